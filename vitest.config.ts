@@ -1,0 +1,32 @@
+import { defineConfig } from 'vitest/config';
+
+/** Nest injects constructor parameters by their emitted types, so the test transform has to emit them too. */
+const decorators = { decorator: { legacy: true, emitDecoratorMetadata: true } };
+
+export default defineConfig({
+  test: {
+    projects: [
+      {
+        oxc: decorators,
+        test: {
+          name: 'unit',
+          include: ['libs/**/*.spec.ts', 'apps/**/*.spec.ts'],
+          exclude: ['**/dist/**', '**/node_modules/**'],
+          setupFiles: ['reflect-metadata'],
+        },
+      },
+      {
+        oxc: decorators,
+        test: {
+          name: 'e2e',
+          include: ['test/e2e/**/*.spec.ts'],
+          setupFiles: ['reflect-metadata'],
+          globalSetup: ['test/support/global-setup.ts'],
+          testTimeout: 60_000,
+          hookTimeout: 60_000,
+          maxWorkers: 2,
+        },
+      },
+    ],
+  },
+});
