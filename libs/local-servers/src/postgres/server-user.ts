@@ -1,0 +1,33 @@
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
+
+const run = promisify(execFile);
+
+export interface ServerUser {
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/** Tried in this order: the customary one, then one that every Unix has. */
+const CANDIDATES = ['postgres', 'nobody'];
+
+/**
+ * Postgres refuses to run as root, so root lends it another user; everybody else (and Windows) runs it as themselves.
+ * No user is ever created: that would change the machine for good.
+ *
+ * @throws Error when this process is root and the machine has none of the candidates
+ */
+export async function serverUser(): Promise<ServerUser | undefined> {
+  if (process.getuid?.() !== 0) return undefined;
+  for (const name of CANDIDATES) {
+    try {
+      const [uid, gid] = await Promise.all([run('id', ['-u', name]), run('id', ['-g', name])]);
+      return { uid: Number(uid.stdout), gid: Number(gid.stdout) };
+    } catch {
+      // No such user here: the next one.
+    }
+  }
+  throw new Error(
+    `Postgres does not run as root, and none of the users ${CANDIDATES.join(', ')} exists here: run as another user`,
+  );
+}

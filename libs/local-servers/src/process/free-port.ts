@@ -1,0 +1,37 @@
+import { randomInt } from 'node:crypto';
+import { once } from 'node:events';
+import { createServer } from 'node:net';
+
+/**
+ * Below the range that any common system hands out for outgoing connections (Linux starts at 32768). A port from that
+ * range can be taken while the server behind it is being restarted: by any client, even by one that connects to itself.
+ */
+const LOWEST = 15_000;
+const HIGHEST = 32_000;
+const TRIES = 100;
+
+/**
+ * A loopback TCP port that nobody listens on. Another process may still take it before you do: be ready to ask again.
+ *
+ * @throws Error when a hundred random ports were all taken
+ */
+export async function freePort(): Promise<number> {
+  for (let attempt = 1; attempt <= TRIES; attempt++) {
+    const port = randomInt(LOWEST, HIGHEST);
+    if (await isFree(port)) return port;
+  }
+  throw new Error(`No free port found between ${LOWEST} and ${HIGHEST} after ${TRIES} tries`);
+}
+
+async function isFree(port: number): Promise<boolean> {
+  const probe = createServer();
+  try {
+    probe.listen({ port, host: '127.0.0.1', exclusive: true });
+    await once(probe, 'listening');
+  } catch {
+    return false;
+  }
+  probe.close();
+  await once(probe, 'close');
+  return true;
+}
