@@ -1,0 +1,82 @@
+import {
+  type BeforeApplicationShutdown,
+  Injectable,
+  Logger,
+  type OnApplicationBootstrap,
+} from '@nestjs/common';
+import { DiscoveryService } from '@nestjs/core';
+import type { Engine } from './engine.js';
+import type { ResolvedOptions } from './idempotent-jobs.options.js';
+import { ProcessorHost } from './intake/processor-host.js';
+import { type RunningProcessor, WorkerLifecycle } from './intake/worker.lifecycle.js';
+import type { JobEvents } from './observe/job-events.js';
+import { logEvents } from './observe/log.subscriber.js';
+import { FailedJobSweep, type SweptQueue } from './recovery/failed-job.sweep.js';
+
+/**
+ * When what runs: workers only once the whole application is up, and all of them gone before Nest closes queues and
+ * DataSource, which happens in `onApplicationShutdown`.
+ */
+@Injectable()
+export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeApplicationShutdown {
+  readonly #workers: WorkerLifecycle;
+  readonly #sweep: FailedJobSweep;
+  #stopLogging: (() => void) | undefined;
+
+  constructor(
+    private readonly engine: Engine,
+    private readonly options: ResolvedOptions,
+    private readonly events: JobEvents,
+    discovery: DiscoveryService,
+    host: ProcessorHost,
+  ) {
+    const { queues, attempts, letters } = engine;
+    this.#workers = new WorkerLifecycle(
+      discovery,
+      host,
+      attempts,
+      (queue) => queues.names.includes(queue),
+      options.leaseMs,
+    );
+    const onError = (message: string, error: unknown): void =>
+      new Logger('IdempotentJobs').warn(`${message}: ${(error as Error).message}`);
+    this.#sweep = new FailedJobSweep(
+      () => this.#sweptQueues(),
+      letters,
+      (settings, job, error) => host.buryUnprocessed(settings, job, error),
+      onError,
+      options.sweepMs,
+    );
+  }
+
+  /** The processors whose workers run in this process. */
+  get running(): readonly RunningProcessor[] {
+    return this.#workers.running;
+  }
+
+  async onApplicationBootstrap(): Promise<void> {
+    const { logs, dispatch } = this.options;
+    if (logs !== 'none') this.#stopLogging = logEvents(this.events, logs);
+    this.#workers.start();
+    if (this.#workers.running.length > 0) this.#sweep.start();
+    if (!dispatch.enabled) return;
+    this.engine.dispatcher.start();
+    await this.engine.listener.start();
+  }
+
+  async beforeApplicationShutdown(): Promise<void> {
+    await this.#sweep.stop();
+    await this.#workers.stop(this.options.shutdown.drainMs, this.options.shutdown.closeMs);
+    await this.engine.listener.stop();
+    await this.engine.dispatcher.stop();
+    this.engine.leases.stop();
+    this.#stopLogging?.();
+  }
+
+  #sweptQueues(): SweptQueue[] {
+    return this.#workers.running.flatMap(({ settings }) => {
+      const port = this.engine.queues.portOf(settings.queue);
+      return port === undefined ? [] : [{ port, settings }];
+    });
+  }
+}

@@ -1,0 +1,230 @@
+import type { Claim, ClaimAnswer } from '../claim/claim.js';
+import type { DeadLetterReason } from '../dead-letter/letter.js';
+import type { JobEvents } from '../observe/job-events.js';
+import { IdempotentJobsError, OperationConflictError } from '../operation/errors.js';
+import type { Queryable } from '../postgres/database.js';
+import type { FailureRecord, OutcomeStore } from '../record/outcome.store.js';
+import { classify } from '../resilience/classify.js';
+import type { Failure } from '../resilience/failure.js';
+import { decideFailure, type Decision, decideStart } from '../settle/decide.js';
+import { deferred, type Ending } from './ending.js';
+import { payloadText, type RunContext, subjectOf } from './run-context.js';
+
+type Refusal = Exclude<ClaimAnswer, { kind: 'acquired' }>;
+
+/**
+ * What the two ways of running an attempt (under a lease, in a transaction) have in common: what a refused claim
+ * means, whether a won one may start, and how a failure is written down.
+ */
+export class AttemptBook {
+  constructor(
+    private readonly outcomes: OutcomeStore,
+    private readonly events: JobEvents,
+    private readonly random: () => number,
+  ) {}
+
+  /** A claim that was not won. */
+  async refused(context: RunContext, answer: Refusal): Promise<Ending> {
+    const { tenantId, operationKey } = context.identified;
+    const subject = subjectOf(context);
+    switch (answer.kind) {
+      case 'replay':
+        this.events.emit({ kind: 'replayed', ...subject });
+        return { kind: 'replayed', result: answer.result };
+      case 'busy':
+        return this.deferred(
+          context,
+          Math.max(answer.leaseLeftMs, MIN_BUSY_MS),
+          'busy: another worker is running the operation',
+        );
+      case 'conflict':
+        return { kind: 'conflict', error: new OperationConflictError(tenantId, operationKey) };
+      case 'dead':
+        return { kind: 'dead', error: new OperationDeadError(tenantId, operationKey) };
+      case 'in_doubt':
+        return this.#doubted(context, answer);
+      default:
+        return answer satisfies never;
+    }
+  }
+
+  /** Records an attempt that the claim took over, and says whether this one may run; an ending if not. */
+  async begin(context: RunContext, claim: Claim, connection?: Queryable): Promise<Ending | undefined> {
+    if (claim.tookOver !== undefined) {
+      await this.outcomes.takeOver(claim, claim.tookOver);
+      this.events.emit({
+        kind: 'taken_over',
+        ...subjectOf(context),
+        attempt: claim.tookOver.attempt,
+        from: claim.tookOver.workerId,
+      });
+    }
+    const reason = decideStart(claim, context.delivery.processor.policy);
+    if (reason === undefined) {
+      this.events.emit({
+        kind: 'started',
+        ...subjectOf(context),
+        attempt: claim.attempt,
+        workerId: context.delivery.workerId,
+      });
+      return undefined;
+    }
+    return this.giveUp(context, claim, reason, new GivenUpError(claim, reason), connection);
+  }
+
+  /** A handler that failed: decides what becomes of the operation, and writes it. */
+  fail(
+    context: RunContext,
+    claim: Claim,
+    error: unknown,
+    known: Failure | undefined,
+    startedAt: number,
+    connection?: Queryable,
+  ): Promise<Ending> {
+    const { processor } = context.delivery;
+    const failure = known ?? classify(error, processor.classify);
+    const decision = decideFailure(failure, processor.effect, claim, processor.policy, this.random);
+    return this.#record(context, claim, error, failure, decision, performance.now() - startedAt, connection);
+  }
+
+  /** What an error says that was thrown before the handler could have had an effect. */
+  failureBefore(context: RunContext, error: unknown): Failure {
+    const failure = classify(error, context.delivery.processor.classify);
+    const isFinal = failure.kind === 'permanent' || failure.kind === 'programming';
+    return { ...failure, kind: isFinal ? 'permanent' : 'transient' };
+  }
+
+  /** An operation that must not be tried (again): straight to its dead letter. */
+  giveUp(
+    context: RunContext,
+    claim: Claim,
+    reason: DeadLetterReason,
+    error: unknown,
+    connection?: Queryable,
+  ): Promise<Ending> {
+    const decision: Decision = { status: 'dead', reason, isDoubtful: claim.isDoubtful };
+    return this.#record(context, claim, error, { kind: 'permanent', reason }, decision, 0, connection);
+  }
+
+  /** The lease went to somebody else before the end was written: whatever it was, it is theirs to find out. */
+  fenced(context: RunContext, claim: Claim): Ending {
+    this.events.emit({ kind: 'fence_rejected', ...subjectOf(context), attempt: claim.attempt });
+    return this.deferred(
+      context,
+      MIN_BUSY_MS,
+      'fenced: the lease went to another worker before the outcome was recorded',
+    );
+  }
+
+  deferred(context: RunContext, delayMs: number, reason: string): Ending {
+    this.events.emit({ kind: 'deferred', ...subjectOf(context), delayMs, reason });
+    return deferred(delayMs, reason);
+  }
+
+  async #doubted(context: RunContext, answer: Extract<Refusal, { kind: 'in_doubt' }>): Promise<Ending> {
+    const { tenantId, operationKey } = context.identified;
+    const error = new OperationInDoubtError(tenantId, operationKey);
+    if (
+      (await this.outcomes.doubt(context.identified, answer.token, error, payloadText(context))) ===
+      'recorded'
+    ) {
+      const attempt = answer.vanished?.attempt ?? 0;
+      this.events.emit({
+        kind: 'in_doubt',
+        ...subjectOf(context),
+        attempt,
+        reason: 'lease_expired',
+        error: error.message,
+      });
+    }
+    return { kind: 'in_doubt', error };
+  }
+
+  async #record(
+    context: RunContext,
+    claim: Claim,
+    error: unknown,
+    failure: Failure,
+    decision: Decision,
+    durationMs: number,
+    connection: Queryable | undefined,
+  ): Promise<Ending> {
+    const isGivenUp = decision.status !== 'retrying';
+    const record: FailureRecord = {
+      status: decision.status,
+      error,
+      kind: failure.kind,
+      reason: failure.reason,
+      isDoubtful: decision.isDoubtful,
+      ...(decision.status === 'retrying' && { delayMs: Math.ceil(decision.delayMs) }),
+      ...(isGivenUp && { letter: decision.reason, payload: payloadText(context) }),
+    };
+    if ((await this.outcomes.fail(claim, record, connection)) === 'lost') return this.fenced(context, claim);
+    this.#tell(context, claim, error, failure, decision, durationMs);
+    return { kind: 'failed', error, decision };
+  }
+
+  #tell(
+    context: RunContext,
+    claim: Claim,
+    error: unknown,
+    failure: Failure,
+    decision: Decision,
+    durationMs: number,
+  ): void {
+    const told = {
+      ...subjectOf(context),
+      attempt: claim.attempt,
+      error: error instanceof Error ? error.message : String(error),
+    };
+    switch (decision.status) {
+      case 'retrying':
+        return this.events.emit({
+          kind: 'retrying',
+          ...told,
+          delayMs: decision.delayMs,
+          reason: failure.reason,
+          durationMs,
+        });
+      case 'in_doubt':
+        return this.events.emit({ kind: 'in_doubt', ...told, reason: failure.reason });
+      case 'dead':
+        return this.events.emit({ kind: 'dead', ...told, reason: decision.reason });
+      default:
+        return decision satisfies never;
+    }
+  }
+}
+
+/** A rival that has just taken or given back the row is through within this time, most likely. */
+const MIN_BUSY_MS = 200;
+
+class OperationDeadError extends IdempotentJobsError {
+  constructor(tenantId: string, operationKey: string) {
+    super(
+      'OPERATION_DEAD',
+      `Operation "${operationKey}" of tenant "${tenantId}" was given up; retrying its job runs nothing. Its evidence is in dead_letters: redrive it from there.`,
+      { data: { tenantId, operationKey } },
+    );
+  }
+}
+
+class OperationInDoubtError extends IdempotentJobsError {
+  constructor(tenantId: string, operationKey: string) {
+    super(
+      'OPERATION_IN_DOUBT',
+      `Operation "${operationKey}" of tenant "${tenantId}" is in doubt: an attempt ended without telling whether its effect happened, and its effect must not be repeated. Find out, and resolve its dead letter as applied or as not applied.`,
+      { data: { tenantId, operationKey } },
+    );
+  }
+}
+
+class GivenUpError extends IdempotentJobsError {
+  constructor(claim: Claim, reason: DeadLetterReason) {
+    super(
+      'OPERATION_GIVEN_UP',
+      `Operation "${claim.operationKey}" of tenant "${claim.tenantId}" was given up before attempt ${claim.attempt}: ${reason}.`,
+      { data: { tenantId: claim.tenantId, operationKey: claim.operationKey, reason } },
+    );
+  }
+}

@@ -1,0 +1,64 @@
+import type { Claim } from '../claim/claim.js';
+import type { DeadLetterReason } from '../dead-letter/letter.js';
+import type { AttemptBook } from './attempt-book.js';
+import type { Ending } from './ending.js';
+import type { LeasedAttempt } from './leased.attempt.js';
+import type { RunContext } from './run-context.js';
+import type { TransactionalAttempt } from './transactional.attempt.js';
+
+/** Where claim, execute and record meet: runs an operation the way its effect demands. Never rejects. */
+export class AttemptRunner {
+  constructor(
+    private readonly leased: LeasedAttempt,
+    private readonly transactional: TransactionalAttempt,
+    private readonly book: AttemptBook,
+    private readonly random: () => number,
+  ) {}
+
+  /** Wins the right to run the handler, runs it, and records how it ended. */
+  run(context: RunContext, handler: () => Promise<unknown>): Promise<Ending> {
+    return this.#safely(context, () =>
+      isTransactional(context) ? this.transactional.run(context, handler) : this.leased.run(context, handler),
+    );
+  }
+
+  /** A guard, or an interceptor around ours, threw: the handler was not called, which counts as a failed attempt. */
+  failUnstarted(context: RunContext, error: unknown): Promise<Ending> {
+    // Whatever the error says about effects, there was none.
+    const known = this.book.failureBefore(context, error);
+    return this.#withoutHandler(context, (claim, connection) =>
+      this.book.fail(context, claim, error, known, performance.now(), connection),
+    );
+  }
+
+  /** The operation must not be run at all. */
+  refuse(context: RunContext, reason: DeadLetterReason, error: unknown): Promise<Ending> {
+    return this.#withoutHandler(context, (claim, connection) =>
+      this.book.giveUp(context, claim, reason, error, connection),
+    );
+  }
+
+  #withoutHandler(context: RunContext, end: EndWithoutHandler): Promise<Ending> {
+    return this.#safely(context, () =>
+      isTransactional(context)
+        ? this.transactional.runNothing(context, (claim, transaction) => end(claim, transaction.connection))
+        : this.leased.runNothing(context, (claim) => end(claim)),
+    );
+  }
+
+  /** Postgres is out of reach, or a bug of ours: nothing is known to be recorded, so BullMQ is told nothing but "later". */
+  async #safely(context: RunContext, attempt: () => Promise<Ending>): Promise<Ending> {
+    try {
+      return await attempt();
+    } catch (error) {
+      const reason = `ledger_unavailable: ${error instanceof Error ? error.message : String(error)}`;
+      return this.book.deferred(context, 1000 + this.random() * 4000, reason);
+    }
+  }
+}
+
+type EndWithoutHandler = (claim: Claim, connection?: Parameters<AttemptBook['giveUp']>[4]) => Promise<Ending>;
+
+function isTransactional({ delivery }: RunContext): boolean {
+  return delivery.processor.effect === 'transactional';
+}

@@ -1,0 +1,23 @@
+import type { Decision } from '../settle/decide.js';
+
+/** How an attempt to run an operation ended. A closed set: each has one settlement. */
+export type Ending =
+  | { readonly kind: 'completed'; readonly result: unknown }
+  /** It had completed before; the handler was not called. */
+  | { readonly kind: 'replayed'; readonly result: unknown }
+  | { readonly kind: 'failed'; readonly error: unknown; readonly decision: Decision }
+  /** The operation cannot be run for this job: the key is another's, or it is dead or in doubt. */
+  | { readonly kind: 'conflict' | 'dead' | 'in_doubt'; readonly error: Error }
+  /** Not now. No attempt was spent. */
+  | { readonly kind: 'deferred'; readonly delayMs: number; readonly reason: string; readonly error: Error }
+  | { readonly kind: 'handed_back'; readonly error: unknown };
+
+/** A delivery that is put off. */
+export function deferred(delayMs: number, reason: string): Ending {
+  return { kind: 'deferred', delayMs, reason, error: new OperationDeferred(reason) };
+}
+
+/** What interceptors around the library's own see when a delivery is put off. BullMQ never does. */
+export class OperationDeferred extends Error {
+  override readonly name = 'OperationDeferred';
+}

@@ -1,0 +1,47 @@
+import type { LetterStore } from '../dead-letter/letter.store.js';
+import type { AskedOperation, OperationStore } from '../enqueue/operation.store.js';
+import { OperationConflictError } from '../operation/errors.js';
+import type { Queryable } from '../postgres/database.js';
+
+/**
+ * Writes the operations that a handler enqueued, in the transaction that records its outcome. The outcome is a fact by
+ * then and must not fail because of them: a key that belongs to another request makes a dead letter, not an error.
+ */
+export class FollowUps {
+  constructor(
+    private readonly operations: OperationStore,
+    private readonly letters: LetterStore,
+  ) {}
+
+  async write(connection: Queryable, followUps: readonly AskedOperation[], workerId: string): Promise<void> {
+    const run = this.operations.on(connection);
+    for (const queue of new Set(followUps.map((asked) => asked.queue))) {
+      const asked = followUps.filter((followUp) => followUp.queue === queue);
+      const accepted = await this.operations.accept(run, asked);
+      await this.operations.announce(run, queue);
+      for (const [index, { kind }] of accepted.entries()) {
+        if (kind === 'conflict') await this.#bury(connection, asked[index] as AskedOperation, workerId);
+      }
+    }
+  }
+
+  async #bury(connection: Queryable, asked: AskedOperation, workerId: string): Promise<void> {
+    const { tenantId, operationKey, queue, jobName, jobId, payload, fingerprint } = asked;
+    const error = new OperationConflictError(tenantId, operationKey);
+    const identity = { tenantId, operationKey };
+    await this.letters.bury(
+      {
+        identity,
+        queue,
+        jobName,
+        jobId,
+        reason: 'idempotency_conflict',
+        payload,
+        fingerprint,
+        error,
+        workerId,
+      },
+      connection,
+    );
+  }
+}

@@ -1,0 +1,164 @@
+import type { Claim } from '../claim/claim.js';
+import type { ClaimStore } from '../claim/claim.store.js';
+import type { LeaseKeeper } from '../claim/lease-keeper.js';
+import type { Execution } from '../execute/attempt.js';
+import { runAsOperation } from '../execute/current-operation.js';
+import { isControlError } from '../execute/control-error.js';
+import type { AskedOperation } from '../enqueue/operation.store.js';
+import type { JobEvents } from '../observe/job-events.js';
+import type { Database } from '../postgres/database.js';
+import { inTransaction } from '../postgres/transaction.js';
+import type { OutcomeStore, Recorded } from '../record/outcome.store.js';
+import type { AttemptBook } from './attempt-book.js';
+import { attemptTimeoutMs } from './attempt-timeout.js';
+import type { Ending } from './ending.js';
+import type { FollowUps } from './follow-ups.js';
+import { openFrame } from './operation-frame.js';
+import { persistently } from './persistently.js';
+import { keepResult } from './result-text.js';
+import { claimRequestOf, type RunContext, subjectOf } from './run-context.js';
+
+/**
+ * An attempt whose right to run is a lease: claimed in one commit, recorded in another, with the effect in between,
+ * outside of Postgres.
+ *
+ * Killed after the claim, the lease runs out and the next delivery decides by the effect; killed after the effect but
+ * before the record, likewise: that is the moment the four effects are about.
+ */
+export class LeasedAttempt {
+  constructor(
+    private readonly claims: ClaimStore,
+    private readonly leases: LeaseKeeper,
+    private readonly outcomes: OutcomeStore,
+    private readonly book: AttemptBook,
+    private readonly followUps: FollowUps,
+    private readonly database: Database,
+    private readonly events: JobEvents,
+    private readonly onFollowUps: () => void,
+  ) {}
+
+  async run(context: RunContext, handler: () => Promise<unknown>): Promise<Ending> {
+    const claimSentAt = performance.now();
+    const answer = await this.claims.claim(claimRequestOf(context));
+    if (answer.kind !== 'acquired') return this.book.refused(context, answer);
+    const { claim } = answer;
+    const refusal = await this.book.begin(context, claim);
+    if (refusal !== undefined) return refusal;
+
+    const release = this.leases.hold(
+      {
+        tenantId: claim.tenantId,
+        operationKey: claim.operationKey,
+        token: claim.token,
+        leaseMs: context.delivery.processor.leaseMs,
+        onLost: () => context.attempt.abandon('lease_lost'),
+      },
+      claimSentAt,
+    );
+    try {
+      const startedAt = performance.now();
+      const frame = openFrame(context, claim, undefined);
+      const execution = await context.attempt.run(
+        () => runAsOperation(frame.operation, handler),
+        attemptTimeoutMs(context.delivery.processor.timeoutMs, claim),
+      );
+      // The lease is held until the end is written: a worker that took over meanwhile must win.
+      return await this.#record(context, claim, execution, frame.followUps, startedAt);
+    } finally {
+      release();
+    }
+  }
+
+  /** Fails an operation whose handler was never reached. */
+  async runNothing(context: RunContext, end: (claim: Claim) => Promise<Ending>): Promise<Ending> {
+    const answer = await this.claims.claim(claimRequestOf(context));
+    if (answer.kind !== 'acquired') return this.book.refused(context, answer);
+    return (await this.book.begin(context, answer.claim)) ?? end(answer.claim);
+  }
+
+  #record(
+    context: RunContext,
+    claim: Claim,
+    execution: Execution,
+    followUps: readonly AskedOperation[],
+    startedAt: number,
+  ): Promise<Ending> {
+    const { leaseMs } = context.delivery.processor;
+    return persistently(leaseMs, () => {
+      switch (execution.kind) {
+        case 'returned':
+          return this.#complete(context, claim, execution.value, followUps, startedAt);
+        case 'threw':
+          return isControlError(execution.error)
+            ? this.#release(context, claim, { kind: 'handed_back', error: execution.error })
+            : this.book.fail(context, claim, execution.error, undefined, startedAt);
+        case 'abandoned':
+          return this.#abandon(context, claim, execution, startedAt);
+        default:
+          return execution satisfies never;
+      }
+    });
+  }
+
+  async #complete(
+    context: RunContext,
+    claim: Claim,
+    value: unknown,
+    followUps: readonly AskedOperation[],
+    startedAt: number,
+  ): Promise<Ending> {
+    const result = keepResult(value);
+    const recorded =
+      followUps.length === 0
+        ? await this.outcomes.complete(claim, result.text)
+        : await this.#completeWith(claim, result.text, followUps, context.delivery.workerId);
+    if (recorded === 'lost') return this.book.fenced(context, claim);
+    if (followUps.length > 0) this.onFollowUps();
+    this.events.emit({
+      kind: 'completed',
+      ...subjectOf(context),
+      attempt: claim.attempt,
+      durationMs: performance.now() - startedAt,
+      ...(result.problem !== undefined && { droppedResult: result.problem }),
+    });
+    return { kind: 'completed', result: result.value };
+  }
+
+  #completeWith(
+    claim: Claim,
+    result: string | undefined,
+    followUps: readonly AskedOperation[],
+    workerId: string,
+  ): Promise<Recorded> {
+    return inTransaction(this.database, async (connection) => {
+      const recorded = await this.outcomes.completeWithin(connection, claim, result);
+      if (recorded === 'recorded') await this.followUps.write(connection, followUps, workerId);
+      return recorded;
+    });
+  }
+
+  #abandon(
+    context: RunContext,
+    claim: Claim,
+    { why, error }: Extract<Execution, { kind: 'abandoned' }>,
+    startedAt: number,
+  ): Promise<Ending> {
+    this.events.emit({ kind: 'abandoned', ...subjectOf(context), attempt: claim.attempt, why });
+    if (why === 'lease_lost') return Promise.resolve(this.book.fenced(context, claim));
+    if (why === 'shutdown' && claim.repeatableMs > 0) {
+      return this.#release(
+        context,
+        claim,
+        this.book.deferred(context, 1, 'shutdown: the attempt was given back'),
+      );
+    }
+    return this.book.fail(context, claim, error, { kind: 'in_doubt', reason: why }, startedAt);
+  }
+
+  /** The attempt counts as not started; if its effect may have happened, that is remembered. */
+  async #release(context: RunContext, claim: Claim, ending: Ending): Promise<Ending> {
+    const isDoubtful = ending.kind === 'deferred' && context.delivery.processor.effect === 'keyed';
+    await this.outcomes.release(claim, isDoubtful);
+    return ending;
+  }
+}

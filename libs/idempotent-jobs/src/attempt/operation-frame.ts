@@ -1,0 +1,52 @@
+import type { EntityManager } from 'typeorm';
+import type { Claim } from '../claim/claim.js';
+import type { AskedOperation } from '../enqueue/operation.store.js';
+import type { CurrentOperation } from '../execute/current-operation.js';
+import { UsageError } from '../operation/errors.js';
+import { operationDigest } from '../operation/identity.js';
+import type { RunContext } from './run-context.js';
+
+/** The handler's view of its operation, and what it has asked to be enqueued with the outcome. */
+export interface OperationFrame {
+  readonly operation: CurrentOperation;
+  readonly followUps: readonly AskedOperation[];
+}
+
+/** Makes the frame of one attempt. */
+export function openFrame(
+  context: RunContext,
+  claim: Claim,
+  transaction: EntityManager | undefined,
+): OperationFrame {
+  const followUps: AskedOperation[] = [];
+  const { tenantId, operationKey } = claim;
+  const operation: CurrentOperation = {
+    tenantId,
+    operationKey,
+    attempt: claim.attempt,
+    fencingToken: claim.token,
+    get idempotencyKey() {
+      return operationDigest(claim);
+    },
+    signal: context.attempt.signal,
+    deadline: claim.deadline,
+    get transaction() {
+      if (transaction === undefined) {
+        throw new UsageError(
+          `currentOperation().transaction exists only for effect "transactional"; this processor's effect is "${context.delivery.processor.effect}".`,
+        );
+      }
+      return transaction;
+    },
+    job: context.view,
+    enqueue(queue, name, payload, options) {
+      if (context.attempt.isOver) {
+        throw new UsageError(
+          'enqueue() was called after its attempt had ended; nothing is enqueued. Await everything the handler starts.',
+        );
+      }
+      followUps.push(queue.ask(name, payload, options));
+    },
+  };
+  return { operation, followUps };
+}

@@ -1,0 +1,209 @@
+import type { Claim } from '../claim/claim.js';
+import type { ClaimStore } from '../claim/claim.store.js';
+import type { Execution } from '../execute/attempt.js';
+import { isControlError } from '../execute/control-error.js';
+import { runAsOperation } from '../execute/current-operation.js';
+import type { AskedOperation } from '../enqueue/operation.store.js';
+import type { JobEvents } from '../observe/job-events.js';
+import type { Database } from '../postgres/database.js';
+import { HandlerTransaction } from '../postgres/handler-transaction.js';
+import type { OutcomeStore } from '../record/outcome.store.js';
+import { classify } from '../resilience/classify.js';
+import { type Failure, PermanentError } from '../resilience/failure.js';
+import type { AttemptBook } from './attempt-book.js';
+import { attemptTimeoutMs } from './attempt-timeout.js';
+import type { Ending } from './ending.js';
+import type { FollowUps } from './follow-ups.js';
+import { openFrame } from './operation-frame.js';
+import { isConnectionError } from './persistently.js';
+import { keepResult } from './result-text.js';
+import { claimRequestOf, type RunContext, subjectOf } from './run-context.js';
+
+/**
+ * An attempt in one transaction: claim, the handler's writes, outcome and follow-ups commit together or not at all.
+ * Two deliveries meet on the operation's unique row; the second waits a moment for it and is then put off.
+ *
+ * Killed anywhere before COMMIT, nothing of the attempt exists, not even its start; killed after it, all does. Where
+ * the answer to COMMIT is lost, the redelivery's claim finds the row, or does not, and either is the truth.
+ */
+export class TransactionalAttempt {
+  constructor(
+    private readonly claims: ClaimStore,
+    private readonly outcomes: OutcomeStore,
+    private readonly book: AttemptBook,
+    private readonly followUps: FollowUps,
+    private readonly database: Database,
+    private readonly events: JobEvents,
+    private readonly onFollowUps: () => void,
+  ) {}
+
+  run(context: RunContext, handler: () => Promise<unknown>): Promise<Ending> {
+    return this.#inTransaction(context, async (transaction, claim) => {
+      const startedAt = performance.now();
+      const frame = openFrame(context, claim, transaction.manager);
+      const execution = await context.attempt.run(
+        () => runAsOperation(frame.operation, handler),
+        attemptTimeoutMs(context.delivery.processor.timeoutMs, claim),
+      );
+      return this.#record(context, transaction, claim, execution, frame.followUps, startedAt);
+    });
+  }
+
+  /** Fails an operation whose handler was never reached, or whose transaction is gone. */
+  runNothing(
+    context: RunContext,
+    end: (claim: Claim, transaction: HandlerTransaction) => Promise<Ending>,
+  ): Promise<Ending> {
+    return this.#inTransaction(context, async (transaction, claim) => {
+      const ending = await end(claim, transaction);
+      await transaction.commit();
+      return ending;
+    });
+  }
+
+  async #inTransaction(
+    context: RunContext,
+    work: (transaction: HandlerTransaction, claim: Claim) => Promise<Ending>,
+  ): Promise<Ending> {
+    const transaction = await HandlerTransaction.open(
+      this.database,
+      context.identified.tenantId,
+      LOCK_TIMEOUT_MS,
+    );
+    try {
+      const answer = await this.claims.claimWithin(transaction.connection, claimRequestOf(context));
+      if (answer.kind !== 'acquired') {
+        await transaction.rollback();
+        return await this.book.refused(context, answer);
+      }
+      const refusal = await this.book.begin(context, answer.claim, transaction.connection);
+      if (refusal !== undefined) {
+        await transaction.commit();
+        return refusal;
+      }
+      await transaction.protect();
+      return await work(transaction, answer.claim);
+    } catch (error) {
+      await transaction.destroy();
+      if ((error as { code?: unknown }).code === LOCK_NOT_AVAILABLE) {
+        return this.book.deferred(context, BUSY_MS, 'busy: another transaction is running the operation');
+      }
+      throw error;
+    }
+  }
+
+  async #record(
+    context: RunContext,
+    transaction: HandlerTransaction,
+    claim: Claim,
+    execution: Execution,
+    followUps: readonly AskedOperation[],
+    startedAt: number,
+  ): Promise<Ending> {
+    switch (execution.kind) {
+      case 'returned':
+        return this.#complete(context, transaction, claim, execution.value, followUps, startedAt);
+      case 'threw':
+        if (isControlError(execution.error)) {
+          await transaction.rollback();
+          return { kind: 'handed_back', error: execution.error };
+        }
+        return this.#fail(context, transaction, claim, execution.error, startedAt);
+      case 'abandoned':
+        return this.#abandon(context, transaction, claim, execution, startedAt);
+      default:
+        return execution satisfies never;
+    }
+  }
+
+  async #complete(
+    context: RunContext,
+    transaction: HandlerTransaction,
+    claim: Claim,
+    value: unknown,
+    followUps: readonly AskedOperation[],
+    startedAt: number,
+  ): Promise<Ending> {
+    const result = keepResult(value);
+    try {
+      const recorded = await this.outcomes.completeWithin(transaction.connection, claim, result.text);
+      if (recorded === 'lost') throw new TransactionLeftError();
+      await this.followUps.write(transaction.connection, followUps, context.delivery.workerId);
+      await transaction.commit();
+    } catch (error) {
+      // Whether COMMIT arrived is not known: the redelivery's claim finds out.
+      if (isConnectionError(error)) throw error;
+      // The handler left a broken transaction behind, or a deferred constraint failed at COMMIT. All is rolled back.
+      await transaction.destroy();
+      return this.#failAfterRollback(
+        context,
+        error,
+        classify(error, context.delivery.processor.classify),
+        startedAt,
+      );
+    }
+    if (followUps.length > 0) this.onFollowUps();
+    this.events.emit({
+      kind: 'completed',
+      ...subjectOf(context),
+      attempt: claim.attempt,
+      durationMs: performance.now() - startedAt,
+      ...(result.problem !== undefined && { droppedResult: result.problem }),
+    });
+    return { kind: 'completed', result: result.value };
+  }
+
+  /** The writes are taken back and the failure recorded under the same claim, without letting go of the row. */
+  async #fail(
+    context: RunContext,
+    transaction: HandlerTransaction,
+    claim: Claim,
+    error: unknown,
+    startedAt: number,
+  ): Promise<Ending> {
+    await transaction.revert();
+    const ending = await this.book.fail(context, claim, error, undefined, startedAt, transaction.connection);
+    await transaction.commit();
+    return ending;
+  }
+
+  /** The handler may still be writing: its connection is ended, and the failure recorded under a claim of its own. */
+  async #abandon(
+    context: RunContext,
+    transaction: HandlerTransaction,
+    claim: Claim,
+    { why, error }: Extract<Execution, { kind: 'abandoned' }>,
+    startedAt: number,
+  ): Promise<Ending> {
+    await transaction.destroy();
+    this.events.emit({ kind: 'abandoned', ...subjectOf(context), attempt: claim.attempt, why });
+    if (why === 'shutdown') return this.book.deferred(context, 1, 'shutdown: the attempt was rolled back');
+    return this.#failAfterRollback(context, error, { kind: 'in_doubt', reason: why }, startedAt);
+  }
+
+  /** The attempt left no trace, so its failure is recorded under a claim of its own. */
+  #failAfterRollback(
+    context: RunContext,
+    error: unknown,
+    failure: Failure,
+    startedAt: number,
+  ): Promise<Ending> {
+    return this.runNothing(context, (claim, transaction) =>
+      this.book.fail(context, claim, error, failure, startedAt, transaction.connection),
+    );
+  }
+}
+
+/** Nobody else can have touched the locked row, so the handler ended the transaction behind our back. */
+class TransactionLeftError extends PermanentError {
+  constructor() {
+    super(
+      'The outcome could not be recorded: the handler must neither commit nor roll back currentOperation().transaction. Return to commit it, throw to roll it back.',
+    );
+  }
+}
+
+/** Long enough for a rival that is about to commit, short enough not to hold up the worker's other jobs. */
+const LOCK_TIMEOUT_MS = 200;
+const BUSY_MS = 500;
+const LOCK_NOT_AVAILABLE = '55P03';

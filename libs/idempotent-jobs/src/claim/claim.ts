@@ -1,0 +1,135 @@
+import type { Effect } from '../operation/effect.js';
+import type { OperationIdentity } from '../operation/identity.js';
+import type { OperationStatus } from '../operation/status.js';
+
+/** What a worker asks for when it wants to run an operation. */
+export interface ClaimRequest extends OperationIdentity {
+  readonly queue: string;
+  readonly jobName: string;
+  readonly jobId: string;
+  readonly fingerprint: string;
+  readonly effect: Effect;
+  /** Names this run, not this process: two deliveries in one process are rivals too. */
+  readonly workerId: string;
+  readonly leaseMs: number;
+  /** For how long after the first attempt the effect may be repeated; null: forever. */
+  readonly repeatableMs: number | null;
+  /** Total time budget from the first attempt; null: none. */
+  readonly budgetMs: number | null;
+  /** The deadline given at enqueue, which goes before the budget; null: none. */
+  readonly deadline: Date | null;
+}
+
+/** The right to run one attempt. */
+export interface Claim extends OperationIdentity {
+  readonly token: number;
+  /** This attempt's number, from 1. */
+  readonly attempt: number;
+  /** How many earlier attempts failed on record; `attempt - 1 - failures` vanished without a word. */
+  readonly failures: number;
+  /** Whether an earlier attempt may have had its effect. */
+  readonly isDoubtful: boolean;
+  readonly deadline: Date | undefined;
+  /** What is left of the time budget, in ms by the database's clock; undefined: no budget. */
+  readonly remainingMs: number | undefined;
+  /** For how long from now the effect stays repeatable, in ms; Infinity: forever. */
+  readonly repeatableMs: number;
+  /** The attempt that this claim took over after its worker vanished. */
+  readonly tookOver: VanishedAttempt | undefined;
+}
+
+/** An attempt that ended without a record: its lease expired. */
+export interface VanishedAttempt {
+  readonly token: number;
+  readonly attempt: number;
+  readonly workerId: string | undefined;
+  readonly startedAt: Date | undefined;
+}
+
+/** All that a claim can be answered with. */
+export type ClaimAnswer =
+  | { readonly kind: 'acquired'; readonly claim: Claim }
+  | { readonly kind: 'replay'; readonly result: unknown }
+  | { readonly kind: 'busy'; readonly leaseLeftMs: number }
+  | { readonly kind: 'conflict' }
+  | { readonly kind: 'in_doubt'; readonly vanished: VanishedAttempt | undefined; readonly token: number }
+  | { readonly kind: 'dead' };
+
+/** One row of the claim statement. */
+export interface ClaimRow {
+  readonly token: string | null;
+  readonly attempts: number;
+  readonly failures: number;
+  readonly doubt_since: Date | null;
+  readonly deadline_at: Date | null;
+  readonly remaining_ms: number | null;
+  readonly repeatable_ms: number;
+  readonly status: OperationStatus | null;
+  readonly is_same_request: boolean | null;
+  readonly result: unknown;
+  readonly seen_token: string | null;
+  readonly seen_worker_id: string | null;
+  readonly seen_attempts: number | null;
+  readonly seen_started_at: Date | null;
+  readonly lease_left_ms: number | null;
+  readonly is_past_repeating: boolean | null;
+}
+
+/**
+ * Reads an answer out of a row. `look_again`: the row was written by a rival after the statement's snapshot was
+ * taken, so nothing can be said about it yet.
+ */
+export function readAnswer(
+  request: ClaimRequest,
+  row: ClaimRow,
+): ClaimAnswer | { readonly kind: 'look_again' } {
+  if (row.token !== null) return { kind: 'acquired', claim: readClaim(request, row, Number(row.token)) };
+  if (row.status === null) return { kind: 'look_again' };
+  if (row.is_same_request === false) return { kind: 'conflict' };
+  switch (row.status) {
+    case 'completed':
+      return { kind: 'replay', result: row.result ?? undefined };
+    case 'dead':
+      return { kind: 'dead' };
+    case 'in_doubt':
+      return { kind: 'in_doubt', vanished: undefined, token: Number(row.seen_token) };
+    case 'running':
+      if ((row.lease_left_ms ?? 0) > 0) return { kind: 'busy', leaseLeftMs: row.lease_left_ms as number };
+      return row.is_past_repeating === true
+        ? { kind: 'in_doubt', vanished: readVanished(row), token: Number(row.seen_token) }
+        : { kind: 'look_again' };
+    case 'retrying':
+      return row.is_past_repeating === true
+        ? { kind: 'in_doubt', vanished: undefined, token: Number(row.seen_token) }
+        : { kind: 'look_again' };
+    case 'pending':
+      return { kind: 'look_again' };
+    default:
+      return row.status satisfies never;
+  }
+}
+
+function readClaim(request: ClaimRequest, row: ClaimRow, token: number): Claim {
+  return {
+    tenantId: request.tenantId,
+    operationKey: request.operationKey,
+    token,
+    attempt: row.attempts,
+    failures: row.failures,
+    isDoubtful: row.doubt_since !== null,
+    deadline: row.deadline_at ?? undefined,
+    remainingMs: row.remaining_ms ?? undefined,
+    repeatableMs: row.repeatable_ms,
+    tookOver:
+      row.status === 'running' && row.seen_worker_id !== request.workerId ? readVanished(row) : undefined,
+  };
+}
+
+function readVanished(row: ClaimRow): VanishedAttempt {
+  return {
+    token: Number(row.seen_token),
+    attempt: row.seen_attempts ?? 0,
+    workerId: row.seen_worker_id ?? undefined,
+    startedAt: row.seen_started_at ?? undefined,
+  };
+}

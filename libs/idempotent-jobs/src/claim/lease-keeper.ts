@@ -1,0 +1,134 @@
+import { identityKeyOf, type OperationIdentity } from '../operation/identity.js';
+import type { Database } from '../postgres/database.js';
+import { statement } from '../postgres/statement.js';
+
+/** An attempt whose lease is kept alive while its handler runs. */
+export interface HeldLease extends OperationIdentity {
+  readonly token: number;
+  readonly leaseMs: number;
+  /** Called once when the lease is gone: taken over, or not renewed in time. */
+  readonly onLost: (why: 'taken_over' | 'not_renewed') => void;
+}
+
+/**
+ * Extends leases that are still held under their token. A row that is missing from the answer is no longer held: it
+ * was taken over, settled or pruned. A lease that ran out but was not taken over is extended; nobody else has the
+ * right. Rows are locked in key order against batches of other processes.
+ */
+const RENEW = statement(
+  'renew',
+  `
+WITH held AS (
+  SELECT o.tenant_id, o.operation_key, h.lease_ms
+  FROM unnest($1::text[], $2::text[], $3::bigint[], $4::float8[]) AS h (tenant_id, operation_key, token, lease_ms)
+  JOIN {schema}.job_outcomes o
+    ON o.tenant_id = h.tenant_id AND o.operation_key = h.operation_key AND o.fencing_token = h.token
+  WHERE o.status = 'running'
+  ORDER BY o.tenant_id, o.operation_key
+  FOR UPDATE OF o
+)
+UPDATE {schema}.job_outcomes o
+SET lease_expires_at = clock_timestamp() + held.lease_ms * interval '1 millisecond'
+FROM held
+WHERE o.tenant_id = held.tenant_id AND o.operation_key = held.operation_key
+RETURNING o.tenant_id, o.operation_key
+`,
+);
+
+/**
+ * Renews the leases of all of a process's running attempts, each at a third of its length, in one statement.
+ *
+ * When Postgres cannot be reached, a lease counts as lost once its length has passed since the last renewal was
+ * *sent*, by the process's monotonic clock: from then on another worker may hold it.
+ */
+export class LeaseKeeper {
+  readonly #held = new Map<HeldLease, { renewedAt: number }>();
+  #timer: NodeJS.Timeout | undefined;
+  #renewing = false;
+
+  constructor(
+    private readonly database: Database,
+    private readonly now: () => number = () => performance.now(),
+  ) {}
+
+  /** Starts renewing; returns how to stop. `claimSentAt`: when the claim was sent, by `performance.now()`. */
+  hold(lease: HeldLease, claimSentAt: number): () => void {
+    this.#held.set(lease, { renewedAt: claimSentAt });
+    this.#schedule();
+    return () => this.#held.delete(lease);
+  }
+
+  stop(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    this.#held.clear();
+  }
+
+  #schedule(): void {
+    if (this.#timer !== undefined || this.#held.size === 0) return;
+    let shortestMs = Infinity;
+    for (const lease of this.#held.keys()) shortestMs = Math.min(shortestMs, lease.leaseMs);
+    // Looking twice per third: a lease that arrives just after a look is still renewed before half its length.
+    this.#timer = setTimeout(() => void this.#tick(), shortestMs / 6);
+    this.#timer.unref();
+  }
+
+  async #tick(): Promise<void> {
+    this.#timer = undefined;
+    if (!this.#renewing) await this.#renewDue();
+    this.#dropExpired();
+    this.#schedule();
+  }
+
+  async #renewDue(): Promise<void> {
+    const sentAt = this.now();
+    const due = [...this.#held].filter(([lease, { renewedAt }]) => sentAt - renewedAt >= lease.leaseMs / 3);
+    if (due.length === 0) return;
+    this.#renewing = true;
+    // Not awaited past the shortest lease: with Postgres out of reach the loop must go on to see leases expire.
+    const renewal = this.#renew(
+      due.map(([lease]) => lease),
+      sentAt,
+    ).finally(() => {
+      this.#renewing = false;
+    });
+    const patienceMs = Math.min(...due.map(([lease]) => lease.leaseMs / 6));
+    await Promise.race([renewal, new Promise((resolve) => setTimeout(resolve, patienceMs).unref())]);
+  }
+
+  async #renew(leases: HeldLease[], sentAt: number): Promise<void> {
+    let kept: Set<string>;
+    try {
+      const rows = await this.database.run<{ tenant_id: string; operation_key: string }>(RENEW, [
+        leases.map((lease) => lease.tenantId),
+        leases.map((lease) => lease.operationKey),
+        leases.map((lease) => lease.token),
+        leases.map((lease) => lease.leaseMs),
+      ]);
+      kept = new Set(
+        rows.map((row) => identityKeyOf({ tenantId: row.tenant_id, operationKey: row.operation_key })),
+      );
+    } catch {
+      // Postgres is out of reach: nothing is known to be lost yet. #dropExpired decides when it is.
+      return;
+    }
+    for (const lease of leases) {
+      const held = this.#held.get(lease);
+      if (held === undefined) continue;
+      if (kept.has(identityKeyOf(lease))) held.renewedAt = sentAt;
+      else this.#lose(lease, 'taken_over');
+    }
+  }
+
+  #dropExpired(): void {
+    const now = this.now();
+    for (const [lease, { renewedAt }] of this.#held) {
+      if (now - renewedAt >= lease.leaseMs) this.#lose(lease, 'not_renewed');
+    }
+  }
+
+  #lose(lease: HeldLease, why: 'taken_over' | 'not_renewed'): void {
+    this.#held.delete(lease);
+    lease.onLost(why);
+  }
+}

@@ -1,0 +1,45 @@
+/** Why a delivery was given up on. A closed list, the same as the database's. */
+export const DEAD_LETTER_REASONS = [
+  'permanent_error',
+  'retries_exhausted',
+  'time_budget_exceeded',
+  'deferred_too_long',
+  'crash_loop',
+  'payload_invalid',
+  'identity_missing',
+  'tenant_mismatch',
+  'idempotency_conflict',
+  'in_doubt',
+  'expired',
+  'manual',
+] as const;
+
+/** See {@link DEAD_LETTER_REASONS}. */
+export type DeadLetterReason = (typeof DEAD_LETTER_REASONS)[number];
+
+/** Suffix of a queue's dead-letter queue, unless `registerQueue` names another. */
+export const DEAD_LETTER_QUEUE_SUFFIX = '-dlq';
+
+/** The name of every job on a dead-letter queue. */
+export const DEAD_LETTER_JOB_NAME = 'dead-letter';
+
+/**
+ * The data of a job on a dead-letter queue. The queue carries the news; the evidence (stacks, attempts, versions) is
+ * the row of `dead_letters` with this id.
+ */
+export interface DeadLetterMessage {
+  readonly letterId: string;
+  readonly reason: DeadLetterReason;
+  /** Where the job came from. */
+  readonly queue: string;
+  readonly jobName: string;
+  readonly jobId: string;
+  /** Null where the delivery had no valid identity. */
+  readonly tenantId: string | null;
+  readonly operationKey: string | null;
+  readonly attempts: number;
+  readonly error: { readonly name: string; readonly message: string } | null;
+  readonly payload: unknown;
+  /** ISO 8601, by the database's clock. */
+  readonly createdAt: string;
+}

@@ -1,0 +1,20 @@
+import type { OutgoingJob } from '../bullmq/queue-port.js';
+
+/** A committed thing that must get to a BullMQ queue. */
+export interface DueJob {
+  /** The queue to put it on. */
+  readonly queue: string;
+  readonly job: OutgoingJob;
+  /** Names the row to the source again. */
+  readonly row: unknown;
+}
+
+/** A table whose rows must get to BullMQ: operations to their queues, dead letters to theirs. */
+export interface DispatchSource {
+  /** Whether BullMQ shall carry retries for these jobs. */
+  readonly carriesRetries: boolean;
+  /** Takes due rows for `holdMs`, so that no other instance takes them meanwhile. At most `limit`, oldest first. */
+  take(queues: readonly string[], limit: number, holdMs: number): Promise<DueJob[]>;
+  /** Notes that they are on their queues. */
+  mark(jobs: readonly DueJob[]): Promise<void>;
+}

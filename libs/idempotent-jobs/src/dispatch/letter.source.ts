@@ -1,0 +1,83 @@
+import { DEAD_LETTER_JOB_NAME, type DeadLetterMessage } from '../dead-letter/letter.js';
+import type { Database } from '../postgres/database.js';
+import { statement } from '../postgres/statement.js';
+import type { DispatchSource, DueJob } from './dispatch.source.js';
+
+/** Takes dead letters that are due for their dead-letter queue. Parameters and concurrency as for operations. */
+const TAKE = statement(
+  'take_letters',
+  `
+WITH due AS (
+  SELECT id
+  FROM {schema}.dead_letters
+  WHERE dispatch_due_at <= clock_timestamp() AND queue = ANY ($1)
+  ORDER BY dispatch_due_at
+  LIMIT $2
+  FOR UPDATE SKIP LOCKED
+)
+UPDATE {schema}.dead_letters l
+SET dispatch_due_at = clock_timestamp() + $3 * interval '1 millisecond'
+FROM due
+WHERE l.id = due.id
+RETURNING
+  l.id, l.reason, l.queue, l.job_name, l.job_id, l.tenant_id, l.operation_key, l.attempts, l.payload,
+  l.error ->> 'name' AS error_name, l.error ->> 'message' AS error_message, l.created_at
+`,
+);
+
+/** A letter goes to its queue once: the evidence stays here, so a lost message loses nothing. */
+const MARK = statement(
+  'mark_letters',
+  'UPDATE {schema}.dead_letters SET dispatch_due_at = NULL WHERE id = ANY ($1::uuid[])',
+);
+
+interface LetterRow {
+  readonly id: string;
+  readonly reason: DeadLetterMessage['reason'];
+  readonly queue: string;
+  readonly job_name: string;
+  readonly job_id: string;
+  readonly tenant_id: string | null;
+  readonly operation_key: string | null;
+  readonly attempts: number;
+  readonly payload: unknown;
+  readonly error_name: string | null;
+  readonly error_message: string | null;
+  readonly created_at: Date;
+}
+
+/** Dead letters on their way to their dead-letter queues. */
+export class LetterSource implements DispatchSource {
+  readonly carriesRetries = false;
+
+  constructor(
+    private readonly database: Database,
+    private readonly deadLetterQueueOf: (queue: string) => string,
+  ) {}
+
+  async take(queues: readonly string[], limit: number, holdMs: number): Promise<DueJob[]> {
+    const rows = await this.database.run<LetterRow>(TAKE, [queues, limit, holdMs]);
+    return rows.map((row) => ({ queue: this.deadLetterQueueOf(row.queue), job: toJob(row), row }));
+  }
+
+  async mark(jobs: readonly DueJob[]): Promise<void> {
+    await this.database.run(MARK, [jobs.map((job) => (job.row as LetterRow).id)]);
+  }
+}
+
+function toJob(row: LetterRow): DueJob['job'] {
+  const message: DeadLetterMessage = {
+    letterId: row.id,
+    reason: row.reason,
+    queue: row.queue,
+    jobName: row.job_name,
+    jobId: row.job_id,
+    tenantId: row.tenant_id,
+    operationKey: row.operation_key,
+    attempts: row.attempts,
+    error: row.error_name === null ? null : { name: row.error_name, message: row.error_message ?? '' },
+    payload: row.payload,
+    createdAt: row.created_at.toISOString(),
+  };
+  return { name: DEAD_LETTER_JOB_NAME, jobId: row.id, data: message, delayMs: 0, priority: undefined };
+}

@@ -1,0 +1,110 @@
+import { outgoingJob } from '../enqueue/outgoing.js';
+import type { Database } from '../postgres/database.js';
+import { statement } from '../postgres/statement.js';
+import type { DispatchSource, DueJob } from './dispatch.source.js';
+
+/**
+ * Takes operations that are due for their queue and pushes their due time into the future: whoever dies between this
+ * and the mark leaves them to be taken again. Parameters: queues, limit, hold in ms. SKIP LOCKED: instances share the
+ * work and never wait for each other.
+ */
+const TAKE = statement(
+  'take_operations',
+  `
+WITH due AS (
+  SELECT tenant_id, operation_key
+  FROM {schema}.job_outcomes
+  WHERE dispatch_due_at <= clock_timestamp() AND queue = ANY ($1)
+  ORDER BY dispatch_due_at
+  LIMIT $2
+  FOR UPDATE SKIP LOCKED
+)
+UPDATE {schema}.job_outcomes o
+SET dispatch_due_at = clock_timestamp() + $3 * interval '1 millisecond'
+FROM due
+WHERE o.tenant_id = due.tenant_id AND o.operation_key = due.operation_key
+RETURNING
+  o.tenant_id, o.operation_key, o.queue, o.job_name, o.job_id, o.fingerprint, o.payload::text AS payload, o.priority,
+  o.deadline_at, o.trace_context::text AS trace,
+  GREATEST(0, EXTRACT(EPOCH FROM o.available_at - clock_timestamp())::float8 * 1000) AS delay_ms
+`,
+);
+
+/**
+ * Notes that operations are on their queue: due again only should the queue lose them, first after $3 ms, then doubling
+ * up to $4 ms, counted from the time they may run. Settled meanwhile: nothing is due, and nothing is written.
+ */
+const MARK = statement(
+  'mark_operations',
+  `
+UPDATE {schema}.job_outcomes o
+SET dispatch_due_at = GREATEST(clock_timestamp(), o.available_at)
+      + LEAST($3::float8 * 2 ^ LEAST(o.dispatches, 20), $4::float8) * interval '1 millisecond',
+    dispatches = o.dispatches + 1
+FROM unnest($1::text[], $2::text[]) AS put (tenant_id, operation_key)
+WHERE o.tenant_id = put.tenant_id AND o.operation_key = put.operation_key AND o.dispatch_due_at IS NOT NULL
+`,
+);
+
+interface OperationRow {
+  readonly tenant_id: string;
+  readonly operation_key: string;
+  readonly queue: string;
+  readonly job_name: string;
+  readonly job_id: string;
+  readonly fingerprint: string;
+  readonly payload: string;
+  readonly priority: number | null;
+  readonly deadline_at: Date | null;
+  readonly trace: string | null;
+  readonly delay_ms: number | null;
+}
+
+/** When an operation that is on its queue is put there again, in milliseconds. Putting it again is harmless. */
+export interface RedispatchOptions {
+  /** After the first time. Default 900,000 (15 minutes). */
+  readonly afterMs: number;
+  /** The doubling ends here. Default 21,600,000 (6 hours). */
+  readonly maxMs: number;
+}
+
+/** Operations on their way to their queues. */
+export class OperationSource implements DispatchSource {
+  readonly carriesRetries = true;
+
+  constructor(
+    private readonly database: Database,
+    private readonly redispatch: RedispatchOptions,
+  ) {}
+
+  async take(queues: readonly string[], limit: number, holdMs: number): Promise<DueJob[]> {
+    const rows = await this.database.run<OperationRow>(TAKE, [queues, limit, holdMs]);
+    return rows.map((row) => ({ queue: row.queue, job: toJob(row), row }));
+  }
+
+  async mark(jobs: readonly DueJob[]): Promise<void> {
+    const rows = jobs.map((job) => job.row as OperationRow);
+    await this.database.run(MARK, [
+      rows.map((row) => row.tenant_id),
+      rows.map((row) => row.operation_key),
+      this.redispatch.afterMs,
+      this.redispatch.maxMs,
+    ]);
+  }
+}
+
+function toJob(row: OperationRow): DueJob['job'] {
+  return outgoingJob({
+    tenantId: row.tenant_id,
+    operationKey: row.operation_key,
+    queue: row.queue,
+    jobName: row.job_name,
+    jobId: row.job_id,
+    fingerprint: row.fingerprint,
+    payload: row.payload,
+    priority: row.priority ?? undefined,
+    delayMs: row.delay_ms ?? 0,
+    deadline: row.deadline_at ?? undefined,
+    trace: row.trace ?? undefined,
+  });
+}

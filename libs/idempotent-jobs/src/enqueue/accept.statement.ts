@@ -1,0 +1,48 @@
+import { statement } from '../postgres/statement.js';
+
+/**
+ * (none) → pending: writes the intent to run operations, once each.
+ *
+ * Parameters: queue, then parallel arrays: tenant, key, job name, job id, fingerprint, payload as JSON text,
+ * priority, delay in ms, deadline, trace context. One row per element comes back; `is_new` tells whether this
+ * statement wrote it. Otherwise the columns show the operation that has the key; they are null when a rival has
+ * written it since the statement's snapshot, and the caller looks again.
+ *
+ * Safe under concurrency: rivals meet on the unique row; ON CONFLICT DO NOTHING waits for an uncommitted one.
+ */
+export const ACCEPT = statement(
+  'accept',
+  `
+WITH asked AS (
+  SELECT * FROM unnest(
+    $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::integer[], $9::float8[], $10::timestamptz[], $11::text[]
+  ) WITH ORDINALITY AS a (
+    tenant_id, operation_key, job_name, job_id, fingerprint, payload, priority, delay_ms, deadline_at, trace_context, n
+  )
+), accepted AS (
+  INSERT INTO {schema}.job_outcomes (
+    tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, payload, priority, available_at, deadline_at,
+    trace_context, dispatch_due_at
+  )
+  SELECT
+    tenant_id, operation_key, $1, job_name, job_id, fingerprint, 'pending', payload::json, priority,
+    clock_timestamp() + delay_ms * interval '1 millisecond', deadline_at, trace_context::json, clock_timestamp()
+  FROM asked
+  ORDER BY tenant_id, operation_key
+  ON CONFLICT (tenant_id, operation_key) DO NOTHING
+  RETURNING tenant_id, operation_key
+)
+SELECT
+  acc.tenant_id IS NOT NULL AS is_new,
+  o.fingerprint,
+  o.status,
+  o.result
+FROM asked a
+LEFT JOIN accepted acc ON acc.tenant_id = a.tenant_id AND acc.operation_key = a.operation_key
+LEFT JOIN {schema}.job_outcomes o ON o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
+ORDER BY a.n
+`,
+);
+
+/** Wakes the dispatchers of all instances when the surrounding transaction commits. Parameters: channel, queue. */
+export const ANNOUNCE = statement('announce', 'SELECT pg_notify($1, $2)');

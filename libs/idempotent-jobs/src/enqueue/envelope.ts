@@ -1,0 +1,20 @@
+import type { OperationIdentity } from '../operation/identity.js';
+
+/** What a job carries on the wire: who it is, and what it asks for. */
+export interface Envelope {
+  readonly operation: OperationIdentity & {
+    readonly fingerprint: string;
+    /** ISO 8601. */
+    readonly deadlineAt?: string;
+    readonly trace?: unknown;
+  };
+  readonly payload: unknown;
+}
+
+/** Whether a job's data was written by {@link IdempotentQueue}, as opposed to a producer of another kind. */
+export function isEnvelope(data: unknown): data is Envelope {
+  if (data === null || typeof data !== 'object' || !('payload' in data) || !('operation' in data))
+    return false;
+  const { operation } = data as { operation: unknown };
+  return operation !== null && typeof operation === 'object' && 'fingerprint' in operation;
+}

@@ -1,0 +1,27 @@
+import type { OutgoingJob } from '../bullmq/queue-port.js';
+import type { Envelope } from './envelope.js';
+import type { AskedOperation } from './operation.store.js';
+
+/** The BullMQ job that carries an operation. */
+export function outgoingJob(
+  operation: Omit<AskedOperation, 'delayMs'> & { readonly delayMs: number },
+): OutgoingJob {
+  const { tenantId, operationKey, fingerprint, deadline, trace } = operation;
+  const data: Envelope = {
+    operation: {
+      tenantId,
+      operationKey,
+      fingerprint,
+      ...(deadline !== undefined && { deadlineAt: deadline.toISOString() }),
+      ...(trace !== undefined && { trace: JSON.parse(trace) }),
+    },
+    payload: JSON.parse(operation.payload),
+  };
+  return {
+    name: operation.jobName,
+    jobId: operation.jobId,
+    data,
+    delayMs: operation.delayMs,
+    priority: operation.priority,
+  };
+}

@@ -1,0 +1,66 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
+import type { Job } from 'bullmq';
+import type { EntityManager } from 'typeorm';
+import type { EnqueueOptions } from '../enqueue/enqueue.options.js';
+import type { IdempotentQueue } from '../enqueue/idempotent-queue.js';
+import { UsageError } from '../operation/errors.js';
+import type { JobMap, JobName, PayloadOf } from '../operation/job-map.js';
+
+/** What a handler can know and do about the operation it is running for. */
+export interface CurrentOperation {
+  readonly tenantId: string;
+  readonly operationKey: string;
+  /** This attempt's number, from 1. */
+  readonly attempt: number;
+  /** Grows with every claim of the operation. Send it to stores that can refuse writes of an outdated worker. */
+  readonly fencingToken: number;
+  /** The same on every attempt: hand it to a service that deduplicates, e.g. as its `Idempotency-Key` header. */
+  readonly idempotencyKey: string;
+  /** Aborted when the attempt is over for the library: timeout, lost lease or lock, cancellation, shutdown. */
+  readonly signal: AbortSignal;
+  /** When the total time budget ends, by the database's clock; undefined: no budget. */
+  readonly deadline: Date | undefined;
+  /**
+   * The transaction that the outcome commits with. Only for `effect: 'transactional'`.
+   *
+   * @throws UsageError for every other effect
+   */
+  readonly transaction: EntityManager;
+  /** The BullMQ job, with the validated payload as `data`. */
+  readonly job: Job;
+  /**
+   * Enqueues a follow-up that exists if and only if this operation completes: it is written in the transaction that
+   * records the outcome. Nothing happens if the attempt fails.
+   */
+  enqueue<M extends JobMap<M>, N extends JobName<M>>(
+    queue: IdempotentQueue<M>,
+    name: N,
+    payload: PayloadOf<M, N>,
+    options: FollowUpOptions,
+  ): void;
+}
+
+/** As {@link EnqueueOptions}; the outcome's own transaction is the only one there can be. */
+export type FollowUpOptions = Omit<EnqueueOptions, 'transaction' | 'durability' | 'tenantId'>;
+
+const frames = new AsyncLocalStorage<CurrentOperation>();
+
+/**
+ * The operation that the calling code runs for.
+ *
+ * @throws UsageError outside of an idempotent processor's handler
+ */
+export function currentOperation(): CurrentOperation {
+  const operation = frames.getStore();
+  if (operation === undefined) {
+    throw new UsageError(
+      'currentOperation() was called outside of an operation. Call it in the process() method of an @IdempotentProcessor(), or in code that it awaits.',
+    );
+  }
+  return operation;
+}
+
+/** Runs a handler in the frame of its operation. */
+export function runAsOperation<T>(operation: CurrentOperation, fn: () => T): T {
+  return frames.run(operation, fn);
+}

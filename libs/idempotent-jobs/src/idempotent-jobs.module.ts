@@ -1,0 +1,175 @@
+import { BullModule, getQueueToken, type RegisterQueueOptions } from '@nestjs/bullmq';
+import { type DynamicModule, Inject, Module, type Provider } from '@nestjs/common';
+import { DiscoveryModule, DiscoveryService, ExternalContextCreator } from '@nestjs/core';
+import { getDataSourceToken } from '@nestjs/typeorm';
+import type { Queue } from 'bullmq';
+import type { DataSource } from 'typeorm';
+import { ApplicationLifecycle } from './application.lifecycle.js';
+import { DEAD_LETTER_QUEUE_SUFFIX } from './dead-letter/letter.js';
+import { QueueRegistry } from './enqueue/queue-registry.js';
+import { assembleEngine, type Engine } from './engine.js';
+import { IdempotentJobsHealthIndicator } from './health/idempotent-jobs.health.js';
+import {
+  type IdempotentJobsAsyncOptions,
+  type IdempotentJobsOptions,
+  RESOLVED_OPTIONS,
+  type ResolvedOptions,
+  resolveOptions,
+} from './idempotent-jobs.options.js';
+import { IdempotencyInterceptor } from './intake/idempotency.interceptor.js';
+import { ProcessorHost } from './intake/processor-host.js';
+import { JobEvents } from './observe/job-events.js';
+import { OutcomeService } from './outcome/outcome.service.js';
+import { schemaOf } from './postgres/migrations.js';
+import { ensureSchema } from './postgres/schema-guard.js';
+import { TenantContext } from './tenancy/tenant-context.js';
+import { TenantMiddleware } from './tenancy/tenant.middleware.js';
+
+/** A queue of idempotent jobs. */
+export interface IdempotentQueueOptions {
+  readonly name: string;
+  /** Where its dead letters are announced. Default: the name with `-dlq`. An ordinary queue: put a processor on it. */
+  readonly deadLetterQueue?: string;
+  /** BullMQ's and @nestjs/bullmq's own options for both queues: connection, prefix, configKey, defaultJobOptions … */
+  readonly bullmq?: Omit<RegisterQueueOptions, 'name' | 'processors'>;
+}
+
+const ENGINE = Symbol('nestjs-idempotent-jobs:engine');
+
+/** Injection token of an {@link IdempotentQueue}. */
+export function getIdempotentQueueToken(name: string): string {
+  return `IdempotentQueue_${name}`;
+}
+
+/** Injects the {@link IdempotentQueue} of that name. */
+export function InjectIdempotentQueue(name: string): ParameterDecorator & PropertyDecorator {
+  return Inject(getIdempotentQueueToken(name));
+}
+
+/**
+ * The module: `forRoot` once in the application, `registerQueue` wherever a queue is used. Needs `TypeOrmModule` with
+ * a Postgres DataSource and `BullModule.forRoot` in the application.
+ */
+@Module({})
+export class IdempotentJobsModule {
+  static forRoot(options: IdempotentJobsOptions = {}): DynamicModule {
+    return assemble(options.dataSource, {
+      provide: RESOLVED_OPTIONS,
+      useFactory: () => resolveOptions(options),
+    });
+  }
+
+  /** As {@link forRoot}, with options from a factory. */
+  static forRootAsync({
+    imports = [],
+    inject = [],
+    dataSource,
+    useFactory,
+  }: IdempotentJobsAsyncOptions): DynamicModule {
+    const options: Provider = {
+      provide: RESOLVED_OPTIONS,
+      inject,
+      useFactory: async (...dependencies: unknown[]) => resolveOptions(await useFactory(...dependencies)),
+    };
+    return assemble(dataSource, options, imports);
+  }
+
+  /** Registers queues with BullMQ, their dead-letter queues, and an {@link IdempotentQueue} for each. */
+  static registerQueue(...queues: (string | IdempotentQueueOptions)[]): DynamicModule {
+    const named = queues.map((queue) => (typeof queue === 'string' ? { name: queue } : queue));
+    const providers = named.map(({ name, deadLetterQueue = name + DEAD_LETTER_QUEUE_SUFFIX }) => ({
+      provide: getIdempotentQueueToken(name),
+      inject: [QueueRegistry, getQueueToken(name), getQueueToken(deadLetterQueue)],
+      useFactory: (registry: QueueRegistry, queue: Queue, letters: Queue) =>
+        registry.register(queue, letters),
+    }));
+    const bullQueues = named.flatMap(
+      ({ name, deadLetterQueue = name + DEAD_LETTER_QUEUE_SUFFIX, bullmq }) => [
+        { ...bullmq, name },
+        { ...bullmq, name: deadLetterQueue },
+      ],
+    );
+    const bullModule = BullModule.registerQueue(...bullQueues);
+    return {
+      module: IdempotentJobsModule,
+      imports: [bullModule],
+      providers,
+      exports: [...providers.map(({ provide }) => provide), bullModule],
+    };
+  }
+}
+
+function assemble(
+  dataSourceName: string | undefined,
+  options: Provider,
+  imports: DynamicModule['imports'] = [],
+): DynamicModule {
+  const dataSource = getDataSourceToken(dataSourceName);
+  const providers: Provider[] = [
+    options,
+    TenantContext,
+    TenantMiddleware,
+    JobEvents,
+    IdempotencyInterceptor,
+    {
+      provide: ENGINE,
+      inject: [dataSource, RESOLVED_OPTIONS, TenantContext, JobEvents],
+      useFactory: async (
+        source: DataSource,
+        resolved: ResolvedOptions,
+        tenants: TenantContext,
+        events: JobEvents,
+      ) => {
+        const engine = assembleEngine(source, resolved, tenants, events);
+        await ensureSchema(source, resolved.schema ?? schemaOf(source.options), resolved.migrations);
+        return engine;
+      },
+    },
+    { provide: QueueRegistry, inject: [ENGINE], useFactory: (engine: Engine) => engine.queues },
+    {
+      provide: ProcessorHost,
+      inject: [ENGINE, ExternalContextCreator],
+      useFactory: (engine: Engine, contexts: ExternalContextCreator) =>
+        new ProcessorHost(engine.pipeline, contexts),
+    },
+    {
+      provide: ApplicationLifecycle,
+      inject: [ENGINE, RESOLVED_OPTIONS, JobEvents, DiscoveryService, ProcessorHost],
+      useFactory: (
+        engine: Engine,
+        resolved: ResolvedOptions,
+        events: JobEvents,
+        discovery: DiscoveryService,
+        host: ProcessorHost,
+      ) => new ApplicationLifecycle(engine, resolved, events, discovery, host),
+    },
+    {
+      provide: OutcomeService,
+      inject: [ENGINE, JobEvents],
+      useFactory: (engine: Engine, events: JobEvents) => new OutcomeService(engine.database, events),
+    },
+    {
+      provide: IdempotentJobsHealthIndicator,
+      inject: [ENGINE, ApplicationLifecycle],
+      useFactory: (engine: Engine, lifecycle: ApplicationLifecycle) =>
+        new IdempotentJobsHealthIndicator(engine, () => lifecycle.running),
+    },
+  ];
+  return {
+    module: IdempotentJobsModule,
+    global: true,
+    imports: [DiscoveryModule, ...imports],
+    providers,
+    exports: [
+      RESOLVED_OPTIONS,
+      TenantContext,
+      TenantMiddleware,
+      JobEvents,
+      IdempotencyInterceptor,
+      QueueRegistry,
+      ProcessorHost,
+      OutcomeService,
+      IdempotentJobsHealthIndicator,
+    ],
+  };
+}

@@ -1,0 +1,132 @@
+import type { ModuleMetadata, FactoryProvider } from '@nestjs/common';
+import { ConfigurationError } from './operation/errors.js';
+import { optionChecks } from './option-checks.js';
+
+/** Options of `IdempotentJobsModule.forRoot()`. Every number is checked once, at boot. */
+export interface IdempotentJobsOptions {
+  /** The TypeORM DataSource that holds the ledger, by its name. Default: the default DataSource. */
+  readonly dataSource?: string;
+  /** The Postgres schema of the ledger. Default: the DataSource's `schema`, else `public`. */
+  readonly schema?: string;
+  /**
+   * What to do about the ledger's schema at boot: `check` (default) fails with instructions when it is missing or
+   * outdated, `run` creates and upgrades it under an advisory lock.
+   */
+  readonly migrations?: 'run' | 'check';
+  /** How long a vanished worker keeps its claims, in ms; renewed at a third. At least 500. Default 30,000. */
+  readonly leaseMs?: number;
+  /** How long completed operations are remembered, in ms. A job delivered later runs again. Default 7 days. */
+  readonly retentionMs?: number;
+  readonly tenants?: {
+    /** Whose request it is, for {@link TenantMiddleware}; undefined: nobody's. May be asynchronous. */
+    readonly resolve?: (request: any) => string | undefined | Promise<string | undefined>;
+  };
+  readonly dispatch?: {
+    /** Whether this process carries operations to their queues. At least one process must. Default true. */
+    readonly enabled?: boolean;
+    /** How often to look for due operations besides being woken, in ms. Default 1,000. */
+    readonly pollMs?: number;
+    /** When an operation that is on its queue, but not settled, is put there again first, in ms. Default 15 min. */
+    readonly redispatchAfterMs?: number;
+    /** The time between puts doubles up to this, in ms. Default 6 h. */
+    readonly redispatchMaxMs?: number;
+  };
+  readonly recovery?: {
+    /** How often failed BullMQ jobs without a dead letter are looked for, in ms. Default 30,000. */
+    readonly sweepMs?: number;
+  };
+  readonly shutdown?: {
+    /** How long running handlers may finish before their signals are aborted, in ms. Default 20,000. */
+    readonly drainMs?: number;
+    /** How long to wait for workers to close after that, in ms. Default 5,000. */
+    readonly closeMs?: number;
+  };
+  /** Which transitions are logged: `all`, only `problems` (retries, deferrals, doubt, death), or `none`. Default `all`. */
+  readonly logs?: 'all' | 'problems' | 'none';
+  /** The trace context to hand on with an enqueued operation, e.g. a W3C carrier. Must be JSON. */
+  readonly traceContext?: () => unknown;
+}
+
+/** Options of `IdempotentJobsModule.forRootAsync()`. */
+export interface IdempotentJobsAsyncOptions extends Pick<ModuleMetadata, 'imports'> {
+  /** As in {@link IdempotentJobsOptions}; needed before the factory can run. */
+  readonly dataSource?: string;
+  readonly inject?: FactoryProvider['inject'];
+  readonly useFactory: (
+    ...args: any[]
+  ) => Omit<IdempotentJobsOptions, 'dataSource'> | Promise<Omit<IdempotentJobsOptions, 'dataSource'>>;
+}
+
+/** The options with all defaults filled in. */
+export interface ResolvedOptions {
+  readonly schema: string | undefined;
+  readonly migrations: 'run' | 'check';
+  readonly leaseMs: number;
+  readonly retentionMs: number;
+  readonly resolveTenant:
+    ((request: unknown) => string | undefined | Promise<string | undefined>) | undefined;
+  readonly dispatch: {
+    readonly enabled: boolean;
+    readonly pollMs: number;
+    readonly redispatchAfterMs: number;
+    readonly redispatchMaxMs: number;
+  };
+  readonly sweepMs: number;
+  readonly shutdown: { readonly drainMs: number; readonly closeMs: number };
+  readonly logs: 'all' | 'problems' | 'none';
+  readonly traceContext: (() => unknown) | undefined;
+}
+
+/** Injection token of {@link ResolvedOptions}. */
+export const RESOLVED_OPTIONS = Symbol('nestjs-idempotent-jobs:options');
+
+/** Fills in the defaults. @throws ConfigurationError naming each option that is wrong, its value and the fix */
+export function resolveOptions(options: Omit<IdempotentJobsOptions, 'dataSource'>): ResolvedOptions {
+  const checks = optionChecks('IdempotentJobsModule.forRoot()');
+  const oneOf = <T extends string>(
+    option: string,
+    value: T | undefined,
+    allowed: readonly T[],
+    fallback: T,
+  ): T => {
+    if (value !== undefined && !allowed.includes(value))
+      checks.fail(option, value, allowed.map((one) => `"${one}"`).join(' or '));
+    return value ?? fallback;
+  };
+  const resolved: ResolvedOptions = {
+    schema: options.schema,
+    migrations: oneOf('migrations', options.migrations, ['run', 'check'], 'check'),
+    leaseMs: checks.atLeast('leaseMs', options.leaseMs, 30_000, 500),
+    retentionMs: checks.positive('retentionMs', options.retentionMs, 7 * 24 * 60 * 60 * 1000),
+    resolveTenant: options.tenants?.resolve,
+    dispatch: {
+      enabled: options.dispatch?.enabled ?? true,
+      pollMs: checks.positive('dispatch.pollMs', options.dispatch?.pollMs, 1000),
+      redispatchAfterMs: checks.positive(
+        'dispatch.redispatchAfterMs',
+        options.dispatch?.redispatchAfterMs,
+        15 * 60 * 1000,
+      ),
+      redispatchMaxMs: checks.positive(
+        'dispatch.redispatchMaxMs',
+        options.dispatch?.redispatchMaxMs,
+        6 * 60 * 60 * 1000,
+      ),
+    },
+    sweepMs: checks.positive('recovery.sweepMs', options.recovery?.sweepMs, 30_000),
+    shutdown: {
+      drainMs: checks.atLeast('shutdown.drainMs', options.shutdown?.drainMs, 20_000, 0),
+      closeMs: checks.atLeast('shutdown.closeMs', options.shutdown?.closeMs, 5_000, 0),
+    },
+    logs: oneOf('logs', options.logs, ['all', 'problems', 'none'], 'all'),
+    traceContext: options.traceContext,
+  };
+  if (options.tenants?.resolve !== undefined && typeof options.tenants.resolve !== 'function') {
+    checks.fail('tenants.resolve', options.tenants.resolve, 'a function from the request to its tenant id');
+  }
+  if (options.schema !== undefined && (typeof options.schema !== 'string' || options.schema.length === 0)) {
+    checks.fail('schema', options.schema, 'the name of a Postgres schema');
+  }
+  checks.throwIfAny((message) => new ConfigurationError(message));
+  return resolved;
+}

@@ -1,0 +1,91 @@
+// The public API, in reading order.
+
+// 1 The module
+export {
+  getIdempotentQueueToken,
+  IdempotentJobsModule,
+  type IdempotentQueueOptions,
+  InjectIdempotentQueue,
+} from './idempotent-jobs.module.js';
+export type { IdempotentJobsAsyncOptions, IdempotentJobsOptions } from './idempotent-jobs.options.js';
+export { IDEMPOTENT_JOBS_MIGRATIONS } from './postgres/migrations.js';
+export { useBackendOfConnection } from './bullmq/backend.js';
+
+// 2 Processors
+export {
+  IdempotentProcessor,
+  type ProcessorClass,
+  type ProcessorOptionsFor,
+  type ProcessorWorkerOptions,
+} from './intake/idempotent-processor.decorator.js';
+export type { IdempotentProcessorOptions, RetryOptions } from './intake/processor.options.js';
+export { IdempotencyInterceptor } from './intake/idempotency.interceptor.js';
+export type { Identify } from './intake/identify.js';
+export type { PayloadClass } from './intake/validate-payload.js';
+export type { Effect } from './operation/effect.js';
+export {
+  type CurrentOperation,
+  currentOperation,
+  type FollowUpOptions,
+} from './execute/current-operation.js';
+
+// 3 What a handler may throw, and how errors are read
+export {
+  type Failure,
+  type FailureKind,
+  InDoubtError,
+  PermanentError,
+  RetryLaterError,
+  TransientError,
+} from './resilience/failure.js';
+export type { Classify } from './resilience/classify.js';
+export type { BackoffOptions } from './resilience/backoff.js';
+
+// 4 Producers
+export {
+  type EnqueuedOperation,
+  IdempotentQueue,
+  type OperationRequest,
+} from './enqueue/idempotent-queue.js';
+export type { EnqueueOptions } from './enqueue/enqueue.options.js';
+export type {
+  AnyJobs,
+  JobMap,
+  JobName,
+  JobType,
+  OperationJob,
+  PayloadOf,
+  ResultOf,
+} from './operation/job-map.js';
+
+// 5 Tenants
+export { TenantContext } from './tenancy/tenant-context.js';
+export { TenantMiddleware } from './tenancy/tenant.middleware.js';
+
+// 6 Outcomes and dead letters
+export { type Outcome, type OperationRef, OutcomeService } from './outcome/outcome.service.js';
+export type { OperationIdentity } from './operation/identity.js';
+export type { OperationStatus } from './operation/status.js';
+export { DEAD_LETTER_REASONS, type DeadLetterMessage, type DeadLetterReason } from './dead-letter/letter.js';
+export { DeadLetterEntity, JobAttemptEntity, JobOutcomeEntity } from './postgres/entities.js';
+
+// 7 Seen from outside
+export {
+  IdempotentJobsHealthIndicator,
+  type LedgerThresholds,
+  type QueueThresholds,
+} from './health/idempotent-jobs.health.js';
+export { type JobEvent, JobEvents, type JobEventSubject } from './observe/job-events.js';
+
+// 8 Errors
+export {
+  ConfigurationError,
+  IdempotentJobsError,
+  InvalidIdentityError,
+  InvalidPayloadError,
+  OperationConflictError,
+  OutcomeTimeoutError,
+  TenantMismatchError,
+  TenantMissingError,
+  UsageError,
+} from './operation/errors.js';

@@ -1,0 +1,112 @@
+import 'reflect-metadata';
+import { Inject } from '@nestjs/common';
+import { INTERCEPTORS_METADATA } from '@nestjs/common/constants.js';
+import { Processor, type WorkerHost } from '@nestjs/bullmq';
+import type { WorkerOptions } from 'bullmq';
+import { backoffStrategy } from '../bullmq/retry-carrier.js';
+import { ConfigurationError, UsageError } from '../operation/errors.js';
+import type { AnyJobs, JobMap, JobName, OperationJob, ResultOf } from '../operation/job-map.js';
+import { IdempotencyInterceptor } from './idempotency.interceptor.js';
+import type { IdempotentProcessorOptions } from './processor.options.js';
+import { ProcessorHost, type ProcessMethod } from './processor-host.js';
+import type { PayloadClass } from './validate-payload.js';
+
+/** What the decorator leaves on a class. */
+export interface ProcessorDeclaration {
+  readonly queue: string;
+  readonly options: IdempotentProcessorOptions;
+  /** False when the application starts the worker itself: `workerOptions.autorun: false`. */
+  readonly isStarted: boolean;
+}
+
+/** Metadata key of a {@link ProcessorDeclaration}. */
+export const PROCESSOR_DECLARATION = Symbol('nestjs-idempotent-jobs:processor');
+
+/** A class the decorator can be put on: a WorkerHost whose `process` takes and returns what the queue's jobs do. */
+export type ProcessorClass<M extends JobMap<M>> = new (...args: any[]) => WorkerHost & {
+  process(job: OperationJob<M>, token?: string, signal?: AbortSignal): Promise<ResultOf<M>>;
+};
+
+/** BullMQ's worker options; the connection comes from the queue unless given. */
+export type ProcessorWorkerOptions = Omit<WorkerOptions, 'connection'> &
+  Partial<Pick<WorkerOptions, 'connection'>>;
+
+/** Options whose payload classes fit the queue's jobs. */
+export type ProcessorOptionsFor<M extends JobMap<M>> = Omit<IdempotentProcessorOptions, 'payload'> & {
+  readonly payload?: PayloadClass | { readonly [N in JobName<M>]?: PayloadClass };
+};
+
+/**
+ * Makes a `WorkerHost` an idempotent processor of a queue: takes the place of `@Processor()`.
+ *
+ * ```ts
+ * @IdempotentProcessor<ChargeJobs>('charges', { effect: 'keyed', payload: ChargeDto, timeoutMs: 10_000 }, { concurrency: 20 })
+ * export class ChargeProcessor extends WorkerHost {
+ *   async process(job: Job<ChargeDto>): Promise<Receipt> { … }
+ * }
+ * ```
+ *
+ * Guards and interceptors put on the class or on `process` work, with injection; guards run before the ledger is asked,
+ * interceptors only when the handler runs. `workerOptions` are BullMQ's. `process` may take the job, BullMQ's token and
+ * an AbortSignal that tells when the attempt is over.
+ */
+export function IdempotentProcessor<M extends JobMap<M> = AnyJobs>(
+  queue: string,
+  options: ProcessorOptionsFor<M> = {},
+  workerOptions: ProcessorWorkerOptions = {},
+): (target: ProcessorClass<M>) => void {
+  return (target) => {
+    const prototype = target.prototype as { process?: unknown };
+    if (typeof prototype.process !== 'function') {
+      throw new ConfigurationError(
+        `@IdempotentProcessor("${queue}") on ${target.name}: the class needs a process() method; extend WorkerHost.`,
+      );
+    }
+    const declaration: ProcessorDeclaration = {
+      queue,
+      options: options as IdempotentProcessorOptions,
+      isStarted: workerOptions.autorun !== false,
+    };
+    Reflect.defineMetadata(PROCESSOR_DECLARATION, declaration, target);
+    prependInterceptor(target);
+    Inject(ProcessorHost)(target.prototype, HOST);
+    prototype.process = wrap(target.name, prototype.process as ProcessMethod);
+    // Started by the library once the application is up, outside of any request's frame.
+    Processor(queue, {
+      ...workerOptions,
+      autorun: false,
+      settings: { ...workerOptions.settings, backoffStrategy },
+    })(target);
+  };
+}
+
+const HOST = Symbol('nestjs-idempotent-jobs:host');
+
+/** BullMQ hands its AbortSignal only to functions that declare three parameters. */
+function wrap(className: string, original: ProcessMethod): ProcessMethod {
+  function process(
+    this: WorkerHost & { [HOST]?: ProcessorHost },
+    job: never,
+    token?: string,
+    signal?: AbortSignal,
+  ): Promise<unknown> {
+    const host = this[HOST];
+    if (host === undefined) {
+      throw new UsageError(
+        `${className}.process() was called on an instance that Nest did not create, so it has no ledger. Provide the class itself ({ provide, useClass }), not an instance of your own.`,
+      );
+    }
+    return host.handle(this, original, job, token, signal);
+  }
+  // Nest looks for guards and interceptors of a method on the function it finds on the prototype.
+  for (const key of Reflect.getMetadataKeys(original)) {
+    Reflect.defineMetadata(key, Reflect.getMetadata(key, original), process);
+  }
+  return process as ProcessMethod;
+}
+
+/** Ours goes first, wherever the application's `@UseInterceptors` stands: they see attempts, not deliveries. */
+function prependInterceptor(target: object): void {
+  const others = (Reflect.getOwnMetadata(INTERCEPTORS_METADATA, target) ?? []) as unknown[];
+  Reflect.defineMetadata(INTERCEPTORS_METADATA, [IdempotencyInterceptor, ...others], target);
+}

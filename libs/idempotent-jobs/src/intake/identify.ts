@@ -1,0 +1,95 @@
+import type { Job } from 'bullmq';
+import { type Envelope, isEnvelope } from '../enqueue/envelope.js';
+import type { DeadLetterReason } from '../dead-letter/letter.js';
+import { InvalidIdentityError, TenantMismatchError } from '../operation/errors.js';
+import { fingerprintOf } from '../operation/fingerprint.js';
+import { assertIdentity, jobIdOf, type OperationIdentity } from '../operation/identity.js';
+
+/** Says who the operation of a job is, for producers that write plain data. Undefined or a throw: nobody knows. */
+export type Identify = (job: Job) => { tenantId: string; operationKey: string } | undefined;
+
+/** A job whose operation is known. */
+export interface Identified extends OperationIdentity {
+  readonly kind: 'identified';
+  readonly fingerprint: string;
+  readonly payload: unknown;
+  readonly deadline: Date | undefined;
+}
+
+/** A job that cannot be run for anybody. */
+export interface Unidentified {
+  readonly kind: 'refused';
+  readonly reason: DeadLetterReason;
+  readonly error: Error;
+}
+
+/** Finds out whose operation a job is. Trusts the job no further than it can check. */
+export function identify(job: Job, rule: Identify | undefined): Identified | Unidentified {
+  if (isEnvelope(job.data)) return identifyEnvelope(job, job.data);
+  if (rule === undefined) {
+    return refuse(
+      'identity_missing',
+      `Job ${job.id} of queue "${job.queueName}" has no operation. Enqueue it through IdempotentQueue, or tell the processor how to identify such jobs: identify: (job) => ({ tenantId, operationKey }).`,
+    );
+  }
+  try {
+    const identity = assertIdentity(rule(job) ?? { tenantId: undefined, operationKey: undefined });
+    return identified(identity, job, job.data, undefined);
+  } catch (cause) {
+    return refuse(
+      'identity_missing',
+      `identify() could not name the operation of job ${job.id} of queue "${job.queueName}": ${(cause as Error).message}`,
+      cause,
+    );
+  }
+}
+
+function identifyEnvelope(job: Job, { operation, payload }: Envelope): Identified | Unidentified {
+  try {
+    assertIdentity(operation);
+  } catch (cause) {
+    return refuse(
+      'identity_missing',
+      `Job ${job.id} of queue "${job.queueName}" has no valid operation: ${(cause as Error).message}`,
+      cause,
+    );
+  }
+  // The id was derived from tenant and key when the operation was accepted. Whoever wrote another tenant into the
+  // data since did not change the id with it. Redriven jobs carry a suffix.
+  if (job.id !== undefined && job.id.startsWith('op-') && !job.id.startsWith(jobIdOf(operation))) {
+    const message = `Job ${job.id} of queue "${job.queueName}" names tenant "${operation.tenantId}", which is not the tenant it was enqueued for.`;
+    return {
+      kind: 'refused',
+      reason: 'tenant_mismatch',
+      error: new TenantMismatchError(message, { jobId: job.id }),
+    };
+  }
+  const deadline = operation.deadlineAt === undefined ? undefined : new Date(operation.deadlineAt);
+  return identified(operation, job, payload, Number.isNaN(deadline?.getTime()) ? undefined : deadline);
+}
+
+function identified(
+  identity: OperationIdentity,
+  job: Job,
+  payload: unknown,
+  deadline: Date | undefined,
+): Identified | Unidentified {
+  const { tenantId, operationKey } = identity;
+  try {
+    const fingerprint = fingerprintOf(identity, job.name, payload);
+    return { kind: 'identified', tenantId, operationKey, fingerprint, payload, deadline };
+  } catch (cause) {
+    // Nested deeper than the stack, most likely: nothing can be said about what it asks for.
+    return refuse(
+      'payload_invalid',
+      `The payload of job ${job.id} of queue "${job.queueName}" cannot be read: ${(cause as Error).message}`,
+      cause,
+    );
+  }
+}
+
+function refuse(reason: DeadLetterReason, message: string, cause?: unknown): Unidentified {
+  const error = new InvalidIdentityError(message);
+  if (cause !== undefined) error.cause = cause;
+  return { kind: 'refused', reason, error };
+}

@@ -1,0 +1,89 @@
+import { DEFAULT_KEY_RETENTION_MS, type Effect, EFFECTS } from '../operation/effect.js';
+import { ConfigurationError } from '../operation/errors.js';
+import type { BackoffOptions } from '../resilience/backoff.js';
+import type { Classify } from '../resilience/classify.js';
+import { optionChecks } from '../option-checks.js';
+import type { Identify } from './identify.js';
+import type { ProcessorSettings } from './processor.settings.js';
+import type { PayloadClass } from './validate-payload.js';
+
+/** How often and how long to try. */
+export interface RetryOptions {
+  /** Attempts in all, the first included. Default 5. */
+  readonly attempts?: number;
+  /** Exponential backoff with full jitter. Default: base 1 s, cap 5 min. */
+  readonly backoff?: Partial<BackoffOptions>;
+  /** After how many attempts that vanished with their worker the operation is given up as `crash_loop`. Default 2. */
+  readonly crashes?: number;
+}
+
+/** What `@IdempotentProcessor()` needs to know about a processor. */
+export interface IdempotentProcessorOptions {
+  /** What kind of side effect the handler has. Default `unrepeatable`, the careful one. */
+  readonly effect?: Effect;
+  /** For `keyed`: how long the service remembers a key, in ms from the first attempt. Default 24 h. */
+  readonly keyRetentionMs?: number;
+  /** The class-validator DTO of the payload, or one per job name. Without it payloads are not validated. */
+  readonly payload?: PayloadClass | Readonly<Record<string, PayloadClass>>;
+  /** How long an attempt may take, in ms. Default 30,000. */
+  readonly timeoutMs?: number;
+  /** How long all attempts together may take, in ms from the first. Default: no limit. */
+  readonly timeBudgetMs?: number;
+  readonly retry?: RetryOptions;
+  /** How long a vanished worker keeps its claim, in ms; renewed at a third. Default: the module's `leaseMs`. */
+  readonly leaseMs?: number;
+  /** For producers that write plain data: who the operation of a job is. */
+  readonly identify?: Identify;
+  /** Looks at an error before the built-in rules; undefined leaves it to them. */
+  readonly classify?: Classify;
+}
+
+/** Fills in the defaults. @throws ConfigurationError naming each option that is wrong, its value and the fix */
+export function resolveProcessorOptions(
+  className: string,
+  queue: string,
+  options: IdempotentProcessorOptions,
+  moduleLeaseMs: number,
+): ProcessorSettings {
+  const checks = optionChecks(`@IdempotentProcessor("${queue}") on ${className}`);
+  const effect = options.effect ?? 'unrepeatable';
+  if (!EFFECTS.includes(effect)) {
+    checks.fail('effect', effect, `one of ${EFFECTS.map((known) => `"${known}"`).join(', ')}`);
+  }
+  if (options.keyRetentionMs !== undefined && effect !== 'keyed') {
+    checks.fail('keyRetentionMs', options.keyRetentionMs, 'left out unless effect is "keyed"');
+  }
+  const baseMs = checks.positive('retry.backoff.baseMs', options.retry?.backoff?.baseMs, 1000);
+  const capMs = checks.positive('retry.backoff.capMs', options.retry?.backoff?.capMs, 5 * 60 * 1000);
+  const settings: ProcessorSettings = {
+    queue,
+    effect,
+    keyRetentionMs: checks.positive('keyRetentionMs', options.keyRetentionMs, DEFAULT_KEY_RETENTION_MS),
+    leaseMs: checks.atLeast('leaseMs', options.leaseMs, moduleLeaseMs, 500),
+    timeoutMs: checks.positive('timeoutMs', options.timeoutMs, 30_000),
+    timeBudgetMs:
+      options.timeBudgetMs === undefined ? null : checks.positive('timeBudgetMs', options.timeBudgetMs, 0),
+    policy: {
+      attempts: checks.count('retry.attempts', options.retry?.attempts, 5),
+      crashes: checks.count('retry.crashes', options.retry?.crashes, 2),
+      backoff: { baseMs, capMs },
+    },
+    identify: options.identify,
+    classify: options.classify,
+    payloadClassOf: payloadClasses(options.payload),
+  };
+  // setTimeout's range: a longer timeout would fire at once.
+  if (settings.timeoutMs > MAX_TIMER_MS)
+    checks.fail('timeoutMs', settings.timeoutMs, `at most ${MAX_TIMER_MS} (24.8 days)`);
+  checks.throwIfAny((message) => new ConfigurationError(message));
+  return settings;
+}
+
+const MAX_TIMER_MS = 2 ** 31 - 1;
+
+function payloadClasses(payload: IdempotentProcessorOptions['payload']): ProcessorSettings['payloadClassOf'] {
+  if (payload === undefined) return () => undefined;
+  if (typeof payload === 'function') return () => payload as PayloadClass;
+  const byName = new Map(Object.entries(payload));
+  return (jobName) => byName.get(jobName);
+}

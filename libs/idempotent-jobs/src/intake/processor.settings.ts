@@ -1,0 +1,19 @@
+import type { Effect } from '../operation/effect.js';
+import type { Classify } from '../resilience/classify.js';
+import type { RetryPolicy } from '../settle/decide.js';
+import type { Identify } from './identify.js';
+import type { PayloadClass } from './validate-payload.js';
+
+/** A processor's options with all defaults filled in. */
+export interface ProcessorSettings {
+  readonly queue: string;
+  readonly effect: Effect;
+  readonly keyRetentionMs: number;
+  readonly leaseMs: number;
+  readonly timeoutMs: number;
+  readonly timeBudgetMs: number | null;
+  readonly policy: RetryPolicy;
+  readonly identify: Identify | undefined;
+  readonly classify: Classify | undefined;
+  readonly payloadClassOf: (jobName: string) => PayloadClass | undefined;
+}

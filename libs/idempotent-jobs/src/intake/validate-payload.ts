@@ -1,0 +1,56 @@
+import { plainToInstance } from 'class-transformer';
+import { validate, type ValidationError } from 'class-validator';
+import { InvalidPayloadError } from '../operation/errors.js';
+
+/** A class-validator DTO, or one per job name. */
+export type PayloadClass = new (...args: never[]) => object;
+
+/** A payload that was looked at. */
+export type Validated =
+  | { readonly kind: 'valid'; readonly payload: unknown }
+  | { readonly kind: 'invalid'; readonly error: InvalidPayloadError };
+
+/**
+ * Turns a payload into an instance of its DTO and validates it. Without a DTO it passes as it is. The error names
+ * each problem by its path and never a value.
+ */
+export async function validatePayload(
+  dto: PayloadClass | undefined,
+  jobName: string,
+  payload: unknown,
+): Promise<Validated> {
+  if (dto === undefined) return { kind: 'valid', payload };
+  if (payload === null || typeof payload !== 'object' || Array.isArray(payload)) {
+    return invalid(jobName, dto, [`the payload must be an object, but is ${describe(payload)}`]);
+  }
+  try {
+    const instance = plainToInstance(dto as new () => object, payload);
+    const errors = await validate(instance, { forbidUnknownValues: false });
+    return errors.length === 0
+      ? { kind: 'valid', payload: instance }
+      : invalid(
+          jobName,
+          dto,
+          errors.flatMap((error) => problemsOf(error)),
+        );
+  } catch (cause) {
+    return invalid(jobName, dto, [`validation itself failed: ${(cause as Error).message}`], cause);
+  }
+}
+
+function invalid(jobName: string, dto: PayloadClass, problems: string[], cause?: unknown): Validated {
+  const message = `The payload of job "${jobName}" is not a valid ${dto.name}: ${problems.join('; ')}`;
+  return { kind: 'invalid', error: new InvalidPayloadError(message, problems, cause) };
+}
+
+/** `items.0.quantity: quantity must not be less than 1`, for every constraint at any depth. */
+function problemsOf(error: ValidationError, path = ''): string[] {
+  const here = path === '' ? error.property : `${path}.${error.property}`;
+  const own = Object.values(error.constraints ?? {}).map((constraint) => `${here}: ${constraint}`);
+  return [...own, ...(error.children ?? []).flatMap((child) => problemsOf(child, here))];
+}
+
+function describe(value: unknown): string {
+  if (value === null) return 'null';
+  return Array.isArray(value) ? 'an array' : typeof value;
+}

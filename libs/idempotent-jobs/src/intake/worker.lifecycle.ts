@@ -1,0 +1,158 @@
+import { AsyncResource } from 'node:async_hooks';
+import type { WorkerHost } from '@nestjs/bullmq';
+import { Logger } from '@nestjs/common';
+import type { DiscoveryService } from '@nestjs/core';
+import type { InstanceWrapper } from '@nestjs/core/injector/instance-wrapper.js';
+import type { Job, Worker } from 'bullmq';
+import type { AttemptRegistry } from '../execute/attempt-registry.js';
+import { ConfigurationError } from '../operation/errors.js';
+import { PROCESSOR_DECLARATION, type ProcessorDeclaration } from './idempotent-processor.decorator.js';
+import type { ProcessorHost } from './processor-host.js';
+import { resolveProcessorOptions } from './processor.options.js';
+import type { ProcessorSettings } from './processor.settings.js';
+
+/** Created when this module is first loaded, which is before any request: work run in it inherits nobody's frame. */
+const outsideOfAnyFrame = new AsyncResource('nestjs-idempotent-jobs:workers');
+
+/** A processor whose worker this process runs. */
+export interface RunningProcessor {
+  readonly settings: ProcessorSettings;
+  readonly worker: Worker;
+}
+
+/** Finds the idempotent processors, starts their workers when the application is up, and stops them before it goes. */
+export class WorkerLifecycle {
+  readonly #logger = new Logger('IdempotentJobs');
+  readonly #running: RunningProcessor[] = [];
+
+  constructor(
+    private readonly discovery: DiscoveryService,
+    private readonly host: ProcessorHost,
+    private readonly attempts: AttemptRegistry,
+    private readonly isRegistered: (queue: string) => boolean,
+    private readonly moduleLeaseMs: number,
+  ) {}
+
+  get running(): readonly RunningProcessor[] {
+    return this.#running;
+  }
+
+  /** @throws ConfigurationError if a processor's options, queue or inheritance are wrong */
+  start(): void {
+    const found = this.discovery.getProviders().flatMap((provider) => this.#declared(provider));
+    const registered = found.map(({ provider, processorClass, declaration }) => {
+      const settings = resolveProcessorOptions(
+        processorClass.name,
+        declaration.queue,
+        declaration.options,
+        this.moduleLeaseMs,
+      );
+      if (!this.isRegistered(declaration.queue)) {
+        throw new ConfigurationError(
+          `${processorClass.name} processes queue "${declaration.queue}", which is not registered. Import IdempotentJobsModule.registerQueue("${declaration.queue}") where the processor is provided.`,
+        );
+      }
+      const requestScopedId = provider.isDependencyTreeStatic() ? undefined : provider.id;
+      this.host.register(processorClass, { settings, requestScopedId });
+      return { provider, processorClass, declaration, settings };
+    });
+    for (const { provider, processorClass, declaration, settings } of registered) {
+      const worker = workerOf(provider.instance as WorkerHost);
+      if (worker === undefined) {
+        this.#logger.warn(
+          `${processorClass.name} has no worker: BullModule's manualRegistration is on. Call BullRegistrar.register() before app.init() ends.`,
+        );
+        continue;
+      }
+      this.#attach(worker, settings);
+      if (declaration.isStarted) this.#run(worker, settings);
+    }
+  }
+
+  /** Stops taking jobs, lets running handlers finish for `drainMs`, then aborts them and waits `closeMs` for the rest. */
+  async stop(drainMs: number, closeMs: number): Promise<void> {
+    const closing = Promise.all(this.#running.map(({ worker }) => worker.close()));
+    if (await isOverWithin(drainMs, closing)) return;
+    this.#logger.warn(
+      `Shutdown: ${this.attempts.size} handlers are still running after ${drainMs} ms; their signals are aborted.`,
+    );
+    this.attempts.abandonAll('shutdown');
+    if (await isOverWithin(closeMs, closing)) return;
+    this.#logger.error(
+      `Shutdown: workers did not close within ${closeMs} ms; their jobs will be delivered again.`,
+    );
+    await isOverWithin(closeMs, Promise.all(this.#running.map(({ worker }) => worker.disconnect())));
+  }
+
+  #declared(
+    provider: InstanceWrapper,
+  ): { provider: InstanceWrapper; processorClass: { name: string }; declaration: ProcessorDeclaration }[] {
+    const isFromFactory = !provider.metatype || provider.inject;
+    const processorClass = (isFromFactory ? provider.instance?.constructor : provider.metatype) as
+      { name: string } | undefined;
+    if (processorClass === undefined || processorClass === null) return [];
+    const declaration = Reflect.getMetadata(PROCESSOR_DECLARATION, processorClass) as
+      ProcessorDeclaration | undefined;
+    if (declaration === undefined) return [];
+    if (!Reflect.hasOwnMetadata(PROCESSOR_DECLARATION, processorClass)) {
+      throw new ConfigurationError(
+        `${processorClass.name} extends a class with @IdempotentProcessor("${declaration.queue}") and would become a second, unguarded worker of that queue. Decorate ${processorClass.name} itself, and share code through a class without the decorator.`,
+      );
+    }
+    return [{ provider, processorClass, declaration }];
+  }
+
+  #attach(worker: Worker, settings: ProcessorSettings): void {
+    worker.on('error', (error) => this.#logger.warn(`Worker of queue "${settings.queue}": ${error.message}`));
+    // BullMQ tells of a lost lock, but goes on; the handler must not.
+    worker.on('lockRenewalFailed', (jobIds) => {
+      for (const jobId of jobIds) this.attempts.abandonJob(settings.queue, jobId, 'lock_lost');
+    });
+    worker.on('failed', (job, error) => {
+      if (job?.finishedOn !== undefined && !this.host.wasDelivered(job)) this.#bury(settings, job, error);
+    });
+  }
+
+  #bury(settings: ProcessorSettings, job: Job, error: Error): void {
+    this.host.buryUnprocessed(settings, job, error).catch((cause: unknown) => {
+      this.#logger.warn(
+        `Job ${job.id} of queue "${settings.queue}" has no dead letter yet; the sweep will write it: ${(cause as Error).message}`,
+      );
+    });
+  }
+
+  #run(worker: Worker, settings: ProcessorSettings): void {
+    this.#running.push({ settings, worker });
+    outsideOfAnyFrame.runInAsyncScope(() => {
+      worker
+        .run()
+        .catch((error: unknown) =>
+          this.#logger.error(`Worker of queue "${settings.queue}" stopped: ${(error as Error).message}`),
+        );
+    });
+  }
+}
+
+function workerOf(instance: WorkerHost): Worker | undefined {
+  try {
+    return instance.worker;
+  } catch {
+    return undefined;
+  }
+}
+
+async function isOverWithin(ms: number, work: Promise<unknown>): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined;
+  const timeout = new Promise<false>((resolve) => {
+    timer = setTimeout(() => resolve(false), ms);
+  });
+  const isOver = await Promise.race([
+    work.then(
+      () => true,
+      () => true,
+    ),
+    timeout,
+  ]);
+  clearTimeout(timer);
+  return isOver;
+}

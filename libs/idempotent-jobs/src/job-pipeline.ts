@@ -1,0 +1,190 @@
+import type { AttemptRunner } from './attempt/attempt.runner.js';
+import type { Ending } from './attempt/ending.js';
+import type { RunContext } from './attempt/run-context.js';
+import type { LetterStore } from './dead-letter/letter.store.js';
+import { Attempt } from './execute/attempt.js';
+import type { AttemptRegistry } from './execute/attempt-registry.js';
+import type { Delivery } from './intake/delivery.js';
+import { identify, type Identified, type Unidentified } from './intake/identify.js';
+import { viewJob } from './intake/job-view.js';
+import { validatePayload } from './intake/validate-payload.js';
+import type { JobEvents } from './observe/job-events.js';
+import { OperationConflictError } from './operation/errors.js';
+import { settlementOf } from './settle/settlement-of.js';
+import type { Settlement } from './settle/settlement.js';
+import type { TenantContext } from './tenancy/tenant-context.js';
+
+/** One delivery on its way through the pipeline; `ending` is set once {@link JobPipeline.attempt} is through. */
+export interface DeliveryInProgress extends RunContext {
+  ending: Ending | undefined;
+}
+
+/** Runs the application's guards and interceptors, and behind them {@link JobPipeline.attempt}. */
+export type EnhancerChain = (progress: DeliveryInProgress) => Promise<unknown>;
+
+/**
+ * The way of a job, on one page: identify, enter the tenant, validate, then, behind the application's guards: claim,
+ * execute, record; and in the end settle. Each step lives in the folder of its name; only this page knows their order.
+ *
+ * Nothing here throws to BullMQ. Whatever happens, a delivery ends in one {@link Settlement}.
+ */
+export class JobPipeline {
+  constructor(
+    private readonly tenants: TenantContext,
+    private readonly attempts: AttemptRunner,
+    private readonly registry: AttemptRegistry,
+    private readonly letters: LetterStore,
+    private readonly events: JobEvents,
+    private readonly random: () => number,
+  ) {}
+
+  /** From BullMQ's hand to BullMQ's hand. */
+  async deliver(delivery: Delivery, chain: EnhancerChain): Promise<Settlement> {
+    try {
+      const identified = identify(delivery.job, delivery.processor.identify);
+      if (identified.kind === 'refused') return await this.#bury(delivery, identified);
+      return await this.tenants.run(identified.tenantId, () => this.#deliverAs(identified, delivery, chain));
+    } catch (error) {
+      // Postgres is out of reach, or a bug of ours: nothing is known to be recorded, so nothing is told but "later".
+      return this.#defer(delivery, error);
+    }
+  }
+
+  /** Called by the interceptor, behind the guards: wins the right to run `handler`, runs it, records how it ended. */
+  async attempt(progress: DeliveryInProgress, handler: () => Promise<unknown>): Promise<unknown> {
+    const ending = await this.attempts.run(progress, handler);
+    progress.ending = ending;
+    if (ending.kind === 'completed' || ending.kind === 'replayed') return ending.result;
+    throw ending.error;
+  }
+
+  /** A job that BullMQ has failed without calling the processor: its workers died under it too often. */
+  async buryUnprocessed(delivery: Delivery, error: Error): Promise<Settlement> {
+    const identified = identify(delivery.job, delivery.processor.identify);
+    if (identified.kind === 'refused') return this.#bury(delivery, identified);
+    return this.tenants.run(identified.tenantId, async () => {
+      const progress = this.#begin(delivery, identified, identified.payload);
+      return this.#settle(progress, await this.attempts.refuse(progress, 'crash_loop', error));
+    });
+  }
+
+  async #deliverAs(identified: Identified, delivery: Delivery, chain: EnhancerChain): Promise<Settlement> {
+    const { job, processor } = delivery;
+    const validated = await validatePayload(processor.payloadClassOf(job.name), job.name, identified.payload);
+    const progress = this.#begin(
+      delivery,
+      identified,
+      validated.kind === 'valid' ? validated.payload : identified.payload,
+    );
+    const leave = this.registry.add(job.queueName, job.id ?? '', progress.attempt);
+    try {
+      const ending =
+        validated.kind === 'invalid'
+          ? await this.attempts.refuse(progress, 'payload_invalid', validated.error)
+          : await this.#run(progress, chain);
+      return await this.#settle(progress, ending);
+    } finally {
+      leave();
+    }
+  }
+
+  #begin(delivery: Delivery, identified: Identified, payload: unknown): DeliveryInProgress {
+    const { job, cancellation } = delivery;
+    const attempt = new Attempt((how) => {
+      const { tenantId, operationKey } = identified;
+      this.events.emit({
+        kind: 'late_result_discarded',
+        queue: job.queueName,
+        jobName: job.name,
+        jobId: job.id ?? '',
+        tenantId,
+        operationKey,
+        how,
+      });
+    });
+    cancellation?.addEventListener('abort', () => attempt.abandon('cancelled'), { once: true });
+    return { delivery, identified, attempt, view: viewJob(job, payload), ending: undefined };
+  }
+
+  /** What a guard, or an interceptor around ours, throws before the claim counts as a failed attempt. */
+  async #run(progress: DeliveryInProgress, chain: EnhancerChain): Promise<Ending> {
+    let error: unknown = new Error(
+      'An interceptor answered in place of the processor, so nothing was run. Interceptors of processors must call next.handle().',
+    );
+    try {
+      await chain(progress);
+    } catch (thrown) {
+      error = thrown;
+    }
+    return progress.ending ?? this.attempts.failUnstarted(progress, error);
+  }
+
+  async #settle(progress: DeliveryInProgress, ending: Ending): Promise<Settlement> {
+    if (ending.kind === 'conflict') await this.#buryConflict(progress.delivery, progress.identified);
+    return settlementOf(ending, this.random);
+  }
+
+  async #bury({ job, workerId }: Delivery, { reason, error }: Unidentified): Promise<Settlement> {
+    const jobId = job.id ?? '';
+    await this.letters.bury({
+      identity: undefined,
+      queue: job.queueName,
+      jobName: job.name,
+      jobId,
+      reason,
+      payload: JSON.stringify(job.data),
+      fingerprint: undefined,
+      error,
+      workerId,
+    });
+    this.events.emit({
+      kind: 'dead',
+      queue: job.queueName,
+      jobName: job.name,
+      jobId,
+      attempt: 0,
+      reason,
+      error: error.message,
+    });
+    return { kind: 'fail', error };
+  }
+
+  async #buryConflict({ job, workerId }: Delivery, identified: Identified): Promise<void> {
+    const { tenantId, operationKey, fingerprint, payload } = identified;
+    const jobId = job.id ?? '';
+    const error = new OperationConflictError(tenantId, operationKey);
+    await this.letters.bury({
+      identity: { tenantId, operationKey },
+      queue: job.queueName,
+      jobName: job.name,
+      jobId,
+      reason: 'idempotency_conflict',
+      payload: JSON.stringify(payload),
+      fingerprint,
+      error,
+      workerId,
+    });
+    const subject = { queue: job.queueName, jobName: job.name, jobId, tenantId, operationKey };
+    this.events.emit({
+      kind: 'dead',
+      ...subject,
+      attempt: 0,
+      reason: 'idempotency_conflict',
+      error: error.message,
+    });
+  }
+
+  #defer({ job }: Delivery, error: unknown): Settlement {
+    const delayMs = 1000 + this.random() * 4000;
+    const reason = `ledger_unavailable: ${error instanceof Error ? error.message : String(error)}`;
+    this.events.emit({
+      kind: 'deferred',
+      queue: job.queueName,
+      jobName: job.name,
+      jobId: job.id ?? '',
+      delayMs,
+      reason,
+    });
+    return { kind: 'defer', delayMs };
+  }
+}

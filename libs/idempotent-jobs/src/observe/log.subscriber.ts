@@ -1,0 +1,57 @@
+import { Logger } from '@nestjs/common';
+import type { JobEvent, JobEvents } from './job-events.js';
+
+/**
+ * One line per transition, readable and regular: what happened, then `tenant=… key=… attempt=…`. Never a payload.
+ * Progress goes to `debug`, completion to `log`, what may need a look to `warn`, what does need one to `error`.
+ */
+export function logEvents(
+  events: JobEvents,
+  which: 'all' | 'problems',
+  logger = new Logger('IdempotentJobs'),
+): () => void {
+  return events.subscribe((event) => {
+    const level = LEVELS[event.kind];
+    if (which === 'problems' && (level === 'debug' || level === 'log')) return;
+    if (!Logger.isLevelEnabled(level)) return;
+    logger[level](line(event));
+  });
+}
+
+const LEVELS: Readonly<Record<JobEvent['kind'], 'debug' | 'log' | 'warn' | 'error'>> = {
+  enqueued: 'debug',
+  started: 'debug',
+  completed: 'log',
+  replayed: 'log',
+  deferred: 'warn',
+  retrying: 'warn',
+  abandoned: 'warn',
+  taken_over: 'warn',
+  late_result_discarded: 'warn',
+  fence_rejected: 'warn',
+  in_doubt: 'error',
+  dead: 'error',
+};
+
+/** `completed charge tenant=acme key=charge:order-17:1 attempt=2 ms=38` */
+function line(event: JobEvent): string {
+  const { kind, queue, jobName, jobId, tenantId, operationKey, ...rest } = event;
+  const facts = { tenant: tenantId ?? '-', key: operationKey ?? '-', ...rest, queue, job: jobId };
+  const words = Object.entries(facts).flatMap(([name, value]) =>
+    value === undefined ? [] : [`${NAMES[name] ?? name}=${word(value)}`],
+  );
+  return `${kind} ${jobName} ${words.join(' ')}`;
+}
+
+const NAMES: Readonly<Record<string, string>> = {
+  durationMs: 'ms',
+  delayMs: 'delay_ms',
+  workerId: 'worker',
+  isDuplicate: 'duplicate',
+};
+
+function word(value: unknown): string {
+  if (typeof value === 'number') return String(Math.round(value));
+  const text = String(value);
+  return /[\s"=]/.test(text) ? JSON.stringify(text) : text;
+}

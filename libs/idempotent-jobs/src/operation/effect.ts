@@ -1,0 +1,33 @@
+/**
+ * What kind of side effect a handler has, which decides what may be done when nobody knows whether it happened.
+ *
+ * - `natural`: repeating it changes nothing (set a status, read, recompute).
+ * - `transactional`: it writes only through the transaction that the library opens; outcome and writes commit together.
+ * - `keyed`: it calls a service that deduplicates by the idempotency key it is handed.
+ * - `unrepeatable` (the default): none of these is known. It runs at most once; if its end is unknown, the operation
+ *   is in doubt until a person says what happened.
+ */
+export type Effect = 'natural' | 'transactional' | 'keyed' | 'unrepeatable';
+
+export const EFFECTS: readonly Effect[] = ['natural', 'transactional', 'keyed', 'unrepeatable'];
+
+/** Services that deduplicate by key commonly remember keys for a day (Stripe: at least 24 hours). */
+export const DEFAULT_KEY_RETENTION_MS = 24 * 60 * 60 * 1000;
+
+/**
+ * For how long after an operation's first attempt another attempt is safe although an earlier one may have had its
+ * effect: forever (`null`), for a time, or never (0).
+ */
+export function repeatableForMs(effect: Effect, keyRetentionMs: number): number | null {
+  switch (effect) {
+    case 'natural':
+    case 'transactional':
+      return null;
+    case 'keyed':
+      return keyRetentionMs;
+    case 'unrepeatable':
+      return 0;
+    default:
+      return effect satisfies never;
+  }
+}

@@ -1,0 +1,84 @@
+/**
+ * Every error this library throws. `code` is stable and meant for programs; the message is meant for people: what
+ * happened, to which operation, and what to do next. Neither holds payloads or secrets.
+ */
+export class IdempotentJobsError extends Error {
+  constructor(
+    /** Stable, machine-readable name of the error, e.g. `OPERATION_CONFLICT`. */
+    readonly code: string,
+    message: string,
+    options?: { cause?: unknown; data?: Readonly<Record<string, unknown>> },
+  ) {
+    super(message, options?.cause === undefined ? undefined : { cause: options.cause });
+    this.name = new.target.name;
+    this.data = options?.data ?? {};
+  }
+
+  /** The ids the message speaks of, for logs and programs. */
+  readonly data: Readonly<Record<string, unknown>>;
+}
+
+/** Options, decorators or the database schema are not what the module needs. Thrown at boot only. */
+export class ConfigurationError extends IdempotentJobsError {
+  constructor(message: string, cause?: unknown) {
+    super('CONFIGURATION', message, { cause });
+  }
+}
+
+/** A public method was called in a way that cannot work. */
+export class UsageError extends IdempotentJobsError {
+  constructor(message: string) {
+    super('USAGE', message);
+  }
+}
+
+/** A tenant id or operation key that is missing, empty, too long or holds control characters. */
+export class InvalidIdentityError extends IdempotentJobsError {
+  constructor(message: string) {
+    super('INVALID_IDENTITY', message);
+  }
+}
+
+/** No tenant is known where one is needed. */
+export class TenantMissingError extends IdempotentJobsError {
+  constructor(message: string) {
+    super('TENANT_MISSING', message);
+  }
+}
+
+/** The tenant that was given is not the tenant of the surrounding context. */
+export class TenantMismatchError extends IdempotentJobsError {
+  constructor(message: string, data: Readonly<Record<string, unknown>>) {
+    super('TENANT_MISMATCH', message, { data });
+  }
+}
+
+/** A payload that JSON or Postgres cannot carry, or that does not match the processor's DTO. */
+export class InvalidPayloadError extends IdempotentJobsError {
+  constructor(message: string, problems: readonly string[] = [], cause?: unknown) {
+    super('INVALID_PAYLOAD', message, { cause, data: { problems } });
+  }
+}
+
+/** The operation key is already taken by an operation with another payload. Nothing was enqueued. */
+export class OperationConflictError extends IdempotentJobsError {
+  constructor(tenantId: string, operationKey: string) {
+    super(
+      'OPERATION_CONFLICT',
+      `Operation "${operationKey}" of tenant "${tenantId}" already exists with another payload or job name; nothing was enqueued. ` +
+        `Use a key that names the effect (for example with a version: "${operationKey}:2"), or send the payload it was first enqueued with.`,
+      { data: { tenantId, operationKey } },
+    );
+  }
+}
+
+/** {@link OutcomeService.wait} gave up before the operation was settled. The operation goes on. */
+export class OutcomeTimeoutError extends IdempotentJobsError {
+  constructor(tenantId: string, operationKey: string, waitedMs: number, status: string) {
+    super(
+      'OUTCOME_TIMEOUT',
+      `Operation "${operationKey}" of tenant "${tenantId}" is not settled after ${waitedMs} ms (status: ${status}). It goes on; look it up again later.`,
+      { data: { tenantId, operationKey, waitedMs, status } },
+    );
+  }
+}

@@ -1,0 +1,62 @@
+import { createHash } from 'node:crypto';
+import { InvalidIdentityError } from './errors.js';
+
+/** Who an operation is: one business effect of one tenant. */
+export interface OperationIdentity {
+  /** 1 to 255 characters, no control characters. */
+  readonly tenantId: string;
+  /** Names the effect, e.g. `charge:order-17:1`. 1 to 400 characters, no control characters. */
+  readonly operationKey: string;
+}
+
+/** Both limits keep the unique index's rows well below Postgres's 2,704 bytes per entry, also in four-byte characters. */
+export const MAX_TENANT_ID_LENGTH = 255;
+export const MAX_OPERATION_KEY_LENGTH = 400;
+
+/** What is wrong with a tenant id, or undefined. The value itself stays out of the text unless it is short. */
+export function tenantIdProblem(value: unknown): string | undefined {
+  return textProblem('tenant id', value, MAX_TENANT_ID_LENGTH);
+}
+
+/** What is wrong with an operation key, or undefined. */
+export function operationKeyProblem(value: unknown): string | undefined {
+  return textProblem('operation key', value, MAX_OPERATION_KEY_LENGTH);
+}
+
+/** @throws InvalidIdentityError that names the part that is wrong and what is allowed */
+export function assertIdentity(identity: { tenantId: unknown; operationKey: unknown }): OperationIdentity {
+  const problem = tenantIdProblem(identity.tenantId) ?? operationKeyProblem(identity.operationKey);
+  if (problem !== undefined) throw new InvalidIdentityError(problem);
+  return identity as OperationIdentity;
+}
+
+/**
+ * A digest of tenant and key: 43 URL-safe characters that are the same on every attempt and in every process. It is
+ * the key handed to services downstream, and the body of the BullMQ job id.
+ */
+export function operationDigest(identity: OperationIdentity): string {
+  return createHash('sha256').update(identityKeyOf(identity)).digest('base64url');
+}
+
+/** Tenant and key as one text, for maps; the tenant's length keeps the parts apart. */
+export function identityKeyOf({ tenantId, operationKey }: OperationIdentity): string {
+  return `${tenantId.length}:${tenantId}${operationKey}`;
+}
+
+/** BullMQ job ids may hold no ":" and must not be integers; the prefix keeps even an all-digit digest apart. */
+export function jobIdOf(identity: OperationIdentity): string {
+  return `op-${operationDigest(identity)}`;
+}
+
+function textProblem(what: string, value: unknown, maxLength: number): string | undefined {
+  if (typeof value !== 'string')
+    return `The ${what} must be a string, but is ${value === null ? 'null' : typeof value}.`;
+  if (value.length === 0) return `The ${what} is empty.`;
+  if (value.trim() !== value) return `The ${what} begins or ends with white space.`;
+  if (value.length > maxLength)
+    return `The ${what} has ${value.length} characters; at most ${maxLength} are allowed.`;
+  // Control characters and lone surrogates: Postgres refuses the first kind's NUL, UTF-8 cannot carry the second.
+  if (/\p{Cc}/u.test(value) || !value.isWellFormed())
+    return `The ${what} holds control or malformed characters.`;
+  return undefined;
+}

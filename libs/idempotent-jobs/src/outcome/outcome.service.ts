@@ -1,0 +1,143 @@
+import type { OperationIdentity } from '../operation/identity.js';
+import { assertIdentity } from '../operation/identity.js';
+import { OutcomeTimeoutError } from '../operation/errors.js';
+import type { OperationStatus } from '../operation/status.js';
+import type { Database } from '../postgres/database.js';
+import { statement } from '../postgres/statement.js';
+import type { JobEvents } from '../observe/job-events.js';
+import type { ErrorEvidence } from '../record/error-evidence.js';
+
+/** An operation, as something to look up. What `enqueue()` returns is one, and carries the result's type. */
+export interface OperationRef<Result = unknown> extends OperationIdentity {
+  readonly result?: Result | undefined;
+}
+
+/** What the ledger knows of an operation. Times are by the database's clock. */
+export interface Outcome<Result = unknown> extends OperationIdentity {
+  readonly queue: string;
+  readonly jobName: string;
+  readonly jobId: string;
+  readonly status: OperationStatus;
+  /** Started and failed attempts; their difference, while not running, shows crashes. */
+  readonly attempts: number;
+  readonly failures: number;
+  /** Set once `completed`, unless the handler returned nothing. */
+  readonly result: Result | undefined;
+  /** The last failure, without its stack. */
+  readonly error: Pick<ErrorEvidence, 'name' | 'message' | 'code'> | undefined;
+  /** Since when the effect may have happened without a record of it. */
+  readonly doubtSince: Date | undefined;
+  readonly createdAt: Date;
+  readonly startedAt: Date | undefined;
+  readonly settledAt: Date | undefined;
+}
+
+const LOOK_UP = statement(
+  'look_up',
+  `
+SELECT tenant_id, operation_key, queue, job_name, job_id, status, attempts, failures, result, error, doubt_since,
+       created_at, started_at, settled_at
+FROM {schema}.job_outcomes
+WHERE tenant_id = $1 AND operation_key = $2
+`,
+);
+
+/** Looks operations up. */
+export class OutcomeService {
+  constructor(
+    private readonly database: Database,
+    private readonly events: JobEvents,
+  ) {}
+
+  /** The operation's row, or undefined if nobody has asked for it (or it is past its retention). */
+  async get<Result = unknown>(operation: OperationRef<Result>): Promise<Outcome<Result> | undefined> {
+    const { tenantId, operationKey } = assertIdentity(operation);
+    const [row] = await this.database.run<OutcomeRow>(LOOK_UP, [tenantId, operationKey]);
+    return row === undefined ? undefined : readOutcome<Result>(row);
+  }
+
+  /**
+   * Waits until the operation is completed, dead or in doubt: until nothing more will happen by itself.
+   *
+   * @param options.timeoutMs how long to wait, in ms. Default 30,000.
+   * @throws OutcomeTimeoutError if it is not by then; the operation goes on
+   */
+  async wait<Result = unknown>(
+    operation: OperationRef<Result>,
+    { timeoutMs = 30_000 }: { readonly timeoutMs?: number } = {},
+  ): Promise<Outcome<Result>> {
+    const startedAt = performance.now();
+    for (let pauseMs = 25; ; pauseMs = Math.min(pauseMs * 2, 1000)) {
+      const outcome = await this.get<Result>(operation);
+      if (outcome !== undefined && AT_REST.has(outcome.status)) return outcome;
+      const leftMs = timeoutMs - (performance.now() - startedAt);
+      if (leftMs <= 0) {
+        throw new OutcomeTimeoutError(
+          operation.tenantId,
+          operation.operationKey,
+          timeoutMs,
+          outcome?.status ?? 'unknown to the ledger',
+        );
+      }
+      await this.#pause(operation, Math.min(pauseMs, leftMs));
+    }
+  }
+
+  /** Until something ends the operation in this process, or the time is over: another process may have ended it. */
+  #pause({ tenantId, operationKey }: OperationIdentity, ms: number): Promise<void> {
+    return new Promise((resolve) => {
+      const done = (): void => {
+        clearTimeout(timer);
+        unsubscribe();
+        resolve();
+      };
+      const timer = setTimeout(done, ms);
+      const unsubscribe = this.events.subscribe((event) => {
+        if (event.tenantId === tenantId && event.operationKey === operationKey && ENDS.has(event.kind))
+          done();
+      });
+    });
+  }
+}
+
+const AT_REST: ReadonlySet<OperationStatus> = new Set(['completed', 'dead', 'in_doubt']);
+const ENDS: ReadonlySet<string> = new Set(['completed', 'dead', 'in_doubt']);
+
+interface OutcomeRow {
+  readonly tenant_id: string;
+  readonly operation_key: string;
+  readonly queue: string;
+  readonly job_name: string;
+  readonly job_id: string;
+  readonly status: OperationStatus;
+  readonly attempts: number;
+  readonly failures: number;
+  readonly result: unknown;
+  readonly error: ErrorEvidence | null;
+  readonly doubt_since: Date | null;
+  readonly created_at: Date;
+  readonly started_at: Date | null;
+  readonly settled_at: Date | null;
+}
+
+function readOutcome<Result>(row: OutcomeRow): Outcome<Result> {
+  return {
+    tenantId: row.tenant_id,
+    operationKey: row.operation_key,
+    queue: row.queue,
+    jobName: row.job_name,
+    jobId: row.job_id,
+    status: row.status,
+    attempts: row.attempts,
+    failures: row.failures,
+    result: (row.result ?? undefined) as Result | undefined,
+    error:
+      row.error === null
+        ? undefined
+        : { name: row.error.name, message: row.error.message, code: row.error.code },
+    doubtSince: row.doubt_since ?? undefined,
+    createdAt: row.created_at,
+    startedAt: row.started_at ?? undefined,
+    settledAt: row.settled_at ?? undefined,
+  };
+}

@@ -1,0 +1,77 @@
+/**
+ * Answers many small questions with few statements: whatever arrives while a batch is under way forms the next one.
+ * An idle process pays no waiting time, a busy one shares its round trips; there is no timer to tune.
+ *
+ * Two questions with the same key never share a batch, since one INSERT … ON CONFLICT cannot touch a row twice.
+ * If a batch fails because of its data, each of its questions is asked again alone, so that one bad item fails alone.
+ */
+export class Coalescer<Question, Answer> {
+  #waiting: Entry<Question, Answer>[] = [];
+  #inFlight = 0;
+
+  constructor(
+    private readonly ask: (questions: Question[]) => Promise<Answer[]>,
+    private readonly keyOf: (question: Question) => string,
+    private readonly limits: { batchSize: number; inFlight: number } = { batchSize: 500, inFlight: 3 },
+  ) {}
+
+  /** The answer to one question; rejects with the error of its own statement. */
+  submit(question: Question): Promise<Answer> {
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ question, key: this.keyOf(question), resolve, reject });
+      if (this.#inFlight < this.limits.inFlight) queueMicrotask(() => this.#next());
+    });
+  }
+
+  #next(): void {
+    if (this.#waiting.length === 0 || this.#inFlight >= this.limits.inFlight) return;
+    const batch = this.#takeBatch();
+    this.#inFlight += 1;
+    void this.#answer(batch).finally(() => {
+      this.#inFlight -= 1;
+      this.#next();
+    });
+  }
+
+  #takeBatch(): Entry<Question, Answer>[] {
+    const keys = new Set<string>();
+    const batch: Entry<Question, Answer>[] = [];
+    const later: Entry<Question, Answer>[] = [];
+    for (const entry of this.#waiting) {
+      if (batch.length >= this.limits.batchSize || keys.has(entry.key)) {
+        later.push(entry);
+      } else {
+        keys.add(entry.key);
+        batch.push(entry);
+      }
+    }
+    this.#waiting = later;
+    return batch;
+  }
+
+  async #answer(batch: Entry<Question, Answer>[]): Promise<void> {
+    try {
+      const answers = await this.ask(batch.map((entry) => entry.question));
+      batch.forEach((entry, index) => entry.resolve(answers[index] as Answer));
+    } catch (error) {
+      if (batch.length === 1 || !isAboutOneItem(error)) {
+        for (const entry of batch) entry.reject(error);
+        return;
+      }
+      for (const entry of batch) await this.#answer([entry]);
+    }
+  }
+}
+
+interface Entry<Question, Answer> {
+  readonly question: Question;
+  readonly key: string;
+  readonly resolve: (answer: Answer) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+/** Data exceptions (22), constraint violations (23), deadlocks (40P01) and lock timeouts (55P03) are one item's doing. */
+function isAboutOneItem(error: unknown): boolean {
+  const code = (error as { code?: unknown }).code;
+  return typeof code === 'string' && /^(?:22|23|40P01|55P03)/.test(code);
+}

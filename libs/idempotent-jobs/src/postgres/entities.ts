@@ -1,0 +1,188 @@
+import { Column, Entity, PrimaryColumn } from 'typeorm';
+import type { DeadLetterReason } from '../dead-letter/letter.js';
+import type { OperationStatus } from '../operation/status.js';
+
+/*
+ * The ledger for reading with TypeORM. The library itself never goes through them. `synchronize: false` keeps TypeORM
+ * from changing tables whose constraints it cannot express.
+ */
+
+/** A row of `job_outcomes`. */
+@Entity({ name: 'job_outcomes', synchronize: false })
+export class JobOutcomeEntity {
+  @PrimaryColumn({ name: 'tenant_id', type: 'text' })
+  tenantId!: string;
+
+  @PrimaryColumn({ name: 'operation_key', type: 'text' })
+  operationKey!: string;
+
+  @Column({ type: 'text' })
+  queue!: string;
+
+  @Column({ name: 'job_name', type: 'text' })
+  jobName!: string;
+
+  @Column({ name: 'job_id', type: 'text' })
+  jobId!: string;
+
+  @Column({ type: 'text' })
+  fingerprint!: string;
+
+  @Column({ type: 'text' })
+  status!: OperationStatus;
+
+  @Column({ type: 'text', nullable: true })
+  effect!: string | null;
+
+  /** A bigint, which the driver reads as text. */
+  @Column({ name: 'fencing_token', type: 'bigint' })
+  fencingToken!: string;
+
+  @Column({ name: 'worker_id', type: 'text', nullable: true })
+  workerId!: string | null;
+
+  @Column({ name: 'lease_expires_at', type: 'timestamptz', nullable: true })
+  leaseExpiresAt!: Date | null;
+
+  @Column({ type: 'integer' })
+  attempts!: number;
+
+  @Column({ type: 'integer' })
+  failures!: number;
+
+  @Column({ name: 'doubt_since', type: 'timestamptz', nullable: true })
+  doubtSince!: Date | null;
+
+  @Column({ name: 'deadline_at', type: 'timestamptz', nullable: true })
+  deadlineAt!: Date | null;
+
+  @Column({ name: 'available_at', type: 'timestamptz', nullable: true })
+  availableAt!: Date | null;
+
+  @Column({ type: 'json', nullable: true })
+  payload!: unknown;
+
+  @Column({ type: 'json', nullable: true })
+  result!: unknown;
+
+  @Column({ type: 'json', nullable: true })
+  error!: unknown;
+
+  @Column({ name: 'dispatch_due_at', type: 'timestamptz', nullable: true })
+  dispatchDueAt!: Date | null;
+
+  @Column({ name: 'created_at', type: 'timestamptz' })
+  createdAt!: Date;
+
+  @Column({ name: 'started_at', type: 'timestamptz', nullable: true })
+  startedAt!: Date | null;
+
+  @Column({ name: 'settled_at', type: 'timestamptz', nullable: true })
+  settledAt!: Date | null;
+
+  @Column({ name: 'expires_at', type: 'timestamptz', nullable: true })
+  expiresAt!: Date | null;
+}
+
+/** A row of `dead_letters`. */
+@Entity({ name: 'dead_letters', synchronize: false })
+export class DeadLetterEntity {
+  @PrimaryColumn({ type: 'uuid' })
+  id!: string;
+
+  @Column({ name: 'tenant_id', type: 'text', nullable: true })
+  tenantId!: string | null;
+
+  @Column({ name: 'operation_key', type: 'text', nullable: true })
+  operationKey!: string | null;
+
+  @Column({ type: 'text' })
+  queue!: string;
+
+  @Column({ name: 'job_name', type: 'text' })
+  jobName!: string;
+
+  @Column({ name: 'job_id', type: 'text' })
+  jobId!: string;
+
+  @Column({ type: 'text' })
+  reason!: DeadLetterReason;
+
+  @Column({ type: 'json', nullable: true })
+  payload!: unknown;
+
+  @Column({ type: 'json', nullable: true })
+  error!: unknown;
+
+  @Column({ type: 'integer' })
+  attempts!: number;
+
+  @Column({ type: 'integer' })
+  failures!: number;
+
+  @Column({ name: 'doubt_since', type: 'timestamptz', nullable: true })
+  doubtSince!: Date | null;
+
+  @Column({ name: 'worker_id', type: 'text', nullable: true })
+  workerId!: string | null;
+
+  @Column({ type: 'json', nullable: true })
+  versions!: unknown;
+
+  @Column({ name: 'created_at', type: 'timestamptz' })
+  createdAt!: Date;
+
+  @Column({ name: 'dispatch_due_at', type: 'timestamptz', nullable: true })
+  dispatchDueAt!: Date | null;
+
+  @Column({ name: 'resolved_at', type: 'timestamptz', nullable: true })
+  resolvedAt!: Date | null;
+
+  @Column({ type: 'text', nullable: true })
+  resolution!: string | null;
+
+  @Column({ type: 'text', nullable: true })
+  actor!: string | null;
+
+  @Column({ type: 'text', nullable: true })
+  note!: string | null;
+}
+
+/** A row of `job_attempts`: an attempt that did not succeed. */
+@Entity({ name: 'job_attempts', synchronize: false })
+export class JobAttemptEntity {
+  @PrimaryColumn({ name: 'tenant_id', type: 'text' })
+  tenantId!: string;
+
+  @PrimaryColumn({ name: 'operation_key', type: 'text' })
+  operationKey!: string;
+
+  /** A bigint, which the driver reads as text. */
+  @PrimaryColumn({ name: 'fencing_token', type: 'bigint' })
+  fencingToken!: string;
+
+  @Column({ type: 'integer' })
+  attempt!: number;
+
+  @Column({ name: 'worker_id', type: 'text', nullable: true })
+  workerId!: string | null;
+
+  @Column({ name: 'started_at', type: 'timestamptz', nullable: true })
+  startedAt!: Date | null;
+
+  @Column({ name: 'ended_at', type: 'timestamptz' })
+  endedAt!: Date;
+
+  @Column({ type: 'text' })
+  kind!: string;
+
+  @Column({ type: 'text', nullable: true })
+  reason!: string | null;
+
+  @Column({ type: 'json', nullable: true })
+  error!: unknown;
+
+  /** A bigint, which the driver reads as text. */
+  @Column({ name: 'delay_ms', type: 'bigint', nullable: true })
+  delayMs!: string | null;
+}

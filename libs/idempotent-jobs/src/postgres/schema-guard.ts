@@ -1,0 +1,48 @@
+import type { DataSource } from 'typeorm';
+import { ConfigurationError } from '../operation/errors.js';
+import { migrate, SCHEMA_VERSION } from './migrations.js';
+
+/**
+ * Makes sure, once at boot, that the ledger's schema is the one this package was written for.
+ *
+ * @param mode `run` takes the missing steps, `check` only looks
+ * @throws ConfigurationError if the schema is missing, older (`check`) or newer than this package
+ */
+export async function ensureSchema(
+  dataSource: DataSource,
+  schema: string,
+  mode: 'run' | 'check',
+): Promise<void> {
+  if (mode === 'run') {
+    await refuseNewer(dataSource, schema);
+    await dataSource.transaction((manager) => migrate((sql) => manager.query(sql), schema));
+    return;
+  }
+  const version = await refuseNewer(dataSource, schema);
+  if (version === SCHEMA_VERSION) return;
+  throw new ConfigurationError(
+    `${version === undefined ? `Schema "${schema}" has no ledger` : `The ledger in schema "${schema}" is at version ${version}, but this package needs ${SCHEMA_VERSION}`}. ` +
+      `Either set forRoot({ migrations: 'run' }), or add ...IDEMPOTENT_JOBS_MIGRATIONS to the DataSource's migrations and run them before the application starts.`,
+  );
+}
+
+async function refuseNewer(dataSource: DataSource, schema: string): Promise<number | undefined> {
+  const version = await schemaVersion(dataSource, schema);
+  if (version === undefined || version <= SCHEMA_VERSION) return version;
+  throw new ConfigurationError(
+    `The ledger in schema "${schema}" is at version ${version}, but this package knows only up to ${SCHEMA_VERSION}. A newer nestjs-idempotent-jobs has migrated it; deploy that version here too.`,
+  );
+}
+
+/** The version a schema is at; undefined if it has no ledger. */
+export async function schemaVersion(dataSource: DataSource, schema: string): Promise<number | undefined> {
+  const table = `"${schema.replaceAll('"', '""')}".idempotent_jobs_schema`;
+  const [{ present }] = (await dataSource.query('SELECT to_regclass($1) IS NOT NULL AS present', [
+    table,
+  ])) as [{ present: boolean }];
+  if (!present) return undefined;
+  const [{ version }] = (await dataSource.query(`SELECT max(version) AS version FROM ${table}`)) as [
+    { version: number | null },
+  ];
+  return version ?? undefined;
+}

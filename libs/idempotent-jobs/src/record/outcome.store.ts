@@ -1,0 +1,146 @@
+import type { Claim, VanishedAttempt } from '../claim/claim.js';
+import type { DeadLetterReason } from '../dead-letter/letter.js';
+import { identityKeyOf, type OperationIdentity } from '../operation/identity.js';
+import { Coalescer } from '../postgres/coalescer.js';
+import type { Database, Queryable } from '../postgres/database.js';
+import { describeError } from './error-evidence.js';
+import { COMPLETE, DOUBT, FAIL, RELEASE, TAKE_OVER } from './record.statements.js';
+import { VERSIONS } from './versions.js';
+
+/** Whether a write under a fencing token took effect. `lost`: the lease had gone to somebody else; nothing was written. */
+export type Recorded = 'recorded' | 'lost';
+
+/** A failed attempt and what becomes of its operation. */
+export interface FailureRecord {
+  readonly status: 'retrying' | 'in_doubt' | 'dead';
+  readonly error: unknown;
+  readonly kind: string;
+  readonly reason: string;
+  /** Whether the effect may have happened. */
+  readonly isDoubtful: boolean;
+  /** The wait before the next attempt; undefined: there is none. */
+  readonly delayMs?: number;
+  /** Set when the operation is given up or in doubt: the letter's reason. */
+  readonly letter?: DeadLetterReason;
+  /** The letter's payload, as JSON text. */
+  readonly payload?: string;
+}
+
+interface Completion extends OperationIdentity {
+  readonly token: number;
+  readonly result: string | null;
+  readonly retentionMs: number;
+}
+
+/**
+ * Writes how attempts ended, each under its fencing token. Every method may be called again after its answer was lost
+ * and then says what it would have said: the rows it finds under its own token are its own.
+ */
+export class OutcomeStore {
+  readonly #completions: Coalescer<Completion, Recorded>;
+
+  constructor(
+    private readonly database: Database,
+    private readonly retentionMs: number,
+  ) {
+    this.#completions = new Coalescer<Completion, Recorded>(
+      (completions) => this.#complete(completions),
+      identityKeyOf,
+    );
+  }
+
+  /** Records the result, together with whatever else is being completed. */
+  complete(claim: Claim, result: string | undefined): Promise<Recorded> {
+    return this.#completions.submit(this.#completion(claim, result));
+  }
+
+  /** Records the result on a transaction's connection. */
+  async completeWithin(connection: Queryable, claim: Claim, result: string | undefined): Promise<Recorded> {
+    const [recorded] = await this.#complete([this.#completion(claim, result)], connection);
+    return recorded as Recorded;
+  }
+
+  /** Records a failed attempt, the next status and, if given up, the dead letter. */
+  async fail(claim: Claim, record: FailureRecord, connection?: Queryable): Promise<Recorded> {
+    const rows = await this.database.run<{ is_recorded: boolean }>(
+      FAIL,
+      [
+        claim.tenantId,
+        claim.operationKey,
+        claim.token,
+        record.status,
+        JSON.stringify(describeError(record.error)),
+        record.isDoubtful,
+        record.kind,
+        record.reason,
+        record.delayMs ?? null,
+        record.letter ?? null,
+        record.payload ?? null,
+        VERSIONS,
+      ],
+      connection,
+    );
+    return rows[0]?.is_recorded === true ? 'recorded' : 'lost';
+  }
+
+  /** Gives the claim back as if the attempt had not been started. */
+  async release(claim: Claim, isDoubtful: boolean): Promise<Recorded> {
+    const rows = await this.database.run(RELEASE, [
+      claim.tenantId,
+      claim.operationKey,
+      claim.token,
+      isDoubtful,
+    ]);
+    return rows.length > 0 ? 'recorded' : 'lost';
+  }
+
+  /** Parks an operation whose last attempt vanished and must not be repeated. */
+  async doubt(
+    identity: OperationIdentity,
+    seenToken: number,
+    error: unknown,
+    payload: string | undefined,
+  ): Promise<Recorded> {
+    const rows = await this.database.run(DOUBT, [
+      identity.tenantId,
+      identity.operationKey,
+      seenToken,
+      JSON.stringify(describeError(error)),
+      payload ?? null,
+      VERSIONS,
+    ]);
+    return rows.length > 0 ? 'recorded' : 'lost';
+  }
+
+  /** Keeps the record of an attempt that was taken over. */
+  async takeOver(identity: OperationIdentity, vanished: VanishedAttempt): Promise<void> {
+    await this.database.run(TAKE_OVER, [
+      identity.tenantId,
+      identity.operationKey,
+      vanished.token,
+      vanished.attempt,
+      vanished.workerId ?? null,
+      vanished.startedAt ?? null,
+    ]);
+  }
+
+  #completion(claim: Claim, result: string | undefined): Completion {
+    const { tenantId, operationKey, token } = claim;
+    return { tenantId, operationKey, token, result: result ?? null, retentionMs: this.retentionMs };
+  }
+
+  async #complete(completions: Completion[], connection?: Queryable): Promise<Recorded[]> {
+    const rows = await this.database.run<{ is_recorded: boolean }>(
+      COMPLETE,
+      [
+        completions.map((completion) => completion.tenantId),
+        completions.map((completion) => completion.operationKey),
+        completions.map((completion) => completion.token),
+        completions.map((completion) => completion.result),
+        completions.map((completion) => completion.retentionMs),
+      ],
+      connection,
+    );
+    return rows.map((row) => (row.is_recorded ? 'recorded' : 'lost'));
+  }
+}

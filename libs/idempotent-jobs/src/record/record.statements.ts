@@ -1,0 +1,163 @@
+import { statement } from '../postgres/statement.js';
+
+/**
+ * running → completed, for many operations at once.
+ *
+ * Parameters: parallel arrays: tenant, key, token, result as JSON text, retention in ms. One row per element comes
+ * back: `is_recorded` is false when the lease was lost (another token, or no longer running). A second asking after a
+ * lost answer finds the row completed under its own token, which is as good as having written it.
+ */
+export const COMPLETE = statement(
+  'complete',
+  `
+WITH asked AS (
+  SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::float8[])
+    WITH ORDINALITY AS a (tenant_id, operation_key, token, result, retention_ms, n)
+), held AS (
+  SELECT a.n, a.tenant_id, a.operation_key
+  FROM asked a
+  JOIN {schema}.job_outcomes o
+    ON o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key AND o.fencing_token = a.token
+  WHERE o.status = 'running'
+  ORDER BY a.tenant_id, a.operation_key
+  FOR UPDATE OF o
+), completed AS (
+  UPDATE {schema}.job_outcomes o SET
+    status           = 'completed',
+    result           = a.result::json,
+    error            = NULL,
+    payload          = NULL,
+    lease_expires_at = NULL,
+    dispatch_due_at  = NULL,
+    settled_at       = clock_timestamp(),
+    expires_at       = clock_timestamp() + a.retention_ms * interval '1 millisecond'
+  FROM asked a
+  JOIN held ON held.n = a.n
+  WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
+  RETURNING a.n
+)
+SELECT
+  c.n IS NOT NULL OR EXISTS (
+    SELECT FROM {schema}.job_outcomes o
+    WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
+      AND o.fencing_token = a.token AND o.status = 'completed'
+  ) AS is_recorded
+FROM asked a LEFT JOIN completed c ON c.n = a.n
+ORDER BY a.n
+`,
+);
+
+/**
+ * running → retrying, in_doubt or dead, with the attempt's record and, when given up, the dead letter; all or nothing.
+ *
+ * Parameters: tenant, key, token, next status, error, whether the effect may have happened, failure kind, failure
+ * reason, delay in ms, letter's reason (null: no letter), letter's payload, versions. `is_recorded` is false when the
+ * lease was lost; a second asking finds the attempt's record under its own token.
+ */
+export const FAIL = statement(
+  'fail',
+  `
+WITH failed AS (
+  UPDATE {schema}.job_outcomes o SET
+    status           = $4,
+    failures         = o.failures + 1,
+    error            = $5::json,
+    doubt_since      = CASE WHEN $6::boolean THEN COALESCE(o.doubt_since, o.started_at) ELSE o.doubt_since END,
+    payload          = CASE WHEN $4 <> 'dead' THEN o.payload END,
+    lease_expires_at = NULL,
+    dispatch_due_at  = CASE WHEN $4 = 'retrying' THEN o.dispatch_due_at END,
+    settled_at       = CASE WHEN $4 = 'dead' THEN clock_timestamp() END
+  WHERE o.tenant_id = $1 AND o.operation_key = $2 AND o.fencing_token = $3 AND o.status = 'running'
+  RETURNING o.*
+), attempted AS (
+  INSERT INTO {schema}.job_attempts (tenant_id, operation_key, fencing_token, attempt, worker_id, started_at, kind, reason, error, delay_ms)
+  SELECT tenant_id, operation_key, fencing_token, attempts, worker_id, started_at, $7, $8, $5::json, $9::bigint FROM failed
+), buried AS (
+  INSERT INTO {schema}.dead_letters (
+    tenant_id, operation_key, queue, job_name, job_id, reason, payload, fingerprint, error, attempts, failures,
+    fencing_token, doubt_since, worker_id, versions, trace_context
+  )
+  SELECT
+    tenant_id, operation_key, queue, job_name, job_id, $10, $11::json, fingerprint, $5::json, attempts, failures,
+    fencing_token, doubt_since, worker_id, $12::json, trace_context
+  FROM failed WHERE $10::text IS NOT NULL
+  ON CONFLICT DO NOTHING
+)
+SELECT EXISTS (SELECT FROM failed) OR EXISTS (
+  SELECT FROM {schema}.job_attempts
+  WHERE tenant_id = $1 AND operation_key = $2 AND fencing_token = $3 AND kind <> 'taken_over'
+) AS is_recorded
+`,
+);
+
+/**
+ * running → retrying without a trace of the attempt: it was not the operation's fault (shutdown, a handler that handed
+ * its job back). Parameters: tenant, key, token, whether the effect may have happened. No row: the lease was lost.
+ */
+export const RELEASE = statement(
+  'release',
+  `
+UPDATE {schema}.job_outcomes o SET
+  status           = 'retrying',
+  attempts         = o.attempts - 1,
+  lease_expires_at = NULL,
+  doubt_since      = CASE WHEN $4::boolean THEN COALESCE(o.doubt_since, o.started_at) ELSE o.doubt_since END
+WHERE o.tenant_id = $1 AND o.operation_key = $2 AND o.fencing_token = $3 AND o.status = 'running'
+RETURNING true AS is_recorded
+`,
+);
+
+/**
+ * An attempt that nobody answers for and that must not be repeated: running (lease over) or retrying → in_doubt, with
+ * its record and its dead letter. The token grows, so that the vanished worker can write nothing any more.
+ *
+ * Parameters: tenant, key, the token that was seen, error, letter's payload, versions. No row: somebody else was
+ * faster, and the operation is theirs.
+ */
+export const DOUBT = statement(
+  'doubt',
+  `
+WITH vanished AS (
+  SELECT * FROM {schema}.job_outcomes
+  WHERE tenant_id = $1 AND operation_key = $2 AND fencing_token = $3
+    AND (status = 'retrying' OR (status = 'running' AND lease_expires_at <= clock_timestamp()))
+  FOR UPDATE
+), doubted AS (
+  UPDATE {schema}.job_outcomes o SET
+    status           = 'in_doubt',
+    fencing_token    = o.fencing_token + 1,
+    error            = $4::json,
+    doubt_since      = COALESCE(o.doubt_since, o.started_at),
+    lease_expires_at = NULL,
+    dispatch_due_at  = NULL
+  FROM vanished v
+  WHERE o.tenant_id = v.tenant_id AND o.operation_key = v.operation_key
+  RETURNING o.*
+), attempted AS (
+  INSERT INTO {schema}.job_attempts (tenant_id, operation_key, fencing_token, attempt, worker_id, started_at, kind, reason, error)
+  SELECT tenant_id, operation_key, fencing_token, attempts, worker_id, started_at, 'taken_over', 'lease_expired', $4::json
+  FROM vanished WHERE status = 'running'
+  ON CONFLICT DO NOTHING
+)
+INSERT INTO {schema}.dead_letters (
+  tenant_id, operation_key, queue, job_name, job_id, reason, payload, fingerprint, error, attempts, failures,
+  fencing_token, doubt_since, worker_id, versions, trace_context
+)
+SELECT
+  tenant_id, operation_key, queue, job_name, job_id, 'in_doubt', COALESCE($5::json, payload), fingerprint, $4::json,
+  attempts, failures, fencing_token, doubt_since, worker_id, $6::json, trace_context
+FROM doubted
+ON CONFLICT DO NOTHING
+RETURNING true AS is_recorded
+`,
+);
+
+/** The record of an attempt whose worker vanished and that was taken over. Parameters as the columns. */
+export const TAKE_OVER = statement(
+  'take_over',
+  `
+INSERT INTO {schema}.job_attempts (tenant_id, operation_key, fencing_token, attempt, worker_id, started_at, kind, reason)
+VALUES ($1, $2, $3, $4, $5, $6, 'taken_over', 'lease_expired')
+ON CONFLICT DO NOTHING
+`,
+);

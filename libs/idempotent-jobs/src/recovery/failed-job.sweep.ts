@@ -1,0 +1,83 @@
+import type { Job } from 'bullmq';
+import type { QueuePort } from '../bullmq/queue-port.js';
+import type { LetterStore } from '../dead-letter/letter.store.js';
+import { identify } from '../intake/identify.js';
+import type { ProcessorSettings } from '../intake/processor.settings.js';
+
+/** A queue whose failed jobs are looked after. */
+export interface SweptQueue {
+  readonly port: QueuePort;
+  readonly settings: ProcessorSettings;
+}
+
+/**
+ * Looks for failed BullMQ jobs that the ledger does not account for. BullMQ fails a job without calling the processor
+ * when its workers died under it too often; the `failed` event that tells of it is lost if that worker dies as well.
+ *
+ * Newest first, until a page holds nothing unknown: everything older was looked at before. The first sweep of a
+ * process looks at all.
+ */
+export class FailedJobSweep {
+  #timer: NodeJS.Timeout | undefined;
+  #sweeping: Promise<void> | undefined;
+  readonly #sweptOnce = new Set<string>();
+
+  constructor(
+    private readonly queues: () => readonly SweptQueue[],
+    private readonly letters: LetterStore,
+    private readonly bury: (settings: ProcessorSettings, job: Job, error: Error) => Promise<void>,
+    private readonly onError: (message: string, error: unknown) => void,
+    private readonly intervalMs: number,
+  ) {}
+
+  start(): void {
+    this.#timer = setInterval(() => {
+      this.#sweeping ??= this.sweep().finally(() => (this.#sweeping = undefined));
+    }, this.intervalMs);
+    this.#timer.unref();
+  }
+
+  async stop(): Promise<void> {
+    clearInterval(this.#timer);
+    await this.#sweeping;
+  }
+
+  async sweep(): Promise<void> {
+    for (const queue of this.queues()) {
+      try {
+        await this.#sweepQueue(queue);
+        this.#sweptOnce.add(queue.port.name);
+      } catch (error) {
+        this.onError(
+          `Sweeping the failed jobs of queue "${queue.port.name}" was interrupted; it goes on with the next sweep`,
+          error,
+        );
+      }
+    }
+  }
+
+  async #sweepQueue({ port, settings }: SweptQueue): Promise<void> {
+    for (let from = 0; ; from += PAGE) {
+      const jobs = await port.failedJobs(from, from + PAGE - 1);
+      const unknown = await this.#unaccounted(port.name, settings, jobs);
+      for (const job of unknown)
+        await this.bury(settings, job, new Error(job.failedReason ?? 'BullMQ failed the job'));
+      const isAllKnown = unknown.length === 0 && this.#sweptOnce.has(port.name);
+      if (jobs.length < PAGE || isAllKnown) return;
+    }
+  }
+
+  async #unaccounted(queue: string, settings: ProcessorSettings, jobs: readonly Job[]): Promise<Job[]> {
+    // A failed job that was retried or removed between listing and reading comes back empty.
+    const present = jobs.filter((job) => job?.id !== undefined);
+    if (present.length === 0) return [];
+    const asked = present.map((job) => {
+      const identified = identify(job, settings.identify);
+      return { jobId: job.id as string, identity: identified.kind === 'identified' ? identified : undefined };
+    });
+    const accounted = await this.letters.accountedFor(queue, asked);
+    return present.filter((job) => !accounted.has(job.id as string));
+  }
+}
+
+const PAGE = 100;

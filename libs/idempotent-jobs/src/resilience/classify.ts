@@ -1,0 +1,173 @@
+import {
+  type Failure,
+  type FailureKind,
+  InDoubtError,
+  PermanentError,
+  RetryLaterError,
+  TransientError,
+} from './failure.js';
+
+/** A look at one error of a chain: its kind if it tells, else undefined. */
+export type Classify = (error: unknown) => Failure | FailureKind | undefined;
+
+/**
+ * Says what an error tells about the side effect. Looks at the error, its `cause` and an AggregateError's `errors`,
+ * up to ten deep, and takes the first that tells something; survives cycles and throwing getters. Never throws.
+ *
+ * @param overrides asked before the built-in rules; may throw, which counts as not knowing
+ */
+export function classify(error: unknown, overrides?: Classify): Failure {
+  for (const candidate of chainOf(error)) {
+    const failure = asked(overrides, candidate) ?? asked(builtIn, candidate);
+    if (failure !== undefined) return failure;
+  }
+  return error instanceof TypeError ||
+    error instanceof ReferenceError ||
+    error instanceof RangeError ||
+    error instanceof SyntaxError
+    ? { kind: 'programming', reason: error.name }
+    : { kind: 'unknown', reason: 'unclassified' };
+}
+
+const MAX_DEPTH = 10;
+
+function chainOf(error: unknown): unknown[] {
+  const chain: unknown[] = [];
+  const waiting: unknown[] = [error];
+  while (waiting.length > 0 && chain.length < MAX_DEPTH) {
+    const next = waiting.shift();
+    if (next === undefined || next === null || chain.includes(next)) continue;
+    chain.push(next);
+    const cause = read(next, 'cause');
+    const errors = read(next, 'errors');
+    // TypeORM keeps the driver's error here instead of in `cause`.
+    const driverError = read(next, 'driverError');
+    waiting.push(driverError, cause, ...(Array.isArray(errors) ? errors : []));
+  }
+  return chain;
+}
+
+function asked(rule: Classify | undefined, error: unknown): Failure | undefined {
+  try {
+    const answer = rule?.(error);
+    return typeof answer === 'string' ? { kind: answer, reason: 'classify' } : answer;
+  } catch {
+    return undefined;
+  }
+}
+
+function builtIn(error: unknown): Failure | undefined {
+  return said(error) ?? byHttpStatus(error) ?? bySmtp(error) ?? byCode(error) ?? byName(error);
+}
+
+function said(error: unknown): Failure | undefined {
+  if (error instanceof RetryLaterError) {
+    return { kind: 'transient', reason: error.name, retryAfterMs: Math.max(0, error.delayMs) };
+  }
+  if (error instanceof TransientError) return { kind: 'transient', reason: error.name };
+  if (error instanceof PermanentError) return { kind: 'permanent', reason: error.name };
+  if (error instanceof InDoubtError) return { kind: 'in_doubt', reason: error.name };
+  return undefined;
+}
+
+/** Nest's HttpException, axios, undici and most SDKs carry the status in one of these places. */
+function byHttpStatus(error: unknown): Failure | undefined {
+  const response = read(error, 'response');
+  const status = [read(error, 'status'), read(error, 'statusCode'), read(response, 'status')].find(
+    (value): value is number => typeof value === 'number' && value >= 400 && value < 600,
+  );
+  if (status === undefined) return undefined;
+  const reason = `http_${status}`;
+  const retryAfterMs = retryAfterOf(read(error, 'headers') ?? read(response, 'headers'));
+  if (status === 429 || (status === 503 && retryAfterMs !== undefined))
+    return { kind: 'transient', reason, retryAfterMs };
+  // 409 on a keyed request says "the same key is in progress": this attempt did nothing. 408 and 425 likewise.
+  if (status === 408 || status === 409 || status === 425) return { kind: 'transient', reason };
+  return { kind: status >= 500 ? 'in_doubt' : 'permanent', reason };
+}
+
+/**
+ * SMTP replies (RFC 5321, section 4.2.2). 421, 450 and 452 say that the server has not taken the message. Any other
+ * 4xx to the message itself (451: "local error in processing") does not say how far it got.
+ */
+function bySmtp(error: unknown): Failure | undefined {
+  const code = read(error, 'responseCode');
+  if (typeof code !== 'number') return undefined;
+  const reason = `smtp_${code}`;
+  if (code >= 500) return { kind: 'permanent', reason };
+  const isRefusal = code === 421 || code === 450 || code === 452;
+  return { kind: isRefusal || read(error, 'command') !== 'DATA' ? 'transient' : 'in_doubt', reason };
+}
+
+const NEVER_SENT = new Set([
+  'ECONNREFUSED',
+  'ENOTFOUND',
+  'EAI_AGAIN',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'EDNS',
+  'UND_ERR_CONNECT_TIMEOUT',
+]);
+
+const SENT_UNANSWERED = new Set([
+  'ETIMEDOUT',
+  'ECONNRESET',
+  'ECONNABORTED',
+  'EPIPE',
+  'ESOCKET',
+  'ECONNECTION',
+  'UND_ERR_SOCKET',
+  'UND_ERR_HEADERS_TIMEOUT',
+  'UND_ERR_BODY_TIMEOUT',
+  'UND_ERR_ABORTED',
+  'ABORT_ERR',
+]);
+
+function byCode(error: unknown): Failure | undefined {
+  const code = read(error, 'code');
+  if (typeof code !== 'string') return undefined;
+  // ETIMEDOUT and nodemailer's codes also name a connection that never came to be; the command or syscall tells.
+  const connecting = read(error, 'syscall') === 'connect' || read(error, 'command') === 'CONN';
+  if (NEVER_SENT.has(code) || (connecting && SENT_UNANSWERED.has(code)))
+    return { kind: 'transient', reason: code };
+  if (SENT_UNANSWERED.has(code)) return { kind: 'in_doubt', reason: code };
+  if (/^[0-9A-Z]{5}$/.test(code) && typeof read(error, 'severity') === 'string') return bySqlState(code);
+  return undefined;
+}
+
+/** https://www.postgresql.org/docs/current/errcodes-appendix.html */
+function bySqlState(code: string): Failure {
+  const reason = `sql_${code}`;
+  const isTransient =
+    ['40001', '40P01', '55P03', '57P01', '57P02', '57P03'].includes(code) || /^(?:53|08)/.test(code);
+  if (isTransient) return { kind: 'transient', reason };
+  return /^(?:22|23|42)/.test(code) ? { kind: 'permanent', reason } : { kind: 'unknown', reason };
+}
+
+function byName(error: unknown): Failure | undefined {
+  const name = read(error, 'name');
+  if (name === 'AbortError' || name === 'TimeoutError') return { kind: 'in_doubt', reason: name };
+  return undefined;
+}
+
+/** Retry-After in seconds or as a date (RFC 9110, section 10.2.3). */
+function retryAfterOf(headers: unknown): number | undefined {
+  const get = read(headers, 'get');
+  const raw: unknown =
+    typeof get === 'function'
+      ? (get as (name: string) => unknown).call(headers, 'retry-after')
+      : read(headers, 'retry-after');
+  if (typeof raw !== 'string' && typeof raw !== 'number') return undefined;
+  const seconds = Number(raw);
+  const ms = Number.isFinite(seconds) ? seconds * 1000 : Date.parse(String(raw)) - Date.now();
+  return Number.isFinite(ms) ? Math.max(0, ms) : undefined;
+}
+
+function read(holder: unknown, property: string): unknown {
+  if (holder === null || (typeof holder !== 'object' && typeof holder !== 'function')) return undefined;
+  try {
+    return (holder as Record<string, unknown>)[property];
+  } catch {
+    return undefined;
+  }
+}

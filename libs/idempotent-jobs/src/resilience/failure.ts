@@ -1,0 +1,47 @@
+/**
+ * What a failure says about the side effect:
+ *
+ * - `transient`: it did not happen (refused, DNS, throttled, serialization failure). Repeating is safe and may help.
+ * - `in_doubt`: it was on its way and nobody answered (timeout, reset, 500, 502, 504, lost lease).
+ * - `permanent`: it did not happen and never will (validation, other 4xx, constraint violations).
+ * - `programming`: a bug (TypeError and its kin); says nothing about the effect, and repeating will not help.
+ * - `unknown`: says nothing at all.
+ */
+export type FailureKind = 'transient' | 'in_doubt' | 'permanent' | 'programming' | 'unknown';
+
+/** A classified error. */
+export interface Failure {
+  readonly kind: FailureKind;
+  /** Why it was classified so, e.g. `ECONNREFUSED` or `http_503`. Safe to log. */
+  readonly reason: string;
+  /** The earliest time to try again that the service asked for, in milliseconds from now. */
+  readonly retryAfterMs?: number;
+}
+
+/** Throw it to say: the effect did not happen and never will. The operation goes to the dead letters at once. */
+export class PermanentError extends Error {
+  override readonly name = 'PermanentError';
+}
+
+/** Throw it to say: the effect did not happen; trying again may help. */
+export class TransientError extends Error {
+  override readonly name: string = 'TransientError';
+}
+
+/** Throw it to say: the effect may have happened. */
+export class InDoubtError extends Error {
+  override readonly name = 'InDoubtError';
+}
+
+/** Throw it to say: the effect did not happen; try again, but not before `delayMs` milliseconds from now. */
+export class RetryLaterError extends TransientError {
+  override readonly name = 'RetryLaterError';
+
+  constructor(
+    readonly delayMs: number,
+    message = `Try again in ${delayMs} ms`,
+    options?: { cause?: unknown },
+  ) {
+    super(message, options);
+  }
+}

@@ -1,0 +1,79 @@
+import type { DeadLetterReason } from '../dead-letter/letter.js';
+import type { Effect } from '../operation/effect.js';
+import { type BackoffOptions, fullJitterMs } from '../resilience/backoff.js';
+import type { Failure } from '../resilience/failure.js';
+
+/** How often and how long an operation is tried. */
+export interface RetryPolicy {
+  /** Attempts in all, the first included. */
+  readonly attempts: number;
+  readonly backoff: BackoffOptions;
+  /** How many attempts may vanish with their worker before the operation counts as killing its workers. */
+  readonly crashes: number;
+}
+
+/** What the ledger knows when an attempt has failed. */
+export interface AttemptFacts {
+  readonly attempt: number;
+  readonly failures: number;
+  readonly isDoubtful: boolean;
+  readonly remainingMs: number | undefined;
+  readonly repeatableMs: number;
+}
+
+/** What becomes of an operation after a failed attempt. */
+export type Decision =
+  | { readonly status: 'retrying'; readonly delayMs: number; readonly isDoubtful: boolean }
+  | { readonly status: 'dead'; readonly reason: DeadLetterReason; readonly isDoubtful: boolean }
+  | { readonly status: 'in_doubt'; readonly reason: 'in_doubt'; readonly isDoubtful: true };
+
+/**
+ * Decides after a failed attempt. Pure: the same facts and the same random number give the same decision.
+ *
+ * The failure says whether the effect may have happened, the effect's kind says whether that matters, the policy says
+ * how often to try. An error that says nothing is read with care: where repeating is safe it is worth another try
+ * (or, being a bug, is not), where it is not, the operation is in doubt.
+ */
+export function decideFailure(
+  failure: Failure,
+  effect: Effect,
+  facts: AttemptFacts,
+  policy: RetryPolicy,
+  random: () => number,
+): Decision {
+  const isRevertible = effect === 'natural' || effect === 'transactional';
+  const saysNothing = failure.kind === 'unknown' || failure.kind === 'programming';
+  const mayHaveHappened = !isRevertible && (failure.kind === 'in_doubt' || saysNothing);
+  const isDoubtful = mayHaveHappened || facts.isDoubtful;
+
+  if (effect === 'unrepeatable' && mayHaveHappened)
+    return { status: 'in_doubt', reason: 'in_doubt', isDoubtful: true };
+  if (failure.kind === 'permanent' || failure.kind === 'programming') {
+    return { status: 'dead', reason: 'permanent_error', isDoubtful };
+  }
+  if (facts.attempt >= policy.attempts) return { status: 'dead', reason: 'retries_exhausted', isDoubtful };
+
+  const delayMs = Math.max(
+    fullJitterMs(facts.failures + 1, policy.backoff, random),
+    failure.retryAfterMs ?? 0,
+  );
+  if (facts.remainingMs !== undefined && delayMs >= facts.remainingMs) {
+    return { status: 'dead', reason: 'time_budget_exceeded', isDoubtful };
+  }
+  // The service downstream will have forgotten the key by then: another try could be a second effect.
+  if (isDoubtful && delayMs >= facts.repeatableMs)
+    return { status: 'in_doubt', reason: 'in_doubt', isDoubtful: true };
+  return { status: 'retrying', delayMs, isDoubtful };
+}
+
+/** Why an attempt that was just claimed must not run, or undefined if it may. */
+export function decideStart(facts: AttemptFacts, policy: RetryPolicy): DeadLetterReason | undefined {
+  const vanished = facts.attempt - 1 - facts.failures;
+  if (facts.remainingMs !== undefined && facts.remainingMs <= 0) {
+    return facts.attempt === 1 ? 'expired' : 'time_budget_exceeded';
+  }
+  if (vanished >= policy.crashes) return 'crash_loop';
+  // The policy was made stricter, or a crash followed the last attempt.
+  if (facts.attempt > policy.attempts) return vanished > 0 ? 'crash_loop' : 'retries_exhausted';
+  return undefined;
+}

@@ -1,0 +1,26 @@
+import type { Ending } from '../attempt/ending.js';
+import type { Settlement } from './settlement.js';
+
+/** What BullMQ is told about how a delivery ended. Pure. */
+export function settlementOf(ending: Ending, random: () => number): Settlement {
+  switch (ending.kind) {
+    case 'completed':
+    case 'replayed':
+      return { kind: 'ack', result: ending.result };
+    case 'failed':
+      return ending.decision.status === 'retrying'
+        ? { kind: 'retry', error: ending.error, delayMs: ending.decision.delayMs }
+        : { kind: 'fail', error: ending.error };
+    case 'conflict':
+    case 'dead':
+    case 'in_doubt':
+      return { kind: 'fail', error: ending.error };
+    case 'deferred':
+      // A tenth of jitter, so that deliveries that wait for one lease do not come back in one moment.
+      return { kind: 'defer', delayMs: ending.delayMs * (1 + random() / 10) };
+    case 'handed_back':
+      return { kind: 'hand_back', error: ending.error };
+    default:
+      return ending satisfies never;
+  }
+}

@@ -1,0 +1,62 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
+import { Injectable } from '@nestjs/common';
+import { InvalidIdentityError, TenantMismatchError, TenantMissingError } from '../operation/errors.js';
+import { tenantIdProblem } from '../operation/identity.js';
+
+/**
+ * Whose work is being done right now. The library opens a fresh frame around every job and never lets one be
+ * inherited: a worker started inside a request would otherwise run every later job as that request's tenant.
+ *
+ * One instance per application; two applications in one process do not see each other's frames.
+ */
+@Injectable()
+export class TenantContext {
+  readonly #frames = new AsyncLocalStorage<{ readonly tenantId: string }>();
+
+  /** The tenant of the surrounding frame, or undefined outside of any. */
+  get current(): string | undefined {
+    return this.#frames.getStore()?.tenantId;
+  }
+
+  /**
+   * Runs `fn` in a frame of its own, whatever frame surrounds it.
+   *
+   * @throws InvalidIdentityError if the tenant id is missing, empty, too long or malformed
+   */
+  run<T>(tenantId: string, fn: () => T): T {
+    const problem = tenantIdProblem(tenantId);
+    if (problem !== undefined) throw new InvalidIdentityError(problem);
+    return this.#frames.run({ tenantId }, fn);
+  }
+
+  /** @throws TenantMissingError outside of any frame */
+  require(): string {
+    const tenantId = this.current;
+    if (tenantId === undefined) {
+      throw new TenantMissingError(
+        'No tenant is known here. Wrap the call in TenantContext.run(tenantId, …), open the frame for HTTP requests with the tenant middleware (forRoot({ tenants: { resolve } })), or pass tenantId.',
+      );
+    }
+    return tenantId;
+  }
+
+  /**
+   * The tenant to act for: the given one if it agrees with the frame, else the frame's.
+   *
+   * @throws TenantMismatchError if a frame is open for another tenant
+   * @throws TenantMissingError if neither is known
+   */
+  assert(tenantId: string | undefined): string {
+    if (tenantId === undefined) return this.require();
+    const problem = tenantIdProblem(tenantId);
+    if (problem !== undefined) throw new InvalidIdentityError(problem);
+    const current = this.current;
+    if (current !== undefined && current !== tenantId) {
+      throw new TenantMismatchError(
+        `Tenant "${tenantId}" was given inside a frame of tenant "${current}". Leave tenantId out, or open a frame of the other tenant on purpose with TenantContext.run("${tenantId}", …).`,
+        { given: tenantId, current },
+      );
+    }
+    return tenantId;
+  }
+}
