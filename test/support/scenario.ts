@@ -10,7 +10,7 @@ import {
   type IdempotentQueueOptions,
   useBackendOfConnection,
 } from 'nestjs-idempotent-jobs';
-import pg from 'pg';
+import { Client } from 'pg';
 import { DataSource } from 'typeorm';
 import { inject } from 'vitest';
 
@@ -33,7 +33,7 @@ export interface Place {
 
 export async function makePlace(backend: Backend): Promise<Place> {
   const name = `test_${randomUUID().replaceAll('-', '')}`;
-  const admin = new pg.Client({ connectionString: inject('postgresUrl') });
+  const admin = new Client({ connectionString: inject('postgresUrl') });
   await admin.connect();
   await admin.query(`CREATE DATABASE ${name}`);
   await admin.end();
@@ -70,7 +70,7 @@ export async function startApp(
         entities: [...entities],
         synchronize: entities.length > 0,
       }),
-      BullModule.forRoot({ connection: place.connection as never, prefix: place.prefix }),
+      BullModule.forRoot({ connection: place.connection, prefix: place.prefix }),
       IdempotentJobsModule.forRoot({ migrations: 'run', logs: 'problems', ...jobs }),
       IdempotentJobsModule.registerQueue(...queues),
       ...imports,

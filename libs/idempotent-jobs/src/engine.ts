@@ -78,12 +78,9 @@ export function assembleEngine(
     pollMs,
   });
   const listener = new DispatchListener(database, () => dispatcher.wake(), onError);
-  events.subscribe(({ kind }) => {
-    if (kind === 'dead' || kind === 'in_doubt') dispatcher.wake();
-  });
 
   const followUps = new FollowUps(operations, letters);
-  const book = new AttemptBook(outcomes, events, Math.random);
+  const book = new AttemptBook(outcomes, events, wakeDispatcher, Math.random);
   const leased = new LeasedAttempt(
     claims,
     leases,

@@ -1,6 +1,6 @@
 import { BullModule, getQueueToken, type RegisterQueueOptions } from '@nestjs/bullmq';
 import { type DynamicModule, Inject, Module, type Provider } from '@nestjs/common';
-import { DiscoveryModule, DiscoveryService, ExternalContextCreator } from '@nestjs/core';
+import { ApplicationConfig, DiscoveryModule, DiscoveryService, ExternalContextCreator } from '@nestjs/core';
 import { getDataSourceToken } from '@nestjs/typeorm';
 import type { Queue } from 'bullmq';
 import type { DataSource } from 'typeorm';
@@ -16,6 +16,7 @@ import {
   type ResolvedOptions,
   resolveOptions,
 } from './idempotent-jobs.options.js';
+import { EnhancerChains } from './intake/enhancer-chain.js';
 import { IdempotencyInterceptor } from './intake/idempotency.interceptor.js';
 import { ProcessorHost } from './intake/processor-host.js';
 import { JobEvents } from './observe/job-events.js';
@@ -128,9 +129,9 @@ function assemble(
     { provide: QueueRegistry, inject: [ENGINE], useFactory: (engine: Engine) => engine.queues },
     {
       provide: ProcessorHost,
-      inject: [ENGINE, ExternalContextCreator],
-      useFactory: (engine: Engine, contexts: ExternalContextCreator) =>
-        new ProcessorHost(engine.pipeline, contexts),
+      inject: [ENGINE, ExternalContextCreator, ApplicationConfig],
+      useFactory: (engine: Engine, contexts: ExternalContextCreator, config: ApplicationConfig) =>
+        new ProcessorHost(engine.pipeline, new EnhancerChains(contexts, config)),
     },
     {
       provide: ApplicationLifecycle,

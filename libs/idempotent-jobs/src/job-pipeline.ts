@@ -6,7 +6,7 @@ import { Attempt } from './execute/attempt.js';
 import type { AttemptRegistry } from './execute/attempt-registry.js';
 import type { Delivery } from './intake/delivery.js';
 import { identify, type Identified, type Unidentified } from './intake/identify.js';
-import { viewJob } from './intake/job-view.js';
+import { presentPayload } from './intake/present-payload.js';
 import { validatePayload } from './intake/validate-payload.js';
 import type { JobEvents } from './observe/job-events.js';
 import { OperationConflictError } from './operation/errors.js';
@@ -43,7 +43,9 @@ export class JobPipeline {
     try {
       const identified = identify(delivery.job, delivery.processor.identify);
       if (identified.kind === 'refused') return await this.#bury(delivery, identified);
-      return await this.tenants.run(identified.tenantId, () => this.#deliverAs(identified, delivery, chain));
+      return await this.tenants.runJob(identified.tenantId, () =>
+        this.#deliverAs(identified, delivery, chain),
+      );
     } catch (error) {
       // Postgres is out of reach, or a bug of ours: nothing is known to be recorded, so nothing is told but "later".
       return this.#defer(delivery, error);
@@ -62,20 +64,21 @@ export class JobPipeline {
   async buryUnprocessed(delivery: Delivery, error: Error): Promise<Settlement> {
     const identified = identify(delivery.job, delivery.processor.identify);
     if (identified.kind === 'refused') return this.#bury(delivery, identified);
-    return this.tenants.run(identified.tenantId, async () => {
-      const progress = this.#begin(delivery, identified, identified.payload);
+    return this.tenants.runJob(identified.tenantId, async () => {
+      const progress = this.#begin(delivery, identified);
       return this.#settle(progress, await this.attempts.refuse(progress, 'crash_loop', error));
     });
   }
 
   async #deliverAs(identified: Identified, delivery: Delivery, chain: EnhancerChain): Promise<Settlement> {
     const { job, processor } = delivery;
-    const validated = await validatePayload(processor.payloadClassOf(job.name), job.name, identified.payload);
-    const progress = this.#begin(
-      delivery,
-      identified,
-      validated.kind === 'valid' ? validated.payload : identified.payload,
-    );
+    const dto = processor.payloadClassOf(job.name);
+    const validated =
+      dto === undefined
+        ? ({ kind: 'valid', payload: identified.payload } as const)
+        : await validatePayload(dto, job.name, identified.payload);
+    if (validated.kind === 'valid') presentPayload(job, validated.payload);
+    const progress = this.#begin(delivery, identified);
     const leave = this.registry.add(job.queueName, job.id ?? '', progress.attempt);
     try {
       const ending =
@@ -88,7 +91,7 @@ export class JobPipeline {
     }
   }
 
-  #begin(delivery: Delivery, identified: Identified, payload: unknown): DeliveryInProgress {
+  #begin(delivery: Delivery, identified: Identified): DeliveryInProgress {
     const { job, cancellation } = delivery;
     const attempt = new Attempt((how) => {
       const { tenantId, operationKey } = identified;
@@ -103,7 +106,7 @@ export class JobPipeline {
       });
     });
     cancellation?.addEventListener('abort', () => attempt.abandon('cancelled'), { once: true });
-    return { delivery, identified, attempt, view: viewJob(job, payload), ending: undefined };
+    return { delivery, identified, attempt, ending: undefined };
   }
 
   /** What a guard, or an interceptor around ours, throws before the claim counts as a failed attempt. */

@@ -20,6 +20,7 @@ export class AttemptBook {
   constructor(
     private readonly outcomes: OutcomeStore,
     private readonly events: JobEvents,
+    private readonly onLetter: () => void,
     private readonly random: () => number,
   ) {}
 
@@ -48,28 +49,45 @@ export class AttemptBook {
     }
   }
 
-  /** Records an attempt that the claim took over, and says whether this one may run; an ending if not. */
+  /** Whether there is nothing to do before the handler may run. */
+  mayRun(context: RunContext, claim: Claim): boolean {
+    return (
+      claim.tookOver === undefined && decideStart(claim, context.delivery.processor.policy) === undefined
+    );
+  }
+
+  /** Records an attempt that the claim took over, and gives up an operation that must not be run; its ending, if so. */
   async begin(context: RunContext, claim: Claim, connection?: Queryable): Promise<Ending | undefined> {
     if (claim.tookOver !== undefined) {
       await this.outcomes.takeOver(claim, claim.tookOver);
-      this.events.emit({
-        kind: 'taken_over',
-        ...subjectOf(context),
-        attempt: claim.tookOver.attempt,
-        from: claim.tookOver.workerId,
-      });
+      const { attempt, workerId: from } = claim.tookOver;
+      this.events.emit({ kind: 'taken_over', ...subjectOf(context), attempt, from });
     }
     const reason = decideStart(claim, context.delivery.processor.policy);
-    if (reason === undefined) {
-      this.events.emit({
-        kind: 'started',
-        ...subjectOf(context),
-        attempt: claim.attempt,
-        workerId: context.delivery.workerId,
-      });
-      return undefined;
-    }
-    return this.giveUp(context, claim, reason, new GivenUpError(claim, reason), connection);
+    return reason === undefined
+      ? undefined
+      : this.giveUp(context, claim, reason, new GivenUpError(claim, reason), connection);
+  }
+
+  started(context: RunContext, claim: Claim): void {
+    if (!this.events.isObserved) return;
+    this.events.emit({
+      kind: 'started',
+      ...subjectOf(context),
+      attempt: claim.attempt,
+      workerId: context.delivery.workerId,
+    });
+  }
+
+  completed(context: RunContext, claim: Claim, startedAt: number, droppedResult: string | undefined): void {
+    if (!this.events.isObserved) return;
+    this.events.emit({
+      kind: 'completed',
+      ...subjectOf(context),
+      attempt: claim.attempt,
+      durationMs: performance.now() - startedAt,
+      ...(droppedResult !== undefined && { droppedResult }),
+    });
   }
 
   /** A handler that failed: decides what becomes of the operation, and writes it. */
@@ -160,6 +178,7 @@ export class AttemptBook {
       ...(isGivenUp && { letter: decision.reason, payload: payloadText(context) }),
     };
     if ((await this.outcomes.fail(claim, record, connection)) === 'lost') return this.fenced(context, claim);
+    if (isGivenUp) this.onLetter();
     this.#tell(context, claim, error, failure, decision, durationMs);
     return { kind: 'failed', error, decision };
   }

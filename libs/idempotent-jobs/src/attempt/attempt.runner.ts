@@ -16,10 +16,12 @@ export class AttemptRunner {
   ) {}
 
   /** Wins the right to run the handler, runs it, and records how it ended. */
-  run(context: RunContext, handler: () => Promise<unknown>): Promise<Ending> {
-    return this.#safely(context, () =>
-      isTransactional(context) ? this.transactional.run(context, handler) : this.leased.run(context, handler),
-    );
+  async run(context: RunContext, handler: () => Promise<unknown>): Promise<Ending> {
+    try {
+      return await (isTransactional(context) ? this.transactional : this.leased).run(context, handler);
+    } catch (error) {
+      return this.#unavailable(context, error);
+    }
   }
 
   /** A guard, or an interceptor around ours, threw: the handler was not called, which counts as a failed attempt. */
@@ -38,22 +40,22 @@ export class AttemptRunner {
     );
   }
 
-  #withoutHandler(context: RunContext, end: EndWithoutHandler): Promise<Ending> {
-    return this.#safely(context, () =>
-      isTransactional(context)
-        ? this.transactional.runNothing(context, (claim, transaction) => end(claim, transaction.connection))
-        : this.leased.runNothing(context, (claim) => end(claim)),
-    );
+  async #withoutHandler(context: RunContext, end: EndWithoutHandler): Promise<Ending> {
+    try {
+      return isTransactional(context)
+        ? await this.transactional.runNothing(context, (claim, transaction) =>
+            end(claim, transaction.connection),
+          )
+        : await this.leased.runNothing(context, (claim) => end(claim));
+    } catch (error) {
+      return this.#unavailable(context, error);
+    }
   }
 
   /** Postgres is out of reach, or a bug of ours: nothing is known to be recorded, so BullMQ is told nothing but "later". */
-  async #safely(context: RunContext, attempt: () => Promise<Ending>): Promise<Ending> {
-    try {
-      return await attempt();
-    } catch (error) {
-      const reason = `ledger_unavailable: ${error instanceof Error ? error.message : String(error)}`;
-      return this.book.deferred(context, 1000 + this.random() * 4000, reason);
-    }
+  #unavailable(context: RunContext, error: unknown): Ending {
+    const reason = `ledger_unavailable: ${error instanceof Error ? error.message : String(error)}`;
+    return this.book.deferred(context, 1000 + this.random() * 4000, reason);
   }
 }
 

@@ -2,7 +2,7 @@ import type { Claim } from '../claim/claim.js';
 import type { ClaimStore } from '../claim/claim.store.js';
 import type { LeaseKeeper } from '../claim/lease-keeper.js';
 import type { Execution } from '../execute/attempt.js';
-import { runAsOperation } from '../execute/current-operation.js';
+import { enterOperation } from '../execute/current-operation.js';
 import { isControlError } from '../execute/control-error.js';
 import type { AskedOperation } from '../enqueue/operation.store.js';
 import type { JobEvents } from '../observe/job-events.js';
@@ -42,8 +42,9 @@ export class LeasedAttempt {
     const answer = await this.claims.claim(claimRequestOf(context));
     if (answer.kind !== 'acquired') return this.book.refused(context, answer);
     const { claim } = answer;
-    const refusal = await this.book.begin(context, claim);
+    const refusal = this.book.mayRun(context, claim) ? undefined : await this.book.begin(context, claim);
     if (refusal !== undefined) return refusal;
+    this.book.started(context, claim);
 
     const release = this.leases.hold(
       {
@@ -58,8 +59,9 @@ export class LeasedAttempt {
     try {
       const startedAt = performance.now();
       const frame = openFrame(context, claim, undefined);
+      enterOperation(frame.operation);
       const execution = await context.attempt.run(
-        () => runAsOperation(frame.operation, handler),
+        handler,
         attemptTimeoutMs(context.delivery.processor.timeoutMs, claim),
       );
       // The lease is held until the end is written: a worker that took over meanwhile must win.
@@ -114,13 +116,7 @@ export class LeasedAttempt {
         : await this.#completeWith(claim, result.text, followUps, context.delivery.workerId);
     if (recorded === 'lost') return this.book.fenced(context, claim);
     if (followUps.length > 0) this.onFollowUps();
-    this.events.emit({
-      kind: 'completed',
-      ...subjectOf(context),
-      attempt: claim.attempt,
-      durationMs: performance.now() - startedAt,
-      ...(result.problem !== undefined && { droppedResult: result.problem }),
-    });
+    this.book.completed(context, claim, startedAt, result.problem);
     return { kind: 'completed', result: result.value };
   }
 

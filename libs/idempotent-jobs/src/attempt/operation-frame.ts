@@ -28,7 +28,9 @@ export function openFrame(
     get idempotencyKey() {
       return operationDigest(claim);
     },
-    signal: context.attempt.signal,
+    get signal() {
+      return context.attempt.signal;
+    },
     deadline: claim.deadline,
     get transaction() {
       if (transaction === undefined) {
@@ -38,7 +40,7 @@ export function openFrame(
       }
       return transaction;
     },
-    job: context.view,
+    job: context.delivery.job,
     enqueue(queue, name, payload, options) {
       if (context.attempt.isOver) {
         throw new UsageError(

@@ -2,7 +2,7 @@ import type { Claim } from '../claim/claim.js';
 import type { ClaimStore } from '../claim/claim.store.js';
 import type { Execution } from '../execute/attempt.js';
 import { isControlError } from '../execute/control-error.js';
-import { runAsOperation } from '../execute/current-operation.js';
+import { enterOperation } from '../execute/current-operation.js';
 import type { AskedOperation } from '../enqueue/operation.store.js';
 import type { JobEvents } from '../observe/job-events.js';
 import type { Database } from '../postgres/database.js';
@@ -40,9 +40,11 @@ export class TransactionalAttempt {
   run(context: RunContext, handler: () => Promise<unknown>): Promise<Ending> {
     return this.#inTransaction(context, async (transaction, claim) => {
       const startedAt = performance.now();
+      this.book.started(context, claim);
       const frame = openFrame(context, claim, transaction.manager);
+      enterOperation(frame.operation);
       const execution = await context.attempt.run(
-        () => runAsOperation(frame.operation, handler),
+        handler,
         attemptTimeoutMs(context.delivery.processor.timeoutMs, claim),
       );
       return this.#record(context, transaction, claim, execution, frame.followUps, startedAt);
@@ -143,13 +145,7 @@ export class TransactionalAttempt {
       );
     }
     if (followUps.length > 0) this.onFollowUps();
-    this.events.emit({
-      kind: 'completed',
-      ...subjectOf(context),
-      attempt: claim.attempt,
-      durationMs: performance.now() - startedAt,
-      ...(result.problem !== undefined && { droppedResult: result.problem }),
-    });
+    this.book.completed(context, claim, startedAt, result.problem);
     return { kind: 'completed', result: result.value };
   }
 

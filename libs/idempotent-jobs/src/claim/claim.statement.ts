@@ -3,9 +3,9 @@ import { statement } from '../postgres/statement.js';
 /**
  * Wins the right to run operations, or says why not.
  *
- * Parameters: parallel arrays, one element per delivery: tenant, key, queue, job name, job id, fingerprint, effect,
- * worker (one per run), lease in ms, how long the effect is repeatable in ms (null: forever), time budget in ms
- * (null: none), deadline given at enqueue (null: none). No two elements name the same operation.
+ * Parameters: queue, effect, lease in ms, how long the effect is repeatable in ms (null: forever), time budget in ms
+ * (null: none); then parallel arrays, one element per delivery: tenant, key, job name, job id, fingerprint, worker (one
+ * per run), deadline given at enqueue (null: none). No two elements name the same operation.
  *
  * One row comes back per delivery. `token` is set where the claim was won. Otherwise the other columns show the row
  * as the statement's snapshot saw it; a row written since by somebody else is not in that snapshot (`status` is null,
@@ -22,11 +22,9 @@ export const CLAIM = statement(
   `
 WITH asked AS (
   SELECT * FROM unnest(
-    $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
-    $9::float8[], $10::float8[], $11::float8[], $12::timestamptz[]
+    $6::text[], $7::text[], $8::text[], $9::text[], $10::text[], $11::text[], $12::timestamptz[]
   ) WITH ORDINALITY AS delivery (
-    tenant_id, operation_key, queue, job_name, job_id, fingerprint, effect, worker_id,
-    lease_ms, repeatable_ms, budget_ms, deadline_at, n
+    tenant_id, operation_key, job_name, job_id, fingerprint, worker_id, deadline_at, n
   )
 ), claimed AS (
   INSERT INTO {schema}.job_outcomes AS o (
@@ -34,10 +32,10 @@ WITH asked AS (
     lease_expires_at, attempts, started_at, repeatable_until, deadline_at
   )
   SELECT
-    tenant_id, operation_key, queue, job_name, job_id, fingerprint, 'running', effect, 1, worker_id,
-    clock_timestamp() + lease_ms * interval '1 millisecond', 1, clock_timestamp(),
-    COALESCE(clock_timestamp() + repeatable_ms * interval '1 millisecond', 'infinity'),
-    COALESCE(deadline_at, clock_timestamp() + budget_ms * interval '1 millisecond')
+    tenant_id, operation_key, $1, job_name, job_id, fingerprint, 'running', $2, 1, worker_id,
+    clock_timestamp() + $3::float8 * interval '1 millisecond', 1, clock_timestamp(),
+    COALESCE(clock_timestamp() + $4::float8 * interval '1 millisecond', 'infinity'),
+    COALESCE(deadline_at, clock_timestamp() + $5::float8 * interval '1 millisecond')
   FROM asked
   ORDER BY tenant_id, operation_key
   ON CONFLICT (tenant_id, operation_key) DO UPDATE SET

@@ -2,20 +2,25 @@ import type { Effect } from '../operation/effect.js';
 import type { OperationIdentity } from '../operation/identity.js';
 import type { OperationStatus } from '../operation/status.js';
 
-/** What a worker asks for when it wants to run an operation. */
-export interface ClaimRequest extends OperationIdentity {
+/** What all claims of a processor have in common. One object per processor: claims under the same terms are batched. */
+export interface ClaimTerms {
   readonly queue: string;
-  readonly jobName: string;
-  readonly jobId: string;
-  readonly fingerprint: string;
   readonly effect: Effect;
-  /** Names this run, not this process: two deliveries in one process are rivals too. */
-  readonly workerId: string;
   readonly leaseMs: number;
   /** For how long after the first attempt the effect may be repeated; null: forever. */
   readonly repeatableMs: number | null;
   /** Total time budget from the first attempt; null: none. */
   readonly budgetMs: number | null;
+}
+
+/** What a worker asks for when it wants to run an operation. */
+export interface ClaimRequest extends OperationIdentity {
+  readonly terms: ClaimTerms;
+  readonly jobName: string;
+  readonly jobId: string;
+  readonly fingerprint: string;
+  /** Names this run, not this process: two deliveries in one process are rivals too. */
+  readonly workerId: string;
   /** The deadline given at enqueue, which goes before the budget; null: none. */
   readonly deadline: Date | null;
 }

@@ -14,17 +14,19 @@ export type Execution =
  * abandoned handler is told through its signal and no longer waited for; whatever it does later is discarded.
  */
 export class Attempt {
-  readonly #controller = new AbortController();
-  readonly #abandoned: Promise<Execution>;
-  #resolveAbandoned!: (execution: Execution) => void;
+  #controller: AbortController | undefined;
+  #abandoned: Extract<Execution, { kind: 'abandoned' }> | undefined;
+  #end: ((execution: Execution) => void) | undefined;
   #isOver = false;
 
-  constructor(private readonly onLate: (how: 'returned' | 'threw') => void) {
-    this.#abandoned = new Promise((resolve) => (this.#resolveAbandoned = resolve));
-  }
+  constructor(private readonly onLate: (how: 'returned' | 'threw') => void) {}
 
-  /** Aborted when nobody waits for the handler any more. */
+  /** Aborted when nobody waits for the handler any more. Made when it is first asked for: most handlers never do. */
   get signal(): AbortSignal {
+    if (this.#controller === undefined) {
+      this.#controller = new AbortController();
+      if (this.#abandoned !== undefined) this.#controller.abort(this.#abandoned.error);
+    }
     return this.#controller.signal;
   }
 
@@ -38,35 +40,46 @@ export class Attempt {
     if (this.#isOver) return;
     this.#isOver = true;
     const error = new InDoubtError(`The attempt was abandoned: ${detail ?? EXPLANATIONS[why]}.`);
-    this.#controller.abort(error);
-    this.#resolveAbandoned({ kind: 'abandoned', why, error });
+    this.#abandoned = { kind: 'abandoned', why, error };
+    this.#controller?.abort(error);
+    this.#end?.(this.#abandoned);
   }
 
   /** Runs the handler for at most `timeoutMs`. Never rejects. */
-  async run(handler: () => Promise<unknown>, timeoutMs: number): Promise<Execution> {
-    if (this.#isOver) return this.#abandoned;
-    const timer = setTimeout(
-      () => this.abandon('timeout', `it took longer than its ${Math.round(timeoutMs)} ms`),
-      timeoutMs,
-    );
-    try {
-      return await Promise.race([this.#finish(handler), this.#abandoned]);
-    } finally {
-      clearTimeout(timer);
-    }
+  run(handler: () => Promise<unknown>, timeoutMs: number): Promise<Execution> {
+    if (this.#abandoned !== undefined) return Promise.resolve(this.#abandoned);
+    return new Promise((resolve) => {
+      const timer = setTimeout(
+        () => this.abandon('timeout', `it took longer than its ${Math.round(timeoutMs)} ms`),
+        timeoutMs,
+      );
+      this.#end = (execution) => {
+        clearTimeout(timer);
+        resolve(execution);
+      };
+      started(handler).then(
+        (value) => this.#finish({ kind: 'returned', value }),
+        (error: unknown) => this.#finish({ kind: 'threw', error }),
+      );
+    });
   }
 
-  async #finish(handler: () => Promise<unknown>): Promise<Execution> {
-    try {
-      const value = await handler();
-      if (this.#isOver) this.onLate('returned');
-      this.#isOver = true;
-      return { kind: 'returned', value };
-    } catch (error) {
-      if (this.#isOver) this.onLate('threw');
-      this.#isOver = true;
-      return { kind: 'threw', error };
+  #finish(execution: Extract<Execution, { kind: 'returned' | 'threw' }>): void {
+    if (this.#isOver) {
+      this.onLate(execution.kind);
+      return;
     }
+    this.#isOver = true;
+    this.#end?.(execution);
+  }
+}
+
+/** A handler that throws before its first await has thrown all the same. */
+function started(handler: () => Promise<unknown>): Promise<unknown> {
+  try {
+    return Promise.resolve(handler());
+  } catch (error) {
+    return Promise.reject(error as Error);
   }
 }
 

@@ -1,10 +1,10 @@
-import { AsyncLocalStorage } from 'node:async_hooks';
 import type { Job } from 'bullmq';
 import type { EntityManager } from 'typeorm';
 import type { EnqueueOptions } from '../enqueue/enqueue.options.js';
 import type { IdempotentQueue } from '../enqueue/idempotent-queue.js';
 import { UsageError } from '../operation/errors.js';
 import type { JobMap, JobName, PayloadOf } from '../operation/job-map.js';
+import { frames } from '../tenancy/frames.js';
 
 /** What a handler can know and do about the operation it is running for. */
 export interface CurrentOperation {
@@ -43,15 +43,13 @@ export interface CurrentOperation {
 /** As {@link EnqueueOptions}; the outcome's own transaction is the only one there can be. */
 export type FollowUpOptions = Omit<EnqueueOptions, 'transaction' | 'durability' | 'tenantId'>;
 
-const frames = new AsyncLocalStorage<CurrentOperation>();
-
 /**
  * The operation that the calling code runs for.
  *
  * @throws UsageError outside of an idempotent processor's handler
  */
 export function currentOperation(): CurrentOperation {
-  const operation = frames.getStore();
+  const operation = frames.getStore()?.operation as CurrentOperation | undefined;
   if (operation === undefined) {
     throw new UsageError(
       'currentOperation() was called outside of an operation. Call it in the process() method of an @IdempotentProcessor(), or in code that it awaits.',
@@ -60,7 +58,8 @@ export function currentOperation(): CurrentOperation {
   return operation;
 }
 
-/** Runs a handler in the frame of its operation. */
-export function runAsOperation<T>(operation: CurrentOperation, fn: () => T): T {
-  return frames.run(operation, fn);
+/** Makes an operation the current one for the rest of its job's frame. */
+export function enterOperation(operation: CurrentOperation): void {
+  const frame = frames.getStore();
+  if (frame !== undefined) frame.operation = operation;
 }

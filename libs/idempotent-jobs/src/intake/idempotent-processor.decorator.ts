@@ -8,7 +8,8 @@ import { ConfigurationError, UsageError } from '../operation/errors.js';
 import type { AnyJobs, JobMap, JobName, OperationJob, ResultOf } from '../operation/job-map.js';
 import { IdempotencyInterceptor } from './idempotency.interceptor.js';
 import type { IdempotentProcessorOptions } from './processor.options.js';
-import { ProcessorHost, type ProcessMethod } from './processor-host.js';
+import type { ProcessMethod } from './enhancer-chain.js';
+import { ProcessorHost } from './processor-host.js';
 import type { PayloadClass } from './validate-payload.js';
 
 /** What the decorator leaves on a class. */

@@ -1,4 +1,4 @@
-import { DEFAULT_KEY_RETENTION_MS, type Effect, EFFECTS } from '../operation/effect.js';
+import { DEFAULT_KEY_RETENTION_MS, type Effect, EFFECTS, repeatableForMs } from '../operation/effect.js';
 import { ConfigurationError } from '../operation/errors.js';
 import type { BackoffOptions } from '../resilience/backoff.js';
 import type { Classify } from '../resilience/classify.js';
@@ -55,14 +55,16 @@ export function resolveProcessorOptions(
   }
   const baseMs = checks.positive('retry.backoff.baseMs', options.retry?.backoff?.baseMs, 1000);
   const capMs = checks.positive('retry.backoff.capMs', options.retry?.backoff?.capMs, 5 * 60 * 1000);
+  const leaseMs = checks.atLeast('leaseMs', options.leaseMs, moduleLeaseMs, 500);
+  const keyRetentionMs = checks.positive('keyRetentionMs', options.keyRetentionMs, DEFAULT_KEY_RETENTION_MS);
+  const budgetMs =
+    options.timeBudgetMs === undefined ? null : checks.positive('timeBudgetMs', options.timeBudgetMs, 0);
   const settings: ProcessorSettings = {
     queue,
     effect,
-    keyRetentionMs: checks.positive('keyRetentionMs', options.keyRetentionMs, DEFAULT_KEY_RETENTION_MS),
-    leaseMs: checks.atLeast('leaseMs', options.leaseMs, moduleLeaseMs, 500),
+    leaseMs,
     timeoutMs: checks.positive('timeoutMs', options.timeoutMs, 30_000),
-    timeBudgetMs:
-      options.timeBudgetMs === undefined ? null : checks.positive('timeBudgetMs', options.timeBudgetMs, 0),
+    terms: { queue, effect, leaseMs, repeatableMs: repeatableForMs(effect, keyRetentionMs), budgetMs },
     policy: {
       attempts: checks.count('retry.attempts', options.retry?.attempts, 5),
       crashes: checks.count('retry.crashes', options.retry?.crashes, 2),
@@ -83,7 +85,7 @@ const MAX_TIMER_MS = 2 ** 31 - 1;
 
 function payloadClasses(payload: IdempotentProcessorOptions['payload']): ProcessorSettings['payloadClassOf'] {
   if (payload === undefined) return () => undefined;
-  if (typeof payload === 'function') return () => payload as PayloadClass;
+  if (typeof payload === 'function') return () => payload;
   const byName = new Map(Object.entries(payload));
   return (jobName) => byName.get(jobName);
 }

@@ -1,3 +1,4 @@
+import type { ClaimTerms } from '../claim/claim.js';
 import type { Effect } from '../operation/effect.js';
 import type { Classify } from '../resilience/classify.js';
 import type { RetryPolicy } from '../settle/decide.js';
@@ -8,10 +9,9 @@ import type { PayloadClass } from './validate-payload.js';
 export interface ProcessorSettings {
   readonly queue: string;
   readonly effect: Effect;
-  readonly keyRetentionMs: number;
   readonly leaseMs: number;
   readonly timeoutMs: number;
-  readonly timeBudgetMs: number | null;
+  readonly terms: ClaimTerms;
   readonly policy: RetryPolicy;
   readonly identify: Identify | undefined;
   readonly classify: Classify | undefined;

@@ -3,7 +3,7 @@ import { validate, type ValidationError } from 'class-validator';
 import { InvalidPayloadError } from '../operation/errors.js';
 
 /** A class-validator DTO, or one per job name. */
-export type PayloadClass = new (...args: never[]) => object;
+export type PayloadClass = new (...args: any[]) => object;
 
 /** A payload that was looked at. */
 export type Validated =
@@ -11,20 +11,19 @@ export type Validated =
   | { readonly kind: 'invalid'; readonly error: InvalidPayloadError };
 
 /**
- * Turns a payload into an instance of its DTO and validates it. Without a DTO it passes as it is. The error names
+ * Turns a payload into an instance of its DTO and validates it. The error names
  * each problem by its path and never a value.
  */
 export async function validatePayload(
-  dto: PayloadClass | undefined,
+  dto: PayloadClass,
   jobName: string,
   payload: unknown,
 ): Promise<Validated> {
-  if (dto === undefined) return { kind: 'valid', payload };
   if (payload === null || typeof payload !== 'object' || Array.isArray(payload)) {
     return invalid(jobName, dto, [`the payload must be an object, but is ${describe(payload)}`]);
   }
   try {
-    const instance = plainToInstance(dto as new () => object, payload);
+    const instance = plainToInstance(dto, payload);
     const errors = await validate(instance, { forbidUnknownValues: false });
     return errors.length === 0
       ? { kind: 'valid', payload: instance }

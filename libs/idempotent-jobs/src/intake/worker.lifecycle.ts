@@ -64,6 +64,7 @@ export class WorkerLifecycle {
         );
         continue;
       }
+      this.#running.push({ settings, worker });
       this.#attach(worker, settings);
       if (declaration.isStarted) this.#run(worker, settings);
     }
@@ -122,7 +123,6 @@ export class WorkerLifecycle {
   }
 
   #run(worker: Worker, settings: ProcessorSettings): void {
-    this.#running.push({ settings, worker });
     outsideOfAnyFrame.runInAsyncScope(() => {
       worker
         .run()

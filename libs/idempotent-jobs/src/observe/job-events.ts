@@ -53,6 +53,11 @@ export type JobEvent = JobEventSubject &
 export class JobEvents {
   readonly #subscribers = new Set<(event: JobEvent) => void>();
 
+  /** Whether anybody listens, for those who would rather not make an event in vain. */
+  get isObserved(): boolean {
+    return this.#subscribers.size > 0;
+  }
+
   /** Returns how to unsubscribe. */
   subscribe(subscriber: (event: JobEvent) => void): () => void {
     this.#subscribers.add(subscriber);

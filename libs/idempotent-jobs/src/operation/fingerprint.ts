@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import canonicalizeModule from 'canonicalize';
 import type { OperationIdentity } from './identity.js';
 
@@ -12,5 +12,5 @@ const canonicalize = canonicalizeModule as unknown as (value: unknown) => string
  */
 export function fingerprintOf(identity: OperationIdentity, jobName: string, payload: unknown): string {
   const canonical = canonicalize([identity.tenantId, jobName, payload]);
-  return createHash('sha256').update(canonical).digest('hex');
+  return hash('sha256', canonical, 'hex');
 }

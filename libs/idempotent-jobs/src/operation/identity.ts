@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import { InvalidIdentityError } from './errors.js';
 
 /** Who an operation is: one business effect of one tenant. */
@@ -35,7 +35,7 @@ export function assertIdentity(identity: { tenantId: unknown; operationKey: unkn
  * the key handed to services downstream, and the body of the BullMQ job id.
  */
 export function operationDigest(identity: OperationIdentity): string {
-  return createHash('sha256').update(identityKeyOf(identity)).digest('base64url');
+  return hash('sha256', identityKeyOf(identity), 'base64url');
 }
 
 /** Tenant and key as one text, for maps; the tenant's length keeps the parts apart. */

@@ -83,8 +83,6 @@ export class HandlerTransaction {
 
 /** A connection that is released with an error is closed by the pool, and Postgres rolls back. */
 async function destroy(runner: QueryRunner): Promise<void> {
-  const { releasePostgresConnection } = runner as unknown as {
-    releasePostgresConnection(error: Error): Promise<void>;
-  };
-  await releasePostgresConnection.call(runner, new Error('The transaction was abandoned'));
+  const destroyable = runner as unknown as { releasePostgresConnection(error: Error): Promise<void> };
+  await destroyable.releasePostgresConnection(new Error('The transaction was abandoned'));
 }

@@ -37,12 +37,13 @@ async function refuseNewer(dataSource: DataSource, schema: string): Promise<numb
 /** The version a schema is at; undefined if it has no ledger. */
 export async function schemaVersion(dataSource: DataSource, schema: string): Promise<number | undefined> {
   const table = `"${schema.replaceAll('"', '""')}".idempotent_jobs_schema`;
-  const [{ present }] = (await dataSource.query('SELECT to_regclass($1) IS NOT NULL AS present', [
-    table,
-  ])) as [{ present: boolean }];
-  if (!present) return undefined;
-  const [{ version }] = (await dataSource.query(`SELECT max(version) AS version FROM ${table}`)) as [
-    { version: number | null },
-  ];
-  return version ?? undefined;
+  const [found] = await dataSource.query<[{ present: boolean }]>(
+    'SELECT to_regclass($1) IS NOT NULL AS present',
+    [table],
+  );
+  if (!found.present) return undefined;
+  const [latest] = await dataSource.query<[{ version: number | null }]>(
+    `SELECT max(version) AS version FROM ${table}`,
+  );
+  return latest.version ?? undefined;
 }

@@ -8,7 +8,7 @@ import type { Settlement } from './settlement.js';
  *
  * Killed before BullMQ has heard it, the job is delivered again and the ledger answers from what it recorded.
  */
-export async function settle(job: Job, token: string | undefined, settlement: Settlement): Promise<unknown> {
+export function settle(job: Job, token: string | undefined, settlement: Settlement): unknown {
   switch (settlement.kind) {
     case 'ack':
       return settlement.result;

@@ -1,7 +1,7 @@
-import { AsyncLocalStorage } from 'node:async_hooks';
 import { Injectable } from '@nestjs/common';
 import { InvalidIdentityError, TenantMismatchError, TenantMissingError } from '../operation/errors.js';
 import { tenantIdProblem } from '../operation/identity.js';
+import { frames } from './frames.js';
 
 /**
  * Whose work is being done right now. The library opens a fresh frame around every job and never lets one be
@@ -11,11 +11,10 @@ import { tenantIdProblem } from '../operation/identity.js';
  */
 @Injectable()
 export class TenantContext {
-  readonly #frames = new AsyncLocalStorage<{ readonly tenantId: string }>();
-
   /** The tenant of the surrounding frame, or undefined outside of any. */
   get current(): string | undefined {
-    return this.#frames.getStore()?.tenantId;
+    const frame = frames.getStore();
+    return frame?.owner === this ? frame.tenantId : undefined;
   }
 
   /**
@@ -26,7 +25,12 @@ export class TenantContext {
   run<T>(tenantId: string, fn: () => T): T {
     const problem = tenantIdProblem(tenantId);
     if (problem !== undefined) throw new InvalidIdentityError(problem);
-    return this.#frames.run({ tenantId }, fn);
+    return frames.run({ owner: this, tenantId, operation: frames.getStore()?.operation }, fn);
+  }
+
+  /** Opens a job's frame: nothing of the surrounding one is inherited. For the library's own use. */
+  runJob<T>(tenantId: string, fn: () => T): T {
+    return frames.run({ owner: this, tenantId, operation: undefined }, fn);
   }
 
   /** @throws TenantMissingError outside of any frame */

@@ -1,0 +1,76 @@
+import { GUARDS_METADATA, INTERCEPTORS_METADATA } from '@nestjs/common/constants.js';
+import type { WorkerHost } from '@nestjs/bullmq';
+import { type ApplicationConfig, ContextIdFactory, type ExternalContextCreator } from '@nestjs/core';
+import type { Job } from 'bullmq';
+
+/** A processor's `process()`, or the chain of guards and interceptors around it. */
+export type ProcessMethod = (job: Job, token?: string, signal?: AbortSignal) => Promise<unknown>;
+
+/**
+ * Builds the Nest enhancer chain around a processor's `process()`, context type `'bullmq'`: global guards and
+ * interceptors, then those of the class, then those of the method. Exception filters stay out: a filter that swallowed
+ * an error would turn a failed job into a done one.
+ */
+export class EnhancerChains {
+  readonly #chains = new WeakMap<object, ProcessMethod>();
+
+  constructor(
+    private readonly contexts: ExternalContextCreator,
+    private readonly config: ApplicationConfig,
+  ) {}
+
+  /**
+   * Whether the chain would hold nothing but the library's own interceptor. A chain costs time on every job, so an
+   * empty one is not walked through.
+   */
+  isEmpty(processorClass: object, original: ProcessMethod): boolean {
+    const { config } = this;
+    const globals = [
+      config.getGlobalGuards(),
+      config.getGlobalRequestGuards(),
+      config.getGlobalInterceptors(),
+      config.getGlobalRequestInterceptors(),
+    ];
+    return (
+      globals.every((enhancers) => enhancers.length === 0) &&
+      count(GUARDS_METADATA, processorClass) +
+        count(GUARDS_METADATA, original) +
+        count(INTERCEPTORS_METADATA, original) ===
+        0 &&
+      // Ours is one of them.
+      count(INTERCEPTORS_METADATA, processorClass) === 1
+    );
+  }
+
+  /**
+   * The chain for an instance. Made once; a request-scoped processor is another instance for every job, and
+   * `requestScopedId` is its provider's id, by which Nest finds the enhancers that were made for that job.
+   */
+  chainOf(
+    instance: WorkerHost,
+    original: ProcessMethod,
+    requestScopedId: string | undefined,
+    job: Job,
+  ): ProcessMethod {
+    let chain = this.#chains.get(instance);
+    if (chain === undefined) {
+      chain = this.contexts.create(
+        instance,
+        original as (...args: unknown[]) => unknown,
+        'process',
+        undefined,
+        undefined,
+        requestScopedId === undefined ? undefined : ContextIdFactory.getByRequest(job),
+        requestScopedId,
+        { interceptors: true, guards: true, filters: false },
+        'bullmq',
+      ) as ProcessMethod;
+      this.#chains.set(instance, chain);
+    }
+    return chain;
+  }
+}
+
+function count(metadataKey: string, target: object): number {
+  return ((Reflect.getMetadata(metadataKey, target) ?? []) as unknown[]).length;
+}

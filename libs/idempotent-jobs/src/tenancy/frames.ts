@@ -1,0 +1,16 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
+
+/** What asynchronous code carries along: whose work it is, and which operation it runs for. */
+export interface Frame {
+  /** The application's TenantContext that opened the frame. Another application's does not see it. */
+  readonly owner: object;
+  readonly tenantId: string;
+  /** Set when a handler starts. Typed by its reader, `currentOperation()`. */
+  operation: unknown;
+}
+
+/**
+ * The frames of all applications of the process. One storage for all there is to carry, because each costs time on
+ * every promise of the process.
+ */
+export const frames = new AsyncLocalStorage<Frame>();

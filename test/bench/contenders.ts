@@ -1,0 +1,203 @@
+import 'reflect-metadata';
+import { BullModule, WorkerHost } from '@nestjs/bullmq';
+import { Module } from '@nestjs/common';
+import { NestFactory } from '@nestjs/core';
+import { TypeOrmModule } from '@nestjs/typeorm';
+import { Queue, type QueueOptions, Worker } from 'bullmq';
+import {
+  getIdempotentQueueToken,
+  IdempotentJobsModule,
+  IdempotentProcessor,
+  type IdempotentQueue,
+} from 'nestjs-idempotent-jobs';
+import { Column, DataSource, Entity, PrimaryColumn } from 'typeorm';
+
+/** Where a contender runs: a database and a queue namespace of its own. */
+export interface Site {
+  readonly databaseUrl: string;
+  readonly connection: QueueOptions['connection'];
+  readonly prefix: string;
+}
+
+/** A way of working through a queue. Jobs are added first and then worked off, so that only working is measured. */
+export interface Contender {
+  readonly name: 'bullmq' | 'findThenSave' | 'idempotent';
+  open(site: Site, concurrency: number): Promise<Lane>;
+}
+
+/** One opened contender. */
+export interface Lane {
+  fill(jobs: number): Promise<void>;
+  /** Starts the worker; the promise resolves when the last job is done. */
+  drain(jobs: number): Promise<void>;
+  close(): Promise<void>;
+}
+
+const QUEUE = 'bench';
+const CHUNK = 1000;
+const KEEP_NOTHING = { removeOnComplete: true };
+/** The handler: nothing but a turn of the event loop, so that all that is measured is what goes on around it. */
+const handle = (): Promise<{ ok: true }> => Promise.resolve({ ok: true });
+const payloadOf = (number: number): object => ({
+  orderId: `order-${number}`,
+  amountCents: 1999,
+  currency: 'EUR',
+});
+
+/** BullMQ alone. */
+export const bullmq: Contender = {
+  name: 'bullmq',
+  open: (site, concurrency) => openPlain(site, concurrency, handle),
+};
+
+@Entity('processed_jobs')
+class ProcessedJob {
+  @PrimaryColumn({ type: 'text' })
+  id!: string;
+
+  @Column({ type: 'json', nullable: true })
+  result!: unknown;
+}
+
+/** The usual "safer version": find by job id, run, save. */
+export const findThenSave: Contender = {
+  name: 'findThenSave',
+  async open(site, concurrency) {
+    const dataSource = await new DataSource({
+      type: 'postgres',
+      url: site.databaseUrl,
+      entities: [ProcessedJob],
+      synchronize: true,
+    }).initialize();
+    const processed = dataSource.getRepository(ProcessedJob);
+    const lane = await openPlain(site, concurrency, async (jobId) => {
+      const found = await processed.findOneBy({ id: jobId });
+      if (found !== null) return found.result;
+      const result = await handle();
+      await processed.save({ id: jobId, result });
+      return result;
+    });
+    return {
+      ...lane,
+      async close() {
+        await lane.close();
+        await dataSource.destroy();
+      },
+    };
+  },
+};
+
+/** This library, with `effect: 'keyed'`: claim, run, complete. */
+export const idempotent: Contender = {
+  name: 'idempotent',
+  async open(site, concurrency) {
+    const counter = new Countdown();
+
+    @IdempotentProcessor(QUEUE, { effect: 'keyed' }, { concurrency, autorun: false })
+    class BenchProcessor extends WorkerHost {
+      process(): Promise<unknown> {
+        return handle();
+      }
+    }
+
+    @Module({
+      imports: [
+        TypeOrmModule.forRoot({ type: 'postgres', url: site.databaseUrl }),
+        BullModule.forRoot({
+          connection: site.connection,
+          prefix: site.prefix,
+          defaultJobOptions: KEEP_NOTHING,
+        }),
+        IdempotentJobsModule.forRoot({ migrations: 'run', logs: 'none' }),
+        IdempotentJobsModule.registerQueue(QUEUE),
+      ],
+      providers: [BenchProcessor],
+    })
+    class BenchModule {}
+
+    const app = await NestFactory.createApplicationContext(BenchModule, { logger: ['error'] });
+    const queue = app.get<IdempotentQueue>(getIdempotentQueueToken(QUEUE));
+    const { worker } = app.get(BenchProcessor);
+    worker.on('completed', () => counter.count());
+    return {
+      async fill(jobs) {
+        for (let start = 0; start < jobs; start += CHUNK) {
+          const requests = Array.from({ length: Math.min(CHUNK, jobs - start) }, (_, index) => ({
+            name: 'charge',
+            payload: payloadOf(start + index),
+            operationKey: `charge:${start + index}`,
+            tenantId: 'acme',
+          }));
+          await queue.enqueueMany(requests, { durability: 'queue' });
+        }
+      },
+      drain(jobs) {
+        const done = counter.from(jobs);
+        worker.run().catch((error: unknown) => counter.fail(error));
+        return done;
+      },
+      close: () => app.close(),
+    };
+  },
+};
+
+async function openPlain(
+  site: Site,
+  concurrency: number,
+  process: (jobId: string) => Promise<unknown>,
+): Promise<Lane> {
+  const { connection, prefix } = site;
+  const queue = new Queue(QUEUE, { connection, prefix, defaultJobOptions: KEEP_NOTHING });
+  const counter = new Countdown();
+  const worker = new Worker(QUEUE, (job) => process(job.id as string), {
+    connection,
+    prefix,
+    concurrency,
+    autorun: false,
+  });
+  worker.on('completed', () => counter.count());
+  await queue.waitUntilReady();
+  return {
+    async fill(jobs) {
+      for (let start = 0; start < jobs; start += CHUNK) {
+        const size = Math.min(CHUNK, jobs - start);
+        await queue.addBulk(
+          Array.from({ length: size }, (_, index) => ({
+            name: 'charge',
+            data: payloadOf(start + index),
+            opts: { jobId: `charge-${start + index}` },
+          })),
+        );
+      }
+    },
+    drain(jobs) {
+      const done = counter.from(jobs);
+      worker.run().catch((error: unknown) => counter.fail(error));
+      return done;
+    },
+    async close() {
+      await worker.close();
+      await queue.close();
+    },
+  };
+}
+
+/** Resolves when as many jobs have completed as were announced. */
+class Countdown {
+  #left = 0;
+  #settle: { resolve: () => void; reject: (error: unknown) => void } | undefined;
+
+  from(jobs: number): Promise<void> {
+    this.#left = jobs;
+    return new Promise((resolve, reject) => (this.#settle = { resolve, reject }));
+  }
+
+  count(): void {
+    this.#left -= 1;
+    if (this.#left === 0) this.#settle?.resolve();
+  }
+
+  fail(error: unknown): void {
+    this.#settle?.reject(error);
+  }
+}
