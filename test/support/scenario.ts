@@ -78,7 +78,7 @@ export async function startApp(
     providers: [...providers],
   };
   const app = await NestFactory.createApplicationContext(root, {
-    logger: ['error', 'fatal'],
+    logger: false,
     abortOnError: false,
   });
   return app;

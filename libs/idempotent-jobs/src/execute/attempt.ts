@@ -79,7 +79,7 @@ function started(handler: () => Promise<unknown>): Promise<unknown> {
   try {
     return Promise.resolve(handler());
   } catch (error) {
-    return Promise.reject(error as Error);
+    return Promise.reject(error);
   }
 }
 

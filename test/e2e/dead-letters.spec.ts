@@ -1,0 +1,165 @@
+import { Processor, WorkerHost } from '@nestjs/bullmq';
+import type { Job } from 'bullmq';
+import { IsInt, IsPositive, ValidateNested } from 'class-validator';
+import { Type } from 'class-transformer';
+import { type DeadLetterMessage, PermanentError, TransientError } from 'nestjs-idempotent-jobs';
+import { describe, expect, it } from 'vitest';
+import { useApps } from '../support/apps.js';
+import { eventually } from '../support/eventually.js';
+import { attemptKindsOf, bullQueue, enqueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
+import { identifyPlain, processorOf } from '../support/processors.js';
+import { BACKENDS } from '../support/scenario.js';
+
+const QUICK = { attempts: 3, backoff: { baseMs: 10, capMs: 20 } };
+
+class Amount {
+  @IsInt()
+  @IsPositive()
+  cents!: number;
+}
+
+class Charge {
+  @ValidateNested()
+  @Type(() => Amount)
+  amount!: Amount;
+}
+
+describe.each(BACKENDS)('dead letters, on %s', (backend) => {
+  const apps = useApps();
+
+  it('retries exhausted: one letter with evidence, and one message on the dead-letter queue', async () => {
+    const messages: DeadLetterMessage[] = [];
+    @Processor('charges-dlq')
+    class LetterProcessor extends WorkerHost {
+      process(job: Job<DeadLetterMessage>): Promise<void> {
+        messages.push(job.data);
+        return Promise.resolve();
+      }
+    }
+    const processor = processorOf('charges', { effect: 'keyed', retry: QUICK }, () => {
+      throw new TransientError('the bank is closed', { cause: new Error('a socket hung up') });
+    });
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor, LetterProcessor] });
+    await enqueue(app, 'charges', 'charge', { amount: 5 }, 'charge:1');
+
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'dead', attempts: 3, failures: 3, error: { message: 'the bank is closed' } });
+    await eventually(
+      () => messages,
+      (received) => expect(received).toHaveLength(1),
+    );
+    const [letter] = await eventually(
+      () => lettersOf(app),
+      (letters) => expect(letters).toMatchObject([{ dispatch_due_at: null }]),
+    );
+    expect(letter).toMatchObject({
+      reason: 'retries_exhausted',
+      tenant_id: 'acme',
+      operation_key: 'charge:1',
+      job_name: 'charge',
+      attempts: 3,
+      payload: { amount: 5 },
+      error: { name: 'TransientError', message: 'the bank is closed', cause: { message: 'a socket hung up' } },
+    });
+    expect(letter?.error?.stack).toContain('dead-letters.spec');
+    expect(messages).toMatchObject([{ letterId: letter?.id, reason: 'retries_exhausted', tenantId: 'acme', operationKey: 'charge:1', queue: 'charges', payload: { amount: 5 } }]);
+    expect(await attemptKindsOf(app, 'charge:1')).toEqual(['transient', 'transient', 'transient']);
+  });
+
+  it('a permanent error is not retried', async () => {
+    let calls = 0;
+    const processor = processorOf('charges', { effect: 'keyed', retry: QUICK }, () => {
+      calls += 1;
+      throw new PermanentError('no such account');
+    });
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'dead', attempts: 1 });
+    expect(await lettersOf(app)).toMatchObject([{ reason: 'permanent_error' }]);
+    expect(calls).toBe(1);
+  });
+
+  it('an invalid payload is buried with every problem named, and the handler is not called', async () => {
+    let calls = 0;
+    const processor = processorOf('charges', { effect: 'keyed', payload: Charge }, () => (calls += 1));
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
+    await enqueue(app, 'charges', 'charge', { amount: { cents: -4242 } }, 'charge:1');
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'dead' });
+    const [letter] = await lettersOf(app);
+    expect(letter).toMatchObject({ reason: 'payload_invalid', payload: { amount: { cents: -4242 } } });
+    expect(letter?.error?.message).toContain('amount.cents: cents must be a positive number');
+    expect(letter?.error?.message).not.toContain('4242');
+    expect(calls).toBe(0);
+  });
+
+  it('a valid payload reaches the handler as an instance of its DTO', async () => {
+    let received: unknown;
+    const processor = processorOf('charges', { effect: 'keyed', payload: { charge: Charge } }, (job) => {
+      received = job.data;
+    });
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
+    await enqueue(app, 'charges', 'charge', { amount: { cents: 5 } }, 'charge:1');
+    await settled(app, 'charge:1');
+    expect(received).toBeInstanceOf(Charge);
+    expect((received as Charge).amount).toBeInstanceOf(Amount);
+  });
+
+  it('a job that nobody can identify is buried without a tenant, once, and the handler is not called', async () => {
+    let calls = 0;
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processorOf('charges', {}, () => (calls += 1))] });
+    const job = await bullQueue(app, 'charges').add('charge', { amount: 1 });
+    await eventually(
+      () => lettersOf(app),
+      (letters) => expect(letters).toMatchObject([{ reason: 'identity_missing', tenant_id: null, operation_key: null, payload: { amount: 1 } }]),
+    );
+    await eventually(
+      () => bullQueue(app, 'charges').getJobState(job.id as string),
+      (state) => expect(state).toBe('failed'),
+    );
+    expect(calls).toBe(0);
+  });
+
+  it.each([
+    ['without a tenant', { key: 'charge:1' }],
+    ['with an empty tenant', { key: 'charge:1', tenant: '' }],
+    ['with an over-long tenant', { key: 'charge:1', tenant: 'a'.repeat(300) }],
+    ['with a tenant that is no string', { key: 'charge:1', tenant: { id: 'acme' } }],
+  ])('a legacy job %s is buried, and the handler is not called', async (_title, data) => {
+    let calls = 0;
+    const processor = processorOf('charges', { identify: identifyPlain }, () => (calls += 1));
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
+    await bullQueue(app, 'charges').add('charge', data);
+    await eventually(
+      () => lettersOf(app),
+      (letters) => expect(letters).toMatchObject([{ reason: 'identity_missing', tenant_id: null }]),
+    );
+    expect(calls).toBe(0);
+  });
+
+  it('a job whose tenant was changed on the way is buried as a mismatch, and runs for nobody', async () => {
+    let calls = 0;
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processorOf('charges', {}, () => (calls += 1))], jobs: { dispatch: { enabled: false } } });
+    const operation = (await enqueue(app, 'charges', 'charge', {}, 'charge:1')) as { jobId: string };
+    const data = { operation: { tenantId: 'globex', operationKey: 'charge:1', fingerprint: 'x' }, payload: {} };
+    await bullQueue(app, 'charges').add('charge', data, { jobId: operation.jobId });
+    await eventually(
+      () => lettersOf(app),
+      (letters) => expect(letters).toMatchObject([{ reason: 'tenant_mismatch', tenant_id: null }]),
+    );
+    expect(calls).toBe(0);
+    expect(await outcomeOf(app, 'charge:1', 'globex')).toBeUndefined();
+  });
+
+  it('an attempt that fails is visible in BullMQ while the next one is waited for', async () => {
+    const processor = processorOf('charges', { effect: 'keyed', retry: { attempts: 2, backoff: { baseMs: 60_000 } } }, () => {
+      throw new TransientError('the bank is closed');
+    });
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
+    const { jobId } = (await enqueue(app, 'charges', 'charge', {}, 'charge:1')) as { jobId: string };
+    const job = await eventually(
+      () => bullQueue(app, 'charges').getJob(jobId),
+      (found) => expect(found?.failedReason).toBe('the bank is closed'),
+    );
+    expect(job?.stacktrace?.[0]).toContain('dead-letters.spec');
+    expect(await outcomeOf(app, 'charge:1')).toMatchObject({ status: 'retrying', attempts: 1, failures: 1 });
+  });
+});

@@ -1,0 +1,178 @@
+import {
+  InvalidIdentityError,
+  InvalidPayloadError,
+  OperationConflictError,
+  TenantContext,
+  TenantMismatchError,
+  TenantMissingError,
+  UsageError,
+} from 'nestjs-idempotent-jobs';
+import { describe, expect, it } from 'vitest';
+import { useApps } from '../support/apps.js';
+import { eventually } from '../support/eventually.js';
+import { asTenant, enqueue, idempotentQueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
+import { processorOf } from '../support/processors.js';
+import { BACKENDS, dataSourceOf } from '../support/scenario.js';
+
+describe.each(BACKENDS)('enqueueing, on %s', (backend) => {
+  const apps = useApps();
+  const echo = processorOf('charges', { effect: 'keyed' }, (job) => ({ echoed: job.data as unknown }));
+
+  it('an operation enqueued in a transaction that commits runs', async () => {
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [echo] });
+    await dataSourceOf(app).transaction(async (manager) => {
+      await idempotentQueue(app, 'charges').enqueue('charge', { amount: 5 }, { operationKey: 'charge:1', tenantId: 'acme', transaction: manager });
+      expect(await outcomeOf(app, 'charge:1')).toBeUndefined();
+    });
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', result: { echoed: { amount: 5 } } });
+  });
+
+  it('an operation enqueued in a transaction that rolls back does not exist', async () => {
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [echo] });
+    const transaction = dataSourceOf(app).transaction(async (manager) => {
+      await idempotentQueue(app, 'charges').enqueue('charge', {}, { operationKey: 'charge:1', tenantId: 'acme', transaction: manager });
+      throw new Error('the order is refused');
+    });
+    await expect(transaction).rejects.toThrow('the order is refused');
+    await enqueue(app, 'charges', 'charge', {}, 'charge:2');
+    await settled(app, 'charge:2');
+    expect(await outcomeOf(app, 'charge:1')).toBeUndefined();
+  });
+
+  it('an EntityManager without a transaction is refused', async () => {
+    const { app } = await apps.fresh(backend, { queues: ['charges'] });
+    const { manager } = dataSourceOf(app);
+    const options = { operationKey: 'charge:1', tenantId: 'acme', transaction: manager };
+    await expect(idempotentQueue(app, 'charges').enqueue('charge', {}, options)).rejects.toThrow(UsageError);
+    expect(await outcomeOf(app, 'charge:1')).toBeUndefined();
+  });
+
+  it('the same key and payload again is a duplicate, with the result once there is one', async () => {
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [echo] });
+    expect(await enqueue(app, 'charges', 'charge', { a: 1, b: 2 }, 'charge:1')).toMatchObject({ duplicate: false, status: 'pending' });
+    await settled(app, 'charge:1');
+    expect(await enqueue(app, 'charges', 'charge', { b: 2, a: 1 }, 'charge:1')).toMatchObject({
+      duplicate: true,
+      status: 'completed',
+      result: { echoed: { a: 1, b: 2 } },
+    });
+    expect(await outcomeOf(app, 'charge:1')).toMatchObject({ attempts: 1 });
+  });
+
+  it('the same key with another payload or name is a conflict, and changes nothing', async () => {
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [echo] });
+    await enqueue(app, 'charges', 'charge', { amount: 1 }, 'charge:1');
+    await settled(app, 'charge:1');
+    await expect(enqueue(app, 'charges', 'charge', { amount: 2 }, 'charge:1')).rejects.toThrow(OperationConflictError);
+    await expect(enqueue(app, 'charges', 'refund', { amount: 1 }, 'charge:1')).rejects.toThrow(OperationConflictError);
+    expect(await outcomeOf(app, 'charge:1')).toMatchObject({ status: 'completed', result: { echoed: { amount: 1 } } });
+    expect(await lettersOf(app)).toEqual([]);
+  });
+
+  it('ten enqueues of one key at once make one operation', async () => {
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [echo] });
+    const answers = (await Promise.all(
+      Array.from({ length: 10 }, () => enqueue(app, 'charges', 'charge', { amount: 1 }, 'charge:1')),
+    )) as { duplicate: boolean }[];
+    expect(answers.filter((answer) => !answer.duplicate)).toHaveLength(1);
+    expect(await settled(app, 'charge:1')).toMatchObject({ attempts: 1 });
+  });
+
+  it('enqueueMany accepts all or, if one conflicts, none', async () => {
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [echo] });
+    const queue = idempotentQueue(app, 'charges');
+    const requests = Array.from({ length: 2500 }, (_, index) => ({ name: 'charge', payload: { index }, operationKey: `charge:${index}`, tenantId: 'acme' }));
+    const answers = await queue.enqueueMany(requests);
+    expect(answers.filter((answer) => answer.duplicate === false)).toHaveLength(2500);
+    const conflicting = [
+      { name: 'charge', payload: {}, operationKey: 'new:1', tenantId: 'acme' },
+      { name: 'charge', payload: { other: true }, operationKey: 'charge:7', tenantId: 'acme' },
+    ];
+    await expect(queue.enqueueMany(conflicting)).rejects.toThrow(OperationConflictError);
+    expect(await outcomeOf(app, 'new:1')).toBeUndefined();
+    await dataSourceOf(app).transaction(async (manager) => {
+      await expect(queue.enqueueMany(conflicting, { transaction: manager })).rejects.toThrow(OperationConflictError);
+    });
+    expect(await outcomeOf(app, 'new:1')).toBeUndefined();
+    await eventually(
+      () => dataSourceOf(app).query(`SELECT count(*)::integer AS done FROM job_outcomes WHERE status = 'completed'`),
+      (rows) => expect(rows).toEqual([{ done: 2500 }]),
+      40_000,
+    );
+  });
+
+  it('the tenant comes from the surrounding frame; none, another, or a malformed one is refused', async () => {
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [echo] });
+    const queue = idempotentQueue(app, 'charges');
+    await asTenant(app, 'globex', () => queue.enqueue('charge', {}, { operationKey: 'charge:1' }));
+    expect(await settled(app, 'charge:1', 'globex')).toMatchObject({ status: 'completed' });
+    await expect(queue.enqueue('charge', {}, { operationKey: 'charge:2' })).rejects.toThrow(TenantMissingError);
+    await expect(asTenant(app, 'globex', () => queue.enqueue('charge', {}, { operationKey: 'charge:2', tenantId: 'acme' }))).rejects.toThrow(TenantMismatchError);
+    for (const tenantId of ['', ' acme', 'a'.repeat(256), 'a\u0000b']) {
+      await expect(queue.enqueue('charge', {}, { operationKey: 'charge:2', tenantId })).rejects.toThrow(InvalidIdentityError);
+    }
+    for (const operationKey of ['', 'k'.repeat(401), 'a\nb']) {
+      await expect(queue.enqueue('charge', {}, { operationKey, tenantId: 'acme' })).rejects.toThrow(InvalidIdentityError);
+    }
+    expect(app.get(TenantContext).current).toBeUndefined();
+  });
+
+  it('a payload that cannot be carried is refused before anything is written', async () => {
+    const { app } = await apps.fresh(backend, { queues: ['charges'] });
+    const cyclic: Record<string, unknown> = {};
+    cyclic['self'] = cyclic;
+    for (const payload of [{ amount: 1n }, cyclic, { text: 'a\u0000b' }, { text: '\ud800' }]) {
+      await expect(enqueue(app, 'charges', 'charge', payload, 'charge:1')).rejects.toThrow(InvalidPayloadError);
+    }
+    expect(await outcomeOf(app, 'charge:1')).toBeUndefined();
+  });
+
+  it('hostile but valid payloads arrive as they were sent', async () => {
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [echo] });
+    const payload = JSON.parse('{"__proto__":{"admin":true},"quote":"\\"\'{},NULL\\\\","emoji":"💳","big":1e21,"deep":[[[{}]]],"literal":"\\\\u0000"}') as object;
+    await enqueue(app, 'charges', 'charge', payload, `it's "quoted", {braced} \\ NULL`);
+    const outcome = await settled(app, `it's "quoted", {braced} \\ NULL`);
+    expect(outcome).toMatchObject({ status: 'completed' });
+    expect(JSON.stringify((outcome.result as { echoed: unknown }).echoed)).toContain('"admin":true');
+    await enqueue(app, 'charges', 'charge', { text: 'x'.repeat(1_000_000) }, 'charge:large');
+    expect(await settled(app, 'charge:large')).toMatchObject({ status: 'completed' });
+  });
+
+  it('a delayed operation does not run before its time', async () => {
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [echo] });
+    const enqueuedAt = Date.now();
+    await idempotentQueue(app, 'charges').enqueue('charge', {}, { operationKey: 'charge:1', tenantId: 'acme', delayMs: 1200 });
+    const outcome = await settled(app, 'charge:1');
+    expect((outcome.startedAt as Date).getTime() - enqueuedAt).toBeGreaterThanOrEqual(1150);
+  });
+
+  it('an operation whose deadline has passed is not run', async () => {
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [echo] });
+    const deadline = new Date(Date.now() - 1000);
+    await idempotentQueue(app, 'charges').enqueue('charge', {}, { operationKey: 'charge:1', tenantId: 'acme', deadline });
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'dead' });
+    expect(await lettersOf(app)).toMatchObject([{ reason: 'expired' }]);
+  });
+
+  it('with durability "queue" the operation goes straight to BullMQ, and still runs once', async () => {
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [echo] });
+    const queue = idempotentQueue(app, 'charges');
+    const options = { operationKey: 'charge:1', tenantId: 'acme', durability: 'queue' } as const;
+    expect(await queue.enqueue('charge', { a: 1 }, options)).toMatchObject({ duplicate: 'unknown' });
+    await queue.enqueue('charge', { a: 1 }, options);
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', attempts: 1 });
+    await dataSourceOf(app).transaction(async (transaction) => {
+      await expect(queue.enqueue('charge', {}, { ...options, transaction })).rejects.toThrow(UsageError);
+    });
+  });
+
+  it('an operation that a dispatcher took and then died with is put on its queue by another', async () => {
+    const { app, place } = await apps.fresh(backend, { queues: ['charges'], jobs: { dispatch: { enabled: false } } });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    expect(await outcomeOf(app, 'charge:1')).toMatchObject({ status: 'pending' });
+    // As a dispatcher leaves it that was killed between taking and putting, with its hold almost over.
+    await dataSourceOf(app).query(`UPDATE job_outcomes SET dispatch_due_at = clock_timestamp() + interval '300 ms'`);
+    await apps.beside(place, { queues: ['charges'], providers: [echo] });
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', attempts: 1 });
+  });
+});

@@ -1,0 +1,36 @@
+import type { INestApplicationContext } from '@nestjs/common';
+import { afterEach } from 'vitest';
+import { type AppOptions, type Backend, makePlace, type Place, startApp } from './scenario.js';
+
+/** Applications that a test starts; all are closed when it ends, however it ends. */
+export interface TestApps {
+  /** A fresh place and an application in it. */
+  fresh(backend: Backend, options: AppOptions): Promise<{ app: INestApplicationContext; place: Place }>;
+  /** Another application in the same place. */
+  beside(place: Place, options: AppOptions): Promise<INestApplicationContext>;
+  close(app: INestApplicationContext): Promise<void>;
+}
+
+export function useApps(): TestApps {
+  const open = new Set<INestApplicationContext>();
+  const beside = async (place: Place, options: AppOptions): Promise<INestApplicationContext> => {
+    const app = await startApp(place, options);
+    open.add(app);
+    return app;
+  };
+  const close = async (app: INestApplicationContext): Promise<void> => {
+    open.delete(app);
+    await app.close();
+  };
+  afterEach(async () => {
+    await Promise.all([...open].map(close));
+  });
+  return {
+    beside,
+    close,
+    async fresh(backend, options) {
+      const place = await makePlace(backend);
+      return { app: await beside(place, options), place };
+    },
+  };
+}

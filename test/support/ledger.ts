@@ -1,0 +1,64 @@
+import type { INestApplicationContext } from '@nestjs/common';
+import { getQueueToken } from '@nestjs/bullmq';
+import type { Job, Queue } from 'bullmq';
+import { getIdempotentQueueToken, type IdempotentQueue, type Outcome, OutcomeService, TenantContext } from 'nestjs-idempotent-jobs';
+import { dataSourceOf } from './scenario.js';
+
+/** A row of `dead_letters`, as far as tests look. */
+export interface LetterRow {
+  readonly id: string;
+  readonly tenant_id: string | null;
+  readonly operation_key: string | null;
+  readonly reason: string;
+  readonly queue: string;
+  readonly job_name: string;
+  readonly attempts: number;
+  readonly payload: unknown;
+  readonly error: { name: string; message: string; stack?: string } | null;
+  readonly dispatch_due_at: Date | null;
+}
+
+export function lettersOf(app: INestApplicationContext): Promise<LetterRow[]> {
+  return dataSourceOf(app).query<LetterRow[]>('SELECT * FROM dead_letters ORDER BY created_at');
+}
+
+export async function attemptKindsOf(app: INestApplicationContext, operationKey: string): Promise<string[]> {
+  const rows = await dataSourceOf(app).query<{ kind: string }[]>('SELECT kind FROM job_attempts WHERE operation_key = $1 ORDER BY fencing_token', [operationKey]);
+  return rows.map((row) => row.kind);
+}
+
+export function outcomeOf(app: INestApplicationContext, operationKey: string, tenantId = 'acme'): Promise<Outcome | undefined> {
+  return app.get(OutcomeService).get({ tenantId, operationKey });
+}
+
+/** Waits until nothing more happens to the operation by itself. */
+export function settled(app: INestApplicationContext, operationKey: string, tenantId = 'acme', timeoutMs = 30_000): Promise<Outcome> {
+  return app.get(OutcomeService).wait({ tenantId, operationKey }, { timeoutMs });
+}
+
+export function idempotentQueue(app: INestApplicationContext, name: string): IdempotentQueue {
+  return app.get<IdempotentQueue>(getIdempotentQueueToken(name));
+}
+
+export function bullQueue(app: INestApplicationContext, name: string): Queue {
+  return app.get<Queue>(getQueueToken(name));
+}
+
+export function asTenant<T>(app: INestApplicationContext, tenantId: string, fn: () => T): T {
+  return app.get(TenantContext).run(tenantId, fn);
+}
+
+/** Enqueues as tenant acme. */
+export function enqueue(app: INestApplicationContext, queue: string, name: string, payload: object, operationKey: string): Promise<unknown> {
+  return idempotentQueue(app, queue).enqueue(name, payload, { operationKey, tenantId: 'acme' });
+}
+
+/** Delivers an operation by a plain job, as many times as it is called. */
+export function deliver(app: INestApplicationContext, queue: string, key: string, rest: object = {}, tenant = 'acme'): Promise<Job> {
+  return bullQueue(app, queue).add('charge', { tenant, key, ...rest });
+}
+
+/** The state of a job, freshly asked. */
+export async function stateOf(app: INestApplicationContext, queue: string, job: Job): Promise<string> {
+  return bullQueue(app, queue).getJobState(job.id as string);
+}

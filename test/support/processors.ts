@@ -1,0 +1,51 @@
+import { WorkerHost } from '@nestjs/bullmq';
+import type { Type } from '@nestjs/common';
+import type { Job } from 'bullmq';
+import { type CurrentOperation, currentOperation, IdempotentProcessor, type IdempotentProcessorOptions, type ProcessorWorkerOptions } from 'nestjs-idempotent-jobs';
+
+/** What a scripted processor does for a job. */
+export type Handler = (job: Job, operation: CurrentOperation, signal: AbortSignal) => unknown;
+
+/** Worker options with short clocks, so that tests of stalls and lost locks end in seconds. */
+export const SHORT_CLOCKS: ProcessorWorkerOptions = { concurrency: 10, lockDuration: 2000, stalledInterval: 500 };
+
+/** An idempotent processor that does what the test says. */
+export function processorOf(
+  queue: string,
+  options: IdempotentProcessorOptions,
+  handler: Handler,
+  workerOptions: ProcessorWorkerOptions = SHORT_CLOCKS,
+): Type<WorkerHost> {
+  @IdempotentProcessor(queue, options, workerOptions)
+  class ScriptedProcessor extends WorkerHost {
+    async process(job: Job, _token?: string, signal?: AbortSignal): Promise<unknown> {
+      return handler(job, currentOperation(), signal as AbortSignal);
+    }
+  }
+  return ScriptedProcessor;
+}
+
+/** Lets a test hold a handler and let it go. */
+export class Gate {
+  readonly #opened: Promise<void>;
+  open!: () => void;
+  #arrived!: () => void;
+  /** Resolves when somebody waits at the gate. */
+  readonly arrival: Promise<void>;
+
+  constructor() {
+    this.#opened = new Promise((resolve) => (this.open = resolve));
+    this.arrival = new Promise((resolve) => (this.#arrived = resolve));
+  }
+
+  pass(): Promise<void> {
+    this.#arrived();
+    return this.#opened;
+  }
+}
+
+/** Who the operation of a plain job is: for tests that deliver one operation by several jobs. */
+export const identifyPlain = (job: Job): { tenantId: string; operationKey: string } => ({
+  tenantId: (job.data as { tenant: string }).tenant,
+  operationKey: (job.data as { key: string }).key,
+});
