@@ -39,10 +39,18 @@ describe.each(BACKENDS)('dead letters, on %s', (backend) => {
     const processor = processorOf('charges', { effect: 'keyed', retry: QUICK }, () => {
       throw new TransientError('the bank is closed', { cause: new Error('a socket hung up') });
     });
-    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor, LetterProcessor] });
+    const { app } = await apps.fresh(backend, {
+      queues: ['charges'],
+      providers: [processor, LetterProcessor],
+    });
     await enqueue(app, 'charges', 'charge', { amount: 5 }, 'charge:1');
 
-    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'dead', attempts: 3, failures: 3, error: { message: 'the bank is closed' } });
+    expect(await settled(app, 'charge:1')).toMatchObject({
+      status: 'dead',
+      attempts: 3,
+      failures: 3,
+      error: { message: 'the bank is closed' },
+    });
     await eventually(
       () => messages,
       (received) => expect(received).toHaveLength(1),
@@ -58,10 +66,23 @@ describe.each(BACKENDS)('dead letters, on %s', (backend) => {
       job_name: 'charge',
       attempts: 3,
       payload: { amount: 5 },
-      error: { name: 'TransientError', message: 'the bank is closed', cause: { message: 'a socket hung up' } },
+      error: {
+        name: 'TransientError',
+        message: 'the bank is closed',
+        cause: { message: 'a socket hung up' },
+      },
     });
     expect(letter?.error?.stack).toContain('dead-letters.spec');
-    expect(messages).toMatchObject([{ letterId: letter?.id, reason: 'retries_exhausted', tenantId: 'acme', operationKey: 'charge:1', queue: 'charges', payload: { amount: 5 } }]);
+    expect(messages).toMatchObject([
+      {
+        letterId: letter?.id,
+        reason: 'retries_exhausted',
+        tenantId: 'acme',
+        operationKey: 'charge:1',
+        queue: 'charges',
+        payload: { amount: 5 },
+      },
+    ]);
     expect(await attemptKindsOf(app, 'charge:1')).toEqual(['transient', 'transient', 'transient']);
   });
 
@@ -105,11 +126,17 @@ describe.each(BACKENDS)('dead letters, on %s', (backend) => {
 
   it('a job that nobody can identify is buried without a tenant, once, and the handler is not called', async () => {
     let calls = 0;
-    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processorOf('charges', {}, () => (calls += 1))] });
+    const { app } = await apps.fresh(backend, {
+      queues: ['charges'],
+      providers: [processorOf('charges', {}, () => (calls += 1))],
+    });
     const job = await bullQueue(app, 'charges').add('charge', { amount: 1 });
     await eventually(
       () => lettersOf(app),
-      (letters) => expect(letters).toMatchObject([{ reason: 'identity_missing', tenant_id: null, operation_key: null, payload: { amount: 1 } }]),
+      (letters) =>
+        expect(letters).toMatchObject([
+          { reason: 'identity_missing', tenant_id: null, operation_key: null, payload: { amount: 1 } },
+        ]),
     );
     await eventually(
       () => bullQueue(app, 'charges').getJobState(job.id as string),
@@ -137,9 +164,16 @@ describe.each(BACKENDS)('dead letters, on %s', (backend) => {
 
   it('a job whose tenant was changed on the way is buried as a mismatch, and runs for nobody', async () => {
     let calls = 0;
-    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processorOf('charges', {}, () => (calls += 1))], jobs: { dispatch: { enabled: false } } });
+    const { app } = await apps.fresh(backend, {
+      queues: ['charges'],
+      providers: [processorOf('charges', {}, () => (calls += 1))],
+      jobs: { dispatch: { enabled: false } },
+    });
     const operation = (await enqueue(app, 'charges', 'charge', {}, 'charge:1')) as { jobId: string };
-    const data = { operation: { tenantId: 'globex', operationKey: 'charge:1', fingerprint: 'x' }, payload: {} };
+    const data = {
+      operation: { tenantId: 'globex', operationKey: 'charge:1', fingerprint: 'x' },
+      payload: {},
+    };
     await bullQueue(app, 'charges').add('charge', data, { jobId: operation.jobId });
     await eventually(
       () => lettersOf(app),
@@ -150,9 +184,13 @@ describe.each(BACKENDS)('dead letters, on %s', (backend) => {
   });
 
   it('an attempt that fails is visible in BullMQ while the next one is waited for', async () => {
-    const processor = processorOf('charges', { effect: 'keyed', retry: { attempts: 2, backoff: { baseMs: 60_000 } } }, () => {
-      throw new TransientError('the bank is closed');
-    });
+    const processor = processorOf(
+      'charges',
+      { effect: 'keyed', retry: { attempts: 2, backoff: { baseMs: 60_000 } } },
+      () => {
+        throw new TransientError('the bank is closed');
+      },
+    );
     const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
     const { jobId } = (await enqueue(app, 'charges', 'charge', {}, 'charge:1')) as { jobId: string };
     const job = await eventually(

@@ -21,16 +21,27 @@ describe.each(BACKENDS)('enqueueing, on %s', (backend) => {
   it('an operation enqueued in a transaction that commits runs', async () => {
     const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [echo] });
     await dataSourceOf(app).transaction(async (manager) => {
-      await idempotentQueue(app, 'charges').enqueue('charge', { amount: 5 }, { operationKey: 'charge:1', tenantId: 'acme', transaction: manager });
+      await idempotentQueue(app, 'charges').enqueue(
+        'charge',
+        { amount: 5 },
+        { operationKey: 'charge:1', tenantId: 'acme', transaction: manager },
+      );
       expect(await outcomeOf(app, 'charge:1')).toBeUndefined();
     });
-    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', result: { echoed: { amount: 5 } } });
+    expect(await settled(app, 'charge:1')).toMatchObject({
+      status: 'completed',
+      result: { echoed: { amount: 5 } },
+    });
   });
 
   it('an operation enqueued in a transaction that rolls back does not exist', async () => {
     const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [echo] });
     const transaction = dataSourceOf(app).transaction(async (manager) => {
-      await idempotentQueue(app, 'charges').enqueue('charge', {}, { operationKey: 'charge:1', tenantId: 'acme', transaction: manager });
+      await idempotentQueue(app, 'charges').enqueue(
+        'charge',
+        {},
+        { operationKey: 'charge:1', tenantId: 'acme', transaction: manager },
+      );
       throw new Error('the order is refused');
     });
     await expect(transaction).rejects.toThrow('the order is refused');
@@ -49,7 +60,10 @@ describe.each(BACKENDS)('enqueueing, on %s', (backend) => {
 
   it('the same key and payload again is a duplicate, with the result once there is one', async () => {
     const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [echo] });
-    expect(await enqueue(app, 'charges', 'charge', { a: 1, b: 2 }, 'charge:1')).toMatchObject({ duplicate: false, status: 'pending' });
+    expect(await enqueue(app, 'charges', 'charge', { a: 1, b: 2 }, 'charge:1')).toMatchObject({
+      duplicate: false,
+      status: 'pending',
+    });
     await settled(app, 'charge:1');
     expect(await enqueue(app, 'charges', 'charge', { b: 2, a: 1 }, 'charge:1')).toMatchObject({
       duplicate: true,
@@ -63,9 +77,16 @@ describe.each(BACKENDS)('enqueueing, on %s', (backend) => {
     const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [echo] });
     await enqueue(app, 'charges', 'charge', { amount: 1 }, 'charge:1');
     await settled(app, 'charge:1');
-    await expect(enqueue(app, 'charges', 'charge', { amount: 2 }, 'charge:1')).rejects.toThrow(OperationConflictError);
-    await expect(enqueue(app, 'charges', 'refund', { amount: 1 }, 'charge:1')).rejects.toThrow(OperationConflictError);
-    expect(await outcomeOf(app, 'charge:1')).toMatchObject({ status: 'completed', result: { echoed: { amount: 1 } } });
+    await expect(enqueue(app, 'charges', 'charge', { amount: 2 }, 'charge:1')).rejects.toThrow(
+      OperationConflictError,
+    );
+    await expect(enqueue(app, 'charges', 'refund', { amount: 1 }, 'charge:1')).rejects.toThrow(
+      OperationConflictError,
+    );
+    expect(await outcomeOf(app, 'charge:1')).toMatchObject({
+      status: 'completed',
+      result: { echoed: { amount: 1 } },
+    });
     expect(await lettersOf(app)).toEqual([]);
   });
 
@@ -81,7 +102,12 @@ describe.each(BACKENDS)('enqueueing, on %s', (backend) => {
   it('enqueueMany accepts all or, if one conflicts, none', async () => {
     const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [echo] });
     const queue = idempotentQueue(app, 'charges');
-    const requests = Array.from({ length: 2500 }, (_, index) => ({ name: 'charge', payload: { index }, operationKey: `charge:${index}`, tenantId: 'acme' }));
+    const requests = Array.from({ length: 2500 }, (_, index) => ({
+      name: 'charge',
+      payload: { index },
+      operationKey: `charge:${index}`,
+      tenantId: 'acme',
+    }));
     const answers = await queue.enqueueMany(requests);
     expect(answers.filter((answer) => answer.duplicate === false)).toHaveLength(2500);
     const conflicting = [
@@ -91,11 +117,16 @@ describe.each(BACKENDS)('enqueueing, on %s', (backend) => {
     await expect(queue.enqueueMany(conflicting)).rejects.toThrow(OperationConflictError);
     expect(await outcomeOf(app, 'new:1')).toBeUndefined();
     await dataSourceOf(app).transaction(async (manager) => {
-      await expect(queue.enqueueMany(conflicting, { transaction: manager })).rejects.toThrow(OperationConflictError);
+      await expect(queue.enqueueMany(conflicting, { transaction: manager })).rejects.toThrow(
+        OperationConflictError,
+      );
     });
     expect(await outcomeOf(app, 'new:1')).toBeUndefined();
     await eventually(
-      () => dataSourceOf(app).query(`SELECT count(*)::integer AS done FROM job_outcomes WHERE status = 'completed'`),
+      () =>
+        dataSourceOf(app).query(
+          `SELECT count(*)::integer AS done FROM job_outcomes WHERE status = 'completed'`,
+        ),
       (rows) => expect(rows).toEqual([{ done: 2500 }]),
       40_000,
     );
@@ -106,13 +137,23 @@ describe.each(BACKENDS)('enqueueing, on %s', (backend) => {
     const queue = idempotentQueue(app, 'charges');
     await asTenant(app, 'globex', () => queue.enqueue('charge', {}, { operationKey: 'charge:1' }));
     expect(await settled(app, 'charge:1', 'globex')).toMatchObject({ status: 'completed' });
-    await expect(queue.enqueue('charge', {}, { operationKey: 'charge:2' })).rejects.toThrow(TenantMissingError);
-    await expect(asTenant(app, 'globex', () => queue.enqueue('charge', {}, { operationKey: 'charge:2', tenantId: 'acme' }))).rejects.toThrow(TenantMismatchError);
+    await expect(queue.enqueue('charge', {}, { operationKey: 'charge:2' })).rejects.toThrow(
+      TenantMissingError,
+    );
+    await expect(
+      asTenant(app, 'globex', () =>
+        queue.enqueue('charge', {}, { operationKey: 'charge:2', tenantId: 'acme' }),
+      ),
+    ).rejects.toThrow(TenantMismatchError);
     for (const tenantId of ['', ' acme', 'a'.repeat(256), 'a\u0000b']) {
-      await expect(queue.enqueue('charge', {}, { operationKey: 'charge:2', tenantId })).rejects.toThrow(InvalidIdentityError);
+      await expect(queue.enqueue('charge', {}, { operationKey: 'charge:2', tenantId })).rejects.toThrow(
+        InvalidIdentityError,
+      );
     }
     for (const operationKey of ['', 'k'.repeat(401), 'a\nb']) {
-      await expect(queue.enqueue('charge', {}, { operationKey, tenantId: 'acme' })).rejects.toThrow(InvalidIdentityError);
+      await expect(queue.enqueue('charge', {}, { operationKey, tenantId: 'acme' })).rejects.toThrow(
+        InvalidIdentityError,
+      );
     }
     expect(app.get(TenantContext).current).toBeUndefined();
   });
@@ -122,14 +163,18 @@ describe.each(BACKENDS)('enqueueing, on %s', (backend) => {
     const cyclic: Record<string, unknown> = {};
     cyclic['self'] = cyclic;
     for (const payload of [{ amount: 1n }, cyclic, { text: 'a\u0000b' }, { text: '\ud800' }]) {
-      await expect(enqueue(app, 'charges', 'charge', payload, 'charge:1')).rejects.toThrow(InvalidPayloadError);
+      await expect(enqueue(app, 'charges', 'charge', payload, 'charge:1')).rejects.toThrow(
+        InvalidPayloadError,
+      );
     }
     expect(await outcomeOf(app, 'charge:1')).toBeUndefined();
   });
 
   it('hostile but valid payloads arrive as they were sent', async () => {
     const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [echo] });
-    const payload = JSON.parse('{"__proto__":{"admin":true},"quote":"\\"\'{},NULL\\\\","emoji":"💳","big":1e21,"deep":[[[{}]]],"literal":"\\\\u0000"}') as object;
+    const payload = JSON.parse(
+      '{"__proto__":{"admin":true},"quote":"\\"\'{},NULL\\\\","emoji":"💳","big":1e21,"deep":[[[{}]]],"literal":"\\\\u0000"}',
+    ) as object;
     await enqueue(app, 'charges', 'charge', payload, `it's "quoted", {braced} \\ NULL`);
     const outcome = await settled(app, `it's "quoted", {braced} \\ NULL`);
     expect(outcome).toMatchObject({ status: 'completed' });
@@ -141,7 +186,11 @@ describe.each(BACKENDS)('enqueueing, on %s', (backend) => {
   it('a delayed operation does not run before its time', async () => {
     const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [echo] });
     const enqueuedAt = Date.now();
-    await idempotentQueue(app, 'charges').enqueue('charge', {}, { operationKey: 'charge:1', tenantId: 'acme', delayMs: 1200 });
+    await idempotentQueue(app, 'charges').enqueue(
+      'charge',
+      {},
+      { operationKey: 'charge:1', tenantId: 'acme', delayMs: 1200 },
+    );
     const outcome = await settled(app, 'charge:1');
     expect((outcome.startedAt as Date).getTime() - enqueuedAt).toBeGreaterThanOrEqual(1150);
   });
@@ -149,7 +198,11 @@ describe.each(BACKENDS)('enqueueing, on %s', (backend) => {
   it('an operation whose deadline has passed is not run', async () => {
     const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [echo] });
     const deadline = new Date(Date.now() - 1000);
-    await idempotentQueue(app, 'charges').enqueue('charge', {}, { operationKey: 'charge:1', tenantId: 'acme', deadline });
+    await idempotentQueue(app, 'charges').enqueue(
+      'charge',
+      {},
+      { operationKey: 'charge:1', tenantId: 'acme', deadline },
+    );
     expect(await settled(app, 'charge:1')).toMatchObject({ status: 'dead' });
     expect(await lettersOf(app)).toMatchObject([{ reason: 'expired' }]);
   });
@@ -167,11 +220,16 @@ describe.each(BACKENDS)('enqueueing, on %s', (backend) => {
   });
 
   it('an operation that a dispatcher took and then died with is put on its queue by another', async () => {
-    const { app, place } = await apps.fresh(backend, { queues: ['charges'], jobs: { dispatch: { enabled: false } } });
+    const { app, place } = await apps.fresh(backend, {
+      queues: ['charges'],
+      jobs: { dispatch: { enabled: false } },
+    });
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
     expect(await outcomeOf(app, 'charge:1')).toMatchObject({ status: 'pending' });
     // As a dispatcher leaves it that was killed between taking and putting, with its hold almost over.
-    await dataSourceOf(app).query(`UPDATE job_outcomes SET dispatch_due_at = clock_timestamp() + interval '300 ms'`);
+    await dataSourceOf(app).query(
+      `UPDATE job_outcomes SET dispatch_due_at = clock_timestamp() + interval '300 ms'`,
+    );
     await apps.beside(place, { queues: ['charges'], providers: [echo] });
     expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', attempts: 1 });
   });

@@ -2,7 +2,15 @@ import { RetryLaterError, TransientError } from 'nestjs-idempotent-jobs';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
-import { attemptKindsOf, bullQueue, deliver, enqueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
+import {
+  attemptKindsOf,
+  bullQueue,
+  deliver,
+  enqueue,
+  lettersOf,
+  outcomeOf,
+  settled,
+} from '../support/ledger.js';
 import { Gate, identifyPlain, processorOf } from '../support/processors.js';
 import { BACKENDS } from '../support/scenario.js';
 
@@ -20,19 +28,30 @@ describe.each(BACKENDS)('retries, on %s', (backend) => {
     });
     const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
-    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', attempts: 3, failures: 2, result: 'done' });
+    expect(await settled(app, 'charge:1')).toMatchObject({
+      status: 'completed',
+      attempts: 3,
+      failures: 2,
+      result: 'done',
+    });
     expect(seen.map(({ attempt }) => attempt)).toEqual([1, 2, 3]);
     expect(new Set(seen.map(({ key }) => key)).size).toBe(1);
-    expect(seen.map(({ token }) => token)).toEqual([...seen.map(({ token }) => token)].toSorted((a, b) => a - b));
+    expect(seen.map(({ token }) => token)).toEqual(
+      [...seen.map(({ token }) => token)].toSorted((a, b) => a - b),
+    );
   });
 
   it('a producer that set no attempts changes nothing about the policy', async () => {
     let calls = 0;
-    const processor = processorOf('charges', { effect: 'keyed', retry: QUICK, identify: identifyPlain }, () => {
-      calls += 1;
-      if (calls < 3) throw new TransientError('refused');
-      return 'done';
-    });
+    const processor = processorOf(
+      'charges',
+      { effect: 'keyed', retry: QUICK, identify: identifyPlain },
+      () => {
+        calls += 1;
+        if (calls < 3) throw new TransientError('refused');
+        return 'done';
+      },
+    );
     const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
     const job = await deliver(app, 'charges', 'charge:1');
     expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', attempts: 3 });
@@ -55,15 +74,23 @@ describe.each(BACKENDS)('retries, on %s', (backend) => {
   it('a keyed attempt that times out is told by its signal and tried again; what it returns later is discarded', async () => {
     const gate = new Gate();
     const aborted: unknown[] = [];
-    const processor = processorOf('charges', { effect: 'keyed', timeoutMs: 150, retry: QUICK }, async (_job, operation, signal) => {
-      if (operation.attempt > 1) return 'second';
-      signal.addEventListener('abort', () => aborted.push(signal.reason));
-      await gate.pass();
-      return 'first';
-    });
+    const processor = processorOf(
+      'charges',
+      { effect: 'keyed', timeoutMs: 150, retry: QUICK },
+      async (_job, operation, signal) => {
+        if (operation.attempt > 1) return 'second';
+        signal.addEventListener('abort', () => aborted.push(signal.reason));
+        await gate.pass();
+        return 'first';
+      },
+    );
     const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
-    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', result: 'second', attempts: 2 });
+    expect(await settled(app, 'charge:1')).toMatchObject({
+      status: 'completed',
+      result: 'second',
+      attempts: 2,
+    });
     gate.open();
     expect(aborted).toHaveLength(1);
     expect(await attemptKindsOf(app, 'charge:1')).toEqual(['in_doubt']);
@@ -72,10 +99,14 @@ describe.each(BACKENDS)('retries, on %s', (backend) => {
 
   it('an unrepeatable attempt that times out is in doubt, with a letter, and is not tried again', async () => {
     let calls = 0;
-    const processor = processorOf('charges', { timeoutMs: 150, retry: QUICK }, async (_job, _operation, signal) => {
-      calls += 1;
-      await new Promise((resolve) => signal.addEventListener('abort', resolve));
-    });
+    const processor = processorOf(
+      'charges',
+      { timeoutMs: 150, retry: QUICK },
+      async (_job, _operation, signal) => {
+        calls += 1;
+        await new Promise((resolve) => signal.addEventListener('abort', resolve));
+      },
+    );
     const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
     await enqueue(app, 'charges', 'charge', { amount: 1 }, 'charge:1');
     const outcome = await settled(app, 'charge:1');
@@ -89,7 +120,10 @@ describe.each(BACKENDS)('retries, on %s', (backend) => {
     const broken = (): never => {
       throw new TypeError('undefined is not a function');
     };
-    const processors = [processorOf('safe', { effect: 'natural', retry: QUICK }, broken), processorOf('unsafe', { retry: QUICK }, broken)];
+    const processors = [
+      processorOf('safe', { effect: 'natural', retry: QUICK }, broken),
+      processorOf('unsafe', { retry: QUICK }, broken),
+    ];
     const { app } = await apps.fresh(backend, { queues: ['safe', 'unsafe'], providers: processors });
     await enqueue(app, 'safe', 'work', {}, 'work:1');
     await enqueue(app, 'unsafe', 'work', {}, 'work:2');
@@ -98,9 +132,13 @@ describe.each(BACKENDS)('retries, on %s', (backend) => {
   });
 
   it('a time budget ends retrying, and the letter says so', async () => {
-    const processor = processorOf('charges', { effect: 'keyed', timeBudgetMs: 300, retry: { attempts: 100, backoff: { baseMs: 100, capMs: 100 } } }, () => {
-      throw new TransientError('refused');
-    });
+    const processor = processorOf(
+      'charges',
+      { effect: 'keyed', timeBudgetMs: 300, retry: { attempts: 100, backoff: { baseMs: 100, capMs: 100 } } },
+      () => {
+        throw new TransientError('refused');
+      },
+    );
     const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
     expect(await settled(app, 'charge:1')).toMatchObject({ status: 'dead' });
@@ -123,7 +161,10 @@ describe.each(BACKENDS)('retries, on %s', (backend) => {
   });
 
   it('a result that JSON cannot express completes the operation without one', async () => {
-    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processorOf('charges', { effect: 'keyed' }, () => ({ amount: 1n }))] });
+    const { app } = await apps.fresh(backend, {
+      queues: ['charges'],
+      providers: [processorOf('charges', { effect: 'keyed' }, () => ({ amount: 1n }))],
+    });
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
     const outcome = await settled(app, 'charge:1');
     expect(outcome).toMatchObject({ status: 'completed', attempts: 1 });

@@ -1,6 +1,8 @@
 import type { INestApplicationContext } from '@nestjs/common';
 import { afterEach } from 'vitest';
-import { type AppOptions, type Backend, makePlace, type Place, startApp } from './scenario.js';
+import { makePlace } from './scenario.js';
+import { type Backend, type Place } from './place.js';
+import { type AppOptions, startApp } from './start-app.js';
 
 /** Applications that a test starts; all are closed when it ends, however it ends. */
 export interface TestApps {

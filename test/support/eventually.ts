@@ -4,7 +4,11 @@ import { setTimeout as pause } from 'node:timers/promises';
  * Asks until the answer passes the check, and returns it. Throws with the last error, and so with the last value seen,
  * when the time is over.
  */
-export async function eventually<T>(ask: () => Promise<T> | T, check: (answer: T) => void, withinMs = 15_000): Promise<T> {
+export async function eventually<T>(
+  ask: () => Promise<T> | T,
+  check: (answer: T) => void,
+  withinMs = 15_000,
+): Promise<T> {
   const giveUpAt = performance.now() + withinMs;
   for (;;) {
     const answer = await ask();

@@ -1,7 +1,13 @@
 import type { INestApplicationContext } from '@nestjs/common';
 import { getQueueToken } from '@nestjs/bullmq';
 import type { Job, Queue } from 'bullmq';
-import { getIdempotentQueueToken, type IdempotentQueue, type Outcome, OutcomeService, TenantContext } from 'nestjs-idempotent-jobs';
+import {
+  getIdempotentQueueToken,
+  type IdempotentQueue,
+  type Outcome,
+  OutcomeService,
+  TenantContext,
+} from 'nestjs-idempotent-jobs';
 import { dataSourceOf } from './scenario.js';
 
 /** A row of `dead_letters`, as far as tests look. */
@@ -23,16 +29,28 @@ export function lettersOf(app: INestApplicationContext): Promise<LetterRow[]> {
 }
 
 export async function attemptKindsOf(app: INestApplicationContext, operationKey: string): Promise<string[]> {
-  const rows = await dataSourceOf(app).query<{ kind: string }[]>('SELECT kind FROM job_attempts WHERE operation_key = $1 ORDER BY fencing_token', [operationKey]);
+  const rows = await dataSourceOf(app).query<{ kind: string }[]>(
+    'SELECT kind FROM job_attempts WHERE operation_key = $1 ORDER BY fencing_token',
+    [operationKey],
+  );
   return rows.map((row) => row.kind);
 }
 
-export function outcomeOf(app: INestApplicationContext, operationKey: string, tenantId = 'acme'): Promise<Outcome | undefined> {
+export function outcomeOf(
+  app: INestApplicationContext,
+  operationKey: string,
+  tenantId = 'acme',
+): Promise<Outcome | undefined> {
   return app.get(OutcomeService).get({ tenantId, operationKey });
 }
 
 /** Waits until nothing more happens to the operation by itself. */
-export function settled(app: INestApplicationContext, operationKey: string, tenantId = 'acme', timeoutMs = 30_000): Promise<Outcome> {
+export function settled(
+  app: INestApplicationContext,
+  operationKey: string,
+  tenantId = 'acme',
+  timeoutMs = 30_000,
+): Promise<Outcome> {
   return app.get(OutcomeService).wait({ tenantId, operationKey }, { timeoutMs });
 }
 
@@ -49,12 +67,24 @@ export function asTenant<T>(app: INestApplicationContext, tenantId: string, fn: 
 }
 
 /** Enqueues as tenant acme. */
-export function enqueue(app: INestApplicationContext, queue: string, name: string, payload: object, operationKey: string): Promise<unknown> {
+export function enqueue(
+  app: INestApplicationContext,
+  queue: string,
+  name: string,
+  payload: object,
+  operationKey: string,
+): Promise<unknown> {
   return idempotentQueue(app, queue).enqueue(name, payload, { operationKey, tenantId: 'acme' });
 }
 
 /** Delivers an operation by a plain job, as many times as it is called. */
-export function deliver(app: INestApplicationContext, queue: string, key: string, rest: object = {}, tenant = 'acme'): Promise<Job> {
+export function deliver(
+  app: INestApplicationContext,
+  queue: string,
+  key: string,
+  rest: object = {},
+  tenant = 'acme',
+): Promise<Job> {
   return bullQueue(app, queue).add('charge', { tenant, key, ...rest });
 }
 

@@ -1,13 +1,23 @@
 import { WorkerHost } from '@nestjs/bullmq';
 import type { Type } from '@nestjs/common';
 import type { Job } from 'bullmq';
-import { type CurrentOperation, currentOperation, IdempotentProcessor, type IdempotentProcessorOptions, type ProcessorWorkerOptions } from 'nestjs-idempotent-jobs';
+import {
+  type CurrentOperation,
+  currentOperation,
+  IdempotentProcessor,
+  type IdempotentProcessorOptions,
+  type ProcessorWorkerOptions,
+} from 'nestjs-idempotent-jobs';
 
 /** What a scripted processor does for a job. */
 export type Handler = (job: Job, operation: CurrentOperation, signal: AbortSignal) => unknown;
 
 /** Worker options with short clocks, so that tests of stalls and lost locks end in seconds. */
-export const SHORT_CLOCKS: ProcessorWorkerOptions = { concurrency: 10, lockDuration: 2000, stalledInterval: 500 };
+export const SHORT_CLOCKS: ProcessorWorkerOptions = {
+  concurrency: 10,
+  lockDuration: 2000,
+  stalledInterval: 500,
+};
 
 /** An idempotent processor that does what the test says. */
 export function processorOf(

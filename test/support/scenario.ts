@@ -1,35 +1,14 @@
-import 'reflect-metadata';
 import { randomUUID } from 'node:crypto';
-import { BullModule } from '@nestjs/bullmq';
-import type { DynamicModule, INestApplicationContext, Provider, Type } from '@nestjs/common';
-import { NestFactory } from '@nestjs/core';
-import { getDataSourceToken, TypeOrmModule } from '@nestjs/typeorm';
-import {
-  IdempotentJobsModule,
-  type IdempotentJobsOptions,
-  type IdempotentQueueOptions,
-  useBackendOfConnection,
-} from 'nestjs-idempotent-jobs';
+import type { INestApplicationContext } from '@nestjs/common';
+import { getDataSourceToken } from '@nestjs/typeorm';
 import { Client } from 'pg';
-import { DataSource } from 'typeorm';
+import type { DataSource } from 'typeorm';
 import { inject } from 'vitest';
-
-useBackendOfConnection();
-
-/** Where BullMQ keeps its queues. */
-export type Backend = 'redis' | 'postgres';
+import type { Backend, Place } from './place.js';
 
 /** The backends there are here. Redis suites are skipped, and said to be, where there is no Redis. */
 export const BACKENDS: readonly Backend[] =
   inject('redisUrl') === undefined ? ['postgres'] : ['redis', 'postgres'];
-
-/** A database and a queue namespace that nothing else uses. */
-export interface Place {
-  readonly backend: Backend;
-  readonly databaseUrl: string;
-  readonly connection: object;
-  readonly prefix: string;
-}
 
 export async function makePlace(backend: Backend): Promise<Place> {
   const name = `test_${randomUUID().replaceAll('-', '')}`;
@@ -45,43 +24,6 @@ export async function makePlace(backend: Backend): Promise<Place> {
       ? { connectionString: databaseUrl, migrate: true, max: 4 }
       : { url: inject('redisUrl') };
   return { backend, databaseUrl, connection, prefix: name };
-}
-
-export interface AppOptions {
-  readonly queues: readonly (string | IdempotentQueueOptions)[];
-  readonly providers?: readonly Provider[];
-  readonly imports?: readonly (DynamicModule | Type)[];
-  readonly entities?: readonly Type[];
-  readonly jobs?: IdempotentJobsOptions;
-}
-
-/** A whole Nest application over the public API, in one call. */
-export async function startApp(
-  place: Place,
-  { queues, providers = [], imports = [], entities = [], jobs = {} }: AppOptions,
-): Promise<INestApplicationContext> {
-  class TestApplication {}
-  const root: DynamicModule = {
-    module: TestApplication,
-    imports: [
-      TypeOrmModule.forRoot({
-        type: 'postgres',
-        url: place.databaseUrl,
-        entities: [...entities],
-        synchronize: entities.length > 0,
-      }),
-      BullModule.forRoot({ connection: place.connection, prefix: place.prefix }),
-      IdempotentJobsModule.forRoot({ migrations: 'run', logs: 'problems', ...jobs }),
-      IdempotentJobsModule.registerQueue(...queues),
-      ...imports,
-    ],
-    providers: [...providers],
-  };
-  const app = await NestFactory.createApplicationContext(root, {
-    logger: false,
-    abortOnError: false,
-  });
-  return app;
 }
 
 export function dataSourceOf(app: INestApplicationContext): DataSource {

@@ -1,0 +1,151 @@
+import { randomUUID } from 'node:crypto';
+import type { INestApplicationContext } from '@nestjs/common';
+import type { Effect } from 'nestjs-idempotent-jobs';
+import { type LedgerEntry, type RunningSimulator, startSimulator } from 'simulator';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { useApps } from '../support/apps.js';
+import { eventually } from '../support/eventually.js';
+import { attemptKindsOf, bullQueue, enqueue, lettersOf, settled } from '../support/ledger.js';
+import type { Place } from '../support/place.js';
+import { BACKENDS, dataSourceOf } from '../support/scenario.js';
+import { WorkerProcess } from '../support/worker-process.js';
+import type { WorkerScript } from '../support/worker-program.js';
+
+/*
+ * Real processes, real signals. The judge is the simulator's effect ledger: a process of its own that no fault touches.
+ */
+
+let simulator: RunningSimulator;
+beforeAll(async () => {
+  simulator = await startSimulator();
+});
+afterAll(() => simulator.stop());
+
+describe.each(BACKENDS)('workers that crash or stop, on %s', (backend) => {
+  const apps = useApps();
+  const workers: WorkerProcess[] = [];
+  afterEach(async () => {
+    await Promise.all(workers.splice(0).map((worker) => worker.end()));
+  });
+
+  const start = async (
+    place: Place,
+    script: Omit<WorkerScript, 'place' | 'gateway' | 'leaseMs'>,
+  ): Promise<WorkerProcess> => {
+    const worker = await WorkerProcess.start({ leaseMs: 1000, place, gateway: simulator.http, ...script });
+    workers.push(worker);
+    return worker;
+  };
+  const begin = async (): Promise<{ app: INestApplicationContext; place: Place; run: string }> => {
+    // This application only enqueues and looks: the queue's workers are the child processes.
+    const { app, place } = await apps.fresh(backend, { queues: ['charges'] });
+    return { app, place, run: randomUUID() };
+  };
+  const charges = async (run: string): Promise<LedgerEntry[]> =>
+    (await simulator.client.ledger(run)).filter((entry) => entry.service === 'charge');
+  const effects = async (run: string): Promise<number> =>
+    (await charges(run)).filter((entry) => entry.effect).length;
+
+  it.each<[Effect, string]>([
+    ['keyed', 'completed'],
+    ['unrepeatable', 'in_doubt'],
+  ])(
+    '%s: killed between effect and record, there is one effect and the operation ends %s',
+    async (effect, status) => {
+      const { app, place, run } = await begin();
+      await simulator.client.script({ run, service: 'charge', steps: ['hang'] });
+      const victim = await start(place, { effect, run, act: 'charge' });
+      await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+      // The effect has landed and its answer is on the way that never ends: the moment of the crash.
+      await eventually(
+        () => effects(run),
+        (count) => expect(count).toBe(1),
+      );
+      victim.signal('SIGKILL');
+      expect(await victim.exited).toBe('SIGKILL');
+
+      await start(place, { effect, run, act: 'charge' });
+      expect(await settled(app, 'charge:1')).toMatchObject({ status });
+      expect(await effects(run)).toBe(1);
+      expect(await attemptKindsOf(app, 'charge:1')).toEqual(['taken_over']);
+      if (effect === 'keyed') expect((await charges(run)).map((entry) => entry.attempt)).toEqual([1, 2]);
+      else expect(await lettersOf(app)).toMatchObject([{ reason: 'in_doubt', operation_key: 'charge:1' }]);
+    },
+  );
+
+  it('transactional: killed before COMMIT, nothing of the attempt remains and the next one writes once', async () => {
+    const { app, place, run } = await begin();
+    await dataSourceOf(app).query('CREATE TABLE reservations (by_pid integer)');
+    const victim = await start(place, { effect: 'transactional', run, act: 'write and hold' });
+    await enqueue(app, 'charges', 'charge', {}, 'reserve:1');
+    await victim.reached('wrote');
+    victim.signal('SIGKILL');
+    expect(await victim.exited).toBe('SIGKILL');
+
+    const heir = await start(place, { effect: 'transactional', run, act: 'write' });
+    // Nothing is left of the first attempt, not even its start: this one is attempt 1 again.
+    expect(await settled(app, 'reserve:1')).toMatchObject({
+      status: 'completed',
+      attempts: 1,
+      result: { by: heir.pid },
+    });
+    expect(await dataSourceOf(app).query('SELECT by_pid FROM reservations')).toEqual([{ by_pid: heir.pid }]);
+  });
+
+  it.each<[Effect, string]>([
+    ['keyed', 'completed'],
+    ['unrepeatable', 'in_doubt'],
+  ])(
+    '%s: a zombie that wakes after its lease went to another worker writes nothing (%s)',
+    async (effect, status) => {
+      const { app, place, run } = await begin();
+      await simulator.client.script({ run, service: 'charge', steps: ['slow'], slowMs: 400 });
+      const zombie = await start(place, { effect, run, act: 'charge' });
+      await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+      const { fencingToken } = await zombie.reached('handler');
+      await eventually(
+        () => effects(run),
+        (count) => expect(count).toBe(1),
+      );
+      zombie.signal('SIGSTOP');
+
+      await start(place, { effect, run, act: 'charge' });
+      expect(await settled(app, 'charge:1')).toMatchObject({ status });
+      const [before] = await dataSourceOf(app).query<{ fencing_token: string }[]>(
+        'SELECT fencing_token FROM job_outcomes',
+      );
+      expect(Number(before?.fencing_token)).toBeGreaterThan(fencingToken as number);
+
+      zombie.signal('SIGCONT');
+      // It has its answer now, and tries to record it.
+      await zombie.reached('answered');
+      await eventually(
+        () => bullQueue(app, 'charges').getActiveCount(),
+        (active) => expect(active).toBe(0),
+      );
+      const [after] = await dataSourceOf(app).query<{ status: string; fencing_token: string }[]>(
+        'SELECT status, fencing_token FROM job_outcomes',
+      );
+      expect(after).toEqual({ status, fencing_token: before?.fencing_token });
+      expect(await effects(run)).toBe(1);
+    },
+  );
+
+  it('a job that kills its workers is buried as a crash loop, and other jobs go on', async () => {
+    const { app, place, run } = await begin();
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    for (let death = 1; death <= 2; death += 1) {
+      const victim = await start(place, { effect: 'keyed', run, act: 'die' });
+      expect(await victim.exited).toBe('SIGKILL');
+    }
+    await start(place, { effect: 'keyed', run, act: 'charge' });
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'dead' });
+    expect(await lettersOf(app)).toMatchObject([{ reason: 'crash_loop', operation_key: 'charge:1' }]);
+    await enqueue(app, 'charges', 'charge', {}, 'charge:2');
+    expect(await settled(app, 'charge:2')).toMatchObject({ status: 'completed' });
+    await eventually(
+      () => bullQueue(app, 'charges-dlq').getJobCounts('waiting'),
+      (counts) => expect(counts).toMatchObject({ waiting: 1 }),
+    );
+  });
+});

@@ -1,0 +1,175 @@
+import { WorkerHost } from '@nestjs/bullmq';
+import {
+  type CallHandler,
+  type CanActivate,
+  type ExecutionContext,
+  Injectable,
+  type NestInterceptor,
+  Scope,
+  type Type,
+  UseGuards,
+  UseInterceptors,
+} from '@nestjs/common';
+import { APP_INTERCEPTOR } from '@nestjs/core';
+import type { Job } from 'bullmq';
+import { currentOperation, IdempotentProcessor, TenantContext } from 'nestjs-idempotent-jobs';
+import { tap } from 'rxjs';
+import { describe, expect, it } from 'vitest';
+import { useApps } from '../support/apps.js';
+import { bullQueue, enqueue, lettersOf, settled } from '../support/ledger.js';
+import { SHORT_CLOCKS } from '../support/processors.js';
+import { BACKENDS } from '../support/scenario.js';
+
+@Injectable()
+class Journal {
+  readonly lines: string[] = [];
+}
+
+@Injectable()
+class SuspensionGuard implements CanActivate {
+  constructor(
+    private readonly journal: Journal,
+    private readonly tenants: TenantContext,
+  ) {}
+
+  canActivate(context: ExecutionContext): boolean {
+    const [job] = context.getArgs<[Job<{ suspended?: boolean }>]>();
+    this.journal.lines.push(`guard ${context.getType<string>()} ${this.tenants.current}`);
+    return job.data.suspended !== true;
+  }
+}
+
+const interceptor = (name: string): Type<NestInterceptor> => {
+  @Injectable()
+  class JournalInterceptor implements NestInterceptor {
+    constructor(private readonly journal: Journal) {}
+
+    intercept(_context: ExecutionContext, next: CallHandler) {
+      this.journal.lines.push(`${name} before`);
+      return next.handle().pipe(tap(() => this.journal.lines.push(`${name} after`)));
+    }
+  }
+  return JournalInterceptor;
+};
+
+const ClassInterceptor = interceptor('class');
+const AboveInterceptor = interceptor('above');
+const MethodInterceptor = interceptor('method');
+const GlobalInterceptor = interceptor('global');
+
+@UseInterceptors(AboveInterceptor)
+@IdempotentProcessor('charges', { effect: 'natural' }, SHORT_CLOCKS)
+@UseInterceptors(ClassInterceptor)
+@UseGuards(SuspensionGuard)
+class ChargeProcessor extends WorkerHost {
+  constructor(private readonly journal: Journal) {
+    super();
+  }
+
+  @UseInterceptors(MethodInterceptor)
+  process(job: Job, token?: string, signal?: AbortSignal): Promise<unknown> {
+    this.journal.lines.push(`handler ${currentOperation().operationKey}`);
+    return Promise.resolve({
+      name: job.name,
+      hasToken: typeof token === 'string',
+      isSignal: signal instanceof AbortSignal,
+    });
+  }
+}
+
+@Injectable({ scope: Scope.REQUEST })
+class PerJob {
+  readonly id = Math.random();
+}
+
+@IdempotentProcessor('charges', { effect: 'natural' }, SHORT_CLOCKS)
+@UseInterceptors(ClassInterceptor)
+@UseGuards(SuspensionGuard)
+class RequestScopedProcessor extends WorkerHost {
+  constructor(
+    private readonly perJob: PerJob,
+    private readonly journal: Journal,
+  ) {
+    super();
+  }
+
+  process(_job: Job, _token?: string, signal?: AbortSignal): Promise<unknown> {
+    this.journal.lines.push(`handler ${currentOperation().operationKey}`);
+    return Promise.resolve({ id: this.perJob.id, isSignal: signal instanceof AbortSignal });
+  }
+}
+
+describe.each(BACKENDS)('guards and interceptors, on %s', (backend) => {
+  const apps = useApps();
+
+  it('guards and interceptors of class and method run around the handler, with injection', async () => {
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [Journal, ChargeProcessor] });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    expect(await settled(app, 'charge:1')).toMatchObject({
+      result: { name: 'charge', hasToken: true, isSignal: true },
+    });
+    expect(app.get(Journal).lines).toEqual([
+      'guard bullmq acme',
+      'class before',
+      'above before',
+      'method before',
+      'handler charge:1',
+      'method after',
+      'above after',
+      'class after',
+    ]);
+  });
+
+  it("a replay does not call the processor's own interceptors", async () => {
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [Journal, ChargeProcessor] });
+    const { jobId } = (await enqueue(app, 'charges', 'charge', {}, 'charge:1')) as { jobId: string };
+    await settled(app, 'charge:1');
+    const job = await bullQueue(app, 'charges').getJob(jobId);
+    const journal = app.get(Journal);
+    await expect.poll(() => job?.getState()).toBe('completed');
+    journal.lines.length = 0;
+    await job?.remove();
+    await bullQueue(app, 'charges').add('charge', job?.data, { jobId });
+    await expect.poll(() => bullQueue(app, 'charges').getJobState(jobId)).toBe('completed');
+    expect(journal.lines).toEqual(['guard bullmq acme']);
+  });
+
+  it('a guard that refuses sends the job to the dead letters; the handler is not called', async () => {
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [Journal, ChargeProcessor] });
+    await enqueue(app, 'charges', 'charge', { suspended: true }, 'charge:1');
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'dead', attempts: 1 });
+    expect(await lettersOf(app)).toMatchObject([
+      { reason: 'permanent_error', error: { message: 'Forbidden resource' } },
+    ]);
+    expect(app.get(Journal).lines).toEqual(['guard bullmq acme']);
+  });
+
+  it('global interceptors apply', async () => {
+    const providers = [Journal, ChargeProcessor, { provide: APP_INTERCEPTOR, useClass: GlobalInterceptor }];
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    await settled(app, 'charge:1');
+    await expect.poll(() => app.get(Journal).lines).toContain('global after');
+    expect(app.get(Journal).lines.slice(0, 3)).toEqual([
+      'guard bullmq acme',
+      'global before',
+      'class before',
+    ]);
+  });
+
+  it('a request-scoped processor is another instance for every job, with guards, interceptors and signal', async () => {
+    const { app } = await apps.fresh(backend, {
+      queues: ['charges'],
+      providers: [Journal, PerJob, RequestScopedProcessor],
+    });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    await enqueue(app, 'charges', 'charge', {}, 'charge:2');
+    const [first, second] = [await settled(app, 'charge:1'), await settled(app, 'charge:2')] as {
+      result: { id: number; isSignal: boolean };
+    }[];
+    expect(first?.result.isSignal).toBe(true);
+    expect(first?.result.id).not.toBe(second?.result.id);
+    expect(app.get(Journal).lines).toContain('guard bullmq acme');
+    expect(app.get(Journal).lines).toContain('class after');
+  });
+});

@@ -1,0 +1,80 @@
+import { IdempotentJobsHealthIndicator, PermanentError } from 'nestjs-idempotent-jobs';
+import { describe, expect, it } from 'vitest';
+import { useApps } from '../support/apps.js';
+import { eventually } from '../support/eventually.js';
+import { bullQueue, enqueue, settled } from '../support/ledger.js';
+import { processorOf } from '../support/processors.js';
+import { BACKENDS, dataSourceOf } from '../support/scenario.js';
+
+describe.each(BACKENDS)('health, on %s', (backend) => {
+  const apps = useApps();
+  const fine = processorOf('charges', { effect: 'natural' }, () => 'done');
+
+  it('all is up when jobs run', async () => {
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [fine] });
+    const health = app.get(IdempotentJobsHealthIndicator);
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    await settled(app, 'charge:1');
+    expect(await health.ledger()).toMatchObject({ ledger: { status: 'up', dispatchLagMs: 0 } });
+    expect(await health.queue('charges')).toMatchObject({
+      charges: { status: 'up', backend, worker: 'running', deadLetters: 0, inDoubt: 0 },
+    });
+  });
+
+  it('dead letters and operations in doubt degrade their queue, from the threshold on', async () => {
+    const processor = processorOf('charges', {}, (job) => {
+      throw (job.data as { doubt: boolean }).doubt ? new Error('no answer') : new PermanentError('no');
+    });
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
+    const health = app.get(IdempotentJobsHealthIndicator);
+    await enqueue(app, 'charges', 'charge', { doubt: false }, 'charge:1');
+    await enqueue(app, 'charges', 'charge', { doubt: true }, 'charge:2');
+    await settled(app, 'charge:1');
+    await settled(app, 'charge:2');
+    expect(await health.queue('charges')).toMatchObject({
+      charges: { status: 'degraded', deadLetters: 2, inDoubt: 1 },
+    });
+    expect(await health.queue('charges', { maxDeadLetters: 2, maxInDoubt: 1 })).toMatchObject({
+      charges: { status: 'up' },
+    });
+  });
+
+  it('a job that waits too long degrades its queue; the oldest one counts', async () => {
+    const { app } = await apps.fresh(backend, { queues: ['charges'] });
+    const health = app.get(IdempotentJobsHealthIndicator);
+    await bullQueue(app, 'charges').add('first', {}, { timestamp: Date.now() - 120_000 });
+    await bullQueue(app, 'charges').add('second', {});
+    const report = await health.queue('charges');
+    expect(report).toMatchObject({ charges: { status: 'degraded', worker: 'none' } });
+    expect(
+      (report['charges'] as unknown as { oldestWaitingMs: number }).oldestWaitingMs,
+    ).toBeGreaterThanOrEqual(119_000);
+    expect(await health.queue('charges', { maxWaitMs: 600_000 })).toMatchObject({
+      charges: { status: 'up' },
+    });
+  });
+
+  it('operations that nobody dispatches degrade the ledger', async () => {
+    const { app } = await apps.fresh(backend, {
+      queues: ['charges'],
+      jobs: { dispatch: { enabled: false } },
+    });
+    const health = app.get(IdempotentJobsHealthIndicator);
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    await eventually(
+      () => health.ledger({ maxDispatchLagMs: 50 }),
+      (report) => expect(report).toMatchObject({ ledger: { status: 'degraded' } }),
+    );
+    expect(await health.ledger()).toMatchObject({ ledger: { status: 'up' } });
+  });
+
+  it('a schema that is not there, a stopped worker and an unknown queue are down', async () => {
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [fine] });
+    const health = app.get(IdempotentJobsHealthIndicator);
+    await app.get<{ worker: { close(): Promise<void> } }>(fine).worker.close();
+    expect(await health.queue('charges')).toMatchObject({ charges: { status: 'down', worker: 'stopped' } });
+    expect(await health.queue('refunds')).toMatchObject({ refunds: { status: 'down' } });
+    await dataSourceOf(app).query('DROP TABLE idempotent_jobs_schema');
+    expect(await health.ledger()).toMatchObject({ ledger: { status: 'down' } });
+  });
+});

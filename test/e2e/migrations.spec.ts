@@ -1,0 +1,120 @@
+import {
+  ConfigurationError,
+  DeadLetterEntity,
+  IDEMPOTENT_JOBS_MIGRATIONS,
+  JobAttemptEntity,
+  JobOutcomeEntity,
+} from 'nestjs-idempotent-jobs';
+import { DataSource } from 'typeorm';
+import { describe, expect, it } from 'vitest';
+import { useApps } from '../support/apps.js';
+import { enqueue, settled } from '../support/ledger.js';
+import { processorOf } from '../support/processors.js';
+import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
+
+const [backend = 'postgres'] = BACKENDS.toReversed();
+
+describe('the ledger schema', () => {
+  const apps = useApps();
+  const processor = processorOf('charges', { effect: 'natural' }, () => 'done');
+
+  it('boot fails clearly when it is missing, and says both ways to get it', async () => {
+    const place = await makePlace(backend);
+    const boot = apps.beside(place, { queues: ['charges'], jobs: { migrations: 'check' } });
+    await expect(boot).rejects.toThrow(ConfigurationError);
+    await expect(apps.beside(place, { queues: ['charges'], jobs: { migrations: 'check' } })).rejects.toThrow(
+      /migrations: 'run'.*IDEMPOTENT_JOBS_MIGRATIONS/,
+    );
+  });
+
+  it.each(['check', 'run'] as const)(
+    'boot with %s fails clearly when a newer package has migrated it',
+    async (migrations) => {
+      const { app, place } = await apps.fresh(backend, { queues: ['charges'] });
+      await dataSourceOf(app).query(
+        `INSERT INTO idempotent_jobs_schema (version, name) VALUES (999, 'from the future')`,
+      );
+      await expect(apps.beside(place, { queues: ['charges'], jobs: { migrations } })).rejects.toThrow(
+        /version 999.*newer/,
+      );
+    },
+  );
+
+  it("TypeORM's own migrations make it, and a later boot with 'run' finds nothing to do", async () => {
+    const place = await makePlace(backend);
+    const source = await new DataSource({
+      type: 'postgres',
+      url: place.databaseUrl,
+      migrations: [...IDEMPOTENT_JOBS_MIGRATIONS],
+    }).initialize();
+    expect(await source.runMigrations()).toHaveLength(1);
+    await source.destroy();
+    const app = await apps.beside(place, {
+      queues: ['charges'],
+      providers: [processor],
+      jobs: { migrations: 'check' },
+    });
+    await apps.beside(place, { queues: ['charges'], jobs: { migrations: 'run' } });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed' });
+  });
+
+  it('instances that boot together migrate once', async () => {
+    const place = await makePlace(backend);
+    await Promise.all(Array.from({ length: 4 }, () => apps.beside(place, { queues: ['charges'] })));
+  });
+
+  it('may live in a schema of its own', async () => {
+    const { app } = await apps.fresh(backend, {
+      queues: ['charges'],
+      providers: [processor],
+      jobs: { schema: 'My "jobs"' },
+    });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed' });
+    const tables = await dataSourceOf(app).query<{ schemaname: string }[]>(
+      `SELECT schemaname FROM pg_tables WHERE tablename = 'job_outcomes'`,
+    );
+    expect(tables).toEqual([{ schemaname: 'My "jobs"' }]);
+  });
+
+  it('its entities read what was written', async () => {
+    const { app, place } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    await settled(app, 'charge:1');
+    const source = await new DataSource({
+      type: 'postgres',
+      url: place.databaseUrl,
+      entities: [JobOutcomeEntity, DeadLetterEntity, JobAttemptEntity],
+      synchronize: true,
+    }).initialize();
+    try {
+      expect(await source.getRepository(JobOutcomeEntity).find()).toMatchObject([
+        { tenantId: 'acme', operationKey: 'charge:1', status: 'completed', result: 'done' },
+      ]);
+      expect(await source.getRepository(DeadLetterEntity).count()).toBe(0);
+      expect(await source.getRepository(JobAttemptEntity).count()).toBe(0);
+    } finally {
+      await source.destroy();
+    }
+  });
+
+  it.each([
+    ['an unfinished completion', `UPDATE job_outcomes SET settled_at = NULL`],
+    [
+      'a running operation without a lease',
+      `UPDATE job_outcomes SET status = 'running', settled_at = NULL, expires_at = NULL, result = NULL`,
+    ],
+    ['a result of what has not completed', `UPDATE job_outcomes SET status = 'dead'`],
+    ['an unknown status', `UPDATE job_outcomes SET status = 'done'`],
+    [
+      'a second row for one operation',
+      `INSERT INTO job_outcomes (tenant_id, operation_key, queue, job_name, job_id, fingerprint, status) SELECT tenant_id, operation_key, queue, job_name, job_id, fingerprint, 'pending' FROM job_outcomes`,
+    ],
+  ])('its constraints refuse %s', async (_title, sql) => {
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    await settled(app, 'charge:1');
+    await expect(dataSourceOf(app).query(sql)).rejects.toThrow(/violates (?:check|unique) constraint/);
+  });
+});

@@ -1,0 +1,167 @@
+import { currentOperation, type IdempotentQueue, TransientError, UsageError } from 'nestjs-idempotent-jobs';
+import { describe, expect, it } from 'vitest';
+import { useApps } from '../support/apps.js';
+import { eventually } from '../support/eventually.js';
+import {
+  attemptKindsOf,
+  bullQueue,
+  enqueue,
+  idempotentQueue,
+  lettersOf,
+  outcomeOf,
+  settled,
+} from '../support/ledger.js';
+import { processorOf } from '../support/processors.js';
+import { BACKENDS, dataSourceOf } from '../support/scenario.js';
+
+const QUICK = { attempts: 3, backoff: { baseMs: 10, capMs: 20 } };
+const reserve = (): Promise<unknown> =>
+  currentOperation().transaction.query(`INSERT INTO reservations VALUES (current_setting('app.tenant_id'))`);
+
+describe.each(BACKENDS)('a transactional effect, on %s', (backend) => {
+  const apps = useApps();
+  const start = async (handler: Parameters<typeof processorOf>[2], timeoutMs = 5000) => {
+    const { app } = await apps.fresh(backend, {
+      queues: ['inventory', 'charges'],
+      providers: [processorOf('inventory', { effect: 'transactional', retry: QUICK, timeoutMs }, handler)],
+    });
+    await dataSourceOf(app).query('CREATE TABLE reservations (tenant text)');
+    return app;
+  };
+  const reservations = (app: Parameters<typeof dataSourceOf>[0]): Promise<unknown> =>
+    dataSourceOf(app).query('SELECT tenant FROM reservations');
+
+  it('writes and outcome commit together, under the tenant that row-level security sees', async () => {
+    const app = await start(reserve);
+    await enqueue(app, 'inventory', 'reserve', {}, 'reserve:1');
+    expect(await settled(app, 'reserve:1')).toMatchObject({ status: 'completed', attempts: 1 });
+    expect(await reservations(app)).toEqual([{ tenant: 'acme' }]);
+  });
+
+  it('a failed attempt takes its writes back and counts; the next one commits', async () => {
+    const app = await start(async (_job, operation) => {
+      await reserve();
+      if (operation.attempt < 3) throw new TransientError('no stock yet');
+    });
+    await enqueue(app, 'inventory', 'reserve', {}, 'reserve:1');
+    expect(await settled(app, 'reserve:1')).toMatchObject({ status: 'completed', attempts: 3, failures: 2 });
+    expect(await reservations(app)).toEqual([{ tenant: 'acme' }]);
+    expect(await attemptKindsOf(app, 'reserve:1')).toEqual(['transient', 'transient']);
+  });
+
+  it('a handler that swallows an SQL error cannot commit half of its work', async () => {
+    const app = await start(async (_job, operation) => {
+      await reserve();
+      await operation.transaction.query('SELECT 1/0').catch(() => undefined);
+    });
+    await enqueue(app, 'inventory', 'reserve', {}, 'reserve:1');
+    expect(await settled(app, 'reserve:1')).toMatchObject({ status: 'dead' });
+    expect(await reservations(app)).toEqual([]);
+  });
+
+  it('a deferred constraint that fails at COMMIT is a failed attempt, not a lost one', async () => {
+    const app = await start(async (_job, operation) => {
+      await operation.transaction.query('INSERT INTO children VALUES (42)');
+    });
+    await dataSourceOf(app).query(
+      'CREATE TABLE parents (id int PRIMARY KEY); CREATE TABLE children (parent int REFERENCES parents DEFERRABLE INITIALLY DEFERRED)',
+    );
+    await enqueue(app, 'inventory', 'reserve', {}, 'reserve:1');
+    expect(await settled(app, 'reserve:1')).toMatchObject({ status: 'dead', attempts: 1 });
+    expect(await lettersOf(app)).toMatchObject([{ reason: 'permanent_error' }]);
+  });
+
+  it('an attempt that outlives its timeout loses its connection: nothing it writes later is kept', async () => {
+    const ends: string[] = [];
+    const app = await start(async (_job, operation) => {
+      if (operation.attempt > 1) return reserve();
+      await reserve();
+      await new Promise((resolve) => operation.signal.addEventListener('abort', resolve));
+      await reserve().then(
+        () => ends.push('wrote'),
+        () => ends.push('refused'),
+      );
+      return undefined;
+    }, 300);
+    await enqueue(app, 'inventory', 'reserve', {}, 'reserve:1');
+    expect(await settled(app, 'reserve:1')).toMatchObject({ status: 'completed', attempts: 2 });
+    await eventually(
+      () => ends,
+      (seen) => expect(seen).toEqual(['refused']),
+    );
+    expect(await reservations(app)).toEqual([{ tenant: 'acme' }]);
+  });
+
+  it('a handler that rolls the transaction back itself fails with an explanation', async () => {
+    const app = await start((_job, operation) => operation.transaction.query('ROLLBACK'));
+    await enqueue(app, 'inventory', 'reserve', {}, 'reserve:1');
+    await eventually(
+      () => lettersOf(app),
+      ([letter]) => expect(letter?.error?.message).toMatch(/neither commit nor roll back/),
+    );
+  });
+
+  it.each(['transactional', 'keyed'] as const)(
+    '%s: a follow-up exists if and only if the attempt completed',
+    async (effect) => {
+      const tokens: { queue?: IdempotentQueue } = {};
+      const follow = processorOf('orders', { effect, retry: QUICK }, (_job, operation) => {
+        operation.enqueue(
+          tokens.queue as IdempotentQueue,
+          'charge',
+          { from: operation.attempt },
+          { operationKey: `charge:${operation.attempt}` },
+        );
+        if (operation.attempt === 1) throw new TransientError('not yet');
+      });
+      const charges = processorOf('charges', { effect: 'keyed' }, (job) => job.data as unknown);
+      const { app } = await apps.fresh(backend, {
+        queues: ['orders', 'charges'],
+        providers: [follow, charges],
+      });
+      tokens.queue = idempotentQueue(app, 'charges');
+      await enqueue(app, 'orders', 'order', {}, 'order:1');
+      expect(await settled(app, 'charge:2')).toMatchObject({ status: 'completed', result: { from: 2 } });
+      expect(await outcomeOf(app, 'charge:1')).toBeUndefined();
+    },
+  );
+
+  it('a follow-up whose key belongs to another request does not undo the outcome; it is buried', async () => {
+    const tokens: { queue?: IdempotentQueue } = {};
+    const follow = processorOf('orders', { effect: 'keyed' }, (_job, operation) => {
+      operation.enqueue(
+        tokens.queue as IdempotentQueue,
+        'charge',
+        { amount: 2 },
+        { operationKey: 'charge:taken' },
+      );
+    });
+    const { app } = await apps.fresh(backend, { queues: ['orders', 'charges'], providers: [follow] });
+    tokens.queue = idempotentQueue(app, 'charges');
+    await enqueue(app, 'charges', 'charge', { amount: 1 }, 'charge:taken');
+    await enqueue(app, 'orders', 'order', {}, 'order:1');
+    expect(await settled(app, 'order:1')).toMatchObject({ status: 'completed' });
+    expect(await lettersOf(app)).toMatchObject([
+      { reason: 'idempotency_conflict', operation_key: 'charge:taken', payload: { amount: 2 } },
+    ]);
+  });
+
+  it('the transaction is offered to transactional effects only', async () => {
+    const problems: unknown[] = [];
+    const processor = processorOf('charges', { effect: 'natural' }, (_job, operation) => {
+      try {
+        void operation.transaction;
+      } catch (error) {
+        problems.push(error);
+      }
+    });
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    await settled(app, 'charge:1');
+    expect(problems).toEqual([expect.any(UsageError)]);
+    await eventually(
+      () => bullQueue(app, 'charges').getJobCounts('completed'),
+      (counts) => expect(counts).toMatchObject({ completed: 1 }),
+    );
+  });
+});

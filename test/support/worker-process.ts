@@ -1,0 +1,62 @@
+import { type ChildProcess, fork } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { eventually } from './eventually.js';
+import type { WorkerScript } from './worker-program.js';
+
+/** What a worker process has told so far. */
+export interface WorkerMessage {
+  readonly at: 'ready' | 'handler' | 'wrote' | 'answered';
+  readonly attempt?: number;
+  readonly fencingToken?: number;
+}
+
+/** A worker in a process of its own. */
+export class WorkerProcess {
+  readonly messages: WorkerMessage[] = [];
+  readonly exited: Promise<NodeJS.Signals | number | null>;
+
+  private constructor(private readonly child: ChildProcess) {
+    child.on('message', (message) => this.messages.push(message as WorkerMessage));
+    this.exited = new Promise((resolve) => child.once('exit', (code, signal) => resolve(signal ?? code)));
+  }
+
+  static async start(script: WorkerScript): Promise<WorkerProcess> {
+    const program = fileURLToPath(new URL('../dist/support/worker-program.js', import.meta.url));
+    const child = fork(program, {
+      env: { ...process.env, WORKER_SCRIPT: JSON.stringify(script) },
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+    });
+    const worker = new WorkerProcess(child);
+    await worker.reached('ready');
+    return worker;
+  }
+
+  get pid(): number {
+    return this.child.pid as number;
+  }
+
+  /** Waits until the worker says that it is there. */
+  async reached(at: WorkerMessage['at']): Promise<WorkerMessage> {
+    const messages = await eventually(
+      () => this.messages.filter((message) => message.at === at),
+      (found) => {
+        if (found.length === 0)
+          throw new Error(
+            `worker ${this.pid} has not reached "${at}"; it has told ${JSON.stringify(this.messages)}`,
+          );
+      },
+      30_000,
+    );
+    return messages[0] as WorkerMessage;
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    process.kill(this.pid, signal);
+  }
+
+  /** Ends the process for certain, also a stopped one. */
+  async end(): Promise<void> {
+    this.child.kill('SIGKILL');
+    await this.exited;
+  }
+}
