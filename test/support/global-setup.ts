@@ -16,6 +16,8 @@ export default async function setup(project: TestProject): Promise<() => Promise
   const ownRedis = process.env['REDIS_URL'] === undefined ? await startRedis() : undefined;
   const redisUrl = process.env['REDIS_URL'] ?? ownRedis?.url;
   if (redisUrl === undefined) {
+    if (process.env['REQUIRE_REDIS'] !== undefined)
+      throw new Error('REQUIRE_REDIS is set, but there is no redis-server on the PATH and no REDIS_URL.');
     console.warn(
       '\n*** SKIPPED: all Redis suites. There is no redis-server on the PATH and REDIS_URL is not set. ***\n',
     );

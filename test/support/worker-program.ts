@@ -55,7 +55,7 @@ const processor = processorOf(
     });
     process.send?.({ at: 'answered', attempt });
     if (!response.ok) throw new TransientError(`HTTP ${response.status}`);
-    return (await response.json()) as object;
+    return response.json();
   },
   { concurrency: 1, lockDuration: 1500, stalledInterval: 300, drainDelay: 1 },
 );

@@ -52,6 +52,7 @@ export interface QueueServices {
  * Inject it with `@InjectIdempotentQueue('charges')`.
  */
 export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
+  /** @internal Injected with `@InjectIdempotentQueue()`. */
   constructor(
     /** The queue's name. */
     readonly name: string,
@@ -106,7 +107,7 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
     return this.#accept(asked, options.transaction);
   }
 
-  /** Checks a request and gives it its identity. For the library's own use (follow-ups). */
+  /** Checks a request and gives it its identity. @internal */
   ask(
     name: string,
     payload: unknown,

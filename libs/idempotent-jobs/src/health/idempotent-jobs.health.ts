@@ -36,6 +36,7 @@ export interface QueueThresholds {
 export class IdempotentJobsHealthIndicator {
   readonly #health = new HealthIndicatorService();
 
+  /** @internal Injected. */
   constructor(
     private readonly engine: Engine,
     private readonly running: () => readonly RunningProcessor[],

@@ -9,6 +9,7 @@ import { ProcessorHost } from './processor-host.js';
  */
 @Injectable()
 export class IdempotencyInterceptor implements NestInterceptor {
+  /** @internal Injected. */
   constructor(private readonly host: ProcessorHost) {}
 
   intercept(context: ExecutionContext, next: CallHandler): Observable<unknown> {

@@ -44,6 +44,7 @@ WHERE tenant_id = $1 AND operation_key = $2
 
 /** Looks operations up. */
 export class OutcomeService {
+  /** @internal Injected. */
   constructor(
     private readonly database: Database,
     private readonly events: JobEvents,

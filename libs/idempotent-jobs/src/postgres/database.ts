@@ -1,5 +1,4 @@
 import type { DataSource } from 'typeorm';
-import type { Pool } from 'pg';
 import { ConfigurationError } from '../operation/errors.js';
 import type { Statement } from './statement.js';
 
@@ -10,6 +9,20 @@ export interface Queryable {
     text: string;
     values: unknown[];
   }): Promise<{ rows: any[]; rowCount: number | null }>;
+}
+
+/**
+ * The part of a pg Pool that the library needs. Its own words instead of pg's types, which applications without
+ * `@types/pg` do not have.
+ */
+export interface ConnectionPool extends Queryable {
+  connect(): Promise<PooledConnection>;
+}
+
+/** A connection of a {@link ConnectionPool}. Released with an error, it is closed. */
+export interface PooledConnection extends Queryable {
+  query(query: string | { name?: string; text: string; values: unknown[] }): ReturnType<Queryable['query']>;
+  release(error?: Error): void;
 }
 
 /**
@@ -33,8 +46,8 @@ export class Database {
   }
 
   /** The pg pool of the DataSource. Asked for on each use: TypeORM makes a new one when it reconnects. */
-  get pool(): Pool {
-    return (this.dataSource.driver as unknown as { master: Pool }).master;
+  get pool(): ConnectionPool {
+    return (this.dataSource.driver as unknown as { master: ConnectionPool }).master;
   }
 
   /** Runs a statement, on the pool or, inside a transaction, on its connection. */

@@ -28,7 +28,7 @@ export class TenantContext {
     return frames.run({ owner: this, tenantId, operation: frames.getStore()?.operation }, fn);
   }
 
-  /** Opens a job's frame: nothing of the surrounding one is inherited. For the library's own use. */
+  /** Opens a job's frame: nothing of the surrounding one is inherited. @internal */
   runJob<T>(tenantId: string, fn: () => T): T {
     return frames.run({ owner: this, tenantId, operation: undefined }, fn);
   }

@@ -14,6 +14,7 @@ import { TenantContext } from './tenant-context.js';
  */
 @Injectable()
 export class TenantMiddleware implements NestMiddleware {
+  /** @internal Injected. */
   constructor(
     private readonly tenants: TenantContext,
     @Inject(RESOLVED_OPTIONS) private readonly options: ResolvedOptions,

@@ -1,0 +1,67 @@
+// Packs the library as it would be published, installs it into a fresh application outside of the workspace, compiles
+// that with strict types (library declarations included) and runs a job with it.
+import { execFileSync } from 'node:child_process';
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { startPostgres } from 'local-servers';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const folder = mkdtempSync(join(tmpdir(), 'idempotent-jobs-consumer-'));
+const run = (command, args, options = {}) =>
+  execFileSync(command, args, {
+    cwd: folder,
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'inherit'],
+    ...options,
+  });
+
+try {
+  const [packed] = JSON.parse(
+    run('npm', ['pack', '--json', '--workspace', 'nestjs-idempotent-jobs', '--pack-destination', folder], {
+      cwd: root,
+    }),
+  );
+  const strangers = packed.files
+    .map((file) => file.path)
+    .filter(
+      (path) =>
+        !/^(?:dist\/.*\.(?:js|d\.ts)|package\.json|README\.md|CHANGELOG\.md|LICENSE)$/.test(path) ||
+        /spec/.test(path),
+    );
+  if (strangers.length > 0)
+    throw new Error(`The package holds files that do not belong there: ${strangers.join(', ')}`);
+
+  cpSync(join(root, 'test/consumer'), folder, { recursive: true });
+  const manifest = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'));
+  const { devDependencies } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
+  const { peerDependencies } = JSON.parse(
+    readFileSync(join(root, 'libs/idempotent-jobs/package.json'), 'utf8'),
+  );
+  const wanted = [...Object.keys(peerDependencies), 'ioredis', 'typescript', '@types/node'];
+  manifest.dependencies = {
+    'nestjs-idempotent-jobs': `file:${packed.filename}`,
+    ...Object.fromEntries(wanted.map((name) => [name, devDependencies[name]])),
+  };
+  writeFileSync(join(folder, 'package.json'), JSON.stringify(manifest, null, 2));
+  run('npm', ['install', '--prefer-offline', '--no-audit', '--no-fund', '--loglevel=error']);
+  run('npx', ['tsc', '-p', '.'], { stdio: 'inherit' });
+
+  const postgres = await startPostgres();
+  try {
+    const said = run('node', ['dist/main.js'], {
+      env: { ...process.env, DATABASE_URL: postgres.url },
+      timeout: 60_000,
+    }).trim();
+    if (said !== 'acme paid 500 for order-1 at attempt 1')
+      throw new Error(`The consumer's job said: ${said}`);
+  } finally {
+    await postgres.stop();
+  }
+  console.log(
+    `The package (${packed.files.length} files, ${Math.round(packed.size / 1024)} kB) works in a fresh application.`,
+  );
+} finally {
+  rmSync(folder, { recursive: true, force: true });
+}
