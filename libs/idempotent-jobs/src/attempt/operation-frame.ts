@@ -25,6 +25,7 @@ export function openFrame(
     operationKey,
     attempt: claim.attempt,
     fencingToken: claim.token,
+    workerId: context.delivery.workerId,
     get idempotencyKey() {
       return operationDigest(claim);
     },

@@ -127,9 +127,12 @@ export class Dispatcher {
 }
 
 const BATCH_SIZE = 500;
-/** Longer than a put may take, so that a slow put is not repeated by another instance. */
-const HOLD_MS = 30_000;
-const PUT_TIMEOUT_MS = 10_000;
+/**
+ * Longer than a put may take, so that a slow put is not repeated by another instance; and how long operations wait whose
+ * dispatcher was killed with them in hand.
+ */
+const HOLD_MS = 10_000;
+const PUT_TIMEOUT_MS = 5_000;
 const PING_TIMEOUT_MS = 2_000;
 const MAX_PAUSE_MS = 10_000;
 

@@ -14,6 +14,8 @@ export interface CurrentOperation {
   readonly attempt: number;
   /** Grows with every claim of the operation. Send it to stores that can refuse writes of an outdated worker. */
   readonly fencingToken: number;
+  /** Names this attempt's run, as the ledger records it: host, process and a running number. */
+  readonly workerId: string;
   /** The same on every attempt: hand it to a service that deduplicates, e.g. as its `Idempotency-Key` header. */
   readonly idempotencyKey: string;
   /** Aborted when the attempt is over for the library: timeout, lost lease or lock, cancellation, shutdown. */
@@ -32,12 +34,12 @@ export interface CurrentOperation {
    * Enqueues a follow-up that exists if and only if this operation completes: it is written in the transaction that
    * records the outcome. Nothing happens if the attempt fails.
    */
-  enqueue<M extends JobMap<M>, N extends JobName<M>>(
+  readonly enqueue: <M extends JobMap<M>, N extends JobName<M>>(
     queue: IdempotentQueue<M>,
     name: N,
     payload: PayloadOf<M, N>,
     options: FollowUpOptions,
-  ): void;
+  ) => void;
 }
 
 /** As {@link EnqueueOptions}; the outcome's own transaction is the only one there can be. */

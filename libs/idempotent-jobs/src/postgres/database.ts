@@ -1,3 +1,4 @@
+import { hash } from 'node:crypto';
 import type { DataSource } from 'typeorm';
 import { ConfigurationError } from '../operation/errors.js';
 import type { Statement } from './statement.js';
@@ -31,7 +32,7 @@ export interface PooledConnection extends Queryable {
  */
 export class Database {
   readonly #quotedSchema: string;
-  readonly #prepared = new Map<Statement, { name: string; text: string }>();
+  readonly #prepared = new Map<Statement, PreparedStatement>();
 
   constructor(
     readonly dataSource: DataSource,
@@ -52,7 +53,8 @@ export class Database {
 
   /** Runs a statement, on the pool or, inside a transaction, on its connection. */
   async run<Row>(statement: Statement, values: unknown[], on: Queryable = this.pool): Promise<Row[]> {
-    const { rows } = await on.query({ ...this.#prepare(statement), values });
+    const prepared = this.#prepare(statement);
+    const { rows } = await on.query({ name: prepared.nextName(), text: prepared.text, values });
     return rows as Row[];
   }
 
@@ -61,16 +63,43 @@ export class Database {
     return this.#prepare(statement).text;
   }
 
-  #prepare(statement: Statement): { name: string; text: string } {
+  #prepare(statement: Statement): PreparedStatement {
     let prepared = this.#prepared.get(statement);
     if (prepared === undefined) {
       // Two schemas may share a pool, and a prepared statement's name must mean one text per connection.
-      prepared = {
-        name: `idempotent_jobs.${statement.name}.${this.schema}`.slice(0, 63),
-        text: statement.text.replaceAll('{schema}', this.#quotedSchema),
-      };
+      const name = `idempotent_jobs.${this.schema}.${statement.name}`;
+      prepared = new PreparedStatement(name, statement.text.replaceAll('{schema}', this.#quotedSchema));
       this.#prepared.set(statement, prepared);
     }
     return prepared;
   }
 }
+
+/**
+ * A prepared statement that is planned anew as it is used more: after 8, 64, 512 … uses it goes on under another name.
+ * Postgres keeps a prepared statement's plan until the table is analysed. A plan made for an empty ledger scans the
+ * whole table, which costs nothing then, and everything a minute later, when a burst has filled it.
+ */
+class PreparedStatement {
+  #uses = 0;
+  #nextPlanAt = 1;
+  #name = '';
+
+  constructor(
+    private readonly baseName: string,
+    readonly text: string,
+  ) {}
+
+  nextName(): string {
+    this.#uses += 1;
+    if (this.#uses >= this.#nextPlanAt && this.#nextPlanAt <= MAX_REPLANNED_USES) {
+      // Names are cut at 63 bytes, and two that are cut alike would be one; a digest keeps them apart.
+      this.#name = `ij_${hash('sha256', `${this.baseName}.${this.#nextPlanAt}`, 'base64url')}`;
+      this.#nextPlanAt *= 8;
+    }
+    return this.#name;
+  }
+}
+
+/** By then the table is as large as it gets, or autovacuum has looked at it. */
+const MAX_REPLANNED_USES = 8 ** 6;

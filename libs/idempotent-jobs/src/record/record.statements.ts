@@ -6,6 +6,9 @@ import { statement } from '../postgres/statement.js';
  * Parameters: parallel arrays: tenant, key, token, result as JSON text, retention in ms. One row per element comes
  * back: `is_recorded` is false when the lease was lost (another token, or no longer running). A second asking after a
  * lost answer finds the row completed under its own token, which is as good as having written it.
+ *
+ * Rows are not locked in any order: two batches share a row only where a lease was lost, and Postgres ends a deadlock
+ * by failing one of them, whose elements are then asked one by one.
  */
 export const COMPLETE = statement(
   'complete',
@@ -13,14 +16,6 @@ export const COMPLETE = statement(
 WITH asked AS (
   SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::float8[])
     WITH ORDINALITY AS a (tenant_id, operation_key, token, result, retention_ms, n)
-), held AS (
-  SELECT a.n, a.tenant_id, a.operation_key
-  FROM asked a
-  JOIN {schema}.job_outcomes o
-    ON o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key AND o.fencing_token = a.token
-  WHERE o.status = 'running'
-  ORDER BY a.tenant_id, a.operation_key
-  FOR UPDATE OF o
 ), completed AS (
   UPDATE {schema}.job_outcomes o SET
     status           = 'completed',
@@ -32,8 +27,8 @@ WITH asked AS (
     settled_at       = clock_timestamp(),
     expires_at       = clock_timestamp() + a.retention_ms * interval '1 millisecond'
   FROM asked a
-  JOIN held ON held.n = a.n
   WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
+    AND o.fencing_token = a.token AND o.status = 'running'
   RETURNING a.n
 )
 SELECT

@@ -123,11 +123,14 @@ const SENT_UNANSWERED = new Set([
   'ABORT_ERR',
 ]);
 
+const NO_CONNECTION = new Set<unknown>(['CONNECTION_TIMEOUT', 'GREETING_TIMEOUT']);
+
 function byCode(error: unknown): Failure | undefined {
   const code = read(error, 'code');
   if (typeof code !== 'string') return undefined;
-  // ETIMEDOUT and nodemailer's codes also name a connection that never came to be; the command or syscall tells.
-  const connecting = read(error, 'syscall') === 'connect' || read(error, 'command') === 'CONN';
+  // The same codes also name a connection that never came to be. Nodemailer's `command` does not tell: it says CONN
+  // in every phase of a lost connection; its `timeoutType` does.
+  const connecting = read(error, 'syscall') === 'connect' || NO_CONNECTION.has(read(error, 'timeoutType'));
   if (NEVER_SENT.has(code) || (connecting && SENT_UNANSWERED.has(code)))
     return { kind: 'transient', reason: code };
   if (SENT_UNANSWERED.has(code)) return { kind: 'in_doubt', reason: code };

@@ -1,0 +1,56 @@
+import { parseArgs } from 'node:util';
+import type { QueueBackend } from 'payments';
+
+/** What the command line asks for. */
+export interface DemoOptions {
+  readonly seed: number;
+  readonly orders: number;
+  readonly backend: QueueBackend;
+  readonly json: boolean;
+}
+
+export const USAGE = `npm run demo -- [--seed N] [--orders N] [--backend redis|postgres] [--json]
+
+  --seed N      which stream of orders, and which faults         (default 1)
+  --orders N    how many orders, at least 10                     (default 300)
+  --backend B   where BullMQ keeps its queues: postgres brings its own server;
+                redis takes REDIS_URL, or redis-server from the PATH   (default postgres)
+  --json        as the last line, the table as JSON`;
+
+/** The command line makes no sense; its message says why. */
+export class UsageError extends Error {}
+
+/** @throws UsageError */
+export function readOptions(args: readonly string[]): DemoOptions {
+  const values = parse(args);
+  const { backend = 'postgres' } = values;
+  if (backend !== 'postgres' && backend !== 'redis')
+    throw new UsageError(`--backend is redis or postgres, not "${backend}"`);
+  return {
+    seed: wholeNumber('seed', values.seed ?? '1', 0),
+    orders: wholeNumber('orders', values.orders ?? '300', 10),
+    backend,
+    json: values.json ?? false,
+  };
+}
+
+function parse(args: readonly string[]) {
+  try {
+    const options = {
+      seed: { type: 'string' },
+      orders: { type: 'string' },
+      backend: { type: 'string' },
+      json: { type: 'boolean' },
+    } as const;
+    return parseArgs({ args: [...args], options }).values;
+  } catch (error) {
+    throw new UsageError((error as Error).message);
+  }
+}
+
+function wholeNumber(name: string, text: string, least: number): number {
+  const value = Number(text);
+  if (text === '' || !Number.isSafeInteger(value) || value < least)
+    throw new UsageError(`--${name} is a whole number from ${least}, not "${text}"`);
+  return value;
+}

@@ -1,0 +1,41 @@
+import { BullModule } from '@nestjs/bullmq';
+import { type DynamicModule, type MiddlewareConsumer, Module, type NestModule } from '@nestjs/common';
+import { TypeOrmModule } from '@nestjs/typeorm';
+import { IdempotentJobsModule, TenantMiddleware, useBackendOfConnection } from 'nestjs-idempotent-jobs';
+import { ChargesModule } from './charges/charges.module.js';
+import { TABLES } from './database/tables.js';
+import { HealthModule } from './health/health.module.js';
+import { InventoryModule } from './inventory/inventory.module.js';
+import { OrdersModule } from './orders/orders.module.js';
+import { queueConnection } from './queue-connection.js';
+import { ReceiptsModule } from './receipts/receipts.module.js';
+import type { Settings } from './settings.js';
+import { SettingsModule } from './settings.module.js';
+import { tenantOf } from './tenancy/tenant-of.js';
+
+/** The shop's back end; `settings.role` says which of its parts this process is. */
+@Module({})
+export class AppModule implements NestModule {
+  static with(settings: Settings): DynamicModule {
+    useBackendOfConnection();
+    return {
+      module: AppModule,
+      imports: [
+        SettingsModule.of(settings),
+        TypeOrmModule.forRoot({ type: 'postgres', url: settings.databaseUrl, entities: TABLES }),
+        BullModule.forRoot(queueConnection(settings)),
+        IdempotentJobsModule.forRoot({
+          tenants: { resolve: tenantOf },
+          leaseMs: settings.leaseMs,
+          logs: settings.logs,
+        }),
+        ...(settings.role === 'worker' ? [] : [OrdersModule, HealthModule]),
+        ...(settings.role === 'api' ? [] : [InventoryModule, ChargesModule, ReceiptsModule]),
+      ],
+    };
+  }
+
+  configure(consumer: MiddlewareConsumer): void {
+    consumer.apply(TenantMiddleware).forRoutes('*path');
+  }
+}

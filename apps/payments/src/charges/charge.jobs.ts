@@ -1,0 +1,27 @@
+import { IsInt, IsISO4217CurrencyCode, IsNotEmpty, IsString, Min } from 'class-validator';
+
+export const CHARGES = 'charges';
+
+/** What to charge for which order. */
+export class ChargePayload {
+  @IsString()
+  @IsNotEmpty()
+  readonly orderId!: string;
+
+  @IsInt()
+  @Min(1)
+  readonly amountCents!: number;
+
+  @IsISO4217CurrencyCode()
+  readonly currency!: string;
+}
+
+/** The jobs of the queue {@link CHARGES}. */
+export interface ChargeJobs {
+  charge: { payload: ChargePayload; result: { readonly chargeId: string } };
+}
+
+/** Names the charge of an order: charging it again on purpose would be another key. */
+export function chargeKeyOf(orderId: string): string {
+  return `charge:${orderId}`;
+}

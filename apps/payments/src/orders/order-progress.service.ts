@@ -1,0 +1,43 @@
+import { Injectable } from '@nestjs/common';
+import { type Outcome, OutcomeService, TenantContext } from 'nestjs-idempotent-jobs';
+import { chargeKeyOf } from '../charges/charge.jobs.js';
+import { reserveKeyOf } from '../inventory/inventory.jobs.js';
+import { receiptKeyOf } from '../receipts/receipt.jobs.js';
+
+/** How far one step of an order has come; `awaited`: the step before it has not completed. */
+export type StepProgress =
+  | { readonly status: 'awaited' }
+  | Pick<Outcome, 'status' | 'attempts' | 'failures' | 'result' | 'error' | 'doubtSince'>;
+
+/** The three steps of an order. */
+export interface OrderProgress {
+  readonly reserve: StepProgress;
+  readonly charge: StepProgress;
+  readonly receipt: StepProgress;
+}
+
+/** Tells how far orders have come, by the outcomes of their operations. */
+@Injectable()
+export class OrderProgressService {
+  constructor(
+    private readonly outcomes: OutcomeService,
+    private readonly tenants: TenantContext,
+  ) {}
+
+  /** Of an order of the current tenant. */
+  async of(orderId: string): Promise<OrderProgress> {
+    const [reserve, charge, receipt] = await Promise.all([
+      this.step(reserveKeyOf(orderId)),
+      this.step(chargeKeyOf(orderId)),
+      this.step(receiptKeyOf(orderId)),
+    ]);
+    return { reserve, charge, receipt };
+  }
+
+  private async step(operationKey: string): Promise<StepProgress> {
+    const outcome = await this.outcomes.get({ tenantId: this.tenants.require(), operationKey });
+    if (outcome === undefined) return { status: 'awaited' };
+    const { status, attempts, failures, result, error, doubtSince } = outcome;
+    return { status, attempts, failures, result, error, doubtSince };
+  }
+}

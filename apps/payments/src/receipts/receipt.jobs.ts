@@ -1,0 +1,24 @@
+import { IsNotEmpty, IsString } from 'class-validator';
+
+export const RECEIPTS = 'receipts';
+
+/** For which charge of which order. */
+export class ReceiptPayload {
+  @IsString()
+  @IsNotEmpty()
+  readonly orderId!: string;
+
+  @IsString()
+  @IsNotEmpty()
+  readonly chargeId!: string;
+}
+
+/** The jobs of the queue {@link RECEIPTS}. */
+export interface ReceiptJobs {
+  receipt: { payload: ReceiptPayload; result: { readonly messageId: string } };
+}
+
+/** Names the receipt of an order. */
+export function receiptKeyOf(orderId: string): string {
+  return `receipt:${orderId}`;
+}

@@ -1,0 +1,67 @@
+/** What this process is to do: serve HTTP (`api`), run jobs (`worker`), or both. */
+export type Role = 'all' | 'api' | 'worker';
+
+/** Where BullMQ keeps its queues. */
+export type QueueBackend = 'postgres' | 'redis';
+
+/** All that differs between one place this application runs in and another. Injectable by its class. */
+export abstract class Settings {
+  abstract readonly role: Role;
+  /** Postgres: orders, stock and the ledger of jobs. */
+  abstract readonly databaseUrl: string;
+  abstract readonly queueBackend: QueueBackend;
+  /** Only for the backend `redis`. */
+  abstract readonly redisUrl: string | undefined;
+  /** Keeps the queues of several applications on one Redis apart. Default: `payments`. */
+  abstract readonly queuePrefix: string;
+  /** The payment gateway, e.g. `https://gateway.example`. */
+  abstract readonly gatewayUrl: string;
+  /** How long the gateway may take to answer, in milliseconds. Default: 5,000. */
+  abstract readonly gatewayTimeoutMs: number;
+  /** The mail server, e.g. `smtp://mail.example`. */
+  abstract readonly smtpUrl: string;
+  /** How long a worker that has vanished keeps its claims, in milliseconds. Default: 30,000. */
+  abstract readonly leaseMs: number;
+  /** What this worker calls itself towards the gateway and the mail server. */
+  abstract readonly workerName: string;
+  abstract readonly logs: 'all' | 'problems' | 'none';
+}
+
+/**
+ * Reads the settings from environment variables.
+ *
+ * @throws Error that names every variable that is missing or wrong
+ */
+export function settingsFrom(env: NodeJS.ProcessEnv): Settings {
+  const problems: string[] = [];
+  const required = (name: string, example: string): string => {
+    if (!env[name]) problems.push(`${name} is missing, e.g. ${example}`);
+    return env[name] ?? '';
+  };
+  const oneOf = <T extends string>(name: string, allowed: readonly T[], fallback: T): T => {
+    const value = env[name] || fallback;
+    if (!allowed.includes(value as T)) problems.push(`${name} is "${value}", not ${allowed.join(' or ')}`);
+    return value as T;
+  };
+  const milliseconds = (name: string, fallback: number): number => {
+    const value = Number(env[name] || fallback);
+    if (!(value > 0)) problems.push(`${name} is "${env[name]}", not a number of milliseconds`);
+    return value;
+  };
+  const queueBackend = oneOf('QUEUE_BACKEND', ['postgres', 'redis'], env['REDIS_URL'] ? 'redis' : 'postgres');
+  const settings: Settings = {
+    role: oneOf('ROLE', ['all', 'api', 'worker'], 'all'),
+    databaseUrl: required('DATABASE_URL', 'postgres://user@localhost:5432/shop'),
+    queueBackend,
+    redisUrl: queueBackend === 'redis' ? required('REDIS_URL', 'redis://localhost:6379') : undefined,
+    queuePrefix: env['QUEUE_PREFIX'] || 'payments',
+    gatewayUrl: required('GATEWAY_URL', 'http://localhost:4000'),
+    gatewayTimeoutMs: milliseconds('GATEWAY_TIMEOUT_MS', 5_000),
+    smtpUrl: required('SMTP_URL', 'smtp://localhost:2525'),
+    leaseMs: milliseconds('LEASE_MS', 30_000),
+    workerName: env['WORKER_NAME'] || `payments-${process.pid}`,
+    logs: oneOf('LOGS', ['all', 'problems', 'none'], 'all'),
+  };
+  if (problems.length > 0) throw new Error(`The environment is incomplete:\n  ${problems.join('\n  ')}`);
+  return settings;
+}
