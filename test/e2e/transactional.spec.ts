@@ -146,6 +146,24 @@ describe.each(BACKENDS)('a transactional effect, on %s', (backend) => {
     ]);
   });
 
+  it('handlers that outnumber the connections of the pool wait for their turn, and leave some for everybody else', async () => {
+    let open = 0;
+    let most = 0;
+    const app = await start(async (_job, operation) => {
+      open += 1;
+      most = Math.max(most, open);
+      await operation.transaction.query('SELECT pg_sleep(0.05)');
+      // A second connection, as repositories outside of the transaction take one.
+      await dataSourceOf(app).query('SELECT 1');
+      open -= 1;
+    });
+    const requests = Array.from({ length: 60 }, (_, index) => ({ name: 'reserve', payload: {}, operationKey: `reserve:${index}`, tenantId: 'acme' }));
+    await idempotentQueue(app, 'inventory').enqueueMany(requests);
+    await Promise.all(requests.map(({ operationKey }) => settled(app, operationKey)));
+    expect(most).toBeLessThanOrEqual(6);
+    expect(await lettersOf(app)).toEqual([]);
+  });
+
   it('the transaction is offered to transactional effects only', async () => {
     const problems: unknown[] = [];
     const processor = processorOf('charges', { effect: 'natural' }, (_job, operation) => {

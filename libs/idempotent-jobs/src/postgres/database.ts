@@ -1,6 +1,7 @@
 import { hash } from 'node:crypto';
 import type { DataSource } from 'typeorm';
 import { ConfigurationError } from '../operation/errors.js';
+import { ConnectionShare } from './connection-share.js';
 import type { Statement } from './statement.js';
 
 /** The part of a pg Pool, PoolClient or Client that statements need. */
@@ -17,6 +18,7 @@ export interface Queryable {
  * `@types/pg` do not have.
  */
 export interface ConnectionPool extends Queryable {
+  readonly options: { readonly max: number };
   connect(): Promise<PooledConnection>;
 }
 
@@ -32,6 +34,7 @@ export interface PooledConnection extends Queryable {
  */
 export class Database {
   readonly #quotedSchema: string;
+  #handlerConnections: ConnectionShare | undefined;
   readonly #prepared = new Map<Statement, PreparedStatement>();
 
   constructor(
@@ -49,6 +52,12 @@ export class Database {
   /** The pg pool of the DataSource. Asked for on each use: TypeORM makes a new one when it reconnects. */
   get pool(): ConnectionPool {
     return (this.dataSource.driver as unknown as { master: ConnectionPool }).master;
+  }
+
+  /** The connections that handler transactions may hold. */
+  get handlerConnections(): ConnectionShare {
+    this.#handlerConnections ??= new ConnectionShare(this.pool.options.max);
+    return this.#handlerConnections;
   }
 
   /** Runs a statement, on the pool or, inside a transaction, on its connection. */

@@ -11,6 +11,7 @@ export class HandlerTransaction {
     private readonly runner: QueryRunner,
     /** The transaction's own connection, for the library's statements. */
     readonly connection: Queryable,
+    private readonly giveBack: () => void,
   ) {}
 
   /**
@@ -22,6 +23,7 @@ export class HandlerTransaction {
     tenantId: string,
     lockTimeoutMs: number,
   ): Promise<HandlerTransaction> {
+    const giveBack = await database.handlerConnections.take();
     const runner = database.dataSource.createQueryRunner();
     try {
       const connection = (await runner.connect()) as Queryable;
@@ -31,9 +33,10 @@ export class HandlerTransaction {
         text: `SELECT set_config('app.tenant_id', $1, true), set_config('lock_timeout', $2, true)`,
         values: [tenantId, `${lockTimeoutMs}ms`],
       });
-      return new HandlerTransaction(runner, connection);
+      return new HandlerTransaction(runner, connection, giveBack);
     } catch (error) {
       await destroy(runner);
+      giveBack();
       throw error;
     }
   }
@@ -57,27 +60,31 @@ export class HandlerTransaction {
 
   /** @throws if the answer to COMMIT was lost, or was an error; which of both only the row can tell */
   async commit(): Promise<void> {
-    try {
-      await this.runner.commitTransaction();
-    } catch (error) {
-      await destroy(this.runner);
-      throw error;
-    }
-    await this.runner.release();
+    await this.#end(() => this.runner.commitTransaction());
   }
 
   async rollback(): Promise<void> {
-    try {
-      await this.runner.rollbackTransaction();
-      await this.runner.release();
-    } catch {
-      await destroy(this.runner);
-    }
+    await this.#end(() => this.runner.rollbackTransaction());
   }
 
-  /** Ends the connection: an abandoned handler may still be writing through it, and nobody else must get it. */
+  /**
+   * Ends the connection: an abandoned handler may still be writing through it, and nobody else must get it. Does
+   * nothing to a transaction that has ended.
+   */
   async destroy(): Promise<void> {
     await destroy(this.runner);
+    this.giveBack();
+  }
+
+  async #end(statement: () => Promise<void>): Promise<void> {
+    try {
+      await statement();
+      await this.runner.release();
+      this.giveBack();
+    } catch (error) {
+      await this.destroy();
+      throw error;
+    }
   }
 }
 

@@ -1,0 +1,237 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { Coalescer } from './coalescer.js';
+
+/** A statement under way: what was asked, and how to answer it. */
+interface Batch {
+  readonly questions: string[];
+  answer(): void;
+  fail(error: unknown): void;
+}
+
+/** Questions `key/detail`; the answer to `x` is `re: x`. */
+function make(limits?: { batchSize: number; inFlight: number }) {
+  const batches: Batch[] = [];
+  const ask = (questions: string[]): Promise<string[]> =>
+    new Promise((resolve, reject) => {
+      batches.push({
+        questions,
+        answer: () => resolve(questions.map((question) => `re: ${question}`)),
+        fail: reject,
+      });
+    });
+  const coalescer = new Coalescer<string, string>(ask, (question) => question.split('/')[0]!, limits);
+  return { coalescer, batches, asked: () => batches.map((batch) => batch.questions) };
+}
+
+/** Lets all promises settle. */
+const settled = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+const withCode = (code: string): Error => Object.assign(new Error(`failed with ${code}`), { code });
+
+/** How each promise ended: its value or its error. */
+async function ends(promises: Promise<string>[]): Promise<unknown[]> {
+  const results = await Promise.allSettled(promises);
+  return results.map((result) => (result.status === 'fulfilled' ? result.value : result.reason));
+}
+
+describe('Coalescer: batching', () => {
+  it('asks at once when nothing is under way', async () => {
+    const { coalescer, batches, asked } = make();
+    const answer = coalescer.submit('a');
+    await Promise.resolve();
+    expect(asked()).toEqual([['a']]);
+    batches[0]!.answer();
+    expect(await answer).toBe('re: a');
+  });
+
+  it('asks together what arrives in one tick', async () => {
+    const { coalescer, batches, asked } = make();
+    const answers = ends(['a', 'b', 'c'].map((question) => coalescer.submit(question)));
+    await settled();
+    expect(asked()).toEqual([['a', 'b', 'c']]);
+    batches[0]!.answer();
+    expect(await answers).toEqual(['re: a', 're: b', 're: c']);
+  });
+
+  it('makes the next batch of whatever arrives while the only one allowed is under way', async () => {
+    const { coalescer, batches, asked } = make({ batchSize: 10, inFlight: 1 });
+    void coalescer.submit('a');
+    await settled();
+    void coalescer.submit('b');
+    await settled();
+    void coalescer.submit('c');
+    await settled();
+    expect(asked()).toEqual([['a']]);
+    batches[0]!.answer();
+    await settled();
+    expect(asked()).toEqual([['a'], ['b', 'c']]);
+  });
+
+  it('has no more batches under way than it may, and starts the next when one ends', async () => {
+    const { coalescer, batches, asked } = make({ batchSize: 10, inFlight: 2 });
+    for (const question of ['a', 'b', 'c', 'd']) {
+      void coalescer.submit(question);
+      await settled();
+    }
+    expect(asked()).toEqual([['a'], ['b']]);
+    batches[1]!.answer();
+    await settled();
+    expect(asked()).toEqual([['a'], ['b'], ['c', 'd']]);
+  });
+
+  it('has up to three batches under way unless told otherwise', async () => {
+    const { coalescer, asked } = make();
+    for (const question of ['a', 'b', 'c', 'd']) {
+      void coalescer.submit(question);
+      await settled();
+    }
+    expect(asked()).toEqual([['a'], ['b'], ['c']]);
+  });
+
+  it('makes no batch larger than it may, and keeps the order', async () => {
+    const { coalescer, batches, asked } = make({ batchSize: 2, inFlight: 1 });
+    const answers = ends(['a', 'b', 'c', 'd', 'e'].map((question) => coalescer.submit(question)));
+    for (const index of [0, 1, 2]) {
+      await settled();
+      batches[index]!.answer();
+    }
+    expect(await answers).toEqual(['re: a', 're: b', 're: c', 're: d', 're: e']);
+    expect(asked()).toEqual([['a', 'b'], ['c', 'd'], ['e']]);
+  });
+
+  it('never asks two questions with one key in the same batch', async () => {
+    const { coalescer, batches, asked } = make({ batchSize: 10, inFlight: 1 });
+    const answers = ends(['a/1', 'a/2', 'b/1', 'a/3'].map((question) => coalescer.submit(question)));
+    for (const index of [0, 1, 2]) {
+      await settled();
+      batches[index]!.answer();
+    }
+    expect(await answers).toEqual(['re: a/1', 're: a/2', 're: b/1', 're: a/3']);
+    expect(asked()).toEqual([['a/1', 'b/1'], ['a/2'], ['a/3']]);
+  });
+
+  it('rejects a question that has no key, and goes on', async () => {
+    const coalescer = new Coalescer<{ key: string }, string>(
+      async (questions) => questions.map(({ key }) => key),
+      (question) => question.key.trim(),
+    );
+    await expect(coalescer.submit({} as { key: string })).rejects.toThrow(TypeError);
+    await expect(coalescer.submit({ key: 'a' })).resolves.toBe('a');
+  });
+});
+
+describe('Coalescer: failures', () => {
+  it.each(['22021', '22P02', '23505', '23514', '40P01', '55P03'])(
+    'asks each question alone when a batch fails with %s, so that one bad item fails alone',
+    async (code) => {
+      const { coalescer, batches, asked } = make();
+      const answers = ends(['a', 'bad', 'c'].map((question) => coalescer.submit(question)));
+      await settled();
+      batches[0]!.fail(withCode(code));
+      for (const index of [1, 2, 3]) {
+        await settled();
+        const batch = batches[index]!;
+        if (batch.questions[0] === 'bad') batch.fail(withCode(code));
+        else batch.answer();
+      }
+      expect(await answers).toEqual(['re: a', withCode(code), 're: c']);
+      expect(asked()).toEqual([['a', 'bad', 'c'], ['a'], ['bad'], ['c']]);
+    },
+  );
+
+  it.each([
+    ['a connection error', Object.assign(new Error('gone'), { code: 'ECONNRESET' })],
+    ['a server that stops', withCode('57P01')],
+    ['a missing table', withCode('42P01')],
+    ['an error without a code', new Error('Connection terminated unexpectedly')],
+    ['an error whose code is a number', Object.assign(new Error('odd'), { code: 23_505 })],
+  ])('rejects the whole batch, and asks nothing again, after %s', async (_what, error) => {
+    const { coalescer, batches, asked } = make();
+    const answers = ends(['a', 'b'].map((question) => coalescer.submit(question)));
+    await settled();
+    batches[0]!.fail(error);
+    const [first, second] = await answers;
+    expect(first).toBe(error);
+    expect(second).toBe(error);
+    await settled();
+    expect(asked()).toEqual([['a', 'b']]);
+  });
+
+  it('does not ask a single question a second time', async () => {
+    const { coalescer, batches, asked } = make();
+    const answer = coalescer.submit('a');
+    await settled();
+    batches[0]!.fail(withCode('23505'));
+    await expect(answer).rejects.toThrow('failed with 23505');
+    await settled();
+    expect(asked()).toEqual([['a']]);
+  });
+
+  it('goes on with what is waiting after a failure', async () => {
+    const { coalescer, batches } = make({ batchSize: 1, inFlight: 1 });
+    const answers = ends(['a', 'b'].map((question) => coalescer.submit(question)));
+    await settled();
+    batches[0]!.fail(new Error('gone'));
+    await settled();
+    batches[1]!.answer();
+    expect(await answers).toEqual([new Error('gone'), 're: b']);
+  });
+
+  it('takes a statement that throws at once for one that fails', async () => {
+    const coalescer = new Coalescer<string, string>(
+      () => {
+        throw new Error('no pool');
+      },
+      (question) => question,
+    );
+    await expect(coalescer.submit('a')).rejects.toThrow('no pool');
+  });
+});
+
+describe('Coalescer: random arrivals', () => {
+  const question = fc.record({ key: fc.constantFrom('a', 'b', 'c', 'd'), isBad: fc.boolean() });
+  const limits = fc.record({
+    batchSize: fc.integer({ min: 1, max: 4 }),
+    inFlight: fc.integer({ min: 1, max: 3 }),
+  });
+
+  it('gives every question its own answer, or its own error, and keeps its limits meanwhile', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.scheduler(),
+        fc.array(question, { minLength: 1, maxLength: 12 }),
+        limits,
+        async (scheduler, questions, { batchSize, inFlight }) => {
+          let underWay = 0;
+          const coalescer = new Coalescer<{ key: string; isBad: boolean; n: number }, string>(
+            async (batch) => {
+              expect(batch.length).toBeLessThanOrEqual(batchSize);
+              expect(new Set(batch.map(({ key }) => key)).size).toBe(batch.length);
+              underWay += 1;
+              expect(underWay).toBeLessThanOrEqual(inFlight);
+              await scheduler.schedule(Promise.resolve(), 'the statement');
+              underWay -= 1;
+              const bad = batch.find(({ isBad }) => isBad);
+              if (bad !== undefined) throw Object.assign(new Error(`bad ${bad.n}`), { code: '23505' });
+              return batch.map(({ n }) => `re: ${n}`);
+            },
+            ({ key }) => key,
+            { batchSize, inFlight },
+          );
+          const answers = questions.map(async (asked, n) => {
+            await scheduler.schedule(Promise.resolve(), `arrival ${n}`);
+            return coalescer.submit({ ...asked, n });
+          });
+          const all = ends(answers);
+          await scheduler.waitFor(all);
+          expect(await all).toEqual(
+            questions.map(({ isBad }, n) =>
+              isBad ? expect.objectContaining({ message: `bad ${n}` }) : `re: ${n}`,
+            ),
+          );
+        },
+      ),
+    );
+  });
+});
