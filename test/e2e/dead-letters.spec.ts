@@ -183,6 +183,17 @@ describe.each(BACKENDS)('dead letters, on %s', (backend) => {
     expect(await outcomeOf(app, 'charge:1', 'globex')).toBeUndefined();
   });
 
+  it('a handler that changes its payload does not change the evidence', async () => {
+    const processor = processorOf('charges', { effect: 'keyed' }, (job) => {
+      (job.data as { amount: number }).amount = 0;
+      throw new PermanentError('no');
+    });
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
+    await enqueue(app, 'charges', 'charge', { amount: 5 }, 'charge:1');
+    await settled(app, 'charge:1');
+    expect(await lettersOf(app)).toMatchObject([{ payload: { amount: 5 } }]);
+  });
+
   it('an attempt that fails is visible in BullMQ while the next one is waited for', async () => {
     const processor = processorOf(
       'charges',

@@ -90,6 +90,12 @@ describe.each(BACKENDS)('enqueueing, on %s', (backend) => {
     expect(await lettersOf(app)).toEqual([]);
   });
 
+  it('the same key on another queue is a conflict, not a duplicate that never runs', async () => {
+    const { app } = await apps.fresh(backend, { queues: ['charges', 'refunds'] });
+    await enqueue(app, 'charges', 'work', {}, 'work:1');
+    await expect(enqueue(app, 'refunds', 'work', {}, 'work:1')).rejects.toThrow(OperationConflictError);
+  });
+
   it('ten enqueues of one key at once make one operation', async () => {
     const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [echo] });
     const answers = (await Promise.all(

@@ -1,3 +1,4 @@
+import { DelayedError, UnrecoverableError } from 'bullmq';
 import { RetryLaterError, TransientError } from 'nestjs-idempotent-jobs';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
@@ -144,7 +145,6 @@ describe.each(BACKENDS)('retries, on %s', (backend) => {
   });
 
   it('BullMQ control errors of a handler pass through and spend no attempt', async () => {
-    const { DelayedError } = await import('bullmq');
     let calls = 0;
     const processor = processorOf('charges', { effect: 'keyed' }, async (job) => {
       calls += 1;
@@ -156,6 +156,16 @@ describe.each(BACKENDS)('retries, on %s', (backend) => {
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
     expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', attempts: 1, failures: 0 });
     expect(calls).toBe(2);
+  });
+
+  it("BullMQ's UnrecoverableError ends the operation at once, in the ledger as in BullMQ", async () => {
+    const processor = processorOf('charges', { effect: 'keyed', retry: QUICK }, () => {
+      throw new UnrecoverableError('the account is closed');
+    });
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'dead', attempts: 1 });
+    expect(await lettersOf(app)).toMatchObject([{ reason: 'permanent_error' }]);
   });
 
   it('a result that JSON cannot express completes the operation without one', async () => {

@@ -157,7 +157,12 @@ describe.each(BACKENDS)('a transactional effect, on %s', (backend) => {
       await dataSourceOf(app).query('SELECT 1');
       open -= 1;
     });
-    const requests = Array.from({ length: 60 }, (_, index) => ({ name: 'reserve', payload: {}, operationKey: `reserve:${index}`, tenantId: 'acme' }));
+    const requests = Array.from({ length: 60 }, (_, index) => ({
+      name: 'reserve',
+      payload: {},
+      operationKey: `reserve:${index}`,
+      tenantId: 'acme',
+    }));
     await idempotentQueue(app, 'inventory').enqueueMany(requests);
     await Promise.all(requests.map(({ operationKey }) => settled(app, operationKey)));
     expect(most).toBeLessThanOrEqual(6);

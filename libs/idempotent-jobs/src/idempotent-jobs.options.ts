@@ -15,7 +15,10 @@ export interface IdempotentJobsOptions {
   readonly migrations?: 'run' | 'check';
   /** How long a vanished worker keeps its claims, in ms; renewed at a third. At least 500. Default 30,000. */
   readonly leaseMs?: number;
-  /** How long completed operations are remembered, in ms. A job delivered later runs again. Default 7 days. */
+  /**
+   * How long completed operations must be remembered, in ms. Their rows carry its end as `expires_at`; nothing deletes
+   * them yet. Default 7 days.
+   */
   readonly retentionMs?: number;
   readonly tenants?: {
     /** Whose request it is, for {@link TenantMiddleware}; undefined: nobody's. May be asynchronous. */

@@ -9,7 +9,8 @@ import { identify, type Identified, type Unidentified } from './intake/identify.
 import { presentPayload } from './intake/present-payload.js';
 import { validatePayload } from './intake/validate-payload.js';
 import type { JobEvents } from './observe/job-events.js';
-import { OperationConflictError } from './operation/errors.js';
+import { OperationConflictError, UsageError } from './operation/errors.js';
+import { payloadTextOf } from './operation/fingerprint.js';
 import { settlementOf } from './settle/settlement-of.js';
 import type { Settlement } from './settle/settlement.js';
 import type { TenantContext } from './tenancy/tenant-context.js';
@@ -111,15 +112,12 @@ export class JobPipeline {
 
   /** What a guard, or an interceptor around ours, throws before the claim counts as a failed attempt. */
   async #run(progress: DeliveryInProgress, chain: EnhancerChain): Promise<Ending> {
-    let error: unknown = new Error(
-      'An interceptor answered in place of the processor, so nothing was run. Interceptors of processors must call next.handle().',
-    );
     try {
       await chain(progress);
-    } catch (thrown) {
-      error = thrown;
+    } catch (error) {
+      return progress.ending ?? this.attempts.failUnstarted(progress, error);
     }
-    return progress.ending ?? this.attempts.failUnstarted(progress, error);
+    return progress.ending ?? this.attempts.failUnstarted(progress, new HandlerSkippedError());
   }
 
   async #settle(progress: DeliveryInProgress, ending: Ending): Promise<Settlement> {
@@ -153,7 +151,7 @@ export class JobPipeline {
   }
 
   async #buryConflict({ job, workerId }: Delivery, identified: Identified): Promise<void> {
-    const { tenantId, operationKey, fingerprint, payload } = identified;
+    const { tenantId, operationKey, fingerprint, canonical } = identified;
     const jobId = job.id ?? '';
     const error = new OperationConflictError(tenantId, operationKey);
     await this.letters.bury({
@@ -162,7 +160,7 @@ export class JobPipeline {
       jobName: job.name,
       jobId,
       reason: 'idempotency_conflict',
-      payload: JSON.stringify(payload),
+      payload: payloadTextOf(canonical),
       fingerprint,
       error,
       workerId,
@@ -189,5 +187,13 @@ export class JobPipeline {
       reason,
     });
     return { kind: 'defer', delayMs };
+  }
+}
+
+class HandlerSkippedError extends UsageError {
+  constructor() {
+    super(
+      'An interceptor answered in place of the processor, so nothing was run. Interceptors of processors must call next.handle().',
+    );
   }
 }

@@ -3,6 +3,7 @@ import type { Attempt } from '../execute/attempt.js';
 import type { Delivery } from '../intake/delivery.js';
 import type { Identified } from '../intake/identify.js';
 import type { JobEventSubject } from '../observe/job-events.js';
+import { payloadTextOf } from '../operation/fingerprint.js';
 
 /** One delivery of one operation, as the steps around its handler see it. */
 export interface RunContext {
@@ -39,7 +40,7 @@ export function claimRequestOf({
   };
 }
 
-/** The payload as JSON text: a dead letter's evidence. */
+/** The payload as it was asked for, as JSON text: a dead letter's evidence. */
 export function payloadText({ identified }: RunContext): string {
-  return JSON.stringify(identified.payload);
+  return payloadTextOf(identified.canonical);
 }

@@ -52,7 +52,7 @@ WITH asked AS (
     -- Taking over from a worker that vanished: whether its effect happened is not known.
     doubt_since      = CASE WHEN o.status = 'running' AND o.worker_id <> excluded.worker_id
                             THEN COALESCE(o.doubt_since, o.started_at) ELSE o.doubt_since END
-  WHERE o.fingerprint = excluded.fingerprint
+  WHERE o.fingerprint = excluded.fingerprint AND o.queue = excluded.queue
     AND (
       o.status = 'pending'
       OR (o.status = 'retrying' AND (o.doubt_since IS NULL OR clock_timestamp() < o.repeatable_until))
@@ -75,7 +75,7 @@ SELECT
   c.remaining_ms,
   c.repeatable_ms,
   o.status,
-  o.fingerprint = a.fingerprint AS is_same_request,
+  o.fingerprint = a.fingerprint AND o.queue = $1 AS is_same_request,
   o.result,
   o.fencing_token AS seen_token,
   o.worker_id AS seen_worker_id,

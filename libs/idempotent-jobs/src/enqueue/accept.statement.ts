@@ -35,6 +35,7 @@ WITH asked AS (
 SELECT
   acc.tenant_id IS NOT NULL AS is_new,
   o.fingerprint,
+  o.queue,
   o.status,
   o.result
 FROM asked a

@@ -1,7 +1,7 @@
 import type { QueuePort } from '../bullmq/queue-port.js';
 import type { JobEvents } from '../observe/job-events.js';
 import { InvalidPayloadError, OperationConflictError, UsageError } from '../operation/errors.js';
-import { fingerprintOf } from '../operation/fingerprint.js';
+import { canonicalRequest, fingerprintOf } from '../operation/fingerprint.js';
 import { assertIdentity, jobIdOf, type OperationIdentity } from '../operation/identity.js';
 import type { AnyJobs, JobMap, JobName, PayloadOf, ResultOf } from '../operation/job-map.js';
 import { toJsonText } from '../operation/json.js';
@@ -64,7 +64,7 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
    * Enqueues an operation, or finds it. Same key and same payload: the existing operation is returned, with its result
    * if it has completed. A dead or in-doubt operation stays what it is; see its dead letter.
    *
-   * @throws OperationConflictError same key, other payload or job name; nothing is enqueued
+   * @throws OperationConflictError same key, other payload, job name or queue; nothing is enqueued
    * @throws TenantMissingError, TenantMismatchError, InvalidIdentityError, InvalidPayloadError, UsageError
    */
   async enqueue<N extends JobName<M>>(
@@ -250,7 +250,7 @@ function assertSchedule({
 
 function fingerprint(identity: OperationIdentity, name: string, payload: unknown): string {
   try {
-    return fingerprintOf(identity, name, payload);
+    return fingerprintOf(canonicalRequest(identity, name, payload));
   } catch (cause) {
     throw new InvalidPayloadError(
       `The payload of job "${name}" cannot be fingerprinted: ${(cause as Error).message}`,

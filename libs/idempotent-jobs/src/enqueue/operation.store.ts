@@ -75,6 +75,7 @@ const CHUNK = 1000;
 interface AcceptRow {
   readonly is_new: boolean;
   readonly fingerprint: string | null;
+  readonly queue: string | null;
   readonly status: OperationStatus | null;
   readonly result: unknown;
 }
@@ -97,7 +98,8 @@ function acceptValues(asked: readonly AskedOperation[]): unknown[] {
 
 function read(operation: AskedOperation, row: AcceptRow): AcceptedOperation {
   if (row.is_new) return { kind: 'new' };
-  if (row.fingerprint !== operation.fingerprint) return { kind: 'conflict' };
+  // On another queue it would be run by another processor: that is another request, whatever its payload.
+  if (row.fingerprint !== operation.fingerprint || row.queue !== operation.queue) return { kind: 'conflict' };
   return { kind: 'duplicate', status: row.status ?? 'pending', result: row.result ?? undefined };
 }
 

@@ -2,7 +2,7 @@ import type { Job } from 'bullmq';
 import { type Envelope, isEnvelope } from '../enqueue/envelope.js';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
 import { InvalidIdentityError, TenantMismatchError } from '../operation/errors.js';
-import { fingerprintOf } from '../operation/fingerprint.js';
+import { canonicalRequest, fingerprintOf } from '../operation/fingerprint.js';
 import { assertIdentity, jobIdOf, type OperationIdentity } from '../operation/identity.js';
 
 /** Says who the operation of a job is, for producers that write plain data. Undefined or a throw: nobody knows. */
@@ -11,6 +11,8 @@ export type Identify = (job: Job) => { tenantId: string; operationKey: string } 
 /** A job whose operation is known. */
 export interface Identified extends OperationIdentity {
   readonly kind: 'identified';
+  /** The request as text: the handler may change its payload, the evidence must not change with it. */
+  readonly canonical: string;
   readonly fingerprint: string;
   readonly payload: unknown;
   readonly deadline: Date | undefined;
@@ -76,8 +78,9 @@ function identified(
 ): Identified | Unidentified {
   const { tenantId, operationKey } = identity;
   try {
-    const fingerprint = fingerprintOf(identity, job.name, payload);
-    return { kind: 'identified', tenantId, operationKey, fingerprint, payload, deadline };
+    const canonical = canonicalRequest(identity, job.name, payload);
+    const fingerprint = fingerprintOf(canonical);
+    return { kind: 'identified', tenantId, operationKey, canonical, fingerprint, payload, deadline };
   } catch (cause) {
     // Nested deeper than the stack, most likely: nothing can be said about what it asks for.
     return refuse(

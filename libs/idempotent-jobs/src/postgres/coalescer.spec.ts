@@ -20,7 +20,7 @@ function make(limits?: { batchSize: number; inFlight: number }) {
         fail: reject,
       });
     });
-  const coalescer = new Coalescer<string, string>(ask, (question) => question.split('/')[0]!, limits);
+  const coalescer = new Coalescer<string, string>(ask, (question) => question.split('/').at(0)!, limits);
   return { coalescer, batches, asked: () => batches.map((batch) => batch.questions) };
 }
 
@@ -41,7 +41,7 @@ describe('Coalescer: batching', () => {
     const answer = coalescer.submit('a');
     await Promise.resolve();
     expect(asked()).toEqual([['a']]);
-    batches[0]!.answer();
+    batches.at(0)!.answer();
     expect(await answer).toBe('re: a');
   });
 
@@ -50,7 +50,7 @@ describe('Coalescer: batching', () => {
     const answers = ends(['a', 'b', 'c'].map((question) => coalescer.submit(question)));
     await settled();
     expect(asked()).toEqual([['a', 'b', 'c']]);
-    batches[0]!.answer();
+    batches.at(0)!.answer();
     expect(await answers).toEqual(['re: a', 're: b', 're: c']);
   });
 
@@ -63,7 +63,7 @@ describe('Coalescer: batching', () => {
     void coalescer.submit('c');
     await settled();
     expect(asked()).toEqual([['a']]);
-    batches[0]!.answer();
+    batches.at(0)!.answer();
     await settled();
     expect(asked()).toEqual([['a'], ['b', 'c']]);
   });
@@ -75,7 +75,7 @@ describe('Coalescer: batching', () => {
       await settled();
     }
     expect(asked()).toEqual([['a'], ['b']]);
-    batches[1]!.answer();
+    batches.at(1)!.answer();
     await settled();
     expect(asked()).toEqual([['a'], ['b'], ['c', 'd']]);
   });
@@ -94,7 +94,7 @@ describe('Coalescer: batching', () => {
     const answers = ends(['a', 'b', 'c', 'd', 'e'].map((question) => coalescer.submit(question)));
     for (const index of [0, 1, 2]) {
       await settled();
-      batches[index]!.answer();
+      batches.at(index)!.answer();
     }
     expect(await answers).toEqual(['re: a', 're: b', 're: c', 're: d', 're: e']);
     expect(asked()).toEqual([['a', 'b'], ['c', 'd'], ['e']]);
@@ -105,7 +105,7 @@ describe('Coalescer: batching', () => {
     const answers = ends(['a/1', 'a/2', 'b/1', 'a/3'].map((question) => coalescer.submit(question)));
     for (const index of [0, 1, 2]) {
       await settled();
-      batches[index]!.answer();
+      batches.at(index)!.answer();
     }
     expect(await answers).toEqual(['re: a/1', 're: a/2', 're: b/1', 're: a/3']);
     expect(asked()).toEqual([['a/1', 'b/1'], ['a/2'], ['a/3']]);
@@ -128,10 +128,10 @@ describe('Coalescer: failures', () => {
       const { coalescer, batches, asked } = make();
       const answers = ends(['a', 'bad', 'c'].map((question) => coalescer.submit(question)));
       await settled();
-      batches[0]!.fail(withCode(code));
+      batches.at(0)!.fail(withCode(code));
       for (const index of [1, 2, 3]) {
         await settled();
-        const batch = batches[index]!;
+        const batch = batches.at(index)!;
         if (batch.questions[0] === 'bad') batch.fail(withCode(code));
         else batch.answer();
       }
@@ -150,7 +150,7 @@ describe('Coalescer: failures', () => {
     const { coalescer, batches, asked } = make();
     const answers = ends(['a', 'b'].map((question) => coalescer.submit(question)));
     await settled();
-    batches[0]!.fail(error);
+    batches.at(0)!.fail(error);
     const [first, second] = await answers;
     expect(first).toBe(error);
     expect(second).toBe(error);
@@ -162,7 +162,7 @@ describe('Coalescer: failures', () => {
     const { coalescer, batches, asked } = make();
     const answer = coalescer.submit('a');
     await settled();
-    batches[0]!.fail(withCode('23505'));
+    batches.at(0)!.fail(withCode('23505'));
     await expect(answer).rejects.toThrow('failed with 23505');
     await settled();
     expect(asked()).toEqual([['a']]);
@@ -172,9 +172,9 @@ describe('Coalescer: failures', () => {
     const { coalescer, batches } = make({ batchSize: 1, inFlight: 1 });
     const answers = ends(['a', 'b'].map((question) => coalescer.submit(question)));
     await settled();
-    batches[0]!.fail(new Error('gone'));
+    batches.at(0)!.fail(new Error('gone'));
     await settled();
-    batches[1]!.answer();
+    batches.at(1)!.answer();
     expect(await answers).toEqual([new Error('gone'), 're: b']);
   });
 

@@ -21,12 +21,16 @@ export function classify(error: unknown, overrides?: Classify): Failure {
     const failure = asked(overrides, candidate) ?? asked(builtIn, candidate);
     if (failure !== undefined) return failure;
   }
-  return error instanceof TypeError ||
-    error instanceof ReferenceError ||
-    error instanceof RangeError ||
-    error instanceof SyntaxError
+  // A TypeError, but no bug: fetch wraps whatever happened on the way, and how far it got is in a cause nobody knows.
+  if (read(error, 'message') === 'fetch failed') return { kind: 'in_doubt', reason: 'fetch_failed' };
+  return isBug(error)
     ? { kind: 'programming', reason: error.name }
     : { kind: 'unknown', reason: 'unclassified' };
+}
+
+/** Not SyntaxError: it comes from parsing an answer, and an answer says that something was there to give it. */
+function isBug(error: unknown): error is Error {
+  return error instanceof TypeError || error instanceof ReferenceError || error instanceof RangeError;
 }
 
 const MAX_DEPTH = 10;
@@ -150,6 +154,8 @@ function bySqlState(code: string): Failure {
 function byName(error: unknown): Failure | undefined {
   const name = read(error, 'name');
   if (name === 'AbortError' || name === 'TimeoutError') return { kind: 'in_doubt', reason: name };
+  // BullMQ's way to say: do not try again.
+  if (name === 'UnrecoverableError') return { kind: 'permanent', reason: name };
   return undefined;
 }
 
