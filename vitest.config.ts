@@ -19,6 +19,7 @@ export default defineConfig({
         oxc: decorators,
         test: {
           name: 'e2e',
+          sequence: { groupOrder: 1 },
           include: ['test/e2e/**/*.spec.ts'],
           setupFiles: ['reflect-metadata'],
           globalSetup: ['test/support/global-setup.ts'],

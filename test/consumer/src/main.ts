@@ -65,7 +65,7 @@ useBackendOfConnection();
   imports: [
     TypeOrmModule.forRoot({ type: 'postgres', url: process.env['DATABASE_URL']! }),
     BullModule.forRoot({
-      connection: { connectionString: process.env['DATABASE_URL'], migrate: true } as object,
+      connection: { connectionString: process.env['DATABASE_URL'], migrate: true },
     }),
     IdempotentJobsModule.forRoot({ migrations: 'run' }),
     IdempotentJobsModule.registerQueue('charges'),
