@@ -80,6 +80,13 @@ describe('Coalescer: batching', () => {
     expect(asked()).toEqual([['a'], ['b'], ['c', 'd']]);
   });
 
+  it('has no more batches under way than it may when more arrives in one tick than a batch holds', async () => {
+    const { coalescer, asked } = make({ batchSize: 1, inFlight: 2 });
+    for (const question of ['a', 'b', 'c', 'd']) void coalescer.submit(question);
+    await settled();
+    expect(asked()).toEqual([['a'], ['b']]);
+  });
+
   it('has up to three batches under way unless told otherwise', async () => {
     const { coalescer, asked } = make();
     for (const question of ['a', 'b', 'c', 'd']) {

@@ -1,0 +1,249 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import type { Database } from '../postgres/database.js';
+import { type HeldLease, LeaseKeeper } from './lease-keeper.js';
+
+beforeEach(() => {
+  vi.useFakeTimers({ now: 0 });
+});
+afterEach(() => {
+  vi.useRealTimers();
+});
+
+interface Renewal {
+  readonly atMs: number;
+  readonly keys: string[];
+  readonly tokens: number[];
+  readonly leasesMs: number[];
+}
+
+/** A ledger that renews every lease but those in `taken`; `answer` may replace what it answers with. */
+function make() {
+  const renewals: Renewal[] = [];
+  const taken = new Set<string>();
+  const world = { answer: async (rows: object[]): Promise<object[]> => rows };
+  const database = {
+    run: (_statement: unknown, values: unknown[]) => {
+      const [tenants, keys, tokens, leasesMs] = values as [string[], string[], number[], number[]];
+      renewals.push({ atMs: Date.now(), keys, tokens, leasesMs });
+      const rows = keys
+        .map((operation_key, index) => ({ tenant_id: tenants.at(index)!, operation_key }))
+        .filter(({ tenant_id, operation_key }) => !taken.has(`${tenant_id}/${operation_key}`));
+      return world.answer(rows);
+    },
+  } as unknown as Database;
+  const keeper = new LeaseKeeper(database, () => Date.now());
+  return { keeper, renewals, taken, world };
+}
+
+function lease(
+  operationKey: string,
+  leaseMs = 30_000,
+  tenantId = 'acme',
+): { held: HeldLease; lost: [string, number][] } {
+  const lost: [string, number][] = [];
+  const held = {
+    tenantId,
+    operationKey,
+    token: 7,
+    leaseMs,
+    onLost: (why: string) => void lost.push([why, Date.now()]),
+  };
+  return { held, lost };
+}
+
+const never = (): Promise<object[]> => new Promise(() => undefined);
+const refuse = (): Promise<object[]> => Promise.reject(new Error('connect ECONNREFUSED'));
+
+describe('LeaseKeeper: renewing', () => {
+  it('renews a lease at each third of its length, under its token', async () => {
+    const { keeper, renewals } = make();
+    const { held, lost } = lease('charge:1');
+    keeper.hold(held, Date.now());
+    await vi.advanceTimersByTimeAsync(30_000);
+    expect(renewals.map(({ atMs }) => atMs)).toEqual([10_000, 20_000, 30_000]);
+    expect(renewals[0]).toMatchObject({ keys: ['charge:1'], tokens: [7], leasesMs: [30_000] });
+    expect(lost).toEqual([]);
+  });
+
+  it('keeps a lease for as long as the ledger answers', async () => {
+    const { keeper, renewals } = make();
+    const { held, lost } = lease('charge:1', 600);
+    keeper.hold(held, Date.now());
+    await vi.advanceTimersByTimeAsync(600 * 100);
+    expect(lost).toEqual([]);
+    expect(renewals.length).toBeGreaterThanOrEqual(300);
+  });
+
+  it('renews the leases of all running attempts in one statement', async () => {
+    const { keeper, renewals } = make();
+    for (const key of ['a', 'b', 'c']) keeper.hold(lease(key).held, Date.now());
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect(renewals.map(({ keys }) => keys)).toEqual([['a', 'b', 'c']]);
+  });
+
+  it('renews a lease that arrives between two looks before half of its length is over', async () => {
+    const { keeper, renewals } = make();
+    keeper.hold(lease('a').held, Date.now());
+    await vi.advanceTimersByTimeAsync(5_001);
+    keeper.hold(lease('b').held, Date.now());
+    await vi.advanceTimersByTimeAsync(15_000);
+    const first = renewals.find(({ keys }) => keys.includes('b'));
+    expect(first!.atMs).toBeLessThanOrEqual(5_001 + 15_000);
+    expect(first!.atMs).toBeGreaterThanOrEqual(5_001 + 10_000);
+  });
+
+  it('counts from when the claim was sent, not from when its answer came', async () => {
+    const { keeper, renewals } = make();
+    vi.setSystemTime(6_000);
+    keeper.hold(lease('a').held, 0);
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect(renewals.at(0)!.atMs).toBe(11_000);
+  });
+
+  it('starts again for a lease that comes after it had nothing to do', async () => {
+    const { keeper, renewals } = make();
+    keeper.hold(lease('a').held, Date.now())();
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(renewals).toEqual([]);
+    expect(vi.getTimerCount()).toBe(0);
+    keeper.hold(lease('b').held, Date.now());
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect(renewals.map(({ keys }) => keys)).toEqual([['b']]);
+  });
+});
+
+describe('LeaseKeeper: losing', () => {
+  it('tells the attempt once when its lease was taken over, and renews it no more', async () => {
+    const { keeper, renewals, taken } = make();
+    const mine = lease('charge:1');
+    const other = lease('charge:2');
+    keeper.hold(mine.held, Date.now());
+    keeper.hold(other.held, Date.now());
+    taken.add('acme/charge:1');
+    await vi.advanceTimersByTimeAsync(40_000);
+    expect(mine.lost).toEqual([['taken_over', 10_000]]);
+    expect(other.lost).toEqual([]);
+    expect(renewals.slice(1).every(({ keys }) => keys.join() === 'charge:2')).toBe(true);
+  });
+
+  it('does not mistake another tenant’s operation of the same key for its own', async () => {
+    const { keeper, taken } = make();
+    const acme = lease('charge:1', 30_000, 'acme');
+    const globex = lease('charge:1', 30_000, 'globex');
+    keeper.hold(acme.held, Date.now());
+    keeper.hold(globex.held, Date.now());
+    taken.add('globex/charge:1');
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect(acme.lost).toEqual([]);
+    expect(globex.lost).toEqual([['taken_over', 10_000]]);
+  });
+
+  it.each([
+    ['refuses', refuse],
+    ['does not answer', never],
+  ])(
+    'counts a lease as lost once its length has passed since the last renewal when the ledger %s',
+    async (_how, answer) => {
+      const { keeper, world } = make();
+      const { held, lost } = lease('charge:1');
+      keeper.hold(held, Date.now());
+      await vi.advanceTimersByTimeAsync(10_000);
+      world.answer = answer;
+      await vi.advanceTimersByTimeAsync(29_999);
+      expect(lost).toEqual([]);
+      // One look later at the latest: a sixth of the lease, and as much again while a renewal is waited for.
+      await vi.advanceTimersByTimeAsync(10_001);
+      expect(lost).toEqual([['not_renewed', expect.any(Number)]]);
+      await vi.advanceTimersByTimeAsync(120_000);
+      expect(lost).toHaveLength(1);
+    },
+  );
+
+  it('counts from when the renewal was sent: an answer that took long gives no longer lease', async () => {
+    const { keeper, world } = make();
+    const { held, lost } = lease('charge:1');
+    keeper.hold(held, Date.now());
+    world.answer = (rows) => new Promise((resolve) => setTimeout(() => resolve(rows), 7_000));
+    await vi.advanceTimersByTimeAsync(17_000);
+    world.answer = refuse;
+    await vi.advanceTimersByTimeAsync(23_000);
+    expect(lost).toEqual([['not_renewed', 40_000]]);
+  });
+
+  it('keeps the lease when the ledger is back before its length has passed', async () => {
+    const { keeper, world } = make();
+    const { held, lost } = lease('charge:1');
+    keeper.hold(held, Date.now());
+    world.answer = refuse;
+    await vi.advanceTimersByTimeAsync(24_999);
+    world.answer = async (rows) => rows;
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(lost).toEqual([]);
+  });
+
+  it('tries again soon after the ledger refused, not a third of the lease later', async () => {
+    const { keeper, renewals, world } = make();
+    keeper.hold(lease('charge:1').held, Date.now());
+    world.answer = refuse;
+    await vi.advanceTimersByTimeAsync(20_000);
+    expect(renewals.map(({ atMs }) => atMs)).toEqual([10_000, 15_000, 20_000]);
+  });
+
+  it('does not send a renewal while the one before is unanswered', async () => {
+    const { keeper, renewals, world } = make();
+    keeper.hold(lease('charge:1').held, Date.now());
+    world.answer = never;
+    await vi.advanceTimersByTimeAsync(29_000);
+    expect(renewals).toHaveLength(1);
+  });
+});
+
+describe('LeaseKeeper: releasing', () => {
+  it('renews a released lease no more, and tells nobody that it is gone', async () => {
+    const { keeper, renewals } = make();
+    const { held, lost } = lease('charge:1');
+    const release = keeper.hold(held, Date.now());
+    await vi.advanceTimersByTimeAsync(10_000);
+    release();
+    await vi.advanceTimersByTimeAsync(90_000);
+    expect(renewals).toHaveLength(1);
+    expect(lost).toEqual([]);
+  });
+
+  it('tells nothing of a lease that was released while its renewal was under way', async () => {
+    const { keeper, taken, world } = make();
+    const { held, lost } = lease('charge:1');
+    const release = keeper.hold(held, Date.now());
+    taken.add('acme/charge:1');
+    world.answer = (rows) => new Promise((resolve) => setTimeout(() => resolve(rows), 1_000));
+    await vi.advanceTimersByTimeAsync(10_500);
+    release();
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(lost).toEqual([]);
+  });
+
+  it('stays stopped when a renewal was under way', async () => {
+    const { keeper, renewals, world } = make();
+    const { held, lost } = lease('charge:1');
+    keeper.hold(held, Date.now());
+    world.answer = (rows) => new Promise((resolve) => setTimeout(() => resolve(rows), 1_000));
+    await vi.advanceTimersByTimeAsync(10_500);
+    keeper.stop();
+    await vi.advanceTimersByTimeAsync(90_000);
+    expect(renewals).toHaveLength(1);
+    expect(lost).toEqual([]);
+    expect(vi.getTimerCount()).toBe(0);
+  });
+
+  it('stops for all leases, and leaves no timer behind', async () => {
+    const { keeper, renewals } = make();
+    const [first, second] = [lease('a'), lease('b')];
+    keeper.hold(first.held, Date.now());
+    keeper.hold(second.held, Date.now());
+    keeper.stop();
+    expect(vi.getTimerCount()).toBe(0);
+    await vi.advanceTimersByTimeAsync(90_000);
+    expect(renewals).toEqual([]);
+    expect([...first.lost, ...second.lost]).toEqual([]);
+  });
+});

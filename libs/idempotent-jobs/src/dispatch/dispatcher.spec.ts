@@ -1,0 +1,350 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import type { OutgoingJob, QueuePort } from '../bullmq/queue-port.js';
+import type { DispatchSource, DueJob } from './dispatch.source.js';
+import { Dispatcher } from './dispatcher.js';
+
+beforeEach(() => {
+  vi.useFakeTimers();
+});
+afterEach(() => {
+  vi.useRealTimers();
+});
+
+function due(queue: string, ...ids: string[]): DueJob[] {
+  return ids.map((jobId) => ({
+    queue,
+    row: `row of ${jobId}`,
+    job: { name: 'charge', jobId, data: {}, delayMs: 0, priority: undefined },
+  }));
+}
+
+const many = (count: number): DueJob[] =>
+  due('charges', ...Array.from({ length: count }, (_, index) => `job-${index}`));
+
+const ids = (jobs: readonly OutgoingJob[]): string => jobs.map(({ jobId }) => jobId).join(' ');
+
+/** A world of one or two queues and one source, which writes down what is done to it. */
+function make({ queues = ['charges'], carriesRetries = true } = {}) {
+  const log: string[] = [];
+  const takes: { limit: number; holdMs: number; queues: readonly string[] }[] = [];
+  const errors: [string, unknown][] = [];
+  const rounds: DueJob[][] = [];
+  const world = {
+    put: (_jobs: readonly OutgoingJob[]): Promise<void> => Promise.resolve(),
+    ping: (): Promise<void> => Promise.resolve(),
+    take: (): Promise<DueJob[]> => Promise.resolve(rounds.shift() ?? []),
+    queues,
+  };
+  const source: DispatchSource = {
+    carriesRetries,
+    take: async (names, limit, holdMs) => {
+      takes.push({ queues: names, limit, holdMs });
+      const jobs = await world.take();
+      if (jobs.length > 0) log.push(`take ${jobs.length}`);
+      return jobs;
+    },
+    mark: async (jobs) => void log.push(`mark ${ids(jobs.map(({ job }) => job))}`),
+  };
+  const portOf = (queue: string): QueuePort | undefined => {
+    if (queue === 'unserved') return undefined;
+    const port = {
+      put: (jobs: readonly OutgoingJob[], retries: boolean) => {
+        log.push(`put ${queue} ${ids(jobs)}${retries ? '' : ' without retries'}`);
+        return world.put(jobs);
+      },
+      ping: () => world.ping(),
+    };
+    return port as unknown as QueuePort;
+  };
+  const dispatcher = new Dispatcher({
+    sources: [source],
+    queues: () => world.queues,
+    portOf,
+    onError: (message, error) => errors.push([message, error]),
+    pollMs: 1_000,
+  });
+  return { dispatcher, world, rounds, log, takes, errors };
+}
+
+const refusal = new Error('job 2 is too large');
+
+describe('Dispatcher: carrying', () => {
+  it('takes, puts, and marks last, so that a crash in between puts again what may be missing', async () => {
+    const { dispatcher, rounds, log } = make();
+    rounds.push(due('charges', 'a', 'b'));
+    dispatcher.start();
+    await vi.advanceTimersByTimeAsync(10);
+    expect(log).toEqual(['take 2', 'put charges a b', 'mark a b']);
+  });
+
+  it('marks only when the put has been answered', async () => {
+    const { dispatcher, world, rounds, log } = make();
+    let answer = (): void => undefined;
+    world.put = () => new Promise((resolve) => (answer = resolve));
+    rounds.push(due('charges', 'a'));
+    dispatcher.start();
+    await vi.advanceTimersByTimeAsync(500);
+    expect(log).toEqual(['take 1', 'put charges a']);
+    answer();
+    await vi.advanceTimersByTimeAsync(0);
+    expect(log.at(-1)).toBe('mark a');
+  });
+
+  it('puts jobs of several queues on their own queue each', async () => {
+    const { dispatcher, rounds, log } = make({ queues: ['charges', 'refunds'] });
+    rounds.push([...due('charges', 'a'), ...due('refunds', 'b'), ...due('charges', 'c')]);
+    dispatcher.start();
+    await vi.advanceTimersByTimeAsync(10);
+    expect(log).toEqual(['take 3', 'put charges a c', 'mark a c', 'put refunds b', 'mark b']);
+  });
+
+  it('leaves jobs of a queue that is not served here unmarked', async () => {
+    const { dispatcher, rounds, log } = make();
+    rounds.push([...due('unserved', 'x'), ...due('charges', 'a')]);
+    dispatcher.start();
+    await vi.advanceTimersByTimeAsync(10);
+    expect(log).toEqual(['take 2', 'put charges a', 'mark a']);
+  });
+
+  it('asks only for the queues it serves, for so many rows at most', async () => {
+    const { dispatcher, takes } = make({ queues: ['charges', 'refunds'] });
+    dispatcher.start();
+    await vi.advanceTimersByTimeAsync(10);
+    expect(takes).toEqual([{ queues: ['charges', 'refunds'], limit: 500, holdMs: expect.any(Number) }]);
+  });
+
+  it('asks for nothing while it serves no queue', async () => {
+    const { dispatcher, takes } = make({ queues: [] });
+    dispatcher.start();
+    await vi.advanceTimersByTimeAsync(5_000);
+    expect(takes).toEqual([]);
+  });
+
+  it('lets BullMQ carry retries only for sources whose jobs have any', async () => {
+    const { dispatcher, rounds, log } = make({ carriesRetries: false });
+    rounds.push(due('charges', 'a'));
+    dispatcher.start();
+    await vi.advanceTimersByTimeAsync(10);
+    expect(log[1]).toBe('put charges a without retries');
+  });
+
+  it('goes on without a pause as long as batches come back full', async () => {
+    const { dispatcher, rounds, takes } = make();
+    rounds.push(many(500), many(500), many(3));
+    dispatcher.start();
+    await vi.advanceTimersByTimeAsync(10);
+    expect(takes).toHaveLength(3);
+  });
+
+  it('carries what every source has', async () => {
+    const carried: string[] = [];
+    const sourceOf = (id: string): DispatchSource => {
+      const jobs = due('charges', id);
+      return {
+        carriesRetries: true,
+        take: async () => jobs.splice(0),
+        mark: async (marked) => void carried.push(ids(marked.map(({ job }) => job))),
+      };
+    };
+    const port = { put: async () => undefined, ping: async () => undefined } as unknown as QueuePort;
+    const dispatcher = new Dispatcher({
+      sources: [sourceOf('operation'), sourceOf('letter')],
+      queues: () => ['charges'],
+      portOf: () => port,
+      onError: () => undefined,
+      pollMs: 1_000,
+    });
+    dispatcher.start();
+    await vi.advanceTimersByTimeAsync(10);
+    expect(carried).toEqual(['operation', 'letter']);
+  });
+});
+
+describe('Dispatcher: when', () => {
+  it('does nothing before it is started', async () => {
+    const { dispatcher, takes } = make();
+    dispatcher.wake();
+    await vi.advanceTimersByTimeAsync(5_000);
+    expect(takes).toEqual([]);
+    expect(dispatcher.isRunning).toBe(false);
+  });
+
+  it('looks at once when it starts, and then as often as it polls', async () => {
+    const { dispatcher, takes } = make();
+    dispatcher.start();
+    expect(dispatcher.isRunning).toBe(true);
+    await vi.advanceTimersByTimeAsync(10);
+    expect(takes).toHaveLength(1);
+    await vi.advanceTimersByTimeAsync(3_000);
+    expect(takes).toHaveLength(4);
+  });
+
+  it('looks at once when it is woken', async () => {
+    const { dispatcher, takes } = make();
+    dispatcher.start();
+    await vi.advanceTimersByTimeAsync(500);
+    dispatcher.wake();
+    await vi.advanceTimersByTimeAsync(1);
+    expect(takes).toHaveLength(2);
+  });
+
+  it('looks once for all that wakes it in one tick', async () => {
+    const { dispatcher, takes } = make();
+    dispatcher.start();
+    await vi.advanceTimersByTimeAsync(500);
+    for (let call = 0; call < 50; call += 1) dispatcher.wake();
+    await vi.advanceTimersByTimeAsync(100);
+    expect(takes).toHaveLength(2);
+  });
+
+  it('looks again at once when it was woken while it was at work', async () => {
+    const { dispatcher, world, takes } = make();
+    world.take = () => new Promise((resolve) => setTimeout(() => resolve([]), 100));
+    dispatcher.start();
+    await vi.advanceTimersByTimeAsync(50);
+    dispatcher.wake();
+    await vi.advanceTimersByTimeAsync(100);
+    expect(takes).toHaveLength(2);
+  });
+});
+
+describe('Dispatcher: refusals', () => {
+  it('puts each job alone when BullMQ refuses a batch, marks those it takes, and tells of the other', async () => {
+    const { dispatcher, world, rounds, log, errors } = make();
+    world.put = (jobs) =>
+      jobs.some(({ jobId }) => jobId === 'job-2') ? Promise.reject(refusal) : Promise.resolve();
+    rounds.push(due('charges', 'job-1', 'job-2', 'job-3'));
+    dispatcher.start();
+    await vi.advanceTimersByTimeAsync(10);
+    expect(log).toEqual([
+      'take 3',
+      'put charges job-1 job-2 job-3',
+      'put charges job-1',
+      'put charges job-2',
+      'put charges job-3',
+      'mark job-1 job-3',
+    ]);
+    expect(errors).toEqual([['Queue "charges" refuses job job-2; it is tried again later', refusal]]);
+  });
+
+  it('marks nothing when BullMQ refuses each job', async () => {
+    const { dispatcher, world, rounds, log, errors } = make();
+    world.put = () => Promise.reject(refusal);
+    rounds.push(due('charges', 'a', 'b'));
+    dispatcher.start();
+    await vi.advanceTimersByTimeAsync(10);
+    expect(log.filter((line) => line.startsWith('mark'))).toEqual([]);
+    expect(errors).toHaveLength(2);
+  });
+
+  it('marks nothing, and does not try jobs one by one, when the backend is out of reach', async () => {
+    const { dispatcher, world, rounds, log, errors } = make();
+    const lost = new Error('connect ECONNREFUSED');
+    world.put = () => Promise.reject(lost);
+    world.ping = () => Promise.reject(lost);
+    rounds.push(due('charges', 'a', 'b'));
+    dispatcher.start();
+    await vi.advanceTimersByTimeAsync(10);
+    expect(log).toEqual(['take 2', 'put charges a b']);
+    expect(errors).toEqual([['Dispatching failed; it goes on by itself', lost]]);
+  });
+
+  it('gives up on a put that is not answered before its rows fall due for another instance', async () => {
+    const { dispatcher, world, rounds, log, takes, errors } = make();
+    const never = (): Promise<void> => new Promise(() => undefined);
+    world.put = never;
+    world.ping = never;
+    rounds.push(due('charges', 'a', 'b'));
+    dispatcher.start();
+    await vi.advanceTimersByTimeAsync(1_000);
+    expect(errors).toEqual([]);
+    await vi.advanceTimersByTimeAsync(takes.at(0)!.holdMs - 1_001);
+    expect(errors).toEqual([
+      [
+        'Dispatching failed; it goes on by itself',
+        expect.objectContaining({ message: expect.stringMatching(/^No answer/) }),
+      ],
+    ]);
+    expect(log).toEqual(['take 2', 'put charges a b']);
+  });
+});
+
+describe('Dispatcher: failures', () => {
+  it('looks less and less often while it fails, and as often as before when it works again', async () => {
+    const { dispatcher, world, takes, errors } = make();
+    const lost = new Error('Connection terminated');
+    world.take = () => Promise.reject(lost);
+    const looks = async (ms: number): Promise<number> => {
+      const before = takes.length;
+      await vi.advanceTimersByTimeAsync(ms);
+      return takes.length - before;
+    };
+    dispatcher.start();
+    expect(await looks(100)).toBe(1);
+    expect(await looks(500)).toBe(1);
+    expect(await looks(900)).toBe(0);
+    expect(await looks(100)).toBe(1);
+    expect(await looks(1_900)).toBe(0);
+    expect(await looks(100)).toBe(1);
+    expect(errors).toHaveLength(4);
+    // However long it lasts, the pauses end at ten seconds.
+    await looks(600_000);
+    expect(await looks(100_000)).toBe(10);
+    world.take = () => Promise.resolve([]);
+    await looks(10_100);
+    expect(await looks(5_000)).toBe(5);
+  });
+
+  it('does not go on at once after a failure because it was woken meanwhile', async () => {
+    const { dispatcher, world, takes } = make();
+    world.take = () => new Promise((_resolve, reject) => setTimeout(() => reject(new Error('lost')), 100));
+    dispatcher.start();
+    await vi.advanceTimersByTimeAsync(50);
+    dispatcher.wake();
+    await vi.advanceTimersByTimeAsync(300);
+    expect(takes).toHaveLength(1);
+    await vi.advanceTimersByTimeAsync(300);
+    expect(takes).toHaveLength(2);
+  });
+});
+
+describe('Dispatcher: stopping', () => {
+  it('finishes the batch under way, marks it, and takes no other', async () => {
+    const { dispatcher, world, rounds, log, takes } = make();
+    world.put = () => new Promise((resolve) => setTimeout(resolve, 300));
+    rounds.push(many(500), many(500));
+    dispatcher.start();
+    await vi.advanceTimersByTimeAsync(100);
+    let isStopped = false;
+    const stopping = dispatcher.stop().then(() => (isStopped = true));
+    expect(dispatcher.isRunning).toBe(false);
+    await vi.advanceTimersByTimeAsync(100);
+    expect(isStopped).toBe(false);
+    await vi.advanceTimersByTimeAsync(200);
+    await stopping;
+    expect(log.map((line) => line.split(' ')[0])).toEqual(['take', 'put', 'mark']);
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(takes).toHaveLength(1);
+  });
+
+  it('leaves no timer behind, and wakes no more', async () => {
+    const { dispatcher, takes } = make();
+    dispatcher.start();
+    await vi.advanceTimersByTimeAsync(10);
+    await dispatcher.stop();
+    expect(vi.getTimerCount()).toBe(0);
+    dispatcher.wake();
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(takes).toHaveLength(1);
+  });
+
+  it('can start again', async () => {
+    const { dispatcher, takes } = make();
+    dispatcher.start();
+    await vi.advanceTimersByTimeAsync(10);
+    await dispatcher.stop();
+    dispatcher.start();
+    await vi.advanceTimersByTimeAsync(10);
+    expect(takes).toHaveLength(2);
+  });
+});

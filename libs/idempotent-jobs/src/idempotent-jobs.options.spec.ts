@@ -1,0 +1,94 @@
+import { describe, expect, it } from 'vitest';
+import { type IdempotentJobsOptions, resolveOptions } from './idempotent-jobs.options.js';
+import { ConfigurationError } from './operation/errors.js';
+
+function refusal(options: unknown): string {
+  try {
+    resolveOptions(options as IdempotentJobsOptions);
+  } catch (error) {
+    expect(error).toBeInstanceOf(ConfigurationError);
+    return (error as Error).message;
+  }
+  throw new Error('The options were accepted');
+}
+
+describe('resolveOptions', () => {
+  it('fills in the documented defaults', () => {
+    expect(resolveOptions({})).toEqual({
+      schema: undefined,
+      migrations: 'check',
+      leaseMs: 30_000,
+      retentionMs: 604_800_000,
+      resolveTenant: undefined,
+      dispatch: { enabled: true, pollMs: 1_000, redispatchAfterMs: 900_000, redispatchMaxMs: 21_600_000 },
+      sweepMs: 30_000,
+      shutdown: { drainMs: 20_000, closeMs: 5_000 },
+      logs: 'all',
+      traceContext: undefined,
+    });
+  });
+
+  it('takes everything that is given', () => {
+    const resolve = (): string => 'acme';
+    const traceContext = (): object => ({});
+    expect(
+      resolveOptions({
+        schema: 'jobs',
+        migrations: 'run',
+        leaseMs: 500,
+        retentionMs: 1,
+        tenants: { resolve },
+        dispatch: { enabled: false, pollMs: 2, redispatchAfterMs: 3, redispatchMaxMs: 4 },
+        recovery: { sweepMs: 5 },
+        shutdown: { drainMs: 0, closeMs: 0 },
+        logs: 'none',
+        traceContext,
+      }),
+    ).toEqual({
+      schema: 'jobs',
+      migrations: 'run',
+      leaseMs: 500,
+      retentionMs: 1,
+      resolveTenant: resolve,
+      dispatch: { enabled: false, pollMs: 2, redispatchAfterMs: 3, redispatchMaxMs: 4 },
+      sweepMs: 5,
+      shutdown: { drainMs: 0, closeMs: 0 },
+      logs: 'none',
+      traceContext,
+    });
+  });
+
+  it.each([
+    [{ schema: '' }, 'schema is "", but must be the name of a Postgres schema'],
+    [{ schema: 7 }, 'schema is 7, but must be the name of a Postgres schema'],
+    [{ migrations: 'auto' }, 'migrations is "auto", but must be "run" or "check"'],
+    [{ leaseMs: 499 }, 'leaseMs is 499, but must be a number of at least 500'],
+    [{ retentionMs: 0 }, 'retentionMs is 0, but must be a number greater than 0'],
+    [{ tenants: { resolve: 'acme' } }, 'tenants.resolve is "acme", but must be a function'],
+    [{ dispatch: { pollMs: 0 } }, 'dispatch.pollMs is 0, but must be a number greater than 0'],
+    [
+      { dispatch: { redispatchAfterMs: '15m' } },
+      'dispatch.redispatchAfterMs is "15m", but must be a number greater than 0',
+    ],
+    [
+      { dispatch: { redispatchMaxMs: NaN } },
+      'dispatch.redispatchMaxMs is NaN, but must be a number greater than 0',
+    ],
+    [{ recovery: { sweepMs: -1 } }, 'recovery.sweepMs is -1, but must be a number greater than 0'],
+    [{ shutdown: { drainMs: -1 } }, 'shutdown.drainMs is -1, but must be a number of at least 0'],
+    [{ shutdown: { closeMs: Infinity } }, 'shutdown.closeMs is Infinity, but must be a number of at least 0'],
+    [{ logs: 'verbose' }, 'logs is "verbose", but must be "all" or "problems" or "none"'],
+  ])('refuses %o by name, value and what it must be', (options, problem) => {
+    const message = refusal(options);
+    expect(message).toContain(problem);
+    expect(message).toMatch(/^IdempotentJobsModule\.forRoot\(\): [^;]+\.$/);
+  });
+
+  it('tells everything that is wrong at once', () => {
+    const message = refusal({ leaseMs: 1, logs: 'loud', dispatch: { pollMs: -5 }, schema: '' });
+    for (const option of ['leaseMs is 1,', 'logs is "loud",', 'dispatch.pollMs is -5,', 'schema is "",']) {
+      expect(message).toContain(option);
+    }
+    expect(message.split('; ')).toHaveLength(4);
+  });
+});

@@ -1,0 +1,42 @@
+import { describe, expect, it } from 'vitest';
+import * as api from './index.js';
+
+describe('the public API', () => {
+  it('exports these names and no other', () => {
+    expect(Object.keys(api).toSorted()).toMatchInlineSnapshot(`
+      [
+        "ConfigurationError",
+        "DEAD_LETTER_REASONS",
+        "DeadLetterEntity",
+        "IDEMPOTENT_JOBS_MIGRATIONS",
+        "IdempotencyInterceptor",
+        "IdempotentJobsError",
+        "IdempotentJobsHealthIndicator",
+        "IdempotentJobsModule",
+        "IdempotentProcessor",
+        "IdempotentQueue",
+        "InDoubtError",
+        "InjectIdempotentQueue",
+        "InvalidIdentityError",
+        "InvalidPayloadError",
+        "JobAttemptEntity",
+        "JobEvents",
+        "JobOutcomeEntity",
+        "OperationConflictError",
+        "OutcomeService",
+        "OutcomeTimeoutError",
+        "PermanentError",
+        "RetryLaterError",
+        "TenantContext",
+        "TenantMiddleware",
+        "TenantMismatchError",
+        "TenantMissingError",
+        "TransientError",
+        "UsageError",
+        "currentOperation",
+        "getIdempotentQueueToken",
+        "useBackendOfConnection",
+      ]
+    `);
+  });
+});

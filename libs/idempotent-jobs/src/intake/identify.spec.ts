@@ -1,0 +1,194 @@
+import type { Job } from 'bullmq';
+import { describe, expect, it } from 'vitest';
+import { InvalidIdentityError, TenantMismatchError } from '../operation/errors.js';
+import { canonicalRequest, fingerprintOf } from '../operation/fingerprint.js';
+import { jobIdOf } from '../operation/identity.js';
+import { type Identified, identify, type Unidentified } from './identify.js';
+
+const acme = { tenantId: 'acme', operationKey: 'charge:1' };
+const globex = { tenantId: 'globex', operationKey: 'charge:1' };
+
+function job(data: unknown, id: string | undefined = '7'): Job {
+  return { id, name: 'charge', queueName: 'charges', data } as Job;
+}
+
+function envelope(operation: object, payload: unknown = { amount: 5 }): unknown {
+  return { operation: { fingerprint: 'as written by the producer', ...operation }, payload };
+}
+
+function accepted(answer: Identified | Unidentified): Identified {
+  if (answer.kind !== 'identified') throw answer.error;
+  return answer;
+}
+
+function refused(answer: Identified | Unidentified): Unidentified {
+  if (answer.kind !== 'refused') throw new Error(`Identified as ${answer.operationKey}`);
+  return answer;
+}
+
+/** JSON as another program may send it: deeper than this one's stack. */
+function deeplyNested(): unknown {
+  return JSON.parse(`${'[{"a":'.repeat(50_000)}1${'}]'.repeat(50_000)}`);
+}
+
+describe('identify: jobs of IdempotentQueue', () => {
+  it('reads identity, payload and deadline from the envelope', () => {
+    const data = envelope({ ...acme, deadlineAt: '2026-05-01T10:00:00.000Z' });
+    expect(identify(job(data, jobIdOf(acme)), undefined)).toEqual({
+      kind: 'identified',
+      tenantId: 'acme',
+      operationKey: 'charge:1',
+      payload: { amount: 5 },
+      canonical: '["acme","charge",{"amount":5}]',
+      fingerprint: fingerprintOf('["acme","charge",{"amount":5}]'),
+      deadline: new Date(Date.UTC(2026, 4, 1, 10)),
+    });
+  });
+
+  it('does not ask the identify rule about them', () => {
+    const rule = (): never => {
+      throw new Error('must not be asked');
+    };
+    expect(identify(job(envelope(acme)), rule)).toMatchObject(acme);
+  });
+
+  it('believes the payload, not the fingerprint that came with it', () => {
+    const answer = accepted(identify(job(envelope({ ...acme, fingerprint: 'forged' })), undefined));
+    expect(answer.fingerprint).toMatch(/^[\da-f]{64}$/);
+  });
+
+  it('has no deadline when none, or none that is a time, was given', () => {
+    expect(accepted(identify(job(envelope(acme)), undefined)).deadline).toBeUndefined();
+    const odd = envelope({ ...acme, deadlineAt: 'soon' });
+    expect(accepted(identify(job(odd), undefined)).deadline).toBeUndefined();
+  });
+
+  it.each([
+    [{ tenantId: '', operationKey: 'charge:1' }, 'The tenant id is empty.'],
+    [{ operationKey: 'charge:1' }, 'The tenant id must be a string, but is undefined.'],
+    [{ tenantId: 'acme', operationKey: 'x'.repeat(401) }, 'The operation key has 401 characters'],
+  ])('refuses an envelope without a valid identity', (operation, problem) => {
+    const answer = refused(identify(job(envelope(operation)), undefined));
+    expect(answer.reason).toBe('identity_missing');
+    expect(answer.error).toBeInstanceOf(InvalidIdentityError);
+    expect(answer.error.message).toContain(`Job 7 of queue "charges" has no valid operation: ${problem}`);
+  });
+
+  it('refuses a job whose data names another tenant than its id was made of', () => {
+    const answer = refused(identify(job(envelope(globex), jobIdOf(acme)), undefined));
+    expect(answer.reason).toBe('tenant_mismatch');
+    expect(answer.error).toBeInstanceOf(TenantMismatchError);
+    expect(answer.error.message).toContain('tenant "globex"');
+  });
+
+  it('refuses a job whose data names another key than its id was made of', () => {
+    const data = envelope({ ...acme, operationKey: 'charge:2' });
+    expect(refused(identify(job(data, jobIdOf(acme)), undefined)).reason).toBe('tenant_mismatch');
+  });
+
+  it('accepts the id of a redriven job, which carries a suffix', () => {
+    expect(accepted(identify(job(envelope(acme), `${jobIdOf(acme)}-r2`), undefined))).toMatchObject(acme);
+  });
+
+  it.each(['4711', 'my-own-id', undefined])(
+    'makes nothing of an id that the library did not give: %s',
+    (id) => {
+      expect(accepted(identify(job(envelope(acme), id), undefined))).toMatchObject(acme);
+    },
+  );
+
+  it.each([
+    ['null', null],
+    ['a list', [1, 2]],
+    ['a text', 'plain'],
+    ['nothing', undefined],
+  ])('takes any payload in an envelope: %s', (_what, payload) => {
+    const data = { operation: { ...acme, fingerprint: 'f' }, payload };
+    expect(accepted(identify(job(data), undefined)).payload).toEqual(payload);
+  });
+});
+
+describe('identify: jobs of other producers', () => {
+  it('asks the rule, and takes the whole data as the payload', () => {
+    const data = { shop: 'acme', order: 17 };
+    const answer = identify(job(data), (asked) => ({
+      tenantId: (asked.data as typeof data).shop,
+      operationKey: `charge:${(asked.data as typeof data).order}`,
+    }));
+    expect(accepted(answer)).toMatchObject({ tenantId: 'acme', operationKey: 'charge:17', payload: data });
+    expect(accepted(answer).deadline).toBeUndefined();
+  });
+
+  it('refuses them without a rule, and says how to give one', () => {
+    const answer = refused(identify(job({ order: 17 }), undefined));
+    expect(answer.reason).toBe('identity_missing');
+    expect(answer.error.message).toContain('Job 7 of queue "charges" has no operation');
+    expect(answer.error.message).toContain('identify: (job) => ({ tenantId, operationKey })');
+  });
+
+  it('refuses a job for which the rule throws, and keeps what it threw', () => {
+    const cause = new Error('no such order');
+    const answer = refused(
+      identify(job({}), () => {
+        throw cause;
+      }),
+    );
+    expect(answer.reason).toBe('identity_missing');
+    expect(answer.error.message).toContain('identify() could not name the operation of job 7');
+    expect(answer.error.cause).toBe(cause);
+  });
+
+  it.each([
+    ['undefined', undefined],
+    ['null', null],
+    ['an empty tenant', { tenantId: '', operationKey: 'k' }],
+    ['a key that is a number', { tenantId: 'acme', operationKey: 17 }],
+    ['a text', 'acme'],
+  ])('refuses a job for which the rule answers %s', (_what, answer) => {
+    expect(refused(identify(job({ order: 17 }), () => answer as never)).reason).toBe('identity_missing');
+  });
+
+  it.each([
+    ['null', null],
+    ['a text', 'operation payload'],
+    ['a list', ['operation', 'payload']],
+    ['a null operation', { operation: null, payload: {} }],
+    ['an operation without a fingerprint', { operation: acme, payload: {} }],
+    ['an operation without a payload', { operation: { ...acme, fingerprint: 'f' } }],
+  ])('does not take data of another shape for an envelope: %s', (_what, data) => {
+    const answer = identify(job(data), () => ({ tenantId: 'by-rule', operationKey: 'k' }));
+    expect(accepted(answer)).toMatchObject({ tenantId: 'by-rule', payload: data });
+  });
+});
+
+describe('identify: payloads that try something', () => {
+  it('keeps an own "__proto__" of the payload as data, and gives it a part in the fingerprint', () => {
+    const payload = JSON.parse('{"amount":5,"__proto__":{"isAdmin":true}}') as Record<string, unknown>;
+    const answer = accepted(identify(job(envelope(acme, payload)), undefined));
+    expect(JSON.stringify(answer.payload)).toBe('{"amount":5,"__proto__":{"isAdmin":true}}');
+    expect(({} as { isAdmin?: boolean }).isAdmin).toBeUndefined();
+    expect(answer.fingerprint).not.toBe(fingerprintOf(canonicalRequest(acme, 'charge', { amount: 5 })));
+  });
+
+  it('takes no identity from the prototype that an envelope brings', () => {
+    const data: unknown = JSON.parse(
+      '{"operation":{"fingerprint":"f","__proto__":{"tenantId":"acme","operationKey":"k"}},"payload":{}}',
+    );
+    expect(refused(identify(job(data), undefined)).reason).toBe('identity_missing');
+  });
+
+  it.each([
+    ['in an envelope', () => envelope(acme, deeplyNested())],
+    ['as plain data', () => deeplyNested()],
+  ])('refuses a payload nested deeper than the stack instead of throwing: %s', (_where, data) => {
+    const answer = refused(identify(job(data()), () => acme));
+    expect(answer.reason).toBe('payload_invalid');
+    expect(answer.error.message).toContain('The payload of job 7 of queue "charges" cannot be read');
+    expect(answer.error.cause).toBeInstanceOf(RangeError);
+  });
+
+  it('refuses a number that JSON could not have meant', () => {
+    const data = envelope(acme, JSON.parse('{"amount":1e999}'));
+    expect(refused(identify(job(data), undefined)).reason).toBe('payload_invalid');
+  });
+});

@@ -1,0 +1,172 @@
+import { Logger } from '@nestjs/common';
+import { afterEach, describe, expect, it } from 'vitest';
+import { type JobEvent, JobEvents } from './job-events.js';
+import { logEvents } from './log.subscriber.js';
+
+const LEVELS = ['debug', 'log', 'warn', 'error'] as const;
+type Level = (typeof LEVELS)[number];
+
+function listen(which: 'all' | 'problems' = 'all') {
+  const lines: [Level, string][] = [];
+  const logger = Object.fromEntries(
+    LEVELS.map((level) => [level, (line: string) => lines.push([level, line])]),
+  ) as unknown as Logger;
+  const events = new JobEvents();
+  const stop = logEvents(events, which, logger);
+  return { events, lines, stop };
+}
+
+const subject = {
+  queue: 'charges',
+  jobName: 'charge',
+  jobId: 'op-1',
+  tenantId: 'acme',
+  operationKey: 'charge:order-17:1',
+};
+
+/** One of each kind, with the level and the line that it makes. */
+const TABLE: [JobEvent, Level, string][] = [
+  [
+    { kind: 'enqueued', ...subject, isDuplicate: false },
+    'debug',
+    'enqueued charge tenant=acme key=charge:order-17:1 duplicate=false queue=charges job=op-1',
+  ],
+  [
+    { kind: 'started', ...subject, attempt: 1, workerId: 'web-1:77:abcd/5' },
+    'debug',
+    'started charge tenant=acme key=charge:order-17:1 attempt=1 worker=web-1:77:abcd/5 queue=charges job=op-1',
+  ],
+  [
+    { kind: 'completed', ...subject, attempt: 2, durationMs: 37.6 },
+    'log',
+    'completed charge tenant=acme key=charge:order-17:1 attempt=2 ms=38 queue=charges job=op-1',
+  ],
+  [
+    { kind: 'completed', ...subject, attempt: 1, durationMs: 1, droppedResult: 'no JSON' },
+    'log',
+    'completed charge tenant=acme key=charge:order-17:1 attempt=1 ms=1 droppedResult="no JSON" queue=charges job=op-1',
+  ],
+  [
+    { kind: 'replayed', ...subject },
+    'log',
+    'replayed charge tenant=acme key=charge:order-17:1 queue=charges job=op-1',
+  ],
+  [
+    {
+      kind: 'retrying',
+      ...subject,
+      attempt: 1,
+      durationMs: 5,
+      delayMs: 812.2,
+      reason: 'http_503',
+      error: 'said "no"',
+    },
+    'warn',
+    String.raw`retrying charge tenant=acme key=charge:order-17:1 attempt=1 ms=5 delay_ms=812 reason=http_503 error="said \"no\"" queue=charges job=op-1`,
+  ],
+  [
+    { kind: 'in_doubt', ...subject, attempt: 1, reason: 'ECONNRESET', error: 'socket hang up' },
+    'error',
+    'in_doubt charge tenant=acme key=charge:order-17:1 attempt=1 reason=ECONNRESET error="socket hang up" queue=charges job=op-1',
+  ],
+  [
+    { kind: 'dead', ...subject, attempt: 5, reason: 'retries_exhausted', error: 'declined' },
+    'error',
+    'dead charge tenant=acme key=charge:order-17:1 attempt=5 reason=retries_exhausted error=declined queue=charges job=op-1',
+  ],
+  [
+    { kind: 'deferred', ...subject, delayMs: 200, reason: 'busy: another' },
+    'warn',
+    'deferred charge tenant=acme key=charge:order-17:1 delay_ms=200 reason="busy: another" queue=charges job=op-1',
+  ],
+  [
+    { kind: 'taken_over', ...subject, attempt: 1, from: undefined },
+    'warn',
+    'taken_over charge tenant=acme key=charge:order-17:1 attempt=1 queue=charges job=op-1',
+  ],
+  [
+    { kind: 'abandoned', ...subject, attempt: 1, why: 'timeout' },
+    'warn',
+    'abandoned charge tenant=acme key=charge:order-17:1 attempt=1 why=timeout queue=charges job=op-1',
+  ],
+  [
+    { kind: 'late_result_discarded', ...subject, how: 'returned' },
+    'warn',
+    'late_result_discarded charge tenant=acme key=charge:order-17:1 how=returned queue=charges job=op-1',
+  ],
+  [
+    { kind: 'fence_rejected', ...subject, attempt: 3 },
+    'warn',
+    'fence_rejected charge tenant=acme key=charge:order-17:1 attempt=3 queue=charges job=op-1',
+  ],
+];
+
+afterEach(() => {
+  Logger.overrideLogger(['log', 'error', 'warn', 'debug', 'verbose', 'fatal']);
+});
+
+describe('logEvents', () => {
+  it.each(TABLE.map(([event, level, line]) => ({ kind: event.kind, event, level, line })))(
+    'writes one line at $level for $kind: $line',
+    ({ event, level, line }) => {
+      const { events, lines } = listen();
+      events.emit(event);
+      expect(lines).toEqual([[level, line]]);
+    },
+  );
+
+  it('writes a dash for a tenant and a key that nobody knows', () => {
+    const { events, lines } = listen();
+    events.emit({ kind: 'deferred', queue: 'q', jobName: 'n', jobId: '1', delayMs: 1, reason: 'r' });
+    expect(lines).toEqual([['warn', 'deferred n tenant=- key=- delay_ms=1 reason=r queue=q job=1']]);
+  });
+
+  it('keeps to one line, and to one value per name, whatever a message holds', () => {
+    const { events, lines } = listen();
+    events.emit({ ...TABLE.at(7)![0], error: 'line 1\nline 2 tenant=globex' } as JobEvent);
+    const [[, line]] = lines as [[Level, string]];
+    expect(line).not.toContain('\n');
+    expect(line).toContain(String.raw`error="line 1\nline 2 tenant=globex"`);
+  });
+
+  it.each([
+    ['tenant=globex', '"tenant=globex"'],
+    ['say "no"', String.raw`"say \"no\""`],
+    ['a\tb', String.raw`"a\tb"`],
+    ['plain:text/1', 'plain:text/1'],
+  ])('quotes a value that could be read as more than one: %s', (error, written) => {
+    const { events, lines } = listen();
+    events.emit({ kind: 'in_doubt', ...subject, attempt: 1, reason: 'r', error });
+    expect(lines.at(0)!.at(1)).toContain(` error=${written} queue=`);
+  });
+
+  it('writes only what may need a look when told to tell of problems', () => {
+    const { events, lines } = listen('problems');
+    for (const [event] of TABLE) events.emit(event);
+    expect(lines.map(([, line]) => line.split(' ')[0])).toEqual([
+      'retrying',
+      'in_doubt',
+      'dead',
+      'deferred',
+      'taken_over',
+      'abandoned',
+      'late_result_discarded',
+      'fence_rejected',
+    ]);
+  });
+
+  it('writes nothing at a level that the application has turned off', () => {
+    Logger.overrideLogger(['error']);
+    const { events, lines } = listen();
+    for (const [event] of TABLE) events.emit(event);
+    expect(lines.map(([level]) => level)).toEqual(['error', 'error']);
+  });
+
+  it('stops when told to', () => {
+    const { events, lines, stop } = listen();
+    stop();
+    events.emit(TABLE.at(0)![0]);
+    expect(lines).toEqual([]);
+    expect(events.isObserved).toBe(false);
+  });
+});

@@ -1,0 +1,474 @@
+import { HttpException } from '@nestjs/common';
+import { UnrecoverableError } from 'bullmq';
+import fc from 'fast-check';
+import pg from 'pg';
+import { QueryFailedError } from 'typeorm';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { classify } from './classify.js';
+import {
+  type Failure,
+  type FailureKind,
+  InDoubtError,
+  PermanentError,
+  RetryLaterError,
+  TransientError,
+} from './failure.js';
+
+const KINDS: readonly FailureKind[] = ['transient', 'in_doubt', 'permanent', 'programming', 'unknown'];
+
+function failing(properties: object, cause?: unknown): Error {
+  return Object.assign(new Error('failed', cause === undefined ? {} : { cause }), properties);
+}
+
+function databaseError(code: string): pg.DatabaseError {
+  const error = new pg.DatabaseError('the database refused', 20, 'error');
+  error.code = code;
+  error.severity = 'ERROR';
+  return error;
+}
+
+/** A chain of errors that say nothing, with `innermost` as the one at place `depth`, counted from 1. */
+function nested(depth: number, innermost: unknown): unknown {
+  let error = innermost;
+  for (let place = depth - 1; place >= 1; place -= 1) error = new Error(`layer ${place}`, { cause: error });
+  return error;
+}
+
+describe('classify: what handlers throw on purpose', () => {
+  it.each<[unknown, Failure]>([
+    [new TransientError('x'), { kind: 'transient', reason: 'TransientError' }],
+    [new PermanentError('x'), { kind: 'permanent', reason: 'PermanentError' }],
+    [new InDoubtError('x'), { kind: 'in_doubt', reason: 'InDoubtError' }],
+    [new RetryLaterError(1500), { kind: 'transient', reason: 'RetryLaterError', retryAfterMs: 1500 }],
+    [new RetryLaterError(-3), { kind: 'transient', reason: 'RetryLaterError', retryAfterMs: 0 }],
+  ])('takes %s at its word', (error, failure) => {
+    expect(classify(error)).toEqual(failure);
+  });
+
+  it('takes BullMQ’s UnrecoverableError for a permanent failure', () => {
+    expect(classify(new UnrecoverableError('enough'))).toEqual({
+      kind: 'permanent',
+      reason: 'UnrecoverableError',
+    });
+  });
+
+  it('takes the outer word when an inner error says otherwise', () => {
+    expect(classify(new PermanentError('no', { cause: failing({ code: 'ECONNRESET' }) })).kind).toBe(
+      'permanent',
+    );
+  });
+});
+
+describe('classify: errors of Node and undici', () => {
+  it.each<[string, FailureKind]>([
+    ['ECONNREFUSED', 'transient'],
+    ['ENOTFOUND', 'transient'],
+    ['EAI_AGAIN', 'transient'],
+    ['EHOSTUNREACH', 'transient'],
+    ['ENETUNREACH', 'transient'],
+    ['EDNS', 'transient'],
+    ['UND_ERR_CONNECT_TIMEOUT', 'transient'],
+    ['ETIMEDOUT', 'in_doubt'],
+    ['ECONNRESET', 'in_doubt'],
+    ['ECONNABORTED', 'in_doubt'],
+    ['EPIPE', 'in_doubt'],
+    ['ESOCKET', 'in_doubt'],
+    ['ECONNECTION', 'in_doubt'],
+    ['UND_ERR_SOCKET', 'in_doubt'],
+    ['UND_ERR_HEADERS_TIMEOUT', 'in_doubt'],
+    ['UND_ERR_BODY_TIMEOUT', 'in_doubt'],
+    ['UND_ERR_ABORTED', 'in_doubt'],
+    ['ABORT_ERR', 'in_doubt'],
+    ['ENOENT', 'unknown'],
+    ['ERR_SOMETHING_NEW', 'unknown'],
+  ])('reads code %s as %s', (code, kind) => {
+    expect(classify(failing({ code }))).toEqual({ kind, reason: kind === 'unknown' ? 'unclassified' : code });
+  });
+
+  it.each(['ETIMEDOUT', 'ECONNRESET', 'EPIPE'])(
+    'reads %s while connecting as transient, because nothing was sent yet',
+    (code) => {
+      expect(classify(failing({ code, syscall: 'connect' }))).toEqual({ kind: 'transient', reason: code });
+    },
+  );
+
+  it.each(['read', 'write'])('reads ETIMEDOUT during a %s as in doubt', (syscall) => {
+    expect(classify(failing({ code: 'ETIMEDOUT', syscall })).kind).toBe('in_doubt');
+  });
+
+  it.each([
+    [new DOMException('slow', 'TimeoutError'), 'TimeoutError'],
+    [new DOMException('over', 'AbortError'), 'AbortError'],
+    [failing({ name: 'AbortError' }), 'AbortError'],
+  ])('reads an aborted request as in doubt (%s)', (error, reason) => {
+    expect(classify(error)).toEqual({ kind: 'in_doubt', reason });
+  });
+
+  it('reads what fetch throws by its cause, although it is a TypeError', () => {
+    const error = new TypeError('fetch failed', { cause: failing({ code: 'ECONNREFUSED' }) });
+    expect(classify(error)).toEqual({ kind: 'transient', reason: 'ECONNREFUSED' });
+  });
+
+  it.each([undefined, new Error('nobody knows')])(
+    'reads what fetch throws as in doubt when its cause tells nothing: %s',
+    (cause) => {
+      expect(classify(new TypeError('fetch failed', { cause }))).toEqual({
+        kind: 'in_doubt',
+        reason: 'fetch_failed',
+      });
+    },
+  );
+});
+
+describe('classify: HTTP statuses', () => {
+  it.each<[number, FailureKind]>([
+    [400, 'permanent'],
+    [401, 'permanent'],
+    [402, 'permanent'],
+    [403, 'permanent'],
+    [404, 'permanent'],
+    [408, 'transient'],
+    [409, 'transient'],
+    [410, 'permanent'],
+    [422, 'permanent'],
+    [425, 'transient'],
+    [429, 'transient'],
+    [499, 'permanent'],
+    [500, 'in_doubt'],
+    [501, 'in_doubt'],
+    [502, 'in_doubt'],
+    [503, 'in_doubt'],
+    [504, 'in_doubt'],
+    [599, 'in_doubt'],
+  ])('reads %i without Retry-After as %s', (status, kind) => {
+    expect(classify(failing({ status }))).toEqual({ kind, reason: `http_${status}` });
+  });
+
+  it.each([200, 302, 399, 600, 0])('makes nothing of status %i', (status) => {
+    expect(classify(failing({ status })).kind).toBe('unknown');
+  });
+
+  it('makes nothing of a status that is not a number', () => {
+    expect(classify(failing({ status: '500' })).kind).toBe('unknown');
+  });
+
+  it.each([
+    ['status', failing({ status: 404 })],
+    ['statusCode', failing({ statusCode: 404 })],
+    ['response.status', failing({ response: { status: 404 } })],
+    ['a Nest HttpException', new HttpException('gone', 404)],
+  ])('finds the status in %s', (_where, error) => {
+    expect(classify(error)).toEqual({ kind: 'permanent', reason: 'http_404' });
+  });
+
+  it('goes by the status even if the error has a code, as those of axios do', () => {
+    const error = failing({ code: 'ERR_BAD_RESPONSE', response: { status: 422 } });
+    expect(classify(error)).toEqual({ kind: 'permanent', reason: 'http_422' });
+  });
+});
+
+describe('classify: Retry-After', () => {
+  beforeEach(() => {
+    vi.useFakeTimers({ now: new Date('2026-01-01T00:00:00Z') });
+  });
+  afterEach(() => {
+    vi.useRealTimers();
+  });
+
+  it.each<[string, unknown, number]>([
+    ['seconds in Headers', new Headers({ 'Retry-After': '120' }), 120_000],
+    ['seconds in a Map', new Map([['retry-after', '1.5']]), 1_500],
+    ['seconds in a plain object', { 'retry-after': '7' }, 7_000],
+    ['seconds as a number', { 'retry-after': 3 }, 3_000],
+    ['zero', { 'retry-after': '0' }, 0],
+    ['negative seconds', { 'retry-after': '-5' }, 0],
+    ['a date', { 'retry-after': 'Thu, 01 Jan 2026 00:02:00 GMT' }, 120_000],
+    ['a date in Headers', new Headers({ 'retry-after': 'Thu, 01 Jan 2026 01:00:00 GMT' }), 3_600_000],
+    ['a date in the past', { 'retry-after': 'Wed, 31 Dec 2025 23:59:00 GMT' }, 0],
+  ])('makes 429 and 503 transient with the wait it names: %s', (_form, headers, retryAfterMs) => {
+    for (const status of [429, 503]) {
+      const expected = { kind: 'transient', reason: `http_${status}`, retryAfterMs };
+      expect(classify(failing({ status, headers }))).toEqual(expected);
+      expect(classify(failing({ response: { status, headers } }))).toEqual(expected);
+    }
+  });
+
+  it.each([
+    ['no header', { 'content-type': 'text/plain' }],
+    ['a word', { 'retry-after': 'soon' }],
+    ['an endless wait', { 'retry-after': 'Infinity' }],
+    ['an object', { 'retry-after': {} }],
+    [
+      'headers that throw',
+      new Proxy(
+        {},
+        {
+          get: () => {
+            throw new Error('no');
+          },
+        },
+      ),
+    ],
+  ])('leaves 503 in doubt and 429 without a wait when there is %s', (_form, headers) => {
+    expect(classify(failing({ status: 503, headers }))).toEqual({ kind: 'in_doubt', reason: 'http_503' });
+    expect(classify(failing({ status: 429, headers }))).toEqual({ kind: 'transient', reason: 'http_429' });
+  });
+
+  it.each([500, 502, 504])(
+    'does not make %i safe: it says nothing about whether the effect happened',
+    (status) => {
+      expect(classify(failing({ status, headers: { 'retry-after': '1' } }))).toEqual({
+        kind: 'in_doubt',
+        reason: `http_${status}`,
+      });
+    },
+  );
+});
+
+describe('classify: SMTP replies', () => {
+  it.each<[number, string, FailureKind]>([
+    [421, 'DATA', 'transient'],
+    [421, 'RCPT TO', 'transient'],
+    [450, 'DATA', 'transient'],
+    [450, 'RCPT TO', 'transient'],
+    [451, 'DATA', 'in_doubt'],
+    [451, 'RCPT TO', 'transient'],
+    [451, 'MAIL FROM', 'transient'],
+    [452, 'DATA', 'transient'],
+    [454, 'AUTH PLAIN', 'transient'],
+    [499, 'DATA', 'in_doubt'],
+    [500, 'DATA', 'permanent'],
+    [550, 'RCPT TO', 'permanent'],
+    [554, 'DATA', 'permanent'],
+  ])('reads %i to %s as %s', (responseCode, command, kind) => {
+    expect(classify(failing({ code: 'EMESSAGE', responseCode, command }))).toEqual({
+      kind,
+      reason: `smtp_${responseCode}`,
+    });
+  });
+});
+
+describe('classify: connections to a mail server', () => {
+  // Nodemailer says command "CONN" whenever a connection breaks, also after the message was sent.
+  it.each<[string, object, FailureKind]>([
+    ['closed', { code: 'ECONNECTION' }, 'in_doubt'],
+    ['reset', { code: 'ESOCKET', originalCode: 'ECONNRESET', syscall: 'read' }, 'in_doubt'],
+    ['silent', { code: 'ETIMEDOUT', timeoutType: 'SOCKET_TIMEOUT' }, 'in_doubt'],
+    ['refused', { code: 'ESOCKET', originalCode: 'ECONNREFUSED', syscall: 'connect' }, 'transient'],
+    ['never established', { code: 'ETIMEDOUT', timeoutType: 'CONNECTION_TIMEOUT' }, 'transient'],
+    ['established, but not greeted', { code: 'ETIMEDOUT', timeoutType: 'GREETING_TIMEOUT' }, 'transient'],
+    ['to a name that is not known', { code: 'EDNS' }, 'transient'],
+  ])('%s: %o is %s', (_what, properties, kind) => {
+    expect(classify(failing({ command: 'CONN', ...properties })).kind).toBe(kind);
+  });
+});
+
+describe('classify: Postgres', () => {
+  const table: [string, FailureKind][] = [
+    ['40001', 'transient'],
+    ['40P01', 'transient'],
+    ['55P03', 'transient'],
+    ['57P01', 'transient'],
+    ['57P02', 'transient'],
+    ['57P03', 'transient'],
+    ['53100', 'transient'],
+    ['53300', 'transient'],
+    ['08000', 'transient'],
+    ['08006', 'transient'],
+    ['22001', 'permanent'],
+    ['22P02', 'permanent'],
+    ['23502', 'permanent'],
+    ['23505', 'permanent'],
+    ['42P01', 'permanent'],
+    ['42501', 'permanent'],
+    ['57014', 'unknown'],
+    ['25P02', 'unknown'],
+    ['P0001', 'unknown'],
+    ['XX000', 'unknown'],
+  ];
+
+  it.each(table)('reads SQLSTATE %s of the driver as %s', (code, kind) => {
+    expect(classify(databaseError(code))).toEqual({ kind, reason: `sql_${code}` });
+  });
+
+  it.each(table)('reads SQLSTATE %s in a QueryFailedError as %s', (code, kind) => {
+    const error = new QueryFailedError('SELECT 1', [], databaseError(code));
+    expect(classify(error)).toEqual({ kind, reason: `sql_${code}` });
+  });
+
+  it('finds the SQLSTATE where only driverError has it', () => {
+    expect(classify(failing({ driverError: databaseError('40001') }))).toEqual({
+      kind: 'transient',
+      reason: 'sql_40001',
+    });
+  });
+
+  it('makes nothing of five capitals that no database wrote', () => {
+    expect(classify(failing({ code: 'EPERM' })).kind).toBe('unknown');
+  });
+});
+
+describe('classify: errors that say nothing', () => {
+  it.each([
+    [new TypeError('x'), 'TypeError'],
+    [new ReferenceError('x'), 'ReferenceError'],
+    [new RangeError('x'), 'RangeError'],
+  ])('reads %s as a bug', (error, reason) => {
+    expect(classify(error)).toEqual({ kind: 'programming', reason });
+  });
+
+  it.each([
+    ['an Error', new Error('x')],
+    ['an answer that could not be parsed', new SyntaxError('Unexpected end of JSON input')],
+    ['a string', 'ECONNREFUSED'],
+    ['a number', 500],
+    ['undefined', undefined],
+    ['null', null],
+    ['a symbol', Symbol('x')],
+    ['a bigint', 5n],
+    ['an empty object', {}],
+    ['an error whose cause is a bug', new Error('x', { cause: new TypeError('y') })],
+  ])('reads %s as unknown', (_what, error) => {
+    expect(classify(error)).toEqual({ kind: 'unknown', reason: 'unclassified' });
+  });
+});
+
+describe('classify: chains', () => {
+  it.each([1, 2, 9, 10])('finds an error at place %i of a chain of causes', (depth) => {
+    expect(classify(nested(depth, failing({ code: 'ECONNREFUSED' }))).kind).toBe('transient');
+  });
+
+  it('gives up after ten errors', () => {
+    expect(classify(nested(11, failing({ code: 'ECONNREFUSED' })))).toEqual({
+      kind: 'unknown',
+      reason: 'unclassified',
+    });
+  });
+
+  it('looks into the errors of an AggregateError', () => {
+    const error = new AggregateError([new Error('mute'), failing({ code: 'ECONNREFUSED' })], 'all failed');
+    expect(classify(error)).toEqual({ kind: 'transient', reason: 'ECONNREFUSED' });
+  });
+
+  it('looks into an AggregateError that is a cause', () => {
+    const error = new TypeError('fetch failed', {
+      cause: new AggregateError([failing({ code: 'ENOTFOUND' })]),
+    });
+    expect(classify(error).kind).toBe('transient');
+  });
+
+  it('takes the nearest error that tells something', () => {
+    const error = failing({ status: 400 }, failing({ code: 'ECONNRESET' }));
+    expect(classify(error)).toEqual({ kind: 'permanent', reason: 'http_400' });
+  });
+
+  it('survives an error that is its own cause', () => {
+    const error: Error & { cause?: unknown } = new Error('ouroboros');
+    error.cause = error;
+    expect(classify(error).kind).toBe('unknown');
+  });
+
+  it('finds what is behind a circle of causes', () => {
+    const first: Error & { errors?: unknown[] } = new Error('first');
+    const second = new Error('second', { cause: first });
+    first.cause = second;
+    first.errors = [...Array.from({ length: 20 }, () => first), second, failing({ code: 'EPIPE' })];
+    expect(classify(second)).toEqual({ kind: 'in_doubt', reason: 'EPIPE' });
+  });
+
+  it('survives getters that throw, and reads the rest', () => {
+    const error = new Error('trap', { cause: failing({ code: 'ECONNREFUSED' }) });
+    for (const property of [
+      'status',
+      'response',
+      'headers',
+      'code',
+      'errors',
+      'driverError',
+      'responseCode',
+    ]) {
+      Object.defineProperty(error, property, {
+        get() {
+          throw new Error('do not touch');
+        },
+      });
+    }
+    expect(classify(error).kind).toBe('transient');
+  });
+});
+
+describe('classify: overrides', () => {
+  it('asks the override before the built-in rules', () => {
+    expect(classify(failing({ status: 500 }), () => 'transient')).toEqual({
+      kind: 'transient',
+      reason: 'classify',
+    });
+  });
+
+  it('takes a whole failure from the override', () => {
+    const failure: Failure = { kind: 'in_doubt', reason: 'card_network', retryAfterMs: 5 };
+    expect(classify(new Error('x'), () => failure)).toEqual(failure);
+  });
+
+  it('leaves errors to the built-in rules when the override answers undefined', () => {
+    expect(classify(failing({ status: 500 }), () => undefined).kind).toBe('in_doubt');
+  });
+
+  it('leaves errors to the built-in rules when the override throws', () => {
+    const failure = classify(failing({ status: 404 }), () => {
+      throw new Error('a bug in classify');
+    });
+    expect(failure).toEqual({ kind: 'permanent', reason: 'http_404' });
+  });
+
+  it('shows the override the causes too', () => {
+    const seen: unknown[] = [];
+    const inner = new Error('inner');
+    const outer = new Error('outer', { cause: inner });
+    classify(outer, (error) => {
+      seen.push(error);
+      return undefined;
+    });
+    expect(seen).toEqual([outer, inner]);
+  });
+
+  it('gives the nearer error to the built-in rules before a further one to the override', () => {
+    const error = failing({ status: 400 }, new Error('inner'));
+    const failure = classify(error, (one) => ((one as Error).message === 'inner' ? 'transient' : undefined));
+    expect(failure.kind).toBe('permanent');
+  });
+});
+
+describe('classify: anything', () => {
+  const anything = fc.anything({
+    withNullPrototype: true,
+    withBigInt: true,
+    withDate: true,
+    withMap: true,
+    withSet: true,
+    withTypedArray: true,
+    withBoxedValues: true,
+    withSparseArray: true,
+    withObjectString: true,
+  });
+  const property = fc.constantFrom('cause', 'errors', 'driverError', 'response', 'headers', 'code', 'status');
+
+  it('never throws and always answers one of the kinds with a reason, whatever was thrown', () => {
+    fc.assert(
+      fc.property(anything, (thrown) => {
+        const failure = classify(thrown);
+        expect(KINDS).toContain(failure.kind);
+        expect(failure.reason).toBeTypeOf('string');
+      }),
+    );
+  });
+
+  it('never throws, whatever an error carries', () => {
+    fc.assert(
+      fc.property(fc.array(fc.tuple(property, anything)), (properties) => {
+        const failure = classify(failing(Object.fromEntries(properties)));
+        expect(KINDS).toContain(failure.kind);
+      }),
+    );
+  });
+});

@@ -1,0 +1,266 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { type Effect, EFFECTS } from '../operation/effect.js';
+import type { FailureKind } from '../resilience/failure.js';
+import { type AttemptFacts, decideFailure, decideStart, type RetryPolicy } from './decide.js';
+
+const policy: RetryPolicy = { attempts: 3, crashes: 2, backoff: { baseMs: 1_000, capMs: 60_000 } };
+const half = (): number => 0.5;
+
+/** How long each effect stays repeatable in these tests, in ms. */
+const REPEATABLE_MS: Record<Effect, number> = {
+  natural: Infinity,
+  transactional: Infinity,
+  keyed: 86_400_000,
+  unrepeatable: 0,
+};
+
+function facts(changes: Partial<AttemptFacts> = {}): AttemptFacts {
+  return {
+    attempt: 1,
+    failures: 0,
+    isDoubtful: false,
+    remainingMs: undefined,
+    repeatableMs: Infinity,
+    ...changes,
+  };
+}
+
+/** `retry` = retrying, `over` = dead for retries_exhausted, `never` = dead for permanent_error; `?` = doubtful. */
+type Cell = 'retry' | 'retry?' | 'over' | 'over?' | 'never' | 'never?' | 'in_doubt?';
+
+const MEANING: Record<Cell, object> = {
+  retry: { status: 'retrying', delayMs: 500, isDoubtful: false },
+  'retry?': { status: 'retrying', delayMs: 500, isDoubtful: true },
+  over: { status: 'dead', reason: 'retries_exhausted', isDoubtful: false },
+  'over?': { status: 'dead', reason: 'retries_exhausted', isDoubtful: true },
+  never: { status: 'dead', reason: 'permanent_error', isDoubtful: false },
+  'never?': { status: 'dead', reason: 'permanent_error', isDoubtful: true },
+  'in_doubt?': { status: 'in_doubt', reason: 'in_doubt', isDoubtful: true },
+};
+
+/**
+ * design.md, sections 4 and 7. The columns: attempts left; attempts left and an earlier attempt in doubt; the last
+ * attempt; the last attempt and an earlier one in doubt. What was in doubt before stays so, whatever comes after it.
+ */
+const TABLE: Record<Effect, Record<FailureKind, [Cell, Cell, Cell, Cell]>> = {
+  // Repeatable by nature: whether it happened does not matter.
+  natural: {
+    transient: ['retry', 'retry?', 'over', 'over?'],
+    in_doubt: ['retry', 'retry?', 'over', 'over?'],
+    permanent: ['never', 'never?', 'never', 'never?'],
+    programming: ['never', 'never?', 'never', 'never?'],
+    unknown: ['retry', 'retry?', 'over', 'over?'],
+  },
+  // It rolled back.
+  transactional: {
+    transient: ['retry', 'retry?', 'over', 'over?'],
+    in_doubt: ['retry', 'retry?', 'over', 'over?'],
+    permanent: ['never', 'never?', 'never', 'never?'],
+    programming: ['never', 'never?', 'never', 'never?'],
+    unknown: ['retry', 'retry?', 'over', 'over?'],
+  },
+  // The service deduplicates: safe to repeat, but the effect may be there already.
+  keyed: {
+    transient: ['retry', 'retry?', 'over', 'over?'],
+    in_doubt: ['retry?', 'retry?', 'over?', 'over?'],
+    permanent: ['never', 'never?', 'never', 'never?'],
+    programming: ['never?', 'never?', 'never?', 'never?'],
+    unknown: ['retry?', 'retry?', 'over?', 'over?'],
+  },
+  // Only what certainly did not happen may be tried again.
+  unrepeatable: {
+    transient: ['retry', 'in_doubt?', 'over', 'over?'],
+    in_doubt: ['in_doubt?', 'in_doubt?', 'in_doubt?', 'in_doubt?'],
+    permanent: ['never', 'never?', 'never', 'never?'],
+    programming: ['in_doubt?', 'in_doubt?', 'in_doubt?', 'in_doubt?'],
+    unknown: ['in_doubt?', 'in_doubt?', 'in_doubt?', 'in_doubt?'],
+  },
+};
+
+const CASES = Object.entries(TABLE).flatMap(([effect, kinds]) =>
+  Object.entries(kinds).flatMap(([kind, cells]) =>
+    cells.map((cell, column) => ({
+      effect: effect as Effect,
+      kind: kind as FailureKind,
+      isLast: column >= 2,
+      isDoubtful: column % 2 === 1,
+      cell,
+    })),
+  ),
+);
+
+describe('decideFailure', () => {
+  it('is told by this table for every effect', () => {
+    expect(Object.keys(TABLE).toSorted()).toEqual([...EFFECTS].toSorted());
+    expect(CASES).toHaveLength(4 * 5 * 2 * 2);
+  });
+
+  it.each(CASES)(
+    '$effect, $kind failure, last attempt $isLast, earlier doubt $isDoubtful: $cell',
+    ({ effect, kind, isLast, isDoubtful, cell }) => {
+      const seen = facts({
+        attempt: isLast ? 3 : 2,
+        isDoubtful,
+        repeatableMs: REPEATABLE_MS[effect],
+      });
+      expect(decideFailure({ kind, reason: 'test' }, effect, seen, policy, half)).toEqual(MEANING[cell]);
+    },
+  );
+
+  it.each([
+    { attempt: 1, failures: 0, delayMs: 500 },
+    { attempt: 2, failures: 1, delayMs: 1_000 },
+    { attempt: 2, failures: 0, delayMs: 500 },
+  ])(
+    'backs off by recorded failures, not by crashes: $failures failures before attempt $attempt give $delayMs ms',
+    ({ attempt, failures, delayMs }) => {
+      const decision = decideFailure(
+        { kind: 'transient', reason: 'test' },
+        'natural',
+        facts({ attempt, failures }),
+        policy,
+        half,
+      );
+      expect(decision).toEqual({ status: 'retrying', delayMs, isDoubtful: false });
+    },
+  );
+
+  it.each([
+    { retryAfterMs: 499, delayMs: 500 },
+    { retryAfterMs: 0, delayMs: 500 },
+    { retryAfterMs: 501, delayMs: 501 },
+    { retryAfterMs: 90_000, delayMs: 90_000 },
+  ])(
+    'never comes back before Retry-After: $retryAfterMs ms gives $delayMs ms',
+    ({ retryAfterMs, delayMs }) => {
+      const failure = { kind: 'transient', reason: 'http_429', retryAfterMs } as const;
+      expect(decideFailure(failure, 'unrepeatable', facts(), policy, half)).toMatchObject({ delayMs });
+    },
+  );
+
+  it.each([
+    { remainingMs: 501, status: 'retrying' },
+    { remainingMs: 500, status: 'dead', reason: 'time_budget_exceeded' },
+    { remainingMs: 0, status: 'dead', reason: 'time_budget_exceeded' },
+    { remainingMs: -1, status: 'dead', reason: 'time_budget_exceeded' },
+  ])(
+    'with $remainingMs ms left and a wait of 500 ms, the operation is $status',
+    ({ remainingMs, ...end }) => {
+      const failure = { kind: 'transient', reason: 'test' } as const;
+      expect(decideFailure(failure, 'natural', facts({ remainingMs }), policy, half)).toMatchObject(end);
+    },
+  );
+
+  it('counts Retry-After against the time budget', () => {
+    const failure = { kind: 'transient', reason: 'http_429', retryAfterMs: 5_000 } as const;
+    expect(decideFailure(failure, 'natural', facts({ remainingMs: 4_000 }), policy, half)).toEqual({
+      status: 'dead',
+      reason: 'time_budget_exceeded',
+      isDoubtful: false,
+    });
+  });
+
+  it.each<{ kind: FailureKind; isDoubtful: boolean; repeatableMs: number; status: string }>([
+    { kind: 'in_doubt', isDoubtful: false, repeatableMs: 501, status: 'retrying' },
+    { kind: 'in_doubt', isDoubtful: false, repeatableMs: 500, status: 'in_doubt' },
+    { kind: 'in_doubt', isDoubtful: false, repeatableMs: -10, status: 'in_doubt' },
+    { kind: 'unknown', isDoubtful: false, repeatableMs: -10, status: 'in_doubt' },
+    { kind: 'transient', isDoubtful: true, repeatableMs: 501, status: 'retrying' },
+    { kind: 'transient', isDoubtful: true, repeatableMs: 500, status: 'in_doubt' },
+    { kind: 'transient', isDoubtful: false, repeatableMs: -10, status: 'retrying' },
+  ])(
+    'a keyed $kind failure, earlier doubt $isDoubtful, with the key remembered for $repeatableMs ms and a wait of 500 ms: $status',
+    ({ kind, isDoubtful, repeatableMs, status }) => {
+      const decision = decideFailure(
+        { kind, reason: 'test' },
+        'keyed',
+        facts({ isDoubtful, repeatableMs }),
+        policy,
+        half,
+      );
+      expect(decision.status).toBe(status);
+    },
+  );
+
+  it('never plans a second run of an unrepeatable effect that may have happened, whatever the facts', () => {
+    fc.assert(
+      fc.property(anyFacts(), fc.constantFrom('in_doubt', 'unknown', 'programming'), (seen, kind) => {
+        expect(decideFailure({ kind, reason: 'test' }, 'unrepeatable', seen, policy, half).status).toBe(
+          'in_doubt',
+        );
+      }),
+    );
+  });
+
+  it('never plans a retry beyond the attempts, the time budget or the time a doubtful effect stays repeatable', () => {
+    const kind = fc.constantFrom<FailureKind>('transient', 'in_doubt', 'permanent', 'programming', 'unknown');
+    fc.assert(
+      fc.property(anyFacts(), kind, fc.constantFrom(...EFFECTS), (seen, kind, effect) => {
+        const decision = decideFailure({ kind, reason: 'test' }, effect, seen, policy, half);
+        if (decision.status !== 'retrying') return;
+        expect(seen.attempt).toBeLessThan(policy.attempts);
+        expect(decision.delayMs).toBeLessThan(seen.remainingMs ?? Infinity);
+        if (decision.isDoubtful) expect(decision.delayMs).toBeLessThan(seen.repeatableMs);
+      }),
+    );
+  });
+
+  it('never forgets an earlier doubt', () => {
+    const kind = fc.constantFrom<FailureKind>('transient', 'in_doubt', 'permanent', 'programming', 'unknown');
+    fc.assert(
+      fc.property(anyFacts(), kind, fc.constantFrom(...EFFECTS), (seen, kind, effect) => {
+        const doubtful = { ...seen, isDoubtful: true };
+        expect(decideFailure({ kind, reason: 'test' }, effect, doubtful, policy, half).isDoubtful).toBe(true);
+      }),
+    );
+  });
+});
+
+function anyFacts(): fc.Arbitrary<AttemptFacts> {
+  return fc.record({
+    attempt: fc.integer({ min: 1, max: 6 }),
+    failures: fc.integer({ min: 0, max: 5 }),
+    isDoubtful: fc.boolean(),
+    remainingMs: fc.option(fc.integer({ min: -1_000, max: 10_000 }), { nil: undefined }),
+    repeatableMs: fc.oneof(fc.constant(Infinity), fc.integer({ min: -1_000, max: 10_000 })),
+  });
+}
+
+describe('decideStart', () => {
+  // Three attempts, and two of them may vanish with their worker.
+  it.each([
+    { attempt: 1, failures: 0, reason: undefined },
+    { attempt: 2, failures: 0, reason: undefined },
+    { attempt: 2, failures: 1, reason: undefined },
+    { attempt: 3, failures: 0, reason: 'crash_loop' },
+    { attempt: 3, failures: 1, reason: undefined },
+    { attempt: 3, failures: 2, reason: undefined },
+    { attempt: 4, failures: 0, reason: 'crash_loop' },
+    { attempt: 4, failures: 1, reason: 'crash_loop' },
+    { attempt: 4, failures: 2, reason: 'crash_loop' },
+    { attempt: 4, failures: 3, reason: 'retries_exhausted' },
+    { attempt: 9, failures: 8, reason: 'retries_exhausted' },
+  ])('attempt $attempt after $failures recorded failures: $reason', ({ attempt, failures, reason }) => {
+    expect(decideStart(facts({ attempt, failures }), policy)).toBe(reason);
+  });
+
+  it.each([
+    { attempt: 1, failures: 0, remainingMs: 0.1, reason: undefined },
+    { attempt: 1, failures: 0, remainingMs: 0, reason: 'expired' },
+    { attempt: 1, failures: 0, remainingMs: -60_000, reason: 'expired' },
+    { attempt: 2, failures: 1, remainingMs: 1, reason: undefined },
+    { attempt: 2, failures: 1, remainingMs: 0, reason: 'time_budget_exceeded' },
+    { attempt: 3, failures: 0, remainingMs: -1, reason: 'time_budget_exceeded' },
+    { attempt: 4, failures: 3, remainingMs: -1, reason: 'time_budget_exceeded' },
+  ])(
+    'attempt $attempt with $remainingMs ms of the budget left: $reason',
+    ({ attempt, failures, remainingMs, reason }) => {
+      expect(decideStart(facts({ attempt, failures, remainingMs }), policy)).toBe(reason);
+    },
+  );
+
+  it('gives up at the first crash where the policy allows one', () => {
+    expect(decideStart(facts({ attempt: 2 }), { ...policy, crashes: 1 })).toBe('crash_loop');
+  });
+});

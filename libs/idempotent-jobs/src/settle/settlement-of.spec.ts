@@ -1,0 +1,55 @@
+import { describe, expect, it } from 'vitest';
+import type { Ending } from '../attempt/ending.js';
+import { settlementOf } from './settlement-of.js';
+import type { Settlement } from './settlement.js';
+
+const error = new Error('the handler failed');
+
+const TABLE: [string, Ending, Settlement][] = [
+  ['completed', { kind: 'completed', result: { id: 7 } }, { kind: 'ack', result: { id: 7 } }],
+  [
+    'completed without a result',
+    { kind: 'completed', result: undefined },
+    { kind: 'ack', result: undefined },
+  ],
+  ['replayed', { kind: 'replayed', result: 'before' }, { kind: 'ack', result: 'before' }],
+  [
+    'failed, to be retried',
+    { kind: 'failed', error, decision: { status: 'retrying', delayMs: 1_234, isDoubtful: false } },
+    { kind: 'retry', error, delayMs: 1_234 },
+  ],
+  [
+    'failed, in doubt',
+    { kind: 'failed', error, decision: { status: 'in_doubt', reason: 'in_doubt', isDoubtful: true } },
+    { kind: 'fail', error },
+  ],
+  [
+    'failed, dead',
+    { kind: 'failed', error, decision: { status: 'dead', reason: 'permanent_error', isDoubtful: false } },
+    { kind: 'fail', error },
+  ],
+  ['conflict', { kind: 'conflict', error }, { kind: 'fail', error }],
+  ['dead', { kind: 'dead', error }, { kind: 'fail', error }],
+  ['in doubt', { kind: 'in_doubt', error }, { kind: 'fail', error }],
+  ['handed back', { kind: 'handed_back', error }, { kind: 'hand_back', error }],
+];
+
+describe('settlementOf', () => {
+  it.each(TABLE)('settles an attempt that ended %s', (_title, ending, settlement) => {
+    expect(settlementOf(ending, () => 0.5)).toEqual(settlement);
+  });
+
+  it('hands on the very error that was thrown', () => {
+    const settlement = settlementOf({ kind: 'handed_back', error }, () => 0);
+    expect((settlement as { error: unknown }).error).toBe(error);
+  });
+
+  it.each([
+    [0, 1_000],
+    [0.5, 1_050],
+    [0.9, 1_090],
+  ])('puts off a deferred delivery by up to a tenth more: random %d gives %d ms', (drawn, delayMs) => {
+    const settlement = settlementOf({ kind: 'deferred', delayMs: 1_000, reason: 'busy', error }, () => drawn);
+    expect(settlement).toEqual({ kind: 'defer', delayMs: expect.closeTo(delayMs, 6) });
+  });
+});
