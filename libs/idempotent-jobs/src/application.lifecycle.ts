@@ -1,3 +1,4 @@
+import { messageOf } from './operation/message-of.js';
 import {
   type BeforeApplicationShutdown,
   Injectable,
@@ -39,7 +40,7 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
       options.leaseMs,
     );
     const onError = (message: string, error: unknown): void =>
-      new Logger('IdempotentJobs').warn(`${message}: ${(error as Error).message}`);
+      new Logger('IdempotentJobs').warn(`${message}: ${messageOf(error)}`);
     this.#sweep = new FailedJobSweep(
       () => this.#sweptQueues(),
       letters,
@@ -65,7 +66,7 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
   }
 
   async beforeApplicationShutdown(): Promise<void> {
-    await this.#sweep.stop();
+    this.#sweep.stop();
     await this.#workers.stop(this.options.shutdown.drainMs, this.options.shutdown.closeMs);
     await this.engine.listener.stop();
     await this.engine.dispatcher.stop();

@@ -1,3 +1,4 @@
+import { messageOf } from './operation/message-of.js';
 import { Logger } from '@nestjs/common';
 import type { DataSource } from 'typeorm';
 import { AttemptBook } from './attempt/attempt-book.js';
@@ -35,7 +36,7 @@ export interface Engine {
   readonly listener: DispatchListener;
 }
 
-/** Puts the steps together; none of them knows Nest, and none knows the order of the others. */
+/** Puts the steps together. What knows Nest (module, decorator, interceptor, lifecycle) is not among them. */
 export function assembleEngine(
   dataSource: DataSource,
   options: ResolvedOptions,
@@ -43,8 +44,7 @@ export function assembleEngine(
   events: JobEvents,
 ): Engine {
   const logger = new Logger('IdempotentJobs');
-  const onError = (message: string, error: unknown): void =>
-    logger.warn(`${message}: ${error instanceof Error ? error.message : String(error)}`);
+  const onError = (message: string, error: unknown): void => logger.warn(`${message}: ${messageOf(error)}`);
 
   const database = new Database(dataSource, options.schema ?? schemaOf(dataSource.options));
   const operations = new OperationStore(database);

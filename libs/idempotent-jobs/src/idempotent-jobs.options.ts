@@ -99,12 +99,12 @@ export function resolveOptions(options: Omit<IdempotentJobsOptions, 'dataSource'
   const resolved: ResolvedOptions = {
     schema: options.schema,
     migrations: oneOf('migrations', options.migrations, ['run', 'check'], 'check'),
-    leaseMs: checks.atLeast('leaseMs', options.leaseMs, 30_000, 500),
+    leaseMs: checks.timer('leaseMs', options.leaseMs, 30_000, 500),
     retentionMs: checks.positive('retentionMs', options.retentionMs, 7 * 24 * 60 * 60 * 1000),
     resolveTenant: options.tenants?.resolve,
     dispatch: {
-      enabled: options.dispatch?.enabled ?? true,
-      pollMs: checks.positive('dispatch.pollMs', options.dispatch?.pollMs, 1000),
+      enabled: checks.flag('dispatch.enabled', options.dispatch?.enabled, true),
+      pollMs: checks.timer('dispatch.pollMs', options.dispatch?.pollMs, 1000),
       redispatchAfterMs: checks.positive(
         'dispatch.redispatchAfterMs',
         options.dispatch?.redispatchAfterMs,
@@ -116,17 +116,16 @@ export function resolveOptions(options: Omit<IdempotentJobsOptions, 'dataSource'
         6 * 60 * 60 * 1000,
       ),
     },
-    sweepMs: checks.positive('recovery.sweepMs', options.recovery?.sweepMs, 30_000),
+    sweepMs: checks.timer('recovery.sweepMs', options.recovery?.sweepMs, 30_000),
     shutdown: {
-      drainMs: checks.atLeast('shutdown.drainMs', options.shutdown?.drainMs, 20_000, 0),
-      closeMs: checks.atLeast('shutdown.closeMs', options.shutdown?.closeMs, 5_000, 0),
+      drainMs: checks.timer('shutdown.drainMs', options.shutdown?.drainMs, 20_000, 0),
+      closeMs: checks.timer('shutdown.closeMs', options.shutdown?.closeMs, 5_000, 0),
     },
     logs: oneOf('logs', options.logs, ['all', 'problems', 'none'], 'all'),
     traceContext: options.traceContext,
   };
-  if (options.tenants?.resolve !== undefined && typeof options.tenants.resolve !== 'function') {
-    checks.fail('tenants.resolve', options.tenants.resolve, 'a function from the request to its tenant id');
-  }
+  checks.callback('tenants.resolve', options.tenants?.resolve);
+  checks.callback('traceContext', options.traceContext);
   if (options.schema !== undefined && (typeof options.schema !== 'string' || options.schema.length === 0)) {
     checks.fail('schema', options.schema, 'the name of a Postgres schema');
   }

@@ -1,3 +1,4 @@
+import { messageOf } from './operation/message-of.js';
 import type { AttemptRunner } from './attempt/attempt.runner.js';
 import type { Ending } from './attempt/ending.js';
 import type { RunContext } from './attempt/run-context.js';
@@ -25,7 +26,8 @@ export type EnhancerChain = (progress: DeliveryInProgress) => Promise<unknown>;
 
 /**
  * The way of a job, on one page: identify, enter the tenant, validate, then, behind the application's guards: claim,
- * execute, record; and in the end settle. Each step lives in the folder of its name; only this page knows their order.
+ * execute, record; and in the end settle. Each step lives in the folder of its name; their order is known here, and,
+ * for claim, execute and record, in `attempt/`.
  *
  * Nothing here throws to BullMQ. Whatever happens, a delivery ends in one {@link Settlement}.
  */
@@ -133,7 +135,7 @@ export class JobPipeline {
       jobName: job.name,
       jobId,
       reason,
-      payload: JSON.stringify(job.data),
+      payload: evidenceOf(job.data),
       fingerprint: undefined,
       error,
       workerId,
@@ -177,7 +179,7 @@ export class JobPipeline {
 
   #defer({ job }: Delivery, error: unknown): Settlement {
     const delayMs = 1000 + this.random() * 4000;
-    const reason = `ledger_unavailable: ${error instanceof Error ? error.message : String(error)}`;
+    const reason = `ledger_unavailable: ${messageOf(error)}`;
     this.events.emit({
       kind: 'deferred',
       queue: job.queueName,
@@ -195,5 +197,14 @@ class HandlerSkippedError extends UsageError {
     super(
       'An interceptor answered in place of the processor, so nothing was run. Interceptors of processors must call next.handle().',
     );
+  }
+}
+
+/** What JSON cannot write (nested deeper than the stack) is no evidence worth losing the letter for. */
+function evidenceOf(data: unknown): string | undefined {
+  try {
+    return JSON.stringify(data);
+  } catch {
+    return undefined;
   }
 }

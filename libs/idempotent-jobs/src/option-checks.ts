@@ -6,9 +6,18 @@ export interface OptionChecks {
   count(option: string, value: number | undefined, fallback: number): number;
   /** A finite number not below `minimum`, or the default. */
   atLeast(option: string, value: number | undefined, fallback: number, minimum: number): number;
+  /** A number of milliseconds, not below `minimum`, that a timer can count, or the default. */
+  timer(option: string, value: number | undefined, fallback: number, minimum?: number): number;
+  /** A boolean, or the default. */
+  flag(option: string, value: boolean | undefined, fallback: boolean): boolean;
+  /** A function, or nothing. */
+  callback(option: string, value: unknown): void;
   fail(option: string, value: unknown, expected: string): void;
   throwIfAny(toError: (message: string) => Error): void;
 }
+
+/** What setTimeout can count: anything longer fires at once. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
 
 /** `subject`: whose options these are, as the error names it. */
 export function optionChecks(subject: string): OptionChecks {
@@ -29,6 +38,18 @@ export function optionChecks(subject: string): OptionChecks {
     count: checked((value) => Number.isInteger(value) && value > 0, 'a whole number greater than 0'),
     atLeast: (option, value, fallback, minimum) =>
       checked((number) => number >= minimum, `a number of at least ${minimum}`)(option, value, fallback),
+    timer: (option, value, fallback, minimum = 1) =>
+      checked(
+        (number) => number >= minimum && number <= MAX_TIMER_MS,
+        `a number of milliseconds from ${minimum} to ${MAX_TIMER_MS} (24.8 days)`,
+      )(option, value, fallback),
+    flag(option, value, fallback) {
+      if (value !== undefined && typeof value !== 'boolean') fail(option, value, 'true or false');
+      return value ?? fallback;
+    },
+    callback(option, value) {
+      if (value !== undefined && typeof value !== 'function') fail(option, value, 'a function');
+    },
     fail,
     throwIfAny(toError) {
       if (problems.length > 0) throw toError(`${subject}: ${problems.join('; ')}.`);

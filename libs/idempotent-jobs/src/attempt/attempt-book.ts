@@ -2,13 +2,21 @@ import type { Claim, ClaimAnswer } from '../claim/claim.js';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
 import type { JobEvents } from '../observe/job-events.js';
 import { IdempotentJobsError, OperationConflictError } from '../operation/errors.js';
+import { messageOf } from '../operation/message-of.js';
 import type { Queryable } from '../postgres/database.js';
 import type { FailureRecord, OutcomeStore } from '../record/outcome.store.js';
 import { classify } from '../resilience/classify.js';
 import type { Failure } from '../resilience/failure.js';
 import { decideFailure, type Decision, decideStart } from '../settle/decide.js';
 import { deferred, type Ending } from './ending.js';
+import { persistently } from './persistently.js';
 import { payloadText, type RunContext, subjectOf } from './run-context.js';
+
+/** The transaction that a failure is recorded in; without one it is recorded by itself. */
+export interface FailurePlace {
+  readonly connection: Queryable;
+  commit(): Promise<void>;
+}
 
 type Refusal = Exclude<ClaimAnswer, { kind: 'acquired' }>;
 
@@ -57,7 +65,7 @@ export class AttemptBook {
   }
 
   /** Records an attempt that the claim took over, and gives up an operation that must not be run; its ending, if so. */
-  async begin(context: RunContext, claim: Claim, connection?: Queryable): Promise<Ending | undefined> {
+  async begin(context: RunContext, claim: Claim, place?: FailurePlace): Promise<Ending | undefined> {
     if (claim.tookOver !== undefined) {
       await this.outcomes.takeOver(claim, claim.tookOver);
       const { attempt, workerId: from } = claim.tookOver;
@@ -66,7 +74,7 @@ export class AttemptBook {
     const reason = decideStart(claim, context.delivery.processor.policy);
     return reason === undefined
       ? undefined
-      : this.giveUp(context, claim, reason, new GivenUpError(claim, reason), connection);
+      : this.giveUp(context, claim, reason, new GivenUpError(claim, reason), place);
   }
 
   started(context: RunContext, claim: Claim): void {
@@ -97,12 +105,12 @@ export class AttemptBook {
     error: unknown,
     known: Failure | undefined,
     startedAt: number,
-    connection?: Queryable,
+    place?: FailurePlace,
   ): Promise<Ending> {
     const { processor } = context.delivery;
     const failure = known ?? classify(error, processor.classify);
     const decision = decideFailure(failure, processor.effect, claim, processor.policy, this.random);
-    return this.#record(context, claim, error, failure, decision, performance.now() - startedAt, connection);
+    return this.#record(context, claim, error, failure, decision, performance.now() - startedAt, place);
   }
 
   /** What an error says that was thrown before the handler could have had an effect. */
@@ -118,10 +126,10 @@ export class AttemptBook {
     claim: Claim,
     reason: DeadLetterReason,
     error: unknown,
-    connection?: Queryable,
+    place?: FailurePlace,
   ): Promise<Ending> {
     const decision: Decision = { status: 'dead', reason, isDoubtful: claim.isDoubtful };
-    return this.#record(context, claim, error, { kind: 'permanent', reason }, decision, 0, connection);
+    return this.#record(context, claim, error, { kind: 'permanent', reason }, decision, 0, place);
   }
 
   /** The lease went to somebody else before the end was written: whatever it was, it is theirs to find out. */
@@ -139,22 +147,31 @@ export class AttemptBook {
     return deferred(delayMs, reason);
   }
 
-  async #doubted(context: RunContext, answer: Extract<Refusal, { kind: 'in_doubt' }>): Promise<Ending> {
+  async #doubted(
+    context: RunContext,
+    { unrecorded }: Extract<Refusal, { kind: 'in_doubt' }>,
+  ): Promise<Ending> {
     const { tenantId, operationKey } = context.identified;
     const error = new OperationInDoubtError(tenantId, operationKey);
-    if (
-      (await this.outcomes.doubt(context.identified, answer.token, error, payloadText(context))) ===
-      'recorded'
-    ) {
-      const attempt = answer.vanished?.attempt ?? 0;
-      this.events.emit({
-        kind: 'in_doubt',
-        ...subjectOf(context),
-        attempt,
-        reason: 'lease_expired',
-        error: error.message,
-      });
-    }
+    if (unrecorded === undefined) return { kind: 'in_doubt', error };
+    const recorded = await this.outcomes.doubt(
+      context.identified,
+      unrecorded.token,
+      error,
+      payloadText(context),
+    );
+    // Somebody was faster: what the operation is now, the next claim says.
+    if (recorded === 'lost')
+      return this.deferred(context, MIN_BUSY_MS, 'busy: the operation was claimed meanwhile');
+    this.onLetter();
+    const { attempt } = unrecorded;
+    this.events.emit({
+      kind: 'in_doubt',
+      ...subjectOf(context),
+      attempt,
+      reason: 'lease_expired',
+      error: error.message,
+    });
     return { kind: 'in_doubt', error };
   }
 
@@ -165,7 +182,7 @@ export class AttemptBook {
     failure: Failure,
     decision: Decision,
     durationMs: number,
-    connection: Queryable | undefined,
+    place: FailurePlace | undefined,
   ): Promise<Ending> {
     const isGivenUp = decision.status !== 'retrying';
     const record: FailureRecord = {
@@ -177,7 +194,13 @@ export class AttemptBook {
       ...(decision.status === 'retrying' && { delayMs: Math.ceil(decision.delayMs) }),
       ...(isGivenUp && { letter: decision.reason, payload: payloadText(context) }),
     };
-    if ((await this.outcomes.fail(claim, record, connection)) === 'lost') return this.fenced(context, claim);
+    const { leaseMs } = context.delivery.processor;
+    const recorded =
+      place === undefined
+        ? await persistently(leaseMs, () => this.outcomes.fail(claim, record))
+        : await this.outcomes.fail(claim, record, place.connection);
+    if (recorded === 'lost') return this.fenced(context, claim);
+    await place?.commit();
     if (isGivenUp) this.onLetter();
     this.#tell(context, claim, error, failure, decision, durationMs);
     return { kind: 'failed', error, decision };
@@ -194,7 +217,7 @@ export class AttemptBook {
     const told = {
       ...subjectOf(context),
       attempt: claim.attempt,
-      error: error instanceof Error ? error.message : String(error),
+      error: messageOf(error),
     };
     switch (decision.status) {
       case 'retrying':

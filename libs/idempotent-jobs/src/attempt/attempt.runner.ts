@@ -1,6 +1,7 @@
+import { messageOf } from '../operation/message-of.js';
 import type { Claim } from '../claim/claim.js';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
-import type { AttemptBook } from './attempt-book.js';
+import type { AttemptBook, FailurePlace } from './attempt-book.js';
 import type { Ending } from './ending.js';
 import type { LeasedAttempt } from './leased.attempt.js';
 import type { RunContext } from './run-context.js';
@@ -28,25 +29,23 @@ export class AttemptRunner {
   failUnstarted(context: RunContext, error: unknown): Promise<Ending> {
     // Whatever the error says about effects, there was none.
     const known = this.book.failureBefore(context, error);
-    return this.#withoutHandler(context, (claim, connection) =>
-      this.book.fail(context, claim, error, known, performance.now(), connection),
+    return this.#withoutHandler(context, (claim, place) =>
+      this.book.fail(context, claim, error, known, performance.now(), place),
     );
   }
 
   /** The operation must not be run at all. */
   refuse(context: RunContext, reason: DeadLetterReason, error: unknown): Promise<Ending> {
-    return this.#withoutHandler(context, (claim, connection) =>
-      this.book.giveUp(context, claim, reason, error, connection),
+    return this.#withoutHandler(context, (claim, place) =>
+      this.book.giveUp(context, claim, reason, error, place),
     );
   }
 
   async #withoutHandler(context: RunContext, end: EndWithoutHandler): Promise<Ending> {
     try {
       return isTransactional(context)
-        ? await this.transactional.runNothing(context, (claim, transaction) =>
-            end(claim, transaction.connection),
-          )
-        : await this.leased.runNothing(context, (claim) => end(claim));
+        ? await this.transactional.runNothing(context, end)
+        : await this.leased.runNothing(context, end);
     } catch (error) {
       return this.#unavailable(context, error);
     }
@@ -54,12 +53,12 @@ export class AttemptRunner {
 
   /** Postgres is out of reach, or a bug of ours: nothing is known to be recorded, so BullMQ is told nothing but "later". */
   #unavailable(context: RunContext, error: unknown): Ending {
-    const reason = `ledger_unavailable: ${error instanceof Error ? error.message : String(error)}`;
+    const reason = `ledger_unavailable: ${messageOf(error)}`;
     return this.book.deferred(context, 1000 + this.random() * 4000, reason);
   }
 }
 
-type EndWithoutHandler = (claim: Claim, connection?: Parameters<AttemptBook['giveUp']>[4]) => Promise<Ending>;
+type EndWithoutHandler = (claim: Claim, place?: FailurePlace) => Promise<Ending>;
 
 function isTransactional({ delivery }: RunContext): boolean {
   return delivery.processor.effect === 'transactional';

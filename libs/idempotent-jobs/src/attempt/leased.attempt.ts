@@ -85,21 +85,18 @@ export class LeasedAttempt {
     followUps: readonly AskedOperation[],
     startedAt: number,
   ): Promise<Ending> {
-    const { leaseMs } = context.delivery.processor;
-    return persistently(leaseMs, () => {
-      switch (execution.kind) {
-        case 'returned':
-          return this.#complete(context, claim, execution.value, followUps, startedAt);
-        case 'threw':
-          return isControlError(execution.error)
-            ? this.#release(context, claim, { kind: 'handed_back', error: execution.error })
-            : this.book.fail(context, claim, execution.error, undefined, startedAt);
-        case 'abandoned':
-          return this.#abandon(context, claim, execution, startedAt);
-        default:
-          return execution satisfies never;
-      }
-    });
+    switch (execution.kind) {
+      case 'returned':
+        return this.#complete(context, claim, execution.value, followUps, startedAt);
+      case 'threw':
+        return isControlError(execution.error)
+          ? this.#handBack(context, claim, execution.error)
+          : this.book.fail(context, claim, execution.error, undefined, startedAt);
+      case 'abandoned':
+        return this.#abandon(context, claim, execution, startedAt);
+      default:
+        return execution satisfies never;
+    }
   }
 
   async #complete(
@@ -110,10 +107,11 @@ export class LeasedAttempt {
     startedAt: number,
   ): Promise<Ending> {
     const result = keepResult(value);
-    const recorded =
+    const recorded = await persistently(context.delivery.processor.leaseMs, () =>
       followUps.length === 0
-        ? await this.outcomes.complete(claim, result.text)
-        : await this.#completeWith(claim, result.text, followUps, context.delivery.workerId);
+        ? this.outcomes.complete(claim, result.text)
+        : this.#completeWith(claim, result.text, followUps, context.delivery.workerId),
+    );
     if (recorded === 'lost') return this.book.fenced(context, claim);
     if (followUps.length > 0) this.onFollowUps();
     this.book.completed(context, claim, startedAt, result.problem);
@@ -133,28 +131,28 @@ export class LeasedAttempt {
     });
   }
 
-  #abandon(
+  async #abandon(
     context: RunContext,
     claim: Claim,
     { why, error }: Extract<Execution, { kind: 'abandoned' }>,
     startedAt: number,
   ): Promise<Ending> {
     this.events.emit({ kind: 'abandoned', ...subjectOf(context), attempt: claim.attempt, why });
-    if (why === 'lease_lost') return Promise.resolve(this.book.fenced(context, claim));
+    if (why === 'lease_lost') return this.book.fenced(context, claim);
     if (why === 'shutdown' && claim.repeatableMs > 0) {
-      return this.#release(
-        context,
-        claim,
-        this.book.deferred(context, 1, 'shutdown: the attempt was given back'),
-      );
+      // The attempt counts as not started, but its effect may have happened.
+      await this.#release(context, claim, context.delivery.processor.effect === 'keyed');
+      return this.book.deferred(context, 1, 'shutdown: the attempt was given back');
     }
     return this.book.fail(context, claim, error, { kind: 'in_doubt', reason: why }, startedAt);
   }
 
-  /** The attempt counts as not started; if its effect may have happened, that is remembered. */
-  async #release(context: RunContext, claim: Claim, ending: Ending): Promise<Ending> {
-    const isDoubtful = ending.kind === 'deferred' && context.delivery.processor.effect === 'keyed';
-    await this.outcomes.release(claim, isDoubtful);
-    return ending;
+  async #handBack(context: RunContext, claim: Claim, error: unknown): Promise<Ending> {
+    await this.#release(context, claim, false);
+    return { kind: 'handed_back', error };
+  }
+
+  async #release(context: RunContext, claim: Claim, isDoubtful: boolean): Promise<void> {
+    await persistently(context.delivery.processor.leaseMs, () => this.outcomes.release(claim, isDoubtful));
   }
 }

@@ -33,6 +33,7 @@ export function openFrame(
       return context.attempt.signal;
     },
     deadline: claim.deadline,
+    trace: context.identified.trace,
     get transaction() {
       if (transaction === undefined) {
         throw new UsageError(

@@ -18,7 +18,7 @@ export async function persistently<T>(patienceMs: number, write: () => Promise<T
 
 /** Lost or refused connections, and a server that starts, stops or has no connection to spare. */
 export function isConnectionError(error: unknown): boolean {
-  const { code, message } = error as { code?: unknown; message?: unknown };
+  const { code, message } = (error ?? {}) as { code?: unknown; message?: unknown };
   if (typeof code === 'string') return /^(?:08|57P0|53)/.test(code) || NODE_CODES.has(code);
   return typeof message === 'string' && /connection|timeout exceeded when trying to connect/i.test(message);
 }

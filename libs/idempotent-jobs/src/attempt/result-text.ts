@@ -1,3 +1,4 @@
+import { messageOf } from '../operation/message-of.js';
 import { toJsonText } from '../operation/json.js';
 
 /** A handler's result as the ledger can keep it. */
@@ -19,6 +20,6 @@ export function keepResult(value: unknown): KeptResult {
   try {
     return { text: toJsonText('result', value), value, problem: undefined };
   } catch (error) {
-    return { text: undefined, value: undefined, problem: (error as Error).message };
+    return { text: undefined, value: undefined, problem: messageOf(error) };
   }
 }

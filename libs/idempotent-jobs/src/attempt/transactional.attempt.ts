@@ -56,11 +56,7 @@ export class TransactionalAttempt {
     context: RunContext,
     end: (claim: Claim, transaction: HandlerTransaction) => Promise<Ending>,
   ): Promise<Ending> {
-    return this.#inTransaction(context, async (transaction, claim) => {
-      const ending = await end(claim, transaction);
-      await transaction.commit();
-      return ending;
-    });
+    return this.#inTransaction(context, (transaction, claim) => end(claim, transaction));
   }
 
   async #inTransaction(
@@ -78,19 +74,16 @@ export class TransactionalAttempt {
         await transaction.rollback();
         return await this.book.refused(context, answer);
       }
-      const refusal = await this.book.begin(context, answer.claim, transaction.connection);
-      if (refusal !== undefined) {
-        await transaction.commit();
-        return refusal;
-      }
+      const refusal = await this.book.begin(context, answer.claim, transaction);
+      if (refusal !== undefined) return refusal;
       await transaction.protect();
       return await work(transaction, answer.claim);
     } catch (error) {
+      if ((error as { code?: unknown }).code !== LOCK_NOT_AVAILABLE) throw error;
+      return this.book.deferred(context, BUSY_MS, 'busy: another transaction is running the operation');
+    } finally {
+      // Whatever has not been committed or rolled back by now must not be found open by the connection's next user.
       await transaction.destroy();
-      if ((error as { code?: unknown }).code === LOCK_NOT_AVAILABLE) {
-        return this.book.deferred(context, BUSY_MS, 'busy: another transaction is running the operation');
-      }
-      throw error;
     }
   }
 
@@ -157,10 +150,15 @@ export class TransactionalAttempt {
     error: unknown,
     startedAt: number,
   ): Promise<Ending> {
-    await transaction.revert();
-    const ending = await this.book.fail(context, claim, error, undefined, startedAt, transaction.connection);
-    await transaction.commit();
-    return ending;
+    try {
+      await transaction.revert();
+    } catch {
+      // There is nothing to go back to: the handler ended the transaction, or the connection is gone.
+      await transaction.destroy();
+      const failure = classify(error, context.delivery.processor.classify);
+      return this.#failAfterRollback(context, error, failure, startedAt);
+    }
+    return this.book.fail(context, claim, error, undefined, startedAt, transaction);
   }
 
   /** The handler may still be writing: its connection is ended, and the failure recorded under a claim of its own. */
@@ -185,7 +183,7 @@ export class TransactionalAttempt {
     startedAt: number,
   ): Promise<Ending> {
     return this.runNothing(context, (claim, transaction) =>
-      this.book.fail(context, claim, error, failure, startedAt, transaction.connection),
+      this.book.fail(context, claim, error, failure, startedAt, transaction),
     );
   }
 }

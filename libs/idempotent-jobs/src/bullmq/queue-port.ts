@@ -54,7 +54,10 @@ export class QueuePort {
     return this.bullmq.getJobs(['failed'], from, to, false);
   }
 
-  /** How long the job that waits longest has been waiting, in ms; undefined: none waits. */
+  /**
+   * How long the job that waits longest has been waiting, in ms; undefined: none waits. On Redis counted from when it was
+   * added plus its first delay, since Redis keeps no later time.
+   */
   async oldestWaitingMs(): Promise<number | undefined> {
     const addedAt =
       this.backend === 'postgres' ? await this.#oldestOnPostgres() : await this.#oldestOnRedis();

@@ -82,7 +82,7 @@ SELECT
   o.attempts AS seen_attempts,
   o.started_at AS seen_started_at,
   EXTRACT(EPOCH FROM o.lease_expires_at - clock_timestamp())::float8 * 1000 AS lease_left_ms,
-  o.repeatable_until <= clock_timestamp() AS is_past_repeating
+  (o.status = 'running' OR o.doubt_since IS NOT NULL) AND o.repeatable_until <= clock_timestamp() AS is_past_repeating
 FROM asked a
 LEFT JOIN claimed c ON c.tenant_id = a.tenant_id AND c.operation_key = a.operation_key
 LEFT JOIN {schema}.job_outcomes o ON o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key

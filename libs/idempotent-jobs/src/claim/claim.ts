@@ -57,7 +57,11 @@ export type ClaimAnswer =
   | { readonly kind: 'replay'; readonly result: unknown }
   | { readonly kind: 'busy'; readonly leaseLeftMs: number }
   | { readonly kind: 'conflict' }
-  | { readonly kind: 'in_doubt'; readonly vanished: VanishedAttempt | undefined; readonly token: number }
+  /** `unrecorded`: the row does not say so yet, and the claimant must write it. */
+  | {
+      readonly kind: 'in_doubt';
+      readonly unrecorded: { readonly token: number; readonly attempt: number } | undefined;
+    }
   | { readonly kind: 'dead' };
 
 /** One row of the claim statement. */
@@ -97,15 +101,15 @@ export function readAnswer(
     case 'dead':
       return { kind: 'dead' };
     case 'in_doubt':
-      return { kind: 'in_doubt', vanished: undefined, token: Number(row.seen_token) };
+      return { kind: 'in_doubt', unrecorded: undefined };
     case 'running':
       if ((row.lease_left_ms ?? 0) > 0) return { kind: 'busy', leaseLeftMs: row.lease_left_ms as number };
       return row.is_past_repeating === true
-        ? { kind: 'in_doubt', vanished: readVanished(row), token: Number(row.seen_token) }
+        ? { kind: 'in_doubt', unrecorded: readUnrecorded(row) }
         : { kind: 'look_again' };
     case 'retrying':
       return row.is_past_repeating === true
-        ? { kind: 'in_doubt', vanished: undefined, token: Number(row.seen_token) }
+        ? { kind: 'in_doubt', unrecorded: readUnrecorded(row) }
         : { kind: 'look_again' };
     case 'pending':
       return { kind: 'look_again' };
@@ -128,6 +132,10 @@ function readClaim(request: ClaimRequest, row: ClaimRow, token: number): Claim {
     tookOver:
       row.status === 'running' && row.seen_worker_id !== request.workerId ? readVanished(row) : undefined,
   };
+}
+
+function readUnrecorded(row: ClaimRow): { token: number; attempt: number } {
+  return { token: Number(row.seen_token), attempt: row.seen_attempts ?? 0 };
 }
 
 function readVanished(row: ClaimRow): VanishedAttempt {

@@ -12,7 +12,7 @@ export interface HeldLease extends OperationIdentity {
 
 /**
  * Extends leases that are still held under their token. A row that is missing from the answer is no longer held: it
- * was taken over, settled or pruned. A lease that ran out but was not taken over is extended; nobody else has the
+ * was taken over, settled or deleted. A lease that ran out but was not taken over is extended; nobody else has the
  * right. Rows are locked in key order against batches of other processes.
  */
 const RENEW = statement(
@@ -44,7 +44,8 @@ RETURNING o.tenant_id, o.operation_key
 export class LeaseKeeper {
   readonly #held = new Map<HeldLease, { renewedAt: number }>();
   #timer: NodeJS.Timeout | undefined;
-  #renewing = false;
+  #shortestMs = Infinity;
+  #renewingSince: number | undefined;
 
   constructor(
     private readonly database: Database,
@@ -54,6 +55,11 @@ export class LeaseKeeper {
   /** Starts renewing; returns how to stop. `claimSentAt`: when the claim was sent, by `performance.now()`. */
   hold(lease: HeldLease, claimSentAt: number): () => void {
     this.#held.set(lease, { renewedAt: claimSentAt });
+    if (lease.leaseMs < this.#shortestMs) {
+      // The timer that runs was set for longer leases.
+      clearTimeout(this.#timer);
+      this.#timer = undefined;
+    }
     this.#schedule();
     return () => this.#held.delete(lease);
   }
@@ -66,16 +72,18 @@ export class LeaseKeeper {
 
   #schedule(): void {
     if (this.#timer !== undefined || this.#held.size === 0) return;
-    let shortestMs = Infinity;
-    for (const lease of this.#held.keys()) shortestMs = Math.min(shortestMs, lease.leaseMs);
+    this.#shortestMs = Infinity;
+    for (const lease of this.#held.keys()) this.#shortestMs = Math.min(this.#shortestMs, lease.leaseMs);
     // Looking twice per third: a lease that arrives just after a look is still renewed before half its length.
-    this.#timer = setTimeout(() => void this.#tick(), shortestMs / 6);
+    this.#timer = setTimeout(() => void this.#tick(), this.#shortestMs / 6);
     this.#timer.unref();
   }
 
   async #tick(): Promise<void> {
     this.#timer = undefined;
-    if (!this.#renewing) await this.#renewDue();
+    // A renewal that Postgres does not answer must not be the last one.
+    const isAnswerOverdue = this.now() - (this.#renewingSince ?? -Infinity) >= this.#shortestMs / 3;
+    if (isAnswerOverdue) await this.#renewDue();
     this.#dropExpired();
     this.#schedule();
   }
@@ -84,13 +92,13 @@ export class LeaseKeeper {
     const sentAt = this.now();
     const due = [...this.#held].filter(([lease, { renewedAt }]) => sentAt - renewedAt >= lease.leaseMs / 3);
     if (due.length === 0) return;
-    this.#renewing = true;
+    this.#renewingSince = sentAt;
     // Not awaited past the shortest lease: with Postgres out of reach the loop must go on to see leases expire.
     const renewal = this.#renew(
       due.map(([lease]) => lease),
       sentAt,
     ).finally(() => {
-      this.#renewing = false;
+      if (this.#renewingSince === sentAt) this.#renewingSince = undefined;
     });
     const patienceMs = Math.min(...due.map(([lease]) => lease.leaseMs / 6));
     await Promise.race([renewal, new Promise((resolve) => setTimeout(resolve, patienceMs).unref())]);

@@ -18,15 +18,21 @@ ON CONFLICT DO NOTHING
 `,
 );
 
-/** Whether jobs are accounted for: by a letter, or by an operation that is settled or in doubt. Parameters: queue, job ids. */
+/**
+ * Which failed jobs the ledger answers for: by a letter of that job, or by its operation, which has ended or is in
+ * doubt. Parameters: queue; then parallel arrays: job id, tenant and key (null where the job has none).
+ */
 const ACCOUNTED = statement(
   'accounted',
   `
-SELECT job_id FROM {schema}.dead_letters WHERE queue = $1 AND job_id = ANY ($2::text[])
-UNION
-SELECT job_id FROM {schema}.job_outcomes
-WHERE (tenant_id, operation_key) IN (SELECT * FROM unnest($3::text[], $4::text[]))
-  AND queue = $1 AND status IN ('completed', 'dead', 'in_doubt')
+SELECT failed.job_id
+FROM unnest($2::text[], $3::text[], $4::text[]) AS failed (job_id, tenant_id, operation_key)
+WHERE EXISTS (SELECT FROM {schema}.dead_letters l WHERE l.queue = $1 AND l.job_id = failed.job_id)
+   OR EXISTS (
+     SELECT FROM {schema}.job_outcomes o
+     WHERE o.tenant_id = failed.tenant_id AND o.operation_key = failed.operation_key
+       AND o.status IN ('completed', 'dead', 'in_doubt')
+   )
 `,
 );
 
@@ -75,12 +81,11 @@ export class LetterStore {
     queue: string,
     jobs: readonly { readonly jobId: string; readonly identity: OperationIdentity | undefined }[],
   ): Promise<Set<string>> {
-    const identified = jobs.flatMap((job) => (job.identity === undefined ? [] : [job.identity]));
     const rows = await this.database.run<{ job_id: string }>(ACCOUNTED, [
       queue,
       jobs.map((job) => job.jobId),
-      identified.map((identity) => identity.tenantId),
-      identified.map((identity) => identity.operationKey),
+      jobs.map((job) => job.identity?.tenantId ?? null),
+      jobs.map((job) => job.identity?.operationKey ?? null),
     ]);
     return new Set(rows.map((row) => row.job_id));
   }

@@ -65,29 +65,38 @@ export class Dispatcher {
     // A tick's grace, so that what is enqueued together is dispatched together.
     await new Promise((resolve) => setImmediate(resolve));
     this.#isWoken = false;
-    try {
-      for (const source of this.services.sources) {
-        while (!this.#isStopped && (await this.#carry(source)) === BATCH_SIZE);
+    let isWell = true;
+    for (const source of this.services.sources) {
+      try {
+        while (!this.#isStopped) {
+          const { taken, isAllPut } = await this.#carry(source);
+          isWell &&= isAllPut;
+          if (taken < BATCH_SIZE) break;
+        }
+      } catch (error) {
+        isWell = false;
+        this.services.onError('Dispatching was interrupted; it goes on by itself', error);
       }
-      this.#failures = 0;
-    } catch (error) {
-      this.#failures = Math.min(this.#failures + 1, 10);
-      this.services.onError('Dispatching failed; it goes on by itself', error);
     }
+    this.#failures = isWell ? 0 : Math.min(this.#failures + 1, 10);
   }
 
-  async #carry(source: DispatchSource): Promise<number> {
+  async #carry(source: DispatchSource): Promise<{ taken: number; isAllPut: boolean }> {
     const queues = this.services.queues();
-    if (queues.length === 0) return 0;
+    if (queues.length === 0) return { taken: 0, isAllPut: true };
     const due = await source.take(queues, BATCH_SIZE, HOLD_MS);
-    for (const [queue, jobs] of byQueue(due)) {
-      const put = await this.#put(queue, jobs, source.carriesRetries);
-      if (put.length > 0) await source.mark(put);
-    }
-    return due.length;
+    // Side by side: a queue whose backend is out of reach holds up no other.
+    const puts = await Promise.all(
+      [...byQueue(due)].map(async ([queue, jobs]) => {
+        const put = await this.#put(queue, jobs, source.carriesRetries);
+        if (put.length > 0) await source.mark(put);
+        return put.length;
+      }),
+    );
+    return { taken: due.length, isAllPut: puts.reduce((sum, count) => sum + count, 0) === due.length };
   }
 
-  /** Puts a batch; if BullMQ refuses it, each job alone, so that one it cannot take holds up no other. */
+  /** Puts a batch; if BullMQ refuses it, each job alone, so that one it cannot take holds up no other. Never rejects. */
   async #put(queue: string, jobs: DueJob[], carriesRetries: boolean): Promise<DueJob[]> {
     const port = this.services.portOf(queue);
     if (port === undefined) return [];
@@ -101,20 +110,14 @@ export class Dispatcher {
       );
       return jobs;
     } catch (error) {
-      if (jobs.length === 1 || (await this.#isUnreachable(port))) throw error;
-    }
-    const put: DueJob[] = [];
-    for (const job of jobs) {
-      try {
-        await within(PUT_TIMEOUT_MS, port.put([job.job], carriesRetries));
-        put.push(job);
-      } catch (error) {
-        this.services.onError(
-          `Queue "${queue}" refuses job ${job.job.jobId}; it is tried again later`,
-          error,
-        );
+      if (jobs.length === 1 || (await this.#isUnreachable(port))) {
+        const what = jobs.length === 1 ? `job ${jobs[0]?.job.jobId}` : `${jobs.length} jobs`;
+        this.services.onError(`Queue "${queue}" did not take ${what}; they are tried again later`, error);
+        return [];
       }
     }
+    const put: DueJob[] = [];
+    for (const job of jobs) put.push(...(await this.#put(queue, [job], carriesRetries)));
     return put;
   }
 

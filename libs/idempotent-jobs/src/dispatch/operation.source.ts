@@ -62,9 +62,9 @@ interface OperationRow {
 
 /** When an operation that is on its queue is put there again, in milliseconds. Putting it again is harmless. */
 export interface RedispatchOptions {
-  /** After the first time. Default 900,000 (15 minutes). */
+  /** After the first time. */
   readonly afterMs: number;
-  /** The doubling ends here. Default 21,600,000 (6 hours). */
+  /** The doubling ends here. */
   readonly maxMs: number;
 }
 

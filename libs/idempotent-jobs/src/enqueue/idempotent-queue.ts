@@ -1,3 +1,4 @@
+import { messageOf } from '../operation/message-of.js';
 import type { QueuePort } from '../bullmq/queue-port.js';
 import type { JobEvents } from '../observe/job-events.js';
 import { InvalidPayloadError, OperationConflictError, UsageError } from '../operation/errors.js';
@@ -18,10 +19,10 @@ import type { AcceptedOperation, AskedOperation, OperationStore, RunStatement } 
 export interface EnqueuedOperation<Result = unknown> extends OperationIdentity {
   readonly jobId: string;
   /**
-   * Whether the operation existed before; nothing was added then. With durability `queue` nobody looks, so it is
-   * `'unknown'`: the worker finds out.
+   * Whether the operation existed before; nothing was added then. Undefined with durability `queue`, where nobody
+   * looks: the worker finds out.
    */
-  readonly duplicate: boolean | 'unknown';
+  readonly duplicate: boolean | undefined;
   readonly status: OperationStatus;
   /** The recorded result, if the operation has completed already. */
   readonly result: Result | undefined;
@@ -189,7 +190,7 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
       tenantId,
       operationKey,
       jobId,
-      duplicate: 'unknown',
+      duplicate: undefined,
       status: 'pending',
       result: undefined,
     }));
@@ -253,7 +254,7 @@ function fingerprint(identity: OperationIdentity, name: string, payload: unknown
     return fingerprintOf(canonicalRequest(identity, name, payload));
   } catch (cause) {
     throw new InvalidPayloadError(
-      `The payload of job "${name}" cannot be fingerprinted: ${(cause as Error).message}`,
+      `The payload of job "${name}" cannot be fingerprinted: ${messageOf(cause)}`,
       [],
       cause,
     );

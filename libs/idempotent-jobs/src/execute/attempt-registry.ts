@@ -12,7 +12,7 @@ export class AttemptRegistry {
     return () => this.#attempts.delete(attempt);
   }
 
-  /** How many handlers are running. */
+  /** How many deliveries are under way. */
   get size(): number {
     return this.#attempts.size;
   }

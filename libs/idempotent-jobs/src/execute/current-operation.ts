@@ -22,6 +22,8 @@ export interface CurrentOperation {
   readonly signal: AbortSignal;
   /** When the total time budget ends, by the database's clock; undefined: no budget. */
   readonly deadline: Date | undefined;
+  /** The trace context it was enqueued with, as `forRoot({ traceContext })` gave it; undefined: none. */
+  readonly trace: unknown;
   /**
    * The transaction that the outcome commits with. Only for `effect: 'transactional'`.
    *

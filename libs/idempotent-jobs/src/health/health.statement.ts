@@ -12,13 +12,17 @@ SELECT
 `,
 );
 
-/** How long what should have been dispatched has been waiting for it, in ms; null: nothing is overdue. */
+/**
+ * How long the operation or letter that waits longest for its queue has been waiting, in ms; null: none waits. Counted
+ * from when it could have gone, not from its due time, which every attempt to put it moves.
+ */
 export const DISPATCH_LAG = statement(
   'dispatch_lag',
   `
 SELECT GREATEST(
-  (SELECT EXTRACT(EPOCH FROM clock_timestamp() - min(dispatch_due_at)) FROM {schema}.job_outcomes WHERE dispatch_due_at <= clock_timestamp()),
-  (SELECT EXTRACT(EPOCH FROM clock_timestamp() - min(dispatch_due_at)) FROM {schema}.dead_letters WHERE dispatch_due_at <= clock_timestamp())
+  (SELECT EXTRACT(EPOCH FROM clock_timestamp() - min(created_at)) FROM {schema}.job_outcomes
+   WHERE dispatch_due_at IS NOT NULL AND dispatches = 0),
+  (SELECT EXTRACT(EPOCH FROM clock_timestamp() - min(created_at)) FROM {schema}.dead_letters WHERE dispatch_due_at IS NOT NULL)
 )::float8 * 1000 AS lag_ms
 `,
 );

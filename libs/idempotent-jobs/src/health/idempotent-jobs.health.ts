@@ -1,3 +1,4 @@
+import { messageOf } from '../operation/message-of.js';
 import { HealthIndicatorService, type HealthIndicatorResult } from '@nestjs/terminus';
 import type { Engine } from '../engine.js';
 import type { RunningProcessor } from '../intake/worker.lifecycle.js';
@@ -69,7 +70,7 @@ export class IdempotentJobsHealthIndicator {
       }
       return session.up(facts);
     } catch (error) {
-      return session.down({ message: (error as Error).message });
+      return session.down({ message: messageOf(error) });
     }
   }
 
@@ -116,7 +117,7 @@ export class IdempotentJobsHealthIndicator {
         ? session.up(facts)
         : session.degraded({ ...facts, message: concerns.join('; ') });
     } catch (error) {
-      return session.down({ message: (error as Error).message });
+      return session.down({ message: messageOf(error) });
     }
   }
 

@@ -108,6 +108,10 @@ function wrap(className: string, original: ProcessMethod): ProcessMethod {
 
 /** Ours goes first, wherever the application's `@UseInterceptors` stands: they see attempts, not deliveries. */
 function prependInterceptor(target: object): void {
-  const others = (Reflect.getOwnMetadata(INTERCEPTORS_METADATA, target) ?? []) as unknown[];
-  Reflect.defineMetadata(INTERCEPTORS_METADATA, [IdempotencyInterceptor, ...others], target);
+  const others = (Reflect.getMetadata(INTERCEPTORS_METADATA, target) ?? []) as unknown[];
+  const interceptors = [
+    IdempotencyInterceptor,
+    ...others.filter((other) => other !== IdempotencyInterceptor),
+  ];
+  Reflect.defineMetadata(INTERCEPTORS_METADATA, interceptors, target);
 }

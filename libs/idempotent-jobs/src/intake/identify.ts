@@ -1,3 +1,4 @@
+import { messageOf } from '../operation/message-of.js';
 import type { Job } from 'bullmq';
 import { type Envelope, isEnvelope } from '../enqueue/envelope.js';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
@@ -16,6 +17,8 @@ export interface Identified extends OperationIdentity {
   readonly fingerprint: string;
   readonly payload: unknown;
   readonly deadline: Date | undefined;
+  /** What `forRoot({ traceContext })` said when it was enqueued. */
+  readonly trace: unknown;
 }
 
 /** A job that cannot be run for anybody. */
@@ -36,11 +39,11 @@ export function identify(job: Job, rule: Identify | undefined): Identified | Uni
   }
   try {
     const identity = assertIdentity(rule(job) ?? { tenantId: undefined, operationKey: undefined });
-    return identified(identity, job, job.data, undefined);
+    return identified(identity, job, job.data, undefined, undefined);
   } catch (cause) {
     return refuse(
       'identity_missing',
-      `identify() could not name the operation of job ${job.id} of queue "${job.queueName}": ${(cause as Error).message}`,
+      `identify() could not name the operation of job ${job.id} of queue "${job.queueName}": ${messageOf(cause)}`,
       cause,
     );
   }
@@ -52,7 +55,7 @@ function identifyEnvelope(job: Job, { operation, payload }: Envelope): Identifie
   } catch (cause) {
     return refuse(
       'identity_missing',
-      `Job ${job.id} of queue "${job.queueName}" has no valid operation: ${(cause as Error).message}`,
+      `Job ${job.id} of queue "${job.queueName}" has no valid operation: ${messageOf(cause)}`,
       cause,
     );
   }
@@ -66,8 +69,14 @@ function identifyEnvelope(job: Job, { operation, payload }: Envelope): Identifie
       error: new TenantMismatchError(message, { jobId: job.id }),
     };
   }
-  const deadline = operation.deadlineAt === undefined ? undefined : new Date(operation.deadlineAt);
-  return identified(operation, job, payload, Number.isNaN(deadline?.getTime()) ? undefined : deadline);
+  const deadline = typeof operation.deadlineAt === 'string' ? new Date(operation.deadlineAt) : undefined;
+  return identified(
+    operation,
+    job,
+    payload,
+    Number.isNaN(deadline?.getTime()) ? undefined : deadline,
+    operation.trace,
+  );
 }
 
 function identified(
@@ -75,17 +84,18 @@ function identified(
   job: Job,
   payload: unknown,
   deadline: Date | undefined,
+  trace: unknown,
 ): Identified | Unidentified {
   const { tenantId, operationKey } = identity;
   try {
     const canonical = canonicalRequest(identity, job.name, payload);
     const fingerprint = fingerprintOf(canonical);
-    return { kind: 'identified', tenantId, operationKey, canonical, fingerprint, payload, deadline };
+    return { kind: 'identified', tenantId, operationKey, canonical, fingerprint, payload, deadline, trace };
   } catch (cause) {
     // Nested deeper than the stack, most likely: nothing can be said about what it asks for.
     return refuse(
       'payload_invalid',
-      `The payload of job ${job.id} of queue "${job.queueName}" cannot be read: ${(cause as Error).message}`,
+      `The payload of job ${job.id} of queue "${job.queueName}" cannot be read: ${messageOf(cause)}`,
       cause,
     );
   }

@@ -50,7 +50,6 @@ export class ProcessorHost {
     const { settings, requestScopedId } = processor;
     const delivery: Delivery = {
       job,
-      token,
       cancellation: signal,
       processor: settings,
       workerId: this.#nextWorkerId(),
@@ -87,7 +86,6 @@ export class ProcessorHost {
   async buryUnprocessed(processor: ProcessorSettings, job: Job, error: Error): Promise<void> {
     const delivery: Delivery = {
       job,
-      token: undefined,
       cancellation: undefined,
       processor,
       workerId: this.#nextWorkerId(),

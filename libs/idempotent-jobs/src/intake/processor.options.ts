@@ -2,7 +2,7 @@ import { DEFAULT_KEY_RETENTION_MS, type Effect, EFFECTS, repeatableForMs } from 
 import { ConfigurationError } from '../operation/errors.js';
 import type { BackoffOptions } from '../resilience/backoff.js';
 import type { Classify } from '../resilience/classify.js';
-import { optionChecks } from '../option-checks.js';
+import { type OptionChecks, optionChecks } from '../option-checks.js';
 import type { Identify } from './identify.js';
 import type { ProcessorSettings } from './processor.settings.js';
 import type { PayloadClass } from './validate-payload.js';
@@ -55,7 +55,7 @@ export function resolveProcessorOptions(
   }
   const baseMs = checks.positive('retry.backoff.baseMs', options.retry?.backoff?.baseMs, 1000);
   const capMs = checks.positive('retry.backoff.capMs', options.retry?.backoff?.capMs, 5 * 60 * 1000);
-  const leaseMs = checks.atLeast('leaseMs', options.leaseMs, moduleLeaseMs, 500);
+  const leaseMs = checks.timer('leaseMs', options.leaseMs, moduleLeaseMs, 500);
   const keyRetentionMs = checks.positive('keyRetentionMs', options.keyRetentionMs, DEFAULT_KEY_RETENTION_MS);
   const budgetMs =
     options.timeBudgetMs === undefined ? null : checks.positive('timeBudgetMs', options.timeBudgetMs, 0);
@@ -63,7 +63,7 @@ export function resolveProcessorOptions(
     queue,
     effect,
     leaseMs,
-    timeoutMs: checks.positive('timeoutMs', options.timeoutMs, 30_000),
+    timeoutMs: checks.timer('timeoutMs', options.timeoutMs, 30_000),
     terms: { queue, effect, leaseMs, repeatableMs: repeatableForMs(effect, keyRetentionMs), budgetMs },
     policy: {
       attempts: checks.count('retry.attempts', options.retry?.attempts, 5),
@@ -72,20 +72,33 @@ export function resolveProcessorOptions(
     },
     identify: options.identify,
     classify: options.classify,
-    payloadClassOf: payloadClasses(options.payload),
+    payloadClassOf: payloadClasses(options.payload, checks),
   };
-  // setTimeout's range: a longer timeout would fire at once.
-  if (settings.timeoutMs > MAX_TIMER_MS)
-    checks.fail('timeoutMs', settings.timeoutMs, `at most ${MAX_TIMER_MS} (24.8 days)`);
+  checks.callback('identify', options.identify);
+  checks.callback('classify', options.classify);
   checks.throwIfAny((message) => new ConfigurationError(message));
   return settings;
 }
 
-const MAX_TIMER_MS = 2 ** 31 - 1;
-
-function payloadClasses(payload: IdempotentProcessorOptions['payload']): ProcessorSettings['payloadClassOf'] {
+function payloadClasses(
+  payload: IdempotentProcessorOptions['payload'],
+  checks: OptionChecks,
+): ProcessorSettings['payloadClassOf'] {
   if (payload === undefined) return () => undefined;
   if (typeof payload === 'function') return () => payload;
+  if (payload === null || typeof payload !== 'object') {
+    checks.fail('payload', payload, 'a DTO class, or an object of DTO classes by job name');
+    return () => undefined;
+  }
+  for (const [jobName, dto] of Object.entries(payload)) {
+    if (typeof dto !== 'function') {
+      checks.fail(
+        `payload.${jobName}`,
+        dto,
+        'a DTO class; an import cycle makes it undefined while decorators run',
+      );
+    }
+  }
   const byName = new Map(Object.entries(payload));
   return (jobName) => byName.get(jobName);
 }

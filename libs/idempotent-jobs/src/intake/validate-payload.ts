@@ -2,7 +2,7 @@ import { plainToInstance } from 'class-transformer';
 import { validate, type ValidationError } from 'class-validator';
 import { InvalidPayloadError } from '../operation/errors.js';
 
-/** A class-validator DTO, or one per job name. */
+/** A class-validator DTO. */
 export type PayloadClass = new (...args: any[]) => object;
 
 /** A payload that was looked at. */
@@ -33,13 +33,16 @@ export async function validatePayload(
           errors.flatMap((error) => problemsOf(error)),
         );
   } catch (cause) {
-    return invalid(jobName, dto, [`validation itself failed: ${(cause as Error).message}`], cause);
+    // Its message may quote the payload, so only its name is told.
+    return invalid(jobName, dto, [
+      `validation itself failed with ${cause instanceof Error ? cause.name : typeof cause}`,
+    ]);
   }
 }
 
-function invalid(jobName: string, dto: PayloadClass, problems: string[], cause?: unknown): Validated {
+function invalid(jobName: string, dto: PayloadClass, problems: string[]): Validated {
   const message = `The payload of job "${jobName}" is not a valid ${dto.name}: ${problems.join('; ')}`;
-  return { kind: 'invalid', error: new InvalidPayloadError(message, problems, cause) };
+  return { kind: 'invalid', error: new InvalidPayloadError(message, problems) };
 }
 
 /** `items.0.quantity: quantity must not be less than 1`, for every constraint at any depth. */

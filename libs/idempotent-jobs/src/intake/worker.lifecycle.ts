@@ -1,3 +1,4 @@
+import { messageOf } from '../operation/message-of.js';
 import { AsyncResource } from 'node:async_hooks';
 import type { WorkerHost } from '@nestjs/bullmq';
 import { Logger } from '@nestjs/common';
@@ -72,7 +73,7 @@ export class WorkerLifecycle {
 
   /** Stops taking jobs, lets running handlers finish for `drainMs`, then aborts them and waits `closeMs` for the rest. */
   async stop(drainMs: number, closeMs: number): Promise<void> {
-    const closing = Promise.all(this.#running.map(({ worker }) => worker.close()));
+    const closing = Promise.allSettled(this.#running.map(({ worker }) => worker.close()));
     if (await isOverWithin(drainMs, closing)) return;
     this.#logger.warn(
       `Shutdown: ${this.attempts.size} handlers are still running after ${drainMs} ms; their signals are aborted.`,
@@ -82,7 +83,7 @@ export class WorkerLifecycle {
     this.#logger.error(
       `Shutdown: workers did not close within ${closeMs} ms; their jobs will be delivered again.`,
     );
-    await isOverWithin(closeMs, Promise.all(this.#running.map(({ worker }) => worker.disconnect())));
+    await isOverWithin(closeMs, Promise.allSettled(this.#running.map(({ worker }) => worker.disconnect())));
   }
 
   #declared(
@@ -117,7 +118,7 @@ export class WorkerLifecycle {
   #bury(settings: ProcessorSettings, job: Job, error: Error): void {
     this.host.buryUnprocessed(settings, job, error).catch((cause: unknown) => {
       this.#logger.warn(
-        `Job ${job.id} of queue "${settings.queue}" has no dead letter yet; the sweep will write it: ${(cause as Error).message}`,
+        `Job ${job.id} of queue "${settings.queue}" has no dead letter yet; the sweep will write it: ${messageOf(cause)}`,
       );
     });
   }
@@ -127,7 +128,7 @@ export class WorkerLifecycle {
       worker
         .run()
         .catch((error: unknown) =>
-          this.#logger.error(`Worker of queue "${settings.queue}" stopped: ${(error as Error).message}`),
+          this.#logger.error(`Worker of queue "${settings.queue}" stopped: ${messageOf(error)}`),
         );
     });
   }
@@ -146,13 +147,7 @@ async function isOverWithin(ms: number, work: Promise<unknown>): Promise<boolean
   const timeout = new Promise<false>((resolve) => {
     timer = setTimeout(() => resolve(false), ms);
   });
-  const isOver = await Promise.race([
-    work.then(
-      () => true,
-      () => true,
-    ),
-    timeout,
-  ]);
+  const isOver = await Promise.race([work.then(() => true), timeout]);
   clearTimeout(timer);
   return isOver;
 }

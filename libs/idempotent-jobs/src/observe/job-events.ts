@@ -17,7 +17,11 @@ interface AttemptFacts {
   readonly durationMs: number;
 }
 
-/** All that can happen to a job, as one closed set. Durations in milliseconds. Never a payload or a result. */
+/**
+ * What can happen to a job, as one closed set. Durations in milliseconds. Never a payload or a result. `enqueued` is told
+ * when the row is written, which the caller's transaction may still take back; follow-ups and durability `queue` tell
+ * nothing before their first delivery.
+ */
 export type JobEvent = JobEventSubject &
   (
     | { readonly kind: 'enqueued'; readonly isDuplicate: boolean }

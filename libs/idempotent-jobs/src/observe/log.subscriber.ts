@@ -40,7 +40,7 @@ function line(event: JobEvent): string {
   const words = Object.entries(facts).flatMap(([name, value]) =>
     value === undefined ? [] : [`${NAMES[name] ?? name}=${word(value)}`],
   );
-  return `${kind} ${jobName} ${words.join(' ')}`;
+  return `${kind} ${word(jobName)} ${words.join(' ')}`;
 }
 
 const NAMES: Readonly<Record<string, string>> = {

@@ -18,7 +18,7 @@ export class IdempotentJobsError extends Error {
   readonly data: Readonly<Record<string, unknown>>;
 }
 
-/** Options, decorators or the database schema are not what the module needs. Thrown at boot only. */
+/** Options, decorators or the database schema are not what the module needs. Thrown by decorators and at boot. */
 export class ConfigurationError extends IdempotentJobsError {
   constructor(message: string, cause?: unknown) {
     super('CONFIGURATION', message, { cause });

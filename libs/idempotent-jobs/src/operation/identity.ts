@@ -13,7 +13,7 @@ export interface OperationIdentity {
 export const MAX_TENANT_ID_LENGTH = 255;
 export const MAX_OPERATION_KEY_LENGTH = 400;
 
-/** What is wrong with a tenant id, or undefined. The value itself stays out of the text unless it is short. */
+/** What is wrong with a tenant id, or undefined. The value itself is never in the text. */
 export function tenantIdProblem(value: unknown): string | undefined {
   return textProblem('tenant id', value, MAX_TENANT_ID_LENGTH);
 }

@@ -1,3 +1,4 @@
+import { messageOf } from './message-of.js';
 import { InvalidPayloadError } from './errors.js';
 
 /**
@@ -11,11 +12,7 @@ export function toJsonText(what: string, value: unknown): string {
   try {
     text = JSON.stringify(value);
   } catch (cause) {
-    throw new InvalidPayloadError(
-      `The ${what} cannot be written as JSON: ${(cause as Error).message}`,
-      [],
-      cause,
-    );
+    throw new InvalidPayloadError(`The ${what} cannot be written as JSON: ${messageOf(cause)}`, [], cause);
   }
   if (text === undefined) {
     throw new InvalidPayloadError(

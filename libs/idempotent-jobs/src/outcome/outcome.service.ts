@@ -50,7 +50,7 @@ export class OutcomeService {
     private readonly events: JobEvents,
   ) {}
 
-  /** The operation's row, or undefined if nobody has asked for it (or it is past its retention). */
+  /** The operation's row, or undefined if nobody has asked for it (or its row was deleted). */
   async get<Result = unknown>(operation: OperationRef<Result>): Promise<Outcome<Result> | undefined> {
     const { tenantId, operationKey } = assertIdentity(operation);
     const [row] = await this.database.run<OutcomeRow>(LOOK_UP, [tenantId, operationKey]);

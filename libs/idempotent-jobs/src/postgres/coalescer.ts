@@ -72,6 +72,6 @@ interface Entry<Question, Answer> {
 
 /** Data exceptions (22), constraint violations (23), deadlocks (40P01) and lock timeouts (55P03) are one item's doing. */
 function isAboutOneItem(error: unknown): boolean {
-  const code = (error as { code?: unknown }).code;
+  const code = (error as { code?: unknown } | null | undefined)?.code;
   return typeof code === 'string' && /^(?:22|23|40P01|55P03)/.test(code);
 }

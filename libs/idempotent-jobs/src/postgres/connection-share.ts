@@ -26,5 +26,5 @@ export class ConnectionShare {
   }
 }
 
-/** Two for what is coalesced, one for renewals, one for the dispatcher. */
+/** Enough for claims and completions to make progress, for a renewal and for the dispatcher. */
 const RESERVED = 4;

@@ -9,6 +9,7 @@ export interface ErrorEvidence {
   readonly cause?: ErrorEvidence;
 }
 
+const MAX_NAME = 200;
 const MAX_MESSAGE = 10_000;
 const MAX_STACK = 16_000;
 const MAX_CAUSES = 5;
@@ -19,7 +20,7 @@ export function describeError(error: unknown, depth = 0): ErrorEvidence {
     if (!(error instanceof Error)) return { name: typeof error, message: clean(String(error), MAX_MESSAGE) };
     const { code } = error as { code?: unknown };
     return {
-      name: error.name,
+      name: clean(String(error.name), MAX_NAME),
       message: clean(error.message, MAX_MESSAGE),
       ...(typeof code === 'string' && { code: clean(code, 100) }),
       ...(typeof error.stack === 'string' && { stack: clean(error.stack, MAX_STACK) }),

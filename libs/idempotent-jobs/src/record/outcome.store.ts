@@ -33,8 +33,9 @@ interface Completion extends OperationIdentity {
 }
 
 /**
- * Writes how attempts ended, each under its fencing token. Every method may be called again after its answer was lost
- * and then says what it would have said: the rows it finds under its own token are its own.
+ * Writes how attempts ended, each under its fencing token. `complete` and `fail` may be called again after their answer
+ * was lost and then say what they would have said: the rows they find under their own token are their own. `release`
+ * and `doubt` say `lost` then, which leaves the rest to the next claim.
  */
 export class OutcomeStore {
   readonly #completions: Coalescer<Completion, Recorded>;

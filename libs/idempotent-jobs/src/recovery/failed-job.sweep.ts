@@ -1,4 +1,5 @@
 import type { Job } from 'bullmq';
+import { isFailedUnprocessed } from '../bullmq/unprocessed.js';
 import type { QueuePort } from '../bullmq/queue-port.js';
 import type { LetterStore } from '../dead-letter/letter.store.js';
 import { identify } from '../intake/identify.js';
@@ -37,9 +38,9 @@ export class FailedJobSweep {
     this.#timer.unref();
   }
 
-  async stop(): Promise<void> {
+  /** A sweep under way is left to itself: it may wait for a backend that is out of reach, and a shutdown must not. */
+  stop(): void {
     clearInterval(this.#timer);
-    await this.#sweeping;
   }
 
   async sweep(): Promise<void> {
@@ -69,7 +70,7 @@ export class FailedJobSweep {
 
   async #unaccounted(queue: string, settings: ProcessorSettings, jobs: readonly Job[]): Promise<Job[]> {
     // A failed job that was retried or removed between listing and reading comes back empty.
-    const present = jobs.filter((job) => job?.id !== undefined);
+    const present = jobs.filter((job) => job?.id !== undefined && isFailedUnprocessed(job.failedReason));
     if (present.length === 0) return [];
     const asked = present.map((job) => {
       const identified = identify(job, settings.identify);

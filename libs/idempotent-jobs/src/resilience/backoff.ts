@@ -1,8 +1,8 @@
 /** How long to wait between attempts. */
 export interface BackoffOptions {
-  /** The first wait's upper bound, in milliseconds. Default 1,000. */
+  /** The first wait's upper bound, in milliseconds. */
   baseMs: number;
-  /** No wait is longer, in milliseconds. Default 300,000 (5 minutes). */
+  /** No wait is longer, in milliseconds. */
   capMs: number;
 }
 

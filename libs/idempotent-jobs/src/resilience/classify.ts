@@ -11,44 +11,49 @@ import {
 export type Classify = (error: unknown) => Failure | FailureKind | undefined;
 
 /**
- * Says what an error tells about the side effect. Looks at the error, its `cause` and an AggregateError's `errors`,
- * up to ten deep, and takes the first that tells something; survives cycles and throwing getters. Never throws.
+ * Says what an error tells about the side effect. Looks at the error and at what lies beneath it: an AggregateError's
+ * `errors`, then its own properties, then `driverError` (TypeORM) and `cause`; ten errors at most. Among the errors of
+ * an aggregate the one that leaves a doubt counts; else the first that tells something. Survives cycles and throwing
+ * getters. Never throws.
  *
  * @param overrides asked before the built-in rules; may throw, which counts as not knowing
  */
 export function classify(error: unknown, overrides?: Classify): Failure {
-  for (const candidate of chainOf(error)) {
-    const failure = asked(overrides, candidate) ?? asked(builtIn, candidate);
+  try {
+    const failure = look(error, overrides, new Set());
     if (failure !== undefined) return failure;
+    // A TypeError, but no bug: fetch wraps whatever happened on the way, and how far it got is in a cause nobody knows.
+    if (read(error, 'message') === 'fetch failed') return { kind: 'in_doubt', reason: 'fetch_failed' };
+    if (isBug(error)) return { kind: 'programming', reason: String(read(error, 'name')) };
+  } catch {
+    // A proxy that cannot even be looked at.
   }
-  // A TypeError, but no bug: fetch wraps whatever happened on the way, and how far it got is in a cause nobody knows.
-  if (read(error, 'message') === 'fetch failed') return { kind: 'in_doubt', reason: 'fetch_failed' };
-  return isBug(error)
-    ? { kind: 'programming', reason: error.name }
-    : { kind: 'unknown', reason: 'unclassified' };
+  return { kind: 'unknown', reason: 'unclassified' };
 }
 
 /** Not SyntaxError: it comes from parsing an answer, and an answer says that something was there to give it. */
-function isBug(error: unknown): error is Error {
+function isBug(error: unknown): boolean {
   return error instanceof TypeError || error instanceof ReferenceError || error instanceof RangeError;
 }
 
-const MAX_DEPTH = 10;
+const MAX_LOOKS = 10;
 
-function chainOf(error: unknown): unknown[] {
-  const chain: unknown[] = [];
-  const waiting: unknown[] = [error];
-  while (waiting.length > 0 && chain.length < MAX_DEPTH) {
-    const next = waiting.shift();
-    if (next === undefined || next === null || chain.includes(next)) continue;
-    chain.push(next);
-    const cause = read(next, 'cause');
-    const errors = read(next, 'errors');
-    // TypeORM keeps the driver's error here instead of in `cause`.
-    const driverError = read(next, 'driverError');
-    waiting.push(driverError, cause, ...(Array.isArray(errors) ? errors : []));
-  }
-  return chain;
+function look(error: unknown, overrides: Classify | undefined, seen: Set<unknown>): Failure | undefined {
+  if (error === undefined || error === null || seen.has(error) || seen.size >= MAX_LOOKS) return undefined;
+  seen.add(error);
+  const overridden = asked(overrides, error);
+  if (overridden !== undefined) return overridden;
+  const beneath = read(error, 'errors');
+  const siblings = Array.isArray(beneath)
+    ? beneath.slice(0, MAX_LOOKS).map((one) => look(one, overrides, seen))
+    : [];
+  return (
+    siblings.find((failure) => failure?.kind === 'in_doubt') ??
+    siblings.find((failure) => failure !== undefined) ??
+    asked(builtIn, error) ??
+    look(read(error, 'driverError'), overrides, seen) ??
+    look(read(error, 'cause'), overrides, seen)
+  );
 }
 
 function asked(rule: Classify | undefined, error: unknown): Failure | undefined {
@@ -66,7 +71,7 @@ function builtIn(error: unknown): Failure | undefined {
 
 function said(error: unknown): Failure | undefined {
   if (error instanceof RetryLaterError) {
-    return { kind: 'transient', reason: error.name, retryAfterMs: Math.max(0, error.delayMs) };
+    return { kind: 'transient', reason: error.name, retryAfterMs: waitOf(error.delayMs) };
   }
   if (error instanceof TransientError) return { kind: 'transient', reason: error.name };
   if (error instanceof PermanentError) return { kind: 'permanent', reason: error.name };
@@ -165,11 +170,18 @@ function retryAfterOf(headers: unknown): number | undefined {
   const raw: unknown =
     typeof get === 'function'
       ? (get as (name: string) => unknown).call(headers, 'retry-after')
-      : read(headers, 'retry-after');
-  if (typeof raw !== 'string' && typeof raw !== 'number') return undefined;
+      : (read(headers, 'retry-after') ?? read(headers, 'Retry-After'));
+  if ((typeof raw !== 'string' && typeof raw !== 'number') || raw === '') return undefined;
   const seconds = Number(raw);
-  const ms = Number.isFinite(seconds) ? seconds * 1000 : Date.parse(String(raw)) - Date.now();
-  return Number.isFinite(ms) ? Math.max(0, ms) : undefined;
+  return waitOf(Number.isFinite(seconds) ? seconds * 1000 : Date.parse(String(raw)) - Date.now());
+}
+
+/** No service means a longer wait, and Postgres and timers could not count it. */
+const MAX_WAIT_MS = 30 * 24 * 60 * 60 * 1000;
+
+/** A wait that makes sense: not in the past, not beyond {@link MAX_WAIT_MS}; undefined for what is no number. */
+function waitOf(ms: number): number | undefined {
+  return Number.isNaN(ms) ? undefined : Math.min(Math.max(0, ms), MAX_WAIT_MS);
 }
 
 function read(holder: unknown, property: string): unknown {

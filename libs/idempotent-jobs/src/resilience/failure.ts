@@ -15,7 +15,7 @@ export interface Failure {
   /** Why it was classified so, e.g. `ECONNREFUSED` or `http_503`. Safe to log. */
   readonly reason: string;
   /** The earliest time to try again that the service asked for, in milliseconds from now. */
-  readonly retryAfterMs?: number;
+  readonly retryAfterMs?: number | undefined;
 }
 
 /** Throw it to say: the effect did not happen and never will. The operation goes to the dead letters at once. */

@@ -48,6 +48,10 @@ export function decideFailure(
 
   if (effect === 'unrepeatable' && mayHaveHappened)
     return { status: 'in_doubt', reason: 'in_doubt', isDoubtful: true };
+  // The service downstream has forgotten the key: what may have happened cannot be repeated any more.
+  if (!isRevertible && isDoubtful && facts.repeatableMs <= 0) {
+    return { status: 'in_doubt', reason: 'in_doubt', isDoubtful: true };
+  }
   if (failure.kind === 'permanent' || failure.kind === 'programming') {
     return { status: 'dead', reason: 'permanent_error', isDoubtful };
   }

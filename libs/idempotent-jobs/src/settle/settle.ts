@@ -1,3 +1,4 @@
+import { messageOf } from '../operation/message-of.js';
 import { DelayedError, type Job, UnrecoverableError } from 'bullmq';
 import { BACKOFF_TYPE, carryDelay } from '../bullmq/retry-carrier.js';
 import type { Settlement } from './settlement.js';
@@ -34,7 +35,7 @@ function carriesRetry(job: Job): boolean {
 }
 
 function retry(error: unknown, delayMs: number): never {
-  const thrown = error instanceof Error ? error : new Error(String(error));
+  const thrown = error instanceof Error ? error : new Error(messageOf(error));
   carryDelay(thrown, delayMs);
   throw thrown;
 }
@@ -45,9 +46,7 @@ async function deferFailed(
   token: string | undefined,
   { error, delayMs }: { error: unknown; delayMs: number },
 ): Promise<never> {
-  await job.log(
-    `Attempt failed, next one in ${delayMs} ms: ${error instanceof Error ? error.message : String(error)}`,
-  );
+  await job.log(`Attempt failed, next one in ${delayMs} ms: ${messageOf(error)}`);
   return defer(job, token, delayMs);
 }
 
@@ -59,7 +58,7 @@ async function defer(job: Job, token: string | undefined, delayMs: number): Prom
 /** BullMQ retries anything but this class; message and stack stay those of the original. */
 function unrecoverable(error: unknown): UnrecoverableError {
   if (error instanceof UnrecoverableError) return error;
-  const original = error instanceof Error ? error : new Error(String(error));
+  const original = error instanceof Error ? error : new Error(messageOf(error));
   const final = new UnrecoverableError(original.message);
   final.cause = original;
   if (original.stack !== undefined) final.stack = original.stack;
