@@ -1,5 +1,5 @@
 import { Processor, WorkerHost } from '@nestjs/bullmq';
-import type { Job } from 'bullmq';
+import { type Job, UnrecoverableError, Worker, type WorkerOptions } from 'bullmq';
 import { IsInt, IsPositive, ValidateNested } from 'class-validator';
 import { Type } from 'class-transformer';
 import { type DeadLetterMessage, PermanentError, TransientError } from 'nestjs-idempotent-jobs';
@@ -181,6 +181,36 @@ describe.each(BACKENDS)('dead letters, on %s', (backend) => {
     );
     expect(calls).toBe(0);
     expect(await outcomeOf(app, 'charge:1', 'globex')).toBeUndefined();
+  });
+
+  it('a job that BullMQ failed by itself while nobody listened is found by the sweep; failures of other times are left alone', async () => {
+    const { app, place } = await apps.fresh(backend, { queues: ['charges'] });
+    const queue = bullQueue(app, 'charges');
+    const failing = new Worker('charges', null, {
+      connection: place.connection as WorkerOptions['connection'],
+      prefix: place.prefix,
+    });
+    const failAs = async (reason: string, key: string): Promise<void> => {
+      await queue.add('charge', { tenant: 'acme', key });
+      const job = await eventually(
+        () => failing.getNextJob('token', { block: false }),
+        (next) => expect(next).toBeDefined(),
+      );
+      await job.moveToFailed(new UnrecoverableError(reason), 'token', false);
+    };
+    await failAs('job stalled more than allowable limit', 'charge:stalled');
+    await failAs('the old processor had a bug', 'charge:old');
+    await failing.close();
+
+    const processor = processorOf('charges', { effect: 'keyed', identify: identifyPlain }, () => 'never');
+    const heir = await apps.beside(place, {
+      queues: ['charges'],
+      providers: [processor],
+      jobs: { recovery: { sweepMs: 100 } },
+    });
+    expect(await settled(heir, 'charge:stalled')).toMatchObject({ status: 'dead', attempts: 1 });
+    expect(await lettersOf(heir)).toMatchObject([{ reason: 'crash_loop', operation_key: 'charge:stalled' }]);
+    expect(await outcomeOf(heir, 'charge:old')).toBeUndefined();
   });
 
   it('a handler that changes its payload does not change the evidence', async () => {

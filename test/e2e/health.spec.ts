@@ -68,6 +68,17 @@ describe.each(BACKENDS)('health, on %s', (backend) => {
     expect(await health.ledger()).toMatchObject({ ledger: { status: 'up' } });
   });
 
+  it('operations whose queue takes nothing degrade the ledger, although they are tried again and again', async () => {
+    const { app } = await apps.fresh(backend, { queues: ['charges'] });
+    const health = app.get(IdempotentJobsHealthIndicator);
+    bullQueue(app, 'charges').addBulk = () => Promise.reject(new Error('no room'));
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    await eventually(
+      () => health.ledger({ maxDispatchLagMs: 300 }),
+      (report) => expect(report).toMatchObject({ ledger: { status: 'degraded' } }),
+    );
+  });
+
   it('a schema that is not there, a stopped worker and an unknown queue are down', async () => {
     const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [fine] });
     const health = app.get(IdempotentJobsHealthIndicator);
