@@ -213,6 +213,23 @@ describe.each(BACKENDS)('dead letters, on %s', (backend) => {
     expect(await outcomeOf(heir, 'charge:old')).toBeUndefined();
   });
 
+  it('every operation that dies has its letter, also when BullMQ job ids are used again', async () => {
+    const processor = processorOf('charges', { effect: 'keyed', identify: identifyPlain }, () => {
+      throw new PermanentError('no');
+    });
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
+    for (const key of ['charge:1', 'charge:2']) {
+      const job = await bullQueue(app, 'charges').add(
+        'charge',
+        { tenant: 'acme', key },
+        { jobId: 'order-17', removeOnFail: true },
+      );
+      await settled(app, key);
+      await expect.poll(() => bullQueue(app, 'charges').getJob(job.id as string)).toBeUndefined();
+    }
+    expect((await lettersOf(app)).map((letter) => letter.operation_key)).toEqual(['charge:1', 'charge:2']);
+  });
+
   it('a handler that changes its payload does not change the evidence', async () => {
     const processor = processorOf('charges', { effect: 'keyed' }, (job) => {
       (job.data as { amount: number }).amount = 0;

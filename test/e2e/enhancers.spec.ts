@@ -5,19 +5,20 @@ import {
   type ExecutionContext,
   Injectable,
   type NestInterceptor,
+  RequestTimeoutException,
   Scope,
   type Type,
   UseGuards,
   UseInterceptors,
 } from '@nestjs/common';
-import { APP_INTERCEPTOR } from '@nestjs/core';
+import { APP_GUARD, APP_INTERCEPTOR } from '@nestjs/core';
 import type { Job } from 'bullmq';
-import { currentOperation, IdempotentProcessor, TenantContext } from 'nestjs-idempotent-jobs';
-import { tap } from 'rxjs';
+import { currentOperation, IdempotentProcessor, PermanentError, TenantContext } from 'nestjs-idempotent-jobs';
+import { retry, tap, throwError, timeout } from 'rxjs';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { bullQueue, enqueue, lettersOf, settled } from '../support/ledger.js';
-import { SHORT_CLOCKS } from '../support/processors.js';
+import { processorOf, SHORT_CLOCKS } from '../support/processors.js';
 import { BACKENDS } from '../support/scenario.js';
 
 @Injectable()
@@ -155,6 +156,85 @@ describe.each(BACKENDS)('guards and interceptors, on %s', (backend) => {
       'global before',
       'class before',
     ]);
+  });
+
+  it('a global interceptor that times out abandons the attempt; what must not be repeated is not', async () => {
+    let calls = 0;
+    const processor = processorOf(
+      'charges',
+      { retry: { attempts: 5, backoff: { baseMs: 10 } } },
+      async () => {
+        calls += 1;
+        await new Promise((resolve) => setTimeout(resolve, 400));
+      },
+    );
+    const interceptor = {
+      intercept: (_context: ExecutionContext, next: CallHandler) => next.handle().pipe(timeout(100)),
+    };
+    const { app } = await apps.fresh(backend, {
+      queues: ['charges'],
+      providers: [processor, { provide: APP_INTERCEPTOR, useValue: interceptor }],
+    });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'in_doubt', attempts: 1 });
+    expect(calls).toBe(1);
+  });
+
+  it('a global interceptor that subscribes again gets the same attempt', async () => {
+    let calls = 0;
+    const processor = processorOf('charges', { effect: 'keyed' }, () => {
+      calls += 1;
+      throw new PermanentError('no');
+    });
+    const interceptor = {
+      intercept: (_context: ExecutionContext, next: CallHandler) => next.handle().pipe(retry(2)),
+    };
+    const { app } = await apps.fresh(backend, {
+      queues: ['charges'],
+      providers: [processor, { provide: APP_INTERCEPTOR, useValue: interceptor }],
+    });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'dead', attempts: 1 });
+    expect(calls).toBe(1);
+  });
+
+  it('an interceptor of the processor that times out leaves an unrepeatable effect in doubt', async () => {
+    let calls = 0;
+    @Injectable()
+    class TimeoutInterceptor implements NestInterceptor {
+      intercept(_context: ExecutionContext, next: CallHandler) {
+        return next
+          .handle()
+          .pipe(timeout({ first: 100, with: () => throwError(() => new RequestTimeoutException()) }));
+      }
+    }
+    const processor = processorOf('charges', {}, async () => {
+      calls += 1;
+      await new Promise((resolve) => setTimeout(resolve, 300));
+    });
+    UseInterceptors(TimeoutInterceptor)(processor);
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'in_doubt', attempts: 1 });
+    expect(calls).toBe(1);
+  });
+
+  it('a guard that never answers does not hold up a shutdown, and its job is run by the next worker', async () => {
+    const never = { canActivate: () => new Promise<boolean>(() => undefined) };
+    const processor = processorOf('charges', {}, () => 'done');
+    const { app, place } = await apps.fresh(backend, {
+      queues: ['charges'],
+      providers: [processor, { provide: APP_GUARD, useValue: never }],
+      jobs: { shutdown: { drainMs: 200, closeMs: 2000 } },
+    });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    await expect.poll(() => bullQueue(app, 'charges').getActiveCount(), { timeout: 5000 }).toBe(1);
+    await apps.close(app);
+    const heir = await apps.beside(place, {
+      queues: ['charges'],
+      providers: [processorOf('charges', {}, () => 'done')],
+    });
+    expect(await settled(heir, 'charge:1')).toMatchObject({ status: 'completed', attempts: 1 });
   });
 
   it('a request-scoped processor is another instance for every job, with guards, interceptors and signal', async () => {

@@ -96,6 +96,29 @@ describe.each(BACKENDS)('enqueueing, on %s', (backend) => {
     await expect(enqueue(app, 'refunds', 'work', {}, 'work:1')).rejects.toThrow(OperationConflictError);
   });
 
+  it('a Postgres connection that is lost in the middle of enqueueMany is an error, not the end of the process', async () => {
+    const { app } = await apps.fresh(backend, { queues: ['charges'] });
+    const requests = Array.from({ length: 5000 }, (_, index) => ({
+      name: 'charge',
+      payload: {},
+      operationKey: `charge:${index}`,
+      tenantId: 'acme',
+    }));
+    const enqueued = idempotentQueue(app, 'charges').enqueueMany(requests);
+    await eventually(
+      () =>
+        dataSourceOf(app).query(
+          `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%accepted%' AND pid <> pg_backend_pid() AND state <> 'idle'`,
+        ),
+      (rows) => expect(rows).not.toEqual([]),
+      5000,
+    );
+    await expect(enqueued).rejects.toThrow();
+    expect(await dataSourceOf(app).query('SELECT count(*)::integer AS rows FROM job_outcomes')).toEqual([
+      { rows: 0 },
+    ]);
+  });
+
   it('ten enqueues of one key at once make one operation', async () => {
     const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [echo] });
     const answers = (await Promise.all(

@@ -1,3 +1,4 @@
+import { hash } from 'node:crypto';
 import { messageOf } from './operation/message-of.js';
 import type { AttemptRunner } from './attempt/attempt.runner.js';
 import type { Ending } from './attempt/ending.js';
@@ -16,9 +17,9 @@ import { settlementOf } from './settle/settlement-of.js';
 import type { Settlement } from './settle/settlement.js';
 import type { TenantContext } from './tenancy/tenant-context.js';
 
-/** One delivery on its way through the pipeline; `ending` is set once {@link JobPipeline.attempt} is through. */
+/** One delivery on its way through the pipeline; `running` is set once {@link JobPipeline.attempt} was called. */
 export interface DeliveryInProgress extends RunContext {
-  ending: Ending | undefined;
+  running: Promise<Ending> | undefined;
 }
 
 /** Runs the application's guards and interceptors, and behind them {@link JobPipeline.attempt}. */
@@ -55,10 +56,13 @@ export class JobPipeline {
     }
   }
 
-  /** Called by the interceptor, behind the guards: wins the right to run `handler`, runs it, records how it ended. */
+  /**
+   * Called by the interceptor, behind the guards: wins the right to run `handler`, runs it, records how it ended. Called
+   * again for the same delivery (an interceptor that retries), it answers with the same attempt.
+   */
   async attempt(progress: DeliveryInProgress, handler: () => Promise<unknown>): Promise<unknown> {
-    const ending = await this.attempts.run(progress, handler);
-    progress.ending = ending;
+    progress.running ??= this.attempts.run(progress, handler);
+    const ending = await progress.running;
     if (ending.kind === 'completed' || ending.kind === 'replayed') return ending.result;
     throw ending.error;
   }
@@ -109,17 +113,29 @@ export class JobPipeline {
       });
     });
     cancellation?.addEventListener('abort', () => attempt.abandon('cancelled'), { once: true });
-    return { delivery, identified, attempt, ending: undefined };
+    return { delivery, identified, attempt, running: undefined };
   }
 
-  /** What a guard, or an interceptor around ours, throws before the claim counts as a failed attempt. */
+  /**
+   * What a guard, or an interceptor around ours, throws before the claim counts as a failed attempt. One that gives up
+   * on a running attempt (a timeout interceptor) abandons it: how it ends is still the attempt's to say.
+   */
   async #run(progress: DeliveryInProgress, chain: EnhancerChain): Promise<Ending> {
+    let failure: unknown;
+    let isFailed = false;
     try {
       await chain(progress);
     } catch (error) {
-      return progress.ending ?? this.attempts.failUnstarted(progress, error);
+      failure = error;
+      isFailed = true;
     }
-    return progress.ending ?? this.attempts.failUnstarted(progress, new HandlerSkippedError());
+    const { running, attempt } = progress;
+    if (running !== undefined) {
+      attempt.abandon('cancelled', 'an interceptor gave up on it');
+      return running;
+    }
+    if (attempt.isOver) return this.attempts.putOff(progress, 'abandoned before it was started');
+    return this.attempts.failUnstarted(progress, isFailed ? failure : new HandlerSkippedError());
   }
 
   async #settle(progress: DeliveryInProgress, ending: Ending): Promise<Settlement> {
@@ -136,7 +152,7 @@ export class JobPipeline {
       jobId,
       reason,
       payload: evidenceOf(job.data),
-      fingerprint: undefined,
+      fingerprint: hash('sha256', `${job.timestamp}:${evidenceOf(job.data)}`, 'hex'),
       error,
       workerId,
     });

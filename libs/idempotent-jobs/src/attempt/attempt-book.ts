@@ -43,7 +43,7 @@ export class AttemptBook {
       case 'busy':
         return this.deferred(
           context,
-          Math.max(answer.leaseLeftMs, MIN_BUSY_MS),
+          Math.min(Math.max(answer.leaseLeftMs, MIN_BUSY_MS), MAX_BUSY_MS),
           'busy: another worker is running the operation',
         );
       case 'conflict':
@@ -67,7 +67,7 @@ export class AttemptBook {
   /** Records an attempt that the claim took over, and gives up an operation that must not be run; its ending, if so. */
   async begin(context: RunContext, claim: Claim, place?: FailurePlace): Promise<Ending | undefined> {
     if (claim.tookOver !== undefined) {
-      await this.outcomes.takeOver(claim, claim.tookOver);
+      await this.outcomes.takeOver(claim, claim.tookOver, place?.connection);
       const { attempt, workerId: from } = claim.tookOver;
       this.events.emit({ kind: 'taken_over', ...subjectOf(context), attempt, from });
     }
@@ -240,6 +240,12 @@ export class AttemptBook {
 
 /** A rival that has just taken or given back the row is through within this time, most likely. */
 const MIN_BUSY_MS = 200;
+
+/**
+ * A running operation mostly ends long before its lease, and a duplicate should learn its result soon after; a vanished
+ * worker's lease is worth a look now and then.
+ */
+const MAX_BUSY_MS = 5_000;
 
 class OperationDeadError extends IdempotentJobsError {
   constructor(tenantId: string, operationKey: string) {

@@ -34,6 +34,11 @@ export class AttemptRunner {
     );
   }
 
+  /** Nothing was claimed and nothing failed: later. */
+  putOff(context: RunContext, reason: string): Ending {
+    return this.book.deferred(context, 1, reason);
+  }
+
   /** The operation must not be run at all. */
   refuse(context: RunContext, reason: DeadLetterReason, error: unknown): Promise<Ending> {
     return this.#withoutHandler(context, (claim, place) =>

@@ -1,4 +1,4 @@
-import type { Claim } from '../claim/claim.js';
+import type { Claim, ClaimAnswer } from '../claim/claim.js';
 import type { ClaimStore } from '../claim/claim.store.js';
 import type { LeaseKeeper } from '../claim/lease-keeper.js';
 import type { Execution } from '../execute/attempt.js';
@@ -39,7 +39,7 @@ export class LeasedAttempt {
 
   async run(context: RunContext, handler: () => Promise<unknown>): Promise<Ending> {
     const claimSentAt = performance.now();
-    const answer = await this.claims.claim(claimRequestOf(context));
+    const answer = await this.#claim(context);
     if (answer.kind !== 'acquired') return this.book.refused(context, answer);
     const { claim } = answer;
     const refusal = this.book.mayRun(context, claim) ? undefined : await this.book.begin(context, claim);
@@ -73,9 +73,16 @@ export class LeasedAttempt {
 
   /** Fails an operation whose handler was never reached. */
   async runNothing(context: RunContext, end: (claim: Claim) => Promise<Ending>): Promise<Ending> {
-    const answer = await this.claims.claim(claimRequestOf(context));
+    const answer = await this.#claim(context);
     if (answer.kind !== 'acquired') return this.book.refused(context, answer);
     return (await this.book.begin(context, answer.claim)) ?? end(answer.claim);
+  }
+
+  /** Asked again under the same worker where the answer was lost: the claim may have been won without our knowing. */
+  #claim(context: RunContext): Promise<ClaimAnswer> {
+    const request = claimRequestOf(context);
+    const patienceMs = Math.min(request.terms.leaseMs / 2, MAX_CLAIM_PATIENCE_MS);
+    return persistently(patienceMs, () => this.claims.claim(request));
   }
 
   #record(
@@ -134,11 +141,19 @@ export class LeasedAttempt {
   async #abandon(
     context: RunContext,
     claim: Claim,
-    { why, error }: Extract<Execution, { kind: 'abandoned' }>,
+    { why, error, wasStarted }: Extract<Execution, { kind: 'abandoned' }>,
     startedAt: number,
   ): Promise<Ending> {
     this.events.emit({ kind: 'abandoned', ...subjectOf(context), attempt: claim.attempt, why });
     if (why === 'lease_lost') return this.book.fenced(context, claim);
+    if (!wasStarted) {
+      await this.#release(context, claim, false);
+      return this.book.deferred(
+        context,
+        1,
+        `${why}: the attempt was given back before its handler was called`,
+      );
+    }
     if (why === 'shutdown' && claim.repeatableMs > 0) {
       // The attempt counts as not started, but its effect may have happened.
       await this.#release(context, claim, context.delivery.processor.effect === 'keyed');
@@ -156,3 +171,6 @@ export class LeasedAttempt {
     await persistently(context.delivery.processor.leaseMs, () => this.outcomes.release(claim, isDoubtful));
   }
 }
+
+/** Beyond that the job is put off: a delivery that waits here keeps others of its worker from running. */
+const MAX_CLAIM_PATIENCE_MS = 5_000;

@@ -78,6 +78,12 @@ describe('persistently', () => {
     expect(triedAt).toEqual([0]);
   });
 
+  it.each([undefined, null])('takes a rejection with %s for final, and passes it on', async (reason) => {
+    const { write, triedAt } = failing(reason);
+    await expect(persistently(30_000, write)).rejects.toBe(reason);
+    expect(triedAt).toEqual([0]);
+  });
+
   it('takes another error for final also after it has waited for the connection', async () => {
     const { write, triedAt } = failing(withCode('ECONNREFUSED'), withCode('42P01'));
     const written = persistently(30_000, write).catch((error: unknown) => error);
@@ -127,7 +133,10 @@ describe('isConnectionError', () => {
     expect(isConnectionError(withCode('23505', 'duplicate key in table connection'))).toBe(false);
   });
 
-  it('makes nothing of a thrown text', () => {
-    expect(isConnectionError('ECONNREFUSED')).toBe(false);
-  });
+  it.each([['ECONNREFUSED'], [undefined], [null], [0], [Object.create(null)]])(
+    'makes nothing of what is no error: %o',
+    (thrown) => {
+      expect(isConnectionError(thrown)).toBe(false);
+    },
+  );
 });

@@ -1,8 +1,8 @@
 import { setTimeout as pause } from 'node:timers/promises';
 
 /**
- * Tries a write again while Postgres is out of reach, for as long as the lease may still be held. Writes under a
- * fencing token say the same when asked twice, so trying again cannot write twice. Any other error is final.
+ * Tries a statement again for as long as the lease may still be held, unless its own data is at fault. Claims under one
+ * worker and writes under a fencing token say the same when asked twice, so trying again cannot do anything twice.
  */
 export async function persistently<T>(patienceMs: number, write: () => Promise<T>): Promise<T> {
   const giveUpAt = performance.now() + patienceMs;
@@ -10,17 +10,23 @@ export async function persistently<T>(patienceMs: number, write: () => Promise<T
     try {
       return await write();
     } catch (error) {
-      if (!isConnectionError(error) || performance.now() + waitMs >= giveUpAt) throw error;
+      if (isDataAtFault(error) || performance.now() + waitMs >= giveUpAt) throw error;
     }
     await pause(waitMs);
   }
+}
+
+/** Data exceptions (22), constraint violations (23), and statements or objects that are wrong or missing (42). */
+function isDataAtFault(error: unknown): boolean {
+  const code = (error as { code?: unknown } | null | undefined)?.code;
+  return typeof code === 'string' && /^(?:22|23|42)/.test(code);
 }
 
 /** Lost or refused connections, and a server that starts, stops or has no connection to spare. */
 export function isConnectionError(error: unknown): boolean {
   const { code, message } = (error ?? {}) as { code?: unknown; message?: unknown };
   if (typeof code === 'string') return /^(?:08|57P0|53)/.test(code) || NODE_CODES.has(code);
-  return typeof message === 'string' && /connection|timeout exceeded when trying to connect/i.test(message);
+  return typeof message === 'string' && /connection|timeout/i.test(message);
 }
 
 const NODE_CODES = new Set(['ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ETIMEDOUT', 'ENOTFOUND', 'EAI_AGAIN']);

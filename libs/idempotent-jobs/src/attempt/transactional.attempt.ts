@@ -166,12 +166,14 @@ export class TransactionalAttempt {
     context: RunContext,
     transaction: HandlerTransaction,
     claim: Claim,
-    { why, error }: Extract<Execution, { kind: 'abandoned' }>,
+    { why, error, wasStarted }: Extract<Execution, { kind: 'abandoned' }>,
     startedAt: number,
   ): Promise<Ending> {
     await transaction.destroy();
     this.events.emit({ kind: 'abandoned', ...subjectOf(context), attempt: claim.attempt, why });
-    if (why === 'shutdown') return this.book.deferred(context, 1, 'shutdown: the attempt was rolled back');
+    if (why === 'shutdown' || !wasStarted) {
+      return this.book.deferred(context, 1, `${why}: the attempt was rolled back`);
+    }
     return this.#failAfterRollback(context, error, { kind: 'in_doubt', reason: why }, startedAt);
   }
 

@@ -134,26 +134,27 @@ describe('readAnswer: a claim that was not won', () => {
     expect(readAnswer(request, seen('running', { lease_left_ms: 0 })).kind).toBe('look_again');
   });
 
-  it('tells which attempt vanished when a lease is over and the effect must not be repeated', () => {
-    expect(readAnswer(request, seen('running', { lease_left_ms: -1, is_past_repeating: true }))).toEqual({
-      kind: 'in_doubt',
-      token: 4,
-      vanished: {
-        token: 4,
-        attempt: 3,
-        workerId: 'web-2:88/9',
-        startedAt: new Date('2026-01-01T10:00:00Z'),
-      },
-    });
+  it.each(['running', 'retrying'] as const)(
+    'has the claimant write down the doubt, under the token and for the attempt it saw, while the row still says %s',
+    (status) => {
+      expect(readAnswer(request, seen(status, { lease_left_ms: -1, is_past_repeating: true }))).toEqual({
+        kind: 'in_doubt',
+        unrecorded: { token: 4, attempt: 3 },
+      });
+    },
+  );
+
+  it('counts no attempt in a doubt to write down when the row knows of none', () => {
+    const found = seen('retrying', { is_past_repeating: true, seen_attempts: null });
+    expect(readAnswer(request, found)).toEqual({ kind: 'in_doubt', unrecorded: { token: 4, attempt: 0 } });
   });
 
-  it.each(['retrying', 'in_doubt'] as const)(
-    'tells of no vanished attempt when the operation is %s',
-    (status) => {
-      expect(readAnswer(request, seen(status, { is_past_repeating: true }))).toEqual({
+  it.each([true, false, null])(
+    'leaves nothing to write down when the row says in_doubt itself, past repeating %s',
+    (is_past_repeating) => {
+      expect(readAnswer(request, seen('in_doubt', { is_past_repeating }))).toEqual({
         kind: 'in_doubt',
-        token: 4,
-        vanished: undefined,
+        unrecorded: undefined,
       });
     },
   );

@@ -1,6 +1,7 @@
 import type { Effect } from '../operation/effect.js';
 import type { OperationIdentity } from '../operation/identity.js';
 import type { OperationStatus } from '../operation/status.js';
+import { toDateOrNone } from '../postgres/to-date.js';
 
 /** What all claims of a processor have in common. One object per processor: claims under the same terms are batched. */
 export interface ClaimTerms {
@@ -126,7 +127,7 @@ function readClaim(request: ClaimRequest, row: ClaimRow, token: number): Claim {
     attempt: row.attempts,
     failures: row.failures,
     isDoubtful: row.doubt_since !== null,
-    deadline: row.deadline_at ?? undefined,
+    deadline: toDateOrNone(row.deadline_at),
     remainingMs: row.remaining_ms ?? undefined,
     repeatableMs: row.repeatable_ms,
     tookOver:
@@ -143,6 +144,6 @@ function readVanished(row: ClaimRow): VanishedAttempt {
     token: Number(row.seen_token),
     attempt: row.seen_attempts ?? 0,
     workerId: row.seen_worker_id ?? undefined,
-    startedAt: row.seen_started_at ?? undefined,
+    startedAt: toDateOrNone(row.seen_started_at),
   };
 }

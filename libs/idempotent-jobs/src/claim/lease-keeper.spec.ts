@@ -92,6 +92,29 @@ describe('LeaseKeeper: renewing', () => {
     expect(first!.atMs).toBeGreaterThanOrEqual(5_001 + 10_000);
   });
 
+  it('renews a short lease in time that comes while the timer is set for a long one', async () => {
+    const { keeper, renewals } = make();
+    const [long, short] = [lease('long', 60_000), lease('short', 600)];
+    keeper.hold(long.held, Date.now());
+    await vi.advanceTimersByTimeAsync(50);
+    keeper.hold(short.held, Date.now());
+    await vi.advanceTimersByTimeAsync(6_000);
+    expect(renewals.at(0)).toMatchObject({ atMs: 250, keys: ['short'] });
+    expect([...long.lost, ...short.lost]).toEqual([]);
+  });
+
+  it('looks no more often than before for a long lease that comes to a short one', async () => {
+    const { keeper, renewals } = make();
+    keeper.hold(lease('short', 6_000).held, Date.now());
+    await vi.advanceTimersByTimeAsync(500);
+    keeper.hold(lease('long', 60_000).held, Date.now());
+    await vi.advanceTimersByTimeAsync(3_500);
+    expect(renewals.map(({ atMs, keys }) => [atMs, ...keys])).toEqual([
+      [2_000, 'short'],
+      [4_000, 'short'],
+    ]);
+  });
+
   it('counts from when the claim was sent, not from when its answer came', async () => {
     const { keeper, renewals } = make();
     vi.setSystemTime(6_000);
@@ -189,12 +212,25 @@ describe('LeaseKeeper: losing', () => {
     expect(renewals.map(({ atMs }) => atMs)).toEqual([10_000, 15_000, 20_000]);
   });
 
-  it('does not send a renewal while the one before is unanswered', async () => {
+  it('sends another renewal once the one before was not answered for a third of the shortest lease, not before', async () => {
     const { keeper, renewals, world } = make();
     keeper.hold(lease('charge:1').held, Date.now());
     world.answer = never;
-    await vi.advanceTimersByTimeAsync(29_000);
-    expect(renewals).toHaveLength(1);
+    await vi.advanceTimersByTimeAsync(19_999);
+    expect(renewals.map(({ atMs }) => atMs)).toEqual([10_000]);
+    await vi.advanceTimersByTimeAsync(1);
+    expect(renewals.map(({ atMs }) => atMs)).toEqual([10_000, 20_000]);
+  });
+
+  it('keeps a lease whose first renewal is never answered when the next one is', async () => {
+    const { keeper, world } = make();
+    const { held, lost } = lease('charge:1');
+    keeper.hold(held, Date.now());
+    world.answer = never;
+    await vi.advanceTimersByTimeAsync(10_500);
+    world.answer = async (rows) => rows;
+    await vi.advanceTimersByTimeAsync(120_000);
+    expect(lost).toEqual([]);
   });
 });
 

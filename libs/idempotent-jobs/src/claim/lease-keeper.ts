@@ -1,4 +1,4 @@
-import { identityKeyOf, type OperationIdentity } from '../operation/identity.js';
+import type { OperationIdentity } from '../operation/identity.js';
 import type { Database } from '../postgres/database.js';
 import { statement } from '../postgres/statement.js';
 
@@ -11,27 +11,39 @@ export interface HeldLease extends OperationIdentity {
 }
 
 /**
- * Extends leases that are still held under their token. A row that is missing from the answer is no longer held: it
- * was taken over, settled or deleted. A lease that ran out but was not taken over is extended; nobody else has the
- * right. Rows are locked in key order against batches of other processes.
+ * Extends leases that are still held under their token. A lease that ran out but was not taken over is extended too;
+ * nobody else has the right. One row comes back per lease: `is_held` is false when it is gone (taken over, settled or
+ * deleted). A row that somebody has locked is left alone this time: waiting for it would cost all the others.
  */
 const RENEW = statement(
   'renew',
   `
-WITH held AS (
-  SELECT o.tenant_id, o.operation_key, h.lease_ms
-  FROM unnest($1::text[], $2::text[], $3::bigint[], $4::float8[]) AS h (tenant_id, operation_key, token, lease_ms)
+WITH asked AS (
+  SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::float8[])
+    WITH ORDINALITY AS h (tenant_id, operation_key, token, lease_ms, n)
+), held AS (
+  SELECT h.n, h.lease_ms, o.tenant_id, o.operation_key
+  FROM asked h
   JOIN {schema}.job_outcomes o
     ON o.tenant_id = h.tenant_id AND o.operation_key = h.operation_key AND o.fencing_token = h.token
   WHERE o.status = 'running'
-  ORDER BY o.tenant_id, o.operation_key
-  FOR UPDATE OF o
+  FOR UPDATE OF o SKIP LOCKED
+), renewed AS (
+  UPDATE {schema}.job_outcomes o
+  SET lease_expires_at = clock_timestamp() + held.lease_ms * interval '1 millisecond'
+  FROM held
+  WHERE o.tenant_id = held.tenant_id AND o.operation_key = held.operation_key
+  RETURNING held.n
 )
-UPDATE {schema}.job_outcomes o
-SET lease_expires_at = clock_timestamp() + held.lease_ms * interval '1 millisecond'
-FROM held
-WHERE o.tenant_id = held.tenant_id AND o.operation_key = held.operation_key
-RETURNING o.tenant_id, o.operation_key
+SELECT
+  renewed.n IS NOT NULL AS is_renewed,
+  renewed.n IS NOT NULL OR EXISTS (
+    SELECT FROM {schema}.job_outcomes o
+    WHERE o.tenant_id = h.tenant_id AND o.operation_key = h.operation_key
+      AND o.fencing_token = h.token AND o.status = 'running'
+  ) AS is_held
+FROM asked h LEFT JOIN renewed ON renewed.n = h.n
+ORDER BY h.n
 `,
 );
 
@@ -105,26 +117,23 @@ export class LeaseKeeper {
   }
 
   async #renew(leases: HeldLease[], sentAt: number): Promise<void> {
-    let kept: Set<string>;
+    let rows: { is_renewed: boolean; is_held: boolean }[];
     try {
-      const rows = await this.database.run<{ tenant_id: string; operation_key: string }>(RENEW, [
+      rows = await this.database.run(RENEW, [
         leases.map((lease) => lease.tenantId),
         leases.map((lease) => lease.operationKey),
         leases.map((lease) => lease.token),
         leases.map((lease) => lease.leaseMs),
       ]);
-      kept = new Set(
-        rows.map((row) => identityKeyOf({ tenantId: row.tenant_id, operationKey: row.operation_key })),
-      );
     } catch {
       // Postgres is out of reach: nothing is known to be lost yet. #dropExpired decides when it is.
       return;
     }
-    for (const lease of leases) {
+    for (const [index, lease] of leases.entries()) {
       const held = this.#held.get(lease);
       if (held === undefined) continue;
-      if (kept.has(identityKeyOf(lease))) held.renewedAt = sentAt;
-      else this.#lose(lease, 'taken_over');
+      if (rows[index]?.is_renewed === true) held.renewedAt = sentAt;
+      else if (rows[index]?.is_held !== true) this.#lose(lease, 'taken_over');
     }
   }
 

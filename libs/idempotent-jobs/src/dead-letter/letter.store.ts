@@ -50,7 +50,7 @@ export interface Burial {
   readonly reason: DeadLetterReason;
   /** JSON text. */
   readonly payload: string | undefined;
-  readonly fingerprint: string | undefined;
+  readonly fingerprint: string;
   readonly error: unknown;
   readonly workerId: string;
 }
@@ -68,7 +68,7 @@ export class LetterStore {
       storable(burial.jobId),
       burial.reason,
       burial.payload ?? null,
-      burial.fingerprint ?? null,
+      burial.fingerprint,
       JSON.stringify(describeError(burial.error)),
       burial.workerId,
       VERSIONS,

@@ -21,16 +21,17 @@ export class DispatchListener {
     if (this.#isStopped) return;
     const { Client: ClientClass, options } = this.database.pool as unknown as {
       Client: typeof Client;
-      options: object;
+      // pg hides the password from spreading.
+      options: { password?: string };
     };
-    const client = new ClientClass({ ...options, keepAlive: true });
+    const client = new ClientClass({ ...options, password: options.password, keepAlive: true });
     this.#client = client;
     client.on('notification', this.onNotification);
     client.on('error', (error) => this.#restart(client, error));
     client.on('end', () => this.#restart(client));
     try {
       await client.connect();
-      await client.query(`LISTEN "${dispatchChannel(this.database.schema).replaceAll('"', '""')}"`);
+      await client.query(`LISTEN "${dispatchChannel(this.database.schema)}"`);
       // What was announced while nobody listened.
       this.onNotification();
     } catch (error) {

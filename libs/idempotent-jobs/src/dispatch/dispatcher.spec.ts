@@ -95,7 +95,7 @@ describe('Dispatcher: carrying', () => {
     rounds.push([...due('charges', 'a'), ...due('refunds', 'b'), ...due('charges', 'c')]);
     dispatcher.start();
     await vi.advanceTimersByTimeAsync(10);
-    expect(log).toEqual(['take 3', 'put charges a c', 'mark a c', 'put refunds b', 'mark b']);
+    expect(log).toEqual(['take 3', 'put charges a c', 'put refunds b', 'mark a c', 'mark b']);
   });
 
   it('leaves jobs of a queue that is not served here unmarked', async () => {
@@ -224,7 +224,7 @@ describe('Dispatcher: refusals', () => {
       'put charges job-3',
       'mark job-1 job-3',
     ]);
-    expect(errors).toEqual([['Queue "charges" refuses job job-2; it is tried again later', refusal]]);
+    expect(errors).toEqual([['Queue "charges" did not take job job-2; they are tried again later', refusal]]);
   });
 
   it('marks nothing when BullMQ refuses each job', async () => {
@@ -246,7 +246,7 @@ describe('Dispatcher: refusals', () => {
     dispatcher.start();
     await vi.advanceTimersByTimeAsync(10);
     expect(log).toEqual(['take 2', 'put charges a b']);
-    expect(errors).toEqual([['Dispatching failed; it goes on by itself', lost]]);
+    expect(errors).toEqual([['Queue "charges" did not take 2 jobs; they are tried again later', lost]]);
   });
 
   it('gives up on a put that is not answered before its rows fall due for another instance', async () => {
@@ -261,7 +261,7 @@ describe('Dispatcher: refusals', () => {
     await vi.advanceTimersByTimeAsync(takes.at(0)!.holdMs - 1_001);
     expect(errors).toEqual([
       [
-        'Dispatching failed; it goes on by itself',
+        'Queue "charges" did not take 2 jobs; they are tried again later',
         expect.objectContaining({ message: expect.stringMatching(/^No answer/) }),
       ],
     ]);
@@ -270,6 +270,77 @@ describe('Dispatcher: refusals', () => {
 });
 
 describe('Dispatcher: failures', () => {
+  it('carries the jobs of one queue while another does not answer, and tells only of the other', async () => {
+    const { dispatcher, world, rounds, log, errors } = make({ queues: ['charges', 'refunds'] });
+    const isDown = (jobs: readonly OutgoingJob[]): boolean => jobs.some(({ jobId }) => jobId === 'a');
+    world.put = (jobs) => (isDown(jobs) ? new Promise(() => undefined) : Promise.resolve());
+    world.ping = () => new Promise(() => undefined);
+    rounds.push([...due('charges', 'a'), ...due('refunds', 'b')]);
+    dispatcher.start();
+    await vi.advanceTimersByTimeAsync(10);
+    expect(log).toEqual(['take 2', 'put charges a', 'put refunds b', 'mark b']);
+    expect(errors).toEqual([]);
+    await vi.advanceTimersByTimeAsync(8_000);
+    expect(errors.map(([message]) => message)).toEqual([
+      'Queue "charges" did not take job a; they are tried again later',
+    ]);
+    expect(log.filter((line) => line.startsWith('mark'))).toEqual(['mark b']);
+  });
+
+  it.each([
+    ['take', 'Dispatching was interrupted; it goes on by itself'],
+    ['mark', 'Dispatching was interrupted; it goes on by itself'],
+    ['put', 'Queue "charges" did not take job first; they are tried again later'],
+  ])('carries what the second source has when the first fails to %s', async (step, told) => {
+    const lost = new Error('Connection terminated');
+    const carried: string[] = [];
+    const errors: [string, unknown][] = [];
+    const sourceOf = (id: string, failing: string | undefined): DispatchSource => {
+      const jobs = due('charges', id);
+      return {
+        carriesRetries: true,
+        take: async () => {
+          if (failing === 'take') throw lost;
+          return jobs.splice(0);
+        },
+        mark: async (marked) => {
+          if (failing === 'mark') throw lost;
+          carried.push(ids(marked.map(({ job }) => job)));
+        },
+      };
+    };
+    const port = {
+      put: async ([job]: readonly OutgoingJob[]) => {
+        if (step === 'put' && job!.jobId === 'first') throw lost;
+      },
+      ping: async () => undefined,
+    } as unknown as QueuePort;
+    const dispatcher = new Dispatcher({
+      sources: [sourceOf('first', step), sourceOf('second', undefined)],
+      queues: () => ['charges'],
+      portOf: () => port,
+      onError: (message, error) => errors.push([message, error]),
+      pollMs: 1_000,
+    });
+    dispatcher.start();
+    await vi.advanceTimersByTimeAsync(10);
+    await dispatcher.stop();
+    expect(carried).toEqual(['second']);
+    expect(errors).toEqual([[told, lost]]);
+  });
+
+  it('pauses after a round in which a queue did not take its jobs, unless it is woken', async () => {
+    const { dispatcher, world, rounds, takes } = make();
+    world.put = () => Promise.reject(refusal);
+    rounds.push(due('charges', 'a'));
+    dispatcher.start();
+    await vi.advanceTimersByTimeAsync(400);
+    expect(takes).toHaveLength(1);
+    dispatcher.wake();
+    await vi.advanceTimersByTimeAsync(1);
+    expect(takes).toHaveLength(2);
+  });
+
   it('looks less and less often while it fails, and as often as before when it works again', async () => {
     const { dispatcher, world, takes, errors } = make();
     const lost = new Error('Connection terminated');

@@ -1,6 +1,8 @@
 import { DEAD_LETTER_JOB_NAME, type DeadLetterMessage } from '../dead-letter/letter.js';
 import type { Database } from '../postgres/database.js';
 import { statement } from '../postgres/statement.js';
+import { toDate } from '../postgres/to-date.js';
+import type { ErrorEvidence } from '../record/error-evidence.js';
 import type { DispatchSource, DueJob } from './dispatch.source.js';
 
 /** Takes dead letters that are due for their dead-letter queue. Parameters and concurrency as for operations. */
@@ -21,7 +23,7 @@ FROM due
 WHERE l.id = due.id
 RETURNING
   l.id, l.reason, l.queue, l.job_name, l.job_id, l.tenant_id, l.operation_key, l.attempts, l.payload,
-  l.error ->> 'name' AS error_name, l.error ->> 'message' AS error_message, l.created_at
+  l.error, l.created_at
 `,
 );
 
@@ -41,8 +43,7 @@ interface LetterRow {
   readonly operation_key: string | null;
   readonly attempts: number;
   readonly payload: unknown;
-  readonly error_name: string | null;
-  readonly error_message: string | null;
+  readonly error: ErrorEvidence | null;
   readonly created_at: Date;
 }
 
@@ -75,9 +76,9 @@ function toJob(row: LetterRow): DueJob['job'] {
     tenantId: row.tenant_id,
     operationKey: row.operation_key,
     attempts: row.attempts,
-    error: row.error_name === null ? null : { name: row.error_name, message: row.error_message ?? '' },
+    error: row.error === null ? null : { name: row.error.name, message: row.error.message },
     payload: row.payload,
-    createdAt: row.created_at.toISOString(),
+    createdAt: toDate(row.created_at).toISOString(),
   };
   return { name: DEAD_LETTER_JOB_NAME, jobId: row.id, data: message, delayMs: 0, priority: undefined };
 }

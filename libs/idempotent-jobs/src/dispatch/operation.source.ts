@@ -1,6 +1,7 @@
 import { outgoingJob } from '../enqueue/outgoing.js';
 import type { Database } from '../postgres/database.js';
 import { statement } from '../postgres/statement.js';
+import { toDateOrNone } from '../postgres/to-date.js';
 import type { DispatchSource, DueJob } from './dispatch.source.js';
 
 /**
@@ -104,7 +105,7 @@ function toJob(row: OperationRow): DueJob['job'] {
     payload: row.payload,
     priority: row.priority ?? undefined,
     delayMs: row.delay_ms ?? 0,
-    deadline: row.deadline_at ?? undefined,
+    deadline: toDateOrNone(row.deadline_at),
     trace: row.trace ?? undefined,
   });
 }

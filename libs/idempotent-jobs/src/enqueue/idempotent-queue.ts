@@ -3,7 +3,7 @@ import type { QueuePort } from '../bullmq/queue-port.js';
 import type { JobEvents } from '../observe/job-events.js';
 import { InvalidPayloadError, OperationConflictError, UsageError } from '../operation/errors.js';
 import { canonicalRequest, fingerprintOf } from '../operation/fingerprint.js';
-import { assertIdentity, jobIdOf, type OperationIdentity } from '../operation/identity.js';
+import { assertIdentity, jobIdOf, jobNameProblem, type OperationIdentity } from '../operation/identity.js';
 import type { AnyJobs, JobMap, JobName, PayloadOf, ResultOf } from '../operation/job-map.js';
 import { toJsonText } from '../operation/json.js';
 import type { OperationStatus } from '../operation/status.js';
@@ -116,6 +116,8 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
   ): AskedOperation {
     const tenantId = this.services.tenants.assert(options.tenantId);
     const identity = assertIdentity({ tenantId, operationKey: options.operationKey });
+    const nameProblem = jobNameProblem(name);
+    if (nameProblem !== undefined) throw new UsageError(nameProblem);
     assertSchedule(options);
     const text = toJsonText(`payload of job "${name}"`, payload);
     return {

@@ -1,3 +1,4 @@
+import { hash } from 'node:crypto';
 import { identityKeyOf, type OperationIdentity } from '../operation/identity.js';
 import type { OperationStatus } from '../operation/status.js';
 import type { Database, Queryable } from '../postgres/database.js';
@@ -32,7 +33,8 @@ export type RunStatement = <Row>(statement: Statement, values: unknown[]) => Pro
 
 /** The dispatchers' NOTIFY channel. Each schema has its own. */
 export function dispatchChannel(schema: string): string {
-  return `idempotent_jobs_dispatch_${schema}`.slice(0, 63);
+  // Postgres cuts names at 63 bytes, and a schema may have as many by itself.
+  return `idempotent_jobs_${hash('sha256', schema, 'base64url').slice(0, 32)}`;
 }
 
 /** Writes the intent to run operations. */

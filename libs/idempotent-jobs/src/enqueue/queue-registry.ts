@@ -12,6 +12,11 @@ export class QueueRegistry {
 
   /** Registering a queue again, from another module, gives the same one. */
   register(queue: Queue, deadLetterQueue: Queue): IdempotentQueue {
+    if (queue.name === deadLetterQueue.name) {
+      throw new ConfigurationError(
+        `Queue "${queue.name}" cannot be its own dead-letter queue: its letters would die in turn, without end. Name another one.`,
+      );
+    }
     const known = this.#queues.get(queue.name);
     if (known !== undefined) {
       if (known.deadLetterQueue !== deadLetterQueue.name) {

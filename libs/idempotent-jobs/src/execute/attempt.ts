@@ -7,7 +7,13 @@ export type AbandonReason = 'timeout' | 'lease_lost' | 'lock_lost' | 'cancelled'
 export type Execution =
   | { readonly kind: 'returned'; readonly value: unknown }
   | { readonly kind: 'threw'; readonly error: unknown }
-  | { readonly kind: 'abandoned'; readonly why: AbandonReason; readonly error: InDoubtError };
+  /** `wasStarted`: whether the handler had been called. */
+  | {
+      readonly kind: 'abandoned';
+      readonly why: AbandonReason;
+      readonly error: InDoubtError;
+      readonly wasStarted: boolean;
+    };
 
 /**
  * One run of a handler. It ends exactly once: with the handler, or by being abandoned, whichever comes first. An
@@ -18,6 +24,7 @@ export class Attempt {
   #abandoned: Extract<Execution, { kind: 'abandoned' }> | undefined;
   #end: ((execution: Execution) => void) | undefined;
   #isOver = false;
+  #reject: ((error: Error) => void) | undefined;
 
   constructor(private readonly onLate: (how: 'returned' | 'threw') => void) {}
 
@@ -40,9 +47,18 @@ export class Attempt {
     if (this.#isOver) return;
     this.#isOver = true;
     const error = new InDoubtError(`The attempt was abandoned: ${detail ?? EXPLANATIONS[why]}.`);
-    this.#abandoned = { kind: 'abandoned', why, error };
+    this.#abandoned = { kind: 'abandoned', why, error, wasStarted: this.#end !== undefined };
     this.#controller?.abort(error);
     this.#end?.(this.#abandoned);
+    this.#reject?.(error);
+  }
+
+  /** Follows `work`, but no longer than until the attempt is abandoned: for guards and interceptors that never answer. */
+  follow<T>(work: Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      this.#reject = reject;
+      work.then(resolve, reject);
+    });
   }
 
   /** Runs the handler for at most `timeoutMs`. Never rejects. */

@@ -152,6 +152,45 @@ describe('@IdempotentProcessor: interceptors', () => {
   });
 });
 
+describe('@IdempotentProcessor: inherited interceptors', () => {
+  it('keeps those of the base, which itself stays as it was', () => {
+    @UseInterceptors(Logging, Timing)
+    abstract class Base extends WorkerHost {
+      async process(): Promise<void> {}
+    }
+    @IdempotentProcessor('charges')
+    class Derived extends Base {}
+    expect(interceptorsOf(Derived)).toEqual([IdempotencyInterceptor, Logging, Timing]);
+    expect(interceptorsOf(Base)).toEqual([Logging, Timing]);
+  });
+
+  it('is there once on a class whose base is a processor too', () => {
+    @IdempotentProcessor('one')
+    @UseInterceptors(Logging)
+    class Base extends WorkerHost {
+      async process(): Promise<void> {}
+    }
+    @IdempotentProcessor('two')
+    class Derived extends Base {
+      override async process(): Promise<void> {}
+    }
+    expect(interceptorsOf(Derived)).toEqual([IdempotencyInterceptor, Logging]);
+    expect(interceptorsOf(Base)).toEqual([IdempotencyInterceptor, Logging]);
+  });
+
+  it('takes those of the class instead of those of the base where it has some of its own', () => {
+    @UseInterceptors(Logging)
+    abstract class Base extends WorkerHost {
+      async process(): Promise<void> {}
+    }
+    @IdempotentProcessor('charges')
+    @UseInterceptors(Timing)
+    class Derived extends Base {}
+    expect(interceptorsOf(Derived)).toContain(Timing);
+    expect((interceptorsOf(Derived) as unknown[])[0]).toBe(IdempotencyInterceptor);
+  });
+});
+
 describe('@IdempotentProcessor: the wrapped process()', () => {
   it.each([
     [

@@ -7,7 +7,7 @@ import { backoffStrategy } from '../bullmq/retry-carrier.js';
 import { ConfigurationError, UsageError } from '../operation/errors.js';
 import type { AnyJobs, JobMap, JobName, OperationJob, ResultOf } from '../operation/job-map.js';
 import { IdempotencyInterceptor } from './idempotency.interceptor.js';
-import type { IdempotentProcessorOptions } from './processor.options.js';
+import { DEFAULT_CRASHES, type IdempotentProcessorOptions } from './processor.options.js';
 import type { ProcessMethod } from './enhancer-chain.js';
 import { ProcessorHost } from './processor-host.js';
 import type { PayloadClass } from './validate-payload.js';
@@ -76,6 +76,8 @@ export function IdempotentProcessor<M extends JobMap<M> = AnyJobs>(
     Processor(queue, {
       ...workerOptions,
       autorun: false,
+      // The ledger is to decide about jobs that kill their workers, before BullMQ fails them on its own.
+      maxStalledCount: workerOptions.maxStalledCount ?? options.retry?.crashes ?? DEFAULT_CRASHES,
       settings: { ...workerOptions.settings, backoffStrategy },
     })(target);
   };

@@ -42,8 +42,16 @@ describe('identify: jobs of IdempotentQueue', () => {
       canonical: '["acme","charge",{"amount":5}]',
       fingerprint: fingerprintOf('["acme","charge",{"amount":5}]'),
       deadline: new Date(Date.UTC(2026, 4, 1, 10)),
+      trace: undefined,
     });
   });
+
+  it.each([{ traceparent: '00-ab-cd-01' }, 'a text', null, undefined])(
+    'hands on the trace context of the envelope: %o',
+    (trace) => {
+      expect(accepted(identify(job(envelope({ ...acme, trace })), undefined)).trace).toEqual(trace);
+    },
+  );
 
   it('does not ask the identify rule about them', () => {
     const rule = (): never => {
@@ -62,6 +70,14 @@ describe('identify: jobs of IdempotentQueue', () => {
     const odd = envelope({ ...acme, deadlineAt: 'soon' });
     expect(accepted(identify(job(odd), undefined)).deadline).toBeUndefined();
   });
+
+  it.each([0, 1_777_629_600_000, null, true, {}, ['2026-05-01']])(
+    'has no deadline when it is no text: %o',
+    (deadlineAt) => {
+      const answer = identify(job(envelope({ ...acme, deadlineAt })), undefined);
+      expect(accepted(answer).deadline).toBeUndefined();
+    },
+  );
 
   it.each([
     [{ tenantId: '', operationKey: 'charge:1' }, 'The tenant id is empty.'],
@@ -117,6 +133,7 @@ describe('identify: jobs of other producers', () => {
     }));
     expect(accepted(answer)).toMatchObject({ tenantId: 'acme', operationKey: 'charge:17', payload: data });
     expect(accepted(answer).deadline).toBeUndefined();
+    expect(accepted(answer).trace).toBeUndefined();
   });
 
   it('refuses them without a rule, and says how to give one', () => {
@@ -136,6 +153,24 @@ describe('identify: jobs of other producers', () => {
     expect(answer.reason).toBe('identity_missing');
     expect(answer.error.message).toContain('identify() could not name the operation of job 7');
     expect(answer.error.cause).toBe(cause);
+  });
+
+  it.each([
+    ['null', null, 'a thrown null'],
+    ['undefined', undefined, 'a thrown undefined'],
+    ['an object without a prototype', Object.create(null), 'a thrown object'],
+    ['a text', 'no such order', 'no such order'],
+  ])('refuses a job for which the rule throws %s', (_what, thrown, told) => {
+    const answer = refused(
+      identify(job({}), () => {
+        throw thrown;
+      }),
+    );
+    expect(answer.reason).toBe('identity_missing');
+    expect(answer.error).toBeInstanceOf(InvalidIdentityError);
+    expect(answer.error.message).toBe(
+      `identify() could not name the operation of job 7 of queue "charges": ${told}`,
+    );
   });
 
   it.each([
@@ -183,7 +218,9 @@ describe('identify: payloads that try something', () => {
   ])('refuses a payload nested deeper than the stack instead of throwing: %s', (_where, data) => {
     const answer = refused(identify(job(data()), () => acme));
     expect(answer.reason).toBe('payload_invalid');
-    expect(answer.error.message).toContain('The payload of job 7 of queue "charges" cannot be read');
+    expect(answer.error.message).toBe(
+      'The payload of job 7 of queue "charges" cannot be read: Maximum call stack size exceeded',
+    );
     expect(answer.error.cause).toBeInstanceOf(RangeError);
   });
 

@@ -4,7 +4,7 @@ import { type Envelope, isEnvelope } from '../enqueue/envelope.js';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
 import { InvalidIdentityError, TenantMismatchError } from '../operation/errors.js';
 import { canonicalRequest, fingerprintOf } from '../operation/fingerprint.js';
-import { assertIdentity, jobIdOf, type OperationIdentity } from '../operation/identity.js';
+import { assertIdentity, jobIdOf, jobNameProblem, type OperationIdentity } from '../operation/identity.js';
 
 /** Says who the operation of a job is, for producers that write plain data. Undefined or a throw: nobody knows. */
 export type Identify = (job: Job) => { tenantId: string; operationKey: string } | undefined;
@@ -30,6 +30,9 @@ export interface Unidentified {
 
 /** Finds out whose operation a job is. Trusts the job no further than it can check. */
 export function identify(job: Job, rule: Identify | undefined): Identified | Unidentified {
+  const nameProblem = jobNameProblem(job.name);
+  if (nameProblem !== undefined)
+    return refuse('payload_invalid', `Job ${job.id} of queue "${job.queueName}": ${nameProblem}`);
   if (isEnvelope(job.data)) return identifyEnvelope(job, job.data);
   if (rule === undefined) {
     return refuse(

@@ -61,7 +61,8 @@ export class ProcessorHost {
       if (isBare)
         return this.pipeline.attempt(progress, () => original.call(instance, job, token, attemptSignal));
       this.#progress.set(job, progress);
-      return this.chains.chainOf(instance, original, requestScopedId, job)(job, token, attemptSignal);
+      const chain = this.chains.chainOf(instance, original, requestScopedId, job);
+      return progress.attempt.follow(chain(job, token, attemptSignal));
     });
     return settle(job, token, settlement);
   }

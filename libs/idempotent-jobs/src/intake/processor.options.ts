@@ -7,6 +7,9 @@ import type { Identify } from './identify.js';
 import type { ProcessorSettings } from './processor.settings.js';
 import type { PayloadClass } from './validate-payload.js';
 
+/** One death may be anybody's fault; the second is the job's. */
+export const DEFAULT_CRASHES = 2;
+
 /** How often and how long to try. */
 export interface RetryOptions {
   /** Attempts in all, the first included. Default 5. */
@@ -67,7 +70,7 @@ export function resolveProcessorOptions(
     terms: { queue, effect, leaseMs, repeatableMs: repeatableForMs(effect, keyRetentionMs), budgetMs },
     policy: {
       attempts: checks.count('retry.attempts', options.retry?.attempts, 5),
-      crashes: checks.count('retry.crashes', options.retry?.crashes, 2),
+      crashes: checks.count('retry.crashes', options.retry?.crashes, DEFAULT_CRASHES),
       backoff: { baseMs, capMs },
     },
     identify: options.identify,

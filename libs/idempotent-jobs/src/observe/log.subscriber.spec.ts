@@ -140,6 +140,19 @@ describe('logEvents', () => {
     expect(lines.at(0)!.at(1)).toContain(` error=${written} queue=`);
   });
 
+  it.each([
+    ['charge tenant=globex', '"charge tenant=globex"'],
+    ['charge\ndead', String.raw`"charge\ndead"`],
+    ['say "no"', String.raw`"say \"no\""`],
+    ['charge:v2/eu', 'charge:v2/eu'],
+  ])('quotes a job name that could be read as more than one word: %s', (jobName, written) => {
+    const { events, lines } = listen();
+    events.emit({ kind: 'replayed', ...subject, jobName });
+    expect(lines).toEqual([
+      ['log', `replayed ${written} tenant=acme key=charge:order-17:1 queue=charges job=op-1`],
+    ]);
+  });
+
   it('writes only what may need a look when told to tell of problems', () => {
     const { events, lines } = listen('problems');
     for (const [event] of TABLE) events.emit(event);

@@ -12,6 +12,7 @@ export interface OperationIdentity {
 /** Both limits keep the unique index's rows well below Postgres's 2,704 bytes per entry, also in four-byte characters. */
 export const MAX_TENANT_ID_LENGTH = 255;
 export const MAX_OPERATION_KEY_LENGTH = 400;
+export const MAX_JOB_NAME_LENGTH = 255;
 
 /** What is wrong with a tenant id, or undefined. The value itself is never in the text. */
 export function tenantIdProblem(value: unknown): string | undefined {
@@ -21,6 +22,11 @@ export function tenantIdProblem(value: unknown): string | undefined {
 /** What is wrong with an operation key, or undefined. */
 export function operationKeyProblem(value: unknown): string | undefined {
   return textProblem('operation key', value, MAX_OPERATION_KEY_LENGTH);
+}
+
+/** What is wrong with a job's name, or undefined. */
+export function jobNameProblem(value: unknown): string | undefined {
+  return textProblem('job name', value, MAX_JOB_NAME_LENGTH);
 }
 
 /** @throws InvalidIdentityError that names the part that is wrong and what is allowed */

@@ -1,9 +1,10 @@
 import type { OperationIdentity } from '../operation/identity.js';
 import { assertIdentity } from '../operation/identity.js';
-import { OutcomeTimeoutError } from '../operation/errors.js';
+import { OutcomeTimeoutError, UsageError } from '../operation/errors.js';
 import type { OperationStatus } from '../operation/status.js';
 import type { Database } from '../postgres/database.js';
 import { statement } from '../postgres/statement.js';
+import { toDate, toDateOrNone } from '../postgres/to-date.js';
 import type { JobEvents } from '../observe/job-events.js';
 import type { ErrorEvidence } from '../record/error-evidence.js';
 
@@ -67,6 +68,8 @@ export class OutcomeService {
     operation: OperationRef<Result>,
     { timeoutMs = 30_000 }: { readonly timeoutMs?: number } = {},
   ): Promise<Outcome<Result>> {
+    if (!(timeoutMs >= 0))
+      throw new UsageError(`wait() needs a timeoutMs of 0 or more, but got ${timeoutMs}.`);
     const startedAt = performance.now();
     for (let pauseMs = 25; ; pauseMs = Math.min(pauseMs * 2, 1000)) {
       const outcome = await this.get<Result>(operation);
@@ -136,9 +139,9 @@ function readOutcome<Result>(row: OutcomeRow): Outcome<Result> {
       row.error === null
         ? undefined
         : { name: row.error.name, message: row.error.message, code: row.error.code },
-    doubtSince: row.doubt_since ?? undefined,
-    createdAt: row.created_at,
-    startedAt: row.started_at ?? undefined,
-    settledAt: row.settled_at ?? undefined,
+    doubtSince: toDateOrNone(row.doubt_since),
+    createdAt: toDate(row.created_at),
+    startedAt: toDateOrNone(row.started_at),
+    settledAt: toDateOrNone(row.settled_at),
   };
 }

@@ -165,6 +165,19 @@ describe('Coalescer: failures', () => {
     expect(asked()).toEqual([['a', 'b']]);
   });
 
+  it.each([undefined, null, 'lost', 0])(
+    'rejects the whole batch when its statement rejects with %s, and goes on',
+    async (reason) => {
+      const { coalescer, batches } = make({ batchSize: 2, inFlight: 1 });
+      const answers = ends(['a', 'b', 'c'].map((question) => coalescer.submit(question)));
+      await settled();
+      batches.at(0)!.fail(reason);
+      await settled();
+      batches.at(1)!.answer();
+      expect(await answers).toEqual([reason, reason, 're: c']);
+    },
+  );
+
   it('does not ask a single question a second time', async () => {
     const { coalescer, batches, asked } = make();
     const answer = coalescer.submit('a');

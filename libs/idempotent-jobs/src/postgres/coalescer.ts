@@ -70,8 +70,11 @@ interface Entry<Question, Answer> {
   readonly reject: (error: unknown) => void;
 }
 
-/** Data exceptions (22), constraint violations (23), deadlocks (40P01) and lock timeouts (55P03) are one item's doing. */
+/**
+ * Data exceptions (22), constraint violations (23), conflicts between transactions (40), limits (54), lock timeouts
+ * (55P03) and cancelled statements (57014) can be one item's doing.
+ */
 function isAboutOneItem(error: unknown): boolean {
   const code = (error as { code?: unknown } | null | undefined)?.code;
-  return typeof code === 'string' && /^(?:22|23|40P01|55P03)/.test(code);
+  return typeof code === 'string' && /^(?:22|23|40|54|55P03|57014)/.test(code);
 }

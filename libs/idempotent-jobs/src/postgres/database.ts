@@ -10,6 +10,7 @@ export interface Queryable {
     name?: string;
     text: string;
     values: unknown[];
+    query_timeout?: number;
   }): Promise<{ rows: any[]; rowCount: number | null }>;
 }
 
@@ -24,8 +25,10 @@ export interface ConnectionPool extends Queryable {
 
 /** A connection of a {@link ConnectionPool}. Released with an error, it is closed. */
 export interface PooledConnection extends Queryable {
-  query(query: string | { name?: string; text: string; values: unknown[] }): ReturnType<Queryable['query']>;
+  query(query: string | Parameters<Queryable['query']>[0]): ReturnType<Queryable['query']>;
   release(error?: Error): void;
+  on(event: 'error', listener: (error: Error) => void): unknown;
+  removeListener(event: 'error', listener: (error: Error) => void): unknown;
 }
 
 /**
@@ -63,7 +66,12 @@ export class Database {
   /** Runs a statement, on the pool or, inside a transaction, on its connection. */
   async run<Row>(statement: Statement, values: unknown[], on: Queryable = this.pool): Promise<Row[]> {
     const prepared = this.#prepare(statement);
-    const { rows } = await on.query({ name: prepared.nextName(), text: prepared.text, values });
+    const { rows } = await on.query({
+      name: prepared.nextName(),
+      text: prepared.text,
+      values,
+      query_timeout: QUERY_TIMEOUT_MS,
+    });
     return rows as Row[];
   }
 
@@ -77,7 +85,10 @@ export class Database {
     if (prepared === undefined) {
       // Two schemas may share a pool, and a prepared statement's name must mean one text per connection.
       const name = `idempotent_jobs.${this.schema}.${statement.name}`;
-      prepared = new PreparedStatement(name, statement.text.replaceAll('{schema}', this.#quotedSchema));
+      prepared = new PreparedStatement(
+        name,
+        statement.text.replaceAll('{schema}', () => this.#quotedSchema),
+      );
       this.#prepared.set(statement, prepared);
     }
     return prepared;
@@ -109,6 +120,12 @@ class PreparedStatement {
     return this.#name;
   }
 }
+
+/**
+ * How long a statement may stay without an answer. A connection that died without a word would otherwise keep its slot,
+ * and whoever waits for it, for good; after this time the pool closes it.
+ */
+const QUERY_TIMEOUT_MS = 10_000;
 
 /** By then the table is as large as it gets, or autovacuum has looked at it. */
 const MAX_REPLANNED_USES = 8 ** 6;

@@ -28,7 +28,7 @@ CREATE TABLE IF NOT EXISTS {schema}.idempotent_jobs_schema (
  */
 export async function migrate(query: (sql: string) => Promise<unknown>, schema: string): Promise<void> {
   const quoted = `"${schema.replaceAll('"', '""')}"`;
-  const inSchema = (sql: string): string => sql.replaceAll('{schema}', quoted);
+  const inSchema = (sql: string): string => sql.replaceAll('{schema}', () => quoted);
   await query(
     `SELECT pg_advisory_xact_lock(hashtextextended('nestjs-idempotent-jobs:' || ${literal(schema)}, 0))`,
   );

@@ -60,11 +60,11 @@ describe('describeError', () => {
     expect(describeError(thrown)).toEqual(evidence);
   });
 
-  it('cuts message, code and stack to their lengths', () => {
-    const error = Object.assign(new Error('m'.repeat(10_001)), { code: 'c'.repeat(101) });
+  it('cuts name, message, code and stack to their lengths', () => {
+    const error = Object.assign(new Error('m'.repeat(10_001)), { code: 'c'.repeat(101), name: 'n'.repeat(201) });
     error.stack = 's'.repeat(16_001);
     expect(describeError(error)).toEqual({
-      name: 'Error',
+      name: 'n'.repeat(200),
       message: 'm'.repeat(10_000),
       code: 'c'.repeat(100),
       stack: 's'.repeat(16_000),
@@ -76,10 +76,10 @@ describe('describeError', () => {
   });
 
   it('replaces what Postgres refuses: NUL and halves of surrogate pairs', () => {
-    const error = Object.assign(new Error('a\0b\ud800c'), { code: '\0' });
+    const error = Object.assign(new Error('a\0b\ud800c'), { code: '\0', name: 'N\0\udc00' });
     error.stack = 'at \0\udfff';
     expect(describeError(error)).toEqual({
-      name: 'Error',
+      name: 'N\u{FFFD}\u{FFFD}',
       message: 'a\u{FFFD}b\u{FFFD}c',
       code: '\u{FFFD}',
       stack: 'at \u{FFFD}\u{FFFD}',
@@ -89,6 +89,14 @@ describe('describeError', () => {
   it('leaves no half of a pair where it cuts', () => {
     const { message } = describeError(new Error(`${'m'.repeat(9_999)}🚀`));
     expect(message).toBe(`${'m'.repeat(9_999)}\u{FFFD}`);
+  });
+
+  it.each([
+    ['a number', 7, '7'],
+    ['nothing', undefined, 'undefined'],
+    ['a symbol', Symbol('odd'), 'Symbol(odd)'],
+  ])('makes a text of a name that is %s', (_what, name, text) => {
+    expect(describeError(Object.assign(new Error('odd'), { name })).name).toBe(text);
   });
 
   it('keeps five causes and no more', () => {

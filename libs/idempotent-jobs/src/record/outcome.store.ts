@@ -26,6 +26,9 @@ export interface FailureRecord {
   readonly payload?: string;
 }
 
+/** A reason may come from the application's own `classify`. */
+const MAX_REASON = 200;
+
 interface Completion extends OperationIdentity {
   readonly token: number;
   readonly result: string | null;
@@ -73,7 +76,7 @@ export class OutcomeStore {
         JSON.stringify(describeError(record.error)),
         record.isDoubtful,
         record.kind,
-        record.reason,
+        record.reason.slice(0, MAX_REASON).toWellFormed().replaceAll('\0', ''),
         record.delayMs ?? null,
         record.letter ?? null,
         record.payload ?? null,
@@ -114,15 +117,20 @@ export class OutcomeStore {
   }
 
   /** Keeps the record of an attempt that was taken over. */
-  async takeOver(identity: OperationIdentity, vanished: VanishedAttempt): Promise<void> {
-    await this.database.run(TAKE_OVER, [
+  async takeOver(
+    identity: OperationIdentity,
+    vanished: VanishedAttempt,
+    connection?: Queryable,
+  ): Promise<void> {
+    const values = [
       identity.tenantId,
       identity.operationKey,
       vanished.token,
       vanished.attempt,
       vanished.workerId ?? null,
       vanished.startedAt ?? null,
-    ]);
+    ];
+    await this.database.run(TAKE_OVER, values, connection);
   }
 
   #completion(claim: Claim, result: string | undefined): Completion {

@@ -14,6 +14,8 @@ import {
   TransientError,
 } from './failure.js';
 
+const DAYS_30 = 2_592_000_000;
+
 const KINDS: readonly FailureKind[] = ['transient', 'in_doubt', 'permanent', 'programming', 'unknown'];
 
 function failing(properties: object, cause?: unknown): Error {
@@ -41,6 +43,10 @@ describe('classify: what handlers throw on purpose', () => {
     [new InDoubtError('x'), { kind: 'in_doubt', reason: 'InDoubtError' }],
     [new RetryLaterError(1500), { kind: 'transient', reason: 'RetryLaterError', retryAfterMs: 1500 }],
     [new RetryLaterError(-3), { kind: 'transient', reason: 'RetryLaterError', retryAfterMs: 0 }],
+    [new RetryLaterError(NaN), { kind: 'transient', reason: 'RetryLaterError' }],
+    [new RetryLaterError(Infinity), { kind: 'transient', reason: 'RetryLaterError', retryAfterMs: DAYS_30 }],
+    [new RetryLaterError(1e18), { kind: 'transient', reason: 'RetryLaterError', retryAfterMs: DAYS_30 }],
+    [new RetryLaterError(-Infinity), { kind: 'transient', reason: 'RetryLaterError', retryAfterMs: 0 }],
   ])('takes %s at its word', (error, failure) => {
     expect(classify(error)).toEqual(failure);
   });
@@ -180,6 +186,12 @@ describe('classify: Retry-After', () => {
     ['seconds in a Map', new Map([['retry-after', '1.5']]), 1_500],
     ['seconds in a plain object', { 'retry-after': '7' }, 7_000],
     ['seconds as a number', { 'retry-after': 3 }, 3_000],
+    ['a capitalised name', { 'Retry-After': '9' }, 9_000],
+    ['zero under a capitalised name', { 'Retry-After': 0 }, 0],
+    ['thirty days', { 'retry-after': '2592000' }, 2_592_000_000],
+    ['a second more than thirty days', { 'retry-after': '2592001' }, 2_592_000_000],
+    ['an age', { 'retry-after': '99999999999999' }, 2_592_000_000],
+    ['a date of another century', { 'retry-after': 'Fri, 01 Jan 2100 00:00:00 GMT' }, 2_592_000_000],
     ['zero', { 'retry-after': '0' }, 0],
     ['negative seconds', { 'retry-after': '-5' }, 0],
     ['a date', { 'retry-after': 'Thu, 01 Jan 2026 00:02:00 GMT' }, 120_000],
@@ -196,6 +208,10 @@ describe('classify: Retry-After', () => {
   it.each([
     ['no header', { 'content-type': 'text/plain' }],
     ['a word', { 'retry-after': 'soon' }],
+    ['an empty text', { 'retry-after': '' }],
+    ['an empty text in Headers', new Headers({ 'retry-after': '' })],
+    ['an empty text under a capitalised name', { 'Retry-After': '' }],
+    ['no number', { 'retry-after': NaN }],
     ['an endless wait', { 'retry-after': 'Infinity' }],
     ['an object', { 'retry-after': {} }],
     [
@@ -357,6 +373,52 @@ describe('classify: chains', () => {
     expect(classify(error).kind).toBe('transient');
   });
 
+  it.each([
+    ['first', [failing({ code: 'ECONNRESET' }), failing({ code: 'ECONNREFUSED' })]],
+    ['last', [failing({ code: 'ECONNREFUSED' }), failing({ status: 400 }), failing({ code: 'ECONNRESET' })]],
+    ['beneath another', [failing({ code: 'ENOTFOUND' }), nested(3, failing({ code: 'ECONNRESET' }))]],
+    [
+      'in an AggregateError of its own',
+      [failing({ code: 'ENOTFOUND' }), new AggregateError([failing({ code: 'ECONNRESET' })])],
+    ],
+  ])('takes the sibling in doubt among the errors of an AggregateError: %s', (_where, errors) => {
+    expect(classify(new AggregateError(errors))).toEqual({ kind: 'in_doubt', reason: 'ECONNRESET' });
+  });
+
+  it('takes the first sibling that tells something when none is in doubt', () => {
+    const errors = [new Error('mute'), failing({ status: 422 }), failing({ code: 'ECONNREFUSED' })];
+    expect(classify(new AggregateError(errors))).toEqual({ kind: 'permanent', reason: 'http_422' });
+  });
+
+  it.each(['ETIMEDOUT', 'ECONNREFUSED', 'ECONNRESET'])(
+    'reads what Node throws when no address can be connected to (%s) as transient',
+    (code) => {
+      const attempts = ['192.0.2.1', '2001:db8::1'].map((address) =>
+        failing({ code, syscall: 'connect', address, port: 443 }),
+      );
+      const error = Object.assign(new AggregateError(attempts), { code });
+      expect(classify(error)).toEqual({ kind: 'transient', reason: code });
+      expect(classify(new TypeError('fetch failed', { cause: error })).kind).toBe('transient');
+    },
+  );
+
+  it('goes by the code of an AggregateError whose errors tell nothing', () => {
+    const error = Object.assign(new AggregateError([new Error('mute')]), { code: 'ETIMEDOUT' });
+    expect(classify(error)).toEqual({ kind: 'in_doubt', reason: 'ETIMEDOUT' });
+  });
+
+  it.each([
+    ['one error 300,000 times', () => new Array<Error>(300_000).fill(new Error('mute'))],
+    ['300,000 errors', () => Array.from({ length: 300_000 }, (_, index) => new Error(`mute ${index}`))],
+    ['a hole of 300,000', () => new Array<Error>(300_000)],
+  ])('survives an AggregateError of %s', (_what, errors) => {
+    expect(classify(new AggregateError(errors())).kind).toBe('unknown');
+  });
+
+  it('survives a chain of 300,000 causes', () => {
+    expect(classify(nested(300_000, failing({ code: 'ECONNREFUSED' }))).kind).toBe('unknown');
+  });
+
   it('takes the nearest error that tells something', () => {
     const error = failing({ status: 400 }, failing({ code: 'ECONNRESET' }));
     expect(classify(error)).toEqual({ kind: 'permanent', reason: 'http_400' });
@@ -394,6 +456,45 @@ describe('classify: chains', () => {
       });
     }
     expect(classify(error).kind).toBe('transient');
+  });
+});
+
+describe('classify: what cannot be looked at', () => {
+  function revoked(target: object = {}): object {
+    const { proxy, revoke } = Proxy.revocable(target, {});
+    revoke();
+    return proxy;
+  }
+
+  it.each([
+    ['thrown', () => revoked()],
+    ['as a cause', () => new Error('outer', { cause: revoked() })],
+    ['as the errors', () => failing({ errors: revoked([]) })],
+    ['among the errors', () => new AggregateError([revoked()])],
+    ['as the response', () => failing({ response: revoked() })],
+  ])('reads a revoked proxy as unknown: %s', (_where, make) => {
+    expect(classify(make())).toEqual({ kind: 'unknown', reason: 'unclassified' });
+  });
+
+  it('reads the headers’ status when the headers are a revoked proxy', () => {
+    expect(classify(failing({ status: 404, headers: revoked() }))).toEqual({
+      kind: 'permanent',
+      reason: 'http_404',
+    });
+  });
+
+  it.each([
+    ['a bug', new TypeError('x'), 'programming'],
+    ['an error', new Error('x'), 'unknown'],
+  ])('survives a name that throws: %s', (_what, error, kind) => {
+    Object.defineProperty(error, 'name', {
+      get() {
+        throw new Error('do not touch');
+      },
+    });
+    const failure = classify(error);
+    expect(failure.kind).toBe(kind);
+    expect(failure.reason).toBeTypeOf('string');
   });
 });
 

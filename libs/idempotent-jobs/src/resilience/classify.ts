@@ -90,8 +90,10 @@ function byHttpStatus(error: unknown): Failure | undefined {
   const retryAfterMs = retryAfterOf(read(error, 'headers') ?? read(response, 'headers'));
   if (status === 429 || (status === 503 && retryAfterMs !== undefined))
     return { kind: 'transient', reason, retryAfterMs };
-  // 409 on a keyed request says "the same key is in progress": this attempt did nothing. 408 and 425 likewise.
-  if (status === 408 || status === 409 || status === 425) return { kind: 'transient', reason };
+  // 409 answers a keyed request whose key is in progress, 425 one that came too early: this attempt did nothing.
+  if (status === 409 || status === 425) return { kind: 'transient', reason };
+  // 408 is also what a local timeout throws (Nest's RequestTimeoutException), which says nothing about the other side.
+  if (status === 408) return { kind: 'in_doubt', reason };
   return { kind: status >= 500 ? 'in_doubt' : 'permanent', reason };
 }
 
@@ -150,6 +152,8 @@ function byCode(error: unknown): Failure | undefined {
 /** https://www.postgresql.org/docs/current/errcodes-appendix.html */
 function bySqlState(code: string): Failure {
   const reason = `sql_${code}`;
+  // connection_failure and transaction_resolution_unknown: how far it got is not known.
+  if (code === '08006' || code === '08007') return { kind: 'in_doubt', reason };
   const isTransient =
     ['40001', '40P01', '55P03', '57P01', '57P02', '57P03'].includes(code) || /^(?:53|08)/.test(code);
   if (isTransient) return { kind: 'transient', reason };

@@ -70,9 +70,9 @@ const TABLE: Record<Effect, Record<FailureKind, [Cell, Cell, Cell, Cell]>> = {
   },
   // Only what certainly did not happen may be tried again.
   unrepeatable: {
-    transient: ['retry', 'in_doubt?', 'over', 'over?'],
+    transient: ['retry', 'in_doubt?', 'over', 'in_doubt?'],
     in_doubt: ['in_doubt?', 'in_doubt?', 'in_doubt?', 'in_doubt?'],
-    permanent: ['never', 'never?', 'never', 'never?'],
+    permanent: ['never', 'in_doubt?', 'never', 'in_doubt?'],
     programming: ['in_doubt?', 'in_doubt?', 'in_doubt?', 'in_doubt?'],
     unknown: ['in_doubt?', 'in_doubt?', 'in_doubt?', 'in_doubt?'],
   },
@@ -182,6 +182,64 @@ describe('decideFailure', () => {
       expect(decision.status).toBe(status);
     },
   );
+
+  it.each(
+    [1, 3, 9].flatMap((attempt) =>
+      [0, -1].flatMap((repeatableMs) =>
+        (['transient', 'in_doubt', 'permanent', 'programming', 'unknown'] as const).map((kind) => ({
+          attempt,
+          repeatableMs,
+          kind,
+        })),
+      ),
+    ),
+  )(
+    'a keyed $kind failure of attempt $attempt with an earlier doubt is in doubt when the key is remembered for $repeatableMs ms',
+    ({ attempt, repeatableMs, kind }) => {
+      const seen = facts({ attempt, repeatableMs, isDoubtful: true, remainingMs: -1 });
+      expect(decideFailure({ kind, reason: 'test' }, 'keyed', seen, policy, half)).toEqual({
+        status: 'in_doubt',
+        reason: 'in_doubt',
+        isDoubtful: true,
+      });
+    },
+  );
+
+  it.each<[FailureKind, object]>([
+    ['programming', { status: 'in_doubt' }],
+    ['unknown', { status: 'in_doubt' }],
+    ['in_doubt', { status: 'in_doubt' }],
+    ['permanent', { status: 'dead', reason: 'permanent_error', isDoubtful: false }],
+    ['transient', { status: 'dead', reason: 'retries_exhausted', isDoubtful: false }],
+  ])(
+    'a keyed %s failure of the last attempt, without an earlier doubt and with the key forgotten: %o',
+    (kind, end) => {
+      const seen = facts({ attempt: 3, repeatableMs: 0 });
+      expect(decideFailure({ kind, reason: 'test' }, 'keyed', seen, policy, half)).toMatchObject(end);
+    },
+  );
+
+  it.each(['natural', 'transactional'] as const)(
+    'a %s effect is never in doubt, however long it is repeatable',
+    (effect) => {
+      const seen = facts({ attempt: 3, repeatableMs: 0, isDoubtful: true });
+      const decision = decideFailure({ kind: 'in_doubt', reason: 'test' }, effect, seen, policy, half);
+      expect(decision).toEqual({ status: 'dead', reason: 'retries_exhausted', isDoubtful: true });
+    },
+  );
+
+  it('never gives up for dead what is doubtful and cannot be repeated', () => {
+    const kind = fc.constantFrom<FailureKind>('transient', 'in_doubt', 'permanent', 'programming', 'unknown');
+    const repeatableMs = fc.integer({ min: -1_000, max: 0 });
+    const effect = fc.constantFrom('keyed' as const, 'unrepeatable' as const);
+    fc.assert(
+      fc.property(anyFacts(), repeatableMs, kind, effect, (seen, repeatableMs, kind, effect) => {
+        const over = { ...seen, repeatableMs };
+        const decision = decideFailure({ kind, reason: 'test' }, effect, over, policy, half);
+        expect(decision.status === 'in_doubt').toBe(decision.isDoubtful);
+      }),
+    );
+  });
 
   it('never plans a second run of an unrepeatable effect that may have happened, whatever the facts', () => {
     fc.assert(

@@ -41,6 +41,10 @@ export function decideFailure(
   policy: RetryPolicy,
   random: () => number,
 ): Decision {
+  // "In progress" is what 409 means to a key; to anything else it means a conflict, which trying again will not end.
+  if (failure.reason === 'http_409' && failure.kind === 'transient' && effect !== 'keyed') {
+    return decideFailure({ ...failure, kind: 'permanent' }, effect, facts, policy, random);
+  }
   const isRevertible = effect === 'natural' || effect === 'transactional';
   const saysNothing = failure.kind === 'unknown' || failure.kind === 'programming';
   const mayHaveHappened = !isRevertible && (failure.kind === 'in_doubt' || saysNothing);

@@ -64,7 +64,10 @@ describe('settle: retry', () => {
 
   it.each([
     ['a string', 'no luck', 'no luck'],
-    ['undefined', undefined, 'undefined'],
+    ['undefined', undefined, 'a thrown undefined'],
+    ['null', null, 'a thrown null'],
+    ['an object without a prototype', Object.create(null), 'a thrown object'],
+    ['an object with a message', { message: 'declined' }, 'declined'],
     ['a number', 42, '42'],
     ['a symbol', Symbol('odd'), 'Symbol(odd)'],
   ])('makes an error of %s that was thrown, and carries the delay', async (_what, error, message) => {
@@ -104,10 +107,15 @@ describe('settle: retry', () => {
     },
   );
 
-  it('logs what was thrown even if it is no error', async () => {
+  it.each([
+    ['a text', 'no luck', 'no luck'],
+    ['null', null, 'a thrown null'],
+    ['an object without a prototype', Object.create(null), 'a thrown object'],
+  ])('logs what was thrown even if it is no error: %s', async (_what, error, told) => {
     const { job, calls } = fakeJob();
-    await outcome(job, { kind: 'retry', error: 'no luck', delayMs: 5 });
-    expect(calls[0]).toEqual(['log', 'Attempt failed, next one in 5 ms: no luck']);
+    const { thrown } = await outcome(job, { kind: 'retry', error, delayMs: 5 });
+    expect(calls[0]).toEqual(['log', `Attempt failed, next one in 5 ms: ${told}`]);
+    expect(thrown).toBeInstanceOf(DelayedError);
   });
 });
 
@@ -158,10 +166,15 @@ describe('settle: fail', () => {
     expect((await outcome(fakeJob().job, { kind: 'fail', error })).thrown).toBe(error);
   });
 
-  it('makes an error of a string that was thrown', async () => {
-    const { thrown } = await outcome(fakeJob().job, { kind: 'fail', error: 'just text' });
+  it.each([
+    ['a string', 'just text', 'just text'],
+    ['null', null, 'a thrown null'],
+    ['undefined', undefined, 'a thrown undefined'],
+    ['an object without a prototype', Object.create(null), 'a thrown object'],
+  ])('makes an error that BullMQ never retries of %s that was thrown', async (_what, error, message) => {
+    const { thrown } = await outcome(fakeJob().job, { kind: 'fail', error });
     expect(thrown).toBeInstanceOf(UnrecoverableError);
-    expect((thrown as Error).message).toBe('just text');
+    expect((thrown as Error).message).toBe(message);
   });
 });
 

@@ -28,7 +28,7 @@ export class TenantMiddleware implements NestMiddleware {
       next(error);
       return;
     }
-    if (tenantId === undefined) {
+    if (tenantId === undefined || tenantId === null) {
       next();
       return;
     }

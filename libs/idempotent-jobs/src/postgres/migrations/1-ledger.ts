@@ -85,7 +85,8 @@ CREATE TABLE {schema}.dead_letters (
     'identity_missing', 'tenant_mismatch', 'idempotency_conflict', 'in_doubt', 'expired', 'manual'
   )),
   payload         json,
-  fingerprint     text,
+  -- Of the request; where there is no identity, of the job's time and data.
+  fingerprint     text        NOT NULL,
   error           json,
   attempts        integer     NOT NULL DEFAULT 0,
   failures        integer     NOT NULL DEFAULT 0,
@@ -111,9 +112,9 @@ CREATE TABLE {schema}.dead_letters (
 -- One open letter per dead operation. A conflicting request is not the operation's own death, hence apart.
 CREATE UNIQUE INDEX dead_letters_one_open_per_operation ON {schema}.dead_letters (tenant_id, operation_key)
   WHERE resolved_at IS NULL AND reason <> 'idempotency_conflict';
--- One open letter per delivery and reason, for those without an identity and for conflicts.
-CREATE UNIQUE INDEX dead_letters_one_open_per_delivery ON {schema}.dead_letters (queue, job_id, reason)
-  WHERE resolved_at IS NULL;
+-- One open letter per request of a job, for those without an identity and for conflicts. Job ids are used again.
+CREATE UNIQUE INDEX dead_letters_one_open_per_delivery ON {schema}.dead_letters (queue, job_id, reason, fingerprint)
+  WHERE resolved_at IS NULL AND (tenant_id IS NULL OR reason = 'idempotency_conflict');
 CREATE INDEX dead_letters_dispatch_due ON {schema}.dead_letters (dispatch_due_at) WHERE dispatch_due_at IS NOT NULL;
 CREATE INDEX dead_letters_open ON {schema}.dead_letters (queue, created_at) WHERE resolved_at IS NULL;
 

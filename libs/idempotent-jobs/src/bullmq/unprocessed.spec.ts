@@ -1,0 +1,26 @@
+import { describe, expect, it } from 'vitest';
+import { isFailedUnprocessed } from './unprocessed.js';
+
+describe('isFailedUnprocessed', () => {
+  it.each([
+    'job stalled more than allowable limit',
+    'job started more than allowable limit',
+    'child bull:refunds:17 failed',
+    'child bull:refunds:op-1 with a space failed',
+  ])('knows what BullMQ writes when it fails a job by itself: %s', (reason) => {
+    expect(isFailedUnprocessed(reason)).toBe(true);
+  });
+
+  it.each([
+    ['the message of a handler’s error', 'card declined'],
+    ['no reason', undefined],
+    ['an empty reason', ''],
+    ['a message that only begins like it', 'job stalled more than allowable limit of the bank'],
+    ['a message that only ends like it', 'the job started more than allowable limit'],
+    ['a message that only quotes it', 'got "child bull:refunds:17 failed"'],
+    ['the failure of a child that has no name', 'child failed'],
+    ['another case', 'Job stalled more than allowable limit'],
+  ])('leaves a job to whoever failed it: %s', (_what, reason) => {
+    expect(isFailedUnprocessed(reason)).toBe(false);
+  });
+});
