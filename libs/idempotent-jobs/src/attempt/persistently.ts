@@ -10,16 +10,20 @@ export async function persistently<T>(patienceMs: number, write: () => Promise<T
     try {
       return await write();
     } catch (error) {
-      if (isDataAtFault(error) || performance.now() + waitMs >= giveUpAt) throw error;
+      if (!isWorthAnotherTry(error) || performance.now() + waitMs >= giveUpAt) throw error;
     }
     await pause(waitMs);
   }
 }
 
-/** Data exceptions (22), constraint violations (23), and statements or objects that are wrong or missing (42). */
-function isDataAtFault(error: unknown): boolean {
+/**
+ * Whether it is Postgres's state that is at fault, and not the statement: data exceptions (22), constraint violations
+ * (23), statements or objects that are wrong or missing (42) and errors that are not Postgres's stay what they are.
+ */
+function isWorthAnotherTry(error: unknown): boolean {
   const code = (error as { code?: unknown } | null | undefined)?.code;
-  return typeof code === 'string' && /^(?:22|23|42)/.test(code);
+  const isSqlState = typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code);
+  return isSqlState ? !/^(?:22|23|42)/.test(code) : isConnectionError(error);
 }
 
 /** Lost or refused connections, and a server that starts, stops or has no connection to spare. */
