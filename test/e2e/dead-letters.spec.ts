@@ -1,5 +1,5 @@
 import { Processor, WorkerHost } from '@nestjs/bullmq';
-import { type Job, UnrecoverableError, Worker, type WorkerOptions } from 'bullmq';
+import { type Job, UnrecoverableError, Worker } from 'bullmq';
 import { IsInt, IsPositive, ValidateNested } from 'class-validator';
 import { Type } from 'class-transformer';
 import { type DeadLetterMessage, PermanentError, TransientError } from 'nestjs-idempotent-jobs';
@@ -187,7 +187,7 @@ describe.each(BACKENDS)('dead letters, on %s', (backend) => {
     const { app, place } = await apps.fresh(backend, { queues: ['charges'] });
     const queue = bullQueue(app, 'charges');
     const failing = new Worker('charges', null, {
-      connection: place.connection as WorkerOptions['connection'],
+      connection: place.connection,
       prefix: place.prefix,
     });
     const failAs = async (reason: string, key: string): Promise<void> => {

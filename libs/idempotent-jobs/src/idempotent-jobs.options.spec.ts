@@ -62,10 +62,16 @@ describe('resolveOptions', () => {
     [{ schema: '' }, 'schema is "", but must be the name of a Postgres schema'],
     [{ schema: 7 }, 'schema is 7, but must be the name of a Postgres schema'],
     [{ migrations: 'auto' }, 'migrations is "auto", but must be "run" or "check"'],
-    [{ leaseMs: 499 }, 'leaseMs is 499, but must be a number of milliseconds from 500 to 2147483647 (24.8 days)'],
+    [
+      { leaseMs: 499 },
+      'leaseMs is 499, but must be a number of milliseconds from 500 to 2147483647 (24.8 days)',
+    ],
     [{ retentionMs: 0 }, 'retentionMs is 0, but must be a number greater than 0'],
     [{ tenants: { resolve: 'acme' } }, 'tenants.resolve is "acme", but must be a function'],
-    [{ dispatch: { pollMs: 0 } }, 'dispatch.pollMs is 0, but must be a number of milliseconds from 1 to 2147483647 (24.8 days)'],
+    [
+      { dispatch: { pollMs: 0 } },
+      'dispatch.pollMs is 0, but must be a number of milliseconds from 1 to 2147483647 (24.8 days)',
+    ],
     [
       { dispatch: { redispatchAfterMs: '15m' } },
       'dispatch.redispatchAfterMs is "15m", but must be a number greater than 0',
@@ -74,12 +80,24 @@ describe('resolveOptions', () => {
       { dispatch: { redispatchMaxMs: NaN } },
       'dispatch.redispatchMaxMs is NaN, but must be a number greater than 0',
     ],
-    [{ recovery: { sweepMs: -1 } }, 'recovery.sweepMs is -1, but must be a number of milliseconds from 1 to 2147483647 (24.8 days)'],
-    [{ leaseMs: 2_147_483_648 }, 'leaseMs is 2147483648, but must be a number of milliseconds from 500 to 2147483647 (24.8 days)'],
+    [
+      { recovery: { sweepMs: -1 } },
+      'recovery.sweepMs is -1, but must be a number of milliseconds from 1 to 2147483647 (24.8 days)',
+    ],
+    [
+      { leaseMs: 2_147_483_648 },
+      'leaseMs is 2147483648, but must be a number of milliseconds from 500 to 2147483647 (24.8 days)',
+    ],
     [{ dispatch: { enabled: 'false' } }, 'dispatch.enabled is "false", but must be true or false'],
     [{ traceContext: { traceparent: 'x' } }, 'traceContext is [object Object], but must be a function'],
-    [{ shutdown: { drainMs: -1 } }, 'shutdown.drainMs is -1, but must be a number of milliseconds from 0 to 2147483647 (24.8 days)'],
-    [{ shutdown: { closeMs: Infinity } }, 'shutdown.closeMs is Infinity, but must be a number of milliseconds from 0 to 2147483647 (24.8 days)'],
+    [
+      { shutdown: { drainMs: -1 } },
+      'shutdown.drainMs is -1, but must be a number of milliseconds from 0 to 2147483647 (24.8 days)',
+    ],
+    [
+      { shutdown: { closeMs: Infinity } },
+      'shutdown.closeMs is Infinity, but must be a number of milliseconds from 0 to 2147483647 (24.8 days)',
+    ],
     [{ logs: 'verbose' }, 'logs is "verbose", but must be "all" or "problems" or "none"'],
   ])('refuses %o by name, value and what it must be', (options, problem) => {
     const message = refusal(options);

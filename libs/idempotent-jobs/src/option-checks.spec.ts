@@ -77,12 +77,24 @@ describe('optionChecks', () => {
     ['at least 0', -Infinity, 'size is -Infinity, but must be a number of at least 0'],
     ['timer', 0, 'size is 0, but must be a number of milliseconds from 1 to 2147483647 (24.8 days)'],
     ['timer', 0.9, 'size is 0.9, but must be a number of milliseconds from 1 to 2147483647 (24.8 days)'],
-    ['timer', 2_147_483_648, 'size is 2147483648, but must be a number of milliseconds from 1 to 2147483647 (24.8 days)'],
-    ['timer', Infinity, 'size is Infinity, but must be a number of milliseconds from 1 to 2147483647 (24.8 days)'],
+    [
+      'timer',
+      2_147_483_648,
+      'size is 2147483648, but must be a number of milliseconds from 1 to 2147483647 (24.8 days)',
+    ],
+    [
+      'timer',
+      Infinity,
+      'size is Infinity, but must be a number of milliseconds from 1 to 2147483647 (24.8 days)',
+    ],
     ['timer', NaN, 'size is NaN, but must be a number of milliseconds from 1 to 2147483647 (24.8 days)'],
     ['timer', '30s', 'size is "30s", but must be a number of milliseconds from 1 to 2147483647 (24.8 days)'],
     ['timer', null, 'size is null, but must be a number of milliseconds from 1 to 2147483647 (24.8 days)'],
-    ['timer from 500', 499, 'size is 499, but must be a number of milliseconds from 500 to 2147483647 (24.8 days)'],
+    [
+      'timer from 500',
+      499,
+      'size is 499, but must be a number of milliseconds from 500 to 2147483647 (24.8 days)',
+    ],
   ])('%s: refuses %o by name, value and what it must be', (kind, value, problem) => {
     expect(messageOf((checks) => void check(kind, checks, value))).toBe(`@Thing(): ${problem}.`);
   });

@@ -58,5 +58,10 @@ export function optionChecks(subject: string): OptionChecks {
 }
 
 function describe(value: unknown): string {
-  return typeof value === 'string' ? `"${value}"` : String(value);
+  if (typeof value === 'string') return `"${value}"`;
+  try {
+    return String(value);
+  } catch {
+    return 'an object';
+  }
 }

@@ -71,6 +71,7 @@ describe('the types of IdempotentQueue<ChargeJobs>', () => {
   it('infer the result from the job’s name', async () => {
     const charged = await queue.enqueue('charge', charge, key);
     expectTypeOf(charged).toEqualTypeOf<EnqueuedOperation<Receipt>>();
+    expectTypeOf(charged.duplicate).toEqualTypeOf<boolean | undefined>();
     const refunded = await queue.enqueue('refund', refund, key);
     expectTypeOf(refunded).toEqualTypeOf<EnqueuedOperation<boolean>>();
   });

@@ -16,23 +16,25 @@ interface Renewal {
   readonly leasesMs: number[];
 }
 
-/** A ledger that renews every lease but those in `taken`; `answer` may replace what it answers with. */
+/** A ledger that renews every lease but those `taken` and `locked`; `answer` may replace what it answers with. */
 function make() {
   const renewals: Renewal[] = [];
   const taken = new Set<string>();
+  const locked = new Set<string>();
   const world = { answer: async (rows: object[]): Promise<object[]> => rows };
   const database = {
     run: (_statement: unknown, values: unknown[]) => {
       const [tenants, keys, tokens, leasesMs] = values as [string[], string[], number[], number[]];
       renewals.push({ atMs: Date.now(), keys, tokens, leasesMs });
-      const rows = keys
-        .map((operation_key, index) => ({ tenant_id: tenants.at(index)!, operation_key }))
-        .filter(({ tenant_id, operation_key }) => !taken.has(`${tenant_id}/${operation_key}`));
+      const rows = keys.map((operation_key, index) => {
+        const name = `${tenants.at(index)!}/${operation_key}`;
+        return { is_renewed: !taken.has(name) && !locked.has(name), is_held: !taken.has(name) };
+      });
       return world.answer(rows);
     },
   } as unknown as Database;
   const keeper = new LeaseKeeper(database, () => Date.now());
-  return { keeper, renewals, taken, world };
+  return { keeper, renewals, taken, locked, world };
 }
 
 function lease(
@@ -147,6 +149,28 @@ describe('LeaseKeeper: losing', () => {
     expect(mine.lost).toEqual([['taken_over', 10_000]]);
     expect(other.lost).toEqual([]);
     expect(renewals.slice(1).every(({ keys }) => keys.join() === 'charge:2')).toBe(true);
+  });
+
+  it('neither renews nor loses a lease whose row somebody has locked, and asks again at the next look', async () => {
+    const { keeper, renewals, locked } = make();
+    const [mine, other] = [lease('charge:1'), lease('charge:2')];
+    keeper.hold(mine.held, Date.now());
+    keeper.hold(other.held, Date.now());
+    locked.add('acme/charge:1');
+    await vi.advanceTimersByTimeAsync(15_000);
+    expect(renewals.map(({ keys }) => keys)).toEqual([['charge:1', 'charge:2'], ['charge:1']]);
+    locked.clear();
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect([...mine.lost, ...other.lost]).toEqual([]);
+  });
+
+  it('loses a lease whose row stays locked for its whole length', async () => {
+    const { keeper, locked } = make();
+    const { held, lost } = lease('charge:1');
+    keeper.hold(held, Date.now());
+    locked.add('acme/charge:1');
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(lost).toEqual([['not_renewed', 30_000]]);
   });
 
   it('does not mistake another tenant’s operation of the same key for its own', async () => {

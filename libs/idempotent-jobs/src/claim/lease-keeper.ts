@@ -132,7 +132,7 @@ export class LeaseKeeper {
     for (const [index, lease] of leases.entries()) {
       const held = this.#held.get(lease);
       if (held === undefined) continue;
-      if (rows[index]?.is_renewed === true) held.renewedAt = sentAt;
+      if (rows[index]?.is_renewed === true) held.renewedAt = Math.max(held.renewedAt, sentAt);
       else if (rows[index]?.is_held !== true) this.#lose(lease, 'taken_over');
     }
   }

@@ -289,7 +289,7 @@ describe('Dispatcher: failures', () => {
 
   it.each([
     ['take', 'Dispatching was interrupted; it goes on by itself'],
-    ['mark', 'Dispatching was interrupted; it goes on by itself'],
+    ['mark', 'Jobs of queue "charges" were put, but could not be marked'],
     ['put', 'Queue "charges" did not take job first; they are tried again later'],
   ])('carries what the second source has when the first fails to %s', async (step, told) => {
     const lost = new Error('Connection terminated');
@@ -311,7 +311,7 @@ describe('Dispatcher: failures', () => {
     };
     const port = {
       put: async ([job]: readonly OutgoingJob[]) => {
-        if (step === 'put' && job!.jobId === 'first') throw lost;
+        if (step === 'put' && job?.jobId === 'first') throw lost;
       },
       ping: async () => undefined,
     } as unknown as QueuePort;

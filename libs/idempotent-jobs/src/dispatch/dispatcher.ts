@@ -71,7 +71,7 @@ export class Dispatcher {
         while (!this.#isStopped) {
           const { taken, isAllPut } = await this.#carry(source);
           isWell &&= isAllPut;
-          if (taken < BATCH_SIZE) break;
+          if (taken < BATCH_SIZE || !isAllPut) break;
         }
       } catch (error) {
         isWell = false;
@@ -89,8 +89,14 @@ export class Dispatcher {
     const puts = await Promise.all(
       [...byQueue(due)].map(async ([queue, jobs]) => {
         const put = await this.#put(queue, jobs, source.carriesRetries);
-        if (put.length > 0) await source.mark(put);
-        return put.length;
+        try {
+          if (put.length > 0) await source.mark(put);
+          return put.length;
+        } catch (error) {
+          // They are on their queue, and will be put there once more, which changes nothing.
+          this.services.onError(`Jobs of queue "${queue}" were put, but could not be marked`, error);
+          return 0;
+        }
       }),
     );
     return { taken: due.length, isAllPut: puts.reduce((sum, count) => sum + count, 0) === due.length };

@@ -116,10 +116,19 @@ describe('resolveProcessorOptions', () => {
       'keyRetentionMs is 5, but must be left out unless effect is "keyed"',
     ],
     [{ effect: 'keyed', keyRetentionMs: 0 }, 'keyRetentionMs is 0, but must be a number greater than 0'],
-    [{ timeoutMs: 0 }, 'timeoutMs is 0, but must be a number of milliseconds from 1 to 2147483647 (24.8 days)'],
-    [{ timeoutMs: 2_147_483_648 }, 'timeoutMs is 2147483648, but must be a number of milliseconds from 1 to 2147483647 (24.8 days)'],
+    [
+      { timeoutMs: 0 },
+      'timeoutMs is 0, but must be a number of milliseconds from 1 to 2147483647 (24.8 days)',
+    ],
+    [
+      { timeoutMs: 2_147_483_648 },
+      'timeoutMs is 2147483648, but must be a number of milliseconds from 1 to 2147483647 (24.8 days)',
+    ],
     [{ timeBudgetMs: -1 }, 'timeBudgetMs is -1, but must be a number greater than 0'],
-    [{ leaseMs: 499 }, 'leaseMs is 499, but must be a number of milliseconds from 500 to 2147483647 (24.8 days)'],
+    [
+      { leaseMs: 499 },
+      'leaseMs is 499, but must be a number of milliseconds from 500 to 2147483647 (24.8 days)',
+    ],
     [{ payload: null }, 'payload is null, but must be a DTO class, or an object of DTO classes by job name'],
     [
       { payload: 'ChargeDto' },

@@ -18,9 +18,9 @@ const MAX_CAUSES = 5;
 export function describeError(error: unknown, depth = 0): ErrorEvidence {
   try {
     if (!(error instanceof Error)) return { name: typeof error, message: clean(String(error), MAX_MESSAGE) };
-    const { code } = error as { code?: unknown };
+    const { code, name } = error as { code?: unknown; name: unknown };
     return {
-      name: clean(String(error.name), MAX_NAME),
+      name: clean(String(name), MAX_NAME),
       message: clean(error.message, MAX_MESSAGE),
       ...(typeof code === 'string' && { code: clean(code, 100) }),
       ...(typeof error.stack === 'string' && { stack: clean(error.stack, MAX_STACK) }),

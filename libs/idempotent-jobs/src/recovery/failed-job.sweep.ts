@@ -20,7 +20,7 @@ export interface SweptQueue {
  */
 export class FailedJobSweep {
   #timer: NodeJS.Timeout | undefined;
-  #sweeping: Promise<void> | undefined;
+  #isSweeping = false;
   readonly #sweptOnce = new Set<string>();
 
   constructor(
@@ -33,7 +33,11 @@ export class FailedJobSweep {
 
   start(): void {
     this.#timer = setInterval(() => {
-      this.#sweeping ??= this.sweep().finally(() => (this.#sweeping = undefined));
+      if (this.#isSweeping) return;
+      this.#isSweeping = true;
+      void this.sweep().finally(() => {
+        this.#isSweeping = false;
+      });
     }, this.intervalMs);
     this.#timer.unref();
   }

@@ -41,32 +41,47 @@ const MAX_LOOKS = 10;
 function look(error: unknown, overrides: Classify | undefined, seen: Set<unknown>): Failure | undefined {
   if (error === undefined || error === null || seen.has(error) || seen.size >= MAX_LOOKS) return undefined;
   seen.add(error);
-  const overridden = asked(overrides, error);
-  if (overridden !== undefined) return overridden;
+  // What was said on purpose, or answered by the other side, goes before what lies beneath.
+  const word =
+    asked(overrides, error) ?? asked((one) => said(one) ?? byHttpStatus(one) ?? bySmtp(one), error);
+  if (word !== undefined) return word;
   const beneath = read(error, 'errors');
-  const siblings = Array.isArray(beneath)
-    ? beneath.slice(0, MAX_LOOKS).map((one) => look(one, overrides, seen))
-    : [];
   return (
-    siblings.find((failure) => failure?.kind === 'in_doubt') ??
-    siblings.find((failure) => failure !== undefined) ??
-    asked(builtIn, error) ??
+    lookAmong(Array.isArray(beneath) ? beneath : [], overrides, seen) ??
+    asked((one) => byCode(one) ?? byName(one), error) ??
     look(read(error, 'driverError'), overrides, seen) ??
     look(read(error, 'cause'), overrides, seen)
   );
 }
 
+/** The sibling that leaves a doubt, else the first that tells something. Too many to look at leave a doubt as well. */
+function lookAmong(
+  errors: readonly unknown[],
+  overrides: Classify | undefined,
+  seen: Set<unknown>,
+): Failure | undefined {
+  let first: Failure | undefined;
+  for (const one of errors) {
+    if (one === undefined || one === null || seen.has(one)) continue;
+    if (seen.size >= MAX_LOOKS) return first && { kind: 'in_doubt', reason: 'too_many_errors' };
+    const failure = look(one, overrides, seen);
+    if (failure?.kind === 'in_doubt') return failure;
+    first ??= failure;
+  }
+  return first;
+}
+
 function asked(rule: Classify | undefined, error: unknown): Failure | undefined {
   try {
     const answer = rule?.(error);
-    return typeof answer === 'string' ? { kind: answer, reason: 'classify' } : answer;
+    if (answer === undefined || typeof answer === 'string')
+      return answer && { kind: answer, reason: 'classify' };
+    return answer.retryAfterMs === undefined
+      ? answer
+      : { ...answer, retryAfterMs: waitOf(answer.retryAfterMs) };
   } catch {
     return undefined;
   }
-}
-
-function builtIn(error: unknown): Failure | undefined {
-  return said(error) ?? byHttpStatus(error) ?? bySmtp(error) ?? byCode(error) ?? byName(error);
 }
 
 function said(error: unknown): Failure | undefined {
@@ -173,9 +188,9 @@ function retryAfterOf(headers: unknown): number | undefined {
   const get = read(headers, 'get');
   const raw: unknown =
     typeof get === 'function'
-      ? (get as (name: string) => unknown).call(headers, 'retry-after')
+      ? quietly(() => (get as (name: string) => unknown).call(headers, 'retry-after'))
       : (read(headers, 'retry-after') ?? read(headers, 'Retry-After'));
-  if ((typeof raw !== 'string' && typeof raw !== 'number') || raw === '') return undefined;
+  if ((typeof raw !== 'string' && typeof raw !== 'number') || String(raw).trim() === '') return undefined;
   const seconds = Number(raw);
   return waitOf(Number.isFinite(seconds) ? seconds * 1000 : Date.parse(String(raw)) - Date.now());
 }
@@ -188,11 +203,15 @@ function waitOf(ms: number): number | undefined {
   return Number.isNaN(ms) ? undefined : Math.min(Math.max(0, ms), MAX_WAIT_MS);
 }
 
-function read(holder: unknown, property: string): unknown {
-  if (holder === null || (typeof holder !== 'object' && typeof holder !== 'function')) return undefined;
+function quietly(look: () => unknown): unknown {
   try {
-    return (holder as Record<string, unknown>)[property];
+    return look();
   } catch {
     return undefined;
   }
+}
+
+function read(holder: unknown, property: string): unknown {
+  if (holder === null || (typeof holder !== 'object' && typeof holder !== 'function')) return undefined;
+  return quietly(() => (holder as Record<string, unknown>)[property]);
 }

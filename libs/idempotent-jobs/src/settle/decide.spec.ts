@@ -183,6 +183,17 @@ describe('decideFailure', () => {
     },
   );
 
+  it.each<[Effect, string]>([
+    ['keyed', 'retrying'],
+    ['natural', 'dead'],
+    ['transactional', 'dead'],
+    ['unrepeatable', 'dead'],
+  ])('reads status 409 of a %s effect as %s: only a key can be in progress', (effect, status) => {
+    const failure = { kind: 'transient', reason: 'http_409' } as const;
+    const seen = facts({ repeatableMs: REPEATABLE_MS[effect] });
+    expect(decideFailure(failure, effect, seen, policy, half).status).toBe(status);
+  });
+
   it.each(
     [1, 3, 9].flatMap((attempt) =>
       [0, -1].flatMap((repeatableMs) =>
