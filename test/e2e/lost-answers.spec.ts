@@ -1,0 +1,76 @@
+import { afterEach, describe, expect, it } from 'vitest';
+import { AnswerThief } from '../support/answer-thief.js';
+import { useApps } from '../support/apps.js';
+import { deliver, enqueue, lettersOf, settled } from '../support/ledger.js';
+import { identifyPlain, processorOf } from '../support/processors.js';
+import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
+
+describe.each(BACKENDS)('answers of Postgres that are lost on the way, queues on %s', (backend) => {
+  const thieves: AnswerThief[] = [];
+  // Registered before the applications, so that it runs after they are closed: hooks run in reverse order.
+  afterEach(async () => {
+    await Promise.all(thieves.splice(0).map((thief) => thief.stop()));
+  });
+  const apps = useApps();
+  const start = async (processor: ReturnType<typeof processorOf>) => {
+    const place = await makePlace(backend);
+    const thief = await AnswerThief.before(place.databaseUrl);
+    thieves.push(thief);
+    const app = await apps.beside(
+      { ...place, databaseUrl: thief.url },
+      { queues: ['charges'], providers: [processor] },
+    );
+    return { app, thief };
+  };
+
+  it("the claim's: it is asked for again, and the handler runs once, as attempt 1", async () => {
+    let calls = 0;
+    const { app, thief } = await start(
+      processorOf('charges', { identify: identifyPlain }, () => (calls += 1)),
+    );
+    // Of all statements only the claim names the effect.
+    thief.steal('unrepeatable');
+    await deliver(app, 'charges', 'charge:unanswered');
+    expect(await settled(app, 'charge:unanswered')).toMatchObject({ status: 'completed', attempts: 1 });
+    expect(thief.stolen).toBe(1);
+    expect(calls).toBe(1);
+  });
+
+  it("COMMIT's: the row decides, and the effect is there once", async () => {
+    const steal: { next?: () => void } = {};
+    const { app, thief } = await start(
+      processorOf('charges', { effect: 'transactional' }, async (_job, operation) => {
+        await operation.transaction.query('INSERT INTO reservations VALUES (1)');
+        steal.next?.();
+      }),
+    );
+    steal.next = () => thief.steal('COMMIT');
+    await dataSourceOf(app).query('CREATE TABLE reservations (number integer)');
+    await enqueue(app, 'charges', 'reserve', {}, 'reserve:1');
+    expect(await settled(app, 'reserve:1')).toMatchObject({ status: 'completed', attempts: 1, failures: 0 });
+    expect(thief.stolen).toBe(1);
+    expect(await dataSourceOf(app).query('SELECT * FROM reservations')).toEqual([{ number: 1 }]);
+    expect(await lettersOf(app)).toEqual([]);
+  });
+
+  it("the outcome's: it is written again under its token, and nothing runs twice", async () => {
+    let calls = 0;
+    const steal: { next?: () => void } = {};
+    const { app, thief } = await start(
+      processorOf('charges', {}, () => {
+        calls += 1;
+        steal.next?.();
+        return 'the-only-result';
+      }),
+    );
+    steal.next = () => thief.steal('the-only-result');
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    expect(await settled(app, 'charge:1')).toMatchObject({
+      status: 'completed',
+      attempts: 1,
+      result: 'the-only-result',
+    });
+    expect(thief.stolen).toBe(1);
+    expect(calls).toBe(1);
+  });
+});
