@@ -47,7 +47,7 @@ describe('the ledger schema', () => {
       url: place.databaseUrl,
       migrations: [...IDEMPOTENT_JOBS_MIGRATIONS],
     }).initialize();
-    expect(await source.runMigrations()).toHaveLength(1);
+    expect(await source.runMigrations()).toHaveLength(IDEMPOTENT_JOBS_MIGRATIONS.length);
     await source.destroy();
     const app = await apps.beside(place, {
       queues: ['charges'],

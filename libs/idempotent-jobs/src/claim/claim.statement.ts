@@ -29,13 +29,13 @@ WITH asked AS (
 ), claimed AS (
   INSERT INTO {schema}.job_outcomes AS o (
     tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, effect, fencing_token, worker_id,
-    lease_expires_at, attempts, started_at, repeatable_until, deadline_at
+    lease_expires_at, attempts, started_at, repeatable_until, deadline_at, has_own_deadline
   )
   SELECT
     tenant_id, operation_key, $1, job_name, job_id, fingerprint, 'running', $2, 1, worker_id,
     clock_timestamp() + $3::float8 * interval '1 millisecond', 1, clock_timestamp(),
     COALESCE(clock_timestamp() + $4::float8 * interval '1 millisecond', 'infinity'),
-    COALESCE(deadline_at, clock_timestamp() + $5::float8 * interval '1 millisecond')
+    COALESCE(deadline_at, clock_timestamp() + $5::float8 * interval '1 millisecond'), deadline_at IS NOT NULL
   FROM asked
   ORDER BY tenant_id, operation_key
   ON CONFLICT (tenant_id, operation_key) DO UPDATE SET

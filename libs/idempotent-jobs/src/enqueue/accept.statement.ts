@@ -22,11 +22,12 @@ WITH asked AS (
 ), accepted AS (
   INSERT INTO {schema}.job_outcomes (
     tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, payload, priority, available_at, deadline_at,
-    trace_context, dispatch_due_at
+    has_own_deadline, trace_context, dispatch_due_at
   )
   SELECT
     tenant_id, operation_key, $1, job_name, job_id, fingerprint, 'pending', payload::json, priority,
-    clock_timestamp() + delay_ms * interval '1 millisecond', deadline_at, trace_context::json, clock_timestamp()
+    clock_timestamp() + delay_ms * interval '1 millisecond', deadline_at,
+    deadline_at IS NOT NULL, trace_context::json, clock_timestamp()
   FROM asked
   ORDER BY tenant_id, operation_key
   ON CONFLICT (tenant_id, operation_key) DO NOTHING

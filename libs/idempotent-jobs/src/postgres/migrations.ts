@@ -1,5 +1,7 @@
 import type { MigrationInterface, QueryRunner } from 'typeorm';
 import { CREATE_LEDGER } from './migrations/1-ledger.js';
+import { CREATE_WAY_BACK } from './migrations/2-way-back.js';
+import { CREATE_QUEUES } from './migrations/3-queues.js';
 
 /** One forward step of the ledger's schema. `{schema}` stands for the quoted schema. */
 export interface SchemaStep {
@@ -9,7 +11,7 @@ export interface SchemaStep {
 }
 
 /** All steps, in order. Never edited once released; a change is a new step. */
-export const SCHEMA_STEPS: readonly SchemaStep[] = [CREATE_LEDGER];
+export const SCHEMA_STEPS: readonly SchemaStep[] = [CREATE_LEDGER, CREATE_WAY_BACK, CREATE_QUEUES];
 
 /** The schema version this package was written for. */
 export const SCHEMA_VERSION = SCHEMA_STEPS.length;
@@ -26,7 +28,11 @@ CREATE TABLE IF NOT EXISTS {schema}.idempotent_jobs_schema (
  * Takes the steps that a schema still lacks. Runs in the caller's transaction, under an advisory lock, so that
  * instances that boot together take each step once.
  */
-export async function migrate(query: (sql: string) => Promise<unknown>, schema: string): Promise<void> {
+export async function migrate(
+  query: (sql: string) => Promise<unknown>,
+  schema: string,
+  upTo = SCHEMA_VERSION,
+): Promise<void> {
   const quoted = `"${schema.replaceAll('"', '""')}"`;
   const inSchema = (sql: string): string => sql.replaceAll('{schema}', () => quoted);
   await query(
@@ -39,7 +45,7 @@ export async function migrate(query: (sql: string) => Promise<unknown>, schema: 
   }[];
   const versions = new Set(taken.map((row) => row.version));
   for (const step of SCHEMA_STEPS) {
-    if (versions.has(step.version)) continue;
+    if (versions.has(step.version) || step.version > upTo) continue;
     await query(inSchema(step.sql));
     await query(
       inSchema(
@@ -54,11 +60,18 @@ export async function migrate(query: (sql: string) => Promise<unknown>, schema: 
  * the DataSource's own schema. Use these, or `forRoot({ migrations: 'run' })`; both know what the other has done.
  */
 export const IDEMPOTENT_JOBS_MIGRATIONS: readonly (new () => MigrationInterface)[] = [
-  class IdempotentJobsLedger1767225600000 implements MigrationInterface {
-    readonly name = 'IdempotentJobsLedger1767225600000';
+  migrationTo('IdempotentJobsLedger1767225600000', 1),
+  migrationTo('IdempotentJobsWayBack1795305600000', 2),
+  migrationTo('IdempotentJobsQueues1795305600001', 3),
+];
+
+/** TypeORM remembers migrations by name, and runs those it does not know: each step of the schema is one. */
+function migrationTo(name: string, version: number): new () => MigrationInterface {
+  return class implements MigrationInterface {
+    readonly name = name;
 
     async up(runner: QueryRunner): Promise<void> {
-      await migrate((sql) => runner.query(sql), schemaOf(runner.dataSource.options));
+      await migrate((sql) => runner.query(sql), schemaOf(runner.dataSource.options), version);
     }
 
     down(): Promise<void> {
@@ -66,8 +79,8 @@ export const IDEMPOTENT_JOBS_MIGRATIONS: readonly (new () => MigrationInterface)
         'The ledger is never migrated down: it holds the only record of which effects happened. Restore a backup, or drop its tables by hand.',
       );
     }
-  },
-];
+  };
+}
 
 /** The schema that a DataSource's tables are in. */
 export function schemaOf(options: object): string {

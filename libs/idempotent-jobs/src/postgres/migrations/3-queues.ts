@@ -1,0 +1,23 @@
+import type { SchemaStep } from '../migrations.js';
+
+/**
+ * What the applications say about their queues when they start, for those who work on the ledger without being the
+ * application: retention, the command line, the doctor.
+ */
+export const CREATE_QUEUES: SchemaStep = {
+  version: 3,
+  name: 'queues',
+  sql: `
+CREATE TABLE {schema}.job_queues (
+  queue                  text        PRIMARY KEY,
+  dead_letter_queue      text        NOT NULL,
+  -- How long completed operations and resolved letters are kept.
+  completed_retention_ms float8      NOT NULL CHECK (completed_retention_ms > 0),
+  letter_retention_ms    float8      NOT NULL CHECK (letter_retention_ms > 0),
+  -- The doctor's findings of the application that last started a processor of the queue.
+  report                 json,
+  reported_at            timestamptz,
+  registered_at          timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+`,
+};
