@@ -22,6 +22,7 @@ export interface LetterRow {
   readonly payload: unknown;
   readonly error: { name: string; message: string; stack?: string } | null;
   readonly dispatch_due_at: Date | null;
+  readonly resolution: string | null;
 }
 
 export function lettersOf(app: INestApplicationContext): Promise<LetterRow[]> {

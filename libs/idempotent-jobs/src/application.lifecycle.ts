@@ -12,6 +12,11 @@ import { ProcessorHost } from './intake/processor-host.js';
 import { type RunningProcessor, WorkerLifecycle } from './intake/worker.lifecycle.js';
 import type { JobEvents } from './observe/job-events.js';
 import { logEvents } from './observe/log.subscriber.js';
+import type { QueuePort } from './bullmq/queue-port.js';
+import { tenantOfJob } from './intake/identify.js';
+import { ConfigurationError } from './operation/errors.js';
+import type { ErasableQueue } from './retention/erasure.js';
+import { retentionProblems } from './retention/retention.options.js';
 import { FailedJobSweep, type SweptQueue } from './recovery/failed-job.sweep.js';
 
 /**
@@ -32,13 +37,7 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
     host: ProcessorHost,
   ) {
     const { queues, attempts, letters } = engine;
-    this.#workers = new WorkerLifecycle(
-      discovery,
-      host,
-      attempts,
-      (queue) => queues.names.includes(queue),
-      options.leaseMs,
-    );
+    this.#workers = new WorkerLifecycle(discovery, host, attempts, queues, options.leaseMs);
     const onError = (message: string, error: unknown): void =>
       new Logger('IdempotentJobs').warn(`${message}: ${messageOf(error)}`);
     this.#sweep = new FailedJobSweep(
@@ -59,8 +58,11 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
     const { logs, dispatch } = this.options;
     if (logs !== 'none') this.#stopLogging = logEvents(this.events, logs);
     this.#workers.start();
+    this.#refuseShortRetention();
     if (this.#workers.running.length > 0) this.#sweep.start();
+    this.engine.pruner.start(this.options.pruneMs);
     if (!dispatch.enabled) return;
+    this.engine.redrives.start();
     this.engine.dispatcher.start();
     await this.engine.listener.start();
   }
@@ -68,10 +70,40 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
   async beforeApplicationShutdown(): Promise<void> {
     this.#sweep.stop();
     await this.#workers.stop(this.options.shutdown.drainMs, this.options.shutdown.closeMs);
+    await Promise.all([this.engine.redrives.stop(), this.engine.pruner.stop()]);
     await this.engine.listener.stop();
     await this.engine.dispatcher.stop();
     this.engine.leases.stop();
     this.#stopLogging?.();
+  }
+
+  /** The queues registered here, with the means to tell whose a job is. */
+  erasableQueues(): ErasableQueue[] {
+    const { queues } = this.engine;
+    return queues.names.map((name) => {
+      const rule = this.running.find(({ settings }) => settings.queue === name)?.settings.identify;
+      return {
+        port: queues.portOf(name) as QueuePort,
+        deadLetterPort: queues.portOf(queues.deadLetterQueueOf(name)) as QueuePort,
+        tenantOf: (job) => tenantOfJob(job, rule),
+      };
+    });
+  }
+
+  /** @throws ConfigurationError if something outlives the ledger's memory, and could make it run an effect again */
+  #refuseShortRetention(): void {
+    const { queues } = this.engine;
+    const problems = queues.names.flatMap((name) => {
+      const port = queues.portOf(name) as QueuePort;
+      const worker = this.running.find(({ settings }) => settings.queue === name)?.worker;
+      return retentionProblems(queues.retentionOf(name), port.jobRetention(worker)).map(
+        (problem) => `queue "${name}": ${problem}`,
+      );
+    });
+    if (problems.length === 0) return;
+    throw new ConfigurationError(
+      `Completed operations would be forgotten while something may still ask for them again, and would be run twice: ${problems.join('; ')}. Make retention.completedMs longer, or the others shorter.`,
+    );
   }
 
   #sweptQueues(): SweptQueue[] {

@@ -8,7 +8,15 @@ import { LeasedAttempt } from './attempt/leased.attempt.js';
 import { TransactionalAttempt } from './attempt/transactional.attempt.js';
 import { ClaimStore } from './claim/claim.store.js';
 import { LeaseKeeper } from './claim/lease-keeper.js';
+import { Memory } from './claim/memory.js';
+import { Burials } from './dead-letter/burials.js';
+import { DeadLetterService } from './dead-letter/dead-letter.service.js';
+import { EditedRedrive } from './dead-letter/edited-redrive.js';
 import { LetterStore } from './dead-letter/letter.store.js';
+import { RedriveRunner } from './dead-letter/redrive.runner.js';
+import { RedriveStore } from './dead-letter/redrive.store.js';
+import { workerIdentity } from './intake/worker-identity.js';
+import { Pruner } from './retention/pruner.js';
 import { DispatchListener } from './dispatch/dispatch-listener.js';
 import { Dispatcher } from './dispatch/dispatcher.js';
 import { LetterSource } from './dispatch/letter.source.js';
@@ -34,7 +42,13 @@ export interface Engine {
   readonly letters: LetterStore;
   readonly dispatcher: Dispatcher;
   readonly listener: DispatchListener;
+  readonly redrives: RedriveRunner;
+  readonly deadLetters: DeadLetterService;
+  readonly pruner: Pruner;
 }
+
+/** A redrive is begun by a person, and carried on by the process that began it unless that dies. */
+const REDRIVE_POLL_MS = 5_000;
 
 /** Puts the steps together. What knows Nest (module, decorator, interceptor, lifecycle) is not among them. */
 export function assembleEngine(
@@ -49,7 +63,7 @@ export function assembleEngine(
   const database = new Database(dataSource, options.schema ?? schemaOf(dataSource.options));
   const operations = new OperationStore(database);
   const letters = new LetterStore(database);
-  const outcomes = new OutcomeStore(database, options.retentionMs);
+  const outcomes = new OutcomeStore(database);
   const claims = new ClaimStore(database);
   const leases = new LeaseKeeper(database);
   const attempts = new AttemptRegistry();
@@ -58,14 +72,10 @@ export function assembleEngine(
     dispatcher.wake();
     return dispatcher.isRunning;
   };
-  const queues = new QueueRegistry({
-    database,
-    operations,
-    tenants,
-    events,
-    traceContext: options.traceContext,
-    wakeDispatcher,
-  });
+  const queues = new QueueRegistry(
+    { database, operations, tenants, events, traceContext: options.traceContext, wakeDispatcher },
+    options.retention,
+  );
   const { redispatchAfterMs: afterMs, redispatchMaxMs: maxMs, pollMs } = options.dispatch;
   const dispatcher: Dispatcher = new Dispatcher({
     sources: [
@@ -101,6 +111,54 @@ export function assembleEngine(
     wakeDispatcher,
   );
   const runner = new AttemptRunner(leased, transactional, book, Math.random);
-  const pipeline = new JobPipeline(tenants, runner, attempts, letters, events, Math.random);
-  return { database, queues, pipeline, leases, attempts, letters, dispatcher, listener };
+  const burials = new Burials(letters, events, wakeDispatcher);
+  const pipeline = new JobPipeline(
+    tenants,
+    runner,
+    attempts,
+    burials,
+    new Memory(database),
+    events,
+    Math.random,
+  );
+
+  const redriveStore = new RedriveStore(database);
+  const onDue = async (queue: string): Promise<void> => {
+    if (!wakeDispatcher()) await operations.announce(operations.onPool, queue);
+  };
+  const redrives = new RedriveRunner({
+    store: redriveStore,
+    runnerId: workerIdentity()(),
+    onRedriven: onDue,
+    onError,
+    pollMs: REDRIVE_POLL_MS,
+  });
+  const deadLetters = new DeadLetterService({
+    database,
+    store: redriveStore,
+    tenants,
+    edited: new EditedRedrive(
+      database,
+      operations,
+      (queue, jobName, payload, identity) => queues.queueOf(queue)?.ask(jobName, payload, identity),
+      options.editedRedrive,
+    ),
+    retention: options.retention,
+    onDue,
+    wakeRunner: () => redrives.wake(),
+  });
+  const pruner = new Pruner(database, options.retention.lettersMs, onError);
+  return {
+    database,
+    queues,
+    pipeline,
+    leases,
+    attempts,
+    letters,
+    dispatcher,
+    listener,
+    redrives,
+    deadLetters,
+    pruner,
+  };
 }

@@ -5,6 +5,7 @@ import { getDataSourceToken } from '@nestjs/typeorm';
 import type { Queue } from 'bullmq';
 import type { DataSource } from 'typeorm';
 import { ApplicationLifecycle } from './application.lifecycle.js';
+import { DeadLetterService } from './dead-letter/dead-letter.service.js';
 import { DEAD_LETTER_QUEUE_SUFFIX } from './dead-letter/letter.js';
 import { QueueRegistry } from './enqueue/queue-registry.js';
 import { assembleEngine, type Engine } from './engine.js';
@@ -23,6 +24,9 @@ import { JobEvents } from './observe/job-events.js';
 import { OutcomeService } from './outcome/outcome.service.js';
 import { schemaOf } from './postgres/migrations.js';
 import { ensureSchema } from './postgres/schema-guard.js';
+import { Erasure } from './retention/erasure.js';
+import type { RetentionOptions } from './retention/retention.options.js';
+import { RetentionService } from './retention/retention.service.js';
 import { TenantContext } from './tenancy/tenant-context.js';
 import { TenantMiddleware } from './tenancy/tenant.middleware.js';
 
@@ -31,6 +35,8 @@ export interface IdempotentQueueOptions {
   readonly name: string;
   /** Where its dead letters are announced. Default: the name with `-dlq`. An ordinary queue: put a processor on it. */
   readonly deadLetterQueue?: string;
+  /** How long what is kept, as far as it differs from the module's. */
+  readonly retention?: RetentionOptions;
   /** BullMQ's and @nestjs/bullmq's own options for both queues: connection, prefix, configKey, defaultJobOptions … */
   readonly bullmq?: Omit<RegisterQueueOptions, 'name' | 'processors'>;
 }
@@ -78,11 +84,11 @@ export class IdempotentJobsModule {
   /** Registers queues with BullMQ, their dead-letter queues, and an {@link IdempotentQueue} for each. */
   static registerQueue(...queues: (string | IdempotentQueueOptions)[]): DynamicModule {
     const named = queues.map((queue) => (typeof queue === 'string' ? { name: queue } : queue));
-    const providers = named.map(({ name, deadLetterQueue = name + DEAD_LETTER_QUEUE_SUFFIX }) => ({
+    const providers = named.map(({ name, retention, deadLetterQueue = name + DEAD_LETTER_QUEUE_SUFFIX }) => ({
       provide: getIdempotentQueueToken(name),
       inject: [QueueRegistry, getQueueToken(name), getQueueToken(deadLetterQueue)],
       useFactory: (registry: QueueRegistry, queue: Queue, letters: Queue) =>
-        registry.register(queue, letters),
+        registry.register(queue, letters, retention),
     }));
     const bullQueues = named.flatMap(
       ({ name, deadLetterQueue = name + DEAD_LETTER_QUEUE_SUFFIX, bullmq }) => [
@@ -149,6 +155,13 @@ function assemble(
       inject: [ENGINE, JobEvents],
       useFactory: (engine: Engine, events: JobEvents) => new OutcomeService(engine.database, events),
     },
+    { provide: DeadLetterService, inject: [ENGINE], useFactory: (engine: Engine) => engine.deadLetters },
+    {
+      provide: RetentionService,
+      inject: [ENGINE, ApplicationLifecycle],
+      useFactory: (engine: Engine, lifecycle: ApplicationLifecycle) =>
+        new RetentionService(engine.pruner, new Erasure(engine.database, () => lifecycle.erasableQueues())),
+    },
     {
       provide: IdempotentJobsHealthIndicator,
       inject: [ENGINE, ApplicationLifecycle],
@@ -170,6 +183,8 @@ function assemble(
       QueueRegistry,
       ProcessorHost,
       OutcomeService,
+      DeadLetterService,
+      RetentionService,
       IdempotentJobsHealthIndicator,
     ],
   };

@@ -1,6 +1,12 @@
 import type { ModuleMetadata, FactoryProvider } from '@nestjs/common';
 import { ConfigurationError } from './operation/errors.js';
 import { optionChecks } from './option-checks.js';
+import {
+  DEFAULT_RETENTION,
+  resolveRetention,
+  type Retention,
+  type RetentionOptions,
+} from './retention/retention.options.js';
 
 /** Options of `IdempotentJobsModule.forRoot()`. Every number is checked once, at boot. */
 export interface IdempotentJobsOptions {
@@ -15,11 +21,8 @@ export interface IdempotentJobsOptions {
   readonly migrations?: 'run' | 'check';
   /** How long a vanished worker keeps its claims, in ms; renewed at a third. At least 500. Default 30,000. */
   readonly leaseMs?: number;
-  /**
-   * How long completed operations must be remembered, in ms. Their rows carry its end as `expires_at`; nothing deletes
-   * them yet. Default 7 days.
-   */
-  readonly retentionMs?: number;
+  /** How long what is kept. A queue may have its own: `registerQueue({ name, retention })`. */
+  readonly retention?: RetentionOptions;
   readonly tenants?: {
     /** Whose request it is, for {@link TenantMiddleware}; undefined: nobody's. May be asynchronous. */
     readonly resolve?: (request: any) => string | undefined | Promise<string | undefined>;
@@ -37,6 +40,12 @@ export interface IdempotentJobsOptions {
   readonly recovery?: {
     /** How often failed BullMQ jobs without a dead letter are looked for, in ms. Default 30,000. */
     readonly sweepMs?: number;
+    /** How often what is past its retention is deleted, in ms. Default 1 h. */
+    readonly pruneMs?: number;
+  };
+  readonly deadLetters?: {
+    /** Whether a dead letter may be run under an identity or with a payload that a person gives it. Default false. */
+    readonly editedRedrive?: boolean;
   };
   readonly shutdown?: {
     /** How long running handlers may finish before their signals are aborted, in ms. Default 20,000. */
@@ -65,7 +74,7 @@ export interface ResolvedOptions {
   readonly schema: string | undefined;
   readonly migrations: 'run' | 'check';
   readonly leaseMs: number;
-  readonly retentionMs: number;
+  readonly retention: Retention;
   readonly resolveTenant:
     ((request: unknown) => string | undefined | Promise<string | undefined>) | undefined;
   readonly dispatch: {
@@ -75,6 +84,8 @@ export interface ResolvedOptions {
     readonly redispatchMaxMs: number;
   };
   readonly sweepMs: number;
+  readonly pruneMs: number;
+  readonly editedRedrive: boolean;
   readonly shutdown: { readonly drainMs: number; readonly closeMs: number };
   readonly logs: 'all' | 'problems' | 'none';
   readonly traceContext: (() => unknown) | undefined;
@@ -100,7 +111,7 @@ export function resolveOptions(options: Omit<IdempotentJobsOptions, 'dataSource'
     schema: options.schema,
     migrations: oneOf('migrations', options.migrations, ['run', 'check'], 'check'),
     leaseMs: checks.timer('leaseMs', options.leaseMs, 30_000, 500),
-    retentionMs: checks.positive('retentionMs', options.retentionMs, 7 * 24 * 60 * 60 * 1000),
+    retention: resolveRetention(checks, options.retention, DEFAULT_RETENTION),
     resolveTenant: options.tenants?.resolve,
     dispatch: {
       enabled: checks.flag('dispatch.enabled', options.dispatch?.enabled, true),
@@ -117,6 +128,8 @@ export function resolveOptions(options: Omit<IdempotentJobsOptions, 'dataSource'
       ),
     },
     sweepMs: checks.timer('recovery.sweepMs', options.recovery?.sweepMs, 30_000),
+    pruneMs: checks.timer('recovery.pruneMs', options.recovery?.pruneMs, 60 * 60 * 1000),
+    editedRedrive: checks.flag('deadLetters.editedRedrive', options.deadLetters?.editedRedrive, false),
     shutdown: {
       drainMs: checks.timer('shutdown.drainMs', options.shutdown?.drainMs, 20_000, 0),
       closeMs: checks.timer('shutdown.closeMs', options.shutdown?.closeMs, 5_000, 0),

@@ -8,6 +8,9 @@ describe('the public API', () => {
         "ConfigurationError",
         "DEAD_LETTER_REASONS",
         "DeadLetterEntity",
+        "DeadLetterNotFoundError",
+        "DeadLetterRefusedError",
+        "DeadLetterService",
         "IDEMPOTENT_JOBS_MIGRATIONS",
         "IdempotencyInterceptor",
         "IdempotentJobsError",
@@ -26,6 +29,7 @@ describe('the public API', () => {
         "OutcomeService",
         "OutcomeTimeoutError",
         "PermanentError",
+        "RetentionService",
         "RetryLaterError",
         "TenantContext",
         "TenantMiddleware",
@@ -33,8 +37,10 @@ describe('the public API', () => {
         "TenantMissingError",
         "TransientError",
         "UsageError",
+        "applied",
         "currentOperation",
         "getIdempotentQueueToken",
+        "notApplied",
         "useBackendOfConnection",
       ]
     `);

@@ -64,6 +64,38 @@ export { TenantMiddleware } from './tenancy/tenant.middleware.js';
 
 // 6 Outcomes and dead letters
 export { type Outcome, type OperationRef, OutcomeService } from './outcome/outcome.service.js';
+export type { HistoryEntry } from './outcome/history.js';
+export {
+  DeadLetterService,
+  type DeadLetterPage,
+  type RedriveManyOptions,
+  type RedriveOptions,
+  type RedrivePlan,
+  type RedriveResult,
+} from './dead-letter/dead-letter.service.js';
+export type {
+  DeadLetter,
+  DeadLetterFilter,
+  DeadLetterGroup,
+  DeadLetterRef,
+  DeadLetterResolution,
+  DeadLetterWithPayload,
+} from './dead-letter/dead-letter.js';
+export type { OperationEdit } from './dead-letter/edited-redrive.js';
+export type { Redrive, RedrivePace, RedriveProgress } from './dead-letter/redrive.js';
+export {
+  type Applied,
+  applied,
+  type EffectVerdict,
+  type NotApplied,
+  notApplied,
+} from './reconcile/verdict.js';
+export { RetentionService } from './retention/retention.service.js';
+export type { Retention, RetentionOptions } from './retention/retention.options.js';
+export type { Erased } from './retention/erasure.js';
+export type { Pruned } from './retention/pruner.js';
+export type { LedgerAction } from './operation/ledger-action.js';
+export type { ErrorEvidence } from './record/error-evidence.js';
 export type { OperationIdentity } from './operation/identity.js';
 export type { OperationStatus } from './operation/status.js';
 export { DEAD_LETTER_REASONS, type DeadLetterMessage, type DeadLetterReason } from './dead-letter/letter.js';
@@ -80,6 +112,8 @@ export { type JobEvent, JobEvents, type JobEventSubject } from './observe/job-ev
 // 8 Errors
 export {
   ConfigurationError,
+  DeadLetterNotFoundError,
+  DeadLetterRefusedError,
   IdempotentJobsError,
   InvalidIdentityError,
   InvalidPayloadError,

@@ -1,18 +1,17 @@
-import { hash } from 'node:crypto';
 import { messageOf } from './operation/message-of.js';
 import type { AttemptRunner } from './attempt/attempt.runner.js';
 import type { Ending } from './attempt/ending.js';
 import type { RunContext } from './attempt/run-context.js';
-import type { LetterStore } from './dead-letter/letter.store.js';
+import type { Memory } from './claim/memory.js';
+import type { Burials } from './dead-letter/burials.js';
 import { Attempt } from './execute/attempt.js';
 import type { AttemptRegistry } from './execute/attempt-registry.js';
 import type { Delivery } from './intake/delivery.js';
-import { identify, type Identified, type Unidentified } from './intake/identify.js';
+import { identify, type Identified } from './intake/identify.js';
 import { presentPayload } from './intake/present-payload.js';
 import { validatePayload } from './intake/validate-payload.js';
 import type { JobEvents } from './observe/job-events.js';
-import { OperationConflictError, UsageError } from './operation/errors.js';
-import { payloadTextOf } from './operation/fingerprint.js';
+import { UsageError } from './operation/errors.js';
 import { settlementOf } from './settle/settlement-of.js';
 import type { Settlement } from './settle/settlement.js';
 import type { TenantContext } from './tenancy/tenant-context.js';
@@ -37,7 +36,8 @@ export class JobPipeline {
     private readonly tenants: TenantContext,
     private readonly attempts: AttemptRunner,
     private readonly registry: AttemptRegistry,
-    private readonly letters: LetterStore,
+    private readonly burials: Burials,
+    private readonly memory: Memory,
     private readonly events: JobEvents,
     private readonly random: () => number,
   ) {}
@@ -46,7 +46,7 @@ export class JobPipeline {
   async deliver(delivery: Delivery, chain: EnhancerChain): Promise<Settlement> {
     try {
       const identified = identify(delivery.job, delivery.processor.identify);
-      if (identified.kind === 'refused') return await this.#bury(delivery, identified);
+      if (identified.kind === 'refused') return await this.burials.ofUnidentified(delivery, identified);
       return await this.tenants.runJob(identified.tenantId, () =>
         this.#deliverAs(identified, delivery, chain),
       );
@@ -70,7 +70,7 @@ export class JobPipeline {
   /** A job that BullMQ has failed without calling the processor: its workers died under it too often. */
   async buryUnprocessed(delivery: Delivery, error: Error): Promise<Settlement> {
     const identified = identify(delivery.job, delivery.processor.identify);
-    if (identified.kind === 'refused') return this.#bury(delivery, identified);
+    if (identified.kind === 'refused') return this.burials.ofUnidentified(delivery, identified);
     return this.tenants.runJob(identified.tenantId, async () => {
       const progress = this.#begin(delivery, identified);
       return this.#settle(progress, await this.attempts.refuse(progress, 'crash_loop', error));
@@ -79,6 +79,8 @@ export class JobPipeline {
 
   async #deliverAs(identified: Identified, delivery: Delivery, chain: EnhancerChain): Promise<Settlement> {
     const { job, processor } = delivery;
+    if (!(await this.memory.canTell(identified, job, processor.retentionMs)))
+      return this.burials.ofExpired(delivery, identified);
     const dto = processor.payloadClassOf(job.name);
     const validated =
       dto === undefined
@@ -139,58 +141,8 @@ export class JobPipeline {
   }
 
   async #settle(progress: DeliveryInProgress, ending: Ending): Promise<Settlement> {
-    if (ending.kind === 'conflict') await this.#buryConflict(progress.delivery, progress.identified);
-    return settlementOf(ending, this.random);
-  }
-
-  async #bury({ job, workerId }: Delivery, { reason, error }: Unidentified): Promise<Settlement> {
-    const jobId = job.id ?? '';
-    await this.letters.bury({
-      identity: undefined,
-      queue: job.queueName,
-      jobName: job.name,
-      jobId,
-      reason,
-      payload: evidenceOf(job.data),
-      fingerprint: hash('sha256', `${job.timestamp}:${evidenceOf(job.data)}`, 'hex'),
-      error,
-      workerId,
-    });
-    this.events.emit({
-      kind: 'dead',
-      queue: job.queueName,
-      jobName: job.name,
-      jobId,
-      attempt: 0,
-      reason,
-      error: error.message,
-    });
-    return { kind: 'fail', error };
-  }
-
-  async #buryConflict({ job, workerId }: Delivery, identified: Identified): Promise<void> {
-    const { tenantId, operationKey, fingerprint, canonical } = identified;
-    const jobId = job.id ?? '';
-    const error = new OperationConflictError(tenantId, operationKey);
-    await this.letters.bury({
-      identity: { tenantId, operationKey },
-      queue: job.queueName,
-      jobName: job.name,
-      jobId,
-      reason: 'idempotency_conflict',
-      payload: payloadTextOf(canonical),
-      fingerprint,
-      error,
-      workerId,
-    });
-    const subject = { queue: job.queueName, jobName: job.name, jobId, tenantId, operationKey };
-    this.events.emit({
-      kind: 'dead',
-      ...subject,
-      attempt: 0,
-      reason: 'idempotency_conflict',
-      error: error.message,
-    });
+    if (ending.kind !== 'conflict') return settlementOf(ending, this.random);
+    return this.burials.ofConflict(progress.delivery, progress.identified);
   }
 
   #defer({ job }: Delivery, error: unknown): Settlement {
@@ -213,14 +165,5 @@ class HandlerSkippedError extends UsageError {
     super(
       'An interceptor answered in place of the processor, so nothing was run. Interceptors of processors must call next.handle().',
     );
-  }
-}
-
-/** What JSON cannot write (nested deeper than the stack) is no evidence worth losing the letter for. */
-function evidenceOf(data: unknown): string | undefined {
-  try {
-    return JSON.stringify(data);
-  } catch {
-    return undefined;
   }
 }

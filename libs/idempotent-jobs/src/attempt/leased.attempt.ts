@@ -116,8 +116,8 @@ export class LeasedAttempt {
     const result = keepResult(value);
     const recorded = await persistently(context.delivery.processor.leaseMs, () =>
       followUps.length === 0
-        ? this.outcomes.complete(claim, result.text)
-        : this.#completeWith(claim, result.text, followUps, context.delivery.workerId),
+        ? this.outcomes.complete(claim, result.text, context.delivery.processor.retentionMs)
+        : this.#completeWith(context, claim, result.text, followUps),
     );
     if (recorded === 'lost') return this.book.fenced(context, claim);
     if (followUps.length > 0) this.onFollowUps();
@@ -126,13 +126,13 @@ export class LeasedAttempt {
   }
 
   #completeWith(
+    { delivery: { processor, workerId } }: RunContext,
     claim: Claim,
     result: string | undefined,
     followUps: readonly AskedOperation[],
-    workerId: string,
   ): Promise<Recorded> {
     return inTransaction(this.database, async (connection) => {
-      const recorded = await this.outcomes.completeWithin(connection, claim, result);
+      const recorded = await this.outcomes.completeWithin(connection, claim, result, processor.retentionMs);
       if (recorded === 'recorded') await this.followUps.write(connection, followUps, workerId);
       return recorded;
     });

@@ -121,7 +121,12 @@ export class TransactionalAttempt {
   ): Promise<Ending> {
     const result = keepResult(value);
     try {
-      const recorded = await this.outcomes.completeWithin(transaction.connection, claim, result.text);
+      const recorded = await this.outcomes.completeWithin(
+        transaction.connection,
+        claim,
+        result.text,
+        context.delivery.processor.retentionMs,
+      );
       if (recorded === 'lost') throw new TransactionLeftError();
       await this.followUps.write(transaction.connection, followUps, context.delivery.workerId);
       await transaction.commit();

@@ -1,5 +1,6 @@
-import type { Job, JobsOptions, Queue } from 'bullmq';
+import type { Job, JobsOptions, Queue, Worker } from 'bullmq';
 import { PostgresQueueBackend } from 'bullmq';
+import type { JobRetention } from '../retention/retention.options.js';
 import { BACKOFF_TYPE, CARRIED_ATTEMPTS } from './retry-carrier.js';
 
 /** A job on its way to a queue. */
@@ -54,6 +55,36 @@ export class QueuePort {
     return this.bullmq.getJobs(['failed'], from, to, false);
   }
 
+  /** For how long BullMQ keeps finished jobs, by the options of the queue and of its worker here. */
+  jobRetention(worker: Worker | undefined): JobRetention {
+    const { removeOnComplete, removeOnFail } = this.bullmq.defaultJobOptions;
+    return {
+      completedMs: longestAgeMs(removeOnComplete, worker?.opts.removeOnComplete),
+      failedMs: longestAgeMs(removeOnFail, worker?.opts.removeOnFail),
+    };
+  }
+
+  /** All jobs BullMQ holds, whatever their state. A job that changes its state meanwhile may be missed or come twice. */
+  async *jobs(): AsyncGenerator<Job> {
+    for (const state of STATES) {
+      for (let from = 0; ; from += PAGE) {
+        const jobs = await this.bullmq.getJobs([state], from, from + PAGE - 1, true);
+        // A job that was removed between listing and reading comes back empty.
+        yield* jobs.filter((job) => job !== undefined && job !== null);
+        if (jobs.length < PAGE) break;
+      }
+    }
+  }
+
+  /** Whether the job was there and is gone now; a job that a worker holds stays. */
+  async remove(jobId: string): Promise<boolean> {
+    try {
+      return (await this.bullmq.remove(jobId)) === 1;
+    } catch {
+      return false;
+    }
+  }
+
   /**
    * How long the job that waits longest has been waiting, in ms; undefined: none waits. On Redis counted from when it was
    * added plus its first delay, since Redis keeps no later time.
@@ -89,6 +120,26 @@ export class QueuePort {
     const since = rows[0]?.since;
     return since === undefined || since === null ? undefined : Number(since);
   }
+}
+
+const STATES = [
+  'waiting',
+  'prioritized',
+  'delayed',
+  'waiting-children',
+  'active',
+  'failed',
+  'completed',
+] as const;
+const PAGE = 500;
+
+/** BullMQ counts ages in seconds. */
+function longestAgeMs(...options: unknown[]): number | undefined {
+  const ages = options.flatMap((option) => {
+    const age = (option as { age?: unknown } | null | undefined)?.age;
+    return typeof age === 'number' ? [age * 1000] : [];
+  });
+  return ages.length === 0 ? undefined : Math.max(...ages);
 }
 
 function waitingSince(job: Job): number {

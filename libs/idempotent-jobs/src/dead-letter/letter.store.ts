@@ -2,6 +2,7 @@ import type { OperationIdentity } from '../operation/identity.js';
 import type { Database, Queryable } from '../postgres/database.js';
 import { statement } from '../postgres/statement.js';
 import { describeError } from '../record/error-evidence.js';
+import { errorFingerprint } from '../record/error-fingerprint.js';
 import { VERSIONS } from '../record/versions.js';
 import type { DeadLetterReason } from './letter.js';
 
@@ -12,8 +13,8 @@ import type { DeadLetterReason } from './letter.js';
 const BURY = statement(
   'bury',
   `
-INSERT INTO {schema}.dead_letters (tenant_id, operation_key, queue, job_name, job_id, reason, payload, fingerprint, error, worker_id, versions)
-VALUES ($1, $2, $3, $4, $5, $6, $7::json, $8, $9::json, $10, $11::json)
+INSERT INTO {schema}.dead_letters (tenant_id, operation_key, queue, job_name, job_id, reason, payload, fingerprint, error, worker_id, versions, error_fingerprint)
+VALUES ($1, $2, $3, $4, $5, $6, $7::json, $8, $9::json, $10, $11::json, $12)
 ON CONFLICT DO NOTHING
 `,
 );
@@ -60,6 +61,7 @@ export class LetterStore {
   constructor(private readonly database: Database) {}
 
   async bury(burial: Burial, connection?: Queryable): Promise<void> {
+    const evidence = describeError(burial.error);
     const values = [
       burial.identity?.tenantId ?? null,
       burial.identity?.operationKey ?? null,
@@ -69,9 +71,10 @@ export class LetterStore {
       burial.reason,
       burial.payload ?? null,
       burial.fingerprint,
-      JSON.stringify(describeError(burial.error)),
+      JSON.stringify(evidence),
       burial.workerId,
       VERSIONS,
+      errorFingerprint(burial.reason, evidence),
     ];
     await this.database.run(BURY, values, connection);
   }

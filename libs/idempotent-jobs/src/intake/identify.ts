@@ -52,6 +52,15 @@ export function identify(job: Job, rule: Identify | undefined): Identified | Uni
   }
 }
 
+/** Whose a job says it is, checked or not: to find the jobs of a tenant. */
+export function tenantOfJob(job: Job, rule: Identify | undefined): string | undefined {
+  try {
+    return isEnvelope(job.data) ? job.data.operation.tenantId : rule?.(job)?.tenantId;
+  } catch {
+    return undefined;
+  }
+}
+
 function identifyEnvelope(job: Job, { operation, payload }: Envelope): Identified | Unidentified {
   try {
     assertIdentity(operation);

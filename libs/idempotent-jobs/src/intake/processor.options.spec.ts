@@ -4,12 +4,12 @@ import { ConfigurationError } from '../operation/errors.js';
 import { type IdempotentProcessorOptions, resolveProcessorOptions } from './processor.options.js';
 import type { ProcessorSettings } from './processor.settings.js';
 
-function resolve(options: unknown, moduleLeaseMs = 30_000): ProcessorSettings {
+function resolve(options: unknown, leaseMs = 30_000): ProcessorSettings {
   return resolveProcessorOptions(
     'ChargeProcessor',
     'charges',
     options as IdempotentProcessorOptions,
-    moduleLeaseMs,
+    { leaseMs, retentionMs: 1000 },
   );
 }
 
@@ -34,6 +34,7 @@ describe('resolveProcessorOptions', () => {
       effect: 'unrepeatable',
       leaseMs: 12_000,
       timeoutMs: 30_000,
+      retentionMs: 1000,
       terms: { queue: 'charges', effect: 'unrepeatable', leaseMs: 12_000, repeatableMs: 0, budgetMs: null },
       policy: { attempts: 5, crashes: 2, backoff: { baseMs: 1_000, capMs: 300_000 } },
       identify: undefined,

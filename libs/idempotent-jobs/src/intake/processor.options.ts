@@ -46,7 +46,7 @@ export function resolveProcessorOptions(
   className: string,
   queue: string,
   options: IdempotentProcessorOptions,
-  moduleLeaseMs: number,
+  defaults: { readonly leaseMs: number; readonly retentionMs: number },
 ): ProcessorSettings {
   const checks = optionChecks(`@IdempotentProcessor("${queue}") on ${className}`);
   const effect = options.effect ?? 'unrepeatable';
@@ -58,7 +58,7 @@ export function resolveProcessorOptions(
   }
   const baseMs = checks.positive('retry.backoff.baseMs', options.retry?.backoff?.baseMs, 1000);
   const capMs = checks.positive('retry.backoff.capMs', options.retry?.backoff?.capMs, 5 * 60 * 1000);
-  const leaseMs = checks.timer('leaseMs', options.leaseMs, moduleLeaseMs, 500);
+  const leaseMs = checks.timer('leaseMs', options.leaseMs, defaults.leaseMs, 500);
   const keyRetentionMs = checks.positive('keyRetentionMs', options.keyRetentionMs, DEFAULT_KEY_RETENTION_MS);
   const budgetMs =
     options.timeBudgetMs === undefined ? null : checks.positive('timeBudgetMs', options.timeBudgetMs, 0);
@@ -67,6 +67,7 @@ export function resolveProcessorOptions(
     effect,
     leaseMs,
     timeoutMs: checks.timer('timeoutMs', options.timeoutMs, 30_000),
+    retentionMs: defaults.retentionMs,
     terms: { queue, effect, leaseMs, repeatableMs: repeatableForMs(effect, keyRetentionMs), budgetMs },
     policy: {
       attempts: checks.count('retry.attempts', options.retry?.attempts, 5),

@@ -8,6 +8,7 @@ import type { Job, Worker } from 'bullmq';
 import type { AttemptRegistry } from '../execute/attempt-registry.js';
 import { ConfigurationError } from '../operation/errors.js';
 import { PROCESSOR_DECLARATION, type ProcessorDeclaration } from './idempotent-processor.decorator.js';
+import type { QueueRegistry } from '../enqueue/queue-registry.js';
 import type { ProcessorHost } from './processor-host.js';
 import { resolveProcessorOptions } from './processor.options.js';
 import type { ProcessorSettings } from './processor.settings.js';
@@ -30,8 +31,8 @@ export class WorkerLifecycle {
     private readonly discovery: DiscoveryService,
     private readonly host: ProcessorHost,
     private readonly attempts: AttemptRegistry,
-    private readonly isRegistered: (queue: string) => boolean,
-    private readonly moduleLeaseMs: number,
+    private readonly queues: QueueRegistry,
+    private readonly leaseMs: number,
   ) {}
 
   get running(): readonly RunningProcessor[] {
@@ -42,17 +43,15 @@ export class WorkerLifecycle {
   start(): void {
     const found = this.discovery.getProviders().flatMap((provider) => this.#declared(provider));
     const registered = found.map(({ provider, processorClass, declaration }) => {
-      const settings = resolveProcessorOptions(
-        processorClass.name,
-        declaration.queue,
-        declaration.options,
-        this.moduleLeaseMs,
-      );
-      if (!this.isRegistered(declaration.queue)) {
+      if (!this.queues.names.includes(declaration.queue)) {
         throw new ConfigurationError(
           `${processorClass.name} processes queue "${declaration.queue}", which is not registered. Import IdempotentJobsModule.registerQueue("${declaration.queue}") where the processor is provided.`,
         );
       }
+      const settings = resolveProcessorOptions(processorClass.name, declaration.queue, declaration.options, {
+        leaseMs: this.leaseMs,
+        retentionMs: this.queues.retentionOf(declaration.queue).completedMs,
+      });
       const requestScopedId = provider.isDependencyTreeStatic() ? undefined : provider.id;
       this.host.register(processorClass, { settings, requestScopedId });
       return { provider, processorClass, declaration, settings };

@@ -82,3 +82,22 @@ export class OutcomeTimeoutError extends IdempotentJobsError {
     );
   }
 }
+
+/** No dead letter is known by that id, or no open one by that operation. Nothing was changed. */
+export class DeadLetterNotFoundError extends IdempotentJobsError {
+  constructor(message: string, data: Readonly<Record<string, unknown>>) {
+    super('DEAD_LETTER_NOT_FOUND', message, { data });
+  }
+}
+
+/** A dead letter, or a redrive, is not in a state in which that can be done. Nothing was changed. */
+export class DeadLetterRefusedError extends IdempotentJobsError {
+  constructor(
+    /** Machine-readable: why. */
+    readonly reason: string,
+    message: string,
+    data: Readonly<Record<string, unknown>>,
+  ) {
+    super('DEAD_LETTER_REFUSED', message, { data: { ...data, reason } });
+  }
+}

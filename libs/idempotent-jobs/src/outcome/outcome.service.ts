@@ -6,6 +6,7 @@ import type { Database } from '../postgres/database.js';
 import { statement } from '../postgres/statement.js';
 import { toDate, toDateOrNone } from '../postgres/to-date.js';
 import type { JobEvents } from '../observe/job-events.js';
+import { type HistoryEntry, readHistory } from './history.js';
 import type { ErrorEvidence } from '../record/error-evidence.js';
 
 /** An operation, as something to look up. What `enqueue()` returns is one, and carries the result's type. */
@@ -56,6 +57,15 @@ export class OutcomeService {
     const { tenantId, operationKey } = assertIdentity(operation);
     const [row] = await this.database.run<OutcomeRow>(LOOK_UP, [tenantId, operationKey]);
     return row === undefined ? undefined : readOutcome<Result>(row);
+  }
+
+  /**
+   * All that happened to the operation, in order: attempts that failed, with their errors and delays, on whatever worker;
+   * dead letters; what people did; and how it stands. Empty if the ledger knows nothing of it. An attempt that was given
+   * back by a shutdown, or put off, leaves no trace.
+   */
+  async history(operation: OperationRef): Promise<HistoryEntry[]> {
+    return readHistory(this.database, assertIdentity(operation));
   }
 
   /**

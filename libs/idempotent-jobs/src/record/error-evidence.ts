@@ -4,6 +4,8 @@ export interface ErrorEvidence {
   /** At most 10,000 characters. */
   readonly message: string;
   readonly code?: string;
+  /** Of an HTTP answer. */
+  readonly status?: number;
   /** At most 16,000 characters. */
   readonly stack?: string;
   readonly cause?: ErrorEvidence;
@@ -18,11 +20,12 @@ const MAX_CAUSES = 5;
 export function describeError(error: unknown, depth = 0): ErrorEvidence {
   try {
     if (!(error instanceof Error)) return { name: typeof error, message: clean(String(error), MAX_MESSAGE) };
-    const { code, name } = error as { code?: unknown; name: unknown };
+    const { code, name, status } = error as { code?: unknown; name: unknown; status?: unknown };
     return {
       name: clean(String(name), MAX_NAME),
       message: clean(error.message, MAX_MESSAGE),
       ...(typeof code === 'string' && { code: clean(code, 100) }),
+      ...(Number.isInteger(status) && { status: status as number }),
       ...(typeof error.stack === 'string' && { stack: clean(error.stack, MAX_STACK) }),
       ...(error.cause !== undefined &&
         depth < MAX_CAUSES && { cause: describeError(error.cause, depth + 1) }),

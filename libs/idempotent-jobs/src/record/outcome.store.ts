@@ -4,6 +4,7 @@ import { identityKeyOf, type OperationIdentity } from '../operation/identity.js'
 import { Coalescer } from '../postgres/coalescer.js';
 import type { Database, Queryable } from '../postgres/database.js';
 import { describeError } from './error-evidence.js';
+import { errorFingerprint } from './error-fingerprint.js';
 import { COMPLETE, DOUBT, FAIL, RELEASE, TAKE_OVER } from './record.statements.js';
 import { VERSIONS } from './versions.js';
 
@@ -43,29 +44,32 @@ interface Completion extends OperationIdentity {
 export class OutcomeStore {
   readonly #completions: Coalescer<Completion, Recorded>;
 
-  constructor(
-    private readonly database: Database,
-    private readonly retentionMs: number,
-  ) {
+  constructor(private readonly database: Database) {
     this.#completions = new Coalescer<Completion, Recorded>(
       (completions) => this.#complete(completions),
       identityKeyOf,
     );
   }
 
-  /** Records the result, together with whatever else is being completed. */
-  complete(claim: Claim, result: string | undefined): Promise<Recorded> {
-    return this.#completions.submit(this.#completion(claim, result));
+  /** Records the result, to be kept for `retentionMs`, together with whatever else is being completed. */
+  complete(claim: Claim, result: string | undefined, retentionMs: number): Promise<Recorded> {
+    return this.#completions.submit(completionOf(claim, result, retentionMs));
   }
 
   /** Records the result on a transaction's connection. */
-  async completeWithin(connection: Queryable, claim: Claim, result: string | undefined): Promise<Recorded> {
-    const [recorded] = await this.#complete([this.#completion(claim, result)], connection);
+  async completeWithin(
+    connection: Queryable,
+    claim: Claim,
+    result: string | undefined,
+    retentionMs: number,
+  ): Promise<Recorded> {
+    const [recorded] = await this.#complete([completionOf(claim, result, retentionMs)], connection);
     return recorded as Recorded;
   }
 
   /** Records a failed attempt, the next status and, if given up, the dead letter. */
   async fail(claim: Claim, record: FailureRecord, connection?: Queryable): Promise<Recorded> {
+    const evidence = describeError(record.error);
     const rows = await this.database.run<{ is_recorded: boolean }>(
       FAIL,
       [
@@ -73,7 +77,7 @@ export class OutcomeStore {
         claim.operationKey,
         claim.token,
         record.status,
-        JSON.stringify(describeError(record.error)),
+        JSON.stringify(evidence),
         record.isDoubtful,
         record.kind,
         record.reason.slice(0, MAX_REASON).toWellFormed().replaceAll('\0', ''),
@@ -81,6 +85,7 @@ export class OutcomeStore {
         record.letter ?? null,
         record.payload ?? null,
         VERSIONS,
+        record.letter === undefined ? null : errorFingerprint(record.letter, evidence),
       ],
       connection,
     );
@@ -105,13 +110,15 @@ export class OutcomeStore {
     error: unknown,
     payload: string | undefined,
   ): Promise<Recorded> {
+    const evidence = describeError(error);
     const rows = await this.database.run(DOUBT, [
       identity.tenantId,
       identity.operationKey,
       seenToken,
-      JSON.stringify(describeError(error)),
+      JSON.stringify(evidence),
       payload ?? null,
       VERSIONS,
+      errorFingerprint('in_doubt', evidence),
     ]);
     return rows.length > 0 ? 'recorded' : 'lost';
   }
@@ -133,11 +140,6 @@ export class OutcomeStore {
     await this.database.run(TAKE_OVER, values, connection);
   }
 
-  #completion(claim: Claim, result: string | undefined): Completion {
-    const { tenantId, operationKey, token } = claim;
-    return { tenantId, operationKey, token, result: result ?? null, retentionMs: this.retentionMs };
-  }
-
   async #complete(completions: Completion[], connection?: Queryable): Promise<Recorded[]> {
     const rows = await this.database.run<{ is_recorded: boolean }>(
       COMPLETE,
@@ -152,4 +154,12 @@ export class OutcomeStore {
     );
     return rows.map((row) => (row.is_recorded ? 'recorded' : 'lost'));
   }
+}
+
+function completionOf(
+  { tenantId, operationKey, token }: Claim,
+  result: string | undefined,
+  retentionMs: number,
+): Completion {
+  return { tenantId, operationKey, token, result: result ?? null, retentionMs };
 }

@@ -46,7 +46,7 @@ ORDER BY a.n
  * running → retrying, in_doubt or dead, with the attempt's record and, when given up, the dead letter; all or nothing.
  *
  * Parameters: tenant, key, token, next status, error, whether the effect may have happened, failure kind, failure
- * reason, delay in ms, letter's reason (null: no letter), letter's payload, versions. `is_recorded` is false when the
+ * reason, delay in ms, letter's reason (null: no letter), letter's payload, versions, error fingerprint. `is_recorded` is false when the
  * lease was lost; a second asking finds the attempt's record under its own token.
  */
 export const FAIL = statement(
@@ -70,11 +70,11 @@ WITH failed AS (
 ), buried AS (
   INSERT INTO {schema}.dead_letters (
     tenant_id, operation_key, queue, job_name, job_id, reason, payload, fingerprint, error, attempts, failures,
-    fencing_token, doubt_since, worker_id, versions, trace_context
+    fencing_token, doubt_since, worker_id, versions, trace_context, error_fingerprint
   )
   SELECT
     tenant_id, operation_key, queue, job_name, job_id, $10, $11::json, fingerprint, $5::json, attempts, failures,
-    fencing_token, doubt_since, worker_id, $12::json, trace_context
+    fencing_token, doubt_since, worker_id, $12::json, trace_context, $13
   FROM failed WHERE $10::text IS NOT NULL
   ON CONFLICT DO NOTHING
 )
@@ -106,7 +106,7 @@ RETURNING true AS is_recorded
  * An attempt that nobody answers for and that must not be repeated: running (lease over) or retrying → in_doubt, with
  * its record and its dead letter. The token grows, so that the vanished worker can write nothing any more.
  *
- * Parameters: tenant, key, the token that was seen, error, letter's payload, versions. No row: somebody else was
+ * Parameters: tenant, key, the token that was seen, error, letter's payload, versions, error fingerprint. No row: somebody else was
  * faster, and the operation is theirs.
  */
 export const DOUBT = statement(
@@ -136,11 +136,11 @@ WITH vanished AS (
 )
 INSERT INTO {schema}.dead_letters (
   tenant_id, operation_key, queue, job_name, job_id, reason, payload, fingerprint, error, attempts, failures,
-  fencing_token, doubt_since, worker_id, versions, trace_context
+  fencing_token, doubt_since, worker_id, versions, trace_context, error_fingerprint
 )
 SELECT
   tenant_id, operation_key, queue, job_name, job_id, 'in_doubt', COALESCE($5::json, payload), fingerprint, $4::json,
-  attempts, failures, fencing_token, doubt_since, worker_id, $6::json, trace_context
+  attempts, failures, fencing_token, doubt_since, worker_id, $6::json, trace_context, $7
 FROM doubted
 ON CONFLICT DO NOTHING
 RETURNING true AS is_recorded

@@ -1,0 +1,142 @@
+import { statement } from '../postgres/statement.js';
+
+/**
+ * What may be done to letter `l` with operation `o`. `mode` (redrive, not_applied, applied) and `deadline` are SQL: a
+ * parameter or a literal.
+ */
+export function verdictOf(mode: string, deadline: string): string {
+  return `CASE
+    WHEN l.resolved_at IS NOT NULL THEN 'resolved'
+    WHEN l.tenant_id IS NULL THEN 'no_identity'
+    WHEN l.reason = 'idempotency_conflict' THEN 'conflict'
+    WHEN o.status = 'completed' THEN 'completed'
+    WHEN o.status IN ('pending', 'running', 'retrying') THEN 'under_way'
+    WHEN ${mode} = 'redrive' AND ${IN_DOUBT} THEN 'in_doubt'
+    WHEN ${mode} <> 'redrive' AND NOT ${MAYBE_APPLIED} THEN 'not_in_doubt'
+    WHEN ${mode} = 'applied' THEN 'allowed'
+    WHEN l.payload IS NULL THEN 'no_payload'
+    WHEN ${deadline}::timestamptz IS NULL AND o.has_own_deadline AND o.deadline_at <= clock_timestamp() THEN 'deadline_passed'
+    ELSE 'allowed'
+  END`;
+}
+
+/** Nobody knows whether the effect happened, also because the operation's row is gone. */
+const IN_DOUBT = `(COALESCE(o.status, '') = 'in_doubt' OR (o.status IS NULL AND l.reason IN ('in_doubt', 'expired')))`;
+
+/** In doubt, or given up with an attempt whose effect may have happened: what a person may answer for. */
+const MAYBE_APPLIED = `(${IN_DOUBT} OR (o.status IS NOT NULL AND o.doubt_since IS NOT NULL))`;
+
+/**
+ * dead or in_doubt → to be run again, for the operations of open letters, with the letters' resolution and an audit row
+ * each; all or nothing.
+ *
+ * Parameters: 1 letter ids; 2 the BullMQ job id that each operation was first given; 3 `redrive` or `not_applied`; 4 actor;
+ * 5 note; 6 a new deadline (null: the old one); 7 the redrive of many that asks, 8 its runner (null: a person asks).
+ *
+ * One row per letter that exists comes back, with a verdict. Only `allowed` changes an operation. `completed` closes
+ * the letter and runs nothing. Everything else changes nothing, except that a redrive of many lets go of the letter.
+ *
+ * What is reset: attempts and failures, error, a deadline that followed from the time budget. What stays: key, tenant,
+ * payload, priority, a start time still to come, a deadline of the producer's own, the fencing token, and whether an
+ * earlier attempt may have had its effect, unless a person has just said that it did not. An operation in such doubt
+ * comes back as `retrying`, so that its next claim obeys the effect's rules. The job id is new, since BullMQ may still
+ * hold the failed job under the old one.
+ *
+ * Safe under concurrency: letter, operation and redrive are locked before they are judged, so of two redrives one finds
+ * the letter resolved, and after a cancel has returned nothing is brought back any more. An operation without a row was
+ * forgotten or removed by hand, and is made again; should a delivery make it first, it is under way.
+ */
+export const BRING_BACK = statement(
+  'bring_back',
+  `
+WITH asked AS (
+  SELECT * FROM unnest($1::uuid[], $2::text[]) AS a (letter_id, first_job_id)
+), permit AS (
+  SELECT id FROM {schema}.dead_letter_redrives WHERE id = $7 AND status = 'running' AND runner_id = $8 FOR SHARE
+), letter AS (
+  SELECT l.*, a.first_job_id
+  FROM {schema}.dead_letters l JOIN asked a ON a.letter_id = l.id
+  WHERE $7::uuid IS NULL OR (l.redrive_id = $7 AND EXISTS (SELECT FROM permit))
+  ORDER BY l.id
+  FOR UPDATE OF l
+), operation AS (
+  SELECT o.*
+  FROM {schema}.job_outcomes o JOIN letter l ON o.tenant_id = l.tenant_id AND o.operation_key = l.operation_key
+  ORDER BY o.tenant_id, o.operation_key
+  FOR UPDATE OF o
+), judged AS (
+  SELECT l.*, o.tenant_id IS NOT NULL AS has_row, ${verdictOf('$3', '$6')} AS verdict
+  FROM letter l LEFT JOIN operation o ON o.tenant_id = l.tenant_id AND o.operation_key = l.operation_key
+), brought_back AS (
+  UPDATE {schema}.job_outcomes o SET
+    status           = CASE WHEN $3 = 'redrive' AND o.doubt_since IS NOT NULL THEN 'retrying' ELSE 'pending' END,
+    job_id           = j.first_job_id || '-r' || (o.redrives + 1),
+    redrives         = o.redrives + 1,
+    redriven_from    = j.id,
+    attempts         = 0,
+    failures         = 0,
+    worker_id        = NULL,
+    error            = NULL,
+    doubt_since      = CASE WHEN $3 = 'redrive' THEN o.doubt_since END,
+    repeatable_until = CASE WHEN $3 = 'redrive' AND o.doubt_since IS NOT NULL THEN o.repeatable_until END,
+    deadline_at      = CASE WHEN $6::timestamptz IS NOT NULL THEN $6 WHEN o.has_own_deadline THEN o.deadline_at END,
+    has_own_deadline = o.has_own_deadline OR $6::timestamptz IS NOT NULL,
+    payload          = j.payload,
+    dispatch_due_at  = clock_timestamp(),
+    dispatches       = 0,
+    settled_at       = NULL,
+    expires_at       = NULL
+  FROM judged j
+  WHERE j.verdict = 'allowed' AND o.tenant_id = j.tenant_id AND o.operation_key = j.operation_key
+  RETURNING j.id
+), made_again AS (
+  INSERT INTO {schema}.job_outcomes (
+    tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, redrives, redriven_from, payload,
+    deadline_at, has_own_deadline, trace_context, dispatch_due_at
+  )
+  SELECT tenant_id, operation_key, queue, job_name, first_job_id || '-r1', fingerprint, 'pending', 1, id, payload,
+         $6, $6::timestamptz IS NOT NULL, trace_context, clock_timestamp()
+  FROM judged
+  WHERE verdict = 'allowed' AND NOT has_row
+  ON CONFLICT (tenant_id, operation_key) DO NOTHING
+  RETURNING redriven_from AS id
+), told AS (
+  SELECT j.id, j.queue, j.tenant_id, j.operation_key, CASE
+    WHEN j.verdict <> 'allowed' OR EXISTS (SELECT FROM brought_back b WHERE b.id = j.id)
+      OR EXISTS (SELECT FROM made_again m WHERE m.id = j.id) THEN j.verdict
+    ELSE 'under_way'
+  END AS verdict
+  FROM judged j
+), closed AS (
+  UPDATE {schema}.dead_letters l SET
+    resolved_at     = CASE WHEN t.verdict IN ('allowed', 'completed') THEN clock_timestamp() END,
+    resolution      = CASE WHEN t.verdict = 'completed' THEN 'completed'
+                           WHEN t.verdict = 'allowed' AND $3 = 'redrive' THEN 'redriven'
+                           WHEN t.verdict = 'allowed' THEN 'not_applied' END,
+    actor           = CASE WHEN t.verdict IN ('allowed', 'completed') THEN $4 END,
+    note            = CASE WHEN t.verdict IN ('allowed', 'completed') THEN $5 END,
+    redrive_id      = CASE WHEN t.verdict IN ('allowed', 'completed') THEN l.redrive_id END
+  FROM told t
+  WHERE l.id = t.id AND t.verdict <> 'resolved' AND (t.verdict IN ('allowed', 'completed') OR $7::uuid IS NOT NULL)
+), audited AS (
+  INSERT INTO {schema}.job_actions (action, actor, note, queue, letter_id, redrive_id, tenant_id, operation_key, details)
+  SELECT CASE WHEN $3 = 'redrive' THEN 'redrive' ELSE 'resolve_not_applied' END, $4, $5, queue, id, $7, tenant_id, operation_key,
+         json_build_object('verdict', verdict)
+  FROM told WHERE verdict IN ('allowed', 'completed')
+)
+SELECT id, queue, verdict FROM told
+`,
+);
+
+/**
+ * The same judgement without changing anything. Parameters: ids, mode, a new deadline.
+ */
+export const JUDGE = statement(
+  'judge_letters',
+  `
+SELECT l.id, l.queue, ${verdictOf('$2', '$3')} AS verdict
+FROM {schema}.dead_letters l
+LEFT JOIN {schema}.job_outcomes o ON o.tenant_id = l.tenant_id AND o.operation_key = l.operation_key
+WHERE l.id = ANY ($1::uuid[])
+`,
+);

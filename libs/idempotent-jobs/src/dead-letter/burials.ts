@@ -1,0 +1,105 @@
+import { hash } from 'node:crypto';
+import type { Job } from 'bullmq';
+import type { Delivery } from '../intake/delivery.js';
+import type { Identified, Unidentified } from '../intake/identify.js';
+import type { JobEvents } from '../observe/job-events.js';
+import { IdempotentJobsError, OperationConflictError } from '../operation/errors.js';
+import { payloadTextOf } from '../operation/fingerprint.js';
+import type { Settlement } from '../settle/settlement.js';
+import type { DeadLetterReason } from './letter.js';
+import type { LetterStore } from './letter.store.js';
+
+/** Buries deliveries that are given up without an operation being given up: there is none, or it is another request's. */
+export class Burials {
+  constructor(
+    private readonly letters: LetterStore,
+    private readonly events: JobEvents,
+    private readonly onLetter: () => void,
+  ) {}
+
+  /** A job that cannot be run for anybody. */
+  async ofUnidentified(delivery: Delivery, { reason, error }: Unidentified): Promise<Settlement> {
+    const { job } = delivery;
+    const payload = evidenceOf(job.data);
+    const fingerprint = hash('sha256', `${job.timestamp}:${payload}`, 'hex');
+    return this.#bury(delivery, undefined, reason, error, payload, fingerprint);
+  }
+
+  /** A job whose key belongs to another request. */
+  async ofConflict(delivery: Delivery, identified: Identified): Promise<Settlement> {
+    const error = new OperationConflictError(identified.tenantId, identified.operationKey);
+    return this.#buryIdentified(delivery, identified, 'idempotency_conflict', error);
+  }
+
+  /** A job that is older than the ledger's memory: nobody can tell whether its operation has run. */
+  async ofExpired(delivery: Delivery, identified: Identified): Promise<Settlement> {
+    return this.#buryIdentified(
+      delivery,
+      identified,
+      'expired',
+      new JobExpiredError(identified, delivery.job),
+    );
+  }
+
+  #buryIdentified(
+    delivery: Delivery,
+    identified: Identified,
+    reason: DeadLetterReason,
+    error: Error,
+  ): Promise<Settlement> {
+    const payload = payloadTextOf(identified.canonical);
+    return this.#bury(delivery, identified, reason, error, payload, identified.fingerprint);
+  }
+
+  async #bury(
+    { job, workerId }: Delivery,
+    identified: Identified | undefined,
+    reason: DeadLetterReason,
+    error: Error,
+    payload: string | undefined,
+    fingerprint: string,
+  ): Promise<Settlement> {
+    const subject = { queue: job.queueName, jobName: job.name, jobId: job.id ?? '' };
+    await this.letters.bury({
+      ...subject,
+      identity: identified,
+      reason,
+      payload,
+      fingerprint,
+      error,
+      workerId,
+    });
+    this.onLetter();
+    this.events.emit({
+      kind: 'dead',
+      ...subject,
+      ...(identified !== undefined && {
+        tenantId: identified.tenantId,
+        operationKey: identified.operationKey,
+      }),
+      attempt: 0,
+      reason,
+      error: error.message,
+    });
+    return { kind: 'fail', error };
+  }
+}
+
+class JobExpiredError extends IdempotentJobsError {
+  constructor({ tenantId, operationKey }: Identified, job: Job) {
+    super(
+      'JOB_EXPIRED',
+      `Job ${job.id} is older than the ledger's memory of completed operations, and operation "${operationKey}" of tenant "${tenantId}" is not in it: nobody can tell whether it has run. Find out, and resolve its dead letter as applied or as not applied.`,
+      { data: { tenantId, operationKey, jobId: job.id } },
+    );
+  }
+}
+
+/** What JSON cannot write (nested deeper than the stack) is no evidence worth losing the letter for. */
+function evidenceOf(data: unknown): string | undefined {
+  try {
+    return JSON.stringify(data);
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,105 @@
+import type { DeadLetterReason } from '../dead-letter/letter.js';
+import type { OperationIdentity } from '../operation/identity.js';
+import type { Database } from '../postgres/database.js';
+import { statement } from '../postgres/statement.js';
+import { toDate } from '../postgres/to-date.js';
+import type { ErrorEvidence } from '../record/error-evidence.js';
+
+/** One thing that happened to an operation. `at` is by the database's clock. */
+export type HistoryEntry = { readonly at: Date } & (
+  | { readonly kind: 'accepted'; readonly queue: string; readonly jobName: string }
+  /** An attempt that did not succeed, at its end. Attempts are counted anew after a redrive; tokens never are. */
+  | {
+      readonly kind: 'attempt_failed';
+      readonly attempt: number;
+      readonly fencingToken: number;
+      readonly workerId: string | undefined;
+      readonly startedAt: Date | undefined;
+      /** `transient`, `in_doubt`, `permanent` …, or `taken_over`: its worker vanished. */
+      readonly failure: string;
+      readonly reason: string | undefined;
+      readonly error: ErrorEvidence | undefined;
+      /** The wait before the next attempt, in ms; undefined: there was none. */
+      readonly delayMs: number | undefined;
+    }
+  | {
+      readonly kind: 'running';
+      readonly attempt: number;
+      readonly fencingToken: number;
+      readonly workerId: string | undefined;
+    }
+  | {
+      readonly kind: 'completed';
+      readonly attempt: number;
+      readonly workerId: string | undefined;
+      readonly startedAt: Date | undefined;
+    }
+  | {
+      readonly kind: 'buried';
+      readonly letterId: string;
+      readonly reason: DeadLetterReason;
+      readonly error: ErrorEvidence | undefined;
+    }
+  /** What a person did. */
+  | {
+      readonly kind: 'action';
+      readonly action: string;
+      readonly actor: string;
+      readonly note: string;
+      readonly letterId: string | undefined;
+    }
+);
+
+/**
+ * All that the ledger has written about an operation, in the order it happened. Parameters: tenant, key. One statement, so
+ * that it is one moment's story.
+ */
+const HISTORY = statement(
+  'history',
+  `
+WITH operation AS (
+  SELECT * FROM {schema}.job_outcomes WHERE tenant_id = $1 AND operation_key = $2
+), entry AS (
+  SELECT created_at AS at, 0 AS rank, json_build_object('kind', 'accepted', 'queue', queue, 'jobName', job_name) AS what
+  FROM operation
+  UNION ALL
+  SELECT ended_at, 1, json_build_object(
+    'kind', 'attempt_failed', 'attempt', attempt, 'fencingToken', fencing_token, 'workerId', worker_id,
+    'startedAt', started_at, 'failure', kind, 'reason', reason, 'error', error, 'delayMs', delay_ms)
+  FROM {schema}.job_attempts WHERE tenant_id = $1 AND operation_key = $2
+  UNION ALL
+  SELECT created_at, 2, json_build_object('kind', 'buried', 'letterId', id, 'reason', reason, 'error', error)
+  FROM {schema}.dead_letters WHERE tenant_id = $1 AND operation_key = $2
+  UNION ALL
+  SELECT at, 3, json_build_object('kind', 'action', 'action', action, 'actor', actor, 'note', note, 'letterId', letter_id)
+  FROM {schema}.job_actions WHERE tenant_id = $1 AND operation_key = $2
+  UNION ALL
+  SELECT started_at, 4, json_build_object(
+    'kind', 'running', 'attempt', attempts, 'fencingToken', fencing_token, 'workerId', worker_id)
+  FROM operation WHERE status = 'running'
+  UNION ALL
+  SELECT settled_at, 4, json_build_object(
+    'kind', 'completed', 'attempt', attempts, 'workerId', worker_id, 'startedAt', started_at)
+  FROM operation WHERE status = 'completed'
+)
+SELECT at, what FROM entry ORDER BY at, rank
+`,
+);
+
+/** Reads an operation's history; empty: the ledger knows nothing of it. */
+export async function readHistory(
+  database: Database,
+  { tenantId, operationKey }: OperationIdentity,
+): Promise<HistoryEntry[]> {
+  const rows = await database.run<{ at: Date; what: Record<string, unknown> }>(HISTORY, [
+    tenantId,
+    operationKey,
+  ]);
+  return rows.map(({ at, what }) => {
+    const facts = Object.entries(what).map(([name, value]) => [
+      name,
+      name === 'startedAt' && value !== null ? toDate(value as string) : (value ?? undefined),
+    ]);
+    return { at: toDate(at), ...Object.fromEntries(facts) } as HistoryEntry;
+  });
+}

@@ -1,0 +1,23 @@
+/** What somebody who knows says about an effect that was in doubt. */
+export type EffectVerdict = Applied | NotApplied;
+
+/** The effect happened; `result` is what the handler would have returned. */
+export interface Applied {
+  readonly kind: 'applied';
+  readonly result: unknown;
+}
+
+/** The effect did not happen. */
+export interface NotApplied {
+  readonly kind: 'not_applied';
+}
+
+/** The effect happened. The result is recorded and replayed from then on; it must be JSON. */
+export function applied(result?: unknown): Applied {
+  return { kind: 'applied', result };
+}
+
+/** The effect did not happen: the operation may be run again. */
+export function notApplied(): NotApplied {
+  return { kind: 'not_applied' };
+}

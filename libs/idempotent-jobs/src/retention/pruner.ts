@@ -1,0 +1,75 @@
+import type { Database } from '../postgres/database.js';
+import type { Statement } from '../postgres/statement.js';
+import { COUNT_PRUNABLE, PRUNE_LETTERS, PRUNE_OPERATIONS } from './prune.statements.js';
+
+/** How many rows a pruning has removed, or would remove. */
+export interface Pruned {
+  readonly operations: number;
+  readonly letters: number;
+}
+
+/** Removes what is past its retention, now and then, and whenever it is asked to. Any number of processes may. */
+export class Pruner {
+  #timer: NodeJS.Timeout | undefined;
+  #pruning: Promise<unknown> | undefined;
+  #isStopped = false;
+
+  constructor(
+    private readonly database: Database,
+    private readonly lettersMs: number,
+    private readonly onError: (message: string, error: unknown) => void,
+  ) {}
+
+  start(everyMs: number): void {
+    this.#timer = setInterval(() => {
+      this.#pruning ??= this.prune()
+        .catch((error: unknown) =>
+          this.onError('Pruning was interrupted; it goes on with the next time', error),
+        )
+        .finally(() => (this.#pruning = undefined));
+    }, everyMs);
+    this.#timer.unref();
+  }
+
+  /** Finishes the batch under way. */
+  async stop(): Promise<void> {
+    this.#isStopped = true;
+    clearInterval(this.#timer);
+    await this.#pruning;
+  }
+
+  async prune(): Promise<Pruned> {
+    return {
+      operations: await this.#inBatches(PRUNE_OPERATIONS, GRACE_MS),
+      letters: await this.#inBatches(PRUNE_LETTERS, this.lettersMs),
+    };
+  }
+
+  /** What {@link prune} would remove. */
+  async count(): Promise<Pruned> {
+    const [row] = await this.database.run<Pruned>(COUNT_PRUNABLE, [GRACE_MS, this.lettersMs]);
+    return row as Pruned;
+  }
+
+  async #inBatches(statement: Statement, ms: number): Promise<number> {
+    let all = 0;
+    while (!this.#isStopped) {
+      const startedAt = performance.now();
+      const [row] = await this.database.run<{ rows: number }>(statement, [BATCH, ms]);
+      const rows = row?.rows ?? 0;
+      all += rows;
+      if (rows < BATCH) break;
+      // As long a rest as the batch took: pruning never takes more than half of the database's time.
+      await new Promise((resolve) => setTimeout(resolve, performance.now() - startedAt));
+    }
+    return all;
+  }
+}
+
+const BATCH = 500;
+
+/**
+ * How long a row stays after jobs of its age are not run any more. It bounds how far a producer's clock may be off: a
+ * job dated too young by less than this still finds its row.
+ */
+const GRACE_MS = 60 * 60 * 1000;

@@ -1,0 +1,513 @@
+import { type INestApplicationContext } from '@nestjs/common';
+import {
+  applied,
+  DeadLetterNotFoundError,
+  DeadLetterRefusedError,
+  DeadLetterService,
+  InvalidPayloadError,
+  notApplied,
+  OperationConflictError,
+  OutcomeService,
+  PermanentError,
+  TenantMismatchError,
+  TransientError,
+  UsageError,
+} from 'nestjs-idempotent-jobs';
+import { describe, expect, it } from 'vitest';
+import { useApps } from '../support/apps.js';
+import { eventually } from '../support/eventually.js';
+import {
+  asTenant,
+  bullQueue,
+  deliver,
+  enqueue,
+  idempotentQueue,
+  lettersOf,
+  outcomeOf,
+  settled,
+} from '../support/ledger.js';
+import { identifyPlain, processorOf } from '../support/processors.js';
+import { BACKENDS, dataSourceOf } from '../support/scenario.js';
+
+const BY = { actor: 'ada', note: 'the bank is open again' };
+const ONCE = { attempts: 1 };
+const NOWHERE = '00000000-0000-4000-8000-000000000000';
+
+function deadLetters(app: INestApplicationContext): DeadLetterService {
+  return app.get(DeadLetterService);
+}
+
+/** What was done by hand, in order. */
+function actionsOf(app: INestApplicationContext): Promise<{ action: string; actor: string; note: string }[]> {
+  return dataSourceOf(app).query('SELECT action, actor, note FROM job_actions ORDER BY id');
+}
+
+/** The whole ledger as text, to see that nothing was changed. */
+async function ledgerOf(app: INestApplicationContext): Promise<string> {
+  const tables = ['job_outcomes', 'dead_letters', 'job_attempts', 'job_actions', 'dead_letter_redrives'];
+  const rows = await Promise.all(
+    tables.map((table) => dataSourceOf(app).query(`SELECT t::text FROM ${table} t ORDER BY 1`)),
+  );
+  return JSON.stringify(rows);
+}
+
+describe.each(BACKENDS)('a dead letter that comes back, on %s', (backend) => {
+  const apps = useApps();
+
+  /** An application whose charges fail while the bank is closed. */
+  async function bank(options: object = {}): Promise<{
+    app: INestApplicationContext;
+    runs: string[];
+    door: { isOpen: boolean };
+  }> {
+    const runs: string[] = [];
+    const door = { isOpen: false };
+    const processor = processorOf(
+      'charges',
+      { effect: 'keyed', retry: ONCE, identify: identifyPlain },
+      (job, operation) => {
+        runs.push(`${operation.operationKey}#${operation.attempt}`);
+        if (!door.isOpen) throw new TransientError('the bank is closed');
+        return { charged: job.data as unknown };
+      },
+    );
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor], ...options });
+    return { app, runs, door };
+  }
+
+  async function inDoubt(): Promise<INestApplicationContext> {
+    const processor = processorOf('charges', { effect: 'unrepeatable' }, (job) => {
+      if ((job.data as { sure?: boolean }).sure !== true) throw new Error('who knows');
+    });
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
+    await enqueue(app, 'charges', 'charge', { amount: 5 }, 'charge:1');
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'in_doubt' });
+    await eventually(
+      () => lettersOf(app),
+      (letters) => expect(letters).toMatchObject([{ dispatch_due_at: null }]),
+    );
+    return app;
+  }
+
+  it('runs again under its own key, as a first attempt, and its letter says by whose hand', async () => {
+    const { app, runs, door } = await bank();
+    await enqueue(app, 'charges', 'charge', { amount: 5 }, 'charge:1');
+    await settled(app, 'charge:1');
+    const [letter] = (await deadLetters(app).list()).letters;
+    door.isOpen = true;
+
+    const result = await deadLetters(app).redrive(letter?.id as string, BY);
+    expect(result).toEqual({ letterId: letter?.id, outcome: 'redriven', dryRun: false });
+    expect(await settled(app, 'charge:1')).toMatchObject({
+      status: 'completed',
+      attempts: 1,
+      failures: 0,
+      result: { charged: { amount: 5 } },
+    });
+    expect(runs).toEqual(['charge:1#1', 'charge:1#1']);
+    expect(await deadLetters(app).get(letter?.id as string)).toMatchObject({
+      resolved: { as: 'redriven', ...BY },
+      payload: { amount: 5 },
+    });
+    expect(await actionsOf(app)).toEqual([{ action: 'redrive', ...BY }]);
+    expect((await deadLetters(app).list()).letters).toEqual([]);
+  });
+
+  it('that dies again has a second letter, and comes back again', async () => {
+    const { app, runs, door } = await bank();
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    await settled(app, 'charge:1');
+    await deadLetters(app).redrive({ tenantId: 'acme', operationKey: 'charge:1' }, BY);
+    await eventually(
+      () => lettersOf(app),
+      (letters) => expect(letters).toHaveLength(2),
+    );
+    door.isOpen = true;
+    await deadLetters(app).redrive({ tenantId: 'acme', operationKey: 'charge:1' }, BY);
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed' });
+    expect(runs).toHaveLength(3);
+  });
+
+  it('keeps priority, and the deadline its producer gave; past it, it needs another', async () => {
+    const { app, door } = await bank();
+    const deadline = new Date(Date.now() + 1500);
+    await idempotentQueue(app, 'charges').enqueue(
+      'charge',
+      {},
+      { operationKey: 'charge:1', tenantId: 'acme', priority: 7, deadline },
+    );
+    await settled(app, 'charge:1');
+    await eventually(
+      () => Date.now(),
+      (now) => expect(now).toBeGreaterThan(deadline.getTime() + 100),
+    );
+    const letter = { tenantId: 'acme', operationKey: 'charge:1' };
+    await expect(deadLetters(app).redrive(letter, BY)).rejects.toThrow(/deadline.*has passed/);
+    door.isOpen = true;
+    const later = new Date(Date.now() + 60_000);
+    await deadLetters(app).redrive(letter, { ...BY, deadline: later });
+    const { jobId } = await settled(app, 'charge:1');
+    expect(await bullQueue(app, 'charges').getJob(jobId)).toMatchObject({
+      priority: 7,
+      data: { operation: { deadlineAt: later.toISOString() } },
+    });
+  });
+
+  it('whose operation has completed meanwhile is closed, and nothing runs', async () => {
+    const { app, runs } = await bank();
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    await settled(app, 'charge:1');
+    await dataSourceOf(app).query(
+      `UPDATE job_outcomes SET status = 'completed', expires_at = clock_timestamp() + interval '1 day'`,
+    );
+    const letter = { tenantId: 'acme', operationKey: 'charge:1' };
+    expect(await deadLetters(app).redrive(letter, BY)).toMatchObject({ outcome: 'completed' });
+    expect(await lettersOf(app)).toMatchObject([{ resolution: 'completed' }]);
+    expect(runs).toHaveLength(1);
+  });
+
+  it('of two redrives at once, one brings it back, and the other is refused', async () => {
+    const { app, runs, door } = await bank();
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    await settled(app, 'charge:1');
+    door.isOpen = true;
+    const letter = (await lettersOf(app))[0]?.id as string;
+    const results = await Promise.allSettled(
+      Array.from({ length: 5 }, () => deadLetters(app).redrive(letter, BY)),
+    );
+    expect(results.filter(({ status }) => status === 'fulfilled')).toHaveLength(1);
+    await settled(app, 'charge:1');
+    expect(runs).toHaveLength(2);
+  });
+
+  it('a stray retry of the failed job, after its operation has completed by redrive, replays the result', async () => {
+    const { app, runs, door } = await bank();
+    const operation = (await enqueue(app, 'charges', 'charge', {}, 'charge:1')) as { jobId: string };
+    await settled(app, 'charge:1');
+    door.isOpen = true;
+    await deadLetters(app).redrive({ tenantId: 'acme', operationKey: 'charge:1' }, BY);
+    await settled(app, 'charge:1');
+    await eventually(
+      () => bullQueue(app, 'charges').getJobState(operation.jobId),
+      (state) => expect(state).toBe('failed'),
+    );
+    const failed = await bullQueue(app, 'charges').getJob(operation.jobId);
+    await failed?.retry();
+    await eventually(
+      () => bullQueue(app, 'charges').getJobState(operation.jobId),
+      (state) => expect(state).toBe('completed'),
+    );
+    expect(runs).toHaveLength(2);
+  });
+
+  it('a dry run says what would happen, and changes nothing', async () => {
+    const { app } = await bank({ jobs: { deadLetters: { editedRedrive: true } } });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    await settled(app, 'charge:1');
+    await eventually(
+      () => lettersOf(app),
+      (letters) => expect(letters).toMatchObject([{ dispatch_due_at: null }]),
+    );
+    const before = await ledgerOf(app);
+    const letter = { tenantId: 'acme', operationKey: 'charge:1' };
+    const dry = { ...BY, dryRun: true };
+    expect(await deadLetters(app).redrive(letter, dry)).toMatchObject({ outcome: 'redriven', dryRun: true });
+    await deadLetters(app).discard(letter, dry);
+    await deadLetters(app).redriveEdited(letter, { tenantId: 'acme', operationKey: 'charge:1:2' }, dry);
+    expect(await deadLetters(app).redriveMany({ queue: 'charges' }, dry)).toEqual({
+      redriveId: undefined,
+      letters: 1,
+      leftOut: 0,
+    });
+    await expect(deadLetters(app).resolve(letter, applied(), dry)).rejects.toThrow(/not in doubt/);
+    expect(await ledgerOf(app)).toBe(before);
+  });
+
+  it('discarded, it is closed; its operation stays dead, and a stray retry runs nothing', async () => {
+    const { app, runs } = await bank();
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    await settled(app, 'charge:1');
+    await deadLetters(app).discard({ tenantId: 'acme', operationKey: 'charge:1' }, BY);
+    expect(await outcomeOf(app, 'charge:1')).toMatchObject({ status: 'dead' });
+    expect(await enqueue(app, 'charges', 'charge', {}, 'charge:1')).toMatchObject({
+      duplicate: true,
+      status: 'dead',
+    });
+    expect(runs).toHaveLength(1);
+    expect(await actionsOf(app)).toEqual([{ action: 'discard', ...BY }]);
+  });
+
+  describe('in doubt', () => {
+    const letter = { tenantId: 'acme', operationKey: 'charge:1' };
+
+    it('is not redriven before somebody has said what happened', async () => {
+      const app = await inDoubt();
+      await expect(deadLetters(app).redrive(letter, BY)).rejects.toThrow(/resolve it as applied or as not/);
+    });
+
+    it('resolved as applied, it completes with that result, which is replayed from then on', async () => {
+      const app = await inDoubt();
+      await deadLetters(app).resolve(letter, applied({ receipt: 'r-1' }), BY);
+      expect(await outcomeOf(app, 'charge:1')).toMatchObject({
+        status: 'completed',
+        result: { receipt: 'r-1' },
+        doubtSince: undefined,
+      });
+      expect(await enqueue(app, 'charges', 'charge', { amount: 5 }, 'charge:1')).toMatchObject({
+        duplicate: true,
+        status: 'completed',
+        result: { receipt: 'r-1' },
+      });
+      expect(await lettersOf(app)).toMatchObject([{ resolution: 'applied' }]);
+      expect(await actionsOf(app)).toEqual([{ action: 'resolve_applied', ...BY }]);
+    });
+
+    it('resolved as not applied, it runs again', async () => {
+      const app = await inDoubt();
+      await deadLetters(app).resolve(letter, notApplied(), BY);
+      // The handler is as unsure as before, so it ends in doubt again, by a second letter.
+      await eventually(
+        () => lettersOf(app),
+        (letters) =>
+          expect(letters).toMatchObject([
+            { resolution: 'not_applied' },
+            { reason: 'in_doubt', resolution: null },
+          ]),
+      );
+      expect(await actionsOf(app)).toEqual([{ action: 'resolve_not_applied', ...BY }]);
+    });
+
+    it('a result that is not JSON is refused, and nothing is changed', async () => {
+      const app = await inDoubt();
+      const before = await ledgerOf(app);
+      await expect(deadLetters(app).resolve(letter, applied({ amount: 5n }), BY)).rejects.toThrow(
+        InvalidPayloadError,
+      );
+      await expect(deadLetters(app).resolve(letter, 'applied' as never, BY)).rejects.toThrow(UsageError);
+      expect(await ledgerOf(app)).toBe(before);
+    });
+
+    it('discarded, its operation is dead', async () => {
+      const app = await inDoubt();
+      await deadLetters(app).discard(letter, BY);
+      expect(await outcomeOf(app, 'charge:1')).toMatchObject({ status: 'dead' });
+    });
+  });
+
+  it('keyed and doubtful, past the time its service remembers keys, it falls in doubt instead of running', async () => {
+    let runs = 0;
+    const processor = processorOf('charges', { effect: 'keyed', keyRetentionMs: 300, retry: ONCE }, () => {
+      runs += 1;
+      throw Object.assign(new Error('socket hang up'), { code: 'ECONNRESET' });
+    });
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'dead' });
+    const [{ ended }] = (await dataSourceOf(app).query(
+      `SELECT pg_sleep(0.4), repeatable_until < clock_timestamp() AS ended FROM job_outcomes`,
+    )) as [{ ended: boolean }];
+    expect(ended).toBe(true);
+    await deadLetters(app).redrive({ tenantId: 'acme', operationKey: 'charge:1' }, BY);
+    expect(
+      await eventually(
+        () => outcomeOf(app, 'charge:1'),
+        (outcome) => expect(outcome).toMatchObject({ status: 'in_doubt' }),
+      ),
+    ).toMatchObject({ attempts: 0 });
+    expect(runs).toBe(1);
+  });
+
+  describe('without an identity of its own', () => {
+    const allowed = { jobs: { deadLetters: { editedRedrive: true } } };
+
+    it('is given one by hand, and the new operation names the letter', async () => {
+      const { app, runs, door } = await bank(allowed);
+      door.isOpen = true;
+      await deliver(app, 'charges', '', { amount: 5 });
+      const [letter] = await eventually(
+        () => lettersOf(app),
+        (letters) => expect(letters).toMatchObject([{ reason: 'identity_missing' }]),
+      );
+      await expect(deadLetters(app).redrive(letter?.id as string, BY)).rejects.toThrow(/redriveEdited/);
+      const edit = { tenantId: 'acme', operationKey: 'charge:1', payload: { amount: 5 } };
+      await deadLetters(app).redriveEdited(letter?.id as string, edit, BY);
+      expect(await settled(app, 'charge:1')).toMatchObject({ result: { charged: { amount: 5 } } });
+      expect(runs).toEqual(['charge:1#1']);
+      expect(await dataSourceOf(app).query('SELECT redriven_from FROM job_outcomes')).toEqual([
+        { redriven_from: letter?.id },
+      ]);
+      expect(await app.get(OutcomeService).history(edit)).toMatchObject([
+        { kind: 'accepted' },
+        { kind: 'action', action: 'redrive_edited', ...BY, letterId: letter?.id },
+        { kind: 'completed' },
+      ]);
+    });
+
+    it('is refused a key that another request has, and stays open', async () => {
+      const { app, door } = await bank(allowed);
+      door.isOpen = true;
+      await enqueue(app, 'charges', 'charge', { amount: 1 }, 'charge:1');
+      await settled(app, 'charge:1');
+      await deliver(app, 'charges', '');
+      const [letter] = await eventually(
+        () => lettersOf(app),
+        (letters) => expect(letters).toHaveLength(1),
+      );
+      const edit = { tenantId: 'acme', operationKey: 'charge:1', payload: { amount: 2 } };
+      await expect(deadLetters(app).redriveEdited(letter?.id as string, edit, BY)).rejects.toThrow(
+        OperationConflictError,
+      );
+      expect((await deadLetters(app).list()).letters).toHaveLength(1);
+    });
+
+    it('is not given one where that is switched off', async () => {
+      const { app } = await bank();
+      await deliver(app, 'charges', '');
+      const [letter] = await eventually(
+        () => lettersOf(app),
+        (letters) => expect(letters).toHaveLength(1),
+      );
+      const edit = { tenantId: 'acme', operationKey: 'charge:1' };
+      await expect(deadLetters(app).redriveEdited(letter?.id as string, edit, BY)).rejects.toThrow(
+        /editedRedrive: true/,
+      );
+    });
+  });
+
+  describe('bad input', () => {
+    it('is refused with a clear error, and changes nothing', async () => {
+      const { app, door } = await bank();
+      await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+      await settled(app, 'charge:1');
+      await eventually(
+        () => lettersOf(app),
+        (letters) => expect(letters).toMatchObject([{ dispatch_due_at: null }]),
+      );
+      door.isOpen = true;
+      const service = deadLetters(app);
+      const before = await ledgerOf(app);
+      const refusals: [() => Promise<unknown>, new (...args: never[]) => Error, RegExp][] = [
+        [() => service.redrive(NOWHERE, BY), DeadLetterNotFoundError, /no dead letter/],
+        [() => service.redrive('17', BY), UsageError, /UUID/],
+        [() => service.discard(NOWHERE, BY), DeadLetterNotFoundError, /no dead letter/],
+        [() => service.resolve(NOWHERE, notApplied(), BY), DeadLetterNotFoundError, /no dead letter/],
+        [
+          () => service.redrive({ tenantId: 'globex', operationKey: 'charge:1' }, BY),
+          DeadLetterNotFoundError,
+          /globex/,
+        ],
+        [
+          () => service.resolve({ tenantId: 'acme', operationKey: 'charge:1' }, notApplied(), BY),
+          DeadLetterRefusedError,
+          /not in doubt/,
+        ],
+        [
+          () => service.redrive({ tenantId: 'acme', operationKey: 'charge:1' }, { actor: '', note: 'n' }),
+          UsageError,
+          /actor/,
+        ],
+        [
+          () => service.redrive({ tenantId: 'acme', operationKey: 'charge:1' }, { actor: 'a', note: ' ' }),
+          UsageError,
+          /note/,
+        ],
+        [
+          () =>
+            service.redrive(
+              { tenantId: 'acme', operationKey: 'charge:1' },
+              { ...BY, deadline: new Date(Date.now() - 1) },
+            ),
+          UsageError,
+          /future/,
+        ],
+        [() => service.list({ reason: 'bored' as never }), UsageError, /must be one of/],
+        [() => service.list({ from: new Date('x') }), UsageError, /valid Date/],
+        [() => service.list({}, { after: 'page two' }), UsageError, /next/],
+        [() => service.list({}, { limit: 0 }), UsageError, /limit/],
+        [() => service.redriveMany({ queue: 'refunds' }, BY), DeadLetterNotFoundError, /No open letter/],
+        [() => service.redriveMany({} as never, BY), UsageError, /source queue/],
+        [() => service.redriveMany({ queue: 'charges' }, { ...BY, ratePerSecond: 501 }), UsageError, /500/],
+        [() => service.redriveMany({ queue: 'charges' }, { ...BY, canary: -1 }), UsageError, /canary/],
+        [() => service.cancelRedrive(NOWHERE, BY), DeadLetterNotFoundError, /no redrive/],
+        [
+          () =>
+            asTenant(app, 'globex', () =>
+              service.redrive({ tenantId: 'acme', operationKey: 'charge:1' }, BY),
+            ),
+          TenantMismatchError,
+          /globex/,
+        ],
+      ];
+      for (const [act, type, message] of refusals) {
+        const error = await act().catch((thrown: unknown) => thrown);
+        expect(error).toBeInstanceOf(type);
+        expect((error as Error).message).toMatch(message);
+      }
+      expect(await ledgerOf(app)).toBe(before);
+      await service.redrive({ tenantId: 'acme', operationKey: 'charge:1' }, BY);
+      await settled(app, 'charge:1');
+      const id = (await lettersOf(app))[0]?.id as string;
+      await expect(service.redrive(id, BY)).rejects.toThrow(/resolved already/);
+      await expect(service.discard(id, BY)).rejects.toThrow(/resolved already/);
+    });
+
+    it("another tenant's letter does not exist inside a tenant's frame", async () => {
+      const { app } = await bank();
+      await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+      await settled(app, 'charge:1');
+      const id = (await lettersOf(app))[0]?.id as string;
+      const service = deadLetters(app);
+      await asTenant(app, 'globex', async () => {
+        expect((await service.list()).letters).toEqual([]);
+        expect(await service.groups()).toEqual([]);
+        await expect(service.redrive(id, BY)).rejects.toThrow(DeadLetterNotFoundError);
+        await expect(service.redriveMany({ queue: 'charges' }, BY)).rejects.toThrow(DeadLetterNotFoundError);
+      });
+      await asTenant(app, 'acme', async () => expect((await service.list()).letters).toHaveLength(1));
+    });
+  });
+
+  it('letters are grouped by cause, and listed page by page, whatever happens meanwhile', async () => {
+    const processor = processorOf('charges', { effect: 'keyed', retry: ONCE }, (job) => {
+      const { order } = job.data as { order: number };
+      if (order % 3 === 0) throw new PermanentError(`order ${order} has no card`);
+      throw new TypeError('amount is undefined');
+    });
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
+    const requests = Array.from({ length: 30 }, (_, order) => ({
+      name: 'charge',
+      payload: { order },
+      operationKey: `charge:${order}`,
+      tenantId: order < 3 ? 'globex' : 'acme',
+    }));
+    await idempotentQueue(app, 'charges').enqueueMany(requests);
+    await eventually(
+      () => lettersOf(app),
+      (letters) => expect(letters).toHaveLength(30),
+    );
+    const service = deadLetters(app);
+    expect(await service.groups()).toMatchObject([
+      { letters: 20, queue: 'charges', reason: 'permanent_error', sample: { error: { name: 'TypeError' } } },
+      { letters: 10, sample: { error: { name: 'PermanentError' } } },
+    ]);
+    const [largest] = await service.groups({ tenantId: 'globex' });
+    expect(largest).toMatchObject({ letters: 2 });
+
+    const seen: (string | undefined)[] = [];
+    let after: string | undefined;
+    do {
+      const page = await service.list({ tenantId: 'acme' }, { limit: 10, ...(after && { after }) });
+      seen.push(...page.letters.map((letter) => letter.operationKey));
+      // What is closed or new meanwhile moves no page.
+      await service.discard(page.letters[0]?.id as string, BY);
+      after = page.next;
+    } while (after !== undefined);
+    expect(seen).toHaveLength(27);
+    expect(new Set(seen).size).toBe(27);
+    expect((await service.list({}, { open: false, limit: 100 })).letters).toHaveLength(3);
+    expect(
+      (await service.list({ fingerprint: largest?.fingerprint as string }, { limit: 100, open: 'any' }))
+        .letters,
+    ).toHaveLength(20);
+  });
+});
