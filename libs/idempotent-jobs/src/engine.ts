@@ -48,7 +48,7 @@ export interface Engine {
 }
 
 /** A redrive is begun by a person, and carried on by the process that began it unless that dies. */
-const REDRIVE_POLL_MS = 5_000;
+const REDRIVE_POLL_MS = 2_000;
 
 /** Puts the steps together. What knows Nest (module, decorator, interceptor, lifecycle) is not among them. */
 export function assembleEngine(

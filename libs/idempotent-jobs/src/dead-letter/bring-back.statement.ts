@@ -26,11 +26,14 @@ const IN_DOUBT = `(COALESCE(o.status, '') = 'in_doubt' OR (o.status IS NULL AND 
 /** In doubt, or given up with an attempt whose effect may have happened: what a person may answer for. */
 const MAYBE_APPLIED = `(${IN_DOUBT} OR (o.status IS NOT NULL AND o.doubt_since IS NOT NULL))`;
 
+/** Makes a job id another than all before it. */
+const LIFE = `'-' || to_hex((EXTRACT(EPOCH FROM clock_timestamp()) * 1000)::bigint)`;
+
 /**
  * dead or in_doubt → to be run again, for the operations of open letters, with the letters' resolution and an audit row
  * each; all or nothing.
  *
- * Parameters: 1 letter ids; 2 the BullMQ job id that each operation was first given; 3 `redrive` or `not_applied`; 4 actor;
+ * Parameters: 1 letter ids; 2 what the BullMQ job ids of each operation begin with; 3 `redrive` or `not_applied`; 4 actor;
  * 5 note; 6 a new deadline (null: the old one); 7 the redrive of many that asks, 8 its runner (null: a person asks).
  *
  * One row per letter that exists comes back, with a verdict. Only `allowed` changes an operation. `completed` closes
@@ -50,11 +53,11 @@ export const BRING_BACK = statement(
   'bring_back',
   `
 WITH asked AS (
-  SELECT * FROM unnest($1::uuid[], $2::text[]) AS a (letter_id, first_job_id)
+  SELECT * FROM unnest($1::uuid[], $2::text[]) AS a (letter_id, job_id_stem)
 ), permit AS (
   SELECT id FROM {schema}.dead_letter_redrives WHERE id = $7 AND status = 'running' AND runner_id = $8 FOR SHARE
 ), letter AS (
-  SELECT l.*, a.first_job_id
+  SELECT l.*, a.job_id_stem
   FROM {schema}.dead_letters l JOIN asked a ON a.letter_id = l.id
   WHERE $7::uuid IS NULL OR (l.redrive_id = $7 AND EXISTS (SELECT FROM permit))
   ORDER BY l.id
@@ -70,7 +73,7 @@ WITH asked AS (
 ), brought_back AS (
   UPDATE {schema}.job_outcomes o SET
     status           = CASE WHEN $3 = 'redrive' AND o.doubt_since IS NOT NULL THEN 'retrying' ELSE 'pending' END,
-    job_id           = j.first_job_id || '-r' || (o.redrives + 1),
+    job_id           = j.job_id_stem || ${LIFE},
     redrives         = o.redrives + 1,
     redriven_from    = j.id,
     attempts         = 0,
@@ -94,7 +97,7 @@ WITH asked AS (
     tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, redrives, redriven_from, payload,
     deadline_at, has_own_deadline, trace_context, dispatch_due_at
   )
-  SELECT tenant_id, operation_key, queue, job_name, first_job_id || '-r1', fingerprint, 'pending', 1, id, payload,
+  SELECT tenant_id, operation_key, queue, job_name, job_id_stem || ${LIFE}, fingerprint, 'pending', 1, id, payload,
          $6, $6::timestamptz IS NOT NULL, trace_context, clock_timestamp()
   FROM judged
   WHERE verdict = 'allowed' AND NOT has_row

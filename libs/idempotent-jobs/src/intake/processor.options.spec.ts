@@ -5,12 +5,10 @@ import { type IdempotentProcessorOptions, resolveProcessorOptions } from './proc
 import type { ProcessorSettings } from './processor.settings.js';
 
 function resolve(options: unknown, leaseMs = 30_000): ProcessorSettings {
-  return resolveProcessorOptions(
-    'ChargeProcessor',
-    'charges',
-    options as IdempotentProcessorOptions,
-    { leaseMs, retentionMs: 1000 },
-  );
+  return resolveProcessorOptions('ChargeProcessor', 'charges', options as IdempotentProcessorOptions, {
+    leaseMs,
+    retentionMs: 1000,
+  });
 }
 
 function refusal(options: unknown): string {

@@ -63,18 +63,22 @@ WITH failed AS (
     dispatch_due_at  = CASE WHEN $4 = 'retrying' THEN o.dispatch_due_at END,
     settled_at       = CASE WHEN $4 = 'dead' THEN clock_timestamp() END
   WHERE o.tenant_id = $1 AND o.operation_key = $2 AND o.fencing_token = $3 AND o.status = 'running'
-  RETURNING o.*
+  -- One time for the attempt's end and the letter, so that the history has them in order.
+  RETURNING o.*, clock_timestamp() AS ended_at
 ), attempted AS (
-  INSERT INTO {schema}.job_attempts (tenant_id, operation_key, fencing_token, attempt, worker_id, started_at, kind, reason, error, delay_ms)
-  SELECT tenant_id, operation_key, fencing_token, attempts, worker_id, started_at, $7, $8, $5::json, $9::bigint FROM failed
+  INSERT INTO {schema}.job_attempts (
+    tenant_id, operation_key, fencing_token, attempt, worker_id, started_at, ended_at, kind, reason, error, delay_ms
+  )
+  SELECT tenant_id, operation_key, fencing_token, attempts, worker_id, started_at, ended_at, $7, $8, $5::json, $9::bigint
+  FROM failed
 ), buried AS (
   INSERT INTO {schema}.dead_letters (
     tenant_id, operation_key, queue, job_name, job_id, reason, payload, fingerprint, error, attempts, failures,
-    fencing_token, doubt_since, worker_id, versions, trace_context, error_fingerprint
+    fencing_token, doubt_since, worker_id, versions, trace_context, error_fingerprint, created_at
   )
   SELECT
     tenant_id, operation_key, queue, job_name, job_id, $10, $11::json, fingerprint, $5::json, attempts, failures,
-    fencing_token, doubt_since, worker_id, $12::json, trace_context, $13
+    fencing_token, doubt_since, worker_id, $12::json, trace_context, $13, ended_at
   FROM failed WHERE $10::text IS NOT NULL
   ON CONFLICT DO NOTHING
 )
@@ -127,20 +131,23 @@ WITH vanished AS (
     dispatch_due_at  = NULL
   FROM vanished v
   WHERE o.tenant_id = v.tenant_id AND o.operation_key = v.operation_key
-  RETURNING o.*
+  RETURNING o.*, clock_timestamp() AS ended_at
 ), attempted AS (
-  INSERT INTO {schema}.job_attempts (tenant_id, operation_key, fencing_token, attempt, worker_id, started_at, kind, reason, error)
-  SELECT tenant_id, operation_key, fencing_token, attempts, worker_id, started_at, 'taken_over', 'lease_expired', $4::json
-  FROM vanished WHERE status = 'running'
+  INSERT INTO {schema}.job_attempts (
+    tenant_id, operation_key, fencing_token, attempt, worker_id, started_at, ended_at, kind, reason, error
+  )
+  SELECT v.tenant_id, v.operation_key, v.fencing_token, v.attempts, v.worker_id, v.started_at, d.ended_at,
+         'taken_over', 'lease_expired', $4::json
+  FROM vanished v CROSS JOIN doubted d WHERE v.status = 'running'
   ON CONFLICT DO NOTHING
 )
 INSERT INTO {schema}.dead_letters (
   tenant_id, operation_key, queue, job_name, job_id, reason, payload, fingerprint, error, attempts, failures,
-  fencing_token, doubt_since, worker_id, versions, trace_context, error_fingerprint
+  fencing_token, doubt_since, worker_id, versions, trace_context, error_fingerprint, created_at
 )
 SELECT
   tenant_id, operation_key, queue, job_name, job_id, 'in_doubt', COALESCE($5::json, payload), fingerprint, $4::json,
-  attempts, failures, fencing_token, doubt_since, worker_id, $6::json, trace_context, $7
+  attempts, failures, fencing_token, doubt_since, worker_id, $6::json, trace_context, $7, ended_at
 FROM doubted
 ON CONFLICT DO NOTHING
 RETURNING true AS is_recorded

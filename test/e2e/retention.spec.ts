@@ -1,0 +1,309 @@
+import type { INestApplicationContext } from '@nestjs/common';
+import {
+  ConfigurationError,
+  DeadLetterService,
+  notApplied,
+  OutcomeService,
+  PermanentError,
+  RetentionService,
+  UsageError,
+} from 'nestjs-idempotent-jobs';
+import { describe, expect, it } from 'vitest';
+import { useApps } from '../support/apps.js';
+import { eventually } from '../support/eventually.js';
+import {
+  bullQueue,
+  deliver,
+  enqueue,
+  idempotentQueue,
+  lettersOf,
+  outcomeOf,
+  settled,
+} from '../support/ledger.js';
+import { Gate, identifyPlain, processorOf } from '../support/processors.js';
+import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
+
+const BY = { actor: 'ada', note: 'spring cleaning' };
+const DAY_MS = 24 * 60 * 60 * 1000;
+
+/** Lets time pass for what is in the ledger. */
+async function age(app: INestApplicationContext, days: number): Promise<void> {
+  const by = `interval '${days} days'`;
+  await dataSourceOf(app).query(
+    `UPDATE job_outcomes SET created_at = created_at - ${by}, settled_at = settled_at - ${by}, expires_at = expires_at - ${by}`,
+  );
+  await dataSourceOf(app).query(
+    `UPDATE dead_letters SET created_at = created_at - ${by}, resolved_at = resolved_at - ${by}`,
+  );
+}
+
+async function rowsOf(app: INestApplicationContext, table: string): Promise<number> {
+  const [row] = await dataSourceOf(app).query<{ rows: number }[]>(
+    `SELECT count(*)::integer AS rows FROM ${table}`,
+  );
+  return (row as { rows: number }).rows;
+}
+
+describe.each(BACKENDS)('retention, on %s', (backend) => {
+  const apps = useApps();
+
+  /** Completes charges, but lets those with an amount of 0 die. */
+  const processor = (runs: string[] = []) =>
+    processorOf('charges', { effect: 'keyed', identify: identifyPlain }, (job, operation) => {
+      runs.push(operation.operationKey);
+      if ((job.data as { amount?: number }).amount === 0) throw new PermanentError('nothing to charge');
+      return 'charged';
+    });
+
+  it('completed operations go after 7 days, with their attempts; open letters and their operations stay', async () => {
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor()] });
+    await enqueue(app, 'charges', 'charge', { amount: 5 }, 'charge:1');
+    await enqueue(app, 'charges', 'charge', { amount: 0 }, 'charge:2');
+    await settled(app, 'charge:1');
+    await settled(app, 'charge:2');
+    const retention = app.get(RetentionService);
+
+    await age(app, 6.9);
+    expect(await retention.prune()).toEqual({ operations: 0, letters: 0 });
+    await age(app, 0.2);
+    expect(await retention.prune({ dryRun: true })).toEqual({ operations: 1, letters: 0 });
+    expect(await retention.prune()).toEqual({ operations: 1, letters: 0 });
+    expect(await outcomeOf(app, 'charge:1')).toBeUndefined();
+    await age(app, 365);
+    expect(await retention.prune()).toEqual({ operations: 0, letters: 0 });
+    expect(await outcomeOf(app, 'charge:2')).toMatchObject({ status: 'dead' });
+
+    await app.get(DeadLetterService).discard({ tenantId: 'acme', operationKey: 'charge:2' }, BY);
+    await age(app, 29.9);
+    expect(await retention.prune()).toEqual({ operations: 0, letters: 0 });
+    await age(app, 0.2);
+    expect(await retention.prune()).toEqual({ operations: 1, letters: 1 });
+    expect(await rowsOf(app, 'job_attempts')).toBe(0);
+  });
+
+  it('is pruned by itself, and by the settings of its queue', async () => {
+    const { app } = await apps.fresh(backend, {
+      queues: [
+        'charges',
+        {
+          name: 'mails',
+          retention: { completedMs: DAY_MS, redriveWindowMs: DAY_MS, dedupeWindowMs: DAY_MS },
+        },
+      ],
+      providers: [processor(), processorOf('mails', { effect: 'natural' }, () => 'sent')],
+      jobs: { recovery: { pruneMs: 100 } },
+    });
+    await enqueue(app, 'charges', 'charge', { amount: 5 }, 'charge:1');
+    await enqueue(app, 'mails', 'mail', {}, 'mail:1');
+    await settled(app, 'charge:1');
+    await settled(app, 'mail:1');
+    await age(app, 1.1);
+    await eventually(
+      () => outcomeOf(app, 'mail:1'),
+      (outcome) => expect(outcome).toBeUndefined(),
+    );
+    expect(await outcomeOf(app, 'charge:1')).toMatchObject({ status: 'completed' });
+  });
+
+  it('prunes thousands in batches, while the same rows are claimed and enqueued', async () => {
+    const runs: string[] = [];
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor(runs)] });
+    await dataSourceOf(app).query(`
+      INSERT INTO job_outcomes (tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, result, settled_at, expires_at)
+      SELECT 'acme', 'old:' || n, 'charges', 'charge', 'op-' || n, repeat('0', 64), 'completed', '1', now() - interval '9 days', now() - interval '2 days'
+      FROM generate_series(1, 3000) n`);
+    const requests = Array.from({ length: 200 }, (_, index) => ({
+      name: 'charge',
+      payload: { amount: 5 },
+      operationKey: `charge:${index}`,
+      tenantId: 'acme',
+    }));
+    const [pruned] = await Promise.all([
+      app.get(RetentionService).prune(),
+      idempotentQueue(app, 'charges').enqueueMany(requests),
+    ]);
+    expect(pruned.operations).toBe(3000);
+    await Promise.all(requests.map(({ operationKey }) => settled(app, operationKey)));
+    expect(runs).toHaveLength(200);
+  });
+
+  it('a job that is older than the ledger remembers is buried instead of run, and runs once a person vouches for it', async () => {
+    const runs: string[] = [];
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor(runs)] });
+    await bullQueue(app, 'charges').add(
+      'charge',
+      { tenant: 'acme', key: 'charge:1' },
+      { timestamp: Date.now() - 8 * DAY_MS },
+    );
+    await eventually(
+      () => lettersOf(app),
+      (letters) => expect(letters).toMatchObject([{ reason: 'expired', operation_key: 'charge:1' }]),
+    );
+    expect(runs).toEqual([]);
+    const letter = { tenantId: 'acme', operationKey: 'charge:1' };
+    const service = app.get(DeadLetterService);
+    await expect(service.redrive(letter, BY)).rejects.toThrow(/nobody knows whether/);
+    await service.resolve(letter, notApplied(), BY);
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', attempts: 1 });
+    expect(runs).toEqual(['charge:1']);
+  });
+
+  it('an old job whose operation is still known runs, however long it has waited', async () => {
+    const runs: string[] = [];
+    const { app, place } = await apps.fresh(backend, { queues: ['charges'] });
+    await enqueue(app, 'charges', 'charge', { amount: 5 }, 'charge:1');
+    const { jobId } = (await outcomeOf(app, 'charge:1')) as { jobId: string };
+    const waiting = await eventually(
+      () => bullQueue(app, 'charges').getJob(jobId),
+      (job) => expect(job).toBeDefined(),
+    );
+    await waiting?.remove();
+    const data = waiting?.data as object;
+    await bullQueue(app, 'charges').add('charge', data, { jobId, timestamp: Date.now() - 30 * DAY_MS });
+    await apps.beside(place, { queues: ['charges'], providers: [processor(runs)] });
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed' });
+    expect(runs).toEqual(['charge:1']);
+  });
+
+  describe('at boot', () => {
+    it.each([
+      ['a redrive window', { retention: { redriveWindowMs: 8 * DAY_MS } }, {}, /redriveWindowMs is 192 h/],
+      ['a dedupe window', { retention: { dedupeWindowMs: 8 * DAY_MS } }, {}, /dedupeWindowMs is 192 h/],
+      [
+        'the retention of failed jobs',
+        {},
+        { defaultJobOptions: { removeOnFail: { age: 8 * 24 * 60 * 60 } } },
+        /removeOnFail\.age is 192 h/,
+      ],
+      [
+        'the retention of completed jobs',
+        {},
+        { defaultJobOptions: { removeOnComplete: { age: 8 * 24 * 60 * 60 } } },
+        /removeOnComplete\.age is 192 h/,
+      ],
+    ])('is refused if it is shorter than %s', async (_title, jobs, bullmq, message) => {
+      const place = await makePlace(backend);
+      const start = apps.beside(place, { queues: [{ name: 'charges', bullmq }], jobs });
+      const error = await start.catch((thrown: unknown) => thrown);
+      expect(error).toBeInstanceOf(ConfigurationError);
+      expect((error as Error).message).toMatch(message);
+    });
+  });
+
+  describe('of a tenant that is erased', () => {
+    it('nothing is left: operations, letters, attempts, jobs; of others, all', async () => {
+      const runs: string[] = [];
+      const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor(runs)] });
+      for (const tenantId of ['acme', 'globex']) {
+        const queue = idempotentQueue(app, 'charges');
+        await queue.enqueue('charge', { amount: 5 }, { operationKey: 'charge:1', tenantId });
+        await queue.enqueue('charge', { amount: 0 }, { operationKey: 'charge:2', tenantId });
+        await queue.enqueue('charge', { amount: 5 }, { operationKey: 'charge:3', tenantId, delayMs: DAY_MS });
+        await settled(app, 'charge:1', tenantId);
+        await settled(app, 'charge:2', tenantId);
+      }
+      await deliver(app, 'charges', 'charge:4', {}, 'acme');
+      await settled(app, 'charge:4');
+      await app.get(DeadLetterService).discard({ tenantId: 'acme', operationKey: 'charge:2' }, BY);
+      await eventually(
+        () => bullQueue(app, 'charges').getDelayedCount(),
+        (delayed) => expect(delayed).toBe(2),
+      );
+      await eventually(
+        () => bullQueue(app, 'charges-dlq').getWaitingCount(),
+        (letters) => expect(letters).toBe(2),
+      );
+
+      const retention = app.get(RetentionService);
+      const found = await retention.erase({ tenantId: 'acme', ...BY, dryRun: true });
+      expect(found).toMatchObject({ operations: 4, letters: 1, attempts: 1 });
+      expect(await rowsOf(app, 'job_outcomes')).toBe(7);
+      const erased = await retention.erase({ tenantId: 'acme', ...BY });
+      expect(erased).toMatchObject({ operations: 4, letters: 1, attempts: 1 });
+      // Three that finished, one delayed, one message on the dead-letter queue.
+      expect(erased.jobs).toBe(5);
+
+      for (const table of ['job_outcomes', 'dead_letters', 'job_attempts']) {
+        expect(await dataSourceOf(app).query(`SELECT DISTINCT tenant_id FROM ${table}`)).toEqual([
+          { tenant_id: 'globex' },
+        ]);
+      }
+      const jobs = await bullQueue(app, 'charges').getJobs(['delayed', 'completed', 'failed', 'waiting']);
+      const tenants = jobs.map(
+        (job) => (job.data as { operation?: { tenantId: string } }).operation?.tenantId,
+      );
+      expect([...new Set(tenants)]).toEqual(['globex']);
+      expect(
+        await dataSourceOf(app).query(
+          'SELECT action, actor, note, tenant_id, operation_key FROM job_actions ORDER BY id',
+        ),
+      ).toEqual([
+        { action: 'discard', actor: 'ada', note: '(erased)', tenant_id: null, operation_key: null },
+        { action: 'erase', ...BY, tenant_id: 'acme', operation_key: null },
+      ]);
+      expect(await retention.erase({ tenantId: 'acme', ...BY })).toEqual({
+        operations: 0,
+        letters: 0,
+        attempts: 0,
+        jobs: 0,
+      });
+    });
+
+    it('nothing is touched while its operations run', async () => {
+      const gate = new Gate();
+      const held = processorOf('charges', { effect: 'keyed' }, () => gate.pass());
+      const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [held] });
+      await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+      await gate.arrival;
+      await expect(app.get(RetentionService).erase({ tenantId: 'acme', ...BY })).rejects.toThrow(UsageError);
+      gate.open();
+      expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed' });
+    });
+
+    it('needs an actor, a reason and a tenant', async () => {
+      const { app } = await apps.fresh(backend, { queues: ['charges'] });
+      const retention = app.get(RetentionService);
+      await expect(retention.erase({ tenantId: '', ...BY })).rejects.toThrow(/tenant id is empty/);
+      await expect(retention.erase({ tenantId: 'acme', actor: 'ada', note: '' })).rejects.toThrow(/note/);
+    });
+  });
+
+  it('the history of an operation tells retries, doubts, letters, redrives and workers in order', async () => {
+    let calls = 0;
+    const flaky = processorOf(
+      'charges',
+      { effect: 'keyed', retry: { attempts: 2, backoff: { baseMs: 10, capMs: 20 } } },
+      () => {
+        calls += 1;
+        if (calls <= 2) throw Object.assign(new Error(`refused ${calls}`), { code: 'ECONNREFUSED' });
+        return 'charged';
+      },
+    );
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [flaky] });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    await settled(app, 'charge:1');
+    await app.get(DeadLetterService).redrive({ tenantId: 'acme', operationKey: 'charge:1' }, BY);
+    await settled(app, 'charge:1');
+    const history = await app.get(OutcomeService).history({ tenantId: 'acme', operationKey: 'charge:1' });
+    const retried = {
+      kind: 'attempt_failed',
+      failure: 'transient',
+      reason: 'ECONNREFUSED',
+      workerId: expect.any(String),
+      startedAt: expect.any(Date),
+    };
+    expect(history).toMatchObject([
+      { kind: 'accepted', queue: 'charges', jobName: 'charge' },
+      { ...retried, attempt: 1, error: { message: 'refused 1' }, delayMs: expect.any(Number) },
+      { ...retried, attempt: 2, error: { message: 'refused 2' }, delayMs: undefined },
+      { kind: 'buried', reason: 'retries_exhausted' },
+      { kind: 'action', action: 'redrive', ...BY },
+      { kind: 'completed', attempt: 1 },
+    ]);
+    const times = history.map(({ at }) => at.getTime());
+    expect(times).toEqual(times.toSorted((a, b) => a - b));
+    expect(await app.get(OutcomeService).history({ tenantId: 'globex', operationKey: 'charge:1' })).toEqual(
+      [],
+    );
+  });
+});
