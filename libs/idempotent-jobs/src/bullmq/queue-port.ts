@@ -10,6 +10,8 @@ export interface OutgoingJob {
   readonly data: unknown;
   readonly delayMs: number;
   readonly priority: number | undefined;
+  /** It has been on the queue before. BullMQ may hold it as finished, while the ledger still waits for it. */
+  readonly wasPut?: boolean;
 }
 
 /** A BullMQ queue, reduced to what the library asks of it, the same on both backends. */
@@ -25,8 +27,9 @@ export class QueuePort {
   }
 
   /**
-   * Puts jobs on the queue. Putting one again while BullMQ still holds it changes nothing. The attempts are only a
-   * carrier: BullMQ must not stop retrying before the ledger does.
+   * Puts jobs on the queue. Putting one again while BullMQ still has to run it changes nothing; one that was put before
+   * and that BullMQ holds as finished starts anew. The attempts are only a carrier: BullMQ must not stop retrying before
+   * the ledger does.
    */
   async put(jobs: readonly OutgoingJob[], carryRetries = true): Promise<void> {
     const retries: JobsOptions = carryRetries
@@ -42,7 +45,20 @@ export class QueuePort {
         ...(priority && { priority }),
       },
     }));
+    await Promise.all(jobs.flatMap(({ jobId, wasPut }) => (wasPut === true ? [this.#clear(jobId)] : [])));
     await this.bullmq.addBulk(entries);
+  }
+
+  /**
+   * Removes a finished job, which would keep its id from being put again. Between the look and the removal somebody else
+   * may have revived it: a worker that has it by then holds its lock, and a locked job is not removed; one that still
+   * waits is added again right after.
+   */
+  async #clear(jobId: string): Promise<void> {
+    const state = await this.bullmq.getJobState(jobId);
+    // Its children, if it has any, are somebody else's operations.
+    if (state === 'completed' || state === 'failed')
+      await this.bullmq.remove(jobId, { removeChildren: false });
   }
 
   /** Asks the backend anything cheap; rejects if it does not answer. */

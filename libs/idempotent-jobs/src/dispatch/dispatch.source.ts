@@ -13,6 +13,8 @@ export interface DueJob {
 export interface DispatchSource {
   /** Whether BullMQ shall carry retries for these jobs. */
   readonly carriesRetries: boolean;
+  /** The queue that the rows of a source queue are put on. */
+  readonly targetOf: (queue: string) => string;
   /** Takes due rows for `holdMs`, so that no other instance takes them meanwhile. At most `limit`, oldest first. */
   take(queues: readonly string[], limit: number, holdMs: number): Promise<DueJob[]>;
   /** Notes that they are on their queues. */

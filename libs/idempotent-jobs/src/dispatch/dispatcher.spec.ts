@@ -32,14 +32,15 @@ function make({ queues = ['charges'], carriesRetries = true } = {}) {
   const world = {
     put: (_jobs: readonly OutgoingJob[]): Promise<void> => Promise.resolve(),
     ping: (): Promise<void> => Promise.resolve(),
-    take: (): Promise<DueJob[]> => Promise.resolve(rounds.shift() ?? []),
+    take: (_names: readonly string[]): Promise<DueJob[]> => Promise.resolve(rounds.shift() ?? []),
     queues,
   };
   const source: DispatchSource = {
     carriesRetries,
+    targetOf: (queue) => queue,
     take: async (names, limit, holdMs) => {
       takes.push({ queues: names, limit, holdMs });
-      const jobs = await world.take();
+      const jobs = await world.take(names);
       if (jobs.length > 0) log.push(`take ${jobs.length}`);
       return jobs;
     },
@@ -48,6 +49,7 @@ function make({ queues = ['charges'], carriesRetries = true } = {}) {
   const portOf = (queue: string): QueuePort | undefined => {
     if (queue === 'unserved') return undefined;
     const port = {
+      name: queue,
       put: (jobs: readonly OutgoingJob[], retries: boolean) => {
         log.push(`put ${queue} ${ids(jobs)}${retries ? '' : ' without retries'}`);
         return world.put(jobs);
@@ -142,11 +144,16 @@ describe('Dispatcher: carrying', () => {
       const jobs = due('charges', id);
       return {
         carriesRetries: true,
+        targetOf: (queue) => queue,
         take: async () => jobs.splice(0),
         mark: async (marked) => void carried.push(ids(marked.map(({ job }) => job))),
       };
     };
-    const port = { put: async () => undefined, ping: async () => undefined } as unknown as QueuePort;
+    const port = {
+      name: 'charges',
+      put: async () => undefined,
+      ping: async () => undefined,
+    } as unknown as QueuePort;
     const dispatcher = new Dispatcher({
       sources: [sourceOf('operation'), sourceOf('letter')],
       queues: () => ['charges'],
@@ -299,6 +306,7 @@ describe('Dispatcher: failures', () => {
       const jobs = due('charges', id);
       return {
         carriesRetries: true,
+        targetOf: (queue) => queue,
         take: async () => {
           if (failing === 'take') throw lost;
           return jobs.splice(0);
@@ -310,6 +318,7 @@ describe('Dispatcher: failures', () => {
       };
     };
     const port = {
+      name: 'charges',
       put: async ([job]: readonly OutgoingJob[]) => {
         if (step === 'put' && job?.jobId === 'first') throw lost;
       },
@@ -329,16 +338,75 @@ describe('Dispatcher: failures', () => {
     expect(errors).toEqual([[told, lost]]);
   });
 
-  it('pauses after a round in which a queue did not take its jobs, unless it is woken', async () => {
-    const { dispatcher, world, rounds, takes } = make();
+  it('leaves a queue alone that took nothing, longer each time up to ten seconds, also when it is woken', async () => {
+    const { dispatcher, world, takes } = make();
     world.put = () => Promise.reject(refusal);
-    rounds.push(due('charges', 'a'));
+    world.ping = () => Promise.reject(refusal);
+    world.take = () => Promise.resolve(due('charges', 'a'));
+    const takesWithin = async (ms: number): Promise<number> => {
+      const before = takes.length;
+      for (let waited = 0; waited < ms; waited += 100) {
+        dispatcher.wake();
+        await vi.advanceTimersByTimeAsync(100);
+      }
+      return takes.length - before;
+    };
     dispatcher.start();
-    await vi.advanceTimersByTimeAsync(400);
-    expect(takes).toHaveLength(1);
+    expect(await takesWithin(400)).toBe(1);
+    expect(await takesWithin(200)).toBe(1);
+    expect(await takesWithin(800)).toBe(0);
+    expect(await takesWithin(200)).toBe(1);
+    await takesWithin(60_000);
+    expect(await takesWithin(100_000)).toBe(10);
+    world.put = () => Promise.resolve();
+    world.take = () => Promise.resolve([]);
+    await takesWithin(10_000);
+    expect(await takesWithin(1_000)).toBeGreaterThan(5);
+  });
+
+  it('carries jobs of healthy queues as they come, however long another does not answer', async () => {
+    const { dispatcher, world, rounds, log } = make({ queues: ['charges', 'refunds'] });
+    const isDown = (jobs: readonly OutgoingJob[]): boolean => jobs.some(({ jobId }) => jobId === 'a');
+    world.put = (jobs) => (isDown(jobs) ? new Promise(() => undefined) : Promise.resolve());
+    world.ping = () => new Promise(() => undefined);
+    world.take = async (names) => [
+      ...(names.includes('charges') ? due('charges', 'a') : []),
+      ...(rounds.shift() ?? []),
+    ];
+    dispatcher.start();
+    await vi.advanceTimersByTimeAsync(10);
+    for (let second = 1; second <= 60; second += 1) {
+      rounds.push(due('refunds', `b${second}`));
+      dispatcher.wake();
+      await vi.advanceTimersByTimeAsync(1);
+      expect(log.at(-1)).toBe(`mark b${second}`);
+      await vi.advanceTimersByTimeAsync(999);
+    }
+    expect(log.filter((line) => line === 'put charges a').length).toBeGreaterThan(3);
+  });
+
+  it('keeps no job of a queue waiting for a single one that its backend cannot take', async () => {
+    const { dispatcher, world, rounds, log } = make();
+    world.put = (jobs) =>
+      jobs.some(({ jobId }) => jobId === 'bad') ? Promise.reject(refusal) : Promise.resolve();
+    rounds.push(due('charges', 'bad'));
+    dispatcher.start();
+    await vi.advanceTimersByTimeAsync(10);
+    rounds.push(due('charges', 'good'));
     dispatcher.wake();
-    await vi.advanceTimersByTimeAsync(1);
-    expect(takes).toHaveLength(2);
+    await vi.advanceTimersByTimeAsync(10);
+    expect(log.at(-1)).toBe('mark good');
+  });
+
+  it('tries no further jobs one by one once the backend has gone', async () => {
+    const { dispatcher, world, rounds, log } = make();
+    world.put = () => Promise.reject(refusal);
+    let pings = 0;
+    world.ping = () => (++pings === 1 ? Promise.resolve() : Promise.reject(refusal));
+    rounds.push(due('charges', 'a', 'b', 'c'));
+    dispatcher.start();
+    await vi.advanceTimersByTimeAsync(10);
+    expect(log).toEqual(['take 3', 'put charges a b c', 'put charges a']);
   });
 
   it('looks less and less often while it fails, and as often as before when it works again', async () => {

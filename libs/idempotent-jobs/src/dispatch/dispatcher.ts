@@ -1,5 +1,6 @@
 import type { QueuePort } from '../bullmq/queue-port.js';
-import type { DispatchSource, DueJob } from './dispatch.source.js';
+import { Carrier, pauseMs } from './carrier.js';
+import type { DispatchSource } from './dispatch.source.js';
 
 /** What the dispatcher needs to know about the application. */
 export interface DispatcherServices {
@@ -12,19 +13,29 @@ export interface DispatcherServices {
 }
 
 /**
- * Carries committed rows to BullMQ: take (and hold), put, mark. Any number of instances may run.
+ * Decides when to look for committed rows that must get to BullMQ; each source's {@link Carrier} carries them. Any
+ * number of instances may run.
  *
  * Killed before the put, or between put and mark, the rows fall due again when their hold ends and are put again,
  * under the same job id, which BullMQ ignores while it has the job. With BullMQ's backend out of reach the rows stay.
  */
 export class Dispatcher {
+  readonly #carriers: readonly Carrier[];
   #timer: NodeJS.Timeout | undefined;
   #working: Promise<void> | undefined;
   #isWoken = false;
   #isStopped = true;
+  /** How often in a row the ledger could not be read. */
   #failures = 0;
 
-  constructor(private readonly services: DispatcherServices) {}
+  constructor(private readonly services: DispatcherServices) {
+    const { sources, queues, portOf, onError } = services;
+    const isStopped = (): boolean => this.#isStopped;
+    const onFree = (): void => this.wake();
+    this.#carriers = sources.map(
+      (source) => new Carrier(source, { queues, portOf, onError, isStopped, onFree }),
+    );
+  }
 
   get isRunning(): boolean {
     return !this.#isStopped;
@@ -45,19 +56,19 @@ export class Dispatcher {
     });
   }
 
-  /** Finishes the batch under way and stops. */
+  /** Finishes the batches under way and stops. */
   async stop(): Promise<void> {
     this.#isStopped = true;
     clearTimeout(this.#timer);
     await this.#working;
+    await Promise.all(this.#carriers.map((carrier) => carrier.settle()));
   }
 
   #rest(): void {
     clearTimeout(this.#timer);
     if (this.#isStopped) return;
-    const pauseMs =
-      this.#failures === 0 ? this.services.pollMs : Math.min(MAX_PAUSE_MS, 250 * 2 ** this.#failures);
-    this.#timer = setTimeout(() => this.wake(), this.#isWoken && this.#failures === 0 ? 0 : pauseMs);
+    const untilPollMs = this.#isWoken ? 0 : this.services.pollMs;
+    this.#timer = setTimeout(() => this.wake(), this.#failures === 0 ? untilPollMs : pauseMs(this.#failures));
     this.#timer.unref();
   }
 
@@ -66,104 +77,14 @@ export class Dispatcher {
     await new Promise((resolve) => setImmediate(resolve));
     this.#isWoken = false;
     let isWell = true;
-    for (const source of this.services.sources) {
+    for (const carrier of this.#carriers) {
       try {
-        while (!this.#isStopped) {
-          const { taken, isAllPut } = await this.#carry(source);
-          isWell &&= isAllPut;
-          if (taken < BATCH_SIZE || !isAllPut) break;
-        }
+        await carrier.carry();
       } catch (error) {
         isWell = false;
         this.services.onError('Dispatching was interrupted; it goes on by itself', error);
       }
     }
-    this.#failures = isWell ? 0 : Math.min(this.#failures + 1, 10);
-  }
-
-  async #carry(source: DispatchSource): Promise<{ taken: number; isAllPut: boolean }> {
-    const queues = this.services.queues();
-    if (queues.length === 0) return { taken: 0, isAllPut: true };
-    const due = await source.take(queues, BATCH_SIZE, HOLD_MS);
-    // Side by side: a queue whose backend is out of reach holds up no other.
-    const puts = await Promise.all(
-      [...byQueue(due)].map(async ([queue, jobs]) => {
-        const put = await this.#put(queue, jobs, source.carriesRetries);
-        try {
-          if (put.length > 0) await source.mark(put);
-          return put.length;
-        } catch (error) {
-          // They are on their queue, and will be put there once more, which changes nothing.
-          this.services.onError(`Jobs of queue "${queue}" were put, but could not be marked`, error);
-          return 0;
-        }
-      }),
-    );
-    return { taken: due.length, isAllPut: puts.reduce((sum, count) => sum + count, 0) === due.length };
-  }
-
-  /** Puts a batch; if BullMQ refuses it, each job alone, so that one it cannot take holds up no other. Never rejects. */
-  async #put(queue: string, jobs: DueJob[], carriesRetries: boolean): Promise<DueJob[]> {
-    const port = this.services.portOf(queue);
-    if (port === undefined) return [];
-    try {
-      await within(
-        PUT_TIMEOUT_MS,
-        port.put(
-          jobs.map(({ job }) => job),
-          carriesRetries,
-        ),
-      );
-      return jobs;
-    } catch (error) {
-      if (jobs.length === 1 || (await this.#isUnreachable(port))) {
-        const what = jobs.length === 1 ? `job ${jobs[0]?.job.jobId}` : `${jobs.length} jobs`;
-        this.services.onError(`Queue "${queue}" did not take ${what}; they are tried again later`, error);
-        return [];
-      }
-    }
-    const put: DueJob[] = [];
-    for (const job of jobs) put.push(...(await this.#put(queue, [job], carriesRetries)));
-    return put;
-  }
-
-  async #isUnreachable(port: QueuePort): Promise<boolean> {
-    return within(PING_TIMEOUT_MS, port.ping()).then(
-      () => false,
-      () => true,
-    );
-  }
-}
-
-const BATCH_SIZE = 500;
-/**
- * Longer than a put may take, so that a slow put is not repeated by another instance; and how long operations wait whose
- * dispatcher was killed with them in hand.
- */
-const HOLD_MS = 10_000;
-const PUT_TIMEOUT_MS = 5_000;
-const PING_TIMEOUT_MS = 2_000;
-const MAX_PAUSE_MS = 10_000;
-
-function byQueue(due: readonly DueJob[]): Map<string, DueJob[]> {
-  const queues = new Map<string, DueJob[]>();
-  for (const job of due) {
-    const jobs = queues.get(job.queue);
-    if (jobs === undefined) queues.set(job.queue, [job]);
-    else jobs.push(job);
-  }
-  return queues;
-}
-
-/** BullMQ waits for a lost connection without end; the dispatcher must not. */
-async function within<T>(ms: number, work: Promise<T>): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const timeout = new Promise<never>((_resolve, reject) => {
-    timer = setTimeout(() => reject(new Error(`No answer from the queue's backend within ${ms} ms`)), ms);
-  });
-  try {
-    return await Promise.race([work, timeout]);
-  } finally {
-    clearTimeout(timer);
+    this.#failures = isWell ? 0 : this.#failures + 1;
   }
 }

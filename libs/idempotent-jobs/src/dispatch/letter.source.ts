@@ -53,12 +53,12 @@ export class LetterSource implements DispatchSource {
 
   constructor(
     private readonly database: Database,
-    private readonly deadLetterQueueOf: (queue: string) => string,
+    readonly targetOf: (queue: string) => string,
   ) {}
 
   async take(queues: readonly string[], limit: number, holdMs: number): Promise<DueJob[]> {
     const rows = await this.database.run<LetterRow>(TAKE, [queues, limit, holdMs]);
-    return rows.map((row) => ({ queue: this.deadLetterQueueOf(row.queue), job: toJob(row), row }));
+    return rows.map((row) => ({ queue: this.targetOf(row.queue), job: toJob(row), row }));
   }
 
   async mark(jobs: readonly DueJob[]): Promise<void> {

@@ -26,7 +26,7 @@ FROM due
 WHERE o.tenant_id = due.tenant_id AND o.operation_key = due.operation_key
 RETURNING
   o.tenant_id, o.operation_key, o.queue, o.job_name, o.job_id, o.fingerprint, o.payload::text AS payload, o.priority,
-  o.deadline_at, o.trace_context::text AS trace,
+  o.deadline_at, o.trace_context::text AS trace, o.dispatches > 0 AS was_put,
   GREATEST(0, EXTRACT(EPOCH FROM o.available_at - clock_timestamp())::float8 * 1000) AS delay_ms
 `,
 );
@@ -58,6 +58,7 @@ interface OperationRow {
   readonly priority: number | null;
   readonly deadline_at: Date | null;
   readonly trace: string | null;
+  readonly was_put: boolean;
   readonly delay_ms: number | null;
 }
 
@@ -72,6 +73,7 @@ export interface RedispatchOptions {
 /** Operations on their way to their queues. */
 export class OperationSource implements DispatchSource {
   readonly carriesRetries = true;
+  readonly targetOf = (queue: string): string => queue;
 
   constructor(
     private readonly database: Database,
@@ -95,7 +97,7 @@ export class OperationSource implements DispatchSource {
 }
 
 function toJob(row: OperationRow): DueJob['job'] {
-  return outgoingJob({
+  const operation = {
     tenantId: row.tenant_id,
     operationKey: row.operation_key,
     queue: row.queue,
@@ -107,5 +109,6 @@ function toJob(row: OperationRow): DueJob['job'] {
     delayMs: row.delay_ms ?? 0,
     deadline: toDateOrNone(row.deadline_at),
     trace: row.trace ?? undefined,
-  });
+  };
+  return outgoingJob(operation, row.was_put);
 }

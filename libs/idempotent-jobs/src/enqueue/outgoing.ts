@@ -2,9 +2,10 @@ import type { OutgoingJob } from '../bullmq/queue-port.js';
 import type { Envelope } from './envelope.js';
 import type { AskedOperation } from './operation.store.js';
 
-/** The BullMQ job that carries an operation. */
+/** The BullMQ job that carries an operation. `wasPut`: it has been on its queue before. */
 export function outgoingJob(
   operation: Omit<AskedOperation, 'delayMs'> & { readonly delayMs: number },
+  wasPut = false,
 ): OutgoingJob {
   const { tenantId, operationKey, fingerprint, deadline, trace } = operation;
   const data: Envelope = {
@@ -23,5 +24,6 @@ export function outgoingJob(
     data,
     delayMs: operation.delayMs,
     priority: operation.priority,
+    wasPut,
   };
 }
