@@ -7,6 +7,7 @@ import type { DataSource } from 'typeorm';
 import { ApplicationLifecycle } from './application.lifecycle.js';
 import { DeadLetterService } from './dead-letter/dead-letter.service.js';
 import { DEAD_LETTER_QUEUE_SUFFIX } from './dead-letter/letter.js';
+import { DispatchService } from './dispatch/dispatch.service.js';
 import { QueueRegistry } from './enqueue/queue-registry.js';
 import { assembleEngine, type Engine } from './engine.js';
 import { IdempotentJobsHealthIndicator } from './health/idempotent-jobs.health.js';
@@ -163,6 +164,16 @@ function assemble(
         new RetentionService(engine.pruner, new Erasure(engine.database, () => lifecycle.erasableQueues())),
     },
     {
+      provide: DispatchService,
+      inject: [ENGINE],
+      useFactory: ({ database, dispatcher, queues }: Engine) =>
+        new DispatchService(
+          database,
+          () => dispatcher.wake(),
+          () => queues.names,
+        ),
+    },
+    {
       provide: IdempotentJobsHealthIndicator,
       inject: [ENGINE, ApplicationLifecycle],
       useFactory: (engine: Engine, lifecycle: ApplicationLifecycle) =>
@@ -185,6 +196,7 @@ function assemble(
       OutcomeService,
       DeadLetterService,
       RetentionService,
+      DispatchService,
       IdempotentJobsHealthIndicator,
     ],
   };

@@ -11,6 +11,7 @@ describe('the public API', () => {
         "DeadLetterNotFoundError",
         "DeadLetterRefusedError",
         "DeadLetterService",
+        "DispatchService",
         "IDEMPOTENT_JOBS_MIGRATIONS",
         "IdempotencyInterceptor",
         "IdempotentJobsError",

@@ -98,6 +98,11 @@ export type { LedgerAction } from './operation/ledger-action.js';
 export type { ErrorEvidence } from './record/error-evidence.js';
 export type { OperationIdentity } from './operation/identity.js';
 export type { OperationStatus } from './operation/status.js';
+export {
+  DispatchService,
+  type RedispatchReport,
+  type RedispatchUnsettledOptions,
+} from './dispatch/dispatch.service.js';
 export { DEAD_LETTER_REASONS, type DeadLetterMessage, type DeadLetterReason } from './dead-letter/letter.js';
 export { DeadLetterEntity, JobAttemptEntity, JobOutcomeEntity } from './postgres/entities.js';
 

@@ -88,7 +88,7 @@ export class JobPipeline {
         : await validatePayload(dto, job.name, identified.payload);
     if (validated.kind === 'valid') presentPayload(job, validated.payload);
     const progress = this.#begin(delivery, identified);
-    const leave = this.registry.add(job.queueName, job.id ?? '', progress.attempt);
+    const leave = this.registry.add(progress.attempt);
     try {
       const ending =
         validated.kind === 'invalid'

@@ -1,7 +1,7 @@
 import { InDoubtError } from '../resilience/failure.js';
 
 /** Why the library stopped waiting for a handler. */
-export type AbandonReason = 'timeout' | 'lease_lost' | 'lock_lost' | 'cancelled' | 'shutdown';
+export type AbandonReason = 'timeout' | 'lease_lost' | 'cancelled' | 'shutdown';
 
 /** How a handler ended. */
 export type Execution =
@@ -102,7 +102,6 @@ function started(handler: () => Promise<unknown>): Promise<unknown> {
 const EXPLANATIONS: Readonly<Record<AbandonReason, string>> = {
   timeout: 'it took too long',
   lease_lost: 'its lease went to another worker or could not be renewed',
-  lock_lost: 'its BullMQ lock could not be renewed',
   cancelled: 'its job was cancelled',
   shutdown: 'the application is shutting down',
 };

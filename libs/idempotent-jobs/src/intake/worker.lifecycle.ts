@@ -104,11 +104,9 @@ export class WorkerLifecycle {
   }
 
   #attach(worker: Worker, settings: ProcessorSettings): void {
+    // Also tells of a lost BullMQ lock. The handler goes on: the right to run is the ledger's lease, under which another
+    // delivery of the job is put off, and the queue that has lost the lock may have lost the job as well.
     worker.on('error', (error) => this.#logger.warn(`Worker of queue "${settings.queue}": ${error.message}`));
-    // BullMQ tells of a lost lock, but goes on; the handler must not.
-    worker.on('lockRenewalFailed', (jobIds) => {
-      for (const jobId of jobIds) this.attempts.abandonJob(settings.queue, jobId, 'lock_lost');
-    });
     worker.on('failed', (job, error) => {
       if (job?.finishedOn !== undefined && !this.host.wasDelivered(job)) this.#bury(settings, job, error);
     });

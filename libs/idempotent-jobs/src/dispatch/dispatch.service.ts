@@ -1,0 +1,154 @@
+import { ANNOUNCE } from '../enqueue/accept.statement.js';
+import { dispatchChannel } from '../enqueue/operation.store.js';
+import { UsageError } from '../operation/errors.js';
+import type { Database, Queryable } from '../postgres/database.js';
+import { inPages } from '../postgres/pages.js';
+import { statement } from '../postgres/statement.js';
+
+/** Which operations to put on their queues again. */
+export interface RedispatchUnsettledOptions {
+  /** Only those of this queue. Default: of all queues. */
+  readonly queue?: string;
+  /** Only those that were asked for at least so long ago, in ms. Default 0: all. */
+  readonly olderThanMs?: number;
+  /** Count them and change nothing. Default false. */
+  readonly dryRun?: boolean;
+}
+
+/** What {@link DispatchService.redispatchUnsettled} found. */
+export interface RedispatchReport {
+  /** Operations that are due for their queues now; with `dryRun`, that would be. */
+  readonly operations: number;
+  /**
+   * Unsettled operations whose payload the ledger does not have: they were delivered straight to BullMQ (durability
+   * `queue`, or another producer's job) and claimed there. Only their producer can put them again.
+   */
+  readonly withoutPayload: number;
+}
+
+/** Whether a queue was ever registered or used. Parameters: queue. */
+const KNOWS_QUEUE = statement(
+  'knows_queue',
+  `
+SELECT EXISTS (SELECT FROM {schema}.job_queues WHERE queue = $1)
+    OR EXISTS (SELECT FROM {schema}.job_outcomes WHERE queue = $1) AS is_known
+`,
+);
+
+/** The operations that wait for their queue to deliver them. Parameters: queue (null: all), least age in ms. */
+const UNSETTLED = statement(
+  'unsettled',
+  `
+SELECT tenant_id, operation_key, payload IS NOT NULL AS has_payload
+FROM {schema}.job_outcomes
+WHERE (status IN ('pending', 'retrying') OR (status = 'running' AND lease_expires_at <= clock_timestamp()))
+  AND ($1::text IS NULL OR queue = $1)
+  AND EXTRACT(EPOCH FROM clock_timestamp() - created_at) * 1000 >= $2::float8
+`,
+);
+
+/**
+ * Makes operations due for their queue, unless they were settled or claimed meanwhile. Parameters: parallel arrays:
+ * tenant, key. One row per operation made due.
+ *
+ * `dispatches` goes back to 1 and not to 0: the times between further puts start anew, and a finished job that BullMQ
+ * may still hold is revived. SKIP LOCKED: whoever has a row locked is claiming, recording or putting it.
+ */
+const MAKE_DUE = statement(
+  'make_due',
+  `
+WITH unsettled AS (
+  SELECT o.tenant_id, o.operation_key
+  FROM {schema}.job_outcomes o
+  JOIN unnest($1::text[], $2::text[]) AS seen (tenant_id, operation_key)
+    ON o.tenant_id = seen.tenant_id AND o.operation_key = seen.operation_key
+  WHERE o.payload IS NOT NULL
+    AND (o.status IN ('pending', 'retrying') OR (o.status = 'running' AND o.lease_expires_at <= clock_timestamp()))
+  FOR UPDATE OF o SKIP LOCKED
+)
+UPDATE {schema}.job_outcomes o
+SET dispatch_due_at = LEAST(o.dispatch_due_at, clock_timestamp()),
+    dispatches = LEAST(o.dispatches, 1)
+FROM unsettled u
+WHERE o.tenant_id = u.tenant_id AND o.operation_key = u.operation_key
+RETURNING true AS is_due
+`,
+);
+
+interface UnsettledRow {
+  readonly tenant_id: string;
+  readonly operation_key: string;
+  readonly has_payload: boolean;
+}
+
+/**
+ * Brings operations back to queues that have lost them, without waiting for the dispatcher's own clock
+ * (`dispatch.redispatchAfterMs`).
+ */
+export class DispatchService {
+  /**
+   * @param wake tells the dispatcher of this process that something is due
+   * @param queues the names of the queues that this process has registered
+   * @internal Injected; a plain class for programs that have nothing but a database.
+   */
+  constructor(
+    private readonly database: Database,
+    private readonly wake: () => void = () => undefined,
+    private readonly queues: () => readonly string[] = () => [],
+  ) {}
+
+  /**
+   * Makes unsettled operations due for their queues now: those that are pending, retrying, or running under a lease that
+   * has expired. For the hour after a queue was lost; harmless at any other time, since BullMQ ignores jobs that it still
+   * has, and what has completed is answered with its result. Delayed operations keep their delay, all keep their priority
+   * and deadline. An operation that somebody is claiming or recording at this moment is passed over.
+   *
+   * Ended halfway, it can be called again.
+   *
+   * @throws UsageError for a queue that nobody has registered or used, or an age that is no number; nothing is changed
+   */
+  async redispatchUnsettled(options: RedispatchUnsettledOptions = {}): Promise<RedispatchReport> {
+    const { queue, olderThanMs = 0, dryRun = false } = options;
+    if (typeof olderThanMs !== 'number' || !Number.isFinite(olderThanMs) || olderThanMs < 0)
+      throw new UsageError(
+        `redispatchUnsettled(): olderThanMs must be a number of milliseconds, 0 or more, but is ${String(olderThanMs)}.`,
+      );
+    if (typeof dryRun !== 'boolean')
+      throw new UsageError(`redispatchUnsettled(): dryRun must be true or false, but is ${String(dryRun)}.`);
+    if (queue !== undefined) await this.#assertKnown(queue);
+
+    let operations = 0;
+    let withoutPayload = 0;
+    const values = [queue ?? null, olderThanMs];
+    await inPages<UnsettledRow>(this.database, UNSETTLED, values, async (rows, connection) => {
+      const carried = rows.filter((row) => row.has_payload);
+      withoutPayload += rows.length - carried.length;
+      operations += dryRun ? carried.length : await this.#makeDue(carried, connection);
+    });
+    return { operations, withoutPayload };
+  }
+
+  async #makeDue(rows: readonly UnsettledRow[], connection: Queryable): Promise<number> {
+    const tenants = rows.map((row) => row.tenant_id);
+    const keys = rows.map((row) => row.operation_key);
+    const due = await this.database.run(MAKE_DUE, [tenants, keys], connection);
+    if (due.length === 0) return 0;
+    // The dispatchers start with this page while the next one is read.
+    await this.database.run(ANNOUNCE, [dispatchChannel(this.database.schema), ''], connection);
+    this.wake();
+    return due.length;
+  }
+
+  async #assertKnown(queue: string): Promise<void> {
+    if (typeof queue !== 'string' || queue === '')
+      throw new UsageError(
+        `redispatchUnsettled(): queue must be the name of a queue, but is "${String(queue)}".`,
+      );
+    if (this.queues().includes(queue)) return;
+    const [answer] = await this.database.run<{ is_known: boolean }>(KNOWS_QUEUE, [queue]);
+    if (answer?.is_known !== true)
+      throw new UsageError(
+        `redispatchUnsettled(): no application has registered a queue "${queue}", and the ledger has no operation of it. Check the name.`,
+      );
+  }
+}
