@@ -1,52 +1,130 @@
-import { describe, expect, it } from 'vitest';
+import { copyFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { Redis } from 'ioredis';
+import type { LocalRedis } from 'local-servers';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
-import { bullQueue, idempotentQueue, settled } from '../support/ledger.js';
-import { Gate, processorOf } from '../support/processors.js';
-import { BACKENDS, dataSourceOf } from '../support/scenario.js';
+import { Flood } from '../support/flood.js';
+import { bullQueue } from '../support/ledger.js';
+import { HAS_OWN_REDIS, placeOn, startOwnRedis } from '../support/own-redis.js';
+import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
 
-const OPERATIONS = 100;
+/*
+ * The queue loses what it knows while operations are under way. Their effect is the careful one, so that a second run
+ * would be seen, and a doubt as well: each of them completes, once.
+ */
 
-describe.each(BACKENDS)('a queue that loses its jobs, on %s', (backend) => {
+describe.skipIf(!HAS_OWN_REDIS)('a Redis that loses its data under load', () => {
+  const apps = useApps();
+  let redis: LocalRedis;
+  beforeAll(async () => {
+    redis = await startOwnRedis();
+  });
+  afterAll(() => redis.stop());
+
+  const ask = async <T>(question: (client: Redis) => Promise<T>): Promise<T> => {
+    const client = new Redis(redis.url);
+    try {
+      return await question(client);
+    } finally {
+      client.disconnect();
+    }
+  };
+
+  it('FLUSHALL in the middle of 5,000 operations: all complete, once', async () => {
+    const flood = await Flood.begin(apps, await placeOn(redis), 5000);
+    const { before, after } = await ask(async (client) => {
+      const [keys, , left] = (await client.multi().dbsize().flushall().dbsize().exec()) ?? [];
+      return { before: Number(keys?.[1]), after: Number(left?.[1]) };
+    });
+    expect(flood.ran).toBeLessThan(5000);
+    expect(before).toBeGreaterThan(1000);
+    expect(after).toBe(0);
+    await flood.expectAllOnce();
+  });
+
+  it('killed and restarted empty on the same port: all operations complete, once', async () => {
+    const flood = await Flood.begin(apps, await placeOn(redis), 1500);
+    expect(await flood.unfinishedJobs()).toBeGreaterThan(0);
+    const victim = redis.pid;
+    await redis.kill();
+    await redis.restart();
+    expect(redis.pid).not.toBe(victim);
+    expect(await ask((client) => client.dbsize())).toBeLessThan(100);
+    await flood.expectAllOnce();
+  });
+
+  it('rolled back to a snapshot from the middle: all operations complete, once', async () => {
+    const flood = await Flood.begin(apps, await placeOn(redis), 1500);
+    const dump = join(redis.directory, 'dump.rdb');
+    await ask((client) => client.save());
+    await copyFile(dump, `${dump}.middle`);
+    const inSnapshot = await flood.unfinishedJobs();
+    expect(inSnapshot).toBeGreaterThan(100);
+    await eventually(
+      () => flood.unfinishedJobs(),
+      (jobs) => expect(jobs).toBeLessThan(inSnapshot / 2),
+    );
+    await redis.kill();
+    await copyFile(`${dump}.middle`, dump);
+    await redis.restart();
+    await eventually(
+      () => flood.unfinishedJobs(),
+      (jobs) => expect(jobs).toBeGreaterThan(inSnapshot / 2),
+    );
+    await flood.expectAllOnce();
+  });
+});
+
+describe.each(BACKENDS)('a queue that is emptied under load, on %s', (backend) => {
   const apps = useApps();
 
-  it('is filled again from the ledger, and every operation runs once', async () => {
-    const runs = new Map<string, number>();
-    const gate = new Gate();
-    const processor = processorOf(
-      'charges',
-      { effect: 'unrepeatable' },
-      async (_job, operation) => {
-        runs.set(operation.operationKey, (runs.get(operation.operationKey) ?? 0) + 1);
-        if (operation.operationKey === 'charge:0') await gate.pass();
-      },
-      { concurrency: 1 },
-    );
-    const jobs = { dispatch: { redispatchAfterMs: 500, pollMs: 100 } };
-    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor], jobs });
-    const requests = Array.from({ length: OPERATIONS }, (_, index) => ({
-      name: 'charge',
-      payload: {},
-      operationKey: `charge:${index}`,
-      tenantId: 'acme',
-    }));
-    await idempotentQueue(app, 'charges').enqueueMany(requests);
-    await gate.arrival;
-    await eventually(
-      () => bullQueue(app, 'charges').getWaitingCount(),
-      (waiting) => expect(waiting).toBe(OPERATIONS - 1),
-    );
+  it('obliterated by force: all operations complete, once', async () => {
+    const flood = await Flood.begin(apps, await makePlace(backend), 1000);
+    const before = await flood.unfinishedJobs();
+    await bullQueue(flood.app, 'charges').obliterate({ force: true });
+    expect(await flood.unfinishedJobs()).toBeLessThan(before / 2);
+    await flood.expectAllOnce();
+  });
 
-    await bullQueue(app, 'charges').drain();
-    expect(await bullQueue(app, 'charges').getWaitingCount()).toBeLessThan(OPERATIONS - 1);
-    gate.open();
-    await Promise.all(requests.map(({ operationKey }) => settled(app, operationKey)));
-    expect([...runs.values()].filter((count) => count !== 1)).toEqual([]);
-    expect(runs.size).toBe(OPERATIONS);
-    expect(
-      await dataSourceOf(app).query(
-        `SELECT status, count(*)::integer AS rows FROM job_outcomes GROUP BY status`,
-      ),
-    ).toEqual([{ status: 'completed', rows: OPERATIONS }]);
+  it('drained and cleaned from a dashboard: all operations complete, once', async () => {
+    const flood = await Flood.begin(apps, await makePlace(backend), 1000);
+    const queue = bullQueue(flood.app, 'charges');
+    const before = await flood.unfinishedJobs();
+    await queue.drain(true);
+    const cleaned = await queue.clean(0, 0, 'completed');
+    expect(cleaned.length).toBeGreaterThan(0);
+    expect(await flood.unfinishedJobs()).toBeLessThan(before / 2);
+    await flood.expectAllOnce();
+  });
+});
+
+describe('a queue on Postgres whose tables lose their data under load', () => {
+  const apps = useApps();
+
+  it('all its job rows are deleted: all operations complete, once', async () => {
+    const flood = await Flood.begin(apps, await makePlace('postgres'), 1000);
+    const [, deleted] = await dataSourceOf(flood.app).query<[unknown, number]>('DELETE FROM bullmq.job');
+    expect(deleted).toBeGreaterThan(500);
+    await flood.expectAllOnce();
+  });
+
+  it('rolled back to an earlier copy: all operations complete, once', async () => {
+    const flood = await Flood.begin(apps, await makePlace('postgres'), 1000);
+    const dataSource = dataSourceOf(flood.app);
+    await dataSource.query('CREATE TABLE copy AS SELECT * FROM bullmq.job');
+    const inCopy = await flood.unfinishedJobs();
+    expect(inCopy).toBeGreaterThan(100);
+    await eventually(
+      () => flood.unfinishedJobs(),
+      (jobs) => expect(jobs).toBeLessThan(inCopy / 2),
+    );
+    await dataSource.transaction(async (manager) => {
+      await manager.query('LOCK TABLE bullmq.job');
+      await manager.query('DELETE FROM bullmq.job');
+      await manager.query('INSERT INTO bullmq.job SELECT * FROM copy');
+    });
+    await flood.expectAllOnce();
   });
 });

@@ -2,6 +2,6 @@
 export { startPostgres } from './postgres/start-postgres.js';
 export type { LocalPostgres } from './postgres/local-postgres.js';
 export type { StartPostgresOptions } from './postgres/start-postgres.js';
-export { startRedis } from './redis/start-redis.js';
+export { isRedisInstalled, startRedis } from './redis/start-redis.js';
 export type { LocalRedis, StartRedisOptions } from './redis/start-redis.js';
 export { freePort } from './process/free-port.js';

@@ -1,0 +1,103 @@
+import { setTimeout as pause } from 'node:timers/promises';
+import type { INestApplicationContext } from '@nestjs/common';
+import { expect } from 'vitest';
+import type { TestApps } from './apps.js';
+import { eventually } from './eventually.js';
+import { bullQueue, idempotentQueue, lettersOf } from './ledger.js';
+import type { Place } from './place.js';
+import { Gate, processorOf } from './processors.js';
+import { dataSourceOf } from './scenario.js';
+
+const QUEUE = 'charges';
+const UNFINISHED = ['waiting', 'active', 'delayed', 'prioritized'] as const;
+
+/** Short, so that what a fault has broken is noticed within the test. */
+const LEASE_MS = 2000;
+const REDISPATCH = { redispatchAfterMs: 1000, redispatchMaxMs: 4000, pollMs: 100 };
+const WORKER = { concurrency: 50, lockDuration: 1000, stalledInterval: 500 };
+
+/**
+ * Operations under way, none of which may be repeated and each of which counts its runs. The handler of the first one is
+ * held at a gate: whatever happens to the queue happens while it is active.
+ */
+export class Flood {
+  readonly #runs = new Map<string, number>();
+  readonly #gate = new Gate();
+  app!: INestApplicationContext;
+
+  private constructor(
+    readonly place: Place,
+    private readonly count: number,
+  ) {}
+
+  /** Enqueues so many operations beside a running worker, and waits until a fifth of them has run. */
+  static async begin(apps: TestApps, place: Place, count: number): Promise<Flood> {
+    const flood = new Flood(place, count);
+    const processor = processorOf(
+      QUEUE,
+      { effect: 'unrepeatable', leaseMs: LEASE_MS },
+      (_job, operation) => flood.#run(operation.operationKey),
+      WORKER,
+    );
+    const jobs = { dispatch: REDISPATCH, leaseMs: LEASE_MS };
+    flood.app = await apps.beside(place, { queues: [QUEUE], providers: [processor], jobs });
+    const requests = Array.from({ length: count }, (_, index) => ({
+      name: 'charge',
+      payload: { index },
+      operationKey: `charge:${index}`,
+      tenantId: 'acme',
+    }));
+    await idempotentQueue(flood.app, QUEUE).enqueueMany(requests);
+    await eventually(
+      () => flood.#runs.size,
+      (runs) => expect(runs).toBeGreaterThan(count / 5),
+    );
+    return flood;
+  }
+
+  /** How many operations have run so far. */
+  get ran(): number {
+    return this.#runs.size;
+  }
+
+  /** How many jobs BullMQ still has to run. */
+  async unfinishedJobs(): Promise<number> {
+    const counts = await bullQueue(this.app, QUEUE).getJobCounts(...UNFINISHED);
+    return Object.values(counts).reduce((sum, jobs) => sum + jobs, 0);
+  }
+
+  /** Lets the held handler go and waits for the end: every operation has completed, ran once, and nothing is left. */
+  async expectAllOnce(): Promise<void> {
+    const everythingElse = this.count - 1;
+    await eventually(
+      () => this.#ledger(),
+      (rows) => expect(rows).toContainEqual({ status: 'completed', attempts: 1, operations: everythingElse }),
+      30_000,
+    );
+    // Held beyond its lock and its lease's first length.
+    this.#gate.open();
+    await eventually(
+      () => this.#ledger(),
+      (rows) => expect(rows).toEqual([{ status: 'completed', attempts: 1, operations: this.count }]),
+    );
+    expect([...this.#runs.values()].filter((runs) => runs !== 1)).toEqual([]);
+    expect(this.#runs.size).toBe(this.count);
+    expect(await lettersOf(this.app)).toEqual([]);
+    await eventually(
+      () => this.unfinishedJobs(),
+      (jobs) => expect(jobs).toBe(0),
+    );
+  }
+
+  async #run(operationKey: string): Promise<void> {
+    this.#runs.set(operationKey, (this.#runs.get(operationKey) ?? 0) + 1);
+    if (operationKey === 'charge:0') await this.#gate.pass();
+    else await pause(5);
+  }
+
+  #ledger(): Promise<unknown[]> {
+    return dataSourceOf(this.app).query(
+      'SELECT status, attempts, count(*)::integer AS operations FROM job_outcomes GROUP BY 1, 2 ORDER BY 3',
+    );
+  }
+}
