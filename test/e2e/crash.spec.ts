@@ -9,7 +9,7 @@ import { attemptKindsOf, bullQueue, enqueue, lettersOf, settled } from '../suppo
 import type { Place } from '../support/place.js';
 import { BACKENDS, dataSourceOf } from '../support/scenario.js';
 import { WorkerProcess } from '../support/worker-process.js';
-import type { WorkerScript } from '../support/worker-program.js';
+import type { WorkerScript } from '../support/worker-script.js';
 
 /*
  * Real processes, real signals. The judge is the simulator's effect ledger: a process of its own that no fault touches.

@@ -1,7 +1,7 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { eventually } from './eventually.js';
-import type { WorkerScript } from './worker-program.js';
+import type { WorkerScript } from './worker-script.js';
 
 /** What a worker process has told so far. */
 export interface WorkerMessage {
@@ -20,15 +20,21 @@ export class WorkerProcess {
     this.exited = new Promise((resolve) => child.once('exit', (code, signal) => resolve(signal ?? code)));
   }
 
+  /** Starts a worker and waits until it is up. */
   static async start(script: WorkerScript): Promise<WorkerProcess> {
+    const worker = WorkerProcess.launch(script);
+    await worker.reached('ready');
+    return worker;
+  }
+
+  /** For one that may not live to be up. */
+  static launch(script: WorkerScript): WorkerProcess {
     const program = fileURLToPath(new URL('../dist/support/worker-program.js', import.meta.url));
     const child = fork(program, {
       env: { ...process.env, WORKER_SCRIPT: JSON.stringify(script) },
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
     });
-    const worker = new WorkerProcess(child);
-    await worker.reached('ready');
-    return worker;
+    return new WorkerProcess(child);
   }
 
   get pid(): number {

@@ -1,26 +1,54 @@
 import 'reflect-metadata';
-import { TransientError } from 'nestjs-idempotent-jobs';
-import type { Effect } from 'nestjs-idempotent-jobs';
+import { setTimeout as pause } from 'node:timers/promises';
+import { Queue } from 'bullmq';
+import { type CurrentOperation, TransientError } from 'nestjs-idempotent-jobs';
+import { Pool } from 'pg';
 import { processorOf } from './processors.js';
-import type { Place } from './place.js';
 import { startApp } from './start-app.js';
+import type { WorkerScript } from './worker-script.js';
 
 /*
- * A worker in a process of its own, for tests that kill, stop and continue it. Its handler charges a card at the
- * simulator's gateway, which is the judge of what happened; it tells its parent where it is.
+ * A worker in a process of its own, for tests that kill, stop and continue it. The judge of what happened is the
+ * simulator's gateway or the table `work`; the handler tells its parent where it is.
  */
 
-export interface WorkerScript {
-  readonly place: Place;
-  readonly effect: Effect;
-  readonly gateway: string;
-  readonly run: string;
-  readonly leaseMs: number;
-  /** `charge`: call the gateway. `die`: kill the own process with SIGKILL before the call. `write`: insert a row; `write and hold`: and never return. */
-  readonly act: 'charge' | 'die' | 'write' | 'write and hold';
+const script = JSON.parse(process.env['WORKER_SCRIPT'] as string) as WorkerScript;
+const notes = new Pool({ connectionString: script.place.databaseUrl, max: 4 });
+
+async function work({ operationKey, attempt, signal }: CurrentOperation): Promise<void> {
+  const note = (event: string): Promise<unknown> =>
+    notes.query('INSERT INTO work VALUES ($1, $2, $3, $4)', [operationKey, attempt, process.pid, event]);
+  await note('started');
+  await pause(script.workMs ?? 0, undefined, { signal });
+  await note('done');
 }
 
-const script = JSON.parse(process.env['WORKER_SCRIPT'] as string) as WorkerScript;
+async function write({ attempt, transaction }: CurrentOperation): Promise<unknown> {
+  await transaction.query('INSERT INTO reservations VALUES ($1)', [process.pid]);
+  process.send?.({ at: 'wrote', attempt });
+  if (script.act === 'write and hold') await new Promise(() => undefined);
+  return { by: process.pid };
+}
+
+async function charge(operation: CurrentOperation): Promise<unknown> {
+  const { tenantId, operationKey, attempt, fencingToken, idempotencyKey } = operation;
+  const response = await fetch(`${script.gateway}/charges`, {
+    method: 'POST',
+    headers: {
+      'content-type': 'application/json',
+      'idempotency-key': idempotencyKey,
+      'x-run': script.run ?? '',
+      'x-tenant': tenantId,
+      'x-attempt': String(attempt),
+      'x-fencing-token': String(fencingToken),
+      'x-worker': String(process.pid),
+    },
+    body: JSON.stringify({ tenant: tenantId, orderId: operationKey, amountCents: 500, currency: 'EUR' }),
+  });
+  process.send?.({ at: 'answered', attempt });
+  if (!response.ok) throw new TransientError(`HTTP ${response.status}`);
+  return response.json();
+}
 
 const processor = processorOf(
   'charges',
@@ -30,40 +58,43 @@ const processor = processorOf(
     timeoutMs: 60_000,
     retry: { attempts: 10, backoff: { baseMs: 50, capMs: 100 } },
   },
-  async (_job, operation) => {
-    const { tenantId, operationKey, attempt, fencingToken, idempotencyKey } = operation;
-    process.send?.({ at: 'handler', attempt, fencingToken });
-    if (script.act === 'die') process.kill(process.pid, 'SIGKILL');
-    if (script.act === 'write' || script.act === 'write and hold') {
-      await operation.transaction.query('INSERT INTO reservations VALUES ($1)', [process.pid]);
-      process.send?.({ at: 'wrote', attempt });
-      if (script.act === 'write and hold') await new Promise(() => undefined);
-      return { by: process.pid };
+  (_job, operation) => {
+    process.send?.({ at: 'handler', attempt: operation.attempt, fencingToken: operation.fencingToken });
+    switch (script.act) {
+      case 'die':
+        return process.kill(process.pid, 'SIGKILL');
+      case 'work':
+        return work(operation);
+      case 'write':
+      case 'write and hold':
+        return write(operation);
+      default:
+        return charge(operation);
     }
-    const response = await fetch(`${script.gateway}/charges`, {
-      method: 'POST',
-      headers: {
-        'content-type': 'application/json',
-        'idempotency-key': idempotencyKey,
-        'x-run': script.run,
-        'x-tenant': tenantId,
-        'x-attempt': String(attempt),
-        'x-fencing-token': String(fencingToken),
-        'x-worker': String(process.pid),
-      },
-      body: JSON.stringify({ tenant: tenantId, orderId: operationKey, amountCents: 500, currency: 'EUR' }),
-    });
-    process.send?.({ at: 'answered', attempt });
-    if (!response.ok) throw new TransientError(`HTTP ${response.status}`);
-    return response.json();
   },
-  { concurrency: 1, lockDuration: 1500, stalledInterval: 300, drainDelay: 1 },
+  { concurrency: script.concurrency ?? 1, lockDuration: 1500, stalledInterval: 300, drainDelay: 1 },
 );
 
+/** Between the put and its mark. */
+function dieAfterPut(): void {
+  const addBulk = Queue.prototype.addBulk;
+  Queue.prototype.addBulk = async function (this: Queue, ...jobs: Parameters<typeof addBulk>) {
+    const added = await addBulk.apply(this, jobs);
+    process.kill(process.pid, 'SIGKILL');
+    return added;
+  };
+}
+
+const isDispatcherOnly = script.act === 'die after put';
+if (isDispatcherOnly) dieAfterPut();
 const app = await startApp(script.place, {
   queues: ['charges'],
-  providers: [processor],
-  jobs: { leaseMs: script.leaseMs, recovery: { sweepMs: 500 } },
+  providers: isDispatcherOnly ? [] : [processor],
+  jobs: {
+    leaseMs: script.leaseMs,
+    recovery: { sweepMs: 500 },
+    ...(script.drainMs !== undefined && { shutdown: { drainMs: script.drainMs } }),
+  },
 });
 app.enableShutdownHooks();
 process.on('disconnect', () => process.exit(0));

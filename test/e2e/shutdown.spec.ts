@@ -1,0 +1,200 @@
+import type { INestApplicationContext } from '@nestjs/common';
+import type { Effect } from 'nestjs-idempotent-jobs';
+import { afterEach, describe, expect, it } from 'vitest';
+import { useApps } from '../support/apps.js';
+import { eventually } from '../support/eventually.js';
+import { bullQueue, idempotentQueue, lettersOf } from '../support/ledger.js';
+import type { Place } from '../support/place.js';
+import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
+import { WorkerProcess } from '../support/worker-process.js';
+import { CREATE_WORK, type WorkerScript } from '../support/worker-script.js';
+
+/*
+ * Deployments, with real processes and signals: workers that are asked to go, replaced one after another, and a
+ * dispatcher that dies at the worst moment. The judge is the table that handlers write to.
+ */
+
+describe.each(BACKENDS)('processes that come and go, on %s', (backend) => {
+  const apps = useApps();
+  const workers: WorkerProcess[] = [];
+  afterEach(async () => {
+    await Promise.all(workers.splice(0).map((worker) => worker.end()));
+  });
+
+  const start = async (
+    place: Place,
+    script: Pick<WorkerScript, 'effect' | 'act'> & Partial<WorkerScript>,
+  ): Promise<WorkerProcess> => {
+    const worker = await WorkerProcess.start({ leaseMs: 2000, place, ...script });
+    workers.push(worker);
+    return worker;
+  };
+  /** An application that enqueues and looks; the queue's workers are the child processes. */
+  const begin = async (isDispatching = true): Promise<{ app: INestApplicationContext; place: Place }> => {
+    const place = await makePlace(backend);
+    const jobs = { dispatch: { enabled: isDispatching } };
+    const app = await apps.beside(place, { queues: ['charges'], jobs });
+    await dataSourceOf(app).query(CREATE_WORK);
+    return { app, place };
+  };
+  const enqueue = (app: INestApplicationContext, from: number, count: number): Promise<unknown> =>
+    idempotentQueue(app, 'charges').enqueueMany(
+      Array.from({ length: count }, (_, index) => ({
+        name: 'charge',
+        payload: {},
+        operationKey: `charge:${from + index}`,
+        tenantId: 'acme',
+      })),
+    );
+  const noted = async (app: INestApplicationContext, event: string, pid?: number): Promise<number> => {
+    const [row] = await dataSourceOf(app).query<{ count: number }[]>(
+      'SELECT count(*)::integer AS count FROM work WHERE event = $1 AND ($2::integer IS NULL OR pid = $2)',
+      [event, pid ?? null],
+    );
+    return row?.count ?? 0;
+  };
+  const startedBy = (app: INestApplicationContext, worker: WorkerProcess, count: number): Promise<unknown> =>
+    eventually(
+      () => noted(app, 'started', worker.pid),
+      (started) => expect(started).toBeGreaterThanOrEqual(count),
+    );
+  /** Every operation has completed as its first attempt, and its work was done once. */
+  const expectAllOnce = async (app: INestApplicationContext, count: number): Promise<void> => {
+    await eventually(
+      () =>
+        dataSourceOf(app).query(
+          'SELECT status, attempts, failures, count(*)::integer AS operations FROM job_outcomes GROUP BY 1, 2, 3',
+        ),
+      (rows) => expect(rows).toEqual([{ status: 'completed', attempts: 1, failures: 0, operations: count }]),
+      30_000,
+    );
+    const twice = await dataSourceOf(app).query(
+      `SELECT operation_key FROM work WHERE event = 'done' GROUP BY operation_key HAVING count(*) <> 1`,
+    );
+    expect(twice).toEqual([]);
+    expect(await noted(app, 'done')).toBe(count);
+    expect(await lettersOf(app)).toEqual([]);
+  };
+
+  it('SIGTERM with 50 handlers that finish in time: they do, and a heir does the rest', async () => {
+    const { app, place } = await begin();
+    const script = { effect: 'unrepeatable', act: 'work', concurrency: 50 } as const;
+    const first = await start(place, { ...script, workMs: 1000 });
+    await enqueue(app, 0, 120);
+    await startedBy(app, first, 50);
+    expect(await noted(app, 'done')).toBe(0);
+    first.signal('SIGTERM');
+    expect(await first.exited).toBe('SIGTERM');
+    expect(await noted(app, 'started')).toBe(50);
+    expect(await noted(app, 'done')).toBe(50);
+
+    await start(place, { ...script, workMs: 10 });
+    await expectAllOnce(app, 120);
+  });
+
+  it.each<Effect>(['natural', 'keyed', 'transactional'])(
+    '%s: SIGTERM with 50 handlers that are told to stop, and do: a heir does all of it as attempt 1',
+    async (effect) => {
+      const { app, place } = await begin();
+      const script = { effect, act: 'work', concurrency: 50 } as const;
+      const first = await start(place, { ...script, workMs: 60_000, drainMs: 300 });
+      await enqueue(app, 0, 70);
+      // Handler transactions have half of the pool's ten connections to themselves.
+      const atOnce = effect === 'transactional' ? 5 : 50;
+      await startedBy(app, first, atOnce);
+      first.signal('SIGTERM');
+      expect(await first.exited).toBe('SIGTERM');
+      expect(await noted(app, 'done')).toBe(0);
+
+      await start(place, { ...script, workMs: 10 });
+      await expectAllOnce(app, 70);
+    },
+  );
+
+  it('unrepeatable: SIGTERM with 50 handlers that are told to stop: each is in doubt, with its letter, and no other', async () => {
+    const { app, place } = await begin();
+    const script = { effect: 'unrepeatable', act: 'work', concurrency: 50 } as const;
+    const first = await start(place, { ...script, workMs: 60_000, drainMs: 300 });
+    await enqueue(app, 0, 70);
+    await startedBy(app, first, 50);
+    first.signal('SIGTERM');
+    expect(await first.exited).toBe('SIGTERM');
+
+    await start(place, { ...script, workMs: 10 });
+    await eventually(
+      () =>
+        dataSourceOf(app).query(
+          'SELECT status, attempts, count(*)::integer AS operations FROM job_outcomes GROUP BY 1, 2 ORDER BY 1',
+        ),
+      (rows) =>
+        expect(rows).toEqual([
+          { status: 'completed', attempts: 1, operations: 20 },
+          { status: 'in_doubt', attempts: 1, operations: 50 },
+        ]),
+    );
+    expect((await lettersOf(app)).map((letter) => letter.reason)).toEqual(
+      Array.from({ length: 50 }, () => 'in_doubt'),
+    );
+    expect(await noted(app, 'started')).toBe(70);
+  });
+
+  it('four workers replaced one after another under load: nothing is lost, nothing runs twice', async () => {
+    const { app, place } = await begin();
+    const script = { effect: 'unrepeatable', act: 'work', concurrency: 10, workMs: 40 } as const;
+    const team = await Promise.all([1, 2, 3, 4].map(() => start(place, script)));
+    let enqueued = 0;
+    let isOver = false;
+    const load = (async () => {
+      while (!isOver) {
+        await enqueue(app, enqueued, 20);
+        enqueued += 20;
+        await eventually(
+          () => noted(app, 'done'),
+          (done) => expect(done).toBeGreaterThan(enqueued - 100),
+        );
+      }
+    })();
+    for (const leaver of team) {
+      await startedBy(app, leaver, 5);
+      leaver.signal('SIGTERM');
+      const heir = await start(place, script);
+      expect(await leaver.exited).toBe('SIGTERM');
+      await startedBy(app, heir, 1);
+    }
+    isOver = true;
+    await load;
+    expect(enqueued).toBeGreaterThan(200);
+    await expectAllOnce(app, enqueued);
+  });
+
+  it('a dispatcher killed between put and mark: another puts the same jobs again, and each runs once', async () => {
+    const { app, place } = await begin(false);
+    await enqueue(app, 0, 30);
+    const victim = WorkerProcess.launch({
+      leaseMs: 2000,
+      place,
+      effect: 'natural',
+      act: 'die after put',
+    });
+    workers.push(victim);
+    expect(await victim.exited).toBe('SIGKILL');
+    const dispatches = (): Promise<unknown[]> =>
+      dataSourceOf(app).query(
+        'SELECT dispatches, count(*)::integer AS operations FROM job_outcomes GROUP BY 1',
+      );
+    const jobIds = async (): Promise<unknown[]> =>
+      (await bullQueue(app, 'charges').getJobs(['waiting'])).map((job) => job.id).toSorted();
+    expect(await dispatches()).toEqual([{ dispatches: 0, operations: 30 }]);
+    const before = await jobIds();
+    expect(before).toHaveLength(30);
+
+    // The hold that the victim had on its rows is over.
+    await dataSourceOf(app).query('UPDATE job_outcomes SET dispatch_due_at = clock_timestamp()');
+    await apps.beside(place, { queues: ['charges'] });
+    await eventually(dispatches, (rows) => expect(rows).toEqual([{ dispatches: 1, operations: 30 }]));
+    expect(await jobIds()).toEqual(before);
+    await start(place, { effect: 'unrepeatable', act: 'work', concurrency: 10, workMs: 10 });
+    await expectAllOnce(app, 30);
+    expect(await noted(app, 'started')).toBe(30);
+  });
+});

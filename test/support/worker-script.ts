@@ -1,0 +1,27 @@
+import type { Effect } from 'nestjs-idempotent-jobs';
+import type { Place } from './place.js';
+
+/** What a worker process is told to do. */
+export interface WorkerScript {
+  readonly place: Place;
+  readonly effect: Effect;
+  readonly leaseMs: number;
+  /**
+   * What the handler does. `charge`: call the gateway. `die`: kill the own process with SIGKILL before the call. `write`:
+   * insert a row; `write and hold`: and never return. `work`: note the start in the table `work`, work for `workMs`, and
+   * note the end; told to stop, stop. `die after put`: there is no handler; the process kills itself with SIGKILL when
+   * its dispatcher has put jobs on their queue.
+   */
+  readonly act: 'charge' | 'die' | 'write' | 'write and hold' | 'work' | 'die after put';
+  /** Of the simulator. */
+  readonly gateway?: string;
+  readonly run?: string;
+  readonly workMs?: number;
+  /** Default 1. */
+  readonly concurrency?: number;
+  /** How long handlers may go on after SIGTERM. Default: the library's. */
+  readonly drainMs?: number;
+}
+
+/** What `work` leaves behind. */
+export const CREATE_WORK = 'CREATE TABLE work (operation_key text, attempt integer, pid integer, event text)';
