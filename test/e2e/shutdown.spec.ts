@@ -92,7 +92,7 @@ describe.each(BACKENDS)('processes that come and go, on %s', (backend) => {
     await expectAllOnce(app, 120);
   });
 
-  it.each<Effect>(['natural', 'keyed', 'transactional'])(
+  it.each<Effect>(['keyed', 'transactional'])(
     '%s: SIGTERM with 50 handlers that are told to stop, and do: a heir does all of it as attempt 1',
     async (effect) => {
       const { app, place } = await begin();
@@ -140,7 +140,7 @@ describe.each(BACKENDS)('processes that come and go, on %s', (backend) => {
 
   it('four workers replaced one after another under load: nothing is lost, nothing runs twice', async () => {
     const { app, place } = await begin();
-    const script = { effect: 'unrepeatable', act: 'work', concurrency: 10, workMs: 40 } as const;
+    const script = { effect: 'unrepeatable', act: 'work', concurrency: 10, workMs: 200 } as const;
     const team = await Promise.all([1, 2, 3, 4].map(() => start(place, script)));
     let enqueued = 0;
     let isOver = false;
