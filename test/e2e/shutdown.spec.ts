@@ -143,9 +143,9 @@ describe.each(BACKENDS)('processes that come and go, on %s', (backend) => {
     const script = { effect: 'unrepeatable', act: 'work', concurrency: 10, workMs: 200 } as const;
     const team = await Promise.all([1, 2, 3, 4].map(() => start(place, script)));
     let enqueued = 0;
-    let isOver = false;
+    const shift = new AbortController();
     const load = (async () => {
-      while (!isOver) {
+      while (!shift.signal.aborted) {
         await enqueue(app, enqueued, 20);
         enqueued += 20;
         await eventually(
@@ -161,7 +161,7 @@ describe.each(BACKENDS)('processes that come and go, on %s', (backend) => {
       expect(await leaver.exited).toBe('SIGTERM');
       await startedBy(app, heir, 1);
     }
-    isOver = true;
+    shift.abort();
     await load;
     expect(enqueued).toBeGreaterThan(200);
     await expectAllOnce(app, enqueued);
@@ -182,8 +182,8 @@ describe.each(BACKENDS)('processes that come and go, on %s', (backend) => {
       dataSourceOf(app).query(
         'SELECT dispatches, count(*)::integer AS operations FROM job_outcomes GROUP BY 1',
       );
-    const jobIds = async (): Promise<unknown[]> =>
-      (await bullQueue(app, 'charges').getJobs(['waiting'])).map((job) => job.id).toSorted();
+    const jobIds = async (): Promise<string[]> =>
+      (await bullQueue(app, 'charges').getJobs(['waiting'])).map((job) => job.id as string).toSorted();
     expect(await dispatches()).toEqual([{ dispatches: 0, operations: 30 }]);
     const before = await jobIds();
     expect(before).toHaveLength(30);

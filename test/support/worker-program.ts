@@ -77,12 +77,12 @@ const processor = processorOf(
 
 /** Between the put and its mark. */
 function dieAfterPut(): void {
-  const addBulk = Queue.prototype.addBulk;
-  Queue.prototype.addBulk = async function (this: Queue, ...jobs: Parameters<typeof addBulk>) {
-    const added = await addBulk.apply(this, jobs);
+  const addBulk = Reflect.get(Queue.prototype, 'addBulk') as (...jobs: unknown[]) => Promise<unknown>;
+  Reflect.set(Queue.prototype, 'addBulk', async function (this: Queue, ...jobs: unknown[]) {
+    const added = await Reflect.apply(addBulk, this, jobs);
     process.kill(process.pid, 'SIGKILL');
     return added;
-  };
+  });
 }
 
 const isDispatcherOnly = script.act === 'die after put';

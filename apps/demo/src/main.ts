@@ -5,6 +5,7 @@
  * and accounts for every operation. 1: it has not. 2: the demo could not be run as asked. 130, 143: interrupted.
  */
 import { readOptions, USAGE, UsageError } from './options.js';
+import { describeFlush } from './run/flush.js';
 import { runVariant, type VariantReport } from './run/run-variant.js';
 import { startServers } from './servers/servers.js';
 import { UndoList } from './servers/undo-list.js';
@@ -41,7 +42,7 @@ async function demo(args: readonly string[]): Promise<number> {
   const options = readOptions(args);
   const endOfPatience = Date.now() + PATIENCE_MS;
   const stream = orderStream(options.seed, options.orders);
-  const servers = await startServers(options.backend, undo);
+  const servers = await startServers(options, undo);
   const rows: Row[] = [];
   for (const [index, variant] of VARIANTS.entries()) {
     // Each may take its share of what is left: one that hangs does not take the others' time.
@@ -55,16 +56,21 @@ async function demo(args: readonly string[]): Promise<number> {
   );
   console.log(table(rows));
   console.log();
-  for (const { title, crash, faults, unrest } of rows) {
+  for (const { title, crash, flush, faults, unrest } of rows) {
     console.log(
       `${title}: ${describeShare(faults)} suffered a fault; ${crash.worker} (pid ${crash.pid}) was killed while ${crash.orderId} was being charged`,
     );
+    if (flush !== undefined) console.log(`  ${describeFlush(flush)}`);
     if (unrest !== undefined) console.log(`  It did not come to rest: ${unrest}`);
   }
   const last = rows.at(-1) as Row;
   console.log(`\n${summary(last)}`);
   if (options.json)
-    console.log(JSON.stringify(Object.fromEntries(rows.map(({ name, verdict }) => [name, verdict]))));
+    console.log(
+      JSON.stringify(
+        Object.fromEntries(rows.map(({ name, verdict, flush }) => [name, { ...verdict, flush }])),
+      ),
+    );
   return keepsItsPromise(last) ? 0 : 1;
 }
 

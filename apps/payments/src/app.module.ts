@@ -27,6 +27,7 @@ export class AppModule implements NestModule {
         IdempotentJobsModule.forRoot({
           tenants: { resolve: tenantOf },
           leaseMs: settings.leaseMs,
+          dispatch: { redispatchAfterMs: settings.redispatchAfterMs },
           logs: settings.logs,
         }),
         ...(settings.role === 'worker' ? [] : [OrdersModule, HealthModule]),

@@ -22,6 +22,8 @@ export abstract class Settings {
   abstract readonly smtpUrl: string;
   /** How long a worker that has vanished keeps its claims, in milliseconds. Default: 30,000. */
   abstract readonly leaseMs: number;
+  /** When a job that is not done is put on its queue again, in case the queue has lost it, in milliseconds. Default: 15 minutes. */
+  abstract readonly redispatchAfterMs: number;
   /** What this worker calls itself towards the gateway and the mail server. */
   abstract readonly workerName: string;
   abstract readonly logs: 'all' | 'problems' | 'none';
@@ -59,6 +61,7 @@ export function settingsFrom(env: NodeJS.ProcessEnv): Settings {
     gatewayTimeoutMs: milliseconds('GATEWAY_TIMEOUT_MS', 5_000),
     smtpUrl: required('SMTP_URL', 'smtp://localhost:2525'),
     leaseMs: milliseconds('LEASE_MS', 30_000),
+    redispatchAfterMs: milliseconds('REDISPATCH_MS', 15 * 60_000),
     workerName: env['WORKER_NAME'] || `payments-${process.pid}`,
     logs: oneOf('LOGS', ['all', 'problems', 'none'], 'all'),
   };

@@ -8,6 +8,7 @@ import type { Shop, Variant } from '../variants/variant.js';
 import { faultShare, type FaultShare } from '../verdict/fault-share.js';
 import { judge, type Verdict } from '../verdict/judge.js';
 import { crash, type Crash, prepareCrash } from './crash.js';
+import { flush, type Flush } from './flush.js';
 import { showProgress } from './progress.js';
 import { until } from './until.js';
 import { Workers } from './workers.js';
@@ -16,13 +17,15 @@ import { Workers } from './workers.js';
 export interface VariantReport {
   readonly verdict: Verdict;
   readonly crash: Crash;
+  /** Undefined: Redis was not to be lost. */
+  readonly flush: Flush | undefined;
   readonly faults: FaultShare;
   /** Why not everything has come to rest, so that some operations are not accounted for; undefined: it has. */
   readonly unrest: string | undefined;
 }
 
 /**
- * Crashed workers are noticed, and failed calls repeated, within seconds instead of minutes: the same for all variants,
+ * Crashed workers and lost queues are noticed, and failed calls repeated, within seconds instead of minutes: the same for all variants,
  * as is the number of jobs that a worker does at the same time.
  */
 const PACE = {
@@ -30,18 +33,23 @@ const PACE = {
   LOCK_MS: '5000',
   STALL_CHECK_MS: '2000',
   LEASE_MS: '4000',
+  REDISPATCH_MS: '2000',
   RETRY_BASE_MS: '200',
   RETRY_CAP_MS: '2000',
   LOGS: 'none',
 };
 const WORKERS = ['worker-1', 'worker-2'];
 const CUSTOMERS = 8;
+/** The share of charges after which Redis is lost: most orders still have something to lose. */
+const FLUSH_AFTER = 0.4;
+/** Of any variant. */
+const QUEUES = ['inventory', 'charges', 'receipts'];
 
 /** Runs the stream through a variant, crash included, and judges it by the outside world's ledger. */
 export async function runVariant(
   variant: Variant,
   stream: OrderStream,
-  { seed }: DemoOptions,
+  { seed, loseRedis }: DemoOptions,
   servers: Servers,
   undoAll: UndoList,
   deadline: number,
@@ -52,7 +60,8 @@ export async function runVariant(
     const world = await startOutsideWorld(seed, undo);
     const place = await makePlace(servers, variant.name.toLowerCase(), undo);
     const env = { ...PACE, ...place, GATEWAY_URL: world.http, SMTP_URL: world.smtp };
-    const shop = await variant.open(settingsFrom(env), env, undo);
+    const settings = settingsFrom(env);
+    const shop = await variant.open(settings, env, undo);
     const workers = new Workers(variant.workerProgram, env, undo);
     await Promise.all(WORKERS.map((name) => workers.start(name)));
 
@@ -61,8 +70,10 @@ export async function runVariant(
     const victim = stream.orders[Math.floor(stream.orders.length / 3)] as PlacedOrder;
     await prepareCrash(world.client, victim.id);
     const startedAt = performance.now();
-    const [crashed] = await Promise.all([
+    const plan = { queues: QUEUES, charges: stream.orders.length * FLUSH_AFTER, orderId: victim.id };
+    const [crashed, flushed] = await Promise.all([
       crash(world.client, victim.id, workers, deadline),
+      loseRedis ? flush(world.client, settings, plan, startedAt, deadline) : undefined,
       placeAll(shop, stream.sequence),
     ]);
     const unrest = await untilAtRest(shop, stream.orders.length, workers, deadline);
@@ -72,7 +83,7 @@ export async function runVariant(
     const entries = await world.client.ledger();
     const verdict = judge(stream.orders, entries, await shop.unsettled(), seconds);
     const faults = faultShare(entries, await world.client.faultCounts('default'));
-    return { verdict, crash: crashed, faults, unrest };
+    return { verdict, crash: crashed, flush: flushed, faults, unrest };
   } finally {
     await undo.close();
   }

@@ -3,7 +3,7 @@ import { Redis } from 'ioredis';
 import { type LocalPostgres, startPostgres, startRedis } from 'local-servers';
 import { migrate, type QueueBackend, stockUp, TABLES } from 'payments';
 import { DataSource } from 'typeorm';
-import { UsageError } from '../options.js';
+import { type DemoOptions, UsageError } from '../options.js';
 import { PRODUCTS, TENANTS } from '../stream/order-stream.js';
 import type { UndoList } from './undo-list.js';
 
@@ -14,22 +14,25 @@ export interface Servers {
 }
 
 /** @throws UsageError when Redis is wanted and there is none */
-export async function startServers(backend: QueueBackend, undo: UndoList): Promise<Servers> {
-  const redisUrl = backend === 'redis' ? await redisFor(undo) : undefined;
+export async function startServers({ backend, loseRedis }: DemoOptions, undo: UndoList): Promise<Servers> {
+  const redisUrl = backend === 'redis' ? await redisFor(loseRedis, undo) : undefined;
   const postgres = await undo.keep(startPostgres(), (server) => server.stop());
   return { postgres, backend, redisUrl };
 }
 
-async function redisFor(undo: UndoList): Promise<string> {
+/** Where everything is going to be lost, it must be nobody else's. */
+async function redisFor(isToBeLost: boolean, undo: UndoList): Promise<string> {
   const given = process.env['REDIS_URL'];
-  if (given) {
+  if (given && !isToBeLost) {
     await ping(given);
     return given;
   }
   const own = await undo.keep(startRedis(), async (server) => server?.stop());
   if (own === undefined) {
     throw new UsageError(
-      'There is no Redis: set REDIS_URL, put redis-server on the PATH, or leave --backend out, which needs neither.',
+      isToBeLost
+        ? '--lose-redis flushes a Redis of its own, never the one at REDIS_URL, and there is no redis-server on the PATH.'
+        : 'There is no Redis: set REDIS_URL, put redis-server on the PATH, or leave --backend out, which needs neither.',
     );
   }
   return own.url;

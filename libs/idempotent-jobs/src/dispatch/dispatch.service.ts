@@ -120,7 +120,7 @@ export class DispatchService {
     let operations = 0;
     let withoutPayload = 0;
     const values = [queue ?? null, olderThanMs];
-    await inPages<UnsettledRow>(this.database, UNSETTLED, values, async (rows, connection) => {
+    await inPages(this.database, UNSETTLED, values, async (rows: UnsettledRow[], connection) => {
       const carried = rows.filter((row) => row.has_payload);
       withoutPayload += rows.length - carried.length;
       operations += dryRun ? carried.length : await this.#makeDue(carried, connection);
@@ -142,7 +142,7 @@ export class DispatchService {
   async #assertKnown(queue: string): Promise<void> {
     if (typeof queue !== 'string' || queue === '')
       throw new UsageError(
-        `redispatchUnsettled(): queue must be the name of a queue, but is "${String(queue)}".`,
+        `redispatchUnsettled(): queue must be the name of a queue, but is ${JSON.stringify(queue)}.`,
       );
     if (this.queues().includes(queue)) return;
     const [answer] = await this.database.run<{ is_known: boolean }>(KNOWS_QUEUE, [queue]);

@@ -6,11 +6,11 @@ import type { Statement } from './statement.js';
  * hides rows nor shows them twice. The server keeps them (WITH HOLD), so no transaction stays open, and what `work` does
  * on the connection commits by itself. However many rows there are, this process holds one page of them.
  */
-export async function inPages<Row>(
+export async function inPages(
   database: Database,
   select: Statement,
   values: unknown[],
-  work: (rows: Row[], connection: Queryable) => Promise<void>,
+  work: (rows: any[], connection: Queryable) => Promise<void>,
 ): Promise<void> {
   const connection = await database.pool.connect();
   let broken: Error | undefined;
@@ -25,7 +25,7 @@ export async function inPages<Row>(
     for (;;) {
       const { rows } = await connection.query(`FETCH ${PAGE_SIZE} FROM idempotent_jobs_pages`);
       if (rows.length === 0) break;
-      await work(rows as Row[], connection);
+      await work(rows, connection);
     }
     await connection.query('CLOSE idempotent_jobs_pages');
   } catch (error) {
