@@ -2,12 +2,14 @@ import { copyFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Redis } from 'ioredis';
 import type { LocalRedis } from 'local-servers';
+import { DispatchService } from 'nestjs-idempotent-jobs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
 import { Flood } from '../support/flood.js';
-import { bullQueue } from '../support/ledger.js';
+import { bullQueue, enqueue, idempotentQueue, settled } from '../support/ledger.js';
 import { HAS_OWN_REDIS, placeOn, startOwnRedis } from '../support/own-redis.js';
+import { processorOf } from '../support/processors.js';
 import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
 
 /*
@@ -74,6 +76,41 @@ describe.skipIf(!HAS_OWN_REDIS)('a Redis that loses its data under load', () => 
       (jobs) => expect(jobs).toBeGreaterThan(inSnapshot / 2),
     );
     await flood.expectAllOnce();
+  });
+
+  it('away: operations of a queue that is elsewhere do not wait, and its own run when it is back', async () => {
+    const place = await makePlace('postgres');
+    const runs: string[] = [];
+    const done = (_job: unknown, { operationKey }: { operationKey: string }): unknown =>
+      runs.push(operationKey);
+    const app = await apps.beside(place, {
+      queues: ['here', { name: 'away', bullmq: { connection: { url: redis.url } } }],
+      providers: [processorOf('here', {}, done), processorOf('away', {}, done)],
+    });
+    await redis.kill();
+    try {
+      const many = Array.from({ length: 600 }, (_, index) => ({
+        name: 'work',
+        payload: {},
+        operationKey: `away:${index}`,
+        tenantId: 'acme',
+      }));
+      await idempotentQueue(app, 'away').enqueueMany(many);
+      for (let index = 0; index < 10; index += 1) {
+        await enqueue(app, 'here', 'work', {}, `here:${index}`);
+        await settled(app, `here:${index}`, 'acme', 2000);
+      }
+      expect(runs).toHaveLength(10);
+    } finally {
+      await redis.restart();
+    }
+    // Otherwise what the dispatcher had in hand comes back when its hold ends, after ten seconds.
+    await app.get(DispatchService).redispatchUnsettled({ queue: 'away' });
+    await eventually(
+      () => runs.length,
+      (count) => expect(count).toBe(610),
+    );
+    expect(new Set(runs).size).toBe(610);
   });
 });
 
