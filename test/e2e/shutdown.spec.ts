@@ -5,6 +5,7 @@ import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
 import { bullQueue, idempotentQueue, lettersOf } from '../support/ledger.js';
 import type { Place } from '../support/place.js';
+import { processorOf } from '../support/processors.js';
 import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
 import { WorkerProcess } from '../support/worker-process.js';
 import { CREATE_WORK, type WorkerScript } from '../support/worker-script.js';
@@ -13,6 +14,10 @@ import { CREATE_WORK, type WorkerScript } from '../support/worker-script.js';
  * Deployments, with real processes and signals: workers that are asked to go, replaced one after another, and a
  * dispatcher that dies at the worst moment. The judge is the table that handlers write to.
  */
+
+const LEASE_MS = 2000;
+/** Handlers that end only when they are told to, which is soon after SIGTERM. */
+const ENDLESS = { act: 'work', concurrency: 50, workMs: 60_000, drainMs: 300 } as const;
 
 describe.each(BACKENDS)('processes that come and go, on %s', (backend) => {
   const apps = useApps();
@@ -25,7 +30,7 @@ describe.each(BACKENDS)('processes that come and go, on %s', (backend) => {
     place: Place,
     script: Pick<WorkerScript, 'effect' | 'act'> & Partial<WorkerScript>,
   ): Promise<WorkerProcess> => {
-    const worker = await WorkerProcess.start({ leaseMs: 2000, place, ...script });
+    const worker = await WorkerProcess.start({ leaseMs: LEASE_MS, place, ...script });
     workers.push(worker);
     return worker;
   };
@@ -53,6 +58,16 @@ describe.each(BACKENDS)('processes that come and go, on %s', (backend) => {
     );
     return row?.count ?? 0;
   };
+  /** An application that does what the processes before it have left. */
+  const takeOver = (app: INestApplicationContext, place: Place, effect: Effect): Promise<unknown> => {
+    const processor = processorOf('charges', { effect, leaseMs: LEASE_MS }, (_job, operation) =>
+      dataSourceOf(app).query(
+        `INSERT INTO work SELECT $1, $2, 0, event FROM unnest(ARRAY['started', 'done']) AS event`,
+        [operation.operationKey, operation.attempt],
+      ),
+    );
+    return apps.beside(place, { queues: ['charges'], providers: [processor] });
+  };
   const startedBy = (app: INestApplicationContext, worker: WorkerProcess, count: number): Promise<unknown> =>
     eventually(
       () => noted(app, 'started', worker.pid),
@@ -78,8 +93,12 @@ describe.each(BACKENDS)('processes that come and go, on %s', (backend) => {
 
   it('SIGTERM with 50 handlers that finish in time: they do, and a heir does the rest', async () => {
     const { app, place } = await begin();
-    const script = { effect: 'unrepeatable', act: 'work', concurrency: 50 } as const;
-    const first = await start(place, { ...script, workMs: 1000 });
+    const first = await start(place, {
+      effect: 'unrepeatable',
+      act: 'work',
+      concurrency: 50,
+      workMs: 1000,
+    });
     await enqueue(app, 0, 120);
     await startedBy(app, first, 50);
     expect(await noted(app, 'done')).toBe(0);
@@ -88,7 +107,7 @@ describe.each(BACKENDS)('processes that come and go, on %s', (backend) => {
     expect(await noted(app, 'started')).toBe(50);
     expect(await noted(app, 'done')).toBe(50);
 
-    await start(place, { ...script, workMs: 10 });
+    await takeOver(app, place, 'unrepeatable');
     await expectAllOnce(app, 120);
   });
 
@@ -96,8 +115,7 @@ describe.each(BACKENDS)('processes that come and go, on %s', (backend) => {
     '%s: SIGTERM with 50 handlers that are told to stop, and do: a heir does all of it as attempt 1',
     async (effect) => {
       const { app, place } = await begin();
-      const script = { effect, act: 'work', concurrency: 50 } as const;
-      const first = await start(place, { ...script, workMs: 60_000, drainMs: 300 });
+      const first = await start(place, { ...ENDLESS, effect });
       await enqueue(app, 0, 70);
       // Handler transactions have half of the pool's ten connections to themselves.
       const atOnce = effect === 'transactional' ? 5 : 50;
@@ -106,21 +124,20 @@ describe.each(BACKENDS)('processes that come and go, on %s', (backend) => {
       expect(await first.exited).toBe('SIGTERM');
       expect(await noted(app, 'done')).toBe(0);
 
-      await start(place, { ...script, workMs: 10 });
+      await takeOver(app, place, effect);
       await expectAllOnce(app, 70);
     },
   );
 
   it('unrepeatable: SIGTERM with 50 handlers that are told to stop: each is in doubt, with its letter, and no other', async () => {
     const { app, place } = await begin();
-    const script = { effect: 'unrepeatable', act: 'work', concurrency: 50 } as const;
-    const first = await start(place, { ...script, workMs: 60_000, drainMs: 300 });
+    const first = await start(place, { ...ENDLESS, effect: 'unrepeatable' });
     await enqueue(app, 0, 70);
     await startedBy(app, first, 50);
     first.signal('SIGTERM');
     expect(await first.exited).toBe('SIGTERM');
 
-    await start(place, { ...script, workMs: 10 });
+    await takeOver(app, place, 'unrepeatable');
     await eventually(
       () =>
         dataSourceOf(app).query(
@@ -140,7 +157,7 @@ describe.each(BACKENDS)('processes that come and go, on %s', (backend) => {
 
   it('four workers replaced one after another under load: nothing is lost, nothing runs twice', async () => {
     const { app, place } = await begin();
-    const script = { effect: 'unrepeatable', act: 'work', concurrency: 10, workMs: 200 } as const;
+    const script = { effect: 'unrepeatable', act: 'work', concurrency: 5, workMs: 200 } as const;
     const team = await Promise.all([1, 2, 3, 4].map(() => start(place, script)));
     let enqueued = 0;
     const shift = new AbortController();
@@ -150,12 +167,12 @@ describe.each(BACKENDS)('processes that come and go, on %s', (backend) => {
         enqueued += 20;
         await eventually(
           () => noted(app, 'done'),
-          (done) => expect(done).toBeGreaterThan(enqueued - 100),
+          (done) => expect(done).toBeGreaterThan(enqueued - 60),
         );
       }
     })();
     for (const leaver of team) {
-      await startedBy(app, leaver, 5);
+      await startedBy(app, leaver, 3);
       leaver.signal('SIGTERM');
       const heir = await start(place, script);
       expect(await leaver.exited).toBe('SIGTERM');
@@ -163,15 +180,16 @@ describe.each(BACKENDS)('processes that come and go, on %s', (backend) => {
     }
     shift.abort();
     await load;
-    expect(enqueued).toBeGreaterThan(200);
+    expect(enqueued).toBeGreaterThan(100);
     await expectAllOnce(app, enqueued);
-  });
+    // Eight processes start here, and each needs a second of the machine's attention.
+  }, 120_000);
 
   it('a dispatcher killed between put and mark: another puts the same jobs again, and each runs once', async () => {
     const { app, place } = await begin(false);
     await enqueue(app, 0, 30);
     const victim = WorkerProcess.launch({
-      leaseMs: 2000,
+      leaseMs: LEASE_MS,
       place,
       effect: 'natural',
       act: 'die after put',
@@ -193,7 +211,7 @@ describe.each(BACKENDS)('processes that come and go, on %s', (backend) => {
     await apps.beside(place, { queues: ['charges'] });
     await eventually(dispatches, (rows) => expect(rows).toEqual([{ dispatches: 1, operations: 30 }]));
     expect(await jobIds()).toEqual(before);
-    await start(place, { effect: 'unrepeatable', act: 'work', concurrency: 10, workMs: 10 });
+    await takeOver(app, place, 'unrepeatable');
     await expectAllOnce(app, 30);
     expect(await noted(app, 'started')).toBe(30);
   });
