@@ -10,7 +10,7 @@ import { ClaimStore } from './claim/claim.store.js';
 import { LeaseKeeper } from './claim/lease-keeper.js';
 import { Memory } from './claim/memory.js';
 import { Burials } from './dead-letter/burials.js';
-import { DeadLetterService } from './dead-letter/dead-letter.service.js';
+import { DeadLetterService, type OnClosed } from './dead-letter/dead-letter.service.js';
 import { EditedRedrive } from './dead-letter/edited-redrive.js';
 import { LetterStore } from './dead-letter/letter.store.js';
 import { RedriveRunner } from './dead-letter/redrive.runner.js';
@@ -126,8 +126,11 @@ export function assembleEngine(
   const onDue = async (queue: string): Promise<void> => {
     if (!wakeDispatcher()) await operations.announce(operations.onPool, queue);
   };
+  const onClosed: OnClosed = ({ id: letterId, identity, ...subject }, as, actor) =>
+    events.emit({ kind: 'letter_closed', ...subject, ...identity, letterId, as, actor });
   const redrives = new RedriveRunner({
     store: redriveStore,
+    onClosed,
     runnerId: workerIdentity()(),
     onRedriven: onDue,
     onError,
@@ -144,6 +147,7 @@ export function assembleEngine(
       options.editedRedrive,
     ),
     retention: options.retention,
+    onClosed,
     onDue,
     wakeRunner: () => redrives.wake(),
   });

@@ -14,6 +14,7 @@ import type {
   DeadLetterFilter,
   DeadLetterGroup,
   DeadLetterRef,
+  DeadLetterResolution,
   DeadLetterWithPayload,
 } from './dead-letter.js';
 import { APPLY, DISCARD } from './close.statements.js';
@@ -57,6 +58,9 @@ export interface DeadLetterPage {
   readonly next: string | undefined;
 }
 
+/** Hears of every letter that was closed. */
+export type OnClosed = (letter: AddressedLetter, as: DeadLetterResolution, actor: string) => void;
+
 /** What the service needs of the application it belongs to. */
 export interface DeadLetterServices {
   readonly database: Database;
@@ -65,6 +69,7 @@ export interface DeadLetterServices {
   readonly edited: EditedRedrive;
   /** For queues that have told no retention of their own, in ms. */
   readonly retention: { readonly completedMs: number; readonly lettersMs: number };
+  readonly onClosed: OnClosed;
   /** Operations of that queue have become due. */
   readonly onDue: (queue: string) => Promise<void>;
   readonly wakeRunner: () => void;
@@ -227,7 +232,10 @@ export class DeadLetterService {
     const found = await this.get(letter);
     if (found.resolved !== undefined) throw refused(found.id, 'resolved');
     await this.services.edited.make(found, edit, author, action.dryRun === true);
-    if (action.dryRun !== true) await this.services.onDue(found.queue);
+    if (action.dryRun !== true) {
+      this.services.onClosed(addressOf(found), 'redriven', author.actor);
+      await this.services.onDue(found.queue);
+    }
     return { letterId: found.id, outcome: 'redriven', dryRun: action.dryRun === true };
   }
 
@@ -250,7 +258,8 @@ export class DeadLetterService {
     if (verdict?.kind !== 'applied') throw new UsageError('resolve() needs applied(result) or notApplied().');
     const author = assertAuthor(options);
     const result = verdict.result === undefined ? null : toJsonText('result', verdict.result);
-    const { id } = await this.#address(letter);
+    const addressed = await this.#address(letter);
+    const { id } = addressed;
     const dryRun = options.dryRun === true;
     if (dryRun) {
       const judged = await this.services.store.judge(id, 'applied', undefined);
@@ -258,6 +267,7 @@ export class DeadLetterService {
     } else {
       const values = [id, author.actor, author.note, result, this.services.retention.completedMs];
       await this.#close(letter, id, () => this.services.database.run<CloseRow>(APPLY, values));
+      this.services.onClosed(addressed, 'applied', author.actor);
     }
     return { letterId: id, dryRun };
   }
@@ -272,7 +282,8 @@ export class DeadLetterService {
     action: LedgerAction,
   ): Promise<{ readonly letterId: string; readonly dryRun: boolean }> {
     const author = assertAuthor(action);
-    const { id } = await this.#address(letter);
+    const addressed = await this.#address(letter);
+    const { id } = addressed;
     const dryRun = action.dryRun === true;
     if (dryRun) {
       if ((await this.#queries.get(id))?.resolved !== undefined) throw refused(id, 'resolved');
@@ -280,6 +291,7 @@ export class DeadLetterService {
       const { lettersMs, completedMs } = this.services.retention;
       const values = [id, author.actor, author.note, Math.max(lettersMs, completedMs)];
       await this.#close(letter, id, () => this.services.database.run<CloseRow>(DISCARD, values));
+      this.services.onClosed(addressed, 'discarded', author.actor);
     }
     return { letterId: id, dryRun };
   }
@@ -298,7 +310,11 @@ export class DeadLetterService {
       ? await this.services.store.judge(addressed.id, mode, deadline)
       : (await this.services.store.bringBack([addressed], mode, author, deadline)).get(addressed.id);
     if (verdict !== 'allowed' && verdict !== 'completed') throw this.#refusal(letter, addressed.id, verdict);
-    if (!dryRun && verdict === 'allowed') await this.services.onDue(addressed.queue);
+    if (!dryRun) {
+      const closedAs = mode === 'redrive' ? 'redriven' : 'not_applied';
+      this.services.onClosed(addressed, verdict === 'completed' ? 'completed' : closedAs, author.actor);
+      if (verdict === 'allowed') await this.services.onDue(addressed.queue);
+    }
     return { letterId: addressed.id, dryRun, verdict };
   }
 
@@ -311,10 +327,8 @@ export class DeadLetterService {
     return verdict === undefined || verdict === 'allowed' ? notFound(letter) : refused(id, verdict);
   }
 
-  async #address(letter: DeadLetterRef): Promise<AddressedLetter & { readonly queue: string }> {
-    const { id, queue, tenantId, operationKey } = await this.get(letter);
-    const hasIdentity = tenantId !== undefined && operationKey !== undefined;
-    return { id, queue, identity: hasIdentity ? { tenantId, operationKey } : undefined };
+  async #address(letter: DeadLetterRef): Promise<AddressedLetter> {
+    return addressOf(await this.get(letter));
   }
 
   async #findOpen(operation: Exclude<DeadLetterRef, string>): Promise<string> {
@@ -331,6 +345,11 @@ export class DeadLetterService {
     const { tenants } = this.services;
     return tenants.current === undefined ? filter : { ...filter, tenantId: tenants.assert(filter.tenantId) };
   }
+}
+
+function addressOf({ id, queue, jobName, jobId, tenantId, operationKey }: DeadLetter): AddressedLetter {
+  const hasIdentity = tenantId !== undefined && operationKey !== undefined;
+  return { id, queue, jobName, jobId, identity: hasIdentity ? { tenantId, operationKey } : undefined };
 }
 
 interface CloseRow {

@@ -1,5 +1,6 @@
 import { setTimeout as setTimeoutPromise } from 'node:timers/promises';
 import { nextStep } from './redrive.js';
+import type { OnClosed } from './dead-letter.service.js';
 import type { HeldRedrive, RedriveStore } from './redrive.store.js';
 
 /** What the runner needs of the application it belongs to. */
@@ -7,6 +8,7 @@ export interface RedriveRunnerServices {
   readonly store: RedriveStore;
   /** Names this process among all that might carry on a redrive. */
   readonly runnerId: string;
+  readonly onClosed: OnClosed;
   /** Operations have been brought back and are due for their queues. */
   readonly onRedriven: (queue: string) => Promise<void>;
   readonly onError: (message: string, error: unknown) => void;
@@ -116,7 +118,13 @@ export class RedriveRunner {
   async #bringBack(redrive: HeldRedrive, actor: string, note: string, letters: number): Promise<void> {
     const next = await this.services.store.nextLetters(redrive.id, letters);
     if (next.length === 0) return;
-    await this.services.store.bringBack(next, 'redrive', { actor, note }, undefined, redrive);
+    const author = { actor, note };
+    const verdicts = await this.services.store.bringBack(next, 'redrive', author, undefined, redrive);
+    for (const letter of next) {
+      const verdict = verdicts.get(letter.id);
+      if (verdict === 'allowed') this.services.onClosed(letter, 'redriven', actor);
+      if (verdict === 'completed') this.services.onClosed(letter, 'completed', actor);
+    }
     await this.services.onRedriven(redrive.queue);
   }
 

@@ -107,7 +107,7 @@ ORDER BY r.created_at DESC
 export const NEXT_LETTERS = statement(
   'next_letters',
   `
-SELECT id, tenant_id, operation_key
+SELECT id, queue, job_name, job_id, tenant_id, operation_key
 FROM {schema}.dead_letters
 WHERE redrive_id = $1 AND resolved_at IS NULL
 ORDER BY created_at, id

@@ -30,9 +30,12 @@ export type Verdict =
   | 'no_payload'
   | 'deadline_passed';
 
-/** A letter with the operation it is about. */
+/** A letter with the job and the operation it is about. */
 export interface AddressedLetter {
   readonly id: string;
+  readonly queue: string;
+  readonly jobName: string;
+  readonly jobId: string;
   readonly identity: OperationIdentity | undefined;
 }
 
@@ -120,13 +123,13 @@ export class RedriveStore {
   }
 
   async nextLetters(redriveId: string, limit: number): Promise<AddressedLetter[]> {
-    const rows = await this.database.run<{ id: string; tenant_id: string; operation_key: string }>(
-      NEXT_LETTERS,
-      [redriveId, limit],
-    );
-    return rows.map(({ id, tenant_id: tenantId, operation_key: operationKey }) => ({
-      id,
-      identity: { tenantId, operationKey },
+    const rows = await this.database.run<NextLetterRow>(NEXT_LETTERS, [redriveId, limit]);
+    return rows.map((row) => ({
+      id: row.id,
+      queue: row.queue,
+      jobName: row.job_name,
+      jobId: row.job_id,
+      identity: { tenantId: row.tenant_id, operationKey: row.operation_key },
     }));
   }
 
@@ -164,6 +167,15 @@ export class RedriveStore {
     const rows = await this.database.run<RedriveRow>(REDRIVE_STATES, [null, queue ?? null, limit]);
     return rows.map(readRedrive);
   }
+}
+
+interface NextLetterRow {
+  readonly id: string;
+  readonly queue: string;
+  readonly job_name: string;
+  readonly job_id: string;
+  readonly tenant_id: string;
+  readonly operation_key: string;
 }
 
 interface RedriveRow {

@@ -1,5 +1,6 @@
 import { Injectable } from '@nestjs/common';
 import type { AbandonReason } from '../execute/attempt.js';
+import type { DeadLetterResolution } from '../dead-letter/dead-letter.js';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
 
 /** What every event tells about the job it is about. */
@@ -47,6 +48,13 @@ export type JobEvent = JobEventSubject &
     | { readonly kind: 'abandoned'; readonly attempt: number; readonly why: AbandonReason }
     | { readonly kind: 'late_result_discarded'; readonly how: 'returned' | 'threw' }
     | { readonly kind: 'fence_rejected'; readonly attempt: number }
+    /** Somebody closed a dead letter. `redriven`, `not_applied`: its operation runs again. */
+    | {
+        readonly kind: 'letter_closed';
+        readonly letterId: string;
+        readonly as: DeadLetterResolution;
+        readonly actor: string;
+      }
   );
 
 /**

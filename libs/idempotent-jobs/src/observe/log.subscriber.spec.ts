@@ -99,6 +99,11 @@ const TABLE: [JobEvent, Level, string][] = [
     'warn',
     'fence_rejected charge tenant=acme key=charge:order-17:1 attempt=3 queue=charges job=op-1',
   ],
+  [
+    { kind: 'letter_closed', ...subject, letterId: '5f2b', as: 'redriven', actor: 'ada' },
+    'log',
+    'letter_closed charge tenant=acme key=charge:order-17:1 letter=5f2b as=redriven actor=ada queue=charges job=op-1',
+  ],
 ];
 
 afterEach(() => {

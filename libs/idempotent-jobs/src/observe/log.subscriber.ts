@@ -23,6 +23,7 @@ const LEVELS: Readonly<Record<JobEvent['kind'], 'debug' | 'log' | 'warn' | 'erro
   started: 'debug',
   completed: 'log',
   replayed: 'log',
+  letter_closed: 'log',
   deferred: 'warn',
   retrying: 'warn',
   abandoned: 'warn',
@@ -48,6 +49,7 @@ const NAMES: Readonly<Record<string, string>> = {
   delayMs: 'delay_ms',
   workerId: 'worker',
   isDuplicate: 'duplicate',
+  letterId: 'letter',
 };
 
 function word(value: unknown): string {
