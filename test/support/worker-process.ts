@@ -5,7 +5,7 @@ import type { WorkerScript } from './worker-script.js';
 
 /** What a worker process has told so far. */
 export interface WorkerMessage {
-  readonly at: 'ready' | 'handler' | 'wrote' | 'answered';
+  readonly at: 'ready' | 'handler' | 'wrote' | 'answered' | 'told';
   readonly attempt?: number;
   readonly fencingToken?: number;
 }

@@ -1,7 +1,7 @@
 import 'reflect-metadata';
 import { setTimeout as pause } from 'node:timers/promises';
 import { Queue } from 'bullmq';
-import { type CurrentOperation, TransientError } from 'nestjs-idempotent-jobs';
+import { type CurrentOperation, OnDeadLetter, PermanentError, TransientError } from 'nestjs-idempotent-jobs';
 import { Pool } from 'pg';
 import { processorOf } from './processors.js';
 import { startApp } from './start-app.js';
@@ -63,6 +63,8 @@ const processor = processorOf(
     switch (script.act) {
       case 'die':
         return process.kill(process.pid, 'SIGKILL');
+      case 'bury and hold':
+        throw new PermanentError('no such account');
       case 'work':
         return work(operation);
       case 'write':
@@ -75,6 +77,14 @@ const processor = processorOf(
   { concurrency: script.concurrency ?? 1, lockDuration: 1500, stalledInterval: 300, drainDelay: 1 },
 );
 
+class HoldingAlerts {
+  @OnDeadLetter('charges')
+  hold(): Promise<never> {
+    process.send?.({ at: 'told' });
+    return new Promise(() => undefined);
+  }
+}
+
 /** Between the put and its mark. */
 function dieAfterPut(): void {
   const addBulk = Reflect.get(Queue.prototype, 'addBulk') as (...jobs: unknown[]) => Promise<unknown>;
@@ -86,10 +96,11 @@ function dieAfterPut(): void {
 }
 
 const isDispatcherOnly = script.act === 'die after put';
+const alerts = script.act === 'bury and hold' ? [HoldingAlerts] : [];
 if (isDispatcherOnly) dieAfterPut();
 const app = await startApp(script.place, {
   queues: ['charges'],
-  providers: isDispatcherOnly ? [] : [processor],
+  providers: isDispatcherOnly ? [] : [processor, ...alerts],
   jobs: {
     leaseMs: script.leaseMs,
     recovery: { sweepMs: 500 },

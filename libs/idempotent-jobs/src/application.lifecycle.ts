@@ -6,6 +6,7 @@ import {
   type OnApplicationBootstrap,
 } from '@nestjs/common';
 import { DiscoveryService } from '@nestjs/core';
+import { LetterLifecycle } from './dead-letter/letter.lifecycle.js';
 import type { Engine } from './engine.js';
 import type { ResolvedOptions } from './idempotent-jobs.options.js';
 import { ProcessorHost } from './intake/processor-host.js';
@@ -17,6 +18,7 @@ import { tenantOfJob } from './intake/identify.js';
 import { ConfigurationError } from './operation/errors.js';
 import type { ErasableQueue } from './retention/erasure.js';
 import { retentionProblems } from './retention/retention.options.js';
+import type { TenantContext } from './tenancy/tenant-context.js';
 import { FailedJobSweep, type SweptQueue } from './recovery/failed-job.sweep.js';
 
 /**
@@ -26,6 +28,7 @@ import { FailedJobSweep, type SweptQueue } from './recovery/failed-job.sweep.js'
 @Injectable()
 export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeApplicationShutdown {
   readonly #workers: WorkerLifecycle;
+  readonly #letters: LetterLifecycle;
   readonly #sweep: FailedJobSweep;
   #stopLogging: (() => void) | undefined;
 
@@ -35,9 +38,11 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
     private readonly events: JobEvents,
     discovery: DiscoveryService,
     host: ProcessorHost,
+    tenants: TenantContext,
   ) {
     const { queues, attempts, letters } = engine;
     this.#workers = new WorkerLifecycle(discovery, host, attempts, queues, options.leaseMs);
+    this.#letters = new LetterLifecycle(discovery, queues, tenants);
     const onError = (message: string, error: unknown): void =>
       new Logger('IdempotentJobs').warn(`${message}: ${messageOf(error)}`);
     this.#sweep = new FailedJobSweep(
@@ -57,8 +62,11 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
   async onApplicationBootstrap(): Promise<void> {
     const { logs, dispatch } = this.options;
     if (logs !== 'none') this.#stopLogging = logEvents(this.events, logs);
-    this.#workers.start();
+    this.#workers.prepare();
+    this.#letters.prepare();
     this.#refuseShortRetention();
+    this.#workers.start();
+    this.#letters.start();
     if (this.#workers.running.length > 0) this.#sweep.start();
     this.engine.pruner.start(this.options.pruneMs);
     if (!dispatch.enabled) return;
@@ -69,7 +77,8 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
 
   async beforeApplicationShutdown(): Promise<void> {
     this.#sweep.stop();
-    await this.#workers.stop(this.options.shutdown.drainMs, this.options.shutdown.closeMs);
+    const { drainMs, closeMs } = this.options.shutdown;
+    await Promise.all([this.#workers.stop(drainMs, closeMs), this.#letters.stop(drainMs, closeMs)]);
     await Promise.all([this.engine.redrives.stop(), this.engine.pruner.stop()]);
     await this.engine.listener.stop();
     await this.engine.dispatcher.stop();

@@ -142,14 +142,15 @@ function assemble(
     },
     {
       provide: ApplicationLifecycle,
-      inject: [ENGINE, RESOLVED_OPTIONS, JobEvents, DiscoveryService, ProcessorHost],
+      inject: [ENGINE, RESOLVED_OPTIONS, JobEvents, DiscoveryService, ProcessorHost, TenantContext],
       useFactory: (
         engine: Engine,
         resolved: ResolvedOptions,
         events: JobEvents,
         discovery: DiscoveryService,
         host: ProcessorHost,
-      ) => new ApplicationLifecycle(engine, resolved, events, discovery, host),
+        tenants: TenantContext,
+      ) => new ApplicationLifecycle(engine, resolved, events, discovery, host, tenants),
     },
     {
       provide: OutcomeService,

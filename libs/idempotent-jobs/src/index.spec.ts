@@ -26,6 +26,7 @@ describe('the public API', () => {
         "JobAttemptEntity",
         "JobEvents",
         "JobOutcomeEntity",
+        "OnDeadLetter",
         "OperationConflictError",
         "OutcomeService",
         "OutcomeTimeoutError",

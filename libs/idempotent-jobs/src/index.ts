@@ -103,6 +103,7 @@ export {
   type RedispatchReport,
   type RedispatchUnsettledOptions,
 } from './dispatch/dispatch.service.js';
+export { OnDeadLetter } from './dead-letter/on-dead-letter.decorator.js';
 export { DEAD_LETTER_REASONS, type DeadLetterMessage, type DeadLetterReason } from './dead-letter/letter.js';
 export { DeadLetterEntity, JobAttemptEntity, JobOutcomeEntity } from './postgres/entities.js';
 

@@ -14,6 +14,15 @@ export interface OutgoingJob {
   readonly wasPut?: boolean;
 }
 
+/**
+ * Whoever reads a dead-letter queue may fail: ten attempts after 1, 2, 4 … s are nine minutes, enough for a pager to
+ * come back. The letter's own attempts are over.
+ */
+const LETTER_RETRIES: JobsOptions = {
+  attempts: 10,
+  backoff: { type: 'exponential', delay: 1000, jitter: 0.2 },
+};
+
 /** A BullMQ queue, reduced to what the library asks of it, the same on both backends. */
 export class QueuePort {
   constructor(readonly bullmq: Queue) {}
@@ -29,12 +38,12 @@ export class QueuePort {
   /**
    * Puts jobs on the queue. Putting one again while BullMQ still has to run it changes nothing; one that was put before
    * and that BullMQ holds as finished starts anew. The attempts are only a carrier: BullMQ must not stop retrying before
-   * the ledger does.
+   * the ledger does. Jobs that carry none are dead letters.
    */
   async put(jobs: readonly OutgoingJob[], carryRetries = true): Promise<void> {
     const retries: JobsOptions = carryRetries
       ? { attempts: CARRIED_ATTEMPTS, backoff: { type: BACKOFF_TYPE } }
-      : {};
+      : LETTER_RETRIES;
     const entries = jobs.map(({ name, jobId, data, delayMs, priority }) => ({
       name,
       data,

@@ -1,20 +1,19 @@
 import { messageOf } from '../operation/message-of.js';
-import { AsyncResource } from 'node:async_hooks';
 import type { WorkerHost } from '@nestjs/bullmq';
 import { Logger } from '@nestjs/common';
 import type { DiscoveryService } from '@nestjs/core';
 import type { InstanceWrapper } from '@nestjs/core/injector/instance-wrapper.js';
 import type { Job, Worker } from 'bullmq';
 import type { AttemptRegistry } from '../execute/attempt-registry.js';
+import { isOverWithin } from '../is-over-within.js';
 import { ConfigurationError } from '../operation/errors.js';
+import { type ProvidedClass, providedClassOf } from '../provided-class.js';
+import { outsideOfAnyFrame } from '../tenancy/outside-of-any-frame.js';
 import { PROCESSOR_DECLARATION, type ProcessorDeclaration } from './idempotent-processor.decorator.js';
 import type { QueueRegistry } from '../enqueue/queue-registry.js';
 import type { ProcessorHost } from './processor-host.js';
 import { resolveProcessorOptions } from './processor.options.js';
 import type { ProcessorSettings } from './processor.settings.js';
-
-/** Created when this module is first loaded, which is before any request: work run in it inherits nobody's frame. */
-const outsideOfAnyFrame = new AsyncResource('nestjs-idempotent-jobs:workers');
 
 /** A processor whose worker this process runs. */
 export interface RunningProcessor {
@@ -22,10 +21,19 @@ export interface RunningProcessor {
   readonly worker: Worker;
 }
 
+/** A processor of the application. */
+export interface FoundProcessor {
+  readonly provider: InstanceWrapper;
+  readonly processorClass: ProvidedClass;
+  readonly declaration: ProcessorDeclaration;
+  readonly settings: ProcessorSettings;
+}
+
 /** Finds the idempotent processors, starts their workers when the application is up, and stops them before it goes. */
 export class WorkerLifecycle {
   readonly #logger = new Logger('IdempotentJobs');
   readonly #running: RunningProcessor[] = [];
+  #found: readonly FoundProcessor[] = [];
 
   constructor(
     private readonly discovery: DiscoveryService,
@@ -39,10 +47,19 @@ export class WorkerLifecycle {
     return this.#running;
   }
 
-  /** @throws ConfigurationError if a processor's options, queue or inheritance are wrong */
-  start(): void {
+  /** All there are, once {@link prepare} has looked. */
+  get found(): readonly FoundProcessor[] {
+    return this.#found;
+  }
+
+  /**
+   * Looks before anything is started.
+   *
+   * @throws ConfigurationError if a processor's options, queue or inheritance are wrong
+   */
+  prepare(): void {
     const found = this.discovery.getProviders().flatMap((provider) => this.#declared(provider));
-    const registered = found.map(({ provider, processorClass, declaration }) => {
+    this.#found = found.map(({ provider, processorClass, declaration }) => {
       if (!this.queues.names.includes(declaration.queue)) {
         throw new ConfigurationError(
           `${processorClass.name} processes queue "${declaration.queue}", which is not registered. Import IdempotentJobsModule.registerQueue("${declaration.queue}") where the processor is provided.`,
@@ -56,7 +73,10 @@ export class WorkerLifecycle {
       this.host.register(processorClass, { settings, requestScopedId });
       return { provider, processorClass, declaration, settings };
     });
-    for (const { provider, processorClass, declaration, settings } of registered) {
+  }
+
+  start(): void {
+    for (const { provider, processorClass, declaration, settings } of this.#found) {
       const worker = workerOf(provider.instance as WorkerHost);
       if (worker === undefined) {
         this.#logger.warn(
@@ -85,13 +105,9 @@ export class WorkerLifecycle {
     await isOverWithin(closeMs, Promise.allSettled(this.#running.map(({ worker }) => worker.disconnect())));
   }
 
-  #declared(
-    provider: InstanceWrapper,
-  ): { provider: InstanceWrapper; processorClass: { name: string }; declaration: ProcessorDeclaration }[] {
-    const isFromFactory = !provider.metatype || provider.inject;
-    const processorClass = (isFromFactory ? provider.instance?.constructor : provider.metatype) as
-      { name: string } | undefined;
-    if (processorClass === undefined || processorClass === null) return [];
+  #declared(provider: InstanceWrapper): Omit<FoundProcessor, 'settings'>[] {
+    const processorClass = providedClassOf(provider);
+    if (processorClass === undefined) return [];
     const declaration = Reflect.getMetadata(PROCESSOR_DECLARATION, processorClass) as
       ProcessorDeclaration | undefined;
     if (declaration === undefined) return [];
@@ -121,7 +137,7 @@ export class WorkerLifecycle {
   }
 
   #run(worker: Worker, settings: ProcessorSettings): void {
-    outsideOfAnyFrame.runInAsyncScope(() => {
+    outsideOfAnyFrame(() => {
       worker
         .run()
         .catch((error: unknown) =>
@@ -137,14 +153,4 @@ function workerOf(instance: WorkerHost): Worker | undefined {
   } catch {
     return undefined;
   }
-}
-
-async function isOverWithin(ms: number, work: Promise<unknown>): Promise<boolean> {
-  let timer: NodeJS.Timeout | undefined;
-  const timeout = new Promise<false>((resolve) => {
-    timer = setTimeout(() => resolve(false), ms);
-  });
-  const isOver = await Promise.race([work.then(() => true), timeout]);
-  clearTimeout(timer);
-  return isOver;
 }

@@ -1,0 +1,119 @@
+import { Logger } from '@nestjs/common';
+import type { DiscoveryService } from '@nestjs/core';
+import type { InstanceWrapper } from '@nestjs/core/injector/instance-wrapper.js';
+import type { QueueRegistry } from '../enqueue/queue-registry.js';
+import { processedQueueOf } from '../intake/bullmq-metadata.js';
+import { ConfigurationError } from '../operation/errors.js';
+import { providedClassOf } from '../provided-class.js';
+import type { TenantContext } from '../tenancy/tenant-context.js';
+import { type LetterHandler, LetterListener } from './letter.listener.js';
+import { letterHandlersOf } from './on-dead-letter.decorator.js';
+
+/** A handler, and the queue that it asked for. */
+interface DeclaredHandler extends LetterHandler {
+  readonly queue: string | undefined;
+}
+
+/** Finds the methods with `@OnDeadLetter()`, and runs a listener on each dead-letter queue that one of them needs. */
+export class LetterLifecycle {
+  readonly #logger = new Logger('IdempotentJobs');
+  #listeners: LetterListener[] = [];
+
+  constructor(
+    private readonly discovery: DiscoveryService,
+    private readonly queues: QueueRegistry,
+    private readonly tenants: TenantContext,
+  ) {}
+
+  /** Looks before anything is started. @throws ConfigurationError as `@OnDeadLetter()` says */
+  prepare(): void {
+    const handlers = this.#handlers();
+    const handlersOf = (queue: string): DeclaredHandler[] =>
+      handlers.filter((handler) => handler.queue === undefined || handler.queue === queue);
+    const told = this.queues.names.filter((queue) => handlersOf(queue).length > 0);
+    const deadLetterQueues = new Set(told.map((queue) => this.queues.deadLetterQueueOf(queue)));
+    for (const deadLetterQueue of deadLetterQueues) this.#refuseRivals(deadLetterQueue, handlersOf);
+    this.#listeners = [...deadLetterQueues].flatMap((name) => {
+      const port = this.queues.portOf(name);
+      if (port === undefined) return [];
+      const onError = (message: string): void => this.#logger.warn(message);
+      return [new LetterListener(port, { handlersOf, tenants: this.tenants, onError })];
+    });
+  }
+
+  start(): void {
+    for (const listener of this.#listeners) listener.start();
+  }
+
+  async stop(drainMs: number, closeMs: number): Promise<void> {
+    await Promise.all(this.#listeners.map((listener) => listener.stop(drainMs, closeMs)));
+  }
+
+  #handlers(): DeclaredHandler[] {
+    for (const controller of this.discovery.getControllers()) refuseController(controller);
+    const instances = new Set<unknown>();
+    const names = new Map<string, number>();
+    return this.discovery.getProviders().flatMap((provider) => {
+      const providerClass = providedClassOf(provider);
+      const declarations = providerClass?.prototype ? letterHandlersOf(providerClass.prototype) : [];
+      // An alias (`useExisting`) is no second listener.
+      if (providerClass === undefined || declarations.length === 0 || instances.has(provider.instance))
+        return [];
+      if (!provider.isDependencyTreeStatic() || provider.isTransient) {
+        throw new ConfigurationError(
+          `${providerClass.name} has methods with @OnDeadLetter(), but no single instance to call them on: it, or what it injects, is request-scoped or transient. Move them to a provider of default scope.`,
+        );
+      }
+      instances.add(provider.instance);
+      return declarations.map(({ method, queue }) => {
+        const title = `${providerClass.name}.${String(method)}`;
+        if (queue !== undefined && !this.queues.names.includes(queue)) {
+          throw new ConfigurationError(
+            `@OnDeadLetter("${queue}") on ${title}: the queue is not registered. Import IdempotentJobsModule.registerQueue("${queue}"), or name the queue whose jobs die, not its dead-letter queue.`,
+          );
+        }
+        const instance = provider.instance as Record<string | symbol, LetterHandler['tell']>;
+        return { name: unique(title, names), queue, tell: (letter) => instance[method]?.(letter) };
+      });
+    });
+  }
+
+  /** Nobody else of this application may take the letters that the listener is to tell, nor may it take others'. */
+  #refuseRivals(deadLetterQueue: string, handlersOf: (queue: string) => DeclaredHandler[]): void {
+    const sources = this.queues.names.filter(
+      (queue) => this.queues.deadLetterQueueOf(queue) === deadLetterQueue,
+    );
+    const names = sources.flatMap((queue) => handlersOf(queue).map(({ name }) => name));
+    const handlers = [...new Set(names)].join(', ');
+    const rival = this.discovery
+      .getProviders()
+      .map(providedClassOf)
+      .find((candidate) => candidate !== undefined && processedQueueOf(candidate) === deadLetterQueue);
+    if (rival !== undefined) {
+      throw new ConfigurationError(
+        `${rival.name} processes queue "${deadLetterQueue}", and @OnDeadLetter() on ${handlers} listens there: each would take letters from the other. Keep one of the two; @OnDeadLetter() without a queue listens to every registered one.`,
+      );
+    }
+    const untold = sources.filter((queue) => handlersOf(queue).length === 0);
+    if (untold.length > 0) {
+      throw new ConfigurationError(
+        `Queue "${untold[0]}" shares dead-letter queue "${deadLetterQueue}" with queues that @OnDeadLetter() on ${handlers} listens to, but nobody is told of its letters. Add @OnDeadLetter("${untold[0]}"), or give it a dead-letter queue of its own.`,
+      );
+    }
+  }
+}
+
+function refuseController(controller: InstanceWrapper): void {
+  const controllerClass = providedClassOf(controller);
+  if (controllerClass === undefined || letterHandlersOf(controllerClass.prototype).length === 0) return;
+  throw new ConfigurationError(
+    `${controllerClass.name} is a controller and cannot be told of dead letters. Move its methods with @OnDeadLetter() to a provider.`,
+  );
+}
+
+/** A class may be provided twice, and a letter must be told to both. */
+function unique(title: string, seen: Map<string, number>): string {
+  const count = (seen.get(title) ?? 0) + 1;
+  seen.set(title, count);
+  return count === 1 ? title : `${title}#${count}`;
+}

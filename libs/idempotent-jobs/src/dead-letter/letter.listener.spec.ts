@@ -1,0 +1,95 @@
+import { type Job, UnrecoverableError } from 'bullmq';
+import { describe, expect, it } from 'vitest';
+import type { QueuePort } from '../bullmq/queue-port.js';
+import { TenantContext } from '../tenancy/tenant-context.js';
+import type { DeadLetterMessage } from './letter.js';
+import { type LetterHandler, LetterListener } from './letter.listener.js';
+
+const letter = {
+  letterId: 'letter-1',
+  queue: 'charges',
+  tenantId: 'acme',
+  payload: { card: '4242' },
+} as unknown as DeadLetterMessage;
+
+function jobOf(data: object = letter, name = 'dead-letter'): Job & { progress: { told?: string[] } } {
+  const job = {
+    name,
+    data,
+    progress: {},
+    attemptsMade: 0,
+    opts: { attempts: 10 },
+    updateProgress(progress: object): Promise<void> {
+      job.progress = progress;
+      return Promise.resolve();
+    },
+  };
+  return job as unknown as Job & { progress: { told?: string[] } };
+}
+
+function listenerOf(...handlers: LetterHandler[]): { listener: LetterListener; errors: string[] } {
+  const errors: string[] = [];
+  const services = {
+    handlersOf: (queue: string) => (queue === 'charges' ? handlers : []),
+    tenants: new TenantContext(),
+    onError: (message: string) => errors.push(message),
+  };
+  return { listener: new LetterListener({ name: 'charges-dlq' } as QueuePort, services), errors };
+}
+
+describe('LetterListener.tell', () => {
+  it('calls every handler with the letter', async () => {
+    const seen: unknown[] = [];
+    const handler = (name: string): LetterHandler => ({ name, tell: (told) => seen.push([name, told]) });
+    await listenerOf(handler('a'), handler('b')).listener.tell(jobOf());
+    expect(seen).toEqual([
+      ['a', letter],
+      ['b', letter],
+    ]);
+  });
+
+  it('rejects when a handler fails, and the next time calls only those that failed', async () => {
+    const calls: string[] = [];
+    let isDown = true;
+    const { listener } = listenerOf(
+      { name: 'audit', tell: () => calls.push('audit') },
+      {
+        name: 'pager',
+        tell: () => {
+          calls.push('pager');
+          if (isDown) throw new Error('the pager is down');
+        },
+      },
+    );
+    const job = jobOf();
+    await expect(listener.tell(job)).rejects.toThrow('pager failed');
+    isDown = false;
+    await listener.tell(job);
+    expect(calls).toEqual(['audit', 'pager', 'pager']);
+  });
+
+  it('says which handler failed for which letter, and what comes next, without the payload', async () => {
+    const { listener, errors } = listenerOf({
+      name: 'Alerts.page',
+      tell: () => Promise.reject(new Error('the pager is down')),
+    });
+    const job = jobOf();
+    await expect(listener.tell(job)).rejects.toThrow('Alerts.page failed.');
+    job.attemptsMade = 9;
+    await expect(listener.tell(job)).rejects.toThrow('Alerts.page failed.');
+    expect(errors).toEqual([
+      'Alerts.page failed for dead letter letter-1 of queue "charges" (attempt 1 of 10; it will be told again): the pager is down',
+      'Alerts.page failed for dead letter letter-1 of queue "charges" (attempt 10 of 10; it is not told again, but stays open): the pager is down',
+    ]);
+  });
+
+  it('leaves a letter that nobody here is told of to other processes', async () => {
+    const { listener } = listenerOf({ name: 'a', tell: () => undefined });
+    await expect(listener.tell(jobOf({ ...letter, queue: 'receipts' }))).rejects.toThrow('"receipts"');
+  });
+
+  it('gives up on a job that is no dead letter', async () => {
+    const { listener } = listenerOf({ name: 'a', tell: () => undefined });
+    await expect(listener.tell(jobOf({}, 'charge'))).rejects.toThrow(UnrecoverableError);
+  });
+});

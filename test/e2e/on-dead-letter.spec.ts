@@ -1,0 +1,292 @@
+import { Processor, WorkerHost } from '@nestjs/bullmq';
+import { Controller, Inject, Injectable, Scope, type Type } from '@nestjs/common';
+import { type DeadLetterMessage, OnDeadLetter, PermanentError, TenantContext } from 'nestjs-idempotent-jobs';
+import { describe, expect, it } from 'vitest';
+import { useApps } from '../support/apps.js';
+import { eventually } from '../support/eventually.js';
+import { bullQueue, enqueue, lettersOf } from '../support/ledger.js';
+import { Gate, processorOf } from '../support/processors.js';
+import { BACKENDS, makePlace } from '../support/scenario.js';
+import { WorkerProcess } from '../support/worker-process.js';
+
+type Told = [handler: string, letter: DeadLetterMessage, tenant: string | undefined];
+
+const failing = (queue: string): Type =>
+  processorOf(queue, { effect: 'keyed' }, () => {
+    throw new PermanentError('no such account');
+  });
+
+/** Tells what it was told, and in which tenant's frame. */
+function alertsOf(told: Told[], queue?: string): Type {
+  @Injectable()
+  class Alerts {
+    @Inject()
+    private readonly tenants!: TenantContext;
+
+    @OnDeadLetter(queue)
+    page(letter: DeadLetterMessage): void {
+      told.push([queue ?? 'all', letter, this.tenants.current]);
+    }
+  }
+  return Alerts;
+}
+
+const keysOf = (told: readonly Told[]): string[] =>
+  told.map(([, letter]) => String(letter.operationKey)).toSorted();
+
+describe.each(BACKENDS)('@OnDeadLetter, on %s', (backend) => {
+  const apps = useApps();
+
+  it('is told of each dead letter of its queue, in the frame of its tenant', async () => {
+    const told: Told[] = [];
+    const { app } = await apps.fresh(backend, {
+      queues: ['charges', 'receipts'],
+      providers: [
+        failing('charges'),
+        failing('receipts'),
+        alertsOf(told),
+        alertsOf(told, 'charges'),
+        alertsOf(told, 'receipts'),
+      ],
+    });
+    await enqueue(app, 'charges', 'charge', { amount: 5 }, 'charge:1');
+    await eventually(
+      () => told,
+      (received) => expect(received).toHaveLength(2),
+    );
+    const [letter] = await lettersOf(app);
+    expect(told.map(([handler]) => handler).toSorted()).toEqual(['all', 'charges']);
+    for (const [, message, tenant] of told) {
+      expect(tenant).toBe('acme');
+      expect(message).toMatchObject({
+        letterId: letter?.id,
+        reason: 'permanent_error',
+        queue: 'charges',
+        operationKey: 'charge:1',
+        payload: { amount: 5 },
+      });
+    }
+  });
+
+  it('is told of a letter without a tenant outside of any frame', async () => {
+    const told: Told[] = [];
+    const { app } = await apps.fresh(backend, {
+      queues: ['charges'],
+      providers: [failing('charges'), alertsOf(told)],
+    });
+    await bullQueue(app, 'charges').add('charge', { amount: 1 });
+    await eventually(
+      () => told,
+      (received) => expect(received).toMatchObject([['all', { reason: 'identity_missing' }, undefined]]),
+    );
+  });
+
+  it('is told of letters that were written while nobody listened, from a dead-letter queue of any name', async () => {
+    const told: Told[] = [];
+    const queues = [{ name: 'charges', deadLetterQueue: 'the-dead' }];
+    const { app, place } = await apps.fresh(backend, { queues, providers: [failing('charges')] });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    await eventually(
+      () => lettersOf(app),
+      (letters) => expect(letters).toMatchObject([{ dispatch_due_at: null }]),
+    );
+    await apps.close(app);
+    await apps.beside(place, { queues, providers: [alertsOf(told, 'charges')] });
+    await eventually(
+      () => keysOf(told),
+      (keys) => expect(keys).toEqual(['charge:1']),
+    );
+  });
+
+  it('is told again of a letter whose process died while it was being told', async () => {
+    const place = await makePlace(backend);
+    const told: Told[] = [];
+    const worker = await WorkerProcess.start({
+      place,
+      effect: 'keyed',
+      gateway: '',
+      run: '',
+      leaseMs: 2000,
+      act: 'bury and hold',
+    });
+    try {
+      const producer = await apps.beside(place, {
+        queues: ['charges'],
+        jobs: { dispatch: { enabled: false } },
+      });
+      await enqueue(producer, 'charges', 'charge', {}, 'charge:1');
+      await worker.reached('told');
+    } finally {
+      await worker.end();
+    }
+    await apps.beside(place, { queues: ['charges'], providers: [alertsOf(told)] });
+    await eventually(
+      () => keysOf(told),
+      (keys) => expect(keys).toEqual(['charge:1']),
+      40_000,
+    );
+  });
+
+  it('is told again when it throws; handlers that were reached are left alone', async () => {
+    const calls: string[] = [];
+    class Alerts {
+      @OnDeadLetter()
+      page(): void {
+        calls.push('page');
+        if (calls.filter((call) => call === 'page').length === 1) throw new Error('the pager is down');
+      }
+
+      @OnDeadLetter('charges')
+      audit(): Promise<void> {
+        calls.push('audit');
+        return Promise.resolve();
+      }
+    }
+    const { app } = await apps.fresh(backend, {
+      queues: ['charges'],
+      providers: [failing('charges'), Alerts],
+    });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    await eventually(
+      () => bullQueue(app, 'charges-dlq').getJobCounts('completed'),
+      (counts) => expect(counts).toEqual({ completed: 1 }),
+    );
+    expect(calls.toSorted()).toEqual(['audit', 'page', 'page']);
+  });
+
+  it('shares the letters with other processes: each is told to one of them', async () => {
+    const [here, there]: [Told[], Told[]] = [[], []];
+    const { app, place } = await apps.fresh(backend, {
+      queues: ['charges'],
+      providers: [failing('charges'), alertsOf(here)],
+    });
+    await apps.beside(place, { queues: ['charges'], providers: [alertsOf(there)] });
+    const keys = Array.from({ length: 20 }, (_, index) => `charge:${String(index).padStart(2, '0')}`);
+    await Promise.all(keys.map((key) => enqueue(app, 'charges', 'charge', {}, key)));
+    await eventually(
+      () => keysOf([...here, ...there]),
+      (told) => expect(told).toEqual(keys),
+    );
+  });
+
+  it('is told once of a provider with an alias', async () => {
+    const told: Told[] = [];
+    const alerts = alertsOf(told);
+    const { app } = await apps.fresh(backend, {
+      queues: ['charges'],
+      providers: [failing('charges'), alerts, { provide: 'alias', useExisting: alerts }],
+    });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    await eventually(
+      () => bullQueue(app, 'charges-dlq').getJobCounts('completed'),
+      (counts) => expect(counts).toEqual({ completed: 1 }),
+    );
+    expect(keysOf(told)).toEqual(['charge:1']);
+  });
+
+  it('a shutdown waits for a handler, which still has its queues', async () => {
+    const gate = new Gate();
+    let finished = false;
+    const place = await makePlace(backend);
+    class Alerts {
+      @OnDeadLetter()
+      async page(): Promise<void> {
+        await gate.pass();
+        await bullQueue(app, 'charges').isPaused();
+        finished = true;
+      }
+    }
+    const app = await apps.beside(place, { queues: ['charges'], providers: [failing('charges'), Alerts] });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    await gate.arrival;
+    const closing = apps.close(app);
+    gate.open();
+    await closing;
+    expect(finished).toBe(true);
+  });
+
+  it('a shutdown does not wait for ever, and the letter is told again', async () => {
+    const gate = new Gate();
+    const told: Told[] = [];
+    class Alerts {
+      @OnDeadLetter()
+      page(): Promise<void> {
+        return gate.pass();
+      }
+    }
+    const { app, place } = await apps.fresh(backend, {
+      queues: ['charges'],
+      providers: [failing('charges'), Alerts],
+      jobs: { shutdown: { drainMs: 50, closeMs: 200 } },
+    });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    await gate.arrival;
+    await apps.close(app);
+    await apps.beside(place, { queues: ['charges'], providers: [alertsOf(told)] });
+    await eventually(
+      () => keysOf(told),
+      (keys) => expect(keys).toEqual(['charge:1']),
+      40_000,
+    );
+    gate.open();
+  });
+});
+
+describe('@OnDeadLetter at boot', () => {
+  const apps = useApps();
+
+  class Alerts {
+    @OnDeadLetter('charges')
+    page(): void {}
+  }
+  @Injectable({ scope: Scope.REQUEST })
+  class RequestAlerts extends Alerts {}
+  @Injectable({ scope: Scope.TRANSIENT })
+  class TransientAlerts extends Alerts {}
+  @Controller()
+  class ControllerAlerts extends Alerts {}
+  class LostAlerts {
+    @OnDeadLetter('charges-dlq')
+    page(): void {}
+  }
+  @Processor('charges-dlq', { autorun: false })
+  class LetterProcessor extends WorkerHost {
+    process(): Promise<void> {
+      return Promise.resolve();
+    }
+  }
+  class ControllerModule {}
+
+  it.each([
+    [
+      'a queue that is not registered',
+      { providers: [LostAlerts] },
+      /"charges-dlq".*LostAlerts\.page.*not registered/,
+    ],
+    [
+      'a processor on the same dead-letter queue',
+      { providers: [Alerts, LetterProcessor] },
+      /LetterProcessor processes queue "charges-dlq".*Alerts\.page/,
+    ],
+    ['a request-scoped provider', { providers: [RequestAlerts] }, /RequestAlerts.*request-scoped/],
+    ['a transient provider', { providers: [TransientAlerts] }, /TransientAlerts.*transient/],
+    [
+      'a controller',
+      { imports: [{ module: ControllerModule, controllers: [ControllerAlerts] }] },
+      /ControllerAlerts is a controller/,
+    ],
+    [
+      'a shared dead-letter queue of which one source is told to nobody',
+      {
+        queues: [
+          { name: 'charges', deadLetterQueue: 'the-dead' },
+          { name: 'receipts', deadLetterQueue: 'the-dead' },
+        ],
+        providers: [Alerts],
+      },
+      /"receipts" shares dead-letter queue "the-dead".*Alerts\.page/,
+    ],
+  ])('refuses %s', async (_title, options, message) => {
+    await expect(apps.fresh('postgres', { queues: ['charges'], ...options })).rejects.toThrow(message);
+  });
+});
