@@ -1,6 +1,6 @@
 import 'reflect-metadata';
 import { BullModule } from '@nestjs/bullmq';
-import type { DynamicModule, INestApplicationContext, Provider, Type } from '@nestjs/common';
+import type { DynamicModule, INestApplicationContext, LoggerService, Provider, Type } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { TypeOrmModule } from '@nestjs/typeorm';
 import {
@@ -19,12 +19,14 @@ export interface AppOptions {
   readonly imports?: readonly (DynamicModule | Type)[];
   readonly entities?: readonly Type[];
   readonly jobs?: IdempotentJobsOptions;
+  /** Default: nothing is logged. */
+  readonly logger?: LoggerService;
 }
 
 /** A whole Nest application over the public API, in one call. */
 export async function startApp(
   place: Place,
-  { queues, providers = [], imports = [], entities = [], jobs = {} }: AppOptions,
+  { queues, providers = [], imports = [], entities = [], jobs = {}, logger }: AppOptions,
 ): Promise<INestApplicationContext> {
   class TestApplication {}
   const root: DynamicModule = {
@@ -44,7 +46,7 @@ export async function startApp(
     providers: [...providers],
   };
   const app = await NestFactory.createApplicationContext(root, {
-    logger: false,
+    logger: logger ?? false,
     abortOnError: false,
   });
   return app;

@@ -7,6 +7,7 @@ import {
 } from '@nestjs/common';
 import { DiscoveryService } from '@nestjs/core';
 import { LetterLifecycle } from './dead-letter/letter.lifecycle.js';
+import type { CheckUp } from './doctor/check-up.js';
 import type { Engine } from './engine.js';
 import type { ResolvedOptions } from './idempotent-jobs.options.js';
 import { ProcessorHost } from './intake/processor-host.js';
@@ -39,6 +40,7 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
     discovery: DiscoveryService,
     host: ProcessorHost,
     tenants: TenantContext,
+    private readonly checkUp: CheckUp,
   ) {
     const { queues, attempts, letters } = engine;
     this.#workers = new WorkerLifecycle(discovery, host, attempts, queues, options.leaseMs);
@@ -65,6 +67,7 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
     this.#workers.prepare();
     this.#letters.prepare();
     this.#refuseShortRetention();
+    await this.checkUp.run();
     this.#workers.start();
     this.#letters.start();
     if (this.#workers.running.length > 0) this.#sweep.start();

@@ -8,6 +8,10 @@ import { ApplicationLifecycle } from './application.lifecycle.js';
 import { DeadLetterService } from './dead-letter/dead-letter.service.js';
 import { DEAD_LETTER_QUEUE_SUFFIX } from './dead-letter/letter.js';
 import { DispatchService } from './dispatch/dispatch.service.js';
+import { CheckUp } from './doctor/check-up.js';
+import { describeApp } from './doctor/describe-app.js';
+import { Doctor } from './doctor/doctor.js';
+import { QueueDirectory } from './doctor/queue-directory.js';
 import { QueueRegistry } from './enqueue/queue-registry.js';
 import { assembleEngine, type Engine } from './engine.js';
 import { IdempotentJobsHealthIndicator } from './health/idempotent-jobs.health.js';
@@ -141,8 +145,14 @@ function assemble(
         new ProcessorHost(engine.pipeline, new EnhancerChains(contexts, config)),
     },
     {
+      provide: Doctor,
+      inject: [ENGINE, RESOLVED_OPTIONS, DiscoveryService],
+      useFactory: (engine: Engine, resolved: ResolvedOptions, discovery: DiscoveryService) =>
+        new Doctor(() => describeApp(discovery, engine.queues, resolved)),
+    },
+    {
       provide: ApplicationLifecycle,
-      inject: [ENGINE, RESOLVED_OPTIONS, JobEvents, DiscoveryService, ProcessorHost, TenantContext],
+      inject: [ENGINE, RESOLVED_OPTIONS, JobEvents, DiscoveryService, ProcessorHost, TenantContext, Doctor],
       useFactory: (
         engine: Engine,
         resolved: ResolvedOptions,
@@ -150,7 +160,11 @@ function assemble(
         discovery: DiscoveryService,
         host: ProcessorHost,
         tenants: TenantContext,
-      ) => new ApplicationLifecycle(engine, resolved, events, discovery, host, tenants),
+        doctor: Doctor,
+      ) => {
+        const checkUp = new CheckUp(doctor, new QueueDirectory(engine.database), resolved.doctor);
+        return new ApplicationLifecycle(engine, resolved, events, discovery, host, tenants, checkUp);
+      },
     },
     {
       provide: OutcomeService,
@@ -199,6 +213,7 @@ function assemble(
       RetentionService,
       DispatchService,
       IdempotentJobsHealthIndicator,
+      Doctor,
     ],
   };
 }

@@ -31,6 +31,7 @@ describe('resolveOptions', () => {
       editedRedrive: false,
       shutdown: { drainMs: 20_000, closeMs: 5_000 },
       logs: 'all',
+      doctor: 'warn',
       traceContext: undefined,
     });
   });
@@ -50,6 +51,7 @@ describe('resolveOptions', () => {
         recovery: { sweepMs: 5, pruneMs: 10 },
         shutdown: { drainMs: 0, closeMs: 0 },
         logs: 'none',
+        doctor: 'fail',
         traceContext,
       }),
     ).toEqual({
@@ -64,6 +66,7 @@ describe('resolveOptions', () => {
       editedRedrive: true,
       shutdown: { drainMs: 0, closeMs: 0 },
       logs: 'none',
+      doctor: 'fail',
       traceContext,
     });
   });
@@ -108,6 +111,7 @@ describe('resolveOptions', () => {
       { shutdown: { closeMs: Infinity } },
       'shutdown.closeMs is Infinity, but must be a number of milliseconds from 0 to 2147483647 (24.8 days)',
     ],
+    [{ doctor: 'strict' }, 'doctor is "strict", but must be "warn" or "fail" or "off"'],
     [{ logs: 'verbose' }, 'logs is "verbose", but must be "all" or "problems" or "none"'],
   ])('refuses %o by name, value and what it must be', (options, problem) => {
     const message = refusal(options);

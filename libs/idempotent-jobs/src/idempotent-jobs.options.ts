@@ -55,6 +55,11 @@ export interface IdempotentJobsOptions {
   };
   /** Which transitions are logged: `all`, only `problems` (retries, deferrals, doubt, death), or `none`. Default `all`. */
   readonly logs?: 'all' | 'problems' | 'none';
+  /**
+   * What to do at boot about what the {@link Doctor} finds: `warn` (default) logs each error and warning as one line,
+   * `fail` refuses to start with all of them, `off` does not look.
+   */
+  readonly doctor?: 'warn' | 'fail' | 'off';
   /** The trace context to hand on with an enqueued operation, e.g. a W3C carrier. Must be JSON. */
   readonly traceContext?: () => unknown;
 }
@@ -88,6 +93,7 @@ export interface ResolvedOptions {
   readonly editedRedrive: boolean;
   readonly shutdown: { readonly drainMs: number; readonly closeMs: number };
   readonly logs: 'all' | 'problems' | 'none';
+  readonly doctor: 'warn' | 'fail' | 'off';
   readonly traceContext: (() => unknown) | undefined;
 }
 
@@ -135,6 +141,7 @@ export function resolveOptions(options: Omit<IdempotentJobsOptions, 'dataSource'
       closeMs: checks.timer('shutdown.closeMs', options.shutdown?.closeMs, 5_000, 0),
     },
     logs: oneOf('logs', options.logs, ['all', 'problems', 'none'], 'all'),
+    doctor: oneOf('doctor', options.doctor, ['warn', 'fail', 'off'], 'warn'),
     traceContext: options.traceContext,
   };
   checks.callback('tenants.resolve', options.tenants?.resolve);

@@ -12,6 +12,7 @@ describe('the public API', () => {
         "DeadLetterRefusedError",
         "DeadLetterService",
         "DispatchService",
+        "Doctor",
         "IDEMPOTENT_JOBS_MIGRATIONS",
         "IdempotencyInterceptor",
         "IdempotentJobsError",

@@ -113,6 +113,14 @@ export {
   type LedgerThresholds,
   type QueueThresholds,
 } from './health/idempotent-jobs.health.js';
+export { Doctor } from './doctor/doctor.js';
+export type {
+  DoctorAnswer,
+  DoctorCode,
+  DoctorFinding,
+  DoctorReport,
+  DoctorSeverity,
+} from './doctor/doctor-report.js';
 export { type JobEvent, JobEvents, type JobEventSubject } from './observe/job-events.js';
 
 // 8 Errors

@@ -4,6 +4,8 @@ export interface OptionChecks {
   positive(option: string, value: number | undefined, fallback: number): number;
   /** A positive whole number, or the default. */
   count(option: string, value: number | undefined, fallback: number): number;
+  /** A whole number not below 0, or the default. */
+  countFromZero(option: string, value: number | undefined, fallback: number): number;
   /** A finite number not below `minimum`, or the default. */
   atLeast(option: string, value: number | undefined, fallback: number, minimum: number): number;
   /** A number of milliseconds, not below `minimum`, that a timer can count, or the default. */
@@ -36,6 +38,7 @@ export function optionChecks(subject: string): OptionChecks {
   return {
     positive: checked((value) => value > 0, 'a number greater than 0'),
     count: checked((value) => Number.isInteger(value) && value > 0, 'a whole number greater than 0'),
+    countFromZero: checked((value) => Number.isInteger(value) && value >= 0, 'a whole number of at least 0'),
     atLeast: (option, value, fallback, minimum) =>
       checked((number) => number >= minimum, `a number of at least ${minimum}`)(option, value, fallback),
     timer: (option, value, fallback, minimum = 1) =>

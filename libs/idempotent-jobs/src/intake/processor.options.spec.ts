@@ -145,6 +145,8 @@ describe('resolveProcessorOptions', () => {
     [{ classify: 'transient' }, 'classify is "transient", but must be a function'],
     [{ classify: null }, 'classify is null, but must be a function'],
     [{ retry: { attempts: 0 } }, 'retry.attempts is 0, but must be a whole number greater than 0'],
+    [{ clientRetries: -1 }, 'clientRetries is -1, but must be a whole number of at least 0'],
+    [{ clientRetries: 0.5 }, 'clientRetries is 0.5, but must be a whole number of at least 0'],
     [{ retry: { attempts: 2.5 } }, 'retry.attempts is 2.5, but must be a whole number greater than 0'],
     [{ retry: { crashes: '2' } }, 'retry.crashes is "2", but must be a whole number greater than 0'],
     [

@@ -33,6 +33,11 @@ export interface IdempotentProcessorOptions {
   /** How long all attempts together may take, in ms from the first. Default: no limit. */
   readonly timeBudgetMs?: number;
   readonly retry?: RetryOptions;
+  /**
+   * How often the HTTP client or SDK that the handler calls retries a call by itself; 0: not at all. Changes nothing,
+   * but lets the doctor multiply. Default: not declared.
+   */
+  readonly clientRetries?: number;
   /** How long a vanished worker keeps its claim, in ms; renewed at a third. Default: the module's `leaseMs`. */
   readonly leaseMs?: number;
   /** For producers that write plain data: who the operation of a job is. */
@@ -78,6 +83,7 @@ export function resolveProcessorOptions(
     classify: options.classify,
     payloadClassOf: payloadClasses(options.payload, checks),
   };
+  checks.countFromZero('clientRetries', options.clientRetries, 0);
   checks.callback('identify', options.identify);
   checks.callback('classify', options.classify);
   checks.throwIfAny((message) => new ConfigurationError(message));

@@ -21,19 +21,17 @@ export interface RunningProcessor {
   readonly worker: Worker;
 }
 
-/** A processor of the application. */
-export interface FoundProcessor {
+/** A class with the decorator. */
+interface DeclaredProcessor {
   readonly provider: InstanceWrapper;
   readonly processorClass: ProvidedClass;
   readonly declaration: ProcessorDeclaration;
-  readonly settings: ProcessorSettings;
 }
 
 /** Finds the idempotent processors, starts their workers when the application is up, and stops them before it goes. */
 export class WorkerLifecycle {
   readonly #logger = new Logger('IdempotentJobs');
-  readonly #running: RunningProcessor[] = [];
-  #found: readonly FoundProcessor[] = [];
+  #running: readonly (RunningProcessor & { readonly isStarted: boolean })[] = [];
 
   constructor(
     private readonly discovery: DiscoveryService,
@@ -43,13 +41,9 @@ export class WorkerLifecycle {
     private readonly leaseMs: number,
   ) {}
 
+  /** Known once {@link prepare} has looked. */
   get running(): readonly RunningProcessor[] {
     return this.#running;
-  }
-
-  /** All there are, once {@link prepare} has looked. */
-  get found(): readonly FoundProcessor[] {
-    return this.#found;
   }
 
   /**
@@ -59,7 +53,7 @@ export class WorkerLifecycle {
    */
   prepare(): void {
     const found = this.discovery.getProviders().flatMap((provider) => this.#declared(provider));
-    this.#found = found.map(({ provider, processorClass, declaration }) => {
+    const registered = found.map(({ provider, processorClass, declaration }) => {
       if (!this.queues.names.includes(declaration.queue)) {
         throw new ConfigurationError(
           `${processorClass.name} processes queue "${declaration.queue}", which is not registered. Import IdempotentJobsModule.registerQueue("${declaration.queue}") where the processor is provided.`,
@@ -71,22 +65,22 @@ export class WorkerLifecycle {
       });
       const requestScopedId = provider.isDependencyTreeStatic() ? undefined : provider.id;
       this.host.register(processorClass, { settings, requestScopedId });
-      return { provider, processorClass, declaration, settings };
+      return { provider, processorClass, settings, isStarted: declaration.isStarted };
+    });
+    this.#running = registered.flatMap(({ provider, processorClass, settings, isStarted }) => {
+      const worker = workerOf(provider.instance as WorkerHost);
+      if (worker !== undefined) return [{ settings, worker, isStarted }];
+      this.#logger.warn(
+        `${processorClass.name} has no worker: BullModule's manualRegistration is on. Call BullRegistrar.register() before app.init() ends.`,
+      );
+      return [];
     });
   }
 
   start(): void {
-    for (const { provider, processorClass, declaration, settings } of this.#found) {
-      const worker = workerOf(provider.instance as WorkerHost);
-      if (worker === undefined) {
-        this.#logger.warn(
-          `${processorClass.name} has no worker: BullModule's manualRegistration is on. Call BullRegistrar.register() before app.init() ends.`,
-        );
-        continue;
-      }
-      this.#running.push({ settings, worker });
+    for (const { worker, settings, isStarted } of this.#running) {
       this.#attach(worker, settings);
-      if (declaration.isStarted) this.#run(worker, settings);
+      if (isStarted) this.#run(worker, settings);
     }
   }
 
@@ -105,7 +99,7 @@ export class WorkerLifecycle {
     await isOverWithin(closeMs, Promise.allSettled(this.#running.map(({ worker }) => worker.disconnect())));
   }
 
-  #declared(provider: InstanceWrapper): Omit<FoundProcessor, 'settings'>[] {
+  #declared(provider: InstanceWrapper): DeclaredProcessor[] {
     const processorClass = providedClassOf(provider);
     if (processorClass === undefined) return [];
     const declaration = Reflect.getMetadata(PROCESSOR_DECLARATION, processorClass) as

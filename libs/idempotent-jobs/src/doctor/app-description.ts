@@ -1,0 +1,51 @@
+import type { JobsOptions } from 'bullmq';
+import type { Effect } from '../operation/effect.js';
+import type { Retention } from '../retention/retention.options.js';
+
+/** What BullMQ does with failed jobs. */
+export type RemoveOnFail = JobsOptions['removeOnFail'];
+
+/** A class with `@IdempotentProcessor()`. */
+export interface DescribedProcessor {
+  readonly name: string;
+  readonly queue: string;
+  readonly effect: Effect;
+  /** Whether the processor says so, or got the default. */
+  readonly isEffectGiven: boolean;
+  readonly timeoutMs: number;
+  readonly isTimeoutGiven: boolean;
+  readonly attempts: number;
+  /** Undefined: not declared. */
+  readonly clientRetries: number | undefined;
+  /** Whether it reads tenants from job data, with `identify`. */
+  readonly identifies: boolean;
+  /** Of its worker. */
+  readonly removeOnFail: RemoveOnFail;
+}
+
+/** A class with nothing but `@Processor()`, on any queue that is no dead-letter queue. */
+export interface PlainProcessor {
+  readonly name: string;
+  readonly queue: string;
+  readonly attempts: number;
+  /** Of its worker, or else of its queue. */
+  readonly removeOnFail: RemoveOnFail;
+}
+
+/** A queue of `IdempotentJobsModule.registerQueue()`. */
+export interface DescribedQueue {
+  readonly name: string;
+  readonly deadLetterQueue: string;
+  readonly retention: Retention;
+  readonly removeOnFail: RemoveOnFail;
+}
+
+/** An application, as far as the doctor looks. Plain data. */
+export interface AppDescription {
+  readonly processors: readonly DescribedProcessor[];
+  readonly plainProcessors: readonly PlainProcessor[];
+  readonly queues: readonly DescribedQueue[];
+  readonly resolvesTenants: boolean;
+  readonly handsOnTrace: boolean;
+  readonly logs: 'all' | 'problems' | 'none';
+}

@@ -1,0 +1,43 @@
+import { Logger } from '@nestjs/common';
+import { ConfigurationError } from '../operation/errors.js';
+import { messageOf } from '../operation/message-of.js';
+import type { Doctor } from './doctor.js';
+import { type DoctorReport, lineOf, problemsOf } from './doctor-report.js';
+import type { QueueDirectory } from './queue-directory.js';
+
+/** The doctor's visit at boot, before any worker starts. */
+export class CheckUp {
+  readonly #logger = new Logger('IdempotentJobs');
+
+  constructor(
+    private readonly doctor: Doctor,
+    private readonly directory: QueueDirectory,
+    private readonly mode: 'warn' | 'fail' | 'off',
+  ) {}
+
+  /** @throws ConfigurationError in mode `fail`, naming every error and warning */
+  async run(): Promise<void> {
+    const report = this.mode === 'off' ? undefined : this.doctor.report();
+    if (report !== undefined) this.#tell(report);
+    try {
+      await this.directory.note(this.doctor.examined(), report);
+    } catch (error) {
+      // Only those who look from outside miss something.
+      this.#logger.warn(`What is known of the queues could not be noted in job_queues: ${messageOf(error)}`);
+    }
+  }
+
+  #tell({ findings }: DoctorReport): void {
+    const problems = problemsOf(findings);
+    if (this.mode === 'fail' && problems.length > 0) {
+      const lines = problems.map((finding) => `\n- ${finding.severity} ${lineOf(finding)}`);
+      throw new ConfigurationError(
+        `The doctor found ${problems.length} reasons why retries are not safe, and forRoot({ doctor: 'fail' }) refuses to start with them:${lines.join('')}`,
+      );
+    }
+    for (const finding of problems) {
+      if (finding.severity === 'error') this.#logger.error(lineOf(finding));
+      else this.#logger.warn(lineOf(finding));
+    }
+  }
+}

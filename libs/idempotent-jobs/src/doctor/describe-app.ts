@@ -1,0 +1,88 @@
+import { getQueueToken } from '@nestjs/bullmq';
+import type { DiscoveryService } from '@nestjs/core';
+import type { InstanceWrapper } from '@nestjs/core/injector/instance-wrapper.js';
+import type { JobsOptions, Queue } from 'bullmq';
+import type { QueueRegistry } from '../enqueue/queue-registry.js';
+import type { ResolvedOptions } from '../idempotent-jobs.options.js';
+import { processedQueueOf, workerOptionsOf } from '../intake/bullmq-metadata.js';
+import {
+  PROCESSOR_DECLARATION,
+  type ProcessorDeclaration,
+} from '../intake/idempotent-processor.decorator.js';
+import { resolveProcessorOptions } from '../intake/processor.options.js';
+import { type ProvidedClass, providedClassOf } from '../provided-class.js';
+import type { AppDescription, DescribedProcessor, PlainProcessor } from './app-description.js';
+
+/** Describes a running application to the doctor, from what its modules registered and its decorators declare. */
+export function describeApp(
+  discovery: DiscoveryService,
+  queues: QueueRegistry,
+  options: ResolvedOptions,
+): AppDescription {
+  const providers = discovery.getProviders();
+  const jobOptionsOf = (queue: string): JobsOptions => defaultJobOptionsOf(providers, queue);
+  const classes = providers.map(providedClassOf).filter((provided) => provided !== undefined);
+  const deadLetterQueues = new Set(queues.names.map((queue) => queues.deadLetterQueueOf(queue)));
+  return {
+    processors: classes.flatMap((provided) => describeProcessor(provided, queues, options.leaseMs)),
+    plainProcessors: classes
+      .flatMap((provided) => describePlainProcessor(provided, jobOptionsOf))
+      .filter(({ queue }) => !deadLetterQueues.has(queue)),
+    queues: queues.names.map((name) => ({
+      name,
+      deadLetterQueue: queues.deadLetterQueueOf(name),
+      retention: queues.retentionOf(name),
+      removeOnFail: jobOptionsOf(name).removeOnFail,
+    })),
+    resolvesTenants: options.resolveTenant !== undefined,
+    handsOnTrace: options.traceContext !== undefined,
+    logs: options.logs,
+  };
+}
+
+function describeProcessor(
+  provided: ProvidedClass,
+  queues: QueueRegistry,
+  leaseMs: number,
+): DescribedProcessor[] {
+  const declaration = Reflect.getOwnMetadata(PROCESSOR_DECLARATION, provided) as
+    ProcessorDeclaration | undefined;
+  if (declaration === undefined) return [];
+  const { queue, options } = declaration;
+  const settings = resolveProcessorOptions(provided.name, queue, options, {
+    leaseMs,
+    retentionMs: queues.retentionOf(queue).completedMs,
+  });
+  return [
+    {
+      name: provided.name,
+      queue,
+      effect: settings.effect,
+      isEffectGiven: options.effect !== undefined,
+      timeoutMs: settings.timeoutMs,
+      isTimeoutGiven: options.timeoutMs !== undefined,
+      attempts: settings.policy.attempts,
+      clientRetries: options.clientRetries,
+      identifies: options.identify !== undefined,
+      removeOnFail: workerOptionsOf(provided).removeOnFail,
+    },
+  ];
+}
+
+function describePlainProcessor(
+  provided: ProvidedClass,
+  jobOptionsOf: (queue: string) => JobsOptions,
+): PlainProcessor[] {
+  const queue = processedQueueOf(provided);
+  if (queue === undefined || Reflect.hasMetadata(PROCESSOR_DECLARATION, provided)) return [];
+  const { attempts = 1, removeOnFail } = jobOptionsOf(queue);
+  const ofWorker = workerOptionsOf(provided).removeOnFail;
+  return [{ name: provided.name, queue, attempts, removeOnFail: ofWorker ?? removeOnFail }];
+}
+
+/** Empty for a queue that this process only works on, without having registered it. */
+function defaultJobOptionsOf(providers: readonly InstanceWrapper[], queue: string): JobsOptions {
+  const token = getQueueToken(queue);
+  const found = providers.find((provider) => provider.token === token)?.instance as Queue | undefined;
+  return found?.opts?.defaultJobOptions ?? {};
+}

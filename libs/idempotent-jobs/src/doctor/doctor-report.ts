@@ -1,0 +1,84 @@
+/** The five questions that decide whether retries are safe. The answer to each is to be yes. */
+export const QUESTIONS = [
+  'Can every job run a second time without harm?',
+  'Can a retry tell that the work has been done already?',
+  'Does every retry run as the tenant it belongs to?',
+  'Is success recorded only when the outcome is certain?',
+  'Can an operation be followed across its attempts?',
+] as const;
+
+/** What the doctor can find. Stable: meant for programs. */
+export type DoctorCode =
+  | 'client-retries'
+  | 'client-retries-unknown'
+  | 'effect-not-declared'
+  | 'failed-jobs-removed'
+  | 'logs-off'
+  | 'plain-processor-on-idempotent-queue'
+  | 'plain-processor-retries'
+  | 'retention-too-short'
+  | 'tenant-from-job-data'
+  | 'tenants-not-resolved'
+  | 'timeout-not-declared'
+  | 'trace-not-handed-on'
+  | 'two-processors-on-queue';
+
+/** `error`: retries are unsafe. `warning`: they may be. `info`: worth knowing. */
+export type DoctorSeverity = 'error' | 'warning' | 'info';
+
+/** One thing that stands in the way of safe retries. Plain JSON. */
+export interface DoctorFinding {
+  readonly code: DoctorCode;
+  readonly severity: DoctorSeverity;
+  /** Which of the five questions it concerns: 1 to 5. */
+  readonly question: number;
+  /** Null for findings that concern the whole application. */
+  readonly queue: string | null;
+  /** The class, or null. */
+  readonly processor: string | null;
+  /** What was found, without the fix. */
+  readonly message: string;
+  readonly fix: string;
+}
+
+/** One of the five questions, answered: `no` after an error, `unsure` after a warning, else `yes`. */
+export interface DoctorAnswer {
+  readonly question: string;
+  readonly answer: 'yes' | 'unsure' | 'no';
+}
+
+/** What the doctor says. Plain JSON. */
+export interface DoctorReport {
+  /** Whether there is no finding of severity error or warning. */
+  readonly healthy: boolean;
+  /** The five questions, in order. */
+  readonly answers: readonly DoctorAnswer[];
+  /** Errors first, then warnings, then what is worth knowing. */
+  readonly findings: readonly DoctorFinding[];
+}
+
+/** Answers the five questions from what was found. */
+export function reportOf(findings: readonly DoctorFinding[]): DoctorReport {
+  const has = (severity: DoctorSeverity, question: number): boolean =>
+    findings.some((finding) => finding.severity === severity && finding.question === question);
+  return {
+    healthy: problemsOf(findings).length === 0,
+    answers: QUESTIONS.map((question, index) => ({
+      question,
+      answer: has('error', index + 1) ? 'no' : has('warning', index + 1) ? 'unsure' : 'yes',
+    })),
+    findings: findings.toSorted((a, b) => RANK[a.severity] - RANK[b.severity] || a.question - b.question),
+  };
+}
+
+/** The findings that ask for something to be done. */
+export function problemsOf(findings: readonly DoctorFinding[]): readonly DoctorFinding[] {
+  return findings.filter(({ severity }) => severity !== 'info');
+}
+
+/** A finding as one line for people. */
+export function lineOf({ code, message, fix }: DoctorFinding): string {
+  return `${code}: ${message} ${fix}`;
+}
+
+const RANK: Readonly<Record<DoctorSeverity, number>> = { error: 0, warning: 1, info: 2 };
