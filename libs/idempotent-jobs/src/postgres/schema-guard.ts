@@ -1,6 +1,6 @@
 import type { DataSource } from 'typeorm';
 import { ConfigurationError } from '../operation/errors.js';
-import { migrate, SCHEMA_VERSION } from './migrations.js';
+import { migrate, SCHEMA_STEPS, SCHEMA_VERSION, type SchemaStep } from './migrations.js';
 
 /**
  * Makes sure, once at boot, that the ledger's schema is the one this package was written for.
@@ -22,7 +22,7 @@ export async function ensureSchema(
   if (version === SCHEMA_VERSION) return;
   throw new ConfigurationError(
     `${version === undefined ? `Schema "${schema}" has no ledger` : `The ledger in schema "${schema}" is at version ${version}, but this package needs ${SCHEMA_VERSION}`}. ` +
-      `Either set forRoot({ migrations: 'run' }), or add ...IDEMPOTENT_JOBS_MIGRATIONS to the DataSource's migrations and run them before the application starts.`,
+      `Run "npx idempotent-jobs migrate", set forRoot({ migrations: 'run' }), or add ...IDEMPOTENT_JOBS_MIGRATIONS to the DataSource's migrations and run them before the application starts.`,
   );
 }
 
@@ -46,4 +46,14 @@ export async function schemaVersion(dataSource: DataSource, schema: string): Pro
     `SELECT max(version) AS version FROM ${table}`,
   );
   return latest.version ?? undefined;
+}
+
+/**
+ * The steps that a schema still lacks; all of them where there is no ledger.
+ *
+ * @throws ConfigurationError if the schema is newer than this package
+ */
+export async function pendingSteps(dataSource: DataSource, schema: string): Promise<readonly SchemaStep[]> {
+  const version = (await refuseNewer(dataSource, schema)) ?? 0;
+  return SCHEMA_STEPS.filter((step) => step.version > version);
 }

@@ -1,0 +1,40 @@
+import { describe, expect, it } from 'vitest';
+import { redactor } from './secrets.js';
+
+describe('redactor', () => {
+  it.each([
+    ['a URL of the environment', 'cannot reach postgres://ada:hunter2@db/shop', 'cannot reach ***'],
+    ['a password alone', 'password hunter2 is wrong', 'password *** is wrong'],
+    [
+      'a password inside another URL',
+      'redis://:secret@cache:6379 is down',
+      'redis://:***@cache:6379 is down',
+    ],
+    [
+      'a password with an at sign',
+      'postgres://ada:p@ss@db/shop is down',
+      'postgres://ada:***@db/shop is down',
+    ],
+    ['nothing to hide', 'postgres://db:5432/shop is down', 'postgres://db:5432/shop is down'],
+  ])('hides %s', (_title, text, shown) => {
+    expect(redactor({ DATABASE_URL: 'postgres://ada:hunter2@db/shop' })(text)).toBe(shown);
+  });
+
+  it('hides a password as it stands in the URL, decoded, and as a parameter', () => {
+    const redact = redactor({
+      DATABASE_URL: 'postgres://ada:hunter%2F2@db/shop',
+      REDIS_URL: 'redis://cache:6379?password=letmein',
+      PGPASSWORD: 'opensesame',
+    });
+    expect(redact('hunter%2F2 hunter/2 letmein opensesame')).toBe('*** *** *** ***');
+  });
+
+  it('hides the whole of a URL that cannot be read', () => {
+    const redact = redactor({ DATABASE_URL: 'hunter2:hunter2' });
+    expect(redact('What is hunter2:hunter2?')).toBe('What is ***?');
+  });
+
+  it('leaves words alone that a short password would tear apart', () => {
+    expect(redactor({ DATABASE_URL: 'postgres://ada:re@db/shop' })('not reachable')).toBe('not reachable');
+  });
+});

@@ -1,0 +1,32 @@
+import { DeadLetterService } from '../dead-letter/dead-letter.service.js';
+import { EditedRedrive } from '../dead-letter/edited-redrive.js';
+import { RedriveStore } from '../dead-letter/redrive.store.js';
+import { OperationStore } from '../enqueue/operation.store.js';
+import type { Database } from '../postgres/database.js';
+import { Pruner } from '../retention/pruner.js';
+import { DEFAULT_RETENTION } from '../retention/retention.options.js';
+import { TenantContext } from '../tenancy/tenant-context.js';
+
+/**
+ * The application's services, outside of it: what they make due is carried by the dispatchers of the applications, which
+ * are told by NOTIFY; redrives of many by whichever application looks first. Queues' own retention is read from
+ * `job_queues`; the defaults are for queues that are not there.
+ */
+export function deadLettersOf(database: Database): DeadLetterService {
+  const operations = new OperationStore(database);
+  return new DeadLetterService({
+    database,
+    store: new RedriveStore(database),
+    tenants: new TenantContext(),
+    // Nobody here has the queue's producer, who alone can say what a new operation is.
+    edited: new EditedRedrive(database, operations, () => undefined, false),
+    retention: DEFAULT_RETENTION,
+    onDue: (queue) => operations.announce(operations.onPool, queue),
+    wakeRunner: () => undefined,
+  });
+}
+
+/** See {@link deadLettersOf}. */
+export function prunerOf(database: Database): Pruner {
+  return new Pruner(database, DEFAULT_RETENTION.lettersMs, () => undefined);
+}

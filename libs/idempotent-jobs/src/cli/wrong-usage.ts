@@ -1,0 +1,5 @@
+/** The command was called wrongly; nothing was done. Exit code 2. */
+export class WrongUsage extends Error {}
+
+/** What was asked for cannot be done, through no fault of the call. Exit code 1. */
+export class Unavailable extends Error {}
