@@ -1,5 +1,5 @@
 // Packs the library as it would be published, installs it into a fresh application outside of the workspace, compiles
-// that with strict types (library declarations included) and runs a job with it.
+// that with strict types (library declarations included), runs a job with it, and its command line.
 import { execFileSync } from 'node:child_process';
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -47,6 +47,8 @@ try {
   writeFileSync(join(folder, 'package.json'), JSON.stringify(manifest, null, 2));
   run('npm', ['install', '--prefer-offline', '--no-audit', '--no-fund', '--loglevel=error']);
   run('npx', ['tsc', '-p', '.'], { stdio: 'inherit' });
+  const help = run('npx', ['--no-install', 'idempotent-jobs', '--help']);
+  if (!help.startsWith('Usage: idempotent-jobs')) throw new Error(`npx idempotent-jobs --help said: ${help}`);
 
   const postgres = await startPostgres();
   try {
@@ -56,6 +58,10 @@ try {
     }).trim();
     if (said !== 'acme paid 500 for order-1 at attempt 1')
       throw new Error(`The consumer's job said: ${said}`);
+    const report = run('npx', ['--no-install', 'idempotent-jobs', 'doctor', '--json'], {
+      env: { ...process.env, DATABASE_URL: postgres.url },
+    });
+    if (!JSON.parse(report).healthy) throw new Error(`npx idempotent-jobs doctor said: ${report}`);
   } finally {
     await postgres.stop();
   }

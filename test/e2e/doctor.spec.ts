@@ -1,11 +1,13 @@
 import { BullModule, Processor, WorkerHost } from '@nestjs/bullmq';
 import { Logger, type INestApplicationContext, type LoggerService } from '@nestjs/common';
+import { Test } from '@nestjs/testing';
 import { Doctor, type DoctorReport } from 'nestjs-idempotent-jobs';
 import { afterEach, describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { enqueue, outcomeOf } from '../support/ledger.js';
 import { processorOf } from '../support/processors.js';
 import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
+import { rootModule } from '../support/start-app.js';
 
 interface QueueRow {
   readonly queue: string;
@@ -128,6 +130,24 @@ describe.each(BACKENDS)('the doctor, on %s', (backend) => {
     ).rejects.toThrow(/found 2 reasons[^]*client-retries: [^]*logs-off: /);
     expect(await outcomeOf(producer, 'charge:1')).toMatchObject({ status: 'pending' });
     expect(calls).toEqual([]);
+  });
+
+  it('can be asked without starting the application', async () => {
+    const place = await makePlace(backend);
+    const calls: string[] = [];
+    const app = await apps.beside(place, { queues: ['charges'], jobs });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    const processor = processorOf('charges', SOUND, () => calls.push('called'));
+    const root = rootModule(place, { queues: ['charges'], providers: [processor], jobs: { logs: 'none' } });
+    const compiled = await Test.createTestingModule({ imports: [root] }).compile();
+    expect(codesOf(compiled.get(Doctor).report())).toEqual([
+      'trace-not-handed-on',
+      'logs-off',
+      'tenants-not-resolved',
+    ]);
+    await compiled.close();
+    expect(calls).toEqual([]);
+    expect(await outcomeOf(app, 'charge:1')).toMatchObject({ status: 'pending' });
   });
 
   it('with doctor: "fail", a sound application starts', async () => {

@@ -23,13 +23,13 @@ export interface AppOptions {
   readonly logger?: LoggerService;
 }
 
-/** A whole Nest application over the public API, in one call. */
-export async function startApp(
+/** The root module of an application over the public API. */
+export function rootModule(
   place: Place,
-  { queues, providers = [], imports = [], entities = [], jobs = {}, logger }: AppOptions,
-): Promise<INestApplicationContext> {
+  { queues, providers = [], imports = [], entities = [], jobs = {} }: AppOptions,
+): DynamicModule {
   class TestApplication {}
-  const root: DynamicModule = {
+  return {
     module: TestApplication,
     imports: [
       TypeOrmModule.forRoot({
@@ -45,9 +45,12 @@ export async function startApp(
     ],
     providers: [...providers],
   };
-  const app = await NestFactory.createApplicationContext(root, {
-    logger: logger ?? false,
+}
+
+/** A whole Nest application, in one call. */
+export async function startApp(place: Place, options: AppOptions): Promise<INestApplicationContext> {
+  return NestFactory.createApplicationContext(rootModule(place, options), {
+    logger: options.logger ?? false,
     abortOnError: false,
   });
-  return app;
 }

@@ -7,10 +7,12 @@ import type { Job } from 'bullmq';
 import { IsInt, IsString } from 'class-validator';
 import {
   currentOperation,
+  type DeadLetterMessage,
   IdempotentJobsModule,
   IdempotentProcessor,
   type IdempotentQueue,
   InjectIdempotentQueue,
+  OnDeadLetter,
   OutcomeService,
   useBackendOfConnection,
 } from 'nestjs-idempotent-jobs';
@@ -33,7 +35,12 @@ interface ChargeJobs {
   charge: { payload: Charge; result: Receipt };
 }
 
-@IdempotentProcessor<ChargeJobs>('charges', { effect: 'keyed', payload: Charge })
+@IdempotentProcessor<ChargeJobs>('charges', {
+  effect: 'keyed',
+  payload: Charge,
+  timeoutMs: 10_000,
+  clientRetries: 0,
+})
 class ChargeProcessor extends WorkerHost {
   async process(job: Job<Charge>): Promise<Receipt> {
     const { tenantId, attempt } = currentOperation();
@@ -59,6 +66,14 @@ class Shop {
   }
 }
 
+@Injectable()
+class Alerts {
+  @OnDeadLetter('charges')
+  page(letter: DeadLetterMessage): void {
+    console.error(`${letter.jobName} died: ${letter.reason}`);
+  }
+}
+
 useBackendOfConnection();
 
 @Module({
@@ -67,10 +82,10 @@ useBackendOfConnection();
     BullModule.forRoot({
       connection: { connectionString: process.env['DATABASE_URL'], migrate: true },
     }),
-    IdempotentJobsModule.forRoot({ migrations: 'run' }),
+    IdempotentJobsModule.forRoot({ migrations: 'run', doctor: 'fail', traceContext: () => ({ sale: 1 }) }),
     IdempotentJobsModule.registerQueue('charges'),
   ],
-  providers: [ChargeProcessor, Shop],
+  providers: [ChargeProcessor, Shop, Alerts],
 })
 class AppModule {}
 
