@@ -4,7 +4,7 @@ import { beforeAll, describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { cli, cliIn, jsonOf } from '../support/cli.js';
 import { eventually } from '../support/eventually.js';
-import { enqueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
+import { bullQueue, enqueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
 import type { Backend, Place } from '../support/place.js';
 import { processorOf } from '../support/processors.js';
 import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
@@ -18,6 +18,7 @@ const COMMANDS = [
   'redrives',
   'resolve',
   'discard',
+  'redispatch',
   'prune',
   'migrate',
   'doctor',
@@ -35,7 +36,7 @@ describe('idempotent-jobs, the command', () => {
     const { code, stdout } = await cli([command, '--help']);
     expect(code).toBe(0);
     expect(stdout).toContain(`Usage: idempotent-jobs ${command}`);
-    const changes = ['redrive', 'redrives', 'resolve', 'discard', 'prune', 'migrate'].includes(command);
+    const changes = !['status', 'letters', 'history', 'doctor'].includes(command);
     expect(stdout.includes('--dry-run')).toBe(changes);
   });
 
@@ -158,6 +159,8 @@ describe('idempotent-jobs, the command, called wrongly', () => {
       /--result needs --applied/,
     ],
     [['discard', crypto.randomUUID(), '--tenant', 'acme', '--key', 'k', ...BY_ADA], /not by both/],
+    [['redispatch', '--older-than', '15'], /--older-than must be a time span/],
+    [['redispatch', '--queue', 'refunds'], /no application has registered a queue "refunds"/],
     [['history', '--tenant', 'acme'], /--key is missing/],
     [['redrives', '--cancel', ...BY_ADA], /needs the id/],
   ])('refuses %j with exit code 2', async (args, message) => {
@@ -309,7 +312,9 @@ describe.each(BACKENDS)('idempotent-jobs, the command, beside an application on 
   });
 
   it('cancels a redrive of many', async () => {
-    const { place } = await failing(2);
+    const { place, bank } = await failing(2);
+    // The canary goes well, and the rate keeps the other one waiting.
+    bank.isWell = true;
     const many = ['redrive', '--queue', 'charges', '--canary', '1', '--rate', '0.01', ...BY_ADA];
     const { redriveId } = jsonOf(await cliIn(place, ...many, '--json'));
     expect((await cliIn(place, 'redrives', redriveId, '--cancel', '--dry-run', ...BY_ADA)).stdout).toContain(
@@ -348,6 +353,28 @@ describe.each(BACKENDS)('idempotent-jobs, the command, beside an application on 
     expect((await cliIn(place, 'letters', '--all')).stdout).toContain('discarded');
     expect(await outcomeOf(app, 'charge:1')).toMatchObject({ status: 'dead' });
     expect(await cliIn(place, ...named)).toMatchObject({ code: 1, stdout: '' });
+  });
+
+  it('puts unsettled operations on their queue again, after a rehearsal that changes nothing', async () => {
+    const { app, place } = await apps.fresh(backend, { queues: ['charges'] });
+    await enqueue(app, 'charges', 'charge', { amount: 1 }, 'charge:1');
+    const waiting = async (): Promise<number> => bullQueue(app, 'charges').getJobCountByTypes('waiting');
+    await eventually(waiting, (count) => expect(count).toBe(1));
+    await bullQueue(app, 'charges').drain();
+
+    expect(jsonOf(await cliIn(place, 'redispatch', '--older-than', '1h', '--json'))).toMatchObject({
+      operations: 0,
+    });
+    expect(jsonOf(await cliIn(place, 'redispatch', '--dry-run', '--json'))).toEqual({
+      operations: 1,
+      withoutPayload: 0,
+      dryRun: true,
+    });
+    expect(await waiting()).toBe(0);
+    const done = await cliIn(place, 'redispatch', '--queue', 'charges');
+    expect(done).toMatchObject({ code: 0, stderr: '' });
+    expect(done.stdout).toMatch(/^1 operations are due/);
+    await eventually(waiting, (count) => expect(count).toBe(1));
   });
 
   it('prunes what is past its retention, after a rehearsal that changes nothing', async () => {

@@ -5,6 +5,7 @@ import { history } from './commands/history.command.js';
 import { letters } from './commands/letters.command.js';
 import { migrate } from './commands/migrate.command.js';
 import { prune } from './commands/prune.command.js';
+import { redispatch } from './commands/redispatch.command.js';
 import { redrive } from './commands/redrive.command.js';
 import { redrives } from './commands/redrives.command.js';
 import { resolve } from './commands/resolve.command.js';
@@ -19,6 +20,7 @@ export const COMMANDS: readonly Command[] = [
   redrives,
   resolve,
   discard,
+  redispatch,
   prune,
   migrate,
   doctor,
