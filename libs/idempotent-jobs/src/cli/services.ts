@@ -21,6 +21,8 @@ export function deadLettersOf(database: Database): DeadLetterService {
     // Nobody here has the queue's producer, who alone can say what a new operation is.
     edited: new EditedRedrive(database, operations, () => undefined, false),
     retention: DEFAULT_RETENTION,
+    // Metrics are the applications'; what was done here is in job_actions.
+    onClosed: () => undefined,
     onDue: (queue) => operations.announce(operations.onPool, queue),
     wakeRunner: () => undefined,
   });
