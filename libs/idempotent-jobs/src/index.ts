@@ -47,7 +47,13 @@ export {
   IdempotentQueue,
   type OperationRequest,
 } from './enqueue/idempotent-queue.js';
-export type { EnqueueOptions } from './enqueue/enqueue.options.js';
+export type {
+  EnqueueOptions,
+  EnqueueTransaction,
+  RequestOptions,
+  TransactionClient,
+  WriteOptions,
+} from './enqueue/enqueue.options.js';
 export type {
   AnyJobs,
   JobMap,

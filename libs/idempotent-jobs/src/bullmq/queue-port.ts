@@ -1,7 +1,9 @@
 import type { Job, JobsOptions, Queue, Worker } from 'bullmq';
-import { PostgresQueueBackend } from 'bullmq';
+import type { Queryable } from '../postgres/database.js';
+import { Location, nameDatabase } from '../postgres/location.js';
 import type { JobRetention } from '../retention/retention.options.js';
 import { BACKOFF_TYPE, CARRIED_ATTEMPTS } from './retry-carrier.js';
+import { postgresOf, withQueueInTransaction } from './transaction-port.js';
 
 /** A job on its way to a queue. */
 export interface OutgoingJob {
@@ -16,37 +18,42 @@ export interface OutgoingJob {
 
 /** A BullMQ queue, reduced to what the library asks of it, the same on both backends. */
 export class QueuePort {
-  constructor(readonly bullmq: Queue) {}
+  readonly #location: Location;
+
+  constructor(readonly bullmq: Queue) {
+    this.#location = new Location(() => this.#nameDatabase());
+  }
 
   get name(): string {
     return this.bullmq.name;
   }
 
   get backend(): 'redis' | 'postgres' {
-    return (this.bullmq.getBackend() as unknown) instanceof PostgresQueueBackend ? 'postgres' : 'redis';
+    return postgresOf(this.bullmq) === undefined ? 'redis' : 'postgres';
+  }
+
+  /** Whether BullMQ keeps the queue in the database of that name, as `nameDatabase` names it. */
+  async isIn(databaseName: string): Promise<boolean> {
+    return this.backend === 'postgres' && (await this.#location.is(databaseName)) === true;
   }
 
   /**
    * Puts jobs on the queue. Putting one again while BullMQ still has to run it changes nothing; one that was put before
-   * and that BullMQ holds as finished starts anew. The attempts are only a carrier: BullMQ must not stop retrying before
-   * the ledger does.
+   * and that BullMQ holds as finished starts anew.
    */
-  async put(jobs: readonly OutgoingJob[], carryRetries = true): Promise<void> {
-    const retries: JobsOptions = carryRetries
-      ? { attempts: CARRIED_ATTEMPTS, backoff: { type: BACKOFF_TYPE } }
-      : {};
-    const entries = jobs.map(({ name, jobId, data, delayMs, priority }) => ({
-      name,
-      data,
-      opts: {
-        jobId,
-        ...retries,
-        ...(delayMs > 0 && { delay: Math.ceil(delayMs) }),
-        ...(priority && { priority }),
-      },
-    }));
+  async put(jobs: readonly OutgoingJob[], carriesRetries = true): Promise<void> {
     await Promise.all(jobs.flatMap(({ jobId, wasPut }) => (wasPut === true ? [this.#clear(jobId)] : [])));
-    await this.bullmq.addBulk(entries);
+    await this.bullmq.addBulk(jobs.map((job) => entryOf(job, carriesRetries)));
+  }
+
+  /** Puts jobs on the queue in a transaction of the database that it {@link isIn}: there if and only if it commits. */
+  async putWithin(connection: Queryable, jobs: readonly OutgoingJob[]): Promise<void> {
+    await withQueueInTransaction(this.bullmq, connection, async (queue) => {
+      const [first, ...rest] = jobs.map((job) => entryOf(job, true));
+      // BullMQ adds many by way of temporary tables, which a transaction with one job had better be spared.
+      if (rest.length === 0 && first !== undefined) await queue.add(first.name, first.data, first.opts);
+      else await queue.addBulk([first, ...rest] as Parameters<Queue['addBulk']>[0]);
+    });
   }
 
   /**
@@ -122,13 +129,8 @@ export class QueuePort {
 
   /** BullMQ 6.7's getJobs answers with the newest job here, so its table is asked. */
   async #oldestOnPostgres(): Promise<number | undefined> {
-    const { connection, schema } = this.bullmq.getBackend() as unknown as {
-      connection: {
-        pool: { query(text: string, values: unknown[]): Promise<{ rows: { since: string | null }[] }> };
-      };
-      schema: string;
-    };
-    const { rows } = await connection.pool.query(
+    const { pool, schema } = postgresOf(this.bullmq) as NonNullable<ReturnType<typeof postgresOf>>;
+    const { rows } = await pool.query(
       `SELECT COALESCE(process_at_ms, added_at_ms) AS since FROM "${schema.replaceAll('"', '""')}".job
        WHERE queue = $1 AND state = 'waiting' ORDER BY priority, seq LIMIT 1`,
       [this.name],
@@ -136,6 +138,35 @@ export class QueuePort {
     const since = rows[0]?.since;
     return since === undefined || since === null ? undefined : Number(since);
   }
+
+  async #nameDatabase(): Promise<string> {
+    const postgres = postgresOf(this.bullmq);
+    if (postgres === undefined) throw new Error(`Queue "${this.name}" is not in Postgres`);
+    await this.bullmq.waitUntilReady();
+    return nameDatabase(postgres.pool as unknown as Queryable);
+  }
+}
+
+/** The options that make BullMQ carry a job's retries: it must not stop retrying before the ledger does. */
+export const RETRY_CARRIER: Pick<JobsOptions, 'attempts' | 'backoff'> = {
+  attempts: CARRIED_ATTEMPTS,
+  backoff: { type: BACKOFF_TYPE },
+};
+
+function entryOf(
+  { name, jobId, data, delayMs, priority }: OutgoingJob,
+  carriesRetries: boolean,
+): { name: string; data: unknown; opts: JobsOptions } {
+  return {
+    name,
+    data,
+    opts: {
+      jobId,
+      ...(carriesRetries && RETRY_CARRIER),
+      ...(delayMs > 0 && { delay: Math.ceil(delayMs) }),
+      ...(priority && { priority }),
+    },
+  };
 }
 
 const STATES = [
