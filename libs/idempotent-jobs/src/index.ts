@@ -54,6 +54,8 @@ export type {
   TransactionClient,
   WriteOptions,
 } from './enqueue/enqueue.options.js';
+export type { Schedule, ScheduleOptions } from './enqueue/schedule.js';
+export type { FlowNode, FlowNodeOptions } from './enqueue/flow-node.js';
 export type {
   AnyJobs,
   JobMap,

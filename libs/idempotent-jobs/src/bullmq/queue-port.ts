@@ -1,4 +1,4 @@
-import type { Job, JobsOptions, Queue, Worker } from 'bullmq';
+import { ErrorCode, type Job, type JobsOptions, type Queue, type RepeatOptions, type Worker } from 'bullmq';
 import type { Queryable } from '../postgres/database.js';
 import { Location, nameDatabase } from '../postgres/location.js';
 import type { JobRetention } from '../retention/retention.options.js';
@@ -66,6 +66,50 @@ export class QueuePort {
     // Its children, if it has any, are somebody else's operations.
     if (state === 'completed' || state === 'failed')
       await this.bullmq.remove(jobId, { removeChildren: false });
+  }
+
+  /** The job as a node of a flow, with the options that the queue gives to all its jobs. */
+  nodeOf(job: OutgoingJob): {
+    name: string;
+    queueName: string;
+    prefix?: string;
+    data: unknown;
+    opts: JobsOptions;
+  } {
+    const { prefix } = this.bullmq.opts;
+    const { name, data, opts } = entryOf(job, true);
+    return {
+      name,
+      queueName: this.name,
+      ...(prefix !== undefined && { prefix }),
+      data,
+      opts: { ...this.bullmq.defaultJobOptions, ...opts },
+    };
+  }
+
+  /** Makes or replaces a scheduler. Gives the job of its next iteration; undefined: there will be none. */
+  async schedule(
+    schedulerId: string,
+    repeat: RepeatOptions,
+    { name, data, priority }: Pick<OutgoingJob, 'name' | 'data' | 'priority'>,
+  ): Promise<Job | undefined> {
+    const template = { name, data, opts: { ...RETRY_CARRIER, ...(priority && { priority }) } };
+    for (let tries = 1; ; tries += 1) {
+      try {
+        return await this.bullmq.upsertJobScheduler(schedulerId, repeat, template);
+      } catch (error) {
+        // Another process was making the same scheduler. Tried again, its pending job is seen, and replaced.
+        const { code } = error as { code?: unknown };
+        const hasMetRival =
+          code === ErrorCode.SchedulerJobIdCollision || code === ErrorCode.SchedulerJobSlotsBusy;
+        if (!hasMetRival || tries === MAX_SCHEDULE_TRIES) throw error;
+      }
+    }
+  }
+
+  /** Ends a scheduler, with the job of its next iteration. False: there was none. */
+  async unschedule(schedulerId: string): Promise<boolean> {
+    return this.bullmq.removeJobScheduler(schedulerId);
   }
 
   /** Asks the backend anything cheap; rejects if it does not answer. */
@@ -147,8 +191,11 @@ export class QueuePort {
   }
 }
 
+/** As many processes as may start at one time and be unlucky one after the other. */
+const MAX_SCHEDULE_TRIES = 10;
+
 /** The options that make BullMQ carry a job's retries: it must not stop retrying before the ledger does. */
-export const RETRY_CARRIER: Pick<JobsOptions, 'attempts' | 'backoff'> = {
+const RETRY_CARRIER: Pick<JobsOptions, 'attempts' | 'backoff'> = {
   attempts: CARRIED_ATTEMPTS,
   backoff: { type: BACKOFF_TYPE },
 };

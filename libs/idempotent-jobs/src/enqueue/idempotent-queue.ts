@@ -1,15 +1,24 @@
 import type { QueuePort } from '../bullmq/queue-port.js';
 import type { JobEvents } from '../observe/job-events.js';
 import { UsageError } from '../operation/errors.js';
-import type { OperationIdentity } from '../operation/identity.js';
+import { assertIdentity, type OperationIdentity } from '../operation/identity.js';
 import type { AnyJobs, JobMap, JobName, PayloadOf, ResultOf } from '../operation/job-map.js';
 import type { OperationStatus } from '../operation/status.js';
 import { Acceptance, type AcceptanceServices } from './acceptance.js';
 import { type AskingRules, askOperation } from './ask.js';
 import { chunksOf } from './chunks.js';
 import type { EnqueueOptions, RequestOptions, WriteOptions } from './enqueue.options.js';
+import type { FlowNode, FlowNodeOptions } from './flow-node.js';
 import type { AcceptedOperation, AskedOperation } from './operation.store.js';
 import { outgoingJob } from './outgoing.js';
+import {
+  assertSchedule,
+  iterationTimeOf,
+  type Schedule,
+  scheduleEnvelope,
+  type ScheduleOptions,
+  schedulerIdOf,
+} from './schedule.js';
 
 /** What an enqueued operation is known by, and where it stands. */
 export interface EnqueuedOperation<Result = unknown> extends OperationIdentity {
@@ -89,6 +98,64 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
       },
     };
     return this.#write(asked, requests.length, options);
+  }
+
+  /**
+   * Makes a schedule, or replaces the one of the same tenant and key. Each of its iterations is an operation of its own,
+   * with the key `<operationKey>:<time it was due>`, e.g. `report:2026-01-31T06:00:00.000Z`, and runs once however often
+   * it is delivered.
+   *
+   * The schedule lives in BullMQ and is lost with its backend: call this at every start. An iteration is in the ledger
+   * from its first attempt on.
+   *
+   * @throws TenantMissingError, TenantMismatchError, InvalidIdentityError, InvalidPayloadError, UsageError
+   */
+  async schedule<N extends JobName<M>>(
+    name: N,
+    payload: PayloadOf<M, N>,
+    options: ScheduleOptions,
+  ): Promise<Schedule> {
+    const { operationKey, tenantId, priority, ...repeat } = options;
+    const asked = this.ask(name, payload, { operationKey, tenantId, priority });
+    assertSchedule(asked, options);
+    const schedulerId = schedulerIdOf(asked);
+    const job = await this.port.schedule(schedulerId, repeat, {
+      name,
+      data: scheduleEnvelope(asked),
+      priority,
+    });
+    const nextAt = iterationTimeOf(job?.id, schedulerId);
+    return { tenantId: asked.tenantId, operationKey, schedulerId, nextAt };
+  }
+
+  /**
+   * Ends a schedule. Iterations that are due already still run. False: there was none.
+   *
+   * @throws TenantMissingError, TenantMismatchError, InvalidIdentityError
+   */
+  async unschedule(options: Pick<ScheduleOptions, 'operationKey' | 'tenantId'>): Promise<boolean> {
+    const tenantId = this.services.tenants.assert(options.tenantId);
+    return this.port.unschedule(
+      schedulerIdOf(assertIdentity({ tenantId, operationKey: options.operationKey })),
+    );
+  }
+
+  /**
+   * An operation as a node of a BullMQ flow, to hand to a FlowProducer. The flow lives in BullMQ, and is as durable as
+   * its backend: nothing is written to the ledger before a node's first attempt.
+   *
+   * @throws TenantMissingError, TenantMismatchError, InvalidIdentityError, InvalidPayloadError, UsageError
+   */
+  flowJob<N extends JobName<M>>(name: N, payload: PayloadOf<M, N>, options: FlowNodeOptions): FlowNode {
+    if ('transaction' in options || 'durability' in options || 'parent' in options || 'repeat' in options) {
+      throw new UsageError(
+        'flowJob() takes no transaction, durability, parent or repeat: a flow is added by BullMQ alone, and its tree names the parents.',
+      );
+    }
+    const { operationKey, tenantId, delayMs, priority, deadline, ...onFailure } = options;
+    const asked = this.ask(name, payload, { operationKey, tenantId, delayMs, priority, deadline });
+    const node = this.port.nodeOf(outgoingJob({ ...asked, delayMs: delayMs ?? 0 }));
+    return { ...node, opts: { ...node.opts, ...onFailure } };
   }
 
   /** Checks a request and gives it its identity. @internal */
