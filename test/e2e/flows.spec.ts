@@ -1,6 +1,6 @@
 import type { INestApplicationContext } from '@nestjs/common';
 import { FlowProducer, type Job } from 'bullmq';
-import { PermanentError, UsageError, type FlowNodeOptions } from 'nestjs-idempotent-jobs';
+import { DeadLetterService, PermanentError, UsageError, type FlowNodeOptions } from 'nestjs-idempotent-jobs';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
@@ -151,6 +151,33 @@ describe.each(BACKENDS)('flows of operations, on %s', (backend) => {
       await settled(app, 'charge:2');
       expect(await bullQueue(app, 'orders').getWaitingChildrenCount()).toBe(1);
       expect(await outcomeOf(app, 'order:1')).toBeUndefined();
+    } finally {
+      await producer.close();
+    }
+  });
+
+  it('a dead child that is redriven feeds its waiting parent once its own job is retried, by a replay', async () => {
+    let isDeclined = true;
+    const { app, runs, producer } = await start((job) => {
+      if ((job.data as { amount: number }).amount === 1 && isDeclined)
+        throw new PermanentError('card declined');
+    });
+    try {
+      const { children = [] } = await producer.add(treeOf(app));
+      await settled(app, 'charge:1');
+      isDeclined = false;
+      const by = { actor: 'ada', note: 'the card works again' };
+      await app.get(DeadLetterService).redrive({ tenantId: 'acme', operationKey: 'charge:1' }, by);
+      await eventually(
+        () => outcomeOf(app, 'charge:1'),
+        (outcome) => expect(outcome).toMatchObject({ status: 'completed' }),
+      );
+      expect(await outcomeOf(app, 'order:1')).toBeUndefined();
+      const charge = await bullQueue(app, 'charges').getJob(children[0]?.job.id as string);
+      await (charge as Job).retry('failed', { resetAttemptsMade: true, resetAttemptsStarted: true });
+      const { result } = await settled(app, 'order:1');
+      expect((result as { charges: unknown[] }).charges).toHaveLength(2);
+      expect(runs.filter((key) => key === 'charge:1')).toHaveLength(2);
     } finally {
       await producer.close();
     }

@@ -1,4 +1,10 @@
-import { InvalidIdentityError, type JobEvent, JobEvents, UsageError } from 'nestjs-idempotent-jobs';
+import {
+  InvalidIdentityError,
+  type JobEvent,
+  JobEvents,
+  RetentionService,
+  UsageError,
+} from 'nestjs-idempotent-jobs';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
@@ -121,6 +127,25 @@ describe.each(BACKENDS)('schedules, on %s', (backend) => {
     );
     expect(new Set(letters.map(({ reason }) => reason))).toEqual(new Set(['tenant_mismatch']));
     expect(runs).toEqual([]);
+  });
+
+  it('goes with its tenant when that is erased, and so do the iterations that BullMQ still holds', async () => {
+    const { app, queue, bull, runs } = await start();
+    await queue.schedule('report', {}, { ...report, every: SOON_MS });
+    await queue.schedule('report', {}, { operationKey: 'report', tenantId: 'globex', pattern: '0 6 * * *' });
+    await eventually(
+      () => bull.getCompletedCount(),
+      (count) => expect(count).toBeGreaterThanOrEqual(2),
+    );
+    await queue.schedule('report', {}, { ...report, pattern: '0 6 * * *' });
+    const ran = runs.length;
+    await app.get(RetentionService).erase({ tenantId: 'acme', actor: 'ada', note: 'contract ended' });
+    expect(await bull.getJobSchedulers()).toHaveLength(1);
+    expect(await bull.getJobCounts('completed', 'delayed', 'waiting')).toMatchObject({
+      completed: 0,
+      delayed: 1,
+    });
+    expect(runs).toHaveLength(ran);
   });
 
   it('a schedule that cannot be meant is refused, and nothing is scheduled', async () => {

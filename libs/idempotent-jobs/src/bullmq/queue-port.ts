@@ -143,13 +143,31 @@ export class QueuePort {
     }
   }
 
-  /** Whether the job was there and is gone now; a job that a worker holds stays. */
+  /**
+   * Whether the job was there and is gone now; a job that a worker holds stays. An iteration of a schedule goes with the
+   * schedule, which would make another.
+   */
   async remove(jobId: string): Promise<boolean> {
     try {
-      return (await this.bullmq.remove(jobId)) === 1;
+      const isUnscheduled = await this.#endScheduleOf(jobId);
+      return (await this.bullmq.remove(jobId)) === 1 || isUnscheduled;
     } catch {
       return false;
     }
+  }
+
+  async #endScheduleOf(jobId: string): Promise<boolean> {
+    const [kind, schedulerId] = jobId.split(':');
+    if (kind !== 'repeat' || schedulerId === undefined) return false;
+    const isUnscheduled = await this.unschedule(schedulerId);
+    const postgres = postgresOf(this.bullmq);
+    // BullMQ 6.7 removes no job here that a scheduler has ever made, so it is told that none has.
+    await postgres?.pool.query(
+      `UPDATE "${postgres.schema.replaceAll('"', '""')}".job SET scheduler_id = NULL
+       WHERE queue = $1 AND id = $2 AND state <> 'active'`,
+      [this.name, jobId],
+    );
+    return isUnscheduled;
   }
 
   /**
