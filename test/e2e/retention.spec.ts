@@ -127,6 +127,23 @@ describe.each(BACKENDS)('retention, on %s', (backend) => {
     expect(runs).toHaveLength(200);
   });
 
+  it('a key that returns after its operation was pruned is a new operation; before, it is answered', async () => {
+    const runs: string[] = [];
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor(runs)] });
+    await enqueue(app, 'charges', 'charge', { amount: 5 }, 'charge:1');
+    await settled(app, 'charge:1');
+    expect(await enqueue(app, 'charges', 'charge', { amount: 5 }, 'charge:1')).toMatchObject({
+      duplicate: true,
+      result: 'charged',
+    });
+    await age(app, 8);
+    await app.get(RetentionService).prune();
+    // BullMQ still holds the finished job of the first.
+    await enqueue(app, 'charges', 'charge', { amount: 5 }, 'charge:1');
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed' });
+    expect(runs).toHaveLength(2);
+  });
+
   it('a job that is older than the ledger remembers is buried instead of run, and runs once a person vouches for it', async () => {
     const runs: string[] = [];
     const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor(runs)] });

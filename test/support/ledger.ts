@@ -8,7 +8,7 @@ import {
   OutcomeService,
   TenantContext,
 } from 'nestjs-idempotent-jobs';
-import { dataSourceOf } from './scenario.js';
+import { dataSourceOf } from './data-source.js';
 
 /** A row of `dead_letters`, as far as tests look. */
 export interface LetterRow {

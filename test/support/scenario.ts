@@ -1,8 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import type { INestApplicationContext } from '@nestjs/common';
-import { getDataSourceToken } from '@nestjs/typeorm';
 import { Client } from 'pg';
-import type { DataSource } from 'typeorm';
 import { inject } from 'vitest';
 import type { Backend, Place } from './place.js';
 
@@ -26,6 +23,4 @@ export async function makePlace(backend: Backend): Promise<Place> {
   return { backend, databaseUrl, connection, prefix: name };
 }
 
-export function dataSourceOf(app: INestApplicationContext): DataSource {
-  return app.get<DataSource>(getDataSourceToken());
-}
+export { dataSourceOf } from './data-source.js';

@@ -73,7 +73,17 @@ export function assembleEngine(
     return dispatcher.isRunning;
   };
   const queues = new QueueRegistry(
-    { database, operations, tenants, events, traceContext: options.traceContext, wakeDispatcher },
+    {
+      database,
+      operations,
+      tenants,
+      events,
+      traceContext: options.traceContext,
+      wakeDispatcher,
+      maxPayloadBytes: options.enqueue.maxPayloadBytes,
+      redispatchAfterMs: Math.min(options.dispatch.redispatchAfterMs, options.dispatch.redispatchMaxMs),
+      onError,
+    },
     options.retention,
   );
   const { redispatchAfterMs: afterMs, redispatchMaxMs: maxMs, pollMs } = options.dispatch;

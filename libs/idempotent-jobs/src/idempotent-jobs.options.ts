@@ -27,6 +27,13 @@ export interface IdempotentJobsOptions {
     /** Whose request it is, for {@link TenantMiddleware}; undefined: nobody's. May be asynchronous. */
     readonly resolve?: (request: any) => string | undefined | Promise<string | undefined>;
   };
+  readonly enqueue?: {
+    /**
+     * How large a payload may be as JSON in UTF-8, in bytes. It is stored in Postgres and in the queue, and read by
+     * every attempt. Default 1 MiB.
+     */
+    readonly maxPayloadBytes?: number;
+  };
   readonly dispatch?: {
     /** Whether this process carries operations to their queues. At least one process must. Default true. */
     readonly enabled?: boolean;
@@ -82,6 +89,7 @@ export interface ResolvedOptions {
   readonly retention: Retention;
   readonly resolveTenant:
     ((request: unknown) => string | undefined | Promise<string | undefined>) | undefined;
+  readonly enqueue: { readonly maxPayloadBytes: number };
   readonly dispatch: {
     readonly enabled: boolean;
     readonly pollMs: number;
@@ -119,6 +127,9 @@ export function resolveOptions(options: Omit<IdempotentJobsOptions, 'dataSource'
     leaseMs: checks.timer('leaseMs', options.leaseMs, 30_000, 500),
     retention: resolveRetention(checks, options.retention, DEFAULT_RETENTION),
     resolveTenant: options.tenants?.resolve,
+    enqueue: {
+      maxPayloadBytes: checks.count('enqueue.maxPayloadBytes', options.enqueue?.maxPayloadBytes, 1024 * 1024),
+    },
     dispatch: {
       enabled: checks.flag('dispatch.enabled', options.dispatch?.enabled, true),
       pollMs: checks.timer('dispatch.pollMs', options.dispatch?.pollMs, 1000),

@@ -47,7 +47,15 @@ export {
   IdempotentQueue,
   type OperationRequest,
 } from './enqueue/idempotent-queue.js';
-export type { EnqueueOptions } from './enqueue/enqueue.options.js';
+export type {
+  EnqueueOptions,
+  EnqueueTransaction,
+  RequestOptions,
+  TransactionClient,
+  WriteOptions,
+} from './enqueue/enqueue.options.js';
+export type { Schedule, ScheduleOptions } from './enqueue/schedule.js';
+export type { FlowNode, FlowNodeOptions } from './enqueue/flow-node.js';
 export type {
   AnyJobs,
   JobMap,

@@ -4,6 +4,7 @@ import type { Ending } from './attempt/ending.js';
 import type { RunContext } from './attempt/run-context.js';
 import type { Memory } from './claim/memory.js';
 import type { Burials } from './dead-letter/burials.js';
+import type { DeadLetterReason } from './dead-letter/letter.js';
 import { Attempt } from './execute/attempt.js';
 import type { AttemptRegistry } from './execute/attempt-registry.js';
 import type { Delivery } from './intake/delivery.js';
@@ -67,13 +68,13 @@ export class JobPipeline {
     throw ending.error;
   }
 
-  /** A job that BullMQ has failed without calling the processor: its workers died under it too often. */
-  async buryUnprocessed(delivery: Delivery, error: Error): Promise<Settlement> {
+  /** A job that BullMQ has failed without calling the processor: its workers died under it, or a child of it failed. */
+  async buryUnprocessed(delivery: Delivery, reason: DeadLetterReason, error: Error): Promise<Settlement> {
     const identified = identify(delivery.job, delivery.processor.identify);
     if (identified.kind === 'refused') return this.burials.ofUnidentified(delivery, identified);
     return this.tenants.runJob(identified.tenantId, async () => {
       const progress = this.#begin(delivery, identified);
-      return this.#settle(progress, await this.attempts.refuse(progress, 'crash_loop', error));
+      return this.#settle(progress, await this.attempts.refuse(progress, reason, error));
     });
   }
 

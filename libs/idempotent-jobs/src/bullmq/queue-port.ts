@@ -1,7 +1,9 @@
-import type { Job, JobsOptions, Queue, Worker } from 'bullmq';
-import { PostgresQueueBackend } from 'bullmq';
+import { ErrorCode, type Job, type JobsOptions, type Queue, type RepeatOptions, type Worker } from 'bullmq';
+import type { Queryable } from '../postgres/database.js';
+import { Location, nameDatabase } from '../postgres/location.js';
 import type { JobRetention } from '../retention/retention.options.js';
 import { BACKOFF_TYPE, CARRIED_ATTEMPTS } from './retry-carrier.js';
+import { postgresOf, withQueueInTransaction } from './transaction-port.js';
 
 /** A job on its way to a queue. */
 export interface OutgoingJob {
@@ -14,48 +16,44 @@ export interface OutgoingJob {
   readonly wasPut?: boolean;
 }
 
-/**
- * Whoever reads a dead-letter queue may fail: ten attempts after 1, 2, 4 … s are nine minutes, enough for a pager to
- * come back. The letter's own attempts are over.
- */
-const LETTER_RETRIES: JobsOptions = {
-  attempts: 10,
-  backoff: { type: 'exponential', delay: 1000, jitter: 0.2 },
-};
-
 /** A BullMQ queue, reduced to what the library asks of it, the same on both backends. */
 export class QueuePort {
-  constructor(readonly bullmq: Queue) {}
+  readonly #location: Location;
+
+  constructor(readonly bullmq: Queue) {
+    this.#location = new Location(() => this.#nameDatabase());
+  }
 
   get name(): string {
     return this.bullmq.name;
   }
 
   get backend(): 'redis' | 'postgres' {
-    return (this.bullmq.getBackend() as unknown) instanceof PostgresQueueBackend ? 'postgres' : 'redis';
+    return postgresOf(this.bullmq) === undefined ? 'redis' : 'postgres';
+  }
+
+  /** Whether BullMQ keeps the queue in the database of that name, as `nameDatabase` names it. */
+  async isIn(databaseName: string): Promise<boolean> {
+    return this.backend === 'postgres' && (await this.#location.is(databaseName)) === true;
   }
 
   /**
    * Puts jobs on the queue. Putting one again while BullMQ still has to run it changes nothing; one that was put before
-   * and that BullMQ holds as finished starts anew. The attempts are only a carrier: BullMQ must not stop retrying before
-   * the ledger does. Jobs that carry none are dead letters.
+   * and that BullMQ holds as finished starts anew. Jobs that carry no operation's retries are dead letters.
    */
-  async put(jobs: readonly OutgoingJob[], carryRetries = true): Promise<void> {
-    const retries: JobsOptions = carryRetries
-      ? { attempts: CARRIED_ATTEMPTS, backoff: { type: BACKOFF_TYPE } }
-      : LETTER_RETRIES;
-    const entries = jobs.map(({ name, jobId, data, delayMs, priority }) => ({
-      name,
-      data,
-      opts: {
-        jobId,
-        ...retries,
-        ...(delayMs > 0 && { delay: Math.ceil(delayMs) }),
-        ...(priority && { priority }),
-      },
-    }));
+  async put(jobs: readonly OutgoingJob[], carriesRetries = true): Promise<void> {
     await Promise.all(jobs.flatMap(({ jobId, wasPut }) => (wasPut === true ? [this.#clear(jobId)] : [])));
-    await this.bullmq.addBulk(entries);
+    await this.bullmq.addBulk(jobs.map((job) => entryOf(job, carriesRetries)));
+  }
+
+  /** Puts jobs on the queue in a transaction of the database that it {@link isIn}: there if and only if it commits. */
+  async putWithin(connection: Queryable, jobs: readonly OutgoingJob[]): Promise<void> {
+    await withQueueInTransaction(this.bullmq, connection, async (queue) => {
+      const [first, ...rest] = jobs.map((job) => entryOf(job, true));
+      // BullMQ adds many by way of temporary tables, which a transaction with one job had better be spared.
+      if (rest.length === 0 && first !== undefined) await queue.add(first.name, first.data, first.opts);
+      else await queue.addBulk([first, ...rest] as Parameters<Queue['addBulk']>[0]);
+    });
   }
 
   /**
@@ -68,6 +66,50 @@ export class QueuePort {
     // Its children, if it has any, are somebody else's operations.
     if (state === 'completed' || state === 'failed')
       await this.bullmq.remove(jobId, { removeChildren: false });
+  }
+
+  /** The job as a node of a flow, with the options that the queue gives to all its jobs. */
+  nodeOf(job: OutgoingJob): {
+    name: string;
+    queueName: string;
+    prefix?: string;
+    data: unknown;
+    opts: JobsOptions;
+  } {
+    const { prefix } = this.bullmq.opts;
+    const { name, data, opts } = entryOf(job, true);
+    return {
+      name,
+      queueName: this.name,
+      ...(prefix !== undefined && { prefix }),
+      data,
+      opts: { ...this.bullmq.defaultJobOptions, ...opts },
+    };
+  }
+
+  /** Makes or replaces a scheduler. Gives the job of its next iteration; undefined: there will be none. */
+  async schedule(
+    schedulerId: string,
+    repeat: RepeatOptions,
+    { name, data, priority }: Pick<OutgoingJob, 'name' | 'data' | 'priority'>,
+  ): Promise<Job | undefined> {
+    const template = { name, data, opts: { ...RETRY_CARRIER, ...(priority && { priority }) } };
+    for (let tries = 1; ; tries += 1) {
+      try {
+        return await this.bullmq.upsertJobScheduler(schedulerId, repeat, template);
+      } catch (error) {
+        // Another process was making the same scheduler. Tried again, its pending job is seen, and replaced.
+        const { code } = error as { code?: unknown };
+        const hasMetRival =
+          code === ErrorCode.SchedulerJobIdCollision || code === ErrorCode.SchedulerJobSlotsBusy;
+        if (!hasMetRival || tries === MAX_SCHEDULE_TRIES) throw error;
+      }
+    }
+  }
+
+  /** Ends a scheduler, with the job of its next iteration. False: there was none. */
+  async unschedule(schedulerId: string): Promise<boolean> {
+    return this.bullmq.removeJobScheduler(schedulerId);
   }
 
   /** Asks the backend anything cheap; rejects if it does not answer. */
@@ -101,13 +143,31 @@ export class QueuePort {
     }
   }
 
-  /** Whether the job was there and is gone now; a job that a worker holds stays. */
+  /**
+   * Whether the job was there and is gone now; a job that a worker holds stays. An iteration of a schedule goes with the
+   * schedule, which would make another.
+   */
   async remove(jobId: string): Promise<boolean> {
     try {
-      return (await this.bullmq.remove(jobId)) === 1;
+      const isUnscheduled = await this.#endScheduleOf(jobId);
+      return (await this.bullmq.remove(jobId)) === 1 || isUnscheduled;
     } catch {
       return false;
     }
+  }
+
+  async #endScheduleOf(jobId: string): Promise<boolean> {
+    const [kind, schedulerId] = jobId.split(':');
+    if (kind !== 'repeat' || schedulerId === undefined) return false;
+    const isUnscheduled = await this.unschedule(schedulerId);
+    const postgres = postgresOf(this.bullmq);
+    // BullMQ 6.7 removes no job here that a scheduler has ever made, so it is told that none has.
+    await postgres?.pool.query(
+      `UPDATE "${postgres.schema.replaceAll('"', '""')}".job SET scheduler_id = NULL
+       WHERE queue = $1 AND id = $2 AND state <> 'active'`,
+      [this.name, jobId],
+    );
+    return isUnscheduled;
   }
 
   /**
@@ -131,13 +191,8 @@ export class QueuePort {
 
   /** BullMQ 6.7's getJobs answers with the newest job here, so its table is asked. */
   async #oldestOnPostgres(): Promise<number | undefined> {
-    const { connection, schema } = this.bullmq.getBackend() as unknown as {
-      connection: {
-        pool: { query(text: string, values: unknown[]): Promise<{ rows: { since: string | null }[] }> };
-      };
-      schema: string;
-    };
-    const { rows } = await connection.pool.query(
+    const { pool, schema } = postgresOf(this.bullmq) as NonNullable<ReturnType<typeof postgresOf>>;
+    const { rows } = await pool.query(
       `SELECT COALESCE(process_at_ms, added_at_ms) AS since FROM "${schema.replaceAll('"', '""')}".job
        WHERE queue = $1 AND state = 'waiting' ORDER BY priority, seq LIMIT 1`,
       [this.name],
@@ -145,6 +200,47 @@ export class QueuePort {
     const since = rows[0]?.since;
     return since === undefined || since === null ? undefined : Number(since);
   }
+
+  async #nameDatabase(): Promise<string> {
+    const postgres = postgresOf(this.bullmq);
+    if (postgres === undefined) throw new Error(`Queue "${this.name}" is not in Postgres`);
+    await this.bullmq.waitUntilReady();
+    return nameDatabase(postgres.pool as unknown as Queryable);
+  }
+}
+
+/** As many processes as may start at one time and be unlucky one after the other. */
+const MAX_SCHEDULE_TRIES = 10;
+
+/** The options that make BullMQ carry a job's retries: it must not stop retrying before the ledger does. */
+const RETRY_CARRIER: Pick<JobsOptions, 'attempts' | 'backoff'> = {
+  attempts: CARRIED_ATTEMPTS,
+  backoff: { type: BACKOFF_TYPE },
+};
+
+/**
+ * Whoever reads a dead-letter queue may fail: ten attempts after 1, 2, 4 … s are nine minutes, enough for a pager to
+ * come back. The letter's own attempts are over.
+ */
+const LETTER_RETRIES: JobsOptions = {
+  attempts: 10,
+  backoff: { type: 'exponential', delay: 1000, jitter: 0.2 },
+};
+
+function entryOf(
+  { name, jobId, data, delayMs, priority }: OutgoingJob,
+  carriesRetries: boolean,
+): { name: string; data: unknown; opts: JobsOptions } {
+  return {
+    name,
+    data,
+    opts: {
+      jobId,
+      ...(carriesRetries ? RETRY_CARRIER : LETTER_RETRIES),
+      ...(delayMs > 0 && { delay: Math.ceil(delayMs) }),
+      ...(priority && { priority }),
+    },
+  };
 }
 
 const STATES = [

@@ -1,14 +1,14 @@
 import { describe, expect, it } from 'vitest';
-import { isFailedUnprocessed } from './unprocessed.js';
+import { unprocessedReasonOf } from './unprocessed.js';
 
-describe('isFailedUnprocessed', () => {
+describe('unprocessedReasonOf', () => {
   it.each([
-    'job stalled more than allowable limit',
-    'job started more than allowable limit',
-    'child bull:refunds:17 failed',
-    'child bull:refunds:op-1 with a space failed',
-  ])('knows what BullMQ writes when it fails a job by itself: %s', (reason) => {
-    expect(isFailedUnprocessed(reason)).toBe(true);
+    ['job stalled more than allowable limit', 'crash_loop'],
+    ['job started more than allowable limit', 'crash_loop'],
+    ['child bull:refunds:17 failed', 'permanent_error'],
+    ['child bull:refunds:op-1 with a space failed', 'permanent_error'],
+  ])('knows what BullMQ writes when it fails a job by itself: %s, which is a %s', (said, reason) => {
+    expect(unprocessedReasonOf(said)).toBe(reason);
   });
 
   it.each([
@@ -21,6 +21,6 @@ describe('isFailedUnprocessed', () => {
     ['the failure of a child that has no name', 'child failed'],
     ['another case', 'Job stalled more than allowable limit'],
   ])('leaves a job to whoever failed it: %s', (_what, reason) => {
-    expect(isFailedUnprocessed(reason)).toBe(false);
+    expect(unprocessedReasonOf(reason)).toBeUndefined();
   });
 });

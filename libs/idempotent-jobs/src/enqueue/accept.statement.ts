@@ -4,7 +4,8 @@ import { statement } from '../postgres/statement.js';
  * (none) → pending: writes the intent to run operations, once each.
  *
  * Parameters: queue, then parallel arrays: tenant, key, job name, job id, fingerprint, payload as JSON text,
- * priority, delay in ms, deadline, trace context. One row per element comes back; `is_new` tells whether this
+ * priority, delay in ms, deadline, trace context; and, where the same transaction puts them on their queue, after how
+ * many ms they are put there again (null: they are due for the dispatcher at once). One row per element comes back; `is_new` tells whether this
  * statement wrote it. Otherwise the columns show the operation that has the key; they are null when a rival has
  * written it since the statement's snapshot, and the caller looks again.
  *
@@ -22,19 +23,25 @@ WITH asked AS (
 ), accepted AS (
   INSERT INTO {schema}.job_outcomes (
     tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, payload, priority, available_at, deadline_at,
-    has_own_deadline, trace_context, dispatch_due_at
+    has_own_deadline, trace_context, dispatch_due_at, dispatches
   )
   SELECT
     tenant_id, operation_key, $1, job_name, job_id, fingerprint, 'pending', payload::json, priority,
     clock_timestamp() + delay_ms * interval '1 millisecond', deadline_at,
-    deadline_at IS NOT NULL, trace_context::json, clock_timestamp()
+    deadline_at IS NOT NULL, trace_context::json,
+    CASE
+      WHEN $12::float8 IS NULL THEN clock_timestamp()
+      ELSE clock_timestamp() + (COALESCE(delay_ms, 0) + $12) * interval '1 millisecond'
+    END,
+    CASE WHEN $12 IS NULL THEN 0 ELSE 1 END
   FROM asked
   ORDER BY tenant_id, operation_key
   ON CONFLICT (tenant_id, operation_key) DO NOTHING
-  RETURNING tenant_id, operation_key
+  RETURNING tenant_id, operation_key, job_id
 )
 SELECT
   acc.tenant_id IS NOT NULL AS is_new,
+  COALESCE(acc.job_id, o.job_id) AS job_id,
   o.fingerprint,
   o.queue,
   o.status,

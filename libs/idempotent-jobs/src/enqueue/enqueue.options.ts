@@ -1,25 +1,45 @@
-import type { EntityManager } from 'typeorm';
+import type { EntityManager, QueryRunner } from 'typeorm';
 
-/** How {@link IdempotentQueue.enqueue} enqueues one operation. */
-export interface EnqueueOptions {
+/** What one operation is asked for by. */
+export interface RequestOptions {
   /** Names the effect within the tenant, e.g. `charge:order-17:1`: the same key never has two outcomes. */
   readonly operationKey: string;
   /** Default: the tenant of the surrounding frame. Given inside a frame of another tenant, it is an error. */
   readonly tenantId?: string;
-  /** The caller's transaction: the operation exists if and only if it commits. Only with durability `ledger`. */
-  readonly transaction?: EntityManager;
-  /**
-   * - `ledger` (default): the operation is a row in Postgres before this returns, and reaches its queue from there,
-   *   however often the queue is lost.
-   * - `queue`: straight to BullMQ; fastest, and as durable as BullMQ's backend.
-   */
-  readonly durability?: 'ledger' | 'queue';
   /** Not to be run for that many milliseconds. Default 0. */
   readonly delayMs?: number;
   /** As BullMQ's: 0 (default) is first come, first served and goes before all others; then 1 before 2, up to 2,097,151. */
   readonly priority?: number;
   /** When the total time budget ends. Default: the processor's `timeBudgetMs`, counted from the first attempt. */
   readonly deadline?: Date;
+}
+
+/** How operations are written. */
+export interface WriteOptions {
+  /**
+   * The caller's transaction: the operation exists if and only if it commits. Only with durability `ledger`.
+   *
+   * A TypeORM EntityManager or QueryRunner, or a connection of `pg`, with a transaction open on the ledger's database.
+   * Await the call before the next statement of the transaction: it works behind a savepoint.
+   */
+  readonly transaction?: EnqueueTransaction;
+  /**
+   * - `ledger` (default): the operation is a row in Postgres before this returns, and reaches its queue from there,
+   *   however often the queue is lost.
+   * - `queue`: straight to BullMQ; fastest, and as durable as BullMQ's backend.
+   */
+  readonly durability?: 'ledger' | 'queue';
+}
+
+/** How {@link IdempotentQueue.enqueue} enqueues one operation. */
+export interface EnqueueOptions extends RequestOptions, WriteOptions {}
+
+/** A transaction that operations are enqueued in. */
+export type EnqueueTransaction = EntityManager | QueryRunner | TransactionClient;
+
+/** The part of pg's Client and PoolClient that is needed here. A pg Pool has it too, but no transaction. */
+export interface TransactionClient {
+  query(query: { text: string; values: unknown[] }): Promise<{ rows: any[]; rowCount: number | null }>;
 }
 
 /** BullMQ's highest priority number. */

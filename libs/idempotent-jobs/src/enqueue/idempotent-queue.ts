@@ -1,19 +1,24 @@
-import { messageOf } from '../operation/message-of.js';
 import type { QueuePort } from '../bullmq/queue-port.js';
 import type { JobEvents } from '../observe/job-events.js';
-import { InvalidPayloadError, OperationConflictError, UsageError } from '../operation/errors.js';
-import { canonicalRequest, fingerprintOf } from '../operation/fingerprint.js';
-import { assertIdentity, jobIdOf, jobNameProblem, type OperationIdentity } from '../operation/identity.js';
+import { UsageError } from '../operation/errors.js';
+import { assertIdentity, type OperationIdentity } from '../operation/identity.js';
 import type { AnyJobs, JobMap, JobName, PayloadOf, ResultOf } from '../operation/job-map.js';
-import { toJsonText } from '../operation/json.js';
 import type { OperationStatus } from '../operation/status.js';
-import type { Database } from '../postgres/database.js';
-import { inTransaction } from '../postgres/transaction.js';
-import type { Statement } from '../postgres/statement.js';
-import type { TenantContext } from '../tenancy/tenant-context.js';
-import { type EnqueueOptions, MAX_PRIORITY } from './enqueue.options.js';
+import { Acceptance, type AcceptanceServices } from './acceptance.js';
+import { type AskingRules, askOperation } from './ask.js';
+import { chunksOf } from './chunks.js';
+import type { EnqueueOptions, RequestOptions, WriteOptions } from './enqueue.options.js';
+import type { FlowNode, FlowNodeOptions } from './flow-node.js';
+import type { AcceptedOperation, AskedOperation } from './operation.store.js';
 import { outgoingJob } from './outgoing.js';
-import type { AcceptedOperation, AskedOperation, OperationStore, RunStatement } from './operation.store.js';
+import {
+  assertSchedule,
+  iterationTimeOf,
+  type Schedule,
+  scheduleEnvelope,
+  type ScheduleOptions,
+  schedulerIdOf,
+} from './schedule.js';
 
 /** What an enqueued operation is known by, and where it stands. */
 export interface EnqueuedOperation<Result = unknown> extends OperationIdentity {
@@ -30,21 +35,12 @@ export interface EnqueuedOperation<Result = unknown> extends OperationIdentity {
 
 /** One element of {@link IdempotentQueue.enqueueMany}. */
 export type OperationRequest<M extends JobMap<M>> = {
-  [N in JobName<M>]: { readonly name: N; readonly payload: PayloadOf<M, N> } & Omit<
-    EnqueueOptions,
-    'transaction' | 'durability'
-  >;
+  [N in JobName<M>]: { readonly name: N; readonly payload: PayloadOf<M, N> } & RequestOptions;
 }[JobName<M>];
 
 /** What a queue needs of the application it belongs to. */
-export interface QueueServices {
-  readonly database: Database;
-  readonly operations: OperationStore;
-  readonly tenants: TenantContext;
+export interface QueueServices extends AcceptanceServices, AskingRules {
   readonly events: JobEvents;
-  readonly traceContext: (() => unknown) | undefined;
-  /** Tells the dispatcher of this process that something is due; false if this process runs none. */
-  readonly wakeDispatcher: () => boolean;
 }
 
 /**
@@ -53,17 +49,23 @@ export interface QueueServices {
  * Inject it with `@InjectIdempotentQueue('charges')`.
  */
 export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
+  readonly #acceptance: Acceptance;
+
   /** @internal Injected with `@InjectIdempotentQueue()`. */
   constructor(
     /** The queue's name. */
     readonly name: string,
     private readonly port: QueuePort,
     private readonly services: QueueServices,
-  ) {}
+  ) {
+    this.#acceptance = new Acceptance(port, services);
+  }
 
   /**
    * Enqueues an operation, or finds it. Same key and same payload: the existing operation is returned, with its result
    * if it has completed. A dead or in-doubt operation stays what it is; see its dead letter.
+   *
+   * An error leaves nothing behind, and a transaction that was passed as it was.
    *
    * @throws OperationConflictError same key, other payload, job name or queue; nothing is enqueued
    * @throws TenantMissingError, TenantMismatchError, InvalidIdentityError, InvalidPayloadError, UsageError
@@ -73,121 +75,120 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
     payload: PayloadOf<M, N>,
     options: EnqueueOptions,
   ): Promise<EnqueuedOperation<ResultOf<M, N>>> {
-    const asked = this.ask(name, payload, options);
-    if (options.durability === 'queue') {
-      if (options.transaction !== undefined) {
-        throw new UsageError(
-          'durability "queue" cannot join a transaction: the job would be visible before COMMIT and stay after ROLLBACK. Use the default durability "ledger".',
-        );
-      }
-      const [put] = await this.#putDirectly([asked]);
-      return put as EnqueuedOperation<ResultOf<M, N>>;
-    }
-    const [accepted] = await this.#accept([asked], options.transaction);
-    return accepted as EnqueuedOperation<ResultOf<M, N>>;
+    const [enqueued] = await this.#write([this.ask(name, payload, options)], 1, options);
+    return enqueued as EnqueuedOperation<ResultOf<M, N>>;
   }
 
   /**
-   * Enqueues many operations in one transaction: all are accepted, or, if one conflicts, none.
+   * Enqueues many operations in one transaction: all are accepted, or, if one conflicts or cannot be carried, none.
+   * They are read while they are written, so leave them as they are until this returns.
    *
    * @throws as {@link enqueue}
    */
   async enqueueMany(
     requests: readonly OperationRequest<M>[],
-    options: Pick<EnqueueOptions, 'transaction' | 'durability'> = {},
+    options: WriteOptions = {},
   ): Promise<EnqueuedOperation<ResultOf<M>>[]> {
-    const asked = requests.map(({ name, payload, ...rest }) => this.ask(name, payload, rest));
-    if (asked.length === 0) return [];
-    if (options.durability === 'queue') {
-      if (options.transaction !== undefined)
-        throw new UsageError(
-          'durability "queue" cannot join a transaction. Use the default durability "ledger".',
-        );
-      return this.#putDirectly(asked);
+    if (requests.length === 0) return [];
+    const ask = ({ name, payload, ...rest }: OperationRequest<M>): AskedOperation =>
+      this.ask(name, payload, rest);
+    const asked: Iterable<AskedOperation> = {
+      *[Symbol.iterator]() {
+        for (const request of requests) yield ask(request);
+      },
+    };
+    return this.#write(asked, requests.length, options);
+  }
+
+  /**
+   * Makes a schedule, or replaces the one of the same tenant and key. Each of its iterations is an operation of its own,
+   * with the key `<operationKey>:<time it was due>`, e.g. `report:2026-01-31T06:00:00.000Z`, and runs once however often
+   * it is delivered.
+   *
+   * The schedule lives in BullMQ and is lost with its backend: call this at every start. An iteration is in the ledger
+   * from its first attempt on.
+   *
+   * @throws TenantMissingError, TenantMismatchError, InvalidIdentityError, InvalidPayloadError, UsageError
+   */
+  async schedule<N extends JobName<M>>(
+    name: N,
+    payload: PayloadOf<M, N>,
+    options: ScheduleOptions,
+  ): Promise<Schedule> {
+    const { operationKey, tenantId, priority, ...repeat } = options;
+    const asked = this.ask(name, payload, { operationKey, tenantId, priority });
+    assertSchedule(asked, options);
+    const schedulerId = schedulerIdOf(asked);
+    const job = await this.port.schedule(schedulerId, repeat, {
+      name,
+      data: scheduleEnvelope(asked),
+      priority,
+    });
+    const nextAt = iterationTimeOf(job?.id, schedulerId);
+    return { tenantId: asked.tenantId, operationKey, schedulerId, nextAt };
+  }
+
+  /**
+   * Ends a schedule. Iterations that are due already still run. False: there was none.
+   *
+   * @throws TenantMissingError, TenantMismatchError, InvalidIdentityError
+   */
+  async unschedule(options: Pick<ScheduleOptions, 'operationKey' | 'tenantId'>): Promise<boolean> {
+    const tenantId = this.services.tenants.assert(options.tenantId);
+    return this.port.unschedule(
+      schedulerIdOf(assertIdentity({ tenantId, operationKey: options.operationKey })),
+    );
+  }
+
+  /**
+   * An operation as a node of a BullMQ flow, to hand to a FlowProducer. The flow lives in BullMQ, and is as durable as
+   * its backend: nothing is written to the ledger before a node's first attempt.
+   *
+   * @throws TenantMissingError, TenantMismatchError, InvalidIdentityError, InvalidPayloadError, UsageError
+   */
+  flowJob<N extends JobName<M>>(name: N, payload: PayloadOf<M, N>, options: FlowNodeOptions): FlowNode {
+    if ('transaction' in options || 'durability' in options || 'parent' in options || 'repeat' in options) {
+      throw new UsageError(
+        'flowJob() takes no transaction, durability, parent or repeat: a flow is added by BullMQ alone, and its tree names the parents.',
+      );
     }
-    return this.#accept(asked, options.transaction);
+    const { operationKey, tenantId, delayMs, priority, deadline, ...onFailure } = options;
+    const asked = this.ask(name, payload, { operationKey, tenantId, delayMs, priority, deadline });
+    const node = this.port.nodeOf(outgoingJob({ ...asked, delayMs: delayMs ?? 0 }));
+    return { ...node, opts: { ...node.opts, ...onFailure } };
   }
 
   /** Checks a request and gives it its identity. @internal */
-  ask(
-    name: string,
-    payload: unknown,
-    options: Omit<EnqueueOptions, 'transaction' | 'durability'>,
-  ): AskedOperation {
-    const tenantId = this.services.tenants.assert(options.tenantId);
-    const identity = assertIdentity({ tenantId, operationKey: options.operationKey });
-    const nameProblem = jobNameProblem(name);
-    if (nameProblem !== undefined) throw new UsageError(nameProblem);
-    assertSchedule(options);
-    const text = toJsonText(`payload of job "${name}"`, payload);
-    return {
-      ...identity,
-      queue: this.name,
-      jobName: name,
-      jobId: jobIdOf(identity),
-      // Parsed back, so that what is hashed is what the worker will read: no Dates, no undefined, no class instances.
-      fingerprint: fingerprint(identity, name, JSON.parse(text)),
-      payload: text,
-      priority: options.priority,
-      delayMs: options.delayMs,
-      deadline: options.deadline,
-      trace: traceText(this.services.traceContext),
-    };
+  ask(name: string, payload: unknown, options: RequestOptions): AskedOperation {
+    return askOperation(this.name, name, payload, options, this.services);
   }
 
-  async #accept(
-    asked: AskedOperation[],
-    transaction: EnqueueOptions['transaction'],
+  async #write(
+    asked: Iterable<AskedOperation>,
+    count: number,
+    { transaction, durability }: WriteOptions,
   ): Promise<EnqueuedOperation[]> {
-    const { operations } = this.services;
-    if (transaction !== undefined) {
-      if (transaction.queryRunner?.isTransactionActive !== true) {
+    if (durability === 'queue') {
+      if (transaction !== undefined) {
         throw new UsageError(
-          'enqueue() was given an EntityManager without an open transaction. Pass the manager that dataSource.transaction(async (manager) => …) hands you.',
+          'durability "queue" cannot join a transaction: the job would be visible before COMMIT and stay after ROLLBACK. Use the default durability "ledger".',
         );
       }
-      const accepted = await this.#acceptWithin(transaction, asked);
-      return this.#results(asked, accepted);
+      return this.#putDirectly([...asked]);
     }
     const accepted =
-      asked.length === 1
-        ? refuseConflicts(asked, await operations.accept(operations.onPool, asked))
-        : await inTransaction(this.services.database, async (connection) =>
-            refuseConflicts(asked, await operations.accept(operations.on(connection), asked)),
-          );
-    // Rows are committed: from here on a crash changes only who puts them on the queue, and when.
-    if (!this.services.wakeDispatcher()) await operations.announce(operations.onPool, this.name);
-    return this.#results(asked, accepted);
-  }
-
-  /** In the caller's transaction a conflict must leave nothing, also when the caller catches it and goes on. */
-  async #acceptWithin(
-    transaction: NonNullable<EnqueueOptions['transaction']>,
-    asked: AskedOperation[],
-  ): Promise<AcceptedOperation[]> {
-    const run: RunStatement = <Row>(statement: Statement, values: unknown[]) =>
-      transaction.query<Row[]>(this.services.database.textOf(statement), values);
-    if (asked.length === 1) {
-      const accepted = refuseConflicts(asked, await this.services.operations.accept(run, asked));
-      await this.services.operations.announce(run, this.name);
-      return accepted;
-    }
-    await transaction.query('SAVEPOINT idempotent_jobs_enqueue');
-    try {
-      const accepted = refuseConflicts(asked, await this.services.operations.accept(run, asked));
-      await this.services.operations.announce(run, this.name);
-      await transaction.query('RELEASE SAVEPOINT idempotent_jobs_enqueue');
-      return accepted;
-    } catch (error) {
-      await transaction.query('ROLLBACK TO SAVEPOINT idempotent_jobs_enqueue');
-      throw error;
-    }
+      transaction === undefined
+        ? await this.#acceptance.accept(asked, count)
+        : await this.#acceptance.acceptWithin(transaction, asked);
+    return accepted.map((operation) => this.#accepted(operation));
   }
 
   async #putDirectly(asked: AskedOperation[]): Promise<EnqueuedOperation[]> {
-    await this.port.put(
-      asked.map((operation) => outgoingJob({ ...operation, delayMs: operation.delayMs ?? 0 })),
-    );
+    for (const chunk of chunksOf(asked)) {
+      await this.port.put(
+        chunk.map((operation) => outgoingJob({ ...operation, delayMs: operation.delayMs ?? 0 })),
+      );
+    }
     return asked.map(({ tenantId, operationKey, jobId }) => ({
       tenantId,
       operationKey,
@@ -198,72 +199,25 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
     }));
   }
 
-  #results(asked: AskedOperation[], accepted: AcceptedOperation[]): EnqueuedOperation[] {
-    return asked.map(({ tenantId, operationKey, jobId, jobName }, index) => {
-      const answer = accepted[index] as AcceptedOperation;
-      const duplicate = answer.kind === 'duplicate';
-      this.services.events.emit({
-        kind: 'enqueued',
-        queue: this.name,
-        jobName,
-        jobId,
-        tenantId,
-        operationKey,
-        isDuplicate: duplicate,
-      });
-      return {
-        tenantId,
-        operationKey,
-        jobId,
-        duplicate,
-        status: answer.kind === 'duplicate' ? answer.status : 'pending',
-        result: answer.kind === 'duplicate' ? answer.result : undefined,
-      };
+  #accepted(operation: AcceptedOperation): EnqueuedOperation {
+    const { tenantId, operationKey, jobId, jobName } = operation;
+    const duplicate = operation.kind === 'duplicate';
+    this.services.events.emit({
+      kind: 'enqueued',
+      queue: this.name,
+      jobName,
+      jobId,
+      tenantId,
+      operationKey,
+      isDuplicate: duplicate,
     });
+    return {
+      tenantId,
+      operationKey,
+      jobId,
+      duplicate,
+      status: duplicate ? operation.status : 'pending',
+      result: duplicate ? operation.result : undefined,
+    };
   }
-}
-
-/** @throws OperationConflictError for the first request whose key belongs to another one */
-function refuseConflicts(
-  asked: readonly AskedOperation[],
-  accepted: AcceptedOperation[],
-): AcceptedOperation[] {
-  const index = accepted.findIndex((answer) => answer.kind === 'conflict');
-  const conflicting = asked[index];
-  if (conflicting !== undefined)
-    throw new OperationConflictError(conflicting.tenantId, conflicting.operationKey);
-  return accepted;
-}
-
-function assertSchedule({
-  delayMs,
-  priority,
-  deadline,
-}: Omit<EnqueueOptions, 'transaction' | 'durability'>): void {
-  if (delayMs !== undefined && !(Number.isFinite(delayMs) && delayMs >= 0)) {
-    throw new UsageError(`delayMs must be a number of milliseconds, 0 or more, but is ${delayMs}.`);
-  }
-  if (priority !== undefined && !(Number.isInteger(priority) && priority >= 0 && priority <= MAX_PRIORITY)) {
-    throw new UsageError(`priority must be a whole number from 0 to ${MAX_PRIORITY}, but is ${priority}.`);
-  }
-  if (deadline !== undefined && Number.isNaN(deadline.getTime())) {
-    throw new UsageError('deadline must be a valid Date.');
-  }
-}
-
-function fingerprint(identity: OperationIdentity, name: string, payload: unknown): string {
-  try {
-    return fingerprintOf(canonicalRequest(identity, name, payload));
-  } catch (cause) {
-    throw new InvalidPayloadError(
-      `The payload of job "${name}" cannot be fingerprinted: ${messageOf(cause)}`,
-      [],
-      cause,
-    );
-  }
-}
-
-function traceText(traceContext: (() => unknown) | undefined): string | undefined {
-  const trace = traceContext?.();
-  return trace === undefined ? undefined : JSON.stringify(trace);
 }

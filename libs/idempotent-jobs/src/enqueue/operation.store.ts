@@ -4,6 +4,7 @@ import type { OperationStatus } from '../operation/status.js';
 import type { Database, Queryable } from '../postgres/database.js';
 import type { Statement } from '../postgres/statement.js';
 import { ACCEPT, ANNOUNCE } from './accept.statement.js';
+import { chunksOf } from './chunks.js';
 
 /** An operation that was asked for, checked and ready to be written. */
 export interface AskedOperation extends OperationIdentity {
@@ -20,13 +21,25 @@ export interface AskedOperation extends OperationIdentity {
   readonly trace: string | undefined;
 }
 
+/** What is known of an operation without its payload. */
+export type OperationSlip = Pick<AskedOperation, 'tenantId' | 'operationKey' | 'jobId' | 'jobName'>;
+
 /** Where an operation stands after it was asked for. */
-export type AcceptedOperation =
+export type AcceptedOperation = OperationSlip & Acceptance;
+
+type Acceptance =
   | { readonly kind: 'new' }
   /** It existed before. `result` is set once it has completed. */
   | { readonly kind: 'duplicate'; readonly status: OperationStatus; readonly result: unknown }
   /** The key belongs to another request; nothing was written for this one. */
   | { readonly kind: 'conflict' };
+
+/** Puts operations on their queue in the transaction that writes their rows, so that no dispatcher has to. */
+export interface Handover {
+  /** When they are put there again if they are not settled, in ms after the time they may run. */
+  readonly redispatchAfterMs: number;
+  readonly put: (operations: readonly AskedOperation[]) => Promise<void>;
+}
 
 /** Runs a statement in whatever transaction the caller has open. */
 export type RunStatement = <Row>(statement: Statement, values: unknown[]) => Promise<Row[]>;
@@ -49,20 +62,42 @@ export class OperationStore {
     return (statement, values) => this.database.run(statement, values, connection);
   }
 
-  /** Writes operations of one queue, or finds them there. */
-  async accept(run: RunStatement, asked: readonly AskedOperation[]): Promise<AcceptedOperation[]> {
+  /**
+   * Writes operations of one queue, or finds them there; with a handover, new ones are on their queue as well.
+   *
+   * Each gets a job id that no job had before: BullMQ may still hold the finished job of an operation that had this key
+   * until the ledger forgot it, and would ignore another of the same id.
+   */
+  async accept(
+    run: RunStatement,
+    asked: Iterable<AskedOperation>,
+    handover?: Handover,
+  ): Promise<AcceptedOperation[]> {
     const accepted: AcceptedOperation[] = [];
-    for (let start = 0; start < asked.length; start += CHUNK) {
-      const chunk = asked.slice(start, start + CHUNK);
-      let rows = await run<AcceptRow>(ACCEPT, acceptValues(chunk));
+    const fingerprints = new Map<string, string>();
+    const life = Date.now().toString(36);
+    for (const asking of chunksOf(asked)) {
+      const chunk = asking.map((operation) => ({ ...operation, jobId: `${operation.jobId}-${life}` }));
+      const values = acceptValues(chunk, handover?.redispatchAfterMs);
+      let rows = await run<AcceptRow>(ACCEPT, values);
       // A rival's row was not in the snapshot yet; the next statement's snapshot has it.
       if (rows.some((row) => !row.is_new && row.status === null)) {
-        const seen = await run<AcceptRow>(ACCEPT, acceptValues(chunk));
+        const seen = await run<AcceptRow>(ACCEPT, values);
         rows = rows.map((row, index) => (row.is_new ? row : (seen[index] as AcceptRow)));
       }
-      accepted.push(...chunk.map((operation, index) => read(operation, rows[index] as AcceptRow)));
+      const answers = chunk.map((operation, index) =>
+        settleTwin(operation, read(operation, rows[index] as AcceptRow), fingerprints),
+      );
+      const added = chunk.filter((_operation, index) => answers[index]?.kind === 'new');
+      if (added.length > 0) await handover?.put(added);
+      accepted.push(
+        ...chunk.map((operation, index) => ({
+          ...slipOf(operation, rows[index]?.job_id),
+          ...(answers[index] as Acceptance),
+        })),
+      );
     }
-    return settleTwins(asked, accepted);
+    return accepted;
   }
 
   /** Wakes the dispatchers of all instances once the transaction commits. */
@@ -71,18 +106,16 @@ export class OperationStore {
   }
 }
 
-/** Enough to make the round trip negligible, few enough to bound the memory of one statement. */
-const CHUNK = 1000;
-
 interface AcceptRow {
   readonly is_new: boolean;
+  readonly job_id: string | null;
   readonly fingerprint: string | null;
   readonly queue: string | null;
   readonly status: OperationStatus | null;
   readonly result: unknown;
 }
 
-function acceptValues(asked: readonly AskedOperation[]): unknown[] {
+function acceptValues(asked: readonly AskedOperation[], redispatchAfterMs: number | undefined): unknown[] {
   return [
     asked[0]?.queue,
     asked.map((operation) => operation.tenantId),
@@ -95,31 +128,40 @@ function acceptValues(asked: readonly AskedOperation[]): unknown[] {
     asked.map((operation) => operation.delayMs ?? null),
     asked.map((operation) => operation.deadline ?? null),
     asked.map((operation) => operation.trace ?? null),
+    redispatchAfterMs ?? null,
   ];
 }
 
-function read(operation: AskedOperation, row: AcceptRow): AcceptedOperation {
+/** `knownId`: the job that carries the operation, which may have been there before. */
+function slipOf(
+  { tenantId, operationKey, jobId, jobName }: AskedOperation,
+  knownId: string | null | undefined,
+): OperationSlip {
+  return { tenantId, operationKey, jobId: knownId ?? jobId, jobName };
+}
+
+function read(operation: AskedOperation, row: AcceptRow): Acceptance {
   if (row.is_new) return { kind: 'new' };
   // On another queue it would be run by another processor: that is another request, whatever its payload.
   if (row.fingerprint !== operation.fingerprint || row.queue !== operation.queue) return { kind: 'conflict' };
   return { kind: 'duplicate', status: row.status ?? 'pending', result: row.result ?? undefined };
 }
 
-/** Of several requests with one key in one call, the first is the operation; the statement calls all of them new. */
-function settleTwins(
-  asked: readonly AskedOperation[],
-  accepted: readonly AcceptedOperation[],
-): AcceptedOperation[] {
-  const first = new Map<string, AskedOperation>();
-  return asked.map((operation, index) => {
-    const answer = accepted[index] as AcceptedOperation;
-    const key = identityKeyOf(operation);
-    const twin = first.get(key);
-    if (twin === undefined) {
-      first.set(key, operation);
-      return answer;
-    }
-    if (twin.fingerprint !== operation.fingerprint) return { kind: 'conflict' };
-    return answer.kind === 'new' ? { kind: 'duplicate', status: 'pending', result: undefined } : answer;
-  });
+/**
+ * Of several requests with one key in one call, the first is the operation; a statement calls all of its own new.
+ * `fingerprints`: of the requests before this one.
+ */
+function settleTwin(
+  operation: AskedOperation,
+  answer: Acceptance,
+  fingerprints: Map<string, string>,
+): Acceptance {
+  const key = identityKeyOf(operation);
+  const first = fingerprints.get(key);
+  if (first === undefined) {
+    fingerprints.set(key, operation.fingerprint);
+    return answer;
+  }
+  if (first !== operation.fingerprint) return { kind: 'conflict' };
+  return answer.kind === 'new' ? { kind: 'duplicate', status: 'pending', result: undefined } : answer;
 }

@@ -1,6 +1,6 @@
 import type { Job } from 'bullmq';
 import type { EntityManager } from 'typeorm';
-import type { EnqueueOptions } from '../enqueue/enqueue.options.js';
+import type { RequestOptions } from '../enqueue/enqueue.options.js';
 import type { IdempotentQueue } from '../enqueue/idempotent-queue.js';
 import { UsageError } from '../operation/errors.js';
 import type { JobMap, JobName, PayloadOf } from '../operation/job-map.js';
@@ -45,7 +45,7 @@ export interface CurrentOperation {
 }
 
 /** As {@link EnqueueOptions}; the outcome's own transaction is the only one there can be. */
-export type FollowUpOptions = Omit<EnqueueOptions, 'transaction' | 'durability' | 'tenantId'>;
+export type FollowUpOptions = Omit<RequestOptions, 'tenantId'>;
 
 /**
  * The operation that the calling code runs for.

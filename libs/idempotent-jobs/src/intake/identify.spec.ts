@@ -46,6 +46,38 @@ describe('identify: jobs of IdempotentQueue', () => {
     });
   });
 
+  describe('that are iterations of a schedule', () => {
+    const schedule = envelope({ ...acme, isSchedule: true });
+    const at = (millis: string, of = acme): string => `repeat:${jobIdOf(of)}:${millis}`;
+
+    it.each([
+      ['1767225600000', 'charge:1:2026-01-01T00:00:00.000Z'],
+      ['1767225600001', 'charge:1:2026-01-01T00:00:00.001Z'],
+      ['0', 'charge:1:1970-01-01T00:00:00.000Z'],
+    ])('the key is completed by the time in the id: %s', (millis, operationKey) => {
+      expect(identify(job(schedule, at(millis)), undefined)).toMatchObject({
+        kind: 'identified',
+        tenantId: 'acme',
+        operationKey,
+      });
+    });
+
+    it.each([
+      ['of another tenant', schedule, at('1', globex)],
+      ['of no scheduler', schedule, jobIdOf(acme)],
+      ['of another kind', schedule, '7'],
+      ['without a time', schedule, `repeat:${jobIdOf(acme)}`],
+      ['with a time that is none', schedule, at('soon')],
+      ['with a time that no calendar has', schedule, at('9'.repeat(16))],
+      ['with more than a time', schedule, at('1:2')],
+      ['of an iteration, whose data does not say so', envelope(acme), at('1')],
+    ])('an id %s is refused', (_what, data, id) => {
+      const { reason, error } = refused(identify(job(data, id), undefined));
+      expect(reason).toBe('tenant_mismatch');
+      expect(error).toBeInstanceOf(TenantMismatchError);
+    });
+  });
+
   it.each([{ traceparent: '00-ab-cd-01' }, 'a text', null, undefined])(
     'hands on the trace context of the envelope: %o',
     (trace) => {

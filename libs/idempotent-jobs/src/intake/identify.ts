@@ -1,6 +1,7 @@
 import { messageOf } from '../operation/message-of.js';
 import type { Job } from 'bullmq';
 import { type Envelope, isEnvelope } from '../enqueue/envelope.js';
+import { iterationOf, iterationTimeOf, schedulerIdOf } from '../enqueue/schedule.js';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
 import { InvalidIdentityError, TenantMismatchError } from '../operation/errors.js';
 import { canonicalRequest, fingerprintOf } from '../operation/fingerprint.js';
@@ -71,9 +72,8 @@ function identifyEnvelope(job: Job, { operation, payload }: Envelope): Identifie
       cause,
     );
   }
-  // The id was derived from tenant and key when the operation was accepted. Whoever wrote another tenant into the
-  // data since did not change the id with it. Redriven jobs carry a suffix.
-  if (job.id !== undefined && job.id.startsWith('op-') && !job.id.startsWith(jobIdOf(operation))) {
+  const named = operation.isSchedule === true ? iterationIn(job, operation) : ownIn(job, operation);
+  if (named === undefined) {
     const message = `Job ${job.id} of queue "${job.queueName}" names tenant "${operation.tenantId}", which is not the tenant it was enqueued for.`;
     return {
       kind: 'refused',
@@ -83,12 +83,28 @@ function identifyEnvelope(job: Job, { operation, payload }: Envelope): Identifie
   }
   const deadline = typeof operation.deadlineAt === 'string' ? new Date(operation.deadlineAt) : undefined;
   return identified(
-    operation,
+    named,
     job,
     payload,
     Number.isNaN(deadline?.getTime()) ? undefined : deadline,
     operation.trace,
   );
+}
+
+/**
+ * The operation that a job names; undefined: its id is another's. The id was derived from tenant and key when the
+ * operation was accepted, and whoever wrote another tenant into the data since did not change it with that. Redriven
+ * jobs carry a suffix; ids of another kind tell nothing.
+ */
+function ownIn({ id = '' }: Job, operation: OperationIdentity): OperationIdentity | undefined {
+  const isDerived = id.startsWith('op-') || id.startsWith('repeat:op-');
+  return isDerived && !id.startsWith(jobIdOf(operation)) ? undefined : operation;
+}
+
+/** The operation of one iteration of a schedule; undefined: the job's id is not of that schedule. */
+function iterationIn(job: Job, schedule: OperationIdentity): OperationIdentity | undefined {
+  const dueAt = iterationTimeOf(job.id, schedulerIdOf(schedule));
+  return dueAt && iterationOf(schedule, dueAt);
 }
 
 function identified(

@@ -1,5 +1,6 @@
 import type { WorkerHost } from '@nestjs/bullmq';
 import type { Job } from 'bullmq';
+import { unprocessedReasonOf } from '../bullmq/unprocessed.js';
 import type { DeliveryInProgress, JobPipeline } from '../job-pipeline.js';
 import { UsageError } from '../operation/errors.js';
 import { settle } from '../settle/settle.js';
@@ -91,7 +92,7 @@ export class ProcessorHost {
       processor,
       workerId: this.#nextWorkerId(),
     };
-    await this.pipeline.buryUnprocessed(delivery, error);
+    await this.pipeline.buryUnprocessed(delivery, unprocessedReasonOf(error.message) ?? 'crash_loop', error);
   }
 
   #isBare(processorClass: object, original: ProcessMethod): boolean {

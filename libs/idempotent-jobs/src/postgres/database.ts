@@ -2,6 +2,7 @@ import { hash } from 'node:crypto';
 import type { DataSource } from 'typeorm';
 import { ConfigurationError } from '../operation/errors.js';
 import { ConnectionShare } from './connection-share.js';
+import { Location, nameDatabase } from './location.js';
 import type { Statement } from './statement.js';
 
 /** The part of a pg Pool, PoolClient or Client that statements need. */
@@ -39,6 +40,8 @@ export class Database {
   readonly #quotedSchema: string;
   #handlerConnections: ConnectionShare | undefined;
   readonly #prepared = new Map<Statement, PreparedStatement>();
+  /** Where the ledger is. */
+  readonly location = new Location(() => nameDatabase(this.pool));
 
   constructor(
     readonly dataSource: DataSource,

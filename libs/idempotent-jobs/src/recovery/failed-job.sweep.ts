@@ -1,5 +1,5 @@
 import type { Job } from 'bullmq';
-import { isFailedUnprocessed } from '../bullmq/unprocessed.js';
+import { unprocessedReasonOf } from '../bullmq/unprocessed.js';
 import type { QueuePort } from '../bullmq/queue-port.js';
 import type { LetterStore } from '../dead-letter/letter.store.js';
 import { identify } from '../intake/identify.js';
@@ -74,7 +74,9 @@ export class FailedJobSweep {
 
   async #unaccounted(queue: string, settings: ProcessorSettings, jobs: readonly Job[]): Promise<Job[]> {
     // A failed job that was retried or removed between listing and reading comes back empty.
-    const present = jobs.filter((job) => job?.id !== undefined && isFailedUnprocessed(job.failedReason));
+    const present = jobs.filter(
+      (job) => job?.id !== undefined && unprocessedReasonOf(job.failedReason) !== undefined,
+    );
     if (present.length === 0) return [];
     const asked = present.map((job) => {
       const identified = identify(job, settings.identify);

@@ -1,0 +1,72 @@
+import { type Queue, PostgresQueueBackend } from 'bullmq';
+import type { Queryable } from '../postgres/database.js';
+
+/** What BullMQ's Postgres backend asks of its connection when it adds jobs. */
+interface BackendConnection {
+  readonly schema: string;
+  readonly pool: { query(text: string, values: unknown[]): Promise<{ rows: any[] }> };
+  readonly isClosing: undefined;
+  waitUntilReady(): Promise<void>;
+}
+
+/** The Postgres backend's parts that its types keep to themselves. */
+interface PostgresBackendParts {
+  readonly connection: BackendConnection;
+  readonly opts: unknown;
+}
+
+type MakeBackend = new (
+  connection: BackendConnection,
+  queue: string,
+  opts: unknown,
+  ownsConnection: boolean,
+) => PostgresQueueBackend;
+
+/** BullMQ's own pool and schema of a queue that it keeps in Postgres; undefined: it keeps it elsewhere. */
+export function postgresOf(queue: Queue): { pool: BackendConnection['pool']; schema: string } | undefined {
+  const backend = queue.getBackend() as unknown;
+  if (!(backend instanceof PostgresQueueBackend)) return undefined;
+  return (backend as unknown as PostgresBackendParts).connection;
+}
+
+/**
+ * Lends a Postgres queue the connection of a transaction: jobs that `work` adds to the queue it gets are there when the
+ * transaction commits, and never if it does not.
+ *
+ * BullMQ's functions are found through `search_path`, which its own connections set to its schema. Here the schema is
+ * put behind everything the transaction looks in, and taken away again: its own names mean what they meant, throughout.
+ */
+export async function withQueueInTransaction<T>(
+  queue: Queue,
+  connection: Queryable,
+  work: (queue: Queue) => Promise<T>,
+): Promise<T> {
+  const { opts, connection: own } = queue.getBackend() as unknown as PostgresBackendParts;
+  const borrowed: BackendConnection = {
+    schema: own.schema,
+    pool: { query: (text, values) => connection.query({ text, values }) },
+    isClosing: undefined,
+    waitUntilReady: () => Promise.resolve(),
+  };
+  const backend = new (PostgresQueueBackend as unknown as MakeBackend)(borrowed, queue.name, opts, false);
+  const inTransaction = Object.create(queue, {
+    backend: { value: backend },
+    // Listeners must not hear of jobs that are not there yet.
+    emit: { value: () => true },
+  }) as Queue;
+
+  const { rows } = await connection.query({
+    text: APPEND_TO_SEARCH_PATH,
+    values: [`"${own.schema.replaceAll('"', '""')}"`],
+  });
+  const result = await work(inTransaction);
+  await connection.query({ text: SET_SEARCH_PATH, values: [(rows[0] as { before: string }).before] });
+  return result;
+}
+
+/** OFFSET 0 keeps the reading apart from the writing. */
+const APPEND_TO_SEARCH_PATH = `
+SELECT before, set_config('search_path', CASE before WHEN '' THEN $1 ELSE before || ', ' || $1 END, true)
+FROM (SELECT current_setting('search_path') AS before OFFSET 0) AS path`;
+
+const SET_SEARCH_PATH = `SELECT set_config('search_path', $1, true)`;

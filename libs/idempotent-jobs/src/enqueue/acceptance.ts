@@ -1,0 +1,115 @@
+import type { QueuePort } from '../bullmq/queue-port.js';
+import { IdempotentJobsError, OperationConflictError } from '../operation/errors.js';
+import type { Database } from '../postgres/database.js';
+import { inTransaction } from '../postgres/transaction.js';
+import { type CallerTransaction, inCallerTransaction } from './caller-transaction.js';
+import type { EnqueueTransaction } from './enqueue.options.js';
+import type { AcceptedOperation, AskedOperation, OperationStore, RunStatement } from './operation.store.js';
+import { outgoingJob } from './outgoing.js';
+
+/** What {@link Acceptance} needs of the application. */
+export interface AcceptanceServices {
+  readonly database: Database;
+  readonly operations: OperationStore;
+  /** Tells the dispatcher of this process that something is due; false if this process runs none. */
+  readonly wakeDispatcher: () => boolean;
+  /** When an operation that is on its queue is put there again first, in ms. */
+  readonly redispatchAfterMs: number;
+  readonly onError: (message: string, error: unknown) => void;
+}
+
+/**
+ * Writes operations of one queue to the ledger, all or, if one conflicts, none, and sees to it that they get to their
+ * queue once the transaction has committed: by the dispatcher, or, where BullMQ keeps the queue in the very database
+ * that the caller's transaction is in, by adding the jobs in that transaction.
+ *
+ * `asked` may be gone through twice, and is not held: it is made while it is written.
+ */
+export class Acceptance {
+  #handsOverFrom = -Infinity;
+
+  constructor(
+    private readonly port: QueuePort,
+    private readonly services: AcceptanceServices,
+  ) {}
+
+  /** @throws OperationConflictError for the first request whose key belongs to another one */
+  async accept(asked: Iterable<AskedOperation>, count: number): Promise<AcceptedOperation[]> {
+    const { operations, database } = this.services;
+    const write = async (run: RunStatement): Promise<AcceptedOperation[]> =>
+      refuseConflicts(await operations.accept(run, asked));
+    const accepted =
+      count === 1
+        ? await write(operations.onPool)
+        : await inTransaction(database, (connection) => write(operations.on(connection)));
+    // Rows are committed: from here on a crash changes only who puts them on the queue, and when.
+    if (!this.services.wakeDispatcher()) await operations.announce(operations.onPool, this.port.name);
+    return accepted;
+  }
+
+  /** @throws OperationConflictError as {@link accept}; UsageError for a transaction that cannot be joined */
+  acceptWithin(
+    transaction: EnqueueTransaction,
+    asked: Iterable<AskedOperation>,
+  ): Promise<AcceptedOperation[]> {
+    const { operations, database } = this.services;
+    return inCallerTransaction(transaction, database, async (caller) => {
+      const run = runIn(caller, database);
+      if (await this.#mayHandOver(caller)) {
+        try {
+          return await this.#handOver(caller, run, asked);
+        } catch (error) {
+          if (error instanceof IdempotentJobsError) throw error;
+          this.#pause(error);
+          await caller.undo();
+        }
+      }
+      const accepted = refuseConflicts(await operations.accept(run, asked));
+      await operations.announce(run, this.port.name);
+      return accepted;
+    });
+  }
+
+  async #handOver(
+    caller: CallerTransaction,
+    run: RunStatement,
+    asked: Iterable<AskedOperation>,
+  ): Promise<AcceptedOperation[]> {
+    const { operations, redispatchAfterMs } = this.services;
+    const put = (added: readonly AskedOperation[]): Promise<void> =>
+      this.port.putWithin(
+        caller.connection,
+        added.map((operation) => outgoingJob({ ...operation, delayMs: operation.delayMs ?? 0 })),
+      );
+    return refuseConflicts(await operations.accept(run, asked, { redispatchAfterMs, put }));
+  }
+
+  async #mayHandOver({ databaseName }: CallerTransaction): Promise<boolean> {
+    return performance.now() >= this.#handsOverFrom && (await this.port.isIn(databaseName));
+  }
+
+  /** What keeps BullMQ from adding jobs here (a missing privilege, most likely) will keep it from that for a while. */
+  #pause(error: unknown): void {
+    this.#handsOverFrom = performance.now() + HANDOVER_PAUSE_MS;
+    this.services.onError(
+      `Jobs of queue "${this.port.name}" could not be added in the caller's transaction; the dispatcher puts them there`,
+      error,
+    );
+  }
+}
+
+const HANDOVER_PAUSE_MS = 60_000;
+
+function runIn({ connection }: CallerTransaction, database: Database): RunStatement {
+  return async (statement, values) => {
+    const { rows } = await connection.query({ text: database.textOf(statement), values });
+    return rows;
+  };
+}
+
+function refuseConflicts(accepted: AcceptedOperation[]): AcceptedOperation[] {
+  const conflicting = accepted.find(({ kind }) => kind === 'conflict');
+  if (conflicting !== undefined)
+    throw new OperationConflictError(conflicting.tenantId, conflicting.operationKey);
+  return accepted;
+}

@@ -1,0 +1,89 @@
+import { InvalidPayloadError, UsageError } from '../operation/errors.js';
+import { canonicalRequest, fingerprintOf } from '../operation/fingerprint.js';
+import { assertIdentity, jobIdOf, jobNameProblem, type OperationIdentity } from '../operation/identity.js';
+import { toJsonText } from '../operation/json.js';
+import { messageOf } from '../operation/message-of.js';
+import type { TenantContext } from '../tenancy/tenant-context.js';
+import { MAX_PRIORITY, type RequestOptions } from './enqueue.options.js';
+import type { AskedOperation } from './operation.store.js';
+
+/** What a request is checked against. */
+export interface AskingRules {
+  readonly tenants: TenantContext;
+  readonly traceContext: (() => unknown) | undefined;
+  /** How large a payload may be as JSON in UTF-8, in bytes. */
+  readonly maxPayloadBytes: number;
+}
+
+/**
+ * Checks a request and gives it its identity. Nothing is written.
+ *
+ * @throws TenantMissingError, TenantMismatchError, InvalidIdentityError, InvalidPayloadError, UsageError
+ */
+export function askOperation(
+  queue: string,
+  name: string,
+  payload: unknown,
+  options: RequestOptions,
+  rules: AskingRules,
+): AskedOperation {
+  const tenantId = rules.tenants.assert(options.tenantId);
+  const identity = assertIdentity({ tenantId, operationKey: options.operationKey });
+  const nameProblem = jobNameProblem(name);
+  if (nameProblem !== undefined) throw new UsageError(nameProblem);
+  assertSchedule(options);
+  const text = toJsonText(`payload of job "${name}"`, payload);
+  assertSize(name, text, rules.maxPayloadBytes);
+  return {
+    ...identity,
+    queue,
+    jobName: name,
+    jobId: jobIdOf(identity),
+    // Parsed back, so that what is hashed is what the worker will read: no Dates, no undefined, no class instances.
+    fingerprint: fingerprint(identity, name, JSON.parse(text)),
+    payload: text,
+    priority: options.priority,
+    delayMs: options.delayMs,
+    deadline: options.deadline,
+    trace: traceText(rules.traceContext),
+  };
+}
+
+function assertSchedule({ delayMs, priority, deadline }: RequestOptions): void {
+  if (delayMs !== undefined && !(Number.isFinite(delayMs) && delayMs >= 0)) {
+    throw new UsageError(`delayMs must be a number of milliseconds, 0 or more, but is ${delayMs}.`);
+  }
+  if (priority !== undefined && !(Number.isInteger(priority) && priority >= 0 && priority <= MAX_PRIORITY)) {
+    throw new UsageError(`priority must be a whole number from 0 to ${MAX_PRIORITY}, but is ${priority}.`);
+  }
+  if (deadline !== undefined && Number.isNaN(deadline.getTime())) {
+    throw new UsageError('deadline must be a valid Date.');
+  }
+}
+
+function assertSize(name: string, text: string, maxBytes: number): void {
+  // No character takes more than three bytes a UTF-16 unit: what is short enough need not be counted.
+  if (text.length * 3 <= maxBytes) return;
+  const bytes = Buffer.byteLength(text);
+  if (bytes <= maxBytes) return;
+  throw new InvalidPayloadError(
+    `The payload of job "${name}" has ${bytes} bytes; at most ${maxBytes} are allowed. Store the data elsewhere and enqueue a reference to it, or raise forRoot({ enqueue: { maxPayloadBytes } }).`,
+  );
+}
+
+function fingerprint(identity: OperationIdentity, name: string, payload: unknown): string {
+  try {
+    return fingerprintOf(canonicalRequest(identity, name, payload));
+  } catch (cause) {
+    throw new InvalidPayloadError(
+      `The payload of job "${name}" cannot be fingerprinted: ${messageOf(cause)}`,
+      [],
+      cause,
+    );
+  }
+}
+
+function traceText(traceContext: (() => unknown) | undefined): string | undefined {
+  const trace = traceContext?.();
+  return trace === undefined ? undefined : JSON.stringify(trace);
+}

@@ -1,0 +1,122 @@
+import { fork } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+import { Client } from 'pg';
+import { InvalidPayloadError } from 'nestjs-idempotent-jobs';
+import { describe, expect, it } from 'vitest';
+import { useApps } from '../support/apps.js';
+import { eventually } from '../support/eventually.js';
+import { bullQueue, enqueue, idempotentQueue, outcomeOf, settled } from '../support/ledger.js';
+import { processorOf } from '../support/processors.js';
+import type { EnqueueScript } from '../support/enqueue-program.js';
+import type { Place } from '../support/place.js';
+import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
+
+const OPERATIONS = 10_000;
+const MEBI = 1024 * 1024;
+
+/** A connection that counts what is sent over it. */
+async function countingClient(place: Place): Promise<{ client: Client; texts: string[] }> {
+  const client = new Client({ connectionString: place.databaseUrl });
+  await client.connect();
+  const texts: string[] = [];
+  const send = client.query.bind(client) as (...query: unknown[]) => unknown;
+  client.query = ((...query: unknown[]) => {
+    const [first] = query as [string | { text: string }];
+    texts.push(typeof first === 'string' ? first : first.text);
+    return send(...query);
+  }) as Client['query'];
+  return { client, texts };
+}
+
+describe.each(BACKENDS)('enqueueing many operations, on %s', (backend) => {
+  const apps = useApps();
+  const requestsOf = (count: number, payloadOf: (index: number) => unknown = (index) => ({ index })) =>
+    Array.from({ length: count }, (_, index) => ({
+      name: 'charge',
+      payload: payloadOf(index),
+      operationKey: `charge:${index}`,
+      tenantId: 'acme',
+    }));
+
+  it('ten thousand in one transaction take a few dozen statements, and are on their queue after it', async () => {
+    const { app, place } = await apps.fresh(backend, { queues: ['charges'] });
+    const { client, texts } = await countingClient(place);
+    try {
+      await client.query('BEGIN');
+      const answers = await idempotentQueue(app, 'charges').enqueueMany(requestsOf(OPERATIONS), {
+        transaction: client,
+      });
+      await client.query('COMMIT');
+      expect(answers.filter(({ duplicate }) => duplicate === false)).toHaveLength(OPERATIONS);
+      expect(answers[9_999]).toMatchObject({ operationKey: 'charge:9999', tenantId: 'acme' });
+    } finally {
+      await client.end();
+    }
+    expect(texts.filter((text) => text.includes('job_outcomes'))).toHaveLength(10);
+    expect(texts.length).toBeLessThan(50);
+    await eventually(
+      () => bullQueue(app, 'charges').getJobCounts(),
+      ({ waiting = 0, paused = 0 }) => expect(waiting + paused).toBe(OPERATIONS),
+      30_000,
+    );
+    expect(await dataSourceOf(app).query(`SELECT count(*)::integer AS rows FROM job_outcomes`)).toEqual([
+      { rows: OPERATIONS },
+    ]);
+  });
+
+  it('160 MiB in one transaction fit through a heap of 96', async () => {
+    const place = await makePlace(backend);
+    const script: EnqueueScript = { place, operations: 320, payloadLength: MEBI / 2 };
+    const program = fileURLToPath(new URL('../dist/support/enqueue-program.js', import.meta.url));
+    const child = fork(program, {
+      env: { ...process.env, ENQUEUE_SCRIPT: JSON.stringify(script) },
+      execArgv: ['--max-old-space-size=96'],
+      stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+    });
+    const [code] = (await once(child, 'exit')) as [number | null];
+    expect(code).toBe(0);
+    const app = await apps.beside(place, { queues: ['charges'], jobs: { dispatch: { enabled: false } } });
+    expect(await dataSourceOf(app).query('SELECT count(*)::integer AS rows FROM job_outcomes')).toEqual([
+      { rows: 320 },
+    ]);
+  });
+
+  it('one that cannot be carried, after thousands that can, leaves none', async () => {
+    const { app } = await apps.fresh(backend, { queues: ['charges'] });
+    const requests = requestsOf(2500, (index) => ({ amount: index === 2400 ? 1n : 1 }));
+    await expect(idempotentQueue(app, 'charges').enqueueMany(requests)).rejects.toThrow(InvalidPayloadError);
+    await dataSourceOf(app).transaction(async (transaction) => {
+      await expect(idempotentQueue(app, 'charges').enqueueMany(requests, { transaction })).rejects.toThrow(
+        InvalidPayloadError,
+      );
+    });
+    await expect(
+      idempotentQueue(app, 'charges').enqueueMany(requests, { durability: 'queue' }),
+    ).rejects.toThrow(InvalidPayloadError);
+    expect(await dataSourceOf(app).query('SELECT count(*)::integer AS rows FROM job_outcomes')).toEqual([
+      { rows: 0 },
+    ]);
+    expect(await bullQueue(app, 'charges').getJobCountByTypes('waiting', 'active', 'completed')).toBe(0);
+  });
+
+  it('a payload of more bytes than allowed is refused, and nothing is changed', async () => {
+    const echo = processorOf('charges', { effect: 'keyed' }, () => 'done');
+    const { app } = await apps.fresh(backend, {
+      queues: ['charges'],
+      providers: [echo],
+      jobs: { enqueue: { maxPayloadBytes: 100 } },
+    });
+    // {"text":"…"} takes 11 bytes around the text; an é takes two.
+    await enqueue(app, 'charges', 'charge', { text: 'x'.repeat(89) }, 'charge:1');
+    await enqueue(app, 'charges', 'charge', { text: 'é'.repeat(44) }, 'charge:2');
+    for (const text of ['x'.repeat(90), 'é'.repeat(45), 'x'.repeat(5000)]) {
+      const refused = enqueue(app, 'charges', 'charge', { text }, 'charge:3');
+      await expect(refused).rejects.toThrow(InvalidPayloadError);
+      await expect(refused).rejects.toThrow('at most 100 are allowed');
+    }
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed' });
+    expect(await settled(app, 'charge:2')).toMatchObject({ status: 'completed' });
+    expect(await outcomeOf(app, 'charge:3')).toBeUndefined();
+  });
+});

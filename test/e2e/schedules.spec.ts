@@ -1,0 +1,160 @@
+import {
+  InvalidIdentityError,
+  type JobEvent,
+  JobEvents,
+  RetentionService,
+  UsageError,
+} from 'nestjs-idempotent-jobs';
+import { describe, expect, it } from 'vitest';
+import { useApps } from '../support/apps.js';
+import { eventually } from '../support/eventually.js';
+import { asTenant, bullQueue, idempotentQueue, lettersOf, outcomeOf } from '../support/ledger.js';
+import { processorOf } from '../support/processors.js';
+import { BACKENDS, dataSourceOf } from '../support/scenario.js';
+
+const SOON_MS = 300;
+const FAR_MS = 3_600_000;
+const ITERATION = /^report:\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z$/;
+
+describe.each(BACKENDS)('schedules, on %s', (backend) => {
+  const apps = useApps();
+  const start = async () => {
+    const runs: string[] = [];
+    const processor = processorOf('reports', { effect: 'keyed' }, (job, operation) => {
+      runs.push(`${operation.tenantId}/${operation.operationKey}`);
+      return { of: job.data as unknown };
+    });
+    const { app } = await apps.fresh(backend, { queues: ['reports'], providers: [processor] });
+    const events: JobEvent[] = [];
+    app.get(JobEvents).subscribe((event) => events.push(event));
+    const queue = idempotentQueue(app, 'reports');
+    return { app, queue, bull: bullQueue(app, 'reports'), runs, events };
+  };
+  const keysOf = async (app: Parameters<typeof dataSourceOf>[0]): Promise<string[]> => {
+    const rows = await dataSourceOf(app).query<{ operation_key: string }[]>(
+      'SELECT operation_key FROM job_outcomes ORDER BY operation_key',
+    );
+    return rows.map((row) => row.operation_key);
+  };
+  const report = { operationKey: 'report', tenantId: 'acme' };
+
+  it.each([{ every: SOON_MS }, { pattern: '* * * * * *' }])(
+    'each iteration of %o is an operation of its own, whose key tells when it was due',
+    async (repeat) => {
+      const { app, queue, runs } = await start();
+      const scheduledAt = Date.now();
+      const { nextAt, schedulerId } = await queue.schedule(
+        'report',
+        { of: 'sales' },
+        { ...report, ...repeat },
+      );
+      expect(schedulerId).toMatch(/^op-/);
+      expect(Math.abs((nextAt as Date).getTime() - scheduledAt)).toBeLessThan(1100);
+      await eventually(
+        () => runs.length,
+        (count) => expect(count).toBeGreaterThanOrEqual(3),
+      );
+      expect(await queue.unschedule(report)).toBe(true);
+      expect(await queue.unschedule(report)).toBe(false);
+      const keys = await keysOf(app);
+      expect(runs).toEqual(expect.arrayContaining([`acme/report:${(nextAt as Date).toISOString()}`]));
+      expect(new Set(runs).size).toBe(runs.length);
+      for (const key of keys) expect(key).toMatch(ITERATION);
+      expect(await outcomeOf(app, keys[0] as string)).toMatchObject({
+        status: 'completed',
+        attempts: 1,
+        result: { of: { of: 'sales' } },
+      });
+      expect(await lettersOf(app)).toEqual([]);
+    },
+  );
+
+  it('an iteration that is delivered twice runs once', async () => {
+    const { app, queue, bull, runs, events } = await start();
+    await queue.schedule('report', {}, { ...report, every: FAR_MS });
+    const [job] = await eventually(
+      () => bull.getCompleted(),
+      (jobs) => expect(jobs).toHaveLength(1),
+    );
+    await bull.clean(0, 10, 'completed');
+    await bull.add('report', job?.data, { jobId: job?.id as string });
+    await eventually(
+      () => events.map(({ kind }) => kind),
+      (kinds) => expect(kinds).toContain('replayed'),
+    );
+    expect(runs).toHaveLength(1);
+    expect(await keysOf(app)).toHaveLength(1);
+  });
+
+  it('scheduling again replaces payload and times, and five processes may do so at once', async () => {
+    const { queue, bull } = await start();
+    for (const repeat of [{ every: FAR_MS }, { pattern: '0 6 * * *', tz: 'Europe/Berlin' }]) {
+      const schedules = await Promise.all(
+        [1, 2, 3, 4, 5].map((version) =>
+          queue.schedule('report', { version }, { ...report, ...repeat, priority: version }),
+        ),
+      );
+      expect(new Set(schedules.map(({ schedulerId }) => schedulerId)).size).toBe(1);
+    }
+    const schedulers = await bull.getJobSchedulers();
+    expect(schedulers).toMatchObject([{ pattern: '0 6 * * *', tz: 'Europe/Berlin' }]);
+  });
+
+  it('a tenant cannot touch the schedule of another by using its key', async () => {
+    const { queue, bull, app } = await start();
+    await queue.schedule('report', {}, { ...report, pattern: '0 6 * * *' });
+    await asTenant(app, 'globex', () =>
+      queue.schedule('report', {}, { operationKey: 'report', pattern: '0 7 * * *' }),
+    );
+    expect(await bull.getJobSchedulersCount()).toBe(2);
+    expect(await queue.unschedule({ operationKey: 'report', tenantId: 'globex' })).toBe(true);
+    expect(await bull.getJobSchedulers()).toMatchObject([{ pattern: '0 6 * * *' }]);
+  });
+
+  it('an iteration whose data names another tenant, or whose id names no iteration, is not run', async () => {
+    const { app, queue, bull, runs } = await start();
+    const { schedulerId } = await queue.schedule('report', {}, { ...report, pattern: '0 6 * * *' });
+    const [job] = await bull.getDelayed();
+    const data = job?.data as { operation: object; payload: unknown };
+    const stolen = { ...data, operation: { ...data.operation, tenantId: 'globex' } };
+    await bull.add('report', stolen, { jobId: `repeat:${schedulerId}:1700000000000` });
+    await bull.add('report', data, { jobId: `repeat:${schedulerId}:soon` });
+    await bull.add('report', data, { jobId: schedulerId });
+    await bull.add('report', data);
+    const letters = await eventually(
+      () => lettersOf(app),
+      (found) => expect(found).toHaveLength(4),
+    );
+    expect(new Set(letters.map(({ reason }) => reason))).toEqual(new Set(['tenant_mismatch']));
+    expect(runs).toEqual([]);
+  });
+
+  it('goes with its tenant when that is erased, and so do the iterations that BullMQ still holds', async () => {
+    const { app, queue, bull, runs } = await start();
+    await queue.schedule('report', {}, { ...report, every: SOON_MS });
+    await queue.schedule('report', {}, { operationKey: 'report', tenantId: 'globex', pattern: '0 6 * * *' });
+    await eventually(
+      () => bull.getCompletedCount(),
+      (count) => expect(count).toBeGreaterThanOrEqual(2),
+    );
+    await queue.schedule('report', {}, { ...report, pattern: '0 6 * * *' });
+    const ran = runs.length;
+    await app.get(RetentionService).erase({ tenantId: 'acme', actor: 'ada', note: 'contract ended' });
+    expect(await bull.getJobSchedulers()).toHaveLength(1);
+    expect(await bull.getJobCounts('completed', 'delayed', 'waiting')).toMatchObject({
+      completed: 0,
+      delayed: 1,
+    });
+    expect(runs).toHaveLength(ran);
+  });
+
+  it('a schedule that cannot be meant is refused, and nothing is scheduled', async () => {
+    const { queue, bull } = await start();
+    for (const repeat of [{}, { every: 1000, pattern: '* * * * *' }, { every: 0 }, { every: 1.5 }])
+      await expect(queue.schedule('report', {}, { ...report, ...repeat })).rejects.toThrow(UsageError);
+    const long = { operationKey: 'k'.repeat(376), tenantId: 'acme', every: FAR_MS };
+    await expect(queue.schedule('report', {}, long)).rejects.toThrow(InvalidIdentityError);
+    await expect(queue.schedule('report', {}, { ...report, pattern: 'at noon' })).rejects.toThrow();
+    expect(await bull.getJobSchedulersCount()).toBe(0);
+  });
+});
