@@ -1,3 +1,4 @@
+import { type AddressInfo, createServer } from 'node:net';
 import type { INestApplicationContext } from '@nestjs/common';
 import { PermanentError } from 'nestjs-idempotent-jobs';
 import { beforeAll, describe, expect, it } from 'vitest';
@@ -99,6 +100,21 @@ describe('idempotent-jobs, the command', () => {
   });
 
   const apps = useApps();
+
+  it('does not wait for ever for a Redis that stays silent', async () => {
+    const silent = createServer();
+    await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve));
+    const { port } = silent.address() as AddressInfo;
+    const place = await makePlace('postgres');
+    await apps.beside(place, { queues: ['charges'] });
+    const env = { DATABASE_URL: place.databaseUrl, REDIS_URL: `redis://127.0.0.1:${port}` };
+    expect(await cli(['status'], env)).toEqual({
+      code: 1,
+      stdout: '',
+      stderr: `Redis at 127.0.0.1:${port} (REDIS_URL) cannot be reached: no answer within 10000 ms\n`,
+    });
+    silent.close();
+  });
 
   it('migrates: first says what it would do, then does it, then finds nothing to do', async () => {
     const place = await makePlace('postgres');
