@@ -104,7 +104,7 @@ describe.each(BACKENDS)('enqueueing, on %s', (backend) => {
       operationKey: `charge:${index}`,
       tenantId: 'acme',
     }));
-    const enqueued = idempotentQueue(app, 'charges').enqueueMany(requests);
+    const refused = expect(idempotentQueue(app, 'charges').enqueueMany(requests)).rejects.toThrow();
     await eventually(
       () =>
         dataSourceOf(app).query(
@@ -113,7 +113,7 @@ describe.each(BACKENDS)('enqueueing, on %s', (backend) => {
       (rows) => expect(rows).not.toEqual([]),
       5000,
     );
-    await expect(enqueued).rejects.toThrow();
+    await refused;
     expect(await dataSourceOf(app).query('SELECT count(*)::integer AS rows FROM job_outcomes')).toEqual([
       { rows: 0 },
     ]);
