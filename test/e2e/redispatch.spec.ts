@@ -157,7 +157,7 @@ describe.each(BACKENDS)('putting operations on their queue again, on %s', (backe
     await waiting(app, 1);
     const dueAt = (): Promise<unknown> =>
       dataSourceOf(app).query('SELECT dispatch_due_at::text, dispatches FROM job_outcomes');
-    const before = await dueAt();
+    const before = await eventually(dueAt, (rows) => expect(rows).toMatchObject([{ dispatches: 1 }]));
     const service = app.get(DispatchService);
     for (const wrong of [
       { queue: 'chargse' },

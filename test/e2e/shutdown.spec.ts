@@ -95,9 +95,9 @@ describe.each(BACKENDS)('processes that come and go, on %s', (backend) => {
     const { app, place } = await begin();
     const first = await start(place, {
       effect: 'unrepeatable',
-      act: 'work',
+      act: 'work until told',
       concurrency: 50,
-      workMs: 1000,
+      workMs: 300,
     });
     await enqueue(app, 0, 120);
     await startedBy(app, first, 50);

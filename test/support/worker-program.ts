@@ -15,10 +15,13 @@ import type { WorkerScript } from './worker-script.js';
 const script = JSON.parse(process.env['WORKER_SCRIPT'] as string) as WorkerScript;
 const notes = new Pool({ connectionString: script.place.databaseUrl, max: 4 });
 
+const toldToStop = new Promise<void>((resolve) => process.once('SIGTERM', () => resolve()));
+
 async function work({ operationKey, attempt, signal }: CurrentOperation): Promise<void> {
   const note = (event: string): Promise<unknown> =>
     notes.query('INSERT INTO work VALUES ($1, $2, $3, $4)', [operationKey, attempt, process.pid, event]);
   await note('started');
+  if (script.act === 'work until told') await toldToStop;
   await pause(script.workMs ?? 0, undefined, { signal });
   await note('done');
 }
@@ -66,6 +69,7 @@ const processor = processorOf(
       case 'bury and hold':
         throw new PermanentError('no such account');
       case 'work':
+      case 'work until told':
         return work(operation);
       case 'write':
       case 'write and hold':

@@ -9,11 +9,19 @@ export interface WorkerScript {
   /**
    * What the handler does. `charge`: call the gateway. `die`: kill the own process with SIGKILL before the call. `write`:
    * insert a row; `write and hold`: and never return. `work`: note the start in the table `work`, work for `workMs`, and
-   * note the end; told to stop, stop. `bury and hold`: fail for good, and never return when told of the dead letter.
+   * note the end; told to stop, stop. `work until told`: likewise, but begin to work when the process is told to end. `bury and hold`: fail for good, and never return when told of the dead letter.
    * `die after put`: there is no handler; the process kills itself with SIGKILL when
    * its dispatcher has put jobs on their queue.
    */
-  readonly act: 'charge' | 'die' | 'write' | 'write and hold' | 'work' | 'bury and hold' | 'die after put';
+  readonly act:
+    | 'charge'
+    | 'die'
+    | 'write'
+    | 'write and hold'
+    | 'work'
+    | 'work until told'
+    | 'bury and hold'
+    | 'die after put';
   /** Of the simulator. */
   readonly gateway?: string;
   readonly run?: string;

@@ -411,15 +411,15 @@ describe('classify: chains', () => {
   });
 
   it.each([
-    ['one error 300,000 times', () => Array.from({ length: 300_000 }, () => MUTE)],
-    ['300,000 errors', () => Array.from({ length: 300_000 }, (_, index) => new Error(`mute ${index}`))],
-    ['a hole of 300,000', () => Object.assign([], { length: 300_000 }) as Error[]],
+    ['one error 100,000 times', () => Array.from({ length: 100_000 }, () => MUTE)],
+    ['100,000 errors', () => Array.from({ length: 100_000 }, (_, index) => new Error(`mute ${index}`))],
+    ['a hole of 100,000', () => Object.assign([], { length: 100_000 }) as Error[]],
   ])('survives an AggregateError of %s', (_what, errors) => {
     expect(classify(new AggregateError(errors())).kind).toBe('unknown');
   });
 
-  it('survives a chain of 300,000 causes', () => {
-    expect(classify(nested(300_000, failing({ code: 'ECONNREFUSED' }))).kind).toBe('unknown');
+  it('survives a chain of 100,000 causes', () => {
+    expect(classify(nested(100_000, failing({ code: 'ECONNREFUSED' }))).kind).toBe('unknown');
   });
 
   it('takes the nearest error that tells something', () => {
