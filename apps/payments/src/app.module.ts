@@ -2,6 +2,7 @@ import { BullModule } from '@nestjs/bullmq';
 import { type DynamicModule, type MiddlewareConsumer, Module, type NestModule } from '@nestjs/common';
 import { TypeOrmModule } from '@nestjs/typeorm';
 import { IdempotentJobsModule, TenantMiddleware, useBackendOfConnection } from 'nestjs-idempotent-jobs';
+import { AlertsModule } from './alerts/alerts.module.js';
 import { ChargesModule } from './charges/charges.module.js';
 import { TABLES } from './database/tables.js';
 import { HealthModule } from './health/health.module.js';
@@ -12,6 +13,7 @@ import { ReceiptsModule } from './receipts/receipts.module.js';
 import type { Settings } from './settings.js';
 import { SettingsModule } from './settings.module.js';
 import { tenantOf } from './tenancy/tenant-of.js';
+import { currentTrace, traceRequest } from './tracing/request-trace.js';
 
 /** The shop's back end; `settings.role` says which of its parts this process is. */
 @Module({})
@@ -29,14 +31,17 @@ export class AppModule implements NestModule {
           leaseMs: settings.leaseMs,
           dispatch: { redispatchAfterMs: settings.redispatchAfterMs },
           logs: settings.logs,
+          traceContext: currentTrace,
+          // Quiet settings are for machines that look at events themselves.
+          doctor: settings.logs === 'none' ? 'off' : 'warn',
         }),
         ...(settings.role === 'worker' ? [] : [OrdersModule, HealthModule]),
-        ...(settings.role === 'api' ? [] : [InventoryModule, ChargesModule, ReceiptsModule]),
+        ...(settings.role === 'api' ? [] : [InventoryModule, ChargesModule, ReceiptsModule, AlertsModule]),
       ],
     };
   }
 
   configure(consumer: MiddlewareConsumer): void {
-    consumer.apply(TenantMiddleware).forRoutes('*path');
+    consumer.apply(traceRequest, TenantMiddleware).forRoutes('*path');
   }
 }

@@ -19,7 +19,7 @@ import { PaymentGateway } from './payment-gateway.js';
  */
 @IdempotentProcessor<ChargeJobs>(
   CHARGES,
-  { effect: 'keyed', payload: ChargePayload, timeoutMs: 15_000, retry: PATIENCE },
+  { effect: 'keyed', payload: ChargePayload, timeoutMs: 15_000, retry: PATIENCE, clientRetries: 0 },
   PACE,
 )
 export class ChargeProcessor extends WorkerHost {

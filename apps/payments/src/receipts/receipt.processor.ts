@@ -20,7 +20,7 @@ import { receiptMail } from './receipt-mail.js';
  */
 @IdempotentProcessor<ReceiptJobs>(
   RECEIPTS,
-  { effect: 'unrepeatable', payload: ReceiptPayload, timeoutMs: 20_000, retry: PATIENCE },
+  { effect: 'unrepeatable', payload: ReceiptPayload, timeoutMs: 20_000, retry: PATIENCE, clientRetries: 0 },
   PACE,
 )
 export class ReceiptProcessor extends WorkerHost {
