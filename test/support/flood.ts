@@ -66,6 +66,12 @@ export class Flood {
     return Object.values(counts).reduce((sum, jobs) => sum + jobs, 0);
   }
 
+  /** Of the jobs that BullMQ still has to run, how many it has had since that time (ms since 1970). */
+  async unfinishedJobsSince(time: number): Promise<number> {
+    const jobs = await bullQueue(this.app, QUEUE).getJobs([...UNFINISHED]);
+    return jobs.filter((job) => job && job.timestamp <= time).length;
+  }
+
   /** Lets the held handler go and waits for the end: every operation has completed, ran once, and nothing is left. */
   async expectAllOnce(): Promise<void> {
     const everythingElse = this.count - 1;
