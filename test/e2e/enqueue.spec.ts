@@ -233,7 +233,7 @@ describe.each(BACKENDS)('enqueueing, on %s', (backend) => {
       { operationKey: 'charge:1', tenantId: 'acme', deadline },
     );
     expect(await settled(app, 'charge:1')).toMatchObject({ status: 'dead' });
-    expect(await lettersOf(app)).toMatchObject([{ reason: 'expired' }]);
+    expect(await lettersOf(app)).toMatchObject([{ reason: 'time_budget_exceeded' }]);
   });
 
   it('with durability "queue" the operation goes straight to BullMQ, and still runs once', async () => {

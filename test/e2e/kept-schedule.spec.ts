@@ -105,7 +105,7 @@ describe.each(BACKENDS)(
       const worker = await apps.beside(place, { queues: ['charges'], providers: [processor], jobs });
       expect(await settled(worker, 'charge:1')).toMatchObject({ status: 'dead' });
       expect(await outcomeOf(app, 'charge:1')).toMatchObject({ status: 'dead' });
-      expect(await lettersOf(app)).toMatchObject([{ reason: 'expired' }]);
+      expect(await lettersOf(app)).toMatchObject([{ reason: 'time_budget_exceeded' }]);
     });
   },
 );

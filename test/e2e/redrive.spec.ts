@@ -218,6 +218,7 @@ describe.each(BACKENDS)('a dead letter that comes back, on %s', (backend) => {
       redriveId: undefined,
       letters: 1,
       leftOut: 0,
+      dryRun: true,
     });
     await expect(deadLetters(app).resolve(letter, applied(), dry)).rejects.toThrow(/not in doubt/);
     expect(await ledgerOf(app)).toBe(before);
@@ -247,7 +248,10 @@ describe.each(BACKENDS)('a dead letter that comes back, on %s', (backend) => {
 
     it('resolved as applied, it completes with that result, which is replayed from then on', async () => {
       const app = await inDoubt();
-      await deadLetters(app).resolve(letter, applied({ receipt: 'r-1' }), BY);
+      expect(await deadLetters(app).resolve(letter, applied({ receipt: 'r-1' }), BY)).toMatchObject({
+        outcome: 'applied',
+        dryRun: false,
+      });
       expect(await outcomeOf(app, 'charge:1')).toMatchObject({
         status: 'completed',
         result: { receipt: 'r-1' },
@@ -275,6 +279,15 @@ describe.each(BACKENDS)('a dead letter that comes back, on %s', (backend) => {
           ]),
       );
       expect(await actionsOf(app)).toEqual([{ action: 'resolve_not_applied', ...BY }]);
+    });
+
+    it('whose operation has completed, is not resolved as not applied', async () => {
+      const app = await inDoubt();
+      await dataSourceOf(app).query(
+        `UPDATE job_outcomes SET status = 'completed', settled_at = clock_timestamp(), doubt_since = NULL`,
+      );
+      await expect(deadLetters(app).resolve(letter, notApplied(), BY)).rejects.toThrow(/has completed/);
+      expect(await deadLetters(app).redrive(letter, BY)).toMatchObject({ outcome: 'completed' });
     });
 
     it('a result that is not JSON is refused, and nothing is changed', async () => {
@@ -358,6 +371,26 @@ describe.each(BACKENDS)('a dead letter that comes back, on %s', (backend) => {
         OperationConflictError,
       );
       expect((await deadLetters(app).list()).letters).toHaveLength(1);
+    });
+
+    it('is refused the key of an operation that exists, also for the same request, and a dry run says so', async () => {
+      const { app, door } = await bank(allowed);
+      door.isOpen = true;
+      await enqueue(app, 'charges', 'charge', { amount: 1 }, 'charge:1');
+      await settled(app, 'charge:1');
+      await deliver(app, 'charges', '');
+      const [letter] = await eventually(
+        () => lettersOf(app),
+        (letters) => expect(letters).toMatchObject([{ dispatch_due_at: null }]),
+      );
+      const before = await ledgerOf(app);
+      const edit = { tenantId: 'acme', operationKey: 'charge:1', payload: { amount: 1 } };
+      for (const dryRun of [true, false]) {
+        await expect(
+          deadLetters(app).redriveEdited(letter?.id as string, edit, { ...BY, dryRun }),
+        ).rejects.toThrow(/exists already/);
+      }
+      expect(await ledgerOf(app)).toBe(before);
     });
 
     it('is not given one where that is switched off', async () => {
@@ -463,7 +496,20 @@ describe.each(BACKENDS)('a dead letter that comes back, on %s', (backend) => {
         await expect(service.redrive(id, BY)).rejects.toThrow(DeadLetterNotFoundError);
         await expect(service.redriveMany({ queue: 'charges' }, BY)).rejects.toThrow(DeadLetterNotFoundError);
       });
-      await asTenant(app, 'acme', async () => expect((await service.list()).letters).toHaveLength(1));
+      const plan = await asTenant(app, 'acme', async () => {
+        expect((await service.list()).letters).toHaveLength(1);
+        return service.redriveMany({ queue: 'charges' }, BY);
+      });
+      const redriveId = plan.redriveId as string;
+      await asTenant(app, 'globex', async () => {
+        expect(await service.redrives()).toEqual([]);
+        await expect(service.getRedrive(redriveId)).rejects.toThrow(DeadLetterNotFoundError);
+        await expect(service.cancelRedrive(redriveId, BY)).rejects.toThrow(DeadLetterNotFoundError);
+        const operation = { tenantId: 'acme', operationKey: 'charge:1' };
+        await expect(app.get(OutcomeService).get(operation)).rejects.toThrow(TenantMismatchError);
+        await expect(app.get(OutcomeService).history(operation)).rejects.toThrow(TenantMismatchError);
+      });
+      await asTenant(app, 'acme', async () => expect(await service.redrives()).toHaveLength(1));
     });
   });
 

@@ -221,24 +221,30 @@ describe.each(BACKENDS)('retention, on %s', (backend) => {
       }
       await deliver(app, 'charges', 'charge:4', {}, 'acme');
       await settled(app, 'charge:4');
-      await app.get(DeadLetterService).discard({ tenantId: 'acme', operationKey: 'charge:2' }, BY);
+      const deadLetters = app.get(DeadLetterService);
+      const { redriveId } = await deadLetters.redriveMany({ queue: 'charges', tenantId: 'acme' }, BY);
+      await eventually(
+        () => deadLetters.getRedrive(redriveId as string),
+        ({ status }) => expect(status).toBe('completed'),
+      );
+      await settled(app, 'charge:2');
       await eventually(
         () => bullQueue(app, 'charges').getDelayedCount(),
         (delayed) => expect(delayed).toBe(2),
       );
       await eventually(
         () => bullQueue(app, 'charges-dlq').getWaitingCount(),
-        (letters) => expect(letters).toBe(2),
+        (letters) => expect(letters).toBe(3),
       );
 
       const retention = app.get(RetentionService);
       const found = await retention.erase({ tenantId: 'acme', ...BY, dryRun: true });
-      expect(found).toMatchObject({ operations: 4, letters: 1, attempts: 1 });
+      expect(found).toMatchObject({ operations: 4, letters: 2, attempts: 2 });
       expect(await rowsOf(app, 'job_outcomes')).toBe(7);
       const erased = await retention.erase({ tenantId: 'acme', ...BY });
-      expect(erased).toMatchObject({ operations: 4, letters: 1, attempts: 1 });
-      // Three that finished, one delayed, one message on the dead-letter queue.
-      expect(erased.jobs).toBe(5);
+      expect(erased).toMatchObject({ operations: 4, letters: 2, attempts: 2 });
+      // Four that finished, one delayed, two messages on the dead-letter queue.
+      expect(erased.jobs).toBe(7);
 
       for (const table of ['job_outcomes', 'dead_letters', 'job_attempts']) {
         expect(await dataSourceOf(app).query(`SELECT DISTINCT tenant_id FROM ${table}`)).toEqual([
@@ -250,13 +256,21 @@ describe.each(BACKENDS)('retention, on %s', (backend) => {
         (job) => (job.data as { operation?: { tenantId: string } }).operation?.tenantId,
       );
       expect([...new Set(tenants)]).toEqual(['globex']);
-      expect(
-        await dataSourceOf(app).query(
-          'SELECT action, actor, note, tenant_id, operation_key FROM job_actions ORDER BY id',
+      const traces = await Promise.all(
+        ['job_actions', 'dead_letter_redrives'].map((table) =>
+          dataSourceOf(app).query(
+            `SELECT t::text FROM ${table} t WHERE t::text LIKE '%acme%' OR t::text LIKE '%charge:2%'`,
+          ),
         ),
+      );
+      expect(traces.flat()).toMatchObject([{ t: expect.stringContaining('erase') }]);
+      expect(
+        await dataSourceOf(app).query('SELECT action, actor, note FROM job_actions ORDER BY id'),
       ).toEqual([
-        { action: 'discard', actor: 'ada', note: '(erased)', tenant_id: null, operation_key: null },
-        { action: 'erase', ...BY, tenant_id: 'acme', operation_key: null },
+        { action: 'redrive_many', actor: 'ada', note: '(erased)' },
+        { action: 'redrive', actor: 'ada', note: '(erased)' },
+        { action: 'redrive_completed', actor: 'ada', note: '(erased)' },
+        { action: 'erase', ...BY },
       ]);
       expect(await retention.erase({ tenantId: 'acme', ...BY })).toEqual({
         operations: 0,

@@ -99,7 +99,7 @@ export function assembleEngine(
   });
   const listener = new DispatchListener(database, () => dispatcher.wake(), onError);
 
-  const followUps = new FollowUps(operations, letters);
+  const followUps = new FollowUps(operations, letters, events);
   const book = new AttemptBook(outcomes, events, wakeDispatcher, Math.random);
   const leased = new LeasedAttempt(
     claims,

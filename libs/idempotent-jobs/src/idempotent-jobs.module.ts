@@ -38,7 +38,7 @@ import { TenantMiddleware } from './tenancy/tenant.middleware.js';
 /** A queue of idempotent jobs. */
 export interface IdempotentQueueOptions {
   readonly name: string;
-  /** Where its dead letters are announced. Default: the name with `-dlq`. An ordinary queue: put a processor on it. */
+  /** Where its dead letters are announced. Default: the name with `-dlq`. Read it with `@OnDeadLetter()`, or with a processor, not both. */
   readonly deadLetterQueue?: string;
   /** How long what is kept, as far as it differs from the module's. */
   readonly retention?: RetentionOptions;
@@ -168,8 +168,9 @@ function assemble(
     },
     {
       provide: OutcomeService,
-      inject: [ENGINE, JobEvents],
-      useFactory: (engine: Engine, events: JobEvents) => new OutcomeService(engine.database, events),
+      inject: [ENGINE, JobEvents, TenantContext],
+      useFactory: (engine: Engine, events: JobEvents, tenants: TenantContext) =>
+        new OutcomeService(engine.database, events, tenants),
     },
     { provide: DeadLetterService, inject: [ENGINE], useFactory: (engine: Engine) => engine.deadLetters },
     {

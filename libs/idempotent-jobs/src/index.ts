@@ -73,14 +73,14 @@ export { TenantMiddleware } from './tenancy/tenant.middleware.js';
 // 6 Outcomes and dead letters
 export { type Outcome, type OperationRef, OutcomeService } from './outcome/outcome.service.js';
 export type { HistoryEntry } from './outcome/history.js';
-export {
-  DeadLetterService,
-  type DeadLetterPage,
-  type RedriveManyOptions,
-  type RedriveOptions,
-  type RedrivePlan,
-  type RedriveResult,
-} from './dead-letter/dead-letter.service.js';
+export { DeadLetterService } from './dead-letter/dead-letter.service.js';
+export type {
+  DeadLetterPage,
+  LetterResult,
+  RedriveManyOptions,
+  RedriveOptions,
+  RedrivePlan,
+} from './dead-letter/dead-letter.options.js';
 export type {
   DeadLetter,
   DeadLetterFilter,

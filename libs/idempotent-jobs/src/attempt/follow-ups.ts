@@ -1,5 +1,6 @@
 import type { LetterStore } from '../dead-letter/letter.store.js';
 import type { AskedOperation, OperationStore } from '../enqueue/operation.store.js';
+import type { JobEvents } from '../observe/job-events.js';
 import { OperationConflictError } from '../operation/errors.js';
 import type { Queryable } from '../postgres/database.js';
 
@@ -11,6 +12,7 @@ export class FollowUps {
   constructor(
     private readonly operations: OperationStore,
     private readonly letters: LetterStore,
+    private readonly events: JobEvents,
   ) {}
 
   async write(connection: Queryable, followUps: readonly AskedOperation[], workerId: string): Promise<void> {
@@ -43,5 +45,16 @@ export class FollowUps {
       },
       connection,
     );
+    this.events.emit({
+      kind: 'dead',
+      queue,
+      jobName,
+      jobId,
+      tenantId,
+      operationKey,
+      attempt: 0,
+      reason: 'idempotency_conflict',
+      error: error.message,
+    });
   }
 }

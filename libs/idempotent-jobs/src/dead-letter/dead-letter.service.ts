@@ -6,9 +6,12 @@ import {
   tenantIdProblem,
 } from '../operation/identity.js';
 import { toJsonText } from '../operation/json.js';
+import { assertAuthor, type LedgerAction } from '../operation/ledger-action.js';
 import type { Database } from '../postgres/database.js';
+import type { Statement } from '../postgres/statement.js';
 import type { EffectVerdict } from '../reconcile/verdict.js';
 import type { TenantContext } from '../tenancy/tenant-context.js';
+import { APPLY, DISCARD } from './close.statements.js';
 import type {
   DeadLetter,
   DeadLetterFilter,
@@ -17,52 +20,26 @@ import type {
   DeadLetterResolution,
   DeadLetterWithPayload,
 } from './dead-letter.js';
-import { APPLY, DISCARD } from './close.statements.js';
+import type {
+  DeadLetterPage,
+  LetterResult,
+  RedriveManyOptions,
+  RedriveOptions,
+  RedrivePlan,
+} from './dead-letter.options.js';
 import type { EditedRedrive, OperationEdit } from './edited-redrive.js';
-import { DEAD_LETTER_REASONS } from './letter.js';
+import { assertCount, assertDeadline, assertFilter, assertId, readPace } from './letter-arguments.js';
+import { readCursor, writeCursor } from './letter-cursor.js';
 import { type LetterPosition, LetterQueries } from './letter.queries.js';
-import { DEFAULT_PACE, MAX_RATE_PER_SECOND, type Redrive, type RedrivePace } from './redrive.js';
-import type { AddressedLetter, BringBackMode, RedriveStore, Verdict } from './redrive.store.js';
+import type { Redrive } from './redrive.js';
+import type { AddressedLetter, BringBackMode, Judgement, RedriveStore } from './redrive.store.js';
 import { redriveRunning, refused } from './refusals.js';
-import { assertAuthor, type LedgerAction } from '../operation/ledger-action.js';
-
-/** How one letter is redriven or resolved. */
-export interface RedriveOptions extends LedgerAction {
-  /** A deadline in place of the one its producer gave, which may have passed. */
-  readonly deadline?: Date;
-}
-
-/** What became of one letter. `completed`: the operation had completed already, so nothing is run. */
-export interface RedriveResult {
-  readonly letterId: string;
-  readonly outcome: 'redriven' | 'completed';
-  readonly dryRun: boolean;
-}
-
-/** Options of {@link DeadLetterService.redriveMany}. */
-export interface RedriveManyOptions extends LedgerAction, Partial<RedrivePace> {}
-
-/** What {@link DeadLetterService.redriveMany} has begun, or would begin. */
-export interface RedrivePlan {
-  /** Undefined in a dry run. */
-  readonly redriveId: string | undefined;
-  readonly letters: number;
-  /** Letters that match, but need a decision of their own: in doubt, in conflict, or without an identity. */
-  readonly leftOut: number;
-}
-
-/** A page of letters. */
-export interface DeadLetterPage {
-  readonly letters: readonly DeadLetter[];
-  /** Hand it to the next call; undefined: there is no more. */
-  readonly next: string | undefined;
-}
 
 /** Hears of every letter that was closed. */
 export type OnClosed = (letter: AddressedLetter, as: DeadLetterResolution, actor: string) => void;
 
 /** What the service needs of the application it belongs to. */
-export interface DeadLetterServices {
+export interface DeadLetterDependencies {
   readonly database: Database;
   readonly store: RedriveStore;
   readonly tenants: TenantContext;
@@ -85,7 +62,7 @@ export class DeadLetterService {
   readonly #queries: LetterQueries;
 
   /** @internal Injected. */
-  constructor(private readonly services: DeadLetterServices) {
+  constructor(private readonly services: DeadLetterDependencies) {
     this.#queries = new LetterQueries(services.database);
   }
 
@@ -138,9 +115,8 @@ export class DeadLetterService {
    * @throws DeadLetterNotFoundError, or DeadLetterRefusedError if it is resolved, under way, in doubt (resolve it), a
    *   conflict or without identity (give it one by {@link redriveEdited}), or past its producer's deadline (give another)
    */
-  async redrive(letter: DeadLetterRef, options: RedriveOptions): Promise<RedriveResult> {
-    const { letterId, dryRun, verdict } = await this.#bringBack(letter, 'redrive', options, options.deadline);
-    return { letterId, outcome: verdict === 'completed' ? 'completed' : 'redriven', dryRun };
+  async redrive(letter: DeadLetterRef, options: RedriveOptions): Promise<LetterResult> {
+    return this.#bringBack(letter, 'redrive', options);
   }
 
   /**
@@ -160,28 +136,19 @@ export class DeadLetterService {
       throw new UsageError('redriveMany() needs the source queue: { queue: "charges", … }.');
     const seen = this.#seen(filter);
     const { redrivable, others } = await this.services.store.count(seen);
-    if (redrivable === 0) {
-      const hint =
-        others > 0
-          ? ` ${others} match that need a decision of their own: resolve those in doubt, and give conflicts and letters without an identity one by hand.`
-          : '';
-      throw new DeadLetterNotFoundError(
-        `No open letter of queue "${filter.queue}" matches that could be redriven; nothing was started.${hint}`,
-        { queue: filter.queue, others },
-      );
-    }
-    if (options.dryRun === true) return { redriveId: undefined, letters: redrivable, leftOut: others };
-    const redriveId = await this.services.store.start(seen, pace, author).catch((error: unknown) => {
-      throw (error as { code?: unknown }).code === '23505' ? redriveRunning(filter.queue) : error;
-    });
-    if (redriveId === undefined) throw notFound(`queue ${filter.queue}`);
+    if (redrivable === 0) throw nothingMatches(filter.queue, others);
+    const plan = { letters: redrivable, leftOut: others };
+    if (options.dryRun === true) return { ...plan, redriveId: undefined, dryRun: true };
+    const started = await this.services.store.start(seen, pace, author);
+    if (started === 'running') throw redriveRunning(filter.queue);
+    if (started === 'nothing') throw nothingMatches(filter.queue, others);
     this.services.wakeRunner();
-    return { redriveId, letters: redrivable, leftOut: others };
+    return { ...plan, redriveId: started.id, dryRun: false };
   }
 
-  /** How far a redrive of many is. @throws DeadLetterNotFoundError */
+  /** How far a redrive of many is. Inside a tenant's frame: if it is limited to that tenant. @throws DeadLetterNotFoundError */
   async getRedrive(redriveId: string): Promise<Redrive> {
-    const redrive = await this.services.store.get(assertId(redriveId));
+    const redrive = await this.services.store.get(assertId(redriveId), this.services.tenants.current);
     if (redrive === undefined)
       throw new DeadLetterNotFoundError(`There is no redrive ${redriveId}.`, { redriveId });
     return redrive;
@@ -192,7 +159,7 @@ export class DeadLetterService {
     Redrive[]
   > {
     assertCount('limit', limit, 1000);
-    return this.services.store.list(queue, limit);
+    return this.services.store.list(queue, this.services.tenants.current, limit);
   }
 
   /**
@@ -222,7 +189,7 @@ export class DeadLetterService {
     letter: DeadLetterRef,
     edit: OperationEdit,
     action: LedgerAction,
-  ): Promise<RedriveResult> {
+  ): Promise<LetterResult> {
     const author = assertAuthor(action);
     const problem =
       tenantIdProblem(edit.tenantId) ??
@@ -250,26 +217,24 @@ export class DeadLetterService {
     letter: DeadLetterRef,
     verdict: EffectVerdict,
     options: RedriveOptions,
-  ): Promise<{ readonly letterId: string; readonly dryRun: boolean }> {
-    if (verdict?.kind === 'not_applied') {
-      const { letterId, dryRun } = await this.#bringBack(letter, 'not_applied', options, options.deadline);
-      return { letterId, dryRun };
-    }
+  ): Promise<LetterResult> {
+    if (verdict?.kind === 'not_applied') return this.#bringBack(letter, 'not_applied', options);
     if (verdict?.kind !== 'applied') throw new UsageError('resolve() needs applied(result) or notApplied().');
     const author = assertAuthor(options);
     const result = verdict.result === undefined ? null : toJsonText('result', verdict.result);
     const addressed = await this.#address(letter);
     const { id } = addressed;
-    const dryRun = options.dryRun === true;
-    if (dryRun) {
-      const judged = await this.services.store.judge(id, 'applied', undefined);
-      if (judged !== 'allowed') throw this.#refusal(letter, id, judged);
-    } else {
-      const values = [id, author.actor, author.note, result, this.services.retention.completedMs];
-      await this.#close(letter, id, () => this.services.database.run<CloseRow>(APPLY, values));
-      this.services.onClosed(addressed, 'applied', author.actor);
-    }
-    return { letterId: id, dryRun };
+    const judgement =
+      options.dryRun === true
+        ? await this.services.store.judge(id, 'applied', undefined)
+        : await this.#close(APPLY, [
+            id,
+            author.actor,
+            author.note,
+            result,
+            this.services.retention.completedMs,
+          ]);
+    return this.#closed(addressed, judgement, 'applied', options);
   }
 
   /**
@@ -277,54 +242,59 @@ export class DeadLetterService {
    *
    * @throws DeadLetterNotFoundError, or DeadLetterRefusedError if it is resolved
    */
-  async discard(
-    letter: DeadLetterRef,
-    action: LedgerAction,
-  ): Promise<{ readonly letterId: string; readonly dryRun: boolean }> {
+  async discard(letter: DeadLetterRef, action: LedgerAction): Promise<LetterResult> {
     const author = assertAuthor(action);
-    const addressed = await this.#address(letter);
-    const { id } = addressed;
-    const dryRun = action.dryRun === true;
-    if (dryRun) {
-      if ((await this.#queries.get(id))?.resolved !== undefined) throw refused(id, 'resolved');
-    } else {
-      const { lettersMs, completedMs } = this.services.retention;
-      const values = [id, author.actor, author.note, Math.max(lettersMs, completedMs)];
-      await this.#close(letter, id, () => this.services.database.run<CloseRow>(DISCARD, values));
-      this.services.onClosed(addressed, 'discarded', author.actor);
-    }
-    return { letterId: id, dryRun };
+    const found = await this.get(letter);
+    const { lettersMs, completedMs } = this.services.retention;
+    const keptMs = Math.max(lettersMs, completedMs);
+    const open = found.resolved === undefined ? 'allowed' : 'resolved';
+    const judgement =
+      action.dryRun === true
+        ? open
+        : await this.#close(DISCARD, [found.id, author.actor, author.note, keptMs]);
+    return this.#closed(addressOf(found), judgement, 'discarded', action);
   }
 
   async #bringBack(
     letter: DeadLetterRef,
     mode: BringBackMode,
-    action: LedgerAction,
-    deadline: Date | undefined,
-  ): Promise<{ letterId: string; dryRun: boolean; verdict: Verdict }> {
-    const author = assertAuthor(action);
-    assertDeadline(deadline);
+    options: RedriveOptions,
+  ): Promise<LetterResult> {
+    const author = assertAuthor(options);
+    assertDeadline(options.deadline);
     const addressed = await this.#address(letter);
-    const dryRun = action.dryRun === true;
-    const verdict = dryRun
-      ? await this.services.store.judge(addressed.id, mode, deadline)
-      : (await this.services.store.bringBack([addressed], mode, author, deadline)).get(addressed.id);
-    if (verdict !== 'allowed' && verdict !== 'completed') throw this.#refusal(letter, addressed.id, verdict);
-    if (!dryRun) {
-      const closedAs = mode === 'redrive' ? 'redriven' : 'not_applied';
-      this.services.onClosed(addressed, verdict === 'completed' ? 'completed' : closedAs, author.actor);
-      if (verdict === 'allowed') await this.services.onDue(addressed.queue);
-    }
-    return { letterId: addressed.id, dryRun, verdict };
+    const { id, queue } = addressed;
+    const judgement =
+      options.dryRun === true
+        ? await this.services.store.judge(id, mode, options.deadline)
+        : (await this.services.store.bringBack([addressed], mode, author, options.deadline)).get(id);
+    const result = this.#closed(
+      addressed,
+      judgement,
+      mode === 'redrive' ? 'redriven' : 'not_applied',
+      options,
+    );
+    if (!result.dryRun && judgement === 'allowed') await this.services.onDue(queue);
+    return result;
   }
 
-  async #close(letter: DeadLetterRef, id: string, close: () => Promise<CloseRow[]>): Promise<void> {
-    const [row] = await close();
-    if (row?.verdict !== 'allowed') throw this.#refusal(letter, id, row?.verdict);
+  async #close(statement: Statement, values: unknown[]): Promise<Judgement | undefined> {
+    const [row] = await this.services.database.run<{ verdict: Judgement }>(statement, values);
+    return row?.verdict;
   }
 
-  #refusal(letter: DeadLetterRef, id: string, verdict: Verdict | undefined): Error {
-    return verdict === undefined || verdict === 'allowed' ? notFound(letter) : refused(id, verdict);
+  /** What became of it. @throws DeadLetterRefusedError, DeadLetterNotFoundError */
+  #closed(
+    letter: AddressedLetter,
+    judgement: Judgement | undefined,
+    as: Exclude<DeadLetterResolution, 'completed'>,
+    { actor, dryRun = false }: LedgerAction,
+  ): LetterResult {
+    if (judgement === undefined) throw notFound(letter.id);
+    if (judgement !== 'allowed' && judgement !== 'completed') throw refused(letter.id, judgement);
+    const resolution = judgement === 'completed' ? 'completed' : as;
+    if (!dryRun) this.services.onClosed(letter, resolution, actor);
+    return { letterId: letter.id, outcome: resolution === 'not_applied' ? 'redriven' : resolution, dryRun };
   }
 
   async #address(letter: DeadLetterRef): Promise<AddressedLetter> {
@@ -352,8 +322,15 @@ function addressOf({ id, queue, jobName, jobId, tenantId, operationKey }: DeadLe
   return { id, queue, jobName, jobId, identity: hasIdentity ? { tenantId, operationKey } : undefined };
 }
 
-interface CloseRow {
-  readonly verdict: Verdict;
+function nothingMatches(queue: string, others: number): DeadLetterNotFoundError {
+  const hint =
+    others > 0
+      ? ` ${others} match that need a decision of their own: resolve those in doubt or expired, and give those in conflict or without an identity one by hand.`
+      : '';
+  return new DeadLetterNotFoundError(
+    `No open letter of queue "${queue}" matches that could be redriven; nothing was started.${hint}`,
+    { queue, others },
+  );
 }
 
 function notFound(letter: DeadLetterRef): DeadLetterNotFoundError {
@@ -365,72 +342,4 @@ function notFound(letter: DeadLetterRef): DeadLetterNotFoundError {
         `Operation "${letter.operationKey}" of tenant "${letter.tenantId}" has no open dead letter.`,
         { tenantId: letter.tenantId, operationKey: letter.operationKey },
       );
-}
-
-const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
-
-function assertId(id: string): string {
-  if (!UUID.test(id))
-    throw new UsageError('An id of a dead letter or a redrive is a UUID, as list() shows it.');
-  return id;
-}
-
-function assertDeadline(deadline: Date | undefined): void {
-  if (deadline !== undefined && !(deadline instanceof Date && deadline.getTime() > Date.now()))
-    throw new UsageError('deadline must be a Date in the future.');
-}
-
-function assertCount(option: string, value: number, max: number): void {
-  if (!Number.isInteger(value) || value < 1 || value > max)
-    throw new UsageError(`${option} must be a whole number from 1 to ${max}, but is ${value}.`);
-}
-
-function assertFilter({
-  reason,
-  from,
-  until,
-  queue,
-  tenantId,
-  operationKey,
-  fingerprint,
-}: DeadLetterFilter): void {
-  if (reason !== undefined && !DEAD_LETTER_REASONS.includes(reason))
-    throw new UsageError(`reason is "${reason}", but must be one of ${DEAD_LETTER_REASONS.join(', ')}.`);
-  for (const [name, date] of Object.entries({ from, until })) {
-    if (date !== undefined && !(date instanceof Date && !Number.isNaN(date.getTime())))
-      throw new UsageError(`${name} must be a valid Date.`);
-  }
-  for (const [name, text] of Object.entries({ queue, tenantId, operationKey, fingerprint })) {
-    if (text !== undefined && (typeof text !== 'string' || text === '' || text.includes('\0')))
-      throw new UsageError(`${name} must be a text that is not empty.`);
-  }
-}
-
-function readPace(options: Partial<RedrivePace>): RedrivePace {
-  const { ratePerSecond, canary, maxFailureShare } = { ...DEFAULT_PACE, ...definedOf(options) };
-  if (!(ratePerSecond > 0 && ratePerSecond <= MAX_RATE_PER_SECOND))
-    throw new UsageError(
-      `ratePerSecond must be more than 0 and at most ${MAX_RATE_PER_SECOND}, but is ${ratePerSecond}.`,
-    );
-  if (!Number.isInteger(canary) || canary < 0)
-    throw new UsageError(`canary must be a whole number, 0 or more, but is ${canary}.`);
-  if (!(maxFailureShare >= 0 && maxFailureShare <= 1))
-    throw new UsageError(`maxFailureShare must be from 0 to 1, but is ${maxFailureShare}.`);
-  return { ratePerSecond, canary, maxFailureShare };
-}
-
-function definedOf<T extends object>(options: T): T {
-  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as T;
-}
-
-function writeCursor({ createdUs, id }: LetterPosition): string {
-  return Buffer.from(`${createdUs}.${id}`).toString('base64url');
-}
-
-function readCursor(after: string | undefined): LetterPosition | undefined {
-  if (after === undefined) return undefined;
-  const [createdUs = '', id = '', ...rest] = Buffer.from(after, 'base64url').toString().split('.');
-  if (!/^-?\d{1,18}$/.test(createdUs) || !UUID.test(id) || rest.length > 0)
-    throw new UsageError('after must be the `next` of an earlier page.');
-  return { createdUs, id };
 }

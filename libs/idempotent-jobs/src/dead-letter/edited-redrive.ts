@@ -1,7 +1,7 @@
 import { isEnvelope } from '../enqueue/envelope.js';
 import type { AskedOperation, OperationStore } from '../enqueue/operation.store.js';
 import { OperationConflictError, UsageError } from '../operation/errors.js';
-import type { Database } from '../postgres/database.js';
+import type { Database, Queryable } from '../postgres/database.js';
 import { statement } from '../postgres/statement.js';
 import { inTransaction } from '../postgres/transaction.js';
 import type { DeadLetterWithPayload } from './dead-letter.js';
@@ -79,16 +79,23 @@ export class EditedRedrive {
         `Queue "${letter.queue}" is not registered here. Redrive its letters in an application that has registerQueue("${letter.queue}").`,
       );
     }
-    if (isDryRun) return;
-    await inTransaction(this.database, async (connection) => {
+    const write = async (connection: Queryable): Promise<void> => {
       const [accepted] = await this.operations.accept(this.operations.on(connection), [asked]);
       if (accepted?.kind === 'conflict') throw new OperationConflictError(tenantId, operationKey);
+      if (accepted?.kind === 'duplicate') throw refused(letter.id, 'key_taken');
       const values = [letter.id, tenantId, operationKey, author.actor, author.note];
       const linked = await this.database.run(LINK, values, connection);
       if (linked.length === 0) throw refused(letter.id, 'resolved');
+      if (isDryRun) throw new DryRun();
+    };
+    await inTransaction(this.database, write).catch((error: unknown) => {
+      if (!(error instanceof DryRun)) throw error;
     });
   }
 }
+
+/** Takes back what a dry run has written. */
+class DryRun extends Error {}
 
 /** A job that nobody could identify is kept as it came, which may be the library's own form. */
 function payloadOf({ payload, tenantId }: DeadLetterWithPayload): unknown {

@@ -77,7 +77,8 @@ export const LEAVE_REDRIVE = statement(
 );
 
 /**
- * How far redrives are. Parameters: ids (null: all), queue (null: any), how many, newest first. An operation that
+ * How far redrives are, newest first. Parameters: ids (null: all), queue (null: any), tenant that they are limited to (null:
+ * any), how many. An operation that
  * somebody has redriven again by another letter has left this redrive, and counts as ended.
  */
 export const REDRIVE_STATES = statement(
@@ -87,7 +88,8 @@ SELECT r.*, p.still_open, p.redriven, p.under_way, p.failed
 FROM (
   SELECT * FROM {schema}.dead_letter_redrives
   WHERE ($1::uuid[] IS NULL OR id = ANY ($1)) AND ($2::text IS NULL OR queue = $2)
-  ORDER BY created_at DESC LIMIT $3
+    AND ($3::text IS NULL OR filter->>'tenantId' = $3)
+  ORDER BY created_at DESC LIMIT $4
 ) r
 CROSS JOIN LATERAL (
   SELECT count(*) FILTER (WHERE l.resolved_at IS NULL)::integer AS still_open,

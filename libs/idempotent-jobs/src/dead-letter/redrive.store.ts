@@ -18,8 +18,9 @@ import {
 } from './redrive.statements.js';
 
 /** What may be done to a letter. `allowed`: what was asked for; `completed`: its operation has, so nothing is run. */
-export type Verdict =
+export type Judgement =
   | 'allowed'
+  | 'has_completed'
   | 'completed'
   | 'resolved'
   | 'no_identity'
@@ -64,8 +65,8 @@ export class RedriveStore {
     author: Author,
     deadline: Date | undefined,
     held?: HeldRedrive,
-  ): Promise<Map<string, Verdict>> {
-    const rows = await this.database.run<{ id: string; verdict: Verdict }>(BRING_BACK, [
+  ): Promise<Map<string, Judgement>> {
+    const rows = await this.database.run<{ id: string; verdict: Judgement }>(BRING_BACK, [
       letters.map((letter) => letter.id),
       letters.map(({ identity }) => (identity === undefined ? null : jobIdOf(identity))),
       mode,
@@ -79,8 +80,8 @@ export class RedriveStore {
   }
 
   /** What {@link bringBack} would answer, or whether a person may answer for the effect. */
-  async judge(id: string, mode: JudgedMode, deadline: Date | undefined): Promise<Verdict | undefined> {
-    const [row] = await this.database.run<{ verdict: Verdict }>(JUDGE, [[id], mode, deadline ?? null]);
+  async judge(id: string, mode: JudgedMode, deadline: Date | undefined): Promise<Judgement | undefined> {
+    const [row] = await this.database.run<{ verdict: Judgement }>(JUDGE, [[id], mode, deadline ?? null]);
     return row?.verdict;
   }
 
@@ -92,10 +93,14 @@ export class RedriveStore {
     return row as { redrivable: number; others: number };
   }
 
-  /** Begins a redrive of many; undefined: no letter matches. @throws the database's unique violation if one is running */
-  async start(filter: DeadLetterFilter, pace: RedrivePace, author: Author): Promise<string | undefined> {
+  /** Begins a redrive of many: its id, or why there is none: another is running, or nothing matches. */
+  async start(
+    filter: DeadLetterFilter,
+    pace: RedrivePace,
+    author: Author,
+  ): Promise<{ readonly id: string } | 'running' | 'nothing'> {
     const { queue: _queue, ...conditions } = filter;
-    const [row] = await this.database.run<{ id: string }>(START_REDRIVE, [
+    const values = [
       ...filterValues(filter),
       author.actor,
       author.note,
@@ -103,8 +108,14 @@ export class RedriveStore {
       pace.ratePerSecond,
       pace.canary,
       pace.maxFailureShare,
-    ]);
-    return row?.id;
+    ];
+    try {
+      const [row] = await this.database.run<{ id: string }>(START_REDRIVE, values);
+      return row ?? 'nothing';
+    } catch (error) {
+      if ((error as { code?: unknown }).code === UNIQUE_VIOLATION) return 'running';
+      throw error;
+    }
   }
 
   async take(runnerId: string, leaseMs: number): Promise<HeldRedrive | undefined> {
@@ -158,16 +169,20 @@ export class RedriveStore {
     return rows.length > 0;
   }
 
-  async get(id: string): Promise<Redrive | undefined> {
-    const [row] = await this.database.run<RedriveRow>(REDRIVE_STATES, [[id], null, 1]);
+  /** `tenantId`: only if it is limited to that tenant. */
+  async get(id: string, tenantId?: string): Promise<Redrive | undefined> {
+    const [row] = await this.database.run<RedriveRow>(REDRIVE_STATES, [[id], null, tenantId ?? null, 1]);
     return row === undefined ? undefined : readRedrive(row);
   }
 
-  async list(queue: string | undefined, limit: number): Promise<Redrive[]> {
-    const rows = await this.database.run<RedriveRow>(REDRIVE_STATES, [null, queue ?? null, limit]);
+  async list(queue: string | undefined, tenantId: string | undefined, limit: number): Promise<Redrive[]> {
+    const values = [null, queue ?? null, tenantId ?? null, limit];
+    const rows = await this.database.run<RedriveRow>(REDRIVE_STATES, values);
     return rows.map(readRedrive);
   }
 }
+
+const UNIQUE_VIOLATION = '23505';
 
 interface NextLetterRow {
   readonly id: string;

@@ -1,7 +1,11 @@
 import { DeadLetterRefusedError } from '../operation/errors.js';
+import type { Judgement } from './redrive.store.js';
 
-/** Why something cannot be done to a letter or a redrive, and what can be done instead. */
-const REASONS: Readonly<Record<string, string>> = {
+/** What can stand against doing something to a letter or a redrive. */
+export type Refusal = Exclude<Judgement, 'allowed' | 'completed'> | 'key_taken' | 'redrive_ended';
+
+/** Why, and what can be done instead. */
+const REASONS: Readonly<Record<Refusal, string>> = {
   resolved: 'it is resolved already',
   no_identity: 'it has no tenant or operation key. Give it one by hand with redriveEdited(), or discard it',
   conflict:
@@ -9,17 +13,16 @@ const REASONS: Readonly<Record<string, string>> = {
   under_way: 'its operation is under way',
   in_doubt: 'nobody knows whether its effect happened. Find out, and resolve it as applied or as not applied',
   not_in_doubt: 'its operation is not in doubt: its effect did not happen. Redrive it, or discard it',
-  completed: 'its operation has completed. Redriving it closes the letter and runs nothing',
+  has_completed: 'its operation has completed. Redrive the letter, which closes it and runs nothing',
   no_payload: 'its payload was not kept. Give one with redriveEdited(), or discard it',
   deadline_passed: 'the deadline its producer gave has passed. Give another: { deadline }',
+  key_taken:
+    'an operation of that key exists already. Look at it; then give another key, or discard the letter',
   redrive_ended: 'it is not running any more',
 };
 
-/** @param reason a verdict of the ledger */
-export function refused(id: string, reason: string): DeadLetterRefusedError {
-  return new DeadLetterRefusedError(reason, `${id}: ${REASONS[reason] ?? reason}. Nothing was changed.`, {
-    id,
-  });
+export function refused(id: string, reason: Refusal): DeadLetterRefusedError {
+  return new DeadLetterRefusedError(reason, `${id}: ${REASONS[reason]}. Nothing was changed.`, { id });
 }
 
 export function redriveRunning(queue: string): DeadLetterRefusedError {

@@ -117,7 +117,7 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
   ): Promise<Schedule> {
     const { operationKey, tenantId, priority, ...repeat } = options;
     const asked = this.ask(name, payload, { operationKey, tenantId, priority });
-    assertSchedule(asked, options);
+    assertSchedule(asked, repeat);
     const schedulerId = schedulerIdOf(asked);
     const job = await this.port.schedule(schedulerId, repeat, {
       name,

@@ -63,9 +63,22 @@ export function scheduleEnvelope({
 /** @throws UsageError, InvalidIdentityError */
 export function assertSchedule(
   { tenantId, operationKey }: OperationIdentity,
-  options: ScheduleOptions,
+  repeat: Omit<ScheduleOptions, 'operationKey' | 'tenantId' | 'priority'>,
 ): void {
-  const { every, pattern } = options;
+  const {
+    every,
+    pattern,
+    tz: _tz,
+    startDate: _startDate,
+    endDate: _endDate,
+    limit: _limit,
+    ...others
+  } = repeat;
+  const [other] = Object.keys(others);
+  if (other !== undefined)
+    throw new UsageError(
+      `schedule() takes every or pattern, tz, startDate, endDate, limit and priority, but not ${other}.`,
+    );
   if ((every === undefined) === (pattern === undefined))
     throw new UsageError('schedule() takes either every or pattern.');
   if (every !== undefined && !(Number.isInteger(every) && every > 0))

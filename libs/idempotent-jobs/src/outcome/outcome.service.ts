@@ -7,6 +7,7 @@ import { statement } from '../postgres/statement.js';
 import { toDate, toDateOrNone } from '../postgres/to-date.js';
 import type { JobEvents } from '../observe/job-events.js';
 import { type HistoryEntry, readHistory } from './history.js';
+import type { TenantContext } from '../tenancy/tenant-context.js';
 import type { ErrorEvidence } from '../record/error-evidence.js';
 
 /** An operation, as something to look up. What `enqueue()` returns is one, and carries the result's type. */
@@ -44,17 +45,22 @@ WHERE tenant_id = $1 AND operation_key = $2
 `,
 );
 
-/** Looks operations up. */
+/** Looks operations up. Inside a tenant's frame, only that tenant's. */
 export class OutcomeService {
   /** @internal Injected. */
   constructor(
     private readonly database: Database,
     private readonly events: JobEvents,
+    private readonly tenants: TenantContext,
   ) {}
 
-  /** The operation's row, or undefined if nobody has asked for it (or its row was deleted). */
+  /**
+   * The operation's row, or undefined if nobody has asked for it (or its row was deleted).
+   *
+   * @throws TenantMismatchError inside a frame of another tenant, InvalidIdentityError
+   */
   async get<Result = unknown>(operation: OperationRef<Result>): Promise<Outcome<Result> | undefined> {
-    const { tenantId, operationKey } = assertIdentity(operation);
+    const { tenantId, operationKey } = this.#visible(operation);
     const [row] = await this.database.run<OutcomeRow>(LOOK_UP, [tenantId, operationKey]);
     return row === undefined ? undefined : readOutcome<Result>(row);
   }
@@ -65,7 +71,7 @@ export class OutcomeService {
    * back by a shutdown, or put off, leaves no trace.
    */
   async history(operation: OperationRef): Promise<HistoryEntry[]> {
-    return readHistory(this.database, assertIdentity(operation));
+    return readHistory(this.database, this.#visible(operation));
   }
 
   /**
@@ -95,6 +101,12 @@ export class OutcomeService {
       }
       await this.#pause(operation, Math.min(pauseMs, leftMs));
     }
+  }
+
+  #visible(operation: OperationIdentity): OperationIdentity {
+    const identity = assertIdentity(operation);
+    if (this.tenants.current !== undefined) this.tenants.assert(identity.tenantId);
+    return identity;
   }
 
   /** Until something ends the operation in this process, or the time is over: another process may have ended it. */

@@ -85,12 +85,15 @@ SELECT count(*)::integer AS rows FROM erased
 export const ERASE_TRACES = statement(
   'erase_traces',
   `
-WITH actions AS (
+WITH redrives AS (
+  UPDATE {schema}.dead_letter_redrives SET filter = '{}', note = '(erased)', ended_because = NULL
+  WHERE filter->>'tenantId' = $1
+  RETURNING id
+), actions AS (
   UPDATE {schema}.job_actions
   SET tenant_id = NULL, operation_key = NULL, letter_id = NULL, note = '(erased)', details = NULL
-  WHERE tenant_id = $1 AND action <> 'erase'
-), redrives AS (
-  UPDATE {schema}.dead_letter_redrives SET filter = '{}', note = '(erased)' WHERE filter->>'tenantId' = $1
+  WHERE action <> 'erase' AND (
+    tenant_id = $1 OR details->>'tenantId' = $1 OR redrive_id IN (SELECT id FROM redrives))
 )
 INSERT INTO {schema}.job_actions (action, actor, note, tenant_id, details) VALUES ('erase', $2, $3, $1, $4::json)
 `,

@@ -316,8 +316,8 @@ describe('decideStart', () => {
 
   it.each([
     { attempt: 1, failures: 0, remainingMs: 0.1, reason: undefined },
-    { attempt: 1, failures: 0, remainingMs: 0, reason: 'expired' },
-    { attempt: 1, failures: 0, remainingMs: -60_000, reason: 'expired' },
+    { attempt: 1, failures: 0, remainingMs: 0, reason: 'time_budget_exceeded' },
+    { attempt: 1, failures: 0, remainingMs: -60_000, reason: 'time_budget_exceeded' },
     { attempt: 2, failures: 1, remainingMs: 1, reason: undefined },
     { attempt: 2, failures: 1, remainingMs: 0, reason: 'time_budget_exceeded' },
     { attempt: 3, failures: 0, remainingMs: -1, reason: 'time_budget_exceeded' },

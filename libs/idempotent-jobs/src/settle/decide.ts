@@ -77,9 +77,7 @@ export function decideFailure(
 /** Why an attempt that was just claimed must not run, or undefined if it may. */
 export function decideStart(facts: AttemptFacts, policy: RetryPolicy): DeadLetterReason | undefined {
   const vanished = facts.attempt - 1 - facts.failures;
-  if (facts.remainingMs !== undefined && facts.remainingMs <= 0) {
-    return facts.attempt === 1 ? 'expired' : 'time_budget_exceeded';
-  }
+  if (facts.remainingMs !== undefined && facts.remainingMs <= 0) return 'time_budget_exceeded';
   if (vanished >= policy.crashes) return 'crash_loop';
   // The policy was made stricter, or a crash followed the last attempt.
   if (facts.attempt > policy.attempts) return vanished > 0 ? 'crash_loop' : 'retries_exhausted';

@@ -28,9 +28,9 @@ export const resolve: Command = {
     const deadline = values.date('deadline');
     const options = { ...actionOf(values), ...(deadline !== undefined && { deadline }) };
     const result = await deadLettersOf(database).resolve(letterOf(values), verdict, options);
-    const end = verdict.kind === 'applied' ? 'the operation is completed' : 'the operation runs again';
+    const end = result.outcome === 'applied' ? 'the operation is completed' : 'the operation runs again';
     const text = `Letter ${result.letterId} ${result.dryRun ? 'would be' : 'is'} resolved: ${end}.`;
-    return { exitCode: 0, json: { ...result, verdict: verdict.kind }, text };
+    return { exitCode: 0, json: result, text };
   },
 };
 

@@ -1,0 +1,39 @@
+import type { LedgerAction } from '../operation/ledger-action.js';
+import type { DeadLetter } from './dead-letter.js';
+import type { RedrivePace } from './redrive.js';
+
+/** How one letter is redriven, or resolved as not applied. */
+export interface RedriveOptions extends LedgerAction {
+  /** A deadline in place of the one its producer gave, which may have passed. */
+  readonly deadline?: Date;
+}
+
+/** How many letters are redriven. */
+export interface RedriveManyOptions extends LedgerAction, Partial<RedrivePace> {}
+
+/**
+ * What became of one letter, or would. `redriven`: its operation runs again. `completed`: its operation had completed, so
+ * nothing runs. `applied`: its operation is completed now.
+ */
+export interface LetterResult {
+  readonly letterId: string;
+  readonly outcome: 'redriven' | 'completed' | 'applied' | 'discarded';
+  readonly dryRun: boolean;
+}
+
+/** What a redrive of many has begun, or would begin. */
+export interface RedrivePlan {
+  /** Undefined in a dry run. */
+  readonly redriveId: string | undefined;
+  readonly letters: number;
+  /** Letters that match, but need a decision of their own: in doubt, expired, in conflict, or without an identity. */
+  readonly leftOut: number;
+  readonly dryRun: boolean;
+}
+
+/** A page of letters. */
+export interface DeadLetterPage {
+  readonly letters: readonly DeadLetter[];
+  /** Hand it to the next call; undefined: there is no more. */
+  readonly next: string | undefined;
+}

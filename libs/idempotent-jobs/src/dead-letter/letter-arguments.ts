@@ -1,0 +1,62 @@
+import { UsageError } from '../operation/errors.js';
+import type { DeadLetterFilter } from './dead-letter.js';
+import { DEAD_LETTER_REASONS } from './letter.js';
+import { DEFAULT_PACE, MAX_RATE_PER_SECOND, type RedrivePace } from './redrive.js';
+
+/* What callers hand to the service, checked. Each throws a UsageError that says what is allowed. */
+
+export const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
+
+export function assertId(id: string): string {
+  if (!UUID.test(id))
+    throw new UsageError('An id of a dead letter or a redrive is a UUID, as list() shows it.');
+  return id;
+}
+
+export function assertDeadline(deadline: Date | undefined): void {
+  if (deadline !== undefined && !(deadline instanceof Date && deadline.getTime() > Date.now()))
+    throw new UsageError('deadline must be a Date in the future.');
+}
+
+export function assertCount(option: string, value: number, max: number): void {
+  if (!Number.isInteger(value) || value < 1 || value > max)
+    throw new UsageError(`${option} must be a whole number from 1 to ${max}, but is ${value}.`);
+}
+
+export function assertFilter({
+  reason,
+  from,
+  until,
+  queue,
+  tenantId,
+  operationKey,
+  fingerprint,
+}: DeadLetterFilter): void {
+  if (reason !== undefined && !DEAD_LETTER_REASONS.includes(reason))
+    throw new UsageError(`reason is "${reason}", but must be one of ${DEAD_LETTER_REASONS.join(', ')}.`);
+  for (const [name, date] of Object.entries({ from, until })) {
+    if (date !== undefined && !(date instanceof Date && !Number.isNaN(date.getTime())))
+      throw new UsageError(`${name} must be a valid Date.`);
+  }
+  for (const [name, text] of Object.entries({ queue, tenantId, operationKey, fingerprint })) {
+    if (text !== undefined && (typeof text !== 'string' || text === '' || text.includes('\0')))
+      throw new UsageError(`${name} must be a text that is not empty.`);
+  }
+}
+
+export function readPace(options: Partial<RedrivePace>): RedrivePace {
+  const { ratePerSecond, canary, maxFailureShare } = { ...DEFAULT_PACE, ...definedOf(options) };
+  if (!(ratePerSecond > 0 && ratePerSecond <= MAX_RATE_PER_SECOND))
+    throw new UsageError(
+      `ratePerSecond must be more than 0 and at most ${MAX_RATE_PER_SECOND}, but is ${ratePerSecond}.`,
+    );
+  if (!Number.isInteger(canary) || canary < 0)
+    throw new UsageError(`canary must be a whole number, 0 or more, but is ${canary}.`);
+  if (!(maxFailureShare >= 0 && maxFailureShare <= 1))
+    throw new UsageError(`maxFailureShare must be from 0 to 1, but is ${maxFailureShare}.`);
+  return { ratePerSecond, canary, maxFailureShare };
+}
+
+function definedOf<T extends object>(options: T): T {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as T;
+}

@@ -1,0 +1,17 @@
+import { UsageError } from '../operation/errors.js';
+import { UUID } from './letter-arguments.js';
+import type { LetterPosition } from './letter.queries.js';
+
+/** Where a page ended, as text that callers hand back. */
+export function writeCursor({ createdUs, id }: LetterPosition): string {
+  return Buffer.from(`${createdUs}.${id}`).toString('base64url');
+}
+
+/** @throws UsageError for text that is no cursor */
+export function readCursor(after: string | undefined): LetterPosition | undefined {
+  if (after === undefined) return undefined;
+  const [createdUs = '', id = '', ...rest] = Buffer.from(after, 'base64url').toString().split('.');
+  if (!/^-?\d{1,18}$/.test(createdUs) || !UUID.test(id) || rest.length > 0)
+    throw new UsageError('after must be the `next` of an earlier page.');
+  return { createdUs, id };
+}
