@@ -3,6 +3,7 @@ import type { Job } from 'bullmq';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
+import { DispatchService, RetryLaterError } from 'nestjs-idempotent-jobs';
 import { bullQueue, idempotentQueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
 import { Gate, processorOf } from '../support/processors.js';
 import { BACKENDS, dataSourceOf } from '../support/scenario.js';
@@ -63,6 +64,45 @@ describe.each(BACKENDS)(
       const outcome = await settled(app, 'charge:1');
       expect(outcome).toMatchObject({ status: 'completed', attempts: 1 });
       expect((outcome.startedAt as Date).getTime() - enqueuedAt).toBeGreaterThanOrEqual(1450);
+    });
+
+    it('does not run before its time, though somebody promotes its job in a dashboard', async () => {
+      const processor = processorOf('charges', { effect: 'keyed' }, () => 'done');
+      const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor], jobs });
+      const enqueuedAt = Date.now();
+      const { jobId } = await enqueue(app, 'charge:1', { delayMs: 1500 });
+      await (await isPut(app, jobId)).promote();
+      const outcome = await settled(app, 'charge:1');
+      expect(outcome).toMatchObject({ status: 'completed', attempts: 1 });
+      expect((outcome.startedAt as Date).getTime() - enqueuedAt).toBeGreaterThanOrEqual(1450);
+    });
+
+    it('keeps the pause after its last attempt, as a service asked for', async () => {
+      let calls = 0;
+      const processor = processorOf('charges', { effect: 'keyed' }, () => {
+        calls += 1;
+        throw new RetryLaterError(60_000);
+      });
+      const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor], jobs });
+      const { jobId } = await enqueue(app, 'charge:1', {});
+      await eventually(
+        () => outcomeOf(app, 'charge:1'),
+        (outcome) => expect(outcome).toMatchObject({ status: 'retrying' }),
+      );
+      await bullQueue(app, 'charges').obliterate({ force: true });
+      await app.get(DispatchService).redispatchUnsettled();
+      const again = (await eventually(
+        () => jobOf(app, jobId),
+        (job) => expect(job).toBeDefined(),
+      )) as Job;
+      expect(again.delay).toBeGreaterThan(50_000);
+      await again.promote();
+      // It is delivered, and put off.
+      await eventually(
+        () => bullQueue(app, 'charges').getJobState(jobId),
+        (state) => expect(state).toBe('delayed'),
+      );
+      expect(calls).toBe(1);
     });
 
     it('goes before what is less urgent', async () => {

@@ -6,7 +6,7 @@ import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
 import { bullQueue, enqueue, lettersOf } from '../support/ledger.js';
 import { Gate, processorOf } from '../support/processors.js';
-import { BACKENDS, makePlace } from '../support/scenario.js';
+import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
 import { WorkerProcess } from '../support/worker-process.js';
 
 type Told = [handler: string, letter: DeadLetterMessage, tenant: string | undefined];
@@ -66,6 +66,59 @@ describe.each(BACKENDS)('@OnDeadLetter, on %s', (backend) => {
         payload: { amount: 5 },
       });
     }
+  });
+
+  it('is told although the dead-letter queue has lost the message, once somebody listens', async () => {
+    const told: Told[] = [];
+    const dispatch = { redispatchAfterMs: 300, pollMs: 50 };
+    const { app, place } = await apps.fresh(backend, {
+      queues: ['charges'],
+      providers: [failing('charges')],
+      jobs: { dispatch },
+    });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    await eventually(
+      () => lettersOf(app),
+      (letters) => expect(letters).toMatchObject([{ dispatch_due_at: null }]),
+    );
+    await bullQueue(app, 'charges-dlq').obliterate({ force: true });
+    await apps.beside(place, { queues: ['charges'], providers: [alertsOf(told)], jobs: { dispatch } });
+    await eventually(
+      () => told,
+      (received) => expect(received).toHaveLength(1),
+    );
+    // Told, it is put there no more.
+    await eventually(
+      () => lettersOf(app),
+      (letters) => expect(letters).toMatchObject([{ dispatch_due_at: null, told_at: expect.any(Date) }]),
+    );
+  });
+
+  it('is told again of an open letter whose handler has failed for longer than BullMQ tries', async () => {
+    const told: Told[] = [];
+    const { app } = await apps.fresh(backend, {
+      queues: ['charges'],
+      providers: [failing('charges'), alertsOf(told)],
+      jobs: { dispatch: { redispatchAfterMs: 300, pollMs: 50 } },
+    });
+    const dead = bullQueue(app, 'charges-dlq');
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    await eventually(
+      () => told,
+      (received) => expect(received).toHaveLength(1),
+    );
+    // As if the handler had not heard of it, and BullMQ had given up.
+    await eventually(
+      () => dead.getCompletedCount(),
+      (completed) => expect(completed).toBe(1),
+    );
+    await dataSourceOf(app).query(
+      `UPDATE dead_letters SET told_at = NULL, dispatch_due_at = clock_timestamp()`,
+    );
+    await eventually(
+      () => told,
+      (received) => expect(received).toHaveLength(2),
+    );
   });
 
   it('is told of a letter without a tenant outside of any frame', async () => {

@@ -393,6 +393,40 @@ describe.each(BACKENDS)('a dead letter that comes back, on %s', (backend) => {
       expect(await ledgerOf(app)).toBe(before);
     });
 
+    it('that is in doubt is not given another key: what happened must be said first', async () => {
+      const processor = processorOf('charges', { effect: 'unrepeatable' }, () => {
+        throw new Error('who knows');
+      });
+      const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor], ...allowed });
+      await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+      await settled(app, 'charge:1');
+      const edit = { tenantId: 'acme', operationKey: 'charge:1:2' };
+      await expect(
+        deadLetters(app).redriveEdited({ tenantId: 'acme', operationKey: 'charge:1' }, edit, BY),
+      ).rejects.toThrow(/nobody knows whether/);
+      expect(await outcomeOf(app, 'charge:1:2')).toBeUndefined();
+      expect((await deadLetters(app).list()).letters).toHaveLength(1);
+    });
+
+    it('whose payload was wrong runs mended under another key; its own operation stays dead, and is forgotten in time', async () => {
+      const { app, runs, door } = await bank(allowed);
+      await enqueue(app, 'charges', 'charge', { amount: -5 }, 'charge:1');
+      await settled(app, 'charge:1');
+      door.isOpen = true;
+      const edit = { tenantId: 'acme', operationKey: 'charge:1:2', payload: { amount: 5 } };
+      await deadLetters(app).redriveEdited({ tenantId: 'acme', operationKey: 'charge:1' }, edit, BY);
+      expect(await settled(app, 'charge:1:2')).toMatchObject({ result: { charged: { amount: 5 } } });
+      expect(runs).toEqual(['charge:1#1', 'charge:1:2#1']);
+      expect(
+        await dataSourceOf(app).query(
+          `SELECT status FROM job_outcomes WHERE operation_key = 'charge:1' AND expires_at IS NOT NULL`,
+        ),
+      ).toEqual([{ status: 'dead' }]);
+      expect(
+        await app.get(OutcomeService).history({ tenantId: 'acme', operationKey: 'charge:1' }),
+      ).toMatchObject([{}, {}, { kind: 'buried' }, { kind: 'action', action: 'redrive_edited' }]);
+    });
+
     it('is not given one where that is switched off', async () => {
       const { app } = await bank();
       await deliver(app, 'charges', '');
@@ -457,6 +491,20 @@ describe.each(BACKENDS)('a dead letter that comes back, on %s', (backend) => {
         [() => service.list({ from: new Date('x') }), UsageError, /valid Date/],
         [() => service.list({}, { after: 'page two' }), UsageError, /next/],
         [() => service.list({}, { limit: 0 }), UsageError, /limit/],
+        [() => service.list({}, { open: 'maybe' as never }), UsageError, /open/],
+        [() => service.list({ tenant: 'acme' } as never), UsageError, /"tenant" is no condition/],
+        [() => service.list(null as never), UsageError, /object/],
+        [() => service.list({ from: new Date(-8e15) }), UsageError, /valid Date/],
+        [
+          () => service.list({}, { after: Buffer.from(`-999.${NOWHERE}`).toString('base64url') }),
+          UsageError,
+          /next/,
+        ],
+        [() => service.get(undefined as never), UsageError, /Name a letter/],
+        [() => service.redrives({ queue: 'a\0b' }), UsageError, /NUL/],
+        [() => service.redriveMany({ queue: 'charges' }, { ...BY, canary: 1e10 }), UsageError, /canary/],
+        [() => service.redrive(NOWHERE, { ...BY, dryRun: 'true' as never }), UsageError, /dryRun/],
+        [() => service.redrive(NOWHERE, undefined as never), UsageError, /actor/],
         [() => service.redriveMany({ queue: 'refunds' }, BY), DeadLetterNotFoundError, /No open letter/],
         [() => service.redriveMany({} as never, BY), UsageError, /source queue/],
         [() => service.redriveMany({ queue: 'charges' }, { ...BY, ratePerSecond: 501 }), UsageError, /500/],

@@ -1,17 +1,22 @@
-import type { INestApplicationContext } from '@nestjs/common';
+import { WorkerHost } from '@nestjs/bullmq';
+import { type CanActivate, type INestApplicationContext, UseGuards } from '@nestjs/common';
 import {
   ConfigurationError,
   DeadLetterService,
+  IdempotentProcessor,
   notApplied,
   OutcomeService,
   PermanentError,
   RetentionService,
+  TenantMismatchError,
   UsageError,
 } from 'nestjs-idempotent-jobs';
+import { UnrecoverableError, Worker } from 'bullmq';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
 import {
+  asTenant,
   bullQueue,
   deliver,
   enqueue,
@@ -81,6 +86,23 @@ describe.each(BACKENDS)('retention, on %s', (backend) => {
     expect(await rowsOf(app, 'job_attempts')).toBe(0);
   });
 
+  it('a completed operation stays while a conflicting request of its key has an open letter', async () => {
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor()] });
+    await deliver(app, 'charges', 'charge:1', { amount: 5 });
+    await settled(app, 'charge:1');
+    await deliver(app, 'charges', 'charge:1', { amount: 6 });
+    await eventually(
+      () => lettersOf(app),
+      (letters) => expect(letters).toMatchObject([{ reason: 'idempotency_conflict' }]),
+    );
+    await age(app, 100);
+    expect(await app.get(RetentionService).prune()).toEqual({ operations: 0, letters: 0 });
+    const letter = { tenantId: 'acme', operationKey: 'charge:1' };
+    await app.get(DeadLetterService).discard(letter, BY);
+    expect(await outcomeOf(app, 'charge:1')).toMatchObject({ status: 'completed' });
+    expect(await app.get(RetentionService).prune()).toEqual({ operations: 1, letters: 0 });
+  });
+
   it('is pruned by itself, and by the settings of its queue', async () => {
     const { app } = await apps.fresh(backend, {
       queues: [
@@ -144,14 +166,24 @@ describe.each(BACKENDS)('retention, on %s', (backend) => {
     expect(runs).toHaveLength(2);
   });
 
-  it('a job that is older than the ledger remembers is buried instead of run, and runs once a person vouches for it', async () => {
+  /** As if the queue's operations had been pruned up to so many days ago. */
+  async function forget(app: INestApplicationContext, days: number): Promise<void> {
+    await dataSourceOf(app).query(
+      `UPDATE job_queues SET forgotten_until = clock_timestamp() - interval '${days} days'`,
+    );
+  }
+
+  /** A job that has waited for so many days. */
+  async function oldJob(app: INestApplicationContext, days: number, key = 'charge:1'): Promise<void> {
+    const timestamp = Date.now() - days * DAY_MS;
+    await bullQueue(app, 'charges').add('charge', { tenant: 'acme', key }, { timestamp });
+  }
+
+  it('a job that is not younger than what was forgotten is buried instead of run, and runs once a person vouches for it', async () => {
     const runs: string[] = [];
     const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor(runs)] });
-    await bullQueue(app, 'charges').add(
-      'charge',
-      { tenant: 'acme', key: 'charge:1' },
-      { timestamp: Date.now() - 8 * DAY_MS },
-    );
+    await forget(app, 7);
+    await oldJob(app, 8);
     await eventually(
       () => lettersOf(app),
       (letters) => expect(letters).toMatchObject([{ reason: 'expired', operation_key: 'charge:1' }]),
@@ -160,9 +192,129 @@ describe.each(BACKENDS)('retention, on %s', (backend) => {
     const letter = { tenantId: 'acme', operationKey: 'charge:1' };
     const service = app.get(DeadLetterService);
     await expect(service.redrive(letter, BY)).rejects.toThrow(/nobody knows whether/);
+    await expect(service.redriveMany({ queue: 'charges' }, BY)).rejects.toThrow(/expired/);
     await service.resolve(letter, notApplied(), BY);
     expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', attempts: 1 });
     expect(runs).toEqual(['charge:1']);
+  });
+
+  it('an old job runs where nothing of its age was forgotten, whatever the retention is now', async () => {
+    const runs: string[] = [];
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor(runs)] });
+    await oldJob(app, 40);
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed' });
+    await forget(app, 30);
+    await oldJob(app, 29, 'charge:2');
+    expect(await settled(app, 'charge:2')).toMatchObject({ status: 'completed' });
+    expect(runs).toEqual(['charge:1', 'charge:2']);
+  });
+
+  it('a longer retention does not bring back what was forgotten under a shorter one: the job of it is buried', async () => {
+    const runs: string[] = [];
+    const brief = { completedMs: DAY_MS, redriveWindowMs: DAY_MS, dedupeWindowMs: DAY_MS };
+    const first = await apps.fresh(backend, {
+      queues: ['charges'],
+      providers: [processor(runs)],
+      jobs: { retention: brief },
+    });
+    await enqueue(first.app, 'charges', 'charge', { amount: 5 }, 'charge:1');
+    await settled(first.app, 'charge:1');
+    // Ended five days ago, forgotten four days ago.
+    await age(first.app, 5);
+    expect(await first.app.get(RetentionService).prune()).toMatchObject({ operations: 1 });
+    await apps.close(first.app);
+    const app = await apps.beside(first.place, {
+      queues: ['charges'],
+      providers: [processor(runs)],
+      jobs: { retention: { completedMs: 30 * DAY_MS } },
+    });
+    await oldJob(app, 5.01);
+    await eventually(
+      () => lettersOf(app),
+      (letters) => expect(letters).toMatchObject([{ reason: 'expired' }]),
+    );
+    expect(runs).toHaveLength(1);
+  });
+
+  it('an old job whose operation is pruned while a guard looks at it does not run a second time', async () => {
+    const runs: string[] = [];
+    const gate = new Gate();
+    let isHeld = false;
+    class HoldingGuard implements CanActivate {
+      async canActivate(): Promise<boolean> {
+        if (isHeld) await gate.pass();
+        return true;
+      }
+    }
+    @UseGuards(HoldingGuard)
+    @IdempotentProcessor('charges', { effect: 'keyed', identify: identifyPlain })
+    class GuardedProcessor extends WorkerHost {
+      async process(): Promise<void> {
+        runs.push('charge:1');
+      }
+    }
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [GuardedProcessor] });
+    await deliver(app, 'charges', 'charge:1');
+    await settled(app, 'charge:1');
+    await age(app, 8);
+    isHeld = true;
+    await bullQueue(app, 'charges').add(
+      'charge',
+      { tenant: 'acme', key: 'charge:1' },
+      { timestamp: Date.now() - 8.01 * DAY_MS },
+    );
+    await gate.arrival;
+    expect(await app.get(RetentionService).prune()).toEqual({ operations: 1, letters: 0 });
+    gate.open();
+    await eventually(
+      () => lettersOf(app),
+      (letters) => expect(letters).toMatchObject([{ reason: 'expired' }]),
+    );
+    expect(runs).toHaveLength(1);
+  });
+
+  it('a job that BullMQ failed by itself long ago is buried as expired, and no redrive of many runs it', async () => {
+    const runs: string[] = [];
+    const { app, place } = await apps.fresh(backend, { queues: ['charges'] });
+    await forget(app, 7);
+    await oldJob(app, 40);
+    const failing = new Worker('charges', null, { connection: place.connection, prefix: place.prefix });
+    const job = await eventually(
+      () => failing.getNextJob('token', { block: false }),
+      (next) => expect(next).toBeDefined(),
+    );
+    await job.moveToFailed(new UnrecoverableError('job stalled more than allowable limit'), 'token', false);
+    await failing.close();
+    const heir = await apps.beside(place, {
+      queues: ['charges'],
+      providers: [processor(runs)],
+      jobs: { recovery: { sweepMs: 100 } },
+    });
+    await forget(heir, 7);
+    await eventually(
+      () => lettersOf(heir),
+      (letters) => expect(letters).toMatchObject([{ reason: 'expired' }]),
+    );
+    expect(runs).toEqual([]);
+  });
+
+  it('a key that is used again while an expired letter of it is open has its own death, and its own way back', async () => {
+    const runs: string[] = [];
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor(runs)] });
+    await forget(app, 7);
+    await oldJob(app, 8);
+    await eventually(
+      () => lettersOf(app),
+      (letters) => expect(letters).toHaveLength(1),
+    );
+    await enqueue(app, 'charges', 'charge', { amount: 0 }, 'charge:1');
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'dead' });
+    expect((await lettersOf(app)).map((letter) => letter.reason)).toEqual(['expired', 'permanent_error']);
+    const [expired] = await lettersOf(app);
+    const service = app.get(DeadLetterService);
+    await expect(service.resolve(expired?.id as string, notApplied(), BY)).rejects.toThrow(/another request/);
+    const found = await service.get({ tenantId: 'acme', operationKey: 'charge:1' });
+    expect(found).toMatchObject({ reason: 'permanent_error' });
   });
 
   it('an old job whose operation is still known runs, however long it has waited', async () => {
@@ -177,6 +329,7 @@ describe.each(BACKENDS)('retention, on %s', (backend) => {
     await waiting?.remove();
     const data = waiting?.data as object;
     await bullQueue(app, 'charges').add('charge', data, { jobId, timestamp: Date.now() - 30 * DAY_MS });
+    await dataSourceOf(app).query(`UPDATE job_queues SET forgotten_until = clock_timestamp()`);
     await apps.beside(place, { queues: ['charges'], providers: [processor(runs)] });
     expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed' });
     expect(runs).toEqual(['charge:1']);
@@ -278,6 +431,39 @@ describe.each(BACKENDS)('retention, on %s', (backend) => {
         attempts: 0,
         jobs: 0,
       });
+    });
+
+    it('nothing is touched while a worker holds a job of it that has claimed nothing yet', async () => {
+      const gate = new Gate();
+      const held = processorOf(
+        'charges',
+        { effect: 'transactional', identify: identifyPlain },
+        async (_job, operation) => {
+          await operation.transaction.query('SELECT 1');
+          await gate.pass();
+        },
+      );
+      const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [held] });
+      await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+      await gate.arrival;
+      const retention = app.get(RetentionService);
+      await expect(retention.erase({ tenantId: 'acme', ...BY })).rejects.toThrow(/Nothing was erased/);
+      gate.open();
+      expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed' });
+      await eventually(
+        () => bullQueue(app, 'charges').getActiveCount(),
+        (active) => expect(active).toBe(0),
+      );
+      expect(await retention.erase({ tenantId: 'acme', ...BY })).toMatchObject({ operations: 1, jobs: 1 });
+    });
+
+    it("is not another tenant's to erase", async () => {
+      const { app } = await apps.fresh(backend, { queues: ['charges'] });
+      await asTenant(app, 'globex', () =>
+        expect(app.get(RetentionService).erase({ tenantId: 'acme', ...BY })).rejects.toThrow(
+          TenantMismatchError,
+        ),
+      );
     });
 
     it('nothing is touched while its operations run', async () => {

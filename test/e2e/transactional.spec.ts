@@ -11,7 +11,7 @@ import {
   outcomeOf,
   settled,
 } from '../support/ledger.js';
-import { processorOf } from '../support/processors.js';
+import { Gate, processorOf } from '../support/processors.js';
 import { BACKENDS, dataSourceOf } from '../support/scenario.js';
 
 const QUICK = { attempts: 3, backoff: { baseMs: 10, capMs: 20 } };
@@ -186,5 +186,40 @@ describe.each(BACKENDS)('a transactional effect, on %s', (backend) => {
       () => bullQueue(app, 'charges').getJobCounts('completed'),
       (counts) => expect(counts).toMatchObject({ completed: 1 }),
     );
+  });
+
+  it('a handler that holds its row does not hold up the others of its batch, nor its queue', async () => {
+    const gate = new Gate();
+    const processor = processorOf('charges', { effect: 'transactional' }, async (_job, operation) => {
+      await operation.transaction.query('SELECT 1');
+      if (operation.operationKey === 'charge:0') await gate.pass();
+    });
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
+    const queue = bullQueue(app, 'charges');
+    const addBulk = queue.addBulk.bind(queue);
+    // The worker has the first job before the dispatcher hears that the batch was taken.
+    queue.addBulk = async (jobs) => {
+      const added = await addBulk(jobs);
+      await gate.arrival;
+      return added;
+    };
+    await idempotentQueue(app, 'charges').enqueueMany(
+      Array.from({ length: 20 }, (_, index) => ({
+        name: 'charge',
+        payload: {},
+        operationKey: `charge:${index}`,
+        tenantId: 'acme',
+      })),
+    );
+    await gate.arrival;
+    await enqueue(app, 'charges', 'charge', {}, 'charge:late');
+    expect(await settled(app, 'charge:late', 'acme', 5000)).toMatchObject({ status: 'completed' });
+    await eventually(
+      () =>
+        dataSourceOf(app).query('SELECT count(*)::integer AS rows FROM job_outcomes WHERE dispatches > 0'),
+      (rows) => expect(rows).toEqual([{ rows: 20 }]),
+    );
+    gate.open();
+    expect(await settled(app, 'charge:0')).toMatchObject({ status: 'completed', attempts: 1 });
   });
 });

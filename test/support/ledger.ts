@@ -23,6 +23,7 @@ export interface LetterRow {
   readonly error: { name: string; message: string; stack?: string } | null;
   readonly dispatch_due_at: Date | null;
   readonly resolution: string | null;
+  readonly told_at: Date | null;
 }
 
 export function lettersOf(app: INestApplicationContext): Promise<LetterRow[]> {

@@ -7,6 +7,7 @@ import {
 } from '@nestjs/common';
 import { DiscoveryService } from '@nestjs/core';
 import { LetterLifecycle } from './dead-letter/letter.lifecycle.js';
+import { ToldStore } from './dead-letter/told.store.js';
 import type { CheckUp } from './doctor/check-up.js';
 import type { Engine } from './engine.js';
 import type { ResolvedOptions } from './idempotent-jobs.options.js';
@@ -44,7 +45,7 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
   ) {
     const { queues, attempts, letters } = engine;
     this.#workers = new WorkerLifecycle(discovery, host, attempts, queues, options.leaseMs);
-    this.#letters = new LetterLifecycle(discovery, queues, tenants);
+    this.#letters = new LetterLifecycle(discovery, queues, tenants, new ToldStore(engine.database));
     const onError = (message: string, error: unknown): void =>
       new Logger('IdempotentJobs').warn(`${message}: ${messageOf(error)}`);
     this.#sweep = new FailedJobSweep(
@@ -69,7 +70,7 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
     this.#refuseShortRetention();
     await this.checkUp.run();
     this.#workers.start();
-    this.#letters.start();
+    await this.#letters.start();
     if (this.#workers.running.length > 0) this.#sweep.start();
     this.engine.pruner.start(this.options.pruneMs);
     if (!dispatch.enabled) return;

@@ -8,7 +8,6 @@ import { LeasedAttempt } from './attempt/leased.attempt.js';
 import { TransactionalAttempt } from './attempt/transactional.attempt.js';
 import { ClaimStore } from './claim/claim.store.js';
 import { LeaseKeeper } from './claim/lease-keeper.js';
-import { Memory } from './claim/memory.js';
 import { Burials } from './dead-letter/burials.js';
 import { DeadLetterService, type OnClosed } from './dead-letter/dead-letter.service.js';
 import { EditedRedrive } from './dead-letter/edited-redrive.js';
@@ -90,7 +89,7 @@ export function assembleEngine(
   const dispatcher: Dispatcher = new Dispatcher({
     sources: [
       new OperationSource(database, { afterMs, maxMs }),
-      new LetterSource(database, (queue) => queues.deadLetterQueueOf(queue)),
+      new LetterSource(database, (queue) => queues.deadLetterQueueOf(queue), { afterMs, maxMs }),
     ],
     queues: () => queues.names,
     portOf: (queue) => queues.portOf(queue),
@@ -122,15 +121,7 @@ export function assembleEngine(
   );
   const runner = new AttemptRunner(leased, transactional, book, Math.random);
   const burials = new Burials(letters, events, wakeDispatcher);
-  const pipeline = new JobPipeline(
-    tenants,
-    runner,
-    attempts,
-    burials,
-    new Memory(database),
-    events,
-    Math.random,
-  );
+  const pipeline = new JobPipeline(tenants, runner, attempts, burials, events, Math.random);
 
   const redriveStore = new RedriveStore(database);
   const onDue = async (queue: string): Promise<void> => {
@@ -142,7 +133,7 @@ export function assembleEngine(
     store: redriveStore,
     onClosed,
     runnerId: workerIdentity()(),
-    onRedriven: onDue,
+    onDue,
     onError,
     pollMs: REDRIVE_POLL_MS,
   });
@@ -155,13 +146,14 @@ export function assembleEngine(
       operations,
       (queue, jobName, payload, identity) => queues.queueOf(queue)?.ask(jobName, payload, identity),
       options.editedRedrive,
+      Math.max(options.retention.lettersMs, options.retention.completedMs),
     ),
     retention: options.retention,
     onClosed,
     onDue,
     wakeRunner: () => redrives.wake(),
   });
-  const pruner = new Pruner(database, options.retention.lettersMs, onError);
+  const pruner = new Pruner(database, onError);
   return {
     database,
     queues,

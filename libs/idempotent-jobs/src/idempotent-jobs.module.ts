@@ -175,9 +175,13 @@ function assemble(
     { provide: DeadLetterService, inject: [ENGINE], useFactory: (engine: Engine) => engine.deadLetters },
     {
       provide: RetentionService,
-      inject: [ENGINE, ApplicationLifecycle],
-      useFactory: (engine: Engine, lifecycle: ApplicationLifecycle) =>
-        new RetentionService(engine.pruner, new Erasure(engine.database, () => lifecycle.erasableQueues())),
+      inject: [ENGINE, ApplicationLifecycle, TenantContext],
+      useFactory: (engine: Engine, lifecycle: ApplicationLifecycle, tenants: TenantContext) =>
+        new RetentionService(
+          engine.pruner,
+          new Erasure(engine.database, () => lifecycle.erasableQueues()),
+          tenants,
+        ),
     },
     {
       provide: DispatchService,

@@ -2,7 +2,6 @@ import { messageOf } from './operation/message-of.js';
 import type { AttemptRunner } from './attempt/attempt.runner.js';
 import type { Ending } from './attempt/ending.js';
 import type { RunContext } from './attempt/run-context.js';
-import type { Memory } from './claim/memory.js';
 import type { Burials } from './dead-letter/burials.js';
 import type { DeadLetterReason } from './dead-letter/letter.js';
 import { Attempt } from './execute/attempt.js';
@@ -38,7 +37,6 @@ export class JobPipeline {
     private readonly attempts: AttemptRunner,
     private readonly registry: AttemptRegistry,
     private readonly burials: Burials,
-    private readonly memory: Memory,
     private readonly events: JobEvents,
     private readonly random: () => number,
   ) {}
@@ -80,8 +78,6 @@ export class JobPipeline {
 
   async #deliverAs(identified: Identified, delivery: Delivery, chain: EnhancerChain): Promise<Settlement> {
     const { job, processor } = delivery;
-    if (!(await this.memory.canTell(identified, job, processor.retentionMs)))
-      return this.burials.ofExpired(delivery, identified);
     const dto = processor.payloadClassOf(job.name);
     const validated =
       dto === undefined
@@ -142,8 +138,10 @@ export class JobPipeline {
   }
 
   async #settle(progress: DeliveryInProgress, ending: Ending): Promise<Settlement> {
-    if (ending.kind !== 'conflict') return settlementOf(ending, this.random);
-    return this.burials.ofConflict(progress.delivery, progress.identified);
+    const { delivery, identified } = progress;
+    if (ending.kind === 'conflict') return this.burials.ofConflict(delivery, identified);
+    if (ending.kind === 'expired') return this.burials.ofExpired(delivery, identified, ending.error);
+    return settlementOf(ending, this.random);
   }
 
   #defer({ job }: Delivery, error: unknown): Settlement {

@@ -1,7 +1,9 @@
+import type { Job } from 'bullmq';
 import type { Claim, ClaimAnswer } from '../claim/claim.js';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
 import type { JobEvents } from '../observe/job-events.js';
 import { IdempotentJobsError, OperationConflictError } from '../operation/errors.js';
+import type { OperationIdentity } from '../operation/identity.js';
 import { messageOf } from '../operation/message-of.js';
 import type { Queryable } from '../postgres/database.js';
 import type { FailureRecord, OutcomeStore } from '../record/outcome.store.js';
@@ -46,6 +48,10 @@ export class AttemptBook {
           Math.min(Math.max(answer.leaseLeftMs, MIN_BUSY_MS), MAX_BUSY_MS),
           'busy: another worker is running the operation',
         );
+      case 'not_yet':
+        return this.deferred(context, answer.waitMs, 'not_yet: its time has not come');
+      case 'expired':
+        return { kind: 'expired', error: new JobExpiredError(context.identified, context.delivery.job) };
       case 'conflict':
         return { kind: 'conflict', error: new OperationConflictError(tenantId, operationKey) };
       case 'dead':
@@ -263,6 +269,16 @@ class OperationInDoubtError extends IdempotentJobsError {
       'OPERATION_IN_DOUBT',
       `Operation "${operationKey}" of tenant "${tenantId}" is in doubt: an attempt ended without telling whether its effect happened, and its effect must not be repeated. Find out, and resolve its dead letter as applied or as not applied.`,
       { data: { tenantId, operationKey } },
+    );
+  }
+}
+
+class JobExpiredError extends IdempotentJobsError {
+  constructor({ tenantId, operationKey }: OperationIdentity, job: Job) {
+    super(
+      'JOB_EXPIRED',
+      `Job ${job.id} is older than the ledger's memory of completed operations, and operation "${operationKey}" of tenant "${tenantId}" is not in it: nobody can tell whether it has run. Find out, and resolve its dead letter as applied or as not applied.`,
+      { data: { tenantId, operationKey, jobId: job.id } },
     );
   }
 }

@@ -7,7 +7,7 @@ export type Ending =
   | { readonly kind: 'replayed'; readonly result: unknown }
   | { readonly kind: 'failed'; readonly error: unknown; readonly decision: Decision }
   /** The operation cannot be run for this job: the key is another's, or it is dead or in doubt. */
-  | { readonly kind: 'conflict' | 'dead' | 'in_doubt'; readonly error: Error }
+  | { readonly kind: 'conflict' | 'dead' | 'in_doubt' | 'expired'; readonly error: Error }
   /** Not now. No attempt was spent. */
   | { readonly kind: 'deferred'; readonly delayMs: number; readonly reason: string; readonly error: Error }
   | { readonly kind: 'handed_back'; readonly error: unknown };

@@ -116,7 +116,7 @@ export class LeasedAttempt {
     const result = keepResult(value);
     const recorded = await persistently(context.delivery.processor.leaseMs, () =>
       followUps.length === 0
-        ? this.outcomes.complete(claim, result.text, context.delivery.processor.retentionMs)
+        ? this.outcomes.complete(claim, result.text, context.delivery.processor.terms.retentionMs)
         : this.#completeWith(context, claim, result.text, followUps),
     );
     if (recorded === 'lost') return this.book.fenced(context, claim);
@@ -132,7 +132,12 @@ export class LeasedAttempt {
     followUps: readonly AskedOperation[],
   ): Promise<Recorded> {
     return inTransaction(this.database, async (connection) => {
-      const recorded = await this.outcomes.completeWithin(connection, claim, result, processor.retentionMs);
+      const recorded = await this.outcomes.completeWithin(
+        connection,
+        claim,
+        result,
+        processor.terms.retentionMs,
+      );
       if (recorded === 'recorded') await this.followUps.write(connection, followUps, workerId);
       return recorded;
     });

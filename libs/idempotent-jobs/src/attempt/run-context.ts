@@ -37,6 +37,7 @@ export function claimRequestOf({
     fingerprint: identified.fingerprint,
     workerId,
     deadline: identified.deadline ?? null,
+    availableAt: job.timestamp + (job.opts.delay ?? 0),
   };
 }
 

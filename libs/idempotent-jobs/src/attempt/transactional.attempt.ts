@@ -125,7 +125,7 @@ export class TransactionalAttempt {
         transaction.connection,
         claim,
         result.text,
-        context.delivery.processor.retentionMs,
+        context.delivery.processor.terms.retentionMs,
       );
       if (recorded === 'lost') throw new TransactionLeftError();
       await this.followUps.write(transaction.connection, followUps, context.delivery.workerId);

@@ -1,4 +1,12 @@
-import { ErrorCode, type Job, type JobsOptions, type Queue, type RepeatOptions, type Worker } from 'bullmq';
+import {
+  ErrorCode,
+  type Job,
+  type JobsOptions,
+  type JobType,
+  type Queue,
+  type RepeatOptions,
+  type Worker,
+} from 'bullmq';
 import type { Queryable } from '../postgres/database.js';
 import { Location, nameDatabase } from '../postgres/location.js';
 import type { JobRetention } from '../retention/retention.options.js';
@@ -131,9 +139,9 @@ export class QueuePort {
     };
   }
 
-  /** All jobs BullMQ holds, whatever their state. A job that changes its state meanwhile may be missed or come twice. */
-  async *jobs(): AsyncGenerator<Job> {
-    for (const state of STATES) {
+  /** All jobs BullMQ holds, in those states or in any. A job that changes its state meanwhile may be missed or come twice. */
+  async *jobs(states: readonly JobType[] = STATES): AsyncGenerator<Job> {
+    for (const state of states) {
       for (let from = 0; ; from += PAGE) {
         const jobs = await this.bullmq.getJobs([state], from, from + PAGE - 1, true);
         // A job that was removed between listing and reading comes back empty.
@@ -154,6 +162,10 @@ export class QueuePort {
     } catch {
       return false;
     }
+  }
+
+  async holds(jobId: string): Promise<boolean> {
+    return (await this.bullmq.getJob(jobId)) !== undefined;
   }
 
   async #endScheduleOf(jobId: string): Promise<boolean> {

@@ -5,12 +5,20 @@ import { type ClaimRequest, type ClaimRow, readAnswer } from './claim.js';
 const request: ClaimRequest = {
   tenantId: 'acme',
   operationKey: 'charge:1',
-  terms: { queue: 'charges', effect: 'keyed', leaseMs: 30_000, repeatableMs: 1_000, budgetMs: null },
+  terms: {
+    queue: 'charges',
+    effect: 'keyed',
+    leaseMs: 30_000,
+    repeatableMs: 1_000,
+    retentionMs: 60_000,
+    budgetMs: null,
+  },
   jobName: 'charge',
   jobId: 'op-1',
   fingerprint: 'f',
   workerId: 'web-1:77/1',
   deadline: null,
+  availableAt: 0,
 };
 
 /** A row of the claim statement: not won, and nothing seen but what `changes` says. */
@@ -26,6 +34,8 @@ function row(changes: Partial<ClaimRow>): ClaimRow {
     status: null,
     is_same_request: null,
     result: null,
+    is_old: false,
+    wait_ms: null,
     seen_token: null,
     seen_worker_id: null,
     seen_attempts: null,
@@ -248,5 +258,21 @@ describe('readAnswer: a claim that was won', () => {
     expect(readAnswer(request, { ...seen('running', bare), token: '5' })).toMatchObject({
       claim: { tookOver: { token: 4, attempt: 0, workerId: undefined, startedAt: undefined } },
     });
+  });
+
+  it.each(['pending', 'retrying'] as const)('%s: its time has not come, so it is not yet', (status) => {
+    expect(readAnswer(request, seen(status, { wait_ms: 1200 }))).toEqual({ kind: 'not_yet', waitMs: 1200 });
+    expect(readAnswer(request, seen(status, { wait_ms: -1 }))).toEqual({ kind: 'look_again' });
+  });
+
+  it('retrying past its repeating is in doubt, also before its time has come', () => {
+    expect(readAnswer(request, seen('retrying', { wait_ms: 1200, is_past_repeating: true }))).toMatchObject({
+      kind: 'in_doubt',
+    });
+  });
+
+  it('of a job that is not younger than what was forgotten, nothing is known yet', () => {
+    expect(readAnswer(request, row({ is_old: true }))).toEqual({ kind: 'old' });
+    expect(readAnswer(request, seen('completed', { is_old: true }))).toEqual({ kind: 'old' });
   });
 });

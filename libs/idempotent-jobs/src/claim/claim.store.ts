@@ -2,7 +2,9 @@ import { identityKeyOf } from '../operation/identity.js';
 import { Coalescer } from '../postgres/coalescer.js';
 import type { Database, Queryable } from '../postgres/database.js';
 import { type ClaimAnswer, type ClaimRequest, type ClaimRow, type ClaimTerms, readAnswer } from './claim.js';
+import { inTransaction } from '../postgres/transaction.js';
 import { CLAIM } from './claim.statement.js';
+import { IS_YOUNG, REMEMBER } from './remember.statements.js';
 
 /**
  * Wins the right to run operations. All claims of a processor that arrive together share a statement.
@@ -10,26 +12,52 @@ import { CLAIM } from './claim.statement.js';
  * A crash before the statement commits leaves nothing; after it, a lease that runs out by itself.
  */
 export class ClaimStore {
-  readonly #coalescers = new Map<ClaimTerms, Coalescer<ClaimRequest, ClaimRow>>();
+  readonly #coalescers = new Map<ClaimTerms, Coalescer<Asking, ClaimRow>>();
 
   constructor(private readonly database: Database) {}
 
   /** Claims on the pool, together with whatever else is being claimed under the same terms. */
   async claim(request: ClaimRequest): Promise<ClaimAnswer> {
+    if (isOld(request)) return this.#claimOld(request);
     const coalescer = this.#coalescerFor(request.terms);
-    const answer = readAnswer(request, await coalescer.submit(request));
-    return answer.kind === 'look_again' ? this.#lookAgain(request, () => coalescer.submit(request)) : answer;
+    const answer = await this.#look(request, () => coalescer.submit({ ...request, isKnown: false }));
+    return answer.kind === 'old' ? this.#claimOld(request) : answer;
   }
 
   /** Claims inside a transaction: the claim is taken back if the transaction is. */
   async claimWithin(connection: Queryable, request: ClaimRequest): Promise<ClaimAnswer> {
-    return this.#lookAgain(
-      request,
-      async () => (await this.#ask(request.terms, [request], connection))[0] as ClaimRow,
-    );
+    const ask = async (isKnown: boolean): Promise<ClaimRow> =>
+      (await this.#ask(request.terms, [{ ...request, isKnown }], connection))[0] as ClaimRow;
+    if (!isOld(request)) {
+      const answer = await this.#look(request, () => ask(false));
+      if (answer.kind !== 'old') return answer;
+    }
+    if (!(await this.#isRemembered(connection, request))) return { kind: 'expired' };
+    return (await this.#look(request, () => ask(true))) as ClaimAnswer;
   }
 
-  async #lookAgain(request: ClaimRequest, ask: () => Promise<ClaimRow>): Promise<ClaimAnswer> {
+  /** With its row, if it has one, kept from being pruned between the look and the claim. */
+  #claimOld(request: ClaimRequest): Promise<ClaimAnswer> {
+    return inTransaction(this.database, (connection) => this.claimWithin(connection, request));
+  }
+
+  /** Whether the ledger can tell what became of the operation. */
+  async #isRemembered(connection: Queryable, request: ClaimRequest): Promise<boolean> {
+    const { tenantId, operationKey, terms, availableAt } = request;
+    const found = await this.database.run(REMEMBER, [tenantId, operationKey], connection);
+    if (found.length > 0) return true;
+    const [row] = await this.database.run<{ is_young: boolean }>(
+      IS_YOUNG,
+      [terms.queue, availableAt],
+      connection,
+    );
+    return row?.is_young === true;
+  }
+
+  async #look(
+    request: ClaimRequest,
+    ask: () => Promise<ClaimRow>,
+  ): Promise<ClaimAnswer | { readonly kind: 'old' }> {
     for (let look = 1; look <= MAX_LOOKS; look += 1) {
       const answer = readAnswer(request, await ask());
       if (answer.kind !== 'look_again') return answer;
@@ -38,19 +66,16 @@ export class ClaimStore {
     return { kind: 'busy', leaseLeftMs: 0 };
   }
 
-  #coalescerFor(terms: ClaimTerms): Coalescer<ClaimRequest, ClaimRow> {
+  #coalescerFor(terms: ClaimTerms): Coalescer<Asking, ClaimRow> {
     let coalescer = this.#coalescers.get(terms);
     if (coalescer === undefined) {
-      coalescer = new Coalescer<ClaimRequest, ClaimRow>(
-        (requests) => this.#ask(terms, requests),
-        identityKeyOf,
-      );
+      coalescer = new Coalescer<Asking, ClaimRow>((requests) => this.#ask(terms, requests), identityKeyOf);
       this.#coalescers.set(terms, coalescer);
     }
     return coalescer;
   }
 
-  #ask(terms: ClaimTerms, requests: ClaimRequest[], connection?: Queryable): Promise<ClaimRow[]> {
+  #ask(terms: ClaimTerms, requests: Asking[], connection?: Queryable): Promise<ClaimRow[]> {
     return this.database.run<ClaimRow>(
       CLAIM,
       [
@@ -66,10 +91,25 @@ export class ClaimStore {
         requests.map((request) => request.fingerprint),
         requests.map((request) => request.workerId),
         requests.map((request) => request.deadline),
+        requests.map((request) => request.availableAt),
+        requests.map((request) => request.isKnown),
       ],
       connection,
     );
   }
+}
+
+/** A claim request, and whether its row was looked up before. */
+interface Asking extends ClaimRequest {
+  readonly isKnown: boolean;
+}
+
+/**
+ * Whether a job is so old that its row may be pruned at this very moment, which the statement alone could not tell. What
+ * is younger than half of the retention is far from that; the mark of what was forgotten is asked in any case.
+ */
+function isOld({ availableAt, terms }: ClaimRequest): boolean {
+  return Date.now() - availableAt > terms.retentionMs / 2;
 }
 
 /** A second look sees the rival's row; more are needed only when rivals follow each other within microseconds. */

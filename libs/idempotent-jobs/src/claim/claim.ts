@@ -10,6 +10,8 @@ export interface ClaimTerms {
   readonly leaseMs: number;
   /** For how long after the first attempt the effect may be repeated; null: forever. */
   readonly repeatableMs: number | null;
+  /** How long completed operations are remembered. */
+  readonly retentionMs: number;
   /** Total time budget from the first attempt; null: none. */
   readonly budgetMs: number | null;
 }
@@ -24,6 +26,8 @@ export interface ClaimRequest extends OperationIdentity {
   readonly workerId: string;
   /** The deadline given at enqueue, which goes before the budget; null: none. */
   readonly deadline: Date | null;
+  /** When its job could first run, in ms since 1970 by the clock of whoever made it. */
+  readonly availableAt: number;
 }
 
 /** The right to run one attempt. */
@@ -57,7 +61,11 @@ export type ClaimAnswer =
   | { readonly kind: 'acquired'; readonly claim: Claim }
   | { readonly kind: 'replay'; readonly result: unknown }
   | { readonly kind: 'busy'; readonly leaseLeftMs: number }
+  /** Its delay, or the pause after its last attempt, is not over. */
+  | { readonly kind: 'not_yet'; readonly waitMs: number }
   | { readonly kind: 'conflict' }
+  /** There is no such operation, but there may have been one that was forgotten since. */
+  | { readonly kind: 'expired' }
   /** `unrecorded`: the row does not say so yet, and the claimant must write it. */
   | {
       readonly kind: 'in_doubt';
@@ -77,6 +85,8 @@ export interface ClaimRow {
   readonly status: OperationStatus | null;
   readonly is_same_request: boolean | null;
   readonly result: unknown;
+  readonly is_old: boolean;
+  readonly wait_ms: number | null;
   readonly seen_token: string | null;
   readonly seen_worker_id: string | null;
   readonly seen_attempts: number | null;
@@ -87,12 +97,13 @@ export interface ClaimRow {
 
 /**
  * Reads an answer out of a row. `look_again`: the row was written by a rival after the statement's snapshot was
- * taken, so nothing can be said about it yet.
+ * taken, so nothing can be said about it yet. `old`: nothing was claimed, because its row may have been forgotten.
  */
 export function readAnswer(
   request: ClaimRequest,
   row: ClaimRow,
-): ClaimAnswer | { readonly kind: 'look_again' } {
+): ClaimAnswer | { readonly kind: 'look_again' } | { readonly kind: 'old' } {
+  if (row.is_old) return { kind: 'old' };
   if (row.token !== null) return { kind: 'acquired', claim: readClaim(request, row, Number(row.token)) };
   if (row.status === null) return { kind: 'look_again' };
   if (row.is_same_request === false) return { kind: 'conflict' };
@@ -111,9 +122,9 @@ export function readAnswer(
     case 'retrying':
       return row.is_past_repeating === true
         ? { kind: 'in_doubt', unrecorded: readUnrecorded(row) }
-        : { kind: 'look_again' };
+        : readWait(row);
     case 'pending':
-      return { kind: 'look_again' };
+      return readWait(row);
     default:
       return row.status satisfies never;
   }
@@ -133,6 +144,10 @@ function readClaim(request: ClaimRequest, row: ClaimRow, token: number): Claim {
     tookOver:
       row.status === 'running' && row.seen_worker_id !== request.workerId ? readVanished(row) : undefined,
   };
+}
+
+function readWait({ wait_ms: waitMs }: ClaimRow): ClaimAnswer | { readonly kind: 'look_again' } {
+  return waitMs !== null && waitMs > 0 ? { kind: 'not_yet', waitMs } : { kind: 'look_again' };
 }
 
 function readUnrecorded(row: ClaimRow): { token: number; attempt: number } {

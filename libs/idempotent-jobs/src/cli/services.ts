@@ -19,7 +19,7 @@ export function deadLettersOf(database: Database): DeadLetterService {
     store: new RedriveStore(database),
     tenants: new TenantContext(),
     // Nobody here has the queue's producer, who alone can say what a new operation is.
-    edited: new EditedRedrive(database, operations, () => undefined, false),
+    edited: new EditedRedrive(database, operations, () => undefined, false, DEFAULT_RETENTION.lettersMs),
     retention: DEFAULT_RETENTION,
     // Metrics are the applications'; what was done here is in job_actions.
     onClosed: () => undefined,
@@ -30,5 +30,5 @@ export function deadLettersOf(database: Database): DeadLetterService {
 
 /** See {@link deadLettersOf}. */
 export function prunerOf(database: Database): Pruner {
-  return new Pruner(database, DEFAULT_RETENTION.lettersMs, () => undefined);
+  return new Pruner(database, () => undefined);
 }

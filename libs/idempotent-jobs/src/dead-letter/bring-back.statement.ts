@@ -8,7 +8,7 @@ export function verdictOf(mode: string, deadline: string): string {
   return `CASE
     WHEN l.resolved_at IS NOT NULL THEN 'resolved'
     WHEN l.tenant_id IS NULL THEN 'no_identity'
-    WHEN l.reason = 'idempotency_conflict' THEN 'conflict'
+    WHEN l.reason = 'idempotency_conflict' OR l.fingerprint <> o.fingerprint THEN 'conflict'
     WHEN o.status = 'completed' AND ${mode} = 'redrive' THEN 'completed'
     WHEN o.status = 'completed' THEN 'has_completed'
     WHEN o.status IN ('pending', 'running', 'retrying') THEN 'under_way'
@@ -22,7 +22,7 @@ export function verdictOf(mode: string, deadline: string): string {
 }
 
 /** Nobody knows whether the effect happened, also because the operation's row is gone. */
-const IN_DOUBT = `(COALESCE(o.status, '') = 'in_doubt' OR (o.status IS NULL AND l.reason IN ('in_doubt', 'expired')))`;
+const IN_DOUBT = `(COALESCE(o.status, '') = 'in_doubt' OR l.reason = 'expired' OR (o.status IS NULL AND l.reason = 'in_doubt'))`;
 
 /** In doubt, or given up with an attempt whose effect may have happened: what a person may answer for. */
 const MAYBE_APPLIED = `(${IN_DOUBT} OR (o.status IS NOT NULL AND o.doubt_since IS NOT NULL))`;
@@ -95,10 +95,10 @@ WITH asked AS (
   RETURNING j.id
 ), made_again AS (
   INSERT INTO {schema}.job_outcomes (
-    tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, redrives, redriven_from, payload,
+    tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, fencing_token, redrives, redriven_from, payload,
     deadline_at, has_own_deadline, trace_context, dispatch_due_at
   )
-  SELECT tenant_id, operation_key, queue, job_name, job_id_stem || ${LIFE}, fingerprint, 'pending', 1, id, payload,
+  SELECT tenant_id, operation_key, queue, job_name, job_id_stem || ${LIFE}, fingerprint, 'pending', fencing_token, 1, id, payload,
          $6, $6::timestamptz IS NOT NULL, trace_context, clock_timestamp()
   FROM judged
   WHERE verdict = 'allowed' AND NOT has_row
@@ -119,7 +119,9 @@ WITH asked AS (
                            WHEN t.verdict = 'allowed' THEN 'not_applied' END,
     actor           = CASE WHEN t.verdict IN ('allowed', 'completed') THEN $4 END,
     note            = CASE WHEN t.verdict IN ('allowed', 'completed') THEN $5 END,
-    redrive_id      = CASE WHEN t.verdict IN ('allowed', 'completed') THEN l.redrive_id END
+    redrive_id      = CASE WHEN t.verdict IN ('allowed', 'completed') THEN l.redrive_id END,
+    -- Announced once in any case; again only while it is open.
+    dispatch_due_at = CASE WHEN l.dispatches = 0 OR t.verdict NOT IN ('allowed', 'completed') THEN l.dispatch_due_at END
   FROM told t
   WHERE l.id = t.id AND t.verdict <> 'resolved' AND (t.verdict IN ('allowed', 'completed') OR $7::uuid IS NOT NULL)
 ), audited AS (

@@ -1,15 +1,17 @@
 import { hash } from 'node:crypto';
-import type { Job } from 'bullmq';
 import type { Delivery } from '../intake/delivery.js';
 import type { Identified, Unidentified } from '../intake/identify.js';
 import type { JobEvents } from '../observe/job-events.js';
-import { IdempotentJobsError, OperationConflictError } from '../operation/errors.js';
+import { OperationConflictError } from '../operation/errors.js';
 import { payloadTextOf } from '../operation/fingerprint.js';
 import type { Settlement } from '../settle/settlement.js';
 import type { DeadLetterReason } from './letter.js';
 import type { LetterStore } from './letter.store.js';
 
-/** Buries deliveries that are given up without an operation being given up: there is none, or it is another request's. */
+/**
+ * Buries deliveries that are given up without an operation being given up: there is none, none that is
+ * known any more, or it is another request's.
+ */
 export class Burials {
   constructor(
     private readonly letters: LetterStore,
@@ -32,13 +34,8 @@ export class Burials {
   }
 
   /** A job that is older than the ledger's memory: nobody can tell whether its operation has run. */
-  async ofExpired(delivery: Delivery, identified: Identified): Promise<Settlement> {
-    return this.#buryIdentified(
-      delivery,
-      identified,
-      'expired',
-      new JobExpiredError(identified, delivery.job),
-    );
+  async ofExpired(delivery: Delivery, identified: Identified, error: Error): Promise<Settlement> {
+    return this.#buryIdentified(delivery, identified, 'expired', error);
   }
 
   #buryIdentified(
@@ -82,16 +79,6 @@ export class Burials {
       error: error.message,
     });
     return { kind: 'fail', error };
-  }
-}
-
-class JobExpiredError extends IdempotentJobsError {
-  constructor({ tenantId, operationKey }: Identified, job: Job) {
-    super(
-      'JOB_EXPIRED',
-      `Job ${job.id} is older than the ledger's memory of completed operations, and operation "${operationKey}" of tenant "${tenantId}" is not in it: nobody can tell whether it has run. Find out, and resolve its dead letter as applied or as not applied.`,
-      { data: { tenantId, operationKey, jobId: job.id } },
-    );
   }
 }
 

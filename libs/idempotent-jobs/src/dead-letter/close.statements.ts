@@ -45,19 +45,28 @@ WITH ${LOCKED}, judged AS (
   WHERE j.verdict = 'allowed' AND o.tenant_id = j.tenant_id AND o.operation_key = j.operation_key
 ), remembered AS (
   INSERT INTO {schema}.job_outcomes (
-    tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, result, settled_at, expires_at
+    tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, fencing_token, result, settled_at, expires_at
   )
-  SELECT tenant_id, operation_key, queue, job_name, job_id, fingerprint, 'completed', $4::json, clock_timestamp(), keep_until
+  SELECT tenant_id, operation_key, queue, job_name, job_id, fingerprint, 'completed', fencing_token + 1, $4::json,
+         clock_timestamp(), keep_until
   FROM judged WHERE verdict = 'allowed' AND NOT has_row
+  ON CONFLICT (tenant_id, operation_key) DO NOTHING
+  RETURNING tenant_id
+), told AS (
+  -- A delivery that has made the row meanwhile is running it.
+  SELECT id, queue, tenant_id, operation_key,
+         CASE WHEN verdict <> 'allowed' OR has_row OR EXISTS (SELECT FROM remembered) THEN verdict ELSE 'under_way' END AS verdict
+  FROM judged
 ), closed AS (
   UPDATE {schema}.dead_letters l
-  SET resolved_at = clock_timestamp(), resolution = 'applied', actor = $2, note = $3
-  FROM judged j WHERE l.id = j.id AND j.verdict = 'allowed'
+  SET resolved_at = clock_timestamp(), resolution = 'applied', actor = $2, note = $3,
+      dispatch_due_at = CASE WHEN l.dispatches = 0 THEN l.dispatch_due_at END
+  FROM told t WHERE l.id = t.id AND t.verdict = 'allowed'
 ), audited AS (
   INSERT INTO {schema}.job_actions (action, actor, note, queue, letter_id, tenant_id, operation_key)
-  SELECT 'resolve_applied', $2, $3, queue, id, tenant_id, operation_key FROM judged WHERE verdict = 'allowed'
+  SELECT 'resolve_applied', $2, $3, queue, id, tenant_id, operation_key FROM told WHERE verdict = 'allowed'
 )
-SELECT verdict, queue FROM judged
+SELECT verdict FROM told
 `,
 );
 
@@ -81,16 +90,17 @@ WITH ${LOCKED}, judged AS (
       (SELECT GREATEST(letter_retention_ms, completed_retention_ms) FROM {schema}.job_queues q WHERE q.queue = j.queue),
       $4::float8)
   FROM judged j JOIN operation p ON p.tenant_id = j.tenant_id AND p.operation_key = j.operation_key
-  WHERE j.verdict = 'allowed' AND j.reason <> 'idempotency_conflict' AND p.status IN ('dead', 'in_doubt')
+  WHERE j.verdict = 'allowed' AND j.reason NOT IN ('idempotency_conflict', 'expired') AND p.status IN ('dead', 'in_doubt')
     AND o.tenant_id = p.tenant_id AND o.operation_key = p.operation_key
 ), closed AS (
   UPDATE {schema}.dead_letters l
-  SET resolved_at = clock_timestamp(), resolution = 'discarded', actor = $2, note = $3
+  SET resolved_at = clock_timestamp(), resolution = 'discarded', actor = $2, note = $3,
+      dispatch_due_at = CASE WHEN l.dispatches = 0 THEN l.dispatch_due_at END
   FROM judged j WHERE l.id = j.id AND j.verdict = 'allowed'
 ), audited AS (
   INSERT INTO {schema}.job_actions (action, actor, note, queue, letter_id, tenant_id, operation_key)
   SELECT 'discard', $2, $3, queue, id, tenant_id, operation_key FROM judged WHERE verdict = 'allowed'
 )
-SELECT verdict, queue FROM judged
+SELECT verdict FROM judged
 `,
 );

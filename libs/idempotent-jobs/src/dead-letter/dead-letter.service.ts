@@ -28,7 +28,14 @@ import type {
   RedrivePlan,
 } from './dead-letter.options.js';
 import type { EditedRedrive, OperationEdit } from './edited-redrive.js';
-import { assertCount, assertDeadline, assertFilter, assertId, readPace } from './letter-arguments.js';
+import {
+  assertCount,
+  assertDeadline,
+  assertFilter,
+  assertId,
+  assertText,
+  readPace,
+} from './letter-arguments.js';
 import { readCursor, writeCursor } from './letter-cursor.js';
 import { type LetterPosition, LetterQueries } from './letter.queries.js';
 import type { Redrive } from './redrive.js';
@@ -83,6 +90,8 @@ export class DeadLetterService {
     }: { readonly open?: boolean | 'any'; readonly limit?: number; readonly after?: string } = {},
   ): Promise<DeadLetterPage> {
     assertCount('limit', limit, 1000);
+    if (typeof open !== 'boolean' && open !== 'any')
+      throw new UsageError(`open must be true, false or "any".`);
     const isOpen = open === 'any' ? undefined : open;
     const page = await this.#queries.list(this.#seen(filter), isOpen, readCursor(after), limit);
     const isLast = page.letters.length < limit || page.last === undefined;
@@ -132,13 +141,17 @@ export class DeadLetterService {
   ): Promise<RedrivePlan> {
     const author = assertAuthor(options);
     const pace = readPace(options);
-    if (typeof filter.queue !== 'string' || filter.queue === '')
+    if (filter?.queue === undefined)
       throw new UsageError('redriveMany() needs the source queue: { queue: "charges", … }.');
     const seen = this.#seen(filter);
     const { redrivable, others } = await this.services.store.count(seen);
     if (redrivable === 0) throw nothingMatches(filter.queue, others);
     const plan = { letters: redrivable, leftOut: others };
-    if (options.dryRun === true) return { ...plan, redriveId: undefined, dryRun: true };
+    if (options.dryRun === true) {
+      const [latest] = await this.services.store.list(filter.queue, undefined, 1);
+      if (latest?.status === 'running') throw redriveRunning(filter.queue);
+      return { ...plan, redriveId: undefined, dryRun: true };
+    }
     const started = await this.services.store.start(seen, pace, author);
     if (started === 'running') throw redriveRunning(filter.queue);
     if (started === 'nothing') throw nothingMatches(filter.queue, others);
@@ -159,6 +172,7 @@ export class DeadLetterService {
     Redrive[]
   > {
     assertCount('limit', limit, 1000);
+    assertText('queue', queue);
     return this.services.store.list(queue, this.services.tenants.current, limit);
   }
 
@@ -191,13 +205,15 @@ export class DeadLetterService {
     action: LedgerAction,
   ): Promise<LetterResult> {
     const author = assertAuthor(action);
+    if (edit === null || typeof edit !== 'object')
+      throw new UsageError('redriveEdited() needs the new identity: { tenantId, operationKey }.');
     const problem =
       tenantIdProblem(edit.tenantId) ??
       operationKeyProblem(edit.operationKey) ??
       (edit.jobName === undefined ? undefined : jobNameProblem(edit.jobName));
     if (problem !== undefined) throw new UsageError(`redriveEdited(): ${problem}`);
     const found = await this.get(letter);
-    if (found.resolved !== undefined) throw refused(found.id, 'resolved');
+    if (this.services.tenants.current !== undefined) this.services.tenants.assert(edit.tenantId);
     await this.services.edited.make(found, edit, author, action.dryRun === true);
     if (action.dryRun !== true) {
       this.services.onClosed(addressOf(found), 'redriven', author.actor);
@@ -302,6 +318,8 @@ export class DeadLetterService {
   }
 
   async #findOpen(operation: Exclude<DeadLetterRef, string>): Promise<string> {
+    if (operation === null || typeof operation !== 'object')
+      throw new UsageError('Name a letter by its id, or by { tenantId, operationKey }.');
     const { tenantId, operationKey } = assertIdentity(operation);
     if (this.services.tenants.current !== undefined) this.services.tenants.assert(tenantId);
     const id = await this.#queries.findOpen(tenantId, operationKey);

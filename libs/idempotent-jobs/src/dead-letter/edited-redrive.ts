@@ -6,7 +6,7 @@ import { statement } from '../postgres/statement.js';
 import { inTransaction } from '../postgres/transaction.js';
 import type { DeadLetterWithPayload } from './dead-letter.js';
 import type { Author } from '../operation/ledger-action.js';
-import { refused } from './refusals.js';
+import { refused, type Refusal } from './refusals.js';
 
 /** What a person gives an operation that is made from a letter by hand. */
 export interface OperationEdit {
@@ -27,26 +27,50 @@ export type AskAsProducer = (
 ) => AskedOperation | undefined;
 
 /**
- * Closes the letter and ties the new operation to it. Parameters: letter, tenant, key, actor, note. No row: the letter was
- * resolved meanwhile.
+ * Closes the letter, ties the new operation to it, and lets its own operation be, which stays dead and is remembered like
+ * one whose letter was discarded. Parameters: letter, tenant, key, actor, note, retention in ms where the queue has told
+ * none. One row comes back: nothing but `allowed` has changed anything.
  */
 const LINK = statement(
   'link_edited',
   `
-WITH closed AS (
-  UPDATE {schema}.dead_letters SET resolved_at = clock_timestamp(), resolution = 'redriven', actor = $4, note = $5
-  WHERE id = $1 AND resolved_at IS NULL
-  RETURNING *
+WITH letter AS (
+  SELECT * FROM {schema}.dead_letters WHERE id = $1 FOR UPDATE
+), operation AS (
+  SELECT o.*
+  FROM {schema}.job_outcomes o JOIN letter l ON o.tenant_id = l.tenant_id AND o.operation_key = l.operation_key
+  WHERE l.reason <> 'idempotency_conflict'
+  FOR UPDATE OF o
+), judged AS (
+  SELECT l.*, CASE
+    WHEN l.resolved_at IS NOT NULL THEN 'resolved'
+    WHEN o.status = 'completed' THEN 'has_completed'
+    WHEN o.status IN ('pending', 'running', 'retrying') THEN 'under_way'
+    WHEN o.status = 'in_doubt' OR l.reason IN ('in_doubt', 'expired') THEN 'in_doubt'
+    ELSE 'allowed'
+  END AS verdict
+  FROM letter l LEFT JOIN operation o ON true
+), closed AS (
+  UPDATE {schema}.dead_letters l
+  SET resolved_at = clock_timestamp(), resolution = 'redriven', actor = $4, note = $5,
+      dispatch_due_at = CASE WHEN l.dispatches = 0 THEN l.dispatch_due_at END
+  FROM judged j WHERE l.id = j.id AND j.verdict = 'allowed'
+), left_behind AS (
+  UPDATE {schema}.job_outcomes o
+  SET expires_at = clock_timestamp() + interval '1 millisecond' * COALESCE(
+    (SELECT GREATEST(letter_retention_ms, completed_retention_ms) FROM {schema}.job_queues q WHERE q.queue = o.queue), $6::float8)
+  FROM operation p, judged j
+  WHERE j.verdict = 'allowed' AND o.tenant_id = p.tenant_id AND o.operation_key = p.operation_key
 ), linked AS (
-  UPDATE {schema}.job_outcomes o SET redriven_from = closed.id
-  FROM closed WHERE o.tenant_id = $2 AND o.operation_key = $3
+  UPDATE {schema}.job_outcomes o SET redriven_from = j.id
+  FROM judged j WHERE j.verdict = 'allowed' AND o.tenant_id = $2 AND o.operation_key = $3
 ), audited AS (
   INSERT INTO {schema}.job_actions (action, actor, note, queue, letter_id, tenant_id, operation_key, details)
   SELECT 'redrive_edited', $4, $5, queue, id, $2, $3,
          json_build_object('tenantId', tenant_id, 'operationKey', operation_key)
-  FROM closed
+  FROM judged WHERE verdict = 'allowed'
 )
-SELECT id FROM closed
+SELECT verdict FROM judged
 `,
 );
 
@@ -57,6 +81,8 @@ export class EditedRedrive {
     private readonly operations: OperationStore,
     private readonly ask: AskAsProducer,
     private readonly isAllowed: boolean,
+    /** How long an operation that is left behind is remembered, in ms, where its queue has told nothing. */
+    private readonly keptMs: number,
   ) {}
 
   /** All or nothing: the operation exists if and only if the letter is closed. */
@@ -83,9 +109,10 @@ export class EditedRedrive {
       const [accepted] = await this.operations.accept(this.operations.on(connection), [asked]);
       if (accepted?.kind === 'conflict') throw new OperationConflictError(tenantId, operationKey);
       if (accepted?.kind === 'duplicate') throw refused(letter.id, 'key_taken');
-      const values = [letter.id, tenantId, operationKey, author.actor, author.note];
-      const linked = await this.database.run(LINK, values, connection);
-      if (linked.length === 0) throw refused(letter.id, 'resolved');
+      const values = [letter.id, tenantId, operationKey, author.actor, author.note, this.keptMs];
+      const [row] = await this.database.run<{ verdict: Refusal | 'allowed' }>(LINK, values, connection);
+      if (row === undefined) throw refused(letter.id, 'resolved');
+      if (row.verdict !== 'allowed') throw refused(letter.id, row.verdict);
       if (isDryRun) throw new DryRun();
     };
     await inTransaction(this.database, write).catch((error: unknown) => {

@@ -7,8 +7,12 @@ import { DEFAULT_PACE, MAX_RATE_PER_SECOND, type RedrivePace } from './redrive.j
 
 export const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
+/** The years that Postgres and JavaScript both know, with room to spare. */
+const MAX_TIME_MS = Date.UTC(9999, 0);
+const MAX_CANARY = 1_000_000;
+
 export function assertId(id: string): string {
-  if (!UUID.test(id))
+  if (typeof id !== 'string' || !UUID.test(id))
     throw new UsageError('An id of a dead letter or a redrive is a UUID, as list() shows it.');
   return id;
 }
@@ -23,25 +27,31 @@ export function assertCount(option: string, value: number, max: number): void {
     throw new UsageError(`${option} must be a whole number from 1 to ${max}, but is ${value}.`);
 }
 
-export function assertFilter({
-  reason,
-  from,
-  until,
-  queue,
-  tenantId,
-  operationKey,
-  fingerprint,
-}: DeadLetterFilter): void {
+export function assertFilter(filter: DeadLetterFilter): void {
+  if (filter === null || typeof filter !== 'object') throw new UsageError('The filter must be an object.');
+  const { reason, from, until, queue, tenantId, operationKey, fingerprint, ...others } = filter;
+  const [other] = Object.keys(others);
+  // A misspelt condition would let a filter match more than was meant.
+  if (other !== undefined)
+    throw new UsageError(
+      `"${other}" is no condition of a filter; there are queue, tenantId, operationKey, reason, fingerprint, from and until.`,
+    );
   if (reason !== undefined && !DEAD_LETTER_REASONS.includes(reason))
     throw new UsageError(`reason is "${reason}", but must be one of ${DEAD_LETTER_REASONS.join(', ')}.`);
   for (const [name, date] of Object.entries({ from, until })) {
-    if (date !== undefined && !(date instanceof Date && !Number.isNaN(date.getTime())))
+    if (date !== undefined && !(date instanceof Date && Math.abs(date.getTime()) <= MAX_TIME_MS))
       throw new UsageError(`${name} must be a valid Date.`);
   }
   for (const [name, text] of Object.entries({ queue, tenantId, operationKey, fingerprint })) {
-    if (text !== undefined && (typeof text !== 'string' || text === '' || text.includes('\0')))
-      throw new UsageError(`${name} must be a text that is not empty.`);
+    assertText(name, text);
   }
+}
+
+/** @throws UsageError for anything but undefined or a text that Postgres can compare */
+export function assertText(name: string, text: string | undefined): void {
+  if (text === undefined) return;
+  if (typeof text !== 'string' || text === '' || text.includes('\0') || !text.isWellFormed())
+    throw new UsageError(`${name} must be a text that is not empty, without NUL characters.`);
 }
 
 export function readPace(options: Partial<RedrivePace>): RedrivePace {
@@ -50,8 +60,8 @@ export function readPace(options: Partial<RedrivePace>): RedrivePace {
     throw new UsageError(
       `ratePerSecond must be more than 0 and at most ${MAX_RATE_PER_SECOND}, but is ${ratePerSecond}.`,
     );
-  if (!Number.isInteger(canary) || canary < 0)
-    throw new UsageError(`canary must be a whole number, 0 or more, but is ${canary}.`);
+  if (!Number.isInteger(canary) || canary < 0 || canary > MAX_CANARY)
+    throw new UsageError(`canary must be a whole number from 0 to ${MAX_CANARY}, but is ${canary}.`);
   if (!(maxFailureShare >= 0 && maxFailureShare <= 1))
     throw new UsageError(`maxFailureShare must be from 0 to 1, but is ${maxFailureShare}.`);
   return { ratePerSecond, canary, maxFailureShare };

@@ -10,8 +10,9 @@ export function writeCursor({ createdUs, id }: LetterPosition): string {
 /** @throws UsageError for text that is no cursor */
 export function readCursor(after: string | undefined): LetterPosition | undefined {
   if (after === undefined) return undefined;
+  if (typeof after !== 'string') throw new UsageError('after must be the `next` of an earlier page.');
   const [createdUs = '', id = '', ...rest] = Buffer.from(after, 'base64url').toString().split('.');
-  if (!/^-?\d{1,18}$/.test(createdUs) || !UUID.test(id) || rest.length > 0)
+  if (!/^\d{1,17}$/.test(createdUs) || !UUID.test(id) || rest.length > 0)
     throw new UsageError('after must be the `next` of an earlier page.');
   return { createdUs, id };
 }

@@ -8,6 +8,7 @@ import { providedClassOf } from '../provided-class.js';
 import type { TenantContext } from '../tenancy/tenant-context.js';
 import { type LetterHandler, LetterListener } from './letter.listener.js';
 import { letterHandlersOf } from './on-dead-letter.decorator.js';
+import type { ToldStore } from './told.store.js';
 
 /** A handler, and the queue that it asked for. */
 interface DeclaredHandler extends LetterHandler {
@@ -18,11 +19,13 @@ interface DeclaredHandler extends LetterHandler {
 export class LetterLifecycle {
   readonly #logger = new Logger('IdempotentJobs');
   #listeners: LetterListener[] = [];
+  #told: readonly string[] = [];
 
   constructor(
     private readonly discovery: DiscoveryService,
     private readonly queues: QueueRegistry,
     private readonly tenants: TenantContext,
+    private readonly store: ToldStore,
   ) {}
 
   /** Looks before anything is started. @throws ConfigurationError as `@OnDeadLetter()` says */
@@ -30,23 +33,37 @@ export class LetterLifecycle {
     const handlers = this.#handlers();
     const handlersOf = (queue: string): DeclaredHandler[] =>
       handlers.filter((handler) => handler.queue === undefined || handler.queue === queue);
-    const told = this.queues.names.filter((queue) => handlersOf(queue).length > 0);
-    const deadLetterQueues = new Set(told.map((queue) => this.queues.deadLetterQueueOf(queue)));
+    this.#told = this.queues.names.filter((queue) => handlersOf(queue).length > 0);
+    const deadLetterQueues = new Set(this.#told.map((queue) => this.queues.deadLetterQueueOf(queue)));
     for (const deadLetterQueue of deadLetterQueues) this.#refuseRivals(deadLetterQueue, handlersOf);
     this.#listeners = [...deadLetterQueues].flatMap((name) => {
       const port = this.queues.portOf(name);
       if (port === undefined) return [];
       const onError = (message: string): void => this.#logger.warn(message);
-      return [new LetterListener(port, { handlersOf, tenants: this.tenants, onError })];
+      const onTold = (letterId: string): Promise<void> => this.store.told(letterId);
+      return [new LetterListener(port, { handlersOf, tenants: this.tenants, onTold, onError })];
     });
   }
 
-  start(): void {
+  async start(): Promise<void> {
+    await this.store.noteListening(this.#told, true);
+    await this.store.noteListening(this.#processed(), false);
     for (const listener of this.#listeners) listener.start();
   }
 
   async stop(drainMs: number, closeMs: number): Promise<void> {
     await Promise.all(this.#listeners.map((listener) => listener.stop(drainMs, closeMs)));
+  }
+
+  /** Queues whose letters a processor of the application takes. */
+  #processed(): string[] {
+    const processed = new Set(
+      this.discovery.getProviders().flatMap((provider) => {
+        const providerClass = providedClassOf(provider);
+        return providerClass === undefined ? [] : [processedQueueOf(providerClass)];
+      }),
+    );
+    return this.queues.names.filter((queue) => processed.has(this.queues.deadLetterQueueOf(queue)));
   }
 
   #handlers(): DeclaredHandler[] {

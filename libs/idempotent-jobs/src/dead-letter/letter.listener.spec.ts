@@ -32,6 +32,7 @@ function listenerOf(...handlers: LetterHandler[]): { listener: LetterListener; e
   const services = {
     handlersOf: (queue: string) => (queue === 'charges' ? handlers : []),
     tenants: new TenantContext(),
+    onTold: () => Promise.resolve(),
     onError: (message: string) => errors.push(message),
   };
   return { listener: new LetterListener({ name: 'charges-dlq' } as QueuePort, services), errors };

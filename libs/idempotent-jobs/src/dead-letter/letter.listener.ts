@@ -18,6 +18,8 @@ export interface LetterListenerServices {
   /** Who is to be told of a source queue's letters. */
   readonly handlersOf: (queue: string) => readonly LetterHandler[];
   readonly tenants: TenantContext;
+  /** Every handler has heard of the letter. */
+  readonly onTold: (letterId: string) => Promise<void>;
   readonly onError: (message: string) => void;
 }
 
@@ -88,7 +90,10 @@ export class LetterListener {
         }
       }),
     );
-    if (failed.length === 0) return;
+    if (failed.length === 0) {
+      await this.services.onTold(letter.letterId);
+      return;
+    }
     if (told.size > 0) await job.updateProgress({ told: [...told] });
     throw new Error(`${failed.join(', ')} failed.`);
   }

@@ -71,16 +71,19 @@ const GET = statement(
   `SELECT ${COLUMNS}, l.payload FROM {schema}.dead_letters l WHERE l.id = $1`,
 );
 
-/** The open letter of an operation; where a conflicting request has one too, the operation's own. */
+/** The open letter of an operation; where a conflicting or an expired request has one too, the operation's own. */
 const FIND_OPEN = statement(
   'find_open_letter',
   `
 SELECT l.id FROM {schema}.dead_letters l
 WHERE l.tenant_id = $1 AND l.operation_key = $2 AND l.resolved_at IS NULL
-ORDER BY l.reason = 'idempotency_conflict', l.created_at
+ORDER BY l.reason IN ('idempotency_conflict', 'expired'), l.created_at
 LIMIT 1
 `,
 );
+
+/** For what reads or takes on as many letters as there are. */
+export const LONG_MS = 5 * 60 * 1000;
 
 /** Where a page of letters ended: the next begins after it. */
 export interface LetterPosition {
@@ -113,7 +116,8 @@ export class LetterQueries {
   }
 
   async groups(filter: DeadLetterFilter, limit: number): Promise<DeadLetterGroup[]> {
-    const rows = await this.database.run<GroupRow>(GROUP, [...filterValues(filter), limit]);
+    const values = [...filterValues(filter), limit];
+    const rows = await this.database.run<GroupRow>(GROUP, values, undefined, LONG_MS);
     return rows.map((row) => ({
       fingerprint: row.error_fingerprint,
       queue: row.queue,

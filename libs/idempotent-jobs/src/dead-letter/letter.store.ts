@@ -7,8 +7,8 @@ import { VERSIONS } from '../record/versions.js';
 import type { DeadLetterReason } from './letter.js';
 
 /**
- * Buries a delivery whose operation, if it has one at all, is not touched: no valid identity, or a conflict with the
- * operation that owns the key. Parameters as the columns. A second burial of the same delivery writes nothing.
+ * Buries a delivery whose operation, if it has one at all, is not touched: no valid identity, a conflict with the
+ * operation that owns the key, or a job older than the ledger's memory. Parameters as the columns. A second burial of the same delivery writes nothing.
  */
 const BURY = statement(
   'bury',
@@ -26,8 +26,8 @@ ON CONFLICT DO NOTHING
 const ACCOUNTED = statement(
   'accounted',
   `
-SELECT failed.job_id
-FROM unnest($2::text[], $3::text[], $4::text[]) AS failed (job_id, tenant_id, operation_key)
+SELECT failed.n
+FROM unnest($2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS failed (job_id, tenant_id, operation_key, n)
 WHERE EXISTS (SELECT FROM {schema}.dead_letters l WHERE l.queue = $1 AND l.job_id = failed.job_id)
    OR EXISTS (
      SELECT FROM {schema}.job_outcomes o
@@ -84,12 +84,12 @@ export class LetterStore {
     queue: string,
     jobs: readonly { readonly jobId: string; readonly identity: OperationIdentity | undefined }[],
   ): Promise<Set<string>> {
-    const rows = await this.database.run<{ job_id: string }>(ACCOUNTED, [
+    const rows = await this.database.run<{ n: string }>(ACCOUNTED, [
       queue,
-      jobs.map((job) => job.jobId),
+      jobs.map((job) => storable(job.jobId)),
       jobs.map((job) => job.identity?.tenantId ?? null),
       jobs.map((job) => job.identity?.operationKey ?? null),
     ]);
-    return new Set(rows.map((row) => row.job_id));
+    return new Set(rows.map((row) => jobs[Number(row.n) - 1]?.jobId as string));
   }
 }

@@ -4,7 +4,7 @@ import type { Database, Queryable } from '../postgres/database.js';
 import { toDate, toDateOrNone } from '../postgres/to-date.js';
 import { BRING_BACK, JUDGE } from './bring-back.statement.js';
 import type { DeadLetterFilter } from './dead-letter.js';
-import { filterValues } from './letter.queries.js';
+import { filterValues, LONG_MS } from './letter.queries.js';
 import type { Redrive, RedrivePace } from './redrive.js';
 import {
   COUNT_REDRIVABLE,
@@ -89,6 +89,8 @@ export class RedriveStore {
     const [row] = await this.database.run<{ redrivable: number; others: number }>(
       COUNT_REDRIVABLE,
       filterValues(filter),
+      undefined,
+      LONG_MS,
     );
     return row as { redrivable: number; others: number };
   }
@@ -110,7 +112,7 @@ export class RedriveStore {
       pace.maxFailureShare,
     ];
     try {
-      const [row] = await this.database.run<{ id: string }>(START_REDRIVE, values);
+      const [row] = await this.database.run<{ id: string }>(START_REDRIVE, values, undefined, LONG_MS);
       return row ?? 'nothing';
     } catch (error) {
       if ((error as { code?: unknown }).code === UNIQUE_VIOLATION) return 'running';
@@ -171,13 +173,14 @@ export class RedriveStore {
 
   /** `tenantId`: only if it is limited to that tenant. */
   async get(id: string, tenantId?: string): Promise<Redrive | undefined> {
-    const [row] = await this.database.run<RedriveRow>(REDRIVE_STATES, [[id], null, tenantId ?? null, 1]);
+    const values = [[id], null, tenantId ?? null, 1];
+    const [row] = await this.database.run<RedriveRow>(REDRIVE_STATES, values, undefined, LONG_MS);
     return row === undefined ? undefined : readRedrive(row);
   }
 
   async list(queue: string | undefined, tenantId: string | undefined, limit: number): Promise<Redrive[]> {
     const values = [null, queue ?? null, tenantId ?? null, limit];
-    const rows = await this.database.run<RedriveRow>(REDRIVE_STATES, values);
+    const rows = await this.database.run<RedriveRow>(REDRIVE_STATES, values, undefined, LONG_MS);
     return rows.map(readRedrive);
   }
 }

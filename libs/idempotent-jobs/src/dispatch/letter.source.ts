@@ -4,6 +4,7 @@ import { statement } from '../postgres/statement.js';
 import { toDate } from '../postgres/to-date.js';
 import type { ErrorEvidence } from '../record/error-evidence.js';
 import type { DispatchSource, DueJob } from './dispatch.source.js';
+import type { RedispatchOptions } from './operation.source.js';
 
 /** Takes dead letters that are due for their dead-letter queue. Parameters and concurrency as for operations. */
 const TAKE = statement(
@@ -23,14 +24,27 @@ FROM due
 WHERE l.id = due.id
 RETURNING
   l.id, l.reason, l.queue, l.job_name, l.job_id, l.tenant_id, l.operation_key, l.attempts, l.payload,
-  l.error, l.created_at
+  l.error, l.created_at, l.dispatches > 0 AS was_put
 `,
 );
 
-/** A letter goes to its queue once: the evidence stays here, so a lost message loses nothing. */
+/**
+ * Notes that letters are on their queue. Where the application hears of them by `@OnDeadLetter()`, an open letter is put
+ * there again until it was told: first after $2 ms, then doubling up to $3 ms. Anywhere else it is put there once; the
+ * evidence stays here, so a lost message loses nothing.
+ */
 const MARK = statement(
   'mark_letters',
-  'UPDATE {schema}.dead_letters SET dispatch_due_at = NULL WHERE id = ANY ($1::uuid[])',
+  `
+UPDATE {schema}.dead_letters l SET
+  dispatches      = l.dispatches + 1,
+  dispatch_due_at = CASE
+    WHEN l.told_at IS NULL AND l.resolved_at IS NULL
+      AND (SELECT is_told FROM {schema}.job_queues q WHERE q.queue = l.queue)
+    THEN clock_timestamp() + LEAST($2::float8 * 2 ^ LEAST(l.dispatches, 20), $3::float8) * interval '1 millisecond'
+  END
+WHERE l.id = ANY ($1::uuid[])
+`,
 );
 
 interface LetterRow {
@@ -45,6 +59,7 @@ interface LetterRow {
   readonly payload: unknown;
   readonly error: ErrorEvidence | null;
   readonly created_at: Date;
+  readonly was_put: boolean;
 }
 
 /** Dead letters on their way to their dead-letter queues. */
@@ -54,6 +69,7 @@ export class LetterSource implements DispatchSource {
   constructor(
     private readonly database: Database,
     readonly targetOf: (queue: string) => string,
+    private readonly redispatch: RedispatchOptions,
   ) {}
 
   async take(queues: readonly string[], limit: number, holdMs: number): Promise<DueJob[]> {
@@ -62,7 +78,11 @@ export class LetterSource implements DispatchSource {
   }
 
   async mark(jobs: readonly DueJob[]): Promise<void> {
-    await this.database.run(MARK, [jobs.map((job) => (job.row as LetterRow).id)]);
+    await this.database.run(MARK, [
+      jobs.map((job) => (job.row as LetterRow).id),
+      this.redispatch.afterMs,
+      this.redispatch.maxMs,
+    ]);
   }
 }
 
@@ -80,5 +100,12 @@ function toJob(row: LetterRow): DueJob['job'] {
     payload: row.payload,
     createdAt: toDate(row.created_at).toISOString(),
   };
-  return { name: DEAD_LETTER_JOB_NAME, jobId: row.id, data: message, delayMs: 0, priority: undefined };
+  return {
+    name: DEAD_LETTER_JOB_NAME,
+    jobId: row.id,
+    data: message,
+    delayMs: 0,
+    priority: undefined,
+    wasPut: row.was_put,
+  };
 }

@@ -33,17 +33,27 @@ RETURNING
 
 /**
  * Notes that operations are on their queue: due again only should the queue lose them, first after $3 ms, then doubling
- * up to $4 ms, counted from the time they may run. Settled meanwhile: nothing is due, and nothing is written.
+ * up to $4 ms, counted from the time they may run. Settled meanwhile: nothing is due, and nothing is written;
+ * redriven meanwhile: its new job is still due. SKIP LOCKED: a handler may hold a row for as long as it runs, and its
+ * batch must not wait for it; it is put once more when its hold ends, which is harmless.
  */
 const MARK = statement(
   'mark_operations',
   `
+WITH put AS (
+  SELECT o.tenant_id, o.operation_key
+  FROM {schema}.job_outcomes o
+  JOIN unnest($1::text[], $2::text[], $5::text[]) AS p (tenant_id, operation_key, job_id)
+    ON o.tenant_id = p.tenant_id AND o.operation_key = p.operation_key AND o.job_id = p.job_id
+  WHERE o.dispatch_due_at IS NOT NULL
+  FOR UPDATE OF o SKIP LOCKED
+)
 UPDATE {schema}.job_outcomes o
 SET dispatch_due_at = GREATEST(clock_timestamp(), o.available_at)
       + LEAST($3::float8 * 2 ^ LEAST(o.dispatches, 20), $4::float8) * interval '1 millisecond',
     dispatches = o.dispatches + 1
-FROM unnest($1::text[], $2::text[]) AS put (tenant_id, operation_key)
-WHERE o.tenant_id = put.tenant_id AND o.operation_key = put.operation_key AND o.dispatch_due_at IS NOT NULL
+FROM put
+WHERE o.tenant_id = put.tenant_id AND o.operation_key = put.operation_key
 `,
 );
 
@@ -92,6 +102,7 @@ export class OperationSource implements DispatchSource {
       rows.map((row) => row.operation_key),
       this.redispatch.afterMs,
       this.redispatch.maxMs,
+      rows.map((row) => row.job_id),
     ]);
   }
 }

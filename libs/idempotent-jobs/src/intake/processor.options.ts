@@ -72,8 +72,14 @@ export function resolveProcessorOptions(
     effect,
     leaseMs,
     timeoutMs: checks.timer('timeoutMs', options.timeoutMs, 30_000),
-    retentionMs: defaults.retentionMs,
-    terms: { queue, effect, leaseMs, repeatableMs: repeatableForMs(effect, keyRetentionMs), budgetMs },
+    terms: {
+      queue,
+      effect,
+      leaseMs,
+      repeatableMs: repeatableForMs(effect, keyRetentionMs),
+      budgetMs,
+      retentionMs: defaults.retentionMs,
+    },
     policy: {
       attempts: checks.count('retry.attempts', options.retry?.attempts, 5),
       crashes: checks.count('retry.crashes', options.retry?.crashes, DEFAULT_CRASHES),

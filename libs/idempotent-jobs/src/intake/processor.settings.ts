@@ -11,8 +11,6 @@ export interface ProcessorSettings {
   readonly effect: Effect;
   readonly leaseMs: number;
   readonly timeoutMs: number;
-  /** How long its completed operations are remembered. */
-  readonly retentionMs: number;
   readonly terms: ClaimTerms;
   readonly policy: RetryPolicy;
   readonly identify: Identify | undefined;

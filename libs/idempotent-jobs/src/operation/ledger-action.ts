@@ -17,7 +17,12 @@ export interface Author {
 }
 
 /** @throws UsageError naming what is missing or too long */
-export function assertAuthor({ actor, note }: LedgerAction): Author {
+export function assertAuthor(action: LedgerAction): Author {
+  if (action === null || typeof action !== 'object')
+    throw new UsageError('Say who does this and why: { actor, note }.');
+  const { actor, note, dryRun } = action;
+  if (dryRun !== undefined && typeof dryRun !== 'boolean')
+    throw new UsageError(`dryRun must be true or false, but is ${JSON.stringify(dryRun)}.`);
   if (!isText(actor, 200)) throw new UsageError('actor must say who does this, in 1 to 200 characters.');
   if (!isText(note, 2000)) throw new UsageError('note must say why, in 1 to 2,000 characters.');
   return { actor, note };

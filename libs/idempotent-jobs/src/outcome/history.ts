@@ -72,7 +72,9 @@ WITH operation AS (
   FROM {schema}.dead_letters WHERE tenant_id = $1 AND operation_key = $2
   UNION ALL
   SELECT at, 3, json_build_object('kind', 'action', 'action', action, 'actor', actor, 'note', note, 'letterId', letter_id)
-  FROM {schema}.job_actions WHERE tenant_id = $1 AND operation_key = $2
+  FROM {schema}.job_actions
+  WHERE (tenant_id = $1 AND operation_key = $2)
+    OR letter_id IN (SELECT id FROM {schema}.dead_letters WHERE tenant_id = $1 AND operation_key = $2)
   UNION ALL
   SELECT started_at, 4, json_build_object(
     'kind', 'running', 'attempt', attempts, 'fencingToken', fencing_token, 'workerId', worker_id)

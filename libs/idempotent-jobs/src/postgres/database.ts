@@ -66,14 +66,19 @@ export class Database {
     return this.#handlerConnections;
   }
 
-  /** Runs a statement, on the pool or, inside a transaction, on its connection. */
-  async run<Row>(statement: Statement, values: unknown[], on: Queryable = this.pool): Promise<Row[]> {
+  /** Runs a statement, on the pool or, inside a transaction, on its connection. Rejects without an answer in `timeoutMs`. */
+  async run<Row>(
+    statement: Statement,
+    values: unknown[],
+    on: Queryable = this.pool,
+    timeoutMs = QUERY_TIMEOUT_MS,
+  ): Promise<Row[]> {
     const prepared = this.#prepare(statement);
     const { rows } = await on.query({
       name: prepared.nextName(),
       text: prepared.text,
       values,
-      query_timeout: QUERY_TIMEOUT_MS,
+      query_timeout: timeoutMs,
     });
     return rows as Row[];
   }

@@ -60,6 +60,8 @@ WITH failed AS (
     doubt_since      = CASE WHEN $6::boolean THEN COALESCE(o.doubt_since, o.started_at) ELSE o.doubt_since END,
     payload          = CASE WHEN $4 <> 'dead' THEN o.payload END,
     lease_expires_at = NULL,
+    -- The pause is the ledger's: a queue that was lost and filled again keeps it.
+    available_at     = CASE WHEN $4 = 'retrying' THEN clock_timestamp() + $9::bigint * interval '1 millisecond' ELSE o.available_at END,
     dispatch_due_at  = CASE WHEN $4 = 'retrying' THEN o.dispatch_due_at END,
     settled_at       = CASE WHEN $4 = 'dead' THEN clock_timestamp() END
   WHERE o.tenant_id = $1 AND o.operation_key = $2 AND o.fencing_token = $3 AND o.status = 'running'

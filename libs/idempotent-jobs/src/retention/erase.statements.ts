@@ -37,12 +37,6 @@ SELECT count(*)::integer AS rows FROM given_up
 `,
 );
 
-/** The ids of a tenant's letters, which are also those of its messages on dead-letter queues. Parameter: tenant. */
-export const LETTERS_OF_TENANT = statement(
-  'letters_of_tenant',
-  'SELECT id, queue FROM {schema}.dead_letters WHERE tenant_id = $1',
-);
-
 /** Deletes a tenant's settled operations with their attempts, in batches. Parameters: tenant, how many. */
 export const ERASE_OPERATIONS = statement(
   'erase_operations',

@@ -1,5 +1,6 @@
 import type { Job } from 'bullmq';
 import type { QueuePort } from '../bullmq/queue-port.js';
+import { DEAD_LETTER_JOB_NAME, type DeadLetterMessage } from '../dead-letter/letter.js';
 import { UsageError } from '../operation/errors.js';
 import type { Author } from '../operation/ledger-action.js';
 import type { Database } from '../postgres/database.js';
@@ -10,7 +11,6 @@ import {
   ERASE_OPERATIONS,
   ERASE_TRACES,
   GIVE_UP_TENANT,
-  LETTERS_OF_TENANT,
 } from './erase.statements.js';
 
 /** What was erased of a tenant, or would be. */
@@ -31,9 +31,9 @@ export interface ErasableQueue {
 }
 
 /**
- * Removes a tenant: first its operations are given up, so that no job of theirs can run any more whatever happens next;
- * then their jobs go, then the rows, and jobs once more, for those that were put in between. Killed anywhere, it is
- * finished by doing it again.
+ * Removes a tenant. First its letters go, so that no redrive brings an operation back; then its operations are given up, so
+ * that a job that a worker takes finds a dead one and runs nothing; then its jobs go; and only when none of them is held
+ * by a worker any more, the rows that kept them from running. Killed anywhere, it is finished by doing it again.
  */
 export class Erasure {
   constructor(
@@ -41,33 +41,39 @@ export class Erasure {
     private readonly queues: () => readonly ErasableQueue[],
   ) {}
 
-  /** What {@link erase} would remove. */
+  /** What {@link erase} would remove, and how many operations and jobs would keep it from that. */
   async count(tenantId: string): Promise<Erased & { readonly running: number }> {
     const [found] = await this.database.run<Omit<Erased, 'jobs'> & { running: number }>(COUNT_TENANT, [
       tenantId,
     ]);
+    const { operations = 0, letters = 0, attempts = 0, running = 0 } = found ?? {};
+    const active = await this.#activeJobs(tenantId);
     const jobs = await this.#eachJob(tenantId, () => Promise.resolve(true));
-    return { ...(found as Omit<Erased, 'jobs'> & { running: number }), jobs };
+    return { operations, letters, attempts, jobs: jobs.done, running: Math.max(running, active) };
   }
 
-  /** @throws UsageError while operations of the tenant are running; nothing is erased then */
+  /** @throws UsageError while operations of the tenant run; nothing is erased then */
   async erase(tenantId: string, author: Author): Promise<Erased> {
     const { running } = await this.count(tenantId);
-    if (running > 0) throw stillRunning(tenantId, running);
-    await this.#inBatches(GIVE_UP_TENANT, tenantId);
-    let jobs = await this.#removeJobs(tenantId);
-    const operations = await this.#inBatches(ERASE_OPERATIONS, tenantId);
+    if (running > 0) throw stillRunning(tenantId, running, 'Nothing was erased.');
     const letters = await this.#inBatches(ERASE_LETTERS, tenantId);
-    jobs += await this.#removeJobs(tenantId);
+    await this.#inBatches(GIVE_UP_TENANT, tenantId);
+    const first = await this.#eachJob(tenantId, (port, id) => port.remove(id));
+    // Without its row nothing would keep a job from running that a worker has taken in between.
+    if (first.left > 0) throw stillRunning(tenantId, first.left, GIVEN_UP);
+    const operations = await this.#inBatches(ERASE_OPERATIONS, tenantId);
+    const late = await this.#inBatches(ERASE_LETTERS, tenantId);
+    const second = await this.#eachJob(tenantId, (port, id) => port.remove(id));
     const erased: Erased = {
       operations: operations.rows,
       attempts: operations.attempts,
-      letters: letters.rows,
-      jobs,
+      letters: letters.rows + late.rows,
+      jobs: first.done + second.done,
     };
     await this.database.run(ERASE_TRACES, [tenantId, author.actor, author.note, JSON.stringify(erased)]);
     const left = await this.count(tenantId);
-    if (left.operations > 0) throw stillRunning(tenantId, left.operations);
+    const remains = left.operations + left.jobs + left.letters;
+    if (remains > 0) throw stillRunning(tenantId, remains, GIVEN_UP);
     return erased;
   }
 
@@ -84,39 +90,55 @@ export class Erasure {
     }
   }
 
-  async #removeJobs(tenantId: string): Promise<number> {
-    const letters = await this.database.run<{ id: string; queue: string }>(LETTERS_OF_TENANT, [tenantId]);
-    let removed = await this.#eachJob(tenantId, (port, id) => port.remove(id));
-    for (const { port, deadLetterPort } of this.queues()) {
-      for (const letter of letters) {
-        if (letter.queue === port.name && (await deadLetterPort.remove(letter.id))) removed += 1;
-      }
-    }
-    return removed;
+  async #activeJobs(tenantId: string): Promise<number> {
+    let active = 0;
+    for (const { port, tenantOf } of this.queues())
+      for await (const job of port.jobs(['active'])) if (tenantOf(job) === tenantId) active += 1;
+    return active;
   }
 
-  /** How many jobs of the tenant `visit` has been true for. */
+  /** For how many jobs of the tenant `visit` was true (`done`), and for how many not. */
   async #eachJob(
     tenantId: string,
     visit: (port: QueuePort, jobId: string) => Promise<boolean>,
-  ): Promise<number> {
-    let visited = 0;
-    for (const { port, tenantOf } of this.queues()) {
-      // Looked through first: removing while paging would skip.
-      const ids: string[] = [];
-      for await (const job of port.jobs()) {
-        if (job.id !== undefined && tenantOf(job) === tenantId) ids.push(job.id);
+  ): Promise<{ done: number; left: number }> {
+    const all = { done: 0, left: 0 };
+    const messages = new Set<QueuePort>();
+    for (const { port, deadLetterPort, tenantOf } of this.queues()) {
+      for (const id of await idsOf(port, (job) => tenantOf(job) === tenantId)) {
+        if (await visit(port, id)) all.done += 1;
+        else if (await port.holds(id)) all.left += 1;
       }
-      for (const id of ids) if (await visit(port, id)) visited += 1;
+      messages.add(deadLetterPort);
     }
-    return visited;
+    for (const port of messages) {
+      // A message that a handler is being told runs no operation.
+      for (const id of await idsOf(port, (job) => isMessageOf(job, tenantId)))
+        if (await visit(port, id)) all.done += 1;
+    }
+    return all;
   }
 }
 
-const BATCH = 1000;
+/** Looked through first: removing while paging would skip. */
+async function idsOf(port: QueuePort, isMeant: (job: Job) => boolean): Promise<Set<string>> {
+  const ids = new Set<string>();
+  for await (const job of port.jobs()) if (job.id !== undefined && isMeant(job)) ids.add(job.id);
+  return ids;
+}
 
-function stillRunning(tenantId: string, running: number): UsageError {
+function isMessageOf(job: Job, tenantId: string): boolean {
+  return (
+    job.name === DEAD_LETTER_JOB_NAME &&
+    (job.data as Partial<DeadLetterMessage> | null)?.tenantId === tenantId
+  );
+}
+
+const BATCH = 1000;
+const GIVEN_UP = 'Its operations are given up and will not run; erase again to finish.';
+
+function stillRunning(tenantId: string, running: number, consequence: string): UsageError {
   return new UsageError(
-    `${running} operations of tenant "${tenantId}" are running or were enqueued meanwhile. Stop what enqueues for it, wait for them to end, and erase again.`,
+    `${running} operations or jobs of tenant "${tenantId}" are under way, or were enqueued meanwhile. Stop what enqueues for it and wait for them to end. ${consequence}`,
   );
 }

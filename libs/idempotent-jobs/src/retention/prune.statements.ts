@@ -6,8 +6,9 @@ import { statement } from '../postgres/statement.js';
  */
 
 /**
- * Completed, or discarded, operations past their retention, with their attempts. Parameters: how many, grace in ms. The
- * grace keeps a row for a while after a job of its age has ceased to be run. An operation with an open letter stays.
+ * Completed, or discarded, operations past their retention, with their attempts. Parameter: how many. An operation with an
+ * open letter stays. What is forgotten raises the mark of its queue, by which jobs that may have asked for it are known;
+ * operations of a queue that no application has registered are kept, since it has no mark.
  */
 export const PRUNE_OPERATIONS = statement(
   'prune_operations',
@@ -15,7 +16,8 @@ export const PRUNE_OPERATIONS = statement(
 WITH expired AS (
   SELECT o.tenant_id, o.operation_key
   FROM {schema}.job_outcomes o
-  WHERE o.expires_at <= clock_timestamp() - $2::float8 * interval '1 millisecond'
+  WHERE o.expires_at <= clock_timestamp()
+    AND EXISTS (SELECT FROM {schema}.job_queues q WHERE q.queue = o.queue)
     AND NOT EXISTS (
       SELECT FROM {schema}.dead_letters l
       WHERE l.tenant_id = o.tenant_id AND l.operation_key = o.operation_key AND l.resolved_at IS NULL
@@ -29,22 +31,29 @@ WITH expired AS (
 ), pruned AS (
   DELETE FROM {schema}.job_outcomes o USING expired e
   WHERE o.tenant_id = e.tenant_id AND o.operation_key = e.operation_key
-  RETURNING 1
+  RETURNING o.queue, o.settled_at
+), marked AS (
+  UPDATE {schema}.job_queues q SET forgotten_until = GREATEST(q.forgotten_until, p.settled_at)
+  FROM (SELECT queue, max(settled_at) AS settled_at FROM pruned GROUP BY queue) p
+  WHERE q.queue = p.queue
 )
 SELECT count(*)::integer AS rows FROM pruned
 `,
 );
 
-/** Resolved letters past the retention of their queue. Parameters: how many, retention in ms where the queue has told none. */
+/** Resolved letters past the retention of their queue. Parameter: how many. */
 export const PRUNE_LETTERS = statement(
   'prune_letters',
   `
 WITH expired AS (
   SELECT l.id
-  FROM {schema}.dead_letters l LEFT JOIN {schema}.job_queues q ON q.queue = l.queue
-  WHERE l.resolved_at <= clock_timestamp() - COALESCE(q.letter_retention_ms, $2::float8) * interval '1 millisecond'
+  FROM {schema}.job_queues q CROSS JOIN LATERAL (
+    SELECT id FROM {schema}.dead_letters
+    WHERE queue = q.queue AND resolved_at <= clock_timestamp() - q.letter_retention_ms * interval '1 millisecond'
+    ORDER BY resolved_at LIMIT $1
+    FOR UPDATE SKIP LOCKED
+  ) l
   LIMIT $1
-  FOR UPDATE OF l SKIP LOCKED
 ), pruned AS (
   DELETE FROM {schema}.dead_letters l USING expired e WHERE l.id = e.id RETURNING 1
 )
@@ -52,16 +61,18 @@ SELECT count(*)::integer AS rows FROM pruned
 `,
 );
 
-/** How much there is to prune. Parameters: grace in ms, retention of letters in ms where the queue has told none. */
+/** How much there is to prune. */
 export const COUNT_PRUNABLE = statement(
   'count_prunable',
   `
 SELECT
   (SELECT count(*)::integer FROM {schema}.job_outcomes o
-   WHERE o.expires_at <= clock_timestamp() - $1::float8 * interval '1 millisecond' AND NOT EXISTS (
-     SELECT FROM {schema}.dead_letters l
-     WHERE l.tenant_id = o.tenant_id AND l.operation_key = o.operation_key AND l.resolved_at IS NULL)) AS operations,
-  (SELECT count(*)::integer FROM {schema}.dead_letters l LEFT JOIN {schema}.job_queues q ON q.queue = l.queue
-   WHERE l.resolved_at <= clock_timestamp() - COALESCE(q.letter_retention_ms, $2::float8) * interval '1 millisecond') AS letters
+   WHERE o.expires_at <= clock_timestamp()
+     AND EXISTS (SELECT FROM {schema}.job_queues q WHERE q.queue = o.queue)
+     AND NOT EXISTS (
+       SELECT FROM {schema}.dead_letters l
+       WHERE l.tenant_id = o.tenant_id AND l.operation_key = o.operation_key AND l.resolved_at IS NULL)) AS operations,
+  (SELECT count(*)::integer FROM {schema}.dead_letters l JOIN {schema}.job_queues q ON q.queue = l.queue
+   WHERE l.resolved_at <= clock_timestamp() - q.letter_retention_ms * interval '1 millisecond') AS letters
 `,
 );

@@ -16,7 +16,6 @@ export class Pruner {
 
   constructor(
     private readonly database: Database,
-    private readonly lettersMs: number,
     private readonly onError: (message: string, error: unknown) => void,
   ) {}
 
@@ -40,22 +39,22 @@ export class Pruner {
 
   async prune(): Promise<Pruned> {
     return {
-      operations: await this.#inBatches(PRUNE_OPERATIONS, GRACE_MS),
-      letters: await this.#inBatches(PRUNE_LETTERS, this.lettersMs),
+      operations: await this.#inBatches(PRUNE_OPERATIONS),
+      letters: await this.#inBatches(PRUNE_LETTERS),
     };
   }
 
   /** What {@link prune} would remove. */
   async count(): Promise<Pruned> {
-    const [row] = await this.database.run<Pruned>(COUNT_PRUNABLE, [GRACE_MS, this.lettersMs]);
+    const [row] = await this.database.run<Pruned>(COUNT_PRUNABLE, []);
     return row as Pruned;
   }
 
-  async #inBatches(statement: Statement, ms: number): Promise<number> {
+  async #inBatches(statement: Statement): Promise<number> {
     let all = 0;
     while (!this.#isStopped) {
       const startedAt = performance.now();
-      const [row] = await this.database.run<{ rows: number }>(statement, [BATCH, ms]);
+      const [row] = await this.database.run<{ rows: number }>(statement, [BATCH]);
       const rows = row?.rows ?? 0;
       all += rows;
       if (rows < BATCH) break;
@@ -67,9 +66,3 @@ export class Pruner {
 }
 
 const BATCH = 500;
-
-/**
- * How long a row stays after jobs of its age are not run any more. It bounds how far a producer's clock may be off: a
- * job dated too young by less than this still finds its row.
- */
-const GRACE_MS = 60 * 60 * 1000;

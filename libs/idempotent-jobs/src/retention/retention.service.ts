@@ -1,6 +1,7 @@
 import { InvalidIdentityError } from '../operation/errors.js';
 import { tenantIdProblem } from '../operation/identity.js';
 import { assertAuthor, type LedgerAction } from '../operation/ledger-action.js';
+import type { TenantContext } from '../tenancy/tenant-context.js';
 import type { Erased, Erasure } from './erasure.js';
 import type { Pruned, Pruner } from './pruner.js';
 
@@ -10,6 +11,7 @@ export class RetentionService {
   constructor(
     private readonly pruner: Pruner,
     private readonly erasure: Erasure,
+    private readonly tenants: TenantContext,
   ) {}
 
   /**
@@ -29,12 +31,13 @@ export class RetentionService {
    *
    * Stop enqueueing for the tenant before. If it is interrupted, do it again.
    *
-   * @throws UsageError while operations of the tenant run
+   * @throws UsageError while operations of the tenant run; TenantMismatchError inside a frame of another tenant
    */
   async erase(options: { readonly tenantId: string } & LedgerAction): Promise<Erased> {
     const author = assertAuthor(options);
     const problem = tenantIdProblem(options.tenantId);
     if (problem !== undefined) throw new InvalidIdentityError(problem);
+    if (this.tenants.current !== undefined) this.tenants.assert(options.tenantId);
     if (options.dryRun !== true) return this.erasure.erase(options.tenantId, author);
     const { operations, letters, attempts, jobs } = await this.erasure.count(options.tenantId);
     return { operations, letters, attempts, jobs };

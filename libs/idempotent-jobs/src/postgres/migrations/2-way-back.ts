@@ -21,12 +21,24 @@ ALTER TABLE {schema}.dead_letters
   -- The same for letters of one cause: reason, error class and place, without what differs between operations.
   ADD COLUMN error_fingerprint text NOT NULL DEFAULT '',
   -- The redrive that has taken it on.
-  ADD COLUMN redrive_id        uuid;
+  ADD COLUMN redrive_id        uuid,
+  -- How often it was put on the dead-letter queue; and when a handler of the application had heard of it.
+  ADD COLUMN dispatches        integer NOT NULL DEFAULT 0,
+  ADD COLUMN told_at           timestamptz;
 CREATE INDEX dead_letters_redrive ON {schema}.dead_letters (redrive_id, created_at, id) WHERE redrive_id IS NOT NULL;
 CREATE INDEX dead_letters_group ON {schema}.dead_letters (error_fingerprint) WHERE resolved_at IS NULL;
 CREATE INDEX dead_letters_newest ON {schema}.dead_letters (created_at, id);
 CREATE INDEX dead_letters_operation ON {schema}.dead_letters (tenant_id, operation_key);
-CREATE INDEX dead_letters_resolved ON {schema}.dead_letters (resolved_at) WHERE resolved_at IS NOT NULL;
+CREATE INDEX dead_letters_resolved ON {schema}.dead_letters (queue, resolved_at) WHERE resolved_at IS NOT NULL;
+CREATE INDEX dead_letters_job ON {schema}.dead_letters (queue, job_id);
+
+-- A job that is older than the ledger's memory is not its operation's own death either: the key may be in use again.
+DROP INDEX {schema}.dead_letters_one_open_per_operation;
+CREATE UNIQUE INDEX dead_letters_one_open_per_operation ON {schema}.dead_letters (tenant_id, operation_key)
+  WHERE resolved_at IS NULL AND reason NOT IN ('idempotency_conflict', 'expired');
+DROP INDEX {schema}.dead_letters_one_open_per_delivery;
+CREATE UNIQUE INDEX dead_letters_one_open_per_delivery ON {schema}.dead_letters (queue, job_id, reason, fingerprint)
+  WHERE resolved_at IS NULL AND (tenant_id IS NULL OR reason IN ('idempotency_conflict', 'expired'));
 
 -- A redrive of many letters of one queue. Its letters name it; whoever holds its lease carries it on.
 CREATE TABLE {schema}.dead_letter_redrives (

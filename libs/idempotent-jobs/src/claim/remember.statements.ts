@@ -1,0 +1,26 @@
+import { statement } from '../postgres/statement.js';
+
+/**
+ * Whether an operation has a row, which is then kept from being pruned until the transaction ends. Parameters: tenant,
+ * key. No row: it has none, or none that is committed.
+ */
+export const REMEMBER = statement(
+  'remember',
+  'SELECT true AS is_there FROM {schema}.job_outcomes WHERE tenant_id = $1 AND operation_key = $2 FOR KEY SHARE',
+);
+
+/**
+ * Whether a job without a row is younger than all that was forgotten of its queue, so that its operation cannot have been
+ * among it. Asked after {@link REMEMBER} has found nothing: a row that was pruned before that has raised the mark in the
+ * statement that deleted it. Parameters: queue, when the job could first run (ms since 1970). The hour is how far the clock
+ * of its producer may be off.
+ */
+export const IS_YOUNG = statement(
+  'is_young',
+  `
+SELECT COALESCE(
+  timestamptz 'epoch' + $2::float8 * interval '1 millisecond'
+    > (SELECT forgotten_until + interval '1 hour' FROM {schema}.job_queues WHERE queue = $1),
+  true) AS is_young
+`,
+);
