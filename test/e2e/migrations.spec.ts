@@ -1,3 +1,4 @@
+import type { INestApplicationContext } from '@nestjs/common';
 import {
   ConfigurationError,
   DeadLetterEntity,
@@ -8,7 +9,8 @@ import {
 import { DataSource } from 'typeorm';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
-import { enqueue, settled } from '../support/ledger.js';
+import { enqueue, outcomeOf, settled } from '../support/ledger.js';
+import type { Place } from '../support/place.js';
 import { processorOf } from '../support/processors.js';
 import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
 
@@ -39,6 +41,47 @@ describe('the ledger schema', () => {
       );
     },
   );
+
+  describe('at version 1', () => {
+    /** What an application left there that ran before the later steps existed. */
+    const placeAtVersion1 = async (): Promise<Place> => {
+      const place = await makePlace(backend);
+      const source = await new DataSource({
+        type: 'postgres',
+        url: place.databaseUrl,
+        migrations: IDEMPOTENT_JOBS_MIGRATIONS.slice(0, 1),
+      }).initialize();
+      await source.runMigrations();
+      await source.query(
+        `INSERT INTO job_outcomes (tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, result, settled_at)
+         VALUES ('acme', 'charge:old', 'charges', 'charge', 'op-old', repeat('0', 64), 'completed', '"old"', clock_timestamp())`,
+      );
+      await source.destroy();
+      return place;
+    };
+    const versionsOf = (app: INestApplicationContext): Promise<{ version: number }[]> =>
+      dataSourceOf(app).query('SELECT version FROM idempotent_jobs_schema ORDER BY version');
+
+    it("boot with 'check' is refused, and says which version it needs and how to get it", async () => {
+      const place = await placeAtVersion1();
+      await expect(
+        apps.beside(place, { queues: ['charges'], jobs: { migrations: 'check' } }),
+      ).rejects.toThrow(
+        /version 1, but this package needs [2-9]\d*\. Run "npx idempotent-jobs migrate".*migrations: 'run'.*IDEMPOTENT_JOBS_MIGRATIONS/,
+      );
+    });
+
+    it("boot with 'run' takes the steps it lacks; what was there stays, and operations run", async () => {
+      const place = await placeAtVersion1();
+      const app = await apps.beside(place, { queues: ['charges'], providers: [processor] });
+      const all = IDEMPOTENT_JOBS_MIGRATIONS.map((_, index) => ({ version: index + 1 }));
+      expect(await versionsOf(app)).toEqual(all);
+      expect(await outcomeOf(app, 'charge:old')).toMatchObject({ status: 'completed', result: 'old' });
+      await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+      expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed' });
+      await apps.beside(place, { queues: ['charges'], jobs: { migrations: 'check' } });
+    });
+  });
 
   it("TypeORM's own migrations make it, and a later boot with 'run' finds nothing to do", async () => {
     const place = await makePlace(backend);
@@ -78,7 +121,7 @@ describe('the ledger schema', () => {
     expect(tables).toEqual([{ schemaname: 'My "jobs"' }]);
   });
 
-  it('its entities read what was written', async () => {
+  it('its entities have every column, and read what was written', async () => {
     const { app, place } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
     await settled(app, 'charge:1');
@@ -90,10 +133,25 @@ describe('the ledger schema', () => {
     }).initialize();
     try {
       expect(await source.getRepository(JobOutcomeEntity).find()).toMatchObject([
-        { tenantId: 'acme', operationKey: 'charge:1', status: 'completed', result: 'done' },
+        {
+          operationKey: 'charge:1',
+          status: 'completed',
+          result: 'done',
+          repeatableUntil: Infinity,
+          redrives: 0,
+        },
       ]);
       expect(await source.getRepository(DeadLetterEntity).count()).toBe(0);
       expect(await source.getRepository(JobAttemptEntity).count()).toBe(0);
+      for (const { columns, tableName } of source.entityMetadatas) {
+        const rows = await source.query<{ name: string }[]>(
+          'SELECT column_name AS name FROM information_schema.columns WHERE table_name = $1',
+          [tableName],
+        );
+        expect(columns.map((column) => column.databaseName).sort()).toEqual(
+          rows.map(({ name }) => name).sort(),
+        );
+      }
     } finally {
       await source.destroy();
     }

@@ -50,14 +50,25 @@ export class JobOutcomeEntity {
   @Column({ type: 'integer' })
   failures!: number;
 
+  /** Until when an attempt may follow one whose effect may have happened. `Infinity`: for ever. Null before the first claim. */
+  @Column({ name: 'repeatable_until', type: 'timestamptz', nullable: true })
+  repeatableUntil!: Date | number | null;
+
   @Column({ name: 'doubt_since', type: 'timestamptz', nullable: true })
   doubtSince!: Date | null;
 
   @Column({ name: 'deadline_at', type: 'timestamptz', nullable: true })
   deadlineAt!: Date | null;
 
+  /** Whether its producer gave the deadline; one that follows from the time budget is reset by a redrive. */
+  @Column({ name: 'has_own_deadline', type: 'boolean' })
+  hasOwnDeadline!: boolean;
+
   @Column({ name: 'available_at', type: 'timestamptz', nullable: true })
   availableAt!: Date | null;
+
+  @Column({ type: 'integer', nullable: true })
+  priority!: number | null;
 
   @Column({ type: 'json', nullable: true })
   payload!: unknown;
@@ -70,6 +81,22 @@ export class JobOutcomeEntity {
 
   @Column({ name: 'dispatch_due_at', type: 'timestamptz', nullable: true })
   dispatchDueAt!: Date | null;
+
+  /** How often it was put on its queue, since it was accepted or last brought back. */
+  @Column({ type: 'integer' })
+  dispatches!: number;
+
+  /** What `traceContext` returned when it was enqueued. */
+  @Column({ name: 'trace_context', type: 'json', nullable: true })
+  traceContext!: unknown;
+
+  /** How often it was brought back. */
+  @Column({ type: 'integer' })
+  redrives!: number;
+
+  /** The dead letter that brought it back last, or that it was made from by hand. */
+  @Column({ name: 'redriven_from', type: 'uuid', nullable: true })
+  redrivenFrom!: string | null;
 
   @Column({ name: 'created_at', type: 'timestamptz' })
   createdAt!: Date;
@@ -111,14 +138,26 @@ export class DeadLetterEntity {
   @Column({ type: 'json', nullable: true })
   payload!: unknown;
 
+  /** Of the request, as in {@link JobOutcomeEntity}; where there is no identity, of the job's time and data. */
+  @Column({ type: 'text' })
+  fingerprint!: string;
+
   @Column({ type: 'json', nullable: true })
   error!: unknown;
+
+  /** Of the cause: the same for letters of one group. `DeadLetterService` calls it `fingerprint`. */
+  @Column({ name: 'error_fingerprint', type: 'text' })
+  errorFingerprint!: string;
 
   @Column({ type: 'integer' })
   attempts!: number;
 
   @Column({ type: 'integer' })
   failures!: number;
+
+  /** A bigint, which the driver reads as text. */
+  @Column({ name: 'fencing_token', type: 'bigint' })
+  fencingToken!: string;
 
   @Column({ name: 'doubt_since', type: 'timestamptz', nullable: true })
   doubtSince!: Date | null;
@@ -129,11 +168,18 @@ export class DeadLetterEntity {
   @Column({ type: 'json', nullable: true })
   versions!: unknown;
 
+  @Column({ name: 'trace_context', type: 'json', nullable: true })
+  traceContext!: unknown;
+
   @Column({ name: 'created_at', type: 'timestamptz' })
   createdAt!: Date;
 
   @Column({ name: 'dispatch_due_at', type: 'timestamptz', nullable: true })
   dispatchDueAt!: Date | null;
+
+  /** The redrive of many that has taken it on. */
+  @Column({ name: 'redrive_id', type: 'uuid', nullable: true })
+  redriveId!: string | null;
 
   @Column({ name: 'resolved_at', type: 'timestamptz', nullable: true })
   resolvedAt!: Date | null;
