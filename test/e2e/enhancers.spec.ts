@@ -2,16 +2,19 @@ import { WorkerHost } from '@nestjs/bullmq';
 import {
   type CallHandler,
   type CanActivate,
+  Catch,
+  type ExceptionFilter,
   type ExecutionContext,
   Injectable,
   type NestInterceptor,
   RequestTimeoutException,
   Scope,
   type Type,
+  UseFilters,
   UseGuards,
   UseInterceptors,
 } from '@nestjs/common';
-import { APP_GUARD, APP_INTERCEPTOR } from '@nestjs/core';
+import { APP_FILTER, APP_GUARD, APP_INTERCEPTOR } from '@nestjs/core';
 import type { Job } from 'bullmq';
 import { currentOperation, IdempotentProcessor, PermanentError, TenantContext } from 'nestjs-idempotent-jobs';
 import { retry, tap, throwError, timeout } from 'rxjs';
@@ -156,6 +159,29 @@ describe.each(BACKENDS)('guards and interceptors, on %s', (backend) => {
       'global before',
       'class before',
     ]);
+  });
+
+  it('exception filters stay out, global or of the processor: what it throws is a failure, not an answer', async () => {
+    const caught: unknown[] = [];
+    @Catch()
+    class SwallowingFilter implements ExceptionFilter {
+      catch(error: unknown): unknown {
+        caught.push(error);
+        return 'all is well';
+      }
+    }
+    const processor = processorOf('charges', { effect: 'natural' }, () => {
+      throw new PermanentError('no');
+    });
+    UseFilters(SwallowingFilter)(processor);
+    const { app } = await apps.fresh(backend, {
+      queues: ['charges'],
+      providers: [processor, { provide: APP_FILTER, useClass: SwallowingFilter }],
+    });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'dead', error: { message: 'no' } });
+    expect(await lettersOf(app)).toMatchObject([{ reason: 'permanent_error' }]);
+    expect(caught).toEqual([]);
   });
 
   it('a global interceptor that times out abandons the attempt; what must not be repeated is not', async () => {

@@ -58,7 +58,7 @@ describe.each(BACKENDS)('putting operations on their queue again, on %s', (backe
     },
   );
 
-  it('a lost queue is filled again at once, with delays and priorities, by whichever process dispatches', async () => {
+  it('a lost queue is filled again at once, with delays, priorities and deadlines, by whichever process dispatches', async () => {
     const gate = new Gate();
     const processor = processorOf('charges', { effect: 'natural' }, () => gate.pass(), { concurrency: 1 });
     const { app, place } = await apps.fresh(backend, {
@@ -71,7 +71,8 @@ describe.each(BACKENDS)('putting operations on their queue again, on %s', (backe
       queue.enqueue('charge', {}, { tenantId: 'acme', operationKey: key, ...options });
     await ask('charge:plain', {});
     const urgent = await ask('charge:urgent', { priority: 5 });
-    const late = await ask('charge:late', { delayMs: 3_600_000 });
+    const deadline = new Date('2100-01-01T00:00:00.000Z');
+    const late = await ask('charge:late', { delayMs: 3_600_000, deadline });
     const bull = bullQueue(app, 'charges');
     const isThere = async (id: string): Promise<boolean> => (await bull.getJob(id)) !== undefined;
     await eventually(
@@ -96,6 +97,7 @@ describe.each(BACKENDS)('putting operations on their queue again, on %s', (backe
     );
     expect(found[0]?.opts.priority).toBe(5);
     expect(found[1]?.opts.delay).toBeGreaterThan(3_500_000);
+    expect(found[1]?.data).toMatchObject({ operation: { deadlineAt: deadline.toISOString() } });
 
     gate.open();
     await apps.beside(place, { queues: ['charges'], providers: [processor] });

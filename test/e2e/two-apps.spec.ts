@@ -1,11 +1,11 @@
-import { Injectable } from '@nestjs/common';
+import { type INestApplicationContext, Injectable } from '@nestjs/common';
 import { WorkerHost } from '@nestjs/bullmq';
-import { IdempotentProcessor, TenantContext } from 'nestjs-idempotent-jobs';
+import { IdempotentProcessor, RetentionService, TenantContext } from 'nestjs-idempotent-jobs';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
-import { asTenant, enqueue, outcomeOf, settled } from '../support/ledger.js';
+import { asTenant, bullQueue, enqueue, outcomeOf, settled } from '../support/ledger.js';
 import { SHORT_CLOCKS } from '../support/processors.js';
-import { BACKENDS } from '../support/scenario.js';
+import { BACKENDS, makePlace } from '../support/scenario.js';
 
 @Injectable()
 class Name {
@@ -40,6 +40,42 @@ describe.each(BACKENDS)('two applications in one process, on %s', (backend) => {
     await enqueue(second, 'charges', 'charge', {}, 'charge:2');
     expect(await settled(second, 'charge:2')).toMatchObject({ result: 'second' });
     expect(await outcomeOf(second, 'charge:1')).toMatchObject({ result: 'second' });
+  });
+
+  it('share a database without meeting, each in a schema and a queue namespace of its own', async () => {
+    const place = await makePlace(backend);
+    const start = async (name: string): Promise<INestApplicationContext> => {
+      // Redis keeps queues apart by prefix, Postgres by schema.
+      const own =
+        backend === 'redis'
+          ? { prefix: `${place.prefix}-${name}` }
+          : { connection: { ...place.connection, schema: `bullmq_${name}` } };
+      const app = await apps.beside(
+        { ...place, ...own },
+        { queues: ['charges'], providers: [Name, SharedProcessor], jobs: { schema: name } },
+      );
+      app.get(Name).value = name;
+      return app;
+    };
+    const [first, second] = [await start('first'), await start('second')];
+    await Promise.all(
+      [first, second].flatMap((app) =>
+        Array.from({ length: 50 }, (_, index) =>
+          enqueue(app, 'charges', 'charge', { index, of: app.get(Name).value }, `charge:${index}`),
+        ),
+      ),
+    );
+    for (let index = 0; index < 50; index += 1) {
+      const outcomes = [await settled(first, `charge:${index}`), await settled(second, `charge:${index}`)];
+      expect(outcomes).toMatchObject([
+        { status: 'completed', result: 'first', attempts: 1 },
+        { status: 'completed', result: 'second', attempts: 1 },
+      ]);
+    }
+    await first.get(RetentionService).erase({ tenantId: 'acme', actor: 'ada', note: 'contract ended' });
+    expect(await outcomeOf(first, 'charge:1')).toBeUndefined();
+    expect(await outcomeOf(second, 'charge:1')).toMatchObject({ result: 'second' });
+    expect(await bullQueue(second, 'charges').getJobCountByTypes('completed')).toBe(50);
   });
 
   it("do not see each other's tenants", async () => {

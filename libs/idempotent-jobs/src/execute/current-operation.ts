@@ -18,7 +18,7 @@ export interface CurrentOperation {
   readonly workerId: string;
   /** The same on every attempt: hand it to a service that deduplicates, e.g. as its `Idempotency-Key` header. */
   readonly idempotencyKey: string;
-  /** Aborted when the attempt is over for the library: timeout, lost lease or lock, cancellation, shutdown. */
+  /** Aborted when the attempt is over for the library: timeout, lost lease, cancellation, shutdown. */
   readonly signal: AbortSignal;
   /** When the total time budget ends, by the database's clock; undefined: no budget. */
   readonly deadline: Date | undefined;
