@@ -177,6 +177,14 @@ export class DeadLetterEntity {
   @Column({ name: 'dispatch_due_at', type: 'timestamptz', nullable: true })
   dispatchDueAt!: Date | null;
 
+  /** How often it was put on the dead-letter queue. */
+  @Column({ type: 'integer' })
+  dispatches!: number;
+
+  /** When the `@OnDeadLetter()` handlers had heard of it. */
+  @Column({ name: 'told_at', type: 'timestamptz', nullable: true })
+  toldAt!: Date | null;
+
   /** The redrive of many that has taken it on. */
   @Column({ name: 'redrive_id', type: 'uuid', nullable: true })
   redriveId!: string | null;
