@@ -180,6 +180,59 @@ describe.each(BACKENDS)('a dead letter that comes back, on %s', (backend) => {
     expect(runs).toHaveLength(2);
   });
 
+  it.each([
+    [
+      'closes the letter',
+      `UPDATE dead_letters SET resolved_at = clock_timestamp(), resolution = 'discarded', actor = 'bob', note = 'no'`,
+      /resolved already/,
+    ],
+    [
+      'completes the operation',
+      `UPDATE job_outcomes SET status = 'completed', expires_at = clock_timestamp() + interval '1 day'`,
+      undefined,
+    ],
+  ])('that meets a transaction which %s, waits for it and runs nothing', async (_title, sql, refusal) => {
+    const { app, runs, door } = await bank();
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    await settled(app, 'charge:1');
+    door.isOpen = true;
+    const letter = { tenantId: 'acme', operationKey: 'charge:1' };
+    let redriven: Promise<unknown> = Promise.resolve();
+    await dataSourceOf(app).transaction(async (manager) => {
+      await manager.query(sql);
+      redriven = deadLetters(app)
+        .redrive(letter, BY)
+        .catch((error: unknown) => error);
+      // Until it is seen to wait for the row.
+      await eventually(
+        () => manager.query(`SELECT count(*)::integer AS waiting FROM pg_locks WHERE NOT granted`),
+        (rows) => expect(rows).toMatchObject([{ waiting: 1 }]),
+      );
+    });
+    const result = await redriven;
+    if (refusal === undefined) expect(result).toMatchObject({ outcome: 'completed' });
+    else expect((result as Error).message).toMatch(refusal);
+    expect(runs).toHaveLength(1);
+    expect((await outcomeOf(app, 'charge:1'))?.status).toBe(refusal === undefined ? 'completed' : 'dead');
+  });
+
+  it('a conflicting request is discarded without touching the dead operation whose key it wanted', async () => {
+    const { app } = await bank();
+    await deliver(app, 'charges', 'charge:1', { amount: 5 });
+    await settled(app, 'charge:1');
+    await deliver(app, 'charges', 'charge:1', { amount: 6 });
+    const letters = await eventually(
+      () => lettersOf(app),
+      (found) => expect(found).toHaveLength(2),
+    );
+    const conflict = letters.find((letter) => letter.reason === 'idempotency_conflict');
+    await deadLetters(app).discard(conflict?.id as string, BY);
+    expect(await dataSourceOf(app).query('SELECT status, expires_at FROM job_outcomes')).toEqual([
+      { status: 'dead', expires_at: null },
+    ]);
+    expect((await deadLetters(app).list()).letters).toMatchObject([{ reason: 'retries_exhausted' }]);
+  });
+
   it('a stray retry of the failed job, after its operation has completed by redrive, replays the result', async () => {
     const { app, runs, door } = await bank();
     const operation = (await enqueue(app, 'charges', 'charge', {}, 'charge:1')) as { jobId: string };

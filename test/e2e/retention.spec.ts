@@ -103,6 +103,20 @@ describe.each(BACKENDS)('retention, on %s', (backend) => {
     expect(await app.get(RetentionService).prune()).toEqual({ operations: 1, letters: 0 });
   });
 
+  it('prunes around a row that somebody is at, and waits for nobody', async () => {
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor()] });
+    for (const key of ['charge:1', 'charge:2']) {
+      await enqueue(app, 'charges', 'charge', { amount: 5 }, key);
+      await settled(app, key);
+    }
+    await age(app, 8);
+    await dataSourceOf(app).transaction(async (manager) => {
+      await manager.query(`SELECT FROM job_outcomes WHERE operation_key = 'charge:1' FOR UPDATE`);
+      expect(await app.get(RetentionService).prune()).toEqual({ operations: 1, letters: 0 });
+    });
+    expect(await app.get(RetentionService).prune()).toEqual({ operations: 1, letters: 0 });
+  });
+
   it('is pruned by itself, and by the settings of its queue', async () => {
     const { app } = await apps.fresh(backend, {
       queues: [
