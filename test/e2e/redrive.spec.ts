@@ -205,7 +205,10 @@ describe.each(BACKENDS)('a dead letter that comes back, on %s', (backend) => {
         .catch((error: unknown) => error);
       // Until it is seen to wait for the row.
       await eventually(
-        () => manager.query(`SELECT count(*)::integer AS waiting FROM pg_locks WHERE NOT granted`),
+        () =>
+          dataSourceOf(app).query(
+            `SELECT count(*)::integer AS waiting FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database() AND query LIKE '%brought_back%'`,
+          ),
         (rows) => expect(rows).toMatchObject([{ waiting: 1 }]),
       );
     });

@@ -216,7 +216,9 @@ describe.each(BACKENDS)('a transactional effect, on %s', (backend) => {
     expect(await settled(app, 'charge:late', 'acme', 5000)).toMatchObject({ status: 'completed' });
     await eventually(
       () =>
-        dataSourceOf(app).query('SELECT count(*)::integer AS rows FROM job_outcomes WHERE dispatches > 0'),
+        dataSourceOf(app).query(
+          `SELECT count(*)::integer AS rows FROM job_outcomes WHERE status = 'completed'`,
+        ),
       (rows) => expect(rows).toEqual([{ rows: 20 }]),
     );
     gate.open();
