@@ -65,6 +65,31 @@ describe.each(BACKENDS)('enqueueing many operations, on %s', (backend) => {
     ]);
   });
 
+  it('rivals with the same keys in another order all get their answer, and each operation is there once', async () => {
+    const { app } = await apps.fresh(backend, {
+      queues: ['charges'],
+      jobs: { dispatch: { enabled: false } },
+    });
+    const queue = idempotentQueue(app, 'charges');
+    const requests = requestsOf(6000);
+    const answers = await Promise.all([
+      queue.enqueueMany(requests),
+      queue.enqueueMany(requests.toReversed()),
+      queue.enqueueMany(requests.toReversed()),
+    ]);
+    const added = answers.flat().filter(({ duplicate }) => duplicate === false);
+    expect(new Set(added.map(({ operationKey }) => operationKey)).size).toBe(6000);
+    expect(added).toHaveLength(6000);
+    // Postgres counts them with a delay.
+    await eventually(
+      () =>
+        dataSourceOf(app).query<{ deadlocks: number }[]>(
+          'SELECT deadlocks::integer FROM pg_stat_database WHERE datname = current_database()',
+        ),
+      ([row]) => expect(row?.deadlocks).toBeGreaterThan(0),
+    );
+  });
+
   it('160 MiB in one transaction fit through a heap of 96', async () => {
     const place = await makePlace(backend);
     const script: EnqueueScript = { place, operations: 320, payloadLength: MEBI / 2 };

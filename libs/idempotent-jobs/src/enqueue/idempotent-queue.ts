@@ -83,6 +83,10 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
    * Enqueues many operations in one transaction: all are accepted, or, if one conflicts or cannot be carried, none.
    * They are read while they are written, so leave them as they are until this returns.
    *
+   * More than a thousand take several statements, and two such calls with the same keys in another order may wait for
+   * each other until Postgres ends one of them (SQLSTATE 40P01). In the library's own transaction it is done again; in
+   * yours (`transaction`) it is yours to repeat. Requests sorted by tenant and key never meet like that.
+   *
    * @throws as {@link enqueue}
    */
   async enqueueMany(
