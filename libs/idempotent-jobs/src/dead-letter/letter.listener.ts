@@ -38,12 +38,14 @@ export class LetterListener {
   start(): void {
     outsideOfAnyFrame(() => {
       const { connection, prefix, telemetry } = this.port.bullmq.opts;
-      const worker = new Worker(this.port.name, (job: Job) => this.tell(job), {
+      const options = {
         connection,
         ...(prefix !== undefined && { prefix }),
         ...(telemetry !== undefined && { telemetry }),
         ...WORKER_OPTIONS,
-      });
+      };
+      const { makeBackend } = this.port;
+      const worker = new Worker(this.port.name, (job: Job) => this.tell(job), options, makeBackend);
       worker.on('error', (error) =>
         this.services.onError(`Listener of queue "${this.port.name}": ${error.message}`),
       );
