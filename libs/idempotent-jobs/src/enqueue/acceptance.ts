@@ -1,3 +1,4 @@
+import { setTimeout } from 'node:timers/promises';
 import type { QueuePort } from '../bullmq/queue-port.js';
 import { OperationConflictError } from '../operation/errors.js';
 import type { Database } from '../postgres/database.js';
@@ -123,12 +124,16 @@ async function persistentlyAgainstRivals<T>(work: () => Promise<T>): Promise<T> 
     } catch (error) {
       const { code } = error as { code?: unknown };
       if (tries === MAX_TRIES || (code !== DEADLOCK && code !== SERIALIZATION_FAILURE)) throw error;
+      // Back at once, it would stand in the way of the rival that it was ended for.
+      await setTimeout(FIRST_PAUSE_MS * 2 ** (tries - 1) * (0.5 + Math.random()));
     }
   }
 }
 
 /** Each rival that wins is one less to meet; more than a handful at one time are no accident. */
-const MAX_TRIES = 5;
+const MAX_TRIES = 6;
+/** About what is left to do for a rival of some thousand rows. Doubling: 200 ms to 3.2 s. */
+const FIRST_PAUSE_MS = 200;
 /** SQLSTATEs. */
 const DEADLOCK = '40P01';
 const SERIALIZATION_FAILURE = '40001';
