@@ -5,6 +5,7 @@ import { COMMON_OPTIONS, type Command, type CommandResult, WRONG_USAGE } from '.
 import { COMMANDS } from './commands.js';
 import { connect, reasonOf } from './connect.js';
 import { helpAsJson, helpOf, helpOfAll } from './help.js';
+import { inOurWords } from './in-our-words.js';
 import { redactor } from './secrets.js';
 import { Values } from './values.js';
 import { Unavailable, WrongUsage } from './wrong-usage.js';
@@ -75,13 +76,6 @@ function parse(command: Command, args: readonly string[]): Values {
     if (error instanceof WrongUsage) throw error;
     throw new WrongUsage(`${reasonOf(error)} See: idempotent-jobs ${command.name} --help`);
   }
-}
-
-/** Services name their own methods and options; who is here has those of the command line. */
-function inOurWords(message: string): string {
-  return message
-    .replace('Give another: { deadline }', 'Give another: --deadline <time>')
-    .replace('with redriveEdited()', 'with redriveEdited() in the application');
 }
 
 /** What a service refuses to understand was asked wrongly, too. */
