@@ -1,5 +1,5 @@
 import type { Queue } from 'bullmq';
-import { isOverWithin } from '../is-over-within.js';
+import { isOverWithin } from '../within.js';
 import type { Database } from '../postgres/database.js';
 import { reasonOf } from './connect.js';
 import { serverUrl } from './server-url.js';

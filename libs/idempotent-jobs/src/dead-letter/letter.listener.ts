@@ -1,6 +1,6 @@
 import { type Job, UnrecoverableError, Worker } from 'bullmq';
 import type { QueuePort } from '../bullmq/queue-port.js';
-import { isOverWithin } from '../is-over-within.js';
+import { isOverWithin } from '../within.js';
 import { messageOf } from '../operation/message-of.js';
 import { outsideOfAnyFrame } from '../tenancy/outside-of-any-frame.js';
 import type { TenantContext } from '../tenancy/tenant-context.js';

@@ -1,4 +1,5 @@
 import type { QueuePort } from '../bullmq/queue-port.js';
+import { within } from '../within.js';
 import type { DispatchSource, DueJob } from './dispatch.source.js';
 import { RefusedJobs } from './refused-jobs.js';
 
@@ -117,7 +118,7 @@ export class Carrier {
   async #put(port: QueuePort, jobs: DueJob[]): Promise<{ taken: DueJob[]; isReachable: boolean }> {
     const outgoing = jobs.map(({ job }) => job);
     try {
-      await within(PUT_TIMEOUT_MS, port.put(outgoing, this.source.carriesRetries));
+      await answered(PUT_TIMEOUT_MS, port.put(outgoing, this.source.carriesRetries));
       return { taken: jobs, isReachable: true };
     } catch (error) {
       // What takes so long for all would take as long for each.
@@ -167,7 +168,7 @@ function byQueue(due: readonly DueJob[]): Map<string, DueJob[]> {
 }
 
 function answers(port: QueuePort): Promise<boolean> {
-  return within(PING_TIMEOUT_MS, port.ping()).then(
+  return answered(PING_TIMEOUT_MS, port.ping()).then(
     () => true,
     () => false,
   );
@@ -176,14 +177,6 @@ function answers(port: QueuePort): Promise<boolean> {
 class NoAnswer extends Error {}
 
 /** BullMQ waits for a lost connection without end; the dispatcher must not. */
-async function within<T>(ms: number, work: Promise<T>): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const timeout = new Promise<never>((_resolve, reject) => {
-    timer = setTimeout(() => reject(new NoAnswer(`No answer from the queue's backend within ${ms} ms`)), ms);
-  });
-  try {
-    return await Promise.race([work, timeout]);
-  } finally {
-    clearTimeout(timer);
-  }
+function answered<T>(ms: number, work: Promise<T>): Promise<T> {
+  return within(ms, work, () => new NoAnswer(`No answer from the queue's backend within ${ms} ms`));
 }

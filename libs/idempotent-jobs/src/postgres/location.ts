@@ -1,4 +1,4 @@
-import { isOverWithin } from '../is-over-within.js';
+import { isOverWithin } from '../within.js';
 import type { Queryable } from './database.js';
 
 /**
