@@ -1,7 +1,7 @@
 import { type AddressInfo, createServer } from 'node:net';
 import type { INestApplicationContext } from '@nestjs/common';
 import { PermanentError } from 'nestjs-idempotent-jobs';
-import { beforeAll, describe, expect, it } from 'vitest';
+import { beforeAll, describe, expect, inject, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { cli, cliIn, jsonOf } from '../support/cli.js';
 import { eventually } from '../support/eventually.js';
@@ -61,6 +61,46 @@ describe('idempotent-jobs, the command', () => {
     const { code, stdout, stderr } = await cli(args, env);
     expect({ code, stdout }).toEqual({ code: 2, stdout: '' });
     expect(stderr).toMatch(message);
+  });
+
+  it.each([
+    ['an @', 'hunter2hunter2@hunter2'],
+    ['a /', '1234/hunter2hunter2'],
+    ['a #', '1234#hunter2hunter2@hunter2'],
+    ['a ?', '1234?hunter2hunter2'],
+    ['an @ and a /', 'x@hunter2hunter2/hunter2'],
+    ['a % that escapes nothing', 'hunter2%zz'],
+  ])(
+    'refuses a URL with %s in its password where it stands in the way, and says none of it',
+    async (_what, password) => {
+      const url = (scheme: string) => `${scheme}://ada:${password}@127.0.0.1:1/shop`;
+      const database = await cli(['status', '--json'], { DATABASE_URL: url('postgres') });
+      expect(database.code).toBe(password.startsWith('hunter2hunter2@') ? 1 : 2);
+      expect(database.stderr).toContain('DATABASE_URL');
+      expect(database.stdout + database.stderr).not.toMatch(/hunter2|1234|%zz/);
+    },
+  );
+
+  it('says in JSON what it can do, and nothing else', async () => {
+    for (const args of [
+      ['--help', '--json'],
+      ['--json', '--help'],
+      ['letters', '--help', '--json'],
+    ]) {
+      const answer = await cli(args);
+      expect(answer).toMatchObject({ code: 0, stderr: '' });
+      expect(jsonOf(answer).commands).toContainEqual(expect.objectContaining({ name: 'letters' }));
+    }
+  });
+
+  it('hides secrets in whatever a server says', async () => {
+    // Postgres names the role and database that it does not let in.
+    const { host } = new URL(inject('postgresUrl'));
+    const env = { DATABASE_URL: `postgres://hunter2hunter2:hunter2hunter2@${host}/hunter2hunter2` };
+    const { code, stdout, stderr } = await cli(['status', '--json'], env);
+    expect(code).toBe(1);
+    expect(stderr).toContain('***');
+    expect(stdout + stderr).not.toContain('hunter2');
   });
 
   it('with --json, says also what is wrong in JSON', async () => {
@@ -176,14 +216,30 @@ describe('idempotent-jobs, the command, called wrongly', () => {
     ],
     [['discard', crypto.randomUUID(), '--tenant', 'acme', '--key', 'k', ...BY_ADA], /not by both/],
     [['redispatch', '--older-than', '15'], /--older-than must be a time span/],
-    [['redispatch', '--queue', 'refunds'], /no application has registered a queue "refunds"/],
     [['history', '--tenant', 'acme'], /--key is missing/],
     [['redrives', '--cancel', ...BY_ADA], /needs the id/],
+    [['letters', crypto.randomUUID(), '--queue', 'charges'], /--queue is for the list/],
+    [['letters', crypto.randomUUID(), '--all'], /--all is for the list/],
+    [['letters', '--groups', '--all'], /--all is for the list/],
+    [['letters', '--groups', '--after', 'x'], /--after is for the list/],
+    [['redrives', crypto.randomUUID(), '--queue', 'charges'], /--queue is for the list/],
+    [['redrives', crypto.randomUUID(), '--cancel', '--limit', '3', ...BY_ADA], /--limit is for the list/],
+    [['redrives', '--actor', 'ada'], /--actor needs --cancel/],
+    [['redrives', crypto.randomUUID(), '--dry-run'], /--dry-run needs --cancel/],
   ])('refuses %j with exit code 2', async (args, message) => {
     const { code, stdout, stderr } = await cliIn(place, ...args);
     expect({ code, stdout }).toEqual({ code: 2, stdout: '' });
     expect(stderr).toMatch(message);
   });
+
+  it.each([['status'], ['doctor'], ['letters'], ['letters', '--groups'], ['redispatch'], ['redrives']])(
+    '%s: a queue that the ledger does not know is refused with exit code 1',
+    async (...args) => {
+      const { code, stdout, stderr } = await cliIn(place, ...args, '--queue', 'refunds');
+      expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
+      expect(stderr).toContain('The ledger knows no queue "refunds".');
+    },
+  );
 });
 
 describe.each(BACKENDS)('idempotent-jobs, the command, beside an application on %s', (backend) => {

@@ -31,6 +31,7 @@ async function countingClient(place: Place): Promise<{ client: Client; texts: st
 
 describe.each(BACKENDS)('enqueueing many operations, on %s', (backend) => {
   const apps = useApps();
+  const key = { operationKey: 'charge:1', tenantId: 'acme' };
   const requestsOf = (count: number, payloadOf: (index: number) => unknown = (index) => ({ index })) =>
     Array.from({ length: count }, (_, index) => ({
       name: 'charge',
@@ -63,6 +64,31 @@ describe.each(BACKENDS)('enqueueing many operations, on %s', (backend) => {
     expect(await dataSourceOf(app).query(`SELECT count(*)::integer AS rows FROM job_outcomes`)).toEqual([
       { rows: OPERATIONS },
     ]);
+  });
+
+  it('rivals with the same keys in another order all get their answer, and each operation is there once', async () => {
+    const { app } = await apps.fresh(backend, {
+      queues: ['charges'],
+      jobs: { dispatch: { enabled: false } },
+    });
+    const queue = idempotentQueue(app, 'charges');
+    const requests = requestsOf(6000);
+    const answers = await Promise.all([
+      queue.enqueueMany(requests),
+      queue.enqueueMany(requests.toReversed()),
+      queue.enqueueMany(requests.toReversed()),
+    ]);
+    const added = answers.flat().filter(({ duplicate }) => duplicate === false);
+    expect(new Set(added.map(({ operationKey }) => operationKey)).size).toBe(6000);
+    expect(added).toHaveLength(6000);
+    // Postgres counts them with a delay.
+    await eventually(
+      () =>
+        dataSourceOf(app).query<{ deadlocks: number }[]>(
+          'SELECT deadlocks::integer FROM pg_stat_database WHERE datname = current_database()',
+        ),
+      ([row]) => expect(row?.deadlocks).toBeGreaterThan(0),
+    );
   });
 
   it('160 MiB in one transaction fit through a heap of 96', async () => {
@@ -98,6 +124,23 @@ describe.each(BACKENDS)('enqueueing many operations, on %s', (backend) => {
       { rows: 0 },
     ]);
     expect(await bullQueue(app, 'charges').getJobCountByTypes('waiting', 'active', 'completed')).toBe(0);
+  });
+
+  it('what the queue’s own sizeLimit would keep off it for ever is refused, alone and among others', async () => {
+    const echo = processorOf('charges', { effect: 'keyed' }, () => 'done');
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [echo] });
+    Object.assign(bullQueue(app, 'charges'), { jobsOpts: { sizeLimit: 300 } });
+    const [fitting, ...others] = requestsOf(3, (index) => ({ text: 'x'.repeat(index * 1000) }));
+    const queue = idempotentQueue(app, 'charges');
+    await expect(queue.enqueueMany([fitting as NonNullable<typeof fitting>, ...others])).rejects.toThrow(
+      /takes at most 300 \(defaultJobOptions.sizeLimit\)/,
+    );
+    await expect(queue.enqueue('charge', { text: 'x'.repeat(300) }, key)).rejects.toThrow(
+      InvalidPayloadError,
+    );
+    expect(await dataSourceOf(app).query('SELECT operation_key FROM job_outcomes')).toEqual([]);
+    await queue.enqueue('charge', {}, key);
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed' });
   });
 
   it('a payload of more bytes than allowed is refused, and nothing is changed', async () => {

@@ -6,7 +6,7 @@ import {
   UsageError,
 } from 'nestjs-idempotent-jobs';
 import { DataSource } from 'typeorm';
-import { afterEach, describe, expect, it, inject } from 'vitest';
+import { afterEach, describe, expect, it, inject, vi } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
 import { bullQueue, idempotentQueue, outcomeOf, settled } from '../support/ledger.js';
@@ -333,5 +333,44 @@ describe('a queue in the database of the ledger', () => {
       await source.query(`DROP OWNED BY "${place.prefix}"`);
       await source.query(`DROP ROLE "${place.prefix}"`);
     }
+  });
+
+  it('goes on getting jobs in the transaction when the ledger, not BullMQ, has refused one', async () => {
+    const { place, queue, source } = await start(withoutDispatcher, []);
+    const [holder, waiter] = [await clientIn(place.databaseUrl), await clientIn(place.databaseUrl)];
+    await holder.query('BEGIN');
+    await queue.enqueue('charge', {}, { ...key('charge:1'), transaction: holder });
+    await waiter.query('BEGIN');
+    await waiter.query(`SET LOCAL lock_timeout = '200ms'`);
+    const sent = vi.spyOn(waiter, 'query');
+    await expect(
+      queue.enqueue('charge', {}, { ...key('charge:1'), transaction: waiter }),
+    ).rejects.toMatchObject({ code: '55P03' });
+    const texts = sent.mock.calls.map(([query]) => (query as unknown as { text: string }).text);
+    expect(texts.filter((text) => text.includes('job_outcomes'))).toHaveLength(1);
+    await queue.enqueue('charge', {}, { ...key('charge:2'), transaction: waiter });
+    await waiter.query('COMMIT');
+    await holder.query('ROLLBACK');
+    expect(await source.query('SELECT operation_key, dispatches FROM job_outcomes')).toEqual([
+      { operation_key: 'charge:2', dispatches: 1 },
+    ]);
+  });
+
+  it('is joined by a connection that a pooler has led to another server meanwhile', async () => {
+    const { place, queue } = await start(withoutDispatcher, []);
+    const client = await clientIn(place.databaseUrl);
+    let isLedElsewhere = true;
+    const pooled = {
+      query: (query: { text: string; values: unknown[] }) =>
+        isLedElsewhere && query.text.includes('pg_postmaster_start_time')
+          ? Promise.resolve({ rows: [{ name: '1@0' }], rowCount: 1 })
+          : client.query(query),
+    };
+    await client.query('BEGIN');
+    const enqueued = () => queue.enqueue('charge', {}, { ...key('charge:1'), transaction: pooled });
+    await expect(enqueued()).rejects.toThrow(/another database than the ledger/);
+    isLedElsewhere = false;
+    expect(await enqueued()).toMatchObject({ duplicate: false });
+    await client.query('COMMIT');
   });
 });

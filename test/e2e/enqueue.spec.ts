@@ -10,7 +10,15 @@ import {
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
-import { asTenant, enqueue, idempotentQueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
+import {
+  asTenant,
+  bullQueue,
+  enqueue,
+  idempotentQueue,
+  lettersOf,
+  outcomeOf,
+  settled,
+} from '../support/ledger.js';
 import { processorOf } from '../support/processors.js';
 import { BACKENDS, dataSourceOf } from '../support/scenario.js';
 
@@ -197,6 +205,32 @@ describe.each(BACKENDS)('enqueueing, on %s', (backend) => {
       );
     }
     expect(await outcomeOf(app, 'charge:1')).toBeUndefined();
+  });
+
+  it.each([
+    [{ delayMs: 1e300 }, /delayMs must be .* to ten years .*, but is 1e\+300/],
+    [{ delayMs: 315_360_000_001 }, /delayMs/],
+    [{ delayMs: '5' }, /delayMs must be a number .*, but is the string "5"/],
+    [{ deadline: '2030-01-01' }, /deadline must be a valid Date, but is the string "2030-01-01"/],
+    [{ deadline: new Date(Number.NaN) }, /deadline must be a valid Date, but is Invalid Date/],
+    [{ priority: '5' }, /priority .* is the string "5"/],
+  ])('%j is refused before anything is written', async (options, message) => {
+    const { app } = await apps.fresh(backend, { queues: ['charges'] });
+    const asked = { operationKey: 'charge:1', tenantId: 'acme', ...options } as never;
+    const refused = idempotentQueue(app, 'charges').enqueue('charge', {}, asked);
+    await expect(refused).rejects.toThrow(UsageError);
+    await expect(refused).rejects.toThrow(message);
+    expect(await outcomeOf(app, 'charge:1')).toBeUndefined();
+  });
+
+  it('the longest delay and the farthest deadline are kept', async () => {
+    const { app } = await apps.fresh(backend, { queues: ['charges'] });
+    const options = { operationKey: 'charge:1', tenantId: 'acme', delayMs: 315_360_000_000 };
+    await idempotentQueue(app, 'charges').enqueue('charge', {}, options);
+    await eventually(
+      () => bullQueue(app, 'charges').getDelayedCount(),
+      (count) => expect(count).toBe(1),
+    );
   });
 
   it('hostile but valid payloads arrive as they were sent', async () => {

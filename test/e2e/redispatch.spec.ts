@@ -1,6 +1,7 @@
 import { UnrecoverableError, Worker } from 'bullmq';
 import type { INestApplicationContext } from '@nestjs/common';
 import { DispatchService, TransientError, UsageError } from 'nestjs-idempotent-jobs';
+import { Client } from 'pg';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
@@ -14,6 +15,24 @@ import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
 const SOON = { redispatchAfterMs: 1000, pollMs: 100 };
 /** The dispatcher's own clock is left out of it. */
 const NEVER = { redispatchAfterMs: 3_600_000, pollMs: 600_000 };
+
+/** What PgBouncer does in transaction mode, at its worst: every statement finds itself on another connection. */
+function eachOnItsOwn(connectionString: string): { pool: unknown; texts: string[] } {
+  const texts: string[] = [];
+  const query = async (asked: string | { text: string }): Promise<unknown> => {
+    texts.push(typeof asked === 'string' ? asked : asked.text);
+    const client = new Client({ connectionString });
+    await client.connect();
+    try {
+      return await client.query(asked as string);
+    } finally {
+      await client.end();
+    }
+  };
+  const ignore = (): void => undefined;
+  const connection = { query, on: ignore, removeListener: ignore, release: ignore };
+  return { pool: { query, connect: () => Promise.resolve(connection), options: { max: 4 } }, texts };
+}
 
 describe.each(BACKENDS)('putting operations on their queue again, on %s', (backend) => {
   const apps = useApps();
@@ -151,6 +170,57 @@ describe.each(BACKENDS)('putting operations on their queue again, on %s', (backe
       withoutPayload: 1,
     });
     gate.open();
+  });
+
+  it('thousands are found by many statements, each on whichever connection a pooler gives it', async () => {
+    const { app, place } = await apps.fresh(backend, {
+      queues: ['charges'],
+      jobs: { dispatch: { enabled: false } },
+    });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    const add = (from: number, to: number): Promise<unknown> =>
+      dataSourceOf(app).query(
+        `INSERT INTO job_outcomes (tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, payload, dispatch_due_at, dispatches)
+         SELECT 'tenant ' || n % 3, 'charge:' || n, CASE WHEN n % 2 = 0 THEN 'charges' ELSE 'refunds' END, 'charge', 'job ' || n,
+           repeat('0', 64), 'pending', '{}', clock_timestamp() + interval '1 hour', 3
+         FROM generate_series($1::integer, $2::integer) AS n`,
+        [from, to],
+      );
+    await add(1, 4000);
+    const { pool, texts } = eachOnItsOwn(place.databaseUrl);
+    const driver = dataSourceOf(app).driver as unknown as { master: unknown };
+    const own = driver.master;
+    const service = app.get(DispatchService);
+    driver.master = pool;
+    try {
+      expect(await service.redispatchUnsettled({ dryRun: true })).toMatchObject({ operations: 4001 });
+      expect(await service.redispatchUnsettled({ olderThanMs: 60_000 })).toMatchObject({ operations: 0 });
+      expect(await service.redispatchUnsettled({ queue: 'charges' })).toMatchObject({ operations: 2001 });
+    } finally {
+      driver.master = own;
+    }
+    const made = texts.filter((text) => text.includes('UPDATE'));
+    expect(made.length).toBeGreaterThanOrEqual(4);
+    const rows = await dataSourceOf(app).query(
+      `SELECT queue, count(*)::integer FROM job_outcomes
+       WHERE dispatch_due_at <= clock_timestamp() AND dispatches <= 1 GROUP BY queue`,
+    );
+    expect(rows).toEqual([{ queue: 'charges', count: 2001 }]);
+
+    // Of a small table, Postgres rather reads the whole.
+    await add(4001, 44_000);
+    await dataSourceOf(app).query('ANALYZE job_outcomes');
+    const page = texts.find((text) => text.includes('last_tenant')) as string;
+    const plan = await dataSourceOf(app).query<{ 'QUERY PLAN': string }[]>(`EXPLAIN ${page}`, [
+      'tenant 1',
+      'charge:1',
+      null,
+      '0',
+      0,
+    ]);
+    const lines = plan.map((line) => line['QUERY PLAN']).join('\n');
+    expect(lines).toContain('Index Scan using job_outcomes_operation_unique on job_outcomes');
+    expect(lines).not.toContain('Seq Scan');
   });
 
   it('a queue that nobody knows, or an age that is none, is refused and changes nothing', async () => {

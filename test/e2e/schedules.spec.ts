@@ -154,7 +154,15 @@ describe.each(BACKENDS)('schedules, on %s', (backend) => {
       await expect(queue.schedule('report', {}, { ...report, ...repeat })).rejects.toThrow(UsageError);
     const long = { operationKey: 'k'.repeat(376), tenantId: 'acme', every: FAR_MS };
     await expect(queue.schedule('report', {}, long)).rejects.toThrow(InvalidIdentityError);
-    await expect(queue.schedule('report', {}, { ...report, pattern: 'at noon' })).rejects.toThrow();
+    for (const [repeat, message] of [
+      [{ pattern: 'at noon' }, /cannot read the pattern "at noon"/],
+      [{ pattern: '0 6 * * *', tz: 'Mars/Olympus' }, /in time zone "Mars\/Olympus"/],
+      [{ every: 1000, limit: 2 }, /takes no limit/],
+    ] as const) {
+      const refused = queue.schedule('report', {}, { ...report, ...repeat });
+      await expect(refused).rejects.toThrow(UsageError);
+      await expect(refused).rejects.toThrow(message);
+    }
     expect(await bull.getJobSchedulersCount()).toBe(0);
   });
 });

@@ -1,12 +1,17 @@
 import {
+  type BackendFactory,
   ErrorCode,
+  getNextMillis,
   type Job,
   type JobsOptions,
   type JobType,
   type Queue,
+  type RedisQueueBackend,
   type RepeatOptions,
   type Worker,
 } from 'bullmq';
+import { UsageError } from '../operation/errors.js';
+import { messageOf } from '../operation/message-of.js';
 import type { Queryable } from '../postgres/database.js';
 import { Location, nameDatabase } from '../postgres/location.js';
 import type { JobRetention } from '../retention/retention.options.js';
@@ -24,6 +29,9 @@ export interface OutgoingJob {
   readonly wasPut?: boolean;
 }
 
+/** BullMQ types its classes for Redis, whichever backend they have. */
+type MakeBackend = BackendFactory<RedisQueueBackend>;
+
 /** A BullMQ queue, reduced to what the library asks of it, the same on both backends. */
 export class QueuePort {
   readonly #location: Location;
@@ -36,8 +44,18 @@ export class QueuePort {
     return this.bullmq.name;
   }
 
+  /** What a worker of this queue is to be made with, so that it looks where the queue's jobs are. */
+  get makeBackend(): MakeBackend {
+    return (this.bullmq as unknown as { backendFactory: MakeBackend }).backendFactory;
+  }
+
   get backend(): 'redis' | 'postgres' {
     return postgresOf(this.bullmq) === undefined ? 'redis' : 'postgres';
+  }
+
+  /** How large a job's data may be as JSON in UTF-8, in bytes, by the queue's own options; BullMQ refuses larger ones. */
+  get maxDataBytes(): number | undefined {
+    return this.bullmq.defaultJobOptions.sizeLimit;
   }
 
   /** Whether BullMQ keeps the queue in the database of that name, as `nameDatabase` names it. */
@@ -95,12 +113,17 @@ export class QueuePort {
     };
   }
 
-  /** Makes or replaces a scheduler. Gives the job of its next iteration; undefined: there will be none. */
+  /**
+   * Makes or replaces a scheduler. Gives the job of its next iteration; undefined: there will be none.
+   *
+   * @throws UsageError for a pattern or time zone that BullMQ cannot read
+   */
   async schedule(
     schedulerId: string,
     repeat: RepeatOptions,
     { name, data, priority }: Pick<OutgoingJob, 'name' | 'data' | 'priority'>,
   ): Promise<Job | undefined> {
+    this.#assertReadable(repeat);
     const template = { name, data, opts: { ...RETRY_CARRIER, ...(priority && { priority }) } };
     for (let tries = 1; ; tries += 1) {
       try {
@@ -112,6 +135,20 @@ export class QueuePort {
           code === ErrorCode.SchedulerJobIdCollision || code === ErrorCode.SchedulerJobSlotsBusy;
         if (!hasMetRival || tries === MAX_SCHEDULE_TRIES) throw error;
       }
+    }
+  }
+
+  #assertReadable(repeat: RepeatOptions): void {
+    const { settings } = this.bullmq.opts as { settings?: { repeatStrategy?: unknown } };
+    // A strategy of the application reads patterns in its own way.
+    if (repeat.pattern === undefined || settings?.repeatStrategy !== undefined) return;
+    try {
+      getNextMillis(Date.now(), repeat);
+    } catch (error) {
+      const zone = repeat.tz === undefined ? '' : ` in time zone "${repeat.tz}"`;
+      throw new UsageError(
+        `BullMQ cannot read the pattern "${repeat.pattern}"${zone} of a schedule: ${messageOf(error)}`,
+      );
     }
   }
 

@@ -1,5 +1,6 @@
 import { messageOf } from '../operation/message-of.js';
 import { Database } from '../postgres/database.js';
+import { serverUrl } from './server-url.js';
 import { Unavailable, WrongUsage } from './wrong-usage.js';
 
 const CONNECT_TIMEOUT_MS = 10_000;
@@ -36,11 +37,7 @@ function databaseUrl(env: NodeJS.ProcessEnv): URL {
       'DATABASE_URL is not set. Set it to the Postgres that holds the ledger: DATABASE_URL=postgres://user:password@host:5432/database',
     );
   }
-  const url = URL.canParse(text) ? new URL(text) : undefined;
-  if (url === undefined || !/^postgres(?:ql)?:$/.test(url.protocol)) {
-    throw new WrongUsage('DATABASE_URL is not a URL of the form postgres://user:password@host:5432/database');
-  }
-  return url;
+  return serverUrl('DATABASE_URL', text, /^postgres(?:ql)?:$/, 'postgres://user:password@host:5432/database');
 }
 
 /** Node tells of several addresses that refused by an error without a message. */

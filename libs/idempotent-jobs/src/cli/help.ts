@@ -1,5 +1,13 @@
 import { COMMON_OPTIONS, type Command, type CommandOption } from './command.js';
 
+/** The help, for programs: of the whole, or of one command. */
+export function helpAsJson(commands: readonly Command[]): unknown {
+  return {
+    commands: commands.map(({ name, summary, operand, options }) => ({ name, summary, operand, options })),
+    commonOptions: COMMON_OPTIONS,
+  };
+}
+
 /** The help of the whole program. */
 export function helpOfAll(commands: readonly Command[]): string {
   const width = Math.max(...commands.map(({ name }) => name.length));

@@ -1,8 +1,9 @@
 import type { Queue } from 'bullmq';
-import { isOverWithin } from '../is-over-within.js';
+import { isOverWithin } from '../within.js';
 import type { Database } from '../postgres/database.js';
 import { reasonOf } from './connect.js';
-import { Unavailable, WrongUsage } from './wrong-usage.js';
+import { serverUrl } from './server-url.js';
+import { Unavailable } from './wrong-usage.js';
 
 /** What a BullMQ queue holds. */
 export interface QueueDepth {
@@ -40,10 +41,7 @@ async function depthsInRedis(
   redisUrl: string,
   prefix: string | undefined,
 ): Promise<QueueDepths> {
-  if (!URL.canParse(redisUrl) || !/^rediss?:$/.test(new URL(redisUrl).protocol)) {
-    throw new WrongUsage('REDIS_URL is not a URL of the form redis://user:password@host:6379');
-  }
-  const { host } = new URL(redisUrl);
+  const { host } = serverUrl('REDIS_URL', redisUrl, /^rediss?:$/, 'redis://user:password@host:6379');
   const { createRedisBackend, Queue } = await import('bullmq');
   // It says once that it cannot be reached, instead of trying without end.
   const connection = { url: redisUrl, maxRetriesPerRequest: 1, retryStrategy: () => null };

@@ -4,7 +4,8 @@ import { ensureSchema } from '../postgres/schema-guard.js';
 import { COMMON_OPTIONS, type Command, type CommandResult, WRONG_USAGE } from './command.js';
 import { COMMANDS } from './commands.js';
 import { connect, reasonOf } from './connect.js';
-import { helpOf, helpOfAll } from './help.js';
+import { helpAsJson, helpOf, helpOfAll } from './help.js';
+import { inOurWords } from './in-our-words.js';
 import { redactor } from './secrets.js';
 import { Values } from './values.js';
 import { Unavailable, WrongUsage } from './wrong-usage.js';
@@ -20,14 +21,10 @@ export async function runCli(args: readonly string[], env: NodeJS.ProcessEnv, vo
   const isJson = args.includes('--json');
   try {
     const answer = await answerTo(args, env);
-    if (typeof answer === 'string') {
-      voice.out(answer);
-      return 0;
-    }
     voice.out(isJson ? JSON.stringify(answer.json, null, 2) : answer.text);
     return answer.exitCode;
   } catch (error) {
-    const message = redactor(env)(reasonOf(error));
+    const message = redactor(env)(inOurWords(reasonOf(error)));
     if (isJson) voice.out(JSON.stringify({ error: { code: codeOf(error), message } }, null, 2));
     voice.err(message);
     return isWrongUsage(error) ? WRONG_USAGE : 1;
@@ -35,10 +32,10 @@ export async function runCli(args: readonly string[], env: NodeJS.ProcessEnv, vo
 }
 
 /** Help, or what the command has to say. */
-async function answerTo(args: readonly string[], env: NodeJS.ProcessEnv): Promise<string | CommandResult> {
-  const [name, ...rest] = args;
+async function answerTo(args: readonly string[], env: NodeJS.ProcessEnv): Promise<CommandResult> {
+  const [name, ...rest] = args[0] === '--json' ? args.slice(1) : args;
   if (name === undefined) throw new WrongUsage(helpOfAll(COMMANDS));
-  if (name === '--help' || name === 'help') return helpOfAll(COMMANDS);
+  if (name === '--help' || name === 'help') return help(helpOfAll(COMMANDS), COMMANDS);
   const command = COMMANDS.find((known) => known.name === name);
   if (command === undefined) {
     throw new WrongUsage(
@@ -46,7 +43,7 @@ async function answerTo(args: readonly string[], env: NodeJS.ProcessEnv): Promis
     );
   }
   const values = parse(command, rest);
-  if (values.flag('help')) return helpOf(command);
+  if (values.flag('help')) return help(helpOf(command), [command]);
   const schema = values.text('schema') ?? 'public';
   const database = await connect(env, schema);
   try {
@@ -55,6 +52,10 @@ async function answerTo(args: readonly string[], env: NodeJS.ProcessEnv): Promis
   } finally {
     await database.dataSource.destroy();
   }
+}
+
+function help(text: string, commands: readonly Command[]): CommandResult {
+  return { exitCode: 0, json: helpAsJson(commands), text };
 }
 
 function parse(command: Command, args: readonly string[]): Values {

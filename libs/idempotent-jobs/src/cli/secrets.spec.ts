@@ -29,6 +29,16 @@ describe('redactor', () => {
     expect(redact('hunter%2F2 hunter/2 letmein opensesame')).toBe('*** *** *** ***');
   });
 
+  it.each(['hunter2@rest', 'hunter2/rest', 'hunter2?rest', 'hunter2#rest', '1234#hunter2@rest', 'hun%zzter'])(
+    'hides password %s, which is not escaped, and all its pieces',
+    (password) => {
+      const redact = redactor({ DATABASE_URL: `postgres://ada:${password}@db:5432/shop` });
+      expect(redact(password)).toBe('***');
+      for (const piece of password.split(/[@/?#]/)) expect(redact(`say ${piece}`)).toBe('say ***');
+      expect(redact('db:5432 is down')).toBe('db:5432 is down');
+    },
+  );
+
   it('hides the whole of a URL that cannot be read', () => {
     const redact = redactor({ DATABASE_URL: 'hunter2:hunter2' });
     expect(redact('What is hunter2:hunter2?')).toBe('What is ***?');

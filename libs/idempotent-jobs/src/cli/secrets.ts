@@ -14,7 +14,9 @@ export function redactor(env: NodeJS.ProcessEnv): (text: string) => string {
 
 function secretsOf(value: string): string[] {
   if (value === '') return [];
-  const passwords: string[] = [];
+  const raw = rawPasswordOf(value);
+  // What reads such a URL may take a part of its password for a host, a path or an option, and say so.
+  const passwords = [raw, ...raw.split(/[@/?#]/)].flatMap((part) => [part, decoded(part)]);
   try {
     const url = new URL(value);
     passwords.push(url.password, decoded(url.password), url.searchParams.get('password') ?? '');
@@ -22,6 +24,11 @@ function secretsOf(value: string): string[] {
     // Not a URL that can be read: the whole of it is kept secret.
   }
   return [value, ...passwords].filter((secret) => secret.length >= MIN_LENGTH);
+}
+
+/** What stands between the first ":" and the last "@", whatever is in between: its writer may have escaped nothing. */
+function rawPasswordOf(value: string): string {
+  return /\/\/[^:]*:([^]*)@/.exec(value)?.[1] ?? '';
 }
 
 /** Shorter ones would tear other words apart; the URLs they stand in are masked all the same. */

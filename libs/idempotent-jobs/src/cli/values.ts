@@ -26,6 +26,12 @@ export class Values {
     return typeof value === 'string' ? value : undefined;
   }
 
+  /** For options that would be ignored: refuses them, and says why. */
+  refuse(names: readonly string[], why: string): void {
+    const wrong = names.find((name) => this.given[name] !== undefined);
+    if (wrong !== undefined) throw new WrongUsage(`--${wrong} ${why}.`);
+  }
+
   required(name: string): string {
     const value = this.text(name);
     if (value === undefined) throw new WrongUsage(`--${name} is missing.`);

@@ -1,6 +1,6 @@
-import { type Job, UnrecoverableError } from 'bullmq';
+import { createRedisBackend, type Job, Queue, UnrecoverableError } from 'bullmq';
 import { describe, expect, it } from 'vitest';
-import type { QueuePort } from '../bullmq/queue-port.js';
+import { QueuePort } from '../bullmq/queue-port.js';
 import { TenantContext } from '../tenancy/tenant-context.js';
 import type { DeadLetterMessage } from './letter.js';
 import { type LetterHandler, LetterListener } from './letter.listener.js';
@@ -37,6 +37,30 @@ function listenerOf(...handlers: LetterHandler[]): { listener: LetterListener; e
   };
   return { listener: new LetterListener({ name: 'charges-dlq' } as QueuePort, services), errors };
 }
+
+describe('LetterListener.start', () => {
+  it('listens where the queue is, also when that has a backend of its own', async () => {
+    const made: string[] = [];
+    const makeBackend: typeof createRedisBackend = (name, ...rest) => {
+      made.push(name);
+      return createRedisBackend(name, ...rest);
+    };
+    // Nobody is there; what is asked is only which backend is made.
+    const connection = { host: '127.0.0.1', port: 1, retryStrategy: () => null };
+    const queue = new Queue('charges-dlq', { connection, skipMetasUpdate: true }, makeBackend);
+    queue.on('error', () => undefined);
+    const listener = new LetterListener(new QueuePort(queue), {
+      handlersOf: () => [],
+      tenants: new TenantContext(),
+      onTold: async () => undefined,
+      onError: () => undefined,
+    });
+    listener.start();
+    expect(made).toEqual(['charges-dlq', 'charges-dlq']);
+    await listener.stop(100, 100);
+    await queue.close();
+  });
+});
 
 describe('LetterListener.tell', () => {
   it('calls every handler with the letter', async () => {

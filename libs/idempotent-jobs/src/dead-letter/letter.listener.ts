@@ -1,6 +1,6 @@
 import { type Job, UnrecoverableError, Worker } from 'bullmq';
 import type { QueuePort } from '../bullmq/queue-port.js';
-import { isOverWithin } from '../is-over-within.js';
+import { isOverWithin } from '../within.js';
 import { messageOf } from '../operation/message-of.js';
 import { outsideOfAnyFrame } from '../tenancy/outside-of-any-frame.js';
 import type { TenantContext } from '../tenancy/tenant-context.js';
@@ -38,12 +38,14 @@ export class LetterListener {
   start(): void {
     outsideOfAnyFrame(() => {
       const { connection, prefix, telemetry } = this.port.bullmq.opts;
-      const worker = new Worker(this.port.name, (job: Job) => this.tell(job), {
+      const options = {
         connection,
         ...(prefix !== undefined && { prefix }),
         ...(telemetry !== undefined && { telemetry }),
         ...WORKER_OPTIONS,
-      });
+      };
+      const { makeBackend } = this.port;
+      const worker = new Worker(this.port.name, (job: Job) => this.tell(job), options, makeBackend);
       worker.on('error', (error) =>
         this.services.onError(`Listener of queue "${this.port.name}": ${error.message}`),
       );

@@ -1,5 +1,7 @@
 import type { QueuePort } from '../bullmq/queue-port.js';
+import { within } from '../within.js';
 import type { DispatchSource, DueJob } from './dispatch.source.js';
+import { RefusedJobs } from './refused-jobs.js';
 
 /** What a carrier needs to know about the application. */
 export interface CarrierServices {
@@ -27,6 +29,7 @@ export class Carrier {
   readonly #failures = new Map<string, number>();
   readonly #underWay = new Set<Promise<void>>();
   readonly #rests = new Set<NodeJS.Timeout>();
+  readonly #refused = new RefusedJobs(HOLD_MS);
 
   constructor(
     private readonly source: DispatchSource,
@@ -93,10 +96,14 @@ export class Carrier {
   }
 
   /** Puts and marks. Never rejects; says whether more may be sent to the queue. */
-  async #deliver(queue: string, jobs: DueJob[]): Promise<boolean> {
+  async #deliver(queue: string, due: DueJob[]): Promise<boolean> {
     const port = this.services.portOf(queue);
     if (port === undefined) return false;
+    // The others stay held; the next who takes them looks again.
+    const jobs = due.filter(({ job }) => !this.#refused.isResting(job.jobId));
+    if (jobs.length === 0) return true;
     const { taken, isReachable } = await this.#put(port, jobs);
+    for (const { job } of taken) this.#refused.forget(job.jobId);
     try {
       if (taken.length > 0) await this.source.mark(taken);
     } catch (error) {
@@ -111,11 +118,13 @@ export class Carrier {
   async #put(port: QueuePort, jobs: DueJob[]): Promise<{ taken: DueJob[]; isReachable: boolean }> {
     const outgoing = jobs.map(({ job }) => job);
     try {
-      await within(PUT_TIMEOUT_MS, port.put(outgoing, this.source.carriesRetries));
+      await answered(PUT_TIMEOUT_MS, port.put(outgoing, this.source.carriesRetries));
       return { taken: jobs, isReachable: true };
     } catch (error) {
-      const isReachable = await answers(port);
+      // What takes so long for all would take as long for each.
+      const isReachable = !(error instanceof NoAnswer) && (await answers(port));
       if (jobs.length === 1 || !isReachable) {
+        if (isReachable) this.#refused.note(jobs[0]?.job.jobId as string);
         const what = jobs.length === 1 ? `job ${jobs[0]?.job.jobId}` : `${jobs.length} jobs`;
         this.services.onError(`Queue "${port.name}" did not take ${what}; they are tried again later`, error);
         return { taken: [], isReachable };
@@ -123,6 +132,8 @@ export class Carrier {
     }
     const taken: DueJob[] = [];
     for (const job of jobs) {
+      // What is not put by then is taken again when its hold ends.
+      if (this.services.isStopped()) break;
       const alone = await this.#put(port, [job]);
       taken.push(...alone.taken);
       if (!alone.isReachable) return { taken, isReachable: false };
@@ -157,21 +168,15 @@ function byQueue(due: readonly DueJob[]): Map<string, DueJob[]> {
 }
 
 function answers(port: QueuePort): Promise<boolean> {
-  return within(PING_TIMEOUT_MS, port.ping()).then(
+  return answered(PING_TIMEOUT_MS, port.ping()).then(
     () => true,
     () => false,
   );
 }
 
+class NoAnswer extends Error {}
+
 /** BullMQ waits for a lost connection without end; the dispatcher must not. */
-async function within<T>(ms: number, work: Promise<T>): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const timeout = new Promise<never>((_resolve, reject) => {
-    timer = setTimeout(() => reject(new Error(`No answer from the queue's backend within ${ms} ms`)), ms);
-  });
-  try {
-    return await Promise.race([work, timeout]);
-  } finally {
-    clearTimeout(timer);
-  }
+function answered<T>(ms: number, work: Promise<T>): Promise<T> {
+  return within(ms, work, () => new NoAnswer(`No answer from the queue's backend within ${ms} ms`));
 }

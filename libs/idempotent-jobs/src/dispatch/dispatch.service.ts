@@ -1,8 +1,7 @@
 import { ANNOUNCE } from '../enqueue/accept.statement.js';
 import { dispatchChannel } from '../enqueue/operation.store.js';
 import { UsageError } from '../operation/errors.js';
-import type { Database, Queryable } from '../postgres/database.js';
-import { inPages } from '../postgres/pages.js';
+import type { Database } from '../postgres/database.js';
 import { statement } from '../postgres/statement.js';
 
 /** Which operations to put on their queues again. */
@@ -35,15 +34,43 @@ SELECT EXISTS (SELECT FROM {schema}.job_queues WHERE queue = $1)
 `,
 );
 
-/** The operations that wait for their queue to deliver them. Parameters: queue (null: all), least age in ms. */
+/** Few enough for statements that are over in milliseconds and lock little, many enough to make round trips negligible. */
+const PAGE_SIZE = 1000;
+
+/** The database's own time: no instance's clock decides what has been asked for already. */
+const NOW = statement('redispatch_now', 'SELECT EXTRACT(EPOCH FROM clock_timestamp())::text AS now');
+
+/**
+ * Looks at the next operations in the order of their keys for those that wait for their queue to deliver them.
+ * Parameters: the tenant and key looked at last ('' and '' at first), queue (null: all), the time of the first page
+ * as seconds since 1970, least age in ms at that time. One row: those with a payload, how many have none, and where to go on; its last tenant
+ * and key are null when there are no more operations.
+ *
+ * A page is a number of rows looked at, not found: however few of a large ledger are unsettled, no statement takes long.
+ * It walks the unique index; keys never change, so nothing that changes meanwhile is skipped or seen twice.
+ */
 const UNSETTLED = statement(
   'unsettled',
   `
-SELECT tenant_id, operation_key, payload IS NOT NULL AS has_payload
-FROM {schema}.job_outcomes
-WHERE (status IN ('pending', 'retrying') OR (status = 'running' AND lease_expires_at <= clock_timestamp()))
-  AND ($1::text IS NULL OR queue = $1)
-  AND EXTRACT(EPOCH FROM clock_timestamp() - created_at) * 1000 >= $2::float8
+WITH page AS MATERIALIZED (
+  SELECT tenant_id, operation_key, payload IS NOT NULL AS has_payload,
+    (status IN ('pending', 'retrying') OR (status = 'running' AND lease_expires_at <= clock_timestamp()))
+    AND ($3::text IS NULL OR queue = $3)
+    AND EXTRACT(EPOCH FROM created_at) <= $4::numeric - $5::numeric / 1000 AS is_meant
+  FROM {schema}.job_outcomes
+  WHERE (tenant_id, operation_key) > ($1::text, $2::text)
+  ORDER BY tenant_id, operation_key
+  LIMIT ${PAGE_SIZE}
+), last AS (
+  SELECT tenant_id, operation_key FROM page ORDER BY tenant_id DESC, operation_key DESC LIMIT 1
+)
+SELECT
+  COALESCE(array_agg(tenant_id) FILTER (WHERE is_meant AND has_payload), '{}') AS tenants,
+  COALESCE(array_agg(operation_key) FILTER (WHERE is_meant AND has_payload), '{}') AS keys,
+  count(*) FILTER (WHERE is_meant AND NOT has_payload)::integer AS without_payload,
+  (SELECT tenant_id FROM last) AS last_tenant,
+  (SELECT operation_key FROM last) AS last_key
+FROM page
 `,
 );
 
@@ -75,10 +102,12 @@ RETURNING true AS is_due
 `,
 );
 
-interface UnsettledRow {
-  readonly tenant_id: string;
-  readonly operation_key: string;
-  readonly has_payload: boolean;
+interface UnsettledPage {
+  readonly tenants: readonly string[];
+  readonly keys: readonly string[];
+  readonly without_payload: number;
+  readonly last_tenant: string | null;
+  readonly last_key: string | null;
 }
 
 /**
@@ -119,22 +148,32 @@ export class DispatchService {
 
     let operations = 0;
     let withoutPayload = 0;
-    const values = [queue ?? null, olderThanMs];
-    await inPages(this.database, UNSETTLED, values, async (rows: UnsettledRow[], connection) => {
-      const carried = rows.filter((row) => row.has_payload);
-      withoutPayload += rows.length - carried.length;
-      operations += dryRun ? carried.length : await this.#makeDue(carried, connection);
-    });
+    for await (const page of this.#pages(queue, olderThanMs)) {
+      withoutPayload += page.without_payload;
+      operations += dryRun ? page.keys.length : await this.#makeDue(page);
+    }
     return { operations, withoutPayload };
   }
 
-  async #makeDue(rows: readonly UnsettledRow[], connection: Queryable): Promise<number> {
-    const tenants = rows.map((row) => row.tenant_id);
-    const keys = rows.map((row) => row.operation_key);
-    const due = await this.database.run(MAKE_DUE, [tenants, keys], connection);
+  /** Each page is a statement by itself: behind a pooler, no connection is the same as the one before. */
+  async *#pages(queue: string | undefined, olderThanMs: number): AsyncGenerator<UnsettledPage> {
+    const [{ now }] = (await this.database.run<{ now: string }>(NOW, [])) as [{ now: string }];
+    let after: readonly [string, string] = ['', ''];
+    for (;;) {
+      const values = [...after, queue ?? null, now, olderThanMs];
+      const [page] = (await this.database.run<UnsettledPage>(UNSETTLED, values)) as [UnsettledPage];
+      if (page.last_tenant === null || page.last_key === null) return;
+      yield page;
+      after = [page.last_tenant, page.last_key];
+    }
+  }
+
+  async #makeDue({ tenants, keys }: UnsettledPage): Promise<number> {
+    if (keys.length === 0) return 0;
+    const due = await this.database.run(MAKE_DUE, [tenants, keys]);
     if (due.length === 0) return 0;
     // The dispatchers start with this page while the next one is read.
-    await this.database.run(ANNOUNCE, [dispatchChannel(this.database.schema), ''], connection);
+    await this.database.run(ANNOUNCE, [dispatchChannel(this.database.schema), '']);
     this.wake();
     return due.length;
   }

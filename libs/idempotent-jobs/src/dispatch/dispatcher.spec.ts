@@ -276,6 +276,74 @@ describe('Dispatcher: refusals', () => {
   });
 });
 
+describe('Dispatcher: jobs that BullMQ does not take', () => {
+  const isTaken = (log: readonly string[]) => log.filter((line) => line.startsWith('put')).length;
+
+  it('are tried ever more seldom, down to every ten minutes, and at once like any other after they were taken', async () => {
+    const { dispatcher, world, log } = make();
+    const startedAt = performance.now();
+    let takenAt = -Infinity;
+    // As a source does: a row that was not marked is due again when its hold ends.
+    world.take = async () => {
+      if (performance.now() - takenAt < 10_000) return [];
+      takenAt = performance.now();
+      return due('charges', 'bad');
+    };
+    const triedAt: number[] = [];
+    world.put = () => {
+      triedAt.push(Math.round((performance.now() - startedAt) / 1000));
+      return Promise.reject(refusal);
+    };
+    dispatcher.start();
+    await vi.advanceTimersByTimeAsync(3_600_000);
+    expect(triedAt.slice(0, 4)).toEqual([0, 10, 20, 50]);
+    expect(triedAt.length).toBeLessThan(15);
+    expect(triedAt.length).toBeGreaterThan(9);
+    world.put = () => Promise.resolve();
+    await vi.advanceTimersByTimeAsync(620_000);
+    expect(log).toContain('mark bad');
+    const putsBefore = isTaken(log);
+    await vi.advanceTimersByTimeAsync(30_000);
+    expect(isTaken(log) - putsBefore).toBeGreaterThanOrEqual(2);
+  });
+
+  it('are no longer in the way of a batch while they rest', async () => {
+    const { dispatcher, world, log } = make();
+    world.put = (jobs) =>
+      jobs.some(({ jobId }) => jobId === 'bad') ? Promise.reject(refusal) : Promise.resolve();
+    let rounds = 0;
+    world.take = async () => ((rounds += 1) <= 3 ? due('charges', 'bad', `a${rounds}`, `b${rounds}`) : []);
+    dispatcher.start();
+    await vi.advanceTimersByTimeAsync(3_500);
+    expect(log.slice(-3)).toEqual(['take 3', 'put charges a3 b3', 'mark a3 b3']);
+  });
+
+  it('are not looked for one by one when a batch is not answered in time, though the backend answers', async () => {
+    const { dispatcher, world, rounds, log, errors } = make();
+    world.put = () => new Promise(() => undefined);
+    rounds.push(due('charges', 'a', 'b', 'c'));
+    dispatcher.start();
+    await vi.advanceTimersByTimeAsync(5_400);
+    expect(log).toEqual(['take 3', 'put charges a b c']);
+    expect(errors).toHaveLength(1);
+  });
+
+  it('do not hold up stopping: what has not been put alone by then is left to the next', async () => {
+    const { dispatcher, world, rounds, log } = make();
+    world.put = (jobs) =>
+      jobs.length > 1
+        ? Promise.reject(refusal)
+        : new Promise((resolve) => setTimeout(() => resolve(), 1_000));
+    rounds.push(due('charges', 'a', 'b', 'c'));
+    dispatcher.start();
+    await vi.advanceTimersByTimeAsync(500);
+    const stopping = dispatcher.stop();
+    await vi.advanceTimersByTimeAsync(600);
+    await stopping;
+    expect(log).toEqual(['take 3', 'put charges a b c', 'put charges a', 'mark a']);
+  });
+});
+
 describe('Dispatcher: failures', () => {
   it('carries the jobs of one queue while another does not answer, and tells only of the other', async () => {
     const { dispatcher, world, rounds, log, errors } = make({ queues: ['charges', 'refunds'] });

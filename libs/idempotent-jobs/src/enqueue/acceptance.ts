@@ -1,5 +1,6 @@
+import { setTimeout } from 'node:timers/promises';
 import type { QueuePort } from '../bullmq/queue-port.js';
-import { IdempotentJobsError, OperationConflictError } from '../operation/errors.js';
+import { OperationConflictError } from '../operation/errors.js';
 import type { Database } from '../postgres/database.js';
 import { inTransaction } from '../postgres/transaction.js';
 import { type CallerTransaction, inCallerTransaction } from './caller-transaction.js';
@@ -23,7 +24,7 @@ export interface AcceptanceServices {
  * queue once the transaction has committed: by the dispatcher, or, where BullMQ keeps the queue in the very database
  * that the caller's transaction is in, by adding the jobs in that transaction.
  *
- * `asked` may be gone through twice, and is not held: it is made while it is written.
+ * `asked` may be gone through more than once, and is not held: it is made while it is written.
  */
 export class Acceptance {
   #handsOverFrom = -Infinity;
@@ -41,7 +42,9 @@ export class Acceptance {
     const accepted =
       count === 1
         ? await write(operations.onPool)
-        : await inTransaction(database, (connection) => write(operations.on(connection)));
+        : await persistentlyAgainstRivals(() =>
+            inTransaction(database, (connection) => write(operations.on(connection))),
+          );
     // Rows are committed: from here on a crash changes only who puts them on the queue, and when.
     if (!this.services.wakeDispatcher()) await operations.announce(operations.onPool, this.port.name);
     return accepted;
@@ -59,8 +62,8 @@ export class Acceptance {
         try {
           return await this.#handOver(caller, run, asked);
         } catch (error) {
-          if (error instanceof IdempotentJobsError) throw error;
-          this.#pause(error);
+          if (!(error instanceof NotHandedOver)) throw error;
+          this.#pause(error.cause);
           await caller.undo();
         }
       }
@@ -76,11 +79,14 @@ export class Acceptance {
     asked: Iterable<AskedOperation>,
   ): Promise<AcceptedOperation[]> {
     const { operations, redispatchAfterMs } = this.services;
-    const put = (added: readonly AskedOperation[]): Promise<void> =>
-      this.port.putWithin(
-        caller.connection,
-        added.map((operation) => outgoingJob({ ...operation, delayMs: operation.delayMs ?? 0 })),
-      );
+    const put = async (added: readonly AskedOperation[]): Promise<void> => {
+      const jobs = added.map((operation) => outgoingJob({ ...operation, delayMs: operation.delayMs ?? 0 }));
+      try {
+        await this.port.putWithin(caller.connection, jobs);
+      } catch (error) {
+        throw new NotHandedOver(error);
+      }
+    };
     return refuseConflicts(await operations.accept(run, asked, { redispatchAfterMs, put }));
   }
 
@@ -99,6 +105,38 @@ export class Acceptance {
 }
 
 const HANDOVER_PAUSE_MS = 60_000;
+
+/** BullMQ did not add jobs in the caller's transaction. What fails in the ledger is another matter, and the caller's. */
+class NotHandedOver extends Error {
+  constructor(cause: unknown) {
+    super('not handed over', { cause });
+  }
+}
+
+/**
+ * Rows are written in the order of their keys, but only within a statement: two transactions of several statements with
+ * the same keys may each wait for the other. Postgres ends one of them, which finds the other's rows when it comes again.
+ */
+async function persistentlyAgainstRivals<T>(work: () => Promise<T>): Promise<T> {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      return await work();
+    } catch (error) {
+      const { code } = error as { code?: unknown };
+      if (tries === MAX_TRIES || (code !== DEADLOCK && code !== SERIALIZATION_FAILURE)) throw error;
+      // Back at once, it would stand in the way of the rival that it was ended for.
+      await setTimeout(FIRST_PAUSE_MS * 2 ** (tries - 1) * (0.5 + Math.random()));
+    }
+  }
+}
+
+/** Each rival that wins is one less to meet; more than a handful at one time are no accident. */
+const MAX_TRIES = 6;
+/** About what is left to do for a rival of some thousand rows. Doubling: 200 ms to 3.2 s. */
+const FIRST_PAUSE_MS = 200;
+/** SQLSTATEs. */
+const DEADLOCK = '40P01';
+const SERIALIZATION_FAILURE = '40001';
 
 function runIn({ connection }: CallerTransaction, database: Database): RunStatement {
   return async (statement, values) => {

@@ -50,15 +50,27 @@ export function askOperation(
 }
 
 function assertSchedule({ delayMs, priority, deadline }: RequestOptions): void {
-  if (delayMs !== undefined && !(Number.isFinite(delayMs) && delayMs >= 0)) {
-    throw new UsageError(`delayMs must be a number of milliseconds, 0 or more, but is ${delayMs}.`);
+  if (delayMs !== undefined && !(Number.isFinite(delayMs) && delayMs >= 0 && delayMs <= MAX_DELAY_MS)) {
+    throw new UsageError(
+      `delayMs must be a number of milliseconds from 0 to ten years (${MAX_DELAY_MS}), but is ${shown(delayMs)}.`,
+    );
   }
   if (priority !== undefined && !(Number.isInteger(priority) && priority >= 0 && priority <= MAX_PRIORITY)) {
-    throw new UsageError(`priority must be a whole number from 0 to ${MAX_PRIORITY}, but is ${priority}.`);
+    throw new UsageError(
+      `priority must be a whole number from 0 to ${MAX_PRIORITY}, but is ${shown(priority)}.`,
+    );
   }
-  if (deadline !== undefined && Number.isNaN(deadline.getTime())) {
-    throw new UsageError('deadline must be a valid Date.');
+  if (deadline !== undefined && !(deadline instanceof Date && !Number.isNaN(deadline.getTime()))) {
+    throw new UsageError(`deadline must be a valid Date, but is ${shown(deadline)}.`);
   }
+}
+
+/** Longer ones are a slip of units; much longer ones are beyond the dates of Postgres. */
+const MAX_DELAY_MS = 10 * 365 * 24 * 60 * 60 * 1000;
+
+/** A value that is not what it should be, so that "5" is told from 5. */
+function shown(value: unknown): string {
+  return typeof value === 'string' ? `the string ${JSON.stringify(value)}` : String(value);
 }
 
 function assertSize(name: string, text: string, maxBytes: number): void {

@@ -37,9 +37,13 @@ export async function inCallerTransaction<T>(
       await say(`ROLLBACK TO SAVEPOINT ${SAVEPOINT}`);
     };
     try {
-      const databaseName = await locate(client, connection);
-      if (!isOnLedger && (await database.location.is(databaseName)) === false)
-        throw new UsageError(ELSEWHERE);
+      let databaseName = await locate(client, connection);
+      if (!isOnLedger && (await database.location.is(databaseName)) === false) {
+        // What was remembered may be out of date: a pooler can lead a connection to another server.
+        databaseNames.delete(client);
+        databaseName = await locate(client, connection);
+        if ((await database.location.is(databaseName)) === false) throw new UsageError(ELSEWHERE);
+      }
       const result = await work({ connection, databaseName, undo });
       await say(`RELEASE SAVEPOINT ${SAVEPOINT}`);
       return result;
@@ -70,15 +74,18 @@ async function openSavepoint(say: (text: string) => Promise<unknown>): Promise<v
 const NO_ACTIVE_TRANSACTION = '25P01';
 const IN_FAILED_TRANSACTION = '25P02';
 
-/** Of each connection for as long as it lives, which it does in one database. */
-const databaseNames = new WeakMap<TransactionClient, string>();
+/**
+ * Of each connection, for a minute: it stays in one database, but the server behind it may be replaced where a pooler
+ * (PgBouncer) stands between, and a replaced server has another name.
+ */
+const databaseNames = new WeakMap<TransactionClient, { readonly name: string; readonly askedAt: number }>();
+const NAME_LASTS_MS = 60_000;
 
 async function locate(client: TransactionClient, connection: Queryable): Promise<string> {
-  let name = databaseNames.get(client);
-  if (name === undefined) {
-    name = await nameDatabase(connection);
-    databaseNames.set(client, name);
-  }
+  const known = databaseNames.get(client);
+  if (known !== undefined && performance.now() - known.askedAt < NAME_LASTS_MS) return known.name;
+  const name = await nameDatabase(connection);
+  databaseNames.set(client, { name, askedAt: performance.now() });
   return name;
 }
 

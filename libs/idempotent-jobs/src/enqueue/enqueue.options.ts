@@ -6,7 +6,7 @@ export interface RequestOptions {
   readonly operationKey: string;
   /** Default: the tenant of the surrounding frame. Given inside a frame of another tenant, it is an error. */
   readonly tenantId?: string;
-  /** Not to be run for that many milliseconds. Default 0. */
+  /** Not to be run for that many milliseconds, at most ten years. Default 0. */
   readonly delayMs?: number;
   /** As BullMQ's: 0 (default) is first come, first served and goes before all others; then 1 before 2, up to 2,097,151. */
   readonly priority?: number;

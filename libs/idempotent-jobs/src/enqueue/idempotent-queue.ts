@@ -1,6 +1,6 @@
 import type { QueuePort } from '../bullmq/queue-port.js';
 import type { JobEvents } from '../observe/job-events.js';
-import { UsageError } from '../operation/errors.js';
+import { InvalidPayloadError, UsageError } from '../operation/errors.js';
 import { assertIdentity, type OperationIdentity } from '../operation/identity.js';
 import type { AnyJobs, JobMap, JobName, PayloadOf, ResultOf } from '../operation/job-map.js';
 import type { OperationStatus } from '../operation/status.js';
@@ -83,6 +83,10 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
    * Enqueues many operations in one transaction: all are accepted, or, if one conflicts or cannot be carried, none.
    * They are read while they are written, so leave them as they are until this returns.
    *
+   * More than a thousand take several statements, and two such calls with the same keys in another order may wait for
+   * each other until Postgres ends one of them (SQLSTATE 40P01). In the library's own transaction it is done again; in
+   * yours (`transaction`) it is yours to repeat. Requests sorted by tenant and key never meet like that.
+   *
    * @throws as {@link enqueue}
    */
   async enqueueMany(
@@ -160,7 +164,21 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
 
   /** Checks a request and gives it its identity. @internal */
   ask(name: string, payload: unknown, options: RequestOptions): AskedOperation {
-    return askOperation(this.name, name, payload, options, this.services);
+    const asked = askOperation(this.name, name, payload, options, this.services);
+    this.#assertFits(asked);
+    return asked;
+  }
+
+  /** Written to the ledger, what BullMQ will not take would wait for its queue for ever. */
+  #assertFits(asked: AskedOperation): void {
+    const { maxDataBytes } = this.port;
+    if (maxDataBytes === undefined) return;
+    const { data } = outgoingJob({ ...asked, delayMs: 0 });
+    const bytes = Buffer.byteLength(JSON.stringify(data));
+    if (bytes <= maxDataBytes) return;
+    throw new InvalidPayloadError(
+      `Job "${asked.jobName}" has ${bytes} bytes with its operation; queue "${this.name}" takes at most ${maxDataBytes} (defaultJobOptions.sizeLimit). Store the data elsewhere and enqueue a reference to it, or raise sizeLimit.`,
+    );
   }
 
   async #write(

@@ -7,16 +7,16 @@ import type { AskedOperation } from './operation.store.js';
 
 /**
  * When a schedule's iterations run: `every` so many ms, or by a cron `pattern` (in time zone `tz`), one of both.
- * `startDate`, `endDate` and `limit` as BullMQ takes them.
+ * `startDate` and `endDate` as BullMQ takes them; not its `limit`, which begins anew whenever the schedule is made again.
  */
 export type ScheduleOptions = Pick<RequestOptions, 'operationKey' | 'tenantId' | 'priority'> &
-  Pick<RepeatOptions, 'every' | 'pattern' | 'tz' | 'startDate' | 'endDate' | 'limit'>;
+  Pick<RepeatOptions, 'every' | 'pattern' | 'tz' | 'startDate' | 'endDate'>;
 
 /** A schedule as BullMQ keeps it. */
 export interface Schedule extends OperationIdentity {
   /** BullMQ's name of the scheduler. */
   readonly schedulerId: string;
-  /** When the next iteration is due; undefined: `endDate` or `limit` is reached. */
+  /** When the next iteration is due; undefined: `endDate` is reached. */
   readonly nextAt: Date | undefined;
 }
 
@@ -65,19 +65,15 @@ export function assertSchedule(
   { tenantId, operationKey }: OperationIdentity,
   repeat: Omit<ScheduleOptions, 'operationKey' | 'tenantId' | 'priority'>,
 ): void {
-  const {
-    every,
-    pattern,
-    tz: _tz,
-    startDate: _startDate,
-    endDate: _endDate,
-    limit: _limit,
-    ...others
-  } = repeat;
+  const { every, pattern, tz: _tz, startDate: _startDate, endDate: _endDate, ...others } = repeat;
   const [other] = Object.keys(others);
+  if (other === 'limit')
+    throw new UsageError(
+      'schedule() takes no limit: BullMQ counts anew whenever the schedule is made again, which is at every start. Use endDate, or unschedule().',
+    );
   if (other !== undefined)
     throw new UsageError(
-      `schedule() takes every or pattern, tz, startDate, endDate, limit and priority, but not ${other}.`,
+      `schedule() takes every or pattern, tz, startDate, endDate and priority, but not ${other}.`,
     );
   if ((every === undefined) === (pattern === undefined))
     throw new UsageError('schedule() takes either every or pattern.');

@@ -4,6 +4,7 @@ import type { Engine } from '../engine.js';
 import type { RunningProcessor } from '../intake/worker.lifecycle.js';
 import { schemaVersion } from '../postgres/schema-guard.js';
 import { SCHEMA_VERSION } from '../postgres/migrations.js';
+import { within } from '../within.js';
 import { DISPATCH_LAG, QUEUE_STATE } from './health.statement.js';
 
 /** From where on {@link IdempotentJobsHealthIndicator.ledger} calls the ledger impaired. */
@@ -51,7 +52,7 @@ export class IdempotentJobsHealthIndicator {
     const session = this.#health.check('ledger');
     try {
       const { database } = this.engine;
-      const [version, [lag]] = await within(
+      const [version, [lag]] = await answered(
         timeoutMs,
         'the ledger',
         Promise.all([
@@ -83,7 +84,7 @@ export class IdempotentJobsHealthIndicator {
     const port = this.engine.queues.portOf(name);
     if (port === undefined) return session.down({ message: `queue "${name}" is not registered` });
     try {
-      const [oldestWaitingMs, [state]] = await within(
+      const [oldestWaitingMs, [state]] = await answered(
         timeoutMs,
         `queue "${name}"`,
         Promise.all([
@@ -132,14 +133,6 @@ export class IdempotentJobsHealthIndicator {
 /** Enough to tell "many"; counting on would make health the slowest query of a bad day. */
 const COUNT_LIMIT = 1000;
 
-async function within<T>(ms: number, what: string, work: Promise<T>): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const timeout = new Promise<never>((_resolve, reject) => {
-    timer = setTimeout(() => reject(new Error(`${what} did not answer within ${ms} ms`)), ms);
-  });
-  try {
-    return await Promise.race([work, timeout]);
-  } finally {
-    clearTimeout(timer);
-  }
+function answered<T>(ms: number, what: string, work: Promise<T>): Promise<T> {
+  return within(ms, work, () => new Error(`${what} did not answer within ${ms} ms`));
 }

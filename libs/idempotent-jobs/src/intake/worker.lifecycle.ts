@@ -5,7 +5,7 @@ import type { DiscoveryService } from '@nestjs/core';
 import type { InstanceWrapper } from '@nestjs/core/injector/instance-wrapper.js';
 import type { Job, Worker } from 'bullmq';
 import type { AttemptRegistry } from '../execute/attempt-registry.js';
-import { isOverWithin } from '../is-over-within.js';
+import { isOverWithin } from '../within.js';
 import { ConfigurationError } from '../operation/errors.js';
 import { type ProvidedClass, providedClassOf } from '../provided-class.js';
 import { outsideOfAnyFrame } from '../tenancy/outside-of-any-frame.js';

@@ -10,7 +10,7 @@ describe('Location', () => {
     expect(find).toHaveBeenCalledTimes(1);
   });
 
-  it('does not ask at every other name, but asks again after a second, in which a server may have been restarted', async () => {
+  it('does not ask at every other name, but asks again after ten seconds, in which a server may have been replaced', async () => {
     vi.useFakeTimers({ toFake: ['performance', 'setTimeout', 'clearTimeout'] });
     try {
       const find = vi.fn(async () => 'before');
@@ -19,7 +19,10 @@ describe('Location', () => {
       expect(await location.is('after')).toBe(false);
       expect(find).toHaveBeenCalledTimes(1);
       find.mockImplementation(async () => 'after');
-      vi.advanceTimersByTime(1000);
+      vi.advanceTimersByTime(9_999);
+      expect(await location.is('after')).toBe(false);
+      expect(find).toHaveBeenCalledTimes(1);
+      vi.advanceTimersByTime(1);
       expect(await location.is('after')).toBe(true);
       expect(find).toHaveBeenCalledTimes(2);
     } finally {
@@ -36,6 +39,47 @@ describe('Location', () => {
       const answer = silent.is('here');
       await vi.advanceTimersByTimeAsync(1000);
       expect(await answer).toBeUndefined();
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
+  it('keeps calls waiting for one second in all, however many come while an answer fails to', async () => {
+    vi.useFakeTimers({ toFake: ['performance', 'setTimeout', 'clearTimeout'] });
+    try {
+      const find = vi.fn(async () => 'before');
+      const location = new Location(find);
+      expect(await location.is('before')).toBe(true);
+      vi.advanceTimersByTime(1000);
+      find.mockImplementation(() => new Promise(() => undefined));
+      const first = location.is('after');
+      await vi.advanceTimersByTimeAsync(600);
+      const second = location.is('after');
+      await vi.advanceTimersByTimeAsync(400);
+      expect(await Promise.all([first, second])).toEqual([undefined, undefined]);
+      for (let call = 0; call < 3; call += 1) {
+        const startedAt = performance.now();
+        expect(await location.is('after')).toBeUndefined();
+        expect(performance.now()).toBe(startedAt);
+      }
+      expect(await location.is('before')).toBe(true);
+      expect(find).toHaveBeenCalledTimes(2);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
+  it('asks again after a second when asking has failed, and calls nothing elsewhere meanwhile', async () => {
+    vi.useFakeTimers({ toFake: ['performance', 'setTimeout', 'clearTimeout'] });
+    try {
+      const find = vi.fn(() => Promise.reject<string>(new Error('connection refused')));
+      const location = new Location(find);
+      expect(await location.is('here')).toBeUndefined();
+      expect(await location.is('here')).toBeUndefined();
+      expect(find).toHaveBeenCalledTimes(1);
+      vi.advanceTimersByTime(1000);
+      find.mockImplementation(async () => 'here');
+      expect(await location.is('here')).toBe(true);
     } finally {
       vi.useRealTimers();
     }

@@ -1,3 +1,4 @@
+import { isOverWithin } from '../within.js';
 import type { Queryable } from './database.js';
 
 /**
@@ -6,7 +7,7 @@ import type { Queryable } from './database.js';
  * privilege; a restart gives it another name.
  */
 export async function nameDatabase(connection: Queryable): Promise<string> {
-  const { rows } = await connection.query({ text: NAME, values: [] });
+  const { rows } = await connection.query({ text: NAME, values: [], query_timeout: QUERY_TIMEOUT_MS });
   return (rows[0] as { name: string }).name;
 }
 
@@ -15,44 +16,71 @@ SELECT oid || '@' || EXTRACT(EPOCH FROM pg_postmaster_start_time()) AS name
 FROM pg_database
 WHERE datname = current_database()`;
 
-/** How long an answer is waited for: whoever asks holds a transaction open. */
+/** How long after the question an answer is waited for: whoever asks holds a transaction open. */
 const PATIENCE_MS = 1000;
+
+/** A connection that died without a word must not keep the next question from being asked. */
+const QUERY_TIMEOUT_MS = 10_000;
+
+/**
+ * How long another database stays another one unasked. Not for good: while a server is replaced, callers may be led to
+ * the new one before the library's own connections are.
+ */
+const ELSEWHERE_MS = 10_000;
 
 /** Where something is that stays in one database. Asks as seldom as it can: what it has found does not move. */
 export class Location {
   #name: string | undefined;
   #asking: Promise<void> | undefined;
   #askedAt = -Infinity;
+  /** Whether the last question was answered. */
+  #isAnswered = false;
+  /** Names of other databases, and until when that need not be asked again. */
+  readonly #elsewhere = new Map<string, number>();
 
   constructor(private readonly find: () => Promise<string>) {}
 
-  /** Whether it is in the database of that name; undefined if nobody knows at the moment. */
+  /**
+   * Whether it is in the database of that name; undefined if nobody knows at the moment. While an answer fails to come,
+   * only calls of the first second wait for it, and none of them longer than that.
+   */
   async is(name: string): Promise<boolean | undefined> {
+    if (this.#name === name) return true;
+    if ((this.#elsewhere.get(name) ?? -Infinity) > performance.now()) return false;
     // Another name than the known one may only mean that the server was restarted.
-    if (this.#name !== name) await this.#ask();
-    return this.#name === undefined ? undefined : this.#name === name;
+    await this.#ask();
+    if (this.#name === name) return true;
+    if (!this.#isAnswered) return undefined;
+    if (this.#elsewhere.size >= MAX_ELSEWHERE) this.#elsewhere.clear();
+    this.#elsewhere.set(name, performance.now() + ELSEWHERE_MS);
+    return false;
   }
 
   async #ask(): Promise<void> {
-    if (this.#asking === undefined && performance.now() - this.#askedAt < PATIENCE_MS) return;
-    this.#asking ??= this.find()
-      .then(
-        (name) => {
-          this.#name = name;
-        },
-        () => {
-          this.#name = undefined;
-        },
-      )
-      .finally(() => {
-        this.#asking = undefined;
-        this.#askedAt = performance.now();
-      });
-    let timer: NodeJS.Timeout | undefined;
-    const patience = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, PATIENCE_MS);
-    });
-    await Promise.race([this.#asking, patience]);
-    clearTimeout(timer);
+    const now = performance.now();
+    if (this.#asking === undefined && now - this.#askedAt >= PATIENCE_MS) {
+      this.#askedAt = now;
+      this.#isAnswered = false;
+      this.#asking = this.#answer();
+    }
+    const left = this.#askedAt + PATIENCE_MS - now;
+    if (this.#asking !== undefined && left > 0) await isOverWithin(left, this.#asking);
+  }
+
+  /** Never rejects. */
+  async #answer(): Promise<void> {
+    try {
+      const name = await this.find();
+      if (name !== this.#name) this.#elsewhere.clear();
+      this.#name = name;
+      this.#isAnswered = true;
+    } catch {
+      // It is asked again when the second is over.
+    } finally {
+      this.#asking = undefined;
+    }
   }
 }
+
+/** More than a process has transactions on; names that come and go must not pile up. */
+const MAX_ELSEWHERE = 100;

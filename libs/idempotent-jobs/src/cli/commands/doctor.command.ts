@@ -1,6 +1,7 @@
 import { type DoctorFinding, type DoctorReport, reportOf } from '../../doctor/doctor-report.js';
 import { type QueueReport, QueueDirectory } from '../../doctor/queue-directory.js';
 import type { Command } from '../command.js';
+import { refuseUnknownQueue } from '../known-queue.js';
 import { Unavailable } from '../wrong-usage.js';
 
 /** What the applications' doctors said when these last started, put together. */
@@ -13,6 +14,7 @@ export const doctor: Command = {
     const all = await new QueueDirectory(database).reports();
     const asked = queue === undefined ? all : all.filter((one) => one.queue === queue);
     if (asked.length === 0) {
+      await refuseUnknownQueue(database, queue);
       throw new Unavailable(
         queue === undefined
           ? 'No application has registered a queue yet: start one first.'

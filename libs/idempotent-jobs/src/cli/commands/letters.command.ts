@@ -1,5 +1,6 @@
 import type { DeadLetter, DeadLetterGroup } from '../../dead-letter/dead-letter.js';
 import type { Command, CommandContext, CommandResult } from '../command.js';
+import { refuseUnknownQueue } from '../known-queue.js';
 import { FILTER_OPTIONS, filterOf } from '../letter-options.js';
 import { deadLettersOf } from '../services.js';
 import { textTable } from '../text-table.js';
@@ -27,14 +28,20 @@ export const letters: Command = {
 };
 
 async function one({ values, database }: CommandContext, id: string): Promise<CommandResult> {
+  values.refuse(
+    [...Object.keys(FILTER_OPTIONS), 'groups', 'all', 'limit', 'after'],
+    'is for the list, not for one letter',
+  );
   const { payload, ...letter } = await deadLettersOf(database).get(id);
   const shown = values.flag('payload') ? { ...letter, payload } : letter;
   return { exitCode: 0, json: shown, text: JSON.stringify(shown, null, 2) };
 }
 
 async function byCause({ values, database }: CommandContext): Promise<CommandResult> {
+  values.refuse(['all', 'after'], 'is for the list, not for --groups');
   const limit = values.number('limit', 1, 1000) ?? 50;
   const groups = await deadLettersOf(database).groups(filterOf(values), { limit });
+  if (groups.length === 0) await refuseUnknownQueue(database, values.text('queue'));
   const rows = groups.map(
     ({ letters: count, queue, reason, fingerprint, newestAt, sample }: DeadLetterGroup) => [
       count,
@@ -63,6 +70,7 @@ async function list({ values, database }: CommandContext): Promise<CommandResult
     limit: values.number('limit', 1, 1000) ?? 50,
     ...(after !== undefined && { after }),
   });
+  if (page.letters.length === 0) await refuseUnknownQueue(database, values.text('queue'));
   const rows = page.letters.map((letter: DeadLetter) => [
     letter.id,
     letter.createdAt,

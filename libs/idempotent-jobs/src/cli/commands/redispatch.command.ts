@@ -1,4 +1,5 @@
 import { DispatchService } from '../../dispatch/dispatch.service.js';
+import { refuseUnknownQueue } from '../known-queue.js';
 import { type Command, DRY_RUN } from '../command.js';
 
 /** For the hour after a queue was lost. */
@@ -12,6 +13,7 @@ export const redispatch: Command = {
   },
   async run({ values, database }) {
     const queue = values.text('queue');
+    await refuseUnknownQueue(database, queue);
     const olderThanMs = values.durationMs('older-than');
     const dryRun = values.flag('dry-run');
     const report = await new DispatchService(database).redispatchUnsettled({

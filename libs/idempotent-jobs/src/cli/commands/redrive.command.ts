@@ -38,7 +38,7 @@ export const redrive: Command = {
 };
 
 async function redriveOne({ values, database }: CommandContext): Promise<CommandResult> {
-  refuse(values, [...PACE, 'reason', 'fingerprint', 'from', 'until'], 'needs --queue');
+  values.refuse([...PACE, 'reason', 'fingerprint', 'from', 'until'], 'needs --queue');
   const deadline = values.date(DEADLINE);
   const options = { ...actionOf(values), ...(deadline !== undefined && { deadline }) };
   const result = await deadLettersOf(database).redrive(letterOf(values), options);
@@ -52,7 +52,7 @@ async function redriveOne({ values, database }: CommandContext): Promise<Command
 
 async function redriveMany({ values, database }: CommandContext): Promise<CommandResult> {
   if (values.operand !== undefined) throw new WrongUsage('Name one letter, or --queue, not both.');
-  refuse(values, [DEADLINE], 'is for one letter');
+  values.refuse([DEADLINE], 'is for one letter');
   const queue = values.required('queue');
   const action = actionOf(values);
   const pace = {
@@ -74,9 +74,4 @@ async function redriveMany({ values, database }: CommandContext): Promise<Comman
       ? `Would redrive ${plan.letters} letters of queue "${queue}".${leftOut}`
       : `Redrive ${plan.redriveId} of ${plan.letters} letters of queue "${queue}" has begun; an application carries it on. See: idempotent-jobs redrives ${plan.redriveId}${leftOut}`;
   return { exitCode: 0, json: { ...plan, queue, dryRun: action.dryRun }, text };
-}
-
-function refuse(values: CommandContext['values'], options: readonly string[], why: string): void {
-  const wrong = options.find((option) => values.text(option) !== undefined);
-  if (wrong !== undefined) throw new WrongUsage(`--${wrong} ${why}.`);
 }

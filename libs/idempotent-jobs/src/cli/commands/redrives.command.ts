@@ -1,5 +1,6 @@
 import type { Redrive } from '../../dead-letter/redrive.js';
 import { type Command, type CommandContext, type CommandResult } from '../command.js';
+import { refuseUnknownQueue } from '../known-queue.js';
 import { deadLettersOf } from '../services.js';
 import { textTable } from '../text-table.js';
 import { WrongUsage } from '../wrong-usage.js';
@@ -20,11 +21,16 @@ export const redrives: Command = {
   run(context) {
     const { operand } = context.values;
     if (context.values.flag('cancel')) return cancel(context, operand);
+    context.values.refuse(['actor', 'note', 'dry-run'], 'needs --cancel');
     return operand === undefined ? list(context) : one(context, operand);
   },
 };
 
-async function one({ database }: CommandContext, id: string): Promise<CommandResult> {
+const LIST_OPTIONS = ['queue', 'limit'];
+const FOR_LISTS = 'is for the list, not for one redrive';
+
+async function one({ values, database }: CommandContext, id: string): Promise<CommandResult> {
+  values.refuse(LIST_OPTIONS, FOR_LISTS);
   const found = await deadLettersOf(database).getRedrive(id);
   return { exitCode: 0, json: found, text: tableOf([found]) };
 }
@@ -35,6 +41,7 @@ async function list({ values, database }: CommandContext): Promise<CommandResult
     ...(queue !== undefined && { queue }),
     limit: values.number('limit', 1, 1000) ?? 20,
   });
+  if (found.length === 0) await refuseUnknownQueue(database, queue);
   return {
     exitCode: found.length > 0 ? 0 : 1,
     json: { redrives: found },
@@ -44,6 +51,7 @@ async function list({ values, database }: CommandContext): Promise<CommandResult
 
 async function cancel({ values, database }: CommandContext, id: string | undefined): Promise<CommandResult> {
   if (id === undefined) throw new WrongUsage('--cancel needs the id of a redrive.');
+  values.refuse(LIST_OPTIONS, FOR_LISTS);
   const action = { actor: values.required('actor'), note: values.required('note') };
   const service = deadLettersOf(database);
   const dryRun = values.flag('dry-run');

@@ -1,8 +1,8 @@
 import type { Command } from '../command.js';
+import { refuseUnknownQueue } from '../known-queue.js';
 import { ledgerStatus } from '../ledger-status.js';
 import { type QueueDepths, queueDepths } from '../queue-depths.js';
 import { textTable } from '../text-table.js';
-import { Unavailable } from '../wrong-usage.js';
 
 const HEADERS = [
   'queue',
@@ -27,8 +27,7 @@ export const status: Command = {
     const queue = values.text('queue');
     const all = await ledgerStatus(database);
     const queues = queue === undefined ? all : all.filter((one) => one.queue === queue);
-    if (queue !== undefined && queues.length === 0)
-      throw new Unavailable(`The ledger knows no queue "${queue}".`);
+    if (queues.length === 0) await refuseUnknownQueue(database, queue);
     const names = queues.map((one) => one.queue);
     const depths = await queueDepths(names, env['REDIS_URL'], values.text('prefix'), database);
     const lines = queues.map((one) => ({ ...one, bullmq: depths.of.get(one.queue) ?? null }));

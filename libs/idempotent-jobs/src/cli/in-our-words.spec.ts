@@ -1,0 +1,25 @@
+import { describe, expect, it } from 'vitest';
+import { refused } from '../dead-letter/refusals.js';
+import { inOurWords } from './in-our-words.js';
+
+describe('inOurWords', () => {
+  it('names the option of the command line where a refusal names one of a method', () => {
+    expect(inOurWords(refused('letter-1', 'deadline_passed').message)).toMatch(
+      /Give another: --deadline <time>\. Nothing was changed\.$/,
+    );
+  });
+
+  it.each(['no_identity', 'conflict', 'no_payload'] as const)(
+    'says of %s where the method is that helps, since no command does that',
+    (reason) => {
+      expect(inOurWords(refused('letter-1', reason).message)).toContain(
+        'with redriveEdited() in the application, or discard it',
+      );
+    },
+  );
+
+  it('leaves alone what needs no other words', () => {
+    const { message } = refused('letter-1', 'under_way');
+    expect(inOurWords(message)).toBe(message);
+  });
+});
