@@ -207,7 +207,7 @@ describe.each(BACKENDS)('a dead letter that comes back, on %s', (backend) => {
       await eventually(
         () =>
           dataSourceOf(app).query(
-            `SELECT count(*)::integer AS waiting FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database() AND query LIKE '%brought_back%'`,
+            `SELECT count(*)::integer AS waiting FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database() AND query LIKE '%permit AS%'`,
           ),
         (rows) => expect(rows).toMatchObject([{ waiting: 1 }]),
       );
