@@ -223,6 +223,22 @@ describe.each(BACKENDS)('retention, on %s', (backend) => {
     expect(runs).toEqual(['charge:1', 'charge:2']);
   });
 
+  it('a short retention leaves young jobs alone, however little it has just forgotten', async () => {
+    const runs: string[] = [];
+    const { app } = await apps.fresh(backend, {
+      queues: ['charges'],
+      providers: [processor(runs)],
+      jobs: { retention: { completedMs: 60_000, redriveWindowMs: 60_000, dedupeWindowMs: 60_000 } },
+    });
+    await deliver(app, 'charges', 'charge:1');
+    await settled(app, 'charge:1');
+    await age(app, 61 / 86_400);
+    expect(await app.get(RetentionService).prune()).toMatchObject({ operations: 1 });
+    await deliver(app, 'charges', 'charge:2');
+    expect(await settled(app, 'charge:2')).toMatchObject({ status: 'completed' });
+    expect(runs).toEqual(['charge:1', 'charge:2']);
+  });
+
   it('a longer retention does not bring back what was forgotten under a shorter one: the job of it is buried', async () => {
     const runs: string[] = [];
     const brief = { completedMs: DAY_MS, redriveWindowMs: DAY_MS, dedupeWindowMs: DAY_MS };

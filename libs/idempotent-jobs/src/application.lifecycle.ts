@@ -109,7 +109,7 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
     const problems = queues.names.flatMap((name) => {
       const port = queues.portOf(name) as QueuePort;
       const worker = this.running.find(({ settings }) => settings.queue === name)?.worker;
-      return retentionProblems(queues.retentionOf(name), port.jobRetention(worker)).map(
+      return retentionProblems(queues.retentionOf(name), port.contents.jobRetention(worker)).map(
         (problem) => `queue "${name}": ${problem}`,
       );
     });

@@ -33,7 +33,7 @@ WITH delivery AS (
 ), asked AS (
   SELECT *, NOT is_known AND COALESCE(
     timestamptz 'epoch' + available_ms * interval '1 millisecond'
-      <= (SELECT forgotten_until + interval '1 hour' FROM {schema}.job_queues WHERE queue = $1),
+      <= (SELECT forgotten_until FROM {schema}.job_queues WHERE queue = $1),
     false) AS is_old
   FROM delivery
 ), claimed AS (

@@ -12,15 +12,14 @@ export const REMEMBER = statement(
 /**
  * Whether a job without a row is younger than all that was forgotten of its queue, so that its operation cannot have been
  * among it. Asked after {@link REMEMBER} has found nothing: a row that was pruned before that has raised the mark in the
- * statement that deleted it. Parameters: queue, when the job could first run (ms since 1970). The hour is how far the clock
- * of its producer may be off.
+ * statement that deleted it. Parameters: queue, when the job could first run (ms since 1970).
  */
 export const IS_YOUNG = statement(
   'is_young',
   `
 SELECT COALESCE(
   timestamptz 'epoch' + $2::float8 * interval '1 millisecond'
-    > (SELECT forgotten_until + interval '1 hour' FROM {schema}.job_queues WHERE queue = $1),
+    > (SELECT forgotten_until FROM {schema}.job_queues WHERE queue = $1),
   true) AS is_young
 `,
 );

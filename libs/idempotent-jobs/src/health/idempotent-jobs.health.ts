@@ -88,7 +88,7 @@ export class IdempotentJobsHealthIndicator {
         timeoutMs,
         `queue "${name}"`,
         Promise.all([
-          port.oldestWaitingMs(),
+          port.contents.oldestWaitingMs(),
           this.engine.database.run<{ dead_letters: number; in_doubt: number }>(QUEUE_STATE, [
             name,
             COUNT_LIMIT,

@@ -63,7 +63,7 @@ export class FailedJobSweep {
 
   async #sweepQueue({ port, settings }: SweptQueue): Promise<void> {
     for (let from = 0; ; from += PAGE) {
-      const jobs = await port.failedJobs(from, from + PAGE - 1);
+      const jobs = await port.contents.failed(from, from + PAGE - 1);
       const unknown = await this.#unaccounted(port.name, settings, jobs);
       for (const job of unknown)
         await this.bury(settings, job, new Error(job.failedReason ?? 'BullMQ failed the job'));

@@ -58,12 +58,12 @@ export class Erasure {
     if (running > 0) throw stillRunning(tenantId, running, 'Nothing was erased.');
     const letters = await this.#inBatches(ERASE_LETTERS, tenantId);
     await this.#inBatches(GIVE_UP_TENANT, tenantId);
-    const first = await this.#eachJob(tenantId, (port, id) => port.remove(id));
+    const first = await this.#eachJob(tenantId, (port, id) => port.contents.remove(id));
     // Without its row nothing would keep a job from running that a worker has taken in between.
     if (first.left > 0) throw stillRunning(tenantId, first.left, GIVEN_UP);
     const operations = await this.#inBatches(ERASE_OPERATIONS, tenantId);
     const late = await this.#inBatches(ERASE_LETTERS, tenantId);
-    const second = await this.#eachJob(tenantId, (port, id) => port.remove(id));
+    const second = await this.#eachJob(tenantId, (port, id) => port.contents.remove(id));
     const erased: Erased = {
       operations: operations.rows,
       attempts: operations.attempts,
@@ -93,7 +93,7 @@ export class Erasure {
   async #activeJobs(tenantId: string): Promise<number> {
     let active = 0;
     for (const { port, tenantOf } of this.queues())
-      for await (const job of port.jobs(['active'])) if (tenantOf(job) === tenantId) active += 1;
+      for await (const job of port.contents.jobs(['active'])) if (tenantOf(job) === tenantId) active += 1;
     return active;
   }
 
@@ -107,7 +107,7 @@ export class Erasure {
     for (const { port, deadLetterPort, tenantOf } of this.queues()) {
       for (const id of await idsOf(port, (job) => tenantOf(job) === tenantId)) {
         if (await visit(port, id)) all.done += 1;
-        else if (await port.holds(id)) all.left += 1;
+        else if (await port.contents.holds(id)) all.left += 1;
       }
       messages.add(deadLetterPort);
     }
@@ -123,7 +123,7 @@ export class Erasure {
 /** Looked through first: removing while paging would skip. */
 async function idsOf(port: QueuePort, isMeant: (job: Job) => boolean): Promise<Set<string>> {
   const ids = new Set<string>();
-  for await (const job of port.jobs()) if (job.id !== undefined && isMeant(job)) ids.add(job.id);
+  for await (const job of port.contents.jobs()) if (job.id !== undefined && isMeant(job)) ids.add(job.id);
   return ids;
 }
 

@@ -7,8 +7,11 @@ import { statement } from '../postgres/statement.js';
 
 /**
  * Completed, or discarded, operations past their retention, with their attempts. Parameter: how many. An operation with an
- * open letter stays. What is forgotten raises the mark of its queue, by which jobs that may have asked for it are known;
- * operations of a queue that no application has registered are kept, since it has no mark.
+ * open letter stays.
+ *
+ * What is forgotten raises the mark of its queue, which tells jobs that may have asked for it. The mark lies an hour behind
+ * the end of the operation, or a quarter of its retention if that is less: so far may a producer's clock be off. A queue
+ * that no application has registered has no mark, so its operations are kept.
  */
 export const PRUNE_OPERATIONS = statement(
   'prune_operations',
@@ -31,10 +34,10 @@ WITH expired AS (
 ), pruned AS (
   DELETE FROM {schema}.job_outcomes o USING expired e
   WHERE o.tenant_id = e.tenant_id AND o.operation_key = e.operation_key
-  RETURNING o.queue, o.settled_at
+  RETURNING o.queue, o.settled_at + LEAST(interval '1 hour', (o.expires_at - o.settled_at) / 4) AS until
 ), marked AS (
-  UPDATE {schema}.job_queues q SET forgotten_until = GREATEST(q.forgotten_until, p.settled_at)
-  FROM (SELECT queue, max(settled_at) AS settled_at FROM pruned GROUP BY queue) p
+  UPDATE {schema}.job_queues q SET forgotten_until = GREATEST(q.forgotten_until, p.until)
+  FROM (SELECT queue, max(until) AS until FROM pruned GROUP BY queue) p
   WHERE q.queue = p.queue
 )
 SELECT count(*)::integer AS rows FROM pruned

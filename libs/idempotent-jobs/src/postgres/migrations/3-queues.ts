@@ -16,7 +16,7 @@ CREATE TABLE {schema}.job_queues (
   letter_retention_ms    float8      NOT NULL CHECK (letter_retention_ms > 0),
   -- Whether an application hears of its letters by @OnDeadLetter().
   is_told                boolean     NOT NULL DEFAULT false,
-  -- When the youngest of its operations that were pruned had ended: whoever is older may be one of them.
+  -- When the youngest of its operations that were pruned had ended, and a little later: whoever is older may be one of them.
   forgotten_until        timestamptz,
   -- The doctor's findings of the application that last started a processor of the queue.
   report                 json,

@@ -1,0 +1,125 @@
+import type { Job, JobType, Queue, Worker } from 'bullmq';
+import type { JobRetention } from '../retention/retention.options.js';
+import { postgresOf } from './transaction-port.js';
+
+/** Where BullMQ keeps a queue in Postgres. */
+type PostgresQueue = NonNullable<ReturnType<typeof postgresOf>>;
+
+/** The jobs that BullMQ holds for a queue: to look at, to count and to remove, the same on both backends. */
+export class QueueContents {
+  constructor(private readonly bullmq: Queue) {}
+
+  /** Failed jobs, newest first. */
+  failed(from: number, to: number): Promise<Job[]> {
+    return this.bullmq.getJobs(['failed'], from, to, false);
+  }
+
+  /** For how long BullMQ keeps finished jobs, by the options of the queue and of its worker here. */
+  jobRetention(worker: Worker | undefined): JobRetention {
+    const { removeOnComplete, removeOnFail } = this.bullmq.defaultJobOptions;
+    return {
+      completedMs: longestAgeMs(removeOnComplete, worker?.opts.removeOnComplete),
+      failedMs: longestAgeMs(removeOnFail, worker?.opts.removeOnFail),
+    };
+  }
+
+  /** All jobs BullMQ holds, in those states or in any. A job that changes its state meanwhile may be missed or come twice. */
+  async *jobs(states: readonly JobType[] = STATES): AsyncGenerator<Job> {
+    for (const state of states) {
+      for (let from = 0; ; from += PAGE) {
+        const jobs = await this.bullmq.getJobs([state], from, from + PAGE - 1, true);
+        // A job that was removed between listing and reading comes back empty.
+        yield* jobs.filter((job) => job !== undefined && job !== null);
+        if (jobs.length < PAGE) break;
+      }
+    }
+  }
+
+  /**
+   * Whether the job was there and is gone now; a job that a worker holds stays. An iteration of a schedule goes with the
+   * schedule, which would make another.
+   */
+  async remove(jobId: string): Promise<boolean> {
+    try {
+      const isUnscheduled = await this.#endScheduleOf(jobId);
+      return (await this.bullmq.remove(jobId)) === 1 || isUnscheduled;
+    } catch {
+      return false;
+    }
+  }
+
+  async holds(jobId: string): Promise<boolean> {
+    return (await this.bullmq.getJob(jobId)) !== undefined;
+  }
+
+  async #endScheduleOf(jobId: string): Promise<boolean> {
+    const [kind, schedulerId] = jobId.split(':');
+    if (kind !== 'repeat' || schedulerId === undefined) return false;
+    const isUnscheduled = await this.bullmq.removeJobScheduler(schedulerId);
+    const postgres = postgresOf(this.bullmq);
+    // BullMQ 6.7 removes no job here that a scheduler has ever made, so it is told that none has.
+    await postgres?.pool.query(
+      `UPDATE "${postgres.schema.replaceAll('"', '""')}".job SET scheduler_id = NULL
+       WHERE queue = $1 AND id = $2 AND state <> 'active'`,
+      [this.bullmq.name, jobId],
+    );
+    return isUnscheduled;
+  }
+
+  /**
+   * How long the job that waits longest has been waiting, in ms; undefined: none waits. On Redis counted from when it was
+   * added plus its first delay, since Redis keeps no later time.
+   */
+  async oldestWaitingMs(): Promise<number | undefined> {
+    const postgres = postgresOf(this.bullmq);
+    const addedAt =
+      postgres === undefined ? await this.#oldestOnRedis() : await this.#oldestOnPostgres(postgres);
+    return addedAt === undefined ? undefined : Math.max(0, Date.now() - addedAt);
+  }
+
+  async #oldestOnRedis(): Promise<number | undefined> {
+    const heads = await Promise.all([
+      this.bullmq.getJobs(['waiting'], 0, 0, true),
+      this.bullmq.getJobs(['prioritized'], 0, 0, true),
+    ]);
+    const ages = heads.flat().map(waitingSince);
+    return ages.length === 0 ? undefined : Math.min(...ages);
+  }
+
+  /** BullMQ 6.7's getJobs answers with the newest job here, so its table is asked. */
+  async #oldestOnPostgres({ pool, schema }: PostgresQueue): Promise<number | undefined> {
+    // Its tables are made while the first application starts.
+    await this.bullmq.waitUntilReady();
+    const { rows } = await pool.query(
+      `SELECT COALESCE(process_at_ms, added_at_ms) AS since FROM "${schema.replaceAll('"', '""')}".job
+       WHERE queue = $1 AND state = 'waiting' ORDER BY priority, seq LIMIT 1`,
+      [this.bullmq.name],
+    );
+    const since = rows[0]?.since;
+    return since === undefined || since === null ? undefined : Number(since);
+  }
+}
+
+const STATES = [
+  'waiting',
+  'prioritized',
+  'delayed',
+  'waiting-children',
+  'active',
+  'failed',
+  'completed',
+] as const;
+const PAGE = 500;
+
+/** BullMQ counts ages in seconds. */
+function longestAgeMs(...options: unknown[]): number | undefined {
+  const ages = options.flatMap((option) => {
+    const age = (option as { age?: unknown } | null | undefined)?.age;
+    return typeof age === 'number' ? [age * 1000] : [];
+  });
+  return ages.length === 0 ? undefined : Math.max(...ages);
+}
+
+function waitingSince(job: Job): number {
+  return job.timestamp + (job.opts.delay ?? 0);
+}
