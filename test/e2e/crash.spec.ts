@@ -5,7 +5,7 @@ import { type LedgerEntry, type RunningSimulator, startSimulator } from 'simulat
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
-import { attemptKindsOf, bullQueue, enqueue, lettersOf, settled } from '../support/ledger.js';
+import { attemptKindsOf, bullQueue, enqueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
 import type { Place } from '../support/place.js';
 import { BACKENDS, dataSourceOf } from '../support/scenario.js';
 import { WorkerProcess } from '../support/worker-process.js';
@@ -45,6 +45,18 @@ describe.each(BACKENDS)('workers that crash or stop, on %s', (backend) => {
     (await simulator.client.ledger(run)).filter((entry) => entry.service === 'charge');
   const effects = async (run: string): Promise<number> =>
     (await charges(run)).filter((entry) => entry.effect).length;
+
+  it('unrepeatable: killed before the claim, nothing was spent: another worker runs it as attempt 1', async () => {
+    const { app, place, run } = await begin();
+    const victim = await start(place, { effect: 'unrepeatable', run, act: 'die before the claim' });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    expect(await victim.exited).toBe('SIGKILL');
+    expect(await outcomeOf(app, 'charge:1')).toMatchObject({ status: 'pending', attempts: 0 });
+
+    await start(place, { effect: 'unrepeatable', run, act: 'charge' });
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', attempts: 1 });
+    expect(await effects(run)).toBe(1);
+  });
 
   it.each<[Effect, string]>([
     ['keyed', 'completed'],

@@ -1,4 +1,5 @@
 import 'reflect-metadata';
+import { type CanActivate, UseGuards } from '@nestjs/common';
 import { setTimeout as pause } from 'node:timers/promises';
 import { Queue } from 'bullmq';
 import { type CurrentOperation, OnDeadLetter, PermanentError, TransientError } from 'nestjs-idempotent-jobs';
@@ -80,6 +81,13 @@ const processor = processorOf(
   },
   { concurrency: script.concurrency ?? 1, lockDuration: 1500, stalledInterval: 300, drainDelay: 1 },
 );
+
+class DeadlyGuard implements CanActivate {
+  canActivate(): boolean {
+    return process.kill(process.pid, 'SIGKILL');
+  }
+}
+if (script.act === 'die before the claim') UseGuards(DeadlyGuard)(processor);
 
 class HoldingAlerts {
   @OnDeadLetter('charges')

@@ -7,7 +7,7 @@ export interface WorkerScript {
   readonly effect: Effect;
   readonly leaseMs: number;
   /**
-   * What the handler does. `charge`: call the gateway. `die`: kill the own process with SIGKILL before the call. `write`:
+   * What the handler does. `charge`: call the gateway. `die`: kill the own process with SIGKILL before the call; `die before the claim`: in a guard, before the ledger is asked. `write`:
    * insert a row; `write and hold`: and never return. `work`: note the start in the table `work`, work for `workMs`, and
    * note the end; told to stop, stop. `work until told`: likewise, but begin to work when the process is told to end. `bury and hold`: fail for good, and never return when told of the dead letter.
    * `die after put`: there is no handler; the process kills itself with SIGKILL when
@@ -16,6 +16,7 @@ export interface WorkerScript {
   readonly act:
     | 'charge'
     | 'die'
+    | 'die before the claim'
     | 'write'
     | 'write and hold'
     | 'work'
