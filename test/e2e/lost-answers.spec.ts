@@ -1,7 +1,7 @@
 import { afterEach, describe, expect, it } from 'vitest';
 import { AnswerThief } from '../support/answer-thief.js';
 import { useApps } from '../support/apps.js';
-import { deliver, enqueue, lettersOf, settled } from '../support/ledger.js';
+import { bullQueue, deliver, enqueue, lettersOf, settled } from '../support/ledger.js';
 import { identifyPlain, processorOf } from '../support/processors.js';
 import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
 
@@ -32,6 +32,19 @@ describe.each(BACKENDS)('answers of Postgres that are lost on the way, queues on
     thief.steal('unrepeatable');
     await deliver(app, 'charges', 'charge:unanswered');
     expect(await settled(app, 'charge:unanswered')).toMatchObject({ status: 'completed', attempts: 1 });
+    expect(thief.stolen).toBe(1);
+    expect(calls).toBe(1);
+  });
+
+  it("that of the look at an old job's operation: its connection is given up, and the handler runs once", async () => {
+    let calls = 0;
+    const { app, thief } = await start(
+      processorOf('charges', { identify: identifyPlain }, () => (calls += 1)),
+    );
+    thief.steal('FOR KEY SHARE');
+    const timestamp = Date.now() - 5 * 24 * 60 * 60 * 1000;
+    await bullQueue(app, 'charges').add('charge', { tenant: 'acme', key: 'charge:old' }, { timestamp });
+    expect(await settled(app, 'charge:old')).toMatchObject({ status: 'completed', attempts: 1 });
     expect(thief.stolen).toBe(1);
     expect(calls).toBe(1);
   });

@@ -1,4 +1,4 @@
-import type { LetterStore } from '../dead-letter/letter.store.js';
+import type { Burial, LetterStore } from '../dead-letter/letter.store.js';
 import type { AskedOperation, OperationStore } from '../enqueue/operation.store.js';
 import type { JobEvents } from '../observe/job-events.js';
 import { OperationConflictError } from '../operation/errors.js';
@@ -15,36 +15,41 @@ export class FollowUps {
     private readonly events: JobEvents,
   ) {}
 
-  async write(connection: Queryable, followUps: readonly AskedOperation[], workerId: string): Promise<void> {
+  /** Answers with what to do once the transaction has committed: tell of the letters that were written. */
+  async write(
+    connection: Queryable,
+    followUps: readonly AskedOperation[],
+    workerId: string,
+  ): Promise<() => void> {
     const run = this.operations.on(connection);
+    const conflicts: AskedOperation[] = [];
     for (const queue of new Set(followUps.map((asked) => asked.queue))) {
       const asked = followUps.filter((followUp) => followUp.queue === queue);
       const accepted = await this.operations.accept(run, asked);
       await this.operations.announce(run, queue);
-      for (const [index, { kind }] of accepted.entries()) {
-        if (kind === 'conflict') await this.#bury(connection, asked[index] as AskedOperation, workerId);
-      }
+      conflicts.push(...asked.filter((_followUp, index) => accepted[index]?.kind === 'conflict'));
     }
+    for (const asked of conflicts) await this.#bury(connection, asked, workerId);
+    return () => conflicts.forEach((asked) => this.#tellOf(asked));
   }
 
   async #bury(connection: Queryable, asked: AskedOperation, workerId: string): Promise<void> {
     const { tenantId, operationKey, queue, jobName, jobId, payload, fingerprint } = asked;
-    const error = new OperationConflictError(tenantId, operationKey);
-    const identity = { tenantId, operationKey };
-    await this.letters.bury(
-      {
-        identity,
-        queue,
-        jobName,
-        jobId,
-        reason: 'idempotency_conflict',
-        payload,
-        fingerprint,
-        error,
-        workerId,
-      },
-      connection,
-    );
+    const burial: Burial = {
+      identity: { tenantId, operationKey },
+      queue,
+      jobName,
+      jobId,
+      reason: 'idempotency_conflict',
+      payload,
+      fingerprint,
+      error: new OperationConflictError(tenantId, operationKey),
+      workerId,
+    };
+    await this.letters.bury(burial, connection);
+  }
+
+  #tellOf({ tenantId, operationKey, queue, jobName, jobId }: AskedOperation): void {
     this.events.emit({
       kind: 'dead',
       queue,
@@ -54,7 +59,7 @@ export class FollowUps {
       operationKey,
       attempt: 0,
       reason: 'idempotency_conflict',
-      error: error.message,
+      error: new OperationConflictError(tenantId, operationKey).message,
     });
   }
 }

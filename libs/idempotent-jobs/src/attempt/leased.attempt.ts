@@ -125,22 +125,21 @@ export class LeasedAttempt {
     return { kind: 'completed', result: result.value };
   }
 
-  #completeWith(
+  async #completeWith(
     { delivery: { processor, workerId } }: RunContext,
     claim: Claim,
     result: string | undefined,
     followUps: readonly AskedOperation[],
   ): Promise<Recorded> {
-    return inTransaction(this.database, async (connection) => {
-      const recorded = await this.outcomes.completeWithin(
-        connection,
-        claim,
-        result,
-        processor.terms.retentionMs,
-      );
-      if (recorded === 'recorded') await this.followUps.write(connection, followUps, workerId);
-      return recorded;
+    let tell = (): void => undefined;
+    const recorded = await inTransaction(this.database, async (connection) => {
+      const { retentionMs } = processor.terms;
+      const completed = await this.outcomes.completeWithin(connection, claim, result, retentionMs);
+      if (completed === 'recorded') tell = await this.followUps.write(connection, followUps, workerId);
+      return completed;
     });
+    tell();
+    return recorded;
   }
 
   async #abandon(

@@ -128,8 +128,10 @@ export class TransactionalAttempt {
         context.delivery.processor.terms.retentionMs,
       );
       if (recorded === 'lost') throw new TransactionLeftError();
-      await this.followUps.write(transaction.connection, followUps, context.delivery.workerId);
+      const { workerId } = context.delivery;
+      const tell = await this.followUps.write(transaction.connection, followUps, workerId);
       await transaction.commit();
+      tell();
     } catch (error) {
       // Whether COMMIT arrived is not known: the redelivery's claim finds out.
       if (isConnectionError(error)) throw error;

@@ -4,6 +4,7 @@ import type { InstanceWrapper } from '@nestjs/core/injector/instance-wrapper.js'
 import type { QueueRegistry } from '../enqueue/queue-registry.js';
 import { processedQueueOf } from '../intake/bullmq-metadata.js';
 import { ConfigurationError } from '../operation/errors.js';
+import { messageOf } from '../operation/message-of.js';
 import { providedClassOf } from '../provided-class.js';
 import type { TenantContext } from '../tenancy/tenant-context.js';
 import { type LetterHandler, LetterListener } from './letter.listener.js';
@@ -15,11 +16,15 @@ interface DeclaredHandler extends LetterHandler {
   readonly queue: string | undefined;
 }
 
+/** Letters are put on their queue again only where somebody has said within a day that they are heard of. */
+const LISTEN_EVERY_MS = 60 * 60 * 1000;
+
 /** Finds the methods with `@OnDeadLetter()`, and runs a listener on each dead-letter queue that one of them needs. */
 export class LetterLifecycle {
   readonly #logger = new Logger('IdempotentJobs');
   #listeners: LetterListener[] = [];
   #told: readonly string[] = [];
+  #timer: NodeJS.Timeout | undefined;
 
   constructor(
     private readonly discovery: DiscoveryService,
@@ -46,12 +51,23 @@ export class LetterLifecycle {
   }
 
   async start(): Promise<void> {
-    await this.store.noteListening(this.#told, true);
-    await this.store.noteListening(this.#processed(), false);
+    await this.store.doNotListen(this.#processed());
+    await this.store.listen(this.#told);
+    this.#timer = setInterval(() => {
+      this.store
+        .listen(this.#told)
+        .catch((error: unknown) =>
+          this.#logger.warn(
+            `That letters are heard of could not be noted; tried again in an hour: ${messageOf(error)}`,
+          ),
+        );
+    }, LISTEN_EVERY_MS);
+    this.#timer.unref();
     for (const listener of this.#listeners) listener.start();
   }
 
   async stop(drainMs: number, closeMs: number): Promise<void> {
+    clearInterval(this.#timer);
     await Promise.all(this.#listeners.map((listener) => listener.stop(drainMs, closeMs)));
   }
 

@@ -104,7 +104,7 @@ describe('LetterListener.tell', () => {
     await expect(listener.tell(job)).rejects.toThrow('Alerts.page failed.');
     expect(errors).toEqual([
       'Alerts.page failed for dead letter letter-1 of queue "charges" (attempt 1 of 10; it will be told again): the pager is down',
-      'Alerts.page failed for dead letter letter-1 of queue "charges" (attempt 10 of 10; it is not told again, but stays open): the pager is down',
+      'Alerts.page failed for dead letter letter-1 of queue "charges" (attempt 10 of 10; it will be told again after a longer pause, while it is open): the pager is down',
     ]);
   });
 

@@ -113,7 +113,7 @@ const WORKER_OPTIONS = {
   /** News that a process died with is told again 10 to 15 s later. */
   lockDuration: 10_000,
   stalledInterval: 5_000,
-  /** A handler that kills its process is not told for ever; it has had its attempts then. */
+  /** A handler that kills its process is left alone for a while then. */
   maxStalledCount: 10,
   /** The letter itself is in Postgres. What was told is kept for a while, so that it is not put here a second time. */
   removeOnComplete: { age: 24 * 60 * 60, count: 1000 },
@@ -128,7 +128,10 @@ function toldBefore(job: Job): Set<string> {
 function failureOf(name: string, letter: DeadLetterMessage, job: Job, error: unknown): string {
   const attempts = job.opts.attempts ?? 1;
   const attempt = job.attemptsMade + 1;
-  const next = attempt < attempts ? 'it will be told again' : 'it is not told again, but stays open';
+  const next =
+    attempt < attempts
+      ? 'it will be told again'
+      : 'it will be told again after a longer pause, while it is open';
   return `${name} failed for dead letter ${letter.letterId} of queue "${letter.queue}" (attempt ${attempt} of ${attempts}; ${next}): ${messageOf(error)}`;
 }
 

@@ -68,7 +68,7 @@ export class RedriveRunner {
         this.#taken += 1;
         const redrive = await this.services.store.take(`${this.services.runnerId}/${this.#taken}`, LEASE_MS);
         if (redrive === undefined) return;
-        const carried: Promise<void> = this.#carryOn(redrive)
+        const carried: Promise<void> = this.#hold(redrive)
           .catch((error: unknown) => this.#tellOf(error))
           .finally(() => this.#carried.delete(carried));
         this.#carried.add(carried);
@@ -80,6 +80,18 @@ export class RedriveRunner {
 
   #tellOf(error: unknown): void {
     this.services.onError('A redrive was interrupted; it goes on by itself', error);
+  }
+
+  /** Renews the lease beside the work: counting a large redrive may take longer than a lease lasts. */
+  async #hold(redrive: HeldRedrive): Promise<void> {
+    const renewal = setInterval(() => {
+      this.services.store.keep(redrive, LEASE_MS).catch((error: unknown) => this.#tellOf(error));
+    }, LEASE_MS / 3);
+    try {
+      await this.#carryOn(redrive);
+    } finally {
+      clearInterval(renewal);
+    }
   }
 
   async #carryOn(redrive: HeldRedrive): Promise<void> {

@@ -8,20 +8,29 @@ const TOLD = statement(
 );
 
 /**
- * Who hears of a queue's letters: handlers of the application, or a processor of its own, which says nothing of what it has
- * heard. Letters that were announced before anybody told of them are announced again. Parameters: queues, whether they
- * have handlers.
+ * An application hears of the letters of these queues. Those that were announced before anybody did are announced again.
+ * Parameter: queues.
  */
-const NOTE_LISTENING = statement(
-  'note_listening',
+const LISTEN = statement(
+  'listen',
   `
-WITH noted AS (
-  UPDATE {schema}.job_queues SET is_told = $2 WHERE queue = ANY ($1) AND is_told <> $2 RETURNING queue
+WITH known AS (
+  SELECT queue, COALESCE(listened_at > clock_timestamp() - interval '1 day', false) AS was_heard
+  FROM {schema}.job_queues WHERE queue = ANY ($1) ORDER BY queue FOR UPDATE
+), listening AS (
+  UPDATE {schema}.job_queues q SET listened_at = clock_timestamp() FROM known k WHERE q.queue = k.queue
 )
 UPDATE {schema}.dead_letters l SET dispatch_due_at = clock_timestamp()
-FROM noted n
-WHERE $2 AND l.queue = n.queue AND l.resolved_at IS NULL AND l.told_at IS NULL AND l.dispatch_due_at IS NULL
+FROM known k
+WHERE NOT k.was_heard AND l.queue = k.queue
+  AND l.resolved_at IS NULL AND l.told_at IS NULL AND l.dispatch_due_at IS NULL
 `,
+);
+
+/** A processor of the application takes them, which does not say what it has heard. Parameter: queues. */
+const DO_NOT_LISTEN = statement(
+  'do_not_listen',
+  'UPDATE {schema}.job_queues SET listened_at = NULL WHERE queue = ANY ($1) AND listened_at IS NOT NULL',
 );
 
 /** Keeps account of what the application has heard. */
@@ -32,7 +41,12 @@ export class ToldStore {
     await this.database.run(TOLD, [letterId]);
   }
 
-  async noteListening(queues: readonly string[], hasHandlers: boolean): Promise<void> {
-    if (queues.length > 0) await this.database.run(NOTE_LISTENING, [queues, hasHandlers]);
+  /** To be said again at least once a day, for as long as it is true. */
+  async listen(queues: readonly string[]): Promise<void> {
+    if (queues.length > 0) await this.database.run(LISTEN, [queues]);
+  }
+
+  async doNotListen(queues: readonly string[]): Promise<void> {
+    if (queues.length > 0) await this.database.run(DO_NOT_LISTEN, [queues]);
   }
 }

@@ -133,7 +133,7 @@ class PreparedStatement {
  * How long a statement may stay without an answer. A connection that died without a word would otherwise keep its slot,
  * and whoever waits for it, for good; after this time the pool closes it.
  */
-const QUERY_TIMEOUT_MS = 10_000;
+export const QUERY_TIMEOUT_MS = 10_000;
 
 /** By then the table is as large as it gets, or autovacuum has looked at it. */
 const MAX_REPLANNED_USES = 8 ** 6;

@@ -35,10 +35,13 @@ WITH expired AS (
   DELETE FROM {schema}.job_outcomes o USING expired e
   WHERE o.tenant_id = e.tenant_id AND o.operation_key = e.operation_key
   RETURNING o.queue, o.settled_at + LEAST(interval '1 hour', (o.expires_at - o.settled_at) / 4) AS until
+), mark AS (
+  -- In the order of their names: others prune as well.
+  SELECT queue FROM {schema}.job_queues WHERE queue IN (SELECT queue FROM pruned) ORDER BY queue FOR UPDATE
 ), marked AS (
   UPDATE {schema}.job_queues q SET forgotten_until = GREATEST(q.forgotten_until, p.until)
-  FROM (SELECT queue, max(until) AS until FROM pruned GROUP BY queue) p
-  WHERE q.queue = p.queue
+  FROM (SELECT queue, max(until) AS until FROM pruned GROUP BY queue) p JOIN mark m ON m.queue = p.queue
+  WHERE q.queue = p.queue AND q.forgotten_until IS DISTINCT FROM GREATEST(q.forgotten_until, p.until)
 )
 SELECT count(*)::integer AS rows FROM pruned
 `,

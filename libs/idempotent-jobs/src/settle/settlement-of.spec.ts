@@ -52,4 +52,10 @@ describe('settlementOf', () => {
     const settlement = settlementOf({ kind: 'deferred', delayMs: 1_000, reason: 'busy', error }, () => drawn);
     expect(settlement).toEqual({ kind: 'defer', delayMs: expect.closeTo(delayMs, 6) });
   });
+
+  it('puts off a long wait by a second more at most', () => {
+    const delayMs = 30 * 24 * 60 * 60 * 1000;
+    const settlement = settlementOf({ kind: 'deferred', delayMs, reason: 'not_yet', error }, () => 1);
+    expect(settlement).toEqual({ kind: 'defer', delayMs: delayMs + 1000 });
+  });
 });

@@ -17,11 +17,16 @@ export function settlementOf(ending: Ending, random: () => number): Settlement {
     case 'expired':
       return { kind: 'fail', error: ending.error };
     case 'deferred':
-      // A tenth of jitter, so that deliveries that wait for one lease do not come back in one moment.
-      return { kind: 'defer', delayMs: ending.delayMs * (1 + random() / 10) };
+      // A tenth of jitter, so that deliveries that wait for one lease do not come back in one moment; a second is enough.
+      return {
+        kind: 'defer',
+        delayMs: ending.delayMs + random() * Math.min(ending.delayMs / 10, MAX_JITTER_MS),
+      };
     case 'handed_back':
       return { kind: 'hand_back', error: ending.error };
     default:
       return ending satisfies never;
   }
 }
+
+const MAX_JITTER_MS = 1000;

@@ -14,8 +14,8 @@ CREATE TABLE {schema}.job_queues (
   -- How long completed operations and resolved letters are kept.
   completed_retention_ms float8      NOT NULL CHECK (completed_retention_ms > 0),
   letter_retention_ms    float8      NOT NULL CHECK (letter_retention_ms > 0),
-  -- Whether an application hears of its letters by @OnDeadLetter().
-  is_told                boolean     NOT NULL DEFAULT false,
+  -- When an application last said that it hears of its letters by @OnDeadLetter().
+  listened_at            timestamptz,
   -- When the youngest of its operations that were pruned had ended, and a little later: whoever is older may be one of them.
   forgotten_until        timestamptz,
   -- The doctor's findings of the application that last started a processor of the queue.
