@@ -21,6 +21,7 @@ import { ConfigurationError } from './operation/errors.js';
 import type { ErasableQueue } from './retention/erasure.js';
 import { retentionProblems } from './retention/retention.options.js';
 import type { TenantContext } from './tenancy/tenant-context.js';
+import { isOverWithin } from './within.js';
 import { FailedJobSweep, type SweptQueue } from './recovery/failed-job.sweep.js';
 
 /**
@@ -83,7 +84,8 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
     this.#sweep.stop();
     const { drainMs, closeMs } = this.options.shutdown;
     await Promise.all([this.#workers.stop(drainMs, closeMs), this.#letters.stop(drainMs, closeMs)]);
-    await Promise.all([this.engine.redrives.stop(), this.engine.pruner.stop()]);
+    // Counting a large redrive may take minutes; its lease runs out by itself.
+    await isOverWithin(closeMs, Promise.all([this.engine.redrives.stop(), this.engine.pruner.stop()]));
     await this.engine.listener.stop();
     await this.engine.dispatcher.stop();
     this.engine.leases.stop();

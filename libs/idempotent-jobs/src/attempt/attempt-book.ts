@@ -1,9 +1,7 @@
-import type { Job } from 'bullmq';
 import type { Claim, ClaimAnswer } from '../claim/claim.js';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
 import type { JobEvents } from '../observe/job-events.js';
-import { IdempotentJobsError, OperationConflictError } from '../operation/errors.js';
-import type { OperationIdentity } from '../operation/identity.js';
+import { OperationConflictError } from '../operation/errors.js';
 import { messageOf } from '../operation/message-of.js';
 import type { Queryable } from '../postgres/database.js';
 import type { FailureRecord, OutcomeStore } from '../record/outcome.store.js';
@@ -12,6 +10,12 @@ import type { Failure } from '../resilience/failure.js';
 import { decideFailure, type Decision, decideStart } from '../settle/decide.js';
 import { deferred, type Ending } from './ending.js';
 import { persistently } from './persistently.js';
+import {
+  GivenUpError,
+  JobExpiredError,
+  OperationDeadError,
+  OperationInDoubtError,
+} from './refusal-errors.js';
 import { payloadText, type RunContext, subjectOf } from './run-context.js';
 
 /** The transaction that a failure is recorded in; without one it is recorded by itself. */
@@ -252,43 +256,3 @@ const MIN_BUSY_MS = 200;
  * worker's lease is worth a look now and then.
  */
 const MAX_BUSY_MS = 5_000;
-
-class OperationDeadError extends IdempotentJobsError {
-  constructor(tenantId: string, operationKey: string) {
-    super(
-      'OPERATION_DEAD',
-      `Operation "${operationKey}" of tenant "${tenantId}" was given up; retrying its job runs nothing. Its evidence is in dead_letters: redrive it from there.`,
-      { data: { tenantId, operationKey } },
-    );
-  }
-}
-
-class OperationInDoubtError extends IdempotentJobsError {
-  constructor(tenantId: string, operationKey: string) {
-    super(
-      'OPERATION_IN_DOUBT',
-      `Operation "${operationKey}" of tenant "${tenantId}" is in doubt: an attempt ended without telling whether its effect happened, and its effect must not be repeated. Find out, and resolve its dead letter as applied or as not applied.`,
-      { data: { tenantId, operationKey } },
-    );
-  }
-}
-
-class JobExpiredError extends IdempotentJobsError {
-  constructor({ tenantId, operationKey }: OperationIdentity, job: Job) {
-    super(
-      'JOB_EXPIRED',
-      `Job ${job.id} is older than the ledger's memory of completed operations, and operation "${operationKey}" of tenant "${tenantId}" is not in it: nobody can tell whether it has run. Find out, and resolve its dead letter as applied or as not applied.`,
-      { data: { tenantId, operationKey, jobId: job.id } },
-    );
-  }
-}
-
-class GivenUpError extends IdempotentJobsError {
-  constructor(claim: Claim, reason: DeadLetterReason) {
-    super(
-      'OPERATION_GIVEN_UP',
-      `Operation "${claim.operationKey}" of tenant "${claim.tenantId}" was given up before attempt ${claim.attempt}: ${reason}.`,
-      { data: { tenantId: claim.tenantId, operationKey: claim.operationKey, reason } },
-    );
-  }
-}
