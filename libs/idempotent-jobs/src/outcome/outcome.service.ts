@@ -67,8 +67,8 @@ export class OutcomeService {
 
   /**
    * All that happened to the operation, in order: attempts that failed, with their errors and delays, on whatever worker;
-   * dead letters; what people did; and how it stands. Empty if the ledger knows nothing of it. An attempt that was given
-   * back by a shutdown, or put off, leaves no trace.
+   * dead letters; what people did; and, at the end, that it is running or has completed. Empty if the ledger knows nothing
+   * of it. An attempt that was given back by a shutdown, or put off, leaves no trace.
    */
   async history(operation: OperationRef): Promise<HistoryEntry[]> {
     return readHistory(this.database, this.#visible(operation));
