@@ -8,6 +8,7 @@ import { type AddressInfo, connect, createServer, type Server, type Socket } fro
 export class AnswerThief {
   readonly #sockets = new Set<Socket>();
   #wanted: string | undefined;
+  #holds = false;
   /** How many answers were stolen: each test must see that its fault happened. */
   stolen = 0;
 
@@ -32,6 +33,12 @@ export class AnswerThief {
   /** Steals the answer to the next request that holds the text. */
   steal(text: string): void {
     this.#wanted = text;
+  }
+
+  /** Likewise, but the client is left waiting instead of cut off. */
+  holdBack(text: string): void {
+    this.#holds = true;
+    this.steal(text);
   }
 
   async stop(): Promise<void> {
@@ -60,7 +67,7 @@ export class AnswerThief {
     upstream.on('data', (answer) => {
       if (isMarked) {
         this.stolen += 1;
-        client.destroy();
+        if (!this.#holds) client.destroy();
       } else {
         client.write(answer);
       }

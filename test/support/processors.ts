@@ -35,6 +35,27 @@ export function processorOf(
   return ScriptedProcessor;
 }
 
+/** One that can be asked whether the effect of an attempt happened. */
+export function reconcilingProcessorOf(
+  queue: string,
+  options: IdempotentProcessorOptions,
+  handler: Handler,
+  reconcile: (operation: CurrentOperation) => unknown,
+  workerOptions: ProcessorWorkerOptions = SHORT_CLOCKS,
+): Type<WorkerHost> {
+  @IdempotentProcessor(queue, options, workerOptions)
+  class ReconcilingProcessor extends WorkerHost {
+    async process(job: Job, _token?: string, signal?: AbortSignal): Promise<unknown> {
+      return handler(job, currentOperation(), signal as AbortSignal);
+    }
+
+    async reconcile(operation: CurrentOperation): Promise<unknown> {
+      return reconcile(operation);
+    }
+  }
+  return ReconcilingProcessor;
+}
+
 /** Lets a test hold a handler and let it go. */
 export class Gate {
   readonly #opened: Promise<void>;

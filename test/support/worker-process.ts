@@ -5,9 +5,10 @@ import type { WorkerScript } from './worker-script.js';
 
 /** What a worker process has told so far. */
 export interface WorkerMessage {
-  readonly at: 'ready' | 'handler' | 'wrote' | 'answered' | 'told';
+  readonly at: 'ready' | 'handler' | 'wrote' | 'answered' | 'told' | 'fenced';
   readonly attempt?: number;
   readonly fencingToken?: number;
+  readonly outcome?: string;
 }
 
 /** A worker in a process of its own. */

@@ -2,9 +2,21 @@ import 'reflect-metadata';
 import { type CanActivate, UseGuards } from '@nestjs/common';
 import { setTimeout as pause } from 'node:timers/promises';
 import { Queue } from 'bullmq';
-import { type CurrentOperation, OnDeadLetter, PermanentError, TransientError } from 'nestjs-idempotent-jobs';
+import {
+  applied,
+  type CurrentOperation,
+  fencedUpdate,
+  type IdempotentProcessorOptions,
+  JobEvents,
+  notApplied,
+  OnDeadLetter,
+  PermanentError,
+  type Reconciliation,
+  TransientError,
+  unknown,
+} from 'nestjs-idempotent-jobs';
 import { Pool } from 'pg';
-import { processorOf } from './processors.js';
+import { type Handler, processorOf, reconcilingProcessorOf } from './processors.js';
 import { startApp } from './start-app.js';
 import type { WorkerScript } from './worker-script.js';
 
@@ -27,15 +39,40 @@ async function work({ operationKey, attempt, signal }: CurrentOperation): Promis
   await note('done');
 }
 
+function dieIf(at: WorkerScript['dieAt']): void {
+  if (script.dieAt === at) process.kill(process.pid, 'SIGKILL');
+}
+
 async function write({ attempt, transaction }: CurrentOperation): Promise<unknown> {
+  dieIf('before the effect');
   await transaction.query('INSERT INTO reservations VALUES ($1)', [process.pid]);
+  dieIf('after the answer');
   process.send?.({ at: 'wrote', attempt });
   if (script.act === 'write and hold') await new Promise(() => undefined);
-  return { by: process.pid };
+  return { by: process.pid, mark: script.mark };
+}
+
+async function writeFenced(): Promise<void> {
+  await pause(script.workMs ?? 0);
+  const outcome = await fencedUpdate(notes, {
+    table: 'accounts',
+    key: { id: 1 },
+    set: { by_pid: process.pid },
+  });
+  process.send?.({ at: 'fenced', outcome });
+}
+
+async function lookUp({ tenantId, idempotencyKey }: CurrentOperation): Promise<Reconciliation> {
+  const url = new URL(`${script.gateway}/charges`);
+  url.searchParams.set('key', idempotencyKey);
+  const response = await fetch(url, { headers: { 'x-run': script.run ?? '', 'x-tenant': tenantId } });
+  if (response.status === 404) return notApplied();
+  return response.ok ? applied(await response.json()) : unknown();
 }
 
 async function charge(operation: CurrentOperation): Promise<unknown> {
   const { tenantId, operationKey, attempt, fencingToken, idempotencyKey } = operation;
+  dieIf('before the effect');
   const response = await fetch(`${script.gateway}/charges`, {
     method: 'POST',
     headers: {
@@ -49,38 +86,53 @@ async function charge(operation: CurrentOperation): Promise<unknown> {
     },
     body: JSON.stringify({ tenant: tenantId, orderId: operationKey, amountCents: 500, currency: 'EUR' }),
   });
+  dieIf('after the answer');
   process.send?.({ at: 'answered', attempt });
   if (!response.ok) throw new TransientError(`HTTP ${response.status}`);
-  return response.json();
+  return { ...((await response.json()) as object), mark: script.mark };
 }
 
-const processor = processorOf(
-  'charges',
-  {
-    effect: script.effect,
-    leaseMs: script.leaseMs,
-    timeoutMs: 60_000,
-    retry: { attempts: 10, backoff: { baseMs: 50, capMs: 100 } },
-  },
-  (_job, operation) => {
-    process.send?.({ at: 'handler', attempt: operation.attempt, fencingToken: operation.fencingToken });
-    switch (script.act) {
-      case 'die':
-        return process.kill(process.pid, 'SIGKILL');
-      case 'bury and hold':
-        throw new PermanentError('no such account');
-      case 'work':
-      case 'work until told':
-        return work(operation);
-      case 'write':
-      case 'write and hold':
-        return write(operation);
-      default:
-        return charge(operation);
-    }
-  },
-  { concurrency: script.concurrency ?? 1, lockDuration: 1500, stalledInterval: 300, drainDelay: 1 },
-);
+const options: IdempotentProcessorOptions = {
+  effect: script.effect,
+  leaseMs: script.leaseMs,
+  timeoutMs: 60_000,
+  retry: { attempts: 10, backoff: { baseMs: 50, capMs: 100 } },
+};
+const handler: Handler = (_job, operation) => {
+  process.send?.({ at: 'handler', attempt: operation.attempt, fencingToken: operation.fencingToken });
+  switch (script.act) {
+    case 'die':
+      return process.kill(process.pid, 'SIGKILL');
+    case 'bury and hold':
+      throw new PermanentError('no such account');
+    case 'work':
+    case 'work until told':
+      return work(operation);
+    case 'write':
+    case 'write and hold':
+      return write(operation);
+    case 'write fenced':
+      return writeFenced();
+    default:
+      return charge(operation);
+  }
+};
+const pace = {
+  concurrency: script.concurrency ?? 1,
+  lockDuration: 1500,
+  stalledInterval: 300,
+  drainDelay: 1,
+};
+const processor =
+  script.effect === 'reconciled'
+    ? reconcilingProcessorOf(
+        'charges',
+        { ...options, reconcile: { afterMs: [100, 500], thenEveryMs: 500 } },
+        handler,
+        lookUp,
+        pace,
+      )
+    : processorOf('charges', options, handler, pace);
 
 class DeadlyGuard implements CanActivate {
   canActivate(): boolean {
@@ -119,6 +171,10 @@ const app = await startApp(script.place, {
     ...(script.drainMs !== undefined && { shutdown: { drainMs: script.drainMs } }),
   },
 });
+if (script.dieAt === 'after the record')
+  app.get(JobEvents).subscribe((event) => {
+    if (event.kind === 'completed') dieIf('after the record');
+  });
 app.enableShutdownHooks();
 process.on('disconnect', () => process.exit(0));
 process.send?.({ at: 'ready' });

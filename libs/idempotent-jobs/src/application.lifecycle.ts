@@ -74,6 +74,7 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
     await this.#letters.start();
     if (this.#workers.running.length > 0) this.#sweep.start();
     this.engine.pruner.start(this.options.pruneMs);
+    this.engine.doubts.start(this.options.sweepMs);
     if (!dispatch.enabled) return;
     this.engine.redrives.start();
     this.engine.dispatcher.start();
@@ -85,7 +86,10 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
     const { drainMs, closeMs } = this.options.shutdown;
     await Promise.all([this.#workers.stop(drainMs, closeMs), this.#letters.stop(drainMs, closeMs)]);
     // Counting a large redrive may take minutes; its lease runs out by itself.
-    await isOverWithin(closeMs, Promise.all([this.engine.redrives.stop(), this.engine.pruner.stop()]));
+    await isOverWithin(
+      closeMs,
+      Promise.all([this.engine.redrives.stop(), this.engine.pruner.stop(), this.engine.doubts.stop()]),
+    );
     await this.engine.listener.stop();
     await this.engine.dispatcher.stop();
     this.engine.leases.stop();

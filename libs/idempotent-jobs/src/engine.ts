@@ -4,8 +4,11 @@ import type { DataSource } from 'typeorm';
 import { AttemptBook } from './attempt/attempt-book.js';
 import { AttemptRunner } from './attempt/attempt.runner.js';
 import { FollowUps } from './attempt/follow-ups.js';
+import { Inquiry } from './attempt/inquiry.js';
 import { LeasedAttempt } from './attempt/leased.attempt.js';
 import { TransactionalAttempt } from './attempt/transactional.attempt.js';
+import { IdempotencyService } from './call/idempotency.service.js';
+import { DoubtSweep } from './recovery/doubt.sweep.js';
 import { ClaimStore } from './claim/claim.store.js';
 import { LeaseKeeper } from './claim/lease-keeper.js';
 import { Burials } from './dead-letter/burials.js';
@@ -26,6 +29,7 @@ import { AttemptRegistry } from './execute/attempt-registry.js';
 import type { ResolvedOptions } from './idempotent-jobs.options.js';
 import { JobPipeline } from './job-pipeline.js';
 import type { JobEvents } from './observe/job-events.js';
+import { Settler } from './outcome/settler.js';
 import { Database } from './postgres/database.js';
 import { schemaOf } from './postgres/migrations.js';
 import { OutcomeStore } from './record/outcome.store.js';
@@ -43,6 +47,9 @@ export interface Engine {
   readonly listener: DispatchListener;
   readonly redrives: RedriveRunner;
   readonly deadLetters: DeadLetterService;
+  readonly settler: Settler;
+  readonly idempotency: IdempotencyService;
+  readonly doubts: DoubtSweep;
   readonly pruner: Pruner;
 }
 
@@ -100,6 +107,7 @@ export function assembleEngine(
 
   const followUps = new FollowUps(operations, letters, events);
   const book = new AttemptBook(outcomes, events, wakeDispatcher, Math.random);
+  const inquiry = new Inquiry(outcomes, book, followUps, database, events, wakeDispatcher);
   const leased = new LeasedAttempt(
     claims,
     leases,
@@ -108,6 +116,7 @@ export function assembleEngine(
     followUps,
     database,
     events,
+    inquiry,
     wakeDispatcher,
   );
   const transactional = new TransactionalAttempt(
@@ -119,7 +128,7 @@ export function assembleEngine(
     events,
     wakeDispatcher,
   );
-  const runner = new AttemptRunner(leased, transactional, book, Math.random);
+  const runner = new AttemptRunner(leased, transactional, book, inquiry, Math.random);
   const burials = new Burials(letters, events, wakeDispatcher);
   const pipeline = new JobPipeline(tenants, runner, attempts, burials, events, Math.random);
 
@@ -153,6 +162,22 @@ export function assembleEngine(
     onDue,
     wakeRunner: () => redrives.wake(),
   });
+  const idempotency = new IdempotencyService({
+    tenants,
+    events,
+    leaseMs: options.leaseMs,
+    retentionMs: options.retention.completedMs,
+    run: (context, handler) => runner.run(context, handler),
+    nextWorkerId: workerIdentity(),
+  });
+  const doubts = new DoubtSweep(database, outcomes, wakeDispatcher, onError);
+  const settler = new Settler({
+    database,
+    events,
+    completedMs: options.retention.completedMs,
+    onDue,
+    resolve: (operation, verdict, author) => deadLetters.resolve(operation, verdict, author),
+  });
   const pruner = new Pruner(database, onError);
   return {
     database,
@@ -165,6 +190,9 @@ export function assembleEngine(
     listener,
     redrives,
     deadLetters,
+    settler,
+    idempotency,
+    doubts,
     pruner,
   };
 }

@@ -5,6 +5,7 @@ import { getDataSourceToken } from '@nestjs/typeorm';
 import type { Queue } from 'bullmq';
 import type { DataSource } from 'typeorm';
 import { ApplicationLifecycle } from './application.lifecycle.js';
+import { IdempotencyService } from './call/idempotency.service.js';
 import { DeadLetterService } from './dead-letter/dead-letter.service.js';
 import { DEAD_LETTER_QUEUE_SUFFIX } from './dead-letter/letter.js';
 import { DispatchService } from './dispatch/dispatch.service.js';
@@ -170,8 +171,9 @@ function assemble(
       provide: OutcomeService,
       inject: [ENGINE, JobEvents, TenantContext],
       useFactory: (engine: Engine, events: JobEvents, tenants: TenantContext) =>
-        new OutcomeService(engine.database, events, tenants),
+        new OutcomeService(engine.database, events, tenants, engine.settler),
     },
+    { provide: IdempotencyService, inject: [ENGINE], useFactory: (engine: Engine) => engine.idempotency },
     { provide: DeadLetterService, inject: [ENGINE], useFactory: (engine: Engine) => engine.deadLetters },
     {
       provide: RetentionService,
@@ -214,6 +216,7 @@ function assemble(
       QueueRegistry,
       ProcessorHost,
       OutcomeService,
+      IdempotencyService,
       DeadLetterService,
       RetentionService,
       DispatchService,

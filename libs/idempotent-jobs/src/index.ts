@@ -19,6 +19,7 @@ export {
   type ProcessorWorkerOptions,
 } from './intake/idempotent-processor.decorator.js';
 export type { IdempotentProcessorOptions, RetryOptions } from './intake/processor.options.js';
+export type { ReconcileOptions } from './reconcile/reconcile.options.js';
 export { IdempotencyInterceptor } from './intake/idempotency.interceptor.js';
 export type { Identify } from './intake/identify.js';
 export type { PayloadClass } from './intake/validate-payload.js';
@@ -28,6 +29,12 @@ export {
   currentOperation,
   type FollowUpOptions,
 } from './execute/current-operation.js';
+export type { ReconciledStep, StepOptions, StepRun } from './execute/step.js';
+
+export { type FencedUpdate, fencedUpdate, type FenceExecutor } from './fencing/fenced-update.js';
+export { IdempotencyService } from './call/idempotency.service.js';
+export { IdempotentEffect, type IdempotentEffectOptions } from './call/idempotent-effect.decorator.js';
+export type { CallOptions } from './call/call.options.js';
 
 // 3 What a handler may throw, and how errors are read
 export {
@@ -72,6 +79,7 @@ export { TenantMiddleware } from './tenancy/tenant.middleware.js';
 
 // 6 Outcomes and dead letters
 export { type Outcome, type OperationRef, OutcomeService } from './outcome/outcome.service.js';
+export type { SettleOptions, SettleResult } from './outcome/settler.js';
 export type { HistoryEntry } from './outcome/history.js';
 export { DeadLetterService } from './dead-letter/dead-letter.service.js';
 export type {
@@ -97,6 +105,9 @@ export {
   type EffectVerdict,
   type NotApplied,
   notApplied,
+  type Reconciliation,
+  type Unknown,
+  unknown,
 } from './reconcile/verdict.js';
 export { RetentionService } from './retention/retention.service.js';
 export type { Retention, RetentionOptions } from './retention/retention.options.js';
@@ -139,7 +150,10 @@ export {
   IdempotentJobsError,
   InvalidIdentityError,
   InvalidPayloadError,
+  OperationBusyError,
   OperationConflictError,
+  OperationDeadError,
+  OperationInDoubtError,
   OutcomeTimeoutError,
   TenantMismatchError,
   TenantMissingError,

@@ -18,6 +18,7 @@ import type { TenantContext } from './tenancy/tenant-context.js';
 
 /** One delivery on its way through the pipeline; `running` is set once {@link JobPipeline.attempt} was called. */
 export interface DeliveryInProgress extends RunContext {
+  readonly delivery: Delivery;
   running: Promise<Ending> | undefined;
 }
 
@@ -112,7 +113,20 @@ export class JobPipeline {
       });
     });
     cancellation?.addEventListener('abort', () => attempt.abandon('cancelled'), { once: true });
-    return { delivery, identified, attempt, running: undefined };
+    return {
+      delivery,
+      identified,
+      attempt,
+      asked: {
+        queue: job.queueName,
+        jobName: job.name,
+        jobId: job.id ?? '',
+        availableAt: job.timestamp + (job.opts.delay ?? 0),
+      },
+      stepOf: undefined,
+      runWithin: (context, handler) => this.attempts.run(context, handler),
+      running: undefined,
+    };
   }
 
   /**

@@ -1,21 +1,17 @@
 import type { Claim, ClaimAnswer } from '../claim/claim.js';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
 import type { JobEvents } from '../observe/job-events.js';
-import { OperationConflictError } from '../operation/errors.js';
+import { OperationConflictError, OperationDeadError, OperationInDoubtError } from '../operation/errors.js';
+import { CALLS } from '../operation/calls.js';
 import { messageOf } from '../operation/message-of.js';
 import type { Queryable } from '../postgres/database.js';
 import type { FailureRecord, OutcomeStore } from '../record/outcome.store.js';
 import { classify } from '../resilience/classify.js';
 import type { Failure } from '../resilience/failure.js';
 import { decideFailure, type Decision, decideStart } from '../settle/decide.js';
-import { deferred, type Ending } from './ending.js';
+import { type DeferralCause, deferred, type Ending } from './ending.js';
 import { persistently } from './persistently.js';
-import {
-  GivenUpError,
-  JobExpiredError,
-  OperationDeadError,
-  OperationInDoubtError,
-} from './refusal-errors.js';
+import { GivenUpError, JobExpiredError } from './refusal-errors.js';
 import { payloadText, type RunContext, subjectOf } from './run-context.js';
 
 /** The transaction that a failure is recorded in; without one it is recorded by itself. */
@@ -53,13 +49,13 @@ export class AttemptBook {
           'busy: another worker is running the operation',
         );
       case 'not_yet':
-        return this.deferred(context, answer.waitMs, 'not_yet: its time has not come');
+        return this.deferred(context, answer.waitMs, 'not_yet: its time has not come', 'not_yet');
       case 'expired':
-        return { kind: 'expired', error: new JobExpiredError(context.identified, context.delivery.job) };
+        return { kind: 'expired', error: new JobExpiredError(context.identified, context.asked.jobId) };
       case 'conflict':
         return { kind: 'conflict', error: new OperationConflictError(tenantId, operationKey) };
       case 'dead':
-        return { kind: 'dead', error: new OperationDeadError(tenantId, operationKey) };
+        return { kind: 'dead', error: new OperationDeadError(context.identified) };
       case 'in_doubt':
         return this.#doubted(context, answer);
       default:
@@ -70,7 +66,9 @@ export class AttemptBook {
   /** Whether there is nothing to do before the handler may run. */
   mayRun(context: RunContext, claim: Claim): boolean {
     return (
-      claim.tookOver === undefined && decideStart(claim, context.delivery.processor.policy) === undefined
+      !claim.mustAsk &&
+      claim.tookOver === undefined &&
+      decideStart(claim, context.delivery.processor.policy) === undefined
     );
   }
 
@@ -81,6 +79,8 @@ export class AttemptBook {
       const { attempt, workerId: from } = claim.tookOver;
       this.events.emit({ kind: 'taken_over', ...subjectOf(context), attempt, from });
     }
+    // Asking is no attempt: whether one may follow is decided afterwards.
+    if (claim.mustAsk) return undefined;
     const reason = decideStart(claim, context.delivery.processor.policy);
     return reason === undefined
       ? undefined
@@ -142,6 +142,36 @@ export class AttemptBook {
     return this.#record(context, claim, error, { kind: 'permanent', reason }, decision, 0, place);
   }
 
+  /** A doubt that stays one: to be asked about again in `askInMs`; undefined: a person has to find out. */
+  async unresolved(
+    context: RunContext,
+    claim: Claim,
+    reason: string,
+    error: unknown,
+    askInMs: number | undefined,
+  ): Promise<Ending> {
+    const evidence = error ?? new OperationInDoubtError(context.identified);
+    const record: FailureRecord = {
+      status: 'in_doubt',
+      error: evidence,
+      kind: 'asked',
+      reason,
+      isDoubtful: true,
+      ...(askInMs === undefined
+        ? { letter: 'in_doubt' as const, payload: payloadText(context) }
+        : { delayMs: askInMs }),
+    };
+    const { leaseMs } = context.delivery.processor;
+    const recorded = await persistently(leaseMs, () => this.outcomes.fail(claim, record));
+    if (recorded === 'lost') return this.fenced(context, claim);
+    const told = { ...subjectOf(context), attempt: claim.attempt, reason };
+    this.events.emit({ kind: 'reconciled', ...told, verdict: 'unknown', delayMs: askInMs });
+    if (askInMs !== undefined) return deferred(askInMs, `in_doubt: ${reason}`, 'not_yet');
+    this.onLetter();
+    this.events.emit({ kind: 'in_doubt', ...told, error: messageOf(evidence) });
+    return { kind: 'in_doubt', error: new OperationInDoubtError(context.identified) };
+  }
+
   /** The lease went to somebody else before the end was written: whatever it was, it is theirs to find out. */
   fenced(context: RunContext, claim: Claim): Ending {
     this.events.emit({ kind: 'fence_rejected', ...subjectOf(context), attempt: claim.attempt });
@@ -152,17 +182,16 @@ export class AttemptBook {
     );
   }
 
-  deferred(context: RunContext, delayMs: number, reason: string): Ending {
+  deferred(context: RunContext, delayMs: number, reason: string, why: DeferralCause = 'busy'): Ending {
     this.events.emit({ kind: 'deferred', ...subjectOf(context), delayMs, reason });
-    return deferred(delayMs, reason);
+    return deferred(delayMs, reason, why);
   }
 
   async #doubted(
     context: RunContext,
     { unrecorded }: Extract<Refusal, { kind: 'in_doubt' }>,
   ): Promise<Ending> {
-    const { tenantId, operationKey } = context.identified;
-    const error = new OperationInDoubtError(tenantId, operationKey);
+    const error = new OperationInDoubtError(context.identified);
     if (unrecorded === undefined) return { kind: 'in_doubt', error };
     const recorded = await this.outcomes.doubt(
       context.identified,
@@ -194,15 +223,20 @@ export class AttemptBook {
     durationMs: number,
     place: FailurePlace | undefined,
   ): Promise<Ending> {
-    const isGivenUp = decision.status !== 'retrying';
+    const askInMs = decision.status === 'in_doubt' ? decision.askInMs : undefined;
+    const delayMs = decision.status === 'retrying' ? decision.delayMs : askInMs;
+    const isGivenUp = delayMs === undefined;
     const record: FailureRecord = {
       status: decision.status,
       error,
       kind: failure.kind,
       reason: failure.reason,
       isDoubtful: decision.isDoubtful,
-      ...(decision.status === 'retrying' && { delayMs: Math.ceil(decision.delayMs) }),
-      ...(isGivenUp && { letter: decision.reason, payload: payloadText(context) }),
+      ...(delayMs !== undefined && { delayMs: Math.ceil(delayMs) }),
+      // Nobody may ever call again.
+      ...(context.asked.queue === CALLS && { forgetAfterMs: context.delivery.processor.terms.retentionMs }),
+      ...(isGivenUp &&
+        decision.status !== 'retrying' && { letter: decision.reason, payload: payloadText(context) }),
     };
     const { leaseMs } = context.delivery.processor;
     const recorded =
@@ -239,7 +273,12 @@ export class AttemptBook {
           durationMs,
         });
       case 'in_doubt':
-        return this.events.emit({ kind: 'in_doubt', ...told, reason: failure.reason });
+        return this.events.emit({
+          kind: 'in_doubt',
+          ...told,
+          reason: failure.reason,
+          delayMs: decision.askInMs,
+        });
       case 'dead':
         return this.events.emit({ kind: 'dead', ...told, reason: decision.reason });
       default:

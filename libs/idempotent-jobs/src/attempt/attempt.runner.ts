@@ -3,6 +3,7 @@ import type { Claim } from '../claim/claim.js';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
 import type { AttemptBook, FailurePlace } from './attempt-book.js';
 import type { Ending } from './ending.js';
+import type { Inquiry } from './inquiry.js';
 import type { LeasedAttempt } from './leased.attempt.js';
 import type { RunContext } from './run-context.js';
 import type { TransactionalAttempt } from './transactional.attempt.js';
@@ -13,6 +14,7 @@ export class AttemptRunner {
     private readonly leased: LeasedAttempt,
     private readonly transactional: TransactionalAttempt,
     private readonly book: AttemptBook,
+    private readonly inquiry: Inquiry,
     private readonly random: () => number,
   ) {}
 
@@ -30,7 +32,9 @@ export class AttemptRunner {
     // Whatever the error says about effects, there was none.
     const known = this.book.failureBefore(context, error);
     return this.#withoutHandler(context, (claim, place) =>
-      this.book.fail(context, claim, error, known, performance.now(), place),
+      claim.mustAsk
+        ? this.inquiry.unresolved(context, claim, 'not_asked', error)
+        : this.book.fail(context, claim, error, known, performance.now(), place),
     );
   }
 
@@ -59,7 +63,7 @@ export class AttemptRunner {
   /** Postgres is out of reach, or a bug of ours: nothing is known to be recorded, so BullMQ is told nothing but "later". */
   #unavailable(context: RunContext, error: unknown): Ending {
     const reason = `ledger_unavailable: ${messageOf(error)}`;
-    return this.book.deferred(context, 1000 + this.random() * 4000, reason);
+    return this.book.deferred(context, 1000 + this.random() * 4000, reason, 'unavailable');
   }
 }
 

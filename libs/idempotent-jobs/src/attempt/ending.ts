@@ -9,12 +9,21 @@ export type Ending =
   /** The operation cannot be run for this job: the key is another's, or it is dead or in doubt. */
   | { readonly kind: 'conflict' | 'dead' | 'in_doubt' | 'expired'; readonly error: Error }
   /** Not now. No attempt was spent. */
-  | { readonly kind: 'deferred'; readonly delayMs: number; readonly reason: string; readonly error: Error }
+  | {
+      readonly kind: 'deferred';
+      readonly delayMs: number;
+      readonly reason: string;
+      readonly why: DeferralCause;
+      readonly error: Error;
+    }
   | { readonly kind: 'handed_back'; readonly error: unknown };
 
+/** Somebody else has it; its time has not come; or the ledger cannot be asked. */
+export type DeferralCause = 'busy' | 'not_yet' | 'unavailable';
+
 /** A delivery that is put off. */
-export function deferred(delayMs: number, reason: string): Ending {
-  return { kind: 'deferred', delayMs, reason, error: new OperationDeferred(reason) };
+export function deferred(delayMs: number, reason: string, why: DeferralCause): Ending {
+  return { kind: 'deferred', delayMs, reason, why, error: new OperationDeferred(reason) };
 }
 
 /** What interceptors around the library's own see when a delivery is put off. BullMQ never does. */

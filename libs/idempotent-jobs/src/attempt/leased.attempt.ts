@@ -13,9 +13,11 @@ import type { AttemptBook } from './attempt-book.js';
 import { attemptTimeoutMs } from './attempt-timeout.js';
 import type { Ending } from './ending.js';
 import type { FollowUps } from './follow-ups.js';
-import { openFrame } from './operation-frame.js';
+import type { Finding, Inquiry } from './inquiry.js';
+import { type OperationFrame, openFrame } from './operation-frame.js';
 import { persistently } from './persistently.js';
 import { keepResult } from './result-text.js';
+import { waitsForStep } from './refusal-errors.js';
 import { claimRequestOf, type RunContext, subjectOf } from './run-context.js';
 
 /**
@@ -23,7 +25,7 @@ import { claimRequestOf, type RunContext, subjectOf } from './run-context.js';
  * outside of Postgres.
  *
  * Killed after the claim, the lease runs out and the next delivery decides by the effect; killed after the effect but
- * before the record, likewise: that is the moment the four effects are about.
+ * before the record, likewise: that is the moment the effects are about.
  */
 export class LeasedAttempt {
   constructor(
@@ -34,6 +36,7 @@ export class LeasedAttempt {
     private readonly followUps: FollowUps,
     private readonly database: Database,
     private readonly events: JobEvents,
+    private readonly inquiry: Inquiry,
     private readonly onFollowUps: () => void,
   ) {}
 
@@ -42,10 +45,7 @@ export class LeasedAttempt {
     const answer = await this.#claim(context);
     if (answer.kind !== 'acquired') return this.book.refused(context, answer);
     const { claim } = answer;
-    const refusal = this.book.mayRun(context, claim) ? undefined : await this.book.begin(context, claim);
-    if (refusal !== undefined) return refusal;
-    this.book.started(context, claim);
-
+    // Held until the end is written: a worker that took over meanwhile must win.
     const release = this.leases.hold(
       {
         tenantId: claim.tenantId,
@@ -57,18 +57,35 @@ export class LeasedAttempt {
       claimSentAt,
     );
     try {
-      const startedAt = performance.now();
-      const frame = openFrame(context, claim, undefined);
-      enterOperation(frame.operation);
-      const execution = await context.attempt.run(
-        handler,
-        attemptTimeoutMs(context.delivery.processor.timeoutMs, claim),
-      );
-      // The lease is held until the end is written: a worker that took over meanwhile must win.
-      return await this.#record(context, claim, execution, frame.followUps, startedAt);
+      if (this.book.mayRun(context, claim)) return await this.#execute(context, claim, handler);
+      const finding = await this.#clear(context, claim);
+      return finding.kind === 'ended' ? finding.ending : await this.#execute(context, finding.claim, handler);
     } finally {
       release();
     }
+  }
+
+  /** What stands between a claim and its attempt: one that vanished, a doubt, a policy that allows no other. */
+  async #clear(context: RunContext, claim: Claim): Promise<Finding> {
+    let ending = await this.book.begin(context, claim);
+    if (ending !== undefined) return { kind: 'ended', ending };
+    if (!claim.mustAsk) return { kind: 'run', claim };
+    const finding = await this.inquiry.ask(context, claim);
+    if (finding.kind === 'ended') return finding;
+    ending = await this.book.begin(context, finding.claim);
+    return ending === undefined ? finding : { kind: 'ended', ending };
+  }
+
+  async #execute(context: RunContext, claim: Claim, handler: () => Promise<unknown>): Promise<Ending> {
+    this.book.started(context, claim);
+    const startedAt = performance.now();
+    const frame = openFrame(context, claim, undefined);
+    enterOperation(frame.operation);
+    const execution = await context.attempt.run(
+      handler,
+      attemptTimeoutMs(context.delivery.processor.timeoutMs, claim),
+    );
+    return this.#record(context, claim, execution, frame, startedAt);
   }
 
   /** Fails an operation whose handler was never reached. */
@@ -89,9 +106,10 @@ export class LeasedAttempt {
     context: RunContext,
     claim: Claim,
     execution: Execution,
-    followUps: readonly AskedOperation[],
+    { followUps, steps: { waitMs } }: OperationFrame,
     startedAt: number,
   ): Promise<Ending> {
+    if (waitMs !== undefined && waitsForStep(execution)) return this.#wait(context, claim, waitMs);
     switch (execution.kind) {
       case 'returned':
         return this.#complete(context, claim, execution.value, followUps, startedAt);
@@ -166,13 +184,22 @@ export class LeasedAttempt {
     return this.book.fail(context, claim, error, { kind: 'in_doubt', reason: why }, startedAt);
   }
 
+  /** A step is in doubt, or under way elsewhere: without it the handler cannot have finished, whatever it returned. */
+  async #wait(context: RunContext, claim: Claim, waitMs: number): Promise<Ending> {
+    // What a handler does beside its steps may have happened.
+    await this.#release(context, claim, claim.repeatableMs !== Infinity, waitMs);
+    return this.book.deferred(context, waitMs, 'waiting: one of its steps is not finished');
+  }
+
   async #handBack(context: RunContext, claim: Claim, error: unknown): Promise<Ending> {
     await this.#release(context, claim, false);
     return { kind: 'handed_back', error };
   }
 
-  async #release(context: RunContext, claim: Claim, isDoubtful: boolean): Promise<void> {
-    await persistently(context.delivery.processor.leaseMs, () => this.outcomes.release(claim, isDoubtful));
+  async #release(context: RunContext, claim: Claim, isDoubtful: boolean, waitMs?: number): Promise<void> {
+    await persistently(context.delivery.processor.leaseMs, () =>
+      this.outcomes.release(claim, isDoubtful, waitMs),
+    );
   }
 }
 

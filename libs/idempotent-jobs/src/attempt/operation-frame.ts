@@ -4,12 +4,14 @@ import type { AskedOperation } from '../enqueue/operation.store.js';
 import type { CurrentOperation } from '../execute/current-operation.js';
 import { UsageError } from '../operation/errors.js';
 import { operationDigest } from '../operation/identity.js';
+import { Steps } from './steps.js';
 import type { RunContext } from './run-context.js';
 
 /** The handler's view of its operation, and what it has asked to be enqueued with the outcome. */
 export interface OperationFrame {
   readonly operation: CurrentOperation;
   readonly followUps: readonly AskedOperation[];
+  readonly steps: Steps;
 }
 
 /** Makes the frame of one attempt. */
@@ -19,11 +21,13 @@ export function openFrame(
   transaction: EntityManager | undefined,
 ): OperationFrame {
   const followUps: AskedOperation[] = [];
+  const steps = new Steps(context);
   const { tenantId, operationKey } = claim;
   const operation: CurrentOperation = {
     tenantId,
     operationKey,
     attempt: claim.attempt,
+    startedAt: claim.startedAt,
     fencingToken: claim.token,
     workerId: context.delivery.workerId,
     get idempotencyKey() {
@@ -42,7 +46,13 @@ export function openFrame(
       }
       return transaction;
     },
-    job: context.delivery.job,
+    get job() {
+      const { job } = context.delivery;
+      if (job === undefined)
+        throw new UsageError('currentOperation().job: this operation is a call; no job asked for it.');
+      return job;
+    },
+    step: (name, work, options) => steps.run(name, work, options),
     enqueue(queue, name, payload, options) {
       if (context.attempt.isOver) {
         throw new UsageError(
@@ -52,5 +62,5 @@ export function openFrame(
       followUps.push(queue.ask(name, payload, options));
     },
   };
-  return { operation, followUps };
+  return { operation, followUps, steps };
 }

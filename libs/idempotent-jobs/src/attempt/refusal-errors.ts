@@ -1,40 +1,37 @@
-import type { Job } from 'bullmq';
 import type { Claim } from '../claim/claim.js';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
+import type { Execution } from '../execute/attempt.js';
 import { IdempotentJobsError } from '../operation/errors.js';
+import { messageOf } from '../operation/message-of.js';
 import type { OperationIdentity } from '../operation/identity.js';
 
 /* Why a delivery runs nothing, as BullMQ and dead letters show it: what happened, and what a person can do. */
 
-/** A stray delivery of an operation that was given up. */
-export class OperationDeadError extends IdempotentJobsError {
-  constructor(tenantId: string, operationKey: string) {
+/** An operation that has to wait for one of its steps. The handler lets it pass; it spends no attempt. */
+export class WaitingError extends IdempotentJobsError {
+  constructor({ tenantId, operationKey }: OperationIdentity, cause: unknown) {
     super(
-      'OPERATION_DEAD',
-      `Operation "${operationKey}" of tenant "${tenantId}" was given up; retrying its job runs nothing. Its evidence is in dead_letters: redrive it from there.`,
-      { data: { tenantId, operationKey } },
+      'STEP_WAITING',
+      `Step "${operationKey}" of tenant "${tenantId}" is not finished: ${messageOf(cause)} Its handler is run again later; let this error pass.`,
+      { cause, data: { tenantId, operationKey } },
     );
   }
 }
 
-/** A delivery of an operation that waits for somebody to say what happened. */
-export class OperationInDoubtError extends IdempotentJobsError {
-  constructor(tenantId: string, operationKey: string) {
-    super(
-      'OPERATION_IN_DOUBT',
-      `Operation "${operationKey}" of tenant "${tenantId}" is in doubt: an attempt ended without telling whether its effect happened, and its effect must not be repeated. Find out, and resolve its dead letter as applied or as not applied.`,
-      { data: { tenantId, operationKey } },
-    );
-  }
+/** Whether a handler ended because of a step that is not finished, or although it is not. */
+export function waitsForStep(execution: Execution): boolean {
+  return (
+    execution.kind === 'returned' || (execution.kind === 'threw' && execution.error instanceof WaitingError)
+  );
 }
 
 /** A job whose operation may have been forgotten. */
 export class JobExpiredError extends IdempotentJobsError {
-  constructor({ tenantId, operationKey }: OperationIdentity, job: Job) {
+  constructor({ tenantId, operationKey }: OperationIdentity, jobId: string) {
     super(
       'JOB_EXPIRED',
-      `Job ${job.id} is older than the ledger's memory of completed operations, and operation "${operationKey}" of tenant "${tenantId}" is not in it: nobody can tell whether it has run. Find out, and resolve its dead letter as applied or as not applied.`,
-      { data: { tenantId, operationKey, jobId: job.id } },
+      `Job ${jobId} is older than the ledger's memory of completed operations, and operation "${operationKey}" of tenant "${tenantId}" is not in it: nobody can tell whether it has run. Find out, and resolve its dead letter as applied or as not applied.`,
+      { data: { tenantId, operationKey, jobId } },
     );
   }
 }

@@ -2,22 +2,40 @@ import type { ClaimRequest } from '../claim/claim.js';
 import type { Attempt } from '../execute/attempt.js';
 import type { Delivery } from '../intake/delivery.js';
 import type { Identified } from '../intake/identify.js';
+import type { Ending } from './ending.js';
 import type { JobEventSubject } from '../observe/job-events.js';
 import { payloadTextOf } from '../operation/fingerprint.js';
 
+/** Who asks for an operation to be run: a job, or a call. */
+export interface Asked {
+  readonly queue: string;
+  readonly jobName: string;
+  readonly jobId: string;
+  /** When it could first run, in ms since 1970 by the clock of whoever asked. */
+  readonly availableAt: number;
+}
+
 /** One delivery of one operation, as the steps around its handler see it. */
 export interface RunContext {
-  readonly delivery: Delivery;
+  readonly delivery: Pick<Delivery, 'processor' | 'reconcile' | 'workerId'> & {
+    /** Undefined: a call. */
+    readonly job: Delivery['job'] | undefined;
+  };
+  readonly asked: Asked;
   readonly identified: Identified;
   readonly attempt: Attempt;
+  /** The key of the operation whose handler runs it as a step; undefined: it is a job's, or a call's. */
+  readonly stepOf: string | undefined;
+  /** Runs another operation inside this one: a step. */
+  readonly runWithin: (context: RunContext, handler: () => Promise<unknown>) => Promise<Ending>;
 }
 
 /** What events tell about the run. */
-export function subjectOf({ delivery: { job }, identified }: RunContext): JobEventSubject {
+export function subjectOf({ asked: { queue, jobName, jobId }, identified }: RunContext): JobEventSubject {
   return {
-    queue: job.queueName,
-    jobName: job.name,
-    jobId: job.id ?? '',
+    queue,
+    jobName,
+    jobId,
     tenantId: identified.tenantId,
     operationKey: identified.operationKey,
   };
@@ -25,19 +43,22 @@ export function subjectOf({ delivery: { job }, identified }: RunContext): JobEve
 
 /** What the run asks of the ledger. */
 export function claimRequestOf({
-  delivery: { job, processor, workerId },
+  delivery: { processor, workerId },
+  asked: { jobName, jobId, availableAt },
   identified,
+  stepOf,
 }: RunContext): ClaimRequest {
   return {
     tenantId: identified.tenantId,
     operationKey: identified.operationKey,
     terms: processor.terms,
-    jobName: job.name,
-    jobId: job.id ?? '',
+    jobName,
+    jobId,
     fingerprint: identified.fingerprint,
     workerId,
     deadline: identified.deadline ?? null,
-    availableAt: job.timestamp + (job.opts.delay ?? 0),
+    availableAt,
+    stepOf,
   };
 }
 

@@ -14,9 +14,10 @@ import type { AttemptBook } from './attempt-book.js';
 import { attemptTimeoutMs } from './attempt-timeout.js';
 import type { Ending } from './ending.js';
 import type { FollowUps } from './follow-ups.js';
-import { openFrame } from './operation-frame.js';
+import { type OperationFrame, openFrame } from './operation-frame.js';
 import { isConnectionError } from './persistently.js';
 import { keepResult } from './result-text.js';
+import { waitsForStep } from './refusal-errors.js';
 import { claimRequestOf, type RunContext, subjectOf } from './run-context.js';
 
 /**
@@ -47,7 +48,7 @@ export class TransactionalAttempt {
         handler,
         attemptTimeoutMs(context.delivery.processor.timeoutMs, claim),
       );
-      return this.#record(context, transaction, claim, execution, frame.followUps, startedAt);
+      return this.#record(context, transaction, claim, execution, frame, startedAt);
     });
   }
 
@@ -92,9 +93,13 @@ export class TransactionalAttempt {
     transaction: HandlerTransaction,
     claim: Claim,
     execution: Execution,
-    followUps: readonly AskedOperation[],
+    { followUps, steps: { waitMs } }: OperationFrame,
     startedAt: number,
   ): Promise<Ending> {
+    if (waitMs !== undefined && waitsForStep(execution)) {
+      await transaction.rollback();
+      return this.book.deferred(context, waitMs, 'waiting: one of its steps is not finished');
+    }
     switch (execution.kind) {
       case 'returned':
         return this.#complete(context, transaction, claim, execution.value, followUps, startedAt);

@@ -12,6 +12,7 @@ const request: ClaimRequest = {
     repeatableMs: 1_000,
     retentionMs: 60_000,
     budgetMs: null,
+    asks: false,
   },
   jobName: 'charge',
   jobId: 'op-1',
@@ -31,11 +32,15 @@ function row(changes: Partial<ClaimRow>): ClaimRow {
     deadline_at: null,
     remaining_ms: null,
     repeatable_ms: 0,
+    started_at: new Date('2026-01-01T10:00:00Z'),
+    must_ask: null,
+    doubt_age_ms: null,
     status: null,
     is_same_request: null,
     result: null,
     is_old: false,
     wait_ms: null,
+    is_asked_about: null,
     seen_token: null,
     seen_worker_id: null,
     seen_attempts: null,
@@ -59,50 +64,117 @@ function seen(status: OperationStatus, changes: Partial<ClaimRow> = {}): ClaimRo
   });
 }
 
-type Answer = 'replay' | 'dead' | 'in_doubt' | 'busy' | 'look_again';
+/** Somebody who can ask whether the effect of an earlier attempt happened. */
+const asking: ClaimRequest = { ...request, terms: { ...request.terms, asks: true } };
 
 /**
- * What a claim that was not won means. The columns: lease alive or over; and, within each, whether the effect may no
- * longer be repeated. A claimable row that was not claimed was written by a rival: look again.
+ * `look` = look again; `wait` = not yet while its time has not come, and look again from then on; `doubt` = in doubt;
+ * `write` = in doubt, which the row does not say yet.
  */
-const TABLE: Record<
-  OperationStatus,
-  { alive: [Answer, Answer]; over: [Answer, Answer]; none: [Answer, Answer] }
-> = {
+type Cell = 'replay' | 'dead' | 'busy' | 'look' | 'wait' | 'doubt' | 'write';
+
+/** Within and past the time of repeating, where the row has no time for a question; then both where it has one. */
+type Columns = [Cell, Cell, Cell, Cell];
+
+type Lease = 'alive' | 'over' | 'none';
+
+/**
+ * What a claim that was not won means. A claimable row that was not claimed was written by a rival: look again. What may
+ * not be repeated is in doubt for those who can ask nobody.
+ */
+const TABLE: Record<OperationStatus, Record<Lease, { asks: Columns; asksNobody: Columns }>> = {
   pending: {
-    alive: ['look_again', 'look_again'],
-    over: ['look_again', 'look_again'],
-    none: ['look_again', 'look_again'],
+    alive: { asks: ['wait', 'wait', 'wait', 'wait'], asksNobody: ['wait', 'wait', 'wait', 'wait'] },
+    over: { asks: ['wait', 'wait', 'wait', 'wait'], asksNobody: ['wait', 'wait', 'wait', 'wait'] },
+    none: { asks: ['wait', 'wait', 'wait', 'wait'], asksNobody: ['wait', 'wait', 'wait', 'wait'] },
   },
-  running: { alive: ['busy', 'busy'], over: ['look_again', 'in_doubt'], none: ['look_again', 'in_doubt'] },
+  running: {
+    alive: { asks: ['busy', 'busy', 'busy', 'busy'], asksNobody: ['busy', 'busy', 'busy', 'busy'] },
+    over: { asks: ['look', 'look', 'look', 'look'], asksNobody: ['look', 'write', 'look', 'write'] },
+    none: { asks: ['look', 'look', 'look', 'look'], asksNobody: ['look', 'write', 'look', 'write'] },
+  },
   retrying: {
-    alive: ['look_again', 'in_doubt'],
-    over: ['look_again', 'in_doubt'],
-    none: ['look_again', 'in_doubt'],
+    alive: { asks: ['wait', 'wait', 'wait', 'wait'], asksNobody: ['wait', 'write', 'wait', 'write'] },
+    over: { asks: ['wait', 'wait', 'wait', 'wait'], asksNobody: ['wait', 'write', 'wait', 'write'] },
+    none: { asks: ['wait', 'wait', 'wait', 'wait'], asksNobody: ['wait', 'write', 'wait', 'write'] },
   },
+  // Under a lease it is being asked about.
   in_doubt: {
-    alive: ['in_doubt', 'in_doubt'],
-    over: ['in_doubt', 'in_doubt'],
-    none: ['in_doubt', 'in_doubt'],
+    alive: { asks: ['busy', 'busy', 'busy', 'busy'], asksNobody: ['busy', 'busy', 'busy', 'busy'] },
+    over: { asks: ['doubt', 'doubt', 'wait', 'wait'], asksNobody: ['doubt', 'doubt', 'write', 'write'] },
+    none: { asks: ['doubt', 'doubt', 'wait', 'wait'], asksNobody: ['doubt', 'doubt', 'write', 'write'] },
   },
-  completed: { alive: ['replay', 'replay'], over: ['replay', 'replay'], none: ['replay', 'replay'] },
-  dead: { alive: ['dead', 'dead'], over: ['dead', 'dead'], none: ['dead', 'dead'] },
+  completed: {
+    alive: {
+      asks: ['replay', 'replay', 'replay', 'replay'],
+      asksNobody: ['replay', 'replay', 'replay', 'replay'],
+    },
+    over: {
+      asks: ['replay', 'replay', 'replay', 'replay'],
+      asksNobody: ['replay', 'replay', 'replay', 'replay'],
+    },
+    none: {
+      asks: ['replay', 'replay', 'replay', 'replay'],
+      asksNobody: ['replay', 'replay', 'replay', 'replay'],
+    },
+  },
+  dead: {
+    alive: { asks: ['dead', 'dead', 'dead', 'dead'], asksNobody: ['dead', 'dead', 'dead', 'dead'] },
+    over: { asks: ['dead', 'dead', 'dead', 'dead'], asksNobody: ['dead', 'dead', 'dead', 'dead'] },
+    none: { asks: ['dead', 'dead', 'dead', 'dead'], asksNobody: ['dead', 'dead', 'dead', 'dead'] },
+  },
 };
 
-const LEASES = { alive: 1, over: -1, none: null };
+/** What each cell means before its time has come, for a row seen 1,200 ms early; and after that. */
+const MEANING: Record<Cell, { early: object; due: object }> = {
+  replay: always({ kind: 'replay', result: 'done before' }),
+  dead: always({ kind: 'dead' }),
+  busy: always({ kind: 'busy', leaseLeftMs: 1 }),
+  look: always({ kind: 'look_again' }),
+  wait: { early: { kind: 'not_yet', waitMs: 1_200 }, due: { kind: 'look_again' } },
+  doubt: always({ kind: 'in_doubt', unrecorded: undefined }),
+  write: always({ kind: 'in_doubt', unrecorded: { token: 4, attempt: 3 } }),
+};
+
+function always(answer: object): { early: object; due: object } {
+  return { early: answer, due: answer };
+}
+
+const LEASES: Record<Lease, number | null> = { alive: 1, over: -1, none: null };
 
 const CASES = OPERATION_STATUSES.flatMap((status) =>
   (['alive', 'over', 'none'] as const).flatMap((lease) =>
-    [false, true].map((isPast) => ({ status, lease, isPast, answer: TABLE[status][lease][isPast ? 1 : 0] })),
+    (['asks', 'asksNobody'] as const).flatMap((claimant) =>
+      TABLE[status][lease][claimant].map((cell, column) => ({
+        status,
+        lease,
+        claimant,
+        isPast: column % 2 === 1,
+        isAskedAbout: column >= 2,
+        cell,
+      })),
+    ),
   ),
 );
 
 describe('readAnswer: a claim that was not won', () => {
+  it('is told by this table for every status', () => {
+    expect(CASES).toHaveLength(6 * 3 * 2 * 2 * 2);
+  });
+
   it.each(CASES)(
-    '$status, lease $lease, past repeating $isPast: $answer',
-    ({ status, lease, isPast, answer }) => {
-      const found = seen(status, { lease_left_ms: LEASES[lease], is_past_repeating: isPast });
-      expect(readAnswer(request, found).kind).toBe(answer);
+    '$status, lease $lease, past repeating $isPast, time for a question $isAskedAbout, claimant $claimant: $cell',
+    ({ status, lease, claimant, isPast, isAskedAbout, cell }) => {
+      const claims = claimant === 'asks' ? asking : request;
+      const found = seen(status, {
+        lease_left_ms: LEASES[lease],
+        is_past_repeating: isPast,
+        is_asked_about: isAskedAbout,
+        result: 'done before',
+      });
+      expect(readAnswer(claims, { ...found, wait_ms: 1_200 })).toStrictEqual(MEANING[cell].early);
+      for (const wait_ms of [0, -1, null])
+        expect(readAnswer(claims, { ...found, wait_ms })).toStrictEqual(MEANING[cell].due);
     },
   );
 
@@ -140,8 +212,15 @@ describe('readAnswer: a claim that was not won', () => {
     });
   });
 
+  it('says for how long the lease of whoever is asking about a doubt lasts', () => {
+    const found = seen('in_doubt', { lease_left_ms: 1_234.5, is_asked_about: true, wait_ms: -1 });
+    expect(readAnswer(asking, found)).toEqual({ kind: 'busy', leaseLeftMs: 1_234.5 });
+  });
+
   it('is not kept busy by a lease that ends this very moment', () => {
     expect(readAnswer(request, seen('running', { lease_left_ms: 0 })).kind).toBe('look_again');
+    const askedAbout = seen('in_doubt', { lease_left_ms: 0, is_asked_about: true });
+    expect(readAnswer(asking, askedAbout).kind).toBe('look_again');
   });
 
   it.each(['running', 'retrying'] as const)(
@@ -168,6 +247,11 @@ describe('readAnswer: a claim that was not won', () => {
       });
     },
   );
+
+  it('leaves a doubt to a person when it is not known whether there is a time for a question', () => {
+    const found = seen('in_doubt', { is_asked_about: null, wait_ms: 1_200 });
+    expect(readAnswer(asking, found)).toEqual({ kind: 'in_doubt', unrecorded: undefined });
+  });
 });
 
 describe('readAnswer: a claim that was won', () => {
@@ -178,6 +262,8 @@ describe('readAnswer: a claim that was won', () => {
     remaining_ms: 250,
     repeatable_ms: Infinity,
     deadline_at: new Date('2026-02-02T00:00:00Z'),
+    started_at: new Date('2026-01-31T08:30:00Z'),
+    must_ask: false,
   });
 
   it('reads the claim, its token as a number', () => {
@@ -188,6 +274,9 @@ describe('readAnswer: a claim that was won', () => {
         operationKey: 'charge:1',
         token: 9_007_199_254_740_991,
         attempt: 3,
+        mustAsk: false,
+        startedAt: new Date('2026-01-31T08:30:00Z'),
+        doubtAgeMs: undefined,
         failures: 1,
         isDoubtful: false,
         deadline: new Date('2026-02-02T00:00:00Z'),
@@ -224,6 +313,66 @@ describe('readAnswer: a claim that was won', () => {
     expect(answer).toMatchObject({ claim: { isDoubtful: true } });
   });
 
+  it.each([
+    { must_ask: true, mustAsk: true },
+    { must_ask: false, mustAsk: false },
+    { must_ask: null, mustAsk: false },
+  ])('must ask first only when the statement says so: $must_ask', ({ must_ask, mustAsk }) => {
+    expect(readAnswer(asking, { ...won, must_ask })).toMatchObject({ claim: { mustAsk } });
+  });
+
+  it.each([
+    { title: 'no doubt', doubt_since: null, doubt_age_ms: null, doubtAgeMs: undefined },
+    {
+      title: 'no doubt any more, and an age that an earlier one has left',
+      doubt_since: null,
+      doubt_age_ms: 60_000,
+      doubtAgeMs: undefined,
+    },
+    {
+      title: 'a doubt of an attempt whose end nobody has seen',
+      doubt_since: new Date(0),
+      doubt_age_ms: null,
+      doubtAgeMs: undefined,
+    },
+    {
+      title: 'a doubt that began this very moment',
+      doubt_since: new Date(0),
+      doubt_age_ms: 0,
+      doubtAgeMs: 0,
+    },
+    {
+      title: 'a doubt of a minute',
+      doubt_since: new Date(0),
+      doubt_age_ms: 60_000.25,
+      doubtAgeMs: 60_000.25,
+    },
+  ])('tells the age of the doubt: $title', ({ doubt_since, doubt_age_ms, doubtAgeMs }) => {
+    const answer = readAnswer(asking, { ...won, doubt_since, doubt_age_ms });
+    expect(answer).toHaveProperty('claim.doubtAgeMs', doubtAgeMs);
+  });
+
+  it('reads when the attempt was started, also where the application takes times as text', () => {
+    const startedAt = new Date('2026-01-31T08:30:00Z');
+    const asText = { ...won, started_at: '2026-01-31 09:30:00+01' as unknown as Date };
+    expect(readAnswer(request, won)).toMatchObject({ claim: { startedAt } });
+    expect(readAnswer(request, asText)).toMatchObject({ claim: { startedAt } });
+  });
+
+  it('asks about the attempt that it took over from a vanished worker, and which stays the last one', () => {
+    const answer = readAnswer(asking, {
+      ...seen('running'),
+      token: '5',
+      attempts: 3,
+      must_ask: true,
+      doubt_since: new Date(0),
+      doubt_age_ms: 0,
+    });
+    expect(answer).toMatchObject({
+      claim: { token: 5, attempt: 3, mustAsk: true, isDoubtful: true, tookOver: { token: 4, attempt: 3 } },
+    });
+  });
+
   it('tells whom it took the operation over from', () => {
     const answer = readAnswer(request, { ...seen('running'), token: '5' });
     expect(answer).toMatchObject({
@@ -244,7 +393,7 @@ describe('readAnswer: a claim that was won', () => {
     expect(answer).toMatchObject({ claim: { token: 4, tookOver: undefined } });
   });
 
-  it.each(['pending', 'retrying'] as const)(
+  it.each(['pending', 'retrying', 'in_doubt'] as const)(
     'has taken over from nobody when the operation was %s',
     (status) => {
       expect(readAnswer(request, { ...seen(status), token: '5' })).toMatchObject({

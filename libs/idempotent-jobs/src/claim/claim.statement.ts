@@ -1,12 +1,32 @@
 import { statement } from '../postgres/statement.js';
 
+/* The row as it was, `o`, and what its claimant is. */
+
+const IS_MINE = `(o.worker_id = excluded.worker_id AND o.lease_expires_at IS NOT NULL)`;
+const IS_FREE = `COALESCE(o.lease_expires_at <= clock_timestamp(), true)`;
+const IS_AVAILABLE = `COALESCE(o.available_at <= clock_timestamp(), true)`;
+/** Grows over all lives of a key: one that was forgotten and is used again begins above what it ever had. */
+const NOW_MS = `(EXTRACT(EPOCH FROM clock_timestamp()) * 1000)::bigint`;
+const IS_REPEATABLE = `clock_timestamp() < o.repeatable_until`;
+
+/** Whether another attempt may follow one that failed. The effect `reconciled` is looked up before each of them. */
+const MAY_FOLLOW = `(o.doubt_since IS NULL AND ($2 <> 'reconciled' OR o.attempts = 0) OR $2 <> 'reconciled' AND ${IS_REPEATABLE})`;
+
+/** Whether the claimant must ask whether the effect happened before anything else. */
+const MUST_ASK = `($6::boolean AND (
+  o.status = 'in_doubt' OR (o.status = 'running' AND NOT ${IS_REPEATABLE}) OR (o.status = 'retrying' AND NOT ${MAY_FOLLOW})
+))`;
+
 /**
- * Wins the right to run operations, or says why not.
+ * Wins the right to run operations, or to ask about those in doubt, or says why not.
  *
  * Parameters: queue, effect, lease in ms, how long the effect is repeatable in ms (null: forever), time budget in ms
- * (null: none); then parallel arrays, one element per delivery: tenant, key, job name, job id, fingerprint, worker (one
+ * (null: none), whether the claimant can ask; then parallel arrays, one element per delivery: tenant, key, job name, job id, fingerprint, worker (one
  * per run), deadline given at enqueue (null: none), when its job could first run (ms since 1970), and whether the row of
- * its operation is known to be there, or to have never been. No two elements name the same operation.
+ * its operation is known to be there, or to have never been; and the operation it is a step of (null: none). No two
+ * elements name the same operation.
+ *
+ * Whoever must ask gets the row as 'in_doubt' under a lease, and no attempt is counted before one is started.
  *
  * One row comes back per delivery. `token` is set where the claim was won. Otherwise the other columns show the row
  * as the statement's snapshot saw it; a row written since by somebody else is not in that snapshot (`status` is null,
@@ -26,9 +46,10 @@ export const CLAIM = statement(
   `
 WITH delivery AS (
   SELECT * FROM unnest(
-    $6::text[], $7::text[], $8::text[], $9::text[], $10::text[], $11::text[], $12::timestamptz[], $13::float8[], $14::boolean[]
+    $7::text[], $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::timestamptz[], $14::float8[], $15::boolean[],
+    $16::text[]
   ) WITH ORDINALITY AS d (
-    tenant_id, operation_key, job_name, job_id, fingerprint, worker_id, deadline_at, available_ms, is_known, n
+    tenant_id, operation_key, job_name, job_id, fingerprint, worker_id, deadline_at, available_ms, is_known, step_of, n
   )
 ), asked AS (
   SELECT *, NOT is_known AND COALESCE(
@@ -39,40 +60,46 @@ WITH delivery AS (
 ), claimed AS (
   INSERT INTO {schema}.job_outcomes AS o (
     tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, effect, fencing_token, worker_id,
-    lease_expires_at, attempts, started_at, repeatable_until, deadline_at, has_own_deadline
+    lease_expires_at, attempts, started_at, repeatable_until, deadline_at, has_own_deadline, step_of
   )
   SELECT
-    tenant_id, operation_key, $1, job_name, job_id, fingerprint, 'running', $2, 1, worker_id,
+    tenant_id, operation_key, $1, job_name, job_id, fingerprint, 'running', $2, ${NOW_MS}, worker_id,
     clock_timestamp() + $3::float8 * interval '1 millisecond', 1, clock_timestamp(),
     COALESCE(clock_timestamp() + $4::float8 * interval '1 millisecond', 'infinity'),
-    COALESCE(deadline_at, clock_timestamp() + $5::float8 * interval '1 millisecond'), deadline_at IS NOT NULL
+    COALESCE(deadline_at, clock_timestamp() + $5::float8 * interval '1 millisecond'), deadline_at IS NOT NULL, step_of
   FROM asked
   WHERE NOT is_old
   ORDER BY tenant_id, operation_key
   ON CONFLICT (tenant_id, operation_key) DO UPDATE SET
-    status           = 'running',
+    status           = CASE WHEN ${IS_MINE} THEN o.status WHEN ${MUST_ASK} THEN 'in_doubt' ELSE 'running' END,
     effect           = excluded.effect,
-    fencing_token    = o.fencing_token + CASE WHEN o.status = 'running' AND o.worker_id = excluded.worker_id THEN 0 ELSE 1 END,
-    attempts         = o.attempts + CASE WHEN o.status = 'running' AND o.worker_id = excluded.worker_id THEN 0 ELSE 1 END,
+    fencing_token    = CASE WHEN ${IS_MINE} THEN o.fencing_token ELSE GREATEST(o.fencing_token + 1, ${NOW_MS}) END,
+    attempts         = o.attempts + CASE WHEN ${IS_MINE} OR ${MUST_ASK} THEN 0 ELSE 1 END,
     worker_id        = excluded.worker_id,
+    expires_at       = NULL,
     lease_expires_at = excluded.lease_expires_at,
-    started_at       = excluded.started_at,
+    started_at       = CASE WHEN ${IS_MINE} OR ${MUST_ASK} THEN o.started_at ELSE excluded.started_at END,
     -- The most careful effect that any attempt declared rules.
     repeatable_until = LEAST(o.repeatable_until, excluded.repeatable_until),
     deadline_at      = COALESCE(o.deadline_at, excluded.deadline_at),
     -- Taking over from a worker that vanished: whether its effect happened is not known.
-    doubt_since      = CASE WHEN o.status = 'running' AND o.worker_id <> excluded.worker_id
-                            THEN COALESCE(o.doubt_since, o.started_at) ELSE o.doubt_since END
+    doubt_since      = CASE WHEN NOT ${IS_MINE} AND (o.status = 'running' OR ${MUST_ASK})
+                            THEN COALESCE(o.doubt_since, o.started_at) ELSE o.doubt_since END,
+    doubted_at       = CASE WHEN NOT ${IS_MINE} AND o.status = 'running' THEN clock_timestamp() ELSE o.doubted_at END,
+    reconcile_due_at = CASE WHEN o.status = 'in_doubt' OR NOT ${IS_MINE} AND ${MUST_ASK}
+                            THEN COALESCE(o.reconcile_due_at, clock_timestamp()) END
   WHERE o.fingerprint = excluded.fingerprint AND o.queue = excluded.queue
     AND (
-      (o.status = 'pending' AND COALESCE(o.available_at <= clock_timestamp(), true))
-      OR (o.status = 'retrying' AND COALESCE(o.available_at <= clock_timestamp(), true)
-          AND (o.doubt_since IS NULL OR clock_timestamp() < o.repeatable_until))
-      OR (o.status = 'running' AND o.lease_expires_at <= clock_timestamp() AND clock_timestamp() < o.repeatable_until)
-      OR (o.status = 'running' AND o.worker_id = excluded.worker_id)
+      ${IS_MINE}
+      OR (o.status = 'pending' AND ${IS_AVAILABLE})
+      OR (o.status = 'retrying' AND ${IS_AVAILABLE} AND (${MAY_FOLLOW} OR $6))
+      OR (o.status = 'running' AND ${IS_FREE} AND (${IS_REPEATABLE} OR $6))
+      OR (o.status = 'in_doubt' AND ${IS_FREE} AND o.reconcile_due_at <= clock_timestamp() AND $6)
     )
   RETURNING
-    o.tenant_id, o.operation_key, o.fencing_token, o.attempts, o.failures, o.doubt_since, o.deadline_at,
+    o.tenant_id, o.operation_key, o.fencing_token, o.attempts, o.failures, o.doubt_since, o.deadline_at, o.started_at,
+    o.status = 'in_doubt' AS must_ask,
+    EXTRACT(EPOCH FROM clock_timestamp() - o.doubted_at)::float8 * 1000 AS doubt_age_ms,
     EXTRACT(EPOCH FROM o.deadline_at - clock_timestamp())::float8 * 1000 AS remaining_ms,
     -- Apart, because Postgres before 17 cannot subtract from infinity.
     (EXTRACT(EPOCH FROM o.repeatable_until)::float8 - EXTRACT(EPOCH FROM clock_timestamp())::float8) * 1000 AS repeatable_ms
@@ -86,11 +113,15 @@ SELECT
   c.deadline_at,
   c.remaining_ms,
   c.repeatable_ms,
+  c.started_at,
+  c.must_ask,
+  c.doubt_age_ms,
   o.status,
   o.fingerprint = a.fingerprint AND o.queue = $1 AS is_same_request,
   o.result,
   a.is_old,
-  EXTRACT(EPOCH FROM o.available_at - clock_timestamp())::float8 * 1000 AS wait_ms,
+  EXTRACT(EPOCH FROM COALESCE(o.reconcile_due_at, o.available_at) - clock_timestamp())::float8 * 1000 AS wait_ms,
+  o.reconcile_due_at IS NOT NULL AS is_asked_about,
   o.fencing_token AS seen_token,
   o.worker_id AS seen_worker_id,
   o.attempts AS seen_attempts,

@@ -84,6 +84,7 @@ export class ClaimStore {
         terms.leaseMs,
         terms.repeatableMs,
         terms.budgetMs,
+        terms.asks,
         requests.map((request) => request.tenantId),
         requests.map((request) => request.operationKey),
         requests.map((request) => request.jobName),
@@ -93,6 +94,7 @@ export class ClaimStore {
         requests.map((request) => request.deadline),
         requests.map((request) => request.availableAt),
         requests.map((request) => request.isKnown),
+        requests.map((request) => request.stepOf ?? null),
       ],
       connection,
     );

@@ -1,7 +1,7 @@
 import type { Effect } from '../operation/effect.js';
 import type { OperationIdentity } from '../operation/identity.js';
 import type { OperationStatus } from '../operation/status.js';
-import { toDateOrNone } from '../postgres/to-date.js';
+import { toDate, toDateOrNone } from '../postgres/to-date.js';
 
 /** What all claims of a processor have in common. One object per processor: claims under the same terms are batched. */
 export interface ClaimTerms {
@@ -14,6 +14,8 @@ export interface ClaimTerms {
   readonly retentionMs: number;
   /** Total time budget from the first attempt; null: none. */
   readonly budgetMs: number | null;
+  /** Whether the claimant can find out if the effect of an earlier attempt happened. */
+  readonly asks: boolean;
 }
 
 /** What a worker asks for when it wants to run an operation. */
@@ -28,13 +30,21 @@ export interface ClaimRequest extends OperationIdentity {
   readonly deadline: Date | null;
   /** When its job could first run, in ms since 1970 by the clock of whoever made it. */
   readonly availableAt: number;
+  /** The key of the operation whose handler runs it as a step; undefined: a job or a call asks for it. */
+  readonly stepOf?: string | undefined;
 }
 
-/** The right to run one attempt. */
+/** The right to run one attempt, or, with `mustAsk`, to find out first what became of the last one. */
 export interface Claim extends OperationIdentity {
   readonly token: number;
-  /** This attempt's number, from 1. */
+  /** This attempt's number, from 1; with `mustAsk`, that of the last one. */
   readonly attempt: number;
+  /** The operation is in doubt, and whether its effect happened must be asked before anything else. */
+  readonly mustAsk: boolean;
+  /** When the attempt (with `mustAsk`, the last one) was started. */
+  readonly startedAt: Date;
+  /** For how long the last attempt that left a doubt has been over, in ms; undefined: none has left one. */
+  readonly doubtAgeMs: number | undefined;
   /** How many earlier attempts failed on record; `attempt - 1 - failures` vanished without a word. */
   readonly failures: number;
   /** Whether an earlier attempt may have had its effect. */
@@ -82,11 +92,15 @@ export interface ClaimRow {
   readonly deadline_at: Date | null;
   readonly remaining_ms: number | null;
   readonly repeatable_ms: number;
+  readonly started_at: Date | null;
+  readonly must_ask: boolean | null;
+  readonly doubt_age_ms: number | null;
   readonly status: OperationStatus | null;
   readonly is_same_request: boolean | null;
   readonly result: unknown;
   readonly is_old: boolean;
   readonly wait_ms: number | null;
+  readonly is_asked_about: boolean | null;
   readonly seen_token: string | null;
   readonly seen_worker_id: string | null;
   readonly seen_attempts: number | null;
@@ -113,21 +127,35 @@ export function readAnswer(
     case 'dead':
       return { kind: 'dead' };
     case 'in_doubt':
-      return { kind: 'in_doubt', unrecorded: undefined };
+      return readDoubt(request, row);
     case 'running':
-      if ((row.lease_left_ms ?? 0) > 0) return { kind: 'busy', leaseLeftMs: row.lease_left_ms as number };
-      return row.is_past_repeating === true
+      if (isLeased(row)) return { kind: 'busy', leaseLeftMs: row.lease_left_ms as number };
+      return mayNotRun(request, row)
         ? { kind: 'in_doubt', unrecorded: readUnrecorded(row) }
         : { kind: 'look_again' };
     case 'retrying':
-      return row.is_past_repeating === true
-        ? { kind: 'in_doubt', unrecorded: readUnrecorded(row) }
-        : readWait(row);
+      return mayNotRun(request, row) ? { kind: 'in_doubt', unrecorded: readUnrecorded(row) } : readWait(row);
     case 'pending':
       return readWait(row);
     default:
       return row.status satisfies never;
   }
+}
+
+function isLeased({ lease_left_ms: leaseLeftMs }: ClaimRow): boolean {
+  return leaseLeftMs !== null && leaseLeftMs > 0;
+}
+
+/** An effect that must not be repeated, and nobody to ask whether it happened. */
+function mayNotRun({ terms }: ClaimRequest, row: ClaimRow): boolean {
+  return row.is_past_repeating === true && !terms.asks;
+}
+
+/** Without a time for the next question, the operation waits for a person, and its letter is written. */
+function readDoubt({ terms }: ClaimRequest, row: ClaimRow): ClaimAnswer | { readonly kind: 'look_again' } {
+  if (isLeased(row)) return { kind: 'busy', leaseLeftMs: row.lease_left_ms as number };
+  if (row.is_asked_about !== true) return { kind: 'in_doubt', unrecorded: undefined };
+  return terms.asks ? readWait(row) : { kind: 'in_doubt', unrecorded: readUnrecorded(row) };
 }
 
 function readClaim(request: ClaimRequest, row: ClaimRow, token: number): Claim {
@@ -138,6 +166,9 @@ function readClaim(request: ClaimRequest, row: ClaimRow, token: number): Claim {
     attempt: row.attempts,
     failures: row.failures,
     isDoubtful: row.doubt_since !== null,
+    mustAsk: row.must_ask === true,
+    startedAt: toDate(row.started_at as Date),
+    doubtAgeMs: row.doubt_since === null ? undefined : (row.doubt_age_ms ?? undefined),
     deadline: toDateOrNone(row.deadline_at),
     remainingMs: row.remaining_ms ?? undefined,
     repeatableMs: row.repeatable_ms,

@@ -26,7 +26,7 @@ WITH asked AS (
   FROM asked h
   JOIN {schema}.job_outcomes o
     ON o.tenant_id = h.tenant_id AND o.operation_key = h.operation_key AND o.fencing_token = h.token
-  WHERE o.status = 'running'
+  WHERE o.lease_expires_at IS NOT NULL
   FOR UPDATE OF o SKIP LOCKED
 ), renewed AS (
   UPDATE {schema}.job_outcomes o
@@ -40,7 +40,7 @@ SELECT
   renewed.n IS NOT NULL OR EXISTS (
     SELECT FROM {schema}.job_outcomes o
     WHERE o.tenant_id = h.tenant_id AND o.operation_key = h.operation_key
-      AND o.fencing_token = h.token AND o.status = 'running'
+      AND o.fencing_token = h.token AND o.lease_expires_at IS NOT NULL
   ) AS is_held
 FROM asked h LEFT JOIN renewed ON renewed.n = h.n
 ORDER BY h.n

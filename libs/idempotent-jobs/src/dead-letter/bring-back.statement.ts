@@ -28,7 +28,24 @@ const IN_DOUBT = `(COALESCE(o.status, '') = 'in_doubt' OR l.reason = 'expired' O
 const MAYBE_APPLIED = `(${IN_DOUBT} OR (o.status IS NOT NULL AND o.doubt_since IS NOT NULL))`;
 
 /** Makes a job id another than all before it. */
-const LIFE = `'-' || to_hex((EXTRACT(EPOCH FROM clock_timestamp()) * 1000)::bigint)`;
+export const LIFE = `'-' || to_hex((EXTRACT(EPOCH FROM clock_timestamp()) * 1000)::bigint)`;
+
+/**
+ * A CTE that makes the operations due at once whose handlers wait for steps that were just settled. `settled`: a CTE with
+ * the steps' `tenant_id` and `step_of`. The job id is new, since BullMQ has the old one put off; its first 46 characters
+ * are what is derived from tenant and key.
+ */
+export function wokenBy(settled: string): string {
+  return `woken AS (
+  UPDATE {schema}.job_outcomes p SET
+    available_at    = clock_timestamp(),
+    dispatch_due_at = clock_timestamp(),
+    job_id          = left(p.job_id, 46) || ${LIFE}
+  FROM (SELECT DISTINCT tenant_id, step_of FROM ${settled} WHERE step_of IS NOT NULL) s
+  WHERE p.tenant_id = s.tenant_id AND p.operation_key = s.step_of
+    AND p.status IN ('pending', 'retrying') AND p.payload IS NOT NULL
+)`;
+}
 
 /**
  * dead or in_doubt → to be run again, for the operations of open letters, with the letters' resolution and an audit row
@@ -82,18 +99,20 @@ WITH asked AS (
     worker_id        = NULL,
     error            = NULL,
     doubt_since      = CASE WHEN $3 = 'redrive' THEN o.doubt_since END,
+    doubted_at       = CASE WHEN $3 = 'redrive' THEN o.doubted_at END,
     repeatable_until = CASE WHEN $3 = 'redrive' AND o.doubt_since IS NOT NULL THEN o.repeatable_until END,
     deadline_at      = CASE WHEN $6::timestamptz IS NOT NULL THEN $6 WHEN o.has_own_deadline THEN o.deadline_at END,
     has_own_deadline = o.has_own_deadline OR $6::timestamptz IS NOT NULL,
-    payload          = j.payload,
-    dispatch_due_at  = clock_timestamp(),
+    -- A step is run by the operation that it belongs to.
+    payload          = CASE WHEN o.step_of IS NULL THEN j.payload END,
+    dispatch_due_at  = CASE WHEN o.step_of IS NULL THEN clock_timestamp() END,
     dispatches       = 0,
     settled_at       = NULL,
     expires_at       = NULL
   FROM judged j
   WHERE j.verdict = 'allowed' AND o.tenant_id = j.tenant_id AND o.operation_key = j.operation_key
-  RETURNING j.id
-), made_again AS (
+  RETURNING j.id, o.tenant_id, o.step_of
+), ${wokenBy('brought_back')}, made_again AS (
   INSERT INTO {schema}.job_outcomes (
     tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, fencing_token, redrives, redriven_from, payload,
     deadline_at, has_own_deadline, trace_context, dispatch_due_at

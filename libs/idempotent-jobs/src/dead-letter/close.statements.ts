@@ -1,5 +1,5 @@
 import { statement } from '../postgres/statement.js';
-import { verdictOf } from './bring-back.statement.js';
+import { verdictOf, wokenBy } from './bring-back.statement.js';
 
 /*
  * Both close one open letter and settle its operation without running anything. Parameters: letter, actor, note, then as
@@ -38,12 +38,14 @@ WITH ${LOCKED}, judged AS (
     error           = NULL,
     payload         = NULL,
     doubt_since     = NULL,
+    doubted_at      = NULL,
     dispatch_due_at = NULL,
     settled_at      = clock_timestamp(),
     expires_at      = j.keep_until
   FROM judged j
   WHERE j.verdict = 'allowed' AND o.tenant_id = j.tenant_id AND o.operation_key = j.operation_key
-), remembered AS (
+  RETURNING o.tenant_id, o.step_of
+), ${wokenBy('applied')}, remembered AS (
   INSERT INTO {schema}.job_outcomes (
     tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, fencing_token, result, settled_at, expires_at
   )
@@ -92,7 +94,8 @@ WITH ${LOCKED}, judged AS (
   FROM judged j JOIN operation p ON p.tenant_id = j.tenant_id AND p.operation_key = j.operation_key
   WHERE j.verdict = 'allowed' AND j.reason NOT IN ('idempotency_conflict', 'expired') AND p.status IN ('dead', 'in_doubt')
     AND o.tenant_id = p.tenant_id AND o.operation_key = p.operation_key
-), closed AS (
+  RETURNING o.tenant_id, o.step_of
+), ${wokenBy('ended')}, closed AS (
   UPDATE {schema}.dead_letters l
   SET resolved_at = clock_timestamp(), resolution = 'discarded', actor = $2, note = $3,
       dispatch_due_at = CASE WHEN l.dispatches = 0 THEN l.dispatch_due_at END

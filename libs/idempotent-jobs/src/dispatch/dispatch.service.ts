@@ -1,5 +1,6 @@
 import { ANNOUNCE } from '../enqueue/accept.statement.js';
 import { dispatchChannel } from '../enqueue/operation.store.js';
+import { CALLS } from '../operation/calls.js';
 import { UsageError } from '../operation/errors.js';
 import type { Database } from '../postgres/database.js';
 import { statement } from '../postgres/statement.js';
@@ -54,7 +55,8 @@ const UNSETTLED = statement(
   `
 WITH page AS MATERIALIZED (
   SELECT tenant_id, operation_key, payload IS NOT NULL AS has_payload,
-    (status IN ('pending', 'retrying') OR (status = 'running' AND lease_expires_at <= clock_timestamp()))
+    (status IN ('pending', 'retrying') OR COALESCE(lease_expires_at <= clock_timestamp(), reconcile_due_at IS NOT NULL))
+    AND step_of IS NULL AND queue <> '${CALLS}'
     AND ($3::text IS NULL OR queue = $3)
     AND EXTRACT(EPOCH FROM created_at) <= $4::numeric - $5::numeric / 1000 AS is_meant
   FROM {schema}.job_outcomes
@@ -90,7 +92,7 @@ WITH unsettled AS (
   JOIN unnest($1::text[], $2::text[]) AS seen (tenant_id, operation_key)
     ON o.tenant_id = seen.tenant_id AND o.operation_key = seen.operation_key
   WHERE o.payload IS NOT NULL
-    AND (o.status IN ('pending', 'retrying') OR (o.status = 'running' AND o.lease_expires_at <= clock_timestamp()))
+    AND (o.status IN ('pending', 'retrying') OR COALESCE(o.lease_expires_at <= clock_timestamp(), o.reconcile_due_at IS NOT NULL))
   FOR UPDATE OF o SKIP LOCKED
 )
 UPDATE {schema}.job_outcomes o
@@ -127,8 +129,8 @@ export class DispatchService {
   ) {}
 
   /**
-   * Makes unsettled operations due for their queues now: those that are pending, retrying, or running under a lease that
-   * has expired. For the hour after a queue was lost; harmless at any other time, since BullMQ ignores jobs that it still
+   * Makes unsettled operations due for their queues now: those that are pending, retrying, in doubt and
+   * asked about, or running under a lease that has expired. For the hour after a queue was lost; harmless at any other time, since BullMQ ignores jobs that it still
    * has, and what has completed is answered with its result. Delayed operations keep their delay, all keep their priority
    * and deadline. An operation that somebody is claiming or recording at this moment is passed over.
    *

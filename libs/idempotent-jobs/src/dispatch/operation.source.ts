@@ -27,7 +27,7 @@ WHERE o.tenant_id = due.tenant_id AND o.operation_key = due.operation_key
 RETURNING
   o.tenant_id, o.operation_key, o.queue, o.job_name, o.job_id, o.fingerprint, o.payload::text AS payload, o.priority,
   o.deadline_at, o.trace_context::text AS trace, o.dispatches > 0 AS was_put,
-  GREATEST(0, EXTRACT(EPOCH FROM o.available_at - clock_timestamp())::float8 * 1000) AS delay_ms
+  GREATEST(0, EXTRACT(EPOCH FROM COALESCE(o.reconcile_due_at, o.available_at) - clock_timestamp())::float8 * 1000) AS delay_ms
 `,
 );
 
@@ -49,7 +49,7 @@ WITH put AS (
   FOR UPDATE OF o SKIP LOCKED
 )
 UPDATE {schema}.job_outcomes o
-SET dispatch_due_at = GREATEST(clock_timestamp(), o.available_at)
+SET dispatch_due_at = GREATEST(clock_timestamp(), COALESCE(o.reconcile_due_at, o.available_at))
       + LEAST($3::float8 * 2 ^ LEAST(o.dispatches, 20), $4::float8) * interval '1 millisecond',
     dispatches = o.dispatches + 1
 FROM put

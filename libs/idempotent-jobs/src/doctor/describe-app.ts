@@ -49,7 +49,7 @@ function describeProcessor(
     ProcessorDeclaration | undefined;
   if (declaration === undefined) return [];
   const { queue, options } = declaration;
-  const settings = resolveProcessorOptions(provided.name, queue, options, {
+  const settings = resolveProcessorOptions(provided.name, declaration, {
     leaseMs,
     retentionMs: queues.retentionOf(queue).completedMs,
   });

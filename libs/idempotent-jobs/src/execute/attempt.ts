@@ -42,6 +42,11 @@ export class Attempt {
     return this.#isOver;
   }
 
+  /** Why it was abandoned; undefined: it was not. */
+  get abandonedBecause(): AbandonReason | undefined {
+    return this.#abandoned?.why;
+  }
+
   /** Stops waiting. Later calls, and calls after the handler's end, do nothing. */
   abandon(why: AbandonReason, detail?: string): void {
     if (this.#isOver) return;

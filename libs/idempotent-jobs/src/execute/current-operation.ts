@@ -4,6 +4,7 @@ import type { RequestOptions } from '../enqueue/enqueue.options.js';
 import type { IdempotentQueue } from '../enqueue/idempotent-queue.js';
 import { UsageError } from '../operation/errors.js';
 import type { JobMap, JobName, PayloadOf } from '../operation/job-map.js';
+import type { ReconciledStep, StepOptions, StepRun } from './step.js';
 import { frames } from '../tenancy/frames.js';
 
 /** What a handler can know and do about the operation it is running for. */
@@ -12,6 +13,8 @@ export interface CurrentOperation {
   readonly operationKey: string;
   /** This attempt's number, from 1. */
   readonly attempt: number;
+  /** When it was started, by the database's clock. */
+  readonly startedAt: Date;
   /** Grows with every claim of the operation. Send it to stores that can refuse writes of an outdated worker. */
   readonly fencingToken: number;
   /** Names this attempt's run, as the ledger records it: host, process and a running number. */
@@ -30,8 +33,19 @@ export interface CurrentOperation {
    * @throws UsageError for every other effect
    */
   readonly transaction: EntityManager;
-  /** The BullMQ job, with the validated payload as `data`. */
+  /** The BullMQ job, with the validated payload as `data`. @throws UsageError in a call of `once()` */
   readonly job: Job;
+  /**
+   * Runs part of the handler as an operation of its own, under `<operationKey>/<name>`: once it has finished it is not
+   * run again, and every later attempt gets its result. The result must be JSON. Steps may run side by side and hold
+   * steps of their own. For handlers whose own effect is not `unrepeatable`; `natural`, where all effects are in steps.
+   *
+   * Rejects with what the step threw; or, where the step is in doubt or under way elsewhere, with an error that the
+   * handler lets pass: the operation then waits, without spending an attempt.
+   *
+   * @throws UsageError for a name that was used before in this attempt, and for options that make no sense
+   */
+  readonly step: <T>(name: string, work: StepRun<T> | ReconciledStep<T>, options?: StepOptions) => Promise<T>;
   /**
    * Enqueues a follow-up that exists if and only if this operation completes: it is written in the transaction that
    * records the outcome. Nothing happens if the attempt fails.
@@ -50,16 +64,21 @@ export type FollowUpOptions = Omit<RequestOptions, 'tenantId'>;
 /**
  * The operation that the calling code runs for.
  *
- * @throws UsageError outside of an idempotent processor's handler
+ * @throws UsageError outside of an idempotent processor's handler, a step and a guarded call
  */
 export function currentOperation(): CurrentOperation {
-  const operation = frames.getStore()?.operation as CurrentOperation | undefined;
+  const operation = surroundingOperation();
   if (operation === undefined) {
     throw new UsageError(
-      'currentOperation() was called outside of an operation. Call it in the process() method of an @IdempotentProcessor(), or in code that it awaits.',
+      'currentOperation() was called outside of an operation. Call it in the process() method of an @IdempotentProcessor(), in a guarded call, or in code that these await.',
     );
   }
   return operation;
+}
+
+/** As {@link currentOperation}; undefined outside of any. */
+export function surroundingOperation(): CurrentOperation | undefined {
+  return frames.getStore()?.operation as CurrentOperation | undefined;
 }
 
 /** Makes an operation the current one for the rest of its job's frame. */

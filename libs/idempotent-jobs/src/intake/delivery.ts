@@ -1,4 +1,5 @@
 import type { Job } from 'bullmq';
+import type { CurrentOperation } from '../execute/current-operation.js';
 import type { ProcessorSettings } from './processor.settings.js';
 
 /** One delivery of a job by BullMQ to a processor. */
@@ -7,6 +8,8 @@ export interface Delivery {
   /** BullMQ's own signal; undefined where BullMQ gives none (request-scoped processors). */
   readonly cancellation: AbortSignal | undefined;
   readonly processor: ProcessorSettings;
+  /** Finds out whether the effect of the last attempt happened; undefined: there is no way. */
+  readonly reconcile: ((operation: CurrentOperation) => unknown) | undefined;
   /** Names this run: process and running number. */
   readonly workerId: string;
 }

@@ -12,6 +12,7 @@ import type { Job } from 'bullmq';
 import { describe, expect, it } from 'vitest';
 import { backoffStrategy } from '../bullmq/retry-carrier.js';
 import { ConfigurationError, UsageError } from '../operation/errors.js';
+import { type Reconciliation, unknown } from '../reconcile/verdict.js';
 import { IdempotencyInterceptor } from './idempotency.interceptor.js';
 import {
   IdempotentProcessor,
@@ -57,7 +58,32 @@ describe('@IdempotentProcessor: what it leaves on the class', () => {
       queue: 'charges',
       options: { effect: 'keyed', timeoutMs: 5_000 },
       isStarted: true,
+      canReconcile: false,
     });
+  });
+
+  it('declares that the class can be asked about a doubt where it has a reconcile() of its own or of its base', () => {
+    @IdempotentProcessor('charges')
+    class Asked extends WorkerHost {
+      async process(): Promise<void> {}
+      reconcile(): Reconciliation {
+        return unknown();
+      }
+    }
+    @IdempotentProcessor('refunds')
+    class Derived extends Asked {}
+    expect(declarationOf(Asked).canReconcile).toBe(true);
+    expect(declarationOf(Derived).canReconcile).toBe(true);
+  });
+
+  it('takes a reconcile that is no method for none', () => {
+    abstract class Base extends WorkerHost {
+      async process(): Promise<void> {}
+    }
+    Object.assign(Base.prototype, { reconcile: 'later' });
+    @IdempotentProcessor('charges')
+    class Unasked extends Base {}
+    expect(declarationOf(Unasked).canReconcile).toBe(false);
   });
 
   it('makes it a processor of that queue for @nestjs/bullmq, which must not start it', () => {

@@ -18,6 +18,8 @@ export interface ProcessorDeclaration {
   readonly options: IdempotentProcessorOptions;
   /** False when the application starts the worker itself: `workerOptions.autorun: false`. */
   readonly isStarted: boolean;
+  /** Whether the class has a `reconcile()`. */
+  readonly canReconcile: boolean;
 }
 
 /** Metadata key of a {@link ProcessorDeclaration}. */
@@ -57,7 +59,7 @@ export function IdempotentProcessor<M extends JobMap<M> = AnyJobs>(
   workerOptions: ProcessorWorkerOptions = {},
 ): (target: ProcessorClass<M>) => void {
   return (target) => {
-    const prototype = target.prototype as { process?: unknown };
+    const prototype = target.prototype as { process?: unknown; reconcile?: unknown };
     if (typeof prototype.process !== 'function') {
       throw new ConfigurationError(
         `@IdempotentProcessor("${queue}") on ${target.name}: the class needs a process() method; extend WorkerHost.`,
@@ -67,6 +69,7 @@ export function IdempotentProcessor<M extends JobMap<M> = AnyJobs>(
       queue,
       options: options as IdempotentProcessorOptions,
       isStarted: workerOptions.autorun !== false,
+      canReconcile: typeof prototype.reconcile === 'function',
     };
     Reflect.defineMetadata(PROCESSOR_DECLARATION, declaration, target);
     prependInterceptor(target);

@@ -2,12 +2,16 @@ import type { WorkerHost } from '@nestjs/bullmq';
 import type { Job } from 'bullmq';
 import { unprocessedReasonOf } from '../bullmq/unprocessed.js';
 import type { DeliveryInProgress, JobPipeline } from '../job-pipeline.js';
+import type { CurrentOperation } from '../execute/current-operation.js';
 import { UsageError } from '../operation/errors.js';
 import { settle } from '../settle/settle.js';
 import type { Delivery } from './delivery.js';
 import type { EnhancerChains, ProcessMethod } from './enhancer-chain.js';
 import type { ProcessorSettings } from './processor.settings.js';
 import { workerIdentity } from './worker-identity.js';
+
+/** A processor of which it was checked at boot that it has the method. */
+type Reconciling = WorkerHost & { reconcile(operation: CurrentOperation): unknown };
 
 /** A processor of this application. */
 export interface RegisteredProcessor {
@@ -53,6 +57,7 @@ export class ProcessorHost {
       job,
       cancellation: signal,
       processor: settings,
+      reconcile: settings.reconcile && ((operation) => (instance as Reconciling).reconcile(operation)),
       workerId: this.#nextWorkerId(),
     };
     const isBare = this.#isBare(instance.constructor, original);
@@ -90,6 +95,8 @@ export class ProcessorHost {
       job,
       cancellation: undefined,
       processor,
+      // Only its letter is to be written.
+      reconcile: undefined,
       workerId: this.#nextWorkerId(),
     };
     await this.pipeline.buryUnprocessed(delivery, unprocessedReasonOf(error.message) ?? 'crash_loop', error);

@@ -1,19 +1,20 @@
 import { describe, expect, it } from 'vitest';
-import type { Effect } from '../operation/effect.js';
+import { type Effect, EFFECTS } from '../operation/effect.js';
 import { ConfigurationError } from '../operation/errors.js';
 import { type IdempotentProcessorOptions, resolveProcessorOptions } from './processor.options.js';
 import type { ProcessorSettings } from './processor.settings.js';
 
-function resolve(options: unknown, leaseMs = 30_000): ProcessorSettings {
-  return resolveProcessorOptions('ChargeProcessor', 'charges', options as IdempotentProcessorOptions, {
-    leaseMs,
-    retentionMs: 1000,
-  });
+function resolve(options: unknown, leaseMs = 30_000, canReconcile = false): ProcessorSettings {
+  return resolveProcessorOptions(
+    'ChargeProcessor',
+    { queue: 'charges', options: options as IdempotentProcessorOptions, canReconcile },
+    { leaseMs, retentionMs: 1000 },
+  );
 }
 
-function refusal(options: unknown): string {
+function refusal(options: unknown, canReconcile = false): string {
   try {
-    resolve(options);
+    resolve(options, 30_000, canReconcile);
   } catch (error) {
     expect(error).toBeInstanceOf(ConfigurationError);
     return (error as Error).message;
@@ -39,8 +40,16 @@ describe('resolveProcessorOptions', () => {
         repeatableMs: 0,
         retentionMs: 1000,
         budgetMs: null,
+        asks: false,
       },
-      policy: { attempts: 5, crashes: 2, backoff: { baseMs: 1_000, capMs: 300_000 } },
+      policy: {
+        attempts: 5,
+        crashes: 2,
+        backoff: { baseMs: 1_000, capMs: 300_000 },
+        plan: undefined,
+        isCallers: false,
+      },
+      reconcile: undefined,
       identify: undefined,
       classify: undefined,
       payloadClassOf: expect.any(Function),
@@ -91,9 +100,11 @@ describe('resolveProcessorOptions', () => {
     ['natural', null],
     ['transactional', null],
     ['keyed', 86_400_000],
+    ['reconciled', 0],
     ['unrepeatable', 0],
   ])('knows for how long a %s effect is repeatable: %s', (effect, repeatableMs) => {
-    expect(resolve({ effect }).terms.repeatableMs).toBe(repeatableMs);
+    const canReconcile = effect === 'reconciled';
+    expect(resolve({ effect }, 30_000, canReconcile).terms.repeatableMs).toBe(repeatableMs);
   });
 
   it('takes one payload class for all jobs', () => {
@@ -114,10 +125,14 @@ describe('resolveProcessorOptions', () => {
   it.each([
     [
       { effect: 'idempotent' },
-      'effect is "idempotent", but must be one of "natural", "transactional", "keyed", "unrepeatable"',
+      'effect is "idempotent", but must be one of "natural", "transactional", "keyed", "reconciled", "unrepeatable"',
     ],
     [
       { effect: 'natural', keyRetentionMs: 5 },
+      'keyRetentionMs is 5, but must be left out unless effect is "keyed"',
+    ],
+    [
+      { effect: 'unrepeatable', keyRetentionMs: 5 },
       'keyRetentionMs is 5, but must be left out unless effect is "keyed"',
     ],
     [{ effect: 'keyed', keyRetentionMs: 0 }, 'keyRetentionMs is 0, but must be a number greater than 0'],
@@ -170,5 +185,120 @@ describe('resolveProcessorOptions', () => {
       expect(message).toContain(option);
     }
     expect(message.split('; ')).toHaveLength(4);
+  });
+});
+
+describe('resolveProcessorOptions: reconcile', () => {
+  const SECOND = 1_000;
+  const HOUR = 3_600_000;
+
+  it.each(['reconciled', 'keyed'] as const)(
+    'fills in the documented defaults for a %s effect of a class with a reconcile()',
+    (effect) => {
+      const plan = {
+        afterMs: [5 * SECOND, 15 * SECOND, 60 * SECOND, 300 * SECOND, 1_800 * SECOND],
+        thenEveryMs: HOUR,
+        untilMs: 24 * HOUR,
+        lateArrivalMs: 0,
+      };
+      const settings = resolve({ effect }, 30_000, true);
+      expect(settings.reconcile).toEqual({ plan, timeoutMs: 10_000 });
+      expect(settings.policy.plan).toEqual(plan);
+      expect(settings.terms.asks).toBe(true);
+    },
+  );
+
+  it('takes everything that is given, and plans and asks by it', () => {
+    const plan = { afterMs: [0.5, 200], thenEveryMs: 3_000, untilMs: 60_000, lateArrivalMs: 59_999 };
+    const settings = resolve({ effect: 'reconciled', reconcile: { ...plan, timeoutMs: 1 } }, 30_000, true);
+    expect(settings).toMatchObject({ reconcile: { plan, timeoutMs: 1 }, policy: { plan } });
+  });
+
+  it('takes a plan without first questions', () => {
+    const settings = resolve({ effect: 'keyed', reconcile: { afterMs: [] } }, 30_000, true);
+    expect(settings.policy.plan).toMatchObject({ afterMs: [], thenEveryMs: HOUR });
+  });
+
+  it('asks nobody where the class has no reconcile(), also for a keyed effect', () => {
+    expect(resolve({ effect: 'keyed' })).toMatchObject({
+      reconcile: undefined,
+      terms: { asks: false },
+      policy: { plan: undefined },
+    });
+  });
+
+  const UNCALLED = '"reconciled" or "keyed", because only these call the reconcile() of the class';
+  const UNASKED = 'another one, or the class needs a reconcile(operation) method';
+
+  /** What is wrong with an effect, for a class with a reconcile() and for one without; undefined: nothing. */
+  const FIT: Record<Effect, { withIt: string | undefined; without: string | undefined }> = {
+    natural: { withIt: `effect is "natural", but must be ${UNCALLED}`, without: undefined },
+    transactional: { withIt: `effect is "transactional", but must be ${UNCALLED}`, without: undefined },
+    keyed: { withIt: undefined, without: undefined },
+    reconciled: { withIt: undefined, without: `effect is "reconciled", but must be ${UNASKED}` },
+    unrepeatable: { withIt: `effect is "unrepeatable", but must be ${UNCALLED}`, without: undefined },
+  };
+
+  it.each(
+    EFFECTS.flatMap((effect) => [
+      { effect, canReconcile: true, problem: FIT[effect].withIt },
+      { effect, canReconcile: false, problem: FIT[effect].without },
+    ]),
+  )('$effect, with a reconcile() $canReconcile: $problem', ({ effect, canReconcile, problem }) => {
+    if (problem === undefined) expect(resolve({ effect }, 30_000, canReconcile).effect).toBe(effect);
+    else
+      expect(refusal({ effect }, canReconcile)).toBe(
+        `@IdempotentProcessor("charges") on ChargeProcessor: ${problem}.`,
+      );
+  });
+
+  it('refuses a class with a reconcile() that declares no effect, because the careful one never calls it', () => {
+    expect(refusal({}, true)).toContain('effect is "unrepeatable", but must be "reconciled" or "keyed"');
+  });
+
+  it.each(EFFECTS)('refuses reconcile options of a %s effect without a reconcile()', (effect) => {
+    expect(refusal({ effect, reconcile: {} })).toContain(
+      'reconcile is "given", but must be left out unless the class has a reconcile(operation) method',
+    );
+  });
+
+  it.each([
+    [{ afterMs: 5_000 }, 'afterMs is 5000, but must be an ascending list of numbers greater than 0'],
+    [{ afterMs: [0, 5] }, 'afterMs is 0,5, but must be an ascending list of numbers greater than 0'],
+    [{ afterMs: [-5] }, 'afterMs is -5, but must be an ascending list of numbers greater than 0'],
+    [{ afterMs: [5, 5] }, 'afterMs is 5,5, but must be an ascending list of numbers greater than 0'],
+    [{ afterMs: [9, 5] }, 'afterMs is 9,5, but must be an ascending list of numbers greater than 0'],
+    [{ afterMs: [5, NaN] }, 'afterMs is 5,NaN, but must be an ascending list of numbers greater than 0'],
+    [
+      { afterMs: [5, Infinity] },
+      'afterMs is 5,Infinity, but must be an ascending list of numbers greater than 0',
+    ],
+    [{ afterMs: ['5'] }, 'afterMs is 5, but must be an ascending list of numbers greater than 0'],
+    [{ thenEveryMs: 0 }, 'thenEveryMs is 0, but must be a number greater than 0'],
+    [{ thenEveryMs: Infinity }, 'thenEveryMs is Infinity, but must be a number greater than 0'],
+    [{ untilMs: NaN }, 'untilMs is NaN, but must be a number greater than 0'],
+    [{ untilMs: Infinity }, 'untilMs is Infinity, but must be a number greater than 0'],
+    [
+      { timeoutMs: 0 },
+      'timeoutMs is 0, but must be a number of milliseconds from 1 to 2147483647 (24.8 days)',
+    ],
+    [
+      { timeoutMs: 2_147_483_648 },
+      'timeoutMs is 2147483648, but must be a number of milliseconds from 1 to 2147483647 (24.8 days)',
+    ],
+    [{ lateArrivalMs: -1 }, 'lateArrivalMs is -1, but must be a number of at least 0'],
+    [{ lateArrivalMs: NaN }, 'lateArrivalMs is NaN, but must be a number of at least 0'],
+    [
+      { untilMs: 60_000, lateArrivalMs: 60_000 },
+      'lateArrivalMs is 60000, but must be less than reconcile.untilMs, which is 60000',
+    ],
+    [
+      { lateArrivalMs: 86_400_001 },
+      'lateArrivalMs is 86400001, but must be less than reconcile.untilMs, which is 86400000',
+    ],
+  ])('refuses reconcile: %o by name, value and what it must be', (reconcile, problem) => {
+    expect(refusal({ effect: 'reconciled', reconcile }, true)).toBe(
+      `@IdempotentProcessor("charges") on ChargeProcessor: reconcile.${problem}.`,
+    );
   });
 });

@@ -3,6 +3,8 @@ import { ConfigurationError } from '../operation/errors.js';
 import type { BackoffOptions } from '../resilience/backoff.js';
 import type { Classify } from '../resilience/classify.js';
 import { type OptionChecks, optionChecks } from '../option-checks.js';
+import { type ReconcileOptions, resolveReconcile } from '../reconcile/reconcile.options.js';
+import type { ProcessorDeclaration } from './idempotent-processor.decorator.js';
 import type { Identify } from './identify.js';
 import type { ProcessorSettings } from './processor.settings.js';
 import type { PayloadClass } from './validate-payload.js';
@@ -26,6 +28,8 @@ export interface IdempotentProcessorOptions {
   readonly effect?: Effect;
   /** For `keyed`: how long the service remembers a key, in ms from the first attempt. Default 24 h. */
   readonly keyRetentionMs?: number;
+  /** For `reconciled`, and for `keyed` with a `reconcile()`: when and how the service is asked about a doubt. */
+  readonly reconcile?: ReconcileOptions;
   /** The class-validator DTO of the payload, or one per job name. Without it payloads are not validated. */
   readonly payload?: PayloadClass | Readonly<Record<string, PayloadClass>>;
   /** How long an attempt may take, in ms. Default 30,000. */
@@ -49,8 +53,7 @@ export interface IdempotentProcessorOptions {
 /** Fills in the defaults. @throws ConfigurationError naming each option that is wrong, its value and the fix */
 export function resolveProcessorOptions(
   className: string,
-  queue: string,
-  options: IdempotentProcessorOptions,
+  { queue, options, canReconcile }: Pick<ProcessorDeclaration, 'queue' | 'options' | 'canReconcile'>,
   defaults: { readonly leaseMs: number; readonly retentionMs: number },
 ): ProcessorSettings {
   const checks = optionChecks(`@IdempotentProcessor("${queue}") on ${className}`);
@@ -61,6 +64,8 @@ export function resolveProcessorOptions(
   if (options.keyRetentionMs !== undefined && effect !== 'keyed') {
     checks.fail('keyRetentionMs', options.keyRetentionMs, 'left out unless effect is "keyed"');
   }
+  checkReconcile(checks, effect, canReconcile, options.reconcile);
+  const reconcile = canReconcile ? resolveReconcile(checks, options.reconcile) : undefined;
   const baseMs = checks.positive('retry.backoff.baseMs', options.retry?.backoff?.baseMs, 1000);
   const capMs = checks.positive('retry.backoff.capMs', options.retry?.backoff?.capMs, 5 * 60 * 1000);
   const leaseMs = checks.timer('leaseMs', options.leaseMs, defaults.leaseMs, 500);
@@ -79,12 +84,16 @@ export function resolveProcessorOptions(
       repeatableMs: repeatableForMs(effect, keyRetentionMs),
       budgetMs,
       retentionMs: defaults.retentionMs,
+      asks: canReconcile,
     },
     policy: {
       attempts: checks.count('retry.attempts', options.retry?.attempts, 5),
       crashes: checks.count('retry.crashes', options.retry?.crashes, DEFAULT_CRASHES),
       backoff: { baseMs, capMs },
+      plan: reconcile?.plan,
+      isCallers: false,
     },
+    reconcile,
     identify: options.identify,
     classify: options.classify,
     payloadClassOf: payloadClasses(options.payload, checks),
@@ -94,6 +103,25 @@ export function resolveProcessorOptions(
   checks.callback('classify', options.classify);
   checks.throwIfAny((message) => new ConfigurationError(message));
   return settings;
+}
+
+/** An effect that is asked about needs somebody to ask, and whoever can ask is not left unasked. */
+function checkReconcile(
+  checks: OptionChecks,
+  effect: Effect,
+  canReconcile: boolean,
+  options: ReconcileOptions | undefined,
+): void {
+  if (effect === 'reconciled' && !canReconcile)
+    checks.fail('effect', effect, 'another one, or the class needs a reconcile(operation) method');
+  if (canReconcile && effect !== 'reconciled' && effect !== 'keyed')
+    checks.fail(
+      'effect',
+      effect,
+      '"reconciled" or "keyed", because only these call the reconcile() of the class',
+    );
+  if (options !== undefined && !canReconcile)
+    checks.fail('reconcile', 'given', 'left out unless the class has a reconcile(operation) method');
 }
 
 function payloadClasses(

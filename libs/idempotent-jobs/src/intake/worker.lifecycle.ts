@@ -59,7 +59,7 @@ export class WorkerLifecycle {
           `${processorClass.name} processes queue "${declaration.queue}", which is not registered. Import IdempotentJobsModule.registerQueue("${declaration.queue}") where the processor is provided.`,
         );
       }
-      const settings = resolveProcessorOptions(processorClass.name, declaration.queue, declaration.options, {
+      const settings = resolveProcessorOptions(processorClass.name, declaration, {
         leaseMs: this.leaseMs,
         retentionMs: this.queues.retentionOf(declaration.queue).completedMs,
       });

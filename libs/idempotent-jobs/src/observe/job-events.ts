@@ -36,7 +36,22 @@ export type JobEvent = JobEventSubject &
         readonly reason: string;
         readonly error: string;
       } & AttemptFacts)
-    | { readonly kind: 'in_doubt'; readonly attempt: number; readonly reason: string; readonly error: string }
+    /** `delayMs`: until the service is asked; undefined: a person has to find out. */
+    | {
+        readonly kind: 'in_doubt';
+        readonly attempt: number;
+        readonly reason: string;
+        readonly error: string;
+        readonly delayMs?: number | undefined;
+      }
+    /** The service was asked whether the effect of that attempt happened. `delayMs`: until it is asked again. */
+    | {
+        readonly kind: 'reconciled';
+        readonly attempt: number;
+        readonly verdict: 'applied' | 'not_applied' | 'unknown';
+        readonly reason?: string;
+        readonly delayMs?: number | undefined;
+      }
     | {
         readonly kind: 'dead';
         readonly attempt: number;

@@ -23,6 +23,7 @@ const LEVELS: Readonly<Record<JobEvent['kind'], 'debug' | 'log' | 'warn' | 'erro
   started: 'debug',
   completed: 'log',
   replayed: 'log',
+  reconciled: 'log',
   letter_closed: 'log',
   deferred: 'warn',
   retrying: 'warn',

@@ -6,13 +6,14 @@ describe('effects', () => {
     ['natural', null],
     ['transactional', null],
     ['keyed', 5_000],
+    ['reconciled', 0],
     ['unrepeatable', 0],
   ])('a %s effect stays repeatable for %s ms when keys are remembered for 5,000 ms', (effect, ms) => {
     expect(repeatableForMs(effect, 5_000)).toBe(ms);
   });
 
-  it('are these four', () => {
-    expect(EFFECTS).toEqual(['natural', 'transactional', 'keyed', 'unrepeatable']);
+  it('are these five', () => {
+    expect(EFFECTS).toEqual(['natural', 'transactional', 'keyed', 'reconciled', 'unrepeatable']);
   });
 
   it('take it that services remember keys for a day', () => {

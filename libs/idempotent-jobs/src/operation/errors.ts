@@ -18,6 +18,11 @@ export class IdempotentJobsError extends Error {
   readonly data: Readonly<Record<string, unknown>>;
 }
 
+interface Named {
+  readonly tenantId: string;
+  readonly operationKey: string;
+}
+
 /** Options, decorators or the database schema are not what the module needs. Thrown by decorators and at boot. */
 export class ConfigurationError extends IdempotentJobsError {
   constructor(message: string, cause?: unknown) {
@@ -68,6 +73,52 @@ export class OperationConflictError extends IdempotentJobsError {
       `Operation "${operationKey}" of tenant "${tenantId}" already exists with another payload, job name or queue; nothing was enqueued. ` +
         `Use a key that names the effect (for example with a version: "${operationKey}:2"), or send the payload it was first enqueued with.`,
       { data: { tenantId, operationKey } },
+    );
+  }
+}
+
+/** The operation was given up; asking for it again runs nothing. */
+export class OperationDeadError extends IdempotentJobsError {
+  constructor({ tenantId, operationKey }: Named) {
+    super(
+      'OPERATION_DEAD',
+      `Operation "${operationKey}" of tenant "${tenantId}" was given up; retrying its job runs nothing. Its evidence is in dead_letters: redrive it from there.`,
+      { data: { tenantId, operationKey } },
+    );
+  }
+}
+
+/** An attempt ended without telling whether its effect happened, and the effect must not be repeated. */
+export class OperationInDoubtError extends IdempotentJobsError {
+  constructor(
+    { tenantId, operationKey }: Named,
+    /** When the service can be asked, in ms from now: call again then. Undefined: a person has to find out. */
+    readonly retryAfterMs?: number | undefined,
+    cause?: unknown,
+  ) {
+    const what =
+      retryAfterMs === undefined
+        ? 'Find out, and resolve its dead letter as applied or as not applied.'
+        : `The service is asked in ${Math.ceil(retryAfterMs)} ms.`;
+    super(
+      'OPERATION_IN_DOUBT',
+      `Operation "${operationKey}" of tenant "${tenantId}" is in doubt: an attempt ended without telling whether its effect happened, and its effect must not be repeated. ${what}`,
+      { cause, data: { tenantId, operationKey, retryAfterMs } },
+    );
+  }
+}
+
+/** Another caller is running the operation, and has not ended in the time that this one would wait. */
+export class OperationBusyError extends IdempotentJobsError {
+  constructor(
+    { tenantId, operationKey }: Named,
+    /** When to come again, in ms from now. */
+    readonly retryAfterMs: number,
+  ) {
+    super(
+      'OPERATION_BUSY',
+      `Operation "${operationKey}" of tenant "${tenantId}" is being run by another caller. Call again with the same key in ${Math.ceil(retryAfterMs)} ms, or wait longer (waitMs).`,
+      { data: { tenantId, operationKey, retryAfterMs } },
     );
   }
 }

@@ -22,6 +22,18 @@ export type HistoryEntry = { readonly at: Date } & (
       /** The wait before the next attempt, in ms; undefined: there was none. */
       readonly delayMs: number | undefined;
     }
+  /** The service was asked whether the effect of that attempt happened. */
+  | {
+      readonly kind: 'asked';
+      readonly attempt: number;
+      readonly fencingToken: number;
+      readonly workerId: string | undefined;
+      /** `applied`, `not_applied`, `unknown`, or why there was no answer. */
+      readonly reason: string | undefined;
+      readonly error: ErrorEvidence | undefined;
+      /** Until it is asked again, in ms; undefined: it is not. */
+      readonly delayMs: number | undefined;
+    }
   | {
       readonly kind: 'running';
       readonly attempt: number;
@@ -66,7 +78,12 @@ WITH operation AS (
   SELECT ended_at, 1, json_build_object(
     'kind', 'attempt_failed', 'attempt', attempt, 'fencingToken', fencing_token, 'workerId', worker_id,
     'startedAt', started_at, 'failure', kind, 'reason', reason, 'error', error, 'delayMs', delay_ms)
-  FROM {schema}.job_attempts WHERE tenant_id = $1 AND operation_key = $2
+  FROM {schema}.job_attempts WHERE tenant_id = $1 AND operation_key = $2 AND kind <> 'asked'
+  UNION ALL
+  SELECT ended_at, 1, json_build_object(
+    'kind', 'asked', 'attempt', attempt, 'fencingToken', fencing_token, 'workerId', worker_id,
+    'reason', reason, 'error', error, 'delayMs', delay_ms)
+  FROM {schema}.job_attempts WHERE tenant_id = $1 AND operation_key = $2 AND kind = 'asked'
   UNION ALL
   SELECT created_at, 2, json_build_object('kind', 'buried', 'letterId', id, 'reason', reason, 'error', error)
   FROM {schema}.dead_letters WHERE tenant_id = $1 AND operation_key = $2

@@ -7,6 +7,9 @@ import { statement } from '../postgres/statement.js';
 import { toDate, toDateOrNone } from '../postgres/to-date.js';
 import type { JobEvents } from '../observe/job-events.js';
 import { type HistoryEntry, readHistory } from './history.js';
+import type { EffectVerdict } from '../reconcile/verdict.js';
+import { pauseUntilEnd } from './pause-until-end.js';
+import type { Settler, SettleOptions, SettleResult } from './settler.js';
 import type { TenantContext } from '../tenancy/tenant-context.js';
 import type { ErrorEvidence } from '../record/error-evidence.js';
 
@@ -30,6 +33,8 @@ export interface Outcome<Result = unknown> extends OperationIdentity {
   readonly error: Pick<ErrorEvidence, 'name' | 'message' | 'code'> | undefined;
   /** Since when the effect may have happened without a record of it. */
   readonly doubtSince: Date | undefined;
+  /** In doubt: when the service is asked next; undefined: nobody asks, a person has to find out. */
+  readonly reconcileDueAt: Date | undefined;
   readonly createdAt: Date;
   readonly startedAt: Date | undefined;
   readonly settledAt: Date | undefined;
@@ -39,6 +44,7 @@ const LOOK_UP = statement(
   'look_up',
   `
 SELECT tenant_id, operation_key, queue, job_name, job_id, status, attempts, failures, result, error, doubt_since,
+       reconcile_due_at,
        created_at, started_at, settled_at
 FROM {schema}.job_outcomes
 WHERE tenant_id = $1 AND operation_key = $2
@@ -52,6 +58,7 @@ export class OutcomeService {
     private readonly database: Database,
     private readonly events: JobEvents,
     private readonly tenants: TenantContext,
+    private readonly settler: Settler,
   ) {}
 
   /**
@@ -75,7 +82,8 @@ export class OutcomeService {
   }
 
   /**
-   * Waits until the operation is completed, dead or in doubt: until nothing more will happen by itself.
+   * Waits until the operation is completed, dead, or in doubt with nobody left to ask: until nothing more will happen by
+   * itself.
    *
    * @param options.timeoutMs how long to wait, in ms. Default 30,000.
    * @throws OutcomeTimeoutError if it is not by then; the operation goes on
@@ -89,7 +97,7 @@ export class OutcomeService {
     const startedAt = performance.now();
     for (let pauseMs = 25; ; pauseMs = Math.min(pauseMs * 2, 1000)) {
       const outcome = await this.get<Result>(operation);
-      if (outcome !== undefined && AT_REST.has(outcome.status)) return outcome;
+      if (outcome !== undefined && isAtRest(outcome)) return outcome;
       const leftMs = timeoutMs - (performance.now() - startedAt);
       if (leftMs <= 0) {
         throw new OutcomeTimeoutError(
@@ -99,8 +107,26 @@ export class OutcomeService {
           outcome?.status ?? 'unknown to the ledger',
         );
       }
-      await this.#pause(operation, Math.min(pauseMs, leftMs));
+      await pauseUntilEnd(this.events, operation, Math.min(pauseMs, leftMs));
     }
+  }
+
+  /**
+   * Says what became of an operation, for whoever learns it: a webhook, most likely. At any time: while it runs (the
+   * attempt's own end is not recorded any more), in doubt, dead. `applied(result)` completes it, `notApplied()` has it run
+   * again with the attempts that are left; an open dead letter is closed. Saying it twice is harmless.
+   *
+   * What the handler would have enqueued after it is not known here: enqueue it before, under its own key.
+   *
+   * @throws TenantMismatchError inside a frame of another tenant, InvalidIdentityError, InvalidPayloadError, UsageError
+   */
+  async settle(
+    operation: OperationRef,
+    verdict: EffectVerdict,
+    options: SettleOptions,
+  ): Promise<SettleResult> {
+    const { tenantId, operationKey } = this.#visible(operation);
+    return this.settler.settle({ tenantId, operationKey }, verdict, options);
   }
 
   #visible(operation: OperationIdentity): OperationIdentity {
@@ -108,26 +134,13 @@ export class OutcomeService {
     if (this.tenants.current !== undefined) this.tenants.assert(identity.tenantId);
     return identity;
   }
-
-  /** Until something ends the operation in this process, or the time is over: another process may have ended it. */
-  #pause({ tenantId, operationKey }: OperationIdentity, ms: number): Promise<void> {
-    return new Promise((resolve) => {
-      const done = (): void => {
-        clearTimeout(timer);
-        unsubscribe();
-        resolve();
-      };
-      const timer = setTimeout(done, ms);
-      const unsubscribe = this.events.subscribe((event) => {
-        if (event.tenantId === tenantId && event.operationKey === operationKey && ENDS.has(event.kind))
-          done();
-      });
-    });
-  }
 }
 
-const AT_REST: ReadonlySet<OperationStatus> = new Set(['completed', 'dead', 'in_doubt']);
-const ENDS: ReadonlySet<string> = new Set(['completed', 'dead', 'in_doubt']);
+function isAtRest({ status, reconcileDueAt }: Outcome): boolean {
+  return (
+    status === 'completed' || status === 'dead' || (status === 'in_doubt' && reconcileDueAt === undefined)
+  );
+}
 
 interface OutcomeRow {
   readonly tenant_id: string;
@@ -141,6 +154,7 @@ interface OutcomeRow {
   readonly result: unknown;
   readonly error: ErrorEvidence | null;
   readonly doubt_since: Date | null;
+  readonly reconcile_due_at: Date | null;
   readonly created_at: Date;
   readonly started_at: Date | null;
   readonly settled_at: Date | null;
@@ -162,6 +176,7 @@ function readOutcome<Result>(row: OutcomeRow): Outcome<Result> {
         ? undefined
         : { name: row.error.name, message: row.error.message, code: row.error.code },
     doubtSince: toDateOrNone(row.doubt_since),
+    reconcileDueAt: toDateOrNone(row.reconcile_due_at),
     createdAt: toDate(row.created_at),
     startedAt: toDateOrNone(row.started_at),
     settledAt: toDateOrNone(row.settled_at),

@@ -57,6 +57,18 @@ export class JobOutcomeEntity {
   @Column({ name: 'doubt_since', type: 'timestamptz', nullable: true })
   doubtSince!: Date | null;
 
+  /** When the last attempt that left a doubt had ended, or was found to have vanished. */
+  @Column({ name: 'doubted_at', type: 'timestamptz', nullable: true })
+  doubtedAt!: Date | null;
+
+  /** In doubt: when the service is asked next whether the effect happened. */
+  @Column({ name: 'reconcile_due_at', type: 'timestamptz', nullable: true })
+  reconcileDueAt!: Date | null;
+
+  /** The key of the operation whose handler runs it as a step. */
+  @Column({ name: 'step_of', type: 'text', nullable: true })
+  stepOf!: string | null;
+
   @Column({ name: 'deadline_at', type: 'timestamptz', nullable: true })
   deadlineAt!: Date | null;
 
@@ -227,7 +239,7 @@ export class JobAttemptEntity {
   @Column({ name: 'ended_at', type: 'timestamptz' })
   endedAt!: Date;
 
-  @Column({ type: 'text' })
+  @PrimaryColumn({ type: 'text' })
   kind!: string;
 
   @Column({ type: 'text', nullable: true })

@@ -1,6 +1,9 @@
 /** What somebody who knows says about an effect that was in doubt. */
 export type EffectVerdict = Applied | NotApplied;
 
+/** What a service answers that is asked about an effect in doubt. */
+export type Reconciliation = EffectVerdict | Unknown;
+
 /** The effect happened; `result` is what the handler would have returned. */
 export interface Applied {
   readonly kind: 'applied';
@@ -20,4 +23,14 @@ export function applied(result?: unknown): Applied {
 /** The effect did not happen: the operation may be run again. */
 export function notApplied(): NotApplied {
   return { kind: 'not_applied' };
+}
+
+/** The service cannot tell, or not yet. */
+export interface Unknown {
+  readonly kind: 'unknown';
+}
+
+/** The service cannot tell, or not yet: it is asked again later. */
+export function unknown(): Unknown {
+  return { kind: 'unknown' };
 }

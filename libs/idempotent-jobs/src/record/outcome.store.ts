@@ -1,11 +1,12 @@
-import type { Claim, VanishedAttempt } from '../claim/claim.js';
+import type { Claim, ClaimTerms, VanishedAttempt } from '../claim/claim.js';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
 import { identityKeyOf, type OperationIdentity } from '../operation/identity.js';
 import { Coalescer } from '../postgres/coalescer.js';
+import { toDate, toDateOrNone } from '../postgres/to-date.js';
 import type { Database, Queryable } from '../postgres/database.js';
 import { describeError } from './error-evidence.js';
 import { errorFingerprint } from './error-fingerprint.js';
-import { COMPLETE, DOUBT, FAIL, RELEASE, TAKE_OVER } from './record.statements.js';
+import { APPLY_ASKED, COMPLETE, DOUBT, FAIL, RELEASE, START, TAKE_OVER } from './record.statements.js';
 import { VERSIONS } from './versions.js';
 
 /** Whether a write under a fencing token took effect. `lost`: the lease had gone to somebody else; nothing was written. */
@@ -19,10 +20,12 @@ export interface FailureRecord {
   readonly reason: string;
   /** Whether the effect may have happened. */
   readonly isDoubtful: boolean;
-  /** The wait before the next attempt; undefined: there is none. */
+  /** The wait before the next attempt, or before the service is asked; undefined: there is none. */
   readonly delayMs?: number;
   /** Set when the operation is given up or in doubt: the letter's reason. */
   readonly letter?: DeadLetterReason;
+  /** For calls, which nobody may ever ask for again. */
+  readonly forgetAfterMs?: number;
   /** The letter's payload, as JSON text. */
   readonly payload?: string;
 }
@@ -86,19 +89,21 @@ export class OutcomeStore {
         record.payload ?? null,
         VERSIONS,
         record.letter === undefined ? null : errorFingerprint(record.letter, evidence),
+        record.forgetAfterMs ?? null,
       ],
       connection,
     );
     return rows[0]?.is_recorded === true ? 'recorded' : 'lost';
   }
 
-  /** Gives the claim back as if the attempt had not been started. */
-  async release(claim: Claim, isDoubtful: boolean): Promise<Recorded> {
+  /** Gives the claim back as if the attempt had not been started; not to be claimed again before `waitMs` are over. */
+  async release(claim: Claim, isDoubtful: boolean, waitMs?: number): Promise<Recorded> {
     const rows = await this.database.run(RELEASE, [
       claim.tenantId,
       claim.operationKey,
       claim.token,
       isDoubtful,
+      waitMs ?? null,
     ]);
     return rows.length > 0 ? 'recorded' : 'lost';
   }
@@ -121,6 +126,41 @@ export class OutcomeStore {
       errorFingerprint('in_doubt', evidence),
     ]);
     return rows.length > 0 ? 'recorded' : 'lost';
+  }
+
+  /** Begins the next attempt of an operation that was asked about, because the last one's effect did not happen. */
+  async start(
+    claim: Claim,
+    { repeatableMs, budgetMs }: Pick<ClaimTerms, 'repeatableMs' | 'budgetMs'>,
+  ): Promise<Claim | 'lost'> {
+    const values = [claim.tenantId, claim.operationKey, claim.token, repeatableMs, budgetMs];
+    const [row] = await this.database.run<StartedRow>(START, values);
+    if (row === undefined) return 'lost';
+    return {
+      ...claim,
+      attempt: row.attempts,
+      failures: row.failures,
+      mustAsk: false,
+      startedAt: toDate(row.started_at),
+      isDoubtful: false,
+      doubtAgeMs: undefined,
+      tookOver: undefined,
+      deadline: toDateOrNone(row.deadline_at),
+      remainingMs: row.remaining_ms ?? undefined,
+      repeatableMs: row.repeatable_ms,
+    };
+  }
+
+  /** Completes an operation that was asked about, because its effect happened. */
+  async apply(
+    connection: Queryable,
+    claim: Claim,
+    result: string | undefined,
+    retentionMs: number,
+  ): Promise<Recorded> {
+    const values = [claim.tenantId, claim.operationKey, claim.token, result ?? null, retentionMs];
+    const [row] = await this.database.run<{ is_recorded: boolean }>(APPLY_ASKED, values, connection);
+    return row?.is_recorded === true ? 'recorded' : 'lost';
   }
 
   /** Keeps the record of an attempt that was taken over. */
@@ -154,6 +194,15 @@ export class OutcomeStore {
     );
     return rows.map((row) => (row.is_recorded ? 'recorded' : 'lost'));
   }
+}
+
+interface StartedRow {
+  readonly attempts: number;
+  readonly failures: number;
+  readonly started_at: Date;
+  readonly deadline_at: Date | null;
+  readonly remaining_ms: number | null;
+  readonly repeatable_ms: number;
 }
 
 function completionOf(

@@ -1,3 +1,4 @@
+import { CALLS } from '../operation/calls.js';
 import { statement } from '../postgres/statement.js';
 
 /**
@@ -43,11 +44,13 @@ ORDER BY a.n
 );
 
 /**
- * running → retrying, in_doubt or dead, with the attempt's record and, when given up, the dead letter; all or nothing.
+ * running, or in_doubt while it is asked about → retrying, in_doubt or dead, with the record of the attempt (or of what was
+ * asked) and, when given up, the dead letter; all or nothing.
  *
  * Parameters: tenant, key, token, next status, error, whether the effect may have happened, failure kind, failure
- * reason, delay in ms, letter's reason (null: no letter), letter's payload, versions, error fingerprint. `is_recorded` is false when the
- * lease was lost; a second asking finds the attempt's record under its own token.
+ * reason, delay in ms until the next attempt or question (null: there is none), letter's reason (null: no letter), letter's
+ * payload, versions, error fingerprint, after how many ms a call that failed is forgotten (null: it is a job's). `is_recorded`
+ * is false when the lease was lost; a second asking finds the record under its own token.
  */
 export const FAIL = statement(
   'fail',
@@ -55,16 +58,21 @@ export const FAIL = statement(
 WITH failed AS (
   UPDATE {schema}.job_outcomes o SET
     status           = $4,
-    failures         = o.failures + 1,
+    failures         = o.failures + CASE WHEN o.status = 'running' THEN 1 ELSE 0 END,
     error            = $5::json,
     doubt_since      = CASE WHEN $6::boolean THEN COALESCE(o.doubt_since, o.started_at) ELSE o.doubt_since END,
+    doubted_at       = CASE WHEN NOT $6 THEN o.doubted_at
+                            WHEN o.status = 'running' THEN clock_timestamp()
+                            ELSE COALESCE(o.doubted_at, clock_timestamp()) END,
+    reconcile_due_at = CASE WHEN $4 = 'in_doubt' THEN clock_timestamp() + $9::bigint * interval '1 millisecond' END,
     payload          = CASE WHEN $4 <> 'dead' THEN o.payload END,
     lease_expires_at = NULL,
     -- The pause is the ledger's: a queue that was lost and filled again keeps it.
     available_at     = CASE WHEN $4 = 'retrying' THEN clock_timestamp() + $9::bigint * interval '1 millisecond' ELSE o.available_at END,
-    dispatch_due_at  = CASE WHEN $4 = 'retrying' THEN o.dispatch_due_at END,
-    settled_at       = CASE WHEN $4 = 'dead' THEN clock_timestamp() END
-  WHERE o.tenant_id = $1 AND o.operation_key = $2 AND o.fencing_token = $3 AND o.status = 'running'
+    dispatch_due_at  = CASE WHEN $4 = 'retrying' OR ($4 = 'in_doubt' AND $9 IS NOT NULL) THEN o.dispatch_due_at END,
+    settled_at       = CASE WHEN $4 = 'dead' THEN clock_timestamp() END,
+    expires_at       = CASE WHEN $4 = 'retrying' THEN clock_timestamp() + $14::float8 * interval '1 millisecond' END
+  WHERE o.tenant_id = $1 AND o.operation_key = $2 AND o.fencing_token = $3 AND o.lease_expires_at IS NOT NULL
   -- One time for the attempt's end and the letter, so that the history has them in order.
   RETURNING o.*, clock_timestamp() AS ended_at
 ), attempted AS (
@@ -76,11 +84,12 @@ WITH failed AS (
 ), buried AS (
   INSERT INTO {schema}.dead_letters (
     tenant_id, operation_key, queue, job_name, job_id, reason, payload, fingerprint, error, attempts, failures,
-    fencing_token, doubt_since, worker_id, versions, trace_context, error_fingerprint, created_at
+    fencing_token, doubt_since, worker_id, versions, trace_context, error_fingerprint, created_at, dispatch_due_at
   )
   SELECT
     tenant_id, operation_key, queue, job_name, job_id, $10, $11::json, fingerprint, $5::json, attempts, failures,
-    fencing_token, doubt_since, worker_id, $12::json, trace_context, $13, ended_at
+    fencing_token, doubt_since, worker_id, $12::json, trace_context, $13, ended_at,
+    CASE WHEN queue <> '${CALLS}' THEN ended_at END
   FROM failed WHERE $10::text IS NOT NULL
   ON CONFLICT DO NOTHING
 )
@@ -93,7 +102,8 @@ SELECT EXISTS (SELECT FROM failed) OR EXISTS (
 
 /**
  * running → retrying without a trace of the attempt: it was not the operation's fault (shutdown, a handler that handed
- * its job back). Parameters: tenant, key, token, whether the effect may have happened. No row: the lease was lost.
+ * its job back, a step that it has to wait for). Parameters: tenant, key, token, whether the effect may have happened, how
+ * long to wait in ms (null: not at all). No row: the lease was lost.
  */
 export const RELEASE = statement(
   'release',
@@ -102,15 +112,89 @@ UPDATE {schema}.job_outcomes o SET
   status           = 'retrying',
   attempts         = o.attempts - 1,
   lease_expires_at = NULL,
-  doubt_since      = CASE WHEN $4::boolean THEN COALESCE(o.doubt_since, o.started_at) ELSE o.doubt_since END
+  available_at     = COALESCE(clock_timestamp() + $5::float8 * interval '1 millisecond', o.available_at),
+  doubt_since      = CASE WHEN $4::boolean THEN COALESCE(o.doubt_since, o.started_at) ELSE o.doubt_since END,
+  doubted_at       = CASE WHEN $4 THEN clock_timestamp() ELSE o.doubted_at END
 WHERE o.tenant_id = $1 AND o.operation_key = $2 AND o.fencing_token = $3 AND o.status = 'running'
 RETURNING true AS is_recorded
 `,
 );
 
 /**
- * An attempt that nobody answers for and that must not be repeated: running (lease over) or retrying → in_doubt, with
- * its record and its dead letter. The token grows, so that the vanished worker can write nothing any more.
+ * in_doubt → running: the effect of the last attempt did not happen, and the next one begins, under the token it was asked
+ * with. Parameters: tenant, key, token, how long the effect is repeatable in ms (null: forever), time budget in ms (null:
+ * none). No row: the lease was lost. A second asking finds the attempt begun.
+ */
+export const START = statement(
+  'start',
+  `
+WITH asked AS (
+  SELECT * FROM {schema}.job_outcomes
+  WHERE tenant_id = $1 AND operation_key = $2 AND fencing_token = $3 AND lease_expires_at IS NOT NULL
+  FOR UPDATE
+), answered AS (
+  INSERT INTO {schema}.job_attempts (tenant_id, operation_key, fencing_token, attempt, worker_id, started_at, kind, reason)
+  SELECT tenant_id, operation_key, fencing_token, attempts, worker_id, started_at, 'asked', 'not_applied'
+  FROM asked WHERE status = 'in_doubt'
+)
+UPDATE {schema}.job_outcomes o SET
+  status           = 'running',
+  attempts         = o.attempts + CASE WHEN asked.status = 'in_doubt' THEN 1 ELSE 0 END,
+  started_at       = clock_timestamp(),
+  doubt_since      = NULL,
+  doubted_at       = NULL,
+  reconcile_due_at = NULL,
+  repeatable_until = COALESCE(clock_timestamp() + $4::float8 * interval '1 millisecond', 'infinity'),
+  deadline_at      = COALESCE(o.deadline_at, clock_timestamp() + $5::float8 * interval '1 millisecond')
+FROM asked
+WHERE o.tenant_id = asked.tenant_id AND o.operation_key = asked.operation_key
+RETURNING
+  o.attempts, o.failures, o.deadline_at, o.started_at,
+  EXTRACT(EPOCH FROM o.deadline_at - clock_timestamp())::float8 * 1000 AS remaining_ms,
+  (EXTRACT(EPOCH FROM o.repeatable_until)::float8 - EXTRACT(EPOCH FROM clock_timestamp())::float8) * 1000 AS repeatable_ms
+`,
+);
+
+/**
+ * in_doubt, asked about → completed: the effect of the last attempt happened, with its result as JSON text. Parameters:
+ * tenant, key, token, result, retention in ms. One row: `is_recorded` is false when the lease was lost; a second asking
+ * finds it completed.
+ */
+export const APPLY_ASKED = statement(
+  'apply_asked',
+  `
+WITH applied AS (
+  UPDATE {schema}.job_outcomes o SET
+    status           = 'completed',
+    result           = $4::json,
+    error            = NULL,
+    payload          = NULL,
+    doubt_since      = NULL,
+    doubted_at       = NULL,
+    reconcile_due_at = NULL,
+    lease_expires_at = NULL,
+    dispatch_due_at  = NULL,
+    settled_at       = clock_timestamp(),
+    expires_at       = clock_timestamp() + $5::float8 * interval '1 millisecond'
+  WHERE o.tenant_id = $1 AND o.operation_key = $2 AND o.fencing_token = $3 AND o.status = 'in_doubt'
+    AND o.lease_expires_at IS NOT NULL
+  RETURNING o.*
+), answered AS (
+  INSERT INTO {schema}.job_attempts (
+    tenant_id, operation_key, fencing_token, attempt, worker_id, started_at, ended_at, kind, reason
+  )
+  SELECT tenant_id, operation_key, fencing_token, attempts, worker_id, started_at, settled_at, 'asked', 'applied' FROM applied
+)
+SELECT EXISTS (SELECT FROM applied) OR EXISTS (
+  SELECT FROM {schema}.job_outcomes
+  WHERE tenant_id = $1 AND operation_key = $2 AND fencing_token = $3 AND status = 'completed'
+) AS is_recorded
+`,
+);
+
+/**
+ * An attempt that nobody answers for and that must not be repeated, and an operation that nobody here can ask about:
+ * running (lease over), retrying, or in_doubt (until now asked about) → in_doubt, with its record and its dead letter. The token grows, so that the vanished worker can write nothing any more.
  *
  * Parameters: tenant, key, the token that was seen, error, letter's payload, versions, error fingerprint. No row: somebody else was
  * faster, and the operation is theirs.
@@ -121,7 +205,7 @@ export const DOUBT = statement(
 WITH vanished AS (
   SELECT * FROM {schema}.job_outcomes
   WHERE tenant_id = $1 AND operation_key = $2 AND fencing_token = $3
-    AND (status = 'retrying' OR (status = 'running' AND lease_expires_at <= clock_timestamp()))
+    AND (status = 'retrying' OR COALESCE(lease_expires_at <= clock_timestamp(), reconcile_due_at IS NOT NULL))
   FOR UPDATE
 ), doubted AS (
   UPDATE {schema}.job_outcomes o SET
@@ -129,6 +213,8 @@ WITH vanished AS (
     fencing_token    = o.fencing_token + 1,
     error            = $4::json,
     doubt_since      = COALESCE(o.doubt_since, o.started_at),
+    doubted_at       = COALESCE(o.doubted_at, clock_timestamp()),
+    reconcile_due_at = NULL,
     lease_expires_at = NULL,
     dispatch_due_at  = NULL
   FROM vanished v
@@ -145,11 +231,12 @@ WITH vanished AS (
 )
 INSERT INTO {schema}.dead_letters (
   tenant_id, operation_key, queue, job_name, job_id, reason, payload, fingerprint, error, attempts, failures,
-  fencing_token, doubt_since, worker_id, versions, trace_context, error_fingerprint, created_at
+  fencing_token, doubt_since, worker_id, versions, trace_context, error_fingerprint, created_at, dispatch_due_at
 )
 SELECT
   tenant_id, operation_key, queue, job_name, job_id, 'in_doubt', COALESCE($5::json, payload), fingerprint, $4::json,
-  attempts, failures, fencing_token, doubt_since, worker_id, $6::json, trace_context, $7, ended_at
+  attempts, failures, fencing_token, doubt_since, worker_id, $6::json, trace_context, $7, ended_at,
+  CASE WHEN queue <> '${CALLS}' THEN ended_at END
 FROM doubted
 ON CONFLICT DO NOTHING
 RETURNING true AS is_recorded

@@ -43,7 +43,8 @@ function look(error: unknown, overrides: Classify | undefined, seen: Set<unknown
   seen.add(error);
   // What was said on purpose, or answered by the other side, goes before what lies beneath.
   const word =
-    asked(overrides, error) ?? asked((one) => said(one) ?? byHttpStatus(one) ?? bySmtp(one), error);
+    asked(overrides, error) ??
+    asked((one) => byOwnCode(one) ?? said(one) ?? byHttpStatus(one) ?? bySmtp(one), error);
   if (word !== undefined) return word;
   const beneath = read(error, 'errors');
   return (
@@ -173,6 +174,25 @@ function bySqlState(code: string): Failure {
     ['40001', '40P01', '55P03', '57P01', '57P02', '57P03'].includes(code) || /^(?:53|08)/.test(code);
   if (isTransient) return { kind: 'transient', reason };
   return /^(?:22|23|42)/.test(code) ? { kind: 'permanent', reason } : { kind: 'unknown', reason };
+}
+
+/** What the library's own refusals say, thrown through a handler. */
+const OWN_CODES: Readonly<Record<string, FailureKind>> = {
+  OPERATION_CONFLICT: 'permanent',
+  OPERATION_DEAD: 'permanent',
+  OPERATION_BUSY: 'transient',
+  OPERATION_IN_DOUBT: 'in_doubt',
+};
+
+function byOwnCode(error: unknown): Failure | undefined {
+  const code = read(error, 'code');
+  if (typeof code !== 'string' || !Object.hasOwn(OWN_CODES, code)) return undefined;
+  const retryAfterMs = read(error, 'retryAfterMs');
+  return {
+    kind: OWN_CODES[code] as FailureKind,
+    reason: code.toLowerCase(),
+    ...(typeof retryAfterMs === 'number' && { retryAfterMs: waitOf(retryAfterMs) }),
+  };
 }
 
 function byName(error: unknown): Failure | undefined {

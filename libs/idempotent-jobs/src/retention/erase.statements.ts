@@ -7,7 +7,7 @@ export const COUNT_TENANT = statement(
 SELECT
   (SELECT count(*)::integer FROM {schema}.job_outcomes WHERE tenant_id = $1) AS operations,
   (SELECT count(*)::integer FROM {schema}.job_outcomes
-   WHERE tenant_id = $1 AND status = 'running' AND lease_expires_at > clock_timestamp()) AS running,
+   WHERE tenant_id = $1 AND lease_expires_at > clock_timestamp()) AS running,
   (SELECT count(*)::integer FROM {schema}.dead_letters WHERE tenant_id = $1) AS letters,
   (SELECT count(*)::integer FROM {schema}.job_attempts WHERE tenant_id = $1) AS attempts
 `,
@@ -23,13 +23,13 @@ export const GIVE_UP_TENANT = statement(
 WITH open AS (
   SELECT tenant_id, operation_key FROM {schema}.job_outcomes
   WHERE tenant_id = $1 AND (
-    status IN ('pending', 'retrying', 'in_doubt') OR (status = 'running' AND lease_expires_at <= clock_timestamp()))
+    status IN ('pending', 'retrying') OR (status IN ('running', 'in_doubt') AND COALESCE(lease_expires_at <= clock_timestamp(), true)))
   ORDER BY operation_key LIMIT $2
   FOR UPDATE
 ), given_up AS (
   UPDATE {schema}.job_outcomes o SET
     status = 'dead', fencing_token = o.fencing_token + 1, payload = NULL, lease_expires_at = NULL, dispatch_due_at = NULL,
-    settled_at = clock_timestamp()
+    reconcile_due_at = NULL, settled_at = clock_timestamp()
   FROM open WHERE o.tenant_id = open.tenant_id AND o.operation_key = open.operation_key
   RETURNING 1
 )

@@ -1,3 +1,4 @@
+import { CALLS } from '../operation/calls.js';
 import { statement } from '../postgres/statement.js';
 
 /*
@@ -13,24 +14,39 @@ import { statement } from '../postgres/statement.js';
  * the end of the operation, or a quarter of its retention if that is less: so far may a producer's clock be off. A queue
  * that no application has registered has no mark, so its operations are kept.
  */
+const IS_FORGETTABLE = `
+    o.expires_at <= clock_timestamp()
+    AND (o.queue = '${CALLS}' OR EXISTS (SELECT FROM {schema}.job_queues q WHERE q.queue = o.queue))
+    AND NOT EXISTS (
+      SELECT FROM {schema}.dead_letters l
+      WHERE l.tenant_id = o.tenant_id AND l.operation_key = o.operation_key AND l.resolved_at IS NULL
+    )
+    -- A step is remembered for as long as its operation, which may still be run again.
+    AND (o.step_of IS NULL OR NOT EXISTS (
+      SELECT FROM {schema}.job_outcomes p WHERE p.tenant_id = o.tenant_id AND p.operation_key = o.step_of))`;
+
 export const PRUNE_OPERATIONS = statement(
   'prune_operations',
   `
 WITH expired AS (
   SELECT o.tenant_id, o.operation_key
   FROM {schema}.job_outcomes o
-  WHERE o.expires_at <= clock_timestamp()
-    AND EXISTS (SELECT FROM {schema}.job_queues q WHERE q.queue = o.queue)
-    AND NOT EXISTS (
-      SELECT FROM {schema}.dead_letters l
-      WHERE l.tenant_id = o.tenant_id AND l.operation_key = o.operation_key AND l.resolved_at IS NULL
-    )
+  WHERE ${IS_FORGETTABLE}
   ORDER BY o.expires_at
   LIMIT $1
   FOR UPDATE OF o SKIP LOCKED
+), steps AS (
+  -- What never finished, of operations that go: nobody will run it any more. A doubt waits for its person.
+  SELECT o.tenant_id, o.operation_key
+  FROM {schema}.job_outcomes o JOIN expired e ON o.tenant_id = e.tenant_id AND o.step_of = e.operation_key
+  WHERE o.status <> 'in_doubt'
+  FOR UPDATE OF o SKIP LOCKED
 ), attempts AS (
-  DELETE FROM {schema}.job_attempts a USING expired e
+  DELETE FROM {schema}.job_attempts a USING (SELECT * FROM expired UNION SELECT * FROM steps) e
   WHERE a.tenant_id = e.tenant_id AND a.operation_key = e.operation_key
+), steps_pruned AS (
+  DELETE FROM {schema}.job_outcomes o USING steps s
+  WHERE o.tenant_id = s.tenant_id AND o.operation_key = s.operation_key
 ), pruned AS (
   DELETE FROM {schema}.job_outcomes o USING expired e
   WHERE o.tenant_id = e.tenant_id AND o.operation_key = e.operation_key
@@ -73,11 +89,7 @@ export const COUNT_PRUNABLE = statement(
   `
 SELECT
   (SELECT count(*)::integer FROM {schema}.job_outcomes o
-   WHERE o.expires_at <= clock_timestamp()
-     AND EXISTS (SELECT FROM {schema}.job_queues q WHERE q.queue = o.queue)
-     AND NOT EXISTS (
-       SELECT FROM {schema}.dead_letters l
-       WHERE l.tenant_id = o.tenant_id AND l.operation_key = o.operation_key AND l.resolved_at IS NULL)) AS operations,
+   WHERE ${IS_FORGETTABLE}) AS operations,
   (SELECT count(*)::integer FROM {schema}.dead_letters l JOIN {schema}.job_queues q ON q.queue = l.queue
    WHERE l.resolved_at <= clock_timestamp() - q.letter_retention_ms * interval '1 millisecond') AS letters
 `,

@@ -1,19 +1,38 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { type Effect, EFFECTS } from '../operation/effect.js';
+import { DEFAULT_PLAN, type ReconcilePlan } from '../reconcile/plan.js';
 import type { FailureKind } from '../resilience/failure.js';
 import { type AttemptFacts, decideFailure, decideStart, type RetryPolicy } from './decide.js';
 
-const policy: RetryPolicy = { attempts: 3, crashes: 2, backoff: { baseMs: 1_000, capMs: 60_000 } };
+/** Nobody can be asked about a doubt. */
+const policy: RetryPolicy = {
+  attempts: 3,
+  crashes: 2,
+  backoff: { baseMs: 1_000, capMs: 60_000 },
+  plan: undefined,
+  isCallers: false,
+};
 const half = (): number => 0.5;
 
-/** How long each effect stays repeatable in these tests, in ms. */
-const REPEATABLE_MS: Record<Effect, number> = {
+const KINDS = ['transient', 'in_doubt', 'permanent', 'programming', 'unknown'] as const;
+
+/** The effects, and `keyed` once the service has forgotten the key. */
+type Situation = Effect | 'keyed, forgotten';
+
+/** How long each stays repeatable in these tests, in ms. */
+const REPEATABLE_MS: Record<Situation, number> = {
   natural: Infinity,
   transactional: Infinity,
   keyed: 86_400_000,
+  'keyed, forgotten': 0,
+  reconciled: 0,
   unrepeatable: 0,
 };
+
+function effectOf(situation: Situation): Effect {
+  return situation === 'keyed, forgotten' ? 'keyed' : situation;
+}
 
 function facts(changes: Partial<AttemptFacts> = {}): AttemptFacts {
   return {
@@ -25,6 +44,12 @@ function facts(changes: Partial<AttemptFacts> = {}): AttemptFacts {
     ...changes,
   };
 }
+
+/** Who can be asked about a doubt, and when the first question is due, in ms. */
+const ASKED = [
+  { who: 'a person', plan: undefined, askInMs: undefined },
+  { who: 'the service', plan: DEFAULT_PLAN, askInMs: 5_000 },
+] as const;
 
 /** `retry` = retrying, `over` = dead for retries_exhausted, `never` = dead for permanent_error; `?` = doubtful. */
 type Cell = 'retry' | 'retry?' | 'over' | 'over?' | 'never' | 'never?' | 'in_doubt?';
@@ -40,10 +65,10 @@ const MEANING: Record<Cell, object> = {
 };
 
 /**
- * design.md, sections 4 and 7. The columns: attempts left; attempts left and an earlier attempt in doubt; the last
- * attempt; the last attempt and an earlier one in doubt. What was in doubt before stays so, whatever comes after it.
+ * The columns: attempts left; attempts left and an earlier attempt in doubt; the last attempt; the last attempt and an
+ * earlier one in doubt. What was in doubt before stays so, whatever comes after it.
  */
-const TABLE: Record<Effect, Record<FailureKind, [Cell, Cell, Cell, Cell]>> = {
+const TABLE: Record<Situation, Record<FailureKind, [Cell, Cell, Cell, Cell]>> = {
   // Repeatable by nature: whether it happened does not matter.
   natural: {
     transient: ['retry', 'retry?', 'over', 'over?'],
@@ -68,6 +93,22 @@ const TABLE: Record<Effect, Record<FailureKind, [Cell, Cell, Cell, Cell]>> = {
     programming: ['never?', 'never?', 'never?', 'never?'],
     unknown: ['retry?', 'retry?', 'over?', 'over?'],
   },
+  // The service deduplicates no longer.
+  'keyed, forgotten': {
+    transient: ['retry', 'in_doubt?', 'over', 'in_doubt?'],
+    in_doubt: ['in_doubt?', 'in_doubt?', 'in_doubt?', 'in_doubt?'],
+    permanent: ['never', 'in_doubt?', 'never', 'in_doubt?'],
+    programming: ['in_doubt?', 'in_doubt?', 'in_doubt?', 'in_doubt?'],
+    unknown: ['in_doubt?', 'in_doubt?', 'in_doubt?', 'in_doubt?'],
+  },
+  // Somebody knows whether it happened: not tried again before that was said.
+  reconciled: {
+    transient: ['retry', 'in_doubt?', 'over', 'in_doubt?'],
+    in_doubt: ['in_doubt?', 'in_doubt?', 'in_doubt?', 'in_doubt?'],
+    permanent: ['never', 'in_doubt?', 'never', 'in_doubt?'],
+    programming: ['in_doubt?', 'in_doubt?', 'in_doubt?', 'in_doubt?'],
+    unknown: ['in_doubt?', 'in_doubt?', 'in_doubt?', 'in_doubt?'],
+  },
   // Only what certainly did not happen may be tried again.
   unrepeatable: {
     transient: ['retry', 'in_doubt?', 'over', 'in_doubt?'],
@@ -78,33 +119,88 @@ const TABLE: Record<Effect, Record<FailureKind, [Cell, Cell, Cell, Cell]>> = {
   },
 };
 
-const CASES = Object.entries(TABLE).flatMap(([effect, kinds]) =>
+const CASES = Object.entries(TABLE).flatMap(([situation, kinds]) =>
   Object.entries(kinds).flatMap(([kind, cells]) =>
-    cells.map((cell, column) => ({
-      effect: effect as Effect,
-      kind: kind as FailureKind,
-      isLast: column >= 2,
-      isDoubtful: column % 2 === 1,
-      cell,
-    })),
+    cells.flatMap((cell, column) =>
+      ASKED.map((asked) => ({
+        situation: situation as Situation,
+        kind: kind as FailureKind,
+        isLast: column >= 2,
+        isDoubtful: column % 2 === 1,
+        cell,
+        ...asked,
+      })),
+    ),
   ),
 );
 
 describe('decideFailure', () => {
   it('is told by this table for every effect', () => {
-    expect(Object.keys(TABLE).toSorted()).toEqual([...EFFECTS].toSorted());
-    expect(CASES).toHaveLength(4 * 5 * 2 * 2);
+    expect(Object.keys(TABLE).toSorted()).toEqual([...EFFECTS, 'keyed, forgotten'].toSorted());
+    expect(CASES).toHaveLength(6 * 5 * 2 * 2 * 2);
   });
 
   it.each(CASES)(
-    '$effect, $kind failure, last attempt $isLast, earlier doubt $isDoubtful: $cell',
-    ({ effect, kind, isLast, isDoubtful, cell }) => {
+    '$situation, $kind failure, last attempt $isLast, earlier doubt $isDoubtful, $who can be asked: $cell',
+    ({ situation, kind, isLast, isDoubtful, cell, plan, askInMs }) => {
       const seen = facts({
         attempt: isLast ? 3 : 2,
         isDoubtful,
-        repeatableMs: REPEATABLE_MS[effect],
+        repeatableMs: REPEATABLE_MS[situation],
       });
-      expect(decideFailure({ kind, reason: 'test' }, effect, seen, policy, half)).toEqual(MEANING[cell]);
+      const failure = { kind, reason: 'test' };
+      const expected = cell === 'in_doubt?' ? { ...MEANING[cell], askInMs } : MEANING[cell];
+      const decision = decideFailure(failure, effectOf(situation), seen, { ...policy, plan }, half);
+      expect(decision).toStrictEqual(expected);
+    },
+  );
+
+  it.each<{ title: string; changes: Partial<ReconcilePlan>; askInMs: number }>([
+    { title: 'at the first time of the plan', changes: { afterMs: [250, 900] }, askInMs: 250 },
+    {
+      title: 'after the steady interval, if the plan begins with it',
+      changes: { afterMs: [], thenEveryMs: 700 },
+      askInMs: 700,
+    },
+    {
+      title: 'at the end of the late-arrival window, if that is earlier',
+      changes: { lateArrivalMs: 3_000 },
+      askInMs: 3_000,
+    },
+    { title: 'at the end of the plan, if that is earlier', changes: { untilMs: 2_000 }, askInMs: 2_000 },
+    { title: 'after a whole number of milliseconds', changes: { afterMs: [0.5] }, askInMs: 1 },
+  ])('has the service asked about a doubt $title', ({ changes, askInMs }) => {
+    const failure = { kind: 'in_doubt', reason: 'test' } as const;
+    const seen = facts({ repeatableMs: 0 });
+    const asking = { ...policy, plan: { ...DEFAULT_PLAN, ...changes } };
+    expect(decideFailure(failure, 'reconciled', seen, asking, half)).toMatchObject({
+      status: 'in_doubt',
+      askInMs,
+    });
+  });
+
+  it.each([
+    { repeatableMs: 501, end: { status: 'retrying', delayMs: 500, isDoubtful: true } },
+    { repeatableMs: 500, end: { status: 'in_doubt', askInMs: 5_000 } },
+    { repeatableMs: -10, end: { status: 'in_doubt', askInMs: 5_000 } },
+  ])(
+    'asks about a keyed doubt as soon as the key is forgotten before the next attempt: $repeatableMs ms left, a wait of 500 ms',
+    ({ repeatableMs, end }) => {
+      const failure = { kind: 'in_doubt', reason: 'test' } as const;
+      const asking = { ...policy, plan: DEFAULT_PLAN };
+      expect(decideFailure(failure, 'keyed', facts({ repeatableMs }), asking, half)).toMatchObject(end);
+    },
+  );
+
+  it.each(['reconciled', 'unrepeatable'] as const)(
+    'a %s effect that did not happen is tried again, and no more often than the policy allows',
+    (effect) => {
+      const failure = { kind: 'transient', reason: 'test' } as const;
+      const statuses = [1, 2, 3, 4].map(
+        (attempt) =>
+          decideFailure(failure, effect, facts({ attempt, repeatableMs: -1 }), policy, half).status,
+      );
+      expect(statuses).toEqual(['retrying', 'retrying', 'dead', 'dead']);
     },
   );
 
@@ -187,6 +283,7 @@ describe('decideFailure', () => {
     ['keyed', 'retrying'],
     ['natural', 'dead'],
     ['transactional', 'dead'],
+    ['reconciled', 'dead'],
     ['unrepeatable', 'dead'],
   ])('reads status 409 of a %s effect as %s: only a key can be in progress', (effect, status) => {
     const failure = { kind: 'transient', reason: 'http_409' } as const;
@@ -196,22 +293,17 @@ describe('decideFailure', () => {
 
   it.each(
     [1, 3, 9].flatMap((attempt) =>
-      [0, -1].flatMap((repeatableMs) =>
-        (['transient', 'in_doubt', 'permanent', 'programming', 'unknown'] as const).map((kind) => ({
-          attempt,
-          repeatableMs,
-          kind,
-        })),
-      ),
+      [0, -1].flatMap((repeatableMs) => KINDS.map((kind) => ({ attempt, repeatableMs, kind }))),
     ),
   )(
     'a keyed $kind failure of attempt $attempt with an earlier doubt is in doubt when the key is remembered for $repeatableMs ms',
     ({ attempt, repeatableMs, kind }) => {
       const seen = facts({ attempt, repeatableMs, isDoubtful: true, remainingMs: -1 });
-      expect(decideFailure({ kind, reason: 'test' }, 'keyed', seen, policy, half)).toEqual({
+      expect(decideFailure({ kind, reason: 'test' }, 'keyed', seen, policy, half)).toStrictEqual({
         status: 'in_doubt',
         reason: 'in_doubt',
         isDoubtful: true,
+        askInMs: undefined,
       });
     },
   );
@@ -240,30 +332,41 @@ describe('decideFailure', () => {
   );
 
   it('never gives up for dead what is doubtful and cannot be repeated', () => {
-    const kind = fc.constantFrom<FailureKind>('transient', 'in_doubt', 'permanent', 'programming', 'unknown');
+    const kind = fc.constantFrom(...KINDS);
     const repeatableMs = fc.integer({ min: -1_000, max: 0 });
-    const effect = fc.constantFrom('keyed' as const, 'unrepeatable' as const);
+    const effect = fc.constantFrom<Effect>('keyed', 'reconciled', 'unrepeatable');
+    const policies = anyPolicy();
     fc.assert(
-      fc.property(anyFacts(), repeatableMs, kind, effect, (seen, repeatableMs, kind, effect) => {
-        const over = { ...seen, repeatableMs };
-        const decision = decideFailure({ kind, reason: 'test' }, effect, over, policy, half);
-        expect(decision.status === 'in_doubt').toBe(decision.isDoubtful);
-      }),
+      fc.property(
+        anyFacts(),
+        repeatableMs,
+        kind,
+        effect,
+        policies,
+        (seen, repeatableMs, kind, effect, any) => {
+          const over = { ...seen, repeatableMs };
+          const decision = decideFailure({ kind, reason: 'test' }, effect, over, any, half);
+          expect(decision.status === 'in_doubt').toBe(decision.isDoubtful);
+        },
+      ),
     );
   });
 
-  it('never plans a second run of an unrepeatable effect that may have happened, whatever the facts', () => {
-    fc.assert(
-      fc.property(anyFacts(), fc.constantFrom('in_doubt', 'unknown', 'programming'), (seen, kind) => {
-        expect(decideFailure({ kind, reason: 'test' }, 'unrepeatable', seen, policy, half).status).toBe(
-          'in_doubt',
-        );
-      }),
-    );
-  });
+  it.each(['reconciled', 'unrepeatable'] as const)(
+    'never plans a second run of a %s effect that may have happened, whatever the facts and the policy',
+    (effect) => {
+      const kind = fc.constantFrom('in_doubt', 'unknown', 'programming');
+      fc.assert(
+        fc.property(anyFacts(), kind, anyPolicy(), (seen, kind, any) => {
+          const decision = decideFailure({ kind, reason: 'test' }, effect, seen, any, half);
+          expect(decision.status).toBe('in_doubt');
+        }),
+      );
+    },
+  );
 
   it('never plans a retry beyond the attempts, the time budget or the time a doubtful effect stays repeatable', () => {
-    const kind = fc.constantFrom<FailureKind>('transient', 'in_doubt', 'permanent', 'programming', 'unknown');
+    const kind = fc.constantFrom(...KINDS);
     fc.assert(
       fc.property(anyFacts(), kind, fc.constantFrom(...EFFECTS), (seen, kind, effect) => {
         const decision = decideFailure({ kind, reason: 'test' }, effect, seen, policy, half);
@@ -276,7 +379,7 @@ describe('decideFailure', () => {
   });
 
   it('never forgets an earlier doubt', () => {
-    const kind = fc.constantFrom<FailureKind>('transient', 'in_doubt', 'permanent', 'programming', 'unknown');
+    const kind = fc.constantFrom(...KINDS);
     fc.assert(
       fc.property(anyFacts(), kind, fc.constantFrom(...EFFECTS), (seen, kind, effect) => {
         const doubtful = { ...seen, isDoubtful: true };
@@ -295,6 +398,129 @@ function anyFacts(): fc.Arbitrary<AttemptFacts> {
     repeatableMs: fc.oneof(fc.constant(Infinity), fc.integer({ min: -1_000, max: 10_000 })),
   });
 }
+
+function anyPolicy(): fc.Arbitrary<RetryPolicy> {
+  return fc.record({
+    attempts: fc.integer({ min: 1, max: 6 }),
+    crashes: fc.integer({ min: 1, max: 3 }),
+    backoff: fc.constant(policy.backoff),
+    plan: fc.constantFrom(undefined, DEFAULT_PLAN),
+    isCallers: fc.constant(false),
+  });
+}
+
+/** A step, or a call: whoever asked for it decides what comes next. */
+const callers: RetryPolicy = { ...policy, isCallers: true };
+
+/** `again` = retrying at once; `?` = doubtful. */
+type CallersCell = 'again' | 'again?' | 'in_doubt?';
+
+const CALLERS_MEANING: Record<CallersCell, object> = {
+  again: { status: 'retrying', delayMs: 0, isDoubtful: false },
+  'again?': { status: 'retrying', delayMs: 0, isDoubtful: true },
+  'in_doubt?': { status: 'in_doubt', reason: 'in_doubt', isDoubtful: true },
+};
+
+/** The columns: no doubt before; an earlier attempt in doubt. */
+const CALLERS_TABLE: Record<Situation, Record<FailureKind, [CallersCell, CallersCell]>> = {
+  natural: {
+    transient: ['again', 'again?'],
+    in_doubt: ['again', 'again?'],
+    permanent: ['again', 'again?'],
+    programming: ['again', 'again?'],
+    unknown: ['again', 'again?'],
+  },
+  transactional: {
+    transient: ['again', 'again?'],
+    in_doubt: ['again', 'again?'],
+    permanent: ['again', 'again?'],
+    programming: ['again', 'again?'],
+    unknown: ['again', 'again?'],
+  },
+  keyed: {
+    transient: ['again', 'again?'],
+    in_doubt: ['again?', 'again?'],
+    permanent: ['again', 'again?'],
+    programming: ['again?', 'again?'],
+    unknown: ['again?', 'again?'],
+  },
+  'keyed, forgotten': {
+    transient: ['again', 'in_doubt?'],
+    in_doubt: ['in_doubt?', 'in_doubt?'],
+    permanent: ['again', 'in_doubt?'],
+    programming: ['in_doubt?', 'in_doubt?'],
+    unknown: ['in_doubt?', 'in_doubt?'],
+  },
+  reconciled: {
+    transient: ['again', 'in_doubt?'],
+    in_doubt: ['in_doubt?', 'in_doubt?'],
+    permanent: ['again', 'in_doubt?'],
+    programming: ['in_doubt?', 'in_doubt?'],
+    unknown: ['in_doubt?', 'in_doubt?'],
+  },
+  unrepeatable: {
+    transient: ['again', 'in_doubt?'],
+    in_doubt: ['in_doubt?', 'in_doubt?'],
+    permanent: ['again', 'in_doubt?'],
+    programming: ['in_doubt?', 'in_doubt?'],
+    unknown: ['in_doubt?', 'in_doubt?'],
+  },
+};
+
+const CALLERS_CASES = Object.entries(CALLERS_TABLE).flatMap(([situation, kinds]) =>
+  Object.entries(kinds).flatMap(([kind, cells]) =>
+    cells.flatMap((cell, column) =>
+      ASKED.map((asked) => ({
+        situation: situation as Situation,
+        kind: kind as FailureKind,
+        isDoubtful: column === 1,
+        cell,
+        ...asked,
+      })),
+    ),
+  ),
+);
+
+describe('decideFailure: an operation whose caller decides about further attempts', () => {
+  it('is told by this table for every effect', () => {
+    expect(CALLERS_CASES).toHaveLength(6 * 5 * 2 * 2);
+  });
+
+  it.each(CALLERS_CASES)(
+    '$situation, $kind failure, earlier doubt $isDoubtful, $who can be asked: $cell, however often and long it was tried',
+    ({ situation, kind, isDoubtful, cell, plan, askInMs }) => {
+      const expected = cell === 'in_doubt?' ? { ...CALLERS_MEANING[cell], askInMs } : CALLERS_MEANING[cell];
+      const failure = { kind, reason: 'test' };
+      for (const tried of [{}, { attempt: 9, failures: 8, remainingMs: -1 }]) {
+        const seen = facts({ ...tried, isDoubtful, repeatableMs: REPEATABLE_MS[situation] });
+        const decision = decideFailure(failure, effectOf(situation), seen, { ...callers, plan }, half);
+        expect(decision).toStrictEqual(expected);
+      }
+    },
+  );
+
+  it('leaves the wait to its caller, also that which the service has asked for', () => {
+    const failure = { kind: 'transient', reason: 'http_429', retryAfterMs: 90_000 } as const;
+    expect(decideFailure(failure, 'natural', facts(), callers, half)).toMatchObject({ delayMs: 0 });
+  });
+
+  it('leaves a conflict to its caller: status 409 of a natural effect is tried again with it', () => {
+    const failure = { kind: 'transient', reason: 'http_409' } as const;
+    expect(decideFailure(failure, 'natural', facts(), callers, half).status).toBe('retrying');
+  });
+
+  it('is never given up for dead', () => {
+    const kind = fc.constantFrom(...KINDS);
+    const effect = fc.constantFrom(...EFFECTS);
+    fc.assert(
+      fc.property(anyFacts(), kind, effect, anyPolicy(), (seen, kind, effect, any) => {
+        const own = { ...any, isCallers: true };
+        expect(decideFailure({ kind, reason: 'test' }, effect, seen, own, half).status).not.toBe('dead');
+        expect(decideStart(seen, own)).toBeUndefined();
+      }),
+    );
+  });
+});
 
 describe('decideStart', () => {
   // Three attempts, and two of them may vanish with their worker.
@@ -332,4 +558,16 @@ describe('decideStart', () => {
   it('gives up at the first crash where the policy allows one', () => {
     expect(decideStart(facts({ attempt: 2 }), { ...policy, crashes: 1 })).toBe('crash_loop');
   });
+
+  it.each([
+    { attempt: 3, failures: 0, remainingMs: undefined },
+    { attempt: 4, failures: 3, remainingMs: undefined },
+    { attempt: 1, failures: 0, remainingMs: 0 },
+    { attempt: 9, failures: 0, remainingMs: -1 },
+  ])(
+    'leaves attempt $attempt after $failures failures, with $remainingMs ms left, to a caller who decides',
+    (tried) => {
+      expect(decideStart(facts(tried), callers)).toBeUndefined();
+    },
+  );
 });

@@ -1,3 +1,4 @@
+import { nextQuestionMs, type ReconcilePlan } from '../reconcile/plan.js';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
 import type { Effect } from '../operation/effect.js';
 import { type BackoffOptions, fullJitterMs } from '../resilience/backoff.js';
@@ -10,6 +11,13 @@ export interface RetryPolicy {
   readonly backoff: BackoffOptions;
   /** How many attempts may vanish with their worker before the operation counts as killing its workers. */
   readonly crashes: number;
+  /** When to ask about a doubt; undefined: there is nobody to ask. */
+  readonly plan: ReconcilePlan | undefined;
+  /**
+   * Whether somebody else decides about further attempts: the handler that a step belongs to, or the caller of a service
+   * method. Such operations are neither paused nor given up here.
+   */
+  readonly isCallers: boolean;
 }
 
 /** What the ledger knows when an attempt has failed. */
@@ -25,7 +33,13 @@ export interface AttemptFacts {
 export type Decision =
   | { readonly status: 'retrying'; readonly delayMs: number; readonly isDoubtful: boolean }
   | { readonly status: 'dead'; readonly reason: DeadLetterReason; readonly isDoubtful: boolean }
-  | { readonly status: 'in_doubt'; readonly reason: 'in_doubt'; readonly isDoubtful: true };
+  /** `askInMs`: the service is asked then; undefined: a person has to find out. */
+  | {
+      readonly status: 'in_doubt';
+      readonly reason: 'in_doubt';
+      readonly isDoubtful: true;
+      readonly askInMs: number | undefined;
+    };
 
 /**
  * Decides after a failed attempt. Pure: the same facts and the same random number give the same decision.
@@ -50,12 +64,11 @@ export function decideFailure(
   const mayHaveHappened = !isRevertible && (failure.kind === 'in_doubt' || saysNothing);
   const isDoubtful = mayHaveHappened || facts.isDoubtful;
 
-  if (effect === 'unrepeatable' && mayHaveHappened)
-    return { status: 'in_doubt', reason: 'in_doubt', isDoubtful: true };
+  if ((effect === 'unrepeatable' || effect === 'reconciled') && mayHaveHappened) return doubt(policy);
   // The service downstream has forgotten the key: what may have happened cannot be repeated any more.
-  if (!isRevertible && isDoubtful && facts.repeatableMs <= 0) {
-    return { status: 'in_doubt', reason: 'in_doubt', isDoubtful: true };
-  }
+  if (!isRevertible && isDoubtful && facts.repeatableMs <= 0) return doubt(policy);
+  // Whoever asked for it decides what comes next; it did not happen, or may be done again.
+  if (policy.isCallers) return { status: 'retrying', delayMs: 0, isDoubtful };
   if (failure.kind === 'permanent' || failure.kind === 'programming') {
     return { status: 'dead', reason: 'permanent_error', isDoubtful };
   }
@@ -69,13 +82,18 @@ export function decideFailure(
     return { status: 'dead', reason: 'time_budget_exceeded', isDoubtful };
   }
   // The service downstream will have forgotten the key by then: another try could be a second effect.
-  if (isDoubtful && delayMs >= facts.repeatableMs)
-    return { status: 'in_doubt', reason: 'in_doubt', isDoubtful: true };
+  if (isDoubtful && delayMs >= facts.repeatableMs) return doubt(policy);
   return { status: 'retrying', delayMs, isDoubtful };
+}
+
+function doubt({ plan }: RetryPolicy): Decision {
+  const askInMs = plan === undefined ? undefined : nextQuestionMs(plan, 0);
+  return { status: 'in_doubt', reason: 'in_doubt', isDoubtful: true, askInMs };
 }
 
 /** Why an attempt that was just claimed must not run, or undefined if it may. */
 export function decideStart(facts: AttemptFacts, policy: RetryPolicy): DeadLetterReason | undefined {
+  if (policy.isCallers) return undefined;
   const vanished = facts.attempt - 1 - facts.failures;
   if (facts.remainingMs !== undefined && facts.remainingMs <= 0) return 'time_budget_exceeded';
   if (vanished >= policy.crashes) return 'crash_loop';

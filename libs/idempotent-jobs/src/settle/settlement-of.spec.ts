@@ -19,9 +19,22 @@ const TABLE: [string, Ending, Settlement][] = [
     { kind: 'retry', error, delayMs: 1_234 },
   ],
   [
-    'failed, in doubt',
-    { kind: 'failed', error, decision: { status: 'in_doubt', reason: 'in_doubt', isDoubtful: true } },
+    'failed, in doubt, with nobody to ask but a person',
+    {
+      kind: 'failed',
+      error,
+      decision: { status: 'in_doubt', reason: 'in_doubt', isDoubtful: true, askInMs: undefined },
+    },
     { kind: 'fail', error },
+  ],
+  [
+    'failed, in doubt, to be asked about',
+    {
+      kind: 'failed',
+      error,
+      decision: { status: 'in_doubt', reason: 'in_doubt', isDoubtful: true, askInMs: 5_000 },
+    },
+    { kind: 'defer', delayMs: 5_000 },
   ],
   [
     'failed, dead',
@@ -49,13 +62,19 @@ describe('settlementOf', () => {
     [0.5, 1_050],
     [0.9, 1_090],
   ])('puts off a deferred delivery by up to a tenth more: random %d gives %d ms', (drawn, delayMs) => {
-    const settlement = settlementOf({ kind: 'deferred', delayMs: 1_000, reason: 'busy', error }, () => drawn);
+    const settlement = settlementOf(
+      { kind: 'deferred', delayMs: 1_000, reason: 'busy', why: 'busy', error },
+      () => drawn,
+    );
     expect(settlement).toEqual({ kind: 'defer', delayMs: expect.closeTo(delayMs, 6) });
   });
 
   it('puts off a long wait by a second more at most', () => {
     const delayMs = 30 * 24 * 60 * 60 * 1000;
-    const settlement = settlementOf({ kind: 'deferred', delayMs, reason: 'not_yet', error }, () => 1);
+    const settlement = settlementOf(
+      { kind: 'deferred', delayMs, reason: 'not_yet', why: 'busy', error },
+      () => 1,
+    );
     expect(settlement).toEqual({ kind: 'defer', delayMs: delayMs + 1000 });
   });
 });

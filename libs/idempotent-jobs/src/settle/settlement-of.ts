@@ -1,4 +1,5 @@
 import type { Ending } from '../attempt/ending.js';
+import type { Decision } from './decide.js';
 import type { Settlement } from './settlement.js';
 
 /** What BullMQ is told about how a delivery ended. Pure. */
@@ -8,9 +9,7 @@ export function settlementOf(ending: Ending, random: () => number): Settlement {
     case 'replayed':
       return { kind: 'ack', result: ending.result };
     case 'failed':
-      return ending.decision.status === 'retrying'
-        ? { kind: 'retry', error: ending.error, delayMs: ending.decision.delayMs }
-        : { kind: 'fail', error: ending.error };
+      return ofDecision(ending.decision, ending.error);
     case 'conflict':
     case 'dead':
     case 'in_doubt':
@@ -27,6 +26,14 @@ export function settlementOf(ending: Ending, random: () => number): Settlement {
     default:
       return ending satisfies never;
   }
+}
+
+function ofDecision(decision: Decision, error: unknown): Settlement {
+  if (decision.status === 'retrying') return { kind: 'retry', error, delayMs: decision.delayMs };
+  // The service is asked with the next delivery, which costs no attempt.
+  if (decision.status === 'in_doubt' && decision.askInMs !== undefined)
+    return { kind: 'defer', delayMs: decision.askInMs };
+  return { kind: 'fail', error };
 }
 
 const MAX_JITTER_MS = 1000;

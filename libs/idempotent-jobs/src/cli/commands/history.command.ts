@@ -33,6 +33,8 @@ function detailsOf(entry: HistoryEntry): string {
       return `${entry.jobName} on ${entry.queue}`;
     case 'attempt_failed':
       return `attempt ${entry.attempt}: ${entry.failure}${entry.error === undefined ? '' : `, ${entry.error.message}`}`;
+    case 'asked':
+      return `about attempt ${entry.attempt}: ${entry.reason}`;
     case 'running':
     case 'completed':
       return `attempt ${entry.attempt}`;

@@ -1,0 +1,66 @@
+import type { StepOptions } from '../execute/step.js';
+import type { ProcessorSettings } from '../intake/processor.settings.js';
+import { DEFAULT_KEY_RETENTION_MS, EFFECTS, repeatableForMs } from '../operation/effect.js';
+import { UsageError } from '../operation/errors.js';
+import { optionChecks } from '../option-checks.js';
+import { resolveReconcile } from '../reconcile/reconcile.options.js';
+
+/** By the processor, and then by what was asked for: claims under the same terms share statements. */
+const known = new WeakMap<ProcessorSettings, Map<string, ProcessorSettings>>();
+
+/** A step's settings: its own effect and timeout, everything else as its handler's. @throws UsageError */
+export function settingsOfStep(
+  name: string,
+  handler: ProcessorSettings,
+  options: StepOptions,
+  canReconcile: boolean,
+): ProcessorSettings {
+  const settings = known.get(handler) ?? new Map<string, ProcessorSettings>();
+  known.set(handler, settings);
+  const asked = JSON.stringify([options, canReconcile]);
+  let found = settings.get(asked);
+  if (found === undefined) {
+    found = resolve(name, handler, options, canReconcile);
+    settings.set(asked, found);
+  }
+  return found;
+}
+
+function resolve(
+  name: string,
+  handler: ProcessorSettings,
+  options: StepOptions,
+  canReconcile: boolean,
+): ProcessorSettings {
+  const checks = optionChecks(`Step "${name}"`);
+  const effect = options.effect ?? (canReconcile ? 'reconciled' : 'unrepeatable');
+  if (!EFFECTS.includes(effect)) checks.fail('effect', effect, `one of ${EFFECTS.join(', ')}`);
+  if (handler.effect === 'unrepeatable')
+    checks.fail(
+      'the effect of its handler',
+      handler.effect,
+      '"natural", where all effects are in steps: an unrepeatable handler is not run again, and could not resume',
+    );
+  if (effect === 'transactional' && handler.effect === 'transactional')
+    checks.fail('effect', effect, 'left to the handler, whose transaction it would not be part of');
+  if ((effect === 'reconciled') !== canReconcile && effect !== 'keyed')
+    checks.fail('effect', effect, '"reconciled" with, and only with, { run, reconcile }');
+  const reconcile = canReconcile ? resolveReconcile(checks, options.reconcile) : undefined;
+  const keyRetentionMs = checks.positive('keyRetentionMs', options.keyRetentionMs, DEFAULT_KEY_RETENTION_MS);
+  const timeoutMs = checks.timer('timeoutMs', options.timeoutMs, handler.timeoutMs);
+  checks.throwIfAny((message) => new UsageError(message));
+  return {
+    ...handler,
+    effect,
+    timeoutMs,
+    terms: {
+      ...handler.terms,
+      effect,
+      repeatableMs: repeatableForMs(effect, keyRetentionMs),
+      budgetMs: null,
+      asks: canReconcile,
+    },
+    policy: { ...handler.policy, plan: reconcile?.plan, isCallers: true },
+    reconcile,
+  };
+}

@@ -1,0 +1,131 @@
+import { Attempt } from '../execute/attempt.js';
+import { currentOperation } from '../execute/current-operation.js';
+import type { ReconciledStep, StepOptions, StepRun } from '../execute/step.js';
+import { UsageError } from '../operation/errors.js';
+import { fingerprintOf } from '../operation/fingerprint.js';
+import { assertIdentity } from '../operation/identity.js';
+import { frames } from '../tenancy/frames.js';
+import type { Ending } from './ending.js';
+import { WaitingError } from './refusal-errors.js';
+import type { RunContext } from './run-context.js';
+import { settingsOfStep } from './step-settings.js';
+
+/**
+ * The steps of one attempt. Each is an operation of its own under `<key>/<name>`, run by the same engine: one that has
+ * finished answers with its result, so that an attempt resumes after the last finished one.
+ *
+ * The handler's operation decides about retries: a step that failed without an effect, or with one that may be repeated,
+ * throws, and is run again when the handler is. A step that is in doubt, or that another worker is running, makes the
+ * whole operation wait without spending an attempt.
+ */
+export class Steps {
+  readonly #names = new Set<string>();
+  #waitMs: number | undefined;
+
+  constructor(private readonly parent: RunContext) {}
+
+  /** For how long the operation has to wait for one of its steps, in ms; undefined: for none. */
+  get waitMs(): number | undefined {
+    return this.#waitMs;
+  }
+
+  async run<T>(name: string, work: StepRun<T> | ReconciledStep<T>, options: StepOptions = {}): Promise<T> {
+    this.#assertName(name);
+    const { attempt, delivery } = this.parent;
+    if (attempt.isOver)
+      throw new UsageError(`Step "${name}" was called after its attempt had ended; it is not run.`);
+    const run = typeof work === 'function' ? work : work?.run;
+    if (typeof run !== 'function')
+      throw new UsageError(`Step "${name}" needs a function, or { run, reconcile }.`);
+    const reconcile = typeof work === 'function' ? undefined : work.reconcile;
+    const settings = settingsOfStep(name, delivery.processor, options, reconcile !== undefined);
+    this.#names.add(name);
+
+    const { context, leave } = this.#open(name, { ...delivery, processor: settings, reconcile });
+    try {
+      const frame = frames.getStore();
+      if (frame === undefined) throw new UsageError(`Step "${name}" was called outside of its handler.`);
+      const ending = await frames.run({ ...frame, operation: undefined }, () =>
+        this.parent.runWithin(context, async () => run(currentOperation())),
+      );
+      return this.#answer(context, ending) as T;
+    } finally {
+      leave();
+    }
+  }
+
+  #assertName(name: string): void {
+    if (typeof name !== 'string' || !/^[^/]{1,100}$/.test(name))
+      throw new UsageError(
+        `The name of a step must have 1 to 100 characters and no "/", but is ${JSON.stringify(name)}.`,
+      );
+    if (this.#names.has(name))
+      throw new UsageError(
+        `Step "${name}" was called twice in one attempt, and the second call would get the first one's result. Give each call a name of its own, for example with the number of the item it is for.`,
+      );
+  }
+
+  #open(name: string, delivery: RunContext['delivery']): { context: RunContext; leave: () => void } {
+    const { identified, asked, attempt, stepOf, runWithin } = this.parent;
+    const { tenantId, operationKey } = assertIdentity({
+      tenantId: identified.tenantId,
+      operationKey: `${identified.operationKey}/${name}`,
+    });
+    const own = new Attempt(() => undefined);
+    // The step's lease is its own: it is given up in order, and not left to run out.
+    const stop = (): void =>
+      own.abandon(
+        attempt.abandonedBecause === 'lease_lost' ? 'cancelled' : (attempt.abandonedBecause ?? 'cancelled'),
+      );
+    attempt.signal.addEventListener('abort', stop, { once: true });
+    return {
+      context: {
+        delivery,
+        // As young as its handler's attempt: while the operation has a row, nothing of it is forgotten.
+        asked: { ...asked, availableAt: Date.now() },
+        identified: {
+          ...identified,
+          tenantId,
+          operationKey,
+          // The same request of the handler's operation is the same request of its step.
+          fingerprint: fingerprintOf(JSON.stringify(['step', identified.fingerprint, name])),
+          deadline: undefined,
+        },
+        attempt: own,
+        stepOf: stepOf ?? identified.operationKey,
+        runWithin,
+      },
+      leave: () => attempt.signal.removeEventListener('abort', stop),
+    };
+  }
+
+  #answer(context: RunContext, ending: Ending): unknown {
+    switch (ending.kind) {
+      case 'completed':
+      case 'replayed':
+        return ending.result;
+      case 'failed':
+        if (ending.decision.status !== 'in_doubt') throw ending.error;
+        return this.#wait(context, ending.decision.askInMs ?? PERSON_MS, ending.error);
+      case 'in_doubt':
+        return this.#wait(context, PERSON_MS, ending.error);
+      case 'deferred':
+        return this.#wait(context, ending.delayMs, ending.error);
+      case 'conflict':
+      case 'dead':
+      case 'expired':
+      case 'handed_back':
+        throw ending.error;
+      default:
+        return ending satisfies never;
+    }
+  }
+
+  #wait({ identified }: RunContext, waitMs: number, cause: unknown): never {
+    this.#waitMs = Math.min(this.#waitMs ?? Infinity, waitMs);
+    throw new WaitingError(identified, cause);
+  }
+}
+
+/** Whoever resolves the step's dead letter wakes the operation; this is for those whom no row can wake. */
+const PERSON_MS = 5 * 60 * 1000;

@@ -1,0 +1,176 @@
+import { hash } from 'node:crypto';
+import type { Ending } from '../attempt/ending.js';
+import type { RunContext } from '../attempt/run-context.js';
+import { Attempt } from '../execute/attempt.js';
+import {
+  currentOperation,
+  surroundingOperation,
+  type CurrentOperation,
+} from '../execute/current-operation.js';
+import type { ProcessorSettings } from '../intake/processor.settings.js';
+import type { JobEvents } from '../observe/job-events.js';
+import { CALLS } from '../operation/calls.js';
+import {
+  IdempotentJobsError,
+  OperationBusyError,
+  OperationInDoubtError,
+  UsageError,
+} from '../operation/errors.js';
+import { canonicalRequest, fingerprintOf } from '../operation/fingerprint.js';
+import { assertIdentity, type OperationIdentity } from '../operation/identity.js';
+import { toJsonText } from '../operation/json.js';
+import { pauseUntilEnd } from '../outcome/pause-until-end.js';
+import type { TenantContext } from '../tenancy/tenant-context.js';
+import { type CallDefaults, type CallOptions, DEFAULT_WAIT_MS, resolveCallOptions } from './call.options.js';
+
+/** What the service needs of the application it belongs to. */
+export interface IdempotencyServices extends CallDefaults {
+  readonly tenants: TenantContext;
+  readonly events: JobEvents;
+  /** Claims, runs and records. Never rejects. */
+  readonly run: (context: RunContext, handler: () => Promise<unknown>) => Promise<Ending>;
+  readonly nextWorkerId: () => string;
+}
+
+/**
+ * The guard of processors for any call, closest to its side effect: in HTTP handlers, in services, in jobs. A call is an
+ * operation of its own, `(tenant, key)`, in the same ledger.
+ *
+ * Nothing runs a call again by itself: what failed without an effect, or with one that may be repeated, is run by the next
+ * caller with the same key.
+ */
+export class IdempotencyService {
+  readonly #settings = new Map<string, ProcessorSettings>();
+
+  /** @internal Injected. */
+  constructor(private readonly services: IdempotencyServices) {}
+
+  /**
+   * Calls `fn` once for the tenant and key, and answers every other caller with what it returned (as JSON), for
+   * `retention.completedMs`. Of callers at the same time, in whatever process, one runs it and the others wait.
+   *
+   * Rejects with what `fn` threw. `fn` gets its operation, as does `currentOperation()` inside of it: key, token, signal,
+   * and for effect `transactional` the transaction that the outcome commits with.
+   *
+   * @throws OperationBusyError if another caller has not ended within `waitMs`; it says when to come again
+   * @throws OperationInDoubtError if nobody knows whether the effect of an earlier call happened
+   * @throws OperationConflictError if the key belongs to another request; OperationDeadError if it was given up
+   * @throws TenantMissingError, TenantMismatchError, InvalidIdentityError, InvalidPayloadError, UsageError
+   */
+  async once<T>(
+    key: string,
+    fn: (operation: CurrentOperation) => Promise<T> | T,
+    options: CallOptions = {},
+  ): Promise<T> {
+    if (typeof fn !== 'function') throw new UsageError('once() needs a function to call.');
+    const identity = assertIdentity({
+      tenantId: this.services.tenants.assert(options.tenantId),
+      operationKey: key,
+    });
+    const settings = this.#settingsOf(options);
+    const canonical = requestOf(identity, options.input);
+    const giveUpAt = performance.now() + (options.waitMs ?? DEFAULT_WAIT_MS);
+    for (let pauseMs = 25; ; pauseMs = Math.min(pauseMs * 2, 500)) {
+      const ending = await this.#run(identity, canonical, settings, fn, options);
+      if (ending.kind !== 'deferred') return answer(ending, identity) as T;
+      if (ending.why === 'unavailable') throw new LedgerUnavailableError(identity, ending.error);
+      if (ending.why === 'not_yet') throw new OperationInDoubtError(identity, ending.delayMs);
+      const leftMs = giveUpAt - performance.now();
+      if (leftMs <= 0) throw new OperationBusyError(identity, ending.delayMs);
+      await pauseUntilEnd(this.services.events, identity, Math.min(pauseMs, leftMs));
+    }
+  }
+
+  async #run(
+    identity: OperationIdentity,
+    canonical: string,
+    settings: ProcessorSettings,
+    fn: (operation: CurrentOperation) => unknown,
+    { reconcile }: CallOptions,
+  ): Promise<Ending> {
+    const { tenants, run, nextWorkerId } = this.services;
+    const context: RunContext = {
+      delivery: { job: undefined, processor: settings, reconcile, workerId: nextWorkerId() },
+      asked: { queue: CALLS, jobName: 'call', jobId: '', availableAt: Date.now() },
+      identified: {
+        kind: 'identified',
+        ...identity,
+        canonical,
+        fingerprint: fingerprintOf(canonical),
+        payload: undefined,
+        deadline: undefined,
+        trace: undefined,
+      },
+      attempt: new Attempt(() => undefined),
+      stepOf: undefined,
+      runWithin: run,
+    };
+    const leave = followSurrounding(context.attempt);
+    try {
+      return await tenants.runJob(identity.tenantId, () => run(context, async () => fn(currentOperation())));
+    } finally {
+      leave();
+    }
+  }
+
+  /** One object for all calls that are guarded alike: their claims share statements. */
+  #settingsOf(options: CallOptions): ProcessorSettings {
+    // Resolved for each call that brings its own function; what it shares with others is known by its terms.
+    const { input: _input, tenantId: _tenant, waitMs, reconcile, classify, ...rest } = options;
+    const name = hash('sha256', JSON.stringify([rest, waitMs, reconcile !== undefined]), 'base64url');
+    let known = this.#settings.get(name);
+    if (known === undefined) {
+      known = resolveCallOptions(options, this.services);
+      if (this.#settings.size < MAX_KNOWN) this.#settings.set(name, known);
+    }
+    return { ...known, classify };
+  }
+}
+
+/** Options are written in code; whoever makes them from data shares no statements. */
+const MAX_KNOWN = 1000;
+
+/** Ends the call with the operation that it is made in. */
+function followSurrounding(attempt: Attempt): () => void {
+  const signal = surroundingOperation()?.signal;
+  const stop = (): void => attempt.abandon('cancelled');
+  if (signal?.aborted) stop();
+  signal?.addEventListener('abort', stop, { once: true });
+  return () => signal?.removeEventListener('abort', stop);
+}
+
+function requestOf(identity: OperationIdentity, input: unknown): string {
+  const known = input === undefined ? null : (JSON.parse(toJsonText('input', input)) as unknown);
+  return canonicalRequest(identity, 'call', known);
+}
+
+function answer(ending: Exclude<Ending, { kind: 'deferred' }>, identity: OperationIdentity): unknown {
+  switch (ending.kind) {
+    case 'completed':
+    case 'replayed':
+      return ending.result;
+    case 'failed':
+      if (ending.decision.status === 'in_doubt')
+        throw new OperationInDoubtError(identity, ending.decision.askInMs, ending.error);
+      throw ending.error;
+    case 'in_doubt':
+    case 'conflict':
+    case 'dead':
+    case 'expired':
+    case 'handed_back':
+      throw ending.error;
+    default:
+      return ending satisfies never;
+  }
+}
+
+/** Postgres is out of reach: whether the call was made, or its outcome kept, the next one finds out. */
+class LedgerUnavailableError extends IdempotentJobsError {
+  constructor({ tenantId, operationKey }: OperationIdentity, cause: Error) {
+    super(
+      'LEDGER_UNAVAILABLE',
+      `The ledger could not be asked about operation "${operationKey}" of tenant "${tenantId}": ${cause.message}. Call again with the same key.`,
+      { cause, data: { tenantId, operationKey } },
+    );
+  }
+}

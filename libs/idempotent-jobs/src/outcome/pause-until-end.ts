@@ -1,0 +1,23 @@
+import type { JobEvents } from '../observe/job-events.js';
+import type { OperationIdentity } from '../operation/identity.js';
+
+/** Until something ends the operation in this process, or the time is over: another process may have ended it. */
+export function pauseUntilEnd(
+  events: JobEvents,
+  { tenantId, operationKey }: OperationIdentity,
+  ms: number,
+): Promise<void> {
+  return new Promise((resolve) => {
+    const done = (): void => {
+      clearTimeout(timer);
+      unsubscribe();
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    const unsubscribe = events.subscribe((event) => {
+      if (event.tenantId === tenantId && event.operationKey === operationKey && ENDS.has(event.kind)) done();
+    });
+  });
+}
+
+const ENDS: ReadonlySet<string> = new Set(['completed', 'dead', 'in_doubt', 'retrying', 'reconciled']);

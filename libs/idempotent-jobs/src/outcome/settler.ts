@@ -1,0 +1,115 @@
+import type { LetterResult } from '../dead-letter/dead-letter.options.js';
+import type { JobEvents } from '../observe/job-events.js';
+import { DeadLetterRefusedError, UsageError } from '../operation/errors.js';
+import { jobIdOf, type OperationIdentity } from '../operation/identity.js';
+import { toJsonText } from '../operation/json.js';
+import { assertAuthor, type Author } from '../operation/ledger-action.js';
+import type { OperationStatus } from '../operation/status.js';
+import type { Database } from '../postgres/database.js';
+import { type EffectVerdict, notApplied } from '../reconcile/verdict.js';
+import { SETTLE_APPLIED, SETTLE_NOT_APPLIED } from './settle.statements.js';
+
+/** Who says what became of an operation. */
+export interface SettleOptions {
+  /** E.g. `stripe-webhook`, 1 to 200 characters: kept in the audit as the actor. */
+  readonly source: string;
+  /** Default: that it was settled from outside. 1 to 2,000 characters. */
+  readonly note?: string;
+}
+
+/** What {@link OutcomeService.settle} has done. A webhook may come twice, or late: only `settled` has changed anything. */
+export interface SettleResult {
+  /**
+   * - `settled`: the operation is completed, or will be run again.
+   * - `completed`: it was before.
+   * - `not_started`: nothing was tried yet that could have happened or not.
+   * - `under_way`: not applied, it is said, but an attempt is running, which will tell by itself.
+   * - `dead`: it was given up knowing that nothing happened; redrive its letter to run it again.
+   * - `unknown`: there is no such operation.
+   */
+  readonly kind: 'settled' | 'completed' | 'not_started' | 'under_way' | 'dead' | 'unknown';
+}
+
+/** What a settler needs of the application. */
+export interface SettlerServices {
+  readonly database: Database;
+  readonly events: JobEvents;
+  /** For queues that have told no retention of their own, in ms. */
+  readonly completedMs: number;
+  /** Operations of that queue have become due. */
+  readonly onDue: (queue: string) => Promise<void>;
+  /** Resolves the open letter of an operation. */
+  readonly resolve: (
+    operation: OperationIdentity,
+    verdict: EffectVerdict,
+    author: Author,
+  ) => Promise<LetterResult>;
+}
+
+interface SettledRow {
+  readonly verdict: SettleResult['kind'] | 'buried';
+  readonly status: OperationStatus;
+  readonly queue: string;
+  readonly job_name: string;
+  readonly job_id: string;
+  readonly attempts: number;
+}
+
+/** Writes what somebody outside knows about an operation: a webhook, mostly. */
+export class Settler {
+  constructor(private readonly services: SettlerServices) {}
+
+  async settle(
+    identity: OperationIdentity,
+    verdict: EffectVerdict,
+    { source, note = 'settled from outside' }: SettleOptions,
+  ): Promise<SettleResult> {
+    const author = assertAuthor({ actor: source, note });
+    if (verdict?.kind !== 'applied' && verdict?.kind !== 'not_applied')
+      throw new UsageError('settle() needs applied(result) or notApplied().');
+    const row = await this.#write(identity, verdict, author);
+    if (row === undefined) return { kind: 'unknown' };
+    if (row.verdict === 'buried') return this.#resolve(identity, author);
+    if (row.verdict === 'settled') {
+      const { queue, job_name: jobName, job_id: jobId, attempts: attempt } = row;
+      this.services.events.emit({
+        kind: 'reconciled',
+        queue,
+        jobName,
+        jobId,
+        ...identity,
+        attempt,
+        verdict: verdict.kind,
+        reason: source,
+      });
+      // Also for the operation of a step, which is on the same queue.
+      await this.services.onDue(queue);
+    }
+    return { kind: row.verdict };
+  }
+
+  async #write(
+    { tenantId, operationKey }: OperationIdentity,
+    verdict: EffectVerdict,
+    { actor, note }: Author,
+  ): Promise<SettledRow | undefined> {
+    const { database, completedMs } = this.services;
+    const who = [tenantId, operationKey, actor, note];
+    if (verdict.kind === 'not_applied') {
+      const stem = jobIdOf({ tenantId, operationKey });
+      return (await database.run<SettledRow>(SETTLE_NOT_APPLIED, [...who, stem]))[0];
+    }
+    const result = verdict.result === undefined ? null : toJsonText('result', verdict.result);
+    return (await database.run<SettledRow>(SETTLE_APPLIED, [...who, result, completedMs]))[0];
+  }
+
+  async #resolve(identity: OperationIdentity, author: Author): Promise<SettleResult> {
+    try {
+      await this.services.resolve(identity, notApplied(), author);
+      return { kind: 'settled' };
+    } catch (error) {
+      if (error instanceof DeadLetterRefusedError) return { kind: 'dead' };
+      throw error;
+    }
+  }
+}

@@ -1,0 +1,52 @@
+import type { OptionChecks } from '../option-checks.js';
+import { DEFAULT_PLAN, type ReconcilePlan } from './plan.js';
+
+/** How a service is asked whether an effect happened. All times in milliseconds. */
+export interface ReconcileOptions {
+  /**
+   * The first questions: so long after the attempt had ended, in ascending order. Default: 5 s, 15 s, 1 min, 5 min and
+   * 30 min.
+   */
+  readonly afterMs?: readonly number[];
+  /** From the last of these on, one more each time this has passed. Default 1 h. */
+  readonly thenEveryMs?: number;
+  /** The last question; if it is not answered either, the dead letter `in_doubt` is written. Default 24 h. */
+  readonly untilMs?: number;
+  /** How long a question may take. Unanswered by then, it counts as unknown. Default 10 s. */
+  readonly timeoutMs?: number;
+  /**
+   * Only so long after the attempt had ended is `notApplied()` believed, and asked again before: what was sent may
+   * arrive late. As long as requests can be on their way to the service. Default 0: the service knows at once.
+   */
+  readonly lateArrivalMs?: number;
+}
+
+/** A plan, and how long each question may take, in ms. */
+export interface ReconcileSettings {
+  readonly plan: ReconcilePlan;
+  readonly timeoutMs: number;
+}
+
+/** Fills in the defaults. */
+export function resolveReconcile(checks: OptionChecks, options: ReconcileOptions = {}): ReconcileSettings {
+  const { afterMs = DEFAULT_PLAN.afterMs } = options;
+  const isAscending =
+    Array.isArray(afterMs) &&
+    afterMs.every(
+      (ms, index) => Number.isFinite(ms) && ms > ((afterMs[index - 1] as number | undefined) ?? 0),
+    );
+  if (!isAscending) checks.fail('reconcile.afterMs', afterMs, 'an ascending list of numbers greater than 0');
+  const untilMs = checks.positive('reconcile.untilMs', options.untilMs, DEFAULT_PLAN.untilMs);
+  const lateArrivalMs = checks.atLeast('reconcile.lateArrivalMs', options.lateArrivalMs, 0, 0);
+  if (lateArrivalMs >= untilMs)
+    checks.fail('reconcile.lateArrivalMs', lateArrivalMs, `less than reconcile.untilMs, which is ${untilMs}`);
+  return {
+    plan: {
+      afterMs,
+      thenEveryMs: checks.positive('reconcile.thenEveryMs', options.thenEveryMs, DEFAULT_PLAN.thenEveryMs),
+      untilMs,
+      lateArrivalMs,
+    },
+    timeoutMs: checks.timer('reconcile.timeoutMs', options.timeoutMs, 10_000),
+  };
+}

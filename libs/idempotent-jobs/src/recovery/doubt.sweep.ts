@@ -1,0 +1,76 @@
+import type { OutcomeStore } from '../record/outcome.store.js';
+import { CALLS } from '../operation/calls.js';
+import { OperationInDoubtError } from '../operation/errors.js';
+import type { Database } from '../postgres/database.js';
+import { statement } from '../postgres/statement.js';
+
+/**
+ * Doubts that nobody would find by himself. Calls whose process has vanished, and that must not be repeated: no job is
+ * delivered again for them, and their callers may never come back. And operations that should have been asked about a day
+ * ago: their job is lost, or their handler gone. Parameters: how many, the calls' queue.
+ *
+ * A call that can be looked up is given the day that the plan of questions has by default.
+ */
+const FORGOTTEN_DOUBTS = statement(
+  'forgotten_doubts',
+  `
+(
+  SELECT tenant_id, operation_key, fencing_token FROM {schema}.job_outcomes
+  WHERE queue = $2 AND lease_expires_at <= clock_timestamp() - CASE effect
+      WHEN 'reconciled' THEN interval '1 day' ELSE interval '1 minute' END
+    AND (status = 'in_doubt' OR repeatable_until <= clock_timestamp())
+  ORDER BY lease_expires_at LIMIT $1
+) UNION ALL (
+  SELECT tenant_id, operation_key, fencing_token FROM {schema}.job_outcomes
+  WHERE status = 'in_doubt' AND lease_expires_at IS NULL AND reconcile_due_at <= clock_timestamp() - interval '1 day'
+  ORDER BY reconcile_due_at LIMIT $1
+)
+`,
+);
+
+interface ForgottenDoubt {
+  readonly tenant_id: string;
+  readonly operation_key: string;
+  readonly fencing_token: string;
+}
+
+/** Writes the dead letters of doubts that nobody looks after. Any number of processes may sweep. */
+export class DoubtSweep {
+  #timer: NodeJS.Timeout | undefined;
+  #sweeping: Promise<void> | undefined;
+
+  constructor(
+    private readonly database: Database,
+    private readonly outcomes: OutcomeStore,
+    private readonly onLetter: () => void,
+    private readonly onError: (message: string, error: unknown) => void,
+  ) {}
+
+  start(intervalMs: number): void {
+    this.#timer = setInterval(() => {
+      this.#sweeping ??= this.sweep()
+        .catch((error: unknown) => this.onError('Looking for forgotten doubts was interrupted', error))
+        .finally(() => {
+          this.#sweeping = undefined;
+        });
+    }, intervalMs);
+    this.#timer.unref();
+  }
+
+  async stop(): Promise<void> {
+    clearInterval(this.#timer);
+    await this.#sweeping;
+  }
+
+  async sweep(): Promise<void> {
+    const forgotten = await this.database.run<ForgottenDoubt>(FORGOTTEN_DOUBTS, [BATCH, CALLS]);
+    for (const { tenant_id: tenantId, operation_key: operationKey, fencing_token: token } of forgotten) {
+      const identity = { tenantId, operationKey };
+      const error = new OperationInDoubtError(identity);
+      const recorded = await this.outcomes.doubt(identity, Number(token), error, undefined);
+      if (recorded === 'recorded') this.onLetter();
+    }
+  }
+}
+
+const BATCH = 100;

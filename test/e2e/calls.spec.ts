@@ -1,0 +1,343 @@
+import { Controller, Get, Injectable, Param, type INestApplicationContext, UseGuards } from '@nestjs/common';
+import { NestFactory } from '@nestjs/core';
+import {
+  applied,
+  currentOperation,
+  DeadLetterService,
+  IdempotencyService,
+  IdempotentEffect,
+  InDoubtError,
+  notApplied,
+  OperationBusyError,
+  OperationConflictError,
+  OperationDeadError,
+  OperationInDoubtError,
+  PermanentError,
+  RetentionService,
+  TenantContext,
+  TenantMissingError,
+  TransientError,
+  unknown,
+  UsageError,
+} from 'nestjs-idempotent-jobs';
+import { afterEach, describe, expect, it } from 'vitest';
+import { useApps } from '../support/apps.js';
+import { CallerProcess } from '../support/caller-process.js';
+import type { CallScript } from '../support/call-program.js';
+import { eventually } from '../support/eventually.js';
+import { asTenant, enqueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
+import { Gate, processorOf } from '../support/processors.js';
+import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
+import { rootModule } from '../support/start-app.js';
+
+const BY = { actor: 'ada', note: 'looked' };
+
+type Once = IdempotencyService['once'];
+
+/** As tenant acme. */
+function onceIn(app: INestApplicationContext): Once {
+  return (key, fn, options) =>
+    asTenant(app, 'acme', () => app.get(IdempotencyService).once(key, fn, options));
+}
+
+describe('guarded calls', () => {
+  const apps = useApps();
+  const callers: CallerProcess[] = [];
+  afterEach(async () => {
+    await Promise.all(callers.splice(0).map((caller) => caller.kill()));
+  });
+  const begin = async () => {
+    const { app, place } = await apps.fresh('postgres', {
+      queues: [],
+      jobs: { leaseMs: 1000, recovery: { sweepMs: 200 } },
+    });
+    return { app, place, once: onceIn(app) };
+  };
+  const startCaller = async (script: CallScript): Promise<CallerProcess> => {
+    const caller = await CallerProcess.start(script);
+    callers.push(caller);
+    return caller;
+  };
+
+  it('run once for tenant and key, and answer every other caller with the result', async () => {
+    const { app, once } = await begin();
+    let calls = 0;
+    const refund = () => ({ refund: (calls += 1) });
+    expect(await once('refund:1', refund)).toEqual({ refund: 1 });
+    expect(await once('refund:1', refund)).toEqual({ refund: 1 });
+    expect(await asTenant(app, 'globex', () => app.get(IdempotencyService).once('refund:1', refund))).toEqual(
+      {
+        refund: 2,
+      },
+    );
+    expect(await outcomeOf(app, 'refund:1')).toMatchObject({ status: 'completed', attempts: 1 });
+  });
+
+  it('of a hundred callers in two processes one runs it, and all get the same result', async () => {
+    const { app, place } = await begin();
+    await dataSourceOf(app).query('CREATE TABLE effects (pid integer)');
+    const script = { place, key: 'refund:1', callers: 50, options: {}, workMs: 300 };
+    const [one, other] = await Promise.all([startCaller(script), startCaller(script)]);
+    one.call();
+    other.call();
+    const answers = await Promise.all([one.reached('answered'), other.reached('answered')]);
+    const results = answers.flatMap((answer) => answer.results ?? []);
+    const rows = await dataSourceOf(app).query<{ pid: number }[]>('SELECT pid FROM effects');
+    expect(rows).toHaveLength(1);
+    expect(results).toHaveLength(100);
+    expect(new Set(results.map((result) => JSON.stringify(result)))).toEqual(
+      new Set([JSON.stringify({ by: rows[0]?.pid })]),
+    );
+  });
+
+  it('a caller that will not wait longer is told when to come again', async () => {
+    const { once } = await begin();
+    const gate = new Gate();
+    const first = once('refund:1', () => gate.pass());
+    await gate.arrival;
+    const refused = await once('refund:1', () => 1, { waitMs: 100 }).catch((error: unknown) => error);
+    expect(refused).toBeInstanceOf(OperationBusyError);
+    expect((refused as OperationBusyError).retryAfterMs).toBeGreaterThan(0);
+    gate.open();
+    await first;
+  });
+
+  it('what failed without an effect is run by the next caller; a permanent failure too, for nothing happened', async () => {
+    const { once } = await begin();
+    const fails = [new TransientError('refused'), new PermanentError('no such account')];
+    const refund = () => {
+      const error = fails.shift();
+      if (error !== undefined) throw error;
+      return 'refunded';
+    };
+    await expect(once('refund:1', refund)).rejects.toThrow('refused');
+    await expect(once('refund:1', refund)).rejects.toThrow('no such account');
+    expect(await once('refund:1', refund)).toBe('refunded');
+  });
+
+  it('unrepeatable and in doubt: no caller runs it again, until a person has said what happened', async () => {
+    const { app, once } = await begin();
+    let calls = 0;
+    const mail = () => {
+      calls += 1;
+      throw new InDoubtError('nobody answered');
+    };
+    await expect(once('mail:1', mail)).rejects.toThrow(OperationInDoubtError);
+    await expect(once('mail:1', mail)).rejects.toThrow(OperationInDoubtError);
+    expect(calls).toBe(1);
+    expect(await lettersOf(app)).toMatchObject([
+      { reason: 'in_doubt', queue: '(calls)', dispatch_due_at: null },
+    ]);
+    const letters = app.get(DeadLetterService);
+    await letters.resolve({ tenantId: 'acme', operationKey: 'mail:1' }, applied('sent'), BY);
+    expect(await once('mail:1', mail)).toBe('sent');
+    await expect(once('mail:2', mail)).rejects.toThrow(OperationInDoubtError);
+    await letters.resolve({ tenantId: 'acme', operationKey: 'mail:2' }, notApplied(), BY);
+    expect(await once('mail:2', () => 'sent again')).toBe('sent again');
+    await expect(once('mail:3', mail)).rejects.toThrow(OperationInDoubtError);
+    await letters.discard({ tenantId: 'acme', operationKey: 'mail:3' }, BY);
+    await expect(once('mail:3', mail)).rejects.toThrow(OperationDeadError);
+  });
+
+  it('reconciled: the next caller asks first, no earlier than planned', async () => {
+    const { once } = await begin();
+    let asked = 0;
+    const options = {
+      reconcile: () => ((asked += 1) === 1 ? unknown() : applied('found')),
+      reconcileOptions: { afterMs: [150, 300], untilMs: 5000 },
+    };
+    const charge = () => {
+      throw new InDoubtError('nobody answered');
+    };
+    const refused = await once('charge:1', charge, options).catch((error: unknown) => error);
+    expect(refused).toMatchObject({ code: 'OPERATION_IN_DOUBT', retryAfterMs: expect.any(Number) });
+    expect(
+      await eventually(
+        () => once('charge:1', charge, options).catch((error: { code: string }) => error.code),
+        (answer) => expect(answer).toBe('found'),
+      ),
+    ).toBe('found');
+    expect(asked).toBe(2);
+  });
+
+  it('transactional: writes and outcome commit together, or neither does', async () => {
+    const { app, once } = await begin();
+    await dataSourceOf(app).query('CREATE TABLE stock (number integer)');
+    const write = async (fails: boolean) => {
+      await currentOperation().transaction.query('INSERT INTO stock VALUES (1)');
+      if (fails) throw new TransientError('again');
+      return 'written';
+    };
+    await expect(once('stock:1', () => write(true), { effect: 'transactional' })).rejects.toThrow('again');
+    expect(await once('stock:1', () => write(false), { effect: 'transactional' })).toBe('written');
+    expect(await dataSourceOf(app).query('SELECT * FROM stock')).toEqual([{ number: 1 }]);
+  });
+
+  it.each(['keyed', 'unrepeatable'] as const)('%s: its process is killed in the middle', async (effect) => {
+    const { app, place, once } = await begin();
+    await dataSourceOf(app).query('CREATE TABLE effects (pid integer)');
+    const victim = await startCaller({ place, key: 'refund:1', callers: 1, options: { effect }, workMs: -1 });
+    victim.call();
+    await victim.reached('effect');
+    await victim.kill();
+    const next = await once('refund:1', () => 'again', { effect }).catch((error: unknown) => error);
+    if (effect === 'keyed') expect(next).toBe('again');
+    else expect(next).toBeInstanceOf(OperationInDoubtError);
+  });
+
+  it('unrepeatable, killed, and nobody calls again: the doubt is found, and buried', async () => {
+    const { app, place } = await begin();
+    await dataSourceOf(app).query('CREATE TABLE effects (pid integer)');
+    const victim = await startCaller({ place, key: 'refund:1', callers: 1, options: {}, workMs: -1 });
+    victim.call();
+    await victim.reached('effect');
+    await victim.kill();
+    // A minute has passed since its lease ran out.
+    await dataSourceOf(app).query(
+      `UPDATE job_outcomes SET lease_expires_at = clock_timestamp() - interval '61 seconds'`,
+    );
+    await eventually(
+      () => lettersOf(app),
+      (letters) => expect(letters).toMatchObject([{ reason: 'in_doubt', operation_key: 'refund:1' }]),
+    );
+    expect(await outcomeOf(app, 'refund:1')).toMatchObject({ status: 'in_doubt' });
+  });
+
+  it('the same key with another input, or of a job, is a conflict', async () => {
+    const processor = processorOf('charges', { effect: 'natural' }, () => 'by the job');
+    const { app } = await apps.fresh('postgres', { queues: ['charges'], providers: [processor] });
+    const once = onceIn(app);
+    await once('refund:1', () => 1, { input: { cents: 5 } });
+    await expect(once('refund:1', () => 1, { input: { cents: 6 } })).rejects.toThrow(OperationConflictError);
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    await settled(app, 'charge:1');
+    await expect(once('charge:1', () => 1)).rejects.toThrow(OperationConflictError);
+  });
+
+  it('within a job have an operation of their own, and leave the job its own', async () => {
+    const processor = processorOf('orders', { effect: 'natural' }, async (_job, { operationKey }) => {
+      const inner = await app.get(IdempotencyService).once('mail:1', () => currentOperation().operationKey);
+      return [operationKey, inner, currentOperation().operationKey];
+    });
+    const { app } = await apps.fresh('postgres', { queues: ['orders'], providers: [processor] });
+    await enqueue(app, 'orders', 'order', {}, 'order:1');
+    expect(await settled(app, 'order:1')).toMatchObject({ result: ['order:1', 'mail:1', 'order:1'] });
+  });
+
+  it('are forgotten with their retention, also those that failed and that nobody called again', async () => {
+    const { app, once } = await begin();
+    await once('refund:1', () => 1);
+    await once('refund:2', () => Promise.reject(new TransientError('refused'))).catch(() => undefined);
+    await dataSourceOf(app).query(
+      `UPDATE job_outcomes SET expires_at = clock_timestamp() - interval '1 s' WHERE expires_at IS NOT NULL`,
+    );
+    await app.get(RetentionService).prune();
+    expect(await dataSourceOf(app).query('SELECT * FROM job_outcomes')).toEqual([]);
+  });
+
+  it('bad input is refused before anything is called', async () => {
+    const { app, once } = await begin();
+    let calls = 0;
+    const call = () => (calls += 1);
+    await expect(app.get(IdempotencyService).once('refund:1', call)).rejects.toThrow(TenantMissingError);
+    await expect(once('', call)).rejects.toThrow(/operation key is empty/);
+    await expect(once('refund:1', undefined as never)).rejects.toThrow(UsageError);
+    await expect(once('refund:1', call, { effect: 'magic' as never })).rejects.toThrow(/effect is "magic"/);
+    await expect(once('refund:1', call, { effect: 'reconciled' })).rejects.toThrow(/a reconcile function/);
+    await expect(once('refund:1', call, { timeoutMs: 0 })).rejects.toThrow(/timeoutMs is 0/);
+    await expect(once('refund:1', call, { input: 1n })).rejects.toThrow(/BigInt/);
+    await expect(
+      once('refund:1', call, { effect: 'keyed', keyRetentionMs: 30 * 24 * 60 * 60 * 1000 }),
+    ).rejects.toThrow(/retention.completedMs/);
+    expect(calls).toBe(0);
+    await expect(once('refund:1', () => currentOperation().job, { effect: 'natural' })).rejects.toThrow(
+      /no job asked for it/,
+    );
+  });
+});
+
+@Injectable()
+class Refunds {
+  calls = 0;
+
+  @IdempotentEffect({
+    key: (orderId: string, _cents: number) => `refund:${orderId}`,
+    input: (_orderId: string, cents: number) => ({ cents }),
+  })
+  async refund(orderId: string, cents: number): Promise<{ orderId: string; cents: number; calls: number }> {
+    return { orderId, cents, calls: (this.calls += 1) };
+  }
+}
+
+const guarded: string[] = [];
+class Guard {
+  canActivate(): boolean {
+    guarded.push('asked');
+    return true;
+  }
+}
+
+@Controller('reports')
+class ReportsController {
+  constructor(private readonly refunds: Refunds) {}
+
+  @Get(':id')
+  @UseGuards(Guard)
+  @IdempotentEffect({ key: (id: string) => `report:${id}`, effect: 'natural' })
+  async report(@Param('id') id: string): Promise<object> {
+    return { id, by: currentOperation().tenantId, calls: (this.refunds.calls += 1) };
+  }
+}
+
+describe('@IdempotentEffect()', () => {
+  const apps = useApps();
+
+  it('guards a method of a provider, by the key of its arguments', async () => {
+    const { app } = await apps.fresh('postgres', { queues: [], providers: [Refunds] });
+    const refund = (cents: number) => asTenant(app, 'acme', () => app.get(Refunds).refund('order-1', cents));
+    const first = await refund(5);
+    expect(first).toEqual({ orderId: 'order-1', cents: 5, calls: 1 });
+    expect(await refund(5)).toEqual(first);
+    await expect(refund(6)).rejects.toThrow(OperationConflictError);
+    await expect(new Refunds().refund('order-1', 5)).rejects.toThrow(/Nest did not create/);
+  });
+
+  it('guards an HTTP handler, whose route, parameters and guards stay', async () => {
+    const place = await makePlace('postgres');
+    const root = rootModule(place, { queues: [], providers: [Refunds] });
+    const app = await NestFactory.create({ ...root, controllers: [ReportsController] }, { logger: false });
+    const tenants = app.get(TenantContext);
+    app.use((_request: unknown, _response: unknown, next: () => void) => tenants.run('acme', next));
+    await app.listen(0, '127.0.0.1');
+    try {
+      const url = await app.getUrl();
+      const get = async (): Promise<unknown> => (await fetch(`${url}/reports/7`)).json();
+      expect(await get()).toEqual({ id: '7', by: 'acme', calls: 1 });
+      expect(await get()).toEqual({ id: '7', by: 'acme', calls: 1 });
+      expect(guarded).toEqual(['asked', 'asked']);
+    } finally {
+      await app.close();
+    }
+  });
+});
+
+describe.each(BACKENDS)('guarded calls in jobs, on %s', (backend) => {
+  const apps = useApps();
+
+  it('a job that is retried makes its call once', async () => {
+    let calls = 0;
+    const processor = processorOf(
+      'orders',
+      { effect: 'natural', retry: { backoff: { baseMs: 20, capMs: 20 } } },
+      async (_job, { attempt }) => {
+        const mail = await app.get(IdempotencyService).once('mail:1', () => (calls += 1));
+        if (attempt === 1) throw new TransientError('after the mail');
+        return mail;
+      },
+    );
+    const { app } = await apps.fresh(backend, { queues: ['orders'], providers: [processor] });
+    await enqueue(app, 'orders', 'order', {}, 'order:1');
+    expect(await settled(app, 'order:1')).toMatchObject({ status: 'completed', attempts: 2, result: 1 });
+    expect(calls).toBe(1);
+  });
+});

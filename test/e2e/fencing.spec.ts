@@ -1,0 +1,123 @@
+import { TransientError, fencedUpdate } from 'nestjs-idempotent-jobs';
+import { Pool } from 'pg';
+import { afterEach, describe, expect, it } from 'vitest';
+import { useApps } from '../support/apps.js';
+import { enqueue, settled } from '../support/ledger.js';
+import { processorOf } from '../support/processors.js';
+import { BACKENDS, dataSourceOf } from '../support/scenario.js';
+import { WorkerProcess } from '../support/worker-process.js';
+
+const CREATE = 'CREATE TABLE accounts (id integer PRIMARY KEY, by_pid integer, fence bigint)';
+
+describe.each(BACKENDS)('fenced writes to tables of the application, on %s', (backend) => {
+  const apps = useApps();
+  const workers: WorkerProcess[] = [];
+  afterEach(async () => {
+    await Promise.all(workers.splice(0).map((worker) => worker.end()));
+  });
+
+  it('a zombie that comes back while another worker has gone on loses, and the row stays as the other wrote it', async () => {
+    const { app, place } = await apps.fresh(backend, { queues: ['charges'] });
+    await dataSourceOf(app).query(`${CREATE}; INSERT INTO accounts (id) VALUES (1)`);
+    const script = { place, effect: 'natural', act: 'write fenced', leaseMs: 1000 } as const;
+    const zombie = await WorkerProcess.start({ ...script, workMs: 500 });
+    workers.push(zombie);
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    await zombie.reached('handler');
+    zombie.signal('SIGSTOP');
+
+    const heir = await WorkerProcess.start(script);
+    workers.push(heir);
+    expect(await heir.reached('fenced')).toMatchObject({ outcome: 'written' });
+    await settled(app, 'charge:1');
+
+    zombie.signal('SIGCONT');
+    expect(await zombie.reached('fenced')).toMatchObject({ outcome: 'outdated' });
+    expect(await dataSourceOf(app).query('SELECT by_pid FROM accounts')).toEqual([{ by_pid: heir.pid }]);
+  });
+
+  it('every attempt of an operation has a higher token than those before, also after its key was forgotten', async () => {
+    const tokens: number[] = [];
+    const retry = { backoff: { baseMs: 20, capMs: 20 } };
+    const processor = processorOf(
+      'charges',
+      { effect: 'natural', retry },
+      (_job, { fencingToken, attempt }) => {
+        tokens.push(fencingToken);
+        if (attempt < 2) throw new TransientError('again');
+      },
+    );
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    await settled(app, 'charge:1');
+    await dataSourceOf(app).query('DELETE FROM job_outcomes');
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    await settled(app, 'charge:1');
+    expect(tokens).toHaveLength(4);
+    expect(tokens).toEqual([...new Set(tokens)].toSorted((one, other) => one - other));
+  });
+});
+
+describe('fencedUpdate()', () => {
+  const apps = useApps();
+  const begin = async () => {
+    const { app, place } = await apps.fresh('postgres', { queues: [] });
+    const manager = dataSourceOf(app).manager;
+    await manager.query(`CREATE SCHEMA "odd ""one"`);
+    await manager.query(
+      `CREATE TABLE "odd ""one".accounts (id integer, tenant text, by_pid integer, "my fence" bigint)`,
+    );
+    await manager.query(`${CREATE}; INSERT INTO accounts (id, by_pid) VALUES (1, 0), (2, 0)`);
+    return { manager, place };
+  };
+  const update = { table: 'accounts', key: { id: 1 } };
+
+  it('writes up to the same token again, not below it, and one row alone', async () => {
+    const { manager } = await begin();
+    expect(await fencedUpdate(manager, { ...update, set: { by_pid: 7 }, token: 7 })).toBe('written');
+    expect(await fencedUpdate(manager, { ...update, set: { by_pid: 8 }, token: 7 })).toBe('written');
+    expect(await fencedUpdate(manager, { ...update, set: { by_pid: 6 }, token: 6 })).toBe('outdated');
+    expect(await manager.query('SELECT id, by_pid, fence FROM accounts ORDER BY id')).toEqual([
+      { id: 1, by_pid: 8, fence: '7' },
+      { id: 2, by_pid: 0, fence: null },
+    ]);
+    expect(await fencedUpdate(manager, { table: 'accounts', key: { id: 3 }, set: {}, token: 9 })).toBe(
+      'missing',
+    );
+  });
+
+  it('takes a pool of pg, several key columns, and names of any kind', async () => {
+    const { manager, place } = await begin();
+    await manager.query(
+      `INSERT INTO "odd ""one".accounts VALUES (1, 'acme', 0, NULL), (1, 'globex', 0, NULL)`,
+    );
+    const pool = new Pool({ connectionString: place.databaseUrl });
+    const table = 'odd "one.accounts';
+    const key = { id: 1, tenant: 'acme' };
+    expect(
+      await fencedUpdate(pool, { table, key, set: { by_pid: 1 }, fenceColumn: 'my fence', token: 3 }),
+    ).toBe('written');
+    await pool.end();
+    expect(await manager.query(`SELECT tenant FROM "odd ""one".accounts WHERE by_pid = 1`)).toEqual([
+      { tenant: 'acme' },
+    ]);
+  });
+
+  it.each([{}, { id: null }, { id: undefined }])(
+    'refuses the key %j, which could name many rows',
+    async (key) => {
+      const { manager } = await begin();
+      await expect(fencedUpdate(manager, { table: 'accounts', key, set: {}, token: 1 })).rejects.toThrow(
+        /names one row/,
+      );
+    },
+  );
+
+  it('needs an operation or a token', async () => {
+    const { manager } = await begin();
+    await expect(fencedUpdate(manager, { ...update, set: {} })).rejects.toThrow(/outside of an operation/);
+    await expect(fencedUpdate(manager, { ...update, set: {}, token: NaN })).rejects.toThrow(
+      /not a fencing token/,
+    );
+  });
+});

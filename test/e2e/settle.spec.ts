@@ -1,0 +1,140 @@
+import {
+  applied,
+  InDoubtError,
+  notApplied,
+  OutcomeService,
+  PermanentError,
+  type SettleResult,
+  TenantMismatchError,
+  unknown,
+} from 'nestjs-idempotent-jobs';
+import type { INestApplicationContext } from '@nestjs/common';
+import { describe, expect, it } from 'vitest';
+import { useApps } from '../support/apps.js';
+import { eventually } from '../support/eventually.js';
+import { asTenant, enqueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
+import { Gate, processorOf, reconcilingProcessorOf } from '../support/processors.js';
+import { BACKENDS, dataSourceOf } from '../support/scenario.js';
+
+const CHARGE = { tenantId: 'acme', operationKey: 'charge:1' };
+const WEBHOOK = { source: 'gateway-webhook' };
+const SLOW_PLAN = { afterMs: [60_000], untilMs: 90_000 };
+
+function lost(): never {
+  throw new InDoubtError('nobody answered');
+}
+
+function settle(
+  app: INestApplicationContext,
+  verdict: Parameters<OutcomeService['settle']>[1],
+): Promise<SettleResult> {
+  return app.get(OutcomeService).settle(CHARGE, verdict, WEBHOOK);
+}
+
+function inDoubt(app: INestApplicationContext): Promise<unknown> {
+  return eventually(
+    () => outcomeOf(app, 'charge:1'),
+    (outcome) => expect(outcome?.status).toBe('in_doubt'),
+  );
+}
+
+describe.each(BACKENDS)('a webhook that knows what happened, on %s', (backend) => {
+  const apps = useApps();
+
+  it('applied while it is asked about: completed at once, and saying it again changes nothing', async () => {
+    const processor = reconcilingProcessorOf(
+      'charges',
+      { effect: 'reconciled', reconcile: SLOW_PLAN },
+      lost,
+      () => unknown(),
+    );
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    await inDoubt(app);
+    expect(await settle(app, applied({ chargeId: 'ch_1' }))).toEqual({ kind: 'settled' });
+    expect(await settle(app, applied({ chargeId: 'other' }))).toEqual({ kind: 'completed' });
+    expect(await settle(app, notApplied())).toEqual({ kind: 'completed' });
+    expect(await outcomeOf(app, 'charge:1')).toMatchObject({
+      status: 'completed',
+      result: { chargeId: 'ch_1' },
+      doubtSince: undefined,
+    });
+    expect(await dataSourceOf(app).query('SELECT action, actor FROM job_actions')).toEqual([
+      { action: 'settle_applied', actor: 'gateway-webhook' },
+    ]);
+  });
+
+  it('not applied while it is asked about: runs again at once, not at the next question', async () => {
+    let calls = 0;
+    const processor = reconcilingProcessorOf(
+      'charges',
+      { effect: 'reconciled', reconcile: SLOW_PLAN },
+      () => ((calls += 1) === 1 ? lost() : 'charged'),
+      () => unknown(),
+    );
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    await inDoubt(app);
+    expect(await settle(app, notApplied())).toEqual({ kind: 'settled' });
+    expect(await settled(app, 'charge:1')).toMatchObject({
+      status: 'completed',
+      result: 'charged',
+      attempts: 2,
+    });
+  });
+
+  it.each(['applied', 'not applied'])(
+    '%s after its letter was written: the letter is closed',
+    async (said) => {
+      let calls = 0;
+      const processor = processorOf('charges', {}, () => ((calls += 1) === 1 ? lost() : 'second'));
+      const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
+      await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+      await settled(app, 'charge:1');
+      expect(await settle(app, said === 'applied' ? applied('first') : notApplied())).toEqual({
+        kind: 'settled',
+      });
+      expect(await settled(app, 'charge:1')).toMatchObject({
+        status: 'completed',
+        result: said === 'applied' ? 'first' : 'second',
+      });
+      expect(await lettersOf(app)).toMatchObject([
+        { reason: 'in_doubt', resolution: said === 'applied' ? 'applied' : 'not_applied' },
+      ]);
+    },
+  );
+
+  it('while the handler runs: applied completes it and the handler’s own end is not recorded; not applied waits for it', async () => {
+    const gate = new Gate();
+    const processor = processorOf('charges', { leaseMs: 1500 }, async () => {
+      await gate.pass();
+      return 'late';
+    });
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    await gate.arrival;
+    expect(await settle(app, notApplied())).toEqual({ kind: 'under_way' });
+    expect(await settle(app, applied('by the webhook'))).toEqual({ kind: 'settled' });
+    gate.open();
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', result: 'by the webhook' });
+  });
+
+  it('too early, of nobody, or against what is known, changes nothing and says so', async () => {
+    const { app, place } = await apps.fresh(backend, { queues: ['charges'] });
+    expect(await settle(app, applied())).toEqual({ kind: 'unknown' });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    expect(await settle(app, applied())).toEqual({ kind: 'not_started' });
+    const processor = processorOf('charges', {}, () => {
+      throw new PermanentError('no such account');
+    });
+    await apps.beside(place, { queues: ['charges'], providers: [processor] });
+    await settled(app, 'charge:1');
+    expect(await settle(app, notApplied())).toEqual({ kind: 'dead' });
+    expect(await outcomeOf(app, 'charge:1')).toMatchObject({ status: 'dead' });
+    const outcomes = app.get(OutcomeService);
+    await expect(outcomes.settle(CHARGE, applied(), { source: '' })).rejects.toThrow(/actor/);
+    await expect(outcomes.settle(CHARGE, unknown() as never, WEBHOOK)).rejects.toThrow(/applied\(result\)/);
+    await expect(outcomes.settle(CHARGE, applied(1n), WEBHOOK)).rejects.toThrow(/BigInt/);
+    await expect(asTenant(app, 'globex', () => settle(app, applied()))).rejects.toThrow(TenantMismatchError);
+  });
+});

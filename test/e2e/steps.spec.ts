@@ -1,0 +1,331 @@
+import {
+  applied,
+  currentOperation,
+  DeadLetterService,
+  InDoubtError,
+  notApplied,
+  OutcomeService,
+  PermanentError,
+  RetentionService,
+  TransientError,
+  unknown,
+} from 'nestjs-idempotent-jobs';
+import { describe, expect, it } from 'vitest';
+import { useApps } from '../support/apps.js';
+import { eventually } from '../support/eventually.js';
+import { enqueue, idempotentQueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
+import { type Handler, processorOf } from '../support/processors.js';
+import { BACKENDS, dataSourceOf } from '../support/scenario.js';
+
+const RETRY = { attempts: 4, backoff: { baseMs: 20, capMs: 50 } };
+const BY = { actor: 'ada', note: 'looked' };
+const order = (handler: Handler) => processorOf('orders', { effect: 'natural', retry: RETRY }, handler);
+
+describe.each(BACKENDS)('steps of a handler, on %s', (backend) => {
+  const apps = useApps();
+  const begin = async (handler: Handler) => {
+    const { app, place } = await apps.fresh(backend, { queues: ['orders'], providers: [order(handler)] });
+    await enqueue(app, 'orders', 'order', { cents: 5 }, 'order:1');
+    return { app, place };
+  };
+
+  it('resume after the last finished one: its result is replayed, and each ran once', async () => {
+    const runs: string[] = [];
+    const { app } = await begin(async (_job, { step, attempt }) => {
+      const charge = await step('charge', () => {
+        runs.push('charge');
+        return { chargeId: 'ch_1' };
+      });
+      const receipt = await step('receipt', () => runs.push('receipt') && charge.chargeId.length);
+      if (attempt === 1) throw new TransientError('after both');
+      return { charge, receipt };
+    });
+    expect(await settled(app, 'order:1')).toMatchObject({
+      status: 'completed',
+      attempts: 2,
+      result: { charge: { chargeId: 'ch_1' }, receipt: 4 },
+    });
+    expect(runs).toEqual(['charge', 'receipt']);
+    expect(await outcomeOf(app, 'order:1/charge')).toMatchObject({ status: 'completed', attempts: 1 });
+  });
+
+  it('have a key, a token and a signal of their own, the same on every try', async () => {
+    const seen: object[] = [];
+    const { app } = await begin(async (_job, parent) => {
+      await parent.step(
+        'charge',
+        (operation) => {
+          const { operationKey, tenantId, attempt, idempotencyKey } = currentOperation();
+          seen.push({ operationKey, tenantId, attempt, isOwnKey: idempotencyKey !== parent.idempotencyKey });
+          expect(operation.idempotencyKey).toBe(idempotencyKey);
+          if (attempt === 1) throw new TransientError('refused');
+        },
+        { effect: 'keyed' },
+      );
+      expect(currentOperation().operationKey).toBe('order:1');
+    });
+    expect(await settled(app, 'order:1')).toMatchObject({ status: 'completed', attempts: 2 });
+    const step = { operationKey: 'order:1/charge', tenantId: 'acme', isOwnKey: true };
+    expect(seen).toEqual([
+      { ...step, attempt: 1 },
+      { ...step, attempt: 2 },
+    ]);
+  });
+
+  it('run side by side, and hold steps of their own', async () => {
+    const runs: string[] = [];
+    const { app } = await begin(async (_job, { step, attempt }) => {
+      const [one, two] = await Promise.all([
+        step('one', () => runs.push('one') && currentOperation().operationKey, { effect: 'natural' }),
+        step(
+          'two',
+          ({ step: inner }) => inner('inner', () => runs.push('inner') && currentOperation().operationKey),
+          { effect: 'natural' },
+        ),
+      ]);
+      if (attempt === 1) throw new TransientError('again');
+      return [one, two];
+    });
+    expect(await settled(app, 'order:1')).toMatchObject({
+      status: 'completed',
+      result: ['order:1/one', 'order:1/two/inner'],
+    });
+    expect(runs.toSorted()).toEqual(['inner', 'one']);
+  });
+
+  it('a transactional step commits its writes with its outcome, or takes them back', async () => {
+    const { app, place } = await apps.fresh(backend, { queues: ['orders'] });
+    await dataSourceOf(app).query('CREATE TABLE stock (attempt integer)');
+    const handler: Handler = (_job, { step }) =>
+      step(
+        'reserve',
+        async ({ transaction, attempt }) => {
+          await transaction.query('INSERT INTO stock VALUES ($1)', [attempt]);
+          if ((calls += 1) === 1) throw new TransientError('again');
+        },
+        { effect: 'transactional' },
+      );
+    let calls = 0;
+    await apps.beside(place, { queues: ['orders'], providers: [order(handler)] });
+    await enqueue(app, 'orders', 'order', {}, 'order:1');
+    expect(await settled(app, 'order:1')).toMatchObject({ status: 'completed' });
+    expect(await dataSourceOf(app).query('SELECT count(*)::integer AS rows FROM stock')).toEqual([
+      { rows: 1 },
+    ]);
+  });
+
+  it('in doubt: the operation waits without attempts, and goes on when a person has said what happened', async () => {
+    const runs: string[] = [];
+    const { app } = await begin(async (_job, { step }) => {
+      const mail = await step('mail', () => {
+        runs.push('mail');
+        throw new InDoubtError('nobody answered');
+      });
+      runs.push('after');
+      return { mail };
+    });
+    await eventually(
+      () => outcomeOf(app, 'order:1'),
+      (outcome) => expect(outcome).toMatchObject({ status: 'retrying', attempts: 0 }),
+    );
+    expect(await lettersOf(app)).toMatchObject([
+      { reason: 'in_doubt', operation_key: 'order:1/mail', payload: { cents: 5 } },
+    ]);
+    await app
+      .get(DeadLetterService)
+      .resolve({ tenantId: 'acme', operationKey: 'order:1/mail' }, applied({ sent: true }), BY);
+    expect(await settled(app, 'order:1')).toMatchObject({
+      status: 'completed',
+      attempts: 1,
+      result: { mail: { sent: true } },
+    });
+    expect(runs).toEqual(['mail', 'after']);
+    expect(await lettersOf(app)).toHaveLength(1);
+  });
+
+  it('in doubt and not applied: the step runs again, within its operation', async () => {
+    let mails = 0;
+    const { app } = await begin((_job, { step }) =>
+      step('mail', () => {
+        if ((mails += 1) === 1) throw new InDoubtError('nobody answered');
+        return mails;
+      }),
+    );
+    await eventually(
+      () => lettersOf(app),
+      (letters) => expect(letters).toHaveLength(1),
+    );
+    await app
+      .get(DeadLetterService)
+      .resolve({ tenantId: 'acme', operationKey: 'order:1/mail' }, notApplied(), BY);
+    expect(await settled(app, 'order:1')).toMatchObject({ status: 'completed', result: 2 });
+  });
+
+  it('a handler that swallows the doubt of a step does not complete over it', async () => {
+    const { app } = await begin(async (_job, { step }) => {
+      await step('mail', () => {
+        throw new InDoubtError('nobody answered');
+      }).catch(() => undefined);
+      return 'done, it believes';
+    });
+    await eventually(
+      () => outcomeOf(app, 'order:1/mail'),
+      (outcome) => expect(outcome?.status).toBe('in_doubt'),
+    );
+    await eventually(
+      () => outcomeOf(app, 'order:1'),
+      (outcome) => expect(outcome).toMatchObject({ status: 'retrying', attempts: 0 }),
+    );
+  });
+
+  it('a step that can be looked up is, by deferral of its operation', async () => {
+    let asked = 0;
+    let charged = 0;
+    const { app } = await begin((_job, { step }) =>
+      step(
+        'charge',
+        {
+          run: () => {
+            charged += 1;
+            throw new InDoubtError('nobody answered');
+          },
+          reconcile: ({ operationKey }) => {
+            asked += 1;
+            return asked === 1 ? unknown() : applied(operationKey);
+          },
+        },
+        { reconcile: { afterMs: [100, 300], untilMs: 5000 } },
+      ),
+    );
+    expect(await settled(app, 'order:1')).toMatchObject({
+      status: 'completed',
+      attempts: 1,
+      result: 'order:1/charge',
+    });
+    expect([charged, asked]).toEqual([1, 2]);
+    expect(await lettersOf(app)).toEqual([]);
+  });
+
+  it('a permanent failure of a step is its operation’s, which a redrive runs again', async () => {
+    let isMended = false;
+    const { app } = await begin((_job, { step }) =>
+      step('charge', () => {
+        if (!isMended) throw new PermanentError('no such account');
+        return 'charged';
+      }),
+    );
+    expect(await settled(app, 'order:1')).toMatchObject({ status: 'dead', attempts: 1 });
+    expect(await lettersOf(app)).toMatchObject([{ reason: 'permanent_error', operation_key: 'order:1' }]);
+    isMended = true;
+    await app.get(DeadLetterService).redrive({ tenantId: 'acme', operationKey: 'order:1' }, BY);
+    expect(await settled(app, 'order:1')).toMatchObject({ status: 'completed', result: 'charged' });
+  });
+
+  it('an outdated name: a step is known by its name alone, whatever the deployment', async () => {
+    const runs: string[] = [];
+    const first: Handler = async (_job, { step }) => {
+      await step('charge', () => runs.push('charge'));
+      await step('old', () => runs.push('old'));
+      throw new PermanentError('to be deployed again');
+    };
+    const { app, place } = await begin(first);
+    await settled(app, 'order:1');
+    await apps.close(app);
+    // Reordered, one added, one renamed: what is known by its name is not run again, all else is.
+    const second: Handler = async (_job, { step }) => {
+      await step('added', () => runs.push('added'));
+      await step('new', () => runs.push('new'));
+      return step('charge', () => runs.push('charge again'));
+    };
+    const later = await apps.beside(place, { queues: ['orders'], providers: [order(second)] });
+    await later.get(DeadLetterService).redrive({ tenantId: 'acme', operationKey: 'order:1' }, BY);
+    expect(await settled(later, 'order:1')).toMatchObject({ status: 'completed', result: 1 });
+    expect(runs).toEqual(['charge', 'old', 'added', 'new']);
+  });
+
+  it.each<[string, Handler, RegExp]>([
+    [
+      'a name used twice',
+      async (_job, { step }) => {
+        await step('mail', () => 1);
+        await step('mail', () => 2);
+      },
+      /Step "mail" was called twice/,
+    ],
+    ['no name', (_job, { step }) => step('', () => 1), /name of a step/],
+    ['a name with a slash', (_job, { step }) => step('a/b', () => 1), /name of a step/],
+    ['no function', (_job, { step }) => step('mail', undefined as never), /needs a function/],
+    [
+      'an effect that does not exist',
+      (_job, { step }) => step('mail', () => 1, { effect: 'magic' as never }),
+      /effect is "magic"/,
+    ],
+    [
+      'reconciled without a way to ask',
+      (_job, { step }) => step('mail', () => 1, { effect: 'reconciled' }),
+      /\{ run, reconcile \}/,
+    ],
+  ])('refuse %s, with an error that says so', async (_what, handler, message) => {
+    const { app } = await begin(handler);
+    await eventually(
+      () => outcomeOf(app, 'order:1'),
+      (outcome) => expect(outcome?.error?.message).toMatch(message),
+    );
+  });
+
+  it('refuse a handler that is unrepeatable, which could not resume', async () => {
+    const processor = processorOf('orders', {}, (_job, { step }) => step('mail', () => 1));
+    const { app } = await apps.fresh(backend, { queues: ['orders'], providers: [processor] });
+    await enqueue(app, 'orders', 'order', {}, 'order:1');
+    expect(await settled(app, 'order:1')).toMatchObject({
+      error: { message: expect.stringMatching(/"natural"/) },
+    });
+  });
+
+  it('follow-ups of a step come with its outcome', async () => {
+    const { app } = await begin(async (job, { step, attempt }) => {
+      if (job.name !== 'order') return 'followed';
+      await step('charge', ({ enqueue: ask }) => {
+        ask(idempotentQueue(app, 'orders'), 'receipt', {}, { operationKey: 'receipt:1' });
+      });
+      if (attempt === 1) throw new TransientError('again');
+      return 'ordered';
+    });
+    expect(await settled(app, 'order:1')).toMatchObject({ status: 'completed' });
+    expect(await settled(app, 'receipt:1')).toMatchObject({ result: 'followed', attempts: 1 });
+  });
+
+  it('are remembered for as long as their operation, and go with it', async () => {
+    const { app } = await begin((_job, { step }) => step('charge', () => 'charged'));
+    await settled(app, 'order:1');
+    const keys = async (): Promise<string[]> =>
+      (
+        await dataSourceOf(app).query<{ operation_key: string }[]>(
+          'SELECT operation_key FROM job_outcomes ORDER BY 1',
+        )
+      ).map((row) => row.operation_key);
+    const prune = async (): Promise<void> => {
+      await app.get(RetentionService).prune();
+    };
+    await dataSourceOf(app).query(
+      `UPDATE job_outcomes SET expires_at = clock_timestamp() - interval '1 day' WHERE step_of IS NOT NULL`,
+    );
+    await prune();
+    expect(await keys()).toEqual(['order:1', 'order:1/charge']);
+    await dataSourceOf(app).query(
+      `UPDATE job_outcomes SET expires_at = clock_timestamp() - interval '1 day'`,
+    );
+    await prune();
+    expect(await keys()).toEqual([]);
+  });
+
+  it('show themselves in the ledger', async () => {
+    const { app } = await begin((_job, { step }) => step('charge', () => 'charged'));
+    await settled(app, 'order:1');
+    const ref = { tenantId: 'acme', operationKey: 'order:1/charge' };
+    expect((await app.get(OutcomeService).history(ref)).map(({ kind }) => kind)).toEqual([
+      'accepted',
+      'completed',
+    ]);
+  });
+});
