@@ -238,7 +238,7 @@ describe.each(BACKENDS)('effects that are looked up, on %s', (backend) => {
         effect: 'keyed',
         keyRetentionMs: 400,
         reconcile: PLAN,
-        retry: { attempts: 9, backoff: { baseMs: 100, capMs: 100 } },
+        retry: { attempts: 200, backoff: { baseMs: 100, capMs: 100 } },
       },
       () => {
         calls += 1;

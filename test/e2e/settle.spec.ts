@@ -132,7 +132,7 @@ describe.each(BACKENDS)('a webhook that knows what happened, on %s', (backend) =
     expect(await settle(app, notApplied())).toEqual({ kind: 'dead' });
     expect(await outcomeOf(app, 'charge:1')).toMatchObject({ status: 'dead' });
     const outcomes = app.get(OutcomeService);
-    await expect(outcomes.settle(CHARGE, applied(), { source: '' })).rejects.toThrow(/actor/);
+    await expect(outcomes.settle(CHARGE, applied(), { source: '' })).rejects.toThrow(/its source/);
     await expect(outcomes.settle(CHARGE, unknown() as never, WEBHOOK)).rejects.toThrow(/applied\(result\)/);
     await expect(outcomes.settle(CHARGE, applied(1n), WEBHOOK)).rejects.toThrow(/BigInt/);
     await expect(asTenant(app, 'globex', () => settle(app, applied()))).rejects.toThrow(TenantMismatchError);

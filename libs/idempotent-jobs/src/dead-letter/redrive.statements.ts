@@ -25,7 +25,9 @@ export const START_REDRIVE = statement(
   'start_redrive',
   `
 WITH chosen AS (
-  SELECT l.id FROM {schema}.dead_letters l WHERE ${MATCHES_FILTER} AND ${REDRIVABLE} FOR UPDATE OF l
+  SELECT l.id FROM {schema}.dead_letters l WHERE ${MATCHES_FILTER} AND ${REDRIVABLE}
+  -- As all do who lock several letters, so that they wait for each other and never in a circle.
+  ORDER BY l.id FOR UPDATE OF l
 ), started AS (
   INSERT INTO {schema}.dead_letter_redrives (queue, filter, actor, note, rate_per_second, canary, max_failure_share, letters)
   SELECT $1, $10::json, $8, $9, $11, $12, $13, (SELECT count(*) FROM chosen)

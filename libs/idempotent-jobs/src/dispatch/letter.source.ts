@@ -36,6 +36,9 @@ RETURNING
 const MARK = statement(
   'mark_letters',
   `
+WITH put AS (
+  SELECT id FROM {schema}.dead_letters WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE
+)
 UPDATE {schema}.dead_letters l SET
   dispatches      = l.dispatches + 1,
   dispatch_due_at = CASE
@@ -43,7 +46,7 @@ UPDATE {schema}.dead_letters l SET
       AND (SELECT listened_at > clock_timestamp() - interval '1 day' FROM {schema}.job_queues q WHERE q.queue = l.queue)
     THEN clock_timestamp() + LEAST($2::float8 * 2 ^ LEAST(l.dispatches, 20), $3::float8) * interval '1 millisecond'
   END
-WHERE l.id = ANY ($1::uuid[])
+FROM put WHERE l.id = put.id
 `,
 );
 

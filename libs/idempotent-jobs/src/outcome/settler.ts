@@ -64,6 +64,8 @@ export class Settler {
     verdict: EffectVerdict,
     { source, note = 'settled from outside' }: SettleOptions,
   ): Promise<SettleResult> {
+    if (typeof source !== 'string' || source.trim() === '' || source.length > 200)
+      throw new UsageError('settle() needs its source, in 1 to 200 characters: { source: "gateway-webhook" }.');
     const author = assertAuthor({ actor: source, note });
     if (verdict?.kind !== 'applied' && verdict?.kind !== 'not_applied')
       throw new UsageError('settle() needs applied(result) or notApplied().');
