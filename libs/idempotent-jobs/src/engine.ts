@@ -29,11 +29,13 @@ import type { JobEvents } from './observe/job-events.js';
 import { Database } from './postgres/database.js';
 import { schemaOf } from './postgres/migrations.js';
 import { OutcomeStore } from './record/outcome.store.js';
+import { Sealer } from './sealing/sealer.js';
 import type { TenantContext } from './tenancy/tenant-context.js';
 
 /** The parts of one application, put together. */
 export interface Engine {
   readonly database: Database;
+  readonly sealer: Sealer;
   readonly queues: QueueRegistry;
   readonly pipeline: JobPipeline;
   readonly leases: LeaseKeeper;
@@ -60,10 +62,11 @@ export function assembleEngine(
   const onError = (message: string, error: unknown): void => logger.warn(`${message}: ${messageOf(error)}`);
 
   const database = new Database(dataSource, options.schema ?? schemaOf(dataSource.options));
+  const sealer = new Sealer(options.encryption);
   const operations = new OperationStore(database);
   const letters = new LetterStore(database);
-  const outcomes = new OutcomeStore(database);
-  const claims = new ClaimStore(database);
+  const outcomes = new OutcomeStore(database, sealer);
+  const claims = new ClaimStore(database, sealer);
   const leases = new LeaseKeeper(database);
   const attempts = new AttemptRegistry();
 
@@ -75,6 +78,7 @@ export function assembleEngine(
     {
       database,
       operations,
+      sealer,
       tenants,
       events,
       traceContext: options.traceContext,
@@ -120,8 +124,8 @@ export function assembleEngine(
     wakeDispatcher,
   );
   const runner = new AttemptRunner(leased, transactional, book, Math.random);
-  const burials = new Burials(letters, events, wakeDispatcher);
-  const pipeline = new JobPipeline(tenants, runner, attempts, burials, events, Math.random);
+  const burials = new Burials(letters, events, sealer, wakeDispatcher);
+  const pipeline = new JobPipeline(tenants, runner, attempts, burials, events, sealer, Math.random);
 
   const redriveStore = new RedriveStore(database);
   const onDue = async (queue: string): Promise<void> => {
@@ -140,10 +144,12 @@ export function assembleEngine(
   const deadLetters = new DeadLetterService({
     database,
     store: redriveStore,
+    sealer,
     tenants,
     edited: new EditedRedrive(
       database,
       operations,
+      sealer,
       (queue, jobName, payload, identity) => queues.queueOf(queue)?.ask(jobName, payload, identity),
       options.editedRedrive,
       Math.max(options.retention.lettersMs, options.retention.completedMs),
@@ -156,6 +162,7 @@ export function assembleEngine(
   const pruner = new Pruner(database, onError);
   return {
     database,
+    sealer,
     queues,
     pipeline,
     leases,

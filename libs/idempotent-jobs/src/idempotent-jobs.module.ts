@@ -170,7 +170,7 @@ function assemble(
       provide: OutcomeService,
       inject: [ENGINE, JobEvents, TenantContext],
       useFactory: (engine: Engine, events: JobEvents, tenants: TenantContext) =>
-        new OutcomeService(engine.database, events, tenants),
+        new OutcomeService(engine.database, events, tenants, engine.sealer),
     },
     { provide: DeadLetterService, inject: [ENGINE], useFactory: (engine: Engine) => engine.deadLetters },
     {

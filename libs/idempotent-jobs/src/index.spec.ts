@@ -32,6 +32,7 @@ describe('the public API', () => {
         "OutcomeService",
         "OutcomeTimeoutError",
         "PermanentError",
+        "RecordUnreadableError",
         "RetentionService",
         "RetryLaterError",
         "TenantContext",

@@ -88,7 +88,7 @@ SELECT
   c.repeatable_ms,
   o.status,
   o.fingerprint = a.fingerprint AND o.queue = $1 AS is_same_request,
-  o.result,
+  o.result::text AS result,
   a.is_old,
   EXTRACT(EPOCH FROM o.available_at - clock_timestamp())::float8 * 1000 AS wait_ms,
   o.fencing_token AS seen_token,

@@ -1,6 +1,7 @@
 import { createRedisBackend, type Job, Queue, UnrecoverableError } from 'bullmq';
 import { describe, expect, it } from 'vitest';
 import { QueuePort } from '../bullmq/queue-port.js';
+import { Sealer } from '../sealing/sealer.js';
 import { TenantContext } from '../tenancy/tenant-context.js';
 import type { DeadLetterMessage } from './letter.js';
 import { type LetterHandler, LetterListener } from './letter.listener.js';
@@ -8,7 +9,9 @@ import { type LetterHandler, LetterListener } from './letter.listener.js';
 const letter = {
   letterId: 'letter-1',
   queue: 'charges',
+  jobId: 'op-1',
   tenantId: 'acme',
+  operationKey: 'charge:1',
   payload: { card: '4242' },
 } as unknown as DeadLetterMessage;
 
@@ -32,6 +35,7 @@ function listenerOf(...handlers: LetterHandler[]): { listener: LetterListener; e
   const services = {
     handlersOf: (queue: string) => (queue === 'charges' ? handlers : []),
     tenants: new TenantContext(),
+    sealer: new Sealer(undefined),
     onTold: () => Promise.resolve(),
     onError: (message: string) => errors.push(message),
   };
@@ -52,6 +56,7 @@ describe('LetterListener.start', () => {
     const listener = new LetterListener(new QueuePort(queue), {
       handlersOf: () => [],
       tenants: new TenantContext(),
+      sealer: new Sealer(undefined),
       onTold: async () => undefined,
       onError: () => undefined,
     });

@@ -8,6 +8,7 @@ function resolve(options: unknown, leaseMs = 30_000): ProcessorSettings {
   return resolveProcessorOptions('ChargeProcessor', 'charges', options as IdempotentProcessorOptions, {
     leaseMs,
     retentionMs: 1000,
+    maxResultBytes: 77,
   });
 }
 
@@ -41,6 +42,7 @@ describe('resolveProcessorOptions', () => {
         budgetMs: null,
       },
       policy: { attempts: 5, crashes: 2, backoff: { baseMs: 1_000, capMs: 300_000 } },
+      results: { isStored: true, redact: undefined, maxBytes: 77 },
       identify: undefined,
       classify: undefined,
       payloadClassOf: expect.any(Function),
@@ -51,6 +53,7 @@ describe('resolveProcessorOptions', () => {
   it('takes everything that is given', () => {
     const identify = () => ({ tenantId: 'acme', operationKey: 'k' });
     const classify = () => 'transient' as const;
+    const redact = () => undefined;
     expect(
       resolve({
         effect: 'keyed',
@@ -61,6 +64,8 @@ describe('resolveProcessorOptions', () => {
         retry: { attempts: 1, crashes: 1, backoff: { baseMs: 10, capMs: 20 } },
         identify,
         classify,
+        storeResult: false,
+        redact,
       }),
     ).toMatchObject({
       effect: 'keyed',
@@ -74,6 +79,7 @@ describe('resolveProcessorOptions', () => {
         budgetMs: 90_000,
       },
       policy: { attempts: 1, crashes: 1, backoff: { baseMs: 10, capMs: 20 } },
+      results: { isStored: false, redact, maxBytes: 77 },
       identify,
       classify,
     });

@@ -1,5 +1,6 @@
 import type { ClaimTerms } from '../claim/claim.js';
 import type { Effect } from '../operation/effect.js';
+import type { ResultRules } from '../record/kept-result.js';
 import type { Classify } from '../resilience/classify.js';
 import type { RetryPolicy } from '../settle/decide.js';
 import type { Identify } from './identify.js';
@@ -13,6 +14,7 @@ export interface ProcessorSettings {
   readonly timeoutMs: number;
   readonly terms: ClaimTerms;
   readonly policy: RetryPolicy;
+  readonly results: ResultRules;
   readonly identify: Identify | undefined;
   readonly classify: Classify | undefined;
   readonly payloadClassOf: (jobName: string) => PayloadClass | undefined;

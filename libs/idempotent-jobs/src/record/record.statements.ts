@@ -3,8 +3,8 @@ import { statement } from '../postgres/statement.js';
 /**
  * running → completed, for many operations at once.
  *
- * Parameters: parallel arrays: tenant, key, token, result as JSON text, retention in ms. One row per element comes
- * back: `is_recorded` is false when the lease was lost (another token, or no longer running). A second asking after a
+ * Parameters: parallel arrays: tenant, key, token, result as JSON text, retention in ms, why there is no result (null: it
+ * is there, or there was none). One row per element comes back: `is_recorded` is false when the lease was lost (another token, or no longer running). A second asking after a
  * lost answer finds the row completed under its own token, which is as good as having written it.
  *
  * Rows are not locked in any order: two batches share a row only where a lease was lost, and Postgres ends a deadlock
@@ -14,12 +14,13 @@ export const COMPLETE = statement(
   'complete',
   `
 WITH asked AS (
-  SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::float8[])
-    WITH ORDINALITY AS a (tenant_id, operation_key, token, result, retention_ms, n)
+  SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::float8[], $6::text[])
+    WITH ORDINALITY AS a (tenant_id, operation_key, token, result, retention_ms, result_omitted, n)
 ), completed AS (
   UPDATE {schema}.job_outcomes o SET
     status           = 'completed',
     result           = a.result::json,
+    result_omitted   = a.result_omitted,
     error            = NULL,
     payload          = NULL,
     lease_expires_at = NULL,
