@@ -81,9 +81,7 @@ export class LetterListener {
     const handlers = this.services.handlersOf(message.queue);
     // Another process may have one: queues can share a dead-letter queue.
     if (handlers.length === 0) throw new Error(`Nobody is told of letters of queue "${message.queue}" here.`);
-    // Unreadable, it is told again like one whose handler failed: its key may be on its way.
-    const payload = this.services.sealer.open(message.payload, letterBinding(message));
-    const letter: DeadLetterMessage = { ...message, payload };
+    const letter = this.#opened(message);
     const told = toldBefore(job);
     const due = handlers.filter(({ name }) => !told.has(name));
     const failed: string[] = [];
@@ -104,6 +102,18 @@ export class LetterListener {
     }
     if (told.size > 0) await job.updateProgress({ told: [...told] });
     throw new Error(`${failed.join(', ')} failed.`);
+  }
+
+  /** Unreadable, it is told again like one whose handler failed: its key may be on its way. */
+  #opened(message: DeadLetterMessage): DeadLetterMessage {
+    try {
+      return { ...message, payload: this.services.sealer.open(message.payload, letterBinding(message)) };
+    } catch (error) {
+      this.services.onError(
+        `Dead letter ${message.letterId} of queue "${message.queue}" is told later: ${messageOf(error)}`,
+      );
+      throw error;
+    }
   }
 
   #inFrameOf(letter: DeadLetterMessage, fn: () => unknown): unknown {

@@ -34,7 +34,8 @@ function refusal(value: unknown, binding = here, by = sealer): RecordUnreadableE
 /** The same bytes but one bit. */
 function flipped(text: string, at: number): string {
   const bytes = Buffer.from(text, 'base64url');
-  bytes[at < 0 ? bytes.length + at : at]! ^= 1;
+  const index = at < 0 ? bytes.length + at : at;
+  bytes.writeUInt8(bytes.readUInt8(index) ^ 1, index);
   return bytes.toString('base64url');
 }
 
