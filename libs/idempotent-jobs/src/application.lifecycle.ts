@@ -45,8 +45,15 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
     private readonly checkUp: CheckUp,
   ) {
     const { queues, attempts, letters } = engine;
-    this.#workers = new WorkerLifecycle(discovery, host, attempts, queues, options.leaseMs);
-    this.#letters = new LetterLifecycle(discovery, queues, tenants, new ToldStore(engine.database));
+    const defaults = { leaseMs: options.leaseMs, maxResultBytes: options.results.maxBytes };
+    this.#workers = new WorkerLifecycle(discovery, host, attempts, queues, defaults);
+    this.#letters = new LetterLifecycle(
+      discovery,
+      queues,
+      tenants,
+      new ToldStore(engine.database),
+      engine.sealer,
+    );
     const onError = (message: string, error: unknown): void =>
       new Logger('IdempotentJobs').warn(`${message}: ${messageOf(error)}`);
     this.#sweep = new FailedJobSweep(

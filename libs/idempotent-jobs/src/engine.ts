@@ -33,11 +33,13 @@ import { Settler } from './outcome/settler.js';
 import { Database } from './postgres/database.js';
 import { schemaOf } from './postgres/migrations.js';
 import { OutcomeStore } from './record/outcome.store.js';
+import { Sealer } from './sealing/sealer.js';
 import type { TenantContext } from './tenancy/tenant-context.js';
 
 /** The parts of one application, put together. */
 export interface Engine {
   readonly database: Database;
+  readonly sealer: Sealer;
   readonly queues: QueueRegistry;
   readonly pipeline: JobPipeline;
   readonly leases: LeaseKeeper;
@@ -67,10 +69,11 @@ export function assembleEngine(
   const onError = (message: string, error: unknown): void => logger.warn(`${message}: ${messageOf(error)}`);
 
   const database = new Database(dataSource, options.schema ?? schemaOf(dataSource.options));
+  const sealer = new Sealer(options.encryption);
   const operations = new OperationStore(database);
   const letters = new LetterStore(database);
-  const outcomes = new OutcomeStore(database);
-  const claims = new ClaimStore(database);
+  const outcomes = new OutcomeStore(database, sealer);
+  const claims = new ClaimStore(database, sealer);
   const leases = new LeaseKeeper(database);
   const attempts = new AttemptRegistry();
 
@@ -82,6 +85,7 @@ export function assembleEngine(
     {
       database,
       operations,
+      sealer,
       tenants,
       events,
       traceContext: options.traceContext,
@@ -129,8 +133,8 @@ export function assembleEngine(
     wakeDispatcher,
   );
   const runner = new AttemptRunner(leased, transactional, book, inquiry, Math.random);
-  const burials = new Burials(letters, events, wakeDispatcher);
-  const pipeline = new JobPipeline(tenants, runner, attempts, burials, events, Math.random);
+  const burials = new Burials(letters, events, sealer, wakeDispatcher);
+  const pipeline = new JobPipeline(tenants, runner, attempts, burials, events, sealer, Math.random);
 
   const redriveStore = new RedriveStore(database);
   const onDue = async (queue: string): Promise<void> => {
@@ -149,10 +153,12 @@ export function assembleEngine(
   const deadLetters = new DeadLetterService({
     database,
     store: redriveStore,
+    sealer,
     tenants,
     edited: new EditedRedrive(
       database,
       operations,
+      sealer,
       (queue, jobName, payload, identity) => queues.queueOf(queue)?.ask(jobName, payload, identity),
       options.editedRedrive,
       Math.max(options.retention.lettersMs, options.retention.completedMs),
@@ -167,6 +173,7 @@ export function assembleEngine(
     events,
     leaseMs: options.leaseMs,
     retentionMs: options.retention.completedMs,
+    maxResultBytes: options.results.maxBytes,
     run: (context, handler) => runner.run(context, handler),
     nextWorkerId: workerIdentity(),
   });
@@ -174,6 +181,7 @@ export function assembleEngine(
   const settler = new Settler({
     database,
     events,
+    sealer,
     completedMs: options.retention.completedMs,
     onDue,
     resolve: (operation, verdict, author) => deadLetters.resolve(operation, verdict, author),
@@ -181,6 +189,7 @@ export function assembleEngine(
   const pruner = new Pruner(database, onError);
   return {
     database,
+    sealer,
     queues,
     pipeline,
     leases,

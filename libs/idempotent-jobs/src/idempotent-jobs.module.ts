@@ -171,7 +171,7 @@ function assemble(
       provide: OutcomeService,
       inject: [ENGINE, JobEvents, TenantContext],
       useFactory: (engine: Engine, events: JobEvents, tenants: TenantContext) =>
-        new OutcomeService(engine.database, events, tenants, engine.settler),
+        new OutcomeService(engine.database, events, tenants, engine.sealer, engine.settler),
     },
     { provide: IdempotencyService, inject: [ENGINE], useFactory: (engine: Engine) => engine.idempotency },
     { provide: DeadLetterService, inject: [ENGINE], useFactory: (engine: Engine) => engine.deadLetters },

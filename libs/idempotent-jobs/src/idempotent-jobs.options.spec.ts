@@ -1,3 +1,4 @@
+import { createSecretKey } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
 import { type IdempotentJobsOptions, resolveOptions } from './idempotent-jobs.options.js';
 import { ConfigurationError } from './operation/errors.js';
@@ -25,6 +26,8 @@ describe('resolveOptions', () => {
         dedupeWindowMs: 86_400_000,
       },
       enqueue: { maxPayloadBytes: 1_048_576 },
+      results: { maxBytes: 1_048_576 },
+      encryption: undefined,
       resolveTenant: undefined,
       dispatch: { enabled: true, pollMs: 1_000, redispatchAfterMs: 900_000, redispatchMaxMs: 21_600_000 },
       sweepMs: 30_000,
@@ -49,6 +52,8 @@ describe('resolveOptions', () => {
         deadLetters: { editedRedrive: true },
         tenants: { resolve },
         enqueue: { maxPayloadBytes: 5 },
+        results: { maxBytes: 6 },
+        encryption: { keys: { a: Buffer.alloc(32, 1) }, current: 'a' },
         dispatch: { enabled: false, pollMs: 2, redispatchAfterMs: 3, redispatchMaxMs: 4 },
         recovery: { sweepMs: 5, pruneMs: 10 },
         shutdown: { drainMs: 0, closeMs: 0 },
@@ -62,6 +67,8 @@ describe('resolveOptions', () => {
       leaseMs: 500,
       retention: { completedMs: 6, lettersMs: 7, redriveWindowMs: 8, dedupeWindowMs: 9 },
       enqueue: { maxPayloadBytes: 5 },
+      results: { maxBytes: 6 },
+      encryption: { keys: new Map([['a', createSecretKey(Buffer.alloc(32, 1))]]), current: 'a' },
       resolveTenant: resolve,
       dispatch: { enabled: false, pollMs: 2, redispatchAfterMs: 3, redispatchMaxMs: 4 },
       sweepMs: 5,
@@ -114,6 +121,7 @@ describe('resolveOptions', () => {
       { shutdown: { closeMs: Infinity } },
       'shutdown.closeMs is Infinity, but must be a number of milliseconds from 0 to 2147483647 (24.8 days)',
     ],
+    [{ results: { maxBytes: 0 } }, 'results.maxBytes is 0, but must be a whole number greater than 0'],
     [{ doctor: 'strict' }, 'doctor is "strict", but must be "warn" or "fail" or "off"'],
     [{ logs: 'verbose' }, 'logs is "verbose", but must be "all" or "problems" or "none"'],
   ])('refuses %o by name, value and what it must be', (options, problem) => {

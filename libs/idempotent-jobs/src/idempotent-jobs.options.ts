@@ -1,12 +1,14 @@
 import type { ModuleMetadata, FactoryProvider } from '@nestjs/common';
 import { ConfigurationError } from './operation/errors.js';
 import { optionChecks } from './option-checks.js';
+import { DEFAULT_MAX_RESULT_BYTES } from './record/kept-result.js';
 import {
   DEFAULT_RETENTION,
   resolveRetention,
   type Retention,
   type RetentionOptions,
 } from './retention/retention.options.js';
+import { type EncryptionOptions, type KeyRing, readKeyRing } from './sealing/key-ring.js';
 
 /** Options of `IdempotentJobsModule.forRoot()`. Every number is checked once, at boot. */
 export interface IdempotentJobsOptions {
@@ -34,6 +36,15 @@ export interface IdempotentJobsOptions {
      */
     readonly maxPayloadBytes?: number;
   };
+  readonly results?: {
+    /**
+     * How large a handler's result may be as JSON in UTF-8, in bytes. A larger one is not kept: the operation completes
+     * without a result, and its event and `Outcome.resultOmitted` say so. Default 1 MiB.
+     */
+    readonly maxBytes?: number;
+  };
+  /** Encrypts payloads and results where they are kept: in the ledger, and in BullMQ. Default: they are plain. */
+  readonly encryption?: EncryptionOptions;
   readonly dispatch?: {
     /** Whether this process carries operations to their queues. At least one process must. Default true. */
     readonly enabled?: boolean;
@@ -90,6 +101,8 @@ export interface ResolvedOptions {
   readonly resolveTenant:
     ((request: unknown) => string | undefined | Promise<string | undefined>) | undefined;
   readonly enqueue: { readonly maxPayloadBytes: number };
+  readonly results: { readonly maxBytes: number };
+  readonly encryption: KeyRing | undefined;
   readonly dispatch: {
     readonly enabled: boolean;
     readonly pollMs: number;
@@ -130,6 +143,10 @@ export function resolveOptions(options: Omit<IdempotentJobsOptions, 'dataSource'
     enqueue: {
       maxPayloadBytes: checks.count('enqueue.maxPayloadBytes', options.enqueue?.maxPayloadBytes, 1024 * 1024),
     },
+    results: {
+      maxBytes: checks.count('results.maxBytes', options.results?.maxBytes, DEFAULT_MAX_RESULT_BYTES),
+    },
+    encryption: readKeyRing(checks, options.encryption),
     dispatch: {
       enabled: checks.flag('dispatch.enabled', options.dispatch?.enabled, true),
       pollMs: checks.timer('dispatch.pollMs', options.dispatch?.pollMs, 1000),

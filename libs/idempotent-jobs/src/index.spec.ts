@@ -37,6 +37,7 @@ describe('the public API', () => {
         "OutcomeService",
         "OutcomeTimeoutError",
         "PermanentError",
+        "RecordUnreadableError",
         "RetentionService",
         "RetryLaterError",
         "TenantContext",

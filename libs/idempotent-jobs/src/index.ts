@@ -8,6 +8,7 @@ export {
   InjectIdempotentQueue,
 } from './idempotent-jobs.module.js';
 export type { IdempotentJobsAsyncOptions, IdempotentJobsOptions } from './idempotent-jobs.options.js';
+export type { EncryptionOptions } from './sealing/key-ring.js';
 export { IDEMPOTENT_JOBS_MIGRATIONS } from './postgres/migrations.js';
 export { useBackendOfConnection } from './bullmq/backend.js';
 
@@ -80,6 +81,7 @@ export { TenantMiddleware } from './tenancy/tenant.middleware.js';
 // 6 Outcomes and dead letters
 export { type Outcome, type OperationRef, OutcomeService } from './outcome/outcome.service.js';
 export type { SettleOptions, SettleResult } from './outcome/settler.js';
+export type { ResultOmitted } from './record/kept-result.js';
 export type { HistoryEntry } from './outcome/history.js';
 export { DeadLetterService } from './dead-letter/dead-letter.service.js';
 export type {
@@ -155,6 +157,7 @@ export {
   OperationDeadError,
   OperationInDoubtError,
   OutcomeTimeoutError,
+  RecordUnreadableError,
   TenantMismatchError,
   TenantMissingError,
   UsageError,

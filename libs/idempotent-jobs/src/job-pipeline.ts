@@ -1,6 +1,5 @@
-import { messageOf } from './operation/message-of.js';
 import type { AttemptRunner } from './attempt/attempt.runner.js';
-import type { Ending } from './attempt/ending.js';
+import { type Ending, whyPutOff } from './attempt/ending.js';
 import type { RunContext } from './attempt/run-context.js';
 import type { Burials } from './dead-letter/burials.js';
 import type { DeadLetterReason } from './dead-letter/letter.js';
@@ -12,6 +11,7 @@ import { presentPayload } from './intake/present-payload.js';
 import { validatePayload } from './intake/validate-payload.js';
 import type { JobEvents } from './observe/job-events.js';
 import { UsageError } from './operation/errors.js';
+import type { Sealer } from './sealing/sealer.js';
 import { settlementOf } from './settle/settlement-of.js';
 import type { Settlement } from './settle/settlement.js';
 import type { TenantContext } from './tenancy/tenant-context.js';
@@ -39,19 +39,20 @@ export class JobPipeline {
     private readonly registry: AttemptRegistry,
     private readonly burials: Burials,
     private readonly events: JobEvents,
+    private readonly sealer: Sealer,
     private readonly random: () => number,
   ) {}
 
   /** From BullMQ's hand to BullMQ's hand. */
   async deliver(delivery: Delivery, chain: EnhancerChain): Promise<Settlement> {
     try {
-      const identified = identify(delivery.job, delivery.processor.identify);
+      const identified = identify(delivery.job, delivery.processor.identify, this.sealer);
       if (identified.kind === 'refused') return await this.burials.ofUnidentified(delivery, identified);
       return await this.tenants.runJob(identified.tenantId, () =>
         this.#deliverAs(identified, delivery, chain),
       );
     } catch (error) {
-      // Postgres is out of reach, or a bug of ours: nothing is known to be recorded, so nothing is told but "later".
+      // Postgres is out of reach, a payload unreadable, or a bug of ours: nothing is known to be recorded, so nothing is told but "later".
       return this.#defer(delivery, error);
     }
   }
@@ -69,7 +70,7 @@ export class JobPipeline {
 
   /** A job that BullMQ has failed without calling the processor: its workers died under it, or a child of it failed. */
   async buryUnprocessed(delivery: Delivery, reason: DeadLetterReason, error: Error): Promise<Settlement> {
-    const identified = identify(delivery.job, delivery.processor.identify);
+    const identified = identify(delivery.job, delivery.processor.identify, this.sealer);
     if (identified.kind === 'refused') return this.burials.ofUnidentified(delivery, identified);
     return this.tenants.runJob(identified.tenantId, async () => {
       const progress = this.#begin(delivery, identified);
@@ -155,12 +156,14 @@ export class JobPipeline {
     const { delivery, identified } = progress;
     if (ending.kind === 'conflict') return this.burials.ofConflict(delivery, identified);
     if (ending.kind === 'expired') return this.burials.ofExpired(delivery, identified, ending.error);
-    return settlementOf(ending, this.random);
+    const settlement = settlementOf(ending, this.random);
+    // BullMQ would keep it in plain text.
+    return settlement.kind === 'ack' && this.sealer.isOn ? { kind: 'ack', result: undefined } : settlement;
   }
 
   #defer({ job }: Delivery, error: unknown): Settlement {
     const delayMs = 1000 + this.random() * 4000;
-    const reason = `ledger_unavailable: ${messageOf(error)}`;
+    const reason = whyPutOff(error);
     this.events.emit({
       kind: 'deferred',
       queue: job.queueName,

@@ -15,6 +15,8 @@ export interface OptionChecks {
   /** A function, or nothing. */
   callback(option: string, value: unknown): void;
   fail(option: string, value: unknown, expected: string): void;
+  /** As {@link fail}, in words of its own, for what must not be quoted. */
+  problem(text: string): void;
   throwIfAny(toError: (message: string) => Error): void;
 }
 
@@ -54,6 +56,7 @@ export function optionChecks(subject: string): OptionChecks {
       if (value !== undefined && typeof value !== 'function') fail(option, value, 'a function');
     },
     fail,
+    problem: (text) => void problems.push(text),
     throwIfAny(toError) {
       if (problems.length > 0) throw toError(`${subject}: ${problems.join('; ')}.`);
     },

@@ -1,8 +1,7 @@
-import { messageOf } from '../operation/message-of.js';
 import type { Claim } from '../claim/claim.js';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
 import type { AttemptBook, FailurePlace } from './attempt-book.js';
-import type { Ending } from './ending.js';
+import { type Ending, whyPutOff } from './ending.js';
 import type { Inquiry } from './inquiry.js';
 import type { LeasedAttempt } from './leased.attempt.js';
 import type { RunContext } from './run-context.js';
@@ -60,10 +59,9 @@ export class AttemptRunner {
     }
   }
 
-  /** Postgres is out of reach, or a bug of ours: nothing is known to be recorded, so BullMQ is told nothing but "later". */
+  /** Postgres is out of reach, a record unreadable, or a bug of ours: nothing is known to be recorded, so BullMQ is told nothing but "later". */
   #unavailable(context: RunContext, error: unknown): Ending {
-    const reason = `ledger_unavailable: ${messageOf(error)}`;
-    return this.book.deferred(context, 1000 + this.random() * 4000, reason, 'unavailable');
+    return this.book.deferred(context, 1000 + this.random() * 4000, whyPutOff(error), 'unavailable');
   }
 }
 

@@ -1,3 +1,5 @@
+import { RecordUnreadableError } from '../operation/errors.js';
+import { messageOf } from '../operation/message-of.js';
 import type { Decision } from '../settle/decide.js';
 
 /** How an attempt to run an operation ended. A closed set: each has one settlement. */
@@ -24,6 +26,12 @@ export type DeferralCause = 'busy' | 'not_yet' | 'unavailable';
 /** A delivery that is put off. */
 export function deferred(delayMs: number, reason: string, why: DeferralCause): Ending {
   return { kind: 'deferred', delayMs, reason, why, error: new OperationDeferred(reason) };
+}
+
+/** Why nothing can be said about an operation for now: an unreadable record may be read once its key has arrived. */
+export function whyPutOff(error: unknown): string {
+  const kind = error instanceof RecordUnreadableError ? 'record_unreadable' : 'ledger_unavailable';
+  return `${kind}: ${messageOf(error)}`;
 }
 
 /** What interceptors around the library's own see when a delivery is put off. BullMQ never does. */

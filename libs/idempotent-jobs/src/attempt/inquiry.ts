@@ -106,11 +106,11 @@ export class Inquiry {
     { result: value }: Applied,
     followUps: readonly AskedOperation[],
   ): Promise<Ending> {
-    const result = keepResult(value);
-    const { leaseMs, terms } = context.delivery.processor;
+    const { leaseMs, terms, results } = context.delivery.processor;
+    const result = keepResult(value, results);
     const write = async (): Promise<[Recorded, () => void]> =>
       inTransaction(this.database, async (connection) => {
-        const recorded = await this.outcomes.apply(connection, claim, result.text, terms.retentionMs);
+        const recorded = await this.outcomes.apply(connection, claim, result, terms.retentionMs);
         if (recorded === 'lost') return [recorded, () => undefined];
         const { workerId } = context.delivery;
         return [recorded, await this.followUps.write(connection, followUps, workerId)];

@@ -8,6 +8,7 @@ import type { AskedOperation } from '../enqueue/operation.store.js';
 import type { JobEvents } from '../observe/job-events.js';
 import type { Database } from '../postgres/database.js';
 import { inTransaction } from '../postgres/transaction.js';
+import type { RecordedResult } from '../record/kept-result.js';
 import type { OutcomeStore, Recorded } from '../record/outcome.store.js';
 import type { AttemptBook } from './attempt-book.js';
 import { attemptTimeoutMs } from './attempt-timeout.js';
@@ -131,11 +132,11 @@ export class LeasedAttempt {
     followUps: readonly AskedOperation[],
     startedAt: number,
   ): Promise<Ending> {
-    const result = keepResult(value);
+    const result = keepResult(value, context.delivery.processor.results);
     const recorded = await persistently(context.delivery.processor.leaseMs, () =>
       followUps.length === 0
-        ? this.outcomes.complete(claim, result.text, context.delivery.processor.terms.retentionMs)
-        : this.#completeWith(context, claim, result.text, followUps),
+        ? this.outcomes.complete(claim, result, context.delivery.processor.terms.retentionMs)
+        : this.#completeWith(context, claim, result, followUps),
     );
     if (recorded === 'lost') return this.book.fenced(context, claim);
     if (followUps.length > 0) this.onFollowUps();
@@ -146,7 +147,7 @@ export class LeasedAttempt {
   async #completeWith(
     { delivery: { processor, workerId } }: RunContext,
     claim: Claim,
-    result: string | undefined,
+    result: RecordedResult,
     followUps: readonly AskedOperation[],
   ): Promise<Recorded> {
     let tell = (): void => undefined;

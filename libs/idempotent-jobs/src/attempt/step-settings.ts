@@ -60,6 +60,8 @@ function resolve(
       budgetMs: null,
       asks: canReconcile,
     },
+    // The handler's own rules are for what the handler returns.
+    results: { ...handler.results, isStored: true, redact: undefined },
     policy: { ...handler.policy, plan: reconcile?.plan, isCallers: true },
     reconcile,
   };

@@ -124,12 +124,12 @@ export class TransactionalAttempt {
     followUps: readonly AskedOperation[],
     startedAt: number,
   ): Promise<Ending> {
-    const result = keepResult(value);
+    const result = keepResult(value, context.delivery.processor.results);
     try {
       const recorded = await this.outcomes.completeWithin(
         transaction.connection,
         claim,
-        result.text,
+        result,
         context.delivery.processor.terms.retentionMs,
       );
       if (recorded === 'lost') throw new TransactionLeftError();

@@ -29,6 +29,10 @@ export interface CallOptions {
   readonly tenantId?: string;
   /** Looks at an error before the built-in rules. */
   readonly classify?: Classify;
+  /** As a processor's: false keeps no result, and gives none to anybody. Default true. */
+  readonly storeResult?: boolean;
+  /** As a processor's: what to keep, and give to everybody, in place of the result. */
+  readonly redact?: (result: any) => unknown;
 }
 
 /** What all calls of an application have in common. */
@@ -36,6 +40,7 @@ export interface CallDefaults {
   readonly leaseMs: number;
   /** How long a completed call is remembered, in ms. */
   readonly retentionMs: number;
+  readonly maxResultBytes: number;
 }
 
 /** @throws UsageError naming each option that is wrong, its value and the fix */
@@ -48,6 +53,7 @@ export function resolveCallOptions(options: CallOptions, defaults: CallDefaults)
     checks.fail('effect', effect, '"reconciled" with, and only with, a reconcile function');
   checks.callback('reconcile', options.reconcile);
   checks.callback('classify', options.classify);
+  checks.callback('redact', options.redact);
   const keyRetentionMs = checks.positive('keyRetentionMs', options.keyRetentionMs, DEFAULT_KEY_RETENTION_MS);
   if (effect === 'keyed' && keyRetentionMs > defaults.retentionMs)
     checks.fail(
@@ -79,6 +85,11 @@ export function resolveCallOptions(options: CallOptions, defaults: CallDefaults)
       isCallers: true,
     },
     reconcile,
+    results: {
+      isStored: checks.flag('storeResult', options.storeResult, true),
+      redact: options.redact,
+      maxBytes: defaults.maxResultBytes,
+    },
     identify: undefined,
     classify: options.classify,
     payloadClassOf: () => undefined,

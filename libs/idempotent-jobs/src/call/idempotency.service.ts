@@ -116,14 +116,14 @@ export class IdempotencyService {
   /** One object for all calls that are guarded alike: their claims share statements. */
   #settingsOf(options: CallOptions): ProcessorSettings {
     // Resolved for each call that brings its own function; what it shares with others is known by its terms.
-    const { input: _input, tenantId: _tenant, waitMs, reconcile, classify, ...rest } = options;
-    const name = hash('sha256', JSON.stringify([rest, waitMs, reconcile !== undefined]), 'base64url');
+    const { input: _input, tenantId: _tenant, reconcile, classify, redact, ...rest } = options;
+    const name = hash('sha256', JSON.stringify([rest, reconcile !== undefined]), 'base64url');
     let known = this.#settings.get(name);
     if (known === undefined) {
       known = resolveCallOptions(options, this.services);
       if (this.#settings.size < MAX_KNOWN) this.#settings.set(name, known);
     }
-    return { ...known, classify };
+    return { ...known, classify, results: { ...known.results, redact } };
   }
 }
 

@@ -118,7 +118,7 @@ SELECT
   c.doubt_age_ms,
   o.status,
   o.fingerprint = a.fingerprint AND o.queue = $1 AS is_same_request,
-  o.result,
+  o.result::text AS result,
   a.is_old,
   EXTRACT(EPOCH FROM COALESCE(o.reconcile_due_at, o.available_at) - clock_timestamp())::float8 * 1000 AS wait_ms,
   o.reconcile_due_at IS NOT NULL AS is_asked_about,

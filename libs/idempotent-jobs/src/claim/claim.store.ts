@@ -3,6 +3,8 @@ import { Coalescer } from '../postgres/coalescer.js';
 import type { Database, Queryable } from '../postgres/database.js';
 import { type ClaimAnswer, type ClaimRequest, type ClaimRow, type ClaimTerms, readAnswer } from './claim.js';
 import { inTransaction } from '../postgres/transaction.js';
+import { resultBinding } from '../sealing/binding.js';
+import type { Sealer } from '../sealing/sealer.js';
 import { CLAIM } from './claim.statement.js';
 import { IS_YOUNG, REMEMBER } from './remember.statements.js';
 
@@ -14,7 +16,10 @@ import { IS_YOUNG, REMEMBER } from './remember.statements.js';
 export class ClaimStore {
   readonly #coalescers = new Map<ClaimTerms, Coalescer<Asking, ClaimRow>>();
 
-  constructor(private readonly database: Database) {}
+  constructor(
+    private readonly database: Database,
+    private readonly sealer: Sealer,
+  ) {}
 
   /** Claims on the pool, together with whatever else is being claimed under the same terms. */
   async claim(request: ClaimRequest): Promise<ClaimAnswer> {
@@ -54,12 +59,15 @@ export class ClaimStore {
     return row?.is_young === true;
   }
 
+  /** @throws RecordUnreadableError where the result of a completed operation cannot be read */
   async #look(
     request: ClaimRequest,
     ask: () => Promise<ClaimRow>,
   ): Promise<ClaimAnswer | { readonly kind: 'old' }> {
     for (let look = 1; look <= MAX_LOOKS; look += 1) {
       const answer = readAnswer(request, await ask());
+      if (answer.kind === 'replay')
+        return { kind: 'replay', result: this.sealer.openText(answer.resultText, resultBinding(request)) };
       if (answer.kind !== 'look_again') return answer;
     }
     // Rivals keep rewriting the row between our looks. Somebody is running it; come back shortly.

@@ -97,7 +97,8 @@ export interface ClaimRow {
   readonly doubt_age_ms: number | null;
   readonly status: OperationStatus | null;
   readonly is_same_request: boolean | null;
-  readonly result: unknown;
+  /** JSON text, as it is kept. */
+  readonly result: string | null;
   readonly is_old: boolean;
   readonly wait_ms: number | null;
   readonly is_asked_about: boolean | null;
@@ -109,21 +110,25 @@ export interface ClaimRow {
   readonly is_past_repeating: boolean | null;
 }
 
+/** What a row says. A replay's result is JSON text, as it is kept. */
+type ReadAnswer =
+  | Exclude<ClaimAnswer, { kind: 'replay' }>
+  | { readonly kind: 'replay'; readonly resultText: string | null }
+  | { readonly kind: 'look_again' }
+  | { readonly kind: 'old' };
+
 /**
  * Reads an answer out of a row. `look_again`: the row was written by a rival after the statement's snapshot was
  * taken, so nothing can be said about it yet. `old`: nothing was claimed, because its row may have been forgotten.
  */
-export function readAnswer(
-  request: ClaimRequest,
-  row: ClaimRow,
-): ClaimAnswer | { readonly kind: 'look_again' } | { readonly kind: 'old' } {
+export function readAnswer(request: ClaimRequest, row: ClaimRow): ReadAnswer {
   if (row.is_old) return { kind: 'old' };
   if (row.token !== null) return { kind: 'acquired', claim: readClaim(request, row, Number(row.token)) };
   if (row.status === null) return { kind: 'look_again' };
   if (row.is_same_request === false) return { kind: 'conflict' };
   switch (row.status) {
     case 'completed':
-      return { kind: 'replay', result: row.result ?? undefined };
+      return { kind: 'replay', resultText: row.result };
     case 'dead':
       return { kind: 'dead' };
     case 'in_doubt':
@@ -152,7 +157,7 @@ function mayNotRun({ terms }: ClaimRequest, row: ClaimRow): boolean {
 }
 
 /** Without a time for the next question, the operation waits for a person, and its letter is written. */
-function readDoubt({ terms }: ClaimRequest, row: ClaimRow): ClaimAnswer | { readonly kind: 'look_again' } {
+function readDoubt({ terms }: ClaimRequest, row: ClaimRow): ReadAnswer {
   if (isLeased(row)) return { kind: 'busy', leaseLeftMs: row.lease_left_ms as number };
   if (row.is_asked_about !== true) return { kind: 'in_doubt', unrecorded: undefined };
   return terms.asks ? readWait(row) : { kind: 'in_doubt', unrecorded: readUnrecorded(row) };
@@ -177,7 +182,7 @@ function readClaim(request: ClaimRequest, row: ClaimRow, token: number): Claim {
   };
 }
 
-function readWait({ wait_ms: waitMs }: ClaimRow): ClaimAnswer | { readonly kind: 'look_again' } {
+function readWait({ wait_ms: waitMs }: ClaimRow): ReadAnswer {
   return waitMs !== null && waitMs > 0 ? { kind: 'not_yet', waitMs } : { kind: 'look_again' };
 }
 

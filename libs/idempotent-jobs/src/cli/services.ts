@@ -5,6 +5,7 @@ import { OperationStore } from '../enqueue/operation.store.js';
 import type { Database } from '../postgres/database.js';
 import { Pruner } from '../retention/pruner.js';
 import { DEFAULT_RETENTION } from '../retention/retention.options.js';
+import { KeylessSealer } from './keyless-sealer.js';
 import { TenantContext } from '../tenancy/tenant-context.js';
 
 /**
@@ -14,12 +15,21 @@ import { TenantContext } from '../tenancy/tenant-context.js';
  */
 export function deadLettersOf(database: Database): DeadLetterService {
   const operations = new OperationStore(database);
+  const sealer = new KeylessSealer();
   return new DeadLetterService({
     database,
     store: new RedriveStore(database),
+    sealer,
     tenants: new TenantContext(),
     // Nobody here has the queue's producer, who alone can say what a new operation is.
-    edited: new EditedRedrive(database, operations, () => undefined, false, DEFAULT_RETENTION.lettersMs),
+    edited: new EditedRedrive(
+      database,
+      operations,
+      sealer,
+      () => undefined,
+      false,
+      DEFAULT_RETENTION.lettersMs,
+    ),
     retention: DEFAULT_RETENTION,
     // Metrics are the applications'; what was done here is in job_actions.
     onClosed: () => undefined,

@@ -4,6 +4,9 @@ import type { Identified, Unidentified } from '../intake/identify.js';
 import type { JobEvents } from '../observe/job-events.js';
 import { OperationConflictError } from '../operation/errors.js';
 import { payloadTextOf } from '../operation/fingerprint.js';
+import { letterBinding } from '../sealing/binding.js';
+import { isSealed } from '../sealing/sealed.js';
+import type { Sealer } from '../sealing/sealer.js';
 import type { Settlement } from '../settle/settlement.js';
 import type { DeadLetterReason } from './letter.js';
 import type { LetterStore } from './letter.store.js';
@@ -16,6 +19,7 @@ export class Burials {
   constructor(
     private readonly letters: LetterStore,
     private readonly events: JobEvents,
+    private readonly sealer: Sealer,
     private readonly onLetter: () => void,
   ) {}
 
@@ -61,7 +65,7 @@ export class Burials {
       ...subject,
       identity: identified,
       reason,
-      payload,
+      payload: payload && this.sealer.seal(payload, letterBinding({ ...subject, ...identified })),
       fingerprint,
       error,
       workerId,
@@ -82,10 +86,13 @@ export class Burials {
   }
 }
 
-/** What JSON cannot write (nested deeper than the stack) is no evidence worth losing the letter for. */
+/**
+ * What JSON cannot write (nested deeper than the stack) is no evidence worth losing the letter for, nor is what would be
+ * taken for encrypted and could never be read.
+ */
 function evidenceOf(data: unknown): string | undefined {
   try {
-    return JSON.stringify(data);
+    return isSealed(data) ? undefined : JSON.stringify(data);
   } catch {
     return undefined;
   }

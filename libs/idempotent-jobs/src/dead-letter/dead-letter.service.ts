@@ -1,4 +1,4 @@
-import { DeadLetterNotFoundError, UsageError } from '../operation/errors.js';
+import { DeadLetterNotFoundError, InvalidPayloadError, UsageError } from '../operation/errors.js';
 import {
   assertIdentity,
   jobNameProblem,
@@ -10,6 +10,9 @@ import { assertAuthor, type LedgerAction } from '../operation/ledger-action.js';
 import type { Database } from '../postgres/database.js';
 import type { Statement } from '../postgres/statement.js';
 import type { EffectVerdict } from '../reconcile/verdict.js';
+import { letterBinding, resultBinding } from '../sealing/binding.js';
+import { isSealed } from '../sealing/sealed.js';
+import type { Sealer } from '../sealing/sealer.js';
 import type { TenantContext } from '../tenancy/tenant-context.js';
 import { APPLY, DISCARD } from './close.statements.js';
 import type {
@@ -49,6 +52,7 @@ export type OnClosed = (letter: AddressedLetter, as: DeadLetterResolution, actor
 export interface DeadLetterDependencies {
   readonly database: Database;
   readonly store: RedriveStore;
+  readonly sealer: Sealer;
   readonly tenants: TenantContext;
   readonly edited: EditedRedrive;
   /** For queues that have told no retention of their own, in ms. */
@@ -107,8 +111,14 @@ export class DeadLetterService {
     return this.#queries.groups(this.#seen(filter), limit);
   }
 
-  /** One letter, with its payload. @throws DeadLetterNotFoundError */
+  /** One letter, with its payload. @throws DeadLetterNotFoundError, RecordUnreadableError if that cannot be decrypted here */
   async get(letter: DeadLetterRef): Promise<DeadLetterWithPayload> {
+    const found = await this.#find(letter);
+    return { ...found, payload: this.services.sealer.open(found.payload, letterBinding(found)) };
+  }
+
+  /** With its payload as it is kept: most of what is done to a letter needs no key. */
+  async #find(letter: DeadLetterRef): Promise<DeadLetterWithPayload> {
     const id = typeof letter === 'string' ? assertId(letter) : await this.#findOpen(letter);
     const found = await this.#queries.get(id);
     const tenantId = this.services.tenants.current;
@@ -212,7 +222,7 @@ export class DeadLetterService {
       operationKeyProblem(edit.operationKey) ??
       (edit.jobName === undefined ? undefined : jobNameProblem(edit.jobName));
     if (problem !== undefined) throw new UsageError(`redriveEdited(): ${problem}`);
-    const found = await this.get(letter);
+    const found = await this.#find(letter);
     if (this.services.tenants.current !== undefined) this.services.tenants.assert(edit.tenantId);
     await this.services.edited.make(found, edit, author, action.dryRun === true);
     if (action.dryRun !== true) {
@@ -227,7 +237,7 @@ export class DeadLetterService {
    * from then on; `notApplied()` runs it again. What the handler would have enqueued after it is not known here.
    *
    * @throws DeadLetterNotFoundError, or DeadLetterRefusedError if it is resolved or not in doubt; InvalidPayloadError for a
-   *   result that JSON cannot express
+   *   result that JSON cannot express; UsageError for a result where the operation is encrypted and there are no keys here
    */
   async resolve(
     letter: DeadLetterRef,
@@ -237,8 +247,9 @@ export class DeadLetterService {
     if (verdict?.kind === 'not_applied') return this.#bringBack(letter, 'not_applied', options);
     if (verdict?.kind !== 'applied') throw new UsageError('resolve() needs applied(result) or notApplied().');
     const author = assertAuthor(options);
-    const result = verdict.result === undefined ? null : toJsonText('result', verdict.result);
-    const addressed = await this.#address(letter);
+    const result = verdict.result === undefined ? undefined : toJsonText('result', verdict.result);
+    const found = await this.#find(letter);
+    const addressed = addressOf(found);
     const { id } = addressed;
     const judgement =
       options.dryRun === true
@@ -247,7 +258,7 @@ export class DeadLetterService {
             id,
             author.actor,
             author.note,
-            result,
+            this.#sealed(result, found),
             this.services.retention.completedMs,
           ]);
     return this.#closed(addressed, judgement, 'applied', options);
@@ -260,7 +271,7 @@ export class DeadLetterService {
    */
   async discard(letter: DeadLetterRef, action: LedgerAction): Promise<LetterResult> {
     const author = assertAuthor(action);
-    const found = await this.get(letter);
+    const found = await this.#find(letter);
     const { lettersMs, completedMs } = this.services.retention;
     const keptMs = Math.max(lettersMs, completedMs);
     const open = found.resolved === undefined ? 'allowed' : 'resolved';
@@ -294,6 +305,25 @@ export class DeadLetterService {
     return result;
   }
 
+  /** The result that a person gives, as it is kept. */
+  #sealed(text: string | undefined, letter: DeadLetterWithPayload): string | null {
+    if (text === undefined) return null;
+    if (isSealed(JSON.parse(text)))
+      throw new InvalidPayloadError(
+        'The result has a property "$sealed", by which the ledger tells what it has encrypted. Name it otherwise.',
+      );
+    const { sealer } = this.services;
+    if (!sealer.isOn && isSealed(letter.payload))
+      throw new UsageError(
+        'The operation is encrypted, and no keys are configured here: its result would be kept in plain text. Resolve it in the application, or without a result.',
+      );
+    const { tenantId, operationKey } = letter;
+    // Without an identity there is no operation to complete.
+    return tenantId === undefined || operationKey === undefined
+      ? text
+      : sealer.seal(text, resultBinding({ tenantId, operationKey }));
+  }
+
   async #close(statement: Statement, values: unknown[]): Promise<Judgement | undefined> {
     const [row] = await this.services.database.run<{ verdict: Judgement }>(statement, values);
     return row?.verdict;
@@ -314,7 +344,7 @@ export class DeadLetterService {
   }
 
   async #address(letter: DeadLetterRef): Promise<AddressedLetter> {
-    return addressOf(await this.get(letter));
+    return addressOf(await this.#find(letter));
   }
 
   async #findOpen(operation: Exclude<DeadLetterRef, string>): Promise<string> {

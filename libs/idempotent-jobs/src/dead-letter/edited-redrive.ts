@@ -6,6 +6,8 @@ import { statement } from '../postgres/statement.js';
 import { inTransaction } from '../postgres/transaction.js';
 import type { DeadLetterWithPayload } from './dead-letter.js';
 import type { Author } from '../operation/ledger-action.js';
+import { letterBinding, payloadBinding } from '../sealing/binding.js';
+import type { Sealer } from '../sealing/sealer.js';
 import { refused, type Refusal } from './refusals.js';
 
 /** What a person gives an operation that is made from a letter by hand. */
@@ -79,13 +81,14 @@ export class EditedRedrive {
   constructor(
     private readonly database: Database,
     private readonly operations: OperationStore,
+    private readonly sealer: Sealer,
     private readonly ask: AskAsProducer,
     private readonly isAllowed: boolean,
     /** How long an operation that is left behind is remembered, in ms, where its queue has told nothing. */
     private readonly keptMs: number,
   ) {}
 
-  /** All or nothing: the operation exists if and only if the letter is closed. */
+  /** All or nothing: the operation exists if and only if the letter is closed. `letter`: with its payload as it is kept. */
   async make(
     letter: DeadLetterWithPayload,
     edit: OperationEdit,
@@ -98,7 +101,7 @@ export class EditedRedrive {
       );
     }
     const { tenantId, operationKey } = edit;
-    const payload = 'payload' in edit ? edit.payload : payloadOf(letter);
+    const payload = 'payload' in edit ? edit.payload : this.#payloadOf(letter);
     const asked = this.ask(letter.queue, edit.jobName ?? letter.jobName, payload, { tenantId, operationKey });
     if (asked === undefined) {
       throw new UsageError(
@@ -119,12 +122,17 @@ export class EditedRedrive {
       if (!(error instanceof DryRun)) throw error;
     });
   }
+
+  /**
+   * A job that nobody could identify is kept as it came, which may be the library's own form, with a payload that was
+   * sealed for whomever it names.
+   */
+  #payloadOf(letter: DeadLetterWithPayload): unknown {
+    const payload = this.sealer.open(letter.payload, letterBinding(letter));
+    if (letter.tenantId !== undefined || !isEnvelope(payload)) return payload;
+    return this.sealer.open(payload.payload, payloadBinding(payload.operation));
+  }
 }
 
 /** Takes back what a dry run has written. */
 class DryRun extends Error {}
-
-/** A job that nobody could identify is kept as it came, which may be the library's own form. */
-function payloadOf({ payload, tenantId }: DeadLetterWithPayload): unknown {
-  return tenantId === undefined && isEnvelope(payload) ? payload.payload : payload;
-}

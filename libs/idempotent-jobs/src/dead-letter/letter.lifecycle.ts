@@ -6,6 +6,7 @@ import { processedQueueOf } from '../intake/bullmq-metadata.js';
 import { ConfigurationError } from '../operation/errors.js';
 import { messageOf } from '../operation/message-of.js';
 import { providedClassOf } from '../provided-class.js';
+import type { Sealer } from '../sealing/sealer.js';
 import type { TenantContext } from '../tenancy/tenant-context.js';
 import { type LetterHandler, LetterListener } from './letter.listener.js';
 import { letterHandlersOf } from './on-dead-letter.decorator.js';
@@ -31,6 +32,7 @@ export class LetterLifecycle {
     private readonly queues: QueueRegistry,
     private readonly tenants: TenantContext,
     private readonly store: ToldStore,
+    private readonly sealer: Sealer,
   ) {}
 
   /** Looks before anything is started. @throws ConfigurationError as `@OnDeadLetter()` says */
@@ -46,7 +48,8 @@ export class LetterLifecycle {
       if (port === undefined) return [];
       const onError = (message: string): void => this.#logger.warn(message);
       const onTold = (letterId: string): Promise<void> => this.store.told(letterId);
-      return [new LetterListener(port, { handlersOf, tenants: this.tenants, onTold, onError })];
+      const { tenants, sealer } = this;
+      return [new LetterListener(port, { handlersOf, tenants, sealer, onTold, onError })];
     });
   }
 

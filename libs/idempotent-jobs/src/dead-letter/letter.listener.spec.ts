@@ -1,6 +1,9 @@
+import { createSecretKey } from 'node:crypto';
 import { createRedisBackend, type Job, Queue, UnrecoverableError } from 'bullmq';
 import { describe, expect, it } from 'vitest';
 import { QueuePort } from '../bullmq/queue-port.js';
+import { letterBinding } from '../sealing/binding.js';
+import { Sealer } from '../sealing/sealer.js';
 import { TenantContext } from '../tenancy/tenant-context.js';
 import type { DeadLetterMessage } from './letter.js';
 import { type LetterHandler, LetterListener } from './letter.listener.js';
@@ -8,9 +11,13 @@ import { type LetterHandler, LetterListener } from './letter.listener.js';
 const letter = {
   letterId: 'letter-1',
   queue: 'charges',
+  jobId: 'op-1',
   tenantId: 'acme',
+  operationKey: 'charge:1',
   payload: { card: '4242' },
 } as unknown as DeadLetterMessage;
+
+const sealer = new Sealer({ keys: new Map([['k1', createSecretKey(Buffer.alloc(32, 1))]]), current: 'k1' });
 
 function jobOf(data: object = letter, name = 'dead-letter'): Job & { progress: { told?: string[] } } {
   const job = {
@@ -32,6 +39,7 @@ function listenerOf(...handlers: LetterHandler[]): { listener: LetterListener; e
   const services = {
     handlersOf: (queue: string) => (queue === 'charges' ? handlers : []),
     tenants: new TenantContext(),
+    sealer,
     onTold: () => Promise.resolve(),
     onError: (message: string) => errors.push(message),
   };
@@ -52,6 +60,7 @@ describe('LetterListener.start', () => {
     const listener = new LetterListener(new QueuePort(queue), {
       handlersOf: () => [],
       tenants: new TenantContext(),
+      sealer: new Sealer(undefined),
       onTold: async () => undefined,
       onError: () => undefined,
     });
@@ -105,6 +114,26 @@ describe('LetterListener.tell', () => {
     expect(errors).toEqual([
       'Alerts.page failed for dead letter letter-1 of queue "charges" (attempt 1 of 10; it will be told again): the pager is down',
       'Alerts.page failed for dead letter letter-1 of queue "charges" (attempt 10 of 10; it will be told again after a longer pause, while it is open): the pager is down',
+    ]);
+  });
+
+  it('tells an encrypted payload in plain text, and nothing where it cannot be read, until it can', async () => {
+    const told: unknown[] = [];
+    const { listener, errors } = listenerOf({ name: 'a', tell: ({ payload }) => told.push(payload) });
+    const sealedFor = (other: object): object => {
+      const binding = letterBinding({ ...letter, ...other });
+      return { ...letter, payload: JSON.parse(sealer.seal('{"card":"4242"}', binding)) as unknown };
+    };
+    await listener.tell(jobOf(sealedFor({})));
+    expect(told).toEqual([letter.payload]);
+    await expect(listener.tell(jobOf(sealedFor({ tenantId: 'globex' })))).rejects.toThrow(
+      'does not authenticate',
+    );
+    expect(told).toHaveLength(1);
+    expect(errors).toEqual([
+      expect.stringMatching(
+        /^Dead letter letter-1 of queue "charges" is told later: The payload of operation/,
+      ),
     ]);
   });
 

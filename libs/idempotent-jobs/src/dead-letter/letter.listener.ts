@@ -2,6 +2,8 @@ import { type Job, UnrecoverableError, Worker } from 'bullmq';
 import type { QueuePort } from '../bullmq/queue-port.js';
 import { isOverWithin } from '../within.js';
 import { messageOf } from '../operation/message-of.js';
+import { letterBinding } from '../sealing/binding.js';
+import type { Sealer } from '../sealing/sealer.js';
 import { outsideOfAnyFrame } from '../tenancy/outside-of-any-frame.js';
 import type { TenantContext } from '../tenancy/tenant-context.js';
 import { DEAD_LETTER_JOB_NAME, type DeadLetterMessage } from './letter.js';
@@ -18,6 +20,7 @@ export interface LetterListenerServices {
   /** Who is to be told of a source queue's letters. */
   readonly handlersOf: (queue: string) => readonly LetterHandler[];
   readonly tenants: TenantContext;
+  readonly sealer: Sealer;
   /** Every handler has heard of the letter. */
   readonly onTold: (letterId: string) => Promise<void>;
   readonly onError: (message: string) => void;
@@ -74,10 +77,11 @@ export class LetterListener {
     if (job.name !== DEAD_LETTER_JOB_NAME) {
       throw new UnrecoverableError(`Job "${job.name}" on queue "${this.port.name}" is not a dead letter.`);
     }
-    const letter = job.data as DeadLetterMessage;
-    const handlers = this.services.handlersOf(letter.queue);
+    const message = job.data as DeadLetterMessage;
+    const handlers = this.services.handlersOf(message.queue);
     // Another process may have one: queues can share a dead-letter queue.
-    if (handlers.length === 0) throw new Error(`Nobody is told of letters of queue "${letter.queue}" here.`);
+    if (handlers.length === 0) throw new Error(`Nobody is told of letters of queue "${message.queue}" here.`);
+    const letter = this.#opened(message);
     const told = toldBefore(job);
     const due = handlers.filter(({ name }) => !told.has(name));
     const failed: string[] = [];
@@ -98,6 +102,18 @@ export class LetterListener {
     }
     if (told.size > 0) await job.updateProgress({ told: [...told] });
     throw new Error(`${failed.join(', ')} failed.`);
+  }
+
+  /** Unreadable, it is told again like one whose handler failed: its key may be on its way. */
+  #opened(message: DeadLetterMessage): DeadLetterMessage {
+    try {
+      return { ...message, payload: this.services.sealer.open(message.payload, letterBinding(message)) };
+    } catch (error) {
+      this.services.onError(
+        `Dead letter ${message.letterId} of queue "${message.queue}" is told later: ${messageOf(error)}`,
+      );
+      throw error;
+    }
   }
 
   #inFrameOf(letter: DeadLetterMessage, fn: () => unknown): unknown {

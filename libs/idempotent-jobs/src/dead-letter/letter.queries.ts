@@ -135,6 +135,7 @@ export class LetterQueries {
     }));
   }
 
+  /** The payload as it is kept, which may be encrypted. */
   async get(id: string): Promise<DeadLetterWithPayload | undefined> {
     const [row] = await this.database.run<LetterRow & { payload: unknown }>(GET, [id]);
     return row === undefined ? undefined : { ...readLetter(row), payload: row.payload ?? undefined };

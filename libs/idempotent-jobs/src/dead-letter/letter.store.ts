@@ -49,7 +49,7 @@ export interface Burial {
   readonly jobName: string;
   readonly jobId: string;
   readonly reason: DeadLetterReason;
-  /** JSON text. */
+  /** JSON text, as it is kept: encrypted, where that is switched on. */
   readonly payload: string | undefined;
   readonly fingerprint: string;
   readonly error: unknown;

@@ -39,6 +39,7 @@ export interface DeadLetterMessage {
   readonly operationKey: string | null;
   readonly attempts: number;
   readonly error: { readonly name: string; readonly message: string } | null;
+  /** Encrypted on the queue where that is switched on; `@OnDeadLetter()` and `DeadLetterService.get()` read it. */
   readonly payload: unknown;
   /** ISO 8601, by the database's clock. */
   readonly createdAt: string;

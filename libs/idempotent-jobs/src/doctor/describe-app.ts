@@ -10,6 +10,7 @@ import {
   type ProcessorDeclaration,
 } from '../intake/idempotent-processor.decorator.js';
 import { resolveProcessorOptions } from '../intake/processor.options.js';
+import { DEFAULT_MAX_RESULT_BYTES } from '../record/kept-result.js';
 import { type ProvidedClass, providedClassOf } from '../provided-class.js';
 import type { AppDescription, DescribedProcessor, PlainProcessor } from './app-description.js';
 
@@ -51,6 +52,7 @@ function describeProcessor(
   const { queue, options } = declaration;
   const settings = resolveProcessorOptions(provided.name, declaration, {
     leaseMs,
+    maxResultBytes: DEFAULT_MAX_RESULT_BYTES,
     retentionMs: queues.retentionOf(queue).completedMs,
   });
   return [

@@ -45,7 +45,7 @@ SELECT
   o.fingerprint,
   o.queue,
   o.status,
-  o.result
+  o.result::text AS result
 FROM asked a
 LEFT JOIN accepted acc ON acc.tenant_id = a.tenant_id AND acc.operation_key = a.operation_key
 LEFT JOIN {schema}.job_outcomes o ON o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key

@@ -3,15 +3,21 @@ import type { QueuePort } from '../bullmq/queue-port.js';
 import { OperationConflictError } from '../operation/errors.js';
 import type { Database } from '../postgres/database.js';
 import { inTransaction } from '../postgres/transaction.js';
+import { resultBinding } from '../sealing/binding.js';
+import type { Sealer } from '../sealing/sealer.js';
 import { type CallerTransaction, inCallerTransaction } from './caller-transaction.js';
 import type { EnqueueTransaction } from './enqueue.options.js';
 import type { AcceptedOperation, AskedOperation, OperationStore, RunStatement } from './operation.store.js';
 import { outgoingJob } from './outgoing.js';
 
+/** An accepted operation, with the result of one that has completed. */
+export type FoundOperation = AcceptedOperation & { readonly result: unknown };
+
 /** What {@link Acceptance} needs of the application. */
 export interface AcceptanceServices {
   readonly database: Database;
   readonly operations: OperationStore;
+  readonly sealer: Sealer;
   /** Tells the dispatcher of this process that something is due; false if this process runs none. */
   readonly wakeDispatcher: () => boolean;
   /** When an operation that is on its queue is put there again first, in ms. */
@@ -34,11 +40,14 @@ export class Acceptance {
     private readonly services: AcceptanceServices,
   ) {}
 
-  /** @throws OperationConflictError for the first request whose key belongs to another one */
-  async accept(asked: Iterable<AskedOperation>, count: number): Promise<AcceptedOperation[]> {
+  /**
+   * @throws OperationConflictError for the first request whose key belongs to another one; RecordUnreadableError for the
+   *   first that has completed with a result that cannot be read
+   */
+  async accept(asked: Iterable<AskedOperation>, count: number): Promise<FoundOperation[]> {
     const { operations, database } = this.services;
-    const write = async (run: RunStatement): Promise<AcceptedOperation[]> =>
-      refuseConflicts(await operations.accept(run, asked));
+    const write = async (run: RunStatement): Promise<FoundOperation[]> =>
+      this.#found(await operations.accept(run, asked));
     const accepted =
       count === 1
         ? await write(operations.onPool)
@@ -50,11 +59,8 @@ export class Acceptance {
     return accepted;
   }
 
-  /** @throws OperationConflictError as {@link accept}; UsageError for a transaction that cannot be joined */
-  acceptWithin(
-    transaction: EnqueueTransaction,
-    asked: Iterable<AskedOperation>,
-  ): Promise<AcceptedOperation[]> {
+  /** @throws OperationConflictError, RecordUnreadableError as {@link accept}; UsageError for a transaction that cannot be joined */
+  acceptWithin(transaction: EnqueueTransaction, asked: Iterable<AskedOperation>): Promise<FoundOperation[]> {
     const { operations, database } = this.services;
     return inCallerTransaction(transaction, database, async (caller) => {
       const run = runIn(caller, database);
@@ -67,7 +73,7 @@ export class Acceptance {
           await caller.undo();
         }
       }
-      const accepted = refuseConflicts(await operations.accept(run, asked));
+      const accepted = this.#found(await operations.accept(run, asked));
       await operations.announce(run, this.port.name);
       return accepted;
     });
@@ -77,7 +83,7 @@ export class Acceptance {
     caller: CallerTransaction,
     run: RunStatement,
     asked: Iterable<AskedOperation>,
-  ): Promise<AcceptedOperation[]> {
+  ): Promise<FoundOperation[]> {
     const { operations, redispatchAfterMs } = this.services;
     const put = async (added: readonly AskedOperation[]): Promise<void> => {
       const jobs = added.map((operation) => outgoingJob({ ...operation, delayMs: operation.delayMs ?? 0 }));
@@ -87,7 +93,18 @@ export class Acceptance {
         throw new NotHandedOver(error);
       }
     };
-    return refuseConflicts(await operations.accept(run, asked, { redispatchAfterMs, put }));
+    return this.#found(await operations.accept(run, asked, { redispatchAfterMs, put }));
+  }
+
+  /** Inside the transaction, so that an error leaves nothing of it. */
+  #found(accepted: AcceptedOperation[]): FoundOperation[] {
+    return refuseConflicts(accepted).map((operation) => ({
+      ...operation,
+      result:
+        operation.kind === 'duplicate'
+          ? this.services.sealer.openText(operation.resultText, resultBinding(operation))
+          : undefined,
+    }));
   }
 
   async #mayHandOver({ databaseName }: CallerTransaction): Promise<boolean> {

@@ -3,6 +3,9 @@ import { canonicalRequest, fingerprintOf } from '../operation/fingerprint.js';
 import { assertIdentity, jobIdOf, jobNameProblem, type OperationIdentity } from '../operation/identity.js';
 import { toJsonText } from '../operation/json.js';
 import { messageOf } from '../operation/message-of.js';
+import { payloadBinding } from '../sealing/binding.js';
+import { isSealed } from '../sealing/sealed.js';
+import type { Sealer } from '../sealing/sealer.js';
 import type { TenantContext } from '../tenancy/tenant-context.js';
 import { MAX_PRIORITY, type RequestOptions } from './enqueue.options.js';
 import type { AskedOperation } from './operation.store.js';
@@ -13,6 +16,7 @@ export interface AskingRules {
   readonly traceContext: (() => unknown) | undefined;
   /** How large a payload may be as JSON in UTF-8, in bytes. */
   readonly maxPayloadBytes: number;
+  readonly sealer: Sealer;
 }
 
 /**
@@ -34,14 +38,16 @@ export function askOperation(
   assertSchedule(options);
   const text = toJsonText(`payload of job "${name}"`, payload);
   assertSize(name, text, rules.maxPayloadBytes);
+  // Parsed back, so that what is hashed is what the worker will read: no Dates, no undefined, no class instances.
+  const plain: unknown = JSON.parse(text);
+  if (isSealed(plain)) throw new InvalidPayloadError(reservedName(name));
   return {
     ...identity,
     queue,
     jobName: name,
     jobId: jobIdOf(identity),
-    // Parsed back, so that what is hashed is what the worker will read: no Dates, no undefined, no class instances.
-    fingerprint: fingerprint(identity, name, JSON.parse(text)),
-    payload: text,
+    fingerprint: fingerprint(identity, name, plain),
+    payload: rules.sealer.seal(text, payloadBinding(identity)),
     priority: options.priority,
     delayMs: options.delayMs,
     deadline: options.deadline,
@@ -81,6 +87,10 @@ function assertSize(name: string, text: string, maxBytes: number): void {
   throw new InvalidPayloadError(
     `The payload of job "${name}" has ${bytes} bytes; at most ${maxBytes} are allowed. Store the data elsewhere and enqueue a reference to it, or raise forRoot({ enqueue: { maxPayloadBytes } }).`,
   );
+}
+
+function reservedName(name: string): string {
+  return `The payload of job "${name}" has a property "$sealed", by which the ledger tells what it has encrypted. Name it otherwise.`;
 }
 
 function fingerprint(identity: OperationIdentity, name: string, payload: unknown): string {

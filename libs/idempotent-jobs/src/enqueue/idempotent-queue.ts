@@ -4,12 +4,12 @@ import { InvalidPayloadError, UsageError } from '../operation/errors.js';
 import { assertIdentity, type OperationIdentity } from '../operation/identity.js';
 import type { AnyJobs, JobMap, JobName, PayloadOf, ResultOf } from '../operation/job-map.js';
 import type { OperationStatus } from '../operation/status.js';
-import { Acceptance, type AcceptanceServices } from './acceptance.js';
+import { Acceptance, type AcceptanceServices, type FoundOperation } from './acceptance.js';
 import { type AskingRules, askOperation } from './ask.js';
 import { chunksOf } from './chunks.js';
 import type { EnqueueOptions, RequestOptions, WriteOptions } from './enqueue.options.js';
 import type { FlowNode, FlowNodeOptions } from './flow-node.js';
-import type { AcceptedOperation, AskedOperation } from './operation.store.js';
+import type { AskedOperation } from './operation.store.js';
 import { outgoingJob } from './outgoing.js';
 import {
   assertSchedule,
@@ -68,6 +68,7 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
    * An error leaves nothing behind, and a transaction that was passed as it was.
    *
    * @throws OperationConflictError same key, other payload, job name or queue; nothing is enqueued
+   * @throws RecordUnreadableError it has completed, and its result cannot be decrypted here; nothing is enqueued
    * @throws TenantMissingError, TenantMismatchError, InvalidIdentityError, InvalidPayloadError, UsageError
    */
   async enqueue<N extends JobName<M>>(
@@ -217,7 +218,7 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
     }));
   }
 
-  #accepted(operation: AcceptedOperation): EnqueuedOperation {
+  #accepted(operation: FoundOperation): EnqueuedOperation {
     const { tenantId, operationKey, jobId, jobName } = operation;
     const duplicate = operation.kind === 'duplicate';
     this.services.events.emit({
@@ -235,7 +236,7 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
       jobId,
       duplicate,
       status: duplicate ? operation.status : 'pending',
-      result: duplicate ? operation.result : undefined,
+      result: operation.result,
     };
   }
 }

@@ -12,7 +12,7 @@ export interface AskedOperation extends OperationIdentity {
   readonly jobName: string;
   readonly jobId: string;
   readonly fingerprint: string;
-  /** JSON text. */
+  /** JSON text, as it is kept: encrypted, where that is switched on. */
   readonly payload: string;
   readonly priority: number | undefined;
   readonly delayMs: number | undefined;
@@ -29,8 +29,12 @@ export type AcceptedOperation = OperationSlip & Acceptance;
 
 type Acceptance =
   | { readonly kind: 'new' }
-  /** It existed before. `result` is set once it has completed. */
-  | { readonly kind: 'duplicate'; readonly status: OperationStatus; readonly result: unknown }
+  /** It existed before. `resultText` is set once it has completed: JSON, as it is kept. */
+  | {
+      readonly kind: 'duplicate';
+      readonly status: OperationStatus;
+      readonly resultText: string | undefined;
+    }
   /** The key belongs to another request; nothing was written for this one. */
   | { readonly kind: 'conflict' };
 
@@ -112,7 +116,7 @@ interface AcceptRow {
   readonly fingerprint: string | null;
   readonly queue: string | null;
   readonly status: OperationStatus | null;
-  readonly result: unknown;
+  readonly result: string | null;
 }
 
 function acceptValues(asked: readonly AskedOperation[], redispatchAfterMs: number | undefined): unknown[] {
@@ -144,7 +148,7 @@ function read(operation: AskedOperation, row: AcceptRow): Acceptance {
   if (row.is_new) return { kind: 'new' };
   // On another queue it would be run by another processor: that is another request, whatever its payload.
   if (row.fingerprint !== operation.fingerprint || row.queue !== operation.queue) return { kind: 'conflict' };
-  return { kind: 'duplicate', status: row.status ?? 'pending', result: row.result ?? undefined };
+  return { kind: 'duplicate', status: row.status ?? 'pending', resultText: row.result ?? undefined };
 }
 
 /**
@@ -163,5 +167,5 @@ function settleTwin(
     return answer;
   }
   if (first !== operation.fingerprint) return { kind: 'conflict' };
-  return answer.kind === 'new' ? { kind: 'duplicate', status: 'pending', result: undefined } : answer;
+  return answer.kind === 'new' ? { kind: 'duplicate', status: 'pending', resultText: undefined } : answer;
 }

@@ -1,11 +1,16 @@
+import { createSecretKey } from 'node:crypto';
 import type { Job } from 'bullmq';
 import { describe, expect, it } from 'vitest';
-import { InvalidIdentityError, TenantMismatchError } from '../operation/errors.js';
+import { InvalidIdentityError, RecordUnreadableError, TenantMismatchError } from '../operation/errors.js';
 import { canonicalRequest, fingerprintOf } from '../operation/fingerprint.js';
 import { jobIdOf } from '../operation/identity.js';
-import { type Identified, identify, type Unidentified } from './identify.js';
+import { payloadBinding } from '../sealing/binding.js';
+import { Sealer } from '../sealing/sealer.js';
+import { type Identified, type Identify, identify as identifyWith, type Unidentified } from './identify.js';
 
 const acme = { tenantId: 'acme', operationKey: 'charge:1' };
+const identify = (asked: Job, rule: Identify | undefined): Identified | Unidentified =>
+  identifyWith(asked, rule, new Sealer(undefined));
 const globex = { tenantId: 'globex', operationKey: 'charge:1' };
 
 function job(data: unknown, id: string | undefined = '7'): Job {
@@ -25,6 +30,38 @@ function refused(answer: Identified | Unidentified): Unidentified {
   if (answer.kind !== 'refused') throw new Error(`Identified as ${answer.operationKey}`);
   return answer;
 }
+
+describe('identify: encrypted jobs', () => {
+  const sealer = new Sealer({ keys: new Map([['k1', createSecretKey(Buffer.alloc(32, 1))]]), current: 'k1' });
+  const sealedFor = (identity: typeof acme): unknown =>
+    JSON.parse(sealer.seal('{"amount":5}', payloadBinding(identity)));
+
+  it('has the fingerprint and the payload of what was asked for in plain text', () => {
+    const sealed = accepted(identifyWith(job(envelope(acme, sealedFor(acme))), undefined, sealer));
+    const plain = accepted(identify(job(envelope(acme)), undefined));
+    expect(sealed).toEqual(plain);
+  });
+
+  it('opens the payload of an iteration as its schedule had it sealed', () => {
+    const id = `repeat:${jobIdOf(acme)}:1767225600000`;
+    const data = envelope({ ...acme, isSchedule: true }, sealedFor(acme));
+    expect(identifyWith(job(data, id), undefined, sealer)).toMatchObject({
+      operationKey: 'charge:1:2026-01-01T00:00:00.000Z',
+      payload: { amount: 5 },
+    });
+  });
+
+  it('neither runs nor refuses what it cannot read: it throws', () => {
+    const read = (data: unknown, by: Sealer) => () => identifyWith(job(data), undefined, by);
+    expect(read(envelope(acme, sealedFor(acme)), new Sealer(undefined))).toThrow(RecordUnreadableError);
+    expect(read(envelope(acme, sealedFor(globex)), sealer)).toThrow(RecordUnreadableError);
+  });
+
+  it('refuses data of other producers that calls itself encrypted', () => {
+    const answer = refused(identifyWith(job(sealedFor(acme)), () => acme, sealer));
+    expect(answer).toMatchObject({ reason: 'payload_invalid' });
+  });
+});
 
 /** JSON as another program may send it: deeper than this one's stack. */
 function deeplyNested(): unknown {

@@ -4,6 +4,9 @@ import { type Envelope, isEnvelope } from '../enqueue/envelope.js';
 import { iterationOf, iterationTimeOf, schedulerIdOf } from '../enqueue/schedule.js';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
 import { InvalidIdentityError, TenantMismatchError } from '../operation/errors.js';
+import { payloadBinding } from '../sealing/binding.js';
+import { isSealed } from '../sealing/sealed.js';
+import type { Sealer } from '../sealing/sealer.js';
 import { canonicalRequest, fingerprintOf } from '../operation/fingerprint.js';
 import { assertIdentity, jobIdOf, jobNameProblem, type OperationIdentity } from '../operation/identity.js';
 
@@ -29,18 +32,32 @@ export interface Unidentified {
   readonly error: Error;
 }
 
-/** Finds out whose operation a job is. Trusts the job no further than it can check. */
-export function identify(job: Job, rule: Identify | undefined): Identified | Unidentified {
+/**
+ * Finds out whose operation a job is. Trusts the job no further than it can check.
+ *
+ * @throws RecordUnreadableError if its payload is encrypted and cannot be read here: not now, perhaps later
+ */
+export function identify(
+  job: Job,
+  rule: Identify | undefined,
+  sealer: Pick<Sealer, 'open'>,
+): Identified | Unidentified {
   const nameProblem = jobNameProblem(job.name);
   if (nameProblem !== undefined)
     return refuse('payload_invalid', `Job ${job.id} of queue "${job.queueName}": ${nameProblem}`);
-  if (isEnvelope(job.data)) return identifyEnvelope(job, job.data);
+  if (isEnvelope(job.data)) return identifyEnvelope(job, job.data, sealer);
   if (rule === undefined) {
     return refuse(
       'identity_missing',
       `Job ${job.id} of queue "${job.queueName}" has no operation. Enqueue it through IdempotentQueue, or tell the processor how to identify such jobs: identify: (job) => ({ tenantId, operationKey }).`,
     );
   }
+  // Other producers cannot have sealed it: as evidence, or as a payload, it could never be read again.
+  if (isSealed(job.data))
+    return refuse(
+      'payload_invalid',
+      `Job ${job.id} of queue "${job.queueName}" has a property "$sealed", by which the ledger tells what it has encrypted.`,
+    );
   try {
     const identity = assertIdentity(rule(job) ?? { tenantId: undefined, operationKey: undefined });
     return identified(identity, job, job.data, undefined, undefined);
@@ -62,7 +79,11 @@ export function tenantOfJob(job: Job, rule: Identify | undefined): string | unde
   }
 }
 
-function identifyEnvelope(job: Job, { operation, payload }: Envelope): Identified | Unidentified {
+function identifyEnvelope(
+  job: Job,
+  { operation, payload }: Envelope,
+  sealer: Pick<Sealer, 'open'>,
+): Identified | Unidentified {
   try {
     assertIdentity(operation);
   } catch (cause) {
@@ -85,7 +106,8 @@ function identifyEnvelope(job: Job, { operation, payload }: Envelope): Identifie
   return identified(
     named,
     job,
-    payload,
+    // A schedule's payload was sealed once, for all of its iterations.
+    sealer.open(payload, payloadBinding(operation)),
     Number.isNaN(deadline?.getTime()) ? undefined : deadline,
     operation.trace,
   );

@@ -8,7 +8,7 @@ function resolve(options: unknown, leaseMs = 30_000, canReconcile = false): Proc
   return resolveProcessorOptions(
     'ChargeProcessor',
     { queue: 'charges', options: options as IdempotentProcessorOptions, canReconcile },
-    { leaseMs, retentionMs: 1000 },
+    { leaseMs, retentionMs: 1000, maxResultBytes: 77 },
   );
 }
 
@@ -50,6 +50,7 @@ describe('resolveProcessorOptions', () => {
         isCallers: false,
       },
       reconcile: undefined,
+      results: { isStored: true, redact: undefined, maxBytes: 77 },
       identify: undefined,
       classify: undefined,
       payloadClassOf: expect.any(Function),
@@ -60,6 +61,7 @@ describe('resolveProcessorOptions', () => {
   it('takes everything that is given', () => {
     const identify = () => ({ tenantId: 'acme', operationKey: 'k' });
     const classify = () => 'transient' as const;
+    const redact = () => undefined;
     expect(
       resolve({
         effect: 'keyed',
@@ -70,6 +72,8 @@ describe('resolveProcessorOptions', () => {
         retry: { attempts: 1, crashes: 1, backoff: { baseMs: 10, capMs: 20 } },
         identify,
         classify,
+        storeResult: false,
+        redact,
       }),
     ).toMatchObject({
       effect: 'keyed',
@@ -83,6 +87,7 @@ describe('resolveProcessorOptions', () => {
         budgetMs: 90_000,
       },
       policy: { attempts: 1, crashes: 1, backoff: { baseMs: 10, capMs: 20 } },
+      results: { isStored: false, redact, maxBytes: 77 },
       identify,
       classify,
     });

@@ -44,6 +44,16 @@ export interface IdempotentProcessorOptions {
   readonly clientRetries?: number;
   /** How long a vanished worker keeps its claim, in ms; renewed at a third. Default: the module's `leaseMs`. */
   readonly leaseMs?: number;
+  /**
+   * Whether what the handler returns is kept, and replayed to whoever asks again. False: nobody is given anything, at the
+   * first run as little as later. Default true.
+   */
+  readonly storeResult?: boolean;
+  /**
+   * What to keep of a result in its place, e.g. without what is secret; the first run's callers are given the same.
+   * Synchronous. When it throws, nothing is kept, and the operation completes all the same.
+   */
+  readonly redact?: (result: any) => unknown;
   /** For producers that write plain data: who the operation of a job is. */
   readonly identify?: Identify;
   /** Looks at an error before the built-in rules; undefined leaves it to them. */
@@ -54,7 +64,7 @@ export interface IdempotentProcessorOptions {
 export function resolveProcessorOptions(
   className: string,
   { queue, options, canReconcile }: Pick<ProcessorDeclaration, 'queue' | 'options' | 'canReconcile'>,
-  defaults: { readonly leaseMs: number; readonly retentionMs: number },
+  defaults: { readonly leaseMs: number; readonly retentionMs: number; readonly maxResultBytes: number },
 ): ProcessorSettings {
   const checks = optionChecks(`@IdempotentProcessor("${queue}") on ${className}`);
   const effect = options.effect ?? 'unrepeatable';
@@ -94,11 +104,17 @@ export function resolveProcessorOptions(
       isCallers: false,
     },
     reconcile,
+    results: {
+      isStored: checks.flag('storeResult', options.storeResult, true),
+      redact: options.redact,
+      maxBytes: defaults.maxResultBytes,
+    },
     identify: options.identify,
     classify: options.classify,
     payloadClassOf: payloadClasses(options.payload, checks),
   };
   checks.countFromZero('clientRetries', options.clientRetries, 0);
+  checks.callback('redact', options.redact);
   checks.callback('identify', options.identify);
   checks.callback('classify', options.classify);
   checks.throwIfAny((message) => new ConfigurationError(message));

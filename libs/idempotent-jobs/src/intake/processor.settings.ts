@@ -1,6 +1,7 @@
 import type { ClaimTerms } from '../claim/claim.js';
 import type { Effect } from '../operation/effect.js';
 import type { ReconcileSettings } from '../reconcile/reconcile.options.js';
+import type { ResultRules } from '../record/kept-result.js';
 import type { Classify } from '../resilience/classify.js';
 import type { RetryPolicy } from '../settle/decide.js';
 import type { Identify } from './identify.js';
@@ -16,6 +17,7 @@ export interface ProcessorSettings {
   readonly policy: RetryPolicy;
   /** How to ask about a doubt; undefined: there is no way. */
   readonly reconcile: ReconcileSettings | undefined;
+  readonly results: ResultRules;
   readonly identify: Identify | undefined;
   readonly classify: Classify | undefined;
   readonly payloadClassOf: (jobName: string) => PayloadClass | undefined;

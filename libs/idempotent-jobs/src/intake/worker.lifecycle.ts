@@ -38,7 +38,7 @@ export class WorkerLifecycle {
     private readonly host: ProcessorHost,
     private readonly attempts: AttemptRegistry,
     private readonly queues: QueueRegistry,
-    private readonly leaseMs: number,
+    private readonly defaults: { readonly leaseMs: number; readonly maxResultBytes: number },
   ) {}
 
   /** Known once {@link prepare} has looked. */
@@ -60,7 +60,7 @@ export class WorkerLifecycle {
         );
       }
       const settings = resolveProcessorOptions(processorClass.name, declaration, {
-        leaseMs: this.leaseMs,
+        ...this.defaults,
         retentionMs: this.queues.retentionOf(declaration.queue).completedMs,
       });
       const requestScopedId = provider.isDependencyTreeStatic() ? undefined : provider.id;

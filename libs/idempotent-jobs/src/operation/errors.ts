@@ -152,3 +152,40 @@ export class DeadLetterRefusedError extends IdempotentJobsError {
     super('DEAD_LETTER_REFUSED', message, { data: { ...data, reason } });
   }
 }
+
+/**
+ * A payload or a result of the ledger is encrypted and cannot be read here: its key is not configured, or it does not
+ * authenticate. Nothing is run and nothing is answered from it; a delivery is put off.
+ */
+export class RecordUnreadableError extends IdempotentJobsError {
+  constructor(
+    record: { readonly tenantId: string | null; readonly operationKey: string; readonly kind: string },
+    /** Undefined: it does not say. */
+    keyId: string | undefined,
+    /** Machine-readable: why. */
+    readonly reason: 'no_keys' | 'unknown_key' | 'damaged',
+  ) {
+    const { tenantId, operationKey, kind } = record;
+    const what =
+      tenantId === null
+        ? `The ${kind} of unidentified job "${operationKey}"`
+        : `The ${kind} of operation "${operationKey}" of tenant "${tenantId}"`;
+    super('RECORD_UNREADABLE', `${what} ${unreadableText(reason, keyId)}`, {
+      data: { tenantId, operationKey, kind, keyId, reason },
+    });
+  }
+}
+
+function unreadableText(reason: RecordUnreadableError['reason'], keyId: string | undefined): string {
+  const key = keyId === undefined ? 'a key it does not name' : `key "${keyId}"`;
+  switch (reason) {
+    case 'no_keys':
+      return `is encrypted with ${key}, and no keys are configured here. Add them: forRoot({ encryption: { keys, current } }).`;
+    case 'unknown_key':
+      return `is encrypted with ${key}, which is not configured here. Add it to forRoot({ encryption: { keys } }).`;
+    case 'damaged':
+      return `is encrypted with ${key}, but does not authenticate: it was changed, or moved here from elsewhere, or the key has other bytes than when it was written. Give the key its bytes back, or restore the record from a backup.`;
+    default:
+      return reason satisfies never;
+  }
+}

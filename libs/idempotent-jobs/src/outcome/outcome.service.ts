@@ -12,6 +12,9 @@ import { pauseUntilEnd } from './pause-until-end.js';
 import type { Settler, SettleOptions, SettleResult } from './settler.js';
 import type { TenantContext } from '../tenancy/tenant-context.js';
 import type { ErrorEvidence } from '../record/error-evidence.js';
+import type { ResultOmitted } from '../record/kept-result.js';
+import { resultBinding } from '../sealing/binding.js';
+import type { Sealer } from '../sealing/sealer.js';
 
 /** An operation, as something to look up. What `enqueue()` returns is one, and carries the result's type. */
 export interface OperationRef<Result = unknown> extends OperationIdentity {
@@ -29,6 +32,8 @@ export interface Outcome<Result = unknown> extends OperationIdentity {
   readonly failures: number;
   /** Set once `completed`, unless the handler returned nothing. */
   readonly result: Result | undefined;
+  /** Why it completed without the result that its handler returned. */
+  readonly resultOmitted: ResultOmitted | undefined;
   /** The last failure, without its stack. */
   readonly error: Pick<ErrorEvidence, 'name' | 'message' | 'code'> | undefined;
   /** Since when the effect may have happened without a record of it. */
@@ -43,8 +48,8 @@ export interface Outcome<Result = unknown> extends OperationIdentity {
 const LOOK_UP = statement(
   'look_up',
   `
-SELECT tenant_id, operation_key, queue, job_name, job_id, status, attempts, failures, result, error, doubt_since,
-       reconcile_due_at,
+SELECT tenant_id, operation_key, queue, job_name, job_id, status, attempts, failures, result::text AS result, result_omitted,
+       error, doubt_since, reconcile_due_at,
        created_at, started_at, settled_at
 FROM {schema}.job_outcomes
 WHERE tenant_id = $1 AND operation_key = $2
@@ -58,6 +63,7 @@ export class OutcomeService {
     private readonly database: Database,
     private readonly events: JobEvents,
     private readonly tenants: TenantContext,
+    private readonly sealer: Sealer,
     private readonly settler: Settler,
   ) {}
 
@@ -65,11 +71,14 @@ export class OutcomeService {
    * The operation's row, or undefined if nobody has asked for it (or its row was deleted).
    *
    * @throws TenantMismatchError inside a frame of another tenant, InvalidIdentityError
+   * @throws RecordUnreadableError if its result is encrypted and cannot be read here
    */
   async get<Result = unknown>(operation: OperationRef<Result>): Promise<Outcome<Result> | undefined> {
     const { tenantId, operationKey } = this.#visible(operation);
     const [row] = await this.database.run<OutcomeRow>(LOOK_UP, [tenantId, operationKey]);
-    return row === undefined ? undefined : readOutcome<Result>(row);
+    if (row === undefined) return undefined;
+    const result = this.sealer.openText(row.result, resultBinding({ tenantId, operationKey }));
+    return readOutcome(row, result as Result | undefined);
   }
 
   /**
@@ -86,7 +95,7 @@ export class OutcomeService {
    * itself.
    *
    * @param options.timeoutMs how long to wait, in ms. Default 30,000.
-   * @throws OutcomeTimeoutError if it is not by then; the operation goes on
+   * @throws OutcomeTimeoutError if it is not by then; the operation goes on. And as {@link get}
    */
   async wait<Result = unknown>(
     operation: OperationRef<Result>,
@@ -151,7 +160,8 @@ interface OutcomeRow {
   readonly status: OperationStatus;
   readonly attempts: number;
   readonly failures: number;
-  readonly result: unknown;
+  readonly result: string | null;
+  readonly result_omitted: ResultOmitted | null;
   readonly error: ErrorEvidence | null;
   readonly doubt_since: Date | null;
   readonly reconcile_due_at: Date | null;
@@ -160,7 +170,7 @@ interface OutcomeRow {
   readonly settled_at: Date | null;
 }
 
-function readOutcome<Result>(row: OutcomeRow): Outcome<Result> {
+function readOutcome<Result>(row: OutcomeRow, result: Result | undefined): Outcome<Result> {
   return {
     tenantId: row.tenant_id,
     operationKey: row.operation_key,
@@ -170,7 +180,8 @@ function readOutcome<Result>(row: OutcomeRow): Outcome<Result> {
     status: row.status,
     attempts: row.attempts,
     failures: row.failures,
-    result: (row.result ?? undefined) as Result | undefined,
+    result,
+    resultOmitted: row.result_omitted ?? undefined,
     error:
       row.error === null
         ? undefined

@@ -38,6 +38,7 @@ WITH ${LOCKED}, judged AS (
     status           = 'completed',
     fencing_token    = o.fencing_token + 1,
     result           = $5::json,
+    result_omitted   = NULL,
     error            = NULL,
     payload          = NULL,
     doubt_since      = NULL,

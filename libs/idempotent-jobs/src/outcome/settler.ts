@@ -6,6 +6,8 @@ import { toJsonText } from '../operation/json.js';
 import { assertAuthor, type Author } from '../operation/ledger-action.js';
 import type { OperationStatus } from '../operation/status.js';
 import type { Database } from '../postgres/database.js';
+import { resultBinding } from '../sealing/binding.js';
+import type { Sealer } from '../sealing/sealer.js';
 import { type EffectVerdict, notApplied } from '../reconcile/verdict.js';
 import { SETTLE_APPLIED, SETTLE_NOT_APPLIED } from './settle.statements.js';
 
@@ -34,6 +36,7 @@ export interface SettleResult {
 export interface SettlerServices {
   readonly database: Database;
   readonly events: JobEvents;
+  readonly sealer: Sealer;
   /** For queues that have told no retention of their own, in ms. */
   readonly completedMs: number;
   /** Operations of that queue have become due. */
@@ -65,7 +68,9 @@ export class Settler {
     { source, note = 'settled from outside' }: SettleOptions,
   ): Promise<SettleResult> {
     if (typeof source !== 'string' || source.trim() === '' || source.length > 200)
-      throw new UsageError('settle() needs its source, in 1 to 200 characters: { source: "gateway-webhook" }.');
+      throw new UsageError(
+        'settle() needs its source, in 1 to 200 characters: { source: "gateway-webhook" }.',
+      );
     const author = assertAuthor({ actor: source, note });
     if (verdict?.kind !== 'applied' && verdict?.kind !== 'not_applied')
       throw new UsageError('settle() needs applied(result) or notApplied().');
@@ -101,7 +106,13 @@ export class Settler {
       const stem = jobIdOf({ tenantId, operationKey });
       return (await database.run<SettledRow>(SETTLE_NOT_APPLIED, [...who, stem]))[0];
     }
-    const result = verdict.result === undefined ? null : toJsonText('result', verdict.result);
+    const result =
+      verdict.result === undefined
+        ? null
+        : this.services.sealer.seal(
+            toJsonText('result', verdict.result),
+            resultBinding({ tenantId, operationKey }),
+          );
     return (await database.run<SettledRow>(SETTLE_APPLIED, [...who, result, completedMs]))[0];
   }
 

@@ -1,6 +1,7 @@
 import { Column, Entity, PrimaryColumn } from 'typeorm';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
 import type { OperationStatus } from '../operation/status.js';
+import type { ResultOmitted } from '../record/kept-result.js';
 
 /*
  * The ledger for reading with TypeORM. The library itself never goes through them. `synchronize: false` keeps TypeORM
@@ -87,6 +88,10 @@ export class JobOutcomeEntity {
 
   @Column({ type: 'json', nullable: true })
   result!: unknown;
+
+  /** Why it completed without the result that its handler returned. */
+  @Column({ name: 'result_omitted', type: 'text', nullable: true })
+  resultOmitted!: ResultOmitted | null;
 
   @Column({ type: 'json', nullable: true })
   error!: unknown;

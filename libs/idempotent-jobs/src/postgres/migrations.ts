@@ -3,6 +3,7 @@ import { CREATE_LEDGER } from './migrations/1-ledger.js';
 import { CREATE_WAY_BACK } from './migrations/2-way-back.js';
 import { CREATE_QUEUES } from './migrations/3-queues.js';
 import { CREATE_DOUBT } from './migrations/4-doubt.js';
+import { CREATE_RESULTS } from './migrations/5-results.js';
 
 /** One forward step of the ledger's schema. `{schema}` stands for the quoted schema. */
 export interface SchemaStep {
@@ -17,6 +18,7 @@ export const SCHEMA_STEPS: readonly SchemaStep[] = [
   CREATE_WAY_BACK,
   CREATE_QUEUES,
   CREATE_DOUBT,
+  CREATE_RESULTS,
 ];
 
 /** The schema version this package was written for. */
@@ -70,6 +72,7 @@ export const IDEMPOTENT_JOBS_MIGRATIONS: readonly (new () => MigrationInterface)
   migrationTo('IdempotentJobsWayBack1795305600000', 2),
   migrationTo('IdempotentJobsQueues1795305600001', 3),
   migrationTo('IdempotentJobsDoubt1795305600002', 4),
+  migrationTo('IdempotentJobsResults1795305600003', 5),
 ];
 
 /** TypeORM remembers migrations by name, and runs those it does not know: each step of the schema is one. */

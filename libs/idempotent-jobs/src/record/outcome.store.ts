@@ -4,8 +4,11 @@ import { identityKeyOf, type OperationIdentity } from '../operation/identity.js'
 import { Coalescer } from '../postgres/coalescer.js';
 import { toDate, toDateOrNone } from '../postgres/to-date.js';
 import type { Database, Queryable } from '../postgres/database.js';
+import { payloadBinding, resultBinding } from '../sealing/binding.js';
+import type { Sealer } from '../sealing/sealer.js';
 import { describeError } from './error-evidence.js';
 import { errorFingerprint } from './error-fingerprint.js';
+import type { RecordedResult, ResultOmitted } from './kept-result.js';
 import { APPLY_ASKED, COMPLETE, DOUBT, FAIL, RELEASE, START, TAKE_OVER } from './record.statements.js';
 import { VERSIONS } from './versions.js';
 
@@ -26,7 +29,7 @@ export interface FailureRecord {
   readonly letter?: DeadLetterReason;
   /** For calls, which nobody may ever ask for again. */
   readonly forgetAfterMs?: number;
-  /** The letter's payload, as JSON text. */
+  /** The letter's payload, as plain JSON text. */
   readonly payload?: string;
 }
 
@@ -36,6 +39,7 @@ const MAX_REASON = 200;
 interface Completion extends OperationIdentity {
   readonly token: number;
   readonly result: string | null;
+  readonly resultOmitted: ResultOmitted | null;
   readonly retentionMs: number;
 }
 
@@ -47,7 +51,10 @@ interface Completion extends OperationIdentity {
 export class OutcomeStore {
   readonly #completions: Coalescer<Completion, Recorded>;
 
-  constructor(private readonly database: Database) {
+  constructor(
+    private readonly database: Database,
+    private readonly sealer: Sealer,
+  ) {
     this.#completions = new Coalescer<Completion, Recorded>(
       (completions) => this.#complete(completions),
       identityKeyOf,
@@ -55,18 +62,18 @@ export class OutcomeStore {
   }
 
   /** Records the result, to be kept for `retentionMs`, together with whatever else is being completed. */
-  complete(claim: Claim, result: string | undefined, retentionMs: number): Promise<Recorded> {
-    return this.#completions.submit(completionOf(claim, result, retentionMs));
+  complete(claim: Claim, result: RecordedResult, retentionMs: number): Promise<Recorded> {
+    return this.#completions.submit(this.#completionOf(claim, result, retentionMs));
   }
 
   /** Records the result on a transaction's connection. */
   async completeWithin(
     connection: Queryable,
     claim: Claim,
-    result: string | undefined,
+    result: RecordedResult,
     retentionMs: number,
   ): Promise<Recorded> {
-    const [recorded] = await this.#complete([completionOf(claim, result, retentionMs)], connection);
+    const [recorded] = await this.#complete([this.#completionOf(claim, result, retentionMs)], connection);
     return recorded as Recorded;
   }
 
@@ -86,7 +93,7 @@ export class OutcomeStore {
         record.reason.slice(0, MAX_REASON).toWellFormed().replaceAll('\0', ''),
         record.delayMs ?? null,
         record.letter ?? null,
-        record.payload ?? null,
+        this.#sealedPayload(claim, record.payload),
         VERSIONS,
         record.letter === undefined ? null : errorFingerprint(record.letter, evidence),
         record.forgetAfterMs ?? null,
@@ -121,7 +128,7 @@ export class OutcomeStore {
       identity.operationKey,
       seenToken,
       JSON.stringify(evidence),
-      payload ?? null,
+      this.#sealedPayload(identity, payload),
       VERSIONS,
       errorFingerprint('in_doubt', evidence),
     ]);
@@ -155,10 +162,15 @@ export class OutcomeStore {
   async apply(
     connection: Queryable,
     claim: Claim,
-    result: string | undefined,
+    recorded: RecordedResult,
     retentionMs: number,
   ): Promise<Recorded> {
-    const values = [claim.tenantId, claim.operationKey, claim.token, result ?? null, retentionMs];
+    const { tenantId, operationKey, token, result, resultOmitted } = this.#completionOf(
+      claim,
+      recorded,
+      retentionMs,
+    );
+    const values = [tenantId, operationKey, token, result, retentionMs, resultOmitted];
     const [row] = await this.database.run<{ is_recorded: boolean }>(APPLY_ASKED, values, connection);
     return row?.is_recorded === true ? 'recorded' : 'lost';
   }
@@ -189,10 +201,26 @@ export class OutcomeStore {
         completions.map((completion) => completion.token),
         completions.map((completion) => completion.result),
         completions.map((completion) => completion.retentionMs),
+        completions.map((completion) => completion.resultOmitted),
       ],
       connection,
     );
     return rows.map((row) => (row.is_recorded ? 'recorded' : 'lost'));
+  }
+
+  /** Sealed once, however often it is written. */
+  #completionOf(
+    { tenantId, operationKey, token }: Claim,
+    { text, omitted }: RecordedResult,
+    retentionMs: number,
+  ): Completion {
+    const result =
+      text === undefined ? null : this.sealer.seal(text, resultBinding({ tenantId, operationKey }));
+    return { tenantId, operationKey, token, result, resultOmitted: omitted ?? null, retentionMs };
+  }
+
+  #sealedPayload(identity: OperationIdentity, payload: string | undefined): string | null {
+    return payload === undefined ? null : this.sealer.seal(payload, payloadBinding(identity));
   }
 }
 
@@ -203,12 +231,4 @@ interface StartedRow {
   readonly deadline_at: Date | null;
   readonly remaining_ms: number | null;
   readonly repeatable_ms: number;
-}
-
-function completionOf(
-  { tenantId, operationKey, token }: Claim,
-  result: string | undefined,
-  retentionMs: number,
-): Completion {
-  return { tenantId, operationKey, token, result: result ?? null, retentionMs };
 }

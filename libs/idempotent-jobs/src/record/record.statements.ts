@@ -4,8 +4,8 @@ import { statement } from '../postgres/statement.js';
 /**
  * running → completed, for many operations at once.
  *
- * Parameters: parallel arrays: tenant, key, token, result as JSON text, retention in ms. One row per element comes
- * back: `is_recorded` is false when the lease was lost (another token, or no longer running). A second asking after a
+ * Parameters: parallel arrays: tenant, key, token, result as JSON text, retention in ms, why there is no result (null: it
+ * is there, or there was none). One row per element comes back: `is_recorded` is false when the lease was lost (another token, or no longer running). A second asking after a
  * lost answer finds the row completed under its own token, which is as good as having written it.
  *
  * Rows are not locked in any order: two batches share a row only where a lease was lost, and Postgres ends a deadlock
@@ -15,12 +15,13 @@ export const COMPLETE = statement(
   'complete',
   `
 WITH asked AS (
-  SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::float8[])
-    WITH ORDINALITY AS a (tenant_id, operation_key, token, result, retention_ms, n)
+  SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::float8[], $6::text[])
+    WITH ORDINALITY AS a (tenant_id, operation_key, token, result, retention_ms, result_omitted, n)
 ), completed AS (
   UPDATE {schema}.job_outcomes o SET
     status           = 'completed',
     result           = a.result::json,
+    result_omitted   = a.result_omitted,
     error            = NULL,
     payload          = NULL,
     lease_expires_at = NULL,
@@ -157,7 +158,7 @@ RETURNING
 
 /**
  * in_doubt, asked about → completed: the effect of the last attempt happened, with its result as JSON text. Parameters:
- * tenant, key, token, result, retention in ms. One row: `is_recorded` is false when the lease was lost; a second asking
+ * tenant, key, token, result, retention in ms, why there is none. One row: `is_recorded` is false when the lease was lost; a second asking
  * finds it completed.
  */
 export const APPLY_ASKED = statement(
@@ -167,6 +168,7 @@ WITH applied AS (
   UPDATE {schema}.job_outcomes o SET
     status           = 'completed',
     result           = $4::json,
+    result_omitted   = $6,
     error            = NULL,
     payload          = NULL,
     doubt_since      = NULL,

@@ -4,6 +4,7 @@ import type { QueuePort } from '../bullmq/queue-port.js';
 import type { LetterStore } from '../dead-letter/letter.store.js';
 import { identify } from '../intake/identify.js';
 import type { ProcessorSettings } from '../intake/processor.settings.js';
+import { RecordUnreadableError } from '../operation/errors.js';
 
 /** A queue whose failed jobs are looked after. */
 export interface SweptQueue {
@@ -65,10 +66,19 @@ export class FailedJobSweep {
     for (let from = 0; ; from += PAGE) {
       const jobs = await port.contents.failed(from, from + PAGE - 1);
       const unknown = await this.#unaccounted(port.name, settings, jobs);
-      for (const job of unknown)
-        await this.bury(settings, job, new Error(job.failedReason ?? 'BullMQ failed the job'));
+      for (const job of unknown) await this.#bury(settings, job);
       const isAllKnown = unknown.length === 0 && this.#sweptOnce.has(port.name);
       if (jobs.length < PAGE || isAllKnown) return;
+    }
+  }
+
+  /** One whose payload cannot be read is left for a later sweep, and must not keep the others from theirs. */
+  async #bury(settings: ProcessorSettings, job: Job): Promise<void> {
+    try {
+      await this.bury(settings, job, new Error(job.failedReason ?? 'BullMQ failed the job'));
+    } catch (error) {
+      if (!(error instanceof RecordUnreadableError)) throw error;
+      this.onError(`Job ${job.id} of queue "${settings.queue}" has no dead letter yet`, error);
     }
   }
 
@@ -79,7 +89,7 @@ export class FailedJobSweep {
     );
     if (present.length === 0) return [];
     const asked = present.map((job) => {
-      const identified = identify(job, settings.identify);
+      const identified = identify(job, settings.identify, UNOPENED);
       return { jobId: job.id as string, identity: identified.kind === 'identified' ? identified : undefined };
     });
     const accounted = await this.letters.accountedFor(queue, asked);
@@ -88,3 +98,6 @@ export class FailedJobSweep {
 }
 
 const PAGE = 100;
+
+/** Who a job is can be told without reading its payload. */
+const UNOPENED = { open: (payload: unknown): unknown => payload };

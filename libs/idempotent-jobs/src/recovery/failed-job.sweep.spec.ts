@@ -1,0 +1,56 @@
+import type { Job } from 'bullmq';
+import { describe, expect, it } from 'vitest';
+import type { QueuePort } from '../bullmq/queue-port.js';
+import type { LetterStore } from '../dead-letter/letter.store.js';
+import type { ProcessorSettings } from '../intake/processor.settings.js';
+import { RecordUnreadableError } from '../operation/errors.js';
+import { FailedJobSweep } from './failed-job.sweep.js';
+
+function failed(id: string): Job {
+  const operation = { tenantId: 'acme', operationKey: id, fingerprint: 'f' };
+  const payload = { $sealed: 1, key: 'k1', iv: '', data: '' };
+  return {
+    id,
+    name: 'charge',
+    queueName: 'charges',
+    data: { operation, payload },
+    failedReason: 'job stalled more than allowable limit',
+  } as unknown as Job;
+}
+
+describe('FailedJobSweep', () => {
+  it('leaves a job whose payload cannot be read for later, and buries the others', async () => {
+    const jobs = [failed('1'), failed('2')];
+    const asked: (string | undefined)[] = [];
+    const buried: string[] = [];
+    const errors: string[] = [];
+    const letters = {
+      accountedFor: (_queue: string, found: { identity: { operationKey: string } | undefined }[]) => {
+        asked.push(...found.map(({ identity }) => identity?.operationKey));
+        return Promise.resolve(new Set<string>());
+      },
+    } as unknown as LetterStore;
+    const port = {
+      name: 'charges',
+      contents: { failed: () => Promise.resolve(jobs) },
+    } as unknown as QueuePort;
+    const settings = { queue: 'charges' } as ProcessorSettings;
+    const bury = (_settings: unknown, { id }: Job): Promise<void> => {
+      if (id === '1')
+        return Promise.reject(
+          new RecordUnreadableError(
+            { tenantId: 'acme', operationKey: '1', kind: 'payload' },
+            'k1',
+            'no_keys',
+          ),
+        );
+      buried.push(id as string);
+      return Promise.resolve();
+    };
+    const onError = (message: string): void => void errors.push(message);
+    await new FailedJobSweep(() => [{ port, settings }], letters, bury, onError, 1000).sweep();
+    expect(asked).toEqual(['1', '2']);
+    expect(buried).toEqual(['2']);
+    expect(errors).toEqual(['Job 1 of queue "charges" has no dead letter yet']);
+  });
+});

@@ -1,0 +1,28 @@
+/** A value as it is kept when it is encrypted: JSON that says with which key. */
+export interface Sealed {
+  /** The form's version. */
+  readonly $sealed: 1;
+  /** The key's id. */
+  readonly key: string;
+  /** 96 bits, in base64url. */
+  readonly iv: string;
+  /** Ciphertext, and behind it the tag of 128 bits, in base64url. */
+  readonly data: string;
+}
+
+/**
+ * Whether a value calls itself sealed. By its name alone: what was damaged must be refused as unreadable, and not be
+ * taken for a plain value.
+ */
+export function isSealed(value: unknown): value is Record<string, unknown> {
+  return value !== null && typeof value === 'object' && Object.hasOwn(value, '$sealed');
+}
+
+/** Short enough, and plain enough, to stand in messages. No 32 bytes in base64 or hexadecimal are that short. */
+export const KEY_ID = /^[A-Za-z0-9._-]{1,32}$/;
+
+/** The id of the key that a value says it was sealed with; undefined: it says nothing that could be one. */
+export function keyIdOf(value: Record<string, unknown>): string | undefined {
+  const { key } = value;
+  return typeof key === 'string' && KEY_ID.test(key) ? key : undefined;
+}
