@@ -233,7 +233,7 @@ describe('resolveProcessorOptions: reconcile', () => {
   });
 
   const UNCALLED = '"reconciled" or "keyed", because only these call the reconcile() of the class';
-  const UNASKED = 'another one, or the class needs a reconcile(operation) method';
+  const UNASKED = 'another one, or the class needs a method reconcile(operation) { … }';
 
   /** What is wrong with an effect, for a class with a reconcile() and for one without; undefined: nothing. */
   const FIT: Record<Effect, { withIt: string | undefined; without: string | undefined }> = {

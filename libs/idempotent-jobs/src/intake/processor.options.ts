@@ -129,7 +129,7 @@ function checkReconcile(
   options: ReconcileOptions | undefined,
 ): void {
   if (effect === 'reconciled' && !canReconcile)
-    checks.fail('effect', effect, 'another one, or the class needs a reconcile(operation) method');
+    checks.fail('effect', effect, 'another one, or the class needs a method reconcile(operation) { … }');
   if (canReconcile && effect !== 'reconciled' && effect !== 'keyed')
     checks.fail(
       'effect',

@@ -28,7 +28,13 @@ export interface ReconcileSettings {
 }
 
 /** Fills in the defaults. */
-export function resolveReconcile(checks: OptionChecks, options: ReconcileOptions = {}): ReconcileSettings {
+export function resolveReconcile(
+  checks: OptionChecks,
+  given: ReconcileOptions | undefined,
+): ReconcileSettings {
+  if (given !== undefined && (given === null || typeof given !== 'object'))
+    checks.fail('reconcile', given, 'an object of options');
+  const options = given ?? {};
   const { afterMs = DEFAULT_PLAN.afterMs } = options;
   const isAscending =
     Array.isArray(afterMs) &&
@@ -38,7 +44,7 @@ export function resolveReconcile(checks: OptionChecks, options: ReconcileOptions
   if (!isAscending) checks.fail('reconcile.afterMs', afterMs, 'an ascending list of numbers greater than 0');
   const untilMs = checks.positive('reconcile.untilMs', options.untilMs, DEFAULT_PLAN.untilMs);
   const lateArrivalMs = checks.atLeast('reconcile.lateArrivalMs', options.lateArrivalMs, 0, 0);
-  if (lateArrivalMs >= untilMs)
+  if (lateArrivalMs > 0 && lateArrivalMs >= untilMs)
     checks.fail('reconcile.lateArrivalMs', lateArrivalMs, `less than reconcile.untilMs, which is ${untilMs}`);
   return {
     plan: {

@@ -51,10 +51,22 @@ const ASKED = [
   { who: 'the service', plan: DEFAULT_PLAN, askInMs: 5_000 },
 ] as const;
 
-/** `retry` = retrying, `over` = dead for retries_exhausted, `never` = dead for permanent_error; `?` = doubtful. */
-type Cell = 'retry' | 'retry?' | 'over' | 'over?' | 'never' | 'never?' | 'in_doubt?';
+/**
+ * `retry` = retrying, `over` = dead for retries_exhausted, `never` = dead for permanent_error; `?` = doubtful; `or asked` = in
+ * doubt instead, where the service can be asked.
+ */
+type Cell =
+  | 'retry'
+  | 'retry?'
+  | 'over'
+  | 'over?'
+  | 'never'
+  | 'never?'
+  | 'in_doubt?'
+  | 'over?, or asked'
+  | 'never?, or asked';
 
-const MEANING: Record<Cell, object> = {
+const MEANING: Record<Exclude<Cell, `${string}, or asked`>, object> = {
   retry: { status: 'retrying', delayMs: 500, isDoubtful: false },
   'retry?': { status: 'retrying', delayMs: 500, isDoubtful: true },
   over: { status: 'dead', reason: 'retries_exhausted', isDoubtful: false },
@@ -87,11 +99,11 @@ const TABLE: Record<Situation, Record<FailureKind, [Cell, Cell, Cell, Cell]>> = 
   },
   // The service deduplicates: safe to repeat, but the effect may be there already.
   keyed: {
-    transient: ['retry', 'retry?', 'over', 'over?'],
-    in_doubt: ['retry?', 'retry?', 'over?', 'over?'],
-    permanent: ['never', 'never?', 'never', 'never?'],
-    programming: ['never?', 'never?', 'never?', 'never?'],
-    unknown: ['retry?', 'retry?', 'over?', 'over?'],
+    transient: ['retry', 'retry?', 'over', 'over?, or asked'],
+    in_doubt: ['retry?', 'retry?', 'over?, or asked', 'over?, or asked'],
+    permanent: ['never', 'never?, or asked', 'never', 'never?, or asked'],
+    programming: ['never?, or asked', 'never?, or asked', 'never?, or asked', 'never?, or asked'],
+    unknown: ['retry?', 'retry?', 'over?, or asked', 'over?, or asked'],
   },
   // The service deduplicates no longer.
   'keyed, forgotten': {
@@ -149,7 +161,9 @@ describe('decideFailure', () => {
         repeatableMs: REPEATABLE_MS[situation],
       });
       const failure = { kind, reason: 'test' };
-      const expected = cell === 'in_doubt?' ? { ...MEANING[cell], askInMs } : MEANING[cell];
+      const [alone, ...orAsked] = cell.split(', ') as [keyof typeof MEANING, ...string[]];
+      const end = orAsked.length > 0 && plan !== undefined ? 'in_doubt?' : alone;
+      const expected = end === 'in_doubt?' ? { ...MEANING[end], askInMs } : MEANING[end];
       const decision = decideFailure(failure, effectOf(situation), seen, { ...policy, plan }, half);
       expect(decision).toStrictEqual(expected);
     },
@@ -412,7 +426,9 @@ function anyPolicy(): fc.Arbitrary<RetryPolicy> {
 /** A step, or a call: whoever asked for it decides what comes next. */
 const callers: RetryPolicy = { ...policy, isCallers: true };
 
-/** `again` = retrying at once; `?` = doubtful. */
+/** `again` = retrying at once; `?` = doubtful; `or asked` = in
+ * doubt instead, where the service can be asked.
+ */
 type CallersCell = 'again' | 'again?' | 'in_doubt?';
 
 const CALLERS_MEANING: Record<CallersCell, object> = {

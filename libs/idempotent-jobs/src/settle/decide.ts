@@ -69,18 +69,19 @@ export function decideFailure(
   if (!isRevertible && isDoubtful && facts.repeatableMs <= 0) return doubt(policy);
   // Whoever asked for it decides what comes next; it did not happen, or may be done again.
   if (policy.isCallers) return { status: 'retrying', delayMs: 0, isDoubtful };
-  if (failure.kind === 'permanent' || failure.kind === 'programming') {
-    return { status: 'dead', reason: 'permanent_error', isDoubtful };
-  }
-  if (facts.attempt >= policy.attempts) return { status: 'dead', reason: 'retries_exhausted', isDoubtful };
+  // Given up with a doubt that somebody can be asked about, it is asked about first.
+  const giveUp = (reason: DeadLetterReason): Decision =>
+    !isRevertible && isDoubtful && policy.plan !== undefined
+      ? doubt(policy)
+      : { status: 'dead', reason, isDoubtful };
+  if (failure.kind === 'permanent' || failure.kind === 'programming') return giveUp('permanent_error');
+  if (facts.attempt >= policy.attempts) return giveUp('retries_exhausted');
 
   const delayMs = Math.max(
     fullJitterMs(facts.failures + 1, policy.backoff, random),
     failure.retryAfterMs ?? 0,
   );
-  if (facts.remainingMs !== undefined && delayMs >= facts.remainingMs) {
-    return { status: 'dead', reason: 'time_budget_exceeded', isDoubtful };
-  }
+  if (facts.remainingMs !== undefined && delayMs >= facts.remainingMs) return giveUp('time_budget_exceeded');
   // The service downstream will have forgotten the key by then: another try could be a second effect.
   if (isDoubtful && delayMs >= facts.repeatableMs) return doubt(policy);
   return { status: 'retrying', delayMs, isDoubtful };

@@ -51,7 +51,7 @@ const TABLE: Record<Effect, Record<End, Record<Circumstance, Next>>> = {
     transient: row('retrying', 'retrying', 'retrying', 'retrying'),
     in_doubt: row('retrying', 'in_doubt, asked', 'retrying', 'in_doubt, a person'),
     permanent: row('dead', 'dead', 'dead', 'dead'),
-    programming: row('dead', 'in_doubt, asked', 'dead', 'in_doubt, a person'),
+    programming: row('in_doubt, asked', 'in_doubt, asked', 'dead', 'in_doubt, a person'),
     unknown: row('retrying', 'in_doubt, asked', 'retrying', 'in_doubt, a person'),
     timeout: row('retrying', 'in_doubt, asked', 'retrying', 'in_doubt, a person'),
     vanished: row('retrying', 'in_doubt, asked', 'retrying', 'in_doubt, a person'),
