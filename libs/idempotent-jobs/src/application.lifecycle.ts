@@ -91,7 +91,11 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
   async beforeApplicationShutdown(): Promise<void> {
     this.#sweep.stop();
     const { drainMs, closeMs } = this.options.shutdown;
-    await Promise.all([this.#workers.stop(drainMs, closeMs), this.#letters.stop(drainMs, closeMs)]);
+    await Promise.all([
+      this.#workers.stop(drainMs, closeMs),
+      this.#letters.stop(drainMs, closeMs),
+      this.#endCalls(drainMs, closeMs),
+    ]);
     // Counting a large redrive may take minutes; its lease runs out by itself.
     await isOverWithin(
       closeMs,
@@ -101,6 +105,14 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
     await this.engine.dispatcher.stop();
     this.engine.leases.stop();
     this.#stopLogging?.();
+  }
+
+  /** Guarded calls may finish like handlers; what does not is told through its signal, and its end is recorded. */
+  async #endCalls(drainMs: number, closeMs: number): Promise<void> {
+    const { calls } = this.engine;
+    if (await calls.isEmptyWithin(drainMs)) return;
+    calls.abandonAll('shutdown');
+    await calls.isEmptyWithin(closeMs);
   }
 
   /** The queues registered here, with the means to tell whose a job is. */

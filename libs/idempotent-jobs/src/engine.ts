@@ -51,6 +51,8 @@ export interface Engine {
   readonly deadLetters: DeadLetterService;
   readonly settler: Settler;
   readonly idempotency: IdempotencyService;
+  /** The guarded calls that run right now. */
+  readonly calls: AttemptRegistry;
   readonly doubts: DoubtSweep;
   readonly pruner: Pruner;
 }
@@ -168,7 +170,9 @@ export function assembleEngine(
     onDue,
     wakeRunner: () => redrives.wake(),
   });
+  const calls = new AttemptRegistry();
   const idempotency = new IdempotencyService({
+    attempts: calls,
     tenants,
     events,
     leaseMs: options.leaseMs,
@@ -201,6 +205,7 @@ export function assembleEngine(
     deadLetters,
     settler,
     idempotency,
+    calls,
     doubts,
     pruner,
   };

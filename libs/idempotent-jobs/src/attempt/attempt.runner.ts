@@ -45,7 +45,10 @@ export class AttemptRunner {
   /** The operation must not be run at all. */
   refuse(context: RunContext, reason: DeadLetterReason, error: unknown): Promise<Ending> {
     return this.#withoutHandler(context, (claim, place) =>
-      this.book.giveUp(context, claim, reason, error, place),
+      // What may have happened is asked about, whatever keeps it from being run.
+      claim.mustAsk
+        ? this.inquiry.unresolved(context, claim, reason, error)
+        : this.book.giveUp(context, claim, reason, error, place),
     );
   }
 

@@ -20,8 +20,8 @@ export type Ending =
     }
   | { readonly kind: 'handed_back'; readonly error: unknown };
 
-/** Somebody else has it; its time has not come; or the ledger cannot be asked. */
-export type DeferralCause = 'busy' | 'not_yet' | 'unavailable';
+/** Somebody else has it; its time has not come; one of its steps is not finished; or the ledger cannot be asked. */
+export type DeferralCause = 'busy' | 'not_yet' | 'waiting' | 'unavailable';
 
 /** A delivery that is put off. */
 export function deferred(delayMs: number, reason: string, why: DeferralCause): Ending {

@@ -188,12 +188,14 @@ export class LeasedAttempt {
   /** A step is in doubt, or under way elsewhere: without it the handler cannot have finished, whatever it returned. */
   async #wait(context: RunContext, claim: Claim, waitMs: number): Promise<Ending> {
     // What a handler does beside its steps may have happened.
-    await this.#release(context, claim, claim.repeatableMs !== Infinity, waitMs);
-    return this.book.deferred(context, waitMs, 'waiting: one of its steps is not finished');
+    // Who comes again for a step or a call is whoever called it.
+    const pauseMs = context.delivery.processor.policy.isCallers ? undefined : waitMs;
+    await this.#release(context, claim, claim.repeatableMs !== Infinity, pauseMs);
+    return this.book.deferred(context, waitMs, 'waiting: one of its steps is not finished', 'waiting');
   }
 
   async #handBack(context: RunContext, claim: Claim, error: unknown): Promise<Ending> {
-    await this.#release(context, claim, false);
+    await this.#release(context, claim, context.delivery.processor.effect === 'reconciled');
     return { kind: 'handed_back', error };
   }
 

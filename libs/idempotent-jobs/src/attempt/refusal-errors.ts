@@ -18,11 +18,19 @@ export class WaitingError extends IdempotentJobsError {
   }
 }
 
+/** Also where the handler has wrapped it. */
+function isWaiting(error: unknown): boolean {
+  let seen = error;
+  for (let depth = 0; depth < 10 && seen instanceof Error; depth += 1) {
+    if (seen instanceof WaitingError) return true;
+    seen = seen.cause;
+  }
+  return false;
+}
+
 /** Whether a handler ended because of a step that is not finished, or although it is not. */
 export function waitsForStep(execution: Execution): boolean {
-  return (
-    execution.kind === 'returned' || (execution.kind === 'threw' && execution.error instanceof WaitingError)
-  );
+  return execution.kind === 'returned' || (execution.kind === 'threw' && isWaiting(execution.error));
 }
 
 /** A job whose operation may have been forgotten. */

@@ -5,6 +5,9 @@ import { UsageError } from '../operation/errors.js';
 import { optionChecks } from '../option-checks.js';
 import { resolveReconcile } from '../reconcile/reconcile.options.js';
 
+/** Options are written in code; whoever makes them from data shares no statements. */
+const MAX_KNOWN = 1000;
+
 /** By the processor, and then by what was asked for: claims under the same terms share statements. */
 const known = new WeakMap<ProcessorSettings, Map<string, ProcessorSettings>>();
 
@@ -21,7 +24,7 @@ export function settingsOfStep(
   let found = settings.get(asked);
   if (found === undefined) {
     found = resolve(name, handler, options, canReconcile);
-    settings.set(asked, found);
+    if (settings.size < MAX_KNOWN) settings.set(asked, found);
   }
   return found;
 }
@@ -41,8 +44,6 @@ function resolve(
       handler.effect,
       '"natural", where all effects are in steps: an unrepeatable handler is not run again, and could not resume',
     );
-  if (effect === 'transactional' && handler.effect === 'transactional')
-    checks.fail('effect', effect, 'left to the handler, whose transaction it would not be part of');
   if ((effect === 'reconciled') !== canReconcile && effect !== 'keyed')
     checks.fail('effect', effect, '"reconciled" with, and only with, { run, reconcile }');
   const reconcile = canReconcile ? resolveReconcile(checks, options.reconcile) : undefined;

@@ -1,5 +1,5 @@
 import { Attempt } from '../execute/attempt.js';
-import { currentOperation } from '../execute/current-operation.js';
+import { assertNoTransactionAround, currentOperation } from '../execute/current-operation.js';
 import type { ReconciledStep, StepOptions, StepRun } from '../execute/step.js';
 import { UsageError } from '../operation/errors.js';
 import { fingerprintOf } from '../operation/fingerprint.js';
@@ -32,6 +32,8 @@ export class Steps {
   async run<T>(name: string, work: StepRun<T> | ReconciledStep<T>, options: StepOptions = {}): Promise<T> {
     this.#assertName(name);
     const { attempt, delivery } = this.parent;
+    if (options === null || typeof options !== 'object')
+      throw new UsageError(`Step "${name}": options must be an object.`);
     if (attempt.isOver)
       throw new UsageError(`Step "${name}" was called after its attempt had ended; it is not run.`);
     const run = typeof work === 'function' ? work : work?.run;
@@ -39,6 +41,7 @@ export class Steps {
       throw new UsageError(`Step "${name}" needs a function, or { run, reconcile }.`);
     const reconcile = typeof work === 'function' ? undefined : work.reconcile;
     const settings = settingsOfStep(name, delivery.processor, options, reconcile !== undefined);
+    assertNoTransactionAround(settings.effect);
     this.#names.add(name);
 
     const { context, leave } = this.#open(name, { ...delivery, processor: settings, reconcile });

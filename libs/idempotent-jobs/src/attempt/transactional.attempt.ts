@@ -43,7 +43,7 @@ export class TransactionalAttempt {
       const startedAt = performance.now();
       this.book.started(context, claim);
       const frame = openFrame(context, claim, transaction.manager);
-      enterOperation(frame.operation);
+      enterOperation(frame.operation, true);
       const execution = await context.attempt.run(
         handler,
         attemptTimeoutMs(context.delivery.processor.timeoutMs, claim),
@@ -98,7 +98,7 @@ export class TransactionalAttempt {
   ): Promise<Ending> {
     if (waitMs !== undefined && waitsForStep(execution)) {
       await transaction.rollback();
-      return this.book.deferred(context, waitMs, 'waiting: one of its steps is not finished');
+      return this.book.deferred(context, waitMs, 'waiting: one of its steps is not finished', 'waiting');
     }
     switch (execution.kind) {
       case 'returned':

@@ -1,8 +1,10 @@
-import { hash } from 'node:crypto';
 import type { Ending } from '../attempt/ending.js';
 import type { RunContext } from '../attempt/run-context.js';
+import type { ClaimTerms } from '../claim/claim.js';
 import { Attempt } from '../execute/attempt.js';
+import type { AttemptRegistry } from '../execute/attempt-registry.js';
 import {
+  assertNoTransactionAround,
   currentOperation,
   surroundingOperation,
   type CurrentOperation,
@@ -27,6 +29,8 @@ import { type CallDefaults, type CallOptions, DEFAULT_WAIT_MS, resolveCallOption
 export interface IdempotencyServices extends CallDefaults {
   readonly tenants: TenantContext;
   readonly events: JobEvents;
+  /** Those that run in this process, for its shutdown. */
+  readonly attempts: AttemptRegistry;
   /** Claims, runs and records. Never rejects. */
   readonly run: (context: RunContext, handler: () => Promise<unknown>) => Promise<Ending>;
   readonly nextWorkerId: () => string;
@@ -40,7 +44,7 @@ export interface IdempotencyServices extends CallDefaults {
  * caller with the same key.
  */
 export class IdempotencyService {
-  readonly #settings = new Map<string, ProcessorSettings>();
+  readonly #terms = new Map<string, ClaimTerms>();
 
   /** @internal Injected. */
   constructor(private readonly services: IdempotencyServices) {}
@@ -63,17 +67,21 @@ export class IdempotencyService {
     options: CallOptions = {},
   ): Promise<T> {
     if (typeof fn !== 'function') throw new UsageError('once() needs a function to call.');
+    if (options === null || typeof options !== 'object')
+      throw new UsageError('once(): options must be an object.');
     const identity = assertIdentity({
       tenantId: this.services.tenants.assert(options.tenantId),
       operationKey: key,
     });
     const settings = this.#settingsOf(options);
+    assertNoTransactionAround(settings.effect);
     const canonical = requestOf(identity, options.input);
     const giveUpAt = performance.now() + (options.waitMs ?? DEFAULT_WAIT_MS);
     for (let pauseMs = 25; ; pauseMs = Math.min(pauseMs * 2, 500)) {
       const ending = await this.#run(identity, canonical, settings, fn, options);
       if (ending.kind !== 'deferred') return answer(ending, identity) as T;
       if (ending.why === 'unavailable') throw new LedgerUnavailableError(identity, ending.error);
+      if (ending.why === 'waiting') throw new OperationBusyError(identity, ending.delayMs);
       if (ending.why === 'not_yet') throw new OperationInDoubtError(identity, ending.delayMs);
       const leftMs = giveUpAt - performance.now();
       if (leftMs <= 0) throw new OperationBusyError(identity, ending.delayMs);
@@ -105,25 +113,24 @@ export class IdempotencyService {
       stepOf: undefined,
       runWithin: run,
     };
-    const leave = followSurrounding(context.attempt);
+    const forget = followSurrounding(context.attempt);
+    const leave = this.services.attempts.add(context.attempt);
     try {
-      return await tenants.runJob(identity.tenantId, () => run(context, async () => fn(currentOperation())));
+      return await tenants.runCall(identity.tenantId, () => run(context, async () => fn(currentOperation())));
     } finally {
+      forget();
       leave();
     }
   }
 
-  /** One object for all calls that are guarded alike: their claims share statements. */
+  /** The terms are one object for all calls that are guarded alike: their claims share statements. */
   #settingsOf(options: CallOptions): ProcessorSettings {
-    // Resolved for each call that brings its own function; what it shares with others is known by its terms.
-    const { input: _input, tenantId: _tenant, reconcile, classify, redact, ...rest } = options;
-    const name = hash('sha256', JSON.stringify([rest, reconcile !== undefined]), 'base64url');
-    let known = this.#settings.get(name);
-    if (known === undefined) {
-      known = resolveCallOptions(options, this.services);
-      if (this.#settings.size < MAX_KNOWN) this.#settings.set(name, known);
-    }
-    return { ...known, classify, results: { ...known.results, redact } };
+    const settings = resolveCallOptions(options, this.services);
+    const { effect, repeatableMs, asks } = settings.terms;
+    const name = JSON.stringify([effect, repeatableMs, asks]);
+    const terms = this.#terms.get(name) ?? settings.terms;
+    if (this.#terms.size < MAX_KNOWN) this.#terms.set(name, terms);
+    return { ...settings, terms };
   }
 }
 

@@ -14,7 +14,7 @@ const MAY_FOLLOW = `(o.doubt_since IS NULL AND ($2 <> 'reconciled' OR o.attempts
 
 /** Whether the claimant must ask whether the effect happened before anything else. */
 const MUST_ASK = `($6::boolean AND (
-  o.status = 'in_doubt' OR (o.status = 'running' AND NOT ${IS_REPEATABLE}) OR (o.status = 'retrying' AND NOT ${MAY_FOLLOW})
+  o.status = 'in_doubt' OR (o.status = 'running' AND ($2 = 'reconciled' OR NOT ${IS_REPEATABLE})) OR (o.status = 'retrying' AND NOT ${MAY_FOLLOW})
 ))`;
 
 /**

@@ -14,7 +14,7 @@ import { IS_YOUNG, REMEMBER } from './remember.statements.js';
  * A crash before the statement commits leaves nothing; after it, a lease that runs out by itself.
  */
 export class ClaimStore {
-  readonly #coalescers = new Map<ClaimTerms, Coalescer<Asking, ClaimRow>>();
+  readonly #coalescers = new WeakMap<ClaimTerms, Coalescer<Asking, ClaimRow>>();
 
   constructor(
     private readonly database: Database,

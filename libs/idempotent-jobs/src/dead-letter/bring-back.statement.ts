@@ -1,3 +1,4 @@
+import { CALLS } from '../operation/calls.js';
 import { statement } from '../postgres/statement.js';
 
 /**
@@ -15,7 +16,7 @@ export function verdictOf(mode: string, deadline: string): string {
     WHEN ${mode} = 'redrive' AND ${IN_DOUBT} THEN 'in_doubt'
     WHEN ${mode} <> 'redrive' AND NOT ${MAYBE_APPLIED} THEN 'not_in_doubt'
     WHEN ${mode} = 'applied' THEN 'allowed'
-    WHEN l.payload IS NULL THEN 'no_payload'
+    WHEN l.payload IS NULL AND o.step_of IS NULL AND l.queue <> '${CALLS}' THEN 'no_payload'
     WHEN ${deadline}::timestamptz IS NULL AND o.has_own_deadline AND o.deadline_at <= clock_timestamp() THEN 'deadline_passed'
     ELSE 'allowed'
   END`;
@@ -31,9 +32,19 @@ const MAYBE_APPLIED = `(${IN_DOUBT} OR (o.status IS NOT NULL AND o.doubt_since I
 export const LIFE = `'-' || to_hex((EXTRACT(EPOCH FROM clock_timestamp()) * 1000)::bigint)`;
 
 /**
+ * Since when a redriven operation may have had its effect. One that is looked up before each further attempt is looked up
+ * now as well: that it was given up does not say that nothing happened.
+ */
+const KEPT_DOUBT = `(CASE WHEN $3 = 'redrive' THEN
+  COALESCE(o.doubt_since, CASE WHEN o.effect = 'reconciled' AND o.attempts > 0 THEN o.started_at END) END)`;
+
+const HAS_JOBS = `o.step_of IS NULL AND o.queue <> '${CALLS}'`;
+
+/**
  * A CTE that makes the operations due at once whose handlers wait for steps that were just settled. `settled`: a CTE with
  * the steps' `tenant_id` and `step_of`. The job id is new, since BullMQ has the old one put off; its first 46 characters
- * are what is derived from tenant and key.
+ * are what is derived from tenant and key. SKIP LOCKED: an operation that is being run at this moment may itself wait for
+ * the step, and will find it settled.
  */
 export function wokenBy(settled: string): string {
   return `woken AS (
@@ -41,9 +52,13 @@ export function wokenBy(settled: string): string {
     available_at    = clock_timestamp(),
     dispatch_due_at = clock_timestamp(),
     job_id          = left(p.job_id, 46) || ${LIFE}
-  FROM (SELECT DISTINCT tenant_id, step_of FROM ${settled} WHERE step_of IS NOT NULL) s
-  WHERE p.tenant_id = s.tenant_id AND p.operation_key = s.step_of
-    AND p.status IN ('pending', 'retrying') AND p.payload IS NOT NULL
+  FROM (
+    SELECT w.tenant_id, w.operation_key
+    FROM {schema}.job_outcomes w JOIN ${settled} s ON w.tenant_id = s.tenant_id AND w.operation_key = s.step_of
+    WHERE w.status IN ('pending', 'retrying') AND w.payload IS NOT NULL
+    FOR UPDATE OF w SKIP LOCKED
+  ) s
+  WHERE p.tenant_id = s.tenant_id AND p.operation_key = s.operation_key
 )`;
 }
 
@@ -90,7 +105,10 @@ WITH asked AS (
   FROM letter l LEFT JOIN operation o ON o.tenant_id = l.tenant_id AND o.operation_key = l.operation_key
 ), brought_back AS (
   UPDATE {schema}.job_outcomes o SET
-    status           = CASE WHEN $3 = 'redrive' AND o.doubt_since IS NOT NULL THEN 'retrying' ELSE 'pending' END,
+    status           = CASE WHEN ${KEPT_DOUBT} IS NOT NULL THEN 'retrying' ELSE 'pending' END,
+    fencing_token    = o.fencing_token + 1,
+    lease_expires_at = NULL,
+    reconcile_due_at = NULL,
     job_id           = j.job_id_stem || ${LIFE},
     redrives         = o.redrives + 1,
     redriven_from    = j.id,
@@ -98,14 +116,14 @@ WITH asked AS (
     failures         = 0,
     worker_id        = NULL,
     error            = NULL,
-    doubt_since      = CASE WHEN $3 = 'redrive' THEN o.doubt_since END,
+    doubt_since      = ${KEPT_DOUBT},
     doubted_at       = CASE WHEN $3 = 'redrive' THEN o.doubted_at END,
-    repeatable_until = CASE WHEN $3 = 'redrive' AND o.doubt_since IS NOT NULL THEN o.repeatable_until END,
+    repeatable_until = CASE WHEN ${KEPT_DOUBT} IS NOT NULL THEN o.repeatable_until END,
     deadline_at      = CASE WHEN $6::timestamptz IS NOT NULL THEN $6 WHEN o.has_own_deadline THEN o.deadline_at END,
     has_own_deadline = o.has_own_deadline OR $6::timestamptz IS NOT NULL,
-    -- A step is run by the operation that it belongs to.
-    payload          = CASE WHEN o.step_of IS NULL THEN j.payload END,
-    dispatch_due_at  = CASE WHEN o.step_of IS NULL THEN clock_timestamp() END,
+    -- A step is run by the operation that it belongs to, a call by its next caller.
+    payload          = CASE WHEN ${HAS_JOBS} THEN j.payload END,
+    dispatch_due_at  = CASE WHEN ${HAS_JOBS} THEN clock_timestamp() END,
     dispatches       = 0,
     settled_at       = NULL,
     expires_at       = NULL
@@ -117,8 +135,8 @@ WITH asked AS (
     tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, fencing_token, redrives, redriven_from, payload,
     deadline_at, has_own_deadline, trace_context, dispatch_due_at
   )
-  SELECT tenant_id, operation_key, queue, job_name, job_id_stem || ${LIFE}, fingerprint, 'pending', fencing_token, 1, id, payload,
-         $6, $6::timestamptz IS NOT NULL, trace_context, clock_timestamp()
+  SELECT tenant_id, operation_key, queue, job_name, job_id_stem || ${LIFE}, fingerprint, 'pending', fencing_token, 1, id, CASE WHEN queue <> '${CALLS}' THEN payload END,
+         $6, $6::timestamptz IS NOT NULL, trace_context, CASE WHEN queue <> '${CALLS}' THEN clock_timestamp() END
   FROM judged
   WHERE verdict = 'allowed' AND NOT has_row
   ON CONFLICT (tenant_id, operation_key) DO NOTHING

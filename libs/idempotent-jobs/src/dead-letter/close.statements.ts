@@ -39,6 +39,8 @@ WITH ${LOCKED}, judged AS (
     payload         = NULL,
     doubt_since     = NULL,
     doubted_at      = NULL,
+    reconcile_due_at = NULL,
+    lease_expires_at = NULL,
     dispatch_due_at = NULL,
     settled_at      = clock_timestamp(),
     expires_at      = j.keep_until
@@ -85,6 +87,9 @@ WITH ${LOCKED}, judged AS (
 ), ended AS (
   UPDATE {schema}.job_outcomes o SET
     status          = 'dead',
+    fencing_token   = o.fencing_token + 1,
+    reconcile_due_at = NULL,
+    lease_expires_at = NULL,
     payload         = NULL,
     dispatch_due_at = NULL,
     settled_at      = COALESCE(o.settled_at, clock_timestamp()),

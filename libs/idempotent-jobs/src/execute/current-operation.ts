@@ -2,6 +2,7 @@ import type { Job } from 'bullmq';
 import type { EntityManager } from 'typeorm';
 import type { RequestOptions } from '../enqueue/enqueue.options.js';
 import type { IdempotentQueue } from '../enqueue/idempotent-queue.js';
+import type { Effect } from '../operation/effect.js';
 import { UsageError } from '../operation/errors.js';
 import type { JobMap, JobName, PayloadOf } from '../operation/job-map.js';
 import type { ReconciledStep, StepOptions, StepRun } from './step.js';
@@ -81,8 +82,22 @@ export function surroundingOperation(): CurrentOperation | undefined {
   return frames.getStore()?.operation as CurrentOperation | undefined;
 }
 
+/**
+ * Connections for handlers' transactions are few: those that hold one and wait for another one would wait for each other.
+ *
+ * @throws UsageError for effect `transactional` inside of a transactional operation
+ */
+export function assertNoTransactionAround(effect: Effect): void {
+  if (effect !== 'transactional' || frames.getStore()?.holdsTransaction !== true) return;
+  throw new UsageError(
+    'A transactional step or call was made inside of a transactional operation, whose transaction it would not be part of. Write through the transaction that is open, or give it another effect.',
+  );
+}
+
 /** Makes an operation the current one for the rest of its job's frame. */
-export function enterOperation(operation: CurrentOperation): void {
+export function enterOperation(operation: CurrentOperation, holdsTransaction = false): void {
   const frame = frames.getStore();
-  if (frame !== undefined) frame.operation = operation;
+  if (frame === undefined) return;
+  frame.operation = operation;
+  if (holdsTransaction) frame.holdsTransaction = true;
 }

@@ -69,7 +69,8 @@ SELECT verdict, status, queue, job_name, job_id, attempts FROM judged
 /**
  * In doubt with nobody's letter, vanished, or retrying after a doubt → pending: it did not happen, and may be run again,
  * with the attempts that are left. Its next job is new ($5: what job ids of the operation begin with): BullMQ has the old
- * one put off until the next question. `under_way`: an attempt runs, and will tell by itself. `buried`: there is an open
+ * one put off until the next question. `under_way`: an attempt runs, and will tell by itself.
+ * `outdated`: it is about a time ($6; null: now) before the last attempt was started. `no_doubt`: that is known already. `buried`: there is an open
  * letter, which is resolved.
  */
 export const SETTLE_NOT_APPLIED = statement(
@@ -79,9 +80,11 @@ WITH ${LOCKED}, judged AS (
   SELECT *, CASE
     WHEN status = 'completed' THEN 'completed'
     WHEN fencing_token = 0 THEN 'not_started'
+    WHEN started_at > $6::timestamptz THEN 'outdated'
     WHEN status = 'running' AND lease_expires_at > clock_timestamp() THEN 'under_way'
     WHEN EXISTS (SELECT FROM letter) THEN 'buried'
     WHEN status = 'dead' THEN 'dead'
+    WHEN status IN ('pending', 'retrying') AND doubt_since IS NULL THEN 'no_doubt'
     ELSE 'settled'
   END AS verdict
   FROM operation
@@ -94,6 +97,7 @@ WITH ${LOCKED}, judged AS (
     reconcile_due_at = NULL,
     lease_expires_at = NULL,
     repeatable_until = NULL,
+    expires_at       = NULL,
     available_at     = NULL,
     job_id           = CASE WHEN o.payload IS NULL THEN o.job_id ELSE $5 || ${LIFE} END,
     dispatch_due_at  = CASE WHEN o.payload IS NOT NULL THEN clock_timestamp() END

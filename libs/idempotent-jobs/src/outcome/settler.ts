@@ -17,6 +17,11 @@ export interface SettleOptions {
   readonly source: string;
   /** Default: that it was settled from outside. 1 to 2,000 characters. */
   readonly note?: string;
+  /**
+   * For `notApplied()`: of when that is true. An attempt that was started later is not meant, so that a webhook that comes
+   * twice, or late, has no say about it. Default: now.
+   */
+  readonly asOf?: Date;
 }
 
 /** What {@link OutcomeService.settle} has done. A webhook may come twice, or late: only `settled` has changed anything. */
@@ -26,10 +31,13 @@ export interface SettleResult {
    * - `completed`: it was before.
    * - `not_started`: nothing was tried yet that could have happened or not.
    * - `under_way`: not applied, it is said, but an attempt is running, which will tell by itself.
+   * - `outdated`: not applied, it is said, but another attempt was started since `asOf`.
+   * - `no_doubt`: not applied, which was known: it waits for its next attempt.
    * - `dead`: it was given up knowing that nothing happened; redrive its letter to run it again.
    * - `unknown`: there is no such operation.
    */
-  readonly kind: 'settled' | 'completed' | 'not_started' | 'under_way' | 'dead' | 'unknown';
+  readonly kind:
+    'settled' | 'completed' | 'not_started' | 'under_way' | 'outdated' | 'no_doubt' | 'dead' | 'unknown';
 }
 
 /** What a settler needs of the application. */
@@ -58,6 +66,13 @@ interface SettledRow {
   readonly attempts: number;
 }
 
+/** What a refusal to resolve the letter means here. */
+const REFUSED: Readonly<Record<string, SettleResult['kind']>> = {
+  not_in_doubt: 'dead',
+  has_completed: 'completed',
+  under_way: 'under_way',
+};
+
 /** Writes what somebody outside knows about an operation: a webhook, mostly. */
 export class Settler {
   constructor(private readonly services: SettlerServices) {}
@@ -65,7 +80,7 @@ export class Settler {
   async settle(
     identity: OperationIdentity,
     verdict: EffectVerdict,
-    { source, note = 'settled from outside' }: SettleOptions,
+    { source, note = 'settled from outside', asOf }: SettleOptions,
   ): Promise<SettleResult> {
     if (typeof source !== 'string' || source.trim() === '' || source.length > 200)
       throw new UsageError(
@@ -74,7 +89,9 @@ export class Settler {
     const author = assertAuthor({ actor: source, note });
     if (verdict?.kind !== 'applied' && verdict?.kind !== 'not_applied')
       throw new UsageError('settle() needs applied(result) or notApplied().');
-    const row = await this.#write(identity, verdict, author);
+    if (asOf !== undefined && !(asOf instanceof Date && !Number.isNaN(asOf.getTime())))
+      throw new UsageError('settle(): asOf must be a valid Date.');
+    const row = await this.#write(identity, verdict, author, asOf);
     if (row === undefined) return { kind: 'unknown' };
     if (row.verdict === 'buried') return this.#resolve(identity, author);
     if (row.verdict === 'settled') {
@@ -99,12 +116,13 @@ export class Settler {
     { tenantId, operationKey }: OperationIdentity,
     verdict: EffectVerdict,
     { actor, note }: Author,
+    asOf: Date | undefined,
   ): Promise<SettledRow | undefined> {
     const { database, completedMs } = this.services;
     const who = [tenantId, operationKey, actor, note];
     if (verdict.kind === 'not_applied') {
       const stem = jobIdOf({ tenantId, operationKey });
-      return (await database.run<SettledRow>(SETTLE_NOT_APPLIED, [...who, stem]))[0];
+      return (await database.run<SettledRow>(SETTLE_NOT_APPLIED, [...who, stem, asOf ?? null]))[0];
     }
     const result =
       verdict.result === undefined
@@ -121,8 +139,10 @@ export class Settler {
       await this.services.resolve(identity, notApplied(), author);
       return { kind: 'settled' };
     } catch (error) {
-      if (error instanceof DeadLetterRefusedError) return { kind: 'dead' };
-      throw error;
+      // Somebody else was faster, or there is nothing in doubt about it.
+      const kind = error instanceof DeadLetterRefusedError ? REFUSED[error.reason] : undefined;
+      if (kind === undefined) throw error;
+      return { kind };
     }
   }
 }

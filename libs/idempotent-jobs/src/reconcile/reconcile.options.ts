@@ -39,20 +39,28 @@ export function resolveReconcile(
   const isAscending =
     Array.isArray(afterMs) &&
     afterMs.every(
-      (ms, index) => Number.isFinite(ms) && ms > ((afterMs[index - 1] as number | undefined) ?? 0),
+      (ms, index) =>
+        ms <= MAX_MS && Number.isFinite(ms) && ms > ((afterMs[index - 1] as number | undefined) ?? 0),
     );
   if (!isAscending) checks.fail('reconcile.afterMs', afterMs, 'an ascending list of numbers greater than 0');
   const untilMs = checks.positive('reconcile.untilMs', options.untilMs, DEFAULT_PLAN.untilMs);
   const lateArrivalMs = checks.atLeast('reconcile.lateArrivalMs', options.lateArrivalMs, 0, 0);
+  const thenEveryMs = checks.positive('reconcile.thenEveryMs', options.thenEveryMs, DEFAULT_PLAN.thenEveryMs);
+  for (const [name, ms] of Object.entries({ untilMs, thenEveryMs }))
+    if (Number.isFinite(ms) && ms > MAX_MS)
+      checks.fail(`reconcile.${name}`, ms, `at most a year, ${MAX_MS} ms`);
   if (lateArrivalMs > 0 && lateArrivalMs >= untilMs)
     checks.fail('reconcile.lateArrivalMs', lateArrivalMs, `less than reconcile.untilMs, which is ${untilMs}`);
   return {
     plan: {
       afterMs,
-      thenEveryMs: checks.positive('reconcile.thenEveryMs', options.thenEveryMs, DEFAULT_PLAN.thenEveryMs),
+      thenEveryMs,
       untilMs,
       lateArrivalMs,
     },
     timeoutMs: checks.timer('reconcile.timeoutMs', options.timeoutMs, 10_000),
   };
 }
+
+/** Longer ones are a slip of units. */
+const MAX_MS = 365 * 24 * 60 * 60 * 1000;

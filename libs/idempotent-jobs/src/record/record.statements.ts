@@ -72,7 +72,9 @@ WITH failed AS (
     available_at     = CASE WHEN $4 = 'retrying' THEN clock_timestamp() + $9::bigint * interval '1 millisecond' ELSE o.available_at END,
     dispatch_due_at  = CASE WHEN $4 = 'retrying' OR ($4 = 'in_doubt' AND $9 IS NOT NULL) THEN o.dispatch_due_at END,
     settled_at       = CASE WHEN $4 = 'dead' THEN clock_timestamp() END,
-    expires_at       = CASE WHEN $4 = 'retrying' THEN clock_timestamp() + $14::float8 * interval '1 millisecond' END
+    -- A doubt is never forgotten.
+    expires_at       = CASE WHEN $4 = 'retrying' AND NOT $6 AND o.doubt_since IS NULL
+                            THEN clock_timestamp() + $14::float8 * interval '1 millisecond' END
   WHERE o.tenant_id = $1 AND o.operation_key = $2 AND o.fencing_token = $3 AND o.lease_expires_at IS NOT NULL
   -- One time for the attempt's end and the letter, so that the history has them in order.
   RETURNING o.*, clock_timestamp() AS ended_at
@@ -96,7 +98,7 @@ WITH failed AS (
 )
 SELECT EXISTS (SELECT FROM failed) OR EXISTS (
   SELECT FROM {schema}.job_attempts
-  WHERE tenant_id = $1 AND operation_key = $2 AND fencing_token = $3 AND kind <> 'taken_over'
+  WHERE tenant_id = $1 AND operation_key = $2 AND fencing_token = $3 AND kind = $7
 ) AS is_recorded
 `,
 );
@@ -218,6 +220,7 @@ WITH vanished AS (
     doubted_at       = COALESCE(o.doubted_at, clock_timestamp()),
     reconcile_due_at = NULL,
     lease_expires_at = NULL,
+    expires_at       = NULL,
     dispatch_due_at  = NULL
   FROM vanished v
   WHERE o.tenant_id = v.tenant_id AND o.operation_key = v.operation_key

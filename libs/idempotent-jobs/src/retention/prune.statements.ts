@@ -40,6 +40,9 @@ WITH expired AS (
   SELECT o.tenant_id, o.operation_key
   FROM {schema}.job_outcomes o JOIN expired e ON o.tenant_id = e.tenant_id AND o.step_of = e.operation_key
   WHERE o.status <> 'in_doubt'
+    AND NOT (
+      o.repeatable_until <= clock_timestamp() AND (o.status = 'running' OR (o.status = 'retrying' AND o.doubt_since IS NOT NULL))
+    )
   FOR UPDATE OF o SKIP LOCKED
 ), attempts AS (
   DELETE FROM {schema}.job_attempts a USING (SELECT * FROM expired UNION SELECT * FROM steps) e

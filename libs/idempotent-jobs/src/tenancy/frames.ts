@@ -7,6 +7,8 @@ export interface Frame {
   readonly tenantId: string;
   /** Set when a handler starts. Typed by its reader, `currentOperation()`. */
   operation: unknown;
+  /** Whether a handler's transaction is open around the code: another one inside of it could wait for a connection for ever. */
+  holdsTransaction?: boolean | undefined;
 }
 
 /**

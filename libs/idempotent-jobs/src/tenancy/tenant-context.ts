@@ -25,12 +25,19 @@ export class TenantContext {
   run<T>(tenantId: string, fn: () => T): T {
     const problem = tenantIdProblem(tenantId);
     if (problem !== undefined) throw new InvalidIdentityError(problem);
-    return frames.run({ owner: this, tenantId, operation: frames.getStore()?.operation }, fn);
+    const { operation, holdsTransaction } = frames.getStore() ?? {};
+    return frames.run({ owner: this, tenantId, operation, holdsTransaction }, fn);
   }
 
   /** Opens a job's frame: nothing of the surrounding one is inherited. @internal */
   runJob<T>(tenantId: string, fn: () => T): T {
     return frames.run({ owner: this, tenantId, operation: undefined }, fn);
+  }
+
+  /** Opens a guarded call's frame: of the surrounding one only the open transaction is known. @internal */
+  runCall<T>(tenantId: string, fn: () => T): T {
+    const holdsTransaction = frames.getStore()?.holdsTransaction;
+    return frames.run({ owner: this, tenantId, operation: undefined, holdsTransaction }, fn);
   }
 
   /** @throws TenantMissingError outside of any frame */

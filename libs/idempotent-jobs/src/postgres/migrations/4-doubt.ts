@@ -38,7 +38,9 @@ ALTER TABLE {schema}.job_outcomes
     expires_at IS NULL OR status IN ('completed', 'dead') OR (status = 'retrying' AND queue = '${CALLS}')
   );
 CREATE INDEX job_outcomes_calls_running ON {schema}.job_outcomes (lease_expires_at)
-  WHERE queue = '${CALLS}' AND lease_expires_at IS NOT NULL;
+  WHERE (queue = '${CALLS}' OR step_of IS NOT NULL) AND lease_expires_at IS NOT NULL;
+CREATE INDEX job_outcomes_calls_doubtful ON {schema}.job_outcomes (repeatable_until)
+  WHERE (queue = '${CALLS}' OR step_of IS NOT NULL) AND status = 'retrying' AND doubt_since IS NOT NULL;
 CREATE INDEX job_outcomes_steps ON {schema}.job_outcomes (tenant_id, step_of) WHERE step_of IS NOT NULL;
 
 -- What was asked, and answered, about an attempt stands beside it.

@@ -1,0 +1,234 @@
+import {
+  applied,
+  DeadLetterService,
+  IdempotencyService,
+  InDoubtError,
+  notApplied,
+  OutcomeService,
+  PermanentError,
+  RetentionService,
+  unknown,
+} from 'nestjs-idempotent-jobs';
+import type { INestApplicationContext } from '@nestjs/common';
+import { IsInt } from 'class-validator';
+import { describe, expect, it } from 'vitest';
+import { useApps } from '../support/apps.js';
+import { eventually } from '../support/eventually.js';
+import { asTenant, enqueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
+import { Gate, processorOf, reconcilingProcessorOf } from '../support/processors.js';
+import { BACKENDS, dataSourceOf } from '../support/scenario.js';
+
+const BY = { actor: 'ada', note: 'looked' };
+const PLAN = { afterMs: [100, 300], thenEveryMs: 400, untilMs: 5000 };
+const SWEPT = { leaseMs: 1000, recovery: { sweepMs: 200 } };
+
+function lost(): never {
+  throw new InDoubtError('nobody answered');
+}
+
+function onceIn(app: INestApplicationContext): IdempotencyService['once'] {
+  return (key, fn, options) =>
+    asTenant(app, 'acme', () => app.get(IdempotencyService).once(key, fn, options));
+}
+
+describe.each(BACKENDS)('doubts that are not lost on the way, on %s', (backend) => {
+  const apps = useApps();
+
+  it('a webhook that comes twice has no say about an attempt that was started after it', async () => {
+    let effects = 0;
+    const processor = processorOf('charges', {}, () => {
+      effects += 1;
+      return lost();
+    });
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
+    const operation = { tenantId: 'acme', operationKey: 'charge:1' };
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    await settled(app, 'charge:1');
+    const webhook = { source: 'gateway-webhook', asOf: new Date() };
+    const outcomes = app.get(OutcomeService);
+    expect(await outcomes.settle(operation, notApplied(), webhook)).toEqual({ kind: 'settled' });
+    await eventually(
+      () => lettersOf(app),
+      (letters) => expect(letters).toHaveLength(2),
+    );
+    expect(await outcomes.settle(operation, notApplied(), webhook)).toEqual({ kind: 'outdated' });
+    expect(await outcomeOf(app, 'charge:1')).toMatchObject({ status: 'in_doubt' });
+    expect(effects).toBe(2);
+  });
+
+  it('a reconciled operation that was given up is looked up before a redrive runs it again', async () => {
+    let calls = 0;
+    const processor = reconcilingProcessorOf(
+      'charges',
+      { effect: 'reconciled', reconcile: PLAN },
+      () => {
+        calls += 1;
+        throw new PermanentError('the second service refused');
+      },
+      () => applied('found'),
+    );
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'dead' });
+    await app.get(DeadLetterService).redrive({ tenantId: 'acme', operationKey: 'charge:1' }, BY);
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', result: 'found' });
+    expect(calls).toBe(1);
+  });
+
+  it('an attempt that vanished as keyed is looked up by a deployment that is reconciled', async () => {
+    const gate = new Gate();
+    const keyed = processorOf('charges', { effect: 'keyed' }, () => gate.pass());
+    const { app, place } = await apps.fresh(backend, { queues: ['charges'], providers: [keyed] });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    await gate.arrival;
+    // As a crash leaves it: another worker's, its lease over.
+    await dataSourceOf(app).query(
+      `UPDATE job_outcomes SET worker_id = 'gone', fencing_token = fencing_token + 1, lease_expires_at = clock_timestamp(), dispatch_due_at = clock_timestamp()`,
+    );
+    gate.open();
+    await apps.close(app);
+    let calls = 0;
+    const reconciled = reconcilingProcessorOf(
+      'charges',
+      { effect: 'reconciled', reconcile: PLAN },
+      () => (calls += 1),
+      () => applied('found'),
+    );
+    const later = await apps.beside(place, { queues: ['charges'], providers: [reconciled] });
+    expect(await settled(later, 'charge:1')).toMatchObject({ status: 'completed', result: 'found' });
+    expect(calls).toBe(0);
+  });
+
+  it('a payload that a new deployment refuses does not end the questions', async () => {
+    class StrictPayload {
+      @IsInt()
+      cents!: number;
+    }
+    const options = { effect: 'reconciled', reconcile: { ...PLAN, untilMs: 900 } } as const;
+    const first = reconcilingProcessorOf('charges', options, lost, () => unknown());
+    const { app, place } = await apps.fresh(backend, { queues: ['charges'], providers: [first] });
+    await enqueue(app, 'charges', 'charge', { cents: 'five' }, 'charge:1');
+    await eventually(
+      () => outcomeOf(app, 'charge:1'),
+      (outcome) => expect(outcome?.status).toBe('in_doubt'),
+    );
+    await apps.close(app);
+    const strict = reconcilingProcessorOf('charges', { ...options, payload: StrictPayload }, lost, () =>
+      unknown(),
+    );
+    const later = await apps.beside(place, { queues: ['charges'], providers: [strict] });
+    expect(await settled(later, 'charge:1')).toMatchObject({ status: 'in_doubt' });
+    expect(await lettersOf(later)).toMatchObject([{ reason: 'in_doubt' }]);
+  });
+
+  it('a nested step that was resolved lets its operation go on at once', async () => {
+    const processor = processorOf('orders', { effect: 'natural' }, (_job, { step }) =>
+      step('outer', ({ step: inner }) => inner('mail', lost), { effect: 'natural' }),
+    );
+    const { app } = await apps.fresh(backend, { queues: ['orders'], providers: [processor] });
+    await enqueue(app, 'orders', 'order', {}, 'order:1');
+    await eventually(
+      () => lettersOf(app),
+      (letters) => expect(letters).toMatchObject([{ operation_key: 'order:1/outer/mail' }]),
+    );
+    const mail = { tenantId: 'acme', operationKey: 'order:1/outer/mail' };
+    await app.get(DeadLetterService).resolve(mail, applied('sent'), BY);
+    expect(await settled(app, 'order:1')).toMatchObject({ status: 'completed', result: 'sent' });
+  });
+
+  it('a step that is settled while its transactional handler runs waits for nobody', async () => {
+    const gate = new Gate();
+    const processor = processorOf('orders', { effect: 'transactional' }, async (_job, { step }) => {
+      const mail = await step('mail', lost).catch(() => undefined);
+      await gate.pass();
+      return mail;
+    });
+    const { app } = await apps.fresh(backend, { queues: ['orders'], providers: [processor] });
+    await enqueue(app, 'orders', 'order', {}, 'order:1');
+    await gate.arrival;
+    const startedAt = performance.now();
+    const mail = { tenantId: 'acme', operationKey: 'order:1/mail' };
+    expect(await app.get(OutcomeService).settle(mail, applied('sent'), { source: 'mailbox' })).toEqual({
+      kind: 'settled',
+    });
+    expect(performance.now() - startedAt).toBeLessThan(5000);
+    gate.open();
+    expect(await outcomeOf(app, 'order:1/mail')).toMatchObject({ status: 'completed', result: 'sent' });
+  });
+});
+
+describe('doubts of guarded calls', () => {
+  const apps = useApps();
+
+  it('keyed: once the service has forgotten the key it is a doubt, with a letter, and is not pruned', async () => {
+    const { app } = await apps.fresh('postgres', { queues: [], jobs: SWEPT });
+    const once = onceIn(app);
+    const options = { effect: 'keyed', keyRetentionMs: 50 } as const;
+    await expect(once('refund:1', lost, options)).rejects.toThrow('nobody answered');
+    expect(await dataSourceOf(app).query('SELECT expires_at FROM job_outcomes')).toEqual([
+      { expires_at: null },
+    ]);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    await expect(once('refund:1', () => 1, options)).rejects.toMatchObject({ code: 'OPERATION_IN_DOUBT' });
+    expect(await lettersOf(app)).toMatchObject([{ reason: 'in_doubt', queue: '(calls)' }]);
+    await app.get(RetentionService).prune();
+    // A person, and then the next caller.
+    await app
+      .get(DeadLetterService)
+      .resolve({ tenantId: 'acme', operationKey: 'refund:1' }, notApplied(), BY);
+    expect(
+      await dataSourceOf(app).query('SELECT status, dispatch_due_at, payload FROM job_outcomes'),
+    ).toEqual([{ status: 'pending', dispatch_due_at: null, payload: null }]);
+    expect(await once('refund:1', () => 'refunded', options)).toBe('refunded');
+  });
+
+  it('one that was found by the sweep can be answered as not applied', async () => {
+    const { app } = await apps.fresh('postgres', { queues: [], jobs: SWEPT });
+    const once = onceIn(app);
+    const gate = new Gate();
+    const first = once('mail:1', async () => {
+      await gate.pass();
+      return 'by the first caller';
+    });
+    await gate.arrival;
+    await dataSourceOf(app).query(
+      `UPDATE job_outcomes SET worker_id = 'gone', fencing_token = fencing_token + 1, lease_expires_at = clock_timestamp() - interval '2 minutes'`,
+    );
+    await eventually(
+      () => lettersOf(app),
+      (letters) => expect(letters).toHaveLength(1),
+    );
+    const mail = { tenantId: 'acme', operationKey: 'mail:1' };
+    expect(await app.get(OutcomeService).settle(mail, notApplied(), { source: 'mailbox' })).toEqual({
+      kind: 'settled',
+    });
+    gate.open();
+    // What it did under its lost lease does not count; it is still there, and the first to call again.
+    expect(await first).toBe('by the first caller');
+    expect(await outcomeOf(app, 'mail:1')).toMatchObject({ status: 'completed', attempts: 2 });
+  });
+
+  it('a transactional call inside of a transactional one is refused, at any depth', async () => {
+    const { app } = await apps.fresh('postgres', { queues: [], jobs: SWEPT });
+    const once = onceIn(app);
+    const inner = () => once('inner', () => 1, { effect: 'transactional' });
+    const natural = () => once('natural', inner, { effect: 'natural' });
+    await expect(once('outer', natural, { effect: 'transactional' })).rejects.toThrow(
+      /inside of a transactional/,
+    );
+  });
+
+  it('a call that runs when the application closes may finish', async () => {
+    const { app } = await apps.fresh('postgres', { queues: [], jobs: SWEPT });
+    const gate = new Gate();
+    const call = onceIn(app)('mail:1', async () => {
+      await gate.pass();
+      return 'sent';
+    });
+    await gate.arrival;
+    const closing = apps.close(app);
+    setTimeout(gate.open, 300);
+    expect(await call).toBe('sent');
+    await closing;
+  });
+});
