@@ -1,5 +1,11 @@
 import { BullModule } from '@nestjs/bullmq';
-import { type DynamicModule, type MiddlewareConsumer, Module, type NestModule } from '@nestjs/common';
+import {
+  type DynamicModule,
+  type MiddlewareConsumer,
+  Module,
+  type ModuleMetadata,
+  type NestModule,
+} from '@nestjs/common';
 import { TypeOrmModule } from '@nestjs/typeorm';
 import { IdempotentJobsModule, TenantMiddleware, useBackendOfConnection } from 'nestjs-idempotent-jobs';
 import { AlertsModule } from './alerts/alerts.module.js';
@@ -36,7 +42,7 @@ export class AppModule implements NestModule {
           doctor: settings.logs === 'none' ? 'off' : 'warn',
         }),
         ...(settings.role === 'worker' ? [] : [OrdersModule, HealthModule]),
-        ...(settings.role === 'api' ? [] : [InventoryModule, ChargesModule, ReceiptsModule, AlertsModule]),
+        ...(settings.role === 'api' ? [] : workersOf(settings)),
       ],
     };
   }
@@ -44,4 +50,9 @@ export class AppModule implements NestModule {
   configure(consumer: MiddlewareConsumer): void {
     consumer.apply(traceRequest, TenantMiddleware).forRoutes('*path');
   }
+}
+
+/** What runs jobs: how charges and mails are made is a matter of what their services can do. */
+function workersOf({ chargeBy, mailBy }: Settings): NonNullable<ModuleMetadata['imports']> {
+  return [InventoryModule, ChargesModule.by(chargeBy), ReceiptsModule.by(mailBy), AlertsModule];
 }

@@ -2,9 +2,13 @@
  * How hard the workers work and how soon they try again. Read from the environment when the processors' classes are
  * loaded, because decorators take constants; everything else is in settings.ts.
  */
-import type { ProcessorWorkerOptions, RetryOptions } from 'nestjs-idempotent-jobs';
+import type { ProcessorWorkerOptions, ReconcileOptions, RetryOptions } from 'nestjs-idempotent-jobs';
 
 const number = (name: string, fallback: number): number => Number(process.env[name] || fallback);
+
+/** An option of the library's by its name; nothing, and with it the library's own default, where the variable is not set. */
+const numberIfSet = <N extends string>(option: N, name: string): Partial<Record<N, number>> =>
+  process.env[name] ? ({ [option]: Number(process.env[name]) } as Record<N, number>) : {};
 
 /** Of each worker. */
 export const PACE: ProcessorWorkerOptions = {
@@ -19,4 +23,16 @@ export const PACE: ProcessorWorkerOptions = {
 export const PATIENCE: RetryOptions = {
   attempts: 8,
   backoff: { baseMs: number('RETRY_BASE_MS', 1_000), capMs: number('RETRY_CAP_MS', 60_000) },
+};
+
+const afterMs = process.env['RECONCILE_AFTER_MS']?.split(',').map(Number);
+
+/** When a service is asked whether an effect happened. */
+export const QUESTIONS: ReconcileOptions = {
+  ...(afterMs !== undefined && { afterMs }),
+  ...numberIfSet('thenEveryMs', 'RECONCILE_THEN_EVERY_MS'),
+  ...numberIfSet('untilMs', 'RECONCILE_UNTIL_MS'),
+  ...numberIfSet('timeoutMs', 'RECONCILE_TIMEOUT_MS'),
+  /** A request that we gave up on may still be waiting over there. Until it cannot be, "it did not happen" is "not yet". */
+  lateArrivalMs: number('RECONCILE_LATE_ARRIVAL_MS', 30_000),
 };

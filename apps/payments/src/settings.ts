@@ -4,6 +4,12 @@ export type Role = 'all' | 'api' | 'worker';
 /** Where BullMQ keeps its queues. */
 export type QueueBackend = 'postgres' | 'redis';
 
+/** How cards are charged: by what the gateway can do about a charge that nobody knows the end of. */
+export type ChargeBy = 'key' | 'look-up' | 'neither';
+
+/** How receipts are mailed: by whether the mailbox can be looked into. */
+export type MailBy = 'look-up' | 'neither';
+
 /** All that differs between one place this application runs in and another. Injectable by its class. */
 export abstract class Settings {
   abstract readonly role: Role;
@@ -16,10 +22,16 @@ export abstract class Settings {
   abstract readonly queuePrefix: string;
   /** The payment gateway, e.g. `https://gateway.example`. */
   abstract readonly gatewayUrl: string;
+  /** Whether the gateway honours idempotency keys, can only be asked about them, or neither. Default: `key`. */
+  abstract readonly chargeBy: ChargeBy;
   /** How long the gateway may take to answer, in milliseconds. Default: 5,000. */
   abstract readonly gatewayTimeoutMs: number;
   /** The mail server, e.g. `smtp://mail.example`. */
   abstract readonly smtpUrl: string;
+  /** Whether mails that were sent can be looked up. Default: `neither`. */
+  abstract readonly mailBy: MailBy;
+  /** Where they are looked up, e.g. `https://mail.example`. Only for `mailBy: 'look-up'`. */
+  abstract readonly mailboxUrl: string | undefined;
   /** How long a worker that has vanished keeps its claims, in milliseconds. Default: 30,000. */
   abstract readonly leaseMs: number;
   /** When a job that is not done is put on its queue again, in case the queue has lost it, in milliseconds. Default: 15 minutes. */
@@ -51,6 +63,7 @@ export function settingsFrom(env: NodeJS.ProcessEnv): Settings {
     return value;
   };
   const queueBackend = oneOf('QUEUE_BACKEND', ['postgres', 'redis'], env['REDIS_URL'] ? 'redis' : 'postgres');
+  const mailBy = oneOf('MAIL_BY', ['look-up', 'neither'], 'neither');
   const settings: Settings = {
     role: oneOf('ROLE', ['all', 'api', 'worker'], 'all'),
     databaseUrl: required('DATABASE_URL', 'postgres://user@localhost:5432/shop'),
@@ -58,8 +71,11 @@ export function settingsFrom(env: NodeJS.ProcessEnv): Settings {
     redisUrl: queueBackend === 'redis' ? required('REDIS_URL', 'redis://localhost:6379') : undefined,
     queuePrefix: env['QUEUE_PREFIX'] || 'payments',
     gatewayUrl: required('GATEWAY_URL', 'http://localhost:4000'),
+    chargeBy: oneOf('CHARGE_BY', ['key', 'look-up', 'neither'], 'key'),
     gatewayTimeoutMs: milliseconds('GATEWAY_TIMEOUT_MS', 5_000),
     smtpUrl: required('SMTP_URL', 'smtp://localhost:2525'),
+    mailBy,
+    mailboxUrl: mailBy === 'look-up' ? required('MAILBOX_URL', 'http://localhost:4000') : undefined,
     leaseMs: milliseconds('LEASE_MS', 30_000),
     redispatchAfterMs: milliseconds('REDISPATCH_MS', 15 * 60_000),
     workerName: env['WORKER_NAME'] || `payments-${process.pid}`,

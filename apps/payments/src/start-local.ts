@@ -47,6 +47,7 @@ try {
     DATABASE_URL: await postgres.createDatabase('shop'),
     GATEWAY_URL: simulator.http,
     SMTP_URL: simulator.smtp,
+    MAILBOX_URL: simulator.http,
     WORKER_NAME: 'payments',
   });
   const { app, url = '' } = await boot(settings, Number(process.env['PORT'] || 3000));

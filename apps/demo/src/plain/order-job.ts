@@ -14,7 +14,7 @@ export interface ReceiptJob extends OrderJob {
   readonly chargeId: string;
 }
 
-/** As many attempts as (c) has, with the same first pause. */
+/** As many attempts as (c) and (d) have, with the same first pause. */
 export const RETRIES: JobsOptions = {
   attempts: 8,
   backoff: { type: 'exponential', delay: 200, jitter: 0.5 },

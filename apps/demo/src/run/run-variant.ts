@@ -25,8 +25,8 @@ export interface VariantReport {
 }
 
 /**
- * Crashed workers and lost queues are noticed, and failed calls repeated, within seconds instead of minutes: the same for all variants,
- * as is the number of jobs that a worker does at the same time.
+ * Crashed workers and lost queues are noticed, failed calls repeated, and services asked, within seconds instead of
+ * minutes: the same for all variants, as is the number of jobs that a worker does at the same time.
  */
 const PACE = {
   CONCURRENCY: '10',
@@ -36,6 +36,12 @@ const PACE = {
   REDISPATCH_MS: '2000',
   RETRY_BASE_MS: '200',
   RETRY_CAP_MS: '2000',
+  RECONCILE_AFTER_MS: '250,1000',
+  RECONCILE_THEN_EVERY_MS: '1000',
+  RECONCILE_UNTIL_MS: '60000',
+  RECONCILE_TIMEOUT_MS: '2000',
+  // Nothing is late here: an effect that happens has happened before the connection breaks off. Half a second is the network's.
+  RECONCILE_LATE_ARRIVAL_MS: '500',
   LOGS: 'none',
 };
 const WORKERS = ['worker-1', 'worker-2'];
@@ -57,9 +63,10 @@ export async function runVariant(
   const undo = new UndoList();
   undoAll.add(() => undo.close());
   try {
-    const world = await startOutsideWorld(seed, undo);
+    const world = await startOutsideWorld(seed, variant.honoursKeys, undo);
     const place = await makePlace(servers, variant.name.toLowerCase(), undo);
-    const env = { ...PACE, ...place, GATEWAY_URL: world.http, SMTP_URL: world.smtp };
+    const services = { GATEWAY_URL: world.http, SMTP_URL: world.smtp, MAILBOX_URL: world.http };
+    const env = { ...PACE, ...place, ...services, ...variant.env };
     const settings = settingsFrom(env);
     const shop = await variant.open(settings, env, undo);
     const workers = new Workers(variant.workerProgram, env, undo);

@@ -1,4 +1,7 @@
-/** The outside world of one variant: a simulator of its own, which misbehaves the same way for every variant. */
+/**
+ * The outside world of one variant: a simulator of its own, which misbehaves the same way for every variant. Only whether
+ * the gateway honours idempotency keys is the variant's.
+ */
 import { type RunningSimulator, startSimulator } from 'simulator';
 import type { UndoList } from './undo-list.js';
 
@@ -8,7 +11,11 @@ import type { UndoList } from './undo-list.js';
  */
 const FAULT_RATE = 0.33;
 
-export async function startOutsideWorld(seed: number, undo: UndoList): Promise<RunningSimulator> {
+export async function startOutsideWorld(
+  seed: number,
+  honourKeys: boolean,
+  undo: UndoList,
+): Promise<RunningSimulator> {
   const simulator = await undo.keep(startSimulator(), (running) => running.stop());
   const plan = {
     seed,
@@ -18,7 +25,7 @@ export async function startOutsideWorld(seed: number, undo: UndoList): Promise<R
     retryAfterSeconds: 1,
     maxFaultsPerSubject: 2,
   } as const;
-  await simulator.client.faults({ ...plan, service: 'charge' });
+  await simulator.client.faults({ ...plan, service: 'charge', honourKeys });
   await simulator.client.faults({ ...plan, service: 'mail' });
   return simulator;
 }

@@ -1,4 +1,4 @@
-/** The door of variant (c): the sample application's own HTTP interface, in a process of its own. */
+/** The door of the variants (c) and (d): the sample application's own HTTP interface, in a process of its own. */
 import { fileURLToPath } from 'node:url';
 import { Client } from 'pg';
 import type { Settings } from 'payments';
@@ -24,7 +24,9 @@ export async function openIdempotentShop(
     async isAtRest(orders) {
       const { rows } = await ledger.query<{ reserved: number; open: number }>(`
         SELECT count(*) FILTER (WHERE job_name = 'reserve')::integer AS reserved,
-               count(*) FILTER (WHERE status IN ('pending', 'running', 'retrying'))::integer AS open
+               count(*) FILTER (
+                 WHERE status IN ('pending', 'running', 'retrying') OR status = 'in_doubt' AND reconcile_due_at IS NOT NULL
+               )::integer AS open
         FROM job_outcomes`);
       return rows[0]?.reserved === orders && rows[0].open === 0;
     },

@@ -10,9 +10,9 @@
  * - lost: operations without any effect that nobody will ever look after: no charge or mail in the ledger, and neither
  *   the operation nor one of the order's earlier steps is in doubt or a dead letter, which would account for it.
  * - inDoubt: operations whose own system says that it does not know whether they happened. Plain BullMQ never says so.
- * - deadLetters: operations that their own system has given up on, with evidence: open dead letters of (c), apart from
- *   those that ask about a doubt; jobs that BullMQ failed for good in (a) and (b).
- * - seconds: from the first order until nothing was waiting, running or to be retried.
+ * - deadLetters: operations that their own system has given up on, with evidence: open dead letters of (c) and (d), apart
+ *   from those that ask about a doubt; jobs that BullMQ failed for good in (a) and (b).
+ * - seconds: from the first order until nothing was waiting, running, to be retried or to be asked about.
  */
 import type { LedgerEntry } from 'simulator';
 import type { PlacedOrder } from '../stream/order-stream.js';

@@ -1,7 +1,23 @@
-import { Module } from '@nestjs/common';
+import { type DynamicModule, Module, type Type } from '@nestjs/common';
 import { QueuesModule } from '../queues.module.js';
+import type { ChargeBy } from '../settings.js';
+import { BlindChargeProcessor } from './blind-charge.processor.js';
 import { ChargeProcessor } from './charge.processor.js';
+import { LookUpChargeProcessor } from './look-up-charge.processor.js';
+import { OrderCharge } from './order-charge.js';
 import { PaymentGateway } from './payment-gateway.js';
 
-@Module({ imports: [QueuesModule], providers: [ChargeProcessor, PaymentGateway] })
-export class ChargesModule {}
+const PROCESSORS: Readonly<Record<ChargeBy, Type>> = {
+  key: ChargeProcessor,
+  'look-up': LookUpChargeProcessor,
+  neither: BlindChargeProcessor,
+};
+
+@Module({})
+export class ChargesModule {
+  /** One processor only: they all work through the same queue. */
+  static by(way: ChargeBy): DynamicModule {
+    const providers = [PROCESSORS[way], OrderCharge, PaymentGateway];
+    return { module: ChargesModule, imports: [QueuesModule], providers };
+  }
+}

@@ -29,10 +29,12 @@ export class CreateShop1767225600001 implements MigrationInterface {
       )`);
     await runner.query(`
       CREATE TABLE reservations (
-        tenant_id text    NOT NULL,
-        order_id  text    NOT NULL,
-        sku       text    NOT NULL,
-        quantity  integer NOT NULL CHECK (quantity > 0),
+        tenant_id  text        NOT NULL,
+        order_id   text        NOT NULL,
+        sku        text        NOT NULL,
+        quantity   integer     NOT NULL CHECK (quantity > 0),
+        status     text        NOT NULL DEFAULT 'reserved' CHECK (status IN ('reserved', 'shipped', 'released')),
+        shipped_at timestamptz CHECK ((shipped_at IS NOT NULL) = (status = 'shipped')),
         PRIMARY KEY (tenant_id, order_id),
         FOREIGN KEY (tenant_id, order_id) REFERENCES orders (tenant_id, id)
       )`);

@@ -17,12 +17,25 @@ export class ReservePayload {
   readonly quantity!: number;
 }
 
+/** Which order's goods to hand over to the carrier. */
+export class ShipPayload {
+  @IsString()
+  @IsNotEmpty()
+  readonly orderId!: string;
+}
+
 /** The jobs of the queue {@link INVENTORY}. */
 export interface InventoryJobs {
-  reserve: { payload: ReservePayload; result: { readonly left: number } };
+  reserve: { payload: ReservePayload; result: { readonly quantity: number } };
+  ship: { payload: ShipPayload; result: { readonly shippedAt: string } };
 }
 
 /** Names the reservation of an order. */
 export function reserveKeyOf(orderId: string): string {
   return `reserve:${orderId}`;
+}
+
+/** Names the shipment of an order. */
+export function shipKeyOf(orderId: string): string {
+  return `ship:${orderId}`;
 }

@@ -10,16 +10,23 @@ import {
 import { CHARGES, chargeKeyOf, type ChargeJobs } from '../charges/charge.jobs.js';
 import { Order } from '../orders/order.entity.js';
 import { PACE } from '../pace.js';
-import { INVENTORY, ReservePayload, type InventoryJobs } from './inventory.jobs.js';
-import { takeFromStock } from './stock.js';
+import { INVENTORY, type InventoryJobs, ReservePayload, ShipPayload } from './inventory.jobs.js';
+import { reserve, ship } from './stock.js';
 
 /**
- * Puts an order's goods aside. Its whole effect is in our own database, so it is `transactional`: stock, reservation,
- * outcome and the order for the charge are committed together, or nothing is.
+ * Puts an order's goods aside, and ships them once they are paid for. The whole effect is in our own database, so it is
+ * `transactional`: stock, reservation, outcome and the order for the charge are committed together, or nothing is.
+ *
+ * Outcomes are forgotten after a while, reservations are not. A job that comes back even later finds done what it was to
+ * do, and answers the same.
  */
 @IdempotentProcessor<InventoryJobs>(
   INVENTORY,
-  { effect: 'transactional', payload: ReservePayload, timeoutMs: 10_000 },
+  {
+    effect: 'transactional',
+    payload: { reserve: ReservePayload, ship: ShipPayload },
+    timeoutMs: 10_000,
+  },
   PACE,
 )
 export class InventoryProcessor extends WorkerHost {
@@ -27,18 +34,37 @@ export class InventoryProcessor extends WorkerHost {
     super();
   }
 
-  async process({ data }: OperationJob<InventoryJobs>): Promise<ResultOf<InventoryJobs>> {
+  async process(job: OperationJob<InventoryJobs>): Promise<ResultOf<InventoryJobs>> {
+    switch (job.name) {
+      case 'reserve':
+        return this.reserve(job.data);
+      case 'ship':
+        return this.ship(job.data);
+      default:
+        return job satisfies never;
+    }
+  }
+
+  private async reserve({
+    orderId,
+    sku,
+    quantity,
+  }: ReservePayload): Promise<ResultOf<InventoryJobs, 'reserve'>> {
     const operation = currentOperation();
     const { tenantId, transaction } = operation;
-    const { orderId, sku, quantity } = data;
-    const left = await takeFromStock(transaction, { tenantId, orderId, sku, quantity });
-    const order = await transaction.findOneByOrFail(Order, { tenantId, id: orderId });
-    operation.enqueue(
-      this.charges,
-      'charge',
-      { orderId: order.id, amountCents: order.amountCents, currency: order.currency },
-      { operationKey: chargeKeyOf(order.id) },
-    );
-    return { left };
+    const status = await reserve(transaction, { tenantId, orderId, sku, quantity });
+    // Goods that have been shipped are paid for, and those that were released never will be.
+    if (status === 'reserved') {
+      const { amountCents, currency } = await transaction.findOneByOrFail(Order, { tenantId, id: orderId });
+      const charge = { orderId, amountCents, currency };
+      operation.enqueue(this.charges, 'charge', charge, { operationKey: chargeKeyOf(orderId) });
+    }
+    return { quantity };
+  }
+
+  private async ship({ orderId }: ShipPayload): Promise<ResultOf<InventoryJobs, 'ship'>> {
+    const { tenantId, transaction } = currentOperation();
+    const shippedAt = await ship(transaction, tenantId, orderId);
+    return { shippedAt: shippedAt.toISOString() };
   }
 }

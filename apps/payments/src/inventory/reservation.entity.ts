@@ -1,5 +1,8 @@
 import { Column, Entity, PrimaryColumn } from 'typeorm';
 
+/** `reserved` becomes `shipped` or `released`, and these two nothing else. */
+export type ReservationStatus = 'reserved' | 'shipped' | 'released';
+
 /** What was put aside for an order. */
 @Entity({ name: 'reservations' })
 export class Reservation {
@@ -14,4 +17,10 @@ export class Reservation {
 
   @Column({ type: 'integer' })
   quantity!: number;
+
+  @Column({ type: 'text', default: 'reserved' })
+  status!: ReservationStatus;
+
+  @Column({ name: 'shipped_at', type: 'timestamptz', nullable: true })
+  shippedAt!: Date | null;
 }

@@ -1,7 +1,7 @@
 import { PermanentError } from 'nestjs-idempotent-jobs';
 import type { EntityManager } from 'typeorm';
 import { Product } from './product.entity.js';
-import { Reservation } from './reservation.entity.js';
+import { Reservation, type ReservationStatus } from './reservation.entity.js';
 
 /** Goods for an order of a tenant. */
 interface Take {
@@ -12,23 +12,60 @@ interface Take {
 }
 
 /**
- * Puts goods aside and returns how many are left. Not safe to repeat by itself: the caller's transaction makes it so.
+ * Puts goods aside, unless they are already; returns what has become of them since.
  *
  * @throws PermanentError if there are not enough
  */
-export async function takeFromStock(transaction: EntityManager, take: Take): Promise<number> {
+export async function reserve(transaction: EntityManager, take: Take): Promise<ReservationStatus> {
   const { tenantId, orderId, sku, quantity } = take;
+  const inserted = await transaction
+    .createQueryBuilder()
+    .insert()
+    .into(Reservation)
+    .values({ tenantId, orderId, sku, quantity })
+    .orIgnore()
+    .returning('order_id')
+    .execute();
+  if ((inserted.raw as unknown[]).length === 0) return statusOf(transaction, tenantId, orderId);
   // One statement looks and takes: two orders for the last piece meet on the row, and the second finds none.
-  const [rows] = await transaction.query<[{ available: number }[], number]>(
+  const [rows] = await transaction.query<[unknown[], number]>(
     `UPDATE products SET available = available - $3
      WHERE tenant_id = $1 AND sku = $2 AND available >= $3
      RETURNING available`,
     [tenantId, sku, quantity],
   );
-  const [product] = rows;
-  if (product === undefined) throw new PermanentError(`Not enough of ${sku} in stock: ${quantity} wanted`);
-  await transaction.insert(Reservation, { tenantId, orderId, sku, quantity });
-  return product.available;
+  // The reservation goes with the transaction.
+  if (rows.length === 0) throw new PermanentError(`Not enough of ${sku} in stock: ${quantity} wanted`);
+  return 'reserved';
+}
+
+/**
+ * Turns what was reserved for an order into what was shipped; returns since when it is, which is the same however often
+ * it is asked for.
+ *
+ * @throws PermanentError if nothing is reserved for the order, or it has been released
+ */
+export async function ship(transaction: EntityManager, tenantId: string, orderId: string): Promise<Date> {
+  const [rows] = await transaction.query<[{ shipped_at: Date }[], number]>(
+    `UPDATE reservations SET status = 'shipped', shipped_at = coalesce(shipped_at, clock_timestamp())
+     WHERE tenant_id = $1 AND order_id = $2 AND status IN ('reserved', 'shipped')
+     RETURNING shipped_at`,
+    [tenantId, orderId],
+  );
+  const [shipped] = rows;
+  if (shipped !== undefined) return shipped.shipped_at;
+  const status = await statusOf(transaction, tenantId, orderId);
+  throw new PermanentError(`The goods of order ${orderId} cannot be shipped: they are ${status}`);
+}
+
+async function statusOf(
+  transaction: EntityManager,
+  tenantId: string,
+  orderId: string,
+): Promise<ReservationStatus> {
+  const reservation = await transaction.findOneBy(Reservation, { tenantId, orderId });
+  if (reservation === null) throw new PermanentError(`Nothing is reserved for order ${orderId}`);
+  return reservation.status;
 }
 
 /** Puts products on a tenant's shelves: sets price and stock of those that are there already. */

@@ -1,0 +1,30 @@
+import { WorkerHost } from '@nestjs/bullmq';
+import {
+  currentOperation,
+  IdempotentProcessor,
+  type OperationJob,
+  type ResultOf,
+} from 'nestjs-idempotent-jobs';
+import { PACE, PATIENCE } from '../pace.js';
+import { ChargePayload, CHARGES, type ChargeJobs } from './charge.jobs.js';
+import { OrderCharge } from './order-charge.js';
+
+/**
+ * Charges through a gateway that knows no keys and cannot be asked. So the effect is `unrepeatable`: a lost answer or a
+ * crash leaves the charge in doubt, and a person reads the bank statement. Nobody is charged twice.
+ */
+@IdempotentProcessor<ChargeJobs>(
+  CHARGES,
+  { effect: 'unrepeatable', payload: ChargePayload, timeoutMs: 15_000, retry: PATIENCE, clientRetries: 0 },
+  PACE,
+)
+export class BlindChargeProcessor extends WorkerHost {
+  constructor(private readonly charge: OrderCharge) {
+    super();
+  }
+
+  async process({ data }: OperationJob<ChargeJobs>): Promise<ResultOf<ChargeJobs>> {
+    const operation = currentOperation();
+    return this.charge.proceed(operation, data, await this.charge.make(operation, data));
+  }
+}

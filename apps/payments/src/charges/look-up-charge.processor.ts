@@ -1,0 +1,50 @@
+import { WorkerHost } from '@nestjs/bullmq';
+import {
+  applied,
+  type CurrentOperation,
+  currentOperation,
+  IdempotentProcessor,
+  notApplied,
+  type OperationJob,
+  type Reconciliation,
+  type ResultOf,
+} from 'nestjs-idempotent-jobs';
+import { PACE, PATIENCE, QUESTIONS } from '../pace.js';
+import { ChargePayload, CHARGES, type ChargeJobs } from './charge.jobs.js';
+import { OrderCharge } from './order-charge.js';
+
+/**
+ * Charges through a gateway that stores our key with the charge, and charges again all the same when the key is sent
+ * again. But it can be asked, so the effect is `reconciled`: after a lost answer or a crash the charge is looked up, and
+ * made again only if the gateway has none.
+ */
+@IdempotentProcessor<ChargeJobs>(
+  CHARGES,
+  {
+    effect: 'reconciled',
+    reconcile: QUESTIONS,
+    payload: ChargePayload,
+    timeoutMs: 15_000,
+    retry: PATIENCE,
+    clientRetries: 0,
+  },
+  PACE,
+)
+export class LookUpChargeProcessor extends WorkerHost {
+  constructor(private readonly charge: OrderCharge) {
+    super();
+  }
+
+  async process({ data }: OperationJob<ChargeJobs>): Promise<ResultOf<ChargeJobs>> {
+    const operation = currentOperation();
+    const charge = await this.charge.make(operation, data, operation.idempotencyKey);
+    return this.charge.proceed(operation, data, charge);
+  }
+
+  /** Anything but a charge or "there is none" throws, which leaves the question open. */
+  async reconcile(operation: CurrentOperation): Promise<Reconciliation> {
+    const charge = await this.charge.find(operation);
+    if (charge === undefined) return notApplied();
+    return applied(this.charge.proceed(operation, operation.job.data as ChargePayload, charge));
+  }
+}

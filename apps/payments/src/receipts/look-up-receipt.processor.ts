@@ -1,0 +1,52 @@
+import { WorkerHost } from '@nestjs/bullmq';
+import {
+  applied,
+  type CurrentOperation,
+  currentOperation,
+  IdempotentProcessor,
+  notApplied,
+  type OperationJob,
+  type Reconciliation,
+  type ResultOf,
+} from 'nestjs-idempotent-jobs';
+import { PACE, PATIENCE, QUESTIONS } from '../pace.js';
+import { MailboxClient } from './mailbox-client.js';
+import { messageIdOf, OrderReceipt } from './order-receipt.js';
+import { ReceiptPayload, RECEIPTS, type ReceiptJobs } from './receipt.jobs.js';
+
+/**
+ * Mails the receipt through a provider whose mailbox can be looked into. SMTP knows no idempotency keys, but every mail
+ * has a Message-ID, and ours is the same on every attempt. So the effect is `reconciled`: after a lost answer or a crash
+ * the mail is looked up, and sent again only if it is not there.
+ */
+@IdempotentProcessor<ReceiptJobs>(
+  RECEIPTS,
+  {
+    effect: 'reconciled',
+    reconcile: QUESTIONS,
+    payload: ReceiptPayload,
+    timeoutMs: 20_000,
+    retry: PATIENCE,
+    clientRetries: 0,
+  },
+  PACE,
+)
+export class LookUpReceiptProcessor extends WorkerHost {
+  constructor(
+    private readonly receipt: OrderReceipt,
+    private readonly mailbox: MailboxClient,
+  ) {
+    super();
+  }
+
+  process({ data }: OperationJob<ReceiptJobs>): Promise<ResultOf<ReceiptJobs>> {
+    return this.receipt.send(currentOperation(), data);
+  }
+
+  /** A mailbox that does not answer throws, which leaves the question open. */
+  async reconcile(operation: CurrentOperation): Promise<Reconciliation> {
+    const messageId = messageIdOf(operation);
+    const isThere = await this.mailbox.has(messageId, operation.signal);
+    return isThere ? applied({ messageId }) : notApplied();
+  }
+}
