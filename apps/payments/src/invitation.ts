@@ -19,5 +19,9 @@ The shop is open at ${shop} for the tenants ${tenants.join(' and ')}. Ctrl-C clo
   Make it misbehave: half of all charges and mails lose their answer, or are refused
     curl -X PUT ${simulator}/faults -d '{"service":"charge","rate":0.5,"kinds":["answer_lost","error_after_effect","refused"]}'
     curl -X PUT ${simulator}/faults -d '{"service":"mail","rate":0.5,"kinds":["answer_lost","refused"]}'
+
+  A gateway that honours no keys: started with CHARGE_BY=look-up, the shop asks before it charges again; with
+  MAIL_BY=look-up it looks into the mailbox before it mails again
+    curl -X PUT ${simulator}/faults -d '{"service":"charge","honourKeys":false,"rate":0.5,"kinds":["answer_lost","refused"]}'
 `;
 }
