@@ -72,6 +72,17 @@ describe('a charge whose answer is lost', () => {
     },
   );
 
+  it('is two charges when a key is sent to a gateway that honours none: the way has to fit the gateway', async () => {
+    const { simulator } = await open({ CHARGE_BY: 'key' });
+    await simulator.client.faults({ service: 'charge', honourKeys: false });
+    await simulator.client.script({ service: 'charge', steps: ['answer_lost'] });
+    await shop.place('acme', 'order-1', TEAPOTS);
+
+    await shop.operationsAtRest('acme', 'order-1');
+
+    expect(await shop.effects()).toEqual({ charges: 2, mails: 1 });
+  });
+
   it('is made again when the gateway has taken nothing', async () => {
     const { simulator } = await open({ CHARGE_BY: 'look-up' });
     await simulator.client.faults({ service: 'charge', honourKeys: false });

@@ -40,7 +40,7 @@ const PACE = {
   RECONCILE_THEN_EVERY_MS: '1000',
   RECONCILE_UNTIL_MS: '60000',
   RECONCILE_TIMEOUT_MS: '2000',
-  // Nothing is late here: an effect that happens has happened before the connection breaks off. Half a second is the network's.
+  // An effect that happens over there has happened before the connection breaks off; this is for what is on its way.
   RECONCILE_LATE_ARRIVAL_MS: '500',
   LOGS: 'none',
 };

@@ -28,20 +28,20 @@ const cases: [string, Partial<Verdict>, Promised[]][] = [
 describe('keepsPromise', () => {
   it.each(cases)('with %s to complain about', (_complaint, complaint, keepers) => {
     const all: Promised[] = ['nothing', 'once', 'known'];
-    const performance = { verdict: { ...verdict, ...complaint }, unrest: undefined };
-    expect(all.filter((promised) => keepsPromise(promised, performance))).toEqual(keepers);
+    const judged = { verdict: { ...verdict, ...complaint }, unrest: undefined };
+    expect(all.filter((promised) => keepsPromise(promised, judged))).toEqual(keepers);
   });
 
   it('is broken by whatever does not come to rest', () => {
-    const performance = { verdict, unrest: 'Waited in vain' };
-    expect(keepsPromise('once', performance)).toBe(false);
-    expect(keepsPromise('known', performance)).toBe(false);
-    expect(describePromise('(d)', 'known', performance)).toContain('BROKEN');
+    const judged = { verdict, unrest: 'Waited in vain' };
+    expect(keepsPromise('once', judged)).toBe(false);
+    expect(keepsPromise('known', judged)).toBe(false);
+    expect(describePromise('(d)', 'known', judged)).toContain('BROKEN');
   });
 });
 
 it('describePromise says how much is in doubt only where something may be', () => {
-  const performance = { verdict: { ...verdict, inDoubt: 3 }, unrest: undefined };
-  expect(describePromise('(c)', 'once', performance)).toContain('In doubt: 3 receipts');
-  expect(describePromise('(d)', 'known', { ...performance, verdict })).toContain('Nothing in doubt');
+  const judged = { verdict: { ...verdict, inDoubt: 3 }, unrest: undefined };
+  expect(describePromise('(c)', 'once', judged)).toContain('In doubt: 3 receipts');
+  expect(describePromise('(d)', 'known', { ...judged, verdict })).toContain('Nothing in doubt');
 });

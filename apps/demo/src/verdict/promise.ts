@@ -2,14 +2,14 @@ import type { Promised } from '../variants/variant.js';
 import type { Verdict } from './judge.js';
 
 /** What a variant has come to. */
-export interface Performance {
+export interface Judged {
   readonly verdict: Verdict;
   /** Why it did not come to rest; undefined: it did. */
   readonly unrest: string | undefined;
 }
 
 /** Whether a variant has kept what it had promised. */
-export function keepsPromise(promised: Promised, { verdict, unrest }: Performance): boolean {
+export function keepsPromise(promised: Promised, { verdict, unrest }: Judged): boolean {
   const { duplicateCharges, duplicateMails, wrongTenantMails, lost, inDoubt } = verdict;
   const isOnce = unrest === undefined && duplicateCharges + duplicateMails + wrongTenantMails + lost === 0;
   switch (promised) {
@@ -25,9 +25,9 @@ export function keepsPromise(promised: Promised, { verdict, unrest }: Performanc
 }
 
 /** One sentence or two about a variant that has promised something. */
-export function describePromise(title: string, promised: Promised, performance: Performance): string {
-  if (!keepsPromise(promised, performance)) return `${title} has BROKEN its promise: see its row above.`;
-  const { inDoubt, deadLetters } = performance.verdict;
+export function describePromise(title: string, promised: Promised, judged: Judged): string {
+  if (!keepsPromise(promised, judged)) return `${title} has BROKEN its promise: see its row above.`;
+  const { inDoubt, deadLetters } = judged.verdict;
   const doubt =
     promised === 'known'
       ? 'Nothing in doubt: the gateway honours no keys, but it and the mailbox were asked what had happened.'
