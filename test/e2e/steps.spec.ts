@@ -282,6 +282,29 @@ describe.each(BACKENDS)('steps of a handler, on %s', (backend) => {
     });
   });
 
+  it('have a time of their own: a keyed step that takes longer is told so, and is run again', async () => {
+    const aborted: boolean[] = [];
+    const { app } = await begin((_job, { step }) =>
+      step(
+        'charge',
+        async ({ attempt, signal }) => {
+          if (attempt > 1) return 'charged';
+          await new Promise((resolve) => signal.addEventListener('abort', resolve));
+          aborted.push(signal.aborted);
+          return 'too late';
+        },
+        { effect: 'keyed', timeoutMs: 200 },
+      ),
+    );
+    expect(await settled(app, 'order:1')).toMatchObject({
+      status: 'completed',
+      attempts: 2,
+      result: 'charged',
+    });
+    expect(aborted).toEqual([true]);
+    expect(await outcomeOf(app, 'order:1/charge')).toMatchObject({ attempts: 2, failures: 1 });
+  });
+
   it('follow-ups of a step come with its outcome', async () => {
     const { app } = await begin(async (job, { step, attempt }) => {
       if (job.name !== 'order') return 'followed';
