@@ -56,7 +56,7 @@ export interface IdempotentJobsOptions {
     readonly redispatchMaxMs?: number;
   };
   readonly recovery?: {
-    /** How often failed BullMQ jobs without a dead letter are looked for, in ms. Default 30,000. */
+    /** How often failed BullMQ jobs without a dead letter, and doubts nobody looks after, are looked for, in ms. Default 30,000. */
     readonly sweepMs?: number;
     /** How often what is past its retention is deleted, in ms. Default 1 h. */
     readonly pruneMs?: number;
