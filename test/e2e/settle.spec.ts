@@ -135,6 +135,7 @@ describe.each(BACKENDS)('a webhook that knows what happened, on %s', (backend) =
     await expect(outcomes.settle(CHARGE, applied(), { source: '' })).rejects.toThrow(/its source/);
     await expect(outcomes.settle(CHARGE, unknown() as never, WEBHOOK)).rejects.toThrow(/applied\(result\)/);
     await expect(outcomes.settle(CHARGE, applied(1n), WEBHOOK)).rejects.toThrow(/BigInt/);
+    await expect(outcomes.settle(CHARGE, applied({ $sealed: 'x' }), WEBHOOK)).rejects.toThrow(/\$sealed/);
     await expect(asTenant(app, 'globex', () => settle(app, applied()))).rejects.toThrow(TenantMismatchError);
   });
 });

@@ -37,7 +37,7 @@ export interface ClaimRequest extends OperationIdentity {
 /** The right to run one attempt, or, with `mustAsk`, to find out first what became of the last one. */
 export interface Claim extends OperationIdentity {
   readonly token: number;
-  /** This attempt's number, from 1; with `mustAsk`, that of the last one. */
+  /** This attempt's number, from 1; with `mustAsk`, that of the last one, 0 after a redrive. */
   readonly attempt: number;
   /** The operation is in doubt, and whether its effect happened must be asked before anything else. */
   readonly mustAsk: boolean;

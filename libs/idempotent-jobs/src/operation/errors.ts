@@ -70,7 +70,7 @@ export class OperationConflictError extends IdempotentJobsError {
   constructor(tenantId: string, operationKey: string) {
     super(
       'OPERATION_CONFLICT',
-      `Operation "${operationKey}" of tenant "${tenantId}" already exists with another payload, job name or queue; nothing was enqueued. ` +
+      `Operation "${operationKey}" of tenant "${tenantId}" already exists with another payload, job name or queue; nothing was enqueued or run. ` +
         `Use a key that names the effect (for example with a version: "${operationKey}:2"), or send the payload it was first enqueued with.`,
       { data: { tenantId, operationKey } },
     );

@@ -123,7 +123,7 @@ export class OutcomeService {
   /**
    * Says what became of an operation, for whoever learns it: a webhook, most likely. At any time: while it runs (the
    * attempt's own end is not recorded any more), in doubt, dead. `applied(result)` completes it, `notApplied()` has it run
-   * again with the attempts that are left; an open dead letter is closed. Saying it twice is harmless; of `notApplied()` if you say of when (`asOf`).
+   * again with the attempts that are left; an open dead letter is closed. Saying it twice is harmless, for `notApplied()` only with `asOf`.
    *
    * What the handler would have enqueued after it is not known here: enqueue it before, under its own key.
    *

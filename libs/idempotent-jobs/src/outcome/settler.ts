@@ -1,12 +1,13 @@
 import type { LetterResult } from '../dead-letter/dead-letter.options.js';
 import type { JobEvents } from '../observe/job-events.js';
-import { DeadLetterRefusedError, UsageError } from '../operation/errors.js';
+import { DeadLetterRefusedError, InvalidPayloadError, UsageError } from '../operation/errors.js';
 import { jobIdOf, type OperationIdentity } from '../operation/identity.js';
 import { toJsonText } from '../operation/json.js';
 import { assertAuthor, type Author } from '../operation/ledger-action.js';
 import type { OperationStatus } from '../operation/status.js';
 import type { Database } from '../postgres/database.js';
 import { resultBinding } from '../sealing/binding.js';
+import { isSealed } from '../sealing/sealed.js';
 import type { Sealer } from '../sealing/sealer.js';
 import { type EffectVerdict, notApplied } from '../reconcile/verdict.js';
 import { SETTLE_APPLIED, SETTLE_NOT_APPLIED } from './settle.statements.js';
@@ -124,6 +125,10 @@ export class Settler {
       const stem = jobIdOf({ tenantId, operationKey });
       return (await database.run<SettledRow>(SETTLE_NOT_APPLIED, [...who, stem, asOf ?? null]))[0];
     }
+    if (isSealed(verdict.result))
+      throw new InvalidPayloadError(
+        'The result has a property "$sealed", by which the ledger tells what it has encrypted. Name it otherwise.',
+      );
     const result =
       verdict.result === undefined
         ? null

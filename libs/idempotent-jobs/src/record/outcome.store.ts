@@ -115,7 +115,7 @@ export class OutcomeStore {
     return rows.length > 0 ? 'recorded' : 'lost';
   }
 
-  /** Parks an operation whose last attempt vanished and must not be repeated. */
+  /** Parks a doubt that nobody here can ask about. */
   async doubt(
     identity: OperationIdentity,
     seenToken: number,

@@ -6,14 +6,7 @@ import { statement } from '../postgres/statement.js';
  * for the next time, so that pruning waits for no claim, and no claim for more than one batch.
  */
 
-/**
- * Completed, or discarded, operations past their retention, with their attempts. Parameter: how many. An operation with an
- * open letter stays.
- *
- * What is forgotten raises the mark of its queue, which tells jobs that may have asked for it. The mark lies an hour behind
- * the end of the operation, or a quarter of its retention if that is less: so far may a producer's clock be off. A queue
- * that no application has registered has no mark, so its operations are kept.
- */
+/** Of operation `o`: whether it may be forgotten. */
 const IS_FORGETTABLE = `
     o.expires_at <= clock_timestamp()
     AND (o.queue = '${CALLS}' OR EXISTS (SELECT FROM {schema}.job_queues q WHERE q.queue = o.queue))
@@ -25,6 +18,14 @@ const IS_FORGETTABLE = `
     AND (o.step_of IS NULL OR NOT EXISTS (
       SELECT FROM {schema}.job_outcomes p WHERE p.tenant_id = o.tenant_id AND p.operation_key = o.step_of))`;
 
+/**
+ * Completed, or discarded, operations past their retention, with their attempts. Parameter: how many. An operation with an
+ * open letter stays.
+ *
+ * What is forgotten raises the mark of its queue, which tells jobs that may have asked for it. The mark lies an hour behind
+ * the end of the operation, or a quarter of its retention if that is less: so far may a producer's clock be off. A queue
+ * that no application has registered has no mark, so its operations are kept, except calls.
+ */
 export const PRUNE_OPERATIONS = statement(
   'prune_operations',
   `
