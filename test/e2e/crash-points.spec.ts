@@ -86,6 +86,53 @@ describe.each(BACKENDS)('a worker killed at each moment of an effect, on %s', (b
     },
   );
 
+  it('reconciled: killed while it asks, the next delivery asks again: one effect', async () => {
+    const { app, place } = await apps.fresh(backend, { queues: ['charges'] });
+    const run = randomUUID();
+    const script = {
+      effect: 'reconciled',
+      run,
+      act: 'charge',
+      leaseMs: 1000,
+      gateway: simulator.http,
+      place,
+    } as const;
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    for (const dieAt of ['after the answer', 'while it asks'] as const) {
+      const victim = WorkerProcess.launch({ ...script, dieAt });
+      workers.push(victim);
+      expect(await victim.exited).toBe('SIGKILL');
+    }
+    workers.push(await WorkerProcess.start(script));
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', attempts: 1 });
+    expect(await countEffects(app, 'reconciled', run)).toBe(1);
+    expect(await lettersOf(app)).toEqual([]);
+  });
+
+  it('steps: killed between two of them, the next attempt resumes after the first: each has one arrival', async () => {
+    const { app, place } = await apps.fresh(backend, { queues: ['charges'] });
+    const run = randomUUID();
+    const script = {
+      effect: 'natural',
+      run,
+      act: 'two steps',
+      leaseMs: 1000,
+      gateway: simulator.http,
+      place,
+    } as const;
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    const victim = WorkerProcess.launch({ ...script, dieAt: 'after the first step' });
+    workers.push(victim);
+    expect(await victim.exited).toBe('SIGKILL');
+    workers.push(await WorkerProcess.start(script));
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', attempts: 2 });
+    const arrivals = (await simulator.client.ledger(run)).map(({ subject, effect }) => [subject, effect]);
+    expect(arrivals).toEqual([
+      ['charge:1/first', true],
+      ['charge:1/second', true],
+    ]);
+  });
+
   /** Starts a worker, lets it come to that moment, and kills it there; throws if it was not there. */
   async function killAt(
     moment: Moment,

@@ -62,7 +62,15 @@ async function writeFenced(): Promise<void> {
   process.send?.({ at: 'fenced', outcome });
 }
 
+/** Each of the steps is a charge of its own. */
+async function twoSteps({ step }: CurrentOperation): Promise<unknown> {
+  const first = await step('first', charge, { effect: 'keyed' });
+  dieIf('after the first step');
+  return [first, await step('second', charge, { effect: 'keyed' })];
+}
+
 async function lookUp({ tenantId, idempotencyKey }: CurrentOperation): Promise<Reconciliation> {
+  dieIf('while it asks');
   const url = new URL(`${script.gateway}/charges`);
   url.searchParams.set('key', idempotencyKey);
   const response = await fetch(url, { headers: { 'x-run': script.run ?? '', 'x-tenant': tenantId } });
@@ -111,6 +119,8 @@ const handler: Handler = (_job, operation) => {
     case 'write':
     case 'write and hold':
       return write(operation);
+    case 'two steps':
+      return twoSteps(operation);
     case 'write fenced':
       return writeFenced();
     default:

@@ -9,7 +9,7 @@ export interface WorkerScript {
   /**
    * What the handler does. `charge`: call the gateway. `die`: kill the own process with SIGKILL before the call; `die before the claim`: in a guard, before the ledger is asked. `write`:
    * insert a row; `write and hold`: and never return. `work`: note the start in the table `work`, work for `workMs`, and
-   * note the end; told to stop, stop. `work until told`: likewise, but begin to work when the process is told to end. `write fenced`: after `workMs`, write the own process id to the row of `accounts` under the fencing token, and tell how that went. `bury and hold`: fail for good, and never return when told of the dead letter.
+   * note the end; told to stop, stop. `work until told`: likewise, but begin to work when the process is told to end. `two steps`: call the gateway in each of two keyed steps. `write fenced`: after `workMs`, write the own process id to the row of `accounts` under the fencing token, and tell how that went. `bury and hold`: fail for good, and never return when told of the dead letter.
    * `die after put`: there is no handler; the process kills itself with SIGKILL when
    * its dispatcher has put jobs on their queue.
    */
@@ -23,9 +23,11 @@ export interface WorkerScript {
     | 'work until told'
     | 'bury and hold'
     | 'die after put'
-    | 'write fenced';
-  /** Where the process kills itself with SIGKILL, in a handler that charges or writes; or, last, between the outcome's record and BullMQ. */
-  readonly dieAt?: 'before the effect' | 'after the answer' | 'after the record';
+    | 'write fenced'
+    | 'two steps';
+  /** Where the process kills itself with SIGKILL, in a handler that charges or writes, between the outcome's record and BullMQ, in `reconcile()`, or between two steps. */
+  readonly dieAt?:
+    'before the effect' | 'after the answer' | 'after the record' | 'while it asks' | 'after the first step';
   /** Goes through the ledger's outcome as part of the result, so that a proxy can find it. */
   readonly mark?: string;
   /** Of the simulator. */

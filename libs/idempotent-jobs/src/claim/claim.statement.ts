@@ -21,10 +21,10 @@ const MUST_ASK = `($6::boolean AND (
  * Wins the right to run operations, or to ask about those in doubt, or says why not.
  *
  * Parameters: queue, effect, lease in ms, how long the effect is repeatable in ms (null: forever), time budget in ms
- * (null: none), whether the claimant can ask; then parallel arrays, one element per delivery: tenant, key, job name, job id, fingerprint, worker (one
- * per run), deadline given at enqueue (null: none), when its job could first run (ms since 1970), and whether the row of
- * its operation is known to be there, or to have never been; and the operation it is a step of (null: none). No two
- * elements name the same operation.
+ * (null: none), whether the claimant can ask; then parallel arrays, one element per delivery: tenant, key, job name, job
+ * id, fingerprint, worker (one per run), deadline given at enqueue (null: none), when its job could first run (ms since
+ * 1970), whether the row of its operation is known to be there, or to have never been, and the operation it is a step of
+ * (null: none). No two elements name the same operation.
  *
  * Whoever must ask gets the row as 'in_doubt' under a lease, and no attempt is counted before one is started.
  *

@@ -73,10 +73,11 @@ export function wokenBy(settled: string): string {
  * the letter and runs nothing. Everything else changes nothing, except that a redrive of many lets go of the letter.
  *
  * What is reset: attempts and failures, error, a deadline that followed from the time budget. What stays: key, tenant,
- * payload, priority, a start time still to come, a deadline of the producer's own, the fencing token, and whether an
+ * payload, priority, a start time still to come, a deadline of the producer's own, and whether an
  * earlier attempt may have had its effect, unless a person has just said that it did not. An operation in such doubt
- * comes back as `retrying`, so that its next claim obeys the effect's rules. The job id is new, since BullMQ may still
- * hold the failed job under the old one.
+ * comes back as `retrying`, so that its next claim obeys the effect's rules. The fencing token grows, so
+ * that nobody who still lives can write anything. The job id is new, since BullMQ may still hold the failed job under the
+ * old one.
  *
  * Safe under concurrency: letter, operation and redrive are locked before they are judged, so of two redrives one finds
  * the letter resolved, and after a cancel has returned nothing is brought back any more. An operation without a row was

@@ -69,8 +69,8 @@ SELECT verdict, status, queue, job_name, job_id, attempts FROM judged
 /**
  * In doubt with nobody's letter, vanished, or retrying after a doubt → pending: it did not happen, and may be run again,
  * with the attempts that are left. Its next job is new ($5: what job ids of the operation begin with): BullMQ has the old
- * one put off until the next question. `under_way`: an attempt runs, and will tell by itself.
- * `outdated`: it is about a time ($6; null: now) before the last attempt was started. `no_doubt`: that is known already. `buried`: there is an open
+ * one put off until the next question. `under_way`: an attempt runs, and will tell by itself. `outdated`: it is about a
+ * time ($6; null: now) before the last attempt was started. `no_doubt`: that is known already. `buried`: there is an open
  * letter, which is resolved.
  */
 export const SETTLE_NOT_APPLIED = statement(
