@@ -244,6 +244,8 @@ describe('guarded calls', () => {
     await expect(once('refund:1', undefined as never)).rejects.toThrow(UsageError);
     await expect(once('refund:1', call, { effect: 'magic' as never })).rejects.toThrow(/effect is "magic"/);
     await expect(once('refund:1', call, { effect: 'reconciled' })).rejects.toThrow(/a reconcile function/);
+    const never = { reconcile: () => unknown(), reconcileOptions: { untilMs: 0 } };
+    await expect(once('refund:1', call, never)).rejects.toThrow(/reconcileOptions.untilMs is 0/);
     await expect(once('refund:1', call, { timeoutMs: 0 })).rejects.toThrow(/timeoutMs is 0/);
     await expect(once('refund:1', call, { input: 1n })).rejects.toThrow(/BigInt/);
     await expect(

@@ -62,7 +62,9 @@ export function resolveCallOptions(options: CallOptions, defaults: CallDefaults)
       `no longer than retention.completedMs, ${defaults.retentionMs}`,
     );
   checks.timer('waitMs', options.waitMs, DEFAULT_WAIT_MS, 0);
-  const reconcile = canReconcile ? resolveReconcile(checks, options.reconcileOptions) : undefined;
+  const reconcile = canReconcile
+    ? resolveReconcile(checks, options.reconcileOptions, 'reconcileOptions')
+    : undefined;
   const settings: ProcessorSettings = {
     queue: CALLS,
     effect,

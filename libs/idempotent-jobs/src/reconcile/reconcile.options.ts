@@ -27,13 +27,14 @@ export interface ReconcileSettings {
   readonly timeoutMs: number;
 }
 
-/** Fills in the defaults. */
+/** Fills in the defaults. `name`: what the options are called where they are given. */
 export function resolveReconcile(
   checks: OptionChecks,
   given: ReconcileOptions | undefined,
+  name = 'reconcile',
 ): ReconcileSettings {
   if (given !== undefined && (given === null || typeof given !== 'object'))
-    checks.fail('reconcile', given, 'an object of options');
+    checks.fail(name, given, 'an object of options');
   const options = given ?? {};
   const { afterMs = DEFAULT_PLAN.afterMs } = options;
   const isAscending =
@@ -42,15 +43,15 @@ export function resolveReconcile(
       (ms, index) =>
         ms <= MAX_MS && Number.isFinite(ms) && ms > ((afterMs[index - 1] as number | undefined) ?? 0),
     );
-  if (!isAscending) checks.fail('reconcile.afterMs', afterMs, 'an ascending list of numbers greater than 0');
-  const untilMs = checks.positive('reconcile.untilMs', options.untilMs, DEFAULT_PLAN.untilMs);
-  const lateArrivalMs = checks.atLeast('reconcile.lateArrivalMs', options.lateArrivalMs, 0, 0);
-  const thenEveryMs = checks.positive('reconcile.thenEveryMs', options.thenEveryMs, DEFAULT_PLAN.thenEveryMs);
-  for (const [name, ms] of Object.entries({ untilMs, thenEveryMs }))
+  if (!isAscending) checks.fail(`${name}.afterMs`, afterMs, 'an ascending list of numbers greater than 0');
+  const untilMs = checks.positive(`${name}.untilMs`, options.untilMs, DEFAULT_PLAN.untilMs);
+  const lateArrivalMs = checks.atLeast(`${name}.lateArrivalMs`, options.lateArrivalMs, 0, 0);
+  const thenEveryMs = checks.positive(`${name}.thenEveryMs`, options.thenEveryMs, DEFAULT_PLAN.thenEveryMs);
+  for (const [option, ms] of Object.entries({ untilMs, thenEveryMs }))
     if (Number.isFinite(ms) && ms > MAX_MS)
-      checks.fail(`reconcile.${name}`, ms, `at most a year, ${MAX_MS} ms`);
+      checks.fail(`${name}.${option}`, ms, `at most a year, ${MAX_MS} ms`);
   if (lateArrivalMs > 0 && lateArrivalMs >= untilMs)
-    checks.fail('reconcile.lateArrivalMs', lateArrivalMs, `less than reconcile.untilMs, which is ${untilMs}`);
+    checks.fail(`${name}.lateArrivalMs`, lateArrivalMs, `less than ${name}.untilMs, which is ${untilMs}`);
   return {
     plan: {
       afterMs,
@@ -58,7 +59,7 @@ export function resolveReconcile(
       untilMs,
       lateArrivalMs,
     },
-    timeoutMs: checks.timer('reconcile.timeoutMs', options.timeoutMs, 10_000),
+    timeoutMs: checks.timer(`${name}.timeoutMs`, options.timeoutMs, 10_000),
   };
 }
 

@@ -576,3 +576,22 @@ describe('classify: anything', () => {
     );
   });
 });
+
+describe('classify: what the library itself has refused', () => {
+  it.each<[string, FailureKind]>([
+    ['OPERATION_CONFLICT', 'permanent'],
+    ['OPERATION_DEAD', 'permanent'],
+    ['OPERATION_BUSY', 'transient'],
+    ['LEDGER_UNAVAILABLE', 'transient'],
+    ['OPERATION_IN_DOUBT', 'in_doubt'],
+  ])('%s is %s, also as a cause', (code, kind) => {
+    expect(classify(failing({ code }))).toMatchObject({ kind, reason: code.toLowerCase() });
+    expect(classify(new Error('wrapped', { cause: failing({ code }) }))).toMatchObject({ kind });
+  });
+
+  it('hands on when to come again, if that makes sense', () => {
+    expect(classify(failing({ code: 'OPERATION_BUSY', retryAfterMs: 1500 })).retryAfterMs).toBe(1500);
+    expect(classify(failing({ code: 'OPERATION_BUSY', retryAfterMs: 'soon' })).retryAfterMs).toBeUndefined();
+    expect(classify(failing({ code: 'OPERATION_BUSY', retryAfterMs: 1e15 })).retryAfterMs).toBe(DAYS_30);
+  });
+});

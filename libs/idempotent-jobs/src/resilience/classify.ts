@@ -181,6 +181,8 @@ const OWN_CODES: Readonly<Record<string, FailureKind>> = {
   OPERATION_CONFLICT: 'permanent',
   OPERATION_DEAD: 'permanent',
   OPERATION_BUSY: 'transient',
+  // The same call under the same key finds out what became of it.
+  LEDGER_UNAVAILABLE: 'transient',
   OPERATION_IN_DOUBT: 'in_doubt',
 };
 
