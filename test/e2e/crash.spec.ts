@@ -147,7 +147,16 @@ describe.each(BACKENDS)('workers that crash or stop, on %s', (backend) => {
     const { app, place, run } = await begin();
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
     for (let death = 1; death <= 2; death += 1) {
-      const victim = await start(place, { effect: 'keyed', run, act: 'die' });
+      // Its job is waiting: it may be dead before it could say that it is up.
+      const victim = WorkerProcess.launch({
+        leaseMs: 1000,
+        place,
+        gateway: simulator.http,
+        effect: 'keyed',
+        run,
+        act: 'die',
+      });
+      workers.push(victim);
       expect(await victim.exited).toBe('SIGKILL');
     }
     await start(place, { effect: 'keyed', run, act: 'charge' });
