@@ -170,6 +170,7 @@ export class JobPipeline {
       jobName: job.name,
       jobId: job.id ?? '',
       delayMs,
+      because: 'unavailable',
       reason,
     });
     return { kind: 'defer', delayMs };

@@ -8,7 +8,7 @@ import type { Queryable } from '../postgres/database.js';
 import type { FailureRecord, OutcomeStore } from '../record/outcome.store.js';
 import { classify } from '../resilience/classify.js';
 import type { Failure } from '../resilience/failure.js';
-import { decideFailure, type Decision, decideStart } from '../settle/decide.js';
+import { decideFailure, type Decision, decideStart, whyGivenUp } from '../settle/decide.js';
 import { type DeferralCause, deferred, type Ending } from './ending.js';
 import { persistently } from './persistently.js';
 import { GivenUpError, JobExpiredError } from './refusal-errors.js';
@@ -94,6 +94,7 @@ export class AttemptBook {
       ...subjectOf(context),
       attempt: claim.attempt,
       workerId: context.delivery.workerId,
+      ...(claim.attempt === 1 && { waitMs: ageMs(context) }),
     });
   }
 
@@ -104,6 +105,7 @@ export class AttemptBook {
       ...subjectOf(context),
       attempt: claim.attempt,
       durationMs: performance.now() - startedAt,
+      endToEndMs: ageMs(context),
       ...(droppedResult !== undefined && { droppedResult }),
     });
   }
@@ -138,7 +140,12 @@ export class AttemptBook {
     error: unknown,
     place?: FailurePlace,
   ): Promise<Ending> {
-    const decision: Decision = { status: 'dead', reason, isDoubtful: claim.isDoubtful };
+    const decision: Decision = {
+      status: 'dead',
+      reason,
+      isDoubtful: claim.isDoubtful,
+      why: whyGivenUp(reason),
+    };
     return this.#record(context, claim, error, { kind: 'permanent', reason }, decision, 0, place);
   }
 
@@ -168,7 +175,7 @@ export class AttemptBook {
     this.events.emit({ kind: 'reconciled', ...told, verdict: 'unknown', delayMs: askInMs });
     if (askInMs !== undefined) return deferred(askInMs, `in_doubt: ${reason}`, 'not_yet');
     this.onLetter();
-    this.events.emit({ kind: 'in_doubt', ...told, error: messageOf(evidence) });
+    this.#tellDoubt(context, claim.attempt, reason, evidence);
     return { kind: 'in_doubt', error: new OperationInDoubtError(context.identified) };
   }
 
@@ -183,7 +190,7 @@ export class AttemptBook {
   }
 
   deferred(context: RunContext, delayMs: number, reason: string, why: DeferralCause = 'busy'): Ending {
-    this.events.emit({ kind: 'deferred', ...subjectOf(context), delayMs, reason });
+    this.events.emit({ kind: 'deferred', ...subjectOf(context), delayMs, because: why, reason });
     return deferred(delayMs, reason, why);
   }
 
@@ -203,15 +210,21 @@ export class AttemptBook {
     if (recorded === 'lost')
       return this.deferred(context, MIN_BUSY_MS, 'busy: the operation was claimed meanwhile');
     this.onLetter();
-    const { attempt } = unrecorded;
+    this.#tellDoubt(context, unrecorded.attempt, 'lease_expired', error);
+    return { kind: 'in_doubt', error };
+  }
+
+  /** A doubt that ends no attempt: one that vanished, or one that nobody could be asked about. */
+  #tellDoubt(context: RunContext, attempt: number, reason: string, error: unknown): void {
     this.events.emit({
       kind: 'in_doubt',
       ...subjectOf(context),
       attempt,
-      reason: 'lease_expired',
-      error: error.message,
+      reason,
+      failure: 'in_doubt',
+      error: messageOf(error),
+      durationMs: 0,
     });
-    return { kind: 'in_doubt', error };
   }
 
   async #record(
@@ -231,6 +244,7 @@ export class AttemptBook {
       error,
       kind: failure.kind,
       reason: failure.reason,
+      decision: decision.why,
       isDoubtful: decision.isDoubtful,
       ...(delayMs !== undefined && { delayMs: Math.ceil(delayMs) }),
       // Nobody may ever call again.
@@ -261,17 +275,21 @@ export class AttemptBook {
     const told = {
       ...subjectOf(context),
       attempt: claim.attempt,
+      failure: failure.kind,
       error: messageOf(error),
+      durationMs,
     };
     switch (decision.status) {
-      case 'retrying':
+      case 'retrying': {
+        const { delayMs, why } = decision;
         return this.events.emit({
           kind: 'retrying',
           ...told,
-          delayMs: decision.delayMs,
+          delayMs,
           reason: failure.reason,
-          durationMs,
+          decision: why,
         });
+      }
       case 'in_doubt':
         return this.events.emit({
           kind: 'in_doubt',
@@ -279,12 +297,19 @@ export class AttemptBook {
           reason: failure.reason,
           delayMs: decision.askInMs,
         });
-      case 'dead':
-        return this.events.emit({ kind: 'dead', ...told, reason: decision.reason });
+      case 'dead': {
+        const { reason } = decision;
+        return this.events.emit({ kind: 'dead', ...told, reason, failureReason: failure.reason });
+      }
       default:
         return decision satisfies never;
     }
   }
+}
+
+/** Since when the operation could have been run. */
+function ageMs({ asked }: RunContext): number {
+  return Math.max(0, Date.now() - asked.availableAt);
 }
 
 /** A rival that has just taken or given back the row is through within this time, most likely. */

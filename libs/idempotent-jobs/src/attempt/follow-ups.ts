@@ -59,7 +59,10 @@ export class FollowUps {
       operationKey,
       attempt: 0,
       reason: 'idempotency_conflict',
+      failure: 'permanent',
+      failureReason: 'idempotency_conflict',
       error: new OperationConflictError(tenantId, operationKey).message,
+      durationMs: 0,
     });
   }
 }

@@ -80,7 +80,10 @@ export class Burials {
       }),
       attempt: 0,
       reason,
+      failure: 'permanent',
+      failureReason: reason,
       error: error.message,
+      durationMs: 0,
     });
     return { kind: 'fail', error };
   }

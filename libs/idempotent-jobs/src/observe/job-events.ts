@@ -1,7 +1,11 @@
 import { Injectable } from '@nestjs/common';
-import type { AbandonReason } from '../execute/attempt.js';
+import type { DeferralCause } from '../attempt/ending.js';
 import type { DeadLetterResolution } from '../dead-letter/dead-letter.js';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
+import type { CircuitState, FallbackReason, HoldCause } from '../dependency/hold.js';
+import type { AbandonReason } from '../execute/attempt.js';
+import type { FailureKind } from '../resilience/failure.js';
+import type { RetryReason } from '../settle/decide.js';
 
 /** What every event tells about the job it is about. */
 export interface JobEventSubject {
@@ -18,58 +22,102 @@ interface AttemptFacts {
   readonly durationMs: number;
 }
 
+/** How an attempt failed. */
+interface FailureFacts extends AttemptFacts {
+  readonly failure: FailureKind;
+  /** The message of what was thrown. */
+  readonly error: string;
+  /** What the processor depends on. */
+  readonly dependency?: string | undefined;
+}
+
+/** Why a delivery was put off, as one of a few words; see {@link DeferralCause} and {@link HoldCause}. */
+export type DeferredBecause = DeferralCause | HoldCause;
+
 /**
  * What can happen to a job, as one closed set. Durations in milliseconds. Never a payload or a result. `enqueued` is told
  * when the row is written, which the caller's transaction may still take back; follow-ups and durability `queue` tell
  * nothing before their first delivery.
  */
-export type JobEvent = JobEventSubject &
-  (
-    | { readonly kind: 'enqueued'; readonly isDuplicate: boolean }
-    | { readonly kind: 'started'; readonly attempt: number; readonly workerId: string }
-    /** `droppedResult`: why a result could not be kept; the operation completed without one. */
-    | ({ readonly kind: 'completed'; readonly droppedResult?: string } & AttemptFacts)
-    | { readonly kind: 'replayed' }
-    | ({
-        readonly kind: 'retrying';
-        readonly delayMs: number;
-        readonly reason: string;
-        readonly error: string;
-      } & AttemptFacts)
-    /** `delayMs`: until the service is asked; undefined: a person has to find out. */
-    | {
-        readonly kind: 'in_doubt';
-        readonly attempt: number;
-        readonly reason: string;
-        readonly error: string;
-        readonly delayMs?: number | undefined;
-      }
-    /** The service was asked whether the effect of that attempt happened. `delayMs`: until it is asked again. */
-    | {
-        readonly kind: 'reconciled';
-        readonly attempt: number;
-        readonly verdict: 'applied' | 'not_applied' | 'unknown';
-        readonly reason?: string;
-        readonly delayMs?: number | undefined;
-      }
-    | {
-        readonly kind: 'dead';
-        readonly attempt: number;
-        readonly reason: DeadLetterReason;
-        readonly error: string;
-      }
-    | { readonly kind: 'deferred'; readonly delayMs: number; readonly reason: string }
-    | { readonly kind: 'taken_over'; readonly attempt: number; readonly from: string | undefined }
-    | { readonly kind: 'abandoned'; readonly attempt: number; readonly why: AbandonReason }
-    | { readonly kind: 'late_result_discarded'; readonly how: 'returned' | 'threw' }
-    | { readonly kind: 'fence_rejected'; readonly attempt: number }
-    /** Somebody closed a dead letter. `redriven`, `not_applied`: its operation runs again. */
-    | {
-        readonly kind: 'letter_closed';
-        readonly letterId: string;
-        readonly as: DeadLetterResolution;
-        readonly actor: string;
-      }
+export type JobEvent =
+  | (JobEventSubject &
+      (
+        | { readonly kind: 'enqueued'; readonly isDuplicate: boolean }
+        /** `waitMs`: with the first attempt, since when the job could have been run, by the clock of whoever enqueued it. */
+        | {
+            readonly kind: 'started';
+            readonly attempt: number;
+            readonly workerId: string;
+            readonly waitMs?: number;
+          }
+        /**
+         * `endToEndMs`: since when the job could have been run. `droppedResult`: why a result could not be kept; the
+         * operation completed without one. `degraded`: whose fallback answered in place of which dependency, and why.
+         */
+        | ({
+            readonly kind: 'completed';
+            readonly endToEndMs: number;
+            readonly droppedResult?: string;
+            readonly degraded?: string;
+          } & AttemptFacts)
+        | { readonly kind: 'replayed' }
+        /** `reason`: why the failure was classified so, e.g. `http_503`. */
+        | ({
+            readonly kind: 'retrying';
+            readonly delayMs: number;
+            readonly reason: string;
+            readonly decision: RetryReason;
+          } & FailureFacts)
+        /** `delayMs`: until the service is asked; undefined: a person has to find out, and there is a dead letter. */
+        | ({
+            readonly kind: 'in_doubt';
+            readonly reason: string;
+            readonly delayMs?: number | undefined;
+          } & FailureFacts)
+        /** The service was asked whether the effect of that attempt happened. `delayMs`: until it is asked again. */
+        | {
+            readonly kind: 'reconciled';
+            readonly attempt: number;
+            readonly verdict: 'applied' | 'not_applied' | 'unknown';
+            readonly reason?: string;
+            readonly delayMs?: number | undefined;
+          }
+        /** A dead letter was written. `attempt` 0: no operation was given up, but a delivery. */
+        | ({
+            readonly kind: 'dead';
+            readonly reason: DeadLetterReason;
+            readonly failureReason: string;
+          } & FailureFacts)
+        | {
+            readonly kind: 'deferred';
+            readonly delayMs: number;
+            readonly because: DeferredBecause;
+            readonly reason: string;
+            readonly dependency?: string | undefined;
+          }
+        | { readonly kind: 'taken_over'; readonly attempt: number; readonly from: string | undefined }
+        | { readonly kind: 'abandoned'; readonly attempt: number; readonly why: AbandonReason }
+        | { readonly kind: 'late_result_discarded'; readonly how: 'returned' | 'threw' }
+        | { readonly kind: 'fence_rejected'; readonly attempt: number }
+        /** Somebody closed a dead letter. `redriven`, `not_applied`: its operation runs again. */
+        | {
+            readonly kind: 'letter_closed';
+            readonly letterId: string;
+            readonly as: DeadLetterResolution;
+            readonly actor: string;
+          }
+      ))
+  | DependencyEvent;
+
+/** What can happen to a dependency, in a job or outside of any. */
+export type DependencyEvent = Partial<JobEventSubject> & { readonly dependency: string } & (
+    | { readonly kind: 'circuit_changed'; readonly state: CircuitState }
+    /** A call of it, or an attempt of a processor that depends on it, took too long. */
+    | { readonly kind: 'dependency_timeout' }
+    /** A retry was not let through: retries were too large a share of all calls. */
+    | { readonly kind: 'retry_budget_denied' }
+    /** Its fallback answered in its place. */
+    | { readonly kind: 'fallback_used'; readonly reason: FallbackReason }
   );
 
 /**

@@ -24,6 +24,8 @@ const subject = {
   operationKey: 'charge:order-17:1',
 };
 
+const DOUBT = { attempt: 1, failure: 'in_doubt', durationMs: 8 } as const;
+
 /** One of each kind, with the level and the line that it makes. */
 const TABLE: [JobEvent, Level, string][] = [
   [
@@ -37,14 +39,14 @@ const TABLE: [JobEvent, Level, string][] = [
     'started charge tenant=acme key=charge:order-17:1 attempt=1 worker=web-1:77:abcd/5 queue=charges job=op-1',
   ],
   [
-    { kind: 'completed', ...subject, attempt: 2, durationMs: 37.6 },
+    { kind: 'completed', ...subject, attempt: 2, durationMs: 37.6, endToEndMs: 92 },
     'log',
-    'completed charge tenant=acme key=charge:order-17:1 attempt=2 ms=38 queue=charges job=op-1',
+    'completed charge tenant=acme key=charge:order-17:1 attempt=2 ms=38 end_to_end_ms=92 queue=charges job=op-1',
   ],
   [
-    { kind: 'completed', ...subject, attempt: 1, durationMs: 1, droppedResult: 'no JSON' },
+    { kind: 'completed', ...subject, attempt: 1, durationMs: 1, endToEndMs: 2, droppedResult: 'no JSON' },
     'log',
-    'completed charge tenant=acme key=charge:order-17:1 attempt=1 ms=1 droppedResult="no JSON" queue=charges job=op-1',
+    'completed charge tenant=acme key=charge:order-17:1 attempt=1 ms=1 end_to_end_ms=2 droppedResult="no JSON" queue=charges job=op-1',
   ],
   [
     { kind: 'replayed', ...subject },
@@ -59,25 +61,36 @@ const TABLE: [JobEvent, Level, string][] = [
       durationMs: 5,
       delayMs: 812.2,
       reason: 'http_503',
+      decision: 'backoff',
+      failure: 'transient',
       error: 'said "no"',
     },
     'warn',
-    String.raw`retrying charge tenant=acme key=charge:order-17:1 attempt=1 ms=5 delay_ms=812 reason=http_503 error="said \"no\"" queue=charges job=op-1`,
+    String.raw`retrying charge tenant=acme key=charge:order-17:1 attempt=1 ms=5 delay_ms=812 reason=http_503 decision=backoff failure=transient error="said \"no\"" queue=charges job=op-1`,
   ],
   [
-    { kind: 'in_doubt', ...subject, attempt: 1, reason: 'ECONNRESET', error: 'socket hang up' },
+    { kind: 'in_doubt', ...subject, ...DOUBT, reason: 'ECONNRESET', error: 'socket hang up' },
     'error',
-    'in_doubt charge tenant=acme key=charge:order-17:1 attempt=1 reason=ECONNRESET error="socket hang up" queue=charges job=op-1',
+    'in_doubt charge tenant=acme key=charge:order-17:1 attempt=1 failure=in_doubt ms=8 reason=ECONNRESET error="socket hang up" queue=charges job=op-1',
   ],
   [
-    { kind: 'dead', ...subject, attempt: 5, reason: 'retries_exhausted', error: 'declined' },
+    {
+      kind: 'dead',
+      ...subject,
+      attempt: 5,
+      reason: 'retries_exhausted',
+      failure: 'transient',
+      failureReason: 'http_429',
+      error: 'declined',
+      durationMs: 9,
+    },
     'error',
-    'dead charge tenant=acme key=charge:order-17:1 attempt=5 reason=retries_exhausted error=declined queue=charges job=op-1',
+    'dead charge tenant=acme key=charge:order-17:1 attempt=5 reason=retries_exhausted failure=transient failure_reason=http_429 error=declined ms=9 queue=charges job=op-1',
   ],
   [
-    { kind: 'deferred', ...subject, delayMs: 200, reason: 'busy: another' },
+    { kind: 'deferred', ...subject, delayMs: 200, because: 'busy', reason: 'busy: another' },
     'warn',
-    'deferred charge tenant=acme key=charge:order-17:1 delay_ms=200 reason="busy: another" queue=charges job=op-1',
+    'deferred charge tenant=acme key=charge:order-17:1 delay_ms=200 because=busy reason="busy: another" queue=charges job=op-1',
   ],
   [
     { kind: 'taken_over', ...subject, attempt: 1, from: undefined },
@@ -104,6 +117,26 @@ const TABLE: [JobEvent, Level, string][] = [
     'log',
     'letter_closed charge tenant=acme key=charge:order-17:1 letter=5f2b as=redriven actor=ada queue=charges job=op-1',
   ],
+  [
+    { kind: 'circuit_changed', dependency: 'gateway', state: 'open' },
+    'warn',
+    'circuit_changed gateway tenant=- key=- dependency=gateway state=open',
+  ],
+  [
+    { kind: 'dependency_timeout', ...subject, dependency: 'gateway' },
+    'warn',
+    'dependency_timeout charge tenant=acme key=charge:order-17:1 dependency=gateway queue=charges job=op-1',
+  ],
+  [
+    { kind: 'retry_budget_denied', ...subject, dependency: 'gateway' },
+    'debug',
+    'retry_budget_denied charge tenant=acme key=charge:order-17:1 dependency=gateway queue=charges job=op-1',
+  ],
+  [
+    { kind: 'fallback_used', ...subject, dependency: 'gateway', reason: 'circuit_open' },
+    'warn',
+    'fallback_used charge tenant=acme key=charge:order-17:1 dependency=gateway reason=circuit_open queue=charges job=op-1',
+  ],
 ];
 
 afterEach(() => {
@@ -122,8 +155,16 @@ describe('logEvents', () => {
 
   it('writes a dash for a tenant and a key that nobody knows', () => {
     const { events, lines } = listen();
-    events.emit({ kind: 'deferred', queue: 'q', jobName: 'n', jobId: '1', delayMs: 1, reason: 'r' });
-    expect(lines).toEqual([['warn', 'deferred n tenant=- key=- delay_ms=1 reason=r queue=q job=1']]);
+    events.emit({
+      kind: 'deferred',
+      queue: 'q',
+      jobName: 'n',
+      jobId: '1',
+      delayMs: 1,
+      because: 'busy',
+      reason: 'r',
+    });
+    expect(lines).toEqual([['warn', 'deferred n tenant=- key=- delay_ms=1 because=busy reason=r queue=q job=1']]);
   });
 
   it('keeps to one line, and to one value per name, whatever a message holds', () => {
@@ -141,7 +182,7 @@ describe('logEvents', () => {
     ['plain:text/1', 'plain:text/1'],
   ])('quotes a value that could be read as more than one: %s', (error, written) => {
     const { events, lines } = listen();
-    events.emit({ kind: 'in_doubt', ...subject, attempt: 1, reason: 'r', error });
+    events.emit({ kind: 'in_doubt', ...subject, ...DOUBT, reason: 'r', error });
     expect(lines.at(0)!.at(1)).toContain(` error=${written} queue=`);
   });
 
@@ -170,6 +211,9 @@ describe('logEvents', () => {
       'abandoned',
       'late_result_discarded',
       'fence_rejected',
+      'circuit_changed',
+      'dependency_timeout',
+      'fallback_used',
     ]);
   });
 

@@ -31,18 +31,22 @@ const LEVELS: Readonly<Record<JobEvent['kind'], 'debug' | 'log' | 'warn' | 'erro
   taken_over: 'warn',
   late_result_discarded: 'warn',
   fence_rejected: 'warn',
+  dependency_timeout: 'warn',
+  retry_budget_denied: 'debug',
+  fallback_used: 'warn',
+  circuit_changed: 'warn',
   in_doubt: 'error',
   dead: 'error',
 };
 
-/** `completed charge tenant=acme key=charge:order-17:1 attempt=2 ms=38` */
+/** `completed charge tenant=acme key=charge:order-17:1 attempt=2 ms=38`; of a dependency, its name in place of the job's. */
 function line(event: JobEvent): string {
   const { kind, queue, jobName, jobId, tenantId, operationKey, ...rest } = event;
   const facts = { tenant: tenantId ?? '-', key: operationKey ?? '-', ...rest, queue, job: jobId };
   const words = Object.entries(facts).flatMap(([name, value]) =>
     value === undefined ? [] : [`${NAMES[name] ?? name}=${word(value)}`],
   );
-  return `${kind} ${word(jobName)} ${words.join(' ')}`;
+  return `${kind} ${word(jobName ?? ('dependency' in event ? event.dependency : ''))} ${words.join(' ')}`;
 }
 
 const NAMES: Readonly<Record<string, string>> = {
@@ -51,6 +55,9 @@ const NAMES: Readonly<Record<string, string>> = {
   workerId: 'worker',
   isDuplicate: 'duplicate',
   letterId: 'letter',
+  endToEndMs: 'end_to_end_ms',
+  waitMs: 'wait_ms',
+  failureReason: 'failure_reason',
 };
 
 function word(value: unknown): string {

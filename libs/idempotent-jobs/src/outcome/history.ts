@@ -2,6 +2,7 @@ import type { DeadLetterReason } from '../dead-letter/letter.js';
 import type { OperationIdentity } from '../operation/identity.js';
 import type { Database } from '../postgres/database.js';
 import { statement } from '../postgres/statement.js';
+import type { RetryReason } from '../settle/decide.js';
 import { toDate } from '../postgres/to-date.js';
 import type { ErrorEvidence } from '../record/error-evidence.js';
 
@@ -21,6 +22,8 @@ export type HistoryEntry = { readonly at: Date } & (
       readonly error: ErrorEvidence | undefined;
       /** The wait before the next attempt, in ms; undefined: there was none. */
       readonly delayMs: number | undefined;
+      /** Why the operation was tried again, given up, or left in doubt. Undefined: its worker vanished. */
+      readonly decision: RetryReason | undefined;
     }
   /** The service was asked whether the effect of that attempt happened. */
   | {
@@ -77,7 +80,7 @@ WITH operation AS (
   UNION ALL
   SELECT ended_at, 1, json_build_object(
     'kind', 'attempt_failed', 'attempt', attempt, 'fencingToken', fencing_token, 'workerId', worker_id,
-    'startedAt', started_at, 'failure', kind, 'reason', reason, 'error', error, 'delayMs', delay_ms)
+    'startedAt', started_at, 'failure', kind, 'reason', reason, 'error', error, 'delayMs', delay_ms, 'decision', decision)
   FROM {schema}.job_attempts WHERE tenant_id = $1 AND operation_key = $2 AND kind <> 'asked'
   UNION ALL
   SELECT ended_at, 1, json_build_object(

@@ -4,6 +4,7 @@ import { CREATE_WAY_BACK } from './migrations/2-way-back.js';
 import { CREATE_QUEUES } from './migrations/3-queues.js';
 import { CREATE_DOUBT } from './migrations/4-doubt.js';
 import { CREATE_RESULTS } from './migrations/5-results.js';
+import { CREATE_RETRIES } from './migrations/6-retries.js';
 
 /** One forward step of the ledger's schema. `{schema}` stands for the quoted schema. */
 export interface SchemaStep {
@@ -19,6 +20,7 @@ export const SCHEMA_STEPS: readonly SchemaStep[] = [
   CREATE_QUEUES,
   CREATE_DOUBT,
   CREATE_RESULTS,
+  CREATE_RETRIES,
 ];
 
 /** The schema version this package was written for. */
@@ -73,6 +75,7 @@ export const IDEMPOTENT_JOBS_MIGRATIONS: readonly (new () => MigrationInterface)
   migrationTo('IdempotentJobsQueues1795305600001', 3),
   migrationTo('IdempotentJobsDoubt1795305600002', 4),
   migrationTo('IdempotentJobsResults1795305600003', 5),
+  migrationTo('IdempotentJobsRetries1795305600004', 6),
 ];
 
 /** TypeORM remembers migrations by name, and runs those it does not know: each step of the schema is one. */

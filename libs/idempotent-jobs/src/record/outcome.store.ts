@@ -6,6 +6,7 @@ import { toDate, toDateOrNone } from '../postgres/to-date.js';
 import type { Database, Queryable } from '../postgres/database.js';
 import { payloadBinding, resultBinding } from '../sealing/binding.js';
 import type { Sealer } from '../sealing/sealer.js';
+import type { RetryReason } from '../settle/decide.js';
 import { describeError } from './error-evidence.js';
 import { errorFingerprint } from './error-fingerprint.js';
 import type { RecordedResult, ResultOmitted } from './kept-result.js';
@@ -21,6 +22,8 @@ export interface FailureRecord {
   readonly error: unknown;
   readonly kind: string;
   readonly reason: string;
+  /** Why the operation is tried again, given up, or left in doubt; undefined: it was asked about. */
+  readonly decision?: RetryReason;
   /** Whether the effect may have happened. */
   readonly isDoubtful: boolean;
   /** The wait before the next attempt, or before the service is asked; undefined: there is none. */
@@ -97,6 +100,7 @@ export class OutcomeStore {
         VERSIONS,
         record.letter === undefined ? null : errorFingerprint(record.letter, evidence),
         record.forgetAfterMs ?? null,
+        record.decision ?? null,
       ],
       connection,
     );

@@ -50,7 +50,7 @@ ORDER BY a.n
  *
  * Parameters: tenant, key, token, next status, error, whether the effect may have happened, failure kind, failure
  * reason, delay in ms until the next attempt or question (null: there is none), letter's reason (null: no letter), letter's
- * payload, versions, error fingerprint, after how many ms a call that failed is forgotten (null: it is a job's). `is_recorded`
+ * payload, versions, error fingerprint, after how many ms a call that failed is forgotten (null: it is a job's), why it was decided so (null: it was asked about). `is_recorded`
  * is false when the lease was lost; a second asking finds the record under its own token.
  */
 export const FAIL = statement(
@@ -69,6 +69,7 @@ WITH failed AS (
     payload          = CASE WHEN $4 <> 'dead' THEN o.payload END,
     lease_expires_at = NULL,
     -- The pause is the ledger's: a queue that was lost and filled again keeps it.
+    delay_ms         = CASE WHEN $4 = 'retrying' THEN $9::float8 END,
     available_at     = CASE WHEN $4 = 'retrying' THEN clock_timestamp() + $9::bigint * interval '1 millisecond' ELSE o.available_at END,
     dispatch_due_at  = CASE WHEN $4 = 'retrying' OR ($4 = 'in_doubt' AND $9 IS NOT NULL) THEN o.dispatch_due_at END,
     settled_at       = CASE WHEN $4 = 'dead' THEN clock_timestamp() END,
@@ -80,9 +81,10 @@ WITH failed AS (
   RETURNING o.*, clock_timestamp() AS ended_at
 ), attempted AS (
   INSERT INTO {schema}.job_attempts (
-    tenant_id, operation_key, fencing_token, attempt, worker_id, started_at, ended_at, kind, reason, error, delay_ms
+    tenant_id, operation_key, fencing_token, attempt, worker_id, started_at, ended_at, kind, reason, error, delay_ms, decision
   )
-  SELECT tenant_id, operation_key, fencing_token, attempts, worker_id, started_at, ended_at, $7, $8, $5::json, $9::bigint
+  SELECT
+    tenant_id, operation_key, fencing_token, attempts, worker_id, started_at, ended_at, $7, $8, $5::json, $9::bigint, $15
   FROM failed
 ), buried AS (
   INSERT INTO {schema}.dead_letters (

@@ -3,7 +3,14 @@ import { describe, expect, it } from 'vitest';
 import { type Effect, EFFECTS } from '../operation/effect.js';
 import { DEFAULT_PLAN, type ReconcilePlan } from '../reconcile/plan.js';
 import type { FailureKind } from '../resilience/failure.js';
-import { type AttemptFacts, decideFailure, decideStart, type RetryPolicy } from './decide.js';
+import {
+  type AttemptFacts,
+  type Decision,
+  decideFailure,
+  decideStart,
+  type RetryPolicy,
+  whyGivenUp,
+} from './decide.js';
 
 /** Nobody can be asked about a doubt. */
 const policy: RetryPolicy = {
@@ -146,6 +153,11 @@ const CASES = Object.entries(TABLE).flatMap(([situation, kinds]) =>
   ),
 );
 
+/** What the tables tell; why it was decided so is told further down. */
+function withoutWhy({ why: _why, ...rest }: Decision): object {
+  return rest;
+}
+
 describe('decideFailure', () => {
   it('is told by this table for every effect', () => {
     expect(Object.keys(TABLE).toSorted()).toEqual([...EFFECTS, 'keyed, forgotten'].toSorted());
@@ -165,7 +177,7 @@ describe('decideFailure', () => {
       const end = orAsked.length > 0 && plan !== undefined ? 'in_doubt?' : alone;
       const expected = end === 'in_doubt?' ? { ...MEANING[end], askInMs } : MEANING[end];
       const decision = decideFailure(failure, effectOf(situation), seen, { ...policy, plan }, half);
-      expect(decision).toStrictEqual(expected);
+      expect(withoutWhy(decision)).toStrictEqual(expected);
     },
   );
 
@@ -232,7 +244,7 @@ describe('decideFailure', () => {
         policy,
         half,
       );
-      expect(decision).toEqual({ status: 'retrying', delayMs, isDoubtful: false });
+      expect(decision).toEqual({ status: 'retrying', delayMs, isDoubtful: false, why: 'backoff' });
     },
   );
 
@@ -268,6 +280,7 @@ describe('decideFailure', () => {
       status: 'dead',
       reason: 'time_budget_exceeded',
       isDoubtful: false,
+      why: 'time_budget_spent',
     });
   });
 
@@ -318,6 +331,7 @@ describe('decideFailure', () => {
         reason: 'in_doubt',
         isDoubtful: true,
         askInMs: undefined,
+        why: 'key_forgotten',
       });
     },
   );
@@ -341,7 +355,12 @@ describe('decideFailure', () => {
     (effect) => {
       const seen = facts({ attempt: 3, repeatableMs: 0, isDoubtful: true });
       const decision = decideFailure({ kind: 'in_doubt', reason: 'test' }, effect, seen, policy, half);
-      expect(decision).toEqual({ status: 'dead', reason: 'retries_exhausted', isDoubtful: true });
+      expect(decision).toEqual({
+        status: 'dead',
+        reason: 'retries_exhausted',
+        isDoubtful: true,
+        why: 'attempts_spent',
+      });
     },
   );
 
@@ -510,7 +529,7 @@ describe('decideFailure: an operation whose caller decides about further attempt
       for (const tried of [{}, { attempt: 9, failures: 8, remainingMs: -1 }]) {
         const seen = facts({ ...tried, isDoubtful, repeatableMs: REPEATABLE_MS[situation] });
         const decision = decideFailure(failure, effectOf(situation), seen, { ...callers, plan }, half);
-        expect(decision).toStrictEqual(expected);
+        expect(withoutWhy(decision)).toStrictEqual(expected);
       }
     },
   );
@@ -586,4 +605,118 @@ describe('decideStart', () => {
       expect(decideStart(facts(tried), callers)).toBeUndefined();
     },
   );
+});
+
+describe('the reason of a decision', () => {
+  it.each<{
+    title: string;
+    effect: Effect;
+    kind: FailureKind;
+    seen: Partial<AttemptFacts>;
+    changes: Partial<RetryPolicy>;
+    why: string;
+  }>([
+    {
+      title: 'a failure that may pass',
+      effect: 'natural',
+      kind: 'transient',
+      seen: {},
+      changes: {},
+      why: 'backoff',
+    },
+    {
+      title: 'a step or call',
+      effect: 'natural',
+      kind: 'permanent',
+      seen: {},
+      changes: { isCallers: true },
+      why: 'callers_turn',
+    },
+    {
+      title: 'what trying again will not help',
+      effect: 'natural',
+      kind: 'permanent',
+      seen: {},
+      changes: {},
+      why: 'not_retryable',
+    },
+    {
+      title: 'the last attempt',
+      effect: 'natural',
+      kind: 'transient',
+      seen: { attempt: 3 },
+      changes: {},
+      why: 'attempts_spent',
+    },
+    {
+      title: 'a wait beyond the time budget',
+      effect: 'natural',
+      kind: 'transient',
+      seen: { remainingMs: 500 },
+      changes: {},
+      why: 'time_budget_spent',
+    },
+    {
+      title: 'an effect that may have happened',
+      effect: 'unrepeatable',
+      kind: 'in_doubt',
+      seen: {},
+      changes: {},
+      why: 'may_have_happened',
+    },
+    {
+      title: 'an earlier attempt that may have had its effect',
+      effect: 'reconciled',
+      kind: 'transient',
+      seen: { isDoubtful: true, repeatableMs: 0 },
+      changes: {},
+      why: 'may_have_happened',
+    },
+    {
+      title: 'a key that is forgotten',
+      effect: 'keyed',
+      kind: 'in_doubt',
+      seen: { repeatableMs: 0 },
+      changes: {},
+      why: 'key_forgotten',
+    },
+    {
+      title: 'a key that will be forgotten before the next attempt',
+      effect: 'keyed',
+      kind: 'in_doubt',
+      seen: { repeatableMs: 500 },
+      changes: {},
+      why: 'key_forgotten',
+    },
+    {
+      title: 'a doubt that is asked about before it is given up for its attempts',
+      effect: 'keyed',
+      kind: 'in_doubt',
+      seen: { attempt: 3 },
+      changes: { plan: DEFAULT_PLAN },
+      why: 'attempts_spent',
+    },
+  ])('of $title is $why', ({ effect, kind, seen, changes, why }) => {
+    const failure = { kind, reason: 'test' };
+    expect(decideFailure(failure, effect, facts(seen), { ...policy, ...changes }, half).why).toBe(why);
+  });
+
+  it('tells a wait that the service asked for from the own one', () => {
+    const asked = (retryAfterMs: number): string =>
+      decideFailure({ kind: 'transient', reason: 'http_429', retryAfterMs }, 'natural', facts(), policy, half)
+        .why;
+    expect(asked(501)).toBe('retry_after');
+    expect(asked(500)).toBe('backoff');
+  });
+
+  it.each([
+    ['time_budget_exceeded', 'time_budget_spent'],
+    ['deferred_too_long', 'time_budget_spent'],
+    ['retries_exhausted', 'attempts_spent'],
+    ['crash_loop', 'crash_loop'],
+    ['payload_invalid', 'not_retryable'],
+    ['permanent_error', 'not_retryable'],
+  ] as const)('of a letter for %s is %s', (reason, why) => {
+    expect(whyGivenUp(reason)).toBe(why);
+  });
 });

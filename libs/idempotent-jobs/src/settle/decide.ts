@@ -29,8 +29,30 @@ export interface AttemptFacts {
   readonly repeatableMs: number;
 }
 
-/** What becomes of an operation after a failed attempt. */
-export type Decision =
+/**
+ * Why an operation is tried again, given up, or left in doubt; in the history of its attempts.
+ *
+ * - `backoff`, `retry_after`: tried again after the policy's wait, or after the service's own.
+ * - `callers_turn`: a step or a call, whose caller decides.
+ * - `not_retryable`: trying again will not help.
+ * - `attempts_spent`, `time_budget_spent`: the policy allows no other attempt, or none in time.
+ * - `crash_loop`: its workers died under it.
+ * - `may_have_happened`: the effect must not be repeated while nobody knows.
+ * - `key_forgotten`: the service no longer deduplicates by the key, or will not by the next attempt.
+ */
+export type RetryReason =
+  | 'backoff'
+  | 'retry_after'
+  | 'callers_turn'
+  | 'not_retryable'
+  | 'attempts_spent'
+  | 'time_budget_spent'
+  | 'crash_loop'
+  | 'may_have_happened'
+  | 'key_forgotten';
+
+/** What becomes of an operation after a failed attempt, and `why`. */
+export type Decision = { readonly why: RetryReason } & (
   | { readonly status: 'retrying'; readonly delayMs: number; readonly isDoubtful: boolean }
   | { readonly status: 'dead'; readonly reason: DeadLetterReason; readonly isDoubtful: boolean }
   /** `askInMs`: the service is asked then; undefined: a person has to find out. */
@@ -39,7 +61,8 @@ export type Decision =
       readonly reason: 'in_doubt';
       readonly isDoubtful: true;
       readonly askInMs: number | undefined;
-    };
+    }
+);
 
 /**
  * Decides after a failed attempt. Pure: the same facts and the same random number give the same decision.
@@ -64,32 +87,47 @@ export function decideFailure(
   const mayHaveHappened = !isRevertible && (failure.kind === 'in_doubt' || saysNothing);
   const isDoubtful = mayHaveHappened || facts.isDoubtful;
 
-  if ((effect === 'unrepeatable' || effect === 'reconciled') && mayHaveHappened) return doubt(policy);
+  if ((effect === 'unrepeatable' || effect === 'reconciled') && mayHaveHappened)
+    return doubt(policy, 'may_have_happened');
   // The service downstream has forgotten the key: what may have happened cannot be repeated any more.
-  if (!isRevertible && isDoubtful && facts.repeatableMs <= 0) return doubt(policy);
+  if (!isRevertible && isDoubtful && facts.repeatableMs <= 0)
+    return doubt(policy, effect === 'keyed' ? 'key_forgotten' : 'may_have_happened');
   // Whoever asked for it decides what comes next; it did not happen, or may be done again.
-  if (policy.isCallers) return { status: 'retrying', delayMs: 0, isDoubtful };
+  if (policy.isCallers) return { status: 'retrying', delayMs: 0, isDoubtful, why: 'callers_turn' };
   // Given up with a doubt that somebody can be asked about, it is asked about first.
   const giveUp = (reason: DeadLetterReason): Decision =>
     !isRevertible && isDoubtful && policy.plan !== undefined
-      ? doubt(policy)
-      : { status: 'dead', reason, isDoubtful };
+      ? doubt(policy, whyGivenUp(reason))
+      : { status: 'dead', reason, isDoubtful, why: whyGivenUp(reason) };
   if (failure.kind === 'permanent' || failure.kind === 'programming') return giveUp('permanent_error');
   if (facts.attempt >= policy.attempts) return giveUp('retries_exhausted');
 
-  const delayMs = Math.max(
-    fullJitterMs(facts.failures + 1, policy.backoff, random),
-    failure.retryAfterMs ?? 0,
-  );
+  const backoffMs = fullJitterMs(facts.failures + 1, policy.backoff, random);
+  const delayMs = Math.max(backoffMs, failure.retryAfterMs ?? 0);
   if (facts.remainingMs !== undefined && delayMs >= facts.remainingMs) return giveUp('time_budget_exceeded');
   // The service downstream will have forgotten the key by then: another try could be a second effect.
-  if (isDoubtful && delayMs >= facts.repeatableMs) return doubt(policy);
-  return { status: 'retrying', delayMs, isDoubtful };
+  if (isDoubtful && delayMs >= facts.repeatableMs) return doubt(policy, 'key_forgotten');
+  return { status: 'retrying', delayMs, isDoubtful, why: delayMs > backoffMs ? 'retry_after' : 'backoff' };
 }
 
-function doubt({ plan }: RetryPolicy): Decision {
+function doubt({ plan }: RetryPolicy, why: RetryReason): Decision {
   const askInMs = plan === undefined ? undefined : nextQuestionMs(plan, 0);
-  return { status: 'in_doubt', reason: 'in_doubt', isDoubtful: true, askInMs };
+  return { status: 'in_doubt', reason: 'in_doubt', isDoubtful: true, askInMs, why };
+}
+
+/** What an operation's dead letter says, as the history of its attempts says it. */
+export function whyGivenUp(reason: DeadLetterReason): RetryReason {
+  switch (reason) {
+    case 'retries_exhausted':
+      return 'attempts_spent';
+    case 'time_budget_exceeded':
+    case 'deferred_too_long':
+      return 'time_budget_spent';
+    case 'crash_loop':
+      return 'crash_loop';
+    default:
+      return 'not_retryable';
+  }
 }
 
 /** Why an attempt that was just claimed must not run, or undefined if it may. */

@@ -15,7 +15,11 @@ const TABLE: [string, Ending, Settlement][] = [
   ['replayed', { kind: 'replayed', result: 'before' }, { kind: 'ack', result: 'before' }],
   [
     'failed, to be retried',
-    { kind: 'failed', error, decision: { status: 'retrying', delayMs: 1_234, isDoubtful: false } },
+    {
+      kind: 'failed',
+      error,
+      decision: { status: 'retrying', why: 'backoff', delayMs: 1_234, isDoubtful: false },
+    },
     { kind: 'retry', error, delayMs: 1_234 },
   ],
   [
@@ -23,7 +27,13 @@ const TABLE: [string, Ending, Settlement][] = [
     {
       kind: 'failed',
       error,
-      decision: { status: 'in_doubt', reason: 'in_doubt', isDoubtful: true, askInMs: undefined },
+      decision: {
+        status: 'in_doubt',
+        why: 'may_have_happened',
+        reason: 'in_doubt',
+        isDoubtful: true,
+        askInMs: undefined,
+      },
     },
     { kind: 'fail', error },
   ],
@@ -32,13 +42,23 @@ const TABLE: [string, Ending, Settlement][] = [
     {
       kind: 'failed',
       error,
-      decision: { status: 'in_doubt', reason: 'in_doubt', isDoubtful: true, askInMs: 5_000 },
+      decision: {
+        status: 'in_doubt',
+        why: 'may_have_happened',
+        reason: 'in_doubt',
+        isDoubtful: true,
+        askInMs: 5_000,
+      },
     },
     { kind: 'defer', delayMs: 5_000 },
   ],
   [
     'failed, dead',
-    { kind: 'failed', error, decision: { status: 'dead', reason: 'permanent_error', isDoubtful: false } },
+    {
+      kind: 'failed',
+      error,
+      decision: { status: 'dead', why: 'not_retryable', reason: 'permanent_error', isDoubtful: false },
+    },
     { kind: 'fail', error },
   ],
   ['conflict', { kind: 'conflict', error }, { kind: 'fail', error }],
