@@ -1,7 +1,7 @@
 import { nextQuestionMs, type ReconcilePlan } from '../reconcile/plan.js';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
 import type { Effect } from '../operation/effect.js';
-import { type BackoffOptions, fullJitterMs } from '../resilience/backoff.js';
+import { backoffMs, type BackoffOptions } from '../resilience/backoff.js';
 import type { Failure } from '../resilience/failure.js';
 
 /** How often and how long an operation is tried. */
@@ -24,6 +24,8 @@ export interface RetryPolicy {
 export interface AttemptFacts {
   readonly attempt: number;
   readonly failures: number;
+  /** The last wait before another attempt; undefined: there was none. */
+  readonly lastDelayMs: number | undefined;
   readonly isDoubtful: boolean;
   readonly remainingMs: number | undefined;
   readonly repeatableMs: number;
@@ -102,12 +104,20 @@ export function decideFailure(
   if (failure.kind === 'permanent' || failure.kind === 'programming') return giveUp('permanent_error');
   if (facts.attempt >= policy.attempts) return giveUp('retries_exhausted');
 
-  const backoffMs = fullJitterMs(facts.failures + 1, policy.backoff, random);
-  const delayMs = Math.max(backoffMs, failure.retryAfterMs ?? 0);
+  const waitMs = backoffMs(
+    {
+      failures: facts.failures + 1,
+      previousMs: facts.failures === 0 ? undefined : facts.lastDelayMs,
+      isThrottled: failure.isThrottled === true,
+    },
+    policy.backoff,
+    random,
+  );
+  const delayMs = Math.max(waitMs, failure.retryAfterMs ?? 0);
   if (facts.remainingMs !== undefined && delayMs >= facts.remainingMs) return giveUp('time_budget_exceeded');
   // The service downstream will have forgotten the key by then: another try could be a second effect.
   if (isDoubtful && delayMs >= facts.repeatableMs) return doubt(policy, 'key_forgotten');
-  return { status: 'retrying', delayMs, isDoubtful, why: delayMs > backoffMs ? 'retry_after' : 'backoff' };
+  return { status: 'retrying', delayMs, isDoubtful, why: delayMs > waitMs ? 'retry_after' : 'backoff' };
 }
 
 function doubt({ plan }: RetryPolicy, why: RetryReason): Decision {
