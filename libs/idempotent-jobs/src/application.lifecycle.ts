@@ -11,6 +11,7 @@ import { ToldStore } from './dead-letter/told.store.js';
 import type { CheckUp } from './doctor/check-up.js';
 import type { Engine } from './engine.js';
 import type { ResolvedOptions } from './idempotent-jobs.options.js';
+import { type PausedQueue, pauseWhileOpen } from './intake/queue-pause.js';
 import { ProcessorHost } from './intake/processor-host.js';
 import { type RunningProcessor, WorkerLifecycle } from './intake/worker.lifecycle.js';
 import type { JobEvents } from './observe/job-events.js';
@@ -33,7 +34,7 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
   readonly #workers: WorkerLifecycle;
   readonly #letters: LetterLifecycle;
   readonly #sweep: FailedJobSweep;
-  #stopLogging: (() => void) | undefined;
+  readonly #subscriptions: (() => void)[] = [];
 
   constructor(
     private readonly engine: Engine,
@@ -45,7 +46,12 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
     private readonly checkUp: CheckUp,
   ) {
     const { queues, attempts, letters } = engine;
-    const defaults = { leaseMs: options.leaseMs, maxResultBytes: options.results.maxBytes };
+    const defaults = {
+      leaseMs: options.leaseMs,
+      maxResultBytes: options.results.maxBytes,
+      policies: options.retryPolicies,
+      dependencies: engine.dependencies,
+    };
     this.#workers = new WorkerLifecycle(discovery, host, attempts, queues, defaults);
     this.#letters = new LetterLifecycle(
       discovery,
@@ -54,8 +60,6 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
       new ToldStore(engine.database),
       engine.sealer,
     );
-    const onError = (message: string, error: unknown): void =>
-      new Logger('IdempotentJobs').warn(`${message}: ${messageOf(error)}`);
     this.#sweep = new FailedJobSweep(
       () => this.#sweptQueues(),
       letters,
@@ -72,11 +76,12 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
 
   async onApplicationBootstrap(): Promise<void> {
     const { logs, dispatch } = this.options;
-    if (logs !== 'none') this.#stopLogging = logEvents(this.events, logs);
+    if (logs !== 'none') this.#subscriptions.push(logEvents(this.events, logs));
     this.#workers.prepare();
     this.#letters.prepare();
     this.#refuseShortRetention();
     await this.checkUp.run();
+    this.#subscriptions.push(pauseWhileOpen(this.events, this.#pausedQueues(), onError));
     this.#workers.start();
     await this.#letters.start();
     if (this.#workers.running.length > 0) this.#sweep.start();
@@ -104,7 +109,7 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
     await this.engine.listener.stop();
     await this.engine.dispatcher.stop();
     this.engine.leases.stop();
-    this.#stopLogging?.();
+    for (const unsubscribe of this.#subscriptions) unsubscribe();
   }
 
   /** Guarded calls may finish like handlers; what does not is told through its signal, and its end is recorded. */
@@ -144,10 +149,22 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
     );
   }
 
+  #pausedQueues(): PausedQueue[] {
+    return this.#workers.running.flatMap(({ settings: { queue, dependency }, pausesQueue }) =>
+      pausesQueue && dependency !== undefined
+        ? [{ port: this.engine.queues.portOf(queue) as QueuePort, dependency }]
+        : [],
+    );
+  }
+
   #sweptQueues(): SweptQueue[] {
     return this.#workers.running.flatMap(({ settings }) => {
       const port = this.engine.queues.portOf(settings.queue);
       return port === undefined ? [] : [{ port, settings }];
     });
   }
+}
+
+function onError(message: string, error: unknown): void {
+  new Logger('IdempotentJobs').warn(`${message}: ${messageOf(error)}`);
 }

@@ -17,6 +17,7 @@ import { EditedRedrive } from './dead-letter/edited-redrive.js';
 import { LetterStore } from './dead-letter/letter.store.js';
 import { RedriveRunner } from './dead-letter/redrive.runner.js';
 import { RedriveStore } from './dead-letter/redrive.store.js';
+import { Dependencies } from './dependency/dependencies.js';
 import { workerIdentity } from './intake/worker-identity.js';
 import { Pruner } from './retention/pruner.js';
 import { DispatchListener } from './dispatch/dispatch-listener.js';
@@ -39,6 +40,7 @@ import type { TenantContext } from './tenancy/tenant-context.js';
 /** The parts of one application, put together. */
 export interface Engine {
   readonly database: Database;
+  readonly dependencies: Dependencies;
   readonly sealer: Sealer;
   readonly queues: QueueRegistry;
   readonly pipeline: JobPipeline;
@@ -72,6 +74,11 @@ export function assembleEngine(
 
   const database = new Database(dataSource, options.schema ?? schemaOf(dataSource.options));
   const sealer = new Sealer(options.encryption);
+  const dependencies = new Dependencies(options.dependencies, {
+    events,
+    now: () => performance.now(),
+    random: Math.random,
+  });
   const operations = new OperationStore(database);
   const letters = new LetterStore(database);
   const outcomes = new OutcomeStore(database, sealer);
@@ -91,6 +98,7 @@ export function assembleEngine(
       tenants,
       events,
       traceContext: options.traceContext,
+      retryPolicies: options.retryPolicies,
       wakeDispatcher,
       maxPayloadBytes: options.enqueue.maxPayloadBytes,
       redispatchAfterMs: Math.min(options.dispatch.redispatchAfterMs, options.dispatch.redispatchMaxMs),
@@ -134,7 +142,7 @@ export function assembleEngine(
     events,
     wakeDispatcher,
   );
-  const runner = new AttemptRunner(leased, transactional, book, inquiry, Math.random);
+  const runner = new AttemptRunner(leased, transactional, book, inquiry, claims, Math.random);
   const burials = new Burials(letters, events, sealer, wakeDispatcher);
   const pipeline = new JobPipeline(tenants, runner, attempts, burials, events, sealer, Math.random);
 
@@ -178,6 +186,7 @@ export function assembleEngine(
     leaseMs: options.leaseMs,
     retentionMs: options.retention.completedMs,
     maxResultBytes: options.results.maxBytes,
+    classify: dependencies.readingOf,
     run: (context, handler) => runner.run(context, handler),
     nextWorkerId: workerIdentity(),
   });
@@ -193,6 +202,7 @@ export function assembleEngine(
   const pruner = new Pruner(database, onError);
   return {
     database,
+    dependencies,
     sealer,
     queues,
     pipeline,

@@ -8,6 +8,7 @@ import { ApplicationLifecycle } from './application.lifecycle.js';
 import { IdempotencyService } from './call/idempotency.service.js';
 import { DeadLetterService } from './dead-letter/dead-letter.service.js';
 import { DEAD_LETTER_QUEUE_SUFFIX } from './dead-letter/letter.js';
+import { DependencyGuard } from './dependency/dependency-guard.js';
 import { DispatchService } from './dispatch/dispatch.service.js';
 import { CheckUp } from './doctor/check-up.js';
 import { describeApp } from './doctor/describe-app.js';
@@ -149,7 +150,7 @@ function assemble(
       provide: Doctor,
       inject: [ENGINE, RESOLVED_OPTIONS, DiscoveryService],
       useFactory: (engine: Engine, resolved: ResolvedOptions, discovery: DiscoveryService) =>
-        new Doctor(() => describeApp(discovery, engine.queues, resolved)),
+        new Doctor(() => describeApp(discovery, engine.queues, resolved, engine.dependencies)),
     },
     {
       provide: ApplicationLifecycle,
@@ -174,6 +175,11 @@ function assemble(
         new OutcomeService(engine.database, events, tenants, engine.sealer, engine.settler),
     },
     { provide: IdempotencyService, inject: [ENGINE], useFactory: (engine: Engine) => engine.idempotency },
+    {
+      provide: DependencyGuard,
+      inject: [ENGINE],
+      useFactory: (engine: Engine) => new DependencyGuard(engine.dependencies),
+    },
     { provide: DeadLetterService, inject: [ENGINE], useFactory: (engine: Engine) => engine.deadLetters },
     {
       provide: RetentionService,
@@ -217,6 +223,7 @@ function assemble(
       ProcessorHost,
       OutcomeService,
       IdempotencyService,
+      DependencyGuard,
       DeadLetterService,
       RetentionService,
       DispatchService,

@@ -19,6 +19,8 @@ describe('resolveOptions', () => {
       schema: undefined,
       migrations: 'check',
       leaseMs: 30_000,
+      retryPolicies: new Map(),
+      dependencies: [],
       retention: {
         completedMs: 604_800_000,
         lettersMs: 2_592_000_000,
@@ -60,11 +62,38 @@ describe('resolveOptions', () => {
         logs: 'none',
         doctor: 'fail',
         traceContext,
+        retryPolicies: { mail: { attempts: 3 } },
+        dependencies: {
+          mailer: { timeoutMs: 9, breaker: false, retryBudget: { ratio: 0 }, maxConcurrent: 2 },
+        },
       }),
     ).toEqual({
       schema: 'jobs',
       migrations: 'run',
       leaseMs: 500,
+      retryPolicies: new Map([
+        [
+          'mail',
+          {
+            attempts: 3,
+            timeoutMs: undefined,
+            budgetMs: undefined,
+            backoff: { baseMs: 1_000, capMs: 300_000 },
+            crashes: 2,
+          },
+        ],
+      ]),
+      dependencies: [
+        {
+          name: 'mailer',
+          timeoutMs: 9,
+          maxConcurrent: 2,
+          clientRetries: undefined,
+          classify: undefined,
+          breaker: undefined,
+          retryBudget: { ratio: 0 },
+        },
+      ],
       retention: { completedMs: 6, lettersMs: 7, redriveWindowMs: 8, dedupeWindowMs: 9 },
       enqueue: { maxPayloadBytes: 5 },
       results: { maxBytes: 6 },

@@ -1,4 +1,10 @@
 import type { ModuleMetadata, FactoryProvider } from '@nestjs/common';
+import {
+  type DependencyOptions,
+  type DependencySettings,
+  resolveDependencies,
+} from './dependency/dependency.options.js';
+import { resolvePolicies, type RetryPolicies, type RetrySettings } from './intake/retry.options.js';
 import { ConfigurationError } from './operation/errors.js';
 import { optionChecks } from './option-checks.js';
 import { DEFAULT_MAX_RESULT_BYTES } from './record/kept-result.js';
@@ -23,6 +29,13 @@ export interface IdempotentJobsOptions {
   readonly migrations?: 'run' | 'check';
   /** How long a vanished worker keeps its claims, in ms; renewed at a third. At least 500. Default 30,000. */
   readonly leaseMs?: number;
+  /**
+   * Retry policies by name, for processors (`retry: 'charge'`), job names (`retryByJob`) and single operations
+   * (`enqueue(…, { retryPolicy: 'charge' })`).
+   */
+  readonly retryPolicies?: RetryPolicies;
+  /** What handlers call and cannot rely on, by name: for processors (`dependency: 'gateway'`) and {@link DependencyGuard}. */
+  readonly dependencies?: Readonly<Record<string, DependencyOptions>>;
   /** How long what is kept. A queue may have its own: `registerQueue({ name, retention })`. */
   readonly retention?: RetentionOptions;
   readonly tenants?: {
@@ -97,6 +110,8 @@ export interface ResolvedOptions {
   readonly schema: string | undefined;
   readonly migrations: 'run' | 'check';
   readonly leaseMs: number;
+  readonly retryPolicies: ReadonlyMap<string, RetrySettings>;
+  readonly dependencies: readonly DependencySettings[];
   readonly retention: Retention;
   readonly resolveTenant:
     ((request: unknown) => string | undefined | Promise<string | undefined>) | undefined;
@@ -138,6 +153,8 @@ export function resolveOptions(options: Omit<IdempotentJobsOptions, 'dataSource'
     schema: options.schema,
     migrations: oneOf('migrations', options.migrations, ['run', 'check'], 'check'),
     leaseMs: checks.timer('leaseMs', options.leaseMs, 30_000, 500),
+    retryPolicies: resolvePolicies(checks, options.retryPolicies),
+    dependencies: resolveDependencies(checks, options.dependencies),
     retention: resolveRetention(checks, options.retention, DEFAULT_RETENTION),
     resolveTenant: options.tenants?.resolve,
     enqueue: {

@@ -19,7 +19,8 @@ export {
   type ProcessorOptionsFor,
   type ProcessorWorkerOptions,
 } from './intake/idempotent-processor.decorator.js';
-export type { IdempotentProcessorOptions, RetryOptions } from './intake/processor.options.js';
+export type { IdempotentProcessorOptions } from './intake/processor.options.js';
+export type { RetryOptions, RetryPolicies } from './intake/retry.options.js';
 export type { ReconcileOptions } from './reconcile/reconcile.options.js';
 export { IdempotencyInterceptor } from './intake/idempotency.interceptor.js';
 export type { Identify } from './intake/identify.js';
@@ -36,6 +37,19 @@ export { type FencedUpdate, fencedUpdate, type FenceExecutor } from './fencing/f
 export { IdempotencyService } from './call/idempotency.service.js';
 export { IdempotentEffect, type IdempotentEffectOptions } from './call/idempotent-effect.decorator.js';
 export type { CallOptions } from './call/call.options.js';
+export {
+  DependencyGuard,
+  DependencyTimeoutError,
+  type GuardedCallOptions,
+} from './dependency/dependency-guard.js';
+export { DependencyHeldError, type FallbackReason, type Hold, type HoldCause } from './dependency/hold.js';
+export type {
+  DependencyBreakerOptions,
+  DependencyBudgetOptions,
+  DependencyOptions,
+} from './dependency/dependency.options.js';
+export type { DependencyState } from './dependency/dependency.js';
+export type { CircuitState } from './resilience/circuit-state.js';
 
 // 3 What a handler may throw, and how errors are read
 export {
@@ -47,7 +61,7 @@ export {
   TransientError,
 } from './resilience/failure.js';
 export type { Classify } from './resilience/classify.js';
-export type { BackoffOptions } from './resilience/backoff.js';
+export type { BackoffOptions, Jitter } from './resilience/backoff.js';
 
 // 4 Producers
 export {
@@ -142,7 +156,13 @@ export type {
   DoctorReport,
   DoctorSeverity,
 } from './doctor/doctor-report.js';
-export { type JobEvent, JobEvents, type JobEventSubject } from './observe/job-events.js';
+export {
+  type DependencyEvent,
+  type JobEvent,
+  JobEvents,
+  type JobEventSubject,
+} from './observe/job-events.js';
+export type { RetryReason } from './settle/decide.js';
 
 // 8 Errors
 export {

@@ -1,6 +1,7 @@
 import type { Claim, ClaimAnswer } from '../claim/claim.js';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
 import type { JobEvents } from '../observe/job-events.js';
+import { DependencyHeldError, type Hold } from '../dependency/hold.js';
 import { OperationConflictError, OperationDeadError, OperationInDoubtError } from '../operation/errors.js';
 import { CALLS } from '../operation/calls.js';
 import { messageOf } from '../operation/message-of.js';
@@ -41,7 +42,7 @@ export class AttemptBook {
     switch (answer.kind) {
       case 'replay':
         this.events.emit({ kind: 'replayed', ...subject });
-        return { kind: 'replayed', result: answer.result };
+        return { kind: 'replayed', result: answer.result, degraded: answer.degraded };
       case 'busy':
         return this.deferred(
           context,
@@ -98,7 +99,13 @@ export class AttemptBook {
     });
   }
 
-  completed(context: RunContext, claim: Claim, startedAt: number, droppedResult: string | undefined): void {
+  completed(
+    context: RunContext,
+    claim: Claim,
+    startedAt: number,
+    droppedResult: string | undefined,
+    degraded?: string,
+  ): void {
     if (!this.events.isObserved) return;
     this.events.emit({
       kind: 'completed',
@@ -107,6 +114,7 @@ export class AttemptBook {
       durationMs: performance.now() - startedAt,
       endToEndMs: ageMs(context),
       ...(droppedResult !== undefined && { droppedResult }),
+      ...(degraded !== undefined && { degraded }),
     });
   }
 
@@ -189,7 +197,27 @@ export class AttemptBook {
     );
   }
 
-  deferred(context: RunContext, delayMs: number, reason: string, why: DeferralCause = 'busy'): Ending {
+  /** The dependency lets nothing through. */
+  held(context: RunContext, hold: Hold, delayMs: number): Ending {
+    const { cause, dependency } = hold;
+    const reason = `${cause}: dependency "${dependency}" lets nothing through`;
+    this.events.emit({
+      kind: 'deferred',
+      ...subjectOf(context),
+      delayMs,
+      because: cause,
+      reason,
+      dependency,
+    });
+    return deferred(delayMs, reason, 'held', new DependencyHeldError({ ...hold, retryAfterMs: delayMs }));
+  }
+
+  deferred(
+    context: RunContext,
+    delayMs: number,
+    reason: string,
+    why: Exclude<DeferralCause, 'held'> = 'busy',
+  ): Ending {
     this.events.emit({ kind: 'deferred', ...subjectOf(context), delayMs, because: why, reason });
     return deferred(delayMs, reason, why);
   }
@@ -278,6 +306,7 @@ export class AttemptBook {
       failure: failure.kind,
       error: messageOf(error),
       durationMs,
+      dependency: context.delivery.processor.dependency?.name,
     };
     switch (decision.status) {
       case 'retrying': {

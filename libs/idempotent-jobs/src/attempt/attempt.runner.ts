@@ -1,10 +1,15 @@
 import type { Claim } from '../claim/claim.js';
+import type { ClaimStore } from '../claim/claim.store.js';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
 import type { AttemptBook, FailurePlace } from './attempt-book.js';
+import { DependencyHeldError, type Hold } from '../dependency/hold.js';
+import { currentOperation } from '../execute/current-operation.js';
+import { decideHold } from '../settle/decide.js';
 import { type Ending, whyPutOff } from './ending.js';
+import { type Entrance, StandIn, ThroughDependency } from './entrance.js';
 import type { Inquiry } from './inquiry.js';
 import type { LeasedAttempt } from './leased.attempt.js';
-import type { RunContext } from './run-context.js';
+import { claimRequestOf, type RunContext } from './run-context.js';
 import type { TransactionalAttempt } from './transactional.attempt.js';
 
 /** Where claim, execute and record meet: runs an operation the way its effect demands. Never rejects. */
@@ -14,16 +19,64 @@ export class AttemptRunner {
     private readonly transactional: TransactionalAttempt,
     private readonly book: AttemptBook,
     private readonly inquiry: Inquiry,
+    private readonly claims: Pick<ClaimStore, 'look'>,
     private readonly random: () => number,
   ) {}
 
   /** Wins the right to run the handler, runs it, and records how it ended. */
   async run(context: RunContext, handler: () => Promise<unknown>): Promise<Ending> {
     try {
-      return await (isTransactional(context) ? this.transactional : this.leased).run(context, handler);
+      const { dependency, timeoutMs } = context.delivery.processor;
+      if (dependency === undefined) return await this.#run(context, handler, undefined);
+      const entry = dependency.enter(timeoutMs);
+      if (entry.kind === 'held') return await this.#runHeld(context, entry);
+      try {
+        return await this.#run(context, handler, new ThroughDependency(entry));
+      } finally {
+        entry.leave();
+      }
     } catch (error) {
       return this.#unavailable(context, error);
     }
+  }
+
+  #run(
+    context: RunContext,
+    handler: () => Promise<unknown>,
+    entrance: Entrance | undefined,
+  ): Promise<Ending> {
+    return (isTransactional(context) ? this.transactional : this.leased).run(context, handler, entrance);
+  }
+
+  /**
+   * The dependency lets nothing through. Nothing is claimed, so that no attempt is spent and none can vanish: what has
+   * completed is replayed, what may stand in stands in, and everything else is put off, within its time budget.
+   */
+  async #runHeld(context: RunContext, hold: Hold): Promise<Ending> {
+    const seen = await this.claims.look(claimRequestOf(context));
+    if (seen.kind !== 'runnable') return this.book.refused(context, seen);
+    const { terms, reconcile } = context.delivery.processor;
+    const decision = decideHold(seen, hold.retryAfterMs, terms.budgetMs);
+    if (seen.isDoubtful && reconcile !== undefined) return this.#leaveDoubt(context, hold);
+    if (decision.kind === 'give_up')
+      return this.refuse(context, decision.reason, new DependencyHeldError(hold));
+    const { fallback } = context.delivery;
+    if (fallback === undefined || seen.isDoubtful) return this.book.held(context, hold, decision.delayMs);
+    const standIn = async (): Promise<unknown> => {
+      const operation = currentOperation();
+      operation.markDegraded(`${hold.dependency}: ${hold.cause}`);
+      return fallback(operation, hold.cause);
+    };
+    return this.#run(context, standIn, new StandIn(hold));
+  }
+
+  /** A question would be a call of the dependency too: the plan goes on as if it had not been answered. */
+  #leaveDoubt(context: RunContext, hold: Hold): Promise<Ending> {
+    return this.#withoutHandler(context, (claim) =>
+      claim.mustAsk
+        ? this.inquiry.unresolved(context, claim, hold.cause, new DependencyHeldError(hold))
+        : this.leased.putBack(context, claim, hold),
+    );
   }
 
   /** A guard, or an interceptor around ours, threw: the handler was not called, which counts as a failed attempt. */
@@ -39,7 +92,7 @@ export class AttemptRunner {
 
   /** Nothing was claimed and nothing failed: later. */
   putOff(context: RunContext, reason: string): Ending {
-    return this.book.deferred(context, 1, reason);
+    return this.book.deferred(context, 1, reason, 'stopped');
   }
 
   /** The operation must not be run at all. */

@@ -4,9 +4,9 @@ import type { Decision } from '../settle/decide.js';
 
 /** How an attempt to run an operation ended. A closed set: each has one settlement. */
 export type Ending =
-  | { readonly kind: 'completed'; readonly result: unknown }
+  | { readonly kind: 'completed'; readonly result: unknown; readonly degraded: string | undefined }
   /** It had completed before; the handler was not called. */
-  | { readonly kind: 'replayed'; readonly result: unknown }
+  | { readonly kind: 'replayed'; readonly result: unknown; readonly degraded: string | undefined }
   | { readonly kind: 'failed'; readonly error: unknown; readonly decision: Decision }
   /** The operation cannot be run for this job: the key is another's, or it is dead or in doubt. */
   | { readonly kind: 'conflict' | 'dead' | 'in_doubt' | 'expired'; readonly error: Error }
@@ -20,12 +20,20 @@ export type Ending =
     }
   | { readonly kind: 'handed_back'; readonly error: unknown };
 
-/** Somebody else has it; its time has not come; one of its steps is not finished; or the ledger cannot be asked. */
-export type DeferralCause = 'busy' | 'not_yet' | 'waiting' | 'unavailable';
+/**
+ * Somebody else has it; its time has not come; one of its steps is not finished; the ledger cannot be asked; its dependency
+ * lets nothing through; or it was stopped from here, with the worker or without.
+ */
+export type DeferralCause = 'busy' | 'not_yet' | 'waiting' | 'unavailable' | 'held' | 'stopped';
 
 /** A delivery that is put off. */
-export function deferred(delayMs: number, reason: string, why: DeferralCause): Ending {
-  return { kind: 'deferred', delayMs, reason, why, error: new OperationDeferred(reason) };
+export function deferred(
+  delayMs: number,
+  reason: string,
+  why: DeferralCause,
+  error: Error = new OperationDeferred(reason),
+): Ending {
+  return { kind: 'deferred', delayMs, reason, why, error };
 }
 
 /** Why nothing can be said about an operation for now: an unreadable record may be read once its key has arrived. */

@@ -121,7 +121,7 @@ export class Inquiry {
     if (followUps.length > 0) this.onFollowUps();
     this.#tell(context, claim, 'applied');
     this.book.completed(context, claim, performance.now(), result.problem);
-    return { kind: 'completed', result: result.value };
+    return { kind: 'completed', result: result.value, degraded: undefined };
   }
 
   async #start(context: RunContext, claim: Claim): Promise<Finding> {

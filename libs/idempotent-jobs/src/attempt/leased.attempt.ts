@@ -1,6 +1,7 @@
 import type { Claim, ClaimAnswer } from '../claim/claim.js';
 import type { ClaimStore } from '../claim/claim.store.js';
 import type { LeaseKeeper } from '../claim/lease-keeper.js';
+import { type Hold, holdBehind } from '../dependency/hold.js';
 import type { Execution } from '../execute/attempt.js';
 import { enterOperation } from '../execute/current-operation.js';
 import { isControlError } from '../execute/control-error.js';
@@ -13,6 +14,7 @@ import type { OutcomeStore, Recorded } from '../record/outcome.store.js';
 import type { AttemptBook } from './attempt-book.js';
 import { attemptTimeoutMs } from './attempt-timeout.js';
 import type { Ending } from './ending.js';
+import type { Entrance } from './entrance.js';
 import type { FollowUps } from './follow-ups.js';
 import type { Finding, Inquiry } from './inquiry.js';
 import { type OperationFrame, openFrame } from './operation-frame.js';
@@ -41,7 +43,12 @@ export class LeasedAttempt {
     private readonly onFollowUps: () => void,
   ) {}
 
-  async run(context: RunContext, handler: () => Promise<unknown>): Promise<Ending> {
+  /** `entrance`: past the dependency of the processor; undefined: it has none. */
+  async run(
+    context: RunContext,
+    handler: () => Promise<unknown>,
+    entrance: Entrance | undefined,
+  ): Promise<Ending> {
     const claimSentAt = performance.now();
     const answer = await this.#claim(context);
     if (answer.kind !== 'acquired') return this.book.refused(context, answer);
@@ -58,9 +65,14 @@ export class LeasedAttempt {
       claimSentAt,
     );
     try {
-      if (this.book.mayRun(context, claim)) return await this.#execute(context, claim, handler);
-      const finding = await this.#clear(context, claim);
-      return finding.kind === 'ended' ? finding.ending : await this.#execute(context, finding.claim, handler);
+      const finding: Finding = this.book.mayRun(context, claim)
+        ? { kind: 'run', claim }
+        : await this.#clear(context, claim);
+      if (finding.kind === 'ended') return finding.ending;
+      const hold = entrance?.admit(context, finding.claim);
+      return hold === undefined
+        ? await this.#execute(context, finding.claim, handler, entrance)
+        : await this.putBack(context, finding.claim, hold);
     } finally {
       release();
     }
@@ -77,16 +89,21 @@ export class LeasedAttempt {
     return ending === undefined ? finding : { kind: 'ended', ending };
   }
 
-  async #execute(context: RunContext, claim: Claim, handler: () => Promise<unknown>): Promise<Ending> {
+  async #execute(
+    context: RunContext,
+    claim: Claim,
+    handler: () => Promise<unknown>,
+    entrance: Entrance | undefined,
+  ): Promise<Ending> {
     this.book.started(context, claim);
     const startedAt = performance.now();
     const frame = openFrame(context, claim, undefined);
-    enterOperation(frame.operation);
+    enterOperation(frame.operation, { dependency: entrance?.dependency });
     const execution = await context.attempt.run(
       handler,
       attemptTimeoutMs(context.delivery.processor.timeoutMs, claim),
     );
-    return this.#record(context, claim, execution, frame, startedAt);
+    return this.#record(context, claim, execution, frame, startedAt, entrance);
   }
 
   /** Fails an operation whose handler was never reached. */
@@ -107,13 +124,18 @@ export class LeasedAttempt {
     context: RunContext,
     claim: Claim,
     execution: Execution,
-    { followUps, steps: { waitMs } }: OperationFrame,
+    frame: OperationFrame,
     startedAt: number,
+    entrance: Entrance | undefined,
   ): Promise<Ending> {
+    const { waitMs } = frame.steps;
     if (waitMs !== undefined && waitsForStep(execution)) return this.#wait(context, claim, waitMs);
+    const hold = execution.kind === 'threw' ? holdBehind(execution.error) : undefined;
+    if (hold !== undefined) return this.putBack(context, claim, hold);
+    entrance?.heard(context, execution);
     switch (execution.kind) {
       case 'returned':
-        return this.#complete(context, claim, execution.value, followUps, startedAt);
+        return this.#complete(context, claim, execution.value, frame, startedAt);
       case 'threw':
         return isControlError(execution.error)
           ? this.#handBack(context, claim, execution.error)
@@ -129,10 +151,10 @@ export class LeasedAttempt {
     context: RunContext,
     claim: Claim,
     value: unknown,
-    followUps: readonly AskedOperation[],
+    { followUps, degraded }: OperationFrame,
     startedAt: number,
   ): Promise<Ending> {
-    const result = keepResult(value, context.delivery.processor.results);
+    const result = { ...keepResult(value, context.delivery.processor.results), degraded };
     const recorded = await persistently(context.delivery.processor.leaseMs, () =>
       followUps.length === 0
         ? this.outcomes.complete(claim, result, context.delivery.processor.terms.retentionMs)
@@ -140,8 +162,8 @@ export class LeasedAttempt {
     );
     if (recorded === 'lost') return this.book.fenced(context, claim);
     if (followUps.length > 0) this.onFollowUps();
-    this.book.completed(context, claim, startedAt, result.problem);
-    return { kind: 'completed', result: result.value };
+    this.book.completed(context, claim, startedAt, result.problem, degraded);
+    return { kind: 'completed', result: result.value, degraded: result.degraded };
   }
 
   async #completeWith(
@@ -171,16 +193,13 @@ export class LeasedAttempt {
     if (why === 'lease_lost') return this.book.fenced(context, claim);
     if (!wasStarted) {
       await this.#release(context, claim, false);
-      return this.book.deferred(
-        context,
-        1,
-        `${why}: the attempt was given back before its handler was called`,
-      );
+      const reason = `${why}: the attempt was given back before its handler was called`;
+      return this.book.deferred(context, 1, reason, 'stopped');
     }
     if (why === 'shutdown' && claim.repeatableMs > 0) {
       // The attempt counts as not started, but its effect may have happened.
       await this.#release(context, claim, context.delivery.processor.effect === 'keyed');
-      return this.book.deferred(context, 1, 'shutdown: the attempt was given back');
+      return this.book.deferred(context, 1, 'shutdown: the attempt was given back', 'stopped');
     }
     return this.book.fail(context, claim, error, { kind: 'in_doubt', reason: why }, startedAt);
   }
@@ -192,6 +211,18 @@ export class LeasedAttempt {
     const pauseMs = context.delivery.processor.policy.isCallers ? undefined : waitMs;
     await this.#release(context, claim, claim.repeatableMs !== Infinity, pauseMs);
     return this.book.deferred(context, waitMs, 'waiting: one of its steps is not finished', 'waiting');
+  }
+
+  /** A dependency did not let the handler through, or a call of it: nothing of it was sent. */
+  async putBack(context: RunContext, claim: Claim, hold: Hold): Promise<Ending> {
+    const delayMs = Math.min(hold.retryAfterMs, Math.max(claim.remainingMs ?? Infinity, 1));
+    await this.#release(
+      context,
+      claim,
+      false,
+      context.delivery.processor.policy.isCallers ? undefined : delayMs,
+    );
+    return this.book.held(context, hold, delayMs);
   }
 
   async #handBack(context: RunContext, claim: Claim, error: unknown): Promise<Ending> {

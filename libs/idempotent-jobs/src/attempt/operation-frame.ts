@@ -12,6 +12,8 @@ export interface OperationFrame {
   readonly operation: CurrentOperation;
   readonly followUps: readonly AskedOperation[];
   readonly steps: Steps;
+  /** Why what it completes with is a stand-in; undefined: it is not. */
+  readonly degraded: string | undefined;
 }
 
 /** Makes the frame of one attempt. */
@@ -21,11 +23,17 @@ export function openFrame(
   transaction: EntityManager | undefined,
 ): OperationFrame {
   const followUps: AskedOperation[] = [];
-  const steps = new Steps(context);
+  const markDegraded = (why: string): void => {
+    degraded ??= `${why}`.slice(0, MAX_DEGRADED).toWellFormed().replaceAll('\0', '');
+  };
+  let degraded: string | undefined;
+  const steps = new Steps(context, markDegraded);
   const { tenantId, operationKey } = claim;
   const operation: CurrentOperation = {
     tenantId,
     operationKey,
+    queue: context.asked.queue,
+    jobName: context.asked.jobName,
     attempt: claim.attempt,
     startedAt: claim.startedAt,
     fencingToken: claim.token,
@@ -52,6 +60,7 @@ export function openFrame(
         throw new UsageError('currentOperation().job: this operation is a call; no job asked for it.');
       return job;
     },
+    markDegraded,
     step: (name, work, options) => steps.run(name, work, options),
     enqueue(queue, name, payload, options) {
       if (context.attempt.isOver) {
@@ -62,5 +71,15 @@ export function openFrame(
       followUps.push(queue.ask(name, payload, options));
     },
   };
-  return { operation, followUps, steps };
+  return {
+    operation,
+    followUps,
+    steps,
+    get degraded() {
+      return degraded;
+    },
+  };
 }
+
+/** A few words, not a story: it is read in lists. */
+const MAX_DEGRADED = 200;

@@ -17,7 +17,7 @@ export interface Asked {
 
 /** One delivery of one operation, as the steps around its handler see it. */
 export interface RunContext {
-  readonly delivery: Pick<Delivery, 'processor' | 'reconcile' | 'workerId'> & {
+  readonly delivery: Pick<Delivery, 'processor' | 'reconcile' | 'fallback' | 'workerId'> & {
     /** Undefined: a call. */
     readonly job: Delivery['job'] | undefined;
   };

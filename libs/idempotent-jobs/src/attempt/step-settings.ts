@@ -65,5 +65,8 @@ function resolve(
     results: { ...handler.results, isStored: true, redact: undefined },
     policy: { ...handler.policy, plan: reconcile?.plan, isCallers: true },
     reconcile,
+    // Its handler has been let through already.
+    dependency: undefined,
+    hasFallback: false,
   };
 }

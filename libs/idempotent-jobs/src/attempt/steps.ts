@@ -22,7 +22,11 @@ export class Steps {
   readonly #names = new Set<string>();
   #waitMs: number | undefined;
 
-  constructor(private readonly parent: RunContext) {}
+  /** `onDegraded`: one of the steps completed with a stand-in. */
+  constructor(
+    private readonly parent: RunContext,
+    private readonly onDegraded: (why: string) => void,
+  ) {}
 
   /** For how long the operation has to wait for one of its steps, in ms; undefined: for none. */
   get waitMs(): number | undefined {
@@ -106,6 +110,7 @@ export class Steps {
     switch (ending.kind) {
       case 'completed':
       case 'replayed':
+        if (ending.degraded !== undefined) this.onDegraded(ending.degraded);
         return ending.result;
       case 'failed':
         if (ending.decision.status !== 'in_doubt') throw ending.error;

@@ -1,9 +1,9 @@
 import type { Claim } from '../claim/claim.js';
 import type { ClaimStore } from '../claim/claim.store.js';
+import { type Hold, holdBehind } from '../dependency/hold.js';
 import type { Execution } from '../execute/attempt.js';
 import { isControlError } from '../execute/control-error.js';
 import { enterOperation } from '../execute/current-operation.js';
-import type { AskedOperation } from '../enqueue/operation.store.js';
 import type { JobEvents } from '../observe/job-events.js';
 import type { Database } from '../postgres/database.js';
 import { HandlerTransaction } from '../postgres/handler-transaction.js';
@@ -13,6 +13,7 @@ import { type Failure, PermanentError } from '../resilience/failure.js';
 import type { AttemptBook } from './attempt-book.js';
 import { attemptTimeoutMs } from './attempt-timeout.js';
 import type { Ending } from './ending.js';
+import type { Entrance } from './entrance.js';
 import type { FollowUps } from './follow-ups.js';
 import { type OperationFrame, openFrame } from './operation-frame.js';
 import { isConnectionError } from './persistently.js';
@@ -38,17 +39,23 @@ export class TransactionalAttempt {
     private readonly onFollowUps: () => void,
   ) {}
 
-  run(context: RunContext, handler: () => Promise<unknown>): Promise<Ending> {
+  /** `entrance`: past the dependency of the processor; undefined: it has none. */
+  run(context: RunContext, handler: () => Promise<unknown>, entrance: Entrance | undefined): Promise<Ending> {
     return this.#inTransaction(context, async (transaction, claim) => {
+      const hold = entrance?.admit(context, claim);
+      if (hold !== undefined) return this.#putBack(context, transaction, hold);
       const startedAt = performance.now();
       this.book.started(context, claim);
       const frame = openFrame(context, claim, transaction.manager);
-      enterOperation(frame.operation, true);
+      enterOperation(frame.operation, {
+        holdsTransaction: true,
+        dependency: entrance?.dependency,
+      });
       const execution = await context.attempt.run(
         handler,
         attemptTimeoutMs(context.delivery.processor.timeoutMs, claim),
       );
-      return this.#record(context, transaction, claim, execution, frame, startedAt);
+      return this.#record(context, transaction, claim, execution, frame, startedAt, entrance);
     });
   }
 
@@ -93,16 +100,21 @@ export class TransactionalAttempt {
     transaction: HandlerTransaction,
     claim: Claim,
     execution: Execution,
-    { followUps, steps: { waitMs } }: OperationFrame,
+    frame: OperationFrame,
     startedAt: number,
+    entrance: Entrance | undefined,
   ): Promise<Ending> {
+    const { waitMs } = frame.steps;
     if (waitMs !== undefined && waitsForStep(execution)) {
       await transaction.rollback();
       return this.book.deferred(context, waitMs, 'waiting: one of its steps is not finished', 'waiting');
     }
+    const hold = execution.kind === 'threw' ? holdBehind(execution.error) : undefined;
+    if (hold !== undefined) return this.#putBack(context, transaction, hold);
+    entrance?.heard(context, execution);
     switch (execution.kind) {
       case 'returned':
-        return this.#complete(context, transaction, claim, execution.value, followUps, startedAt);
+        return this.#complete(context, transaction, claim, execution.value, frame, startedAt);
       case 'threw':
         if (isControlError(execution.error)) {
           await transaction.rollback();
@@ -121,10 +133,10 @@ export class TransactionalAttempt {
     transaction: HandlerTransaction,
     claim: Claim,
     value: unknown,
-    followUps: readonly AskedOperation[],
+    { followUps, degraded }: OperationFrame,
     startedAt: number,
   ): Promise<Ending> {
-    const result = keepResult(value, context.delivery.processor.results);
+    const result = { ...keepResult(value, context.delivery.processor.results), degraded };
     try {
       const recorded = await this.outcomes.completeWithin(
         transaction.connection,
@@ -150,8 +162,14 @@ export class TransactionalAttempt {
       );
     }
     if (followUps.length > 0) this.onFollowUps();
-    this.book.completed(context, claim, startedAt, result.problem);
-    return { kind: 'completed', result: result.value };
+    this.book.completed(context, claim, startedAt, result.problem, degraded);
+    return { kind: 'completed', result: result.value, degraded: result.degraded };
+  }
+
+  /** A dependency did not let the handler through, or a call of it: nothing of the attempt remains. */
+  async #putBack(context: RunContext, transaction: HandlerTransaction, hold: Hold): Promise<Ending> {
+    await transaction.rollback();
+    return this.book.held(context, hold, hold.retryAfterMs);
   }
 
   /** The writes are taken back and the failure recorded under the same claim, without letting go of the row. */
@@ -184,7 +202,7 @@ export class TransactionalAttempt {
     await transaction.destroy();
     this.events.emit({ kind: 'abandoned', ...subjectOf(context), attempt: claim.attempt, why });
     if (why === 'shutdown' || !wasStarted) {
-      return this.book.deferred(context, 1, `${why}: the attempt was rolled back`);
+      return this.book.deferred(context, 1, `${why}: the attempt was rolled back`, 'stopped');
     }
     return this.#failAfterRollback(context, error, { kind: 'in_doubt', reason: why }, startedAt);
   }

@@ -158,6 +158,16 @@ export class QueuePort {
     return this.bullmq.removeJobScheduler(schedulerId);
   }
 
+  /** Nothing is taken off the queue for that many ms, by workers that have a limiter. */
+  async holdBack(ms: number): Promise<void> {
+    await this.bullmq.rateLimit(Math.ceil(ms));
+  }
+
+  /** Ends {@link holdBack} before its time. */
+  async letGo(): Promise<void> {
+    await this.bullmq.removeRateLimitKey();
+  }
+
   /** Asks the backend anything cheap; rejects if it does not answer. */
   async ping(): Promise<void> {
     await this.bullmq.isPaused();

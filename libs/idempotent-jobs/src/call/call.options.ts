@@ -8,6 +8,7 @@ import type { ProcessorSettings } from '../intake/processor.settings.js';
 import { resolveReconcile } from '../reconcile/reconcile.options.js';
 import type { Reconciliation } from '../reconcile/verdict.js';
 import type { Classify } from '../resilience/classify.js';
+import { inOrder } from '../resilience/in-order.js';
 
 /** How a call is guarded. */
 export interface CallOptions {
@@ -41,6 +42,8 @@ export interface CallDefaults {
   /** How long a completed call is remembered, in ms. */
   readonly retentionMs: number;
   readonly maxResultBytes: number;
+  /** What is known of an error already. */
+  readonly classify: Classify | undefined;
 }
 
 /** @throws UsageError naming each option that is wrong, its value and the fix */
@@ -87,13 +90,15 @@ export function resolveCallOptions(options: CallOptions, defaults: CallDefaults)
       isCallers: true,
     },
     reconcile,
+    dependency: undefined,
+    hasFallback: false,
     results: {
       isStored: checks.flag('storeResult', options.storeResult, true),
       redact: options.redact,
       maxBytes: defaults.maxResultBytes,
     },
     identify: undefined,
-    classify: options.classify,
+    classify: inOrder(options.classify, defaults.classify),
     payloadClassOf: () => undefined,
   };
   checks.throwIfAny((message) => new UsageError(message));

@@ -57,6 +57,7 @@ export class IdempotencyService {
    * and for effect `transactional` the transaction that the outcome commits with.
    *
    * @throws OperationBusyError if another caller has not ended within `waitMs`; it says when to come again
+   * @throws DependencyHeldError if a dependency let nothing through, and nothing was sent
    * @throws OperationInDoubtError if nobody knows whether the effect of an earlier call happened
    * @throws OperationConflictError if the key belongs to another request; OperationDeadError if it was given up
    * @throws TenantMissingError, TenantMismatchError, InvalidIdentityError, InvalidPayloadError, UsageError
@@ -81,6 +82,7 @@ export class IdempotencyService {
       const ending = await this.#run(identity, canonical, settings, fn, options);
       if (ending.kind !== 'deferred') return answer(ending, identity) as T;
       if (ending.why === 'unavailable') throw new LedgerUnavailableError(identity, ending.error);
+      if (ending.why === 'held') throw ending.error;
       if (ending.why === 'waiting') throw new OperationBusyError(identity, ending.delayMs);
       if (ending.why === 'not_yet') throw new OperationInDoubtError(identity, ending.delayMs);
       const leftMs = giveUpAt - performance.now();
@@ -98,7 +100,13 @@ export class IdempotencyService {
   ): Promise<Ending> {
     const { tenants, run, nextWorkerId } = this.services;
     const context: RunContext = {
-      delivery: { job: undefined, processor: settings, reconcile, workerId: nextWorkerId() },
+      delivery: {
+        job: undefined,
+        processor: settings,
+        reconcile,
+        fallback: undefined,
+        workerId: nextWorkerId(),
+      },
       asked: { queue: CALLS, jobName: 'call', jobId: '', availableAt: Date.now() },
       identified: {
         kind: 'identified',
@@ -155,6 +163,7 @@ function answer(ending: Exclude<Ending, { kind: 'deferred' }>, identity: Operati
   switch (ending.kind) {
     case 'completed':
     case 'replayed':
+      if (ending.degraded !== undefined) surroundingOperation()?.markDegraded(ending.degraded);
       return ending.result;
     case 'failed':
       if (ending.decision.status === 'in_doubt')

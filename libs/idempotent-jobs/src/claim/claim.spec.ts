@@ -35,9 +35,11 @@ function row(changes: Partial<ClaimRow>): ClaimRow {
     started_at: new Date('2026-01-01T10:00:00Z'),
     must_ask: null,
     doubt_age_ms: null,
+    delay_ms: null,
     status: null,
     is_same_request: null,
     result: null,
+    degraded: null,
     is_old: false,
     wait_ms: null,
     is_asked_about: null,
@@ -127,7 +129,7 @@ const TABLE: Record<OperationStatus, Record<Lease, { asks: Columns; asksNobody: 
 
 /** What each cell means before its time has come, for a row seen 1,200 ms early; and after that. */
 const MEANING: Record<Cell, { early: object; due: object }> = {
-  replay: always({ kind: 'replay', resultText: '"done before"' }),
+  replay: always({ kind: 'replay', resultText: '"done before"', degraded: undefined }),
   dead: always({ kind: 'dead' }),
   busy: always({ kind: 'busy', leaseLeftMs: 1 }),
   look: always({ kind: 'look_again' }),
@@ -203,6 +205,7 @@ describe('readAnswer: a claim that was not won', () => {
     expect(readAnswer(request, seen('completed', { result }))).toEqual({
       kind: 'replay',
       resultText: result,
+      degraded: undefined,
     });
   });
 
@@ -334,6 +337,7 @@ describe('readAnswer: a claim that was won', () => {
       title: 'a doubt of an attempt whose end nobody has seen',
       doubt_since: new Date(0),
       doubt_age_ms: null,
+      delay_ms: null,
       doubtAgeMs: undefined,
     },
     {

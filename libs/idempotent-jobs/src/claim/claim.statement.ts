@@ -17,6 +17,21 @@ const MUST_ASK = `($6::boolean AND (
   o.status = 'in_doubt' OR (o.status = 'running' AND ($2 = 'reconciled' OR NOT ${IS_REPEATABLE})) OR (o.status = 'retrying' AND NOT ${MAY_FOLLOW})
 ))`;
 
+/** What the row, `o`, says to a delivery, `a`, that has not won it. */
+const SEEN = `
+  o.status,
+  o.fingerprint = a.fingerprint AND o.queue = $1 AS is_same_request,
+  o.result::text AS result,
+  o.degraded,
+  EXTRACT(EPOCH FROM COALESCE(o.reconcile_due_at, o.available_at) - clock_timestamp())::float8 * 1000 AS wait_ms,
+  o.reconcile_due_at IS NOT NULL AS is_asked_about,
+  o.fencing_token AS seen_token,
+  o.worker_id AS seen_worker_id,
+  o.attempts AS seen_attempts,
+  o.started_at AS seen_started_at,
+  EXTRACT(EPOCH FROM o.lease_expires_at - clock_timestamp())::float8 * 1000 AS lease_left_ms,
+  (o.status = 'running' OR o.doubt_since IS NOT NULL) AND o.repeatable_until <= clock_timestamp() AS is_past_repeating`;
+
 /**
  * Wins the right to run operations, or to ask about those in doubt, or says why not.
  *
@@ -97,7 +112,7 @@ WITH delivery AS (
       OR (o.status = 'in_doubt' AND ${IS_FREE} AND o.reconcile_due_at <= clock_timestamp() AND $6)
     )
   RETURNING
-    o.tenant_id, o.operation_key, o.fencing_token, o.attempts, o.failures, o.doubt_since, o.deadline_at, o.started_at,
+    o.tenant_id, o.operation_key, o.fencing_token, o.attempts, o.failures, o.doubt_since, o.deadline_at, o.started_at, o.delay_ms,
     o.status = 'in_doubt' AS must_ask,
     EXTRACT(EPOCH FROM clock_timestamp() - o.doubted_at)::float8 * 1000 AS doubt_age_ms,
     EXTRACT(EPOCH FROM o.deadline_at - clock_timestamp())::float8 * 1000 AS remaining_ms,
@@ -116,20 +131,36 @@ SELECT
   c.started_at,
   c.must_ask,
   c.doubt_age_ms,
-  o.status,
-  o.fingerprint = a.fingerprint AND o.queue = $1 AS is_same_request,
-  o.result::text AS result,
+  c.delay_ms,
   a.is_old,
-  EXTRACT(EPOCH FROM COALESCE(o.reconcile_due_at, o.available_at) - clock_timestamp())::float8 * 1000 AS wait_ms,
-  o.reconcile_due_at IS NOT NULL AS is_asked_about,
-  o.fencing_token AS seen_token,
-  o.worker_id AS seen_worker_id,
-  o.attempts AS seen_attempts,
-  o.started_at AS seen_started_at,
-  EXTRACT(EPOCH FROM o.lease_expires_at - clock_timestamp())::float8 * 1000 AS lease_left_ms,
-  (o.status = 'running' OR o.doubt_since IS NOT NULL) AND o.repeatable_until <= clock_timestamp() AS is_past_repeating
+  ${SEEN}
 FROM asked a
 LEFT JOIN claimed c ON c.tenant_id = a.tenant_id AND c.operation_key = a.operation_key
+LEFT JOIN {schema}.job_outcomes o ON o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
+ORDER BY a.n
+`,
+);
+
+/**
+ * Looks at operations without claiming them, for deliveries that would not be run now. Parameters: queue, then parallel
+ * arrays: tenant, key, fingerprint, deadline given at enqueue (null: none), when its job could first run (ms since 1970).
+ * One row per delivery: `status` is null where the operation has none yet.
+ */
+export const LOOK = statement(
+  'look',
+  `
+SELECT
+  a.n,
+  -- Whether it was forgotten is found out when it is to be run.
+  false AS is_old,
+  ${SEEN},
+  o.doubt_since,
+  EXTRACT(EPOCH FROM COALESCE(o.deadline_at, a.deadline_at) - clock_timestamp())::float8 * 1000 AS remaining_ms,
+  EXTRACT(EPOCH FROM clock_timestamp() - COALESCE(
+    o.available_at, o.created_at, timestamptz 'epoch' + a.available_ms * interval '1 millisecond'
+  ))::float8 * 1000 AS waited_ms
+FROM unnest($2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::float8[])
+  WITH ORDINALITY AS a (tenant_id, operation_key, fingerprint, deadline_at, available_ms, n)
 LEFT JOIN {schema}.job_outcomes o ON o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
 ORDER BY a.n
 `,

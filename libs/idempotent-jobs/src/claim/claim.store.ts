@@ -1,11 +1,20 @@
 import { identityKeyOf } from '../operation/identity.js';
 import { Coalescer } from '../postgres/coalescer.js';
 import type { Database, Queryable } from '../postgres/database.js';
-import { type ClaimAnswer, type ClaimRequest, type ClaimRow, type ClaimTerms, readAnswer } from './claim.js';
+import {
+  type ClaimAnswer,
+  type ClaimRequest,
+  type ClaimRow,
+  type ClaimTerms,
+  type LookAnswer,
+  type LookRow,
+  readAnswer,
+  readLook,
+} from './claim.js';
 import { inTransaction } from '../postgres/transaction.js';
 import { resultBinding } from '../sealing/binding.js';
 import type { Sealer } from '../sealing/sealer.js';
-import { CLAIM } from './claim.statement.js';
+import { CLAIM, LOOK } from './claim.statement.js';
 import { IS_YOUNG, REMEMBER } from './remember.statements.js';
 
 /**
@@ -15,6 +24,7 @@ import { IS_YOUNG, REMEMBER } from './remember.statements.js';
  */
 export class ClaimStore {
   readonly #coalescers = new WeakMap<ClaimTerms, Coalescer<Asking, ClaimRow>>();
+  readonly #looks = new Map<string, Coalescer<ClaimRequest, LookRow>>();
 
   constructor(
     private readonly database: Database,
@@ -66,12 +76,46 @@ export class ClaimStore {
   ): Promise<ClaimAnswer | { readonly kind: 'old' }> {
     for (let look = 1; look <= MAX_LOOKS; look += 1) {
       const answer = readAnswer(request, await ask());
-      if (answer.kind === 'replay')
-        return { kind: 'replay', result: this.sealer.openText(answer.resultText, resultBinding(request)) };
+      if (answer.kind === 'replay') return this.#replay(request, answer);
       if (answer.kind !== 'look_again') return answer;
     }
     // Rivals keep rewriting the row between our looks. Somebody is running it; come back shortly.
     return { kind: 'busy', leaseLeftMs: 0 };
+  }
+
+  /**
+   * Looks at an operation without claiming it, together with whatever else of its queue is being looked at.
+   *
+   * @throws RecordUnreadableError where the result of a completed operation cannot be read
+   */
+  async look(request: ClaimRequest): Promise<LookAnswer> {
+    const answer = readLook(request, await this.#lookerFor(request.terms.queue).submit(request));
+    return answer.kind === 'replay' ? this.#replay(request, answer) : answer;
+  }
+
+  #replay(
+    request: ClaimRequest,
+    { resultText, degraded }: { readonly resultText: string | null; readonly degraded: string | undefined },
+  ): Extract<ClaimAnswer, { kind: 'replay' }> {
+    return { kind: 'replay', result: this.sealer.openText(resultText, resultBinding(request)), degraded };
+  }
+
+  #lookerFor(queue: string): Coalescer<ClaimRequest, LookRow> {
+    let looker = this.#looks.get(queue);
+    if (looker === undefined) {
+      const ask = (requests: ClaimRequest[]): Promise<LookRow[]> =>
+        this.database.run<LookRow>(LOOK, [
+          queue,
+          requests.map((request) => request.tenantId),
+          requests.map((request) => request.operationKey),
+          requests.map((request) => request.fingerprint),
+          requests.map((request) => request.deadline),
+          requests.map((request) => request.availableAt),
+        ]);
+      looker = new Coalescer<ClaimRequest, LookRow>(ask, identityKeyOf);
+      this.#looks.set(queue, looker);
+    }
+    return looker;
   }
 
   #coalescerFor(terms: ClaimTerms): Coalescer<Asking, ClaimRow> {

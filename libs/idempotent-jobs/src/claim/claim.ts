@@ -47,6 +47,8 @@ export interface Claim extends OperationIdentity {
   readonly doubtAgeMs: number | undefined;
   /** How many earlier attempts failed on record; `attempt - 1 - failures` vanished without a word. */
   readonly failures: number;
+  /** The last wait before another attempt, in ms; undefined: there was none. */
+  readonly lastDelayMs: number | undefined;
   /** Whether an earlier attempt may have had its effect. */
   readonly isDoubtful: boolean;
   readonly deadline: Date | undefined;
@@ -69,7 +71,8 @@ export interface VanishedAttempt {
 /** All that a claim can be answered with. */
 export type ClaimAnswer =
   | { readonly kind: 'acquired'; readonly claim: Claim }
-  | { readonly kind: 'replay'; readonly result: unknown }
+  /** `degraded`: a stand-in answered in place of a dependency. */
+  | { readonly kind: 'replay'; readonly result: unknown; readonly degraded: string | undefined }
   | { readonly kind: 'busy'; readonly leaseLeftMs: number }
   /** Its delay, or the pause after its last attempt, is not over. */
   | { readonly kind: 'not_yet'; readonly waitMs: number }
@@ -83,6 +86,20 @@ export type ClaimAnswer =
     }
   | { readonly kind: 'dead' };
 
+/** What a look at an operation says that nobody is running, nothing keeps from being run, and is not run now. */
+export interface Runnable {
+  readonly kind: 'runnable';
+  /** What is left of its time budget, in ms by the database's clock; undefined: it has none yet. */
+  readonly remainingMs: number | undefined;
+  /** Since when it could have been run, in ms. */
+  readonly waitedMs: number;
+  /** Whether an earlier attempt may have had its effect. */
+  readonly isDoubtful: boolean;
+}
+
+/** All that a look can be answered with. */
+export type LookAnswer = Exclude<ClaimAnswer, { kind: 'acquired' } | { kind: 'expired' }> | Runnable;
+
 /** One row of the claim statement. */
 export interface ClaimRow {
   readonly token: string | null;
@@ -95,10 +112,12 @@ export interface ClaimRow {
   readonly started_at: Date | null;
   readonly must_ask: boolean | null;
   readonly doubt_age_ms: number | null;
+  readonly delay_ms: number | null;
   readonly status: OperationStatus | null;
   readonly is_same_request: boolean | null;
   /** JSON text, as it is kept. */
   readonly result: string | null;
+  readonly degraded: string | null;
   readonly is_old: boolean;
   readonly wait_ms: number | null;
   readonly is_asked_about: boolean | null;
@@ -113,9 +132,37 @@ export interface ClaimRow {
 /** What a row says. A replay's result is JSON text, as it is kept. */
 type ReadAnswer =
   | Exclude<ClaimAnswer, { kind: 'replay' }>
-  | { readonly kind: 'replay'; readonly resultText: string | null }
+  | { readonly kind: 'replay'; readonly resultText: string | null; readonly degraded: string | undefined }
   | { readonly kind: 'look_again' }
   | { readonly kind: 'old' };
+
+/** One row of the look statement. */
+export type LookRow = Omit<ClaimRow, 'remaining_ms'> & {
+  readonly remaining_ms: number | null;
+  readonly waited_ms: number;
+};
+
+/** Reads what a look found. A row that a claim would have won is runnable. */
+export function readLook(
+  request: ClaimRequest,
+  row: LookRow,
+): Exclude<ReadAnswer, { kind: 'acquired' | 'expired' | 'look_again' | 'old' }> | Runnable {
+  const answer = readAnswer(request, { ...row, token: null });
+  switch (answer.kind) {
+    case 'acquired':
+    case 'expired':
+    case 'old':
+    case 'look_again':
+      return {
+        kind: 'runnable',
+        remainingMs: row.remaining_ms ?? undefined,
+        waitedMs: row.waited_ms,
+        isDoubtful: row.status === 'running' || row.doubt_since !== null,
+      };
+    default:
+      return answer;
+  }
+}
 
 /**
  * Reads an answer out of a row. `look_again`: the row was written by a rival after the statement's snapshot was
@@ -128,7 +175,7 @@ export function readAnswer(request: ClaimRequest, row: ClaimRow): ReadAnswer {
   if (row.is_same_request === false) return { kind: 'conflict' };
   switch (row.status) {
     case 'completed':
-      return { kind: 'replay', resultText: row.result };
+      return { kind: 'replay', resultText: row.result, degraded: row.degraded ?? undefined };
     case 'dead':
       return { kind: 'dead' };
     case 'in_doubt':
@@ -170,6 +217,7 @@ function readClaim(request: ClaimRequest, row: ClaimRow, token: number): Claim {
     token,
     attempt: row.attempts,
     failures: row.failures,
+    lastDelayMs: row.delay_ms ?? undefined,
     isDoubtful: row.doubt_since !== null,
     mustAsk: row.must_ask === true,
     startedAt: toDate(row.started_at as Date),

@@ -1,3 +1,5 @@
+import { IdempotentJobsError } from '../operation/errors.js';
+
 /** Why a dependency lets nothing through for now. */
 export const HOLD_CAUSES = ['circuit_open', 'bulkhead_full', 'retry_budget_spent'] as const;
 
@@ -10,5 +12,39 @@ export const FALLBACK_REASONS = [...HOLD_CAUSES, 'timeout', 'failed'] as const;
 /** One of {@link FALLBACK_REASONS}. */
 export type FallbackReason = (typeof FALLBACK_REASONS)[number];
 
-/** Whether a dependency's circuit lets calls through; `forced_…`: a person said so. */
-export type CircuitState = 'closed' | 'open' | 'half_open' | 'forced_open' | 'forced_closed';
+/** A call that was not let through: nothing of it was sent. */
+export interface Hold {
+  readonly kind: 'held';
+  readonly dependency: string;
+  readonly cause: HoldCause;
+  /** When to come again, in ms from now. */
+  readonly retryAfterMs: number;
+}
+
+/**
+ * A dependency did not let a call through; nothing of it was sent. Thrown out of a handler, it puts the operation off
+ * without spending an attempt.
+ */
+export class DependencyHeldError extends IdempotentJobsError {
+  /** When to come again, in ms from when it was thrown. */
+  readonly retryAfterMs: number;
+
+  constructor(readonly hold: Hold) {
+    super(
+      'DEPENDENCY_HELD',
+      `Dependency "${hold.dependency}" lets nothing through for now (${hold.cause}). Nothing was sent; come again in ${Math.ceil(hold.retryAfterMs)} ms.`,
+      { data: { dependency: hold.dependency, cause: hold.cause } },
+    );
+    this.retryAfterMs = hold.retryAfterMs;
+  }
+}
+
+/** The hold that a handler ended with, also where it has wrapped the error; undefined: none. */
+export function holdBehind(error: unknown): Hold | undefined {
+  let seen = error;
+  for (let depth = 0; depth < 10 && seen instanceof Error; depth += 1) {
+    if (seen instanceof DependencyHeldError) return seen.hold;
+    seen = seen.cause;
+  }
+  return undefined;
+}

@@ -26,7 +26,7 @@ FROM due
 WHERE o.tenant_id = due.tenant_id AND o.operation_key = due.operation_key
 RETURNING
   o.tenant_id, o.operation_key, o.queue, o.job_name, o.job_id, o.fingerprint, o.payload::text AS payload, o.priority,
-  o.deadline_at, o.trace_context::text AS trace, o.dispatches > 0 AS was_put,
+  o.deadline_at, o.trace_context::text AS trace, o.retry_policy, o.dispatches > 0 AS was_put,
   GREATEST(0, EXTRACT(EPOCH FROM COALESCE(o.reconcile_due_at, o.available_at) - clock_timestamp())::float8 * 1000) AS delay_ms
 `,
 );
@@ -68,6 +68,7 @@ interface OperationRow {
   readonly priority: number | null;
   readonly deadline_at: Date | null;
   readonly trace: string | null;
+  readonly retry_policy: string | null;
   readonly was_put: boolean;
   readonly delay_ms: number | null;
 }
@@ -120,6 +121,7 @@ function toJob(row: OperationRow): DueJob['job'] {
     delayMs: row.delay_ms ?? 0,
     deadline: toDateOrNone(row.deadline_at),
     trace: row.trace ?? undefined,
+    retryPolicy: row.retry_policy ?? undefined,
   };
   return outgoingJob(operation, row.was_put);
 }

@@ -2,6 +2,7 @@ import { getQueueToken } from '@nestjs/bullmq';
 import type { DiscoveryService } from '@nestjs/core';
 import type { InstanceWrapper } from '@nestjs/core/injector/instance-wrapper.js';
 import type { JobsOptions, Queue } from 'bullmq';
+import type { Dependencies } from '../dependency/dependencies.js';
 import type { QueueRegistry } from '../enqueue/queue-registry.js';
 import type { ResolvedOptions } from '../idempotent-jobs.options.js';
 import { processedQueueOf, workerOptionsOf } from '../intake/bullmq-metadata.js';
@@ -19,13 +20,14 @@ export function describeApp(
   discovery: DiscoveryService,
   queues: QueueRegistry,
   options: ResolvedOptions,
+  dependencies: Dependencies,
 ): AppDescription {
   const providers = discovery.getProviders();
   const jobOptionsOf = (queue: string): JobsOptions => defaultJobOptionsOf(providers, queue);
   const classes = providers.map(providedClassOf).filter((provided) => provided !== undefined);
   const deadLetterQueues = new Set(queues.names.map((queue) => queues.deadLetterQueueOf(queue)));
   return {
-    processors: classes.flatMap((provided) => describeProcessor(provided, queues, options.leaseMs)),
+    processors: classes.flatMap((provided) => describeProcessor(provided, queues, options, dependencies)),
     plainProcessors: classes
       .flatMap((provided) => describePlainProcessor(provided, jobOptionsOf))
       .filter(({ queue }) => !deadLetterQueues.has(queue)),
@@ -44,14 +46,17 @@ export function describeApp(
 function describeProcessor(
   provided: ProvidedClass,
   queues: QueueRegistry,
-  leaseMs: number,
+  { leaseMs, retryPolicies: policies }: ResolvedOptions,
+  dependencies: Dependencies,
 ): DescribedProcessor[] {
   const declaration = Reflect.getOwnMetadata(PROCESSOR_DECLARATION, provided) as
     ProcessorDeclaration | undefined;
   if (declaration === undefined) return [];
   const { queue, options } = declaration;
-  const settings = resolveProcessorOptions(provided.name, declaration, {
+  const { own: settings } = resolveProcessorOptions(provided.name, declaration, {
     leaseMs,
+    policies,
+    dependencies,
     maxResultBytes: DEFAULT_MAX_RESULT_BYTES,
     retentionMs: queues.retentionOf(queue).completedMs,
   });
@@ -62,13 +67,21 @@ function describeProcessor(
       effect: settings.effect,
       isEffectGiven: options.effect !== undefined,
       timeoutMs: settings.timeoutMs,
-      isTimeoutGiven: options.timeoutMs !== undefined,
+      isTimeoutGiven: isTimeoutGiven(options, policies),
       attempts: settings.policy.attempts,
-      clientRetries: options.clientRetries,
+      clientRetries: options.clientRetries ?? settings.dependency?.clientRetries,
       identifies: options.identify !== undefined,
       removeOnFail: workerOptionsOf(provided).removeOnFail,
     },
   ];
+}
+
+function isTimeoutGiven(
+  { timeoutMs, retry }: ProcessorDeclaration['options'],
+  policies: ResolvedOptions['retryPolicies'],
+): boolean {
+  const ofPolicy = typeof retry === 'string' ? policies.get(retry)?.timeoutMs : retry?.timeoutMs;
+  return (timeoutMs ?? ofPolicy) !== undefined;
 }
 
 function describePlainProcessor(

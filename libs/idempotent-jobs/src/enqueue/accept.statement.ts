@@ -5,7 +5,8 @@ import { statement } from '../postgres/statement.js';
  *
  * Parameters: queue, then parallel arrays: tenant, key, job name, job id, fingerprint, payload as JSON text,
  * priority, delay in ms, deadline, trace context; and, where the same transaction puts them on their queue, after how
- * many ms they are put there again (null: they are due for the dispatcher at once). One row per element comes back; `is_new` tells whether this
+ * many ms they are put there again (null: they are due for the dispatcher at once); and, in an array again, their retry
+ * policies. One row per element comes back; `is_new` tells whether this
  * statement wrote it. Otherwise the columns show the operation that has the key; they are null when a rival has
  * written it since the statement's snapshot, and the caller looks again.
  *
@@ -16,19 +17,21 @@ export const ACCEPT = statement(
   `
 WITH asked AS (
   SELECT * FROM unnest(
-    $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::integer[], $9::float8[], $10::timestamptz[], $11::text[]
+    $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::integer[], $9::float8[], $10::timestamptz[], $11::text[],
+    $13::text[]
   ) WITH ORDINALITY AS a (
-    tenant_id, operation_key, job_name, job_id, fingerprint, payload, priority, delay_ms, deadline_at, trace_context, n
+    tenant_id, operation_key, job_name, job_id, fingerprint, payload, priority, delay_ms, deadline_at, trace_context,
+    retry_policy, n
   )
 ), accepted AS (
   INSERT INTO {schema}.job_outcomes (
     tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, payload, priority, available_at, deadline_at,
-    has_own_deadline, trace_context, dispatch_due_at, dispatches
+    has_own_deadline, trace_context, retry_policy, dispatch_due_at, dispatches
   )
   SELECT
     tenant_id, operation_key, $1, job_name, job_id, fingerprint, 'pending', payload::json, priority,
     clock_timestamp() + delay_ms * interval '1 millisecond', deadline_at,
-    deadline_at IS NOT NULL, trace_context::json,
+    deadline_at IS NOT NULL, trace_context::json, retry_policy,
     CASE
       WHEN $12::float8 IS NULL THEN clock_timestamp()
       ELSE clock_timestamp() + (COALESCE(delay_ms, 0) + $12) * interval '1 millisecond'

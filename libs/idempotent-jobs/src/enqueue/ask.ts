@@ -14,6 +14,7 @@ import type { AskedOperation } from './operation.store.js';
 export interface AskingRules {
   readonly tenants: TenantContext;
   readonly traceContext: (() => unknown) | undefined;
+  readonly retryPolicies: ReadonlyMap<string, unknown>;
   /** How large a payload may be as JSON in UTF-8, in bytes. */
   readonly maxPayloadBytes: number;
   readonly sealer: Sealer;
@@ -52,7 +53,15 @@ export function askOperation(
     delayMs: options.delayMs,
     deadline: options.deadline,
     trace: traceText(rules.traceContext),
+    retryPolicy: knownPolicy(options.retryPolicy, rules.retryPolicies),
   };
+}
+
+function knownPolicy(name: string | undefined, policies: ReadonlyMap<string, unknown>): string | undefined {
+  if (name === undefined || policies.has(name)) return name;
+  throw new UsageError(
+    `retryPolicy must be one of forRoot({ retryPolicies }), which has ${[...policies.keys()].map((known) => `"${known}"`).join(', ') || 'none'}, but is ${shown(name)}.`,
+  );
 }
 
 function assertSchedule({ delayMs, priority, deadline }: RequestOptions): void {

@@ -12,6 +12,11 @@ export interface RequestOptions {
   readonly priority?: number;
   /** When the total time budget ends. Default: the processor's `timeBudgetMs`, counted from the first attempt. */
   readonly deadline?: Date;
+  /**
+   * The name of one of `forRoot({ retryPolicies })`, in place of its job name's or its processor's. Looked up by the worker,
+   * too: one that does not know it uses its processor's.
+   */
+  readonly retryPolicy?: string;
 }
 
 /** How operations are written. */

@@ -7,6 +7,8 @@ export interface Envelope {
     /** ISO 8601. */
     readonly deadlineAt?: string;
     readonly trace?: unknown;
+    /** The name of the policy it is retried under, unless it is the processor's. */
+    readonly retryPolicy?: string;
     /** The job is one iteration of a schedule, and the key is the schedule's. */
     readonly isSchedule?: true;
   };

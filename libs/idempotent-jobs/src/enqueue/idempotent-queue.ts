@@ -120,8 +120,8 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
     payload: PayloadOf<M, N>,
     options: ScheduleOptions,
   ): Promise<Schedule> {
-    const { operationKey, tenantId, priority, ...repeat } = options;
-    const asked = this.ask(name, payload, { operationKey, tenantId, priority });
+    const { operationKey, tenantId, priority, retryPolicy, ...repeat } = options;
+    const asked = this.ask(name, payload, { operationKey, tenantId, priority, retryPolicy });
     assertSchedule(asked, repeat);
     const schedulerId = schedulerIdOf(asked);
     const job = await this.port.schedule(schedulerId, repeat, {
@@ -157,8 +157,15 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
         'flowJob() takes no transaction, durability, parent or repeat: a flow is added by BullMQ alone, and its tree names the parents.',
       );
     }
-    const { operationKey, tenantId, delayMs, priority, deadline, ...onFailure } = options;
-    const asked = this.ask(name, payload, { operationKey, tenantId, delayMs, priority, deadline });
+    const { operationKey, tenantId, delayMs, priority, deadline, retryPolicy, ...onFailure } = options;
+    const asked = this.ask(name, payload, {
+      operationKey,
+      tenantId,
+      delayMs,
+      priority,
+      deadline,
+      retryPolicy,
+    });
     const node = this.port.nodeOf(outgoingJob({ ...asked, delayMs: delayMs ?? 0 }));
     return { ...node, opts: { ...node.opts, ...onFailure } };
   }

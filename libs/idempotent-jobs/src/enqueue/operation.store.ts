@@ -19,6 +19,8 @@ export interface AskedOperation extends OperationIdentity {
   readonly deadline: Date | undefined;
   /** JSON text. */
   readonly trace: string | undefined;
+  /** The name of its retry policy; undefined: the processor's. */
+  readonly retryPolicy: string | undefined;
 }
 
 /** What is known of an operation without its payload. */
@@ -133,6 +135,7 @@ function acceptValues(asked: readonly AskedOperation[], redispatchAfterMs: numbe
     asked.map((operation) => operation.deadline ?? null),
     asked.map((operation) => operation.trace ?? null),
     redispatchAfterMs ?? null,
+    asked.map((operation) => operation.retryPolicy ?? null),
   ];
 }
 

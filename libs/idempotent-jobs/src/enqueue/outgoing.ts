@@ -7,7 +7,7 @@ export function outgoingJob(
   operation: Omit<AskedOperation, 'delayMs'> & { readonly delayMs: number },
   wasPut = false,
 ): OutgoingJob {
-  const { tenantId, operationKey, fingerprint, deadline, trace } = operation;
+  const { tenantId, operationKey, fingerprint, deadline, trace, retryPolicy } = operation;
   const data: Envelope = {
     operation: {
       tenantId,
@@ -15,6 +15,7 @@ export function outgoingJob(
       fingerprint,
       ...(deadline !== undefined && { deadlineAt: deadline.toISOString() }),
       ...(trace !== undefined && { trace: JSON.parse(trace) }),
+      ...(retryPolicy !== undefined && { retryPolicy }),
     },
     payload: JSON.parse(operation.payload),
   };

@@ -9,7 +9,7 @@ import type { AskedOperation } from './operation.store.js';
  * When a schedule's iterations run: `every` so many ms, or by a cron `pattern` (in time zone `tz`), one of both.
  * `startDate` and `endDate` as BullMQ takes them; not its `limit`, which begins anew whenever the schedule is made again.
  */
-export type ScheduleOptions = Pick<RequestOptions, 'operationKey' | 'tenantId' | 'priority'> &
+export type ScheduleOptions = Pick<RequestOptions, 'operationKey' | 'tenantId' | 'priority' | 'retryPolicy'> &
   Pick<RepeatOptions, 'every' | 'pattern' | 'tz' | 'startDate' | 'endDate'>;
 
 /** A schedule as BullMQ keeps it. */
@@ -46,6 +46,7 @@ export function scheduleEnvelope({
   operationKey,
   fingerprint,
   trace,
+  retryPolicy,
   payload,
 }: AskedOperation): Envelope {
   return {
@@ -55,6 +56,7 @@ export function scheduleEnvelope({
       fingerprint,
       isSchedule: true,
       ...(trace !== undefined && { trace: JSON.parse(trace) }),
+      ...(retryPolicy !== undefined && { retryPolicy }),
     },
     payload: JSON.parse(payload),
   };
@@ -63,7 +65,7 @@ export function scheduleEnvelope({
 /** @throws UsageError, InvalidIdentityError */
 export function assertSchedule(
   { tenantId, operationKey }: OperationIdentity,
-  repeat: Omit<ScheduleOptions, 'operationKey' | 'tenantId' | 'priority'>,
+  repeat: Omit<ScheduleOptions, 'operationKey' | 'tenantId' | 'priority' | 'retryPolicy'>,
 ): void {
   const { every, pattern, tz: _tz, startDate: _startDate, endDate: _endDate, ...others } = repeat;
   const [other] = Object.keys(others);
@@ -73,7 +75,7 @@ export function assertSchedule(
     );
   if (other !== undefined)
     throw new UsageError(
-      `schedule() takes every or pattern, tz, startDate, endDate and priority, but not ${other}.`,
+      `schedule() takes every or pattern, tz, startDate, endDate, priority and retryPolicy, but not ${other}.`,
     );
   if ((every === undefined) === (pattern === undefined))
     throw new UsageError('schedule() takes either every or pattern.');

@@ -12,6 +12,9 @@ import { frames } from '../tenancy/frames.js';
 export interface CurrentOperation {
   readonly tenantId: string;
   readonly operationKey: string;
+  /** The queue of its job, and the job's name. For a guarded call: `(calls)` and `call`. */
+  readonly queue: string;
+  readonly jobName: string;
   /** This attempt's number, from 1. */
   readonly attempt: number;
   /** When it was started, by the database's clock. */
@@ -47,6 +50,11 @@ export interface CurrentOperation {
    * @throws UsageError for a name that was used before in this attempt, and for options that make no sense
    */
   readonly step: <T>(name: string, work: StepRun<T> | ReconciledStep<T>, options?: StepOptions) => Promise<T>;
+  /**
+   * Says that what the operation will complete with is a stand-in, and why, in few words; as `Outcome.degraded` and
+   * metrics tell. Fallbacks of dependencies say it by themselves. The first reason stays.
+   */
+  readonly markDegraded: (why: string) => void;
   /**
    * Enqueues a follow-up that exists if and only if this operation completes: it is written in the transaction that
    * records the outcome. Nothing happens if the attempt fails.
@@ -95,9 +103,20 @@ export function assertNoTransactionAround(effect: Effect): void {
 }
 
 /** Makes an operation the current one for the rest of its job's frame. */
-export function enterOperation(operation: CurrentOperation, holdsTransaction = false): void {
+export function enterOperation(
+  operation: CurrentOperation,
+  { holdsTransaction = false, dependency }: EnteredWith = {},
+): void {
   const frame = frames.getStore();
   if (frame === undefined) return;
   frame.operation = operation;
   if (holdsTransaction) frame.holdsTransaction = true;
+  if (dependency !== undefined) frame.dependency = dependency;
+}
+
+/** What a handler has around it. */
+export interface EnteredWith {
+  readonly holdsTransaction?: boolean;
+  /** The dependency that let it through. */
+  readonly dependency?: string | undefined;
 }

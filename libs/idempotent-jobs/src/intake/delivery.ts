@@ -1,4 +1,5 @@
 import type { Job } from 'bullmq';
+import type { HoldCause } from '../dependency/hold.js';
 import type { CurrentOperation } from '../execute/current-operation.js';
 import type { ProcessorSettings } from './processor.settings.js';
 
@@ -10,6 +11,8 @@ export interface Delivery {
   readonly processor: ProcessorSettings;
   /** Finds out whether the effect of the last attempt happened; undefined: there is no way. */
   readonly reconcile: ((operation: CurrentOperation) => unknown) | undefined;
+  /** Stands in for the dependency while it lets nothing through; undefined: there is nothing that could. */
+  readonly fallback: ((operation: CurrentOperation, reason: HoldCause) => unknown) | undefined;
   /** Names this run: process and running number. */
   readonly workerId: string;
 }

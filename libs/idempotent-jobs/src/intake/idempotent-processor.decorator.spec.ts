@@ -59,6 +59,8 @@ describe('@IdempotentProcessor: what it leaves on the class', () => {
       options: { effect: 'keyed', timeoutMs: 5_000 },
       isStarted: true,
       canReconcile: false,
+      hasFallback: false,
+      limitsStalls: false,
     });
   });
 

@@ -7,7 +7,7 @@ import { backoffStrategy } from '../bullmq/retry-carrier.js';
 import { ConfigurationError, UsageError } from '../operation/errors.js';
 import type { AnyJobs, JobMap, JobName, OperationJob, ResultOf } from '../operation/job-map.js';
 import { IdempotencyInterceptor } from './idempotency.interceptor.js';
-import { DEFAULT_CRASHES, type IdempotentProcessorOptions } from './processor.options.js';
+import type { IdempotentProcessorOptions } from './processor.options.js';
 import type { ProcessMethod } from './enhancer-chain.js';
 import { ProcessorHost } from './processor-host.js';
 import type { PayloadClass } from './validate-payload.js';
@@ -20,6 +20,10 @@ export interface ProcessorDeclaration {
   readonly isStarted: boolean;
   /** Whether the class has a `reconcile()`. */
   readonly canReconcile: boolean;
+  /** Whether it has a `fallback()`. */
+  readonly hasFallback: boolean;
+  /** Whether the worker options say how often a job may stall; else the policy does. */
+  readonly limitsStalls: boolean;
 }
 
 /** Metadata key of a {@link ProcessorDeclaration}. */
@@ -59,7 +63,7 @@ export function IdempotentProcessor<M extends JobMap<M> = AnyJobs>(
   workerOptions: ProcessorWorkerOptions = {},
 ): (target: ProcessorClass<M>) => void {
   return (target) => {
-    const prototype = target.prototype as { process?: unknown; reconcile?: unknown };
+    const prototype = target.prototype as { process?: unknown; reconcile?: unknown; fallback?: unknown };
     if (typeof prototype.process !== 'function') {
       throw new ConfigurationError(
         `@IdempotentProcessor("${queue}") on ${target.name}: the class needs a process() method; extend WorkerHost.`,
@@ -70,6 +74,8 @@ export function IdempotentProcessor<M extends JobMap<M> = AnyJobs>(
       options: options as IdempotentProcessorOptions,
       isStarted: workerOptions.autorun !== false,
       canReconcile: typeof prototype.reconcile === 'function',
+      hasFallback: typeof prototype.fallback === 'function',
+      limitsStalls: workerOptions.maxStalledCount !== undefined,
     };
     Reflect.defineMetadata(PROCESSOR_DECLARATION, declaration, target);
     prependInterceptor(target);
@@ -79,12 +85,14 @@ export function IdempotentProcessor<M extends JobMap<M> = AnyJobs>(
     Processor(queue, {
       ...workerOptions,
       autorun: false,
-      // The ledger is to decide about jobs that kill their workers, before BullMQ fails them on its own.
-      maxStalledCount: workerOptions.maxStalledCount ?? options.retry?.crashes ?? DEFAULT_CRASHES,
+      ...(options.pauseQueue === true && { limiter: workerOptions.limiter ?? UNLIMITED }),
       settings: { ...workerOptions.settings, backoffStrategy },
     })(target);
   };
 }
+
+/** BullMQ holds back only queues that have a limit. One that nobody reaches. */
+const UNLIMITED = { max: 1_000_000_000, duration: 1000 };
 
 const HOST = Symbol('nestjs-idempotent-jobs:host');
 

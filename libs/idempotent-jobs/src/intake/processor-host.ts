@@ -1,21 +1,25 @@
 import type { WorkerHost } from '@nestjs/bullmq';
+import { Logger } from '@nestjs/common';
 import type { Job } from 'bullmq';
 import { unprocessedReasonOf } from '../bullmq/unprocessed.js';
 import type { DeliveryInProgress, JobPipeline } from '../job-pipeline.js';
 import type { CurrentOperation } from '../execute/current-operation.js';
+import type { HoldCause } from '../dependency/hold.js';
 import { UsageError } from '../operation/errors.js';
 import { settle } from '../settle/settle.js';
 import type { Delivery } from './delivery.js';
 import type { EnhancerChains, ProcessMethod } from './enhancer-chain.js';
+import type { PolicedSettings } from './policed-settings.js';
 import type { ProcessorSettings } from './processor.settings.js';
 import { workerIdentity } from './worker-identity.js';
 
-/** A processor of which it was checked at boot that it has the method. */
+/* Processors of which it was checked at boot that they have the method. */
 type Reconciling = WorkerHost & { reconcile(operation: CurrentOperation): unknown };
+type StandingIn = WorkerHost & { fallback(operation: CurrentOperation, reason: HoldCause): unknown };
 
 /** A processor of this application. */
 export interface RegisteredProcessor {
-  readonly settings: ProcessorSettings;
+  readonly settings: PolicedSettings;
   /** Set for request-scoped processors: the provider's id. */
   readonly requestScopedId: string | undefined;
 }
@@ -27,6 +31,8 @@ export class ProcessorHost {
   readonly #progress = new WeakMap<Job, DeliveryInProgress>();
   readonly #delivered = new WeakSet<Job>();
   readonly #nextWorkerId = workerIdentity();
+  readonly #logger = new Logger('IdempotentJobs');
+  readonly #missed = new Set<string>();
 
   constructor(
     private readonly pipeline: JobPipeline,
@@ -52,12 +58,16 @@ export class ProcessorHost {
       );
     }
     this.#delivered.add(job);
-    const { settings, requestScopedId } = processor;
+    const { requestScopedId } = processor;
+    const settings = this.#settingsOf(processor, job);
     const delivery: Delivery = {
       job,
       cancellation: signal,
       processor: settings,
       reconcile: settings.reconcile && ((operation) => (instance as Reconciling).reconcile(operation)),
+      fallback: settings.hasFallback
+        ? (operation, reason) => (instance as StandingIn).fallback(operation, reason)
+        : undefined,
       workerId: this.#nextWorkerId(),
     };
     const isBare = this.#isBare(instance.constructor, original);
@@ -97,9 +107,22 @@ export class ProcessorHost {
       processor,
       // Only its letter is to be written.
       reconcile: undefined,
+      fallback: undefined,
       workerId: this.#nextWorkerId(),
     };
     await this.pipeline.buryUnprocessed(delivery, unprocessedReasonOf(error.message) ?? 'crash_loop', error);
+  }
+
+  /** A policy that only the producer's application knows: said once, and the processor's own in its place. */
+  #settingsOf({ settings }: RegisteredProcessor, job: Job): ProcessorSettings {
+    const { settings: found, unknownPolicy } = settings.of(job);
+    if (unknownPolicy !== undefined && !this.#missed.has(unknownPolicy)) {
+      this.#missed.add(unknownPolicy);
+      this.#logger.warn(
+        `Jobs of queue "${job.queueName}" ask for retry policy ${JSON.stringify(unknownPolicy)}, which forRoot({ retryPolicies }) of this application does not have; they run under the processor's own.`,
+      );
+    }
+    return found;
   }
 
   #isBare(processorClass: object, original: ProcessMethod): boolean {

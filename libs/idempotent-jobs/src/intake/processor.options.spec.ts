@@ -1,20 +1,44 @@
 import { describe, expect, it } from 'vitest';
 import { type Effect, EFFECTS } from '../operation/effect.js';
+import type { Job } from 'bullmq';
+import { Dependencies } from '../dependency/dependencies.js';
+import { resolveDependencies } from '../dependency/dependency.options.js';
+import { JobEvents } from '../observe/job-events.js';
 import { ConfigurationError } from '../operation/errors.js';
+import { optionChecks } from '../option-checks.js';
 import { type IdempotentProcessorOptions, resolveProcessorOptions } from './processor.options.js';
+import type { PolicedSettings } from './policed-settings.js';
 import type { ProcessorSettings } from './processor.settings.js';
+import { resolvePolicies } from './retry.options.js';
 
-function resolve(options: unknown, leaseMs = 30_000, canReconcile = false): ProcessorSettings {
+const POLICIES = resolvePolicies(optionChecks('test'), {
+  charge: { attempts: 7, timeoutMs: 4_000, timeBudgetMs: 60_000, crashes: 3 },
+  mail: { attempts: 2, backoff: { jitter: 'decorrelated' } },
+});
+
+const DEPENDENCIES = new Dependencies(
+  resolveDependencies(optionChecks('test'), { gateway: { timeoutMs: 2_500 }, mailer: {} }),
+  { events: new JobEvents(), now: () => 0, random: () => 0 },
+);
+
+function resolveAll(
+  options: unknown,
+  { leaseMs = 30_000, canReconcile = false, hasFallback = false } = {},
+): PolicedSettings {
   return resolveProcessorOptions(
     'ChargeProcessor',
-    { queue: 'charges', options: options as IdempotentProcessorOptions, canReconcile },
-    { leaseMs, retentionMs: 1000, maxResultBytes: 77 },
+    { queue: 'charges', options: options as IdempotentProcessorOptions, canReconcile, hasFallback },
+    { leaseMs, retentionMs: 1000, maxResultBytes: 77, policies: POLICIES, dependencies: DEPENDENCIES },
   );
 }
 
-function refusal(options: unknown, canReconcile = false): string {
+function resolve(options: unknown, leaseMs = 30_000, canReconcile = false): ProcessorSettings {
+  return resolveAll(options, { leaseMs, canReconcile }).own;
+}
+
+function refusal(options: unknown, canReconcile = false, hasFallback = false): string {
   try {
-    resolve(options, 30_000, canReconcile);
+    resolveAll(options, { canReconcile, hasFallback });
   } catch (error) {
     expect(error).toBeInstanceOf(ConfigurationError);
     return (error as Error).message;
@@ -50,6 +74,8 @@ describe('resolveProcessorOptions', () => {
         isCallers: false,
       },
       reconcile: undefined,
+      dependency: undefined,
+      hasFallback: false,
       results: { isStored: true, redact: undefined, maxBytes: 77 },
       identify: undefined,
       classify: undefined,
@@ -305,5 +331,107 @@ describe('resolveProcessorOptions: reconcile', () => {
     expect(refusal({ effect: 'reconciled', reconcile }, true)).toBe(
       `@IdempotentProcessor("charges") on ChargeProcessor: reconcile.${problem}.`,
     );
+  });
+});
+
+describe('resolveProcessorOptions: retry policies', () => {
+  const jobOf = (name: string, retryPolicy?: string): Job =>
+    ({
+      name,
+      data: {
+        operation: { tenantId: 'acme', operationKey: 'k', fingerprint: 'f', retryPolicy },
+        payload: {},
+      },
+    }) as unknown as Job;
+
+  it('takes a policy by its name', () => {
+    expect(resolve({ retry: 'charge' })).toMatchObject({
+      timeoutMs: 4_000,
+      terms: { budgetMs: 60_000 },
+      policy: { attempts: 7, crashes: 3 },
+    });
+  });
+
+  it('lets the timeout and the time budget of the processor go before those of its policy', () => {
+    const settings = resolve({ retry: 'charge', timeoutMs: 9_000, timeBudgetMs: 1_000 });
+    expect(settings).toMatchObject({ timeoutMs: 9_000, terms: { budgetMs: 1_000 }, policy: { attempts: 7 } });
+  });
+
+  it('waits no longer for an attempt than for its dependency', () => {
+    expect(resolve({ dependency: 'gateway' }).timeoutMs).toBe(2_500);
+    expect(resolve({ dependency: 'gateway', timeoutMs: 1_000 }).timeoutMs).toBe(1_000);
+    expect(resolve({ dependency: 'mailer' }).timeoutMs).toBe(30_000);
+  });
+
+  it.each([
+    { job: jobOf('charge'), attempts: 3, whose: 'the processor' },
+    { job: jobOf('refund'), attempts: 2, whose: 'the job name' },
+    { job: jobOf('charge', 'charge'), attempts: 7, whose: 'the operation' },
+    { job: jobOf('refund', 'charge'), attempts: 7, whose: 'the operation, before the job name' },
+    {
+      job: { name: 'refund', data: { amount: 1 } } as unknown as Job,
+      attempts: 2,
+      whose: 'the job name of plain data',
+    },
+  ])('runs a job under the policy of $whose', ({ job, attempts }) => {
+    const settings = resolveAll({ retry: { attempts: 3 }, retryByJob: { refund: 'mail' } });
+    expect(settings.of(job)).toMatchObject({ settings: { policy: { attempts } }, unknownPolicy: undefined });
+  });
+
+  it('runs a job that asks for a policy nobody knows here under its own, and says so', () => {
+    const settings = resolveAll({ retry: { attempts: 3 }, retryByJob: { refund: 'mail' } });
+    expect(settings.of(jobOf('charge', 'gone'))).toMatchObject({
+      settings: { policy: { attempts: 3 } },
+      unknownPolicy: 'gone',
+    });
+    expect(settings.of(jobOf('refund', 'toString'))).toMatchObject({
+      settings: { policy: { attempts: 2 } },
+      unknownPolicy: 'toString',
+    });
+  });
+
+  it('makes the settings of a policy once, so that claims under them share statements', () => {
+    const settings = resolveAll({});
+    expect(settings.of(jobOf('a', 'mail')).settings.terms).toBe(
+      settings.of(jobOf('b', 'mail')).settings.terms,
+    );
+  });
+
+  it('lets a job kill as many workers as the most patient of its policies allows', () => {
+    expect(resolveAll({ retry: { crashes: 1 } }).crashes).toBe(3);
+    expect(resolveAll({ retry: { crashes: 9 } }).crashes).toBe(9);
+  });
+
+  it.each([
+    [{ retry: 'gone' }, 'retry is "gone", but must be one of forRoot({ retryPolicies }): charge, mail'],
+    [
+      { retryByJob: { refund: 'gone' } },
+      'retryByJob.refund is "gone", but must be one of forRoot({ retryPolicies }): charge, mail',
+    ],
+    [
+      { retryByJob: { refund: { attempts: 0 } } },
+      'retryByJob.refund.attempts is 0, but must be a whole number greater than 0',
+    ],
+    [
+      { retry: { timeoutMs: 0 } },
+      'retry.timeoutMs is 0, but must be a number of milliseconds from 1 to 2147483647 (24.8 days)',
+    ],
+    [{ retry: { timeBudgetMs: 0 } }, 'retry.timeBudgetMs is 0, but must be a number greater than 0'],
+    [
+      { retry: { backoff: { jitter: 'some' } } },
+      'retry.backoff.jitter is "some", but must be "full" or "equal" or "decorrelated"',
+    ],
+    [
+      { dependency: 'gatway' },
+      'dependency is "gatway", but must be one of forRoot({ dependencies }): gateway, mailer',
+    ],
+    [{ pauseQueue: true }, 'pauseQueue is true, but must be left out unless the processor has a dependency'],
+  ])('refuses %o', (options, problem) => {
+    expect(refusal(options)).toBe(`@IdempotentProcessor("charges") on ChargeProcessor: ${problem}.`);
+  });
+
+  it('refuses a fallback() that stands in for nothing', () => {
+    expect(refusal({}, false, true)).toContain('because the class has a fallback() that stands in for it');
+    expect(resolveAll({ dependency: 'gateway' }, { hasFallback: true }).own.hasFallback).toBe(true);
   });
 });

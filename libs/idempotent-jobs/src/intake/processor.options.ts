@@ -1,26 +1,17 @@
 import { DEFAULT_KEY_RETENTION_MS, type Effect, EFFECTS, repeatableForMs } from '../operation/effect.js';
 import { ConfigurationError } from '../operation/errors.js';
-import type { BackoffOptions } from '../resilience/backoff.js';
 import type { Classify } from '../resilience/classify.js';
+import { inOrder } from '../resilience/in-order.js';
 import { type OptionChecks, optionChecks } from '../option-checks.js';
 import { type ReconcileOptions, resolveReconcile } from '../reconcile/reconcile.options.js';
+import type { Dependencies } from '../dependency/dependencies.js';
+import type { Dependency } from '../dependency/dependency.js';
 import type { ProcessorDeclaration } from './idempotent-processor.decorator.js';
 import type { Identify } from './identify.js';
+import { DEFAULT_TIMEOUT_MS, PolicedSettings } from './policed-settings.js';
 import type { ProcessorSettings } from './processor.settings.js';
+import { policyOf, type RetryOptions, type RetrySettings } from './retry.options.js';
 import type { PayloadClass } from './validate-payload.js';
-
-/** One death may be anybody's fault; the second is the job's. */
-export const DEFAULT_CRASHES = 2;
-
-/** How often and how long to try. */
-export interface RetryOptions {
-  /** Attempts in all, the first included. Default 5. */
-  readonly attempts?: number;
-  /** Exponential backoff with full jitter. Default: base 1 s, cap 5 min. */
-  readonly backoff?: Partial<BackoffOptions>;
-  /** After how many attempts that vanished with their worker the operation is given up as `crash_loop`. Default 2. */
-  readonly crashes?: number;
-}
 
 /** What `@IdempotentProcessor()` needs to know about a processor. */
 export interface IdempotentProcessorOptions {
@@ -32,14 +23,27 @@ export interface IdempotentProcessorOptions {
   readonly reconcile?: ReconcileOptions;
   /** The class-validator DTO of the payload, or one per job name. Without it payloads are not validated. */
   readonly payload?: PayloadClass | Readonly<Record<string, PayloadClass>>;
-  /** How long an attempt may take, in ms. Default 30,000. */
+  /** How long an attempt may take, in ms. Default: the policy's `timeoutMs`, else 30,000. */
   readonly timeoutMs?: number;
-  /** How long all attempts together may take, in ms from the first. Default: no limit. */
+  /** How long all attempts together may take, in ms from the first. Default: the policy's, else no limit. */
   readonly timeBudgetMs?: number;
-  readonly retry?: RetryOptions;
+  /** How often and how long to try: a policy, or the name of one of `forRoot({ retryPolicies })`. */
+  readonly retry?: RetryOptions | string;
+  /** Other policies for some of the queue's jobs, by job name. */
+  readonly retryByJob?: Readonly<Record<string, RetryOptions | string>>;
+  /**
+   * What the handler calls: the name of one of `forRoot({ dependencies })`. While its circuit is open, its bulkhead full
+   * or its retry budget spent, jobs are put off without spending an attempt.
+   */
+  readonly dependency?: string;
+  /**
+   * Whether nothing is taken off the queue, by any worker with this option, while the dependency's circuit is open. For
+   * queues all of whose jobs need the dependency. Default false.
+   */
+  readonly pauseQueue?: boolean;
   /**
    * How often the HTTP client or SDK that the handler calls retries a call by itself; 0: not at all. Changes nothing,
-   * but lets the doctor multiply. Default: not declared.
+   * but lets the doctor multiply. Default: the dependency's, else not declared.
    */
   readonly clientRetries?: number;
   /** How long a vanished worker keeps its claim, in ms; renewed at a third. Default: the module's `leaseMs`. */
@@ -60,12 +64,26 @@ export interface IdempotentProcessorOptions {
   readonly classify?: Classify;
 }
 
+/** What processors have from their application. */
+export interface ProcessorDefaults {
+  readonly leaseMs: number;
+  readonly retentionMs: number;
+  readonly maxResultBytes: number;
+  readonly policies: ReadonlyMap<string, RetrySettings>;
+  readonly dependencies: Pick<Dependencies, 'find' | 'names' | 'readingOf'>;
+}
+
 /** Fills in the defaults. @throws ConfigurationError naming each option that is wrong, its value and the fix */
 export function resolveProcessorOptions(
   className: string,
-  { queue, options, canReconcile }: Pick<ProcessorDeclaration, 'queue' | 'options' | 'canReconcile'>,
-  defaults: { readonly leaseMs: number; readonly retentionMs: number; readonly maxResultBytes: number },
-): ProcessorSettings {
+  {
+    queue,
+    options,
+    canReconcile,
+    hasFallback,
+  }: Pick<ProcessorDeclaration, 'queue' | 'options' | 'canReconcile' | 'hasFallback'>,
+  defaults: ProcessorDefaults,
+): PolicedSettings {
   const checks = optionChecks(`@IdempotentProcessor("${queue}") on ${className}`);
   const effect = options.effect ?? 'unrepeatable';
   if (!EFFECTS.includes(effect)) {
@@ -76,49 +94,71 @@ export function resolveProcessorOptions(
   }
   checkReconcile(checks, effect, canReconcile, options.reconcile);
   const reconcile = canReconcile ? resolveReconcile(checks, options.reconcile) : undefined;
-  const baseMs = checks.positive('retry.backoff.baseMs', options.retry?.backoff?.baseMs, 1000);
-  const capMs = checks.positive('retry.backoff.capMs', options.retry?.backoff?.capMs, 5 * 60 * 1000);
   const leaseMs = checks.timer('leaseMs', options.leaseMs, defaults.leaseMs, 500);
   const keyRetentionMs = checks.positive('keyRetentionMs', options.keyRetentionMs, DEFAULT_KEY_RETENTION_MS);
-  const budgetMs =
-    options.timeBudgetMs === undefined ? null : checks.positive('timeBudgetMs', options.timeBudgetMs, 0);
+  const retry = policyOf(checks, 'retry', options.retry, defaults.policies);
+  const dependency = dependencyOf(checks, options.dependency, defaults.dependencies);
   const settings: ProcessorSettings = {
     queue,
     effect,
     leaseMs,
-    timeoutMs: checks.timer('timeoutMs', options.timeoutMs, 30_000),
+    timeoutMs: DEFAULT_TIMEOUT_MS,
     terms: {
       queue,
       effect,
       leaseMs,
       repeatableMs: repeatableForMs(effect, keyRetentionMs),
-      budgetMs,
+      budgetMs: null,
       retentionMs: defaults.retentionMs,
       asks: canReconcile,
     },
     policy: {
-      attempts: checks.count('retry.attempts', options.retry?.attempts, 5),
-      crashes: checks.count('retry.crashes', options.retry?.crashes, DEFAULT_CRASHES),
-      backoff: { baseMs, capMs },
+      attempts: retry.attempts,
+      crashes: retry.crashes,
+      backoff: retry.backoff,
       plan: reconcile?.plan,
       isCallers: false,
     },
     reconcile,
+    dependency,
+    hasFallback,
     results: {
       isStored: checks.flag('storeResult', options.storeResult, true),
       redact: options.redact,
       maxBytes: defaults.maxResultBytes,
     },
     identify: options.identify,
-    classify: options.classify,
+    classify: inOrder(options.classify, defaults.dependencies.readingOf, dependency?.classify),
     payloadClassOf: payloadClasses(options.payload, checks),
   };
+  if (options.timeoutMs !== undefined) checks.timer('timeoutMs', options.timeoutMs, 0);
+  if (options.timeBudgetMs !== undefined) checks.positive('timeBudgetMs', options.timeBudgetMs, 0);
+  const byJob = Object.entries(options.retryByJob ?? {}).map(
+    ([jobName, asked]) =>
+      [jobName, policyOf(checks, `retryByJob.${jobName}`, asked, defaults.policies)] as const,
+  );
+  checks.flag('pauseQueue', options.pauseQueue, false);
+  if (dependency === undefined && options.pauseQueue === true)
+    checks.fail('pauseQueue', true, 'left out unless the processor has a dependency');
+  if (dependency === undefined && hasFallback)
+    checks.fail('dependency', undefined, 'given, because the class has a fallback() that stands in for it');
   checks.countFromZero('clientRetries', options.clientRetries, 0);
   checks.callback('redact', options.redact);
   checks.callback('identify', options.identify);
   checks.callback('classify', options.classify);
   checks.throwIfAny((message) => new ConfigurationError(message));
-  return settings;
+  return new PolicedSettings(settings, options, { own: retry, byJob, named: defaults.policies });
+}
+
+function dependencyOf(
+  checks: OptionChecks,
+  name: string | undefined,
+  dependencies: ProcessorDefaults['dependencies'],
+): Dependency | undefined {
+  if (name === undefined) return undefined;
+  const found = dependencies.find(name);
+  if (found === undefined) checks.fail('dependency', name, `one of ${dependencies.names}`);
+  return found;
 }
 
 /** An effect that is asked about needs somebody to ask, and whoever can ask is not left unasked. */

@@ -1,4 +1,5 @@
 import type { ClaimTerms } from '../claim/claim.js';
+import type { Dependency } from '../dependency/dependency.js';
 import type { Effect } from '../operation/effect.js';
 import type { ReconcileSettings } from '../reconcile/reconcile.options.js';
 import type { ResultRules } from '../record/kept-result.js';
@@ -17,6 +18,10 @@ export interface ProcessorSettings {
   readonly policy: RetryPolicy;
   /** How to ask about a doubt; undefined: there is no way. */
   readonly reconcile: ReconcileSettings | undefined;
+  /** What the handler calls; undefined: nothing that is guarded. */
+  readonly dependency: Dependency | undefined;
+  /** Whether the class has a `fallback()` that stands in for the dependency. */
+  readonly hasFallback: boolean;
   readonly results: ResultRules;
   readonly identify: Identify | undefined;
   readonly classify: Classify | undefined;

@@ -12,13 +12,15 @@ import { outsideOfAnyFrame } from '../tenancy/outside-of-any-frame.js';
 import { PROCESSOR_DECLARATION, type ProcessorDeclaration } from './idempotent-processor.decorator.js';
 import type { QueueRegistry } from '../enqueue/queue-registry.js';
 import type { ProcessorHost } from './processor-host.js';
-import { resolveProcessorOptions } from './processor.options.js';
+import { type ProcessorDefaults, resolveProcessorOptions } from './processor.options.js';
 import type { ProcessorSettings } from './processor.settings.js';
 
 /** A processor whose worker this process runs. */
 export interface RunningProcessor {
   readonly settings: ProcessorSettings;
   readonly worker: Worker;
+  /** Whether nothing is taken off its queue while its dependency's circuit is open. */
+  readonly pausesQueue: boolean;
 }
 
 /** A class with the decorator. */
@@ -38,7 +40,7 @@ export class WorkerLifecycle {
     private readonly host: ProcessorHost,
     private readonly attempts: AttemptRegistry,
     private readonly queues: QueueRegistry,
-    private readonly defaults: { readonly leaseMs: number; readonly maxResultBytes: number },
+    private readonly defaults: Omit<ProcessorDefaults, 'retentionMs'>,
   ) {}
 
   /** Known once {@link prepare} has looked. */
@@ -65,13 +67,17 @@ export class WorkerLifecycle {
       });
       const requestScopedId = provider.isDependencyTreeStatic() ? undefined : provider.id;
       this.host.register(processorClass, { settings, requestScopedId });
-      return { provider, processorClass, settings, isStarted: declaration.isStarted };
+      return { provider, settings, declaration };
     });
-    this.#running = registered.flatMap(({ provider, processorClass, settings, isStarted }) => {
+    this.#running = registered.flatMap(({ provider, settings: policed, declaration }) => {
       const worker = workerOf(provider.instance as WorkerHost);
-      if (worker !== undefined) return [{ settings, worker, isStarted }];
+      const { isStarted, limitsStalls, options } = declaration;
+      // The ledger is to decide about jobs that kill their workers, before BullMQ fails them on its own.
+      if (worker !== undefined && !limitsStalls) worker.opts.maxStalledCount = policed.crashes;
+      if (worker !== undefined)
+        return [{ settings: policed.own, worker, isStarted, pausesQueue: options.pauseQueue === true }];
       this.#logger.warn(
-        `${processorClass.name} has no worker: BullModule's manualRegistration is on. Call BullRegistrar.register() before app.init() ends.`,
+        `${provider.name} has no worker: BullModule's manualRegistration is on. Call BullRegistrar.register() before app.init() ends.`,
       );
       return [];
     });

@@ -2,8 +2,9 @@ import { Injectable } from '@nestjs/common';
 import type { DeferralCause } from '../attempt/ending.js';
 import type { DeadLetterResolution } from '../dead-letter/dead-letter.js';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
-import type { CircuitState, FallbackReason, HoldCause } from '../dependency/hold.js';
+import type { FallbackReason, HoldCause } from '../dependency/hold.js';
 import type { AbandonReason } from '../execute/attempt.js';
+import type { CircuitState } from '../resilience/circuit-state.js';
 import type { FailureKind } from '../resilience/failure.js';
 import type { RetryReason } from '../settle/decide.js';
 
@@ -32,7 +33,7 @@ interface FailureFacts extends AttemptFacts {
 }
 
 /** Why a delivery was put off, as one of a few words; see {@link DeferralCause} and {@link HoldCause}. */
-export type DeferredBecause = DeferralCause | HoldCause;
+export type DeferredBecause = Exclude<DeferralCause, 'held'> | HoldCause;
 
 /**
  * What can happen to a job, as one closed set. Durations in milliseconds. Never a payload or a result. `enqueued` is told
@@ -111,7 +112,7 @@ export type JobEvent =
 
 /** What can happen to a dependency, in a job or outside of any. */
 export type DependencyEvent = Partial<JobEventSubject> & { readonly dependency: string } & (
-    | { readonly kind: 'circuit_changed'; readonly state: CircuitState }
+    | { readonly kind: 'circuit_changed'; readonly state: CircuitState['kind'] }
     /** A call of it, or an attempt of a processor that depends on it, took too long. */
     | { readonly kind: 'dependency_timeout' }
     /** A retry was not let through: retries were too large a share of all calls. */

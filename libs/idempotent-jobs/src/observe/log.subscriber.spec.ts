@@ -164,7 +164,9 @@ describe('logEvents', () => {
       because: 'busy',
       reason: 'r',
     });
-    expect(lines).toEqual([['warn', 'deferred n tenant=- key=- delay_ms=1 because=busy reason=r queue=q job=1']]);
+    expect(lines).toEqual([
+      ['warn', 'deferred n tenant=- key=- delay_ms=1 because=busy reason=r queue=q job=1'],
+    ]);
   });
 
   it('keeps to one line, and to one value per name, whatever a message holds', () => {

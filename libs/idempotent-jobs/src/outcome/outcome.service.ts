@@ -34,6 +34,11 @@ export interface Outcome<Result = unknown> extends OperationIdentity {
   readonly result: Result | undefined;
   /** Why it completed without the result that its handler returned. */
   readonly resultOmitted: ResultOmitted | undefined;
+  /**
+   * Completed with a stand-in: which dependency a fallback answered for, and why, e.g. `gateway: circuit_open`. Undefined:
+   * it is the real thing.
+   */
+  readonly degraded: string | undefined;
   /** The last failure, without its stack. */
   readonly error: Pick<ErrorEvidence, 'name' | 'message' | 'code'> | undefined;
   /** Since when the effect may have happened without a record of it. */
@@ -48,7 +53,7 @@ export interface Outcome<Result = unknown> extends OperationIdentity {
 const LOOK_UP = statement(
   'look_up',
   `
-SELECT tenant_id, operation_key, queue, job_name, job_id, status, attempts, failures, result::text AS result, result_omitted,
+SELECT tenant_id, operation_key, queue, job_name, job_id, status, attempts, failures, result::text AS result, result_omitted, degraded,
        error, doubt_since, reconcile_due_at,
        created_at, started_at, settled_at
 FROM {schema}.job_outcomes
@@ -162,6 +167,7 @@ interface OutcomeRow {
   readonly failures: number;
   readonly result: string | null;
   readonly result_omitted: ResultOmitted | null;
+  readonly degraded: string | null;
   readonly error: ErrorEvidence | null;
   readonly doubt_since: Date | null;
   readonly reconcile_due_at: Date | null;
@@ -182,6 +188,7 @@ function readOutcome<Result>(row: OutcomeRow, result: Result | undefined): Outco
     failures: row.failures,
     result,
     resultOmitted: row.result_omitted ?? undefined,
+    degraded: row.degraded ?? undefined,
     error:
       row.error === null
         ? undefined

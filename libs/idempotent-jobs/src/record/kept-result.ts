@@ -24,4 +24,6 @@ export interface RecordedResult {
   readonly text: string | undefined;
   /** Why there is none; undefined: it is there, or the handler returned nothing. */
   readonly omitted: ResultOmitted | undefined;
+  /** Which dependency a fallback answered for, and why; undefined: none did. */
+  readonly degraded?: string | undefined;
 }

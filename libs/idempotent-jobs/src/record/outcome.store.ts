@@ -43,6 +43,7 @@ interface Completion extends OperationIdentity {
   readonly token: number;
   readonly result: string | null;
   readonly resultOmitted: ResultOmitted | null;
+  readonly degraded: string | null;
   readonly retentionMs: number;
 }
 
@@ -206,6 +207,7 @@ export class OutcomeStore {
         completions.map((completion) => completion.result),
         completions.map((completion) => completion.retentionMs),
         completions.map((completion) => completion.resultOmitted),
+        completions.map((completion) => completion.degraded),
       ],
       connection,
     );
@@ -215,12 +217,20 @@ export class OutcomeStore {
   /** Sealed once, however often it is written. */
   #completionOf(
     { tenantId, operationKey, token }: Claim,
-    { text, omitted }: RecordedResult,
+    { text, omitted, degraded }: RecordedResult,
     retentionMs: number,
   ): Completion {
     const result =
       text === undefined ? null : this.sealer.seal(text, resultBinding({ tenantId, operationKey }));
-    return { tenantId, operationKey, token, result, resultOmitted: omitted ?? null, retentionMs };
+    return {
+      tenantId,
+      operationKey,
+      token,
+      result,
+      resultOmitted: omitted ?? null,
+      degraded: degraded ?? null,
+      retentionMs,
+    };
   }
 
   #sealedPayload(identity: OperationIdentity, payload: string | undefined): string | null {

@@ -5,7 +5,7 @@ import { statement } from '../postgres/statement.js';
  * running → completed, for many operations at once.
  *
  * Parameters: parallel arrays: tenant, key, token, result as JSON text, retention in ms, why there is no result (null: it
- * is there, or there was none). One row per element comes back: `is_recorded` is false when the lease was lost (another token, or no longer running). A second asking after a
+ * is there, or there was none), which dependency a stand-in answered for (null: none). One row per element comes back: `is_recorded` is false when the lease was lost (another token, or no longer running). A second asking after a
  * lost answer finds the row completed under its own token, which is as good as having written it.
  *
  * Rows are not locked in any order: two batches share a row only where a lease was lost, and Postgres ends a deadlock
@@ -15,13 +15,14 @@ export const COMPLETE = statement(
   'complete',
   `
 WITH asked AS (
-  SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::float8[], $6::text[])
-    WITH ORDINALITY AS a (tenant_id, operation_key, token, result, retention_ms, result_omitted, n)
+  SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::float8[], $6::text[], $7::text[])
+    WITH ORDINALITY AS a (tenant_id, operation_key, token, result, retention_ms, result_omitted, degraded, n)
 ), completed AS (
   UPDATE {schema}.job_outcomes o SET
     status           = 'completed',
     result           = a.result::json,
     result_omitted   = a.result_omitted,
+    degraded         = a.degraded,
     error            = NULL,
     payload          = NULL,
     lease_expires_at = NULL,

@@ -45,6 +45,7 @@ function facts(changes: Partial<AttemptFacts> = {}): AttemptFacts {
   return {
     attempt: 1,
     failures: 0,
+    lastDelayMs: undefined,
     isDoubtful: false,
     remainingMs: undefined,
     repeatableMs: Infinity,
@@ -249,12 +250,12 @@ describe('decideFailure', () => {
   );
 
   it.each([
-    { retryAfterMs: 499, delayMs: 500 },
+    { retryAfterMs: 470, delayMs: 500 },
     { retryAfterMs: 0, delayMs: 500 },
-    { retryAfterMs: 501, delayMs: 501 },
-    { retryAfterMs: 90_000, delayMs: 90_000 },
+    { retryAfterMs: 501, delayMs: 527 },
+    { retryAfterMs: 90_000, delayMs: 90_500 },
   ])(
-    'never comes back before Retry-After: $retryAfterMs ms gives $delayMs ms',
+    'comes back a little after Retry-After, and never before it: $retryAfterMs ms gives $delayMs ms',
     ({ retryAfterMs, delayMs }) => {
       const failure = { kind: 'transient', reason: 'http_429', retryAfterMs } as const;
       expect(decideFailure(failure, 'unrepeatable', facts(), policy, half)).toMatchObject({ delayMs });
@@ -426,6 +427,7 @@ function anyFacts(): fc.Arbitrary<AttemptFacts> {
   return fc.record({
     attempt: fc.integer({ min: 1, max: 6 }),
     failures: fc.integer({ min: 0, max: 5 }),
+    lastDelayMs: fc.option(fc.integer({ min: 0, max: 100_000 }), { nil: undefined }),
     isDoubtful: fc.boolean(),
     remainingMs: fc.option(fc.integer({ min: -1_000, max: 10_000 }), { nil: undefined }),
     repeatableMs: fc.oneof(fc.constant(Infinity), fc.integer({ min: -1_000, max: 10_000 })),
@@ -706,7 +708,7 @@ describe('the reason of a decision', () => {
       decideFailure({ kind: 'transient', reason: 'http_429', retryAfterMs }, 'natural', facts(), policy, half)
         .why;
     expect(asked(501)).toBe('retry_after');
-    expect(asked(500)).toBe('backoff');
+    expect(asked(470)).toBe('backoff');
   });
 
   it.each([

@@ -113,11 +113,16 @@ export function decideFailure(
     policy.backoff,
     random,
   );
-  const delayMs = Math.max(waitMs, failure.retryAfterMs ?? 0);
+  const delayMs = Math.max(waitMs, spread(failure.retryAfterMs ?? 0, random));
   if (facts.remainingMs !== undefined && delayMs >= facts.remainingMs) return giveUp('time_budget_exceeded');
   // The service downstream will have forgotten the key by then: another try could be a second effect.
   if (isDoubtful && delayMs >= facts.repeatableMs) return doubt(policy, 'key_forgotten');
   return { status: 'retrying', delayMs, isDoubtful, why: delayMs > waitMs ? 'retry_after' : 'backoff' };
+}
+
+/** All that were told to come back at one moment would come in one. Never earlier: a tenth later, a second is enough. */
+function spread(retryAfterMs: number, random: () => number): number {
+  return Math.ceil(retryAfterMs + random() * Math.min(retryAfterMs / 10, 1000));
 }
 
 function doubt({ plan }: RetryPolicy, why: RetryReason): Decision {
@@ -138,6 +143,25 @@ export function whyGivenUp(reason: DeadLetterReason): RetryReason {
     default:
       return 'not_retryable';
   }
+}
+
+/**
+ * What becomes of an operation that its dependency lets nothing through for: later, but not beyond its time budget. Before
+ * its first attempt, which the budget counts from, it may wait as long. Without a budget it waits for as long as it takes.
+ */
+export function decideHold(
+  { remainingMs, waitedMs }: { readonly remainingMs: number | undefined; readonly waitedMs: number },
+  holdMs: number,
+  budgetMs: number | null,
+):
+  | { readonly kind: 'defer'; readonly delayMs: number }
+  | { readonly kind: 'give_up'; readonly reason: DeadLetterReason } {
+  const leftMs = remainingMs ?? (budgetMs ?? Infinity) - waitedMs;
+  if (leftMs > 0) return { kind: 'defer', delayMs: Math.min(holdMs, leftMs) };
+  return {
+    kind: 'give_up',
+    reason: remainingMs === undefined ? 'deferred_too_long' : 'time_budget_exceeded',
+  };
 }
 
 /** Why an attempt that was just claimed must not run, or undefined if it may. */

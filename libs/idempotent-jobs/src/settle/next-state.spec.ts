@@ -154,7 +154,14 @@ function nextState(effect: Effect, end: End, circumstance: Circumstance): Next {
 
 function afterFailure(effect: Effect, failure: Failure, circumstance: Circumstance): Next {
   const { asks, repeatableMs } = FACTS[circumstance];
-  const facts = { attempt: 1, failures: 0, isDoubtful: false, remainingMs: undefined, repeatableMs };
+  const facts = {
+    attempt: 1,
+    failures: 0,
+    lastDelayMs: undefined,
+    isDoubtful: false,
+    remainingMs: undefined,
+    repeatableMs,
+  };
   const decision = decideFailure(failure, effect, facts, policyOf(asks), () => 0.5);
   if (decision.status !== 'in_doubt') return decision.status;
   return decision.askInMs === undefined ? 'in_doubt, a person' : 'in_doubt, asked';
@@ -225,9 +232,11 @@ function claimRow(status: OperationStatus): ClaimRow {
     started_at: null,
     must_ask: null,
     doubt_age_ms: null,
+    delay_ms: null,
     status,
     is_same_request: true,
     result: null,
+    degraded: null,
     is_old: false,
     wait_ms: null,
     is_asked_about: false,
@@ -276,12 +285,14 @@ function policyOf(asks: boolean): RetryPolicy {
 function canBe(effect: Effect, circumstance: Circumstance): boolean {
   const { asks, isPast } = FACTS[circumstance];
   if (!isPast && repeatableForMs(effect, 60_000) === 0) return false;
-  const declared = { queue: 'charges', options: { effect }, canReconcile: asks };
+  const declared = { queue: 'charges', options: { effect }, canReconcile: asks, hasFallback: false };
   try {
     resolveProcessorOptions('Charges', declared, {
       leaseMs: 30_000,
       retentionMs: 60_000,
       maxResultBytes: 1_000,
+      policies: new Map(),
+      dependencies: { find: () => undefined, names: 'none', readingOf: undefined },
     });
     return true;
   } catch {

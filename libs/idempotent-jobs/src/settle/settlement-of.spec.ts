@@ -6,13 +6,21 @@ import type { Settlement } from './settlement.js';
 const error = new Error('the handler failed');
 
 const TABLE: [string, Ending, Settlement][] = [
-  ['completed', { kind: 'completed', result: { id: 7 } }, { kind: 'ack', result: { id: 7 } }],
+  [
+    'completed',
+    { kind: 'completed', result: { id: 7 }, degraded: undefined },
+    { kind: 'ack', result: { id: 7 } },
+  ],
   [
     'completed without a result',
-    { kind: 'completed', result: undefined },
+    { kind: 'completed', result: undefined, degraded: undefined },
     { kind: 'ack', result: undefined },
   ],
-  ['replayed', { kind: 'replayed', result: 'before' }, { kind: 'ack', result: 'before' }],
+  [
+    'replayed',
+    { kind: 'replayed', result: 'before', degraded: undefined },
+    { kind: 'ack', result: 'before' },
+  ],
   [
     'failed, to be retried',
     {

@@ -25,8 +25,7 @@ export class TenantContext {
   run<T>(tenantId: string, fn: () => T): T {
     const problem = tenantIdProblem(tenantId);
     if (problem !== undefined) throw new InvalidIdentityError(problem);
-    const { operation, holdsTransaction } = frames.getStore() ?? {};
-    return frames.run({ owner: this, tenantId, operation, holdsTransaction }, fn);
+    return frames.run({ operation: undefined, ...frames.getStore(), owner: this, tenantId }, fn);
   }
 
   /** Opens a job's frame: nothing of the surrounding one is inherited. @internal */
@@ -34,10 +33,9 @@ export class TenantContext {
     return frames.run({ owner: this, tenantId, operation: undefined }, fn);
   }
 
-  /** Opens a guarded call's frame: of the surrounding one only the open transaction is known. @internal */
+  /** Opens a guarded call's frame: of the surrounding one the operation is not known. @internal */
   runCall<T>(tenantId: string, fn: () => T): T {
-    const holdsTransaction = frames.getStore()?.holdsTransaction;
-    return frames.run({ owner: this, tenantId, operation: undefined, holdsTransaction }, fn);
+    return frames.run({ ...frames.getStore(), owner: this, tenantId, operation: undefined }, fn);
   }
 
   /** @throws TenantMissingError outside of any frame */

@@ -1,0 +1,41 @@
+import type { Permit } from '../resilience/circuit-state.js';
+import type { Failure } from '../resilience/failure.js';
+import type { Dependency, EventSubject } from './dependency.js';
+import type { Hold } from './hold.js';
+
+/** The right to make one call of a dependency. Whoever has it must {@link leave} in the end, whatever happened. */
+export class Pass {
+  readonly kind = 'admitted';
+
+  constructor(
+    readonly dependency: Dependency,
+    private readonly permit: Permit,
+    private readonly giveBack: () => void,
+    private readonly isBreaking: boolean,
+  ) {}
+
+  /** Right before the call: a hold, if it is a retry that is not to be had now. */
+  begin(isRetry: boolean, subject: EventSubject): Hold | undefined {
+    return this.dependency.spend(isRetry, subject);
+  }
+
+  succeeded(): void {
+    this.permit.succeed();
+  }
+
+  /**
+   * Counts what says that the dependency is in trouble: transient failures, and those that leave a doubt. An answer that
+   * refuses the request for good, a bug, an error that says nothing: these are not its doing.
+   */
+  failed({ kind, reason }: Failure, subject: EventSubject): void {
+    if (this.isBreaking && (kind === 'transient' || kind === 'in_doubt')) this.permit.fail();
+    else this.permit.ignore();
+    if (reason === 'timeout') this.dependency.timedOut(subject);
+  }
+
+  /** Ends the call. Without a word before, it says nothing about the dependency. */
+  leave(): void {
+    this.permit.ignore();
+    this.giveBack();
+  }
+}

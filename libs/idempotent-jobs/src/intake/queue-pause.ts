@@ -1,0 +1,37 @@
+import type { QueuePort } from '../bullmq/queue-port.js';
+import type { Dependency } from '../dependency/dependency.js';
+import type { JobEvents } from '../observe/job-events.js';
+
+/** A queue that is worth nothing without its dependency. */
+export interface PausedQueue {
+  readonly port: QueuePort;
+  readonly dependency: Dependency;
+}
+
+/**
+ * Keeps workers from taking jobs off queues whose dependency's circuit is open: of all processes, by BullMQ's own rate
+ * limit, which ends by itself, so that a process that dies leaves no queue paused.
+ *
+ * @returns how to stop
+ */
+export function pauseWhileOpen(
+  events: JobEvents,
+  queues: readonly PausedQueue[],
+  onError: (message: string, error: unknown) => void,
+): () => void {
+  if (queues.length === 0) return () => undefined;
+  return events.subscribe((event) => {
+    if (event.kind !== 'circuit_changed') return;
+    for (const { port, dependency } of queues) {
+      if (dependency.name !== event.dependency) continue;
+      change(port, dependency).catch((error: unknown) =>
+        onError(`Queue "${port.name}" could not be paused or resumed with "${dependency.name}"`, error),
+      );
+    }
+  });
+}
+
+async function change(port: QueuePort, { state: { circuit, retryAfterMs } }: Dependency): Promise<void> {
+  if (circuit === 'open' || circuit === 'forced_open') await port.holdBack(retryAfterMs);
+  if (circuit === 'closed' || circuit === 'forced_closed') await port.letGo();
+}
