@@ -10,7 +10,7 @@ export default defineConfig({
         oxc: decorators,
         test: {
           name: 'unit',
-          include: ['libs/**/*.spec.ts', 'apps/**/*.spec.ts'],
+          include: ['libs/**/*.spec.ts', 'apps/**/*.spec.ts', 'test/support/**/*.spec.ts'],
           exclude: ['**/dist/**', '**/node_modules/**'],
           setupFiles: ['reflect-metadata'],
         },
