@@ -1,26 +1,64 @@
+/**
+ * How the time between two attempts is spread:
+ *
+ * - `full`: anywhere between nothing and the bound. Spreads a herd the widest, and so costs a struggling service the least.
+ * - `equal`: the upper half of the bound. For a service that must be left alone for a while whatever the dice say.
+ * - `decorrelated`: between the base and three times the last wait. Grows by itself, without counting failures.
+ *
+ * Compared by M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+ */
+export type Jitter = 'full' | 'equal' | 'decorrelated';
+
 /** How long to wait between attempts. */
 export interface BackoffOptions {
-  /** The first wait's upper bound, in milliseconds. */
+  /** The first wait's upper bound, in milliseconds; with `decorrelated` jitter the shortest wait. */
   baseMs: number;
   /** No wait is longer, in milliseconds. */
   capMs: number;
+  /** How the waits are spread. Default: `full`. */
+  jitter?: Jitter;
+  /**
+   * The base after a failure by which the service asked for less (429, 503 with Retry-After, throttling), in
+   * milliseconds; never less than `baseMs`. Default: five times `baseMs`, so 5 s where that is 1 s.
+   */
+  throttledBaseMs?: number;
 }
 
+/** What has happened so far. */
+export interface BackoffFacts {
+  /** How many attempts have failed, from 1. */
+  readonly failures: number;
+  /** The last wait, in milliseconds; undefined: there was none, or nobody knows. Only `decorrelated` jitter asks. */
+  readonly previousMs?: number | undefined;
+  /** Whether the last failure was the service asking for less. */
+  readonly isThrottled: boolean;
+}
+
+/** AWS SDK v3 waits 500 ms at first when it was throttled, and 100 ms otherwise. */
+const THROTTLED_FACTOR = 5;
+
 /**
- * Exponential backoff with full jitter: a random time between 0 and `min(cap, base · 2^(failures − 1))`. Full jitter
- * spreads a herd of retries over the whole interval, which costs a struggling service the least (M. Brooker,
- * "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
+ * How long to wait after a failure, in whole milliseconds. With `e = min(cap, base · 2^(failures − 1))`: `full` is
+ * U(0, e), `equal` is e/2 + U(0, e/2), `decorrelated` is min(cap, U(base, 3 · previous)).
  *
- * @param failures how many attempts have failed, from 1
  * @param random a source of numbers in [0, 1)
- * @returns whole milliseconds
  */
-export function fullJitterMs(
-  failures: number,
-  { baseMs, capMs }: BackoffOptions,
-  random: () => number,
-): number {
+export function backoffMs(facts: BackoffFacts, options: BackoffOptions, random: () => number): number {
+  const { baseMs, capMs, jitter = 'full', throttledBaseMs = THROTTLED_FACTOR * baseMs } = options;
+  const base = facts.isThrottled ? Math.max(baseMs, throttledBaseMs) : baseMs;
   // 2^53 and beyond stay above any cap; the exponent is bounded only to keep the number finite.
-  const ceiling = Math.min(capMs, baseMs * 2 ** Math.min(failures - 1, 52));
-  return Math.floor(random() * ceiling);
+  const bound = Math.min(capMs, base * 2 ** Math.min(facts.failures - 1, 52));
+  switch (jitter) {
+    case 'full':
+      return Math.floor(random() * bound);
+    case 'equal':
+      return Math.floor(bound / 2 + (random() * bound) / 2);
+    case 'decorrelated': {
+      // After a short wait, or with a base that has just become slower, there is nothing above the base to draw from.
+      const widest = Math.max(base, 3 * (facts.previousMs ?? base));
+      return Math.floor(Math.min(capMs, base + random() * (widest - base)));
+    }
+    default:
+      return jitter satisfies never;
+  }
 }

@@ -16,6 +16,8 @@ export interface Failure {
   readonly reason: string;
   /** The earliest time to try again that the service asked for, in milliseconds from now. */
   readonly retryAfterMs?: number | undefined;
+  /** Whether the service asked for less (429, 503 with Retry-After, throttling); the waits then start from a slower base. */
+  readonly isThrottled?: boolean;
 }
 
 /** Throw it to say: the effect did not happen and never will. The operation goes to the dead letters at once. */

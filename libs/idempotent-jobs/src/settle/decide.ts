@@ -1,7 +1,7 @@
 import { nextQuestionMs, type ReconcilePlan } from '../reconcile/plan.js';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
 import type { Effect } from '../operation/effect.js';
-import { type BackoffOptions, fullJitterMs } from '../resilience/backoff.js';
+import { backoffMs, type BackoffOptions } from '../resilience/backoff.js';
 import type { Failure } from '../resilience/failure.js';
 
 /** How often and how long an operation is tried. */
@@ -78,7 +78,11 @@ export function decideFailure(
   if (facts.attempt >= policy.attempts) return giveUp('retries_exhausted');
 
   const delayMs = Math.max(
-    fullJitterMs(facts.failures + 1, policy.backoff, random),
+    backoffMs(
+      { failures: facts.failures + 1, isThrottled: failure.isThrottled === true },
+      policy.backoff,
+      random,
+    ),
     failure.retryAfterMs ?? 0,
   );
   if (facts.remainingMs !== undefined && delayMs >= facts.remainingMs) return giveUp('time_budget_exceeded');
