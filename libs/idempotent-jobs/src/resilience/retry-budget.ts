@@ -1,0 +1,55 @@
+import { RollingWindow } from './rolling-window.js';
+
+/** How many retries a dependency is given. Made like Finagle's `RetryBudget`, which gives twice the share and ten times the floor. */
+export interface RetryBudgetOptions {
+  /** Retries for each first try. Default: 0.1, so that a dependency which fails every call gets a tenth more of them. */
+  readonly ratio?: number;
+  /** Retries for each second that are allowed whatever the traffic, so that a rare job is retried too. Default: 1. */
+  readonly minPerSecond?: number;
+  /** How long a first try counts, in milliseconds. Default: 10,000. */
+  readonly windowMs?: number;
+  /** A monotonic clock, in milliseconds. Default: `performance.now`. */
+  readonly now?: () => number;
+}
+
+const BUCKETS = 10;
+
+/**
+ * Bounds the retries against one dependency by its first tries: each first try is a deposit, a retry withdraws
+ * `1 / ratio` of them. Deposits and withdrawals expire together, after `windowMs` to 1.1 `windowMs`.
+ *
+ * The bound, for a retry granted at time t: the retries granted in the last `windowMs`, this one included, are at most
+ * `ratio` times the first tries of the last 1.1 `windowMs`, plus `minPerSecond · windowMs / 1000`. So any window of
+ * `windowMs`, however aligned, holds at most what the last retry granted in it was measured against.
+ *
+ * A retry that was granted and then not made is not given back: the traffic that denied it is what the budget is for.
+ */
+export class RetryBudget {
+  readonly #ratio: number;
+  readonly #floor: number;
+  readonly #now: () => number;
+  readonly #triesAndRetries: RollingWindow;
+
+  constructor(options: RetryBudgetOptions = {}) {
+    const { ratio = 0.1, minPerSecond = 1, windowMs = 10_000, now = () => performance.now() } = options;
+    this.#ratio = ratio;
+    this.#floor = (minPerSecond * windowMs) / 1_000;
+    this.#now = now;
+    // One bucket more than the window has: the one that is being filled is only partly over.
+    this.#triesAndRetries = new RollingWindow(BUCKETS + 1, windowMs / BUCKETS);
+  }
+
+  /** A first try is made. */
+  deposit(): void {
+    this.#triesAndRetries.add(this.#now(), 1, 0);
+  }
+
+  /** Whether a retry may be made; if so, it is counted. */
+  tryWithdraw(): boolean {
+    const nowMs = this.#now();
+    const { first: tries, second: retries } = this.#triesAndRetries.totals(nowMs);
+    if (retries + 1 > this.#ratio * tries + this.#floor) return false;
+    this.#triesAndRetries.add(nowMs, 0, 1);
+    return true;
+  }
+}
