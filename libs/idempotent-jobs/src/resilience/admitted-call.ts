@@ -1,0 +1,40 @@
+import type { Permit } from './circuit-state.js';
+
+/** How an admitted call ended; `nothing`: in a way that says nothing about the dependency. @internal */
+export type CallResult = 'success' | 'failure' | 'nothing';
+
+/** Who is told how a call ended, with the phase it was admitted in. @internal */
+export type Settle = (permit: Permit, admittedIn: object, result: CallResult) => void;
+
+/** An admission that is its own permit: the way through a closed circuit, which every call takes, makes one object. @internal */
+export class AdmittedCall implements Permit {
+  readonly kind = 'admitted';
+  #isOver = false;
+
+  constructor(
+    private readonly admittedIn: object,
+    private readonly settle: Settle,
+  ) {}
+
+  get permit(): Permit {
+    return this;
+  }
+
+  succeed(): void {
+    this.#end('success');
+  }
+
+  fail(): void {
+    this.#end('failure');
+  }
+
+  ignore(): void {
+    this.#end('nothing');
+  }
+
+  #end(result: CallResult): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.settle(this, this.admittedIn, result);
+  }
+}
