@@ -4,6 +4,7 @@ import type { Job } from 'bullmq';
 import {
   type CurrentOperation,
   currentOperation,
+  type HoldCause,
   IdempotentProcessor,
   type IdempotentProcessorOptions,
   type ProcessorWorkerOptions,
@@ -54,6 +55,27 @@ export function reconcilingProcessorOf(
     }
   }
   return ReconcilingProcessor;
+}
+
+/** One with something that stands in for its dependency. */
+export function fallingBackProcessorOf(
+  queue: string,
+  options: IdempotentProcessorOptions,
+  handler: Handler,
+  fallback: (operation: CurrentOperation, reason: HoldCause) => unknown,
+  workerOptions: ProcessorWorkerOptions = SHORT_CLOCKS,
+): Type<WorkerHost> {
+  @IdempotentProcessor(queue, options, workerOptions)
+  class FallingBackProcessor extends WorkerHost {
+    async process(job: Job, _token?: string, signal?: AbortSignal): Promise<unknown> {
+      return handler(job, currentOperation(), signal as AbortSignal);
+    }
+
+    async fallback(operation: CurrentOperation, reason: HoldCause): Promise<unknown> {
+      return fallback(operation, reason);
+    }
+  }
+  return FallingBackProcessor;
 }
 
 /** Lets a test hold a handler and let it go. */

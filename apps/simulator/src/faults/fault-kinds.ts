@@ -4,7 +4,14 @@ export type Service = 'charge' | 'mail';
 export const SERVICES: readonly Service[] = ['charge', 'mail'];
 
 /** The faults that a plan may choose from. */
-export const PLANNED_KINDS = ['answer_lost', 'error_after_effect', 'slow', 'refused', 'throttled'] as const;
+export const PLANNED_KINDS = [
+  'answer_lost',
+  'error_after_effect',
+  'slow',
+  'refused',
+  'throttled',
+  'hang',
+] as const;
 
 /** What can go wrong with an arrival. */
 export type FaultKind =
@@ -23,13 +30,13 @@ export type FaultKind =
   /** The effect happens only after a while, whether or not the client still waits for it. */
   | 'late';
 
-/** The kinds that a plan may choose from: those after which a retry can be expected soon. */
+/** The kinds that a plan may choose from. After `hang` a retry comes only from clients that give up by themselves. */
 export type PlannedKind = (typeof PLANNED_KINDS)[number];
 
 /** One step of a script: a fault, or `ok` for none. */
 export type ScriptStep = FaultKind | 'ok';
 
-export const SCRIPT_STEPS: readonly ScriptStep[] = [...PLANNED_KINDS, 'hang', 'late', 'ok'];
+export const SCRIPT_STEPS: readonly ScriptStep[] = [...PLANNED_KINDS, 'late', 'ok'];
 
 /** A fault that an arrival suffers. */
 export interface Fault {

@@ -24,7 +24,7 @@ export function openFrame(
 ): OperationFrame {
   const followUps: AskedOperation[] = [];
   const markDegraded = (why: string): void => {
-    degraded ??= `${why}`.slice(0, MAX_DEGRADED).toWellFormed().replaceAll('\0', '');
+    degraded ??= why.slice(0, MAX_DEGRADED).toWellFormed().replaceAll('\0', '');
   };
   let degraded: string | undefined;
   const steps = new Steps(context, markDegraded);

@@ -5,6 +5,7 @@ import pg from 'pg';
 import { QueryFailedError } from 'typeorm';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { classify } from './classify.js';
+import { REASON_LABELS, reasonLabelOf } from './reason-label.js';
 import {
   type Failure,
   type FailureKind,
@@ -148,7 +149,8 @@ describe('classify: HTTP statuses', () => {
     [504, 'in_doubt'],
     [599, 'in_doubt'],
   ])('reads %i without Retry-After as %s', (status, kind) => {
-    expect(classify(failing({ status }))).toEqual({ kind, reason: `http_${status}` });
+    const isThrottled = status === 429 ? { isThrottled: true } : {};
+    expect(classify(failing({ status }))).toEqual({ kind, reason: `http_${status}`, ...isThrottled });
   });
 
   it.each([200, 302, 399, 600, 0])('makes nothing of status %i', (status) => {
@@ -162,7 +164,9 @@ describe('classify: HTTP statuses', () => {
   it.each([
     ['status', failing({ status: 404 })],
     ['statusCode', failing({ statusCode: 404 })],
-    ['response.status', failing({ response: { status: 404 } })],
+    ['response.status, as ky and axios do', failing({ response: { status: 404 } })],
+    ['response.statusCode, as got does', failing({ response: { statusCode: 404 } })],
+    ['$metadata, as AWS SDK v3 does', failing({ $metadata: { httpStatusCode: 404 } })],
     ['a Nest HttpException', new HttpException('gone', 404)],
   ])('finds the status in %s', (_where, error) => {
     expect(classify(error)).toEqual({ kind: 'permanent', reason: 'http_404' });
@@ -198,9 +202,20 @@ describe('classify: Retry-After', () => {
     ['a date', { 'retry-after': 'Thu, 01 Jan 2026 00:02:00 GMT' }, 120_000],
     ['a date in Headers', new Headers({ 'retry-after': 'Thu, 01 Jan 2026 01:00:00 GMT' }), 3_600_000],
     ['a date in the past', { 'retry-after': 'Wed, 31 Dec 2025 23:59:00 GMT' }, 0],
+    ['milliseconds in the way of Azure and OpenAI', new Headers({ 'retry-after-ms': '1234' }), 1_234],
+    ['milliseconds in the way of Azure Cosmos DB', { 'x-ms-retry-after-ms': '250' }, 250],
+    ['milliseconds in the way of AWS', { 'x-amz-retry-after': 700 }, 700],
+    ['milliseconds before seconds', { 'retry-after': '2', 'retry-after-ms': '1500' }, 1_500],
+    [
+      'seconds beside milliseconds that are no number',
+      { 'retry-after': '2', 'retry-after-ms': 'soon' },
+      2_000,
+    ],
+    ['negative milliseconds', { 'retry-after-ms': '-1' }, 0],
+    ['an age of milliseconds', { 'retry-after-ms': '99999999999999' }, 2_592_000_000],
   ])('makes 429 and 503 transient with the wait it names: %s', (_form, headers, retryAfterMs) => {
     for (const status of [429, 503]) {
-      const expected = { kind: 'transient', reason: `http_${status}`, retryAfterMs };
+      const expected = { kind: 'transient', reason: `http_${status}`, retryAfterMs, isThrottled: true };
       expect(classify(failing({ status, headers }))).toEqual(expected);
       expect(classify(failing({ response: { status, headers } }))).toEqual(expected);
     }
@@ -214,6 +229,7 @@ describe('classify: Retry-After', () => {
     ['an empty text under a capitalised name', { 'Retry-After': '' }],
     ['no number', { 'retry-after': NaN }],
     ['an endless wait', { 'retry-after': 'Infinity' }],
+    ['the time of a window that may have room before its end', { 'ratelimit-reset': '30' }],
     ['an object', { 'retry-after': {} }],
     [
       'headers that throw',
@@ -228,7 +244,11 @@ describe('classify: Retry-After', () => {
     ],
   ])('leaves 503 in doubt and 429 without a wait when there is %s', (_form, headers) => {
     expect(classify(failing({ status: 503, headers }))).toEqual({ kind: 'in_doubt', reason: 'http_503' });
-    expect(classify(failing({ status: 429, headers }))).toEqual({ kind: 'transient', reason: 'http_429' });
+    expect(classify(failing({ status: 429, headers }))).toEqual({
+      kind: 'transient',
+      reason: 'http_429',
+      isThrottled: true,
+    });
   });
 
   it.each([500, 502, 504])(
@@ -486,6 +506,15 @@ describe('classify: what cannot be looked at', () => {
     });
   });
 
+  it('reads the cause of what does not tell its class', () => {
+    const error = new Proxy(failing({}, failing({ code: 'ECONNREFUSED' })), {
+      getPrototypeOf() {
+        throw new Error('do not touch');
+      },
+    });
+    expect(classify(error)).toEqual({ kind: 'transient', reason: 'ECONNREFUSED' });
+  });
+
   it.each([
     ['a bug', new TypeError('x'), 'programming'],
     ['an error', new Error('x'), 'unknown'],
@@ -511,6 +540,29 @@ describe('classify: overrides', () => {
 
   it('takes a whole failure from the override', () => {
     const failure: Failure = { kind: 'in_doubt', reason: 'card_network', retryAfterMs: 5 };
+    expect(classify(new Error('x'), () => failure)).toEqual(failure);
+  });
+
+  it.each([
+    ['a promise', Promise.resolve('transient')],
+    ['null', null],
+    ['a kind that there is not', 'temporary'],
+    ['a failure of a kind that there is not', { kind: 'temporary', reason: 'x' }],
+    ['a number', 5],
+  ])('leaves errors to the built-in rules when the override answers nonsense: %s', (_what, answer) => {
+    expect(classify(failing({ status: 404 }), () => answer as never)).toEqual({
+      kind: 'permanent',
+      reason: 'http_404',
+    });
+  });
+
+  it('makes good what is missing from the override’s answer', () => {
+    const failure = classify(new Error('x'), () => ({ kind: 'transient', retryAfterMs: 'soon' }) as never);
+    expect(failure).toEqual({ kind: 'transient', reason: 'classify' });
+  });
+
+  it('lets the override say that the service asked for less', () => {
+    const failure: Failure = { kind: 'transient', reason: 'quota', isThrottled: true };
     expect(classify(new Error('x'), () => failure)).toEqual(failure);
   });
 
@@ -555,24 +607,103 @@ describe('classify: anything', () => {
     withSparseArray: true,
     withObjectString: true,
   });
-  const property = fc.constantFrom('cause', 'errors', 'driverError', 'response', 'headers', 'code', 'status');
-
-  it('never throws and always answers one of the kinds with a reason, whatever was thrown', () => {
-    fc.assert(
-      fc.property(anything, (thrown) => {
-        const failure = classify(thrown);
-        expect(KINDS).toContain(failure.kind);
-        expect(failure.reason).toBeTypeOf('string');
+  const property = fc.constantFrom(
+    'cause',
+    'errors',
+    'driverError',
+    'response',
+    'headers',
+    'code',
+    'status',
+    'name',
+    'message',
+    'syscall',
+    'event',
+    'originalCode',
+    'command',
+    'responseCode',
+    'severity',
+    '$metadata',
+    '$retryable',
+    '$response',
+    'retryAfterSeconds',
+    'isAxiosError',
+    'request',
+    'retryAfterMs',
+  );
+  const telling = fc.oneof(
+    anything,
+    fc.constantFrom(
+      400,
+      429,
+      503,
+      true,
+      'ECONNRESET',
+      'ERR_NETWORK',
+      'ERR_HTTP2_STREAM_ERROR',
+      'EAUTH',
+      'DATA',
+    ),
+  );
+  /** Throws at every touch, or at every touch of some properties. */
+  const trap = fc.array(property).map(
+    (traps) =>
+      new Proxy(new Error('trap'), {
+        get: (target, name) => {
+          if (traps.length === 0 || traps.some((one) => one === name)) throw new Error('do not touch');
+          return Reflect.get(target, name) as unknown;
+        },
+        getPrototypeOf: () => {
+          throw new Error('do not touch');
+        },
       }),
-    );
+  );
+  /** Errors that hold each other: each property of each is one of them, or anything else. */
+  const tangle = fc
+    .array(fc.array(fc.tuple(property, fc.oneof(fc.nat({ max: 5 }), telling, trap))), {
+      minLength: 1,
+      maxLength: 6,
+    })
+    .map((descriptions) => {
+      const errors = descriptions.map((_, index) => new Error(`error ${index}`));
+      for (const [index, properties] of descriptions.entries()) {
+        for (const [name, value] of properties) {
+          const isOneOfThem = typeof value === 'number' && value <= 5;
+          const held: unknown = isOneOfThem ? errors.at(value % errors.length) : value;
+          const isMany = name === 'errors' && isOneOfThem;
+          Object.defineProperty(errors[index], name, {
+            configurable: true,
+            value: isMany ? Array.from({ length: 50 }, () => held) : held,
+          });
+        }
+      }
+      return errors[0];
+    });
+
+  function expectFailure(failure: Failure): void {
+    expect(KINDS).toContain(failure.kind);
+    expect(failure.reason).toBeTypeOf('string');
+    expect(REASON_LABELS).toContain(reasonLabelOf(failure));
+    if (failure.retryAfterMs !== undefined) expect(failure.retryAfterMs).toBeGreaterThanOrEqual(0);
+  }
+
+  it.each([
+    ['anything', anything],
+    ['a trap', trap],
+    ['errors that hold each other, and traps', tangle],
+    [
+      'an error that carries anything',
+      fc.array(fc.tuple(property, telling)).map((all) => failing(Object.fromEntries(all))),
+    ],
+  ])('never throws and always answers one of the kinds with a reason and a label: %s', (_what, thrown) => {
+    fc.assert(fc.property(thrown, (error) => expectFailure(classify(error))));
   });
 
-  it('never throws, whatever an error carries', () => {
+  it('never throws and always answers one of the kinds, whatever an override answers', () => {
     fc.assert(
-      fc.property(fc.array(fc.tuple(property, anything)), (properties) => {
-        const failure = classify(failing(Object.fromEntries(properties)));
-        expect(KINDS).toContain(failure.kind);
-      }),
+      fc.property(fc.oneof(anything, trap), (answer) =>
+        expectFailure(classify(new Error('x'), () => answer as never)),
+      ),
     );
   });
 });

@@ -7,7 +7,10 @@
  * - `programming`: a bug (TypeError and its kin); says nothing about the effect, and repeating will not help.
  * - `unknown`: says nothing at all.
  */
-export type FailureKind = 'transient' | 'in_doubt' | 'permanent' | 'programming' | 'unknown';
+export type FailureKind = (typeof FAILURE_KINDS)[number];
+
+/** Every kind there is. @internal */
+export const FAILURE_KINDS = ['transient', 'in_doubt', 'permanent', 'programming', 'unknown'] as const;
 
 /** A classified error. */
 export interface Failure {

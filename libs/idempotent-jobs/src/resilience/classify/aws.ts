@@ -1,0 +1,56 @@
+import type { Failure } from '../failure.js';
+import { httpRetryAfterOf, httpStatusOf } from './http.js';
+import { read, waitOf } from './inspect.js';
+
+/** The error names that AWS SDK v3 reads as throttling (`@smithy/core/retry`, 3.x). */
+const THROTTLING = new Set<unknown>([
+  'BandwidthLimitExceeded',
+  'EC2ThrottledException',
+  'LimitExceededException',
+  'PriorRequestNotComplete',
+  'ProvisionedThroughputExceededException',
+  'RequestLimitExceeded',
+  'RequestThrottled',
+  'RequestThrottledException',
+  'SlowDown',
+  'ThrottledException',
+  'Throttling',
+  'ThrottlingException',
+  'TooManyRequestsException',
+  'TransactionInProgressException',
+]);
+
+/** The service gave up waiting, and answers 400 with it: how far it got is not known. */
+const TIMEOUTS = new Set<unknown>(['RequestTimeout', 'RequestTimeoutException']);
+
+/**
+ * Errors of AWS SDK v3. They say more than their status: throttling mostly comes with 400, and `SlowDown` with 503.
+ * That trying again may help (`$retryable`) makes a refusal transient; after a 500 it does not say what happened.
+ *
+ * @internal
+ */
+export function byAws(error: unknown): Failure | undefined {
+  const retryable = read(error, '$retryable');
+  const isAws = [retryable, read(error, '$metadata'), read(error, '$fault')].some(
+    (sign) => sign !== undefined && sign !== null,
+  );
+  if (!isAws) return undefined;
+  const name = read(error, 'name');
+  const reason = `aws_${typeof name === 'string' && /^\w{1,64}$/.test(name) ? name : 'Error'}`;
+  if (THROTTLING.has(name) || read(retryable, 'throttling') === true)
+    return { kind: 'transient', reason, retryAfterMs: retryAfterMs(error), isThrottled: true };
+  const status = httpStatusOf(error);
+  if (TIMEOUTS.has(name)) return { kind: 'in_doubt', reason };
+  // 429 has a rule of its own, and 408 says too little whatever comes with it.
+  const isRefused = status !== undefined && status < 500 && status !== 429 && status !== 408;
+  return isRefused && typeof retryable === 'object' && retryable !== null
+    ? { kind: 'transient', reason }
+    : undefined;
+}
+
+/** From the headers, or from the member by which many services repeat Retry-After. */
+function retryAfterMs(error: unknown): number | undefined {
+  const seconds = read(error, 'retryAfterSeconds');
+  const isNamed = (typeof seconds === 'number' || typeof seconds === 'string') && seconds !== '';
+  return httpRetryAfterOf(error) ?? (isNamed ? waitOf(Number(seconds) * 1000) : undefined);
+}

@@ -1,0 +1,83 @@
+import type { Failure } from '../failure.js';
+import { CODES, familyOf } from './codes.js';
+import { read } from './inspect.js';
+
+/** @internal */
+export function byCode(error: unknown): Failure | undefined {
+  const code = codeOf(error);
+  if (code === undefined) return undefined;
+  if (isConnecting(error) || isRefusedStream(code, error)) return { kind: 'transient', reason: code };
+  const meaning = axiosMeaning(code, error) ?? CODES.get(code) ?? familyOf(code);
+  if (meaning === undefined) return undefined;
+  const isLost = meaning.kind === 'transient' && wasConnected(error);
+  return { kind: isLost ? 'in_doubt' : meaning.kind, reason: code };
+}
+
+/** Nodemailer replaces the code of whatever broke its socket. */
+function codeOf(error: unknown): string | undefined {
+  const code = read(error, 'code');
+  const original = code === 'ESOCKET' ? read(error, 'originalCode') : undefined;
+  const told = typeof original === 'string' && CODES.has(original) ? original : code;
+  return typeof told === 'string' ? told : undefined;
+}
+
+const NO_CONNECTION = new Set<unknown>(['CONNECTION_TIMEOUT', 'GREETING_TIMEOUT']);
+const BEFORE_THE_REQUEST = new Set<unknown>(['lookup', 'connect', 'secureConnect']);
+const NO_TLS = 'Client network socket disconnected before secure TLS connection was established';
+
+/**
+ * Whether a connection never came to be, which the same codes also say. Node tells by its `syscall`, got by the `event`
+ * it was waiting for, nodemailer by its `timeoutType`; its `command` does not tell, being CONN in every phase of a lost
+ * connection.
+ */
+function isConnecting(error: unknown): boolean {
+  const syscall = read(error, 'syscall');
+  return (
+    syscall === 'connect' ||
+    (typeof syscall === 'string' && /^(?:getaddrinfo|query[A-Z])/.test(syscall)) ||
+    NO_CONNECTION.has(read(error, 'timeoutType')) ||
+    BEFORE_THE_REQUEST.has(read(error, 'event')) ||
+    read(error, 'message') === NO_TLS
+  );
+}
+
+/** A network can also become unreachable, and a host go down, while a request is on its way. */
+function wasConnected(error: unknown): boolean {
+  const syscall = read(error, 'syscall');
+  return syscall === 'read' || syscall === 'write';
+}
+
+/** The server says that it has not looked at the request (RFC 9113, section 8.7). */
+function isRefusedStream(code: string, error: unknown): boolean {
+  const message = read(error, 'message');
+  return (
+    code === 'ERR_HTTP2_STREAM_ERROR' &&
+    typeof message === 'string' &&
+    message.includes('NGHTTP2_REFUSED_STREAM')
+  );
+}
+
+const AXIOS_REFUSALS = new Set([
+  'ERR_BAD_REQUEST',
+  'ERR_BAD_OPTION',
+  'ERR_BAD_OPTION_VALUE',
+  'ERR_DEPRECATED',
+  'ERR_FORM_DATA_DEPTH_EXCEEDED',
+  'ERR_INVALID_URL',
+  'ERR_NOT_SUPPORT',
+]);
+
+/** Axios refuses its own arguments; unless it has made a request, in whose middle it may be. */
+function axiosMeaning(code: string, error: unknown): Pick<Failure, 'kind'> | undefined {
+  if (read(error, 'isAxiosError') !== true || !AXIOS_REFUSALS.has(code)) return undefined;
+  return { kind: read(error, 'request') === undefined ? 'permanent' : 'in_doubt' };
+}
+
+/** Codes by which a client says no more than that something beneath it failed. */
+const WRAPPERS = new Set<unknown>(['ERR_NETWORK', 'ERR_GOT_REQUEST_ERROR', 'ERR_UPLOAD']);
+
+/** Whether the cause knows more: axios and got repeat its code, but not what was going on. @internal */
+export function isWrapper(error: unknown): boolean {
+  const code = read(error, 'code');
+  return code !== undefined && (WRAPPERS.has(code) || read(read(error, 'cause'), 'code') === code);
+}

@@ -1,0 +1,44 @@
+import type { Failure } from '../failure.js';
+import { read } from './inspect.js';
+import { retryAfterOf } from './retry-after.js';
+
+/**
+ * The status of an answer that is an error. Nest's HttpException, axios, undici and most SDKs carry it themselves, ky,
+ * got and axios in their `response`, AWS SDK v3 in `$metadata`.
+ *
+ * @internal
+ */
+export function httpStatusOf(error: unknown): number | undefined {
+  const response = read(error, 'response');
+  return [
+    read(error, 'status'),
+    read(error, 'statusCode'),
+    read(response, 'status'),
+    read(response, 'statusCode'),
+    read(read(error, '$metadata'), 'httpStatusCode'),
+  ].find((value): value is number => typeof value === 'number' && value >= 400 && value < 600);
+}
+
+/** The wait that the answer to a failed request asks for. @internal */
+export function httpRetryAfterOf(error: unknown): number | undefined {
+  return retryAfterOf(
+    read(error, 'headers') ??
+      read(read(error, 'response'), 'headers') ??
+      read(read(error, '$response'), 'headers'),
+  );
+}
+
+/** @internal */
+export function byHttpStatus(error: unknown): Failure | undefined {
+  const status = httpStatusOf(error);
+  if (status === undefined) return undefined;
+  const reason = `http_${status}`;
+  const retryAfterMs = httpRetryAfterOf(error);
+  if (status === 429 || (status === 503 && retryAfterMs !== undefined))
+    return { kind: 'transient', reason, retryAfterMs, isThrottled: true };
+  // 409 answers a keyed request whose key is in progress, 425 one that came too early: this attempt did nothing.
+  if (status === 409 || status === 425) return { kind: 'transient', reason };
+  // 408 is also what a local timeout throws (Nest's RequestTimeoutException), which says nothing about the other side.
+  if (status === 408) return { kind: 'in_doubt', reason };
+  return { kind: status >= 500 ? 'in_doubt' : 'permanent', reason };
+}

@@ -1,0 +1,39 @@
+import type { Failure, FailureKind } from '../failure.js';
+import { read } from './inspect.js';
+
+/** https://www.postgresql.org/docs/current/errcodes-appendix.html @internal */
+export function bySqlState(error: unknown): Failure | undefined {
+  const code = read(error, 'code');
+  // Five capitals are not enough: EPERM has them too.
+  if (typeof code !== 'string' || !/^[0-9A-Z]{5}$/.test(code) || typeof read(error, 'severity') !== 'string')
+    return undefined;
+  return { kind: kindOf(code), reason: `sql_${code}` };
+}
+
+function kindOf(code: string): FailureKind {
+  // connection_failure and transaction_resolution_unknown: how far it got is not known.
+  if (code === '08006' || code === '08007') return 'in_doubt';
+  const isTransient =
+    ['40001', '40P01', '55P03', '57P01', '57P02', '57P03'].includes(code) || /^(?:53|08)/.test(code);
+  if (isTransient) return 'transient';
+  return /^(?:22|23|42)/.test(code) ? 'permanent' : 'unknown';
+}
+
+const MESSAGES = new Map<unknown, Failure>([
+  ['timeout exceeded when trying to connect', { kind: 'transient', reason: 'pg_connect_timeout' }],
+  ['Connection terminated due to connection timeout', { kind: 'transient', reason: 'pg_connect_timeout' }],
+  [
+    'Client has encountered a connection error and is not queryable',
+    { kind: 'transient', reason: 'pg_not_connected' },
+  ],
+  ['Client was closed and is not queryable', { kind: 'transient', reason: 'pg_not_connected' }],
+  ['Cannot use a pool after calling end on the pool', { kind: 'transient', reason: 'pg_not_connected' }],
+  ['Connection terminated', { kind: 'in_doubt', reason: 'pg_connection_lost' }],
+  ['Connection terminated unexpectedly', { kind: 'in_doubt', reason: 'pg_connection_lost' }],
+  ['Query read timeout', { kind: 'in_doubt', reason: 'pg_read_timeout' }],
+]);
+
+/** What pg and pg-pool say in words alone: these errors have neither a code nor a class. @internal */
+export function byPgMessage(error: unknown): Failure | undefined {
+  return MESSAGES.get(read(error, 'message'));
+}

@@ -1,0 +1,45 @@
+import type { Failure, FailureKind } from '../failure.js';
+import { read } from './inspect.js';
+
+/** What TypeORM says itself, before or instead of the database; what the database said is in a `driverError`. */
+const KINDS = new Map<unknown, FailureKind>([
+  // There is no such row. Like a 404: whoever expects it later says so by `classify`.
+  ['EntityNotFoundError', 'permanent'],
+  // Somebody has changed the row since it was read, which the next attempt does anew.
+  ['OptimisticLockVersionMismatchError', 'transient'],
+  ['CannotExecuteNotConnectedError', 'transient'],
+  ['CannotGetEntityManagerNotConnectedError', 'transient'],
+  ['ConnectionIsNotSetError', 'transient'],
+  ...[
+    'CannotCreateEntityIdMapError',
+    'EntityMetadataNotFoundError',
+    'EntityPropertyNotFoundError',
+    'FindRelationsNotFoundError',
+    'ForbiddenTransactionModeOverrideError',
+    'InsertValuesMissingError',
+    'LimitOnUpdateNotSupportedError',
+    'LockNotSupportedOnGivenDriverError',
+    'MissingDeleteDateColumnError',
+    'MustBeEntityError',
+    'NoVersionOrUpdateDateColumnError',
+    'OptimisticLockCanNotBeUsedError',
+    'PessimisticLockTransactionRequiredError',
+    'QueryRunnerAlreadyReleasedError',
+    'SubjectWithoutIdentifierError',
+    'TransactionAlreadyStartedError',
+    'TransactionNotStartedError',
+    'UpdateValuesMissingError',
+  ].map((name): [string, FailureKind] => [name, 'programming']),
+]);
+
+/** @internal */
+export function byTypeOrmName(error: unknown): Failure | undefined {
+  const name = read(error, 'name');
+  const kind = KINDS.get(name);
+  return kind === undefined ? undefined : { kind, reason: String(name) };
+}
+
+/** @internal */
+export function isTypeOrmName(name: string): boolean {
+  return KINDS.has(name);
+}

@@ -1,0 +1,280 @@
+import { randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { INestApplicationContext } from '@nestjs/common';
+import {
+  DependencyGuard,
+  type IdempotentJobsOptions,
+  type IdempotentProcessorOptions,
+  type JobEvent,
+  JobEvents,
+  OutcomeService,
+} from 'nestjs-idempotent-jobs';
+import { type LedgerEntry, type RunningSimulator, startSimulator } from 'simulator';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { useApps } from '../support/apps.js';
+import { eventually } from '../support/eventually.js';
+import { charge } from '../support/gateway.js';
+import { idempotentQueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
+import { fallingBackProcessorOf, processorOf } from '../support/processors.js';
+import { BACKENDS } from '../support/scenario.js';
+
+/*
+ * A gateway in trouble, as a process of its own: what arrives there is what was really called. Its faults are scripted;
+ * what the library makes of them is not.
+ */
+
+let simulator: RunningSimulator;
+beforeAll(async () => {
+  simulator = await startSimulator();
+});
+afterAll(() => simulator.stop());
+
+/** A minute's numbers in seconds: opens after eight failures of sixteen calls, for 2 s, then 4 s. */
+const QUICK_BREAKER = { windowMs: 10_000, minimumCalls: 16, openMs: 2_000, maxOpenMs: 4_000 };
+const RETRIES = { attempts: 50, backoff: { baseMs: 100, capMs: 1_000 } };
+const WORKER = { concurrency: 50, lockDuration: 30_000, stalledInterval: 5_000 };
+const MANY = 200;
+
+/** What happened, in the order it did. */
+interface Story {
+  readonly app: INestApplicationContext;
+  readonly run: string;
+  readonly events: JobEvent[];
+  /** When attempts after the first were started, in ms. */
+  readonly retriedAt: number[];
+  count(kind: JobEvent['kind']): number;
+  /** What arrived at the gateway. */
+  arrivals(): Promise<LedgerEntry[]>;
+  enqueue(count: number): Promise<string[]>;
+  /** Waits until all of them have completed. */
+  completed(keys: readonly string[], timeoutMs: number): Promise<void>;
+}
+
+describe.each(BACKENDS)('a gateway in trouble, on %s', (backend) => {
+  const apps = useApps();
+
+  const begin = async (
+    jobs: IdempotentJobsOptions,
+    options: IdempotentProcessorOptions,
+    fallback?: () => unknown,
+  ): Promise<Story> => {
+    const run = randomUUID();
+    const asked = { effect: 'keyed', retry: RETRIES, dependency: 'gateway', ...options } as const;
+    const call = (_job: unknown, operation: Parameters<typeof charge>[2], signal: AbortSignal): unknown =>
+      charge(simulator, run, operation, signal);
+    const processor =
+      fallback === undefined
+        ? processorOf('charges', asked, call, WORKER)
+        : fallingBackProcessorOf('charges', asked, call, fallback, WORKER);
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor], jobs });
+    const events: JobEvent[] = [];
+    const retriedAt: number[] = [];
+    app.get(JobEvents).subscribe((event) => {
+      events.push(event);
+      if (event.kind === 'started' && event.attempt > 1) retriedAt.push(performance.now());
+    });
+    return {
+      app,
+      run,
+      events,
+      retriedAt,
+      count: (kind) => events.filter((event) => event.kind === kind).length,
+      arrivals: async () =>
+        (await simulator.client.ledger(run)).filter(({ service }) => service === 'charge'),
+      async enqueue(count) {
+        const keys = Array.from({ length: count }, (_none, index) => `charge:${index}`);
+        await idempotentQueue(app, 'charges').enqueueMany(
+          keys.map((operationKey) => ({ name: 'charge', payload: {}, operationKey, tenantId: 'acme' })),
+        );
+        return keys;
+      },
+      async completed(keys, timeoutMs) {
+        await Promise.all(
+          keys.map(async (operationKey) => {
+            const outcome = await app
+              .get(OutcomeService)
+              .wait({ tenantId: 'acme', operationKey }, { timeoutMs });
+            expect(outcome).toMatchObject({ operationKey, status: 'completed' });
+          }),
+        );
+      },
+    };
+  };
+
+  const effects = (arrivals: readonly LedgerEntry[]): Map<string | null, number> => {
+    const counts = new Map<string | null, number>();
+    for (const { effect, key } of arrivals) if (effect) counts.set(key, (counts.get(key) ?? 0) + 1);
+    return counts;
+  };
+
+  it('answers nothing for 30 s under 200 jobs: attempts stand still, a few probes look, and all complete once it is well', async () => {
+    const story = await begin(
+      {
+        dependencies: {
+          gateway: { timeoutMs: 700, breaker: QUICK_BREAKER, retryBudget: { minPerSecond: 30 } },
+        },
+      },
+      {},
+    );
+    const hangs = { run: story.run, service: 'charge', kinds: ['hang'], rate: 1 } as const;
+    await simulator.client.faults({ ...hangs, maxFaultsPerSubject: 1_000 });
+    const brokenAt = performance.now();
+    const keys = await story.enqueue(MANY);
+    const guard = story.app.get(DependencyGuard);
+    await eventually(async () => expect(guard.stateOf('gateway').circuit).toBe('open'));
+    const first = (await story.arrivals()).length;
+    // No more than were under way before the failures were known, and those that took their places.
+    expect(first).toBeLessThanOrEqual(2 * WORKER.concurrency);
+
+    await sleep(30_000 - (performance.now() - brokenAt));
+    const probes = (await story.arrivals()).length - first;
+    expect(probes).toBeGreaterThanOrEqual(2);
+    // 2 s, then every 4 s and the 0.7 s that a probe takes, each up to a fifth shorter.
+    expect(probes).toBeLessThanOrEqual(12);
+    const attempts = await Promise.all(
+      keys.map(async (key) => (await outcomeOf(story.app, key))?.attempts ?? 0),
+    );
+    expect(attempts.reduce((sum, count) => sum + count, 0)).toBe(first + probes);
+    expect(story.count('deferred')).toBeGreaterThanOrEqual(MANY - first);
+
+    await simulator.client.clearFaults(story.run);
+    await story.completed(keys, 60_000);
+    expect(await lettersOf(story.app)).toEqual([]);
+    const seen = effects(await story.arrivals());
+    expect(seen.size).toBe(MANY);
+    expect([...seen.values()].every((count) => count === 1)).toBe(true);
+  }, 120_000);
+
+  it('fails for three calls in ten: retries are a tenth of the first tries and the floor, and all complete', async () => {
+    const story = await begin(
+      { dependencies: { gateway: { breaker: false, retryBudget: { ratio: 0.1, minPerSecond: 1 } } } },
+      {},
+    );
+    const fails = { run: story.run, service: 'charge', kinds: ['refused'], rate: 0.3, seed: 7 } as const;
+    await simulator.client.faults({ ...fails, maxFaultsPerSubject: 1 });
+    const startedAt = performance.now();
+    const keys = await story.enqueue(MANY);
+    await story.completed(keys, 90_000);
+    const seconds = (performance.now() - startedAt) / 1_000;
+    const arrivals = await story.arrivals();
+    const failed = arrivals.filter(({ outcome }) => outcome === 'refused').length;
+    expect(failed).toBeGreaterThan(MANY * 0.2);
+    expect(arrivals.length).toBe(MANY + failed);
+    expect(story.count('retry_budget_denied')).toBeGreaterThan(0);
+    expect(story.retriedAt).toHaveLength(failed);
+    expect(retriesInAnyWindow(story.retriedAt, 10_000)).toBeLessThanOrEqual(MANY * 0.1 + 10);
+    // What does not fit into one window waits for the floor: one retry a second.
+    expect(seconds).toBeGreaterThan((failed - MANY * 0.1 - 10) * 0.8);
+  }, 120_000);
+
+  it('flaps: the circuit opens each time, calls are few while it is down, and all complete', async () => {
+    const breaker = { windowMs: 2_000, minimumCalls: 10, openMs: 500, maxOpenMs: 1_000 };
+    const story = await begin(
+      { dependencies: { gateway: { timeoutMs: 2_000, breaker, retryBudget: { minPerSecond: 100 } } } },
+      {},
+    );
+    const down = { run: story.run, service: 'charge', kinds: ['refused'], rate: 1 } as const;
+    const keys: string[] = [];
+    for (let flap = 0; flap < 3; flap += 1) {
+      await simulator.client.faults({ ...down, maxFaultsPerSubject: 1_000 });
+      const some = Array.from({ length: 60 }, (_none, index) => `charge:${flap}:${index}`);
+      keys.push(...some);
+      await idempotentQueue(story.app, 'charges').enqueueMany(
+        some.map((operationKey) => ({ name: 'charge', payload: {}, operationKey, tenantId: 'acme' })),
+      );
+      const guard = story.app.get(DependencyGuard);
+      await eventually(async () => expect(guard.stateOf('gateway').circuit).toBe('open'));
+      const before = (await story.arrivals()).length;
+      await sleep(2_500);
+      // A probe each half second at the most.
+      expect((await story.arrivals()).length - before).toBeLessThanOrEqual(8);
+      await simulator.client.clearFaults(story.run);
+      await eventually(async () => expect(guard.stateOf('gateway').circuit).toBe('closed'), 20_000);
+    }
+    await story.completed(keys, 60_000);
+    const opened = story.events.filter((event) => event.kind === 'circuit_changed' && event.state === 'open');
+    expect(opened.length).toBeGreaterThanOrEqual(3);
+    expect(await lettersOf(story.app)).toEqual([]);
+    expect(effects(await story.arrivals()).size).toBe(keys.length);
+  }, 120_000);
+
+  it('asks for a pause with 429 and Retry-After: nobody calls for that operation before it is over', async () => {
+    const story = await begin({ dependencies: { gateway: { retryBudget: false } } }, {});
+    const keys = Array.from({ length: 20 }, (_none, index) => `charge:${index}`);
+    await simulator.client.script({
+      run: story.run,
+      service: 'charge',
+      steps: keys.flatMap(() => ['throttled', 'throttled'] as const),
+      retryAfterSeconds: 2,
+    });
+    await story.enqueue(keys.length);
+    await story.completed(keys, 60_000);
+    const arrivals = await story.arrivals();
+    const throttled = arrivals.filter(({ outcome }) => outcome === 'throttled');
+    expect(throttled).toHaveLength(2 * keys.length);
+    for (const { key, at, number } of throttled) {
+      const next = arrivals.find((entry) => entry.key === key && entry.number > number) as LedgerEntry;
+      // The arrival is dated before its answer, and the pause counts from the answer.
+      expect(Date.parse(next.at) - Date.parse(at)).toBeGreaterThanOrEqual(2_000);
+    }
+  });
+
+  it('stays down for longer than the time budget: the operation ends in a letter that says so, tried or not', async () => {
+    const story = await begin(
+      { dependencies: { gateway: { breaker: QUICK_BREAKER, retryBudget: { minPerSecond: 100 } } } },
+      { timeBudgetMs: 4_000 },
+    );
+    const down = { run: story.run, service: 'charge', kinds: ['refused'], rate: 1 } as const;
+    await simulator.client.faults({ ...down, maxFaultsPerSubject: 1_000 });
+    const keys = await story.enqueue(60);
+    await Promise.all(keys.map(async (key) => expect((await settled(story.app, key)).status).toBe('dead')));
+    const letters = await lettersOf(story.app);
+    expect(letters).toHaveLength(60);
+    const reasons = new Set(letters.map(({ reason }) => reason));
+    expect(reasons).toContain('time_budget_exceeded');
+    // Those that the open circuit kept from their first attempt, from which the budget counts.
+    expect(
+      [...reasons].every((reason) => reason === 'time_budget_exceeded' || reason === 'deferred_too_long'),
+    ).toBe(true);
+    const arrived = new Set((await story.arrivals()).map(({ key }) => key));
+    for (const { reason, operation_key: key } of letters)
+      expect({ key, reason, tried: arrived.has(key) }).toEqual({
+        key,
+        reason: arrived.has(key) ? 'time_budget_exceeded' : 'deferred_too_long',
+        tried: arrived.has(key),
+      });
+  });
+
+  it('is stood in for while its circuit is open: completed at once, counted, and marked as degraded', async () => {
+    const story = await begin({ dependencies: { gateway: { breaker: QUICK_BREAKER } } }, {}, () => ({
+      later: true,
+    }));
+    story.app.get(DependencyGuard).forceOpen('gateway');
+    const keys = await story.enqueue(10);
+    await story.completed(keys, 30_000);
+    expect(await story.arrivals()).toEqual([]);
+    expect(await outcomeOf(story.app, 'charge:3')).toMatchObject({
+      status: 'completed',
+      result: { later: true },
+      degraded: 'gateway: circuit_open',
+    });
+    expect(story.count('fallback_used')).toBe(10);
+
+    story.app.get(DependencyGuard).unforce('gateway');
+    await idempotentQueue(story.app, 'charges').enqueue(
+      'charge',
+      {},
+      { operationKey: 'charge:10', tenantId: 'acme' },
+    );
+    expect(await settled(story.app, 'charge:10')).toMatchObject({ status: 'completed', degraded: undefined });
+    expect(await story.arrivals()).toHaveLength(1);
+  });
+});
+
+/** The most retries that were begun within any such time. */
+function retriesInAnyWindow(retriedAt: readonly number[], windowMs: number): number {
+  return Math.max(
+    0,
+    ...retriedAt.map((end) => retriedAt.filter((at) => at <= end && at > end - windowMs).length),
+  );
+}
