@@ -143,6 +143,7 @@ export type {
   DoctorSeverity,
 } from './doctor/doctor-report.js';
 export { type JobEvent, JobEvents, type JobEventSubject } from './observe/job-events.js';
+export type { SpanAttributes, SpanStart, TraceCarrier, Tracing, TracingSpan } from './tracing/tracing.js';
 
 // 8 Errors
 export {

@@ -23,6 +23,7 @@ export function openFrame(
   const followUps: AskedOperation[] = [];
   const steps = new Steps(context);
   const { tenantId, operationKey } = claim;
+  context.span?.claimed(claim.attempt, claim.token);
   const operation: CurrentOperation = {
     tenantId,
     operationKey,

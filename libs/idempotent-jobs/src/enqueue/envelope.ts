@@ -7,6 +7,8 @@ export interface Envelope {
     /** ISO 8601. */
     readonly deadlineAt?: string;
     readonly trace?: unknown;
+    /** The trace that its attempts belong to since it was brought back. */
+    readonly redriveTrace?: unknown;
     /** The job is one iteration of a schedule, and the key is the schedule's. */
     readonly isSchedule?: true;
   };

@@ -4,6 +4,7 @@ import { settlementOf } from './settlement-of.js';
 import type { Settlement } from './settlement.js';
 
 const error = new Error('the handler failed');
+const failure = { kind: 'transient', reason: 'ECONNREFUSED' } as const;
 
 const TABLE: [string, Ending, Settlement][] = [
   ['completed', { kind: 'completed', result: { id: 7 } }, { kind: 'ack', result: { id: 7 } }],
@@ -18,6 +19,7 @@ const TABLE: [string, Ending, Settlement][] = [
     {
       kind: 'failed',
       error,
+      failure,
       decision: { status: 'retrying', why: 'backoff', delayMs: 1_234, isDoubtful: false },
     },
     { kind: 'retry', error, delayMs: 1_234 },
@@ -27,6 +29,7 @@ const TABLE: [string, Ending, Settlement][] = [
     {
       kind: 'failed',
       error,
+      failure,
       decision: {
         status: 'in_doubt',
         why: 'may_have_happened',
@@ -42,6 +45,7 @@ const TABLE: [string, Ending, Settlement][] = [
     {
       kind: 'failed',
       error,
+      failure,
       decision: {
         status: 'in_doubt',
         why: 'may_have_happened',
@@ -57,6 +61,7 @@ const TABLE: [string, Ending, Settlement][] = [
     {
       kind: 'failed',
       error,
+      failure,
       decision: { status: 'dead', why: 'not_retryable', reason: 'permanent_error', isDoubtful: false },
     },
     { kind: 'fail', error },
