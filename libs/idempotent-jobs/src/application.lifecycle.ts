@@ -75,19 +75,26 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
   }
 
   async onApplicationBootstrap(): Promise<void> {
-    const { logs, dispatch } = this.options;
+    const { logs } = this.options;
     if (logs !== 'none') this.#subscriptions.push(logEvents(this.events, logs));
     this.#workers.prepare();
     this.#letters.prepare();
     this.#refuseShortRetention();
     await this.checkUp.run();
     this.#subscriptions.push(pauseWhileOpen(this.events, this.#pausedQueues(), onError));
+    const { tracing } = this.options;
+    const start = (): Promise<void> => this.#start();
+    // Workers and timers started inside of a request's trace would make everything they ever do part of it.
+    await (tracing === undefined ? start() : tracing.detached(start));
+  }
+
+  async #start(): Promise<void> {
     this.#workers.start();
     await this.#letters.start();
     if (this.#workers.running.length > 0) this.#sweep.start();
     this.engine.pruner.start(this.options.pruneMs);
     this.engine.doubts.start(this.options.sweepMs);
-    if (!dispatch.enabled) return;
+    if (!this.options.dispatch.enabled) return;
     this.engine.redrives.start();
     this.engine.dispatcher.start();
     await this.engine.listener.start();

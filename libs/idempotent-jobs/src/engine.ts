@@ -99,6 +99,7 @@ export function assembleEngine(
       events,
       traceContext: options.traceContext,
       retryPolicies: options.retryPolicies,
+      tracing: options.tracing,
       wakeDispatcher,
       maxPayloadBytes: options.enqueue.maxPayloadBytes,
       redispatchAfterMs: Math.min(options.dispatch.redispatchAfterMs, options.dispatch.redispatchMaxMs),
@@ -109,13 +110,14 @@ export function assembleEngine(
   const { redispatchAfterMs: afterMs, redispatchMaxMs: maxMs, pollMs } = options.dispatch;
   const dispatcher: Dispatcher = new Dispatcher({
     sources: [
-      new OperationSource(database, { afterMs, maxMs }),
+      new OperationSource(database, { afterMs, maxMs }, options.tracing),
       new LetterSource(database, (queue) => queues.deadLetterQueueOf(queue), { afterMs, maxMs }),
     ],
     queues: () => queues.names,
     portOf: (queue) => queues.portOf(queue),
     onError,
     pollMs,
+    tracing: options.tracing,
   });
   const listener = new DispatchListener(database, () => dispatcher.wake(), onError);
 
@@ -144,7 +146,16 @@ export function assembleEngine(
   );
   const runner = new AttemptRunner(leased, transactional, book, inquiry, claims, Math.random);
   const burials = new Burials(letters, events, sealer, wakeDispatcher);
-  const pipeline = new JobPipeline(tenants, runner, attempts, burials, events, sealer, Math.random);
+  const pipeline = new JobPipeline(
+    tenants,
+    runner,
+    attempts,
+    burials,
+    events,
+    sealer,
+    Math.random,
+    options.tracing,
+  );
 
   const redriveStore = new RedriveStore(database);
   const onDue = async (queue: string): Promise<void> => {
@@ -189,6 +200,7 @@ export function assembleEngine(
     classify: dependencies.readingOf,
     run: (context, handler) => runner.run(context, handler),
     nextWorkerId: workerIdentity(),
+    tracing: options.tracing,
   });
   const doubts = new DoubtSweep(database, outcomes, wakeDispatcher, onError);
   const settler = new Settler({

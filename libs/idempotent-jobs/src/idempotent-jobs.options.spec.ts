@@ -2,6 +2,7 @@ import { createSecretKey } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
 import { type IdempotentJobsOptions, resolveOptions } from './idempotent-jobs.options.js';
 import { ConfigurationError } from './operation/errors.js';
+import type { Tracing } from './tracing/tracing.js';
 
 function refusal(options: unknown): string {
   try {
@@ -12,6 +13,12 @@ function refusal(options: unknown): string {
   }
   throw new Error('The options were accepted');
 }
+
+const TRACING: Tracing = {
+  carrier: () => ({ traceparent: '00-1-2-01' }),
+  detached: (work) => work(),
+  span: () => Promise.reject(new Error('no span is expected here')),
+};
 
 describe('resolveOptions', () => {
   it('fills in the documented defaults', () => {
@@ -143,6 +150,15 @@ describe('resolveOptions', () => {
     [{ dispatch: { enabled: 'false' } }, 'dispatch.enabled is "false", but must be true or false'],
     [{ traceContext: { traceparent: 'x' } }, 'traceContext is [object Object], but must be a function'],
     [
+      { tracing: { ...TRACING, span: undefined } },
+      'tracing is [object Object], but must be otelTracing(), or something else with carrier, detached and span',
+    ],
+    [{ tracing: null }, 'tracing is null, but must be otelTracing()'],
+    [
+      { tracing: TRACING, traceContext: () => ({}) },
+      'tracing and traceContext are both given, and tracing hands on its own context: remove traceContext',
+    ],
+    [
       { shutdown: { drainMs: -1 } },
       'shutdown.drainMs is -1, but must be a number of milliseconds from 0 to 2147483647 (24.8 days)',
     ],
@@ -157,6 +173,12 @@ describe('resolveOptions', () => {
     const message = refusal(options);
     expect(message).toContain(problem);
     expect(message).toMatch(/^IdempotentJobsModule\.forRoot\(\): [^;]+\.$/);
+  });
+
+  it('hands on the carrier of its tracing with what is enqueued', () => {
+    const { tracing, traceContext } = resolveOptions({ tracing: TRACING });
+    expect(tracing).toBe(TRACING);
+    expect(traceContext?.()).toEqual({ traceparent: '00-1-2-01' });
   });
 
   it('tells everything that is wrong at once', () => {

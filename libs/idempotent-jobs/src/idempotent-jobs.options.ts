@@ -15,6 +15,7 @@ import {
   type RetentionOptions,
 } from './retention/retention.options.js';
 import { type EncryptionOptions, type KeyRing, readKeyRing } from './sealing/key-ring.js';
+import type { Tracing } from './tracing/tracing.js';
 
 /** Options of `IdempotentJobsModule.forRoot()`. Every number is checked once, at boot. */
 export interface IdempotentJobsOptions {
@@ -91,7 +92,14 @@ export interface IdempotentJobsOptions {
    * `fail` refuses to start with all of them, `off` does not look.
    */
   readonly doctor?: 'warn' | 'fail' | 'off';
-  /** The trace context to hand on with an enqueued operation, e.g. a W3C carrier. Must be JSON. */
+  /**
+   * Spans for enqueueing, attempts, steps and calls, in one trace from the request that enqueued to the last attempt:
+   * `otelTracing()` from `nestjs-idempotent-jobs/otel`. Default: none. Not together with {@link traceContext}.
+   */
+  readonly tracing?: Tracing;
+  /**
+   * Without {@link tracing}: the trace context to hand on with an enqueued operation, e.g. a W3C carrier. Must be JSON.
+   */
   readonly traceContext?: () => unknown;
 }
 
@@ -131,6 +139,7 @@ export interface ResolvedOptions {
   readonly logs: 'all' | 'problems' | 'none';
   readonly doctor: 'warn' | 'fail' | 'off';
   readonly traceContext: (() => unknown) | undefined;
+  readonly tracing: Tracing | undefined;
 }
 
 /** Injection token of {@link ResolvedOptions}. */
@@ -187,13 +196,32 @@ export function resolveOptions(options: Omit<IdempotentJobsOptions, 'dataSource'
     },
     logs: oneOf('logs', options.logs, ['all', 'problems', 'none'], 'all'),
     doctor: oneOf('doctor', options.doctor, ['warn', 'fail', 'off'], 'warn'),
-    traceContext: options.traceContext,
+    traceContext: options.traceContext ?? carrierOf(options.tracing),
+    tracing: options.tracing,
   };
   checks.callback('tenants.resolve', options.tenants?.resolve);
   checks.callback('traceContext', options.traceContext);
+  if (options.tracing !== undefined && !isTracing(options.tracing))
+    checks.fail(
+      'tracing',
+      options.tracing,
+      'otelTracing(), or something else with carrier, detached and span',
+    );
+  if (options.tracing !== undefined && options.traceContext !== undefined)
+    checks.problem(
+      'tracing and traceContext are both given, and tracing hands on its own context: remove traceContext, and put what it handed on besides into the baggage or the payload',
+    );
   if (options.schema !== undefined && (typeof options.schema !== 'string' || options.schema.length === 0)) {
     checks.fail('schema', options.schema, 'the name of a Postgres schema');
   }
   checks.throwIfAny((message) => new ConfigurationError(message));
   return resolved;
+}
+
+function isTracing(tracing: Partial<Tracing> | null): boolean {
+  return [tracing?.carrier, tracing?.detached, tracing?.span].every((method) => typeof method === 'function');
+}
+
+function carrierOf(tracing: Tracing | undefined): (() => unknown) | undefined {
+  return tracing && (() => tracing.carrier());
 }

@@ -163,6 +163,7 @@ export {
   type JobEventSubject,
 } from './observe/job-events.js';
 export type { RetryReason } from './settle/decide.js';
+export type { SpanAttributes, SpanStart, TraceCarrier, Tracing, TracingSpan } from './tracing/tracing.js';
 
 // 8 Errors
 export {

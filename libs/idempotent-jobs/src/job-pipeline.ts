@@ -15,6 +15,9 @@ import type { Sealer } from './sealing/sealer.js';
 import { settlementOf } from './settle/settlement-of.js';
 import type { Settlement } from './settle/settlement.js';
 import type { TenantContext } from './tenancy/tenant-context.js';
+import { inDeliverySpan } from './tracing/delivery.span.js';
+import type { OperationSpan } from './tracing/operation-span.js';
+import type { Tracing } from './tracing/tracing.js';
 
 /** One delivery on its way through the pipeline; `running` is set once {@link JobPipeline.attempt} was called. */
 export interface DeliveryInProgress extends RunContext {
@@ -41,6 +44,7 @@ export class JobPipeline {
     private readonly events: JobEvents,
     private readonly sealer: Sealer,
     private readonly random: () => number,
+    private readonly tracing: Tracing | undefined,
   ) {}
 
   /** From BullMQ's hand to BullMQ's hand. */
@@ -49,7 +53,11 @@ export class JobPipeline {
       const identified = identify(delivery.job, delivery.processor.identify, this.sealer);
       if (identified.kind === 'refused') return await this.burials.ofUnidentified(delivery, identified);
       return await this.tenants.runJob(identified.tenantId, () =>
-        this.#deliverAs(identified, delivery, chain),
+        this.tracing === undefined
+          ? this.#deliverAs(identified, delivery, chain)
+          : inDeliverySpan(this.tracing, delivery, identified, (span) =>
+              this.#deliverAs(identified, delivery, chain, span),
+            ),
       );
     } catch (error) {
       // Postgres is out of reach, a payload unreadable, or a bug of ours: nothing is known to be recorded, so nothing is told but "later".
@@ -78,7 +86,12 @@ export class JobPipeline {
     });
   }
 
-  async #deliverAs(identified: Identified, delivery: Delivery, chain: EnhancerChain): Promise<Settlement> {
+  async #deliverAs(
+    identified: Identified,
+    delivery: Delivery,
+    chain: EnhancerChain,
+    span?: OperationSpan,
+  ): Promise<Settlement> {
     const { job, processor } = delivery;
     const dto = processor.payloadClassOf(job.name);
     const validated =
@@ -86,7 +99,7 @@ export class JobPipeline {
         ? ({ kind: 'valid', payload: identified.payload } as const)
         : await validatePayload(dto, job.name, identified.payload);
     if (validated.kind === 'valid') presentPayload(job, validated.payload);
-    const progress = this.#begin(delivery, identified);
+    const progress = this.#begin(delivery, identified, span);
     const leave = this.registry.add(progress.attempt);
     try {
       const ending =
@@ -99,7 +112,7 @@ export class JobPipeline {
     }
   }
 
-  #begin(delivery: Delivery, identified: Identified): DeliveryInProgress {
+  #begin(delivery: Delivery, identified: Identified, span?: OperationSpan): DeliveryInProgress {
     const { job, cancellation } = delivery;
     const attempt = new Attempt((how) => {
       const { tenantId, operationKey } = identified;
@@ -118,6 +131,7 @@ export class JobPipeline {
       delivery,
       identified,
       attempt,
+      span,
       asked: {
         queue: job.queueName,
         jobName: job.name,
@@ -154,6 +168,7 @@ export class JobPipeline {
 
   async #settle(progress: DeliveryInProgress, ending: Ending): Promise<Settlement> {
     const { delivery, identified } = progress;
+    progress.span?.ended(ending);
     if (ending.kind === 'conflict') return this.burials.ofConflict(delivery, identified);
     if (ending.kind === 'expired') return this.burials.ofExpired(delivery, identified, ending.error);
     const settlement = settlementOf(ending, this.random);

@@ -289,7 +289,7 @@ export class AttemptBook {
     await place?.commit();
     if (isGivenUp) this.onLetter();
     this.#tell(context, claim, error, failure, decision, durationMs);
-    return { kind: 'failed', error, decision };
+    return { kind: 'failed', error, failure, decision };
   }
 
   #tell(

@@ -1,5 +1,6 @@
 import { RecordUnreadableError } from '../operation/errors.js';
 import { messageOf } from '../operation/message-of.js';
+import type { Failure } from '../resilience/failure.js';
 import type { Decision } from '../settle/decide.js';
 
 /** How an attempt to run an operation ended. A closed set: each has one settlement. */
@@ -7,7 +8,12 @@ export type Ending =
   | { readonly kind: 'completed'; readonly result: unknown; readonly degraded: string | undefined }
   /** It had completed before; the handler was not called. */
   | { readonly kind: 'replayed'; readonly result: unknown; readonly degraded: string | undefined }
-  | { readonly kind: 'failed'; readonly error: unknown; readonly decision: Decision }
+  | {
+      readonly kind: 'failed';
+      readonly error: unknown;
+      readonly failure: Failure;
+      readonly decision: Decision;
+    }
   /** The operation cannot be run for this job: the key is another's, or it is dead or in doubt. */
   | { readonly kind: 'conflict' | 'dead' | 'in_doubt' | 'expired'; readonly error: Error }
   /** Not now. No attempt was spent. */

@@ -10,6 +10,8 @@ import type { ReconcileSettings } from '../reconcile/reconcile.options.js';
 import type { Applied, Reconciliation } from '../reconcile/verdict.js';
 import type { OutcomeStore, Recorded } from '../record/outcome.store.js';
 import type { AskedOperation } from '../enqueue/operation.store.js';
+import { identityAttributes } from '../tracing/attributes.js';
+import type { OperationSpan } from '../tracing/operation-span.js';
 import type { AttemptBook } from './attempt-book.js';
 import type { Ending } from './ending.js';
 import type { FollowUps } from './follow-ups.js';
@@ -17,6 +19,12 @@ import { openFrame } from './operation-frame.js';
 import { persistently } from './persistently.js';
 import { keepResult } from './result-text.js';
 import { type RunContext, subjectOf } from './run-context.js';
+
+/** How asking ended, and what `reconcile()` has asked to be enqueued. */
+interface Questioned {
+  readonly execution: Execution;
+  readonly followUps: readonly AskedOperation[];
+}
 
 /** What an inquiry comes to: the right to run the next attempt, or an end without one. */
 export type Finding =
@@ -40,7 +48,7 @@ export class Inquiry {
   ) {}
 
   async ask(context: RunContext, claim: Claim): Promise<Finding> {
-    const { execution, followUps } = await this.#question(context, claim);
+    const { execution, followUps } = await this.#questionTraced(context, claim);
     switch (execution.kind) {
       case 'returned':
         return this.#conclude(context, claim, execution.value, followUps);
@@ -61,10 +69,17 @@ export class Inquiry {
     return this.book.unresolved(context, claim, reason, error, nextQuestionMs(plan, claim.doubtAgeMs ?? 0));
   }
 
-  async #question(
-    context: RunContext,
-    claim: Claim,
-  ): Promise<{ execution: Execution; followUps: readonly AskedOperation[] }> {
+  async #questionTraced(context: RunContext, claim: Claim): Promise<Questioned> {
+    const { span, asked, identified } = context;
+    if (span === undefined) return this.#question(context, claim);
+    return span.inside(`reconcile ${asked.queue}`, identityAttributes(identified), async (own) => {
+      const questioned = await this.#question({ ...context, span: own }, claim);
+      tellAnswer(own, questioned.execution);
+      return questioned;
+    });
+  }
+
+  async #question(context: RunContext, claim: Claim): Promise<Questioned> {
     const question = new Attempt(() => undefined);
     const { attempt, delivery } = context;
     const stop = (): void => question.abandon(attempt.abandonedBecause ?? 'cancelled');
@@ -148,6 +163,19 @@ function settingsOf({ delivery }: RunContext): ReconcileSettings {
   const { reconcile } = delivery.processor;
   if (reconcile === undefined) throw new UsageError('An operation is asked about that nobody can ask about.');
   return reconcile;
+}
+
+function tellAnswer(span: OperationSpan, execution: Execution): void {
+  switch (execution.kind) {
+    case 'returned':
+      return span.answered(readAnswer(execution.value)?.kind ?? 'no_answer');
+    case 'threw':
+      return span.unanswered('failed', execution.error);
+    case 'abandoned':
+      return span.unanswered(execution.why, execution.error);
+    default:
+      return execution satisfies never;
+  }
 }
 
 function readAnswer(answer: unknown): Reconciliation | undefined {

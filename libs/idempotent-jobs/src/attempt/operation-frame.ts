@@ -29,6 +29,7 @@ export function openFrame(
   let degraded: string | undefined;
   const steps = new Steps(context, markDegraded);
   const { tenantId, operationKey } = claim;
+  context.span?.claimed(claim.attempt, claim.token);
   const operation: CurrentOperation = {
     tenantId,
     operationKey,

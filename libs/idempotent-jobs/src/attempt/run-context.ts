@@ -5,6 +5,7 @@ import type { Identified } from '../intake/identify.js';
 import type { Ending } from './ending.js';
 import type { JobEventSubject } from '../observe/job-events.js';
 import { payloadTextOf } from '../operation/fingerprint.js';
+import type { OperationSpan } from '../tracing/operation-span.js';
 
 /** Who asks for an operation to be run: a job, or a call. */
 export interface Asked {
@@ -24,6 +25,8 @@ export interface RunContext {
   readonly asked: Asked;
   readonly identified: Identified;
   readonly attempt: Attempt;
+  /** Undefined: nobody traces. */
+  readonly span?: OperationSpan | undefined;
   /** The key of the operation whose handler runs it as a step; undefined: it is a job's, or a call's. */
   readonly stepOf: string | undefined;
   /** Runs another operation inside this one: a step. */
@@ -47,6 +50,7 @@ export function claimRequestOf({
   asked: { jobName, jobId, availableAt },
   identified,
   stepOf,
+  span,
 }: RunContext): ClaimRequest {
   return {
     tenantId: identified.tenantId,
@@ -59,6 +63,7 @@ export function claimRequestOf({
     deadline: identified.deadline ?? null,
     availableAt,
     stepOf,
+    span,
   };
 }
 

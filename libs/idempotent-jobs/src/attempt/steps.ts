@@ -5,6 +5,7 @@ import { UsageError } from '../operation/errors.js';
 import { fingerprintOf } from '../operation/fingerprint.js';
 import { assertIdentity } from '../operation/identity.js';
 import { frames } from '../tenancy/frames.js';
+import { identityAttributes } from '../tracing/attributes.js';
 import type { Ending } from './ending.js';
 import { WaitingError } from './refusal-errors.js';
 import type { RunContext } from './run-context.js';
@@ -53,12 +54,26 @@ export class Steps {
       const frame = frames.getStore();
       if (frame === undefined) throw new UsageError(`Step "${name}" was called outside of its handler.`);
       const ending = await frames.run({ ...frame, operation: undefined }, () =>
-        this.parent.runWithin(context, async () => run(currentOperation())),
+        this.#runTraced(name, context, async () => run(currentOperation())),
       );
       return this.#answer(context, ending) as T;
     } finally {
       leave();
     }
+  }
+
+  async #runTraced(name: string, context: RunContext, handler: () => Promise<unknown>): Promise<Ending> {
+    const { span, runWithin } = this.parent;
+    if (span === undefined) return runWithin(context, handler);
+    const attributes = {
+      ...identityAttributes(context.identified),
+      'idempotent_jobs.effect': context.delivery.processor.effect,
+    };
+    return span.inside(`step ${name}`, attributes, async (own) => {
+      const ending = await runWithin({ ...context, span: own }, handler);
+      own.ended(ending);
+      return ending;
+    });
   }
 
   #assertName(name: string): void {

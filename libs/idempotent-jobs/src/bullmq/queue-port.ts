@@ -12,6 +12,7 @@ import { UsageError } from '../operation/errors.js';
 import { messageOf } from '../operation/message-of.js';
 import type { Queryable } from '../postgres/database.js';
 import { Location, nameDatabase } from '../postgres/location.js';
+import { isCarrier } from '../tracing/tracing.js';
 import { QueueContents } from './queue-contents.js';
 import { BACKOFF_TYPE, CARRIED_ATTEMPTS } from './retry-carrier.js';
 import { postgresOf, withQueueInTransaction } from './transaction-port.js';
@@ -25,6 +26,14 @@ export interface OutgoingJob {
   readonly priority: number | undefined;
   /** It has been on the queue before. BullMQ may hold it as finished, while the ledger still waits for it. */
   readonly wasPut?: boolean;
+  /** Whose trace the worker's spans belong to, where it is a carrier. Else it is left to BullMQ. */
+  readonly trace?: unknown;
+}
+
+/** What each iteration of a schedule is made of. */
+export interface ScheduledJob extends Pick<OutgoingJob, 'name' | 'data' | 'priority'> {
+  /** No iteration belongs to the trace that the schedule was made in. */
+  readonly isUntraced: boolean;
 }
 
 /** BullMQ types its classes for Redis, whichever backend they have. */
@@ -122,10 +131,11 @@ export class QueuePort {
   async schedule(
     schedulerId: string,
     repeat: RepeatOptions,
-    { name, data, priority }: Pick<OutgoingJob, 'name' | 'data' | 'priority'>,
+    { name, data, priority, isUntraced }: ScheduledJob,
   ): Promise<Job | undefined> {
     this.#assertReadable(repeat);
-    const template = { name, data, opts: { ...RETRY_CARRIER, ...(priority && { priority }) } };
+    const telemetry = isUntraced && { telemetry: { omitContext: true } };
+    const template = { name, data, opts: { ...RETRY_CARRIER, ...(priority && { priority }), ...telemetry } };
     for (let tries = 1; ; tries += 1) {
       try {
         return await this.bullmq.upsertJobScheduler(schedulerId, repeat, template);
@@ -200,7 +210,7 @@ const LETTER_RETRIES: JobsOptions = {
 };
 
 function entryOf(
-  { name, jobId, data, delayMs, priority }: OutgoingJob,
+  { name, jobId, data, delayMs, priority, trace }: OutgoingJob,
   carriesRetries: boolean,
 ): { name: string; data: unknown; opts: JobsOptions } {
   return {
@@ -211,6 +221,8 @@ function entryOf(
       ...(carriesRetries ? RETRY_CARRIER : LETTER_RETRIES),
       ...(delayMs > 0 && { delay: Math.ceil(delayMs) }),
       ...(priority && { priority }),
+      // Of its own accord BullMQ would hand on the trace of whoever puts the job, and of each attempt to the next one.
+      ...(isCarrier(trace) && { telemetry: { metadata: JSON.stringify(trace), omitContext: true } }),
     },
   };
 }

@@ -23,6 +23,9 @@ import { assertIdentity, type OperationIdentity } from '../operation/identity.js
 import { toJsonText } from '../operation/json.js';
 import { pauseUntilEnd } from '../outcome/pause-until-end.js';
 import type { TenantContext } from '../tenancy/tenant-context.js';
+import { identityAttributes } from '../tracing/attributes.js';
+import { type OperationSpan, openSpan } from '../tracing/operation-span.js';
+import type { Tracing } from '../tracing/tracing.js';
 import { type CallDefaults, type CallOptions, DEFAULT_WAIT_MS, resolveCallOptions } from './call.options.js';
 
 /** What the service needs of the application it belongs to. */
@@ -34,6 +37,7 @@ export interface IdempotencyServices extends CallDefaults {
   /** Claims, runs and records. Never rejects. */
   readonly run: (context: RunContext, handler: () => Promise<unknown>) => Promise<Ending>;
   readonly nextWorkerId: () => string;
+  readonly tracing: Tracing | undefined;
 }
 
 /**
@@ -76,16 +80,33 @@ export class IdempotencyService {
     });
     const settings = this.#settingsOf(options);
     assertNoTransactionAround(settings.effect);
+    const { tracing } = this.services;
+    if (tracing === undefined) return this.#untilEnded(identity, fn, settings, options);
+    const attributes = { ...identityAttributes(identity), 'idempotent_jobs.effect': settings.effect };
+    return openSpan(tracing, 'call', attributes, (span) =>
+      this.#untilEnded(identity, fn, settings, options, span),
+    );
+  }
+
+  async #untilEnded<T>(
+    identity: OperationIdentity,
+    fn: (operation: CurrentOperation) => Promise<T> | T,
+    settings: ProcessorSettings,
+    options: CallOptions,
+    span?: OperationSpan,
+  ): Promise<T> {
     const canonical = requestOf(identity, options.input);
     const giveUpAt = performance.now() + (options.waitMs ?? DEFAULT_WAIT_MS);
     for (let pauseMs = 25; ; pauseMs = Math.min(pauseMs * 2, 500)) {
-      const ending = await this.#run(identity, canonical, settings, fn, options);
+      const ending = await this.#run(identity, canonical, settings, fn, options, span);
+      const leftMs = giveUpAt - performance.now();
+      const isLast = ending.kind !== 'deferred' || ending.why !== 'busy' || leftMs <= 0;
+      if (isLast) span?.ended(ending);
       if (ending.kind !== 'deferred') return answer(ending, identity) as T;
       if (ending.why === 'unavailable') throw new LedgerUnavailableError(identity, ending.error);
       if (ending.why === 'held') throw ending.error;
       if (ending.why === 'waiting') throw new OperationBusyError(identity, ending.delayMs);
       if (ending.why === 'not_yet') throw new OperationInDoubtError(identity, ending.delayMs);
-      const leftMs = giveUpAt - performance.now();
       if (leftMs <= 0) throw new OperationBusyError(identity, ending.delayMs);
       await pauseUntilEnd(this.services.events, identity, Math.min(pauseMs, leftMs));
     }
@@ -97,6 +118,7 @@ export class IdempotencyService {
     settings: ProcessorSettings,
     fn: (operation: CurrentOperation) => unknown,
     { reconcile }: CallOptions,
+    span: OperationSpan | undefined,
   ): Promise<Ending> {
     const { tenants, run, nextWorkerId } = this.services;
     const context: RunContext = {
@@ -116,8 +138,10 @@ export class IdempotencyService {
         payload: undefined,
         deadline: undefined,
         trace: undefined,
+        parentTrace: undefined,
       },
       attempt: new Attempt(() => undefined),
+      span,
       stepOf: undefined,
       runWithin: run,
     };

@@ -49,6 +49,7 @@ function row(changes: Partial<ClaimRow>): ClaimRow {
     seen_started_at: null,
     lease_left_ms: null,
     is_past_repeating: null,
+    last_trace: null,
     ...changes,
   };
 }

@@ -38,8 +38,8 @@ const SEEN = `
  * Parameters: queue, effect, lease in ms, how long the effect is repeatable in ms (null: forever), time budget in ms
  * (null: none), whether the claimant can ask; then parallel arrays, one element per delivery: tenant, key, job name, job
  * id, fingerprint, worker (one per run), deadline given at enqueue (null: none), when its job could first run (ms since
- * 1970), whether the row of its operation is known to be there, or to have never been, and the operation it is a step of
- * (null: none). No two elements name the same operation.
+ * 1970), whether the row of its operation is known to be there, or to have never been, the operation it is a step of
+ * (null: none), and the run's trace (null: nobody traces). No two elements name the same operation.
  *
  * Whoever must ask gets the row as 'in_doubt' under a lease, and no attempt is counted before one is started.
  *
@@ -62,9 +62,9 @@ export const CLAIM = statement(
 WITH delivery AS (
   SELECT * FROM unnest(
     $7::text[], $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::timestamptz[], $14::float8[], $15::boolean[],
-    $16::text[]
+    $16::text[], $17::text[]
   ) WITH ORDINALITY AS d (
-    tenant_id, operation_key, job_name, job_id, fingerprint, worker_id, deadline_at, available_ms, is_known, step_of, n
+    tenant_id, operation_key, job_name, job_id, fingerprint, worker_id, deadline_at, available_ms, is_known, step_of, trace, n
   )
 ), asked AS (
   SELECT *, NOT is_known AND COALESCE(
@@ -75,13 +75,13 @@ WITH delivery AS (
 ), claimed AS (
   INSERT INTO {schema}.job_outcomes AS o (
     tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, effect, fencing_token, worker_id,
-    lease_expires_at, attempts, started_at, repeatable_until, deadline_at, has_own_deadline, step_of
+    lease_expires_at, attempts, started_at, repeatable_until, deadline_at, has_own_deadline, step_of, last_trace
   )
   SELECT
     tenant_id, operation_key, $1, job_name, job_id, fingerprint, 'running', $2, ${NOW_MS}, worker_id,
     clock_timestamp() + $3::float8 * interval '1 millisecond', 1, clock_timestamp(),
     COALESCE(clock_timestamp() + $4::float8 * interval '1 millisecond', 'infinity'),
-    COALESCE(deadline_at, clock_timestamp() + $5::float8 * interval '1 millisecond'), deadline_at IS NOT NULL, step_of
+    COALESCE(deadline_at, clock_timestamp() + $5::float8 * interval '1 millisecond'), deadline_at IS NOT NULL, step_of, trace
   FROM asked
   WHERE NOT is_old
   ORDER BY tenant_id, operation_key
@@ -91,6 +91,7 @@ WITH delivery AS (
     fencing_token    = CASE WHEN ${IS_MINE} THEN o.fencing_token ELSE GREATEST(o.fencing_token + 1, ${NOW_MS}) END,
     attempts         = o.attempts + CASE WHEN ${IS_MINE} OR ${MUST_ASK} THEN 0 ELSE 1 END,
     worker_id        = excluded.worker_id,
+    last_trace       = COALESCE(excluded.last_trace, o.last_trace),
     expires_at       = NULL,
     lease_expires_at = excluded.lease_expires_at,
     started_at       = CASE WHEN ${IS_MINE} OR ${MUST_ASK} THEN o.started_at ELSE excluded.started_at END,
@@ -133,7 +134,8 @@ SELECT
   c.doubt_age_ms,
   c.delay_ms,
   a.is_old,
-  ${SEEN}
+  ${SEEN},
+  o.last_trace
 FROM asked a
 LEFT JOIN claimed c ON c.tenant_id = a.tenant_id AND c.operation_key = a.operation_key
 LEFT JOIN {schema}.job_outcomes o ON o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key

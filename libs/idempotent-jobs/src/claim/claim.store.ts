@@ -75,7 +75,9 @@ export class ClaimStore {
     ask: () => Promise<ClaimRow>,
   ): Promise<ClaimAnswer | { readonly kind: 'old' }> {
     for (let look = 1; look <= MAX_LOOKS; look += 1) {
-      const answer = readAnswer(request, await ask());
+      const row = await ask();
+      const answer = readAnswer(request, row);
+      if (answer.kind !== 'look_again') request.span?.follows(row.last_trace);
       if (answer.kind === 'replay') return this.#replay(request, answer);
       if (answer.kind !== 'look_again') return answer;
     }
@@ -147,6 +149,7 @@ export class ClaimStore {
         requests.map((request) => request.availableAt),
         requests.map((request) => request.isKnown),
         requests.map((request) => request.stepOf ?? null),
+        requests.map((request) => request.span?.reference ?? null),
       ],
       connection,
     );

@@ -32,6 +32,14 @@ export interface ClaimRequest extends OperationIdentity {
   readonly availableAt: number;
   /** The key of the operation whose handler runs it as a step; undefined: a job or a call asks for it. */
   readonly stepOf?: string | undefined;
+  /** The run's span: kept with the claim, and linked to the operation's last one. */
+  readonly span?: ClaimSpan | undefined;
+}
+
+/** As much of a span as a claim needs. */
+export interface ClaimSpan {
+  readonly reference: string | undefined;
+  follows(reference: string | null): void;
 }
 
 /** The right to run one attempt, or, with `mustAsk`, to find out first what became of the last one. */
@@ -127,6 +135,7 @@ export interface ClaimRow {
   readonly seen_started_at: Date | null;
   readonly lease_left_ms: number | null;
   readonly is_past_repeating: boolean | null;
+  readonly last_trace: string | null;
 }
 
 /** What a row says. A replay's result is JSON text, as it is kept. */

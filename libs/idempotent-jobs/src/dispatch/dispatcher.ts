@@ -1,5 +1,6 @@
 import type { QueuePort } from '../bullmq/queue-port.js';
 import { Carrier, pauseMs } from './carrier.js';
+import type { Tracing } from '../tracing/tracing.js';
 import type { DispatchSource } from './dispatch.source.js';
 
 /** What the dispatcher needs to know about the application. */
@@ -10,6 +11,7 @@ export interface DispatcherServices {
   readonly portOf: (queue: string) => QueuePort | undefined;
   readonly onError: (message: string, error: unknown) => void;
   readonly pollMs: number;
+  readonly tracing?: Pick<Tracing, 'detached'> | undefined;
 }
 
 /**
@@ -50,7 +52,15 @@ export class Dispatcher {
   wake(): void {
     if (this.#isStopped) return;
     this.#isWoken = true;
-    this.#working ??= this.#work().finally(() => {
+    if (this.#working !== undefined) return;
+    const { tracing } = this.services;
+    // Whoever wakes it has nothing to do with what it carries, now and for ever after.
+    if (tracing === undefined) this.#begin();
+    else tracing.detached(() => this.#begin());
+  }
+
+  #begin(): void {
+    this.#working = this.#work().finally(() => {
       this.#working = undefined;
       this.#rest();
     });

@@ -24,7 +24,8 @@ FROM due
 WHERE l.id = due.id
 RETURNING
   l.id, l.reason, l.queue, l.job_name, l.job_id, l.tenant_id, l.operation_key, l.attempts, l.payload,
-  l.error, l.created_at, l.dispatches > 0 AS was_put
+  l.error, l.created_at, l.dispatches > 0 AS was_put,
+  l.trace_context AS trace
 `,
 );
 
@@ -63,6 +64,7 @@ interface LetterRow {
   readonly error: ErrorEvidence | null;
   readonly created_at: Date;
   readonly was_put: boolean;
+  readonly trace: unknown;
 }
 
 /** Dead letters on their way to their dead-letter queues. */
@@ -110,5 +112,6 @@ function toJob(row: LetterRow): DueJob['job'] {
     delayMs: 0,
     priority: undefined,
     wasPut: row.was_put,
+    trace: row.trace,
   };
 }

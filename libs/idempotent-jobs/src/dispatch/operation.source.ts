@@ -2,6 +2,8 @@ import { outgoingJob } from '../enqueue/outgoing.js';
 import type { Database } from '../postgres/database.js';
 import { statement } from '../postgres/statement.js';
 import { toDateOrNone } from '../postgres/to-date.js';
+import { identityAttributes, queueAttributes } from '../tracing/attributes.js';
+import type { TraceCarrier, Tracing } from '../tracing/tracing.js';
 import type { DispatchSource, DueJob } from './dispatch.source.js';
 
 /**
@@ -27,6 +29,7 @@ WHERE o.tenant_id = due.tenant_id AND o.operation_key = due.operation_key
 RETURNING
   o.tenant_id, o.operation_key, o.queue, o.job_name, o.job_id, o.fingerprint, o.payload::text AS payload, o.priority,
   o.deadline_at, o.trace_context::text AS trace, o.retry_policy, o.dispatches > 0 AS was_put,
+  o.redrives > 0 AS was_redriven, o.last_trace,
   GREATEST(0, EXTRACT(EPOCH FROM COALESCE(o.reconcile_due_at, o.available_at) - clock_timestamp())::float8 * 1000) AS delay_ms
 `,
 );
@@ -70,6 +73,8 @@ interface OperationRow {
   readonly trace: string | null;
   readonly retry_policy: string | null;
   readonly was_put: boolean;
+  readonly was_redriven: boolean;
+  readonly last_trace: string | null;
   readonly delay_ms: number | null;
 }
 
@@ -89,11 +94,19 @@ export class OperationSource implements DispatchSource {
   constructor(
     private readonly database: Database,
     private readonly redispatch: RedispatchOptions,
+    private readonly tracing: Tracing | undefined,
   ) {}
 
   async take(queues: readonly string[], limit: number, holdMs: number): Promise<DueJob[]> {
     const rows = await this.database.run<OperationRow>(TAKE, [queues, limit, holdMs]);
-    return rows.map((row) => ({ queue: row.queue, job: toJob(row), row }));
+    const dueOf = (row: OperationRow, trace?: TraceCarrier): DueJob => ({
+      queue: row.queue,
+      job: toJob(row, trace),
+      row,
+    });
+    const { tracing } = this;
+    if (tracing === undefined) return rows.map((row) => dueOf(row));
+    return Promise.all(rows.map(async (row) => dueOf(row, await redriveTrace(tracing, row))));
   }
 
   async mark(jobs: readonly DueJob[]): Promise<void> {
@@ -108,7 +121,25 @@ export class OperationSource implements DispatchSource {
   }
 }
 
-function toJob(row: OperationRow): DueJob['job'] {
+/**
+ * The trace that a redrive begins, linked to those of the request and of the last attempt, which may be long over.
+ * Undefined: it was not brought back.
+ */
+async function redriveTrace(tracing: Tracing, row: OperationRow): Promise<TraceCarrier | undefined> {
+  if (!row.was_redriven) return undefined;
+  const { queue, job_id, tenant_id: tenantId, operation_key: operationKey, trace, last_trace } = row;
+  const attributes = {
+    ...queueAttributes(queue, 'send', 'redrive'),
+    'messaging.message.id': job_id,
+    ...identityAttributes({ tenantId, operationKey }),
+  };
+  const links = [trace === null ? undefined : JSON.parse(trace), last_trace ?? undefined];
+  return tracing.span({ name: `redrive ${queue}`, kind: 'producer', attributes, links }, async () =>
+    tracing.carrier(),
+  );
+}
+
+function toJob(row: OperationRow, redriveTrace: TraceCarrier | undefined): DueJob['job'] {
   const operation = {
     tenantId: row.tenant_id,
     operationKey: row.operation_key,
@@ -123,5 +154,5 @@ function toJob(row: OperationRow): DueJob['job'] {
     trace: row.trace ?? undefined,
     retryPolicy: row.retry_policy ?? undefined,
   };
-  return outgoingJob(operation, row.was_put);
+  return outgoingJob(operation, row.was_put, redriveTrace);
 }

@@ -209,8 +209,8 @@ const missingTrace: Check = ({ handsOnTrace }) =>
           queue: null,
           processor: null,
           message:
-            'No traceContext is configured: attempts cannot be linked to the request that asked for them.',
-          fix: 'Set forRoot({ traceContext: () => carrier }) to a W3C carrier, or to the id of the request.',
+            'Neither tracing nor traceContext is configured: attempts cannot be linked to the request that asked for them.',
+          fix: 'Set forRoot({ tracing: otelTracing() }) from nestjs-idempotent-jobs/otel, or forRoot({ traceContext: () => carrier }) to the id of the request.',
         },
       ];
 

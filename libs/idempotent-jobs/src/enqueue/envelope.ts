@@ -9,6 +9,8 @@ export interface Envelope {
     readonly trace?: unknown;
     /** The name of the policy it is retried under, unless it is the processor's. */
     readonly retryPolicy?: string;
+    /** The trace that its attempts belong to since it was brought back. */
+    readonly redriveTrace?: unknown;
     /** The job is one iteration of a schedule, and the key is the schedule's. */
     readonly isSchedule?: true;
   };

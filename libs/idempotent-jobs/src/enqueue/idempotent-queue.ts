@@ -5,6 +5,8 @@ import { assertIdentity, type OperationIdentity } from '../operation/identity.js
 import type { AnyJobs, JobMap, JobName, PayloadOf, ResultOf } from '../operation/job-map.js';
 import type { OperationStatus } from '../operation/status.js';
 import { Acceptance, type AcceptanceServices, type FoundOperation } from './acceptance.js';
+import { identityAttributes, queueAttributes } from '../tracing/attributes.js';
+import type { SpanAttributes, Tracing } from '../tracing/tracing.js';
 import { type AskingRules, askOperation } from './ask.js';
 import { chunksOf } from './chunks.js';
 import type { EnqueueOptions, RequestOptions, WriteOptions } from './enqueue.options.js';
@@ -41,6 +43,7 @@ export type OperationRequest<M extends JobMap<M>> = {
 /** What a queue needs of the application it belongs to. */
 export interface QueueServices extends AcceptanceServices, AskingRules {
   readonly events: JobEvents;
+  readonly tracing: Tracing | undefined;
 }
 
 /**
@@ -76,8 +79,13 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
     payload: PayloadOf<M, N>,
     options: EnqueueOptions,
   ): Promise<EnqueuedOperation<ResultOf<M, N>>> {
-    const [enqueued] = await this.#write([this.ask(name, payload, options)], 1, options);
-    return enqueued as EnqueuedOperation<ResultOf<M, N>>;
+    return this.#traced({}, async (tell) => {
+      const asked = this.ask(name, payload, options);
+      tell({ ...identityAttributes(asked), 'idempotent_jobs.job_name': name });
+      const [enqueued] = await this.#write([asked], 1, options);
+      tell({ 'messaging.message.id': enqueued?.jobId, 'idempotent_jobs.duplicate': enqueued?.duplicate });
+      return enqueued as EnqueuedOperation<ResultOf<M, N>>;
+    });
   }
 
   /**
@@ -102,7 +110,9 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
         for (const request of requests) yield ask(request);
       },
     };
-    return this.#write(asked, requests.length, options);
+    return this.#traced({ 'messaging.batch.message_count': requests.length }, () =>
+      this.#write(asked, requests.length, options),
+    );
   }
 
   /**
@@ -128,6 +138,7 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
       name,
       data: scheduleEnvelope(asked),
       priority,
+      isUntraced: this.services.tracing !== undefined,
     });
     const nextAt = iterationTimeOf(job?.id, schedulerId);
     return { tenantId: asked.tenantId, operationKey, schedulerId, nextAt };
@@ -186,6 +197,23 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
     if (bytes <= maxDataBytes) return;
     throw new InvalidPayloadError(
       `Job "${asked.jobName}" has ${bytes} bytes with its operation; queue "${this.name}" takes at most ${maxDataBytes} (defaultJobOptions.sizeLimit). Store the data elsewhere and enqueue a reference to it, or raise sizeLimit.`,
+    );
+  }
+
+  /** The span that what is enqueued belongs to: it is what is handed on with it. */
+  async #traced<T>(
+    attributes: SpanAttributes,
+    work: (tell: (more: SpanAttributes) => void) => Promise<T>,
+  ): Promise<T> {
+    const { tracing } = this.services;
+    if (tracing === undefined) return work(() => undefined);
+    return tracing.span(
+      {
+        name: `enqueue ${this.name}`,
+        kind: 'producer',
+        attributes: { ...queueAttributes(this.name, 'send', 'enqueue'), ...attributes },
+      },
+      (span) => work((more) => span.set(more)),
     );
   }
 

@@ -29,7 +29,7 @@ export interface CurrentOperation {
   readonly signal: AbortSignal;
   /** When the total time budget ends, by the database's clock; undefined: no budget. */
   readonly deadline: Date | undefined;
-  /** The trace context it was enqueued with, as `forRoot({ traceContext })` gave it; undefined: none. */
+  /** The trace context it was enqueued with: a carrier of `forRoot({ tracing })`, or what `traceContext` gave; undefined: none. */
   readonly trace: unknown;
   /**
    * The transaction that the outcome commits with. Only for `effect: 'transactional'`.

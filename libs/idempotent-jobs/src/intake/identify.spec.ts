@@ -80,6 +80,7 @@ describe('identify: jobs of IdempotentQueue', () => {
       fingerprint: fingerprintOf('["acme","charge",{"amount":5}]'),
       deadline: new Date(Date.UTC(2026, 4, 1, 10)),
       trace: undefined,
+      parentTrace: undefined,
     });
   });
 
@@ -113,6 +114,16 @@ describe('identify: jobs of IdempotentQueue', () => {
       expect(reason).toBe('tenant_mismatch');
       expect(error).toBeInstanceOf(TenantMismatchError);
     });
+  });
+
+  it.each([
+    { title: 'of whoever asked for it', operation: {}, parentTrace: 'asked' },
+    { title: 'that its redrive began', operation: { redriveTrace: 'redriven' }, parentTrace: 'redriven' },
+    { title: 'of its own, for an iteration', operation: { isSchedule: true }, parentTrace: undefined },
+  ])('has its attempts belong to the trace $title', ({ operation, parentTrace }) => {
+    const id = 'isSchedule' in operation ? `repeat:${jobIdOf(acme)}:1767225600000` : jobIdOf(acme);
+    const data = envelope({ ...acme, trace: 'asked', ...operation });
+    expect(accepted(identify(job(data, id), undefined))).toMatchObject({ trace: 'asked', parentTrace });
   });
 
   it.each([{ traceparent: '00-ab-cd-01' }, 'a text', null, undefined])(

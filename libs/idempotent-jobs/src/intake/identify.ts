@@ -21,8 +21,10 @@ export interface Identified extends OperationIdentity {
   readonly fingerprint: string;
   readonly payload: unknown;
   readonly deadline: Date | undefined;
-  /** What `forRoot({ traceContext })` said when it was enqueued. */
+  /** What was handed on when it was enqueued: `forRoot({ tracing })`, or `traceContext`. */
   readonly trace: unknown;
+  /** The trace that its attempts belong to; undefined: each to one of its own. */
+  readonly parentTrace: unknown;
 }
 
 /** A job that cannot be run for anybody. */
@@ -60,7 +62,7 @@ export function identify(
     );
   try {
     const identity = assertIdentity(rule(job) ?? { tenantId: undefined, operationKey: undefined });
-    return identified(identity, job, job.data, undefined, undefined);
+    return identified(identity, job, job.data, undefined, NO_TRACES);
   } catch (cause) {
     return refuse(
       'identity_missing',
@@ -109,8 +111,19 @@ function identifyEnvelope(
     // A schedule's payload was sealed once, for all of its iterations.
     sealer.open(payload, payloadBinding(operation)),
     Number.isNaN(deadline?.getTime()) ? undefined : deadline,
-    operation.trace,
+    tracesOf(operation),
   );
+}
+
+const NO_TRACES = { trace: undefined, parentTrace: undefined };
+
+/** A schedule outlives whoever made it, and a redrive comes when the first trace is long over. */
+function tracesOf({
+  trace,
+  redriveTrace,
+  isSchedule,
+}: Envelope['operation']): Pick<Identified, 'trace' | 'parentTrace'> {
+  return { trace, parentTrace: isSchedule === true ? undefined : (redriveTrace ?? trace) };
 }
 
 /**
@@ -134,13 +147,22 @@ function identified(
   job: Job,
   payload: unknown,
   deadline: Date | undefined,
-  trace: unknown,
+  traces: Pick<Identified, 'trace' | 'parentTrace'>,
 ): Identified | Unidentified {
   const { tenantId, operationKey } = identity;
   try {
     const canonical = canonicalRequest(identity, job.name, payload);
     const fingerprint = fingerprintOf(canonical);
-    return { kind: 'identified', tenantId, operationKey, canonical, fingerprint, payload, deadline, trace };
+    return {
+      kind: 'identified',
+      tenantId,
+      operationKey,
+      canonical,
+      fingerprint,
+      payload,
+      deadline,
+      ...traces,
+    };
   } catch (cause) {
     // Nested deeper than the stack, most likely: nothing can be said about what it asks for.
     return refuse(

@@ -246,6 +246,7 @@ function claimRow(status: OperationStatus): ClaimRow {
     seen_started_at: null,
     lease_left_ms: null,
     is_past_repeating: null,
+    last_trace: null,
   };
 }
 

@@ -4,6 +4,7 @@ import { settlementOf } from './settlement-of.js';
 import type { Settlement } from './settlement.js';
 
 const error = new Error('the handler failed');
+const failure = { kind: 'transient', reason: 'ECONNREFUSED' } as const;
 
 const TABLE: [string, Ending, Settlement][] = [
   [
@@ -26,6 +27,7 @@ const TABLE: [string, Ending, Settlement][] = [
     {
       kind: 'failed',
       error,
+      failure,
       decision: { status: 'retrying', why: 'backoff', delayMs: 1_234, isDoubtful: false },
     },
     { kind: 'retry', error, delayMs: 1_234 },
@@ -35,6 +37,7 @@ const TABLE: [string, Ending, Settlement][] = [
     {
       kind: 'failed',
       error,
+      failure,
       decision: {
         status: 'in_doubt',
         why: 'may_have_happened',
@@ -50,6 +53,7 @@ const TABLE: [string, Ending, Settlement][] = [
     {
       kind: 'failed',
       error,
+      failure,
       decision: {
         status: 'in_doubt',
         why: 'may_have_happened',
@@ -65,6 +69,7 @@ const TABLE: [string, Ending, Settlement][] = [
     {
       kind: 'failed',
       error,
+      failure,
       decision: { status: 'dead', why: 'not_retryable', reason: 'permanent_error', isDoubtful: false },
     },
     { kind: 'fail', error },

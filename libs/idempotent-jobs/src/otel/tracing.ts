@@ -1,0 +1,147 @@
+import {
+  type Attributes,
+  type Context,
+  context,
+  isSpanContextValid,
+  propagation,
+  ROOT_CONTEXT,
+  type Span,
+  type SpanContext,
+  SpanKind,
+  SpanStatusCode,
+  trace,
+  type Tracer,
+} from '@opentelemetry/api';
+import { ConfigurationError } from '../operation/errors.js';
+import { errorTypeOf } from '../tracing/attributes.js';
+import {
+  isCarrier,
+  type SpanAttributes,
+  type SpanStart,
+  type TraceCarrier,
+  type Tracing,
+  type TracingSpan,
+} from '../tracing/tracing.js';
+
+/** Options of {@link otelTracing}. */
+export interface OtelTracingOptions {
+  /** Makes the spans. Default: the global provider's tracer `nestjs-idempotent-jobs`. */
+  readonly tracer?: Tracer;
+}
+
+/**
+ * Spans by OpenTelemetry: `IdempotentJobsModule.forRoot({ tracing: otelTracing() })`. It uses what the application has
+ * registered (tracer provider, context manager, propagator), before or after this call; without an SDK it does nothing.
+ *
+ * @throws ConfigurationError if `tracer` is none
+ */
+export function otelTracing(options: OtelTracingOptions = {}): Tracing {
+  const { tracer = trace.getTracer('nestjs-idempotent-jobs') } = options;
+  if (typeof (tracer as Partial<Tracer> | null)?.startSpan !== 'function') {
+    throw new ConfigurationError(
+      'otelTracing({ tracer }) needs a tracer of @opentelemetry/api, e.g. trace.getTracer("my-app").',
+    );
+  }
+  return new OtelTracing(tracer);
+}
+
+class OtelTracing implements Tracing {
+  constructor(private readonly tracer: Tracer) {}
+
+  carrier(): TraceCarrier | undefined {
+    const carrier: Record<string, string> = {};
+    propagation.inject(context.active(), carrier);
+    return isCarrier(carrier) ? carrier : undefined;
+  }
+
+  detached<T>(work: () => T): T {
+    return context.with(ROOT_CONTEXT, work);
+  }
+
+  async span<T>(start: SpanStart, work: (span: TracingSpan) => Promise<T>): Promise<T> {
+    const around = start.kind === 'consumer' ? trace.getActiveSpan() : undefined;
+    if (around !== undefined) return work(adopt(around, start));
+    const parent = start.kind === 'consumer' ? contextOf(start.parent) : context.active();
+    const span = this.tracer.startSpan(
+      start.name,
+      { kind: KINDS[start.kind], attributes: known(start.attributes) },
+      parent,
+    );
+    try {
+      return await context.with(trace.setSpan(parent, span), () => work(opened(span, start)));
+    } catch (error) {
+      span.setAttribute('error.type', errorTypeOf(error));
+      span.setStatus({ code: SpanStatusCode.ERROR });
+      throw error;
+    } finally {
+      span.end();
+    }
+  }
+}
+
+const KINDS = {
+  internal: SpanKind.INTERNAL,
+  producer: SpanKind.PRODUCER,
+  consumer: SpanKind.CONSUMER,
+} as const;
+
+/** Somebody else's span, who also ends it. */
+function adopt(span: Span, start: SpanStart): TracingSpan {
+  span.setAttributes(known(start.attributes));
+  return opened(span, start);
+}
+
+function opened(span: Span, { links = [] }: SpanStart): TracingSpan {
+  const own = new OtelSpan(span);
+  for (const link of links) own.link(link);
+  return own;
+}
+
+class OtelSpan implements TracingSpan {
+  readonly #linked = new Set<string>();
+
+  constructor(private readonly span: Span) {
+    this.#linked.add(span.spanContext().spanId);
+  }
+
+  get reference(): string | undefined {
+    const own = this.span.spanContext();
+    if (!isSpanContextValid(own)) return undefined;
+    return `00-${own.traceId}-${own.spanId}-${own.traceFlags.toString(16).padStart(2, '0')}`;
+  }
+
+  set(attributes: SpanAttributes): void {
+    this.span.setAttributes(known(attributes));
+  }
+
+  link(to: unknown): void {
+    const target = typeof to === 'string' ? readReference(to) : trace.getSpanContext(contextOf(to));
+    if (target === undefined || !isSpanContextValid(target) || this.#linked.has(target.spanId)) return;
+    this.#linked.add(target.spanId);
+    this.span.addLink({ context: target });
+  }
+
+  event(name: string, attributes: SpanAttributes = {}): void {
+    this.span.addEvent(name, known(attributes));
+  }
+
+  fail(description: string): void {
+    this.span.setStatus({ code: SpanStatusCode.ERROR, message: description });
+  }
+}
+
+/** What was handed on, whatever it is, seen from outside of every trace. */
+function contextOf(trace: unknown): Context {
+  return isCarrier(trace) ? propagation.extract(ROOT_CONTEXT, trace) : ROOT_CONTEXT;
+}
+
+/** By itself, since the application's propagator may speak another language than W3C. */
+function readReference(reference: string): SpanContext | undefined {
+  const [, traceId, spanId, flags] = /^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$/.exec(reference) ?? [];
+  if (traceId === undefined || spanId === undefined || flags === undefined) return undefined;
+  return { traceId, spanId, traceFlags: Number.parseInt(flags, 16), isRemote: true };
+}
+
+function known(attributes: SpanAttributes): Attributes {
+  return Object.fromEntries(Object.entries(attributes).filter(([, value]) => value !== undefined));
+}

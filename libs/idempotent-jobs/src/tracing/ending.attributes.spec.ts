@@ -1,0 +1,123 @@
+import { describe, expect, it } from 'vitest';
+import { deferred, type Ending, OperationDeferred } from '../attempt/ending.js';
+import { PermanentError } from '../resilience/failure.js';
+import { endingAttributes, whatFailed } from './ending.attributes.js';
+
+class BankError extends Error {
+  override readonly name = 'acme/secret-0815';
+}
+const error = new BankError('token hunter2');
+const failure = { kind: 'transient', reason: 'ECONNREFUSED' } as const;
+
+const TABLE: { title: string; ending: Ending; attributes: object; failed: string | undefined }[] = [
+  {
+    title: 'completed',
+    ending: { kind: 'completed', result: 'hunter2', degraded: undefined },
+    attributes: { 'idempotent_jobs.outcome': 'completed' },
+    failed: undefined,
+  },
+  {
+    title: 'replayed',
+    ending: { kind: 'replayed', result: 'hunter2', degraded: undefined },
+    attributes: { 'idempotent_jobs.outcome': 'replayed' },
+    failed: undefined,
+  },
+  {
+    title: 'failed, to be retried',
+    ending: {
+      kind: 'failed',
+      error,
+      failure,
+      decision: { status: 'retrying', why: 'backoff', delayMs: 12.3, isDoubtful: false },
+    },
+    attributes: {
+      'idempotent_jobs.outcome': 'retrying',
+      'idempotent_jobs.failure_kind': 'transient',
+      'idempotent_jobs.failure_reason': 'ECONNREFUSED',
+      'idempotent_jobs.decision': 'backoff',
+      'idempotent_jobs.delay_ms': 13,
+      'error.type': 'BankError',
+    },
+    failed: 'ECONNREFUSED',
+  },
+  {
+    title: 'failed, dead',
+    ending: {
+      kind: 'failed',
+      error: new PermanentError('hunter2'),
+      failure: { kind: 'permanent', reason: 'permanent' },
+      decision: { status: 'dead', why: 'not_retryable', reason: 'permanent_error', isDoubtful: false },
+    },
+    attributes: {
+      'idempotent_jobs.outcome': 'dead',
+      'idempotent_jobs.failure_kind': 'permanent',
+      'idempotent_jobs.failure_reason': 'permanent',
+      'idempotent_jobs.decision': 'not_retryable',
+      'idempotent_jobs.delay_ms': undefined,
+      'error.type': 'PermanentError',
+    },
+    failed: 'permanent',
+  },
+  {
+    title: 'put off, because somebody else runs it',
+    ending: deferred(200, 'busy: another worker is running the operation', 'busy'),
+    attributes: {
+      'idempotent_jobs.outcome': 'deferred',
+      'idempotent_jobs.deferral': 'busy',
+      'idempotent_jobs.delay_ms': 200,
+    },
+    failed: undefined,
+  },
+  {
+    title: 'put off, because the ledger is out of reach',
+    ending: {
+      kind: 'deferred',
+      delayMs: 1000,
+      why: 'unavailable',
+      reason: 'ledger_unavailable: password hunter2 failed',
+      error: new OperationDeferred('hunter2'),
+    },
+    attributes: {
+      'idempotent_jobs.outcome': 'deferred',
+      'idempotent_jobs.deferral': 'ledger_unavailable',
+      'idempotent_jobs.delay_ms': 1000,
+    },
+    failed: 'ledger_unavailable',
+  },
+  ...(['conflict', 'dead', 'in_doubt', 'expired'] as const).map((kind) => ({
+    title: kind,
+    ending: { kind, error },
+    attributes: { 'idempotent_jobs.outcome': kind, 'error.type': 'BankError' },
+    failed: kind,
+  })),
+  {
+    title: 'handed back',
+    ending: { kind: 'handed_back', error },
+    attributes: { 'idempotent_jobs.outcome': 'handed_back' },
+    failed: undefined,
+  },
+];
+
+describe('endingAttributes', () => {
+  it.each(TABLE)('tells what a run that ended $title comes to', ({ ending, attributes, failed }) => {
+    expect(endingAttributes(ending)).toEqual(attributes);
+    expect(whatFailed(ending)).toBe(failed);
+  });
+
+  it.each(TABLE)('tells neither result nor message of a run that ended $title', ({ ending }) => {
+    expect(JSON.stringify(endingAttributes(ending))).not.toMatch(/hunter2|0815/);
+  });
+
+  it('keeps an application’s reason short', () => {
+    const ending: Ending = {
+      kind: 'failed',
+      error: 'thrown text',
+      failure: { kind: 'transient', reason: 'r'.repeat(1000) },
+      decision: { status: 'retrying', why: 'backoff', delayMs: 1, isDoubtful: false },
+    };
+    expect(endingAttributes(ending)).toMatchObject({
+      'idempotent_jobs.failure_reason': 'r'.repeat(200),
+      'error.type': 'string',
+    });
+  });
+});

@@ -1,0 +1,62 @@
+import type { Ending } from '../attempt/ending.js';
+import { endingAttributes, whatFailed } from './ending.attributes.js';
+import { errorTypeOf } from './attributes.js';
+import type { SpanAttributes, Tracing, TracingSpan } from './tracing.js';
+
+/** The span of one run of an operation: a delivery, a step or a call. */
+export class OperationSpan {
+  constructor(
+    private readonly tracing: Tracing,
+    private readonly span: TracingSpan,
+  ) {}
+
+  /** What the operation's next run links to. */
+  get reference(): string | undefined {
+    return this.span.reference;
+  }
+
+  /** The operation's last run, as far as the ledger knows it. */
+  follows(reference: string | null): void {
+    if (reference !== null) this.span.link(reference);
+  }
+
+  /** The right to run was won: everything before this moment was waiting for it. */
+  claimed(attempt: number, fencingToken: number): void {
+    this.span.set({ 'idempotent_jobs.attempt': attempt, 'idempotent_jobs.fencing_token': fencingToken });
+    this.span.event('claimed', { 'idempotent_jobs.attempt': attempt });
+  }
+
+  ended(ending: Ending): void {
+    this.span.set(endingAttributes(ending));
+    const failed = whatFailed(ending);
+    if (failed !== undefined) this.span.fail(failed);
+  }
+
+  /** What a question about a doubt came to. */
+  answered(verdict: string): void {
+    this.span.set({ 'idempotent_jobs.verdict': verdict });
+  }
+
+  /** A question that got no answer. */
+  unanswered(reason: string, error: unknown): void {
+    this.span.set({ 'idempotent_jobs.failure_reason': reason, 'error.type': errorTypeOf(error) });
+    this.span.fail(reason);
+  }
+
+  /** Runs `work` in a span inside of this one. */
+  inside<T>(name: string, attributes: SpanAttributes, work: (span: OperationSpan) => Promise<T>): Promise<T> {
+    return openSpan(this.tracing, name, attributes, work);
+  }
+}
+
+/** Runs `work` in a span inside of whatever span is active. */
+export function openSpan<T>(
+  tracing: Tracing,
+  name: string,
+  attributes: SpanAttributes,
+  work: (span: OperationSpan) => Promise<T>,
+): Promise<T> {
+  return tracing.span({ name, kind: 'internal', attributes }, (span) =>
+    work(new OperationSpan(tracing, span)),
+  );
+}
