@@ -13,6 +13,8 @@ import type { Engine } from './engine.js';
 import type { ResolvedOptions } from './idempotent-jobs.options.js';
 import { ProcessorHost } from './intake/processor-host.js';
 import { type RunningProcessor, WorkerLifecycle } from './intake/worker.lifecycle.js';
+import { MetricsLifecycle } from './metrics/metrics.lifecycle.js';
+import type { KnownNames } from './metrics/metrics.subscriber.js';
 import type { JobEvents } from './observe/job-events.js';
 import { logEvents } from './observe/log.subscriber.js';
 import type { QueuePort } from './bullmq/queue-port.js';
@@ -33,6 +35,7 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
   readonly #workers: WorkerLifecycle;
   readonly #letters: LetterLifecycle;
   readonly #sweep: FailedJobSweep;
+  readonly #metrics: MetricsLifecycle;
   #stopLogging: (() => void) | undefined;
 
   constructor(
@@ -54,6 +57,7 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
       new ToldStore(engine.database),
       engine.sealer,
     );
+    this.#metrics = new MetricsLifecycle(options.metrics, events, engine.gauges);
     const onError = (message: string, error: unknown): void =>
       new Logger('IdempotentJobs').warn(`${message}: ${messageOf(error)}`);
     this.#sweep = new FailedJobSweep(
@@ -77,6 +81,7 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
     this.#letters.prepare();
     this.#refuseShortRetention();
     await this.checkUp.run();
+    this.#metrics.start(this.#knownNames());
     this.#workers.start();
     await this.#letters.start();
     if (this.#workers.running.length > 0) this.#sweep.start();
@@ -104,6 +109,7 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
     await this.engine.listener.stop();
     await this.engine.dispatcher.stop();
     this.engine.leases.stop();
+    this.#metrics.stop();
     this.#stopLogging?.();
   }
 
@@ -142,6 +148,15 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
     throw new ConfigurationError(
       `Completed operations would be forgotten while something may still ask for them again, and would be run twice: ${problems.join('; ')}. Make retention.completedMs longer, or the others shorter.`,
     );
+  }
+
+  #knownNames(): KnownNames {
+    const { queues, dependencies } = this.engine;
+    return {
+      queues: queues.names,
+      jobs: this.running.map(({ settings }) => [settings.queue, settings.jobNames ?? []] as const),
+      dependencies: dependencies().map(({ name }) => name),
+    };
   }
 
   #sweptQueues(): SweptQueue[] {

@@ -7,6 +7,8 @@ import { FollowUps } from './attempt/follow-ups.js';
 import { Inquiry } from './attempt/inquiry.js';
 import { LeasedAttempt } from './attempt/leased.attempt.js';
 import { TransactionalAttempt } from './attempt/transactional.attempt.js';
+import type { QueueContents } from './bullmq/queue-contents.js';
+import type { QueuePort } from './bullmq/queue-port.js';
 import { IdempotencyService } from './call/idempotency.service.js';
 import { DoubtSweep } from './recovery/doubt.sweep.js';
 import { ClaimStore } from './claim/claim.store.js';
@@ -28,6 +30,8 @@ import { QueueRegistry } from './enqueue/queue-registry.js';
 import { AttemptRegistry } from './execute/attempt-registry.js';
 import type { ResolvedOptions } from './idempotent-jobs.options.js';
 import { JobPipeline } from './job-pipeline.js';
+import { type DependencyState, GaugeReader } from './metrics/gauge.reader.js';
+import { LEDGER_GAUGES } from './metrics/ledger-gauges.statement.js';
 import type { JobEvents } from './observe/job-events.js';
 import { Settler } from './outcome/settler.js';
 import { Database } from './postgres/database.js';
@@ -55,6 +59,9 @@ export interface Engine {
   readonly calls: AttemptRegistry;
   readonly doubts: DoubtSweep;
   readonly pruner: Pruner;
+  readonly gauges: GaugeReader;
+  /** The dependencies of this process's processors and calls. */
+  readonly dependencies: () => readonly DependencyState[];
 }
 
 /** A redrive is begun by a person, and carried on by the process that began it unless that dies. */
@@ -191,6 +198,15 @@ export function assembleEngine(
     resolve: (operation, verdict, author) => deadLetters.resolve(operation, verdict, author),
   });
   const pruner = new Pruner(database, onError);
+  const dependencies = (): readonly DependencyState[] => [];
+  const contentsOf = (queue: string): QueueContents => (queues.portOf(queue) as QueuePort).contents;
+  const gauges = new GaugeReader({
+    queues: () => queues.names,
+    depthOf: (queue) => contentsOf(queue).depth(),
+    oldestWaitingMsOf: (queue) => contentsOf(queue).oldestWaitingMs(),
+    ledger: () => database.run(LEDGER_GAUGES, []),
+    dependencies,
+  });
   return {
     database,
     sealer,
@@ -208,5 +224,7 @@ export function assembleEngine(
     calls,
     doubts,
     pruner,
+    gauges,
+    dependencies,
   };
 }

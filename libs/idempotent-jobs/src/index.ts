@@ -143,6 +143,22 @@ export type {
   DoctorSeverity,
 } from './doctor/doctor-report.js';
 export { type JobEvent, JobEvents, type JobEventSubject } from './observe/job-events.js';
+export {
+  type CounterMetric,
+  type GaugeMetric,
+  type HistogramMetric,
+  JOB_METRICS,
+  type JobMetric,
+} from './metrics/catalogue.js';
+export type {
+  CounterSeries,
+  GaugeReading,
+  HistogramSeries,
+  Labels,
+  MetricsAdapter,
+  OpenMetrics,
+  ReadGauges,
+} from './metrics/metrics.port.js';
 
 // 8 Errors
 export {

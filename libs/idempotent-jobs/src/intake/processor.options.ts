@@ -111,6 +111,7 @@ export function resolveProcessorOptions(
     },
     identify: options.identify,
     classify: options.classify,
+    jobNames: isByName(options.payload) ? Object.keys(options.payload) : [],
     payloadClassOf: payloadClasses(options.payload, checks),
   };
   checks.countFromZero('clientRetries', options.clientRetries, 0);
@@ -138,6 +139,12 @@ function checkReconcile(
     );
   if (options !== undefined && !canReconcile)
     checks.fail('reconcile', 'given', 'left out unless the class has a reconcile(operation) method');
+}
+
+function isByName(
+  payload: IdempotentProcessorOptions['payload'],
+): payload is Readonly<Record<string, PayloadClass>> {
+  return typeof payload === 'object' && payload !== null;
 }
 
 function payloadClasses(
