@@ -1,0 +1,2 @@
+// The public API of nestjs-idempotent-jobs/otel.
+export { otelMetrics, type OtelMetricsOptions } from './metrics.js';
