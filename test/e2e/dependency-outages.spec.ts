@@ -121,7 +121,7 @@ describe.each(BACKENDS)('a gateway in trouble, on %s', (backend) => {
     const brokenAt = performance.now();
     const keys = await story.enqueue(MANY);
     const guard = story.app.get(DependencyGuard);
-    await eventually(async () => expect(guard.stateOf('gateway').circuit).toBe('open'));
+    await circuitBecomes(guard, 'open');
     const first = (await story.arrivals()).length;
     // No more than were under way before the failures were known, and those that took their places.
     expect(first).toBeLessThanOrEqual(2 * WORKER.concurrency);
@@ -183,13 +183,13 @@ describe.each(BACKENDS)('a gateway in trouble, on %s', (backend) => {
         some.map((operationKey) => ({ name: 'charge', payload: {}, operationKey, tenantId: 'acme' })),
       );
       const guard = story.app.get(DependencyGuard);
-      await eventually(async () => expect(guard.stateOf('gateway').circuit).toBe('open'));
+      await circuitBecomes(guard, 'open');
       const before = (await story.arrivals()).length;
       await sleep(2_500);
       // A probe each half second at the most.
       expect((await story.arrivals()).length - before).toBeLessThanOrEqual(8);
       await simulator.client.clearFaults(story.run);
-      await eventually(async () => expect(guard.stateOf('gateway').circuit).toBe('closed'), 20_000);
+      await circuitBecomes(guard, 'closed');
     }
     await story.completed(keys, 60_000);
     const opened = story.events.filter((event) => event.kind === 'circuit_changed' && event.state === 'open');
@@ -276,5 +276,13 @@ function retriesInAnyWindow(retriedAt: readonly number[], windowMs: number): num
   return Math.max(
     0,
     ...retriedAt.map((end) => retriedAt.filter((at) => at <= end && at > end - windowMs).length),
+  );
+}
+
+async function circuitBecomes(guard: DependencyGuard, state: 'open' | 'closed'): Promise<void> {
+  await eventually(
+    () => guard.stateOf('gateway').circuit,
+    (circuit) => expect(circuit).toBe(state),
+    20_000,
   );
 }

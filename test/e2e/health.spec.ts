@@ -1,75 +1,11 @@
-import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 import { IdempotentJobsHealthIndicator, PermanentError } from 'nestjs-idempotent-jobs';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
 import { bullQueue, enqueue, settled } from '../support/ledger.js';
-import type { Place } from '../support/place.js';
 import { processorOf } from '../support/processors.js';
+import { detourOf } from '../support/quiet-line.js';
 import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
-
-/** A connection to a server that can fall silent: it stays open, and nothing comes through. */
-class QuietLine {
-  readonly #sockets = new Set<Socket>();
-  #isSilent = false;
-
-  private constructor(
-    private readonly server: Server,
-    /** The server's URL by way of this line. */
-    readonly url: string,
-  ) {}
-
-  static async to(serverUrl: string): Promise<QuietLine> {
-    const target = new URL(serverUrl);
-    const server = createServer();
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-    const url = new URL(serverUrl);
-    url.hostname = '127.0.0.1';
-    url.port = String((server.address() as AddressInfo).port);
-    const line = new QuietLine(server, url.toString());
-    server.on('connection', (client) => line.#join(client, connect(Number(target.port), target.hostname)));
-    return line;
-  }
-
-  silence(): void {
-    this.#isSilent = true;
-    for (const socket of this.#sockets) socket.pause();
-  }
-
-  speak(): void {
-    this.#isSilent = false;
-    for (const socket of this.#sockets) socket.resume();
-  }
-
-  async end(): Promise<void> {
-    for (const socket of this.#sockets) socket.destroy();
-    await new Promise((resolve) => this.server.close(resolve));
-  }
-
-  #join(client: Socket, upstream: Socket): void {
-    for (const [from, to] of [
-      [client, upstream],
-      [upstream, client],
-    ] as const) {
-      this.#sockets.add(from);
-      from.on('data', (data) => to.write(data));
-      from.on('error', () => undefined);
-      from.on('close', () => {
-        this.#sockets.delete(from);
-        to.destroy();
-      });
-      if (this.#isSilent) from.pause();
-    }
-  }
-}
-
-/** Where the queues of a place are. */
-const serverOf = ({ backend, databaseUrl, connection }: Place): string =>
-  backend === 'postgres' ? databaseUrl : (connection as { url: string }).url;
-const connectionBy = ({ backend, connection }: Place, url: string): object => ({
-  ...connection,
-  ...(backend === 'postgres' ? { connectionString: url } : { url }),
-});
 
 describe.each(BACKENDS)('health, on %s', (backend) => {
   const apps = useApps();
@@ -147,11 +83,8 @@ describe.each(BACKENDS)('health, on %s', (backend) => {
   it.each(['ledger', 'queue'] as const)(
     'the %s whose server is silent is down within the timeout, and up when it answers again',
     async (part) => {
-      const place = await makePlace(backend);
-      const line = await QuietLine.to(part === 'ledger' ? place.databaseUrl : serverOf(place));
-      const detour =
-        part === 'ledger' ? { databaseUrl: line.url } : { connection: connectionBy(place, line.url) };
-      const app = await apps.beside({ ...place, ...detour }, { queues: ['charges'] });
+      const { place, line } = await detourOf(await makePlace(backend), part);
+      const app = await apps.beside(place, { queues: ['charges'] });
       const health = app.get(IdempotentJobsHealthIndicator);
       const [key, ask] =
         part === 'ledger'

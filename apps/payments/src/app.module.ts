@@ -8,11 +8,14 @@ import {
 } from '@nestjs/common';
 import { TypeOrmModule } from '@nestjs/typeorm';
 import { IdempotentJobsModule, TenantMiddleware, useBackendOfConnection } from 'nestjs-idempotent-jobs';
+import { prometheusMetrics } from 'nestjs-idempotent-jobs/prometheus';
+import { Registry } from 'prom-client';
 import { AlertsModule } from './alerts/alerts.module.js';
 import { ChargesModule } from './charges/charges.module.js';
 import { TABLES } from './database/tables.js';
 import { HealthModule } from './health/health.module.js';
 import { InventoryModule } from './inventory/inventory.module.js';
+import { MetricsModule } from './metrics/metrics.module.js';
 import { OrdersModule } from './orders/orders.module.js';
 import { queueConnection } from './queue-connection.js';
 import { ReceiptsModule } from './receipts/receipts.module.js';
@@ -26,6 +29,7 @@ import { currentTrace, traceRequest } from './tracing/request-trace.js';
 export class AppModule implements NestModule {
   static with(settings: Settings): DynamicModule {
     useBackendOfConnection();
+    const registry = new Registry();
     return {
       module: AppModule,
       imports: [
@@ -37,11 +41,12 @@ export class AppModule implements NestModule {
           leaseMs: settings.leaseMs,
           dispatch: { redispatchAfterMs: settings.redispatchAfterMs },
           logs: settings.logs,
+          metrics: [prometheusMetrics({ registry })],
           traceContext: currentTrace,
           // Quiet settings are for machines that look at events themselves.
           doctor: settings.logs === 'none' ? 'off' : 'warn',
         }),
-        ...(settings.role === 'worker' ? [] : [OrdersModule, HealthModule]),
+        ...(settings.role === 'worker' ? [] : [OrdersModule, HealthModule, MetricsModule.of(registry)]),
         ...(settings.role === 'api' ? [] : workersOf(settings)),
       ],
     };

@@ -67,6 +67,20 @@ describe('the shop', () => {
     expect(await health.json()).toMatchObject({ details: { receipts: { status: 'degraded', inDoubt: 1 } } });
   });
 
+  it('shows what happened to Prometheus, whoever asks, and names no customer', async () => {
+    await shop.place('acme', 'order-metrics', TEAPOTS);
+    await shop.operationsAtRest('acme', 'order-metrics');
+
+    const response = await fetch(`${shop.url}/metrics`);
+
+    expect(response.status).toBe(200);
+    expect(response.headers.get('content-type')).toBe('text/plain; version=0.0.4; charset=utf-8');
+    const text = await response.text();
+    expect(text).toMatch(/^jobs_processed_total\{queue="charges",job="charge",result="completed"\} [1-9]/m);
+    expect(text).toMatch(/^queue_depth\{queue="receipts",state="waiting"\} \d/m);
+    expect(text).not.toMatch(/acme|order-metrics|ada/);
+  });
+
   it('ships once and charges once, even when the outcomes are forgotten and all of it is asked for again', async () => {
     await shop.place('acme', 'order-7', TEAPOTS);
     const first = await shop.operationsAtRest('acme', 'order-7');

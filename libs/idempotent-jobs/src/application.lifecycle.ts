@@ -14,6 +14,8 @@ import type { ResolvedOptions } from './idempotent-jobs.options.js';
 import { type PausedQueue, pauseWhileOpen } from './intake/queue-pause.js';
 import { ProcessorHost } from './intake/processor-host.js';
 import { type RunningProcessor, WorkerLifecycle } from './intake/worker.lifecycle.js';
+import { MetricsLifecycle } from './metrics/metrics.lifecycle.js';
+import type { KnownNames } from './metrics/metrics.subscriber.js';
 import type { JobEvents } from './observe/job-events.js';
 import { logEvents } from './observe/log.subscriber.js';
 import type { QueuePort } from './bullmq/queue-port.js';
@@ -34,6 +36,7 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
   readonly #workers: WorkerLifecycle;
   readonly #letters: LetterLifecycle;
   readonly #sweep: FailedJobSweep;
+  readonly #metrics: MetricsLifecycle;
   readonly #subscriptions: (() => void)[] = [];
 
   constructor(
@@ -60,6 +63,7 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
       new ToldStore(engine.database),
       engine.sealer,
     );
+    this.#metrics = new MetricsLifecycle(options.metrics, events, engine.gauges);
     this.#sweep = new FailedJobSweep(
       () => this.#sweptQueues(),
       letters,
@@ -81,6 +85,7 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
     this.#letters.prepare();
     this.#refuseShortRetention();
     await this.checkUp.run();
+    this.#metrics.start(this.#knownNames());
     this.#subscriptions.push(pauseWhileOpen(this.events, this.#pausedQueues(), onError));
     const { tracing } = this.options;
     const start = (): Promise<void> => this.#start();
@@ -116,6 +121,7 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
     await this.engine.listener.stop();
     await this.engine.dispatcher.stop();
     this.engine.leases.stop();
+    this.#metrics.stop();
     for (const unsubscribe of this.#subscriptions) unsubscribe();
   }
 
@@ -154,6 +160,15 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
     throw new ConfigurationError(
       `Completed operations would be forgotten while something may still ask for them again, and would be run twice: ${problems.join('; ')}. Make retention.completedMs longer, or the others shorter.`,
     );
+  }
+
+  #knownNames(): KnownNames {
+    const { queues, dependencies } = this.engine;
+    return {
+      queues: queues.names,
+      jobs: this.running.map(({ settings }) => [settings.queue, settings.jobNames ?? []] as const),
+      dependencies: dependencies.states.map(({ name }) => name),
+    };
   }
 
   #pausedQueues(): PausedQueue[] {

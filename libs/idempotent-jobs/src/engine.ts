@@ -7,6 +7,8 @@ import { FollowUps } from './attempt/follow-ups.js';
 import { Inquiry } from './attempt/inquiry.js';
 import { LeasedAttempt } from './attempt/leased.attempt.js';
 import { TransactionalAttempt } from './attempt/transactional.attempt.js';
+import type { QueueContents } from './bullmq/queue-contents.js';
+import type { QueuePort } from './bullmq/queue-port.js';
 import { IdempotencyService } from './call/idempotency.service.js';
 import { DoubtSweep } from './recovery/doubt.sweep.js';
 import { ClaimStore } from './claim/claim.store.js';
@@ -29,6 +31,8 @@ import { QueueRegistry } from './enqueue/queue-registry.js';
 import { AttemptRegistry } from './execute/attempt-registry.js';
 import type { ResolvedOptions } from './idempotent-jobs.options.js';
 import { JobPipeline } from './job-pipeline.js';
+import { GaugeReader } from './metrics/gauge.reader.js';
+import { LEDGER_GAUGES } from './metrics/ledger-gauges.statement.js';
 import type { JobEvents } from './observe/job-events.js';
 import { Settler } from './outcome/settler.js';
 import { Database } from './postgres/database.js';
@@ -57,6 +61,7 @@ export interface Engine {
   readonly calls: AttemptRegistry;
   readonly doubts: DoubtSweep;
   readonly pruner: Pruner;
+  readonly gauges: GaugeReader;
 }
 
 /** A redrive is begun by a person, and carried on by the process that began it unless that dies. */
@@ -212,6 +217,14 @@ export function assembleEngine(
     resolve: (operation, verdict, author) => deadLetters.resolve(operation, verdict, author),
   });
   const pruner = new Pruner(database, onError);
+  const contentsOf = (queue: string): QueueContents => (queues.portOf(queue) as QueuePort).contents;
+  const gauges = new GaugeReader({
+    queues: () => queues.names,
+    depthOf: (queue) => contentsOf(queue).depth(),
+    oldestWaitingMsOf: (queue) => contentsOf(queue).oldestWaitingMs(),
+    ledger: () => database.run(LEDGER_GAUGES, []),
+    dependencies: () => dependencies.states,
+  });
   return {
     database,
     dependencies,
@@ -230,5 +243,6 @@ export function assembleEngine(
     calls,
     doubts,
     pruner,
+    gauges,
   };
 }

@@ -44,6 +44,7 @@ describe('resolveOptions', () => {
       editedRedrive: false,
       shutdown: { drainMs: 20_000, closeMs: 5_000 },
       logs: 'all',
+      metrics: [],
       doctor: 'warn',
       traceContext: undefined,
     });
@@ -52,6 +53,7 @@ describe('resolveOptions', () => {
   it('takes everything that is given', () => {
     const resolve = (): string => 'acme';
     const traceContext = (): object => ({});
+    const adapter = { open: (): never => undefined as never };
     expect(
       resolveOptions({
         schema: 'jobs',
@@ -67,6 +69,7 @@ describe('resolveOptions', () => {
         recovery: { sweepMs: 5, pruneMs: 10 },
         shutdown: { drainMs: 0, closeMs: 0 },
         logs: 'none',
+        metrics: [adapter],
         doctor: 'fail',
         traceContext,
         retryPolicies: { mail: { attempts: 3 } },
@@ -112,6 +115,7 @@ describe('resolveOptions', () => {
       editedRedrive: true,
       shutdown: { drainMs: 0, closeMs: 0 },
       logs: 'none',
+      metrics: [adapter],
       doctor: 'fail',
       traceContext,
     });
@@ -168,6 +172,8 @@ describe('resolveOptions', () => {
     ],
     [{ results: { maxBytes: 0 } }, 'results.maxBytes is 0, but must be a whole number greater than 0'],
     [{ doctor: 'strict' }, 'doctor is "strict", but must be "warn" or "fail" or "off"'],
+    [{ metrics: { open: () => undefined } }, 'metrics must be a list of adapters'],
+    [{ metrics: [{}] }, 'metrics must be a list of adapters'],
     [{ logs: 'verbose' }, 'logs is "verbose", but must be "all" or "problems" or "none"'],
   ])('refuses %o by name, value and what it must be', (options, problem) => {
     const message = refusal(options);

@@ -5,8 +5,9 @@ import {
   resolveDependencies,
 } from './dependency/dependency.options.js';
 import { resolvePolicies, type RetryPolicies, type RetrySettings } from './intake/retry.options.js';
+import type { MetricsAdapter } from './metrics/metrics.port.js';
 import { ConfigurationError } from './operation/errors.js';
-import { optionChecks } from './option-checks.js';
+import { type OptionChecks, optionChecks } from './option-checks.js';
 import { DEFAULT_MAX_RESULT_BYTES } from './record/kept-result.js';
 import {
   DEFAULT_RETENTION,
@@ -87,6 +88,8 @@ export interface IdempotentJobsOptions {
   };
   /** Which transitions are logged: `all`, only `problems` (retries, deferrals, doubt, death), or `none`. Default `all`. */
   readonly logs?: 'all' | 'problems' | 'none';
+  /** Where metrics go: `prometheusMetrics()`, `otelMetrics()`, or an adapter of your own. Default: there are none. */
+  readonly metrics?: readonly MetricsAdapter[];
   /**
    * What to do at boot about what the {@link Doctor} finds: `warn` (default) logs each error and warning as one line,
    * `fail` refuses to start with all of them, `off` does not look.
@@ -137,6 +140,7 @@ export interface ResolvedOptions {
   readonly editedRedrive: boolean;
   readonly shutdown: { readonly drainMs: number; readonly closeMs: number };
   readonly logs: 'all' | 'problems' | 'none';
+  readonly metrics: readonly MetricsAdapter[];
   readonly doctor: 'warn' | 'fail' | 'off';
   readonly traceContext: (() => unknown) | undefined;
   readonly tracing: Tracing | undefined;
@@ -195,6 +199,7 @@ export function resolveOptions(options: Omit<IdempotentJobsOptions, 'dataSource'
       closeMs: checks.timer('shutdown.closeMs', options.shutdown?.closeMs, 5_000, 0),
     },
     logs: oneOf('logs', options.logs, ['all', 'problems', 'none'], 'all'),
+    metrics: metricsAdapters(checks, options.metrics),
     doctor: oneOf('doctor', options.doctor, ['warn', 'fail', 'off'], 'warn'),
     traceContext: options.traceContext ?? carrierOf(options.tracing),
     tracing: options.tracing,
@@ -224,4 +229,16 @@ function isTracing(tracing: Partial<Tracing> | null): boolean {
 
 function carrierOf(tracing: Tracing | undefined): (() => unknown) | undefined {
   return tracing && (() => tracing.carrier());
+}
+
+function metricsAdapters(
+  checks: OptionChecks,
+  adapters: IdempotentJobsOptions['metrics'] = [],
+): readonly MetricsAdapter[] {
+  if (Array.isArray(adapters) && adapters.every((adapter) => typeof adapter?.open === 'function'))
+    return adapters;
+  checks.problem(
+    'metrics must be a list of adapters: [prometheusMetrics({ registry })] of nestjs-idempotent-jobs/prometheus, [otelMetrics()] of nestjs-idempotent-jobs/otel, or your own',
+  );
+  return [];
 }

@@ -29,6 +29,7 @@ describe('the public API', () => {
         "InjectIdempotentQueue",
         "InvalidIdentityError",
         "InvalidPayloadError",
+        "JOB_METRICS",
         "JobAttemptEntity",
         "JobEvents",
         "JobOutcomeEntity",

@@ -164,6 +164,22 @@ export {
 } from './observe/job-events.js';
 export type { RetryReason } from './settle/decide.js';
 export type { SpanAttributes, SpanStart, TraceCarrier, Tracing, TracingSpan } from './tracing/tracing.js';
+export {
+  type CounterMetric,
+  type GaugeMetric,
+  type HistogramMetric,
+  JOB_METRICS,
+  type JobMetric,
+} from './metrics/catalogue.js';
+export type {
+  CounterSeries,
+  GaugeReading,
+  HistogramSeries,
+  Labels,
+  MetricsAdapter,
+  OpenMetrics,
+  ReadGauges,
+} from './metrics/metrics.port.js';
 
 // 8 Errors
 export {

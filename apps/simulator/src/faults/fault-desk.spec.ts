@@ -69,7 +69,7 @@ describe('the checks of what clients ask', () => {
     [{ service: 'fax' }, 'service'],
     [{ service: 'mail', rate: 2 }, 'rate'],
     [{ service: 'mail', rate: 0.5 }, 'at least one'],
-    [{ service: 'mail', kinds: ['hang'] }, 'kinds'],
+    [{ service: 'mail', kinds: ['late'] }, 'kinds'],
     [{ service: 'mail', slowMs: -1 }, 'slowMs'],
     [{ service: 'charge', honourKeys: 'no' }, 'honourKeys'],
   ])('refuse the settings %j, naming what is wrong', (body, name) => {

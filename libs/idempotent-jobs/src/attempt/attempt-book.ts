@@ -304,6 +304,7 @@ export class AttemptBook {
       ...subjectOf(context),
       attempt: claim.attempt,
       failure: failure.kind,
+      ...(failure.isThrottled === true && { isThrottled: true }),
       error: messageOf(error),
       durationMs,
       dependency: context.delivery.processor.dependency?.name,

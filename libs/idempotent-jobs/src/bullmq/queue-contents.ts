@@ -2,6 +2,15 @@ import type { Job, JobType, Queue, Worker } from 'bullmq';
 import type { JobRetention } from '../retention/retention.options.js';
 import { postgresOf } from './transaction-port.js';
 
+/** How many jobs a BullMQ queue holds. */
+export interface QueueDepth {
+  /** Paused and prioritised ones included. */
+  readonly waiting: number;
+  readonly active: number;
+  readonly delayed: number;
+  readonly failed: number;
+}
+
 /** Where BullMQ keeps a queue in Postgres. */
 type PostgresQueue = NonNullable<ReturnType<typeof postgresOf>>;
 
@@ -46,6 +55,20 @@ export class QueueContents {
     } catch {
       return false;
     }
+  }
+
+  /** On Postgres BullMQ scans all jobs that it holds for the queue. */
+  async depth(): Promise<QueueDepth> {
+    const {
+      waiting = 0,
+      paused = 0,
+      prioritized = 0,
+      active = 0,
+      delayed = 0,
+      failed = 0,
+    } = await this.bullmq.getJobCounts(...COUNTED);
+    // What waits on a paused queue is `waiting` on Redis, and `paused` on Postgres.
+    return { waiting: waiting + paused + prioritized, active, delayed, failed };
   }
 
   async holds(jobId: string): Promise<boolean> {
@@ -110,6 +133,9 @@ const STATES = [
   'completed',
 ] as const;
 const PAGE = 500;
+
+/** BullMQ's types have forgotten `paused`. */
+const COUNTED = ['waiting', 'paused', 'prioritized', 'active', 'delayed', 'failed'] as JobType[];
 
 /** BullMQ counts ages in seconds. */
 function longestAgeMs(...options: unknown[]): number | undefined {

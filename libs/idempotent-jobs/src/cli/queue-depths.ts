@@ -1,18 +1,9 @@
-import type { Queue } from 'bullmq';
+import { QueueContents, type QueueDepth } from '../bullmq/queue-contents.js';
 import { isOverWithin } from '../within.js';
 import type { Database } from '../postgres/database.js';
 import { reasonOf } from './connect.js';
 import { serverUrl } from './server-url.js';
 import { Unavailable } from './wrong-usage.js';
-
-/** What a BullMQ queue holds. */
-export interface QueueDepth {
-  /** Paused and prioritised ones included. */
-  readonly waiting: number;
-  readonly active: number;
-  readonly delayed: number;
-  readonly failed: number;
-}
 
 /** The depths of queues by name, and who was asked. */
 export interface QueueDepths {
@@ -57,7 +48,7 @@ async function depthsInRedis(
   for (const queue of queues) queue.on('error', (error) => (reason = reasonOf(error)));
   const depths = new Map<string, QueueDepth>();
   try {
-    const asked = queues.map(async (queue) => depths.set(queue.name, await depthOf(queue)));
+    const asked = queues.map(async (queue) => depths.set(queue.name, await new QueueContents(queue).depth()));
     const failed = Promise.all(asked).catch((error: unknown) => (reason = reasonOf(error)));
     await isOverWithin(TIMEOUT_MS, failed);
     if (depths.size < names.length)
@@ -66,12 +57,6 @@ async function depthsInRedis(
   } finally {
     await isOverWithin(1000, Promise.allSettled(queues.map((queue) => queue.close())));
   }
-}
-
-async function depthOf(queue: Queue): Promise<QueueDepth> {
-  const counts = await queue.getJobCounts('waiting', 'prioritized', 'active', 'delayed', 'failed');
-  const { waiting = 0, prioritized = 0, active = 0, delayed = 0, failed = 0 } = counts;
-  return { waiting: waiting + prioritized, active, delayed, failed };
 }
 
 async function depthsInPostgres(names: readonly string[], { dataSource }: Database): Promise<QueueDepths> {

@@ -79,6 +79,7 @@ describe('resolveProcessorOptions', () => {
       results: { isStored: true, redact: undefined, maxBytes: 77 },
       identify: undefined,
       classify: undefined,
+      jobNames: [],
       payloadClassOf: expect.any(Function),
     });
     expect(settings.payloadClassOf('charge')).toBeUndefined();

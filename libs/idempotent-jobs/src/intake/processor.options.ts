@@ -129,6 +129,7 @@ export function resolveProcessorOptions(
     },
     identify: options.identify,
     classify: inOrder(options.classify, defaults.dependencies.readingOf, dependency?.classify),
+    jobNames: jobNamesOf(options),
     payloadClassOf: payloadClasses(options.payload, checks),
   };
   if (options.timeoutMs !== undefined) checks.timer('timeoutMs', options.timeoutMs, 0);
@@ -178,6 +179,12 @@ function checkReconcile(
     );
   if (options !== undefined && !canReconcile)
     checks.fail('reconcile', 'given', 'left out unless the class has a reconcile(operation) method');
+}
+
+/** The names of jobs that the options speak of. */
+function jobNamesOf({ payload, retryByJob }: IdempotentProcessorOptions): readonly string[] {
+  const byPayload = typeof payload === 'object' && payload !== null ? Object.keys(payload) : [];
+  return [...new Set([...byPayload, ...Object.keys(retryByJob ?? {})])];
 }
 
 function payloadClasses(

@@ -25,5 +25,7 @@ export interface ProcessorSettings {
   readonly results: ResultRules;
   readonly identify: Identify | undefined;
   readonly classify: Classify | undefined;
+  /** The names of jobs that are known without having seen one. Default: none. */
+  readonly jobNames?: readonly string[];
   readonly payloadClassOf: (jobName: string) => PayloadClass | undefined;
 }

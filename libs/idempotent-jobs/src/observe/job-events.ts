@@ -26,6 +26,8 @@ interface AttemptFacts {
 /** How an attempt failed. */
 interface FailureFacts extends AttemptFacts {
   readonly failure: FailureKind;
+  /** Whether the service asked for less. */
+  readonly isThrottled?: boolean | undefined;
   /** The message of what was thrown. */
   readonly error: string;
   /** What the processor depends on. */

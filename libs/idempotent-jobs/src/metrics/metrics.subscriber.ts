@@ -1,0 +1,185 @@
+import type { JobEvent } from '../observe/job-events.js';
+import { type ReasonLabel, reasonLabelOf } from '../resilience/reason-label.js';
+import { JOB_METRICS as METRICS } from './catalogue.js';
+import { Grid } from './grid.js';
+import type { CounterSeries, OpenMetrics } from './metrics.port.js';
+import {
+  type DependencySeries,
+  dependencySeries,
+  EXHAUSTION_REASONS,
+  type JobSeries,
+  jobSeries,
+  type QueueSeries,
+  queueSeries,
+} from './series.js';
+
+/** What is known before anything happens: its series are there from the start. */
+export interface KnownNames {
+  readonly queues: readonly string[];
+  /** The names of jobs, by the queue of their processor. */
+  readonly jobs: readonly (readonly [queue: string, names: readonly string[]])[];
+  readonly dependencies: readonly string[];
+}
+
+/** A queue with more kinds of jobs than that has names that are made up at run time. */
+const MAX_JOBS = 50;
+const OTHER_JOBS = 'other';
+
+type Event<K extends JobEvent['kind']> = Extract<JobEvent, { kind: K }>;
+/** The events that end an attempt without success. */
+type FailureEvent = Event<'retrying' | 'in_doubt' | 'dead'>;
+
+/** Counts events. Runs on the path of jobs: once the series of a job exist, an event costs map look-ups. */
+export class MetricsSubscriber {
+  readonly #jobs: Grid<JobSeries>;
+  readonly #queues = new Map<string, QueueSeries>();
+  readonly #dependencies = new Map<string, DependencySeries>();
+  /** By dependency and queue. */
+  readonly #timeouts: Grid<CounterSeries>;
+
+  constructor(
+    private readonly metrics: OpenMetrics,
+    private readonly known: KnownNames,
+  ) {
+    this.#jobs = new Grid((queue, job) => jobSeries(metrics, queue, job));
+    this.#timeouts = new Grid((dependency, queue) =>
+      metrics.counter(METRICS.dependencyTimeouts, { dependency, queue }),
+    );
+    for (const queue of known.queues) this.#queue(queue);
+    for (const [queue, jobs] of known.jobs) for (const job of jobs) this.#job(queue, job);
+    for (const dependency of known.dependencies) {
+      this.#dependency(dependency);
+      for (const queue of ['', ...known.queues]) this.#timeouts.at(dependency, queue);
+    }
+  }
+
+  readonly count = (event: JobEvent): void => {
+    switch (event.kind) {
+      case 'enqueued':
+        if (event.isDuplicate) this.#job(event.queue, event.jobName).reused.duplicate.increment();
+        return;
+      case 'started':
+        return this.#started(event);
+      case 'completed':
+        return this.#completed(event);
+      case 'replayed': {
+        const job = this.#job(event.queue, event.jobName);
+        job.processed.replayed.increment();
+        return job.reused.replayed.increment();
+      }
+      case 'retrying':
+        return this.#failed(event, event.reason)
+          .retries.at(event.dependency ?? '', labelOf(event, event.reason))
+          .increment();
+      case 'in_doubt':
+        this.#failed(event, event.reason);
+        if (event.delayMs === undefined) this.#queue(event.queue).letters.in_doubt.increment();
+        return;
+      case 'dead':
+        return this.#dead(event);
+      case 'deferred':
+        return this.#deferred(event);
+      case 'fence_rejected':
+        return this.#queue(event.queue).fenced.increment();
+      case 'letter_closed':
+        return this.#closed(event);
+      case 'circuit_changed':
+        if (event.state === 'open') this.#dependency(event.dependency).opened.increment();
+        return;
+      case 'dependency_timeout':
+        return this.#timeouts.at(event.dependency, event.queue ?? '').increment();
+      case 'retry_budget_denied':
+        return this.#dependency(event.dependency).budgetDenied.increment();
+      case 'fallback_used':
+        return this.#dependency(event.dependency).fallbacks[event.reason].increment();
+      case 'reconciled':
+      case 'taken_over':
+      case 'abandoned':
+      case 'late_result_discarded':
+        return;
+      default:
+        return event satisfies never;
+    }
+  };
+
+  #started({ queue, jobName, attempt, waitMs }: Event<'started'>): void {
+    const job = this.#job(queue, jobName);
+    job.started[attempt === 1 ? 'first' : 'retry'].increment();
+    if (waitMs !== undefined) job.wait.record(waitMs / 1000);
+  }
+
+  #completed({ queue, jobName, attempt, durationMs, endToEndMs, degraded }: Event<'completed'>): void {
+    const job = this.#job(queue, jobName);
+    job.processed[degraded === undefined ? 'completed' : 'degraded'].increment();
+    job.retryCount.record(attempt - 1);
+    job.duration.record(durationMs / 1000);
+    job.endToEnd.record(endToEndMs / 1000);
+  }
+
+  #dead(event: Event<'dead'>): void {
+    const { queue, attempt, reason, failureReason } = event;
+    const job = this.#failed(event, failureReason);
+    this.#queue(queue).letters[reason].increment();
+    if (attempt > 0) job.retryCount.record(attempt - 1);
+    if (isExhaustion(reason)) job.exhausted[reason].increment();
+    if (reason === 'idempotency_conflict') job.reused.conflict.increment();
+  }
+
+  /** What all failures have in common. Attempt 0 is a delivery that was given up before any attempt. */
+  #failed(event: FailureEvent, reason: string): JobSeries {
+    const { kind, queue, jobName, attempt, durationMs, failure } = event;
+    const job = this.#job(queue, jobName);
+    job.processed[kind].increment();
+    if (attempt === 0) return job;
+    job.failures.at(failure, labelOf(event, reason)).increment();
+    // 0: the attempt had vanished, or was given up before its handler was called.
+    if (durationMs > 0) job.duration.record(durationMs / 1000);
+    return job;
+  }
+
+  #deferred({ queue, jobName, because, dependency }: Event<'deferred'>): void {
+    const job = this.#job(queue, jobName);
+    job.processed.deferred.increment();
+    if (because === 'busy') job.reused.busy.increment();
+    this.#queue(queue)
+      .deferred.at(dependency ?? '', because)
+      .increment();
+  }
+
+  #closed({ queue, as }: Event<'letter_closed'>): void {
+    if (as === 'redriven' || as === 'not_applied') this.#queue(queue).redriven.redriven.increment();
+    else if (as === 'completed') this.#queue(queue).redriven.completed.increment();
+  }
+
+  #job(queue: string, name: string): JobSeries {
+    const found = this.#jobs.find(queue, name);
+    if (found !== undefined) return found;
+    return this.#jobs.at(queue, this.#jobs.width(queue) < MAX_JOBS ? name : OTHER_JOBS);
+  }
+
+  #queue(name: string): QueueSeries {
+    let series = this.#queues.get(name);
+    if (series === undefined) {
+      series = queueSeries(this.metrics, name, this.known.dependencies);
+      this.#queues.set(name, series);
+    }
+    return series;
+  }
+
+  #dependency(name: string): DependencySeries {
+    let series = this.#dependencies.get(name);
+    if (series === undefined) {
+      series = dependencySeries(this.metrics, name);
+      this.#dependencies.set(name, series);
+    }
+    return series;
+  }
+}
+
+function labelOf({ failure, isThrottled }: FailureEvent, reason: string): ReasonLabel {
+  return reasonLabelOf({ kind: failure, reason, ...(isThrottled !== undefined && { isThrottled }) });
+}
+
+function isExhaustion(reason: string): reason is (typeof EXHAUSTION_REASONS)[number] {
+  return (EXHAUSTION_REASONS as readonly string[]).includes(reason);
+}

@@ -1,0 +1,112 @@
+import { Counter, Gauge, Histogram, type Registry, type RegistryContentType } from 'prom-client';
+import { type CounterMetric, type HistogramMetric, JOB_METRICS } from '../metrics/catalogue.js';
+import type { MetricsAdapter, OpenMetrics, ReadGauges } from '../metrics/metrics.port.js';
+import { ConfigurationError } from '../operation/errors.js';
+
+/** Options of {@link prometheusMetrics}. */
+export interface PrometheusMetricsOptions {
+  /** Where the metrics go: prom-client's `register`, or a `new Registry()` of the application's own. */
+  readonly registry: Registry<RegistryContentType>;
+  /** Goes before every name, e.g. `billing_`. Default: nothing. */
+  readonly prefix?: string;
+}
+
+/**
+ * Metrics for Prometheus by prom-client 15, in the registry that you serve. When the application closes, they are taken
+ * out of it.
+ *
+ * ```ts
+ * IdempotentJobsModule.forRoot({ metrics: [prometheusMetrics({ registry: register })] });
+ * ```
+ *
+ * @throws ConfigurationError without a registry, or for a prefix that no name can begin with; when the application
+ * starts, also if the registry has a metric of one of the names
+ */
+export function prometheusMetrics({ registry, prefix = '' }: PrometheusMetricsOptions): MetricsAdapter {
+  if (typeof registry?.registerMetric !== 'function')
+    throw new ConfigurationError(
+      'prometheusMetrics(): registry must be a Registry of prom-client: its `register`, or a `new Registry()`.',
+    );
+  if (!/^([a-zA-Z_:][a-zA-Z0-9_:]*)?$/.test(prefix))
+    throw new ConfigurationError(
+      `prometheusMetrics(): prefix is ${JSON.stringify(prefix)}, but must be a letter or "_" followed by letters, digits or "_", e.g. "billing_".`,
+    );
+  return { open: (readGauges) => new PrometheusMetrics(registry, prefix, readGauges) };
+}
+
+type Registered = Counter | Histogram | Gauge;
+
+/** The metrics of one application in one registry. */
+class PrometheusMetrics implements OpenMetrics {
+  readonly #counters = new Map<string, Counter>();
+  readonly #histograms = new Map<string, Histogram>();
+  readonly #registered = new Map<string, Registered>();
+
+  constructor(
+    private readonly registry: Registry<RegistryContentType>,
+    prefix: string,
+    private readonly readGauges: ReadGauges,
+  ) {
+    const metrics = Object.values(JOB_METRICS);
+    for (const { name } of metrics) this.#refuseTaken(prefix + name);
+    for (const metric of metrics) {
+      const { help, labels } = metric;
+      const name = prefix + metric.name;
+      const settings = { name, help, labelNames: labels, registers: [registry as Registry] };
+      if (metric.kind === 'gauge') this.#registered.set(name, this.#gauge(metric.name, settings));
+      else if (metric.kind === 'counter') {
+        const counter = new Counter<string>(settings);
+        this.#counters.set(metric.name, counter);
+        this.#registered.set(name, counter);
+      } else {
+        const histogram = new Histogram<string>({ ...settings, buckets: [...metric.buckets] });
+        this.#histograms.set(metric.name, histogram);
+        this.#registered.set(name, histogram);
+      }
+    }
+  }
+
+  counter({ name }: CounterMetric, labels: Record<string, string>): { increment(): void } {
+    const series = (this.#counters.get(name) as Counter).labels(labels);
+    series.inc(0);
+    return { increment: () => series.inc() };
+  }
+
+  histogram({ name }: HistogramMetric, labels: Record<string, string>): { record(value: number): void } {
+    const histogram = this.#histograms.get(name) as Histogram;
+    histogram.zero(labels);
+    const series = histogram.labels(labels);
+    return { record: (value) => series.observe(value) };
+  }
+
+  close(): void {
+    for (const [name, metric] of this.#registered) {
+      // Somebody may have cleared the registry and put something else there.
+      if (this.registry.getSingleMetric(name) === metric) this.registry.removeSingleMetric(name);
+    }
+  }
+
+  #gauge(
+    name: string,
+    settings: { name: string; help: string; labelNames: readonly string[]; registers: Registry[] },
+  ): Gauge {
+    const { readGauges } = this;
+    return new Gauge<string>({
+      ...settings,
+      async collect() {
+        const readings = await readGauges();
+        this.reset();
+        // reset() leaves a gauge without labels at 0, which is a claim.
+        if (settings.labelNames.length === 0) this.remove();
+        for (const { metric, labels, value } of readings) if (metric.name === name) this.set(labels, value);
+      },
+    });
+  }
+
+  #refuseTaken(name: string): void {
+    if (this.registry.getSingleMetric(name) === undefined) return;
+    throw new ConfigurationError(
+      `prometheusMetrics(): the registry already has a metric "${name}", perhaps of another application in this process. Give each application a registry of its own (new Registry(), and Registry.merge() to serve several), or a prefix: prometheusMetrics({ registry, prefix: 'billing_' }).`,
+    );
+  }
+}
