@@ -199,7 +199,7 @@ describe.each(BACKENDS)('a gateway in trouble, on %s', (backend) => {
   }, 120_000);
 
   it('asks for a pause with 429 and Retry-After: nobody calls for that operation before it is over', async () => {
-    const story = await begin({ dependencies: { gateway: { retryBudget: false } } }, {});
+    const story = await begin({ dependencies: { gateway: { breaker: false, retryBudget: false } } }, {});
     const keys = Array.from({ length: 20 }, (_none, index) => `charge:${index}`);
     await simulator.client.script({
       run: story.run,
