@@ -175,6 +175,10 @@ describe.each(CASES)(
       ]);
       const roots = spans.named('gateway').map((span) => spans.above(span).at(-1));
       expect(new Set(roots)).toEqual(new Set(['request', 'enqueue charges']));
+      // Woken by the request, the dispatcher still carries what is everybody's.
+      const puts = spans.named('addBulk charges');
+      if (isBullTraced) expect(puts).not.toHaveLength(0);
+      for (const put of puts) expect(put.parentSpanContext).toBeUndefined();
     });
 
     it('follow-ups belong to the trace of the handler that enqueued them', async () => {

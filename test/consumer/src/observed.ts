@@ -3,9 +3,9 @@ import { BullModule } from '@nestjs/bullmq';
 import { Module } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { TypeOrmModule } from '@nestjs/typeorm';
-import { metrics } from '@opentelemetry/api';
+import { metrics, trace } from '@opentelemetry/api';
 import { IdempotentJobsModule, useBackendOfConnection } from 'nestjs-idempotent-jobs';
-import { otelMetrics } from 'nestjs-idempotent-jobs/otel';
+import { otelMetrics, otelTracing } from 'nestjs-idempotent-jobs/otel';
 import { prometheusMetrics } from 'nestjs-idempotent-jobs/prometheus';
 import { Registry } from 'prom-client';
 
@@ -23,6 +23,7 @@ useBackendOfConnection();
     }),
     IdempotentJobsModule.forRoot({
       doctor: 'off',
+      tracing: otelTracing({ tracer: trace.getTracer('consumer') }),
       metrics: [
         prometheusMetrics({ registry }),
         otelMetrics(),
