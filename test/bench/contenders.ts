@@ -3,13 +3,20 @@ import { BullModule, WorkerHost } from '@nestjs/bullmq';
 import { Module } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { TypeOrmModule } from '@nestjs/typeorm';
+import { MeterProvider, MetricReader } from '@opentelemetry/sdk-metrics';
 import { Queue, type QueueOptions, Worker } from 'bullmq';
 import {
   getIdempotentQueueToken,
   IdempotentJobsModule,
   IdempotentProcessor,
   type IdempotentQueue,
+  type JobEvent,
+  JobEvents,
+  type MetricsAdapter,
 } from 'nestjs-idempotent-jobs';
+import { otelMetrics } from 'nestjs-idempotent-jobs/otel';
+import { prometheusMetrics } from 'nestjs-idempotent-jobs/prometheus';
+import { Registry } from 'prom-client';
 import { Column, DataSource, Entity, PrimaryColumn } from 'typeorm';
 
 /** Where a contender runs: a database and a queue namespace of its own. */
@@ -21,7 +28,7 @@ export interface Site {
 
 /** A way of working through a queue. Jobs are added first and then worked off, so that only working is measured. */
 export interface Contender {
-  readonly name: 'bullmq' | 'findThenSave' | 'idempotent';
+  readonly name: 'bullmq' | 'findThenSave' | 'idempotent' | 'prometheus' | 'otel';
   open(site: Site, concurrency: number): Promise<Lane>;
 }
 
@@ -30,6 +37,8 @@ export interface Lane {
   fill(jobs: number): Promise<void>;
   /** Starts the worker; the promise resolves when the last job is done. */
   drain(jobs: number): Promise<void>;
+  /** How much CPU time it takes to tell of a job that succeeds, in µs; where there is anybody to tell. */
+  tellUs?(jobs: number): number;
   close(): Promise<void>;
 }
 
@@ -88,58 +97,101 @@ export const findThenSave: Contender = {
 };
 
 /** This library, with `effect: 'keyed'`: claim, run, complete. */
-export const idempotent: Contender = {
-  name: 'idempotent',
-  async open(site, concurrency) {
-    const counter = new Countdown();
+export const idempotent = idempotentWith('idempotent', () => []);
 
-    @IdempotentProcessor(QUEUE, { effect: 'keyed' }, { concurrency, autorun: false })
-    class BenchProcessor extends WorkerHost {
-      process(): Promise<unknown> {
-        return handle();
-      }
+/** The same, counted by prom-client. */
+export const counted = idempotentWith('prometheus', () => [prometheusMetrics({ registry: new Registry() })]);
+
+/** The same, measured by OpenTelemetry's SDK. */
+export const measured = idempotentWith('otel', () => {
+  const provider = new MeterProvider({ readers: [new IdleReader()] });
+  return [otelMetrics({ meter: provider.getMeter('bench') })];
+});
+
+/** The SDK aggregates for whoever may come and read. */
+class IdleReader extends MetricReader {
+  protected async onForceFlush(): Promise<void> {}
+  protected async onShutdown(): Promise<void> {}
+}
+
+function idempotentWith(name: Contender['name'], metrics: () => readonly MetricsAdapter[]): Contender {
+  return { name, open: (site, concurrency) => openIdempotent(site, concurrency, metrics()) };
+}
+
+async function openIdempotent(
+  site: Site,
+  concurrency: number,
+  metrics: readonly MetricsAdapter[],
+): Promise<Lane> {
+  const counter = new Countdown();
+
+  @IdempotentProcessor(QUEUE, { effect: 'keyed' }, { concurrency, autorun: false })
+  class BenchProcessor extends WorkerHost {
+    process(): Promise<unknown> {
+      return handle();
     }
+  }
 
-    @Module({
-      imports: [
-        TypeOrmModule.forRoot({ type: 'postgres', url: site.databaseUrl }),
-        BullModule.forRoot({
-          connection: site.connection,
-          prefix: site.prefix,
-          defaultJobOptions: KEEP_NOTHING,
-        }),
-        IdempotentJobsModule.forRoot({ migrations: 'run', logs: 'none' }),
-        IdempotentJobsModule.registerQueue(QUEUE),
-      ],
-      providers: [BenchProcessor],
-    })
-    class BenchModule {}
+  @Module({
+    imports: [
+      TypeOrmModule.forRoot({ type: 'postgres', url: site.databaseUrl }),
+      BullModule.forRoot({
+        connection: site.connection,
+        prefix: site.prefix,
+        defaultJobOptions: KEEP_NOTHING,
+      }),
+      IdempotentJobsModule.forRoot({ migrations: 'run', logs: 'none', metrics }),
+      IdempotentJobsModule.registerQueue(QUEUE),
+    ],
+    providers: [BenchProcessor],
+  })
+  class BenchModule {}
 
-    const app = await NestFactory.createApplicationContext(BenchModule, { logger: ['error'] });
-    const queue = app.get<IdempotentQueue>(getIdempotentQueueToken(QUEUE));
-    const { worker } = app.get(BenchProcessor);
-    worker.on('completed', () => counter.count());
-    return {
-      async fill(jobs) {
-        for (let start = 0; start < jobs; start += CHUNK) {
-          const requests = Array.from({ length: Math.min(CHUNK, jobs - start) }, (_, index) => ({
-            name: 'charge',
-            payload: payloadOf(start + index),
-            operationKey: `charge:${start + index}`,
-            tenantId: 'acme',
-          }));
-          await queue.enqueueMany(requests, { durability: 'queue' });
-        }
-      },
-      drain(jobs) {
-        const done = counter.from(jobs);
-        worker.run().catch((error: unknown) => counter.fail(error));
-        return done;
-      },
-      close: () => app.close(),
-    };
-  },
+  const app = await NestFactory.createApplicationContext(BenchModule, { logger: ['error'] });
+  const queue = app.get<IdempotentQueue>(getIdempotentQueueToken(QUEUE));
+  const { worker } = app.get(BenchProcessor);
+  worker.on('completed', () => counter.count());
+  return {
+    async fill(jobs) {
+      for (let start = 0; start < jobs; start += CHUNK) {
+        const requests = Array.from({ length: Math.min(CHUNK, jobs - start) }, (_, index) => ({
+          name: 'charge',
+          payload: payloadOf(start + index),
+          operationKey: `charge:${start + index}`,
+          tenantId: 'acme',
+        }));
+        await queue.enqueueMany(requests, { durability: 'queue' });
+      }
+    },
+    drain(jobs) {
+      const done = counter.from(jobs);
+      worker.run().catch((error: unknown) => counter.fail(error));
+      return done;
+    },
+    tellUs(jobs) {
+      const events = app.get(JobEvents);
+      const before = process.cpuUsage();
+      for (let job = 0; job < jobs; job += 1) for (const event of SUCCESS) events.emit(event);
+      const { user, system } = process.cpuUsage(before);
+      return (user + system) / jobs;
+    },
+    close: () => app.close(),
+  };
+}
+
+const JOB = {
+  queue: QUEUE,
+  jobName: 'charge',
+  jobId: 'op-1',
+  tenantId: 'acme',
+  operationKey: 'charge:1',
+  attempt: 1,
 };
+const SUCCESS: readonly JobEvent[] = [
+  { kind: 'enqueued', ...JOB, isDuplicate: false },
+  { kind: 'started', ...JOB, workerId: 'w', waitMs: 12.5 },
+  { kind: 'completed', ...JOB, durationMs: 3.25, endToEndMs: 15.75 },
+];
 
 async function openPlain(
   site: Site,

@@ -1,13 +1,22 @@
 import { randomUUID } from 'node:crypto';
 import { startPostgres, startRedis } from 'local-servers';
 import { useBackendOfConnection } from 'nestjs-idempotent-jobs';
-import { bullmq, type Contender, findThenSave, idempotent, type Site } from './contenders.js';
+import {
+  bullmq,
+  type Contender,
+  counted,
+  findThenSave,
+  idempotent,
+  measured,
+  type Site,
+} from './contenders.js';
 import { readOptions } from './options.js';
 
 /*
  * How much of plain BullMQ's speed is left: three ways of working through the same queue, in one run, on the same
- * servers. Contenders take turns, so that a slow minute of the machine hits all of them; the median counts. The
- * servers are private ones started for this run, with the durability an application would have.
+ * servers. With `--metrics`, how much of the library's own speed is left when it is counted. Contenders take turns, so
+ * that a slow minute of the machine hits all of them; the median counts. The servers are private ones started for this
+ * run, with the durability an application would have.
  */
 
 type Backend = 'redis' | 'postgres';
@@ -17,12 +26,16 @@ interface Measurement {
   readonly concurrency: number;
   readonly contender: Contender['name'];
   readonly jobsPerSecond: number;
-  /** Of plain BullMQ on the same backend at the same concurrency. */
+  /** Of the first contender on the same backend at the same concurrency. */
   readonly ratio: number;
+  /** How much CPU time it takes to tell subscribers of a job, in µs. */
+  readonly tellUs?: number;
 }
 
-const CONTENDERS = [bullmq, findThenSave, idempotent];
 const options = readOptions();
+const CONTENDERS = options.metrics ? [idempotent, counted, measured] : [bullmq, findThenSave, idempotent];
+/** Enough for the compiler to be through with them. */
+const TOLD_JOBS = 200_000;
 useBackendOfConnection();
 
 const postgres = await startPostgres({ durable: true });
@@ -44,37 +57,50 @@ try {
 }
 
 async function compare(backend: Backend, concurrency: number): Promise<Measurement[]> {
-  const rates = new Map<Contender['name'], number[]>(CONTENDERS.map(({ name }) => [name, []]));
+  const rates = new Map<Contender['name'], Rate[]>(CONTENDERS.map(({ name }) => [name, []]));
   for (let repetition = 0; repetition < options.repetitions; repetition += 1) {
     for (const contender of CONTENDERS) {
       rates.get(contender.name)?.push(await measure(contender, backend, concurrency));
     }
   }
-  const base = median(rates.get('bullmq') ?? []);
+  const rateOf = (name: Contender['name']): number =>
+    median((rates.get(name) ?? []).map(({ jobsPerSecond }) => jobsPerSecond));
+  const first = CONTENDERS[0]?.name ?? 'bullmq';
+  const base = rateOf(first);
   return CONTENDERS.map(({ name }) => {
-    const rate = median(rates.get(name) ?? []);
+    const rate = rateOf(name);
+    const told = (rates.get(name) ?? []).flatMap(({ tellUs }) => (tellUs === undefined ? [] : [tellUs]));
     const measurement = {
       backend,
       concurrency,
       contender: name,
       jobsPerSecond: Math.round(rate),
       ratio: Number((rate / base).toFixed(2)),
+      ...(told.length > 0 && { tellUs: Number(median(told).toFixed(2)) }),
     };
+    const toTell =
+      measurement.tellUs === undefined ? '' : `  ${measurement.tellUs.toFixed(2)} µs CPU to tell of a job`;
     console.error(
-      `${backend.padEnd(8)} concurrency ${String(concurrency).padEnd(4)} ${name.padEnd(12)} ${String(measurement.jobsPerSecond).padStart(6)} jobs/s  ${measurement.ratio.toFixed(2)} x BullMQ`,
+      `${backend.padEnd(8)} concurrency ${String(concurrency).padEnd(4)} ${name.padEnd(12)} ${String(measurement.jobsPerSecond).padStart(6)} jobs/s  ${measurement.ratio.toFixed(2)} x ${first}${toTell}`,
     );
     return measurement;
   });
 }
 
-async function measure(contender: Contender, backend: Backend, concurrency: number): Promise<number> {
+interface Rate {
+  readonly jobsPerSecond: number;
+  readonly tellUs: number | undefined;
+}
+
+async function measure(contender: Contender, backend: Backend, concurrency: number): Promise<Rate> {
   const jobs = options.jobs[backend];
   const lane = await contender.open(await makeSite(backend), concurrency);
   try {
     await lane.fill(jobs);
     const startedAt = performance.now();
     await lane.drain(jobs);
-    return (jobs * 1000) / (performance.now() - startedAt);
+    const jobsPerSecond = (jobs * 1000) / (performance.now() - startedAt);
+    return { jobsPerSecond, tellUs: options.metrics ? lane.tellUs?.(TOLD_JOBS) : undefined };
   } finally {
     await lane.close();
   }

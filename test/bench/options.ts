@@ -3,6 +3,8 @@ import { parseArgs } from 'node:util';
 /** What to measure, from the command line. */
 export interface BenchOptions {
   readonly json: boolean;
+  /** Only what metrics cost: the library without, with prom-client, and with OpenTelemetry. */
+  readonly metrics: boolean;
   readonly repetitions: number;
   readonly concurrencies: readonly number[];
   /** Jobs per repetition, by backend: enough to last some seconds on two cores. */
@@ -13,6 +15,7 @@ export function readOptions(): BenchOptions {
   const { values } = parseArgs({
     options: {
       json: { type: 'boolean', default: false },
+      metrics: { type: 'boolean', default: false },
       repetitions: { type: 'string', default: '3' },
       concurrency: { type: 'string', default: '50,300' },
       'redis-jobs': { type: 'string', default: '20000' },
@@ -21,6 +24,7 @@ export function readOptions(): BenchOptions {
   });
   return {
     json: values.json,
+    metrics: values.metrics,
     repetitions: Number(values.repetitions),
     concurrencies: values.concurrency.split(',').map(Number),
     jobs: { redis: Number(values['redis-jobs']), postgres: Number(values['postgres-jobs']) },

@@ -11,6 +11,7 @@ The shop is open at ${shop} for the tenants ${tenants.join(' and ')}. Ctrl-C clo
   See what became of it
     curl ${shop}/orders/order-1 -H 'x-tenant-id: ${tenant}'
     curl ${shop}/health
+    curl ${shop}/metrics
 
   Look at the outside world: charges and mails that really happened
     curl ${simulator}/ledger

@@ -6,7 +6,9 @@ import {
   type EnqueuedOperation,
   IdempotentProcessor,
   type IdempotentQueue,
+  JOB_METRICS,
   type JobName,
+  type OpenMetrics,
   type OperationJob,
   type OperationRef,
   type Outcome,
@@ -140,6 +142,19 @@ describe('the types of OutcomeService', () => {
     expectTypeOf(
       outcomes.get<Receipt>({ tenantId: 'acme', operationKey: 'charge:1' }),
     ).resolves.toEqualTypeOf<Outcome<Receipt> | undefined>();
+  });
+});
+
+describe('the types of metrics', () => {
+  it('ask for a value of each label that the metric has', () => {
+    const metrics: OpenMetrics = { counter: () => stub, histogram: () => stub, close: () => undefined };
+    metrics.counter(JOB_METRICS.fenceRejected, { queue: 'charges' });
+    // @ts-expect-error the reason is missing
+    metrics.counter(JOB_METRICS.deadLetters, { queue: 'charges' });
+    // @ts-expect-error a fence knows no reason
+    metrics.counter(JOB_METRICS.fenceRejected, { queue: 'charges', reason: 'late' });
+    // @ts-expect-error a counter is no histogram
+    metrics.histogram(JOB_METRICS.fenceRejected, { queue: 'charges' });
   });
 });
 

@@ -93,6 +93,8 @@ class PrometheusMetrics implements OpenMetrics {
     const { readGauges } = this;
     return new Gauge<string>({
       ...settings,
+      // Of prom-client's cluster registry: all workers read the same.
+      aggregator: 'max',
       async collect() {
         const readings = await readGauges();
         this.reset();
