@@ -6,6 +6,7 @@ import { TypeOrmModule } from '@nestjs/typeorm';
 import { MeterProvider, MetricReader } from '@opentelemetry/sdk-metrics';
 import { Queue, type QueueOptions, Worker } from 'bullmq';
 import {
+  DependencyGuard,
   getIdempotentQueueToken,
   IdempotentJobsModule,
   IdempotentProcessor,
@@ -28,7 +29,8 @@ export interface Site {
 
 /** A way of working through a queue. Jobs are added first and then worked off, so that only working is measured. */
 export interface Contender {
-  readonly name: 'bullmq' | 'findThenSave' | 'idempotent' | 'prometheus' | 'otel';
+  readonly name:
+    'bullmq' | 'findThenSave' | 'idempotent' | 'prometheus' | 'otel' | 'dependency' | 'guardedCall';
   open(site: Site, concurrency: number): Promise<Lane>;
 }
 
@@ -39,6 +41,8 @@ export interface Lane {
   drain(jobs: number): Promise<void>;
   /** How much CPU time it takes to tell of a job that succeeds, in µs; where there is anybody to tell. */
   tellUs?(jobs: number): number;
+  /** How much CPU time a guarded call takes more than the call, in µs; where there is a guard. */
+  guardUs?(calls: number): Promise<number>;
   close(): Promise<void>;
 }
 
@@ -114,6 +118,18 @@ class IdleReader extends MetricReader {
   protected async onShutdown(): Promise<void> {}
 }
 
+/** The same, with a dependency of the processor: circuit, bulkhead and retry budget around each attempt. */
+export const dependent: Contender = {
+  name: 'dependency',
+  open: (site, concurrency) => openIdempotent(site, concurrency, [], 'processor'),
+};
+
+/** The same, with the dependency around a call inside the handler. */
+export const guardedCall: Contender = {
+  name: 'guardedCall',
+  open: (site, concurrency) => openIdempotent(site, concurrency, [], 'call'),
+};
+
 function idempotentWith(name: Contender['name'], metrics: () => readonly MetricsAdapter[]): Contender {
   return { name, open: (site, concurrency) => openIdempotent(site, concurrency, metrics()) };
 }
@@ -122,13 +138,19 @@ async function openIdempotent(
   site: Site,
   concurrency: number,
   metrics: readonly MetricsAdapter[],
+  guarded?: 'processor' | 'call',
 ): Promise<Lane> {
   const counter = new Countdown();
+  const dependency = guarded === 'processor' ? { dependency: GATEWAY } : {};
 
-  @IdempotentProcessor(QUEUE, { effect: 'keyed' }, { concurrency, autorun: false })
+  @IdempotentProcessor(QUEUE, { effect: 'keyed', ...dependency }, { concurrency, autorun: false })
   class BenchProcessor extends WorkerHost {
+    constructor(private readonly guard: DependencyGuard) {
+      super();
+    }
+
     process(): Promise<unknown> {
-      return handle();
+      return guarded === 'call' ? this.guard.call(GATEWAY, handle) : handle();
     }
   }
 
@@ -140,7 +162,12 @@ async function openIdempotent(
         prefix: site.prefix,
         defaultJobOptions: KEEP_NOTHING,
       }),
-      IdempotentJobsModule.forRoot({ migrations: 'run', logs: 'none', metrics }),
+      IdempotentJobsModule.forRoot({
+        migrations: 'run',
+        logs: 'none',
+        metrics,
+        dependencies: { [GATEWAY]: { maxConcurrent: 10_000 } },
+      }),
       IdempotentJobsModule.registerQueue(QUEUE),
     ],
     providers: [BenchProcessor],
@@ -175,9 +202,25 @@ async function openIdempotent(
       const { user, system } = process.cpuUsage(before);
       return (user + system) / jobs;
     },
+    ...(guarded !== undefined && {
+      async guardUs(calls: number) {
+        const guard = app.get(DependencyGuard);
+        const bare = await cpuUsOf(calls, handle);
+        return (await cpuUsOf(calls, () => guard.call(GATEWAY, handle))) - bare;
+      },
+    }),
     close: () => app.close(),
   };
 }
+
+async function cpuUsOf(times: number, call: () => Promise<unknown>): Promise<number> {
+  const before = process.cpuUsage();
+  for (let time = 0; time < times; time += 1) await call();
+  const { user, system } = process.cpuUsage(before);
+  return (user + system) / times;
+}
+
+const GATEWAY = 'gateway';
 
 const JOB = {
   queue: QUEUE,

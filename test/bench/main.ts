@@ -5,8 +5,11 @@ import {
   bullmq,
   type Contender,
   counted,
+  dependent,
   findThenSave,
+  guardedCall,
   idempotent,
+  type Lane,
   measured,
   type Site,
 } from './contenders.js';
@@ -14,7 +17,8 @@ import { readOptions } from './options.js';
 
 /*
  * How much of plain BullMQ's speed is left: three ways of working through the same queue, in one run, on the same
- * servers. With `--metrics`, how much of the library's own speed is left when it is counted. Contenders take turns, so
+ * servers. With `--metrics`, how much of the library's own speed is left when it is counted; with `--policies`, when its
+ * calls are guarded by circuit, bulkhead and retry budget. Contenders take turns, so
  * that a slow minute of the machine hits all of them; the median counts. The servers are private ones started for this
  * run, with the durability an application would have.
  */
@@ -28,14 +32,14 @@ interface Measurement {
   readonly jobsPerSecond: number;
   /** Of the first contender on the same backend at the same concurrency. */
   readonly ratio: number;
-  /** How much CPU time it takes to tell subscribers of a job, in µs. */
-  readonly tellUs?: number;
+  /** How much CPU time it takes to tell subscribers of a job, or to guard a call, in µs. */
+  readonly ownUs?: number;
 }
 
 const options = readOptions();
-const CONTENDERS = options.metrics ? [idempotent, counted, measured] : [bullmq, findThenSave, idempotent];
+const CONTENDERS = contenders();
 /** Enough for the compiler to be through with them. */
-const TOLD_JOBS = 200_000;
+const ENOUGH = 200_000;
 useBackendOfConnection();
 
 const postgres = await startPostgres({ durable: true });
@@ -69,17 +73,17 @@ async function compare(backend: Backend, concurrency: number): Promise<Measureme
   const base = rateOf(first);
   return CONTENDERS.map(({ name }) => {
     const rate = rateOf(name);
-    const told = (rates.get(name) ?? []).flatMap(({ tellUs }) => (tellUs === undefined ? [] : [tellUs]));
+    const own = (rates.get(name) ?? []).flatMap(({ ownUs }) => (ownUs === undefined ? [] : [ownUs]));
     const measurement = {
       backend,
       concurrency,
       contender: name,
       jobsPerSecond: Math.round(rate),
       ratio: Number((rate / base).toFixed(2)),
-      ...(told.length > 0 && { tellUs: Number(median(told).toFixed(2)) }),
+      ...(own.length > 0 && { ownUs: Number(median(own).toFixed(2)) }),
     };
-    const toTell =
-      measurement.tellUs === undefined ? '' : `  ${measurement.tellUs.toFixed(2)} µs CPU to tell of a job`;
+    const what = options.metrics ? 'to tell of a job' : 'to guard a call';
+    const toTell = measurement.ownUs === undefined ? '' : `  ${measurement.ownUs.toFixed(2)} µs CPU ${what}`;
     console.error(
       `${backend.padEnd(8)} concurrency ${String(concurrency).padEnd(4)} ${name.padEnd(12)} ${String(measurement.jobsPerSecond).padStart(6)} jobs/s  ${measurement.ratio.toFixed(2)} x ${first}${toTell}`,
     );
@@ -89,7 +93,7 @@ async function compare(backend: Backend, concurrency: number): Promise<Measureme
 
 interface Rate {
   readonly jobsPerSecond: number;
-  readonly tellUs: number | undefined;
+  readonly ownUs: number | undefined;
 }
 
 async function measure(contender: Contender, backend: Backend, concurrency: number): Promise<Rate> {
@@ -100,10 +104,20 @@ async function measure(contender: Contender, backend: Backend, concurrency: numb
     const startedAt = performance.now();
     await lane.drain(jobs);
     const jobsPerSecond = (jobs * 1000) / (performance.now() - startedAt);
-    return { jobsPerSecond, tellUs: options.metrics ? lane.tellUs?.(TOLD_JOBS) : undefined };
+    return { jobsPerSecond, ownUs: await ownUsOf(lane) };
   } finally {
     await lane.close();
   }
+}
+
+async function ownUsOf(lane: Lane): Promise<number | undefined> {
+  if (options.metrics) return lane.tellUs?.(ENOUGH);
+  return options.policies ? lane.guardUs?.(ENOUGH) : undefined;
+}
+
+function contenders(): readonly Contender[] {
+  if (options.metrics) return [idempotent, counted, measured];
+  return options.policies ? [idempotent, dependent, guardedCall] : [bullmq, findThenSave, idempotent];
 }
 
 async function makeSite(backend: Backend): Promise<Site> {

@@ -1,4 +1,9 @@
-import { IdempotentJobsHealthIndicator, PermanentError } from 'nestjs-idempotent-jobs';
+import {
+  DependencyGuard,
+  IdempotentJobsHealthIndicator,
+  PermanentError,
+  TransientError,
+} from 'nestjs-idempotent-jobs';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
@@ -108,6 +113,52 @@ describe.each(BACKENDS)('health, on %s', (backend) => {
       }
     },
   );
+
+  it('a dependency is degraded while its circuit is open, and never down', async () => {
+    const jobs = { dependencies: { gateway: {} } };
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [fine], jobs });
+    const health = app.get(IdempotentJobsHealthIndicator);
+    const guard = app.get(DependencyGuard);
+    const facts = { active: 0, isBudgetSpent: false };
+    expect(health.dependency('gateway')).toEqual({
+      gateway: { status: 'up', circuit: 'closed', retryAfterMs: 0, ...facts },
+    });
+    guard.forceOpen('gateway');
+    expect(health.dependency('gateway')).toEqual({
+      gateway: {
+        status: 'degraded',
+        circuit: 'forced_open',
+        retryAfterMs: 30_000,
+        ...facts,
+        message: 'its circuit is forced_open',
+      },
+    });
+    guard.forceClosed('gateway');
+    expect(health.dependency('gateway')).toMatchObject({ gateway: { status: 'up' } });
+    expect(health.dependency('gatway')).toEqual({
+      gatway: { status: 'down', message: 'dependency "gatway" is not declared' },
+    });
+  });
+
+  it('a dependency that gets too many retries is degraded', async () => {
+    const jobs = { dependencies: { gateway: { retryBudget: { ratio: 0, minPerSecond: 0 } } } };
+    const fails = processorOf(
+      'charges',
+      { effect: 'natural', dependency: 'gateway', retry: { backoff: { baseMs: 1 } } },
+      () => {
+        throw new TransientError('refused');
+      },
+    );
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [fails], jobs });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    await eventually(
+      () => app.get(IdempotentJobsHealthIndicator).dependency('gateway'),
+      (report) =>
+        expect(report).toMatchObject({
+          gateway: { status: 'degraded', circuit: 'closed', isBudgetSpent: true },
+        }),
+    );
+  });
 
   it('a schema that is not there, a stopped worker and an unknown queue are down', async () => {
     const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [fine] });

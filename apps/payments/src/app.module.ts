@@ -17,6 +17,7 @@ import { HealthModule } from './health/health.module.js';
 import { InventoryModule } from './inventory/inventory.module.js';
 import { MetricsModule } from './metrics/metrics.module.js';
 import { OrdersModule } from './orders/orders.module.js';
+import { DEPENDENCIES, POLICIES } from './pace.js';
 import { queueConnection } from './queue-connection.js';
 import { ReceiptsModule } from './receipts/receipts.module.js';
 import type { Settings } from './settings.js';
@@ -39,6 +40,8 @@ export class AppModule implements NestModule {
         IdempotentJobsModule.forRoot({
           tenants: { resolve: tenantOf },
           leaseMs: settings.leaseMs,
+          retryPolicies: POLICIES,
+          dependencies: DEPENDENCIES,
           dispatch: { redispatchAfterMs: settings.redispatchAfterMs },
           logs: settings.logs,
           metrics: [prometheusMetrics({ registry })],

@@ -7,6 +7,7 @@ vi.hoisted(() => {
   Object.assign(process.env, {
     RETRY_BASE_MS: '50',
     RETRY_CAP_MS: '200',
+    RETRIES_PER_SECOND: '100',
     RECONCILE_AFTER_MS: '100,300',
     RECONCILE_THEN_EVERY_MS: '300',
     RECONCILE_UNTIL_MS: '10000',

@@ -2,7 +2,12 @@
  * How hard the workers work and how soon they try again. Read from the environment when the processors' classes are
  * loaded, because decorators take constants; everything else is in settings.ts.
  */
-import type { ProcessorWorkerOptions, ReconcileOptions, RetryOptions } from 'nestjs-idempotent-jobs';
+import type {
+  DependencyOptions,
+  ProcessorWorkerOptions,
+  ReconcileOptions,
+  RetryPolicies,
+} from 'nestjs-idempotent-jobs';
 
 const number = (name: string, fallback: number): number => Number(process.env[name] || fallback);
 
@@ -19,11 +24,23 @@ export const PACE: ProcessorWorkerOptions = {
   stalledInterval: number('STALL_CHECK_MS', 30_000),
 };
 
-/** For calls to the outside world: eight attempts are about two minutes of trouble at the default pace. */
-export const PATIENCE: RetryOptions = {
-  attempts: 8,
-  backoff: { baseMs: number('RETRY_BASE_MS', 1_000), capMs: number('RETRY_CAP_MS', 60_000) },
+const backoff = { baseMs: number('RETRY_BASE_MS', 1_000), capMs: number('RETRY_CAP_MS', 60_000) };
+
+/** Eight attempts are about two minutes of trouble at the default pace. A charge is waited for; a receipt is not. */
+export const POLICIES: RetryPolicies = {
+  charge: { attempts: 8, timeoutMs: 15_000, backoff },
+  mail: { attempts: 8, timeoutMs: 20_000, backoff: { ...backoff, jitter: 'equal' } },
 };
+
+/** Each service with a circuit and a retry budget of its own. Neither client retries by itself. */
+const OUTSIDE: DependencyOptions = {
+  clientRetries: 0,
+  breaker: numberIfSet('openMs', 'CIRCUIT_OPEN_MS'),
+  retryBudget: numberIfSet('minPerSecond', 'RETRIES_PER_SECOND'),
+};
+
+/** What the workers call. */
+export const DEPENDENCIES = { gateway: OUTSIDE, mail: OUTSIDE };
 
 const afterMs = process.env['RECONCILE_AFTER_MS']?.split(',').map(Number);
 

@@ -36,6 +36,9 @@ const PACE = {
   REDISPATCH_MS: '2000',
   RETRY_BASE_MS: '200',
   RETRY_CAP_MS: '2000',
+  // A third of the calls fail, for as long as the demo lasts: what is to be shown is what retries do.
+  RETRIES_PER_SECOND: '100',
+  CIRCUIT_OPEN_MS: '500',
   RECONCILE_AFTER_MS: '250,1000',
   RECONCILE_THEN_EVERY_MS: '1000',
   RECONCILE_UNTIL_MS: '60000',

@@ -5,7 +5,7 @@ import {
   type OperationJob,
   type ResultOf,
 } from 'nestjs-idempotent-jobs';
-import { PACE, PATIENCE } from '../pace.js';
+import { PACE } from '../pace.js';
 import { ChargePayload, CHARGES, type ChargeJobs } from './charge.jobs.js';
 import { OrderCharge } from './order-charge.js';
 
@@ -15,7 +15,7 @@ import { OrderCharge } from './order-charge.js';
  */
 @IdempotentProcessor<ChargeJobs>(
   CHARGES,
-  { effect: 'unrepeatable', payload: ChargePayload, timeoutMs: 15_000, retry: PATIENCE, clientRetries: 0 },
+  { effect: 'unrepeatable', payload: ChargePayload, retry: 'charge', dependency: 'gateway' },
   PACE,
 )
 export class BlindChargeProcessor extends WorkerHost {

@@ -9,7 +9,7 @@ import {
   type Reconciliation,
   type ResultOf,
 } from 'nestjs-idempotent-jobs';
-import { PACE, PATIENCE, QUESTIONS } from '../pace.js';
+import { PACE, QUESTIONS } from '../pace.js';
 import { ChargePayload, CHARGES, type ChargeJobs } from './charge.jobs.js';
 import { OrderCharge } from './order-charge.js';
 
@@ -24,9 +24,8 @@ import { OrderCharge } from './order-charge.js';
     effect: 'reconciled',
     reconcile: QUESTIONS,
     payload: ChargePayload,
-    timeoutMs: 15_000,
-    retry: PATIENCE,
-    clientRetries: 0,
+    retry: 'charge',
+    dependency: 'gateway',
   },
   PACE,
 )

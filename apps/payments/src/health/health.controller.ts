@@ -3,6 +3,7 @@ import { HealthCheck, type HealthCheckResult, HealthCheckService } from '@nestjs
 import { IdempotentJobsHealthIndicator } from 'nestjs-idempotent-jobs';
 import { CHARGES } from '../charges/charge.jobs.js';
 import { INVENTORY } from '../inventory/inventory.jobs.js';
+import { DEPENDENCIES } from '../pace.js';
 import { RECEIPTS } from '../receipts/receipt.jobs.js';
 
 @Controller('health')
@@ -22,5 +23,12 @@ export class HealthController {
       () => this.jobs.queue(CHARGES),
       () => this.jobs.queue(RECEIPTS),
     ]);
+  }
+
+  /** How this process gets through to the services it calls. No probe asks this: an outage over there is no reason to restart. */
+  @Get('dependencies')
+  @HealthCheck()
+  dependencies(): Promise<HealthCheckResult> {
+    return this.health.check(Object.keys(DEPENDENCIES).map((name) => () => this.jobs.dependency(name)));
   }
 }

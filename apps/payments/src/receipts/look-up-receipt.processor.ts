@@ -9,7 +9,7 @@ import {
   type Reconciliation,
   type ResultOf,
 } from 'nestjs-idempotent-jobs';
-import { PACE, PATIENCE, QUESTIONS } from '../pace.js';
+import { PACE, QUESTIONS } from '../pace.js';
 import { MailboxClient } from './mailbox-client.js';
 import { messageIdOf, OrderReceipt } from './order-receipt.js';
 import { ReceiptPayload, RECEIPTS, type ReceiptJobs } from './receipt.jobs.js';
@@ -25,9 +25,8 @@ import { ReceiptPayload, RECEIPTS, type ReceiptJobs } from './receipt.jobs.js';
     effect: 'reconciled',
     reconcile: QUESTIONS,
     payload: ReceiptPayload,
-    timeoutMs: 20_000,
-    retry: PATIENCE,
-    clientRetries: 0,
+    retry: 'mail',
+    dependency: 'mail',
   },
   PACE,
 )

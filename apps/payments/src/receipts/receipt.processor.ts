@@ -5,7 +5,7 @@ import {
   type OperationJob,
   type ResultOf,
 } from 'nestjs-idempotent-jobs';
-import { PACE, PATIENCE } from '../pace.js';
+import { PACE } from '../pace.js';
 import { OrderReceipt } from './order-receipt.js';
 import { ReceiptPayload, RECEIPTS, type ReceiptJobs } from './receipt.jobs.js';
 
@@ -15,7 +15,7 @@ import { ReceiptPayload, RECEIPTS, type ReceiptJobs } from './receipt.jobs.js';
  */
 @IdempotentProcessor<ReceiptJobs>(
   RECEIPTS,
-  { effect: 'unrepeatable', payload: ReceiptPayload, timeoutMs: 20_000, retry: PATIENCE, clientRetries: 0 },
+  { effect: 'unrepeatable', payload: ReceiptPayload, retry: 'mail', dependency: 'mail' },
   PACE,
 )
 export class ReceiptProcessor extends WorkerHost {

@@ -194,6 +194,7 @@ export class AttemptBook {
       context,
       MIN_BUSY_MS,
       'fenced: the lease went to another worker before the outcome was recorded',
+      'fenced',
     );
   }
 

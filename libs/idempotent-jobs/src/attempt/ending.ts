@@ -27,10 +27,10 @@ export type Ending =
   | { readonly kind: 'handed_back'; readonly error: unknown };
 
 /**
- * Somebody else has it; its time has not come; one of its steps is not finished; the ledger cannot be asked; its dependency
- * lets nothing through; or it was stopped from here, with the worker or without.
+ * Somebody else has it, or has taken it over; its time has not come; one of its steps is not finished; the ledger cannot be
+ * asked; its dependency lets nothing through; or it was stopped from here, with the worker or without.
  */
-export type DeferralCause = 'busy' | 'not_yet' | 'waiting' | 'unavailable' | 'held' | 'stopped';
+export type DeferralCause = 'busy' | 'fenced' | 'not_yet' | 'waiting' | 'unavailable' | 'held' | 'stopped';
 
 /** A delivery that is put off. */
 export function deferred(

@@ -34,13 +34,18 @@ export interface RunContext {
 }
 
 /** What events tell about the run. */
-export function subjectOf({ asked: { queue, jobName, jobId }, identified }: RunContext): JobEventSubject {
+export function subjectOf({
+  asked: { queue, jobName, jobId },
+  identified,
+  stepOf,
+}: RunContext): JobEventSubject {
   return {
     queue,
     jobName,
     jobId,
     tenantId: identified.tenantId,
     operationKey: identified.operationKey,
+    ...(stepOf !== undefined && { stepOf }),
   };
 }
 

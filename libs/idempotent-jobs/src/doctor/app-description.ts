@@ -15,8 +15,10 @@ export interface DescribedProcessor {
   readonly timeoutMs: number;
   readonly isTimeoutGiven: boolean;
   readonly attempts: number;
-  /** Undefined: not declared. */
+  /** Of itself, or of its dependency; undefined: not declared. */
   readonly clientRetries: number | undefined;
+  /** The name of its dependency; undefined: none. */
+  readonly dependency: string | undefined;
   /** Whether it reads tenants from job data, with `identify`. */
   readonly identifies: boolean;
   /** Of its worker. */
@@ -40,11 +42,19 @@ export interface DescribedQueue {
   readonly removeOnFail: RemoveOnFail;
 }
 
+/** A dependency of `forRoot({ dependencies })`. */
+export interface DescribedDependency {
+  readonly name: string;
+  /** Undefined: not declared. */
+  readonly clientRetries: number | undefined;
+}
+
 /** An application, as far as the doctor looks. Plain data. */
 export interface AppDescription {
   readonly processors: readonly DescribedProcessor[];
   readonly plainProcessors: readonly PlainProcessor[];
   readonly queues: readonly DescribedQueue[];
+  readonly dependencies: readonly DescribedDependency[];
   readonly resolvesTenants: boolean;
   readonly handsOnTrace: boolean;
   readonly logs: 'all' | 'problems' | 'none';

@@ -20,6 +20,7 @@ const charges: DescribedProcessor = {
   isTimeoutGiven: true,
   attempts: 5,
   clientRetries: 0,
+  dependency: undefined,
   identifies: false,
   removeOnFail: undefined,
 };
@@ -34,6 +35,7 @@ const sound: AppDescription = {
   processors: [charges],
   plainProcessors: [mails],
   queues: [queue],
+  dependencies: [],
   resolvesTenants: true,
   handsOnTrace: true,
   logs: 'problems',
@@ -55,6 +57,21 @@ const retaining = (changes: Partial<DescribedQueue['retention']>): AppDescriptio
   withQueue({ retention: { ...queue.retention, ...changes } });
 
 describe('diagnose', () => {
+  it('speaks of the retries of a dependency once: with the processor that names it', () => {
+    const dependencies = [
+      { name: 'gateway', clientRetries: 2 },
+      { name: 'mailer', clientRetries: 0 },
+      { name: 'bank', clientRetries: undefined },
+    ];
+    const { findings } = diagnose({
+      ...withProcessor({ dependency: 'gateway', clientRetries: 2 }),
+      dependencies,
+    });
+    expect(findings.map(({ code, processor }) => [code, processor])).toEqual([
+      ['client-retries', 'ChargeProcessor'],
+    ]);
+  });
+
   it('answers yes five times for a sound application', () => {
     const report = diagnose(sound);
     expect(report.findings).toEqual([]);
@@ -110,6 +127,14 @@ describe('diagnose', () => {
       'error',
       1,
       /2 attempts × 2 calls = up to 4 calls.*must not be called twice/,
+    ],
+    [
+      'a client that retries what handlers call',
+      { ...sound, dependencies: [{ name: 'gateway', clientRetries: 2 }] },
+      'client-retries',
+      'warning',
+      1,
+      /"gateway".*3 calls for each guarded call, up to 15 for an operation with 5 attempts/,
     ],
     [
       'a client of which nothing is known',

@@ -97,6 +97,24 @@ const clientRetries: Check = ({ processors }) =>
     ];
   });
 
+/** Dependencies that no processor names are called from handlers, by DependencyGuard, whose attempts multiply as well. */
+const dependencyRetries: Check = ({ dependencies, processors }) =>
+  dependencies.flatMap(({ name, clientRetries = 0 }): DoctorFinding[] => {
+    if (clientRetries === 0 || processors.some(({ dependency }) => dependency === name)) return [];
+    const attempts = Math.max(1, ...processors.map((processor) => processor.attempts));
+    return [
+      {
+        code: 'client-retries',
+        severity: 'warning',
+        question: 1,
+        queue: null,
+        processor: null,
+        message: `Dependency "${name}" has a client that retries underneath: ${clientRetries + 1} calls for each guarded call, up to ${attempts * (clientRetries + 1)} for an operation with ${attempts} attempts, and its circuit and retry budget see one.`,
+        fix: 'Switch the client’s retries off and declare clientRetries: 0; the policy of the processor retries.',
+      },
+    ];
+  });
+
 /** 2: Can a retry tell that the work has been done already? */
 
 const shortRetention: Check = ({ queues }) =>
@@ -235,6 +253,7 @@ const CHECKS: readonly Check[] = [
   plainProcessorsThatRetry,
   undeclaredEffects,
   clientRetries,
+  dependencyRetries,
   shortRetention,
   tenantsFromData,
   unresolvedTenants,

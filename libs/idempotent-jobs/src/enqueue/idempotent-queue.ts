@@ -1,6 +1,6 @@
 import type { QueuePort } from '../bullmq/queue-port.js';
 import type { JobEvents } from '../observe/job-events.js';
-import { InvalidPayloadError, UsageError } from '../operation/errors.js';
+import { InvalidPayloadError, OperationConflictError, UsageError } from '../operation/errors.js';
 import { assertIdentity, type OperationIdentity } from '../operation/identity.js';
 import type { AnyJobs, JobMap, JobName, PayloadOf, ResultOf } from '../operation/job-map.js';
 import type { OperationStatus } from '../operation/status.js';
@@ -230,11 +230,29 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
       }
       return this.#putDirectly([...asked]);
     }
-    const accepted =
+    const accepting =
       transaction === undefined
-        ? await this.#acceptance.accept(asked, count)
-        : await this.#acceptance.acceptWithin(transaction, asked);
+        ? this.#acceptance.accept(asked, count)
+        : this.#acceptance.acceptWithin(transaction, asked);
+    const accepted = await accepting.catch((error: unknown) => this.#refused(asked, error));
     return accepted.map((operation) => this.#accepted(operation));
+  }
+
+  /** A key that was used for two requests is a bug of its producer, which nobody else would hear of. */
+  #refused(asked: Iterable<AskedOperation>, error: unknown): never {
+    if (error instanceof OperationConflictError) {
+      const { tenantId, operationKey } = error.data as unknown as OperationIdentity;
+      const refused = [...asked].find((one) => one.operationKey === operationKey);
+      this.services.events.emit({
+        kind: 'conflict_refused',
+        queue: this.name,
+        jobName: refused?.jobName ?? '',
+        jobId: '',
+        tenantId,
+        operationKey,
+      });
+    }
+    throw error;
   }
 
   async #putDirectly(asked: AskedOperation[]): Promise<EnqueuedOperation[]> {

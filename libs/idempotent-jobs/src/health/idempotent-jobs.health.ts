@@ -122,6 +122,25 @@ export class IdempotentJobsHealthIndicator {
     }
   }
 
+  /**
+   * Does this process get through to the dependency? An open circuit is `degraded`, never `down`: jobs wait, and a restart
+   * would only forget what is known. For a probe of its own; in a liveness probe it would restart every worker at once.
+   */
+  dependency(name: string): HealthIndicatorResult {
+    const session = this.#health.check(name);
+    const dependency = this.engine.dependencies.find(name);
+    if (dependency === undefined) return session.down({ message: `dependency "${name}" is not declared` });
+    const { circuit, retryAfterMs, active, isBudgetSpent } = dependency.state;
+    const facts = { circuit, retryAfterMs: Math.round(retryAfterMs), active, isBudgetSpent };
+    const concerns = [
+      circuit === 'closed' || circuit === 'forced_closed' ? undefined : `its circuit is ${circuit}`,
+      isBudgetSpent ? 'retries are denied: they were too large a share of its calls' : undefined,
+    ].filter((concern) => concern !== undefined);
+    return concerns.length === 0
+      ? session.up(facts)
+      : session.degraded({ ...facts, message: concerns.join('; ') });
+  }
+
   /** `none`: this process only enqueues, and another one runs the jobs. */
   #worker(queue: string): 'running' | 'stopped' | 'none' {
     const processors = this.running().filter(({ settings }) => settings.queue === queue);

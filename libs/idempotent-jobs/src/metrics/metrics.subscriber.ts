@@ -54,10 +54,14 @@ export class MetricsSubscriber {
   }
 
   readonly count = (event: JobEvent): void => {
+    // A step is a part of its job, which is counted as a whole.
+    if ('stepOf' in event && event.stepOf !== undefined && IS_COUNTED_BY_JOB.has(event.kind)) return;
     switch (event.kind) {
       case 'enqueued':
         if (event.isDuplicate) this.#job(event.queue, event.jobName).reused.duplicate.increment();
         return;
+      case 'conflict_refused':
+        return this.#job(event.queue, event.jobName).reused.conflict.increment();
       case 'started':
         return this.#started(event);
       case 'completed':
@@ -175,6 +179,15 @@ export class MetricsSubscriber {
     return series;
   }
 }
+
+/** What a job tells of itself, whatever its steps tell. */
+const IS_COUNTED_BY_JOB: ReadonlySet<JobEvent['kind']> = new Set([
+  'started',
+  'completed',
+  'replayed',
+  'retrying',
+  'deferred',
+] as const);
 
 function labelOf({ failure, isThrottled }: FailureEvent, reason: string): ReasonLabel {
   return reasonLabelOf({ kind: failure, reason, ...(isThrottled !== undefined && { isThrottled }) });

@@ -24,6 +24,7 @@ const REUSES = ['replayed', 'duplicate', 'conflict', 'busy'] as const;
 type OwnCause = Exclude<DeferredBecause, HoldCause>;
 const DEFERRAL_CAUSES = Object.keys({
   busy: true,
+  fenced: true,
   not_yet: true,
   waiting: true,
   unavailable: true,

@@ -15,6 +15,8 @@ export interface JobEventSubject {
   readonly jobId: string;
   readonly tenantId?: string;
   readonly operationKey?: string;
+  /** The key of the operation whose handler runs it as a step; undefined: it is no step. */
+  readonly stepOf?: string;
 }
 
 /** An attempt's share of an event. */
@@ -46,6 +48,8 @@ export type JobEvent =
   | (JobEventSubject &
       (
         | { readonly kind: 'enqueued'; readonly isDuplicate: boolean }
+        /** Somebody asked for another operation under its key, and was refused. `jobId` is empty: there is no job. */
+        | { readonly kind: 'conflict_refused' }
         /** `waitMs`: with the first attempt, since when the job could have been run, by the clock of whoever enqueued it. */
         | {
             readonly kind: 'started';

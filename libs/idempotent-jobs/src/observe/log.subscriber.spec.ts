@@ -118,6 +118,16 @@ const TABLE: [JobEvent, Level, string][] = [
     'letter_closed charge tenant=acme key=charge:order-17:1 letter=5f2b as=redriven actor=ada queue=charges job=op-1',
   ],
   [
+    { kind: 'conflict_refused', ...subject, jobId: '' },
+    'warn',
+    'conflict_refused charge tenant=acme key=charge:order-17:1 queue=charges job=',
+  ],
+  [
+    { kind: 'started', ...subject, stepOf: 'charge:order-17', attempt: 1, workerId: 'w' },
+    'debug',
+    'started charge tenant=acme key=charge:order-17:1 step_of=charge:order-17 attempt=1 worker=w queue=charges job=op-1',
+  ],
+  [
     { kind: 'circuit_changed', dependency: 'gateway', state: 'open' },
     'warn',
     'circuit_changed gateway tenant=- key=- dependency=gateway state=open',
@@ -213,6 +223,7 @@ describe('logEvents', () => {
       'abandoned',
       'late_result_discarded',
       'fence_rejected',
+      'conflict_refused',
       'circuit_changed',
       'dependency_timeout',
       'fallback_used',

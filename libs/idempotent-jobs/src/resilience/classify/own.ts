@@ -27,6 +27,8 @@ export const OWN_CODES: Readonly<Record<string, FailureKind>> = {
   // The same call under the same key finds out what became of it.
   LEDGER_UNAVAILABLE: 'transient',
   OPERATION_IN_DOUBT: 'in_doubt',
+  // Nothing was sent.
+  DEPENDENCY_HELD: 'transient',
 };
 
 /** @internal */
