@@ -87,7 +87,8 @@ export class Inquiry {
     if (attempt.isOver) stop();
     try {
       const { operation, followUps } = openFrame({ ...context, attempt: question }, claim, undefined);
-      enterOperation(operation);
+      // The question is part of what the dependency has let through.
+      enterOperation(operation, { dependency: delivery.processor.dependency?.name });
       const reconcile = async (): Promise<unknown> => delivery.reconcile?.(operation);
       const execution = await question.run(reconcile, settingsOf(context).timeoutMs);
       return { execution, followUps };

@@ -116,10 +116,10 @@ export class ProcessorHost {
   /** A policy that only the producer's application knows: said once, and the processor's own in its place. */
   #settingsOf({ settings }: RegisteredProcessor, job: Job): ProcessorSettings {
     const { settings: found, unknownPolicy } = settings.of(job);
-    if (unknownPolicy !== undefined && !this.#missed.has(unknownPolicy)) {
+    if (unknownPolicy !== undefined && this.#missed.size < MAX_MISSED && !this.#missed.has(unknownPolicy)) {
       this.#missed.add(unknownPolicy);
       this.#logger.warn(
-        `Jobs of queue "${job.queueName}" ask for retry policy ${JSON.stringify(unknownPolicy)}, which forRoot({ retryPolicies }) of this application does not have; they run under the processor's own.`,
+        `Jobs of queue "${job.queueName}" ask for retry policy ${JSON.stringify(unknownPolicy)?.slice(0, 100)}, which forRoot({ retryPolicies }) of this application does not have; they run under the processor's own.`,
       );
     }
     return found;
@@ -134,3 +134,6 @@ export class ProcessorHost {
     return isBare;
   }
 }
+
+/** Whoever writes to the queue can make up names without end. */
+const MAX_MISSED = 100;

@@ -93,6 +93,11 @@ const TABLE: [JobEvent, Level, string][] = [
     'deferred charge tenant=acme key=charge:order-17:1 delay_ms=200 because=busy reason="busy: another" queue=charges job=op-1',
   ],
   [
+    { kind: 'deferred', ...subject, delayMs: 9, because: 'circuit_open', reason: 'r', dependency: 'gateway' },
+    'debug',
+    'deferred charge tenant=acme key=charge:order-17:1 delay_ms=9 because=circuit_open reason=r dependency=gateway queue=charges job=op-1',
+  ],
+  [
     { kind: 'taken_over', ...subject, attempt: 1, from: undefined },
     'warn',
     'taken_over charge tenant=acme key=charge:order-17:1 attempt=1 queue=charges job=op-1',

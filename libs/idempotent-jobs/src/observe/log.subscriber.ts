@@ -11,11 +11,16 @@ export function logEvents(
   logger = new Logger('IdempotentJobs'),
 ): () => void {
   return events.subscribe((event) => {
-    const level = LEVELS[event.kind];
+    const level = levelOf(event);
     if (which === 'problems' && (level === 'debug' || level === 'log')) return;
     if (!Logger.isLevelEnabled(level)) return;
     logger[level](line(event));
   });
+}
+
+/** A dependency in trouble is said once, by its circuit, and not by each job that waits for it. */
+function levelOf(event: JobEvent): 'debug' | 'log' | 'warn' | 'error' {
+  return event.kind === 'deferred' && event.dependency !== undefined ? 'debug' : LEVELS[event.kind];
 }
 
 const LEVELS: Readonly<Record<JobEvent['kind'], 'debug' | 'log' | 'warn' | 'error'>> = {
