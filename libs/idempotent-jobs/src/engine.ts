@@ -2,6 +2,7 @@ import { messageOf } from './operation/message-of.js';
 import { Logger } from '@nestjs/common';
 import type { DataSource } from 'typeorm';
 import { AttemptBook } from './attempt/attempt-book.js';
+import { AttemptReporter } from './attempt/attempt.reporter.js';
 import { AttemptRunner } from './attempt/attempt.runner.js';
 import { FollowUps } from './attempt/follow-ups.js';
 import { Inquiry } from './attempt/inquiry.js';
@@ -127,8 +128,9 @@ export function assembleEngine(
   const listener = new DispatchListener(database, () => dispatcher.wake(), onError);
 
   const followUps = new FollowUps(operations, letters, events);
-  const book = new AttemptBook(outcomes, events, wakeDispatcher, Math.random);
-  const inquiry = new Inquiry(outcomes, book, followUps, database, events, wakeDispatcher);
+  const reporter = new AttemptReporter(events);
+  const book = new AttemptBook(outcomes, reporter, wakeDispatcher, Math.random);
+  const inquiry = new Inquiry(outcomes, book, followUps, database, reporter, wakeDispatcher);
   const leased = new LeasedAttempt(
     claims,
     leases,
@@ -136,7 +138,7 @@ export function assembleEngine(
     book,
     followUps,
     database,
-    events,
+    reporter,
     inquiry,
     wakeDispatcher,
   );
@@ -146,7 +148,7 @@ export function assembleEngine(
     book,
     followUps,
     database,
-    events,
+    reporter,
     wakeDispatcher,
   );
   const runner = new AttemptRunner(leased, transactional, book, inquiry, claims, Math.random);

@@ -1,19 +1,18 @@
 import type { Claim, ClaimAnswer } from '../claim/claim.js';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
-import type { JobEvents } from '../observe/job-events.js';
 import { DependencyHeldError, type Hold } from '../dependency/hold.js';
 import { OperationConflictError, OperationDeadError, OperationInDoubtError } from '../operation/errors.js';
 import { CALLS } from '../operation/calls.js';
-import { messageOf } from '../operation/message-of.js';
 import type { Queryable } from '../postgres/database.js';
 import type { FailureRecord, OutcomeStore } from '../record/outcome.store.js';
 import { classify } from '../resilience/classify.js';
 import type { Failure } from '../resilience/failure.js';
 import { decideFailure, type Decision, decideStart, whyGivenUp } from '../settle/decide.js';
+import type { AttemptReporter, DecidedFailure } from './attempt.reporter.js';
 import { type DeferralCause, deferred, type Ending } from './ending.js';
 import { persistently } from './persistently.js';
 import { GivenUpError, JobExpiredError } from './refusal-errors.js';
-import { payloadText, type RunContext, subjectOf } from './run-context.js';
+import { payloadText, type RunContext } from './run-context.js';
 
 /** The transaction that a failure is recorded in; without one it is recorded by itself. */
 export interface FailurePlace {
@@ -30,7 +29,7 @@ type Refusal = Exclude<ClaimAnswer, { kind: 'acquired' }>;
 export class AttemptBook {
   constructor(
     private readonly outcomes: OutcomeStore,
-    private readonly events: JobEvents,
+    private readonly reporter: AttemptReporter,
     private readonly onLetter: () => void,
     private readonly random: () => number,
   ) {}
@@ -38,10 +37,9 @@ export class AttemptBook {
   /** A claim that was not won. */
   async refused(context: RunContext, answer: Refusal): Promise<Ending> {
     const { tenantId, operationKey } = context.identified;
-    const subject = subjectOf(context);
     switch (answer.kind) {
       case 'replay':
-        this.events.emit({ kind: 'replayed', ...subject });
+        this.reporter.replayed(context);
         return { kind: 'replayed', result: answer.result, degraded: answer.degraded };
       case 'busy':
         return this.deferred(
@@ -77,8 +75,7 @@ export class AttemptBook {
   async begin(context: RunContext, claim: Claim, place?: FailurePlace): Promise<Ending | undefined> {
     if (claim.tookOver !== undefined) {
       await this.outcomes.takeOver(claim, claim.tookOver, place?.connection);
-      const { attempt, workerId: from } = claim.tookOver;
-      this.events.emit({ kind: 'taken_over', ...subjectOf(context), attempt, from });
+      this.reporter.tookOver(context, claim.tookOver);
     }
     // Asking is no attempt: whether one may follow is decided afterwards.
     if (claim.mustAsk) return undefined;
@@ -86,36 +83,6 @@ export class AttemptBook {
     return reason === undefined
       ? undefined
       : this.giveUp(context, claim, reason, new GivenUpError(claim, reason), place);
-  }
-
-  started(context: RunContext, claim: Claim): void {
-    if (!this.events.isObserved) return;
-    this.events.emit({
-      kind: 'started',
-      ...subjectOf(context),
-      attempt: claim.attempt,
-      workerId: context.delivery.workerId,
-      ...(claim.attempt === 1 && { waitMs: ageMs(context) }),
-    });
-  }
-
-  completed(
-    context: RunContext,
-    claim: Claim,
-    startedAt: number,
-    droppedResult: string | undefined,
-    degraded?: string,
-  ): void {
-    if (!this.events.isObserved) return;
-    this.events.emit({
-      kind: 'completed',
-      ...subjectOf(context),
-      attempt: claim.attempt,
-      durationMs: performance.now() - startedAt,
-      endToEndMs: ageMs(context),
-      ...(droppedResult !== undefined && { droppedResult }),
-      ...(degraded !== undefined && { degraded }),
-    });
   }
 
   /** A handler that failed: decides what becomes of the operation, and writes it. */
@@ -130,7 +97,8 @@ export class AttemptBook {
     const { processor } = context.delivery;
     const failure = known ?? classify(error, processor.classify);
     const decision = decideFailure(failure, processor.effect, claim, processor.policy, this.random);
-    return this.#record(context, claim, error, failure, decision, performance.now() - startedAt, place);
+    const durationMs = performance.now() - startedAt;
+    return this.#record(context, claim, { error, failure, decision, durationMs }, place);
   }
 
   /** What an error says that was thrown before the handler could have had an effect. */
@@ -154,7 +122,8 @@ export class AttemptBook {
       isDoubtful: claim.isDoubtful,
       why: whyGivenUp(reason),
     };
-    return this.#record(context, claim, error, { kind: 'permanent', reason }, decision, 0, place);
+    const failure: Failure = { kind: 'permanent', reason };
+    return this.#record(context, claim, { error, failure, decision, durationMs: 0 }, place);
   }
 
   /** A doubt that stays one: to be asked about again in `askInMs`; undefined: a person has to find out. */
@@ -179,17 +148,16 @@ export class AttemptBook {
     const { leaseMs } = context.delivery.processor;
     const recorded = await persistently(leaseMs, () => this.outcomes.fail(claim, record));
     if (recorded === 'lost') return this.fenced(context, claim);
-    const told = { ...subjectOf(context), attempt: claim.attempt, reason };
-    this.events.emit({ kind: 'reconciled', ...told, verdict: 'unknown', delayMs: askInMs });
+    this.reporter.unanswered(context, claim, reason, askInMs);
     if (askInMs !== undefined) return deferred(askInMs, `in_doubt: ${reason}`, 'not_yet');
     this.onLetter();
-    this.#tellDoubt(context, claim.attempt, reason, evidence);
+    this.reporter.doubted(context, claim.attempt, reason, evidence);
     return { kind: 'in_doubt', error: new OperationInDoubtError(context.identified) };
   }
 
   /** The lease went to somebody else before the end was written: whatever it was, it is theirs to find out. */
   fenced(context: RunContext, claim: Claim): Ending {
-    this.events.emit({ kind: 'fence_rejected', ...subjectOf(context), attempt: claim.attempt });
+    this.reporter.fenced(context, claim);
     return this.deferred(
       context,
       MIN_BUSY_MS,
@@ -202,14 +170,7 @@ export class AttemptBook {
   held(context: RunContext, hold: Hold, delayMs: number): Ending {
     const { cause, dependency } = hold;
     const reason = `${cause}: dependency "${dependency}" lets nothing through`;
-    this.events.emit({
-      kind: 'deferred',
-      ...subjectOf(context),
-      delayMs,
-      because: cause,
-      reason,
-      dependency,
-    });
+    this.reporter.held(context, hold, delayMs, reason);
     return deferred(delayMs, reason, 'held', new DependencyHeldError({ ...hold, retryAfterMs: delayMs }));
   }
 
@@ -219,7 +180,7 @@ export class AttemptBook {
     reason: string,
     why: Exclude<DeferralCause, 'held'> = 'busy',
   ): Ending {
-    this.events.emit({ kind: 'deferred', ...subjectOf(context), delayMs, because: why, reason });
+    this.reporter.deferred(context, delayMs, reason, why);
     return deferred(delayMs, reason, why);
   }
 
@@ -239,32 +200,17 @@ export class AttemptBook {
     if (recorded === 'lost')
       return this.deferred(context, MIN_BUSY_MS, 'busy: the operation was claimed meanwhile');
     this.onLetter();
-    this.#tellDoubt(context, unrecorded.attempt, 'lease_expired', error);
+    this.reporter.doubted(context, unrecorded.attempt, 'lease_expired', error);
     return { kind: 'in_doubt', error };
-  }
-
-  /** A doubt that ends no attempt: one that vanished, or one that nobody could be asked about. */
-  #tellDoubt(context: RunContext, attempt: number, reason: string, error: unknown): void {
-    this.events.emit({
-      kind: 'in_doubt',
-      ...subjectOf(context),
-      attempt,
-      reason,
-      failure: 'in_doubt',
-      error: messageOf(error),
-      durationMs: 0,
-    });
   }
 
   async #record(
     context: RunContext,
     claim: Claim,
-    error: unknown,
-    failure: Failure,
-    decision: Decision,
-    durationMs: number,
+    decided: DecidedFailure,
     place: FailurePlace | undefined,
   ): Promise<Ending> {
+    const { error, failure, decision } = decided;
     const askInMs = decision.status === 'in_doubt' ? decision.askInMs : undefined;
     const delayMs = decision.status === 'retrying' ? decision.delayMs : askInMs;
     const isGivenUp = delayMs === undefined;
@@ -289,58 +235,9 @@ export class AttemptBook {
     if (recorded === 'lost') return this.fenced(context, claim);
     await place?.commit();
     if (isGivenUp) this.onLetter();
-    this.#tell(context, claim, error, failure, decision, durationMs);
+    this.reporter.failed(context, claim, decided);
     return { kind: 'failed', error, failure, decision };
   }
-
-  #tell(
-    context: RunContext,
-    claim: Claim,
-    error: unknown,
-    failure: Failure,
-    decision: Decision,
-    durationMs: number,
-  ): void {
-    const told = {
-      ...subjectOf(context),
-      attempt: claim.attempt,
-      failure: failure.kind,
-      ...(failure.isThrottled === true && { isThrottled: true }),
-      error: messageOf(error),
-      durationMs,
-      dependency: context.delivery.processor.dependency?.name,
-    };
-    switch (decision.status) {
-      case 'retrying': {
-        const { delayMs, why } = decision;
-        return this.events.emit({
-          kind: 'retrying',
-          ...told,
-          delayMs,
-          reason: failure.reason,
-          decision: why,
-        });
-      }
-      case 'in_doubt':
-        return this.events.emit({
-          kind: 'in_doubt',
-          ...told,
-          reason: failure.reason,
-          delayMs: decision.askInMs,
-        });
-      case 'dead': {
-        const { reason } = decision;
-        return this.events.emit({ kind: 'dead', ...told, reason, failureReason: failure.reason });
-      }
-      default:
-        return decision satisfies never;
-    }
-  }
-}
-
-/** Since when the operation could have been run. */
-function ageMs({ asked }: RunContext): number {
-  return Math.max(0, Date.now() - asked.availableAt);
 }
 
 /** A rival that has just taken or given back the row is through within this time, most likely. */

@@ -1,7 +1,6 @@
 import type { Claim } from '../claim/claim.js';
 import { Attempt, type Execution } from '../execute/attempt.js';
 import { enterOperation } from '../execute/current-operation.js';
-import type { JobEvents } from '../observe/job-events.js';
 import { UsageError } from '../operation/errors.js';
 import type { Database } from '../postgres/database.js';
 import { inTransaction } from '../postgres/transaction.js';
@@ -13,12 +12,13 @@ import type { AskedOperation } from '../enqueue/operation.store.js';
 import { identityAttributes } from '../tracing/attributes.js';
 import type { OperationSpan } from '../tracing/operation-span.js';
 import type { AttemptBook } from './attempt-book.js';
+import type { AttemptReporter } from './attempt.reporter.js';
 import type { Ending } from './ending.js';
 import type { FollowUps } from './follow-ups.js';
 import { openFrame } from './operation-frame.js';
 import { persistently } from './persistently.js';
 import { keepResult } from './result-text.js';
-import { type RunContext, subjectOf } from './run-context.js';
+import type { RunContext } from './run-context.js';
 
 /** How asking ended, and what `reconcile()` has asked to be enqueued. */
 interface Questioned {
@@ -43,7 +43,7 @@ export class Inquiry {
     private readonly book: AttemptBook,
     private readonly followUps: FollowUps,
     private readonly database: Database,
-    private readonly events: JobEvents,
+    private readonly reporter: AttemptReporter,
     private readonly onFollowUps: () => void,
   ) {}
 
@@ -135,8 +135,8 @@ export class Inquiry {
     if (recorded === 'lost') return this.book.fenced(context, claim);
     tell();
     if (followUps.length > 0) this.onFollowUps();
-    this.#tell(context, claim, 'applied');
-    this.book.completed(context, claim, performance.now(), result.problem);
+    this.reporter.reconciled(context, claim, 'applied');
+    this.reporter.completed(context, claim, performance.now(), result.problem);
     return { kind: 'completed', result: result.value, degraded: undefined };
   }
 
@@ -147,16 +147,12 @@ export class Inquiry {
     const { leaseMs, terms } = context.delivery.processor;
     const started = await persistently(leaseMs, () => this.outcomes.start(claim, terms));
     if (started === 'lost') return { kind: 'ended', ending: this.book.fenced(context, claim) };
-    this.#tell(context, claim, 'not_applied');
+    this.reporter.reconciled(context, claim, 'not_applied');
     return { kind: 'run', claim: started };
   }
 
   async #unresolved(context: RunContext, claim: Claim, reason: string, error: unknown): Promise<Finding> {
     return { kind: 'ended', ending: await this.unresolved(context, claim, reason, error) };
-  }
-
-  #tell(context: RunContext, claim: Claim, verdict: 'applied' | 'not_applied'): void {
-    this.events.emit({ kind: 'reconciled', ...subjectOf(context), attempt: claim.attempt, verdict });
   }
 }
 

@@ -6,12 +6,12 @@ import type { Execution } from '../execute/attempt.js';
 import { enterOperation } from '../execute/current-operation.js';
 import { isControlError } from '../execute/control-error.js';
 import type { AskedOperation } from '../enqueue/operation.store.js';
-import type { JobEvents } from '../observe/job-events.js';
 import type { Database } from '../postgres/database.js';
 import { inTransaction } from '../postgres/transaction.js';
 import type { RecordedResult } from '../record/kept-result.js';
 import type { OutcomeStore, Recorded } from '../record/outcome.store.js';
 import type { AttemptBook } from './attempt-book.js';
+import type { AttemptReporter } from './attempt.reporter.js';
 import { attemptTimeoutMs } from './attempt-timeout.js';
 import type { Ending } from './ending.js';
 import type { Entrance } from './entrance.js';
@@ -21,7 +21,7 @@ import { type OperationFrame, openFrame } from './operation-frame.js';
 import { persistently } from './persistently.js';
 import { keepResult } from './result-text.js';
 import { waitsForStep } from './refusal-errors.js';
-import { claimRequestOf, type RunContext, subjectOf } from './run-context.js';
+import { claimRequestOf, type RunContext } from './run-context.js';
 
 /**
  * An attempt whose right to run is a lease: claimed in one commit, recorded in another, with the effect in between,
@@ -38,7 +38,7 @@ export class LeasedAttempt {
     private readonly book: AttemptBook,
     private readonly followUps: FollowUps,
     private readonly database: Database,
-    private readonly events: JobEvents,
+    private readonly reporter: AttemptReporter,
     private readonly inquiry: Inquiry,
     private readonly onFollowUps: () => void,
   ) {}
@@ -95,7 +95,7 @@ export class LeasedAttempt {
     handler: () => Promise<unknown>,
     entrance: Entrance | undefined,
   ): Promise<Ending> {
-    this.book.started(context, claim);
+    this.reporter.started(context, claim);
     const startedAt = performance.now();
     const frame = openFrame(context, claim, undefined);
     enterOperation(frame.operation, { dependency: entrance?.dependency });
@@ -162,7 +162,7 @@ export class LeasedAttempt {
     );
     if (recorded === 'lost') return this.book.fenced(context, claim);
     if (followUps.length > 0) this.onFollowUps();
-    this.book.completed(context, claim, startedAt, result.problem, degraded);
+    this.reporter.completed(context, claim, startedAt, result.problem, degraded);
     return { kind: 'completed', result: result.value, degraded: result.degraded };
   }
 
@@ -189,7 +189,7 @@ export class LeasedAttempt {
     { why, error, wasStarted }: Extract<Execution, { kind: 'abandoned' }>,
     startedAt: number,
   ): Promise<Ending> {
-    this.events.emit({ kind: 'abandoned', ...subjectOf(context), attempt: claim.attempt, why });
+    this.reporter.abandoned(context, claim, why);
     if (why === 'lease_lost') return this.book.fenced(context, claim);
     if (!wasStarted) {
       await this.#release(context, claim, false);

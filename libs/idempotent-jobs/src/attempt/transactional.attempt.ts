@@ -4,13 +4,13 @@ import { type Hold, holdBehind } from '../dependency/hold.js';
 import type { Execution } from '../execute/attempt.js';
 import { isControlError } from '../execute/control-error.js';
 import { enterOperation } from '../execute/current-operation.js';
-import type { JobEvents } from '../observe/job-events.js';
 import type { Database } from '../postgres/database.js';
 import { HandlerTransaction } from '../postgres/handler-transaction.js';
 import type { OutcomeStore } from '../record/outcome.store.js';
 import { classify } from '../resilience/classify.js';
 import { type Failure, PermanentError } from '../resilience/failure.js';
 import type { AttemptBook } from './attempt-book.js';
+import type { AttemptReporter } from './attempt.reporter.js';
 import { attemptTimeoutMs } from './attempt-timeout.js';
 import type { Ending } from './ending.js';
 import type { Entrance } from './entrance.js';
@@ -19,7 +19,7 @@ import { type OperationFrame, openFrame } from './operation-frame.js';
 import { isConnectionError } from './persistently.js';
 import { keepResult } from './result-text.js';
 import { waitsForStep } from './refusal-errors.js';
-import { claimRequestOf, type RunContext, subjectOf } from './run-context.js';
+import { claimRequestOf, type RunContext } from './run-context.js';
 
 /**
  * An attempt in one transaction: claim, the handler's writes, outcome and follow-ups commit together or not at all.
@@ -35,7 +35,7 @@ export class TransactionalAttempt {
     private readonly book: AttemptBook,
     private readonly followUps: FollowUps,
     private readonly database: Database,
-    private readonly events: JobEvents,
+    private readonly reporter: AttemptReporter,
     private readonly onFollowUps: () => void,
   ) {}
 
@@ -45,7 +45,7 @@ export class TransactionalAttempt {
       const hold = entrance?.admit(context, claim);
       if (hold !== undefined) return this.#putBack(context, transaction, hold);
       const startedAt = performance.now();
-      this.book.started(context, claim);
+      this.reporter.started(context, claim);
       const frame = openFrame(context, claim, transaction.manager);
       enterOperation(frame.operation, {
         holdsTransaction: true,
@@ -162,7 +162,7 @@ export class TransactionalAttempt {
       );
     }
     if (followUps.length > 0) this.onFollowUps();
-    this.book.completed(context, claim, startedAt, result.problem, degraded);
+    this.reporter.completed(context, claim, startedAt, result.problem, degraded);
     return { kind: 'completed', result: result.value, degraded: result.degraded };
   }
 
@@ -200,7 +200,7 @@ export class TransactionalAttempt {
     startedAt: number,
   ): Promise<Ending> {
     await transaction.destroy();
-    this.events.emit({ kind: 'abandoned', ...subjectOf(context), attempt: claim.attempt, why });
+    this.reporter.abandoned(context, claim, why);
     if (why === 'shutdown' || !wasStarted) {
       return this.book.deferred(context, 1, `${why}: the attempt was rolled back`, 'stopped');
     }

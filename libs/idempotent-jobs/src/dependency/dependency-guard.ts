@@ -1,12 +1,13 @@
 import { type CurrentOperation, surroundingOperation } from '../execute/current-operation.js';
 import { UsageError } from '../operation/errors.js';
+import { optionChecks } from '../option-checks.js';
 import { classify } from '../resilience/classify.js';
 import { type Failure, InDoubtError } from '../resilience/failure.js';
 import { frames } from '../tenancy/frames.js';
 import type { Dependencies } from './dependencies.js';
 import type { Dependency, DependencyState, EventSubject } from './dependency.js';
 import { DependencyHeldError, type FallbackReason, HOLD_CAUSES } from './hold.js';
-import type { Pass } from './pass.js';
+import { isTimeout, type Pass } from './pass.js';
 import { withTimeout } from './with-timeout.js';
 
 /** How a call is guarded. */
@@ -26,7 +27,9 @@ export interface GuardedCallOptions<T> {
 }
 
 /** A call that took longer than it may. Whether it had its effect, nobody knows. */
-export class DependencyTimeoutError extends InDoubtError {}
+export class DependencyTimeoutError extends InDoubtError {
+  override readonly name = 'DependencyTimeoutError';
+}
 
 /**
  * Guards single calls of dependencies: by circuit, bulkhead, retry budget and timeout. In a handler, a call that is not let
@@ -56,6 +59,7 @@ export class DependencyGuard {
   ): Promise<T> {
     if (typeof fn !== 'function') throw new UsageError('DependencyGuard.call() needs a function to call.');
     const dependency = this.dependencies.named(name);
+    if (options.timeoutMs !== undefined) assertTimer(options.timeoutMs);
     const timeoutMs = options.timeoutMs ?? dependency.timeoutMs ?? DEFAULT_TIMEOUT_MS;
     const operation = surroundingOperation();
     if (frames.getStore()?.dependency === name)
@@ -118,12 +122,11 @@ export class DependencyGuard {
       if (operation?.signal.aborted === true) throw error;
       const failure = this.#read(dependency, error);
       pass?.failed(failure, subjectOf(operation));
-      return this.#fallBack(dependency, failure.reason === 'timeout' ? 'timeout' : 'failed', error, options);
+      return this.#fallBack(dependency, isTimeout(failure) ? 'timeout' : 'failed', error, options);
     }
   }
 
   #read(dependency: Dependency, error: unknown): Failure {
-    if (error instanceof DependencyTimeoutError) return { kind: 'in_doubt', reason: 'timeout' };
     const failure = classify(error, dependency.classify);
     if (dependency.classify !== undefined) this.dependencies.noteReading(error, failure);
     return failure;
@@ -145,6 +148,13 @@ export class DependencyGuard {
 }
 
 const DEFAULT_TIMEOUT_MS = 30_000;
+
+/** @throws UsageError for what no timer can count */
+function assertTimer(ms: number): void {
+  const checks = optionChecks('DependencyGuard.call()');
+  checks.timer('timeoutMs', ms, DEFAULT_TIMEOUT_MS);
+  checks.throwIfAny((message) => new UsageError(message));
+}
 
 function subjectOf(operation: CurrentOperation | undefined): EventSubject {
   if (operation === undefined) return {};

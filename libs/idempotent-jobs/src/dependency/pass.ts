@@ -1,5 +1,6 @@
 import type { Permit } from '../resilience/circuit-state.js';
 import type { Failure } from '../resilience/failure.js';
+import { reasonLabelOf } from '../resilience/reason-label.js';
 import type { Dependency, EventSubject } from './dependency.js';
 import type { Hold } from './hold.js';
 
@@ -27,10 +28,11 @@ export class Pass {
    * Counts what says that the dependency is in trouble: transient failures, and those that leave a doubt. An answer that
    * refuses the request for good, a bug, an error that says nothing: these are not its doing.
    */
-  failed({ kind, reason }: Failure, subject: EventSubject): void {
+  failed(failure: Failure, subject: EventSubject): void {
+    const { kind } = failure;
     if (this.isBreaking && (kind === 'transient' || kind === 'in_doubt')) this.permit.fail();
     else this.permit.ignore();
-    if (reason === 'timeout') this.dependency.timedOut(subject);
+    if (isTimeout(failure)) this.dependency.timedOut(subject);
   }
 
   /** Ends the call. Without a word before, it says nothing about the dependency. */
@@ -38,4 +40,9 @@ export class Pass {
     this.permit.ignore();
     this.giveBack();
   }
+}
+
+/** Whether a call took too long, by whoever's clock. */
+export function isTimeout(failure: Failure): boolean {
+  return reasonLabelOf(failure) === 'timeout';
 }

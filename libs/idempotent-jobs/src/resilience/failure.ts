@@ -35,7 +35,7 @@ export class TransientError extends Error {
 
 /** Throw it to say: the effect may have happened. */
 export class InDoubtError extends Error {
-  override readonly name = 'InDoubtError';
+  override readonly name: string = 'InDoubtError';
 }
 
 /** Throw it to say: the effect did not happen; try again, but not before `delayMs` milliseconds from now. */

@@ -51,6 +51,7 @@ const WORDS = new Map<string, ReasonLabel>([
   ['UnrecoverableError', 'said'],
   ['AbortError', 'cancelled'],
   ['TimeoutError', 'timeout'],
+  ['DependencyTimeoutError', 'timeout'],
   ['fetch_failed', 'connection_lost'],
   ['aws_RequestTimeout', 'timeout'],
   ['aws_RequestTimeoutException', 'timeout'],

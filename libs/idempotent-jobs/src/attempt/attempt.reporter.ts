@@ -1,0 +1,141 @@
+import type { Claim, VanishedAttempt } from '../claim/claim.js';
+import type { Hold } from '../dependency/hold.js';
+import type { AbandonReason } from '../execute/attempt.js';
+import type { DeferredBecause, JobEvents } from '../observe/job-events.js';
+import { messageOf } from '../operation/message-of.js';
+import type { Failure } from '../resilience/failure.js';
+import type { Decision } from '../settle/decide.js';
+import { type RunContext, subjectOf } from './run-context.js';
+
+/** A failure as it was decided about. */
+export interface DecidedFailure {
+  readonly error: unknown;
+  readonly failure: Failure;
+  readonly decision: Decision;
+  /** How long the handler ran, in ms; 0: it did not. */
+  readonly durationMs: number;
+}
+
+/** Tells of an attempt, once what it tells is written. */
+export class AttemptReporter {
+  constructor(private readonly events: JobEvents) {}
+
+  started(context: RunContext, { attempt }: Claim): void {
+    if (!this.events.isObserved) return;
+    this.events.emit({
+      kind: 'started',
+      ...subjectOf(context),
+      attempt,
+      workerId: context.delivery.workerId,
+      ...(attempt === 1 && { waitMs: ageMs(context) }),
+    });
+  }
+
+  completed(
+    context: RunContext,
+    { attempt }: Claim,
+    startedAt: number,
+    droppedResult: string | undefined,
+    degraded?: string,
+  ): void {
+    if (!this.events.isObserved) return;
+    this.events.emit({
+      kind: 'completed',
+      ...subjectOf(context),
+      attempt,
+      durationMs: performance.now() - startedAt,
+      endToEndMs: ageMs(context),
+      ...(droppedResult !== undefined && { droppedResult }),
+      ...(degraded !== undefined && { degraded }),
+    });
+  }
+
+  replayed(context: RunContext): void {
+    this.events.emit({ kind: 'replayed', ...subjectOf(context) });
+  }
+
+  tookOver(context: RunContext, { attempt, workerId: from }: VanishedAttempt): void {
+    this.events.emit({ kind: 'taken_over', ...subjectOf(context), attempt, from });
+  }
+
+  abandoned(context: RunContext, { attempt }: Claim, why: AbandonReason): void {
+    this.events.emit({ kind: 'abandoned', ...subjectOf(context), attempt, why });
+  }
+
+  fenced(context: RunContext, { attempt }: Claim): void {
+    this.events.emit({ kind: 'fence_rejected', ...subjectOf(context), attempt });
+  }
+
+  deferred(context: RunContext, delayMs: number, reason: string, because: DeferredBecause): void {
+    this.events.emit({ kind: 'deferred', ...subjectOf(context), delayMs, because, reason });
+  }
+
+  held(context: RunContext, { cause: because, dependency }: Hold, delayMs: number, reason: string): void {
+    this.events.emit({ kind: 'deferred', ...subjectOf(context), delayMs, because, reason, dependency });
+  }
+
+  failed(
+    context: RunContext,
+    { attempt }: Claim,
+    { error, failure, decision, durationMs }: DecidedFailure,
+  ): void {
+    const told = {
+      ...subjectOf(context),
+      attempt,
+      failure: failure.kind,
+      ...(failure.isThrottled === true && { isThrottled: true }),
+      error: messageOf(error),
+      durationMs,
+      dependency: context.delivery.processor.dependency?.name,
+    };
+    switch (decision.status) {
+      case 'retrying': {
+        const { delayMs, why } = decision;
+        return this.events.emit({
+          kind: 'retrying',
+          ...told,
+          delayMs,
+          reason: failure.reason,
+          decision: why,
+        });
+      }
+      case 'in_doubt': {
+        const { askInMs: delayMs } = decision;
+        return this.events.emit({ kind: 'in_doubt', ...told, reason: failure.reason, delayMs });
+      }
+      case 'dead': {
+        const { reason } = decision;
+        return this.events.emit({ kind: 'dead', ...told, reason, failureReason: failure.reason });
+      }
+      default:
+        return decision satisfies never;
+    }
+  }
+
+  /** A doubt that ends no attempt: one that vanished, or one that nobody could be asked about. */
+  doubted(context: RunContext, attempt: number, reason: string, error: unknown): void {
+    const facts = { failure: 'in_doubt', error: messageOf(error), durationMs: 0 } as const;
+    this.events.emit({ kind: 'in_doubt', ...subjectOf(context), attempt, reason, ...facts });
+  }
+
+  reconciled(context: RunContext, { attempt }: Claim, verdict: 'applied' | 'not_applied'): void {
+    this.events.emit({ kind: 'reconciled', ...subjectOf(context), attempt, verdict });
+  }
+
+  /** `delayMs`: until the next question; undefined: there is none. */
+  unanswered(context: RunContext, { attempt }: Claim, reason: string, delayMs: number | undefined): void {
+    this.events.emit({
+      kind: 'reconciled',
+      ...subjectOf(context),
+      attempt,
+      verdict: 'unknown',
+      reason,
+      delayMs,
+    });
+  }
+}
+
+/** Since when the operation could have been run. */
+function ageMs({ asked }: RunContext): number {
+  return Math.max(0, Date.now() - asked.availableAt);
+}
