@@ -49,7 +49,9 @@ export class AppModule implements NestModule {
           // Quiet settings are for machines that look at events themselves.
           doctor: settings.logs === 'none' ? 'off' : 'warn',
         }),
-        ...(settings.role === 'worker' ? [] : [OrdersModule, HealthModule, MetricsModule.of(registry)]),
+        HealthModule,
+        MetricsModule.of(registry),
+        ...(settings.role === 'worker' ? [] : [OrdersModule]),
         ...(settings.role === 'api' ? [] : workersOf(settings)),
       ],
     };

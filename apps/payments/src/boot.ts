@@ -9,15 +9,18 @@ import { ShopLogger } from './shop.logger.js';
 /** A running process of the shop. */
 export interface RunningShop {
   readonly app: INestApplicationContext;
-  /** Where it serves HTTP; undefined for a worker. */
+  /** Where it serves HTTP; undefined for a worker without a port. */
   readonly url: string | undefined;
 }
 
-/** Brings the database up to date and starts what the settings' role asks for. Port 0 is a free one. */
-export async function boot(settings: Settings, port: number): Promise<RunningShop> {
+/**
+ * Brings the database up to date and starts what the settings' role asks for. Port 0 is a free one; a worker needs none, and
+ * serves its health and its metrics where it has one.
+ */
+export async function boot(settings: Settings, port: number | undefined): Promise<RunningShop> {
   await migrate(settings.databaseUrl);
   const logger = new ShopLogger(settings);
-  if (settings.role === 'worker') {
+  if (port === undefined) {
     const worker = await NestFactory.createApplicationContext(AppModule.with(settings), { logger });
     return { app: worker, url: undefined };
   }

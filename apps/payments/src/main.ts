@@ -7,6 +7,12 @@ import { endWithParent } from './end-with-parent.js';
 import { settingsFrom } from './settings.js';
 
 endWithParent();
-const { app, url } = await boot(settingsFrom(process.env), Number(process.env['PORT'] || 3000));
+const settings = settingsFrom(process.env);
+const { app, url } = await boot(settings, portFrom(process.env['PORT']));
 app.enableShutdownHooks();
 process.send?.({ ready: true, url });
+
+function portFrom(port: string | undefined): number | undefined {
+  if (port) return Number(port);
+  return settings.role === 'worker' ? undefined : 3000;
+}
