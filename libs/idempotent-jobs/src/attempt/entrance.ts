@@ -1,4 +1,5 @@
 import type { Claim } from '../claim/claim.js';
+import type { Dependency } from '../dependency/dependency.js';
 import type { Hold } from '../dependency/hold.js';
 import type { Pass } from '../dependency/pass.js';
 import type { Execution } from '../execute/attempt.js';
@@ -9,7 +10,7 @@ import { type RunContext, subjectOf } from './run-context.js';
 /** How an attempt gets past the dependency of its processor. */
 export interface Entrance {
   /** The dependency that the handler may call under it; undefined: none. */
-  readonly dependency: string | undefined;
+  readonly dependency: Dependency | undefined;
   /** Right before the handler: a hold, if it must not be called now. */
   admit(context: RunContext, claim: Claim): Hold | undefined;
   /** How the handler ended. */
@@ -20,8 +21,8 @@ export interface Entrance {
 export class ThroughDependency implements Entrance {
   constructor(private readonly pass: Pass) {}
 
-  get dependency(): string {
-    return this.pass.dependency.name;
+  get dependency(): Dependency {
+    return this.pass.dependency;
   }
 
   admit(context: RunContext, { attempt }: Claim): Hold | undefined {

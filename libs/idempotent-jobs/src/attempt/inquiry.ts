@@ -88,7 +88,7 @@ export class Inquiry {
     try {
       const { operation, followUps } = openFrame({ ...context, attempt: question }, claim, undefined);
       // The question is part of what the dependency has let through.
-      enterOperation(operation, { dependency: delivery.processor.dependency?.name });
+      enterOperation(operation, { dependency: delivery.processor.dependency });
       const reconcile = async (): Promise<unknown> => delivery.reconcile?.(operation);
       const execution = await question.run(reconcile, settingsOf(context).timeoutMs);
       return { execution, followUps };

@@ -62,7 +62,7 @@ export class DependencyGuard {
     if (options.timeoutMs !== undefined) assertTimer(options.timeoutMs);
     const timeoutMs = options.timeoutMs ?? dependency.timeoutMs ?? DEFAULT_TIMEOUT_MS;
     const operation = surroundingOperation();
-    if (frames.getStore()?.dependency === name)
+    if (frames.getStore()?.dependency === dependency)
       return this.#run(dependency, undefined, fn, timeoutMs, options);
     const entry = dependency.enter(timeoutMs);
     if (entry.kind === 'held')

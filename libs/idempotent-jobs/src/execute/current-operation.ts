@@ -118,5 +118,5 @@ export function enterOperation(
 export interface EnteredWith {
   readonly holdsTransaction?: boolean;
   /** The dependency that let it through. */
-  readonly dependency?: string | undefined;
+  readonly dependency?: object | undefined;
 }

@@ -10,7 +10,7 @@ export interface Frame {
   /** Whether a handler's transaction is open around the code: another one inside of it could wait for a connection for ever. */
   holdsTransaction?: boolean | undefined;
   /** The dependency that has let a handler through: its calls inside of it are part of that. */
-  dependency?: string | undefined;
+  dependency?: object | undefined;
 }
 
 /**
