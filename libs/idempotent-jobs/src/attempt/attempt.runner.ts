@@ -2,14 +2,14 @@ import type { Claim } from '../claim/claim.js';
 import type { ClaimStore } from '../claim/claim.store.js';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
 import type { AttemptBook, FailurePlace } from './attempt-book.js';
-import { DependencyHeldError, type Hold } from '../dependency/hold.js';
+import { DependencyHeldError, type Hold, holdBehind } from '../dependency/hold.js';
 import { currentOperation } from '../execute/current-operation.js';
 import { decideHold } from '../settle/decide.js';
 import { type Ending, whyPutOff } from './ending.js';
 import { type Entrance, StandIn, ThroughDependency } from './entrance.js';
 import type { Inquiry } from './inquiry.js';
 import type { LeasedAttempt } from './leased.attempt.js';
-import { claimRequestOf, type RunContext } from './run-context.js';
+import { claimRequestOf, type RunContext, subjectOf } from './run-context.js';
 import type { TransactionalAttempt } from './transactional.attempt.js';
 
 /** Where claim, execute and record meet: runs an operation the way its effect demands. Never rejects. */
@@ -19,7 +19,7 @@ export class AttemptRunner {
     private readonly transactional: TransactionalAttempt,
     private readonly book: AttemptBook,
     private readonly inquiry: Inquiry,
-    private readonly claims: Pick<ClaimStore, 'look'>,
+    private readonly claims: Pick<ClaimStore, 'look' | 'beginBudget'>,
     private readonly random: () => number,
   ) {}
 
@@ -31,6 +31,9 @@ export class AttemptRunner {
       const entry = dependency.enter(timeoutMs);
       if (entry.kind === 'held') return await this.#runHeld(context, entry);
       try {
+        // Only the ledger knows whether it is a retry: where there is none to be had, it is asked before anything is claimed.
+        if (!dependency.hasRetries && (await this.#isRetry(context)))
+          return await this.#runHeld(context, dependency.denyRetry(subjectOf(context)));
         return await this.#run(context, handler, new ThroughDependency(entry));
       } finally {
         entry.leave();
@@ -40,12 +43,29 @@ export class AttemptRunner {
     }
   }
 
+  async #isRetry(context: RunContext): Promise<boolean> {
+    const seen = await this.claims.look(claimRequestOf(context));
+    return seen.kind === 'runnable' && seen.attempts > 0;
+  }
+
   #run(
     context: RunContext,
     handler: () => Promise<unknown>,
     entrance: Entrance | undefined,
   ): Promise<Ending> {
-    return (isTransactional(context) ? this.transactional : this.leased).run(context, handler, entrance);
+    return isTransactional(context)
+      ? this.#runTransactional(context, handler, entrance)
+      : this.leased.run(context, handler, entrance);
+  }
+
+  async #runTransactional(
+    context: RunContext,
+    handler: () => Promise<unknown>,
+    entrance: Entrance | undefined,
+  ): Promise<Ending> {
+    const ending = await this.transactional.run(context, handler, entrance);
+    // Its claim was rolled back, and with it the start of its time budget.
+    return ending.kind === 'rolled_back' ? this.#putOffHeld(context, ending.hold) : ending;
   }
 
   /**
@@ -53,21 +73,32 @@ export class AttemptRunner {
    * completed is replayed, what may stand in stands in, and everything else is put off, within its time budget.
    */
   async #runHeld(context: RunContext, hold: Hold): Promise<Ending> {
-    const seen = await this.claims.look(claimRequestOf(context));
-    if (seen.kind !== 'runnable') return this.book.refused(context, seen);
-    const { terms, reconcile } = context.delivery.processor;
-    const decision = decideHold(seen, hold.retryAfterMs, terms.budgetMs);
-    if (seen.isDoubtful && reconcile !== undefined) return this.#leaveDoubt(context, hold);
-    if (decision.kind === 'give_up')
-      return this.refuse(context, decision.reason, new DependencyHeldError(hold));
+    const decided = await this.#decideHeld(context, hold);
+    if (decided.kind === 'ended') return decided.ending;
     const { fallback } = context.delivery;
-    if (fallback === undefined || seen.isDoubtful) return this.book.held(context, hold, decision.delayMs);
+    if (fallback === undefined || decided.isDoubtful) return this.book.held(context, hold, decided.delayMs);
     const standIn = async (): Promise<unknown> => {
       const operation = currentOperation();
       operation.markDegraded(`${hold.dependency}: ${hold.cause}`);
       return fallback(operation, hold.cause);
     };
     return this.#run(context, standIn, new StandIn(hold));
+  }
+
+  /** What the ledger says of an operation that is held back: it has ended, or may wait for so long. */
+  async #decideHeld(context: RunContext, hold: Hold): Promise<HeldOperation> {
+    const request = claimRequestOf(context);
+    const seen = await this.claims.look(request);
+    if (seen.kind !== 'runnable') return ended(await this.book.refused(context, seen));
+    const { terms, reconcile } = context.delivery.processor;
+    if (seen.isDoubtful && reconcile !== undefined) return ended(await this.#leaveDoubt(context, hold));
+    const decision = decideHold(seen, hold.retryAfterMs);
+    if (decision.kind === 'give_up')
+      return ended(await this.refuse(context, decision.reason, new DependencyHeldError(hold)));
+    // Waiting for room is like waiting in the queue; waiting for a dependency that fails is not.
+    if (seen.remainingMs === undefined && terms.budgetMs !== null && hold.cause === 'circuit_open')
+      await this.claims.beginBudget(request, terms.budgetMs);
+    return { kind: 'waits', isDoubtful: seen.isDoubtful, delayMs: decision.delayMs };
   }
 
   /** A question would be a call of the dependency too: the plan goes on as if it had not been answered. */
@@ -81,6 +112,8 @@ export class AttemptRunner {
 
   /** A guard, or an interceptor around ours, threw: the handler was not called, which counts as a failed attempt. */
   failUnstarted(context: RunContext, error: unknown): Promise<Ending> {
+    const hold = holdBehind(error);
+    if (hold !== undefined) return this.#putOffHeld(context, hold);
     // Whatever the error says about effects, there was none.
     const known = this.book.failureBefore(context, error);
     return this.#withoutHandler(context, (claim, place) =>
@@ -88,6 +121,16 @@ export class AttemptRunner {
         ? this.inquiry.unresolved(context, claim, 'not_asked', error)
         : this.book.fail(context, claim, error, known, performance.now(), place),
     );
+  }
+
+  /** A dependency let nothing through, and whatever else there was of the attempt is taken back. */
+  async #putOffHeld(context: RunContext, hold: Hold): Promise<Ending> {
+    try {
+      const decided = await this.#decideHeld(context, hold);
+      return decided.kind === 'ended' ? decided.ending : this.book.held(context, hold, decided.delayMs);
+    } catch (error) {
+      return this.#unavailable(context, error);
+    }
   }
 
   /** Nothing was claimed and nothing failed: later. */
@@ -119,6 +162,14 @@ export class AttemptRunner {
   #unavailable(context: RunContext, error: unknown): Ending {
     return this.book.deferred(context, 1000 + this.random() * 4000, whyPutOff(error), 'unavailable');
   }
+}
+
+type HeldOperation =
+  | { readonly kind: 'ended'; readonly ending: Ending }
+  | { readonly kind: 'waits'; readonly isDoubtful: boolean; readonly delayMs: number };
+
+function ended(ending: Ending): HeldOperation {
+  return { kind: 'ended', ending };
 }
 
 type EndWithoutHandler = (claim: Claim, place?: FailurePlace) => Promise<Ending>;

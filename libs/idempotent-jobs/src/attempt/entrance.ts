@@ -11,6 +11,8 @@ import { type RunContext, subjectOf } from './run-context.js';
 export interface Entrance {
   /** The dependency that the handler may call under it; undefined: none. */
   readonly dependency: Dependency | undefined;
+  /** What keeps the dependency from being asked about a doubt; undefined: nothing. */
+  readonly hold: Hold | undefined;
   /** Right before the handler: a hold, if it must not be called now. */
   admit(context: RunContext, claim: Claim): Hold | undefined;
   /** How the handler ended. */
@@ -19,6 +21,8 @@ export interface Entrance {
 
 /** The dependency lets the attempt through, and hears how it went. */
 export class ThroughDependency implements Entrance {
+  readonly hold = undefined;
+
   constructor(private readonly pass: Pass) {}
 
   get dependency(): Dependency {
@@ -36,11 +40,16 @@ export class ThroughDependency implements Entrance {
         return this.pass.succeeded();
       case 'threw':
         if (!isControlError(execution.error))
-          this.pass.failed(classify(execution.error, context.delivery.processor.classify), subject);
+          this.pass.failed(
+            execution.error,
+            classify(execution.error, context.delivery.processor.classify),
+            subject,
+          );
         return;
       case 'abandoned':
         // Lost leases and shutdowns are not the dependency's doing.
-        if (execution.why === 'timeout') this.pass.failed({ kind: 'in_doubt', reason: 'timeout' }, subject);
+        if (execution.why === 'timeout')
+          this.pass.failed(execution.error, { kind: 'in_doubt', reason: 'timeout' }, subject);
         return;
       default:
         return execution satisfies never;
@@ -52,7 +61,7 @@ export class ThroughDependency implements Entrance {
 export class StandIn implements Entrance {
   readonly dependency = undefined;
 
-  constructor(private readonly hold: Hold) {}
+  constructor(readonly hold: Hold) {}
 
   /** What may have happened already must not happen a second time in another way. */
   admit(_context: RunContext, claim: Claim): Hold | undefined {

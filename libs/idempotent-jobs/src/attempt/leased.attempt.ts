@@ -1,13 +1,15 @@
 import type { Claim, ClaimAnswer } from '../claim/claim.js';
 import type { ClaimStore } from '../claim/claim.store.js';
 import type { LeaseKeeper } from '../claim/lease-keeper.js';
-import { type Hold, holdBehind } from '../dependency/hold.js';
+import { DependencyHeldError, type Hold, holdBehind } from '../dependency/hold.js';
 import type { Execution } from '../execute/attempt.js';
 import { enterOperation } from '../execute/current-operation.js';
 import { isControlError } from '../execute/control-error.js';
 import type { AskedOperation } from '../enqueue/operation.store.js';
 import type { Database } from '../postgres/database.js';
+import { CALLS } from '../operation/calls.js';
 import { inTransaction } from '../postgres/transaction.js';
+import type { Failure } from '../resilience/failure.js';
 import type { RecordedResult } from '../record/kept-result.js';
 import type { OutcomeStore, Recorded } from '../record/outcome.store.js';
 import type { AttemptBook } from './attempt-book.js';
@@ -67,7 +69,7 @@ export class LeasedAttempt {
     try {
       const finding: Finding = this.book.mayRun(context, claim)
         ? { kind: 'run', claim }
-        : await this.#clear(context, claim);
+        : await this.#clear(context, claim, entrance?.hold);
       if (finding.kind === 'ended') return finding.ending;
       const hold = entrance?.admit(context, finding.claim);
       return hold === undefined
@@ -78,11 +80,19 @@ export class LeasedAttempt {
     }
   }
 
-  /** What stands between a claim and its attempt: one that vanished, a doubt, a policy that allows no other. */
-  async #clear(context: RunContext, claim: Claim): Promise<Finding> {
+  /**
+   * What stands between a claim and its attempt: one that vanished, a doubt, a policy that allows no other. `hold`: the service
+   * cannot be asked now.
+   */
+  async #clear(context: RunContext, claim: Claim, hold: Hold | undefined): Promise<Finding> {
     let ending = await this.book.begin(context, claim);
     if (ending !== undefined) return { kind: 'ended', ending };
     if (!claim.mustAsk) return { kind: 'run', claim };
+    if (hold !== undefined)
+      return {
+        kind: 'ended',
+        ending: await this.inquiry.unresolved(context, claim, hold.cause, new DependencyHeldError(hold)),
+      };
     const finding = await this.inquiry.ask(context, claim);
     if (finding.kind === 'ended') return finding;
     ending = await this.book.begin(context, finding.claim);
@@ -131,7 +141,7 @@ export class LeasedAttempt {
     const { waitMs } = frame.steps;
     if (waitMs !== undefined && waitsForStep(execution)) return this.#wait(context, claim, waitMs);
     const hold = execution.kind === 'threw' ? holdBehind(execution.error) : undefined;
-    if (hold !== undefined) return this.putBack(context, claim, hold);
+    if (hold !== undefined) return this.#held(context, claim, execution, hold, frame, startedAt);
     entrance?.heard(context, execution);
     switch (execution.kind) {
       case 'returned':
@@ -213,6 +223,22 @@ export class LeasedAttempt {
     return this.book.deferred(context, waitMs, 'waiting: one of its steps is not finished', 'waiting');
   }
 
+  /** A call was held back. What another guarded call did before it may have had an effect, and is an attempt. */
+  #held(
+    context: RunContext,
+    claim: Claim,
+    execution: Execution,
+    hold: Hold,
+    { hasCalled }: OperationFrame,
+    startedAt: number,
+  ): Promise<Ending> {
+    if (!hasCalled || claim.repeatableMs === Infinity) return this.putBack(context, claim, hold);
+    const { retryAfterMs } = hold;
+    const failure: Failure = { kind: 'in_doubt', reason: 'dependency_held', retryAfterMs };
+    const error = execution.kind === 'threw' ? execution.error : undefined;
+    return this.book.fail(context, claim, error, failure, startedAt);
+  }
+
   /** A dependency did not let the handler through, or a call of it: nothing of it was sent. */
   async putBack(context: RunContext, claim: Claim, hold: Hold): Promise<Ending> {
     const delayMs = Math.min(hold.retryAfterMs, Math.max(claim.remainingMs ?? Infinity, 1));
@@ -231,8 +257,11 @@ export class LeasedAttempt {
   }
 
   async #release(context: RunContext, claim: Claim, isDoubtful: boolean, waitMs?: number): Promise<void> {
+    // Nobody may ever call again.
+    const forgetAfterMs =
+      context.asked.queue === CALLS ? context.delivery.processor.terms.retentionMs : undefined;
     await persistently(context.delivery.processor.leaseMs, () =>
-      this.outcomes.release(claim, isDoubtful, waitMs),
+      this.outcomes.release(claim, isDoubtful, waitMs, forgetAfterMs),
     );
   }
 }

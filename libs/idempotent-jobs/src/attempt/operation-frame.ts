@@ -14,6 +14,8 @@ export interface OperationFrame {
   readonly steps: Steps;
   /** Why what it completes with is a stand-in; undefined: it is not. */
   readonly degraded: string | undefined;
+  /** Whether a guarded call was sent, so that not everything the handler does is held back. */
+  readonly hasCalled: boolean;
 }
 
 /** Makes the frame of one attempt. */
@@ -27,6 +29,7 @@ export function openFrame(
     degraded ??= why.slice(0, MAX_DEGRADED).toWellFormed().replaceAll('\0', '');
   };
   let degraded: string | undefined;
+  let hasCalled = false;
   const steps = new Steps(context, markDegraded);
   const { tenantId, operationKey } = claim;
   context.span?.claimed(claim.attempt, claim.token);
@@ -62,6 +65,10 @@ export function openFrame(
       return job;
     },
     markDegraded,
+    mayHaveHappened: claim.isDoubtful && claim.repeatableMs !== Infinity,
+    noteCall() {
+      hasCalled = true;
+    },
     step: (name, work, options) => steps.run(name, work, options),
     enqueue(queue, name, payload, options) {
       if (context.attempt.isOver) {
@@ -78,6 +85,9 @@ export function openFrame(
     steps,
     get degraded() {
       return degraded;
+    },
+    get hasCalled() {
+      return hasCalled;
     },
   };
 }

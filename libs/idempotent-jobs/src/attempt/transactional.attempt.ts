@@ -40,10 +40,14 @@ export class TransactionalAttempt {
   ) {}
 
   /** `entrance`: past the dependency of the processor; undefined: it has none. */
-  run(context: RunContext, handler: () => Promise<unknown>, entrance: Entrance | undefined): Promise<Ending> {
+  run(
+    context: RunContext,
+    handler: () => Promise<unknown>,
+    entrance: Entrance | undefined,
+  ): Promise<Ending | RolledBack> {
     return this.#inTransaction(context, async (transaction, claim) => {
       const hold = entrance?.admit(context, claim);
-      if (hold !== undefined) return this.#putBack(context, transaction, hold);
+      if (hold !== undefined) return this.#putBack(transaction, hold);
       const startedAt = performance.now();
       this.reporter.started(context, claim);
       const frame = openFrame(context, claim, transaction.manager);
@@ -67,10 +71,10 @@ export class TransactionalAttempt {
     return this.#inTransaction(context, (transaction, claim) => end(claim, transaction));
   }
 
-  async #inTransaction(
+  async #inTransaction<E extends Ending | RolledBack>(
     context: RunContext,
-    work: (transaction: HandlerTransaction, claim: Claim) => Promise<Ending>,
-  ): Promise<Ending> {
+    work: (transaction: HandlerTransaction, claim: Claim) => Promise<E>,
+  ): Promise<E | Ending> {
     const transaction = await HandlerTransaction.open(
       this.database,
       context.identified.tenantId,
@@ -103,14 +107,14 @@ export class TransactionalAttempt {
     frame: OperationFrame,
     startedAt: number,
     entrance: Entrance | undefined,
-  ): Promise<Ending> {
+  ): Promise<Ending | RolledBack> {
     const { waitMs } = frame.steps;
     if (waitMs !== undefined && waitsForStep(execution)) {
       await transaction.rollback();
       return this.book.deferred(context, waitMs, 'waiting: one of its steps is not finished', 'waiting');
     }
     const hold = execution.kind === 'threw' ? holdBehind(execution.error) : undefined;
-    if (hold !== undefined) return this.#putBack(context, transaction, hold);
+    if (hold !== undefined) return this.#putBack(transaction, hold);
     entrance?.heard(context, execution);
     switch (execution.kind) {
       case 'returned':
@@ -167,9 +171,9 @@ export class TransactionalAttempt {
   }
 
   /** A dependency did not let the handler through, or a call of it: nothing of the attempt remains. */
-  async #putBack(context: RunContext, transaction: HandlerTransaction, hold: Hold): Promise<Ending> {
+  async #putBack(transaction: HandlerTransaction, hold: Hold): Promise<RolledBack> {
     await transaction.rollback();
-    return this.book.held(context, hold, hold.retryAfterMs);
+    return { kind: 'rolled_back', hold };
   }
 
   /** The writes are taken back and the failure recorded under the same claim, without letting go of the row. */
@@ -218,6 +222,12 @@ export class TransactionalAttempt {
       this.book.fail(context, claim, error, failure, startedAt, transaction),
     );
   }
+}
+
+/** A dependency did not let the attempt through, or a call of it: nothing of it remains, not even its claim. */
+export interface RolledBack {
+  readonly kind: 'rolled_back';
+  readonly hold: Hold;
 }
 
 /** Nobody else can have touched the locked row, so the handler ended the transaction behind our back. */

@@ -145,7 +145,7 @@ ORDER BY a.n
 
 /**
  * Looks at operations without claiming them, for deliveries that would not be run now. Parameters: queue, then parallel
- * arrays: tenant, key, fingerprint, deadline given at enqueue (null: none), when its job could first run (ms since 1970).
+ * arrays: tenant, key, fingerprint, deadline given at enqueue (null: none).
  * One row per delivery: `status` is null where the operation has none yet.
  */
 export const LOOK = statement(
@@ -157,13 +157,24 @@ SELECT
   false AS is_old,
   ${SEEN},
   o.doubt_since,
-  EXTRACT(EPOCH FROM COALESCE(o.deadline_at, a.deadline_at) - clock_timestamp())::float8 * 1000 AS remaining_ms,
-  EXTRACT(EPOCH FROM clock_timestamp() - COALESCE(
-    o.available_at, o.created_at, timestamptz 'epoch' + a.available_ms * interval '1 millisecond'
-  ))::float8 * 1000 AS waited_ms
-FROM unnest($2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::float8[])
-  WITH ORDINALITY AS a (tenant_id, operation_key, fingerprint, deadline_at, available_ms, n)
+  EXTRACT(EPOCH FROM COALESCE(o.deadline_at, a.deadline_at) - clock_timestamp())::float8 * 1000 AS remaining_ms
+FROM unnest($2::text[], $3::text[], $4::text[], $5::timestamptz[])
+  WITH ORDINALITY AS a (tenant_id, operation_key, fingerprint, deadline_at, n)
 LEFT JOIN {schema}.job_outcomes o ON o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
 ORDER BY a.n
+`,
+);
+
+/**
+ * Begins the time budget of an operation that is kept from its first attempt. Parameters: tenant, key, budget in ms. No row:
+ * it has begun already, somebody runs the operation, or it has no row: its job may be older than the ledger's memory, and
+ * must not be given one.
+ */
+export const BEGIN_BUDGET = statement(
+  'begin_budget',
+  `
+UPDATE {schema}.job_outcomes o SET deadline_at = clock_timestamp() + $3::float8 * interval '1 millisecond'
+WHERE o.tenant_id = $1 AND o.operation_key = $2 AND o.deadline_at IS NULL AND o.status IN ('pending', 'retrying')
+RETURNING true
 `,
 );

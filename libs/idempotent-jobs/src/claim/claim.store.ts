@@ -14,7 +14,7 @@ import {
 import { inTransaction } from '../postgres/transaction.js';
 import { resultBinding } from '../sealing/binding.js';
 import type { Sealer } from '../sealing/sealer.js';
-import { CLAIM, LOOK } from './claim.statement.js';
+import { BEGIN_BUDGET, CLAIM, LOOK } from './claim.statement.js';
 import { IS_YOUNG, REMEMBER } from './remember.statements.js';
 
 /**
@@ -95,6 +95,11 @@ export class ClaimStore {
     return answer.kind === 'replay' ? this.#replay(request, answer) : answer;
   }
 
+  /** Begins the time budget of an operation that is kept from its first attempt. */
+  async beginBudget({ tenantId, operationKey }: ClaimRequest, budgetMs: number): Promise<void> {
+    await this.database.run(BEGIN_BUDGET, [tenantId, operationKey, budgetMs]);
+  }
+
   #replay(
     request: ClaimRequest,
     { resultText, degraded }: { readonly resultText: string | null; readonly degraded: string | undefined },
@@ -112,7 +117,6 @@ export class ClaimStore {
           requests.map((request) => request.operationKey),
           requests.map((request) => request.fingerprint),
           requests.map((request) => request.deadline),
-          requests.map((request) => request.availableAt),
         ]);
       looker = new Coalescer<ClaimRequest, LookRow>(ask, identityKeyOf);
       this.#looks.set(queue, looker);

@@ -99,8 +99,8 @@ export interface Runnable {
   readonly kind: 'runnable';
   /** What is left of its time budget, in ms by the database's clock; undefined: it has none yet. */
   readonly remainingMs: number | undefined;
-  /** Since when it could have been run, in ms. */
-  readonly waitedMs: number;
+  /** How many attempts were started. */
+  readonly attempts: number;
   /** Whether an earlier attempt may have had its effect. */
   readonly isDoubtful: boolean;
 }
@@ -146,10 +146,7 @@ type ReadAnswer =
   | { readonly kind: 'old' };
 
 /** One row of the look statement. */
-export type LookRow = Omit<ClaimRow, 'remaining_ms'> & {
-  readonly remaining_ms: number | null;
-  readonly waited_ms: number;
-};
+export type LookRow = ClaimRow;
 
 /** Reads what a look found. A row that a claim would have won is runnable. */
 export function readLook(
@@ -165,7 +162,7 @@ export function readLook(
       return {
         kind: 'runnable',
         remainingMs: row.remaining_ms ?? undefined,
-        waitedMs: row.waited_ms,
+        attempts: row.seen_attempts ?? 0,
         isDoubtful: row.status === 'running' || row.doubt_since !== null,
       };
     default:

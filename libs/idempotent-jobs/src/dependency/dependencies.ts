@@ -1,18 +1,18 @@
 import { UsageError } from '../operation/errors.js';
 import { Dependency, type DependencyServices, type DependencyState } from './dependency.js';
 import type { DependencySettings } from './dependency.options.js';
+import { Readings } from './readings.js';
 import type { Classify } from '../resilience/classify.js';
-import type { Failure } from '../resilience/failure.js';
 
 /** The dependencies of this application, by name. */
 export class Dependencies {
   readonly #known: ReadonlyMap<string, Dependency>;
-  readonly #readings = new WeakMap<object, Failure>();
+  readonly #readings = new Readings();
 
-  constructor(settings: readonly DependencySettings[], services: DependencyServices) {
-    this.#known = new Map(settings.map((one) => [one.name, new Dependency(one, services)]));
-    const reads = settings.some(({ classify }) => classify !== undefined);
-    this.readingOf = reads ? (error) => (isObject(error) ? this.#readings.get(error) : undefined) : undefined;
+  constructor(settings: readonly DependencySettings[], services: Omit<DependencyServices, 'readings'>) {
+    this.#known = new Map(
+      settings.map((one) => [one.name, new Dependency(one, { ...services, readings: this.#readings })]),
+    );
   }
 
   find(name: string): Dependency | undefined {
@@ -27,14 +27,9 @@ export class Dependencies {
     return found;
   }
 
-  /**
-   * What a guarded call of a dependency with a `classify` of its own found out about an error, for whoever meets that
-   * error further up. Undefined: no dependency has one.
-   */
-  readonly readingOf: Classify | undefined;
-
-  noteReading(error: unknown, reading: Failure): void {
-    if (isObject(error)) this.#readings.set(error, reading);
+  /** What is known of an error from the guarded call that threw it. Undefined: there are no dependencies. */
+  get readingOf(): Classify | undefined {
+    return this.#known.size === 0 ? undefined : (error) => this.#readings.of(error);
   }
 
   /** For messages: where they are declared, and which there are. */
@@ -45,8 +40,4 @@ export class Dependencies {
   get states(): readonly DependencyState[] {
     return [...this.#known.values()].map(({ state }) => state);
   }
-}
-
-function isObject(error: unknown): error is object {
-  return typeof error === 'object' && error !== null;
 }

@@ -1,3 +1,4 @@
+import { AbandonedError } from '../execute/attempt.js';
 import { type CurrentOperation, surroundingOperation } from '../execute/current-operation.js';
 import { UsageError } from '../operation/errors.js';
 import { optionChecks } from '../option-checks.js';
@@ -61,20 +62,9 @@ export class DependencyGuard {
     const dependency = this.dependencies.named(name);
     if (options.timeoutMs !== undefined) assertTimer(options.timeoutMs);
     const timeoutMs = options.timeoutMs ?? dependency.timeoutMs ?? DEFAULT_TIMEOUT_MS;
-    const operation = surroundingOperation();
-    if (frames.getStore()?.dependency === dependency)
-      return this.#run(dependency, undefined, fn, timeoutMs, options);
-    const entry = dependency.enter(timeoutMs);
-    if (entry.kind === 'held')
-      return this.#fallBack(dependency, entry.cause, new DependencyHeldError(entry), options);
-    try {
-      const hold = entry.begin((operation?.attempt ?? 1) > 1, subjectOf(operation));
-      return hold === undefined
-        ? await this.#run(dependency, entry, fn, timeoutMs, options)
-        : await this.#fallBack(dependency, hold.cause, new DependencyHeldError(hold), options);
-    } finally {
-      entry.leave();
-    }
+    const call = { dependency, fn, timeoutMs, operation: surroundingOperation() };
+    const end = await this.#attempt(call);
+    return end.kind === 'answered' ? end.value : this.#fallBack(call, end.reason, end.error, options);
   }
 
   /** @throws UsageError for a dependency that is not declared */
@@ -102,49 +92,90 @@ export class DependencyGuard {
     this.dependencies.named(name).unforce();
   }
 
-  /** `pass` undefined: the processor's dependency is the same, and hears of it from the attempt. */
-  async #run<T>(
-    dependency: Dependency,
-    pass: Pass | undefined,
-    fn: (signal: AbortSignal) => T | Promise<T>,
-    timeoutMs: number,
-    options: GuardedCallOptions<T>,
-  ): Promise<T> {
-    const operation = surroundingOperation();
+  /** The call, let through or not. Whatever becomes of it, its place is free again when this returns. */
+  async #attempt<T>(call: Call<T>): Promise<End<T>> {
+    const { dependency, operation, timeoutMs } = call;
+    // Part of what was let through already, and heard of there.
+    if (frames.getStore()?.dependencies?.includes(dependency) === true) return this.#run(call, undefined);
+    const entry = dependency.enter(timeoutMs);
+    if (entry.kind === 'held')
+      return { kind: 'failed', reason: entry.cause, error: new DependencyHeldError(entry) };
     try {
-      const onTimeout = (): Error =>
-        new DependencyTimeoutError(`Dependency "${dependency.name}" took longer than its ${timeoutMs} ms.`);
-      const value = await withTimeout(fn, timeoutMs, operation?.signal, onTimeout);
-      pass?.succeeded();
-      return value;
-    } catch (error) {
-      // The operation was stopped from here: that is not the dependency's doing.
-      if (operation?.signal.aborted === true) throw error;
-      const failure = this.#read(dependency, error);
-      pass?.failed(failure, subjectOf(operation));
-      return this.#fallBack(dependency, isTimeout(failure) ? 'timeout' : 'failed', error, options);
+      const hold = entry.begin((operation?.attempt ?? 1) > 1, subjectOf(operation));
+      return hold === undefined
+        ? await this.#run(call, entry)
+        : { kind: 'failed', reason: hold.cause, error: new DependencyHeldError(hold) };
+    } finally {
+      entry.leave();
     }
   }
 
-  #read(dependency: Dependency, error: unknown): Failure {
-    const failure = classify(error, dependency.classify);
-    if (dependency.classify !== undefined) this.dependencies.noteReading(error, failure);
-    return failure;
+  async #run<T>({ dependency, fn, timeoutMs, operation }: Call<T>, pass: Pass | undefined): Promise<End<T>> {
+    operation?.noteCall();
+    try {
+      const onTimeout = (): Error =>
+        new DependencyTimeoutError(`Dependency "${dependency.name}" took longer than its ${timeoutMs} ms.`);
+      const value = await inside(dependency, () => withTimeout(fn, timeoutMs, operation?.signal, onTimeout));
+      pass?.succeeded();
+      return { kind: 'answered', value };
+    } catch (error) {
+      const failure = readingOf(dependency, error, operation?.signal);
+      dependency.readings.note(error, dependency, failure);
+      pass?.failed(error, failure, subjectOf(operation));
+      // Its operation was stopped from here; nobody waits for an answer.
+      if (operation?.signal.aborted === true) throw error;
+      return { kind: 'failed', reason: isTimeout(failure) ? 'timeout' : 'failed', error };
+    }
   }
 
   async #fallBack<T>(
-    dependency: Dependency,
+    { dependency, operation, timeoutMs }: Call<T>,
     reason: FallbackReason,
     error: unknown,
-    { fallback, fallbackOn = HOLD_CAUSES }: GuardedCallOptions<T>,
+    { fallback, fallbackOn }: GuardedCallOptions<T>,
   ): Promise<T> {
-    if (fallback === undefined || !fallbackOn.includes(reason)) throw error;
-    const value = await fallback(reason, error);
-    const operation = surroundingOperation();
+    // What an earlier attempt may have done must not be done a second time in another way, unless the call has no effect.
+    const isUnsafe = fallbackOn === undefined && operation?.mayHaveHappened === true;
+    if (fallback === undefined || isUnsafe || !(fallbackOn ?? HOLD_CAUSES).includes(reason)) throw error;
+    const onTimeout = (): Error =>
+      new DependencyTimeoutError(
+        `The fallback of dependency "${dependency.name}" took longer than its ${timeoutMs} ms.`,
+      );
+    const value = await withTimeout(() => fallback(reason, error), timeoutMs, operation?.signal, onTimeout);
     operation?.markDegraded(`${dependency.name}: ${reason}`);
     dependency.fellBack(reason, subjectOf(operation));
     return value;
   }
+}
+
+/** One guarded call. */
+interface Call<T> {
+  readonly dependency: Dependency;
+  readonly fn: (signal: AbortSignal) => T | Promise<T>;
+  readonly timeoutMs: number;
+  readonly operation: CurrentOperation | undefined;
+}
+
+type End<T> =
+  | { readonly kind: 'answered'; readonly value: T }
+  | { readonly kind: 'failed'; readonly reason: FallbackReason; readonly error: unknown };
+
+/** Calls of the dependency inside of this one are part of it. */
+function inside<T>(dependency: Dependency, fn: () => T): T {
+  const around = frames.getStore();
+  const dependencies = [...(around?.dependencies ?? []), dependency];
+  return frames.run({ ...(around ?? NOBODYS), dependencies }, fn);
+}
+
+/** The frame of code that runs for no tenant. */
+const NOBODYS = { owner: {}, tenantId: '', operation: undefined };
+
+/** A call that its attempt outran took too long; one that was stopped for another reason says nothing. */
+function readingOf(dependency: Dependency, error: unknown, signal: AbortSignal | undefined): Failure {
+  const stopped: unknown = signal?.aborted === true ? signal.reason : undefined;
+  if (stopped === undefined) return classify(error, dependency.classify);
+  const isTooLong = stopped instanceof AbandonedError && stopped.why === 'timeout';
+  return isTooLong ? { kind: 'in_doubt', reason: 'timeout' } : { kind: 'unknown', reason: 'cancelled' };
 }
 
 const DEFAULT_TIMEOUT_MS = 30_000;

@@ -95,5 +95,13 @@ function checkBreaker(checks: OptionChecks, path: string, options: DependencyBre
 function checkBudget(checks: OptionChecks, path: string, options: DependencyBudgetOptions): void {
   checks.atLeast(`${path}.ratio`, options.ratio, 0, 0);
   checks.atLeast(`${path}.minPerSecond`, options.minPerSecond, 0, 0);
+  const { minPerSecond = 1, windowMs = 10_000 } = options;
+  const floor = (minPerSecond * windowMs) / 1000;
+  if (floor > 0 && floor < 1)
+    checks.fail(
+      `${path}.minPerSecond`,
+      minPerSecond,
+      `0, or at least ${1000 / windowMs}: in a window of ${windowMs} ms there would be less than one retry, and so none`,
+    );
   checks.positive(`${path}.windowMs`, options.windowMs, 1);
 }

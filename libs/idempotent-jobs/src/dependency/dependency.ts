@@ -7,10 +7,12 @@ import { RetryBudget } from '../resilience/retry-budget.js';
 import type { DependencySettings } from './dependency.options.js';
 import type { FallbackReason, Hold } from './hold.js';
 import { Pass } from './pass.js';
+import type { Readings } from './readings.js';
 
 /** What a dependency is made with. */
 export interface DependencyServices {
   readonly events: JobEvents;
+  readonly readings: Readings;
   /** A monotonic clock, in ms. */
   readonly now: () => number;
   /** A source of numbers in [0, 1). */
@@ -46,6 +48,11 @@ export class Dependency {
   readonly #budget: RetryBudget | undefined;
   readonly #bulkhead: Bulkhead;
   #deniedAt = -Infinity;
+
+  /** What calls of all dependencies found out about errors. */
+  get readings(): Readings {
+    return this.services.readings;
+  }
 
   constructor(
     settings: DependencySettings,
@@ -92,11 +99,21 @@ export class Dependency {
     return this.#hold('bulkhead_full', FULL_MS * (0.5 + this.services.random()));
   }
 
+  /** Whether a retry would be let through now. */
+  get hasRetries(): boolean {
+    return this.#budget?.hasRoom ?? true;
+  }
+
   /** Counts a first try, or asks for a retry: a hold, if retries were too large a share of all calls. */
   spend(isRetry: boolean, subject: EventSubject): Hold | undefined {
     if (this.#budget === undefined) return undefined;
     if (!isRetry) this.#budget.deposit();
     if (!isRetry || this.#budget.tryWithdraw()) return undefined;
+    return this.denyRetry(subject);
+  }
+
+  /** There is no retry to be had. */
+  denyRetry(subject: EventSubject): Hold {
     this.#deniedAt = this.services.now();
     this.services.events.emit({ kind: 'retry_budget_denied', ...subject, dependency: this.name });
     return this.#hold('retry_budget_spent', DENIED_MS * (0.5 + this.services.random()));

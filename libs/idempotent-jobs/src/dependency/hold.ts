@@ -1,4 +1,5 @@
 import { IdempotentJobsError } from '../operation/errors.js';
+import { InDoubtError, PermanentError, TransientError } from '../resilience/failure.js';
 
 /** Why a dependency lets nothing through for now. */
 export const HOLD_CAUSES = ['circuit_open', 'bulkhead_full', 'retry_budget_spent'] as const;
@@ -39,12 +40,25 @@ export class DependencyHeldError extends IdempotentJobsError {
   }
 }
 
-/** The hold that a handler ended with, also where it has wrapped the error; undefined: none. */
+/**
+ * The hold that a handler ended with, also where it has wrapped the error; undefined: none, or the handler says itself what
+ * became of its effect.
+ */
 export function holdBehind(error: unknown): Hold | undefined {
   let seen = error;
   for (let depth = 0; depth < 10 && seen instanceof Error; depth += 1) {
     if (seen instanceof DependencyHeldError) return seen.hold;
+    if (isSaid(seen)) return undefined;
     seen = seen.cause;
   }
   return undefined;
+}
+
+function isSaid(error: Error): boolean {
+  return (
+    error instanceof PermanentError ||
+    error instanceof TransientError ||
+    error instanceof InDoubtError ||
+    error.name === 'UnrecoverableError'
+  );
 }

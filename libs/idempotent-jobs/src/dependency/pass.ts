@@ -1,5 +1,6 @@
 import type { Permit } from '../resilience/circuit-state.js';
 import type { Failure } from '../resilience/failure.js';
+import { OWN_CODES } from '../resilience/classify/own.js';
 import { reasonLabelOf } from '../resilience/reason-label.js';
 import type { Dependency, EventSubject } from './dependency.js';
 import type { Hold } from './hold.js';
@@ -26,13 +27,21 @@ export class Pass {
 
   /**
    * Counts what says that the dependency is in trouble: transient failures, and those that leave a doubt. An answer that
-   * refuses the request for good, a bug, an error that says nothing: these are not its doing.
+   * refuses the request for good is an answer; a bug, and an error that says nothing, are not its doing.
    */
-  failed(failure: Failure, subject: EventSubject): void {
+  failed(error: unknown, failure: Failure, subject: EventSubject): void {
+    if (this.#isAnothers(error, failure)) return this.permit.ignore();
+    if (isTimeout(failure)) this.dependency.timedOut(subject);
     const { kind } = failure;
+    if (kind === 'permanent' && isAnswer(failure)) return this.permit.succeed();
     if (this.isBreaking && (kind === 'transient' || kind === 'in_doubt')) this.permit.fail();
     else this.permit.ignore();
-    if (isTimeout(failure)) this.dependency.timedOut(subject);
+  }
+
+  /** What another dependency's call threw, and what the library refused. */
+  #isAnothers(error: unknown, failure: Failure): boolean {
+    const source = this.dependency.readings.sourceBehind(error);
+    return (source !== undefined && source !== this.dependency) || isOwnRefusal(failure);
   }
 
   /** Ends the call. Without a word before, it says nothing about the dependency. */
@@ -45,4 +54,12 @@ export class Pass {
 /** Whether a call took too long, by whoever's clock. */
 export function isTimeout(failure: Failure): boolean {
   return reasonLabelOf(failure) === 'timeout';
+}
+
+function isAnswer({ reason }: Failure): boolean {
+  return /^(?:http|smtp)_/.test(reason);
+}
+
+function isOwnRefusal({ reason }: Failure): boolean {
+  return Object.hasOwn(OWN_CODES, reason.toUpperCase());
 }

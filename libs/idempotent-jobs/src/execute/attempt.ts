@@ -3,6 +3,16 @@ import { InDoubtError } from '../resilience/failure.js';
 /** Why the library stopped waiting for a handler. */
 export type AbandonReason = 'timeout' | 'lease_lost' | 'cancelled' | 'shutdown';
 
+/** The reason of the signal of an attempt that nobody waits for any more. */
+export class AbandonedError extends InDoubtError {
+  constructor(
+    readonly why: AbandonReason,
+    message: string,
+  ) {
+    super(message);
+  }
+}
+
 /** How a handler ended. */
 export type Execution =
   | { readonly kind: 'returned'; readonly value: unknown }
@@ -51,7 +61,7 @@ export class Attempt {
   abandon(why: AbandonReason, detail?: string): void {
     if (this.#isOver) return;
     this.#isOver = true;
-    const error = new InDoubtError(`The attempt was abandoned: ${detail ?? EXPLANATIONS[why]}.`);
+    const error = new AbandonedError(why, `The attempt was abandoned: ${detail ?? EXPLANATIONS[why]}.`);
     this.#abandoned = { kind: 'abandoned', why, error, wasStarted: this.#end !== undefined };
     this.#controller?.abort(error);
     this.#end?.(this.#abandoned);

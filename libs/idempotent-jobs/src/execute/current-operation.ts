@@ -55,6 +55,10 @@ export interface CurrentOperation {
    * metrics tell. Fallbacks of dependencies say it by themselves. The first reason stays.
    */
   readonly markDegraded: (why: string) => void;
+  /** A guarded call of the attempt is being sent. @internal */
+  readonly noteCall: () => void;
+  /** Whether an earlier attempt may have had its effect, and another one would be a second. @internal */
+  readonly mayHaveHappened: boolean;
   /**
    * Enqueues a follow-up that exists if and only if this operation completes: it is written in the transaction that
    * records the outcome. Nothing happens if the attempt fails.
@@ -111,7 +115,7 @@ export function enterOperation(
   if (frame === undefined) return;
   frame.operation = operation;
   if (holdsTransaction) frame.holdsTransaction = true;
-  if (dependency !== undefined) frame.dependency = dependency;
+  if (dependency !== undefined) frame.dependencies = [dependency];
 }
 
 /** What a handler has around it. */

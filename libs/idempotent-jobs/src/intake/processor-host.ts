@@ -116,10 +116,11 @@ export class ProcessorHost {
   /** A policy that only the producer's application knows: said once, and the processor's own in its place. */
   #settingsOf({ settings }: RegisteredProcessor, job: Job): ProcessorSettings {
     const { settings: found, unknownPolicy } = settings.of(job);
-    if (unknownPolicy !== undefined && this.#missed.size < MAX_MISSED && !this.#missed.has(unknownPolicy)) {
-      this.#missed.add(unknownPolicy);
+    const missed = unknownPolicy === undefined ? undefined : String(unknownPolicy).slice(0, MAX_NAME);
+    if (missed !== undefined && this.#missed.size < MAX_MISSED && !this.#missed.has(missed)) {
+      this.#missed.add(missed);
       this.#logger.warn(
-        `Jobs of queue "${job.queueName}" ask for retry policy ${JSON.stringify(unknownPolicy)?.slice(0, 100)}, which forRoot({ retryPolicies }) of this application does not have; they run under the processor's own.`,
+        `Jobs of queue "${job.queueName}" ask for retry policy ${JSON.stringify(missed)}, which forRoot({ retryPolicies }) of this application does not have; they run under the processor's own.`,
       );
     }
     return found;
@@ -137,3 +138,4 @@ export class ProcessorHost {
 
 /** Whoever writes to the queue can make up names without end. */
 const MAX_MISSED = 100;
+const MAX_NAME = 100;

@@ -78,7 +78,8 @@ describe('resolveProcessorOptions', () => {
       hasFallback: false,
       results: { isStored: true, redact: undefined, maxBytes: 77 },
       identify: undefined,
-      classify: undefined,
+      // What guarded calls know of errors.
+      classify: expect.any(Function),
       jobNames: [],
       payloadClassOf: expect.any(Function),
     });
@@ -89,20 +90,19 @@ describe('resolveProcessorOptions', () => {
     const identify = () => ({ tenantId: 'acme', operationKey: 'k' });
     const classify = () => 'transient' as const;
     const redact = () => undefined;
-    expect(
-      resolve({
-        effect: 'keyed',
-        keyRetentionMs: 3_600_000,
-        timeoutMs: 2_147_483_647,
-        timeBudgetMs: 90_000,
-        leaseMs: 500,
-        retry: { attempts: 1, crashes: 1, backoff: { baseMs: 10, capMs: 20 } },
-        identify,
-        classify,
-        storeResult: false,
-        redact,
-      }),
-    ).toMatchObject({
+    const settings = resolve({
+      effect: 'keyed',
+      keyRetentionMs: 3_600_000,
+      timeoutMs: 2_147_483_647,
+      timeBudgetMs: 90_000,
+      leaseMs: 500,
+      retry: { attempts: 1, crashes: 1, backoff: { baseMs: 10, capMs: 20 } },
+      identify,
+      classify,
+      storeResult: false,
+      redact,
+    });
+    expect(settings).toMatchObject({
       effect: 'keyed',
       leaseMs: 500,
       timeoutMs: 2_147_483_647,
@@ -116,8 +116,8 @@ describe('resolveProcessorOptions', () => {
       policy: { attempts: 1, crashes: 1, backoff: { baseMs: 10, capMs: 20 } },
       results: { isStored: false, redact, maxBytes: 77 },
       identify,
-      classify,
     });
+    expect(settings.classify?.(new Error('any'))).toBe('transient');
   });
 
   it('fills in the half of a backoff that was left out', () => {

@@ -10,7 +10,7 @@ import type { ProcessorDeclaration } from './idempotent-processor.decorator.js';
 import type { Identify } from './identify.js';
 import { DEFAULT_TIMEOUT_MS, PolicedSettings } from './policed-settings.js';
 import type { ProcessorSettings } from './processor.settings.js';
-import { policyOf, type RetryOptions, type RetrySettings } from './retry.options.js';
+import { budgetOf, policyOf, type RetryOptions, type RetrySettings } from './retry.options.js';
 import type { PayloadClass } from './validate-payload.js';
 
 /** What `@IdempotentProcessor()` needs to know about a processor. */
@@ -133,7 +133,7 @@ export function resolveProcessorOptions(
     payloadClassOf: payloadClasses(options.payload, checks),
   };
   if (options.timeoutMs !== undefined) checks.timer('timeoutMs', options.timeoutMs, 0);
-  if (options.timeBudgetMs !== undefined) checks.positive('timeBudgetMs', options.timeBudgetMs, 0);
+  if (options.timeBudgetMs !== undefined) budgetOf(checks, 'timeBudgetMs', options.timeBudgetMs);
   const byJob = Object.entries(options.retryByJob ?? {}).map(
     ([jobName, asked]) =>
       [jobName, policyOf(checks, `retryByJob.${jobName}`, asked, defaults.policies)] as const,

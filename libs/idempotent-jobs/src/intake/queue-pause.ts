@@ -20,13 +20,18 @@ export function pauseWhileOpen(
   onError: (message: string, error: unknown) => void,
 ): () => void {
   if (queues.length === 0) return () => undefined;
+  const tails = new Map<QueuePort, Promise<void>>();
   return events.subscribe((event) => {
     if (event.kind !== 'circuit_changed') return;
     for (const { port, dependency } of queues) {
       if (dependency.name !== event.dependency) continue;
-      change(port, dependency).catch((error: unknown) =>
-        onError(`Queue "${port.name}" could not be paused or resumed with "${dependency.name}"`, error),
-      );
+      // One after the other, each by the state it finds: the last word is the last state's.
+      const tail = (tails.get(port) ?? Promise.resolve())
+        .then(() => change(port, dependency))
+        .catch((error: unknown) =>
+          onError(`Queue "${port.name}" could not be paused or resumed with "${dependency.name}"`, error),
+        );
+      tails.set(port, tail);
     }
   });
 }

@@ -39,12 +39,25 @@ export function resolveRetry(checks: OptionChecks, path: string, options: RetryO
   return {
     attempts: checks.count(`${path}.attempts`, attempts, 5),
     timeoutMs: timeoutMs === undefined ? undefined : checks.timer(`${path}.timeoutMs`, timeoutMs, 0),
-    budgetMs:
-      timeBudgetMs === undefined ? undefined : checks.positive(`${path}.timeBudgetMs`, timeBudgetMs, 0),
+    budgetMs: timeBudgetMs === undefined ? undefined : budgetOf(checks, `${path}.timeBudgetMs`, timeBudgetMs),
     backoff: resolveBackoff(checks, `${path}.backoff`, backoff),
     crashes: checks.count(`${path}.crashes`, crashes, DEFAULT_CRASHES),
   };
 }
+
+/** A time budget in ms. */
+export function budgetOf(checks: OptionChecks, option: string, value: number): number {
+  const budgetMs = checks.positive(option, value, 0);
+  if (budgetMs > MAX_BUDGET_MS)
+    checks.fail(option, value, `at most ten years, ${MAX_BUDGET_MS} ms; left out: no limit`);
+  return budgetMs;
+}
+
+/** Much longer ones are beyond the dates of Postgres. */
+const MAX_BUDGET_MS = 10 * 365 * 24 * 60 * 60 * 1000;
+
+/** Nobody waits for longer; and the wait has to fit into a column. */
+const MAX_WAIT_MS = 30 * 24 * 60 * 60 * 1000;
 
 /** Checks every policy of `forRoot({ retryPolicies })`. */
 export function resolvePolicies(
@@ -85,6 +98,9 @@ function resolveBackoff(
   if (jitter !== undefined && !JITTERS.includes(jitter))
     checks.fail(`${path}.jitter`, jitter, JITTERS.map((known) => `"${known}"`).join(' or '));
   if (throttledBaseMs !== undefined) checks.positive(`${path}.throttledBaseMs`, throttledBaseMs, 0);
+  for (const [name, ms] of Object.entries({ baseMs, capMs, throttledBaseMs }))
+    if (ms !== undefined && ms > MAX_WAIT_MS)
+      checks.fail(`${path}.${name}`, ms, `at most 30 days, ${MAX_WAIT_MS} ms`);
   return {
     baseMs: checks.positive(`${path}.baseMs`, baseMs, 1000),
     capMs: checks.positive(`${path}.capMs`, capMs, 5 * 60 * 1000),

@@ -108,14 +108,20 @@ export class OutcomeStore {
     return rows[0]?.is_recorded === true ? 'recorded' : 'lost';
   }
 
-  /** Gives the claim back as if the attempt had not been started; not to be claimed again before `waitMs` are over. */
-  async release(claim: Claim, isDoubtful: boolean, waitMs?: number): Promise<Recorded> {
+  /** Gives the claim back as if the attempt had not been started; not to be claimed again before `waitMs` are over, and, a call's, forgotten after `forgetAfterMs`. */
+  async release(
+    claim: Claim,
+    isDoubtful: boolean,
+    waitMs?: number,
+    forgetAfterMs?: number,
+  ): Promise<Recorded> {
     const rows = await this.database.run(RELEASE, [
       claim.tenantId,
       claim.operationKey,
       claim.token,
       isDoubtful,
       waitMs ?? null,
+      forgetAfterMs ?? null,
     ]);
     return rows.length > 0 ? 'recorded' : 'lost';
   }

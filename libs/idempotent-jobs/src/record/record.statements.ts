@@ -109,7 +109,7 @@ SELECT EXISTS (SELECT FROM failed) OR EXISTS (
 /**
  * running → retrying without a trace of the attempt: it was not the operation's fault (shutdown, a handler that handed
  * its job back, a step that it has to wait for). Parameters: tenant, key, token, whether the effect may have happened, how
- * long to wait in ms (null: not at all). No row: the lease was lost.
+ * long to wait in ms (null: not at all), after how many ms a call is forgotten (null: it is a job's). No row: the lease was lost.
  */
 export const RELEASE = statement(
   'release',
@@ -120,7 +120,9 @@ UPDATE {schema}.job_outcomes o SET
   lease_expires_at = NULL,
   available_at     = COALESCE(clock_timestamp() + $5::float8 * interval '1 millisecond', o.available_at),
   doubt_since      = CASE WHEN $4::boolean THEN COALESCE(o.doubt_since, o.started_at) ELSE o.doubt_since END,
-  doubted_at       = CASE WHEN $4 THEN clock_timestamp() ELSE o.doubted_at END
+  doubted_at       = CASE WHEN $4 THEN clock_timestamp() ELSE o.doubted_at END,
+  -- A doubt is never forgotten.
+  expires_at       = CASE WHEN NOT $4 AND o.doubt_since IS NULL THEN clock_timestamp() + $6::float8 * interval '1 millisecond' END
 WHERE o.tenant_id = $1 AND o.operation_key = $2 AND o.fencing_token = $3 AND o.status = 'running'
 RETURNING true AS is_recorded
 `,

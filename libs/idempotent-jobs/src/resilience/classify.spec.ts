@@ -310,7 +310,9 @@ describe('classify: Postgres', () => {
     ['57P03', 'transient'],
     ['53100', 'transient'],
     ['53300', 'transient'],
-    ['08000', 'transient'],
+    ['08000', 'in_doubt'],
+    ['08001', 'transient'],
+    ['08P01', 'in_doubt'],
     ['08001', 'transient'],
     ['08006', 'in_doubt'],
     ['08007', 'in_doubt'],
@@ -385,7 +387,10 @@ describe('classify: chains', () => {
   });
 
   it('looks into the errors of an AggregateError', () => {
-    const error = new AggregateError([new Error('mute'), failing({ code: 'ECONNREFUSED' })], 'all failed');
+    const error = new AggregateError(
+      [failing({ code: 'ECONNREFUSED' }), failing({ status: 429 })],
+      'all failed',
+    );
     expect(classify(error)).toEqual({ kind: 'transient', reason: 'ECONNREFUSED' });
   });
 
@@ -408,9 +413,21 @@ describe('classify: chains', () => {
     expect(classify(new AggregateError(errors))).toEqual({ kind: 'in_doubt', reason: 'ECONNRESET' });
   });
 
-  it('takes the first sibling that tells something when none is in doubt', () => {
-    const errors = [new Error('mute'), failing({ status: 422 }), failing({ code: 'ECONNREFUSED' })];
+  it('takes the first sibling when all tell something and none is in doubt', () => {
+    const errors = [failing({ status: 422 }), failing({ code: 'ECONNREFUSED' })];
     expect(classify(new AggregateError(errors))).toEqual({ kind: 'permanent', reason: 'http_422' });
+  });
+
+  it.each([
+    [[new Error('mute'), failing({ code: 'ECONNREFUSED' })], 'partly_unknown'],
+    [[failing({ status: 422 }), new TypeError('a bug')], 'partly_unknown'],
+    [[failing({ code: 'ECONNREFUSED' }), causes(failing({ code: 'ECONNRESET' }), 9)], 'too_many_errors'],
+  ])('leaves a doubt where a sibling says nothing, or was not looked at: %#', (errors, reason) => {
+    expect(classify(new AggregateError(errors))).toEqual({ kind: 'in_doubt', reason });
+  });
+
+  it('does not know an aggregate of which nobody says anything', () => {
+    expect(classify(new AggregateError([new Error('a'), new Error('b')])).kind).toBe('unknown');
   });
 
   it.each(['ETIMEDOUT', 'ECONNREFUSED', 'ECONNRESET'])(
@@ -725,4 +742,68 @@ describe('classify: what the library itself has refused', () => {
     expect(classify(failing({ code: 'OPERATION_BUSY', retryAfterMs: 'soon' })).retryAfterMs).toBeUndefined();
     expect(classify(failing({ code: 'OPERATION_BUSY', retryAfterMs: 1e15 })).retryAfterMs).toBe(DAYS_30);
   });
+});
+
+/** An error with so many causes above it. */
+function causes(error: unknown, depth: number): unknown {
+  return depth === 0 ? error : new Error('wrapped', { cause: causes(error, depth - 1) });
+}
+
+describe('classify: a client that had sent the request before', () => {
+  const retried = [
+    ['AWS SDK v3', { $metadata: { attempts: 2 } }],
+    ['got', { request: { retryCount: 1 } }],
+    ['axios-retry', { config: { 'axios-retry': { retryCount: 1 } } }],
+  ] as const;
+  const redirected = [
+    ['fetch', { response: { redirected: true } }],
+    ['got', { request: { redirectUrls: ['http://elsewhere'] } }],
+    ['got, by its response', { response: { redirectUrls: ['http://elsewhere'] } }],
+    ['axios', { request: { _redirectCount: 1 } }],
+  ] as const;
+  const lastTries = [{ code: 'ECONNREFUSED' }, { status: 429 }, { status: 404 }];
+
+  it.each(
+    [
+      ...retried.map((one) => [...one, 'client_retried'] as const),
+      ...redirected.map((one) => [...one, 'redirected'] as const),
+    ].flatMap(([client, sign, reason]) => lastTries.map((lastTry) => ({ client, sign, lastTry, reason }))),
+  )('leaves a doubt, whatever its last try says: $client, $lastTry', ({ sign, lastTry, reason }) => {
+    expect(classify(failing({ ...sign, ...lastTry }))).toMatchObject({ kind: 'in_doubt', reason });
+  });
+
+  it('leaves a doubt where the last try is told by a cause', () => {
+    const error = failing({
+      code: 'ECONNREFUSED',
+      request: { retryCount: 1 },
+      cause: failing({ code: 'ECONNREFUSED', syscall: 'connect' }),
+    });
+    expect(classify(error)).toMatchObject({ kind: 'in_doubt', reason: 'client_retried' });
+  });
+
+  it.each([
+    { $metadata: { attempts: 1 } },
+    { request: { retryCount: 0, redirectUrls: [], _redirectCount: 0 } },
+    { response: { redirected: false, redirectUrls: [] } },
+    { config: { 'axios-retry': { retryCount: 0 } } },
+  ])('takes the word of one that had not: %o', (sign) => {
+    expect(classify(failing({ ...sign, code: 'ECONNREFUSED' })).kind).toBe('transient');
+  });
+
+  it('takes the word of a handler that says itself what happened', () => {
+    const error = new TransientError('looked it up');
+    Object.assign(error, { request: { retryCount: 3 } });
+    expect(classify(error).kind).toBe('transient');
+  });
+});
+
+describe('classify: waits that are none', () => {
+  it.each([undefined, 'soon', NaN, 10n, null, {}])(
+    'reads RetryLaterError(%s) as transient, without a wait',
+    (delay) => {
+      const failure = classify(new RetryLaterError(delay as number));
+      expect(failure).toMatchObject({ kind: 'transient' });
+      expect(failure.retryAfterMs).toBeUndefined();
+    },
+  );
 });

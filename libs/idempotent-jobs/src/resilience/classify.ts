@@ -1,6 +1,7 @@
 import { byAws } from './classify/aws.js';
 import { byCode, isWrapper } from './classify/code.js';
 import { byHttpStatus } from './classify/http.js';
+import { afterJourney } from './classify/journey.js';
 import { quietly, read, waitOf } from './classify/inspect.js';
 import { byName, byOwnCode, bySaying } from './classify/own.js';
 import { byPgMessage, bySqlState } from './classify/postgres.js';
@@ -15,7 +16,8 @@ export type Classify = (error: unknown) => Failure | FailureKind | undefined;
  * Says what an error tells about the side effect. Looks at the error and at what lies beneath it: an AggregateError's
  * `errors`, then its own properties, then `driverError` (TypeORM) and `cause`; ten errors at most. A client's error
  * that only repeats the code of its cause goes by the cause. Among the errors of an aggregate the one that leaves a doubt
- * counts; else the first that tells something. Survives cycles and throwing getters. Never throws.
+ * counts, and one that says nothing is one; else the first that tells something. A client that had sent the request before
+ * (it retried, or followed a redirect) leaves a doubt, whatever its last try says. Survives cycles and throwing getters. Never throws.
  *
  * @param overrides asked before the built-in rules; may throw or answer nonsense, which counts as not knowing
  */
@@ -37,8 +39,11 @@ function isBug(error: unknown): boolean {
   return error instanceof TypeError || error instanceof ReferenceError || error instanceof RangeError;
 }
 
-/** What was said on purpose, or answered by the other side: goes before what lies beneath. */
-const ANSWERS = [byOwnCode, bySaying, byAws, byHttpStatus, bySmtpReply];
+/** What was said on purpose. */
+const WORDS = [byOwnCode, bySaying];
+
+/** What was answered by the other side: goes before what lies beneath. */
+const ANSWERS = [byAws, byHttpStatus, bySmtpReply];
 
 /** What was noticed on this side: an aggregate's errors know more. */
 const SYMPTOMS = [bySqlState, byMailCode, byCode, byPgMessage, byTypeOrmName, byName];
@@ -48,8 +53,15 @@ const MAX_LOOKS = 10;
 function look(error: unknown, overrides: Classify | undefined, seen: Set<unknown>): Failure | undefined {
   if (error === undefined || error === null || seen.has(error) || seen.size >= MAX_LOOKS) return undefined;
   seen.add(error);
-  const word = asked(overrides, error) ?? firstOf(ANSWERS, error);
-  if (word !== undefined) return word;
+  const word = asked(overrides, error) ?? firstOf(WORDS, error);
+  return word ?? afterJourney(error, firstOf(ANSWERS, error) ?? lookBeneath(error, overrides, seen));
+}
+
+function lookBeneath(
+  error: unknown,
+  overrides: Classify | undefined,
+  seen: Set<unknown>,
+): Failure | undefined {
   const errors = read(error, 'errors');
   const symptom = firstOf(SYMPTOMS, error);
   return (
@@ -61,21 +73,26 @@ function look(error: unknown, overrides: Classify | undefined, seen: Set<unknown
   );
 }
 
-/** The sibling that leaves a doubt, else the first that tells something. Too many to look at leave a doubt as well. */
+/**
+ * The sibling that leaves a doubt, else the first that tells something. One that tells nothing, and too many to look at,
+ * leave a doubt as well: they may be the ones that were sent.
+ */
 function lookAmong(
   errors: readonly unknown[],
   overrides: Classify | undefined,
   seen: Set<unknown>,
 ): Failure | undefined {
   let first: Failure | undefined;
+  let isMute = false;
   for (const one of errors) {
     if (one === undefined || one === null || seen.has(one)) continue;
-    if (seen.size >= MAX_LOOKS) return first && { kind: 'in_doubt', reason: 'too_many_errors' };
     const failure = look(one, overrides, seen);
     if (failure?.kind === 'in_doubt') return failure;
     first ??= failure;
+    isMute ||= failure === undefined;
+    if (seen.size >= MAX_LOOKS) return first && { kind: 'in_doubt', reason: 'too_many_errors' };
   }
-  return first;
+  return first && isMute ? { kind: 'in_doubt', reason: 'partly_unknown' } : first;
 }
 
 function firstOf(

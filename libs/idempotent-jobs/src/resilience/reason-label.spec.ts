@@ -48,7 +48,7 @@ describe('reasonLabelOf', () => {
     [failing({ status: 404 }), 'http_4xx'],
     [failing({ name: 'ConflictException', $retryable: {}, status: 409 }), 'http_4xx'],
     [failing({ status: 503 }), 'http_5xx'],
-    [failing({ responseCode: 550 }), 'smtp'],
+    [failing({ responseCode: 550, command: 'RCPT TO' }), 'smtp'],
     [failing({ code: 'EAUTH' }), 'smtp'],
     [failing({ code: '40001', severity: 'ERROR' }), 'database'],
     [new Error('Connection terminated unexpectedly'), 'database'],

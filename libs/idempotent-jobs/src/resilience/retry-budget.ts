@@ -44,12 +44,16 @@ export class RetryBudget {
     this.#triesAndRetries.add(this.#now(), 1, 0);
   }
 
+  /** Whether a retry could be made now. */
+  get hasRoom(): boolean {
+    const { first: tries, second: retries } = this.#triesAndRetries.totals(this.#now());
+    return retries + 1 <= this.#ratio * tries + this.#floor;
+  }
+
   /** Whether a retry may be made; if so, it is counted. */
   tryWithdraw(): boolean {
-    const nowMs = this.#now();
-    const { first: tries, second: retries } = this.#triesAndRetries.totals(nowMs);
-    if (retries + 1 > this.#ratio * tries + this.#floor) return false;
-    this.#triesAndRetries.add(nowMs, 0, 1);
+    if (!this.hasRoom) return false;
+    this.#triesAndRetries.add(this.#now(), 0, 1);
     return true;
   }
 }

@@ -146,22 +146,19 @@ export function whyGivenUp(reason: DeadLetterReason): RetryReason {
 }
 
 /**
- * What becomes of an operation that its dependency lets nothing through for: later, but not beyond its time budget. Before
- * its first attempt, which the budget counts from, it may wait as long. Without a budget it waits for as long as it takes.
+ * What becomes of an operation that its dependency lets nothing through for: later, but not beyond its time budget, which
+ * counts from its first attempt, or from when an open circuit kept it from that. Without a budget it waits for as long as
+ * it takes.
  */
 export function decideHold(
-  { remainingMs, waitedMs }: { readonly remainingMs: number | undefined; readonly waitedMs: number },
+  { remainingMs, attempts }: { readonly remainingMs: number | undefined; readonly attempts: number },
   holdMs: number,
-  budgetMs: number | null,
 ):
   | { readonly kind: 'defer'; readonly delayMs: number }
   | { readonly kind: 'give_up'; readonly reason: DeadLetterReason } {
-  const leftMs = remainingMs ?? (budgetMs ?? Infinity) - waitedMs;
-  if (leftMs > 0) return { kind: 'defer', delayMs: Math.min(holdMs, leftMs) };
-  return {
-    kind: 'give_up',
-    reason: remainingMs === undefined ? 'deferred_too_long' : 'time_budget_exceeded',
-  };
+  if (remainingMs === undefined || remainingMs > 0)
+    return { kind: 'defer', delayMs: Math.min(holdMs, remainingMs ?? Infinity) };
+  return { kind: 'give_up', reason: attempts === 0 ? 'deferred_too_long' : 'time_budget_exceeded' };
 }
 
 /** Why an attempt that was just claimed must not run, or undefined if it may. */

@@ -9,8 +9,8 @@ export interface Frame {
   operation: unknown;
   /** Whether a handler's transaction is open around the code: another one inside of it could wait for a connection for ever. */
   holdsTransaction?: boolean | undefined;
-  /** The dependency that has let a handler through: its calls inside of it are part of that. */
-  dependency?: object | undefined;
+  /** The dependencies that have let the code through: its calls of them are part of that. */
+  dependencies?: readonly object[] | undefined;
 }
 
 /**

@@ -58,8 +58,13 @@ describe('classify: errors of AWS SDK v3', () => {
     ],
     [
       'a connection that was never made',
-      Object.assign(new Error('failed'), { code: 'ECONNREFUSED', $metadata: { attempts: 3 } }),
+      Object.assign(new Error('failed'), { code: 'ECONNREFUSED', $metadata: { attempts: 1 } }),
       { kind: 'transient', reason: 'ECONNREFUSED' },
+    ],
+    [
+      'a connection that was never made, at its third try',
+      Object.assign(new Error('failed'), { code: 'ECONNREFUSED', $metadata: { attempts: 3 } }),
+      { kind: 'in_doubt', reason: 'client_retried' },
     ],
     [
       'a timeout of its own',

@@ -8,8 +8,8 @@ describe('classify: what pg says without a code', () => {
   it.each<[string, FailureKind, string]>([
     ['timeout exceeded when trying to connect', 'transient', 'pg_connect_timeout'],
     ['Connection terminated due to connection timeout', 'transient', 'pg_connect_timeout'],
-    ['Client has encountered a connection error and is not queryable', 'transient', 'pg_not_connected'],
-    ['Client was closed and is not queryable', 'transient', 'pg_not_connected'],
+    ['Client has encountered a connection error and is not queryable', 'in_doubt', 'pg_connection_lost'],
+    ['Client was closed and is not queryable', 'in_doubt', 'pg_connection_lost'],
     ['Cannot use a pool after calling end on the pool', 'transient', 'pg_not_connected'],
     ['Connection terminated', 'in_doubt', 'pg_connection_lost'],
     ['Connection terminated unexpectedly', 'in_doubt', 'pg_connection_lost'],

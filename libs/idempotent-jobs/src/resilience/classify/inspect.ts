@@ -17,6 +17,6 @@ export function read(holder: unknown, property: string): unknown {
 const MAX_WAIT_MS = 30 * 24 * 60 * 60 * 1000;
 
 /** A wait that makes sense: not in the past, not beyond thirty days; undefined for what is no number. @internal */
-export function waitOf(ms: number): number | undefined {
-  return Number.isNaN(ms) ? undefined : Math.min(Math.max(0, ms), MAX_WAIT_MS);
+export function waitOf(ms: unknown): number | undefined {
+  return typeof ms !== 'number' || Number.isNaN(ms) ? undefined : Math.min(Math.max(0, ms), MAX_WAIT_MS);
 }

@@ -10,9 +10,12 @@ export function bySqlState(error: unknown): Failure | undefined {
   return { kind: kindOf(code), reason: `sql_${code}` };
 }
 
+/** Could not connect, and was not let in. */
+const NEVER_CONNECTED = new Set(['08001', '08004']);
+
 function kindOf(code: string): FailureKind {
-  // connection_failure and transaction_resolution_unknown: how far it got is not known.
-  if (code === '08006' || code === '08007') return 'in_doubt';
+  // A connection that was lost: how far it got is not known, nor what a proxy means by 08P01, PgBouncer's word for all.
+  if (code.startsWith('08') && !NEVER_CONNECTED.has(code)) return 'in_doubt';
   const isTransient =
     ['40001', '40P01', '55P03', '57P01', '57P02', '57P03'].includes(code) || /^(?:53|08)/.test(code);
   if (isTransient) return 'transient';
@@ -24,9 +27,10 @@ const MESSAGES = new Map<unknown, Failure>([
   ['Connection terminated due to connection timeout', { kind: 'transient', reason: 'pg_connect_timeout' }],
   [
     'Client has encountered a connection error and is not queryable',
-    { kind: 'transient', reason: 'pg_not_connected' },
+    // Also of a ROLLBACK after a COMMIT whose answer was lost, which takes the place of the first error.
+    { kind: 'in_doubt', reason: 'pg_connection_lost' },
   ],
-  ['Client was closed and is not queryable', { kind: 'transient', reason: 'pg_not_connected' }],
+  ['Client was closed and is not queryable', { kind: 'in_doubt', reason: 'pg_connection_lost' }],
   ['Cannot use a pool after calling end on the pool', { kind: 'transient', reason: 'pg_not_connected' }],
   ['Connection terminated', { kind: 'in_doubt', reason: 'pg_connection_lost' }],
   ['Connection terminated unexpectedly', { kind: 'in_doubt', reason: 'pg_connection_lost' }],

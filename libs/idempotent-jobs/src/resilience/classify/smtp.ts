@@ -9,7 +9,8 @@ import { read } from './inspect.js';
  */
 export function bySmtpReply(error: unknown): Failure | undefined {
   const code = read(error, 'responseCode');
-  if (typeof code !== 'number') return undefined;
+  // Others have response codes too; nodemailer says which command it was an answer to.
+  if (typeof code !== 'number' || typeof read(error, 'command') !== 'string') return undefined;
   const reason = `smtp_${code}`;
   // The session was in another state than the client thought; in a new one the same message may go through.
   if (code === 503) return { kind: 'transient', reason };
