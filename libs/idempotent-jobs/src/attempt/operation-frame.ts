@@ -66,6 +66,9 @@ export function openFrame(
     },
     markDegraded,
     mayHaveHappened: claim.isDoubtful && claim.repeatableMs !== Infinity,
+    get isOver() {
+      return context.attempt.isOver;
+    },
     noteCall() {
       hasCalled = true;
     },

@@ -96,7 +96,8 @@ export class DependencyGuard {
   async #attempt<T>(call: Call<T>): Promise<End<T>> {
     const { dependency, operation, timeoutMs } = call;
     // Part of what was let through already, and heard of there.
-    if (frames.getStore()?.dependencies?.includes(dependency) === true) return this.#run(call, undefined);
+    const isInside = frames.getStore()?.dependencies?.includes(dependency) === true;
+    if (isInside && operation?.isOver !== true) return this.#run(call, undefined);
     const entry = dependency.enter(timeoutMs);
     if (entry.kind === 'held')
       return { kind: 'failed', reason: entry.cause, error: new DependencyHeldError(entry) };

@@ -59,6 +59,8 @@ export interface CurrentOperation {
   readonly noteCall: () => void;
   /** Whether an earlier attempt may have had its effect, and another one would be a second. @internal */
   readonly mayHaveHappened: boolean;
+  /** Whether its attempt has ended, so that what still runs is nobody's. @internal */
+  readonly isOver: boolean;
   /**
    * Enqueues a follow-up that exists if and only if this operation completes: it is written in the transaction that
    * records the outcome. Nothing happens if the attempt fails.

@@ -1,0 +1,315 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { WorkerHost } from '@nestjs/bullmq';
+import {
+  type CanActivate,
+  type INestApplicationContext,
+  Injectable,
+  type Provider,
+  UseGuards,
+} from '@nestjs/common';
+import {
+  applied,
+  type DependencyOptions,
+  DependencyGuard,
+  IdempotencyService,
+  IdempotentProcessor,
+  InDoubtError,
+  JobEvents,
+  PermanentError,
+  TransientError,
+} from 'nestjs-idempotent-jobs';
+import { describe, expect, it } from 'vitest';
+import { useApps } from '../support/apps.js';
+import { dataSourceOf } from '../support/data-source.js';
+import { eventually } from '../support/eventually.js';
+import { enqueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
+import { processorOf, reconcilingProcessorOf } from '../support/processors.js';
+import { BACKENDS } from '../support/scenario.js';
+
+/*
+ * Guarded calls in the middle of handlers, held back when something else has been done already. What was sent must not be
+ * sent again because of what was not.
+ */
+
+const QUICK: DependencyOptions = { breaker: { openMs: 100 } };
+const RETRY = { attempts: 3, backoff: { baseMs: 10, capMs: 20 } };
+
+describe.each(BACKENDS)('calls that are held back, on %s', (backend) => {
+  const apps = useApps();
+
+  /** With dependency `mail` forced open. */
+  const begin = async (
+    provider: Provider | undefined,
+    dependencies: Record<string, DependencyOptions> = { gateway: QUICK, mail: QUICK },
+    others: Provider[] = [],
+  ): Promise<{ app: INestApplicationContext; guard: DependencyGuard }> => {
+    const providers = provider === undefined ? [] : [provider, ...others];
+    const { app } = await apps.fresh(backend, { queues: ['orders'], providers, jobs: { dependencies } });
+    const guard = app.get(DependencyGuard);
+    guard.forceOpen('mail');
+    return { app, guard };
+  };
+
+  it('unrepeatable: a call after one that was sent leaves a doubt, and repeats nothing', async () => {
+    let charges = 0;
+    let guard!: DependencyGuard;
+    const processor = processorOf('orders', { effect: 'unrepeatable' }, async () => {
+      await guard.call('gateway', () => (charges += 1));
+      await guard.call('mail', () => undefined);
+    });
+    const place = await begin(processor);
+    guard = place.guard;
+    await enqueue(place.app, 'orders', 'order', {}, 'order:1');
+    expect(await settled(place.app, 'order:1')).toMatchObject({ status: 'in_doubt', attempts: 1 });
+    expect(charges).toBe(1);
+  });
+
+  it('unrepeatable: a call beside one that is under way leaves a doubt, too', async () => {
+    let charges = 0;
+    let guard!: DependencyGuard;
+    const processor = processorOf('orders', { effect: 'unrepeatable' }, () =>
+      Promise.all([
+        guard.call('gateway', async () => {
+          await sleep(50);
+          charges += 1;
+        }),
+        guard.call('mail', () => undefined),
+      ]),
+    );
+    const place = await begin(processor);
+    guard = place.guard;
+    await enqueue(place.app, 'orders', 'order', {}, 'order:1');
+    expect((await settled(place.app, 'order:1')).status).toBe('in_doubt');
+    await eventually(
+      () => charges,
+      (made) => expect(made).toBe(1),
+    );
+  });
+
+  it('reconciled: the service is asked about what was sent', async () => {
+    let charges = 0;
+    let guard!: DependencyGuard;
+    const processor = reconcilingProcessorOf(
+      'orders',
+      { effect: 'reconciled', reconcile: { afterMs: [50] } },
+      async () => {
+        await guard.call('gateway', () => (charges += 1));
+        await guard.call('mail', () => undefined);
+      },
+      () => applied('charged'),
+    );
+    const place = await begin(processor);
+    guard = place.guard;
+    await enqueue(place.app, 'orders', 'order', {}, 'order:1');
+    expect(await settled(place.app, 'order:1')).toMatchObject({ status: 'completed', result: 'charged' });
+    expect(charges).toBe(1);
+  });
+
+  it('natural: it is put off without an attempt, whatever was sent before, and completes', async () => {
+    let reads = 0;
+    let guard!: DependencyGuard;
+    const processor = processorOf('orders', { effect: 'natural', retry: RETRY }, async () => {
+      await guard.call('gateway', () => (reads += 1));
+      return guard.call('mail', () => 'sent');
+    });
+    const place = await begin(processor);
+    guard = place.guard;
+    await enqueue(place.app, 'orders', 'order', {}, 'order:1');
+    await eventually(
+      () => reads,
+      (made) => expect(made).toBeGreaterThan(RETRY.attempts),
+    );
+    guard.unforce('mail');
+    expect(await settled(place.app, 'order:1')).toMatchObject({
+      status: 'completed',
+      attempts: 1,
+      failures: 0,
+      result: 'sent',
+    });
+  });
+
+  it('what a handler says of its effect goes before the hold beneath it', async () => {
+    let guard!: DependencyGuard;
+    const processor = processorOf('orders', { effect: 'unrepeatable' }, (job) =>
+      guard
+        .call('mail', () => undefined)
+        .catch((cause: unknown) => {
+          const said =
+            job.name === 'never' ? new PermanentError('no') : new InDoubtError('half of it is done');
+          throw Object.assign(said, { cause });
+        }),
+    );
+    const place = await begin(processor);
+    guard = place.guard;
+    await enqueue(place.app, 'orders', 'never', {}, 'order:1');
+    await enqueue(place.app, 'orders', 'half', {}, 'order:2');
+    expect((await settled(place.app, 'order:1')).status).toBe('dead');
+    expect((await settled(place.app, 'order:2')).status).toBe('in_doubt');
+  });
+
+  it.each(['transactional', 'natural'] as const)(
+    '%s: the time budget ends it, although no attempt was ever spent',
+    async (effect) => {
+      let guard!: DependencyGuard;
+      const processor = processorOf('orders', { effect, timeBudgetMs: 500 }, () =>
+        guard.call('mail', () => undefined),
+      );
+      const place = await begin(processor);
+      guard = place.guard;
+      await enqueue(place.app, 'orders', 'order', {}, 'order:1');
+      expect((await settled(place.app, 'order:1')).status).toBe('dead');
+      const [letter] = await lettersOf(place.app);
+      expect(['deferred_too_long', 'time_budget_exceeded']).toContain(letter?.reason);
+    },
+  );
+
+  it('keyed: a fallback does not stand in for a call that an earlier attempt may have made', async () => {
+    const done: string[] = [];
+    let guard!: DependencyGuard;
+    const processor = processorOf('orders', { effect: 'keyed', retry: RETRY }, () =>
+      guard.call(
+        'mail',
+        () => {
+          done.push('mail');
+          return new Promise(() => undefined);
+        },
+        { timeoutMs: 50, fallback: () => done.push('relay') },
+      ),
+    );
+    const { app } = await apps.fresh(backend, {
+      queues: ['orders'],
+      providers: [processor],
+      jobs: { dependencies: { mail: { breaker: { minimumCalls: 1 } } } },
+    });
+    guard = app.get(DependencyGuard);
+    let holds = 0;
+    app.get(JobEvents).subscribe((event) => {
+      if (event.kind === 'deferred' && event.because === 'circuit_open') holds += 1;
+    });
+    await enqueue(app, 'orders', 'order', {}, 'order:1');
+    await eventually(
+      () => holds,
+      (many) => expect(many).toBeGreaterThan(0),
+    );
+    expect(done).toEqual(['mail']);
+    expect(await outcomeOf(app, 'order:1')).toMatchObject({ status: 'retrying', attempts: 1 });
+  });
+
+  it('a Nest guard whose call is held burns no attempt', async () => {
+    @Injectable()
+    class AskFirst implements CanActivate {
+      constructor(private readonly guard: DependencyGuard) {}
+
+      canActivate(): Promise<boolean> {
+        return this.guard.call('mail', () => true);
+      }
+    }
+    @UseGuards(AskFirst)
+    @IdempotentProcessor('orders', { effect: 'natural', retry: RETRY })
+    class OrderProcessor extends WorkerHost {
+      async process(): Promise<string> {
+        return 'done';
+      }
+    }
+    const { app, guard } = await begin(OrderProcessor, { mail: QUICK }, [AskFirst]);
+    let holds = 0;
+    app.get(JobEvents).subscribe((event) => {
+      if (event.kind === 'deferred' && event.because === 'circuit_open') holds += 1;
+    });
+    await enqueue(app, 'orders', 'order', {}, 'order:1');
+    await eventually(
+      () => holds,
+      (many) => expect(many).toBeGreaterThan(RETRY.attempts),
+    );
+    guard.unforce('mail');
+    expect(await settled(app, 'order:1')).toMatchObject({ status: 'completed', attempts: 1, failures: 0 });
+  });
+
+  it('once(): the caller is told, and the row is not kept for ever', async () => {
+    const { app, guard } = await begin(undefined, { mail: {} });
+    const call = app
+      .get(IdempotencyService)
+      .once('mail:1', () => guard.call('mail', () => 1), { tenantId: 'acme' });
+    await expect(call).rejects.toMatchObject({ code: 'DEPENDENCY_HELD' });
+    const [row] = await dataSourceOf(app).query<{ expires_at: Date | null }[]>(
+      "SELECT expires_at FROM job_outcomes WHERE operation_key = 'mail:1'",
+    );
+    expect(row?.expires_at).not.toBeNull();
+    guard.unforce('mail');
+    const again = app
+      .get(IdempotencyService)
+      .once('mail:1', () => guard.call('mail', () => 1), { tenantId: 'acme' });
+    expect(await again).toBe(1);
+  });
+
+  it('each dependency hears only of its own failures, and reads them by its own rules', async () => {
+    let sent = 0;
+    let guard!: DependencyGuard;
+    const processor = processorOf('orders', { effect: 'unrepeatable', dependency: 'gateway' }, () =>
+      guard.call('mail', () => {
+        sent += 1;
+        throw Object.assign(new Error('mail'), { status: 500 });
+      }),
+    );
+    const place = await begin(processor, {
+      // By its rules a 500 did not happen: nobody may read mail's that way.
+      gateway: { breaker: { minimumCalls: 1 }, classify: () => 'transient' },
+      mail: { breaker: { minimumCalls: 1 } },
+    });
+    guard = place.guard;
+    guard.unforce('mail');
+    await enqueue(place.app, 'orders', 'order', {}, 'order:1');
+    expect((await settled(place.app, 'order:1')).status).toBe('in_doubt');
+    expect(sent).toBe(1);
+    expect(guard.stateOf('mail').circuit).toBe('open');
+    expect(guard.stateOf('gateway').circuit).toBe('closed');
+  });
+
+  it('a call that its attempt outruns opens the circuit', async () => {
+    let guard!: DependencyGuard;
+    const processor = processorOf(
+      'orders',
+      { effect: 'natural', timeoutMs: 100, retry: { ...RETRY, attempts: 20 } },
+      () => guard.call('gateway', () => new Promise(() => undefined)),
+    );
+    const place = await begin(processor, {
+      mail: QUICK,
+      gateway: { timeoutMs: 100, retryBudget: false, breaker: { minimumCalls: 4 } },
+    });
+    guard = place.guard;
+    await enqueue(place.app, 'orders', 'order', {}, 'order:1');
+    await eventually(
+      () => guard.stateOf('gateway').circuit,
+      (circuit) => expect(circuit).toBe('open'),
+    );
+  });
+
+  it('what still calls after its handler has ended is not let through as a part of it', async () => {
+    let guard!: DependencyGuard;
+    let arrive!: (call: Promise<unknown>) => void;
+    const late = new Promise<unknown>((resolve) => (arrive = resolve));
+    const processor = processorOf('orders', { effect: 'natural', dependency: 'gateway' }, () => {
+      setTimeout(() => arrive(guard.call('gateway', () => 'through').catch((error: unknown) => error)), 300);
+    });
+    const place = await begin(processor);
+    guard = place.guard;
+    await enqueue(place.app, 'orders', 'order', {}, 'order:1');
+    await settled(place.app, 'order:1');
+    guard.forceOpen('gateway');
+    expect(await late).toMatchObject({ code: 'DEPENDENCY_HELD' });
+  });
+
+  it('a failure that says that nothing happened is tried again, with what was sent before it', async () => {
+    let charges = 0;
+    let guard!: DependencyGuard;
+    const processor = processorOf('orders', { effect: 'keyed', retry: RETRY }, async (_job, { attempt }) => {
+      await guard.call('gateway', () => (charges += 1));
+      if (attempt === 1) throw new TransientError('not this time');
+    });
+    const place = await begin(processor);
+    guard = place.guard;
+    await enqueue(place.app, 'orders', 'order', {}, 'order:1');
+    expect(await settled(place.app, 'order:1')).toMatchObject({ status: 'completed', attempts: 2 });
+    expect(charges).toBe(2);
+  });
+});
