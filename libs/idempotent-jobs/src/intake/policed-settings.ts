@@ -37,7 +37,7 @@ export class PolicedSettings {
 
   /** `unknownPolicy`: what the job asks for, if this application has no such policy; it has another one then. */
   of(job: Job): { readonly settings: ProcessorSettings; readonly unknownPolicy: string | undefined } {
-    const asked = isEnvelope(job.data) ? job.data.operation.retryPolicy : undefined;
+    const asked = isEnvelope(job.data) ? policyNameIn(job.data.operation.retryPolicy) : undefined;
     const named = asked === undefined ? undefined : this.#named(asked);
     return {
       settings: named ?? this.#byJob.get(job.name) ?? this.own,
@@ -76,4 +76,9 @@ export class PolicedSettings {
       policy: { ...settings.policy, attempts, crashes, backoff },
     };
   }
+}
+
+/** Whoever writes to the queue can write anything. */
+function policyNameIn(asked: unknown): string | undefined {
+  return asked === undefined ? undefined : String(asked);
 }

@@ -116,7 +116,7 @@ export class ProcessorHost {
   /** A policy that only the producer's application knows: said once, and the processor's own in its place. */
   #settingsOf({ settings }: RegisteredProcessor, job: Job): ProcessorSettings {
     const { settings: found, unknownPolicy } = settings.of(job);
-    const missed = unknownPolicy === undefined ? undefined : String(unknownPolicy).slice(0, MAX_NAME);
+    const missed = unknownPolicy?.slice(0, MAX_NAME);
     if (missed !== undefined && this.#missed.size < MAX_MISSED && !this.#missed.has(missed)) {
       this.#missed.add(missed);
       this.#logger.warn(
