@@ -80,5 +80,5 @@ export class PolicedSettings {
 
 /** Whoever writes to the queue can write anything. */
 function policyNameIn(asked: unknown): string | undefined {
-  return asked === undefined ? undefined : String(asked);
+  return asked === undefined || typeof asked === 'string' ? asked : '(not a name)';
 }
