@@ -26,11 +26,12 @@ export class Pass {
 
   /**
    * Counts what says that the dependency is in trouble: transient failures, and those that leave a doubt. An answer that
-   * refuses the request for good, a bug, an error that says nothing: these are not its doing.
+   * refuses the request for good is an answer. A bug, an error that says nothing: these are not its doing.
    */
   failed(failure: Failure, subject: EventSubject): void {
-    const { kind } = failure;
+    const { kind, reason } = failure;
     if (this.isBreaking && (kind === 'transient' || kind === 'in_doubt')) this.permit.fail();
+    else if (kind === 'permanent' && IS_ANSWER.test(reason)) this.permit.succeed();
     else this.permit.ignore();
     if (isTimeout(failure)) this.dependency.timedOut(subject);
   }
@@ -46,3 +47,6 @@ export class Pass {
 export function isTimeout(failure: Failure): boolean {
   return reasonLabelOf(failure) === 'timeout';
 }
+
+/** Reasons that the other side has given, e.g. `http_404`. */
+const IS_ANSWER = /^(?:http|smtp)_/;
