@@ -6,7 +6,7 @@ import { type Failure, InDoubtError } from '../resilience/failure.js';
 import { frames } from '../tenancy/frames.js';
 import type { Dependencies } from './dependencies.js';
 import type { Dependency, DependencyState, EventSubject } from './dependency.js';
-import { DependencyHeldError, type FallbackReason, HOLD_CAUSES } from './hold.js';
+import { DependencyHeldError, type FallbackReason, HOLD_CAUSES, holdBehind } from './hold.js';
 import { isTimeout, type Pass } from './pass.js';
 import { withTimeout } from './with-timeout.js';
 
@@ -121,7 +121,8 @@ export class DependencyGuard {
       // The operation was stopped from here: that is not the dependency's doing.
       if (operation?.signal.aborted === true) throw error;
       const failure = this.#read(dependency, error);
-      pass?.failed(failure, subjectOf(operation));
+      // Another dependency has held a call inside of it: that is not this one's doing.
+      if (holdBehind(error) === undefined) pass?.failed(failure, subjectOf(operation));
       return this.#fallBack(dependency, isTimeout(failure) ? 'timeout' : 'failed', error, options);
     }
   }
