@@ -7,6 +7,7 @@ import {
   type AttemptFacts,
   type Decision,
   decideFailure,
+  decideHold,
   decideStart,
   type RetryPolicy,
   whyGivenUp,
@@ -607,6 +608,99 @@ describe('decideStart', () => {
       expect(decideStart(facts(tried), callers)).toBeUndefined();
     },
   );
+});
+
+describe('decideHold', () => {
+  const BUDGET_MS = 10_000;
+
+  it.each<{
+    title: string;
+    remainingMs?: number;
+    waitedMs: number;
+    budgetMs?: number | null;
+    delayMs: number;
+  }>([
+    { title: 'with enough left before its deadline', remainingMs: 5_000, waitedMs: 0, delayMs: 1_000 },
+    { title: 'with as much left as it is to wait', remainingMs: 1_000, waitedMs: 0, delayMs: 1_000 },
+    { title: 'until its deadline, which is nearer', remainingMs: 300, waitedMs: 0, delayMs: 300 },
+    { title: 'until its deadline, a moment away', remainingMs: 0.5, waitedMs: 0, delayMs: 0.5 },
+    {
+      title: 'by its deadline alone, however long it has waited',
+      remainingMs: 5_000,
+      waitedMs: 99_000,
+      delayMs: 1_000,
+    },
+    {
+      title: 'by its own deadline, where the policy has no budget',
+      remainingMs: 300,
+      waitedMs: 0,
+      budgetMs: null,
+      delayMs: 300,
+    },
+    { title: 'before its first attempt, with much of the budget left', waitedMs: 2_000, delayMs: 1_000 },
+    { title: 'before its first attempt, until the budget is over', waitedMs: 9_700, delayMs: 300 },
+    {
+      title: 'before its first attempt, as if it had waited for nothing when its maker’s clock is ahead',
+      waitedMs: -60_000,
+      delayMs: 1_000,
+    },
+    {
+      title: 'without a budget, for as long as it takes',
+      waitedMs: 86_400_000,
+      budgetMs: null,
+      delayMs: 1_000,
+    },
+  ])('puts off: $title', ({ remainingMs, waitedMs, budgetMs = BUDGET_MS, delayMs }) => {
+    expect(decideHold({ remainingMs, waitedMs }, 1_000, budgetMs)).toEqual({ kind: 'defer', delayMs });
+  });
+
+  it.each<{ title: string; remainingMs?: number; waitedMs: number; reason: string }>([
+    {
+      title: 'at its deadline',
+      remainingMs: 0,
+      waitedMs: 0,
+      reason: 'time_budget_exceeded',
+    },
+    {
+      title: 'past its deadline, although it has hardly waited',
+      remainingMs: -1,
+      waitedMs: 1,
+      reason: 'time_budget_exceeded',
+    },
+    {
+      title: 'never tried, when it has waited for its budget',
+      waitedMs: 10_000,
+      reason: 'deferred_too_long',
+    },
+    {
+      title: 'never tried, when it has waited for longer',
+      waitedMs: 86_400_000,
+      reason: 'deferred_too_long',
+    },
+  ])('gives up: $title', ({ remainingMs, waitedMs, reason }) => {
+    expect(decideHold({ remainingMs, waitedMs }, 1_000, BUDGET_MS)).toEqual({ kind: 'give_up', reason });
+  });
+
+  it('puts off by no more than the hold and what is left, and never by nothing', () => {
+    const ms = fc.double({ min: -1e9, max: 1e9, noNaN: true });
+    fc.assert(
+      fc.property(
+        fc.option(ms, { nil: undefined }),
+        ms,
+        fc.double({ min: 1, max: 1e9, noNaN: true }),
+        fc.option(fc.double({ min: 1, max: 1e9, noNaN: true }), { nil: null }),
+        (remainingMs, waitedMs, holdMs, budgetMs) => {
+          const decision = decideHold({ remainingMs, waitedMs }, holdMs, budgetMs);
+          if (decision.kind === 'give_up') return remainingMs !== undefined || budgetMs !== null;
+          return (
+            decision.delayMs > 0 &&
+            decision.delayMs <= holdMs &&
+            (remainingMs === undefined || decision.delayMs <= remainingMs)
+          );
+        },
+      ),
+    );
+  });
 });
 
 describe('the reason of a decision', () => {
