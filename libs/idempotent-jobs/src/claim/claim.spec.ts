@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { OPERATION_STATUSES, type OperationStatus } from '../operation/status.js';
-import { type ClaimRequest, type ClaimRow, readAnswer } from './claim.js';
+import { type ClaimRequest, type ClaimRow, type LookRow, readAnswer, readLook } from './claim.js';
 
 const request: ClaimRequest = {
   tenantId: 'acme',
@@ -429,5 +429,77 @@ describe('readAnswer: a claim that was won', () => {
   it('of a job that is not younger than what was forgotten, nothing is known yet', () => {
     expect(readAnswer(request, row({ is_old: true }))).toEqual({ kind: 'old' });
     expect(readAnswer(request, seen('completed', { is_old: true }))).toEqual({ kind: 'old' });
+  });
+});
+
+/**
+ * What a look says in place of what a claim that was not won says: where that is to look again, somebody may run it. The
+ * rest is no different.
+ */
+describe('readLook', () => {
+  const looked = (found: ClaimRow): LookRow => ({ ...found, remaining_ms: null, seen_attempts: 3 });
+
+  it.each(CASES)(
+    '$status, lease $lease, past repeating $isPast, time for a question $isAskedAbout, claimant $claimant: $cell, or runnable',
+    ({ status, lease, claimant, isPast, isAskedAbout, cell }) => {
+      const claims = claimant === 'asks' ? asking : request;
+      const found = seen(status, {
+        lease_left_ms: LEASES[lease],
+        is_past_repeating: isPast,
+        is_asked_about: isAskedAbout,
+        result: '"done before"',
+        doubt_since: status === 'in_doubt' ? new Date(0) : null,
+      });
+      const runnable = {
+        kind: 'runnable',
+        remainingMs: undefined,
+        attempts: 3,
+        isDoubtful: status === 'running' || status === 'in_doubt',
+      };
+      const early = cell === 'look' ? runnable : MEANING[cell].early;
+      const due = cell === 'look' || cell === 'wait' ? runnable : MEANING[cell].due;
+      expect(readLook(claims, looked({ ...found, wait_ms: 1_200 }))).toStrictEqual(early);
+      for (const wait_ms of [0, -1, null])
+        expect(readLook(claims, looked({ ...found, wait_ms }))).toStrictEqual(due);
+    },
+  );
+
+  it('takes an operation that has no row yet for one that may be run', () => {
+    expect(readLook(request, { ...row({}), remaining_ms: 250 })).toStrictEqual({
+      kind: 'runnable',
+      remainingMs: 250,
+      attempts: 0,
+      isDoubtful: false,
+    });
+  });
+
+  it('says what is left of the time budget, also when nothing is', () => {
+    for (const remaining_ms of [0, -5])
+      expect(readLook(request, { ...looked(seen('pending')), remaining_ms })).toMatchObject({
+        kind: 'runnable',
+        remainingMs: remaining_ms,
+      });
+  });
+
+  it.each(['pending', 'retrying'] as const)('%s: is doubtful when an earlier attempt was', (status) => {
+    const found = looked(seen(status, { doubt_since: new Date(0) }));
+    expect(readLook(request, found)).toMatchObject({ kind: 'runnable', isDoubtful: true });
+    expect(readLook(request, { ...found, doubt_since: null })).toMatchObject({ isDoubtful: false });
+  });
+
+  it('is never runnable under the key of another request', () => {
+    for (const status of OPERATION_STATUSES)
+      expect(readLook(request, looked(seen(status, { is_same_request: false })))).toEqual({
+        kind: 'conflict',
+      });
+  });
+
+  it('replays what a stand-in answered as such', () => {
+    const found = looked(seen('completed', { result: 'null', degraded: 'gateway: circuit_open' }));
+    expect(readLook(request, found)).toEqual({
+      kind: 'replay',
+      resultText: 'null',
+      degraded: 'gateway: circuit_open',
+    });
   });
 });

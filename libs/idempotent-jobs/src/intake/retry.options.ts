@@ -48,7 +48,7 @@ export function resolveRetry(checks: OptionChecks, path: string, options: RetryO
 /** A time budget in ms. */
 export function budgetOf(checks: OptionChecks, option: string, value: number): number {
   const budgetMs = checks.positive(option, value, 0);
-  if (budgetMs > MAX_BUDGET_MS)
+  if (Number.isFinite(budgetMs) && budgetMs > MAX_BUDGET_MS)
     checks.fail(option, value, `at most ten years, ${MAX_BUDGET_MS} ms; left out: no limit`);
   return budgetMs;
 }

@@ -2,6 +2,7 @@ import { Column, Entity, PrimaryColumn } from 'typeorm';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
 import type { OperationStatus } from '../operation/status.js';
 import type { ResultOmitted } from '../record/kept-result.js';
+import type { RetryReason } from '../settle/decide.js';
 
 /*
  * The ledger for reading with TypeORM. The library itself never goes through them. `synchronize: false` keeps TypeORM
@@ -58,6 +59,10 @@ export class JobOutcomeEntity {
   @Column({ name: 'doubt_since', type: 'timestamptz', nullable: true })
   doubtSince!: Date | null;
 
+  /** The last wait before another attempt, which `decorrelated` jitter grows from. */
+  @Column({ name: 'delay_ms', type: 'double precision', nullable: true })
+  delayMs!: number | null;
+
   /** When the last attempt that left a doubt had ended, or was found to have vanished. */
   @Column({ name: 'doubted_at', type: 'timestamptz', nullable: true })
   doubtedAt!: Date | null;
@@ -69,6 +74,10 @@ export class JobOutcomeEntity {
   /** The key of the operation whose handler runs it as a step. */
   @Column({ name: 'step_of', type: 'text', nullable: true })
   stepOf!: string | null;
+
+  /** The name of the retry policy that its producer asked for; null: the processor's. */
+  @Column({ name: 'retry_policy', type: 'text', nullable: true })
+  retryPolicy!: string | null;
 
   @Column({ name: 'deadline_at', type: 'timestamptz', nullable: true })
   deadlineAt!: Date | null;
@@ -93,6 +102,10 @@ export class JobOutcomeEntity {
   @Column({ name: 'result_omitted', type: 'text', nullable: true })
   resultOmitted!: ResultOmitted | null;
 
+  /** Which dependency a fallback answered for, and why; null: the result is the real thing. */
+  @Column({ type: 'text', nullable: true })
+  degraded!: string | null;
+
   @Column({ type: 'json', nullable: true })
   error!: unknown;
 
@@ -106,6 +119,10 @@ export class JobOutcomeEntity {
   /** What `traceContext` returned when it was enqueued. */
   @Column({ name: 'trace_context', type: 'json', nullable: true })
   traceContext!: unknown;
+
+  /** The trace of its last attempt that did not complete, for the next one to link to. */
+  @Column({ name: 'last_trace', type: 'text', nullable: true })
+  lastTrace!: string | null;
 
   /** How often it was brought back. */
   @Column({ type: 'integer' })
@@ -256,4 +273,8 @@ export class JobAttemptEntity {
   /** A bigint, which the driver reads as text. */
   @Column({ name: 'delay_ms', type: 'bigint', nullable: true })
   delayMs!: string | null;
+
+  /** Why the operation was tried again, given up, or left in doubt; null: its worker vanished, or the service was asked. */
+  @Column({ type: 'text', nullable: true })
+  decision!: RetryReason | null;
 }

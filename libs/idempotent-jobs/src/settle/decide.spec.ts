@@ -7,6 +7,7 @@ import {
   type AttemptFacts,
   type Decision,
   decideFailure,
+  decideHold,
   decideStart,
   type RetryPolicy,
   whyGivenUp,
@@ -607,6 +608,45 @@ describe('decideStart', () => {
       expect(decideStart(facts(tried), callers)).toBeUndefined();
     },
   );
+});
+
+describe('decideHold', () => {
+  it.each([
+    { title: 'without a budget, for as long as it takes', remainingMs: undefined, delayMs: 1_000 },
+    { title: 'with much of the budget left', remainingMs: 60_000, delayMs: 1_000 },
+    { title: 'until the budget is over', remainingMs: 300, delayMs: 300 },
+  ])('puts off, tried or not: $title', ({ remainingMs, delayMs }) => {
+    for (const attempts of [0, 1, 7])
+      expect(decideHold({ remainingMs, attempts }, 1_000)).toEqual({ kind: 'defer', delayMs });
+  });
+
+  it.each([
+    { remainingMs: 0, attempts: 1, reason: 'time_budget_exceeded' },
+    { remainingMs: -1, attempts: 7, reason: 'time_budget_exceeded' },
+    { remainingMs: 0, attempts: 0, reason: 'deferred_too_long' },
+    { remainingMs: -86_400_000, attempts: 0, reason: 'deferred_too_long' },
+  ])(
+    'gives up with $remainingMs ms left after $attempts attempts: $reason',
+    ({ remainingMs, attempts, reason }) => {
+      expect(decideHold({ remainingMs, attempts }, 1_000)).toEqual({ kind: 'give_up', reason });
+    },
+  );
+
+  it('puts off by no more than the hold and what is left, and never by nothing', () => {
+    const ms = fc.double({ min: -1e9, max: 1e9, noNaN: true });
+    fc.assert(
+      fc.property(
+        fc.option(ms, { nil: undefined }),
+        fc.nat(),
+        fc.double({ min: 1, max: 1e9, noNaN: true }),
+        (remainingMs, attempts, holdMs) => {
+          const decision = decideHold({ remainingMs, attempts }, holdMs);
+          if (decision.kind === 'give_up') return remainingMs !== undefined && remainingMs <= 0;
+          return decision.delayMs > 0 && decision.delayMs <= Math.min(holdMs, remainingMs ?? Infinity);
+        },
+      ),
+    );
+  });
 });
 
 describe('the reason of a decision', () => {
