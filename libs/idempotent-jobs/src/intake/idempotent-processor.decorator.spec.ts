@@ -114,6 +114,28 @@ describe('@IdempotentProcessor: what it leaves on the class', () => {
     });
   });
 
+  it('gives the worker of a queue that pauses a limit that nobody reaches, and has it look again each second', () => {
+    @IdempotentProcessor('charges', { dependency: 'gateway', pauseQueue: true })
+    class Paused extends WorkerHost {
+      async process(): Promise<void> {}
+    }
+    expect(workerOptionsOf(Paused)).toMatchObject({
+      limiter: { max: 1_000_000_000, duration: 1_000 },
+      maximumRateLimitDelay: 1_000,
+    });
+    expect(workerOptionsOf(Charges)).not.toHaveProperty('limiter');
+    expect(workerOptionsOf(Charges)).not.toHaveProperty('maximumRateLimitDelay');
+  });
+
+  it('leaves the worker of a queue that pauses its own limit', () => {
+    const own = { limiter: { max: 5, duration: 60_000 }, maximumRateLimitDelay: 200 };
+    @IdempotentProcessor('charges', { dependency: 'gateway', pauseQueue: true }, own)
+    class Limited extends WorkerHost {
+      async process(): Promise<void> {}
+    }
+    expect(workerOptionsOf(Limited)).toMatchObject(own);
+  });
+
   it('has Nest inject the host', () => {
     const dependencies = Reflect.getMetadata(PROPERTY_DEPS_METADATA, Charges) as { type: unknown }[];
     expect(dependencies.map(({ type }) => type)).toEqual([ProcessorHost]);

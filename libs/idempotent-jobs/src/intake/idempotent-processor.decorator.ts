@@ -85,7 +85,10 @@ export function IdempotentProcessor<M extends JobMap<M> = AnyJobs>(
     Processor(queue, {
       ...workerOptions,
       autorun: false,
-      ...(options.pauseQueue === true && { limiter: workerOptions.limiter ?? UNLIMITED }),
+      ...(options.pauseQueue === true && {
+        limiter: workerOptions.limiter ?? UNLIMITED,
+        maximumRateLimitDelay: workerOptions.maximumRateLimitDelay ?? LOOKS_AGAIN_MS,
+      }),
       settings: { ...workerOptions.settings, backoffStrategy },
     })(target);
   };
@@ -93,6 +96,9 @@ export function IdempotentProcessor<M extends JobMap<M> = AnyJobs>(
 
 /** BullMQ holds back only queues that have a limit. One that nobody reaches. */
 const UNLIMITED = { max: 1_000_000_000, duration: 1000 };
+
+/** A worker sleeps through the end of a limit that somebody lifts: so long it may be late. BullMQ's default is 30 s. */
+const LOOKS_AGAIN_MS = 1_000;
 
 const HOST = Symbol('nestjs-idempotent-jobs:host');
 

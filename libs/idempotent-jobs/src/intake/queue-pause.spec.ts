@@ -118,6 +118,39 @@ describe('pauseWhileOpen', () => {
     expect(await bench.look()).toEqual(['mails let go']);
   });
 
+  /** A job of the dependency was put off. */
+  const putOff = (bench: Bench, because: 'circuit_open' | 'bulkhead_full' | 'busy'): void =>
+    bench.events.emit({
+      kind: 'deferred',
+      queue: 'mails',
+      jobName: 'mail',
+      jobId: 'op-1',
+      delayMs: 500,
+      because,
+      reason: 'lets nothing through',
+      ...(because !== 'busy' && { dependency: 'mailer' }),
+    });
+
+  it('holds back again when a job was taken although the circuit is open: a person keeps it so for longer', async () => {
+    const bench = new Bench();
+    bench.mailer.force('open');
+    await bench.look();
+    putOff(bench, 'circuit_open');
+    expect(await bench.look()).toEqual(['mails held back for 1000']);
+  });
+
+  it('holds back nothing for jobs that are put off for another reason, or while a probe is on its way', async () => {
+    const bench = new Bench();
+    putOff(bench, 'bulkhead_full');
+    putOff(bench, 'busy');
+    bench.calls(bench.mailer, 'fail', 2);
+    await bench.look();
+    bench.nowMs = 1_000;
+    bench.mailer.enter(100);
+    putOff(bench, 'circuit_open');
+    expect(await bench.look()).toEqual([]);
+  });
+
   it('tells of a queue that could not be paused or resumed, and goes on', async () => {
     const bench = new Bench();
     bench.broken = new Error('Connection is closed');

@@ -10,7 +10,8 @@ export interface PausedQueue {
 
 /**
  * Keeps workers from taking jobs off queues whose dependency's circuit is open: of all processes, by BullMQ's own rate
- * limit, which ends by itself, so that a process that dies leaves no queue paused.
+ * limit, which ends by itself, so that a process that dies leaves no queue paused. Where it ends before the circuit is
+ * closed, which a person may keep open for any time, the first jobs to be put off have it begin again.
  *
  * @returns how to stop
  */
@@ -22,7 +23,8 @@ export function pauseWhileOpen(
   if (queues.length === 0) return () => undefined;
   const tails = new Map<QueuePort, Promise<void>>();
   return events.subscribe((event) => {
-    if (event.kind !== 'circuit_changed') return;
+    const isPutOff = event.kind === 'deferred' && event.because === 'circuit_open';
+    if (event.kind !== 'circuit_changed' && !isPutOff) return;
     for (const { port, dependency } of queues) {
       if (dependency.name !== event.dependency) continue;
       // One after the other, each by the state it finds: the last word is the last state's.
