@@ -65,7 +65,7 @@ class Bench {
 
   /** What was done since the last look. */
   async look(): Promise<string[]> {
-    await Promise.resolve();
+    for (let turn = 0; turn < 10; turn += 1) await Promise.resolve();
     return this.done.splice(0);
   }
 }

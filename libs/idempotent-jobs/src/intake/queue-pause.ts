@@ -22,14 +22,19 @@ export function pauseWhileOpen(
 ): () => void {
   if (queues.length === 0) return () => undefined;
   const tails = new Map<QueuePort, Promise<void>>();
+  const waiting = new Set<QueuePort>();
   return events.subscribe((event) => {
     const isPutOff = event.kind === 'deferred' && event.because === 'circuit_open';
     if (event.kind !== 'circuit_changed' && !isPutOff) return;
     for (const { port, dependency } of queues) {
-      if (dependency.name !== event.dependency) continue;
-      // One after the other, each by the state it finds: the last word is the last state's.
+      if (dependency.name !== event.dependency || waiting.has(port)) continue;
+      waiting.add(port);
+      // One after the other, each by the state it finds: the last word is the last state's, and one that waits is enough.
       const tail = (tails.get(port) ?? Promise.resolve())
-        .then(() => change(port, dependency))
+        .then(() => {
+          waiting.delete(port);
+          return change(port, dependency);
+        })
         .catch((error: unknown) =>
           onError(`Queue "${port.name}" could not be paused or resumed with "${dependency.name}"`, error),
         );
