@@ -79,7 +79,7 @@ export class AttemptBook {
     }
     // Asking is no attempt: whether one may follow is decided afterwards.
     if (claim.mustAsk) return undefined;
-    const reason = decideStart(claim, context.delivery.processor.policy);
+    const reason = context.givenUpFor ?? decideStart(claim, context.delivery.processor.policy);
     return reason === undefined
       ? undefined
       : this.giveUp(context, claim, reason, new GivenUpError(claim, reason), place);

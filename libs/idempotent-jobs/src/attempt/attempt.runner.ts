@@ -93,8 +93,11 @@ export class AttemptRunner {
     const { terms, reconcile } = context.delivery.processor;
     if (seen.isDoubtful && reconcile !== undefined) return ended(await this.#leaveDoubt(context, hold));
     const decision = decideHold(seen, hold.retryAfterMs);
-    if (decision.kind === 'give_up')
-      return ended(await this.refuse(context, decision.reason, new DependencyHeldError(hold)));
+    if (decision.kind === 'give_up') {
+      const { reason } = decision;
+      const error = new DependencyHeldError(hold);
+      return ended(await this.refuse({ ...context, givenUpFor: reason }, reason, error));
+    }
     // Waiting for room is like waiting in the queue; waiting for a dependency that fails is not.
     if (seen.remainingMs === undefined && terms.budgetMs !== null && hold.cause === 'circuit_open')
       await this.claims.beginBudget(request, terms.budgetMs);

@@ -1,4 +1,5 @@
 import type { ClaimRequest } from '../claim/claim.js';
+import type { DeadLetterReason } from '../dead-letter/letter.js';
 import type { Attempt } from '../execute/attempt.js';
 import type { Delivery } from '../intake/delivery.js';
 import type { Identified } from '../intake/identify.js';
@@ -29,6 +30,8 @@ export interface RunContext {
   readonly span?: OperationSpan | undefined;
   /** The key of the operation whose handler runs it as a step; undefined: it is a job's, or a call's. */
   readonly stepOf: string | undefined;
+  /** Why it is given up before its attempt, whatever its policy says; undefined: that is for the policy to say. */
+  readonly givenUpFor?: DeadLetterReason;
   /** Runs another operation inside this one: a step. */
   readonly runWithin: (context: RunContext, handler: () => Promise<unknown>) => Promise<Ending>;
 }
