@@ -1,6 +1,6 @@
 import type { Claim } from '../claim/claim.js';
 import type { ClaimStore } from '../claim/claim.store.js';
-import { type Hold, holdBehind } from '../dependency/hold.js';
+import { DependencyHeldError, type Hold, holdBehind } from '../dependency/hold.js';
 import type { Execution } from '../execute/attempt.js';
 import { isControlError } from '../execute/control-error.js';
 import { enterOperation } from '../execute/current-operation.js';
@@ -9,6 +9,7 @@ import { HandlerTransaction } from '../postgres/handler-transaction.js';
 import type { OutcomeStore } from '../record/outcome.store.js';
 import { classify } from '../resilience/classify.js';
 import { type Failure, PermanentError } from '../resilience/failure.js';
+import { decideHold } from '../settle/decide.js';
 import type { AttemptBook } from './attempt-book.js';
 import type { AttemptReporter } from './attempt.reporter.js';
 import { attemptTimeoutMs } from './attempt-timeout.js';
@@ -166,10 +167,20 @@ export class TransactionalAttempt {
     return { kind: 'completed', result: result.value, degraded: result.degraded };
   }
 
-  /** A dependency did not let the handler through, or a call of it: nothing of the attempt remains. */
+  /**
+   * A dependency did not let the handler through, or a call of it: nothing of the attempt remains. Not the deadline that it
+   * had brought either, so that the time budget has to be asked of what was there before.
+   */
   async #putBack(context: RunContext, transaction: HandlerTransaction, hold: Hold): Promise<Ending> {
     await transaction.rollback();
-    return this.book.held(context, hold, hold.retryAfterMs);
+    const request = claimRequestOf(context);
+    const seen = await this.claims.look(request);
+    if (seen.kind !== 'runnable') return this.book.refused(context, seen);
+    const decision = decideHold(seen, hold.retryAfterMs, request.terms.budgetMs);
+    if (decision.kind === 'defer') return this.book.held(context, hold, decision.delayMs);
+    return this.runNothing(context, (claim, place) =>
+      this.book.giveUp(context, claim, decision.reason, new DependencyHeldError(hold), place),
+    );
   }
 
   /** The writes are taken back and the failure recorded under the same claim, without letting go of the row. */
