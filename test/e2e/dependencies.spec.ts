@@ -402,6 +402,26 @@ describe.each(BACKENDS)('dependencies, on %s', (backend) => {
       expect(await rows()).toHaveLength(1);
     });
 
+    it.each([
+      ['keyed', 'time_budget_exceeded'],
+      ['transactional', 'deferred_too_long'],
+    ] as const)(
+      'that is held for longer than the time budget of a %s handler ends in a letter: %s',
+      async (effect, reason) => {
+        const story = await begin([
+          processorOf('charges', { effect, timeBudgetMs: 900, retry: QUICK }, () =>
+            story.guard.call('gateway', () => 'charged'),
+          ),
+        ]);
+        const { app } = story;
+        story.guard.forceOpen('gateway');
+        await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+        expect(await settled(app, 'charge:1', 'acme', 10_000)).toMatchObject({ status: 'dead' });
+        expect(await lettersOf(app)).toMatchObject([{ reason }]);
+        expect(story.told('deferred').length).toBeGreaterThanOrEqual(2);
+      },
+    );
+
     it('that is held in a step makes the operation wait; steps that have finished stay finished', async () => {
       const runs: string[] = [];
       const story = await begin([
