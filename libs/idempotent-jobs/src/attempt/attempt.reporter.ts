@@ -2,6 +2,7 @@ import type { Claim, VanishedAttempt } from '../claim/claim.js';
 import type { Hold } from '../dependency/hold.js';
 import type { AbandonReason } from '../execute/attempt.js';
 import type { DeferredBecause, JobEvents } from '../observe/job-events.js';
+import { CALLS } from '../operation/calls.js';
 import { messageOf } from '../operation/message-of.js';
 import type { Failure } from '../resilience/failure.js';
 import type { Decision } from '../settle/decide.js';
@@ -67,6 +68,8 @@ export class AttemptReporter {
   }
 
   deferred(context: RunContext, delayMs: number, reason: string, because: DeferredBecause): void {
+    // Whoever waits for a call looks again every moment, and tells of it once, should it give up.
+    if (context.asked.queue === CALLS && because === 'busy') return;
     this.events.emit({ kind: 'deferred', ...subjectOf(context), delayMs, because, reason });
   }
 

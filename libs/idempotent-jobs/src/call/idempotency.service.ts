@@ -107,9 +107,17 @@ export class IdempotencyService {
       if (ending.why === 'held') throw ending.error;
       if (ending.why === 'waiting') throw new OperationBusyError(identity, ending.delayMs);
       if (ending.why === 'not_yet') throw new OperationInDoubtError(identity, ending.delayMs);
-      if (leftMs <= 0) throw new OperationBusyError(identity, ending.delayMs);
+      if (leftMs <= 0) {
+        this.#tellBusy(identity, ending);
+        throw new OperationBusyError(identity, ending.delayMs);
+      }
       await pauseUntilEnd(this.services.events, identity, Math.min(pauseMs, leftMs));
     }
+  }
+
+  #tellBusy(identity: OperationIdentity, { delayMs, reason }: Extract<Ending, { kind: 'deferred' }>): void {
+    const subject = { queue: CALLS, jobName: 'call', jobId: '', ...identity };
+    this.services.events.emit({ kind: 'deferred', ...subject, delayMs, because: 'busy', reason });
   }
 
   async #run(

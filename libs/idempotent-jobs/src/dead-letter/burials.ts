@@ -61,7 +61,7 @@ export class Burials {
     fingerprint: string,
   ): Promise<Settlement> {
     const subject = { queue: job.queueName, jobName: job.name, jobId: job.id ?? '' };
-    await this.letters.bury({
+    const isNew = await this.letters.bury({
       ...subject,
       identity: identified,
       reason,
@@ -70,6 +70,8 @@ export class Burials {
       error,
       workerId,
     });
+    // The same delivery was buried before: nothing to tell.
+    if (!isNew) return { kind: 'fail', error };
     this.onLetter();
     this.events.emit({
       kind: 'dead',

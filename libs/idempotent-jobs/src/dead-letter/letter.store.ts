@@ -16,6 +16,7 @@ const BURY = statement(
 INSERT INTO {schema}.dead_letters (tenant_id, operation_key, queue, job_name, job_id, reason, payload, fingerprint, error, worker_id, versions, error_fingerprint)
 VALUES ($1, $2, $3, $4, $5, $6, $7::json, $8, $9::json, $10, $11::json, $12)
 ON CONFLICT DO NOTHING
+RETURNING true
 `,
 );
 
@@ -60,7 +61,7 @@ export interface Burial {
 export class LetterStore {
   constructor(private readonly database: Database) {}
 
-  async bury(burial: Burial, connection?: Queryable): Promise<void> {
+  async bury(burial: Burial, connection?: Queryable): Promise<boolean> {
     const evidence = describeError(burial.error);
     const values = [
       burial.identity?.tenantId ?? null,
@@ -76,7 +77,8 @@ export class LetterStore {
       VERSIONS,
       errorFingerprint(burial.reason, evidence),
     ];
-    await this.database.run(BURY, values, connection);
+    const rows = await this.database.run(BURY, values, connection);
+    return rows.length > 0;
   }
 
   /** Of failed jobs, the ids of those that the ledger can answer for. */

@@ -69,6 +69,8 @@ describe('diagnose', () => {
     });
     expect(findings.map(({ code, processor }) => [code, processor])).toEqual([
       ['client-retries', 'ChargeProcessor'],
+      // Nobody names it, and it does not say.
+      ['client-retries-unknown', null],
     ]);
   });
 

@@ -99,8 +99,9 @@ const clientRetries: Check = ({ processors }) =>
 
 /** Dependencies that no processor names are called from handlers, by DependencyGuard, whose attempts multiply as well. */
 const dependencyRetries: Check = ({ dependencies, processors }) =>
-  dependencies.flatMap(({ name, clientRetries = 0 }): DoctorFinding[] => {
+  dependencies.flatMap(({ name, clientRetries }): DoctorFinding[] => {
     if (clientRetries === 0 || processors.some(({ dependency }) => dependency === name)) return [];
+    if (clientRetries === undefined) return [unknownRetries(name)];
     const attempts = Math.max(1, ...processors.map((processor) => processor.attempts));
     return [
       {
@@ -114,6 +115,18 @@ const dependencyRetries: Check = ({ dependencies, processors }) =>
       },
     ];
   });
+
+function unknownRetries(name: string): DoctorFinding {
+  return {
+    code: 'client-retries-unknown',
+    severity: 'info',
+    question: 1,
+    queue: null,
+    processor: null,
+    message: `Dependency "${name}" does not say how often its HTTP client or SDK retries by itself; many do by default.`,
+    fix: 'Switch the client’s retries off and declare clientRetries: 0, or declare how many there are.',
+  };
+}
 
 /** 2: Can a retry tell that the work has been done already? */
 

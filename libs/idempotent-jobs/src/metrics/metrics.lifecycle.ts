@@ -1,4 +1,6 @@
+import { Logger } from '@nestjs/common';
 import type { JobEvents } from '../observe/job-events.js';
+import { messageOf } from '../operation/message-of.js';
 import type { GaugeReader } from './gauge.reader.js';
 import type { MetricsAdapter, OpenMetrics } from './metrics.port.js';
 import { type KnownNames, MetricsSubscriber } from './metrics.subscriber.js';
@@ -32,7 +34,11 @@ export class MetricsLifecycle {
   stop(): void {
     for (const { metrics, unsubscribe } of this.#running.splice(0)) {
       unsubscribe();
-      metrics.close();
+      try {
+        metrics.close();
+      } catch (error) {
+        new Logger('IdempotentJobs').warn(`Metrics could not be closed: ${messageOf(error)}`);
+      }
     }
   }
 }

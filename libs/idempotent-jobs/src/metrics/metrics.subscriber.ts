@@ -55,7 +55,7 @@ export class MetricsSubscriber {
 
   readonly count = (event: JobEvent): void => {
     // A step is a part of its job, which is counted as a whole.
-    if ('stepOf' in event && event.stepOf !== undefined && IS_COUNTED_BY_JOB.has(event.kind)) return;
+    if ('stepOf' in event && event.stepOf !== undefined) return this.#ofStep(event);
     switch (event.kind) {
       case 'enqueued':
         if (event.isDuplicate) this.#job(event.queue, event.jobName).reused.duplicate.increment();
@@ -97,6 +97,9 @@ export class MetricsSubscriber {
       case 'fallback_used':
         return this.#dependency(event.dependency).fallbacks[event.reason].increment();
       case 'reconciled':
+        // A delivery that ended in a question without an answer.
+        if (event.delayMs !== undefined) this.#job(event.queue, event.jobName).processed.deferred.increment();
+        return;
       case 'taken_over':
       case 'abandoned':
       case 'late_result_discarded':
@@ -105,6 +108,14 @@ export class MetricsSubscriber {
         return event satisfies never;
     }
   };
+
+  /** What becomes of a step is its job's to tell; its letter is its own. */
+  #ofStep(event: JobEvent): void {
+    if (event.kind === 'dead') this.#queue(event.queue).letters[event.reason].increment();
+    if (event.kind === 'in_doubt' && event.delayMs === undefined)
+      this.#queue(event.queue).letters.in_doubt.increment();
+    if (event.kind === 'fence_rejected') this.#queue(event.queue).fenced.increment();
+  }
 
   #started({ queue, jobName, attempt, waitMs }: Event<'started'>): void {
     const job = this.#job(queue, jobName);
@@ -134,7 +145,8 @@ export class MetricsSubscriber {
     const { kind, queue, jobName, attempt, durationMs, failure } = event;
     const job = this.#job(queue, jobName);
     job.processed[kind].increment();
-    if (attempt === 0) return job;
+    // Given up before its handler was called, or a doubt that was counted when it arose: no other failure.
+    if (attempt === 0 || (durationMs === 0 && reason !== 'lease_expired')) return job;
     job.failures.at(failure, labelOf(event, reason)).increment();
     // 0: the attempt had vanished, or was given up before its handler was called.
     if (durationMs > 0) job.duration.record(durationMs / 1000);
@@ -179,15 +191,6 @@ export class MetricsSubscriber {
     return series;
   }
 }
-
-/** What a job tells of itself, whatever its steps tell. */
-const IS_COUNTED_BY_JOB: ReadonlySet<JobEvent['kind']> = new Set([
-  'started',
-  'completed',
-  'replayed',
-  'retrying',
-  'deferred',
-] as const);
 
 function labelOf({ failure, isThrottled }: FailureEvent, reason: string): ReasonLabel {
   return reasonLabelOf({ kind: failure, reason, ...(isThrottled !== undefined && { isThrottled }) });

@@ -208,3 +208,54 @@ describe('otelTracing: a delivery', () => {
     });
   });
 });
+
+describe('otelTracing: tracing that is broken', () => {
+  const broken = (): never => {
+    throw new Error('broken');
+  };
+  const brokenSpan = new Proxy({}, { get: () => broken }) as never;
+
+  it.each([
+    ['a tracer that makes no spans', { startSpan: broken }],
+    ['spans of which nothing works', { startSpan: () => brokenSpan }],
+    // Links were added to spans in 1.9 of the API.
+    [
+      'spans without links',
+      {
+        startSpan: (...args: Parameters<ReturnType<typeof provider.getTracer>['startSpan']>) =>
+          Object.assign(provider.getTracer('t').startSpan(...args), { addLink: undefined }),
+      },
+    ],
+  ])('runs the work once, and gives what it gives: %s', async (_what, tracer) => {
+    const tracing = otelTracing({ tracer: tracer as never });
+    let runs = 0;
+    const value = await tracing.span(start({ links: [PARENT.traceparent] }), async (span) => {
+      runs += 1;
+      span.set({ a: 1 });
+      span.link(PARENT.traceparent);
+      span.event('happened');
+      span.fail('no');
+      return span.reference?.length === 0 ? 'never' : 'done';
+    });
+    expect({ value, runs }).toEqual({ value: 'done', runs: 1 });
+    const fault = new Error('its own');
+    await expect(tracing.span(start(), () => Promise.reject(fault))).rejects.toBe(fault);
+  });
+
+  it('enqueues without a carrier when the propagator throws', () => {
+    propagation.disable();
+    propagation.setGlobalPropagator({ inject: broken, extract: broken, fields: () => [] });
+    expect(otelTracing().carrier()).toBeUndefined();
+  });
+
+  it('is not stopped by a processor of spans', async () => {
+    const throwing = {
+      onStart: () => undefined,
+      onEnd: broken,
+      forceFlush: async () => {},
+      shutdown: async () => {},
+    };
+    const tracer = new BasicTracerProvider({ spanProcessors: [throwing] }).getTracer('t');
+    expect(await otelTracing({ tracer }).span(start(), async () => 7)).toBe(7);
+  });
+});

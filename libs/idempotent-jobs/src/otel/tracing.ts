@@ -50,7 +50,7 @@ class OtelTracing implements Tracing {
 
   carrier(): TraceCarrier | undefined {
     const carrier: Record<string, string> = {};
-    propagation.inject(context.active(), carrier);
+    quietly(() => propagation.inject(context.active(), carrier));
     return isCarrier(carrier) ? carrier : undefined;
   }
 
@@ -62,19 +62,17 @@ class OtelTracing implements Tracing {
     const around = start.kind === 'consumer' ? trace.getActiveSpan() : undefined;
     if (around !== undefined) return work(adopt(around, start));
     const parent = start.kind === 'consumer' ? contextOf(start.parent) : context.active();
-    const span = this.tracer.startSpan(
-      start.name,
-      { kind: KINDS[start.kind], attributes: known(start.attributes) },
-      parent,
-    );
+    const options = { kind: KINDS[start.kind], attributes: known(start.attributes) };
+    const span = quietly(() => this.tracer.startSpan(start.name, options, parent));
+    if (span === undefined) return work(NO_SPAN);
     try {
       return await context.with(trace.setSpan(parent, span), () => work(opened(span, start)));
     } catch (error) {
-      span.setAttribute('error.type', errorTypeOf(error));
-      span.setStatus({ code: SpanStatusCode.ERROR });
+      quietly(() => span.setAttribute('error.type', errorTypeOf(error)));
+      quietly(() => span.setStatus({ code: SpanStatusCode.ERROR }));
       throw error;
     } finally {
-      span.end();
+      quietly(() => span.end());
     }
   }
 }
@@ -87,7 +85,7 @@ const KINDS = {
 
 /** Somebody else's span, who also ends it. */
 function adopt(span: Span, start: SpanStart): TracingSpan {
-  span.setAttributes(known(start.attributes));
+  quietly(() => span.setAttributes(known(start.attributes)));
   return opened(span, start);
 }
 
@@ -101,38 +99,58 @@ class OtelSpan implements TracingSpan {
   readonly #linked = new Set<string>();
 
   constructor(private readonly span: Span) {
-    this.#linked.add(span.spanContext().spanId);
+    const own = quietly(() => span.spanContext());
+    if (own !== undefined) this.#linked.add(own.spanId);
   }
 
   get reference(): string | undefined {
-    const own = this.span.spanContext();
-    if (!isSpanContextValid(own)) return undefined;
+    const own = quietly(() => this.span.spanContext());
+    if (own === undefined || !isSpanContextValid(own)) return undefined;
     return `00-${own.traceId}-${own.spanId}-${own.traceFlags.toString(16).padStart(2, '0')}`;
   }
 
   set(attributes: SpanAttributes): void {
-    this.span.setAttributes(known(attributes));
+    quietly(() => this.span.setAttributes(known(attributes)));
   }
 
   link(to: unknown): void {
     const target = typeof to === 'string' ? readReference(to) : trace.getSpanContext(contextOf(to));
     if (target === undefined || !isSpanContextValid(target) || this.#linked.has(target.spanId)) return;
     this.#linked.add(target.spanId);
-    this.span.addLink({ context: target });
+    quietly(() => this.span.addLink({ context: target }));
   }
 
   event(name: string, attributes: SpanAttributes = {}): void {
-    this.span.addEvent(name, known(attributes));
+    quietly(() => this.span.addEvent(name, known(attributes)));
   }
 
   fail(description: string): void {
-    this.span.setStatus({ code: SpanStatusCode.ERROR, message: description });
+    quietly(() => this.span.setStatus({ code: SpanStatusCode.ERROR, message: description }));
+  }
+}
+
+/** In place of a span that could not be made. */
+const NO_SPAN: TracingSpan = {
+  reference: undefined,
+  set: () => undefined,
+  link: () => undefined,
+  event: () => undefined,
+  fail: () => undefined,
+};
+
+/** Tracing is somebody else's code (tracers, span processors, propagators), and no reason for a job to fail. */
+function quietly<T>(trace: () => T): T | undefined {
+  try {
+    return trace();
+  } catch {
+    return undefined;
   }
 }
 
 /** What was handed on, whatever it is, seen from outside of every trace. */
 function contextOf(trace: unknown): Context {
-  return isCarrier(trace) ? propagation.extract(ROOT_CONTEXT, trace) : ROOT_CONTEXT;
+  const extracted = isCarrier(trace) ? quietly(() => propagation.extract(ROOT_CONTEXT, trace)) : undefined;
+  return extracted ?? ROOT_CONTEXT;
 }
 
 /** By itself, since the application's propagator may speak another language than W3C. */
