@@ -68,7 +68,7 @@ function describeProcessor(
       effect: settings.effect,
       isEffectGiven: options.effect !== undefined,
       timeoutMs: settings.timeoutMs,
-      isTimeoutGiven: isTimeoutGiven(options, policies),
+      isTimeoutGiven: isTimeoutGiven(options, policies) || settings.dependency?.timeoutMs !== undefined,
       attempts: settings.policy.attempts,
       clientRetries: options.clientRetries ?? settings.dependency?.clientRetries,
       dependency: options.dependency,

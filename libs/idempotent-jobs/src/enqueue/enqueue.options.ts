@@ -14,7 +14,7 @@ export interface RequestOptions {
   readonly deadline?: Date;
   /**
    * The name of one of `forRoot({ retryPolicies })`, in place of its job name's or its processor's. Looked up by the worker,
-   * too: one that does not know it uses its processor's.
+   * too: one that does not know it runs the operation as if it had not been given.
    */
   readonly retryPolicy?: string;
 }

@@ -120,7 +120,7 @@ export class ProcessorHost {
     if (missed !== undefined && this.#missed.size < MAX_MISSED && !this.#missed.has(missed)) {
       this.#missed.add(missed);
       this.#logger.warn(
-        `Jobs of queue "${job.queueName}" ask for retry policy ${JSON.stringify(missed)}, which forRoot({ retryPolicies }) of this application does not have; they run under the processor's own.`,
+        `Jobs of queue "${job.queueName}" ask for retry policy ${JSON.stringify(missed)}, which forRoot({ retryPolicies }) of this application does not have; they run as if they had not asked.`,
       );
     }
     return found;

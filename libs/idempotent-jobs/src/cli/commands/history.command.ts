@@ -32,7 +32,11 @@ function detailsOf(entry: HistoryEntry): string {
     case 'accepted':
       return `${entry.jobName} on ${entry.queue}`;
     case 'attempt_failed':
-      return `attempt ${entry.attempt}: ${entry.failure}${entry.error === undefined ? '' : `, ${entry.error.message}`}`;
+      return [
+        `attempt ${entry.attempt}: ${entry.failure}`,
+        ...(entry.decision === undefined ? [] : [entry.decision]),
+        ...(entry.error === undefined ? [] : [entry.error.message]),
+      ].join(', ');
     case 'asked':
       return `about attempt ${entry.attempt}: ${entry.reason}`;
     case 'running':
