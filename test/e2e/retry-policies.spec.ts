@@ -201,7 +201,7 @@ describe.each(BACKENDS)('retry policies, on %s', (backend) => {
     const worker = await apps.beside(place, { queues: ['charges'], providers: [stranger], logger });
     for (const key of ['charge:1', 'charge:2']) expect(await attemptsAtDeath(worker, key)).toBe(2);
     expect(warnings.filter((warning) => warning.includes('retry policy'))).toEqual([
-      'Jobs of queue "charges" ask for retry policy "thrice", which forRoot({ retryPolicies }) of this application does not have; they run under the processor\'s own.',
+      'Jobs of queue "charges" ask for retry policy "thrice", which forRoot({ retryPolicies }) of this application does not have; they run as if they had not asked.',
     ]);
   });
 
