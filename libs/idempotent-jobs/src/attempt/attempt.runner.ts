@@ -98,10 +98,12 @@ export class AttemptRunner {
       const error = new DependencyHeldError(hold);
       return ended(await this.refuse({ ...context, givenUpFor: reason }, reason, error));
     }
+    const { isDoubtful } = seen;
     // Waiting for room is like waiting in the queue; waiting for a dependency that fails is not.
-    if (seen.remainingMs === undefined && terms.budgetMs !== null && hold.cause === 'circuit_open')
-      await this.claims.beginBudget(request, terms.budgetMs);
-    return { kind: 'waits', isDoubtful: seen.isDoubtful, delayMs: decision.delayMs };
+    const begins = seen.remainingMs === undefined && hold.cause === 'circuit_open';
+    if (!begins || terms.budgetMs === null) return { kind: 'waits', isDoubtful, delayMs: decision.delayMs };
+    await this.claims.beginBudget(request, terms.budgetMs);
+    return { kind: 'waits', isDoubtful, delayMs: Math.min(decision.delayMs, terms.budgetMs) };
   }
 
   /** A question would be a call of the dependency too: the plan goes on as if it had not been answered. */
