@@ -1,4 +1,14 @@
-import { context, propagation, ROOT_CONTEXT, SpanKind, SpanStatusCode, trace } from '@opentelemetry/api';
+import {
+  type ContextManager,
+  context,
+  propagation,
+  ROOT_CONTEXT,
+  type Span,
+  SpanKind,
+  SpanStatusCode,
+  type TextMapPropagator,
+  trace,
+} from '@opentelemetry/api';
 import { AsyncLocalStorageContextManager } from '@opentelemetry/context-async-hooks';
 import { CompositePropagator, W3CBaggagePropagator, W3CTraceContextPropagator } from '@opentelemetry/core';
 import {
@@ -10,7 +20,7 @@ import {
 } from '@opentelemetry/sdk-trace-base';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ConfigurationError } from '../operation/errors.js';
-import type { SpanStart } from '../tracing/tracing.js';
+import type { SpanStart, Tracing } from '../tracing/tracing.js';
 import { otelTracing } from './tracing.js';
 
 const TRACE = 'a'.repeat(32);
@@ -206,5 +216,100 @@ describe('otelTracing: a delivery', () => {
       events: [{ name: 'claimed', attributes: { attempt: 1 } }],
       status: { code: SpanStatusCode.ERROR, message: 'ECONNREFUSED' },
     });
+  });
+});
+
+describe('otelTracing: an SDK that throws', () => {
+  function boom(..._after: unknown[]): never {
+    throw new Error('boom');
+  }
+  const NO_ADD_LINK = { startSpan: () => without(provider.getTracer('old').startSpan('old')) };
+  const SULKING = { startSpan: () => new Proxy({}, { get: () => boom }) as Span };
+  const withProcessor = (hook: 'onStart' | 'onEnd') =>
+    new BasicTracerProvider({
+      spanProcessors: [
+        {
+          onStart: () => undefined,
+          onEnd: () => undefined,
+          forceFlush: async () => undefined,
+          shutdown: async () => undefined,
+          [hook]: boom,
+        },
+      ],
+    }).getTracer('hostile');
+
+  /** As spans were before @opentelemetry/api 1.9. */
+  function without(span: Span): Span {
+    return Object.assign(span, { addLink: undefined });
+  }
+
+  /** Does with a span all that can be done, and answers how often it was asked to. */
+  async function use(tracing: Tracing, kind: SpanStart['kind'] = 'consumer'): Promise<number> {
+    let runs = 0;
+    const answer = await tracing.span(
+      start({ kind, parent: PARENT, links: [PARENT], attributes: { a: 1 } }),
+      async (span) => {
+        runs += 1;
+        span.set({ b: 2 });
+        span.link(`00-${TRACE}-${'c'.repeat(16)}-01`);
+        span.event('claimed');
+        span.fail('refused');
+        return span.reference ?? 'none';
+      },
+    );
+    expect(answer).toEqual(expect.any(String));
+    return runs;
+  }
+
+  it.each([
+    ['spans that cannot be linked', NO_ADD_LINK as never],
+    ['spans that throw whatever they are asked', SULKING as never],
+    ['a tracer that opens none', { startSpan: boom } as never],
+    ['a processor that throws when a span starts', withProcessor('onStart')],
+    ['a processor that throws when a span ends', withProcessor('onEnd')],
+  ])('does the work once, and rejects with its errors only, with %s', async (_what, tracer) => {
+    const tracing = otelTracing({ tracer });
+    expect(await use(tracing, 'consumer')).toBe(1);
+    expect(await use(tracing, 'producer')).toBe(1);
+    const error = new RangeError('its own');
+    await expect(tracing.span(start(), () => Promise.reject(error))).rejects.toBe(error);
+  });
+
+  it('does the work once in somebody else’s span that throws', async () => {
+    const theirs = new Proxy({}, { get: () => boom }) as Span;
+    await context.with(trace.setSpan(ROOT_CONTEXT, theirs), async () => {
+      expect(await use(otelTracing())).toBe(1);
+    });
+  });
+
+  it('hands on nothing, and begins a trace, with a propagator that throws', async () => {
+    propagation.disable();
+    propagation.setGlobalPropagator({ inject: boom, extract: boom, fields: () => [] } as TextMapPropagator);
+    expect(otelTracing().carrier()).toBeUndefined();
+    expect((await delivered({ parent: PARENT })).parentSpanContext).toBeUndefined();
+  });
+
+  it.each([
+    ['before it has called the work', () => boom()],
+    ['after it has called the work', (_context: unknown, work: () => unknown) => boom(work())],
+  ])('does the work once with a context manager that throws %s', async (_when, within) => {
+    context.disable();
+    const hostile = {
+      active: () => ROOT_CONTEXT,
+      with: within,
+      bind: boom,
+      enable: boom,
+      disable: () => hostile,
+    };
+    context.setGlobalContextManager(hostile as unknown as ContextManager);
+    expect(await use(otelTracing())).toBe(1);
+    let runs = 0;
+    expect(otelTracing().detached(() => (runs += 1))).toBe(1);
+    const error = new RangeError('its own');
+    expect(() =>
+      otelTracing().detached(() => {
+        throw error;
+      }),
+    ).toThrow(error);
   });
 });

@@ -14,6 +14,7 @@ import {
 } from '@opentelemetry/api';
 import { ConfigurationError } from '../operation/errors.js';
 import { errorTypeOf } from '../tracing/attributes.js';
+import { quietly } from '../tracing/quietly.js';
 import {
   isCarrier,
   type SpanAttributes,
@@ -45,39 +46,72 @@ export function otelTracing(options: OtelTracingOptions = {}): Tracing {
   return new OtelTracing(tracer);
 }
 
+/**
+ * Tracers, span processors, propagators and context managers are the application's, and what they throw stays here: a
+ * span that cannot be had is done without, and the work is done all the same, once.
+ */
 class OtelTracing implements Tracing {
   constructor(private readonly tracer: Tracer) {}
 
   carrier(): TraceCarrier | undefined {
     const carrier: Record<string, string> = {};
-    propagation.inject(context.active(), carrier);
+    quietly(() => propagation.inject(context.active(), carrier));
     return isCarrier(carrier) ? carrier : undefined;
   }
 
   detached<T>(work: () => T): T {
-    return context.with(ROOT_CONTEXT, work);
+    return within(ROOT_CONTEXT, work);
   }
 
   async span<T>(start: SpanStart, work: (span: TracingSpan) => Promise<T>): Promise<T> {
-    const around = start.kind === 'consumer' ? trace.getActiveSpan() : undefined;
+    const around = start.kind === 'consumer' ? quietly(() => trace.getActiveSpan()) : undefined;
     if (around !== undefined) return work(adopt(around, start));
-    const parent = start.kind === 'consumer' ? contextOf(start.parent) : context.active();
-    const span = this.tracer.startSpan(
-      start.name,
-      { kind: KINDS[start.kind], attributes: known(start.attributes) },
-      parent,
-    );
+    const opening = quietly(() => this.#open(start));
+    if (opening === undefined) return work(NO_SPAN);
+    const { span, inside } = opening;
     try {
-      return await context.with(trace.setSpan(parent, span), () => work(opened(span, start)));
+      return await within(inside, () => work(opened(span, start)));
     } catch (error) {
-      span.setAttribute('error.type', errorTypeOf(error));
-      span.setStatus({ code: SpanStatusCode.ERROR });
+      quietly(() => span.setAttribute('error.type', errorTypeOf(error)));
+      quietly(() => span.setStatus({ code: SpanStatusCode.ERROR }));
       throw error;
     } finally {
-      span.end();
+      quietly(() => span.end());
     }
   }
+
+  #open({ name, kind, attributes, parent: handedOn }: SpanStart): { span: Span; inside: Context } {
+    const parent = kind === 'consumer' ? contextOf(handedOn) : context.active();
+    const span = this.tracer.startSpan(name, { kind: KINDS[kind], attributes: known(attributes) }, parent);
+    return { span, inside: trace.setSpan(parent, span) };
+  }
 }
+
+/** Runs `work` in a context; outside of it, where the context manager does not call it. */
+function within<T>(inside: Context, work: () => T): T {
+  let answer: (() => T) | undefined;
+  const run = (): void => {
+    try {
+      const value = work();
+      answer = () => value;
+    } catch (error) {
+      answer = () => {
+        throw error;
+      };
+    }
+  };
+  quietly(() => context.with(inside, run));
+  if (answer === undefined) run();
+  return (answer as unknown as () => T)();
+}
+
+const NO_SPAN: TracingSpan = {
+  reference: undefined,
+  set: () => undefined,
+  link: () => undefined,
+  event: () => undefined,
+  fail: () => undefined,
+};
 
 const KINDS = {
   internal: SpanKind.INTERNAL,
@@ -87,8 +121,9 @@ const KINDS = {
 
 /** Somebody else's span, who also ends it. */
 function adopt(span: Span, start: SpanStart): TracingSpan {
-  span.setAttributes(known(start.attributes));
-  return opened(span, start);
+  const adopted = opened(span, start);
+  adopted.set(start.attributes);
+  return adopted;
 }
 
 function opened(span: Span, { links = [] }: SpanStart): TracingSpan {
@@ -98,41 +133,47 @@ function opened(span: Span, { links = [] }: SpanStart): TracingSpan {
 }
 
 class OtelSpan implements TracingSpan {
+  readonly #own: SpanContext | undefined;
   readonly #linked = new Set<string>();
 
   constructor(private readonly span: Span) {
-    this.#linked.add(span.spanContext().spanId);
+    const own = quietly(() => span.spanContext());
+    if (own === undefined || !isSpanContextValid(own)) return;
+    this.#own = own;
+    this.#linked.add(own.spanId);
   }
 
   get reference(): string | undefined {
-    const own = this.span.spanContext();
-    if (!isSpanContextValid(own)) return undefined;
+    const own = this.#own;
+    if (own === undefined) return undefined;
     return `00-${own.traceId}-${own.spanId}-${own.traceFlags.toString(16).padStart(2, '0')}`;
   }
 
   set(attributes: SpanAttributes): void {
-    this.span.setAttributes(known(attributes));
+    quietly(() => this.span.setAttributes(known(attributes)));
   }
 
   link(to: unknown): void {
     const target = typeof to === 'string' ? readReference(to) : trace.getSpanContext(contextOf(to));
     if (target === undefined || !isSpanContextValid(target) || this.#linked.has(target.spanId)) return;
     this.#linked.add(target.spanId);
-    this.span.addLink({ context: target });
+    // Spans of an SDK for @opentelemetry/api before 1.9 cannot be linked.
+    quietly(() => this.span.addLink({ context: target }));
   }
 
   event(name: string, attributes: SpanAttributes = {}): void {
-    this.span.addEvent(name, known(attributes));
+    quietly(() => this.span.addEvent(name, known(attributes)));
   }
 
   fail(description: string): void {
-    this.span.setStatus({ code: SpanStatusCode.ERROR, message: description });
+    quietly(() => this.span.setStatus({ code: SpanStatusCode.ERROR, message: description }));
   }
 }
 
 /** What was handed on, whatever it is, seen from outside of every trace. */
 function contextOf(trace: unknown): Context {
-  return isCarrier(trace) ? propagation.extract(ROOT_CONTEXT, trace) : ROOT_CONTEXT;
+  if (!isCarrier(trace)) return ROOT_CONTEXT;
+  return quietly(() => propagation.extract(ROOT_CONTEXT, trace)) ?? ROOT_CONTEXT;
 }
 
 /** By itself, since the application's propagator may speak another language than W3C. */
