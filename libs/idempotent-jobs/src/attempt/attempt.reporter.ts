@@ -2,6 +2,7 @@ import type { Claim, VanishedAttempt } from '../claim/claim.js';
 import type { Hold } from '../dependency/hold.js';
 import type { AbandonReason } from '../execute/attempt.js';
 import type { DeferredBecause, JobEvents } from '../observe/job-events.js';
+import { CALLS } from '../operation/calls.js';
 import { messageOf } from '../operation/message-of.js';
 import type { Failure } from '../resilience/failure.js';
 import type { Decision } from '../settle/decide.js';
@@ -66,7 +67,9 @@ export class AttemptReporter {
     this.events.emit({ kind: 'fence_rejected', ...subjectOf(context), attempt });
   }
 
+  /** A call that finds its operation running looks again and again: it tells of itself, once, when it gives up. */
   deferred(context: RunContext, delayMs: number, reason: string, because: DeferredBecause): void {
+    if (because === 'busy' && context.asked.queue === CALLS && context.stepOf === undefined) return;
     this.events.emit({ kind: 'deferred', ...subjectOf(context), delayMs, because, reason });
   }
 
