@@ -54,6 +54,7 @@ export class AttemptBook {
       case 'conflict':
         return { kind: 'conflict', error: new OperationConflictError(tenantId, operationKey) };
       case 'dead':
+        this.reporter.refused(context, 'dead');
         return { kind: 'dead', error: new OperationDeadError(context.identified) };
       case 'in_doubt':
         return this.#doubted(context, answer);
@@ -189,7 +190,10 @@ export class AttemptBook {
     { unrecorded }: Extract<Refusal, { kind: 'in_doubt' }>,
   ): Promise<Ending> {
     const error = new OperationInDoubtError(context.identified);
-    if (unrecorded === undefined) return { kind: 'in_doubt', error };
+    if (unrecorded === undefined) {
+      this.reporter.refused(context, 'in_doubt');
+      return { kind: 'in_doubt', error };
+    }
     const recorded = await this.outcomes.doubt(
       context.identified,
       unrecorded.token,

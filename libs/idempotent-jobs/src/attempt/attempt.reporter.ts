@@ -55,6 +55,11 @@ export class AttemptReporter {
     this.events.emit({ kind: 'replayed', ...subjectOf(context) });
   }
 
+  /** Nothing is left to do for a delivery, or a call. */
+  refused(context: RunContext, because: 'dead' | 'in_doubt'): void {
+    this.events.emit({ kind: 'refused', ...subjectOf(context), because });
+  }
+
   tookOver(context: RunContext, { attempt, workerId: from }: VanishedAttempt): void {
     this.events.emit({ kind: 'taken_over', ...subjectOf(context), attempt, from });
   }

@@ -61,7 +61,7 @@ export class Burials {
     fingerprint: string,
   ): Promise<Settlement> {
     const subject = { queue: job.queueName, jobName: job.name, jobId: job.id ?? '' };
-    await this.letters.bury({
+    const isNew = await this.letters.bury({
       ...subject,
       identity: identified,
       reason,
@@ -70,14 +70,16 @@ export class Burials {
       error,
       workerId,
     });
+    const whose = identified && { tenantId: identified.tenantId, operationKey: identified.operationKey };
+    if (!isNew) {
+      this.events.emit({ kind: 'refused', ...subject, ...whose, because: 'buried' });
+      return { kind: 'fail', error };
+    }
     this.onLetter();
     this.events.emit({
       kind: 'dead',
       ...subject,
-      ...(identified !== undefined && {
-        tenantId: identified.tenantId,
-        operationKey: identified.operationKey,
-      }),
+      ...whose,
       attempt: 0,
       reason,
       failure: 'permanent',
