@@ -156,8 +156,19 @@ export class AttemptBook {
     return { kind: 'in_doubt', error: new OperationInDoubtError(context.identified) };
   }
 
-  /** The lease went to somebody else before the end was written: whatever it was, it is theirs to find out. */
-  fenced(context: RunContext, claim: Claim): Ending {
+  /**
+   * The lease went to somebody else before the end was written: whatever it was, it is theirs to find out. Where nobody
+   * took over, but a webhook or a person has settled the operation or erased it, nothing went wrong: the next delivery
+   * gets what they said.
+   */
+  async fenced(context: RunContext, claim: Claim): Promise<Ending> {
+    if (!(await this.#wasReplaced(context, claim)))
+      return this.deferred(
+        context,
+        MIN_BUSY_MS,
+        'fenced: the operation was settled during the attempt',
+        'fenced',
+      );
     this.reporter.fenced(context, claim);
     return this.deferred(
       context,
@@ -183,6 +194,15 @@ export class AttemptBook {
   ): Ending {
     this.reporter.deferred(context, delayMs, reason, why);
     return deferred(delayMs, reason, why);
+  }
+
+  /** With Postgres out of reach: who knows. */
+  async #wasReplaced({ delivery: { workerId } }: RunContext, claim: Claim): Promise<boolean> {
+    try {
+      return await this.outcomes.wasReplaced(claim, workerId);
+    } catch {
+      return true;
+    }
   }
 
   async #doubted(
