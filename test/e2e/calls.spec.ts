@@ -7,6 +7,8 @@ import {
   IdempotencyService,
   IdempotentEffect,
   InDoubtError,
+  type JobEvent,
+  JobEvents,
   notApplied,
   OperationBusyError,
   OperationConflictError,
@@ -201,6 +203,26 @@ describe('guarded calls', () => {
       (letters) => expect(letters).toMatchObject([{ reason: 'in_doubt', operation_key: 'refund:1' }]),
     );
     expect(await outcomeOf(app, 'refund:1')).toMatchObject({ status: 'in_doubt' });
+  });
+
+  it('tells of a caller that waits only when it gives up, and once', async () => {
+    const { app, once } = await begin();
+    const told: JobEvent[] = [];
+    app.get(JobEvents).subscribe((event) => told.push(event));
+    const gate = new Gate();
+    const running = once('refund:1', async () => {
+      await gate.pass();
+      return 'refunded';
+    });
+    await gate.arrival;
+    await expect(once('refund:1', () => 'again', { waitMs: 500 })).rejects.toThrow(OperationBusyError);
+    expect(told.slice(1)).toMatchObject([
+      { kind: 'deferred', because: 'busy', queue: '(calls)', operationKey: 'refund:1' },
+    ]);
+    const patient = once('refund:1', () => 'again', { waitMs: 20_000 });
+    gate.open();
+    expect(await Promise.all([running, patient])).toEqual(['refunded', 'refunded']);
+    expect(told.slice(2).map(({ kind }) => kind)).toEqual(['completed', 'replayed']);
   });
 
   it('the same key with another input, or of a job, is a conflict', async () => {

@@ -1,5 +1,5 @@
 import { DelayedError, UnrecoverableError } from 'bullmq';
-import { RetryLaterError, TransientError } from 'nestjs-idempotent-jobs';
+import { JobEvents, RetryLaterError, TransientError } from 'nestjs-idempotent-jobs';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
@@ -153,9 +153,12 @@ describe.each(BACKENDS)('retries, on %s', (backend) => {
       throw new DelayedError();
     });
     const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
+    const kinds: string[] = [];
+    app.get(JobEvents).subscribe(({ kind }) => kinds.push(kind));
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
     expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', attempts: 1, failures: 0 });
     expect(calls).toBe(2);
+    expect(kinds).toContain('handed_back');
   });
 
   it("BullMQ's UnrecoverableError ends the operation at once, in the ledger as in BullMQ", async () => {

@@ -1,6 +1,7 @@
 import {
   applied,
   InDoubtError,
+  JobEvents,
   notApplied,
   OutcomeService,
   PermanentError,
@@ -112,11 +113,20 @@ describe.each(BACKENDS)('a webhook that knows what happened, on %s', (backend) =
     });
     const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    const kinds: string[] = [];
+    app.get(JobEvents).subscribe(({ kind }) => kinds.push(kind));
     await gate.arrival;
     expect(await settle(app, notApplied())).toEqual({ kind: 'under_way' });
     expect(await settle(app, applied('by the webhook'))).toEqual({ kind: 'settled' });
     gate.open();
     expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', result: 'by the webhook' });
+    await eventually(
+      () => kinds,
+      (told) => expect(told).toContain('replayed'),
+    );
+    // No other worker had taken over.
+    expect(kinds).toContain('deferred');
+    expect(kinds).not.toContain('fence_rejected');
   });
 
   it('too early, of nobody, or against what is known, changes nothing and says so', async () => {

@@ -1,6 +1,6 @@
 import type { AttemptRunner } from './attempt/attempt.runner.js';
 import { type Ending, whyPutOff } from './attempt/ending.js';
-import type { RunContext } from './attempt/run-context.js';
+import { type RunContext, subjectOf } from './attempt/run-context.js';
 import type { Burials } from './dead-letter/burials.js';
 import type { DeadLetterReason } from './dead-letter/letter.js';
 import { Attempt } from './execute/attempt.js';
@@ -169,6 +169,7 @@ export class JobPipeline {
   async #settle(progress: DeliveryInProgress, ending: Ending): Promise<Settlement> {
     const { delivery, identified } = progress;
     progress.span?.ended(ending);
+    if (ending.kind === 'handed_back') this.events.emit({ kind: 'handed_back', ...subjectOf(progress) });
     if (ending.kind === 'conflict') return this.burials.ofConflict(delivery, identified);
     if (ending.kind === 'expired') return this.burials.ofExpired(delivery, identified, ending.error);
     const settlement = settlementOf(ending, this.random);

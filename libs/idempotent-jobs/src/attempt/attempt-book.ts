@@ -54,6 +54,7 @@ export class AttemptBook {
       case 'conflict':
         return { kind: 'conflict', error: new OperationConflictError(tenantId, operationKey) };
       case 'dead':
+        this.reporter.refused(context, 'dead');
         return { kind: 'dead', error: new OperationDeadError(context.identified) };
       case 'in_doubt':
         return this.#doubted(context, answer);
@@ -155,8 +156,19 @@ export class AttemptBook {
     return { kind: 'in_doubt', error: new OperationInDoubtError(context.identified) };
   }
 
-  /** The lease went to somebody else before the end was written: whatever it was, it is theirs to find out. */
-  fenced(context: RunContext, claim: Claim): Ending {
+  /**
+   * The lease went to somebody else before the end was written: whatever it was, it is theirs to find out. Where nobody
+   * took over, but a webhook or a person has settled the operation or erased it, nothing went wrong: the next delivery
+   * gets what they said.
+   */
+  async fenced(context: RunContext, claim: Claim): Promise<Ending> {
+    if (!(await this.#wasReplaced(context, claim)))
+      return this.deferred(
+        context,
+        MIN_BUSY_MS,
+        'fenced: the operation was settled during the attempt',
+        'fenced',
+      );
     this.reporter.fenced(context, claim);
     return this.deferred(
       context,
@@ -184,12 +196,24 @@ export class AttemptBook {
     return deferred(delayMs, reason, why);
   }
 
+  /** With Postgres out of reach: who knows. */
+  async #wasReplaced({ delivery: { workerId } }: RunContext, claim: Claim): Promise<boolean> {
+    try {
+      return await this.outcomes.wasReplaced(claim, workerId);
+    } catch {
+      return true;
+    }
+  }
+
   async #doubted(
     context: RunContext,
     { unrecorded }: Extract<Refusal, { kind: 'in_doubt' }>,
   ): Promise<Ending> {
     const error = new OperationInDoubtError(context.identified);
-    if (unrecorded === undefined) return { kind: 'in_doubt', error };
+    if (unrecorded === undefined) {
+      this.reporter.refused(context, 'in_doubt');
+      return { kind: 'in_doubt', error };
+    }
     const recorded = await this.outcomes.doubt(
       context.identified,
       unrecorded.token,

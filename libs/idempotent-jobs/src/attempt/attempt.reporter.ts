@@ -55,6 +55,11 @@ export class AttemptReporter {
     this.events.emit({ kind: 'replayed', ...subjectOf(context) });
   }
 
+  /** Nothing is left to do for a delivery, or a call. */
+  refused(context: RunContext, because: 'dead' | 'in_doubt'): void {
+    this.events.emit({ kind: 'refused', ...subjectOf(context), because });
+  }
+
   tookOver(context: RunContext, { attempt, workerId: from }: VanishedAttempt): void {
     this.events.emit({ kind: 'taken_over', ...subjectOf(context), attempt, from });
   }
@@ -67,9 +72,9 @@ export class AttemptReporter {
     this.events.emit({ kind: 'fence_rejected', ...subjectOf(context), attempt });
   }
 
+  /** A call that finds its operation running looks again and again: it tells of itself, once, when it gives up. */
   deferred(context: RunContext, delayMs: number, reason: string, because: DeferredBecause): void {
-    // Whoever waits for a call looks again every moment, and tells of it once, should it give up.
-    if (context.asked.queue === CALLS && because === 'busy') return;
+    if (because === 'busy' && context.asked.queue === CALLS && context.stepOf === undefined) return;
     this.events.emit({ kind: 'deferred', ...subjectOf(context), delayMs, because, reason });
   }
 

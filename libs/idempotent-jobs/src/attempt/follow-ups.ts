@@ -29,11 +29,12 @@ export class FollowUps {
       await this.operations.announce(run, queue);
       conflicts.push(...asked.filter((_followUp, index) => accepted[index]?.kind === 'conflict'));
     }
-    for (const asked of conflicts) await this.#bury(connection, asked, workerId);
-    return () => conflicts.forEach((asked) => this.#tellOf(asked));
+    const buried: AskedOperation[] = [];
+    for (const asked of conflicts) if (await this.#bury(connection, asked, workerId)) buried.push(asked);
+    return () => buried.forEach((asked) => this.#tellOf(asked));
   }
 
-  async #bury(connection: Queryable, asked: AskedOperation, workerId: string): Promise<void> {
+  async #bury(connection: Queryable, asked: AskedOperation, workerId: string): Promise<boolean> {
     const { tenantId, operationKey, queue, jobName, jobId, payload, fingerprint } = asked;
     const burial: Burial = {
       identity: { tenantId, operationKey },
@@ -46,7 +47,7 @@ export class FollowUps {
       error: new OperationConflictError(tenantId, operationKey),
       workerId,
     };
-    await this.letters.bury(burial, connection);
+    return this.letters.bury(burial, connection);
   }
 
   #tellOf({ tenantId, operationKey, queue, jobName, jobId }: AskedOperation): void {
@@ -57,6 +58,7 @@ export class FollowUps {
       jobId,
       tenantId,
       operationKey,
+      isFollowUp: true,
       attempt: 0,
       reason: 'idempotency_conflict',
       failure: 'permanent',

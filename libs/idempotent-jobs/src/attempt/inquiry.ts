@@ -56,7 +56,7 @@ export class Inquiry {
         return this.#unresolved(context, claim, 'failed', execution.error);
       case 'abandoned':
         return execution.why === 'lease_lost'
-          ? { kind: 'ended', ending: this.book.fenced(context, claim) }
+          ? { kind: 'ended', ending: await this.book.fenced(context, claim) }
           : this.#unresolved(context, claim, execution.why, execution.error);
       default:
         return execution satisfies never;
@@ -146,7 +146,7 @@ export class Inquiry {
       return this.#unresolved(context, claim, 'may_arrive_late', undefined);
     const { leaseMs, terms } = context.delivery.processor;
     const started = await persistently(leaseMs, () => this.outcomes.start(claim, terms));
-    if (started === 'lost') return { kind: 'ended', ending: this.book.fenced(context, claim) };
+    if (started === 'lost') return { kind: 'ended', ending: await this.book.fenced(context, claim) };
     this.reporter.reconciled(context, claim, 'not_applied');
     return { kind: 'run', claim: started };
   }

@@ -108,16 +108,11 @@ export class IdempotencyService {
       if (ending.why === 'waiting') throw new OperationBusyError(identity, ending.delayMs);
       if (ending.why === 'not_yet') throw new OperationInDoubtError(identity, ending.delayMs);
       if (leftMs <= 0) {
-        this.#tellBusy(identity, ending);
+        if (ending.why === 'busy') this.#tellBusy(identity, ending);
         throw new OperationBusyError(identity, ending.delayMs);
       }
       await pauseUntilEnd(this.services.events, identity, Math.min(pauseMs, leftMs));
     }
-  }
-
-  #tellBusy(identity: OperationIdentity, { delayMs, reason }: Extract<Ending, { kind: 'deferred' }>): void {
-    const subject = { queue: CALLS, jobName: 'call', jobId: '', ...identity };
-    this.services.events.emit({ kind: 'deferred', ...subject, delayMs, because: 'busy', reason });
   }
 
   async #run(
@@ -137,7 +132,7 @@ export class IdempotencyService {
         fallback: undefined,
         workerId: nextWorkerId(),
       },
-      asked: { queue: CALLS, jobName: 'call', jobId: '', availableAt: Date.now() },
+      asked: { ...CALL, availableAt: Date.now() },
       identified: {
         kind: 'identified',
         ...identity,
@@ -163,6 +158,20 @@ export class IdempotencyService {
     }
   }
 
+  /** Of all the looks at an operation that somebody else runs, the last one. */
+  #tellBusy(identity: OperationIdentity, { delayMs, reason }: Extract<Ending, { kind: 'deferred' }>): void {
+    const { tenantId, operationKey } = identity;
+    this.services.events.emit({
+      kind: 'deferred',
+      ...CALL,
+      tenantId,
+      operationKey,
+      delayMs,
+      because: 'busy',
+      reason,
+    });
+  }
+
   /** The terms are one object for all calls that are guarded alike: their claims share statements. */
   #settingsOf(options: CallOptions): ProcessorSettings {
     const settings = resolveCallOptions(options, this.services);
@@ -173,6 +182,9 @@ export class IdempotencyService {
     return { ...settings, terms };
   }
 }
+
+/** What events call a call. */
+const CALL = { queue: CALLS, jobName: 'call', jobId: '' } as const;
 
 /** Options are written in code; whoever makes them from data shares no statements. */
 const MAX_KNOWN = 1000;

@@ -70,16 +70,16 @@ export class Burials {
       error,
       workerId,
     });
-    // The same delivery was buried before: nothing to tell.
-    if (!isNew) return { kind: 'fail', error };
+    const whose = identified && { tenantId: identified.tenantId, operationKey: identified.operationKey };
+    if (!isNew) {
+      this.events.emit({ kind: 'refused', ...subject, ...whose, because: 'buried' });
+      return { kind: 'fail', error };
+    }
     this.onLetter();
     this.events.emit({
       kind: 'dead',
       ...subject,
-      ...(identified !== undefined && {
-        tenantId: identified.tenantId,
-        operationKey: identified.operationKey,
-      }),
+      ...whose,
       attempt: 0,
       reason,
       failure: 'permanent',

@@ -8,7 +8,8 @@ import type { DeadLetterReason } from './letter.js';
 
 /**
  * Buries a delivery whose operation, if it has one at all, is not touched: no valid identity, a conflict with the
- * operation that owns the key, or a job older than the ledger's memory. Parameters as the columns. A second burial of the same delivery writes nothing.
+ * operation that owns the key, or a job older than the ledger's memory. Parameters as the columns. A second burial
+ * of the same delivery writes nothing, and no row comes back.
  */
 const BURY = statement(
   'bury',
@@ -16,7 +17,7 @@ const BURY = statement(
 INSERT INTO {schema}.dead_letters (tenant_id, operation_key, queue, job_name, job_id, reason, payload, fingerprint, error, worker_id, versions, error_fingerprint)
 VALUES ($1, $2, $3, $4, $5, $6, $7::json, $8, $9::json, $10, $11::json, $12)
 ON CONFLICT DO NOTHING
-RETURNING true
+RETURNING 1
 `,
 );
 
@@ -61,6 +62,7 @@ export interface Burial {
 export class LetterStore {
   constructor(private readonly database: Database) {}
 
+  /** Answers whether there is a new letter; false: the delivery has had its own before. */
   async bury(burial: Burial, connection?: Queryable): Promise<boolean> {
     const evidence = describeError(burial.error);
     const values = [
@@ -77,8 +79,7 @@ export class LetterStore {
       VERSIONS,
       errorFingerprint(burial.reason, evidence),
     ];
-    const rows = await this.database.run(BURY, values, connection);
-    return rows.length > 0;
+    return (await this.database.run(BURY, values, connection)).length > 0;
   }
 
   /** Of failed jobs, the ids of those that the ledger can answer for. */

@@ -207,6 +207,108 @@ const TABLE: [title: string, event: JobEvent, changed: Record<string, number | n
     },
   ],
   [
+    'a follow-up whose key is another request’s, which no delivery is about',
+    {
+      kind: 'dead',
+      ...subject,
+      isFollowUp: true,
+      attempt: 0,
+      durationMs: 0,
+      failure: 'permanent',
+      error: 'e',
+      reason: 'idempotency_conflict',
+      failureReason: 'idempotency_conflict',
+    },
+    {
+      [`idempotency_key_reused_total{${J},kind=conflict}`]: 1,
+      'dead_letter_messages_total{queue=charges,reason=idempotency_conflict}': 1,
+    },
+  ],
+  [
+    'an operation that must not be tried again, whose attempts were counted',
+    {
+      kind: 'dead',
+      ...subject,
+      ...failed,
+      durationMs: 0,
+      failure: 'permanent',
+      reason: 'crash_loop',
+      failureReason: 'crash_loop',
+    },
+    {
+      [`jobs_processed_total{${J},result=dead}`]: 1,
+      [`retry_exhausted_total{${J},reason=crash_loop}`]: 1,
+      [`job_retry_count{${J}}`]: [1],
+      'dead_letter_messages_total{queue=charges,reason=crash_loop}': 1,
+    },
+  ],
+  [
+    'a doubt that nobody could tell about in the end, whose attempt was counted',
+    { kind: 'in_doubt', ...subject, ...failed, durationMs: 0, failure: 'in_doubt', reason: 'unknown' },
+    {
+      [`jobs_processed_total{${J},result=in_doubt}`]: 1,
+      'dead_letter_messages_total{queue=charges,reason=in_doubt}': 1,
+    },
+  ],
+  ...(
+    [
+      ['dead', 'dead'],
+      ['in_doubt', 'in_doubt'],
+      ['buried', 'dead'],
+    ] as const
+  ).map(([because, result]): [string, JobEvent, Record<string, number>] => [
+    `a delivery with nothing left to do: ${because}`,
+    { kind: 'refused', ...subject, because },
+    { [`jobs_processed_total{${J},result=${result}}`]: 1 },
+  ]),
+  [
+    'a job that its handler put off',
+    { kind: 'handed_back', ...subject },
+    { [`jobs_processed_total{${J},result=deferred}`]: 1 },
+  ],
+  [
+    'a question that is asked again later',
+    { kind: 'reconciled', ...subject, attempt: 1, verdict: 'unknown', delayMs: 5000 },
+    { [`jobs_processed_total{${J},result=deferred}`]: 1 },
+  ],
+  [
+    'a step that died, of which its job will tell',
+    {
+      kind: 'dead',
+      ...subject,
+      ...failed,
+      stepOf: 'charge:order-17',
+      reason: 'permanent_error',
+      failureReason: 'declined',
+    },
+    { 'dead_letter_messages_total{queue=charges,reason=permanent_error}': 1 },
+  ],
+  [
+    'a step in doubt, with nobody to ask',
+    {
+      kind: 'in_doubt',
+      ...subject,
+      ...failed,
+      stepOf: 'charge:order-17',
+      failure: 'in_doubt',
+      reason: 'timeout',
+    },
+    { 'dead_letter_messages_total{queue=charges,reason=in_doubt}': 1 },
+  ],
+  [
+    'a step in doubt that the service is asked about',
+    {
+      kind: 'in_doubt',
+      ...subject,
+      ...failed,
+      stepOf: 'charge:order-17',
+      failure: 'in_doubt',
+      reason: 'timeout',
+      delayMs: 5000,
+    },
+    {},
+  ],
+  [
     'a delivery whose operation runs elsewhere',
     { kind: 'deferred', ...subject, delayMs: 200, because: 'busy', reason: 'busy: …' },
     {

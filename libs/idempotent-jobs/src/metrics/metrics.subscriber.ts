@@ -55,7 +55,8 @@ export class MetricsSubscriber {
 
   readonly count = (event: JobEvent): void => {
     // A step is a part of its job, which is counted as a whole.
-    if ('stepOf' in event && event.stepOf !== undefined) return this.#ofStep(event);
+    if ('stepOf' in event && event.stepOf !== undefined && IS_COUNTED_BY_JOB.has(event.kind))
+      return this.#letterOf(event);
     switch (event.kind) {
       case 'enqueued':
         if (event.isDuplicate) this.#job(event.queue, event.jobName).reused.duplicate.increment();
@@ -77,8 +78,7 @@ export class MetricsSubscriber {
           .increment();
       case 'in_doubt':
         this.#failed(event, event.reason);
-        if (event.delayMs === undefined) this.#queue(event.queue).letters.in_doubt.increment();
-        return;
+        return this.#letterOf(event);
       case 'dead':
         return this.#dead(event);
       case 'deferred':
@@ -96,8 +96,14 @@ export class MetricsSubscriber {
         return this.#dependency(event.dependency).budgetDenied.increment();
       case 'fallback_used':
         return this.#dependency(event.dependency).fallbacks[event.reason].increment();
+      case 'refused':
+        return this.#job(event.queue, event.jobName).processed[
+          event.because === 'in_doubt' ? 'in_doubt' : 'dead'
+        ].increment();
+      case 'handed_back':
+        return this.#job(event.queue, event.jobName).processed.deferred.increment();
       case 'reconciled':
-        // A delivery that ended in a question without an answer.
+        // Otherwise what follows from the answer is told by itself.
         if (event.delayMs !== undefined) this.#job(event.queue, event.jobName).processed.deferred.increment();
         return;
       case 'taken_over':
@@ -108,14 +114,6 @@ export class MetricsSubscriber {
         return event satisfies never;
     }
   };
-
-  /** What becomes of a step is its job's to tell; its letter is its own. */
-  #ofStep(event: JobEvent): void {
-    if (event.kind === 'dead') this.#queue(event.queue).letters[event.reason].increment();
-    if (event.kind === 'in_doubt' && event.delayMs === undefined)
-      this.#queue(event.queue).letters.in_doubt.increment();
-    if (event.kind === 'fence_rejected') this.#queue(event.queue).fenced.increment();
-  }
 
   #started({ queue, jobName, attempt, waitMs }: Event<'started'>): void {
     const job = this.#job(queue, jobName);
@@ -132,23 +130,34 @@ export class MetricsSubscriber {
   }
 
   #dead(event: Event<'dead'>): void {
-    const { queue, attempt, reason, failureReason } = event;
+    const { queue, jobName, attempt, reason, failureReason, isFollowUp } = event;
+    this.#letterOf(event);
+    // No delivery has ended.
+    if (isFollowUp === true) return this.#job(queue, jobName).reused.conflict.increment();
     const job = this.#failed(event, failureReason);
-    this.#queue(queue).letters[reason].increment();
     if (attempt > 0) job.retryCount.record(attempt - 1);
     if (isExhaustion(reason)) job.exhausted[reason].increment();
     if (reason === 'idempotency_conflict') job.reused.conflict.increment();
   }
 
-  /** What all failures have in common. Attempt 0 is a delivery that was given up before any attempt. */
+  /** Those that are in doubt have one as soon as nobody is asked any more. */
+  #letterOf(event: JobEvent): void {
+    if (event.kind === 'dead') this.#queue(event.queue).letters[event.reason].increment();
+    else if (event.kind === 'in_doubt' && event.delayMs === undefined)
+      this.#queue(event.queue).letters.in_doubt.increment();
+  }
+
+  /**
+   * What all deliveries have in common that ended without success. Of an attempt they tell only where its handler ran, or
+   * vanished: a doubt that a person has to find out about in the end, or an operation that may not be tried again, was
+   * counted before, with its attempt.
+   */
   #failed(event: FailureEvent, reason: string): JobSeries {
     const { kind, queue, jobName, attempt, durationMs, failure } = event;
     const job = this.#job(queue, jobName);
     job.processed[kind].increment();
-    // Given up before its handler was called, or a doubt that was counted when it arose: no other failure.
     if (attempt === 0 || (durationMs === 0 && reason !== 'lease_expired')) return job;
     job.failures.at(failure, labelOf(event, reason)).increment();
-    // 0: the attempt had vanished, or was given up before its handler was called.
     if (durationMs > 0) job.duration.record(durationMs / 1000);
     return job;
   }
@@ -191,6 +200,19 @@ export class MetricsSubscriber {
     return series;
   }
 }
+
+/** What a job tells of itself, whatever its steps tell; their letters are their own. */
+const IS_COUNTED_BY_JOB: ReadonlySet<JobEvent['kind']> = new Set([
+  'started',
+  'completed',
+  'replayed',
+  'retrying',
+  'in_doubt',
+  'dead',
+  'refused',
+  'reconciled',
+  'deferred',
+] as const);
 
 function labelOf({ failure, isThrottled }: FailureEvent, reason: string): ReasonLabel {
   return reasonLabelOf({ kind: failure, reason, ...(isThrottled !== undefined && { isThrottled }) });

@@ -89,12 +89,23 @@ export type JobEvent =
             readonly reason?: string;
             readonly delayMs?: number | undefined;
           }
-        /** A dead letter was written. `attempt` 0: no operation was given up, but a delivery. */
+        /**
+         * A dead letter was written. `attempt` 0: no operation was given up, but a delivery; with `isFollowUp`, not even
+         * that, but what a handler had enqueued under a key that belongs to another request.
+         */
         | ({
             readonly kind: 'dead';
             readonly reason: DeadLetterReason;
             readonly failureReason: string;
+            readonly isFollowUp?: true;
           } & FailureFacts)
+        /**
+         * A delivery that was not run, because there is nothing left to do: its operation was given up or is in doubt
+         * already, or it has had its own dead letter before (`buried`).
+         */
+        | { readonly kind: 'refused'; readonly because: 'dead' | 'in_doubt' | 'buried' }
+        /** The handler put its job off by BullMQ's own means, such as `moveToDelayed()`. */
+        | { readonly kind: 'handed_back' }
         | {
             readonly kind: 'deferred';
             readonly delayMs: number;

@@ -123,6 +123,16 @@ const TABLE: [JobEvent, Level, string][] = [
     'letter_closed charge tenant=acme key=charge:order-17:1 letter=5f2b as=redriven actor=ada queue=charges job=op-1',
   ],
   [
+    { kind: 'refused', ...subject, because: 'dead' },
+    'log',
+    'refused charge tenant=acme key=charge:order-17:1 because=dead queue=charges job=op-1',
+  ],
+  [
+    { kind: 'handed_back', ...subject },
+    'debug',
+    'handed_back charge tenant=acme key=charge:order-17:1 queue=charges job=op-1',
+  ],
+  [
     { kind: 'conflict_refused', ...subject, jobId: '' },
     'warn',
     'conflict_refused charge tenant=acme key=charge:order-17:1 queue=charges job=',

@@ -10,7 +10,16 @@ import type { RetryReason } from '../settle/decide.js';
 import { describeError } from './error-evidence.js';
 import { errorFingerprint } from './error-fingerprint.js';
 import type { RecordedResult, ResultOmitted } from './kept-result.js';
-import { APPLY_ASKED, COMPLETE, DOUBT, FAIL, RELEASE, START, TAKE_OVER } from './record.statements.js';
+import {
+  APPLY_ASKED,
+  COMPLETE,
+  DOUBT,
+  FAIL,
+  RELEASE,
+  START,
+  TAKE_OVER,
+  WAS_REPLACED,
+} from './record.statements.js';
 import { VERSIONS } from './versions.js';
 
 /** Whether a write under a fencing token took effect. `lost`: the lease had gone to somebody else; nothing was written. */
@@ -201,6 +210,16 @@ export class OutcomeStore {
       vanished.startedAt ?? null,
     ];
     await this.database.run(TAKE_OVER, values, connection);
+  }
+
+  /** Of an attempt whose end was `lost`: whether another one has taken its place, or nobody, but somebody said how it ended. */
+  async wasReplaced({ tenantId, operationKey }: OperationIdentity, workerId: string): Promise<boolean> {
+    const [row] = await this.database.run<{ was_replaced: boolean }>(WAS_REPLACED, [
+      tenantId,
+      operationKey,
+      workerId,
+    ]);
+    return row?.was_replaced === true;
   }
 
   async #complete(completions: Completion[], connection?: Queryable): Promise<Recorded[]> {

@@ -262,3 +262,16 @@ VALUES ($1, $2, $3, $4, $5, $6, 'taken_over', 'lease_expired')
 ON CONFLICT DO NOTHING
 `,
 );
+
+/**
+ * Whether an attempt that may write nothing any more has been replaced by another one ($3: its worker). Told from
+ * elsewhere how its operation ended, it has not been: the row is settled and still names its worker. *No row*: the
+ * operation was erased.
+ */
+export const WAS_REPLACED = statement(
+  'was_replaced',
+  `
+SELECT worker_id IS DISTINCT FROM $3 OR status NOT IN ('completed', 'dead') AS was_replaced
+FROM {schema}.job_outcomes WHERE tenant_id = $1 AND operation_key = $2
+`,
+);

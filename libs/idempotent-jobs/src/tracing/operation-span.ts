@@ -1,9 +1,13 @@
 import type { Ending } from '../attempt/ending.js';
 import { endingAttributes, whatFailed } from './ending.attributes.js';
 import { errorTypeOf } from './attributes.js';
+import { quietly } from './quietly.js';
 import type { SpanAttributes, Tracing, TracingSpan } from './tracing.js';
 
-/** The span of one run of an operation: a delivery, a step or a call. */
+/**
+ * The span of one run of an operation: a delivery, a step or a call. Claims and endings tell it of themselves on their way,
+ * so that a {@link Tracing} that throws against its port must not get in it.
+ */
 export class OperationSpan {
   constructor(
     private readonly tracing: Tracing,
@@ -12,35 +16,41 @@ export class OperationSpan {
 
   /** What the operation's next run links to. */
   get reference(): string | undefined {
-    return this.span.reference;
+    return quietly(() => this.span.reference);
   }
 
   /** The operation's last run, as far as the ledger knows it. */
   follows(reference: string | null): void {
-    if (reference !== null) this.span.link(reference);
+    if (reference !== null) quietly(() => this.span.link(reference));
   }
 
   /** The right to run was won: everything before this moment was waiting for it. */
   claimed(attempt: number, fencingToken: number): void {
-    this.span.set({ 'idempotent_jobs.attempt': attempt, 'idempotent_jobs.fencing_token': fencingToken });
-    this.span.event('claimed', { 'idempotent_jobs.attempt': attempt });
+    quietly(() => {
+      this.span.set({ 'idempotent_jobs.attempt': attempt, 'idempotent_jobs.fencing_token': fencingToken });
+      this.span.event('claimed', { 'idempotent_jobs.attempt': attempt });
+    });
   }
 
   ended(ending: Ending): void {
-    this.span.set(endingAttributes(ending));
-    const failed = whatFailed(ending);
-    if (failed !== undefined) this.span.fail(failed);
+    quietly(() => {
+      this.span.set(endingAttributes(ending));
+      const failed = whatFailed(ending);
+      if (failed !== undefined) this.span.fail(failed);
+    });
   }
 
   /** What a question about a doubt came to. */
   answered(verdict: string): void {
-    this.span.set({ 'idempotent_jobs.verdict': verdict });
+    quietly(() => this.span.set({ 'idempotent_jobs.verdict': verdict }));
   }
 
   /** A question that got no answer. */
   unanswered(reason: string, error: unknown): void {
-    this.span.set({ 'idempotent_jobs.failure_reason': reason, 'error.type': errorTypeOf(error) });
-    this.span.fail(reason);
+    quietly(() => {
+      this.span.set({ 'idempotent_jobs.failure_reason': reason, 'error.type': errorTypeOf(error) });
+      this.span.fail(reason);
+    });
   }
 
   /** Runs `work` in a span inside of this one. */
