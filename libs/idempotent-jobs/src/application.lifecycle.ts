@@ -63,7 +63,7 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
       new ToldStore(engine.database),
       engine.sealer,
     );
-    this.#metrics = new MetricsLifecycle(options.metrics, events, engine.gauges);
+    this.#metrics = new MetricsLifecycle(options.metrics, events, engine.gauges, onError);
     this.#sweep = new FailedJobSweep(
       () => this.#sweptQueues(),
       letters,
@@ -85,12 +85,22 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
     this.#letters.prepare();
     this.#refuseShortRetention();
     await this.checkUp.run();
-    this.#metrics.start(this.#knownNames());
     this.#subscriptions.push(pauseWhileOpen(this.events, this.#pausedQueues(), onError));
     const { tracing } = this.options;
-    const start = (): Promise<void> => this.#start();
+    const start = (): Promise<void> => this.#startMeasured();
     // Workers and timers started inside of a request's trace would make everything they ever do part of it.
     await (tracing === undefined ? start() : tracing.detached(start));
+  }
+
+  /** An application that does not come up leaves no metrics behind: another one may take its place in this process. */
+  async #startMeasured(): Promise<void> {
+    this.#metrics.start(this.#knownNames());
+    try {
+      await this.#start();
+    } catch (error) {
+      this.#metrics.stop();
+      throw error;
+    }
   }
 
   async #start(): Promise<void> {

@@ -160,7 +160,7 @@ function start(sources: GaugeSources = SOURCES): void {
   systems = { prometheus: prometheus(), otel: otel() };
   events = new JobEvents();
   const adapters = [systems.prometheus.adapter, systems.otel.adapter];
-  lifecycle = new MetricsLifecycle(adapters, events, new GaugeReader(sources));
+  lifecycle = new MetricsLifecycle(adapters, events, new GaugeReader(sources), () => undefined);
   lifecycle.start(KNOWN);
 }
 
@@ -274,6 +274,7 @@ describe('gauges that cannot be read', () => {
       [systems.prometheus.adapter, systems.otel.adapter],
       new JobEvents(),
       new GaugeReader(sources, () => now),
+      () => undefined,
     );
     lifecycle.start(KNOWN);
     const pending = async (): Promise<(number | undefined)[]> =>

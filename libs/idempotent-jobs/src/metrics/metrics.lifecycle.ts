@@ -1,6 +1,4 @@
-import { Logger } from '@nestjs/common';
 import type { JobEvents } from '../observe/job-events.js';
-import { messageOf } from '../operation/message-of.js';
 import type { GaugeReader } from './gauge.reader.js';
 import type { MetricsAdapter, OpenMetrics } from './metrics.port.js';
 import { type KnownNames, MetricsSubscriber } from './metrics.subscriber.js';
@@ -13,6 +11,7 @@ export class MetricsLifecycle {
     private readonly adapters: readonly MetricsAdapter[],
     private readonly events: JobEvents,
     private readonly gauges: GaugeReader,
+    private readonly onError: (message: string, error: unknown) => void,
   ) {}
 
   /** @throws whatever an adapter throws; none is left open then */
@@ -30,14 +29,14 @@ export class MetricsLifecycle {
     }
   }
 
-  /** Again: nothing. */
+  /** Again: nothing. An adapter that cannot be closed keeps no other one open. */
   stop(): void {
     for (const { metrics, unsubscribe } of this.#running.splice(0)) {
       unsubscribe();
       try {
         metrics.close();
       } catch (error) {
-        new Logger('IdempotentJobs').warn(`Metrics could not be closed: ${messageOf(error)}`);
+        this.onError('Metrics could not be closed', error);
       }
     }
   }
