@@ -1,7 +1,13 @@
 import { getQueueToken } from '@nestjs/bullmq';
 import type { INestApplicationContext } from '@nestjs/common';
 import type { Queue } from 'bullmq';
-import { DeadLetterService, JOB_METRICS, PermanentError, TransientError } from 'nestjs-idempotent-jobs';
+import {
+  DeadLetterService,
+  IdempotentJobsHealthIndicator,
+  JOB_METRICS,
+  PermanentError,
+  TransientError,
+} from 'nestjs-idempotent-jobs';
 import { prometheusMetrics } from 'nestjs-idempotent-jobs/prometheus';
 import { Registry } from 'prom-client';
 import { describe, expect, it } from 'vitest';
@@ -11,7 +17,7 @@ import { bullQueue, deliver, enqueue, idempotentQueue, lettersOf, settled } from
 import { parseScrape, type Scrape } from '../support/parse-scrape.js';
 import { identifyPlain, processorOf } from '../support/processors.js';
 import { detourOf } from '../support/quiet-line.js';
-import { BACKENDS, makePlace } from '../support/scenario.js';
+import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
 
 const QUICK = { attempts: 3, backoff: { baseMs: 10, capMs: 20 } };
 
@@ -158,6 +164,28 @@ describe.each(BACKENDS)('metrics, on %s', (backend) => {
       expect(series[age]).toBeGreaterThan(0);
       expect(series[age]).toBeLessThan(60);
     }
+  });
+
+  it('take an old operation that was redriven for as old as its redrive, and health does', async () => {
+    const registry = new Registry();
+    const charges = processorOf('charges', { effect: 'keyed', identify: identifyPlain }, () => {
+      throw new PermanentError('no');
+    });
+    const { app } = await apps.fresh(backend, {
+      queues: ['charges'],
+      providers: [charges],
+      jobs: { ...metricsIn(registry), dispatch: { enabled: false } },
+    });
+    await deliver(app, 'charges', 'charge:1');
+    await settled(app, 'charge:1');
+    await dataSourceOf(app).query(`UPDATE job_outcomes SET created_at = created_at - interval '3 days'`);
+    const [letter] = await lettersOf(app);
+    await app.get(DeadLetterService).redrive(letter?.id as string, { actor: 'ada', note: 'once more' });
+    const series = await scrape(registry);
+    expect(series).toMatchObject({ dispatch_pending: 2 });
+    expect(series['dispatch_oldest_age_seconds']).toBeLessThan(60);
+    const { ledger } = await app.get(IdempotentJobsHealthIndicator).ledger();
+    expect(ledger).toMatchObject({ status: 'up', dispatchLagMs: expect.toSatisfy((lag) => lag < 60_000) });
   });
 
   it('are there with 0 before the first job, for the jobs that a processor names', async () => {

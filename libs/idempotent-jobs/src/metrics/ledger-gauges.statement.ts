@@ -1,4 +1,5 @@
 import type { DeadLetterReason } from '../dead-letter/letter.js';
+import { UNDISPATCHED_SINCE } from '../dispatch/undispatched-since.js';
 import { statement } from '../postgres/statement.js';
 
 /** A row of {@link LEDGER_GAUGES}: how many there are, and how old the oldest is, in seconds. */
@@ -15,8 +16,8 @@ interface Counted {
 
 /**
  * What waits for a person or for its queue, over all queues that the ledger knows. Each part is read from a partial
- * index: settled operations, however many, are not looked at, nor those that are on their queue, which are not due again for
- * a quarter of an hour by default. What was redriven waits from then on, and not from when it was made. `undispatched` is always there, with one row; queues without
+ * index: operations that are settled or on their queue, however many, are not looked at. One that was redriven has been
+ * waiting for its queue since its letter was closed. `undispatched` is always there, with one row; queues without
  * letters or doubts have none.
  */
 export const LEDGER_GAUGES = statement(
@@ -29,8 +30,7 @@ WITH waiting AS (
   SELECT 'doubts', queue, NULL, doubt_since
   FROM {schema}.job_outcomes WHERE status = 'in_doubt'
 ), undispatched AS (
-  SELECT CASE WHEN redrives = 0 THEN created_at ELSE LEAST(dispatch_due_at, clock_timestamp()) END AS since
-  FROM {schema}.job_outcomes WHERE dispatch_due_at <= clock_timestamp() + interval '10 minutes' AND dispatches = 0
+  SELECT ${UNDISPATCHED_SINCE} AS since FROM {schema}.job_outcomes o WHERE dispatch_due_at IS NOT NULL AND dispatches = 0
   UNION ALL
   SELECT created_at FROM {schema}.dead_letters WHERE dispatch_due_at IS NOT NULL AND dispatches = 0
 )
