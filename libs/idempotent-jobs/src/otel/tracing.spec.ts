@@ -1,4 +1,14 @@
-import { context, propagation, ROOT_CONTEXT, SpanKind, SpanStatusCode, trace } from '@opentelemetry/api';
+import {
+  type ContextManager,
+  context,
+  propagation,
+  ROOT_CONTEXT,
+  type Span,
+  SpanKind,
+  SpanStatusCode,
+  type TextMapPropagator,
+  trace,
+} from '@opentelemetry/api';
 import { AsyncLocalStorageContextManager } from '@opentelemetry/context-async-hooks';
 import { CompositePropagator, W3CBaggagePropagator, W3CTraceContextPropagator } from '@opentelemetry/core';
 import {
@@ -10,7 +20,7 @@ import {
 } from '@opentelemetry/sdk-trace-base';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ConfigurationError } from '../operation/errors.js';
-import type { SpanStart } from '../tracing/tracing.js';
+import type { SpanStart, Tracing } from '../tracing/tracing.js';
 import { otelTracing } from './tracing.js';
 
 const TRACE = 'a'.repeat(32);
@@ -209,53 +219,97 @@ describe('otelTracing: a delivery', () => {
   });
 });
 
-describe('otelTracing: tracing that is broken', () => {
-  const broken = (): never => {
-    throw new Error('broken');
-  };
-  const brokenSpan = new Proxy({}, { get: () => broken }) as never;
+describe('otelTracing: an SDK that throws', () => {
+  function boom(..._after: unknown[]): never {
+    throw new Error('boom');
+  }
+  const NO_ADD_LINK = { startSpan: () => without(provider.getTracer('old').startSpan('old')) };
+  const SULKING = { startSpan: () => new Proxy({}, { get: () => boom }) as Span };
+  const withProcessor = (hook: 'onStart' | 'onEnd') =>
+    new BasicTracerProvider({
+      spanProcessors: [
+        {
+          onStart: () => undefined,
+          onEnd: () => undefined,
+          forceFlush: async () => undefined,
+          shutdown: async () => undefined,
+          [hook]: boom,
+        },
+      ],
+    }).getTracer('hostile');
+
+  /** As spans were before @opentelemetry/api 1.9. */
+  function without(span: Span): Span {
+    return Object.assign(span, { addLink: undefined });
+  }
+
+  /** Does with a span all that can be done, and answers how often it was asked to. */
+  async function use(tracing: Tracing, kind: SpanStart['kind'] = 'consumer'): Promise<number> {
+    let runs = 0;
+    const answer = await tracing.span(
+      start({ kind, parent: PARENT, links: [PARENT], attributes: { a: 1 } }),
+      async (span) => {
+        runs += 1;
+        span.set({ b: 2 });
+        span.link(`00-${TRACE}-${'c'.repeat(16)}-01`);
+        span.event('claimed');
+        span.fail('refused');
+        return span.reference ?? 'none';
+      },
+    );
+    expect(answer).toEqual(expect.any(String));
+    return runs;
+  }
 
   it.each([
-    ['a tracer that makes no spans', { startSpan: broken }],
-    ['spans of which nothing works', { startSpan: () => brokenSpan }],
-    // Links were added to spans in 1.9 of the API.
-    [
-      'spans without links',
-      {
-        startSpan: (...args: Parameters<ReturnType<typeof provider.getTracer>['startSpan']>) =>
-          Object.assign(provider.getTracer('t').startSpan(...args), { addLink: undefined }),
-      },
-    ],
-  ])('runs the work once, and gives what it gives: %s', async (_what, tracer) => {
-    const tracing = otelTracing({ tracer: tracer as never });
-    let runs = 0;
-    const value = await tracing.span(start({ links: [PARENT.traceparent] }), async (span) => {
-      runs += 1;
-      span.set({ a: 1 });
-      span.link(PARENT.traceparent);
-      span.event('happened');
-      span.fail('no');
-      return span.reference?.length === 0 ? 'never' : 'done';
+    ['spans that cannot be linked', NO_ADD_LINK as never],
+    ['spans that throw whatever they are asked', SULKING as never],
+    ['a tracer that opens none', { startSpan: boom } as never],
+    ['a processor that throws when a span starts', withProcessor('onStart')],
+    ['a processor that throws when a span ends', withProcessor('onEnd')],
+  ])('does the work once, and rejects with its errors only, with %s', async (_what, tracer) => {
+    const tracing = otelTracing({ tracer });
+    expect(await use(tracing, 'consumer')).toBe(1);
+    expect(await use(tracing, 'producer')).toBe(1);
+    const error = new RangeError('its own');
+    await expect(tracing.span(start(), () => Promise.reject(error))).rejects.toBe(error);
+  });
+
+  it('does the work once in somebody else’s span that throws', async () => {
+    const theirs = new Proxy({}, { get: () => boom }) as Span;
+    await context.with(trace.setSpan(ROOT_CONTEXT, theirs), async () => {
+      expect(await use(otelTracing())).toBe(1);
     });
-    expect({ value, runs }).toEqual({ value: 'done', runs: 1 });
-    const fault = new Error('its own');
-    await expect(tracing.span(start(), () => Promise.reject(fault))).rejects.toBe(fault);
   });
 
-  it('enqueues without a carrier when the propagator throws', () => {
+  it('hands on nothing, and begins a trace, with a propagator that throws', async () => {
     propagation.disable();
-    propagation.setGlobalPropagator({ inject: broken, extract: broken, fields: () => [] });
+    propagation.setGlobalPropagator({ inject: boom, extract: boom, fields: () => [] } as TextMapPropagator);
     expect(otelTracing().carrier()).toBeUndefined();
+    expect((await delivered({ parent: PARENT })).parentSpanContext).toBeUndefined();
   });
 
-  it('is not stopped by a processor of spans', async () => {
-    const throwing = {
-      onStart: () => undefined,
-      onEnd: broken,
-      forceFlush: async () => {},
-      shutdown: async () => {},
+  it.each([
+    ['before it has called the work', () => boom()],
+    ['after it has called the work', (_context: unknown, work: () => unknown) => boom(work())],
+  ])('does the work once with a context manager that throws %s', async (_when, within) => {
+    context.disable();
+    const hostile = {
+      active: () => ROOT_CONTEXT,
+      with: within,
+      bind: boom,
+      enable: boom,
+      disable: () => hostile,
     };
-    const tracer = new BasicTracerProvider({ spanProcessors: [throwing] }).getTracer('t');
-    expect(await otelTracing({ tracer }).span(start(), async () => 7)).toBe(7);
+    context.setGlobalContextManager(hostile as unknown as ContextManager);
+    expect(await use(otelTracing())).toBe(1);
+    let runs = 0;
+    expect(otelTracing().detached(() => (runs += 1))).toBe(1);
+    const error = new RangeError('its own');
+    expect(() =>
+      otelTracing().detached(() => {
+        throw error;
+      }),
+    ).toThrow(error);
   });
 });

@@ -14,6 +14,7 @@ import {
 } from '@opentelemetry/api';
 import { ConfigurationError } from '../operation/errors.js';
 import { errorTypeOf } from '../tracing/attributes.js';
+import { quietly } from '../tracing/quietly.js';
 import {
   isCarrier,
   type SpanAttributes,
@@ -45,6 +46,10 @@ export function otelTracing(options: OtelTracingOptions = {}): Tracing {
   return new OtelTracing(tracer);
 }
 
+/**
+ * Tracers, span processors, propagators and context managers are the application's, and what they throw stays here: a
+ * span that cannot be had is done without, and the work is done all the same, once.
+ */
 class OtelTracing implements Tracing {
   constructor(private readonly tracer: Tracer) {}
 
@@ -55,18 +60,17 @@ class OtelTracing implements Tracing {
   }
 
   detached<T>(work: () => T): T {
-    return context.with(ROOT_CONTEXT, work);
+    return within(ROOT_CONTEXT, work);
   }
 
   async span<T>(start: SpanStart, work: (span: TracingSpan) => Promise<T>): Promise<T> {
-    const around = start.kind === 'consumer' ? trace.getActiveSpan() : undefined;
+    const around = start.kind === 'consumer' ? quietly(() => trace.getActiveSpan()) : undefined;
     if (around !== undefined) return work(adopt(around, start));
-    const parent = start.kind === 'consumer' ? contextOf(start.parent) : context.active();
-    const options = { kind: KINDS[start.kind], attributes: known(start.attributes) };
-    const span = quietly(() => this.tracer.startSpan(start.name, options, parent));
-    if (span === undefined) return work(NO_SPAN);
+    const opening = quietly(() => this.#open(start));
+    if (opening === undefined) return work(NO_SPAN);
+    const { span, inside } = opening;
     try {
-      return await context.with(trace.setSpan(parent, span), () => work(opened(span, start)));
+      return await within(inside, () => work(opened(span, start)));
     } catch (error) {
       quietly(() => span.setAttribute('error.type', errorTypeOf(error)));
       quietly(() => span.setStatus({ code: SpanStatusCode.ERROR }));
@@ -75,7 +79,39 @@ class OtelTracing implements Tracing {
       quietly(() => span.end());
     }
   }
+
+  #open({ name, kind, attributes, parent: handedOn }: SpanStart): { span: Span; inside: Context } {
+    const parent = kind === 'consumer' ? contextOf(handedOn) : context.active();
+    const span = this.tracer.startSpan(name, { kind: KINDS[kind], attributes: known(attributes) }, parent);
+    return { span, inside: trace.setSpan(parent, span) };
+  }
 }
+
+/** Runs `work` in a context; outside of it, where the context manager does not call it. */
+function within<T>(inside: Context, work: () => T): T {
+  let answer: (() => T) | undefined;
+  const run = (): void => {
+    try {
+      const value = work();
+      answer = () => value;
+    } catch (error) {
+      answer = () => {
+        throw error;
+      };
+    }
+  };
+  quietly(() => context.with(inside, run));
+  if (answer === undefined) run();
+  return (answer as unknown as () => T)();
+}
+
+const NO_SPAN: TracingSpan = {
+  reference: undefined,
+  set: () => undefined,
+  link: () => undefined,
+  event: () => undefined,
+  fail: () => undefined,
+};
 
 const KINDS = {
   internal: SpanKind.INTERNAL,
@@ -85,8 +121,9 @@ const KINDS = {
 
 /** Somebody else's span, who also ends it. */
 function adopt(span: Span, start: SpanStart): TracingSpan {
-  quietly(() => span.setAttributes(known(start.attributes)));
-  return opened(span, start);
+  const adopted = opened(span, start);
+  adopted.set(start.attributes);
+  return adopted;
 }
 
 function opened(span: Span, { links = [] }: SpanStart): TracingSpan {
@@ -96,16 +133,19 @@ function opened(span: Span, { links = [] }: SpanStart): TracingSpan {
 }
 
 class OtelSpan implements TracingSpan {
+  readonly #own: SpanContext | undefined;
   readonly #linked = new Set<string>();
 
   constructor(private readonly span: Span) {
     const own = quietly(() => span.spanContext());
-    if (own !== undefined) this.#linked.add(own.spanId);
+    if (own === undefined || !isSpanContextValid(own)) return;
+    this.#own = own;
+    this.#linked.add(own.spanId);
   }
 
   get reference(): string | undefined {
-    const own = quietly(() => this.span.spanContext());
-    if (own === undefined || !isSpanContextValid(own)) return undefined;
+    const own = this.#own;
+    if (own === undefined) return undefined;
     return `00-${own.traceId}-${own.spanId}-${own.traceFlags.toString(16).padStart(2, '0')}`;
   }
 
@@ -117,6 +157,7 @@ class OtelSpan implements TracingSpan {
     const target = typeof to === 'string' ? readReference(to) : trace.getSpanContext(contextOf(to));
     if (target === undefined || !isSpanContextValid(target) || this.#linked.has(target.spanId)) return;
     this.#linked.add(target.spanId);
+    // Spans of an SDK for @opentelemetry/api before 1.9 cannot be linked.
     quietly(() => this.span.addLink({ context: target }));
   }
 
@@ -129,28 +170,10 @@ class OtelSpan implements TracingSpan {
   }
 }
 
-/** In place of a span that could not be made. */
-const NO_SPAN: TracingSpan = {
-  reference: undefined,
-  set: () => undefined,
-  link: () => undefined,
-  event: () => undefined,
-  fail: () => undefined,
-};
-
-/** Tracing is somebody else's code (tracers, span processors, propagators), and no reason for a job to fail. */
-function quietly<T>(trace: () => T): T | undefined {
-  try {
-    return trace();
-  } catch {
-    return undefined;
-  }
-}
-
 /** What was handed on, whatever it is, seen from outside of every trace. */
 function contextOf(trace: unknown): Context {
-  const extracted = isCarrier(trace) ? quietly(() => propagation.extract(ROOT_CONTEXT, trace)) : undefined;
-  return extracted ?? ROOT_CONTEXT;
+  if (!isCarrier(trace)) return ROOT_CONTEXT;
+  return quietly(() => propagation.extract(ROOT_CONTEXT, trace)) ?? ROOT_CONTEXT;
 }
 
 /** By itself, since the application's propagator may speak another language than W3C. */
