@@ -184,6 +184,11 @@ describe.each(BACKENDS)('a gateway in trouble, on %s', (backend) => {
       );
       const guard = story.app.get(DependencyGuard);
       await circuitBecomes(guard, 'open');
+      // What was under way when it opened arrives all the same.
+      await eventually(
+        () => guard.stateOf('gateway').active,
+        (active) => expect(active).toBe(0),
+      );
       const before = (await story.arrivals()).length;
       await sleep(2_500);
       // A probe each half second at the most.
