@@ -29,7 +29,7 @@ try {
     .filter(
       (path) =>
         !/^(?:dist\/.*\.(?:js|d\.ts)|package\.json|README\.md|CHANGELOG\.md|LICENSE)$/.test(path) ||
-        /spec/.test(path),
+        /\.spec\./.test(path),
     );
   if (strangers.length > 0)
     throw new Error(`The package holds files that do not belong there: ${strangers.join(', ')}`);

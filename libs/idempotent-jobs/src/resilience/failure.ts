@@ -9,7 +9,7 @@
  */
 export type FailureKind = (typeof FAILURE_KINDS)[number];
 
-/** Every kind there is. @internal */
+/** Every kind there is. */
 export const FAILURE_KINDS = ['transient', 'in_doubt', 'permanent', 'programming', 'unknown'] as const;
 
 /** A classified error. */
