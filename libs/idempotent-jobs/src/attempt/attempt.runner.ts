@@ -90,7 +90,7 @@ export class AttemptRunner {
     const request = claimRequestOf(context);
     const seen = await this.claims.look(request);
     if (seen.kind !== 'runnable') return ended(await this.book.refused(context, seen));
-    const { terms, reconcile } = context.delivery.processor;
+    const { effect, terms, reconcile } = context.delivery.processor;
     if (seen.isDoubtful && reconcile !== undefined) return ended(await this.#leaveDoubt(context, hold));
     const decision = decideHold(seen, hold.retryAfterMs);
     if (decision.kind === 'give_up') {
@@ -98,7 +98,8 @@ export class AttemptRunner {
       const error = new DependencyHeldError(hold);
       return ended(await this.refuse({ ...context, givenUpFor: reason }, reason, error));
     }
-    const { isDoubtful } = seen;
+    // Looked up before any other attempt: nothing stands in for what may be there.
+    const isDoubtful = seen.isDoubtful || (effect === 'reconciled' && seen.attempts > 0);
     // Waiting for room is like waiting in the queue; waiting for a dependency that fails is not.
     const begins = seen.remainingMs === undefined && hold.cause === 'circuit_open';
     if (!begins || terms.budgetMs === null) return { kind: 'waits', isDoubtful, delayMs: decision.delayMs };

@@ -1,13 +1,14 @@
 import type { Classify } from './classify.js';
+import { FAILURE_KINDS } from './failure.js';
 
-/** The first rule that tells anything has its say; one that throws tells nothing. Undefined: there are no rules. */
+/** The first rule that tells anything has its say; one that throws, or answers nonsense, tells nothing. Undefined: there are no rules. */
 export function inOrder(...rules: readonly (Classify | undefined)[]): Classify | undefined {
   const given = rules.filter((rule) => rule !== undefined);
   if (given.length < 2) return given[0];
   return (error) => {
     for (const rule of given) {
       const answer = quietly(rule, error);
-      if (answer !== undefined) return answer;
+      if (tells(answer)) return answer;
     }
     return undefined;
   };
@@ -19,4 +20,10 @@ function quietly(rule: Classify, error: unknown): ReturnType<Classify> {
   } catch {
     return undefined;
   }
+}
+
+/** Somebody's own code: an async function, for one, answers a promise. */
+function tells(answer: ReturnType<Classify>): boolean {
+  const kind = typeof answer === 'object' ? answer?.kind : answer;
+  return kind !== undefined && FAILURE_KINDS.includes(kind);
 }
