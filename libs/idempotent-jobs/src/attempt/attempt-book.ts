@@ -86,19 +86,19 @@ export class AttemptBook {
       : this.giveUp(context, claim, reason, new GivenUpError(claim, reason), place);
   }
 
-  /** A handler that failed: decides what becomes of the operation, and writes it. */
+  /** A handler that failed: decides what becomes of the operation, and writes it. `startedAt` undefined: it was not called. */
   fail(
     context: RunContext,
     claim: Claim,
     error: unknown,
     known: Failure | undefined,
-    startedAt: number,
+    startedAt: number | undefined,
     place?: FailurePlace,
   ): Promise<Ending> {
     const { processor } = context.delivery;
     const failure = known ?? classify(error, processor.classify);
     const decision = decideFailure(failure, processor.effect, claim, processor.policy, this.random);
-    const durationMs = performance.now() - startedAt;
+    const durationMs = startedAt === undefined ? 0 : performance.now() - startedAt;
     return this.#record(context, claim, { error, failure, decision, durationMs }, place);
   }
 

@@ -125,7 +125,7 @@ export class AttemptRunner {
     return this.#withoutHandler(context, (claim, place) =>
       claim.mustAsk
         ? this.inquiry.unresolved(context, claim, 'not_asked', error)
-        : this.book.fail(context, claim, error, known, performance.now(), place),
+        : this.book.fail(context, claim, error, known, undefined, place),
     );
   }
 

@@ -257,9 +257,18 @@ describe('classify: Retry-After', () => {
       expect(classify(failing({ status, headers: { 'retry-after': '1' } }))).toEqual({
         kind: 'in_doubt',
         reason: `http_${status}`,
+        retryAfterMs: 1_000,
       });
     },
   );
+
+  it.each([409, 425])('is a minimum for %i, too, which says that nothing happened', (status) => {
+    expect(classify(failing({ status, headers: { 'retry-after': '2' } }))).toEqual({
+      kind: 'transient',
+      reason: `http_${status}`,
+      retryAfterMs: 2_000,
+    });
+  });
 });
 
 describe('classify: SMTP replies', () => {

@@ -1,4 +1,4 @@
-import type { Failure } from '../failure.js';
+import type { Failure, FailureKind } from '../failure.js';
 import { read } from './inspect.js';
 import { retryAfterOf } from './retry-after.js';
 
@@ -36,9 +36,12 @@ export function byHttpStatus(error: unknown): Failure | undefined {
   const retryAfterMs = httpRetryAfterOf(error);
   if (status === 429 || (status === 503 && retryAfterMs !== undefined))
     return { kind: 'transient', reason, retryAfterMs, isThrottled: true };
+  return { kind: kindOf(status), reason, ...(retryAfterMs !== undefined && { retryAfterMs }) };
+}
+
+function kindOf(status: number): FailureKind {
   // 409 answers a keyed request whose key is in progress, 425 one that came too early: this attempt did nothing.
-  if (status === 409 || status === 425) return { kind: 'transient', reason };
+  if (status === 409 || status === 425) return 'transient';
   // 408 is also what a local timeout throws (Nest's RequestTimeoutException), which says nothing about the other side.
-  if (status === 408) return { kind: 'in_doubt', reason };
-  return { kind: status >= 500 ? 'in_doubt' : 'permanent', reason };
+  return status >= 500 || status === 408 ? 'in_doubt' : 'permanent';
 }
