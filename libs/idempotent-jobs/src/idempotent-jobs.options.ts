@@ -86,7 +86,7 @@ export interface IdempotentJobsOptions {
     /** How long to wait for workers to close after that, in ms. Default 5,000. */
     readonly closeMs?: number;
   };
-  /** Which transitions are logged: `all`, only `problems` (retries, deferrals, doubt, death), or `none`. Default `all`. */
+  /** Which transitions are logged: `all`, only `problems` (retries, deferrals but those by a dependency, doubt, death), or `none`. Default `all`. */
   readonly logs?: 'all' | 'problems' | 'none';
   /** Where metrics go: `prometheusMetrics()`, `otelMetrics()`, or an adapter of your own. Default: there are none. */
   readonly metrics?: readonly MetricsAdapter[];

@@ -13,7 +13,7 @@ export type Jitter = 'full' | 'equal' | 'decorrelated';
 export interface BackoffOptions {
   /** The first wait's upper bound, in milliseconds; with `decorrelated` jitter the shortest wait. */
   baseMs: number;
-  /** No wait is longer, in milliseconds. */
+  /** No wait is longer, in milliseconds, but one that the service asked for. */
   capMs: number;
   /** How the waits are spread. Default: `full`. */
   jitter?: Jitter;
