@@ -246,6 +246,40 @@ describe('guarded calls', () => {
     expect(await settled(app, 'order:1')).toMatchObject({ result: ['order:1', 'mail:1', 'order:1'] });
   });
 
+  it('inside of itself is refused at once, however deep, since it would wait for itself', async () => {
+    const { app, once } = await begin();
+    const inner: unknown[] = [];
+    const again = (): Promise<void> =>
+      once('refund:1', () => 'never').then(
+        (value) => void inner.push(value),
+        (error: unknown) => void inner.push(error),
+      );
+    await once('refund:1', again);
+    await once('refund:1', again);
+    expect(inner).toEqual([expect.any(UsageError)]);
+    expect(String(inner[0])).toMatch(/refund:1.*inside of itself/);
+
+    const natural = { effect: 'natural' } as const;
+    const innermost = (): Promise<number> => once('outer:1', () => 1);
+    const middle = (): Promise<number> =>
+      once('middle:1', ({ step }) => step('part', innermost, natural), natural);
+    await expect(once('outer:1', middle, natural)).rejects.toThrow(/outer:1.*inside of itself/);
+
+    // Another tenant's call of that key is another operation.
+    const globex: Once = (key, fn) =>
+      asTenant(app, 'globex', () => app.get(IdempotencyService).once(key, fn));
+    expect(await once('refund:2', () => globex('refund:2', () => 7))).toBe(7);
+    // What a call has left behind is not inside of it once it has ended.
+    const gate = new Gate();
+    let left: Promise<unknown> | undefined;
+    await once('refund:3', () => {
+      left = gate.pass().then(() => once('refund:3', () => 'again'));
+      return 'first';
+    });
+    gate.open();
+    expect(await left).toBe('first');
+  });
+
   it('are forgotten with their retention, also those that failed and that nobody called again', async () => {
     const { app, once } = await begin();
     await once('refund:1', () => 1);

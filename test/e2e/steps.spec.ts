@@ -2,6 +2,7 @@ import {
   applied,
   currentOperation,
   DeadLetterService,
+  IdempotencyService,
   InDoubtError,
   notApplied,
   OutcomeService,
@@ -91,6 +92,29 @@ describe.each(BACKENDS)('steps of a handler, on %s', (backend) => {
       result: ['order:1/one', 'order:1/two/inner'],
     });
     expect(runs.toSorted()).toEqual(['inner', 'one']);
+  });
+
+  it('many side by side, with calls among them, warn of no leak of listeners', async () => {
+    const warnings: string[] = [];
+    const listen = (warning: Error): number => warnings.push(`${warning.name}: ${warning.message}`);
+    process.on('warning', listen);
+    try {
+      const { app } = await begin(async (_job, { step, tenantId }) => {
+        const service = app.get(IdempotencyService);
+        const numbers = Array.from({ length: 12 }, (_, n) => n);
+        await Promise.all(
+          numbers.flatMap((n) => [
+            step(`item-${n}`, () => n),
+            service.once(`call:${n}`, ({ signal }) => signal.aborted, { tenantId }),
+          ]),
+        );
+        return numbers.length;
+      });
+      expect(await settled(app, 'order:1')).toMatchObject({ status: 'completed', result: 12 });
+    } finally {
+      process.off('warning', listen);
+    }
+    expect(warnings).toEqual([]);
   });
 
   it('a transactional step commits its writes with its outcome, or takes them back', async () => {

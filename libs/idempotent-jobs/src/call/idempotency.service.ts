@@ -19,9 +19,10 @@ import {
   UsageError,
 } from '../operation/errors.js';
 import { canonicalRequest, fingerprintOf } from '../operation/fingerprint.js';
-import { assertIdentity, type OperationIdentity } from '../operation/identity.js';
+import { assertIdentity, identityKeyOf, type OperationIdentity } from '../operation/identity.js';
 import { toJsonText } from '../operation/json.js';
 import { pauseUntilEnd } from '../outcome/pause-until-end.js';
+import { frames } from '../tenancy/frames.js';
 import type { TenantContext } from '../tenancy/tenant-context.js';
 import { identityAttributes } from '../tracing/attributes.js';
 import { type OperationSpan, openSpan } from '../tracing/operation-span.js';
@@ -64,7 +65,8 @@ export class IdempotencyService {
    * @throws DependencyHeldError if a dependency let nothing through, and nothing was sent
    * @throws OperationInDoubtError if nobody knows whether the effect of an earlier call happened
    * @throws OperationConflictError if the key belongs to another request; OperationDeadError if it was given up
-   * @throws TenantMissingError, TenantMismatchError, InvalidIdentityError, InvalidPayloadError, UsageError
+   * @throws TenantMissingError, TenantMismatchError, InvalidIdentityError, InvalidPayloadError
+   * @throws UsageError inside of a call with the same key, which would wait for itself, and for bad input
    */
   async once<T>(
     key: string,
@@ -78,6 +80,7 @@ export class IdempotencyService {
       tenantId: this.services.tenants.assert(options.tenantId),
       operationKey: key,
     });
+    this.#assertNotInside(identity);
     const settings = this.#settingsOf(options);
     assertNoTransactionAround(settings.effect);
     const { tracing } = this.services;
@@ -151,11 +154,26 @@ export class IdempotencyService {
     const forget = followSurrounding(context.attempt);
     const leave = this.services.attempts.add(context.attempt);
     try {
-      return await tenants.runCall(identity.tenantId, () => run(context, async () => fn(currentOperation())));
+      const call: CallAround = { by: this, key: identityKeyOf(identity), attempt: context.attempt };
+      return await tenants.runCall(identity.tenantId, call, () =>
+        run(context, async () => fn(currentOperation())),
+      );
     } finally {
       forget();
       leave();
     }
+  }
+
+  /** The inner one would wait for the outer one, which waits for it. @throws UsageError */
+  #assertNotInside(identity: OperationIdentity): void {
+    const around = frames.getStore()?.calls as readonly CallAround[] | undefined;
+    if (around === undefined) return;
+    const key = identityKeyOf(identity);
+    // What a call has left behind may call again once it is over: it is answered with the result.
+    if (!around.some((call) => call.by === this && call.key === key && !call.attempt.isOver)) return;
+    throw new UsageError(
+      `once("${identity.operationKey}") was called inside of itself and would wait for itself. Give the inner call a key of its own, or call its function without once().`,
+    );
   }
 
   /** Of all the looks at an operation that somebody else runs, the last one. */
@@ -188,6 +206,13 @@ const CALL = { queue: CALLS, jobName: 'call', jobId: '' } as const;
 
 /** Options are written in code; whoever makes them from data shares no statements. */
 const MAX_KNOWN = 1000;
+
+/** A call that runs around the code, as its frame knows it. */
+interface CallAround {
+  readonly by: IdempotencyService;
+  readonly key: string;
+  readonly attempt: Attempt;
+}
 
 /** Ends the call with the operation that it is made in. */
 function followSurrounding(attempt: Attempt): () => void {

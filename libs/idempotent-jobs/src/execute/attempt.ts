@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { InDoubtError } from '../resilience/failure.js';
 
 /** Why the library stopped waiting for a handler. */
@@ -42,6 +43,8 @@ export class Attempt {
   get signal(): AbortSignal {
     if (this.#controller === undefined) {
       this.#controller = new AbortController();
+      // Any number of steps and calls may run side by side; what listens for each of them goes with it.
+      setMaxListeners(0, this.#controller.signal);
       if (this.#abandoned !== undefined) this.#controller.abort(this.#abandoned.error);
     }
     return this.#controller.signal;

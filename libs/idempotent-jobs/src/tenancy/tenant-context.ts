@@ -33,9 +33,11 @@ export class TenantContext {
     return frames.run({ owner: this, tenantId, operation: undefined }, fn);
   }
 
-  /** Opens a guarded call's frame: of the surrounding one the operation is not known. @internal */
-  runCall<T>(tenantId: string, fn: () => T): T {
-    return frames.run({ ...frames.getStore(), owner: this, tenantId, operation: undefined }, fn);
+  /** Opens a guarded call's frame: of the surrounding one the operation is not known, and `call` is inside of its calls. @internal */
+  runCall<T>(tenantId: string, call: object, fn: () => T): T {
+    const around = frames.getStore();
+    const calls = [...(around?.calls ?? []), call];
+    return frames.run({ ...around, owner: this, tenantId, operation: undefined, calls }, fn);
   }
 
   /** @throws TenantMissingError outside of any frame */
