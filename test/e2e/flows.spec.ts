@@ -1,11 +1,11 @@
 import type { INestApplicationContext } from '@nestjs/common';
 import { FlowProducer, type Job } from 'bullmq';
 import { DeadLetterService, PermanentError, UsageError, type FlowNodeOptions } from 'nestjs-idempotent-jobs';
-import { describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
 import { bullQueue, idempotentQueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
-import { processorOf } from '../support/processors.js';
+import { Gate, processorOf } from '../support/processors.js';
 import { BACKENDS } from '../support/scenario.js';
 
 const byNumber = (a: number, b: number): number => a - b;
@@ -53,12 +53,14 @@ describe.each(BACKENDS)('flows of operations, on %s', (backend) => {
       expect(await settled(app, 'order:1')).toMatchObject({ status: 'completed' });
       expect(runs.slice(0, 2).sort()).toEqual(['charge:1', 'charge:2']);
       expect(runs[2]).toBe('order:1');
-      await producer.add(treeOf(app));
+      const again = treeOf(app);
+      for (const _ of [1, 2]) await producer.add(again);
       // As a queue that has forgotten its finished jobs: the ledger has not.
       await eventually(
         () => bullQueue(app, 'orders').getJobCounts(),
-        (counts) => expect(counts).toMatchObject({ completed: 1, active: 0 }),
+        (counts) => expect(counts).toMatchObject({ completed: 3, active: 0 }),
       );
+      expect(runs).toHaveLength(3);
       for (const queue of ['charges', 'orders']) await bullQueue(app, queue).clean(0, 100, 'completed');
       await producer.add(treeOf(app));
       const [order] = await eventually(
@@ -89,6 +91,127 @@ describe.each(BACKENDS)('flows of operations, on %s', (backend) => {
     } finally {
       await producer.close();
     }
+  });
+
+  describe('one operation as a child of several parents', () => {
+    const shared = async (act: (job: Job) => unknown = () => undefined) => {
+      const seen: Record<string, unknown[]> = {};
+      const runs: string[] = [];
+      const charges = processorOf(
+        'charges',
+        { effect: 'keyed', retry: QUICK, leaseMs: 1000 },
+        async (job, operation) => {
+          runs.push(operation.operationKey);
+          await act(job);
+          return { charged: (job.data as { amount: number }).amount };
+        },
+      );
+      const orders = processorOf('orders', { effect: 'keyed', retry: QUICK }, async (job, operation) => {
+        seen[operation.operationKey] = Object.values(await job.getChildrenValues());
+      });
+      const { app, place } = await apps.fresh(backend, {
+        queues: ['charges', 'orders'],
+        providers: [charges, orders],
+      });
+      const producer = new FlowProducer({ connection: place.connection, prefix: place.prefix });
+      producers.push(producer);
+      const node = (queue: 'charges' | 'orders', operationKey: string, rest: Partial<FlowNodeOptions> = {}) =>
+        idempotentQueue(app, queue).flowJob(queue, queue === 'charges' ? { amount: 5 } : {}, {
+          operationKey,
+          tenantId: 'acme',
+          ...rest,
+        });
+      return { app, producer, runs, seen, node };
+    };
+    const producers: FlowProducer[] = [];
+    afterEach(async () => {
+      await Promise.all(producers.splice(0).map((producer) => producer.close()));
+    });
+    const result = { charged: 5 };
+
+    it('each parent runs after it, with its result: while it runs, and when it has completed', async () => {
+      const gate = new Gate();
+      const { app, producer, runs, seen, node } = await shared(() => gate.pass());
+      await producer.add({ ...node('orders', 'order:1'), children: [node('charges', 'charge:1')] });
+      await gate.arrival;
+      const child = node('charges', 'charge:1');
+      await producer.add({ ...node('orders', 'order:2'), children: [child] });
+      // The same node, in yet another tree.
+      await producer.addBulk([{ ...node('orders', 'order:3'), children: [child] }]);
+      await eventually(
+        () => bullQueue(app, 'orders').getWaitingChildrenCount(),
+        (count) => expect(count).toBe(3),
+      );
+      await eventually(
+        () => bullQueue(app, 'charges').getJobCounts('waiting', 'active', 'delayed'),
+        (counts) => expect(counts).toMatchObject({ active: 1, delayed: 2 }),
+      );
+      expect(seen).toEqual({});
+      gate.open();
+      for (const n of [1, 2, 3])
+        expect(await settled(app, `order:${n}`)).toMatchObject({ status: 'completed' });
+      await producer.add({ ...node('orders', 'order:4'), children: [child] });
+      expect(await settled(app, 'order:4')).toMatchObject({ status: 'completed' });
+      expect(seen).toEqual({
+        'order:1': [result],
+        'order:2': [result],
+        'order:3': [result],
+        'order:4': [result],
+      });
+      expect(runs).toEqual(['charge:1']);
+    });
+
+    it('one node in two places of a tree is waited for in both', async () => {
+      const { app, producer, runs, seen, node } = await shared();
+      const child = node('charges', 'charge:1');
+      await producer.add({
+        ...node('orders', 'order:all'),
+        children: [
+          { ...node('orders', 'order:1'), children: [child] },
+          { ...node('orders', 'order:2'), children: [child] },
+        ],
+      });
+      expect(await settled(app, 'order:all')).toMatchObject({ status: 'completed' });
+      expect(seen).toMatchObject({ 'order:1': [result], 'order:2': [result] });
+      expect(runs).toEqual(['charge:1']);
+    });
+
+    it('enqueued by itself and running, it is waited for by the parent of a flow', async () => {
+      const gate = new Gate();
+      const { app, producer, runs, seen, node } = await shared(() => gate.pass());
+      await idempotentQueue(app, 'charges').enqueue(
+        'charges',
+        { amount: 5 },
+        { operationKey: 'charge:1', tenantId: 'acme' },
+      );
+      await gate.arrival;
+      await producer.add({ ...node('orders', 'order:1'), children: [node('charges', 'charge:1')] });
+      await eventually(
+        () => bullQueue(app, 'charges').getDelayedCount(),
+        (count) => expect(count).toBe(1),
+      );
+      gate.open();
+      expect(await settled(app, 'order:1')).toMatchObject({ status: 'completed' });
+      expect(seen).toEqual({ 'order:1': [result] });
+      expect(runs).toEqual(['charge:1']);
+    });
+
+    it('dead, it fails each parent that is told so, also one that is added later', async () => {
+      const { app, producer, runs, node } = await shared(() => {
+        throw new PermanentError('card declined');
+      });
+      for (const n of [1, 2]) {
+        const child = node('charges', 'charge:1', { failParentOnFailure: true });
+        await producer.add({ ...node('orders', `order:${n}`), children: [child] });
+        expect(await settled(app, `order:${n}`)).toMatchObject({ status: 'dead' });
+      }
+      expect(runs).toEqual(['charge:1']);
+      expect((await lettersOf(app)).map((letter) => letter.operation_key).toSorted()).toEqual([
+        'charge:1',
+        'order:1',
+        'order:2',
+      ]);
+    });
   });
 
   it('a child is retried under its policy before its parent hears of it', async () => {

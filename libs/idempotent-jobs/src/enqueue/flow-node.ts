@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import type { JobsOptions } from 'bullmq';
 import type { RequestOptions } from './enqueue.options.js';
 
@@ -18,4 +19,18 @@ export interface FlowNode {
   readonly prefix?: string;
   readonly data: unknown;
   readonly opts: Omit<JobsOptions, 'parent' | 'repeat' | 'deduplication'>;
+}
+
+/**
+ * A node's job options under an id that begins with the operation's and is made anew whenever it is read: BullMQ attaches
+ * no second parent to a job that it has, so each place that a node is put in gets a job of its own. The operation of
+ * these jobs is one: it runs once, and its result is replayed into every parent.
+ */
+export function withJobIdPerUse(opts: JobsOptions, jobId: string): JobsOptions {
+  return {
+    ...opts,
+    get jobId() {
+      return `${jobId}-${randomBytes(9).toString('base64url')}`;
+    },
+  };
 }

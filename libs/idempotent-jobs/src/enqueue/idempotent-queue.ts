@@ -10,7 +10,7 @@ import type { SpanAttributes, Tracing } from '../tracing/tracing.js';
 import { type AskingRules, askOperation } from './ask.js';
 import { chunksOf } from './chunks.js';
 import type { EnqueueOptions, RequestOptions, WriteOptions } from './enqueue.options.js';
-import type { FlowNode, FlowNodeOptions } from './flow-node.js';
+import { type FlowNode, type FlowNodeOptions, withJobIdPerUse } from './flow-node.js';
 import type { AskedOperation } from './operation.store.js';
 import { outgoingJob } from './outgoing.js';
 import {
@@ -160,6 +160,9 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
    * An operation as a node of a BullMQ flow, to hand to a FlowProducer. The flow lives in BullMQ, and is as durable as
    * its backend: nothing is written to the ledger before a node's first attempt.
    *
+   * One operation may be a child of any number of parents, also of flows that are added while it runs or after it has
+   * completed: each place in a tree is a job of its own, the operation runs once, and every parent gets its result.
+   *
    * @throws TenantMissingError, TenantMismatchError, InvalidIdentityError, InvalidPayloadError, UsageError
    */
   flowJob<N extends JobName<M>>(name: N, payload: PayloadOf<M, N>, options: FlowNodeOptions): FlowNode {
@@ -178,7 +181,7 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
       retryPolicy,
     });
     const node = this.port.nodeOf(outgoingJob({ ...asked, delayMs: delayMs ?? 0 }));
-    return { ...node, opts: { ...node.opts, ...onFailure } };
+    return { ...node, opts: withJobIdPerUse({ ...node.opts, ...onFailure }, asked.jobId) };
   }
 
   /** Checks a request and gives it its identity. @internal */
