@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { startPostgres, startRedis } from 'local-servers';
 import { useBackendOfConnection } from 'nestjs-idempotent-jobs';
+import { variable } from '../support/environment.js';
 import {
   bullmq,
   type Contender,
@@ -43,8 +44,9 @@ const ENOUGH = 200_000;
 useBackendOfConnection();
 
 const postgres = await startPostgres({ durable: true });
-const ownRedis = process.env['REDIS_URL'] === undefined ? await startRedis() : undefined;
-const redisUrl = process.env['REDIS_URL'] ?? ownRedis?.url;
+const givenRedisUrl = variable('REDIS_URL');
+const ownRedis = givenRedisUrl === undefined ? await startRedis() : undefined;
+const redisUrl = givenRedisUrl ?? ownRedis?.url;
 try {
   if (redisUrl === undefined)
     console.error('Redis is skipped: no redis-server on the PATH, and REDIS_URL is not set.');

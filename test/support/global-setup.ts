@@ -1,5 +1,6 @@
 import { startPostgres, startRedis } from 'local-servers';
 import type { TestProject } from 'vitest/node';
+import { variable } from './environment.js';
 
 declare module 'vitest' {
   export interface ProvidedContext {
@@ -13,10 +14,11 @@ declare module 'vitest' {
 /** Starts the private servers that all suites share, and stops them again. */
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
   const postgres = await startPostgres();
-  const ownRedis = process.env['REDIS_URL'] === undefined ? await startRedis() : undefined;
-  const redisUrl = process.env['REDIS_URL'] ?? ownRedis?.url;
+  const givenRedisUrl = variable('REDIS_URL');
+  const ownRedis = givenRedisUrl === undefined ? await startRedis() : undefined;
+  const redisUrl = givenRedisUrl ?? ownRedis?.url;
   if (redisUrl === undefined) {
-    if (process.env['REQUIRE_REDIS'] !== undefined)
+    if (variable('REQUIRE_REDIS') !== undefined)
       throw new Error('REQUIRE_REDIS is set, but there is no redis-server on the PATH and no REDIS_URL.');
     console.warn(
       '\n*** SKIPPED: all Redis suites. There is no redis-server on the PATH and REDIS_URL is not set. ***\n',

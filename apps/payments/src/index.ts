@@ -8,5 +8,6 @@ export { Order } from './orders/order.entity.js';
 export { queueConnection } from './queue-connection.js';
 export { Mailer } from './receipts/mailer.js';
 export { receiptMail } from './receipts/receipt-mail.js';
+export { numberOf, variable } from './environment.js';
 export { type QueueBackend, Settings, settingsFrom } from './settings.js';
 export { SettingsModule } from './settings.module.js';

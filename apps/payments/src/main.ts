@@ -4,15 +4,15 @@
  */
 import { boot } from './boot.js';
 import { endWithParent } from './end-with-parent.js';
-import { settingsFrom } from './settings.js';
+import { numberOf, variable } from './environment.js';
+import { type Role, settingsFrom } from './settings.js';
 
 endWithParent();
 const settings = settingsFrom(process.env);
-const { app, url } = await boot(settings, portFrom(process.env['PORT']));
+const { app, url } = await boot(settings, portOf(settings.role));
 app.enableShutdownHooks();
 process.send?.({ ready: true, url });
 
-function portFrom(port: string | undefined): number | undefined {
-  if (port) return Number(port);
-  return settings.role === 'worker' ? undefined : 3000;
+function portOf(role: Role): number | undefined {
+  return role === 'worker' && variable('PORT') === undefined ? undefined : numberOf('PORT', 3000);
 }

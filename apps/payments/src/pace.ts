@@ -8,23 +8,22 @@ import type {
   ReconcileOptions,
   RetryPolicies,
 } from 'nestjs-idempotent-jobs';
-
-const number = (name: string, fallback: number): number => Number(process.env[name] || fallback);
+import { numberOf, variable } from './environment.js';
 
 /** An option of the library's by its name; nothing, and with it the library's own default, where the variable is not set. */
 const numberIfSet = <N extends string>(option: N, name: string): Partial<Record<N, number>> =>
-  process.env[name] ? ({ [option]: Number(process.env[name]) } as Record<N, number>) : {};
+  variable(name) === undefined ? {} : ({ [option]: Number(variable(name)) } as Record<N, number>);
 
 /** Of each worker. */
 export const PACE: ProcessorWorkerOptions = {
   /** Jobs at the same time: they wait for others most of the time. */
-  concurrency: number('CONCURRENCY', 10),
+  concurrency: numberOf('CONCURRENCY', 10),
   /** A job whose worker has vanished is delivered again after the lock has run out and a stall check has seen it. */
-  lockDuration: number('LOCK_MS', 30_000),
-  stalledInterval: number('STALL_CHECK_MS', 30_000),
+  lockDuration: numberOf('LOCK_MS', 30_000),
+  stalledInterval: numberOf('STALL_CHECK_MS', 30_000),
 };
 
-const backoff = { baseMs: number('RETRY_BASE_MS', 1_000), capMs: number('RETRY_CAP_MS', 60_000) };
+const backoff = { baseMs: numberOf('RETRY_BASE_MS', 1_000), capMs: numberOf('RETRY_CAP_MS', 60_000) };
 
 /** Eight attempts are about two minutes of trouble at the default pace. A charge is waited for; a receipt is not. */
 export const POLICIES: RetryPolicies = {
@@ -42,7 +41,7 @@ const OUTSIDE: DependencyOptions = {
 /** What the workers call. */
 export const DEPENDENCIES = { gateway: OUTSIDE, mail: OUTSIDE };
 
-const afterMs = process.env['RECONCILE_AFTER_MS']?.split(',').map(Number);
+const afterMs = variable('RECONCILE_AFTER_MS')?.split(',').map(Number);
 
 /** When a service is asked whether an effect happened. */
 export const QUESTIONS: ReconcileOptions = {
@@ -51,5 +50,5 @@ export const QUESTIONS: ReconcileOptions = {
   ...numberIfSet('untilMs', 'RECONCILE_UNTIL_MS'),
   ...numberIfSet('timeoutMs', 'RECONCILE_TIMEOUT_MS'),
   /** A request that we gave up on may still be waiting over there. Until it cannot be, "it did not happen" is "not yet". */
-  lateArrivalMs: number('RECONCILE_LATE_ARRIVAL_MS', 30_000),
+  lateArrivalMs: numberOf('RECONCILE_LATE_ARRIVAL_MS', 30_000),
 };

@@ -1,3 +1,5 @@
+import { numberOf, variable } from './environment.js';
+
 /** What this process is to do: serve HTTP (`api`), run jobs (`worker`), or both. */
 export type Role = 'all' | 'api' | 'worker';
 
@@ -49,27 +51,29 @@ export abstract class Settings {
 export function settingsFrom(env: NodeJS.ProcessEnv): Settings {
   const problems: string[] = [];
   const required = (name: string, example: string): string => {
-    if (!env[name]) problems.push(`${name} is missing, e.g. ${example}`);
-    return env[name] ?? '';
+    const value = variable(name, env);
+    if (value === undefined) problems.push(`${name} is missing, e.g. ${example}`);
+    return value ?? '';
   };
   const oneOf = <T extends string>(name: string, allowed: readonly T[], fallback: T): T => {
-    const value = env[name] || fallback;
+    const value = variable(name, env) ?? fallback;
     if (!allowed.includes(value as T)) problems.push(`${name} is "${value}", not ${allowed.join(' or ')}`);
     return value as T;
   };
   const milliseconds = (name: string, fallback: number): number => {
-    const value = Number(env[name] || fallback);
+    const value = numberOf(name, fallback, env);
     if (!(value > 0)) problems.push(`${name} is "${env[name]}", not a number of milliseconds`);
     return value;
   };
-  const queueBackend = oneOf('QUEUE_BACKEND', ['postgres', 'redis'], env['REDIS_URL'] ? 'redis' : 'postgres');
+  const usualBackend = variable('REDIS_URL', env) === undefined ? 'postgres' : 'redis';
+  const queueBackend = oneOf('QUEUE_BACKEND', ['postgres', 'redis'], usualBackend);
   const mailBy = oneOf('MAIL_BY', ['look-up', 'neither'], 'neither');
   const settings: Settings = {
     role: oneOf('ROLE', ['all', 'api', 'worker'], 'all'),
     databaseUrl: required('DATABASE_URL', 'postgres://user@localhost:5432/shop'),
     queueBackend,
     redisUrl: queueBackend === 'redis' ? required('REDIS_URL', 'redis://localhost:6379') : undefined,
-    queuePrefix: env['QUEUE_PREFIX'] || 'payments',
+    queuePrefix: variable('QUEUE_PREFIX', env) ?? 'payments',
     gatewayUrl: required('GATEWAY_URL', 'http://localhost:4000'),
     chargeBy: oneOf('CHARGE_BY', ['key', 'look-up', 'neither'], 'key'),
     gatewayTimeoutMs: milliseconds('GATEWAY_TIMEOUT_MS', 5_000),
@@ -78,7 +82,7 @@ export function settingsFrom(env: NodeJS.ProcessEnv): Settings {
     mailboxUrl: mailBy === 'look-up' ? required('MAILBOX_URL', 'http://localhost:4000') : undefined,
     leaseMs: milliseconds('LEASE_MS', 30_000),
     redispatchAfterMs: milliseconds('REDISPATCH_MS', 15 * 60_000),
-    workerName: env['WORKER_NAME'] || `payments-${process.pid}`,
+    workerName: variable('WORKER_NAME', env) ?? `payments-${process.pid}`,
     logs: oneOf('LOGS', ['all', 'problems', 'none'], 'all'),
   };
   if (problems.length > 0) throw new Error(`The environment is incomplete:\n  ${problems.join('\n  ')}`);

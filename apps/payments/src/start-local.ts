@@ -6,6 +6,7 @@ import { startPostgres } from 'local-servers';
 import { startSimulator } from 'simulator';
 import { DataSource } from 'typeorm';
 import { boot } from './boot.js';
+import { numberOf } from './environment.js';
 import { stockUp } from './inventory/stock.js';
 import { invitation } from './invitation.js';
 import { settingsFrom } from './settings.js';
@@ -50,7 +51,7 @@ try {
     MAILBOX_URL: simulator.http,
     WORKER_NAME: 'payments',
   });
-  const { app, url = '' } = await boot(settings, Number(process.env['PORT'] || 3000));
+  const { app, url = '' } = await boot(settings, numberOf('PORT', 3000));
   started.push({ stop: () => app.close() });
   const shelves = app.get(DataSource);
   for (const tenant of TENANTS) {

@@ -1,7 +1,7 @@
 /** The servers that all variants share: a Postgres of our own, and a Redis where the queues are to be kept in one. */
 import { Redis } from 'ioredis';
 import { type LocalPostgres, startPostgres, startRedis } from 'local-servers';
-import { migrate, type QueueBackend, stockUp, TABLES } from 'payments';
+import { migrate, type QueueBackend, stockUp, TABLES, variable } from 'payments';
 import { DataSource } from 'typeorm';
 import { type DemoOptions, UsageError } from '../options.js';
 import { PRODUCTS, TENANTS } from '../stream/order-stream.js';
@@ -22,8 +22,8 @@ export async function startServers({ backend, loseRedis }: DemoOptions, undo: Un
 
 /** Where everything is going to be lost, it must be nobody else's. */
 async function redisFor(isToBeLost: boolean, undo: UndoList): Promise<string> {
-  const given = process.env['REDIS_URL'];
-  if (given && !isToBeLost) {
+  const given = variable('REDIS_URL');
+  if (given !== undefined && !isToBeLost) {
     await ping(given);
     return given;
   }
