@@ -1,10 +1,4 @@
-import { messageOf } from './operation/message-of.js';
-import {
-  type BeforeApplicationShutdown,
-  Injectable,
-  Logger,
-  type OnApplicationBootstrap,
-} from '@nestjs/common';
+import { type BeforeApplicationShutdown, Injectable, type OnApplicationBootstrap } from '@nestjs/common';
 import { DiscoveryService } from '@nestjs/core';
 import { LetterLifecycle } from './dead-letter/letter.lifecycle.js';
 import { ToldStore } from './dead-letter/told.store.js';
@@ -48,27 +42,28 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
     tenants: TenantContext,
     private readonly checkUp: CheckUp,
   ) {
-    const { queues, attempts, letters } = engine;
+    const { queues, attempts, letters, log } = engine;
     const defaults = {
       leaseMs: options.leaseMs,
       maxResultBytes: options.results.maxBytes,
       policies: options.retryPolicies,
       dependencies: engine.dependencies,
     };
-    this.#workers = new WorkerLifecycle(discovery, host, attempts, queues, defaults);
+    this.#workers = new WorkerLifecycle(discovery, host, attempts, queues, defaults, log);
     this.#letters = new LetterLifecycle(
       discovery,
       queues,
       tenants,
       new ToldStore(engine.database),
       engine.sealer,
+      log,
     );
-    this.#metrics = new MetricsLifecycle(options.metrics, events, engine.gauges, onError);
+    this.#metrics = new MetricsLifecycle(options.metrics, events, engine.gauges, log.trouble);
     this.#sweep = new FailedJobSweep(
       () => this.#sweptQueues(),
       letters,
       (settings, job, error) => host.buryUnprocessed(settings, job, error),
-      onError,
+      log.trouble,
       options.sweepMs,
     );
   }
@@ -85,7 +80,7 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
     this.#letters.prepare();
     this.#refuseShortRetention();
     await this.checkUp.run();
-    this.#subscriptions.push(pauseWhileOpen(this.events, this.#pausedQueues(), onError));
+    this.#subscriptions.push(pauseWhileOpen(this.events, this.#pausedQueues(), this.engine.log.trouble));
     const { tracing } = this.options;
     const start = (): Promise<void> => this.#startMeasured();
     // Workers and timers started inside of a request's trace would make everything they ever do part of it.
@@ -133,6 +128,7 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
     this.engine.leases.stop();
     this.#metrics.stop();
     for (const unsubscribe of this.#subscriptions) unsubscribe();
+    this.engine.log.flush();
   }
 
   /** Guarded calls may finish like handlers; what does not is told through its signal, and its end is recorded. */
@@ -195,8 +191,4 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
       return port === undefined ? [] : [{ port, settings }];
     });
   }
-}
-
-function onError(message: string, error: unknown): void {
-  new Logger('IdempotentJobs').warn(`${message}: ${messageOf(error)}`);
 }

@@ -1,5 +1,3 @@
-import { messageOf } from './operation/message-of.js';
-import { Logger } from '@nestjs/common';
 import type { DataSource } from 'typeorm';
 import { AttemptBook } from './attempt/attempt-book.js';
 import { AttemptReporter } from './attempt/attempt.reporter.js';
@@ -35,6 +33,7 @@ import { JobPipeline } from './job-pipeline.js';
 import { GaugeReader } from './metrics/gauge.reader.js';
 import { LEDGER_GAUGES } from './metrics/ledger-gauges.statement.js';
 import type { JobEvents } from './observe/job-events.js';
+import { LibraryLog } from './observe/library-log.js';
 import { Settler } from './outcome/settler.js';
 import { Database } from './postgres/database.js';
 import { schemaOf } from './postgres/migrations.js';
@@ -63,6 +62,7 @@ export interface Engine {
   readonly doubts: DoubtSweep;
   readonly pruner: Pruner;
   readonly gauges: GaugeReader;
+  readonly log: LibraryLog;
 }
 
 /** A redrive is begun by a person, and carried on by the process that began it unless that dies. */
@@ -75,8 +75,8 @@ export function assembleEngine(
   tenants: TenantContext,
   events: JobEvents,
 ): Engine {
-  const logger = new Logger('IdempotentJobs');
-  const onError = (message: string, error: unknown): void => logger.warn(`${message}: ${messageOf(error)}`);
+  const log = new LibraryLog();
+  const onError = log.trouble;
 
   const database = new Database(dataSource, options.schema ?? schemaOf(dataSource.options));
   const sealer = new Sealer(options.encryption);
@@ -246,5 +246,6 @@ export function assembleEngine(
     doubts,
     pruner,
     gauges,
+    log,
   };
 }

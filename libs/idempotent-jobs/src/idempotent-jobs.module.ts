@@ -1,6 +1,12 @@
 import { BullModule, getQueueToken, type RegisterQueueOptions } from '@nestjs/bullmq';
 import { type DynamicModule, Inject, Module, type Provider } from '@nestjs/common';
-import { ApplicationConfig, DiscoveryModule, DiscoveryService, ExternalContextCreator } from '@nestjs/core';
+import {
+  ApplicationConfig,
+  DiscoveryModule,
+  DiscoveryService,
+  ExternalContextCreator,
+  ModulesContainer,
+} from '@nestjs/core';
 import { getDataSourceToken } from '@nestjs/typeorm';
 import type { Queue } from 'bullmq';
 import type { DataSource } from 'typeorm';
@@ -28,6 +34,7 @@ import { EnhancerChains } from './intake/enhancer-chain.js';
 import { IdempotencyInterceptor } from './intake/idempotency.interceptor.js';
 import { ProcessorHost } from './intake/processor-host.js';
 import { JobEvents } from './observe/job-events.js';
+import { ConfigurationError } from './operation/errors.js';
 import { OutcomeService } from './outcome/outcome.service.js';
 import { schemaOf } from './postgres/migrations.js';
 import { ensureSchema } from './postgres/schema-guard.js';
@@ -61,7 +68,7 @@ export function InjectIdempotentQueue(name: string): ParameterDecorator & Proper
 }
 
 /**
- * The module: `forRoot` once in the application, `registerQueue` wherever a queue is used. Needs `TypeOrmModule` with
+ * The module: `forRoot` once in the application (a second one is refused at boot), `registerQueue` wherever a queue is used. Needs `TypeOrmModule` with
  * a Postgres DataSource and `BullModule.forRoot` in the application.
  */
 @Module({})
@@ -113,6 +120,19 @@ export class IdempotentJobsModule {
   }
 }
 
+/**
+ * Two of them would be two engines with options of their own, and each injection would get the one or the other.
+ *
+ * @throws ConfigurationError
+ */
+function refuseSecondRoot(modules: ModulesContainer): void {
+  const roots = [...modules.values()].filter(({ providers }) => providers.has(ENGINE)).length;
+  if (roots <= 1) return;
+  throw new ConfigurationError(
+    `IdempotentJobsModule.forRoot() or forRootAsync() is imported ${roots} times in this application. Import it once, in the root module: what it provides is global. Modules that use a queue import IdempotentJobsModule.registerQueue() only.`,
+  );
+}
+
 function assemble(
   dataSourceName: string | undefined,
   options: Provider,
@@ -127,13 +147,15 @@ function assemble(
     IdempotencyInterceptor,
     {
       provide: ENGINE,
-      inject: [dataSource, RESOLVED_OPTIONS, TenantContext, JobEvents],
+      inject: [dataSource, RESOLVED_OPTIONS, TenantContext, JobEvents, ModulesContainer],
       useFactory: async (
         source: DataSource,
         resolved: ResolvedOptions,
         tenants: TenantContext,
         events: JobEvents,
+        modules: ModulesContainer,
       ) => {
+        refuseSecondRoot(modules);
         const engine = assembleEngine(source, resolved, tenants, events);
         await ensureSchema(source, resolved.schema ?? schemaOf(source.options), resolved.migrations);
         return engine;
@@ -144,7 +166,7 @@ function assemble(
       provide: ProcessorHost,
       inject: [ENGINE, ExternalContextCreator, ApplicationConfig],
       useFactory: (engine: Engine, contexts: ExternalContextCreator, config: ApplicationConfig) =>
-        new ProcessorHost(engine.pipeline, new EnhancerChains(contexts, config)),
+        new ProcessorHost(engine.pipeline, new EnhancerChains(contexts, config), engine.log),
     },
     {
       provide: Doctor,
@@ -164,7 +186,8 @@ function assemble(
         tenants: TenantContext,
         doctor: Doctor,
       ) => {
-        const checkUp = new CheckUp(doctor, new QueueDirectory(engine.database), resolved.doctor);
+        const { database, log } = engine;
+        const checkUp = new CheckUp(doctor, new QueueDirectory(database), resolved.doctor, log);
         return new ApplicationLifecycle(engine, resolved, events, discovery, host, tenants, checkUp);
       },
     },

@@ -7,12 +7,12 @@ export type ExitCode = 0 | 1;
 /** Exit code of wrong usage. */
 export const WRONG_USAGE = 2;
 
-/** What a command has to say, for programs and for people. One of the two is printed. */
+/** What a command has to say, for programs and for people. One of the two is printed, with whatever is unseen escaped. */
 export interface CommandResult {
   readonly exitCode: ExitCode;
   /** Plain JSON; Dates are fine. */
   readonly json: unknown;
-  readonly text: string;
+  readonly lines: readonly string[];
 }
 
 /** An option of a command, as `--help` shows it. */
@@ -30,7 +30,7 @@ export interface CommandContext {
   readonly env: NodeJS.ProcessEnv;
 }
 
-/** A command of `npx idempotent-jobs`. */
+/** A command of `npx -p nestjs-idempotent-jobs idempotent-jobs`. */
 export interface Command {
   readonly name: string;
   readonly summary: string;

@@ -32,7 +32,7 @@ export async function connect(env: NodeJS.ProcessEnv, schema: string): Promise<D
 
 function databaseUrl(env: NodeJS.ProcessEnv): URL {
   const text = env['DATABASE_URL'];
-  if (text === undefined || text === '') {
+  if (text === undefined) {
     throw new WrongUsage(
       'DATABASE_URL is not set. Set it to the Postgres that holds the ledger: DATABASE_URL=postgres://user:password@host:5432/database',
     );

@@ -22,9 +22,7 @@ export async function queueDepths(
   prefix: string | undefined,
   database: Database,
 ): Promise<QueueDepths> {
-  return redisUrl === undefined || redisUrl === ''
-    ? depthsInPostgres(names, database)
-    : depthsInRedis(names, redisUrl, prefix);
+  return redisUrl === undefined ? depthsInPostgres(names, database) : depthsInRedis(names, redisUrl, prefix);
 }
 
 async function depthsInRedis(

@@ -1,5 +1,7 @@
 import { parseArgs } from 'node:util';
 import { IdempotentJobsError, InvalidIdentityError, UsageError } from '../operation/errors.js';
+import { printable, printableJson } from '../observe/printable.js';
+import { PROGRAM } from '../operation/program.js';
 import { ensureSchema } from '../postgres/schema-guard.js';
 import { COMMON_OPTIONS, type Command, type CommandResult, WRONG_USAGE } from './command.js';
 import { COMMANDS } from './commands.js';
@@ -16,25 +18,41 @@ export interface Voice {
   readonly err: (text: string) => void;
 }
 
-/** Runs a call of the command line. Never rejects, and says no secret. @returns the exit code */
-export async function runCli(args: readonly string[], env: NodeJS.ProcessEnv, voice: Voice): Promise<number> {
+/**
+ * Runs a call of the command line. Never rejects, says no secret, and nothing that a terminal would obey instead of show:
+ * whatever comes from a job, a server or the call itself is escaped here, line by line.
+ *
+ * @returns the exit code
+ */
+export async function runCli(
+  args: readonly string[],
+  given: NodeJS.ProcessEnv,
+  voice: Voice,
+): Promise<number> {
+  const env = withoutEmpty(given);
   const isJson = args.includes('--json');
   try {
     const answer = await answerTo(args, env);
-    voice.out(isJson ? JSON.stringify(answer.json, null, 2) : answer.text);
+    voice.out(isJson ? printableJson(answer.json) : answer.lines.map(printable).join('\n'));
     return answer.exitCode;
   } catch (error) {
     const message = redactor(env)(inOurWords(reasonOf(error)));
-    if (isJson) voice.out(JSON.stringify({ error: { code: codeOf(error), message } }, null, 2));
-    voice.err(message);
+    if (isJson) voice.out(printableJson({ error: { code: codeOf(error), message } }));
+    const help = error instanceof WrongUsage ? error.help : [];
+    voice.err([message, ...help].map(printable).join('\n'));
     return isWrongUsage(error) ? WRONG_USAGE : 1;
   }
+}
+
+/** A variable that is set to nothing, as in `REDIS_URL=`, counts as not set. */
+function withoutEmpty(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  return Object.fromEntries(Object.entries(env).filter(([, value]) => value !== ''));
 }
 
 /** Help, or what the command has to say. */
 async function answerTo(args: readonly string[], env: NodeJS.ProcessEnv): Promise<CommandResult> {
   const [name, ...rest] = args[0] === '--json' ? args.slice(1) : args;
-  if (name === undefined) throw new WrongUsage(helpOfAll(COMMANDS));
+  if (name === undefined) throw new WrongUsage('Name a command.', ['', ...helpOfAll(COMMANDS)]);
   if (name === '--help' || name === 'help') return help(helpOfAll(COMMANDS), COMMANDS);
   const command = COMMANDS.find((known) => known.name === name);
   if (command === undefined) {
@@ -54,8 +72,8 @@ async function answerTo(args: readonly string[], env: NodeJS.ProcessEnv): Promis
   }
 }
 
-function help(text: string, commands: readonly Command[]): CommandResult {
-  return { exitCode: 0, json: helpAsJson(commands), text };
+function help(lines: readonly string[], commands: readonly Command[]): CommandResult {
+  return { exitCode: 0, json: helpAsJson(commands), lines };
 }
 
 function parse(command: Command, args: readonly string[]): Values {
@@ -74,7 +92,7 @@ function parse(command: Command, args: readonly string[]): Values {
     return new Values(values, positionals[0]);
   } catch (error) {
     if (error instanceof WrongUsage) throw error;
-    throw new WrongUsage(`${reasonOf(error)} See: idempotent-jobs ${command.name} --help`);
+    throw new WrongUsage(`${reasonOf(error)} See: ${PROGRAM} ${command.name} --help`);
   }
 }
 

@@ -1,10 +1,9 @@
-import { Logger } from '@nestjs/common';
 import type { DiscoveryService } from '@nestjs/core';
 import type { InstanceWrapper } from '@nestjs/core/injector/instance-wrapper.js';
 import type { QueueRegistry } from '../enqueue/queue-registry.js';
 import { processedQueueOf } from '../intake/bullmq-metadata.js';
 import { ConfigurationError } from '../operation/errors.js';
-import { messageOf } from '../operation/message-of.js';
+import type { LibraryLog } from '../observe/library-log.js';
 import { providedClassOf } from '../provided-class.js';
 import type { Sealer } from '../sealing/sealer.js';
 import type { TenantContext } from '../tenancy/tenant-context.js';
@@ -22,7 +21,6 @@ const LISTEN_EVERY_MS = 60 * 60 * 1000;
 
 /** Finds the methods with `@OnDeadLetter()`, and runs a listener on each dead-letter queue that one of them needs. */
 export class LetterLifecycle {
-  readonly #logger = new Logger('IdempotentJobs');
   #listeners: LetterListener[] = [];
   #told: readonly string[] = [];
   #timer: NodeJS.Timeout | undefined;
@@ -33,6 +31,7 @@ export class LetterLifecycle {
     private readonly tenants: TenantContext,
     private readonly store: ToldStore,
     private readonly sealer: Sealer,
+    private readonly log: LibraryLog,
   ) {}
 
   /** Looks before anything is started. @throws ConfigurationError as `@OnDeadLetter()` says */
@@ -46,9 +45,9 @@ export class LetterLifecycle {
     this.#listeners = [...deadLetterQueues].flatMap((name) => {
       const port = this.queues.portOf(name);
       if (port === undefined) return [];
-      const onError = (message: string): void => this.#logger.warn(message);
       const onTold = (letterId: string): Promise<void> => this.store.told(letterId);
       const { tenants, sealer } = this;
+      const onError = this.log.trouble;
       return [new LetterListener(port, { handlersOf, tenants, sealer, onTold, onError })];
     });
   }
@@ -60,9 +59,7 @@ export class LetterLifecycle {
       this.store
         .listen(this.#told)
         .catch((error: unknown) =>
-          this.#logger.warn(
-            `That letters are heard of could not be noted; tried again in an hour: ${messageOf(error)}`,
-          ),
+          this.log.trouble('That letters are heard of could not be noted; tried again in an hour', error),
         );
     }, LISTEN_EVERY_MS);
     this.#timer.unref();

@@ -1,4 +1,4 @@
-import { Logger } from '@nestjs/common';
+import type { LibraryLog } from '../observe/library-log.js';
 import { ConfigurationError } from '../operation/errors.js';
 import { messageOf } from '../operation/message-of.js';
 import type { Doctor } from './doctor.js';
@@ -7,12 +7,11 @@ import type { QueueDirectory } from './queue-directory.js';
 
 /** The doctor's visit at boot, before any worker starts. */
 export class CheckUp {
-  readonly #logger = new Logger('IdempotentJobs');
-
   constructor(
     private readonly doctor: Doctor,
     private readonly directory: QueueDirectory,
     private readonly mode: 'warn' | 'fail' | 'off',
+    private readonly log: LibraryLog,
   ) {}
 
   /** @throws ConfigurationError in mode `fail`, naming every error and warning */
@@ -23,7 +22,7 @@ export class CheckUp {
       await this.directory.note(this.doctor.examined(), report);
     } catch (error) {
       // Only those who look from outside miss something.
-      this.#logger.warn(`What is known of the queues could not be noted in job_queues: ${messageOf(error)}`);
+      this.log.warn(`What is known of the queues could not be noted in job_queues: ${messageOf(error)}`);
     }
   }
 
@@ -36,8 +35,8 @@ export class CheckUp {
       );
     }
     for (const finding of problems) {
-      if (finding.severity === 'error') this.#logger.error(lineOf(finding));
-      else this.#logger.warn(lineOf(finding));
+      if (finding.severity === 'error') this.log.error(lineOf(finding));
+      else this.log.warn(lineOf(finding));
     }
   }
 }

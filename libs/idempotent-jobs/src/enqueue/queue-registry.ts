@@ -15,6 +15,7 @@ interface RegisteredQueue {
 export class QueueRegistry {
   readonly #queues = new Map<string, RegisteredQueue>();
   readonly #ports = new Map<string, QueuePort>();
+  readonly #heard = new WeakSet<Queue>();
 
   constructor(
     private readonly services: QueueServices,
@@ -23,6 +24,8 @@ export class QueueRegistry {
 
   /** Registering a queue again, from another module, gives the same one. */
   register(queue: Queue, deadLetterQueue: Queue, retention?: RetentionOptions): IdempotentQueue {
+    this.#hear(queue);
+    this.#hear(deadLetterQueue);
     if (queue.name === deadLetterQueue.name) {
       throw new ConfigurationError(
         `Queue "${queue.name}" cannot be its own dead-letter queue: its letters would die in turn, without end. Name another one.`,
@@ -76,6 +79,15 @@ export class QueueRegistry {
   /** The module's retention, as far as the queue has none of its own. @throws as {@link deadLetterQueueOf} */
   retentionOf(queue: string): Retention {
     return this.#known(queue).retention;
+  }
+
+  /** BullMQ prints each error of a queue that nobody listens to. Where the application listens, it is the one to tell. */
+  #hear(queue: Queue): void {
+    if (this.#heard.has(queue)) return;
+    this.#heard.add(queue);
+    queue.on('error', (error) => {
+      if (queue.listenerCount('error') === 1) this.services.onError(`Queue "${queue.name}"`, error);
+    });
   }
 
   #known(queue: string): RegisteredQueue {

@@ -1,11 +1,11 @@
 import type { WorkerHost } from '@nestjs/bullmq';
-import { Logger } from '@nestjs/common';
 import type { Job } from 'bullmq';
 import { unprocessedReasonOf } from '../bullmq/unprocessed.js';
 import type { DeliveryInProgress, JobPipeline } from '../job-pipeline.js';
 import type { CurrentOperation } from '../execute/current-operation.js';
 import type { HoldCause } from '../dependency/hold.js';
 import { UsageError } from '../operation/errors.js';
+import type { LibraryLog } from '../observe/library-log.js';
 import { settle } from '../settle/settle.js';
 import type { Delivery } from './delivery.js';
 import type { EnhancerChains, ProcessMethod } from './enhancer-chain.js';
@@ -31,12 +31,12 @@ export class ProcessorHost {
   readonly #progress = new WeakMap<Job, DeliveryInProgress>();
   readonly #delivered = new WeakSet<Job>();
   readonly #nextWorkerId = workerIdentity();
-  readonly #logger = new Logger('IdempotentJobs');
   readonly #missed = new Set<string>();
 
   constructor(
     private readonly pipeline: JobPipeline,
     private readonly chains: EnhancerChains,
+    private readonly log: LibraryLog,
   ) {}
 
   register(processorClass: unknown, processor: RegisteredProcessor): void {
@@ -119,7 +119,7 @@ export class ProcessorHost {
     const missed = unknownPolicy?.slice(0, MAX_NAME);
     if (missed !== undefined && this.#missed.size < MAX_MISSED && !this.#missed.has(missed)) {
       this.#missed.add(missed);
-      this.#logger.warn(
+      this.log.warn(
         `Jobs of queue "${job.queueName}" ask for retry policy ${JSON.stringify(missed)}, which forRoot({ retryPolicies }) of this application does not have; they run as if they had not asked.`,
       );
     }

@@ -1,10 +1,10 @@
 import { messageOf } from '../operation/message-of.js';
 import type { WorkerHost } from '@nestjs/bullmq';
-import { Logger } from '@nestjs/common';
 import type { DiscoveryService } from '@nestjs/core';
 import type { InstanceWrapper } from '@nestjs/core/injector/instance-wrapper.js';
 import type { Job, Worker } from 'bullmq';
 import type { AttemptRegistry } from '../execute/attempt-registry.js';
+import type { LibraryLog } from '../observe/library-log.js';
 import { isOverWithin } from '../within.js';
 import { ConfigurationError } from '../operation/errors.js';
 import { type ProvidedClass, providedClassOf } from '../provided-class.js';
@@ -32,7 +32,6 @@ interface DeclaredProcessor {
 
 /** Finds the idempotent processors, starts their workers when the application is up, and stops them before it goes. */
 export class WorkerLifecycle {
-  readonly #logger = new Logger('IdempotentJobs');
   #running: readonly (RunningProcessor & { readonly isStarted: boolean })[] = [];
 
   constructor(
@@ -41,6 +40,7 @@ export class WorkerLifecycle {
     private readonly attempts: AttemptRegistry,
     private readonly queues: QueueRegistry,
     private readonly defaults: Omit<ProcessorDefaults, 'retentionMs'>,
+    private readonly log: LibraryLog,
   ) {}
 
   /** Known once {@link prepare} has looked. */
@@ -76,7 +76,7 @@ export class WorkerLifecycle {
       if (worker !== undefined && !limitsStalls) worker.opts.maxStalledCount = policed.crashes;
       if (worker !== undefined)
         return [{ settings: policed.own, worker, isStarted, pausesQueue: options.pauseQueue === true }];
-      this.#logger.warn(
+      this.log.warn(
         `${provider.name} has no worker: BullModule's manualRegistration is on. Call BullRegistrar.register() before app.init() ends.`,
       );
       return [];
@@ -94,12 +94,12 @@ export class WorkerLifecycle {
   async stop(drainMs: number, closeMs: number): Promise<void> {
     const closing = Promise.allSettled(this.#running.map(({ worker }) => worker.close()));
     if (await isOverWithin(drainMs, closing)) return;
-    this.#logger.warn(
+    this.log.warn(
       `Shutdown: ${this.attempts.size} handlers are still running after ${drainMs} ms; their signals are aborted.`,
     );
     this.attempts.abandonAll('shutdown');
     if (await isOverWithin(closeMs, closing)) return;
-    this.#logger.error(
+    this.log.error(
       `Shutdown: workers did not close within ${closeMs} ms; their jobs will be delivered again.`,
     );
     await isOverWithin(closeMs, Promise.allSettled(this.#running.map(({ worker }) => worker.disconnect())));
@@ -122,7 +122,7 @@ export class WorkerLifecycle {
   #attach(worker: Worker, settings: ProcessorSettings): void {
     // Also tells of a lost BullMQ lock. The handler goes on: the right to run is the ledger's lease, under which another
     // delivery of the job is put off, and the queue that has lost the lock may have lost the job as well.
-    worker.on('error', (error) => this.#logger.warn(`Worker of queue "${settings.queue}": ${error.message}`));
+    worker.on('error', (error) => this.log.trouble(`Worker of queue "${settings.queue}"`, error));
     worker.on('failed', (job, error) => {
       if (job?.finishedOn !== undefined && !this.host.wasDelivered(job)) this.#bury(settings, job, error);
     });
@@ -130,8 +130,9 @@ export class WorkerLifecycle {
 
   #bury(settings: ProcessorSettings, job: Job, error: Error): void {
     this.host.buryUnprocessed(settings, job, error).catch((cause: unknown) => {
-      this.#logger.warn(
-        `Job ${job.id} of queue "${settings.queue}" has no dead letter yet; the sweep will write it: ${messageOf(cause)}`,
+      this.log.trouble(
+        `Job ${job.id} of queue "${settings.queue}" has no dead letter yet; the sweep will write it`,
+        cause,
       );
     });
   }
@@ -141,7 +142,7 @@ export class WorkerLifecycle {
       worker
         .run()
         .catch((error: unknown) =>
-          this.#logger.error(`Worker of queue "${settings.queue}" stopped: ${messageOf(error)}`),
+          this.log.error(`Worker of queue "${settings.queue}" stopped: ${messageOf(error)}`),
         );
     });
   }

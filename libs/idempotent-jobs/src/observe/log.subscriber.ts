@@ -1,8 +1,10 @@
 import { Logger } from '@nestjs/common';
 import type { JobEvent, JobEvents } from './job-events.js';
+import { printable } from './printable.js';
 
 /**
- * One line per transition, readable and regular: what happened, then `tenant=… key=… attempt=…`. Never a payload.
+ * One line per transition, readable and regular: what happened, then `tenant=… key=… attempt=…`. Never a payload; what
+ * a stranger wrote cannot make it two lines.
  * Progress goes to `debug`, completion to `log`, what may need a look to `warn`, what does need one to `error`.
  */
 export function logEvents(
@@ -14,7 +16,7 @@ export function logEvents(
     const level = levelOf(event);
     if (which === 'problems' && (level === 'debug' || level === 'log')) return;
     if (!Logger.isLevelEnabled(level)) return;
-    logger[level](line(event));
+    logger[level](printable(line(event)));
   });
 }
 
@@ -73,5 +75,5 @@ const NAMES: Readonly<Record<string, string>> = {
 function word(value: unknown): string {
   if (typeof value === 'number') return String(Math.round(value));
   const text = String(value);
-  return /[\s"=]/.test(text) ? JSON.stringify(text) : text;
+  return /[\s"=]/.test(text) || printable(text) !== text ? JSON.stringify(text) : text;
 }

@@ -11,6 +11,6 @@ export const discard: Command = {
   async run({ values, database }) {
     const result = await deadLettersOf(database).discard(letterOf(values), actionOf(values));
     const text = `Letter ${result.letterId} ${result.dryRun ? 'would be' : 'is'} discarded.`;
-    return { exitCode: 0, json: result, text };
+    return { exitCode: 0, json: result, lines: [text] };
   },
 };

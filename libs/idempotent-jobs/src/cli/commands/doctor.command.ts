@@ -33,7 +33,7 @@ export const doctor: Command = {
     return {
       exitCode: report.healthy ? 0 : 1,
       json: { ...report, queues, unreported },
-      text: textOf(report, reported, unreported),
+      lines: linesOf(report, reported, unreported),
     };
   },
 };
@@ -44,19 +44,23 @@ function findingsOf(reports: readonly QueueReport[]): DoctorFinding[] {
   return [...new Map(findings.map((finding) => [JSON.stringify(finding), finding])).values()];
 }
 
-function textOf(
+function linesOf(
   { answers, findings }: DoctorReport,
   reported: readonly QueueReport[],
   unreported: readonly string[],
-): string {
+): string[] {
   const questions = answers.map(({ question, answer }, index) => `${index + 1}. ${question} ${answer}`);
-  const found = findings.map(
-    ({ severity, code, message, fix }) => `${severity} ${code}\n  ${message}\n  Fix: ${fix}`,
-  );
+  const found = findings.flatMap(({ severity, code, message, fix }) => [
+    '',
+    `${severity} ${code}`,
+    `  ${message}`,
+    `  Fix: ${fix}`,
+  ]);
   const dates = reported.map(({ queue, reportedAt }) => `${queue} (${reportedAt?.toISOString()})`);
   return [
-    questions.join('\n'),
+    ...questions,
     ...found,
+    '',
     `Reported: ${dates.join(', ')}.${unreported.length > 0 ? ` No report of: ${unreported.join(', ')}.` : ''}`,
-  ].join('\n\n');
+  ];
 }

@@ -16,13 +16,13 @@ export const history: Command = {
     return {
       exitCode: entries.length > 0 ? 0 : 1,
       json: { ...operation, entries },
-      text:
+      lines:
         entries.length > 0
           ? textTable(
               ['at', 'what', 'details'],
               entries.map((entry) => [entry.at, entry.kind, detailsOf(entry)]),
             )
-          : `The ledger knows no operation "${operation.operationKey}" of tenant "${operation.tenantId}".`,
+          : [`The ledger knows no operation "${operation.operationKey}" of tenant "${operation.tenantId}".`],
     };
   },
 };

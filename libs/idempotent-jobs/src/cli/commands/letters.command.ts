@@ -1,5 +1,6 @@
 import type { DeadLetter, DeadLetterGroup } from '../../dead-letter/dead-letter.js';
 import type { Command, CommandContext, CommandResult } from '../command.js';
+import { printableJson } from '../../observe/printable.js';
 import { refuseUnknownQueue } from '../known-queue.js';
 import { FILTER_OPTIONS, filterOf } from '../letter-options.js';
 import { deadLettersOf } from '../services.js';
@@ -34,7 +35,7 @@ async function one({ values, database }: CommandContext, id: string): Promise<Co
   );
   const { payload, ...letter } = await deadLettersOf(database).get(id);
   const shown = values.flag('payload') ? { ...letter, payload } : letter;
-  return { exitCode: 0, json: shown, text: JSON.stringify(shown, null, 2) };
+  return { exitCode: 0, json: shown, lines: printableJson(shown).split('\n') };
 }
 
 async function byCause({ values, database }: CommandContext): Promise<CommandResult> {
@@ -56,9 +57,9 @@ async function byCause({ values, database }: CommandContext): Promise<CommandRes
   return {
     exitCode: groups.length > 0 ? 0 : 1,
     json: { groups },
-    text:
+    lines:
       groups.length === 0
-        ? NOTHING
+        ? [NOTHING]
         : textTable(['letters', 'queue', 'reason', 'error', 'newest', 'newest letter', 'fingerprint'], rows),
   };
 }
@@ -83,11 +84,11 @@ async function list({ values, database }: CommandContext): Promise<CommandResult
     letter.error?.message,
   ]);
   const headers = ['letter', 'written', 'queue', 'reason', 'tenant', 'key', 'attempts', 'state', 'error'];
-  const more = page.next === undefined ? '' : `\n\nThere is more: --after ${page.next}`;
+  const more = page.next === undefined ? [] : ['', `There is more: --after ${page.next}`];
   return {
     exitCode: page.letters.length > 0 ? 0 : 1,
     json: page,
-    text: page.letters.length === 0 ? NOTHING : `${textTable(headers, rows)}${more}`,
+    lines: page.letters.length === 0 ? [NOTHING] : [...textTable(headers, rows), ...more],
   };
 }
 

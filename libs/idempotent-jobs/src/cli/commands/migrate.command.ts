@@ -16,10 +16,11 @@ export const migrate: Command = {
     return {
       exitCode: 0,
       json: { schema, dryRun, steps: steps.map(({ version, name }) => ({ version, name })) },
-      text:
+      lines: [
         names.length === 0
           ? `The ledger in schema "${schema}" is up to date.`
           : `${verb} ${names.length} steps in schema "${schema}": ${names.join(', ')}.`,
+      ],
     };
   },
 };

@@ -12,6 +12,6 @@ export const prune: Command = {
     const pruned = dryRun ? await pruner.count() : await pruner.prune();
     const verb = dryRun ? 'Would remove' : 'Removed';
     const text = `${verb} ${pruned.operations} completed operations and ${pruned.letters} resolved letters.`;
-    return { exitCode: 0, json: { ...pruned, dryRun }, text };
+    return { exitCode: 0, json: { ...pruned, dryRun }, lines: [text] };
   },
 };

@@ -29,7 +29,9 @@ export const redispatch: Command = {
     return {
       exitCode: 0,
       json: { ...report, dryRun },
-      text: `${operations} operations ${dryRun ? 'would be' : 'are'} due for their queues; the dispatchers of the applications put them there.${lost}`,
+      lines: [
+        `${operations} operations ${dryRun ? 'would be' : 'are'} due for their queues; the dispatchers of the applications put them there.${lost}`,
+      ],
     };
   },
 };

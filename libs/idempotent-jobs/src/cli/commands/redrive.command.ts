@@ -1,4 +1,5 @@
 import { DEFAULT_PACE, MAX_RATE_PER_SECOND } from '../../dead-letter/redrive.js';
+import { PROGRAM } from '../../operation/program.js';
 import { ACTOR, type Command, type CommandContext, type CommandResult, DRY_RUN, NOTE } from '../command.js';
 import { actionOf, FILTER_OPTIONS, filterOf, letterOf } from '../letter-options.js';
 import { deadLettersOf } from '../services.js';
@@ -47,7 +48,7 @@ async function redriveOne({ values, database }: CommandContext): Promise<Command
     result.outcome === 'redriven'
       ? `${would}redriven: the operation of letter ${result.letterId}.`
       : `${would}closed: letter ${result.letterId}, whose operation has completed meanwhile.`;
-  return { exitCode: 0, json: result, text: done };
+  return { exitCode: 0, json: result, lines: [done] };
 }
 
 async function redriveMany({ values, database }: CommandContext): Promise<CommandResult> {
@@ -72,6 +73,6 @@ async function redriveMany({ values, database }: CommandContext): Promise<Comman
   const text =
     plan.redriveId === undefined
       ? `Would redrive ${plan.letters} letters of queue "${queue}".${leftOut}`
-      : `Redrive ${plan.redriveId} of ${plan.letters} letters of queue "${queue}" has begun; an application carries it on. See: idempotent-jobs redrives ${plan.redriveId}${leftOut}`;
-  return { exitCode: 0, json: { ...plan, queue, dryRun: action.dryRun }, text };
+      : `Redrive ${plan.redriveId} of ${plan.letters} letters of queue "${queue}" has begun; an application carries it on. See: ${PROGRAM} redrives ${plan.redriveId}${leftOut}`;
+  return { exitCode: 0, json: { ...plan, queue, dryRun: action.dryRun }, lines: [text] };
 }

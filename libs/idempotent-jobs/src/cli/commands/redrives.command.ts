@@ -32,7 +32,7 @@ const FOR_LISTS = 'is for the list, not for one redrive';
 async function one({ values, database }: CommandContext, id: string): Promise<CommandResult> {
   values.refuse(LIST_OPTIONS, FOR_LISTS);
   const found = await deadLettersOf(database).getRedrive(id);
-  return { exitCode: 0, json: found, text: tableOf([found]) };
+  return { exitCode: 0, json: found, lines: tableOf([found]) };
 }
 
 async function list({ values, database }: CommandContext): Promise<CommandResult> {
@@ -45,7 +45,7 @@ async function list({ values, database }: CommandContext): Promise<CommandResult
   return {
     exitCode: found.length > 0 ? 0 : 1,
     json: { redrives: found },
-    text: found.length > 0 ? tableOf(found) : 'There is no redrive.',
+    lines: found.length > 0 ? tableOf(found) : ['There is no redrive.'],
   };
 }
 
@@ -60,10 +60,10 @@ async function cancel({ values, database }: CommandContext, id: string | undefin
   const text = isRefused
     ? `Redrive ${id} has ended: ${redrive.status}.`
     : `${dryRun ? 'Would cancel' : 'Cancelled'} redrive ${id}; ${redrive.progress.left} letters ${dryRun ? 'would be' : 'are'} left alone.`;
-  return { exitCode: isRefused ? 1 : 0, json: { ...redrive, dryRun }, text };
+  return { exitCode: isRefused ? 1 : 0, json: { ...redrive, dryRun }, lines: [text] };
 }
 
-function tableOf(found: readonly Redrive[]): string {
+function tableOf(found: readonly Redrive[]): string[] {
   return textTable(
     [
       'redrive',

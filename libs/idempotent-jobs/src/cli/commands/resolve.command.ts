@@ -30,7 +30,7 @@ export const resolve: Command = {
     const result = await deadLettersOf(database).resolve(letterOf(values), verdict, options);
     const end = result.outcome === 'applied' ? 'the operation is completed' : 'the operation runs again';
     const text = `Letter ${result.letterId} ${result.dryRun ? 'would be' : 'is'} resolved: ${end}.`;
-    return { exitCode: 0, json: result, text };
+    return { exitCode: 0, json: result, lines: [text] };
   },
 };
 

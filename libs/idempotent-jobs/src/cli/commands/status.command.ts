@@ -47,14 +47,19 @@ export const status: Command = {
     return {
       exitCode: 0,
       json: { bullmq: depths.source, queues: lines },
-      text:
-        queues.length === 0 ? 'The ledger knows no queue yet.' : `${textTable(HEADERS, rows)}${hint(depths)}`,
+      lines:
+        queues.length === 0
+          ? ['The ledger knows no queue yet.']
+          : [...textTable(HEADERS, rows), ...hint(depths)],
     };
   },
 };
 
-function hint({ source }: QueueDepths): string {
+function hint({ source }: QueueDepths): string[] {
   return source === 'none'
-    ? '\n\nREDIS_URL is not set, and BullMQ has no schema "bullmq" in DATABASE_URL: the depths of queues are not known.'
-    : '';
+    ? [
+        '',
+        'REDIS_URL is not set, and BullMQ has no schema "bullmq" in DATABASE_URL: the depths of queues are not known.',
+      ]
+    : [];
 }
