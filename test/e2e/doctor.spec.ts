@@ -57,8 +57,8 @@ describe.each(BACKENDS)('the doctor, on %s', (backend) => {
       { code: 'effect-not-declared', processor: 'ScriptedProcessor' },
       { code: 'timeout-not-declared', processor: 'ScriptedProcessor' },
       { code: 'failed-jobs-removed', processor: null, queue: 'charges' },
-      { code: 'trace-not-handed-on', queue: null },
       { code: 'tenants-not-resolved', severity: 'info' },
+      { code: 'trace-not-handed-on', severity: 'info', queue: null },
     ]);
     expect(report.answers.map(({ answer }) => answer)).toEqual(['no', 'yes', 'yes', 'unsure', 'unsure']);
     // Mails are no queue of the ledger's; what is said about them stands beside the others.
@@ -141,22 +141,29 @@ describe.each(BACKENDS)('the doctor, on %s', (backend) => {
     const root = rootModule(place, { queues: ['charges'], providers: [processor], jobs: { logs: 'none' } });
     const compiled = await Test.createTestingModule({ imports: [root] }).compile();
     expect(codesOf(compiled.get(Doctor).report())).toEqual([
-      'trace-not-handed-on',
       'logs-off',
       'tenants-not-resolved',
+      'trace-not-handed-on',
     ]);
     await compiled.close();
     expect(calls).toEqual([]);
     expect(await outcomeOf(app, 'charge:1')).toMatchObject({ status: 'pending' });
   });
 
-  it('with doctor: "fail", a sound application starts', async () => {
-    const { app } = await apps.fresh(backend, {
+  it('with doctor: "fail", a sound application starts, also one without OpenTelemetry', async () => {
+    const providers = [processorOf('charges', SOUND, done)];
+    const { app, place } = await apps.fresh(backend, {
       queues: ['charges'],
-      providers: [processorOf('charges', SOUND, done)],
+      providers,
       jobs: { ...jobs, doctor: 'fail' },
     });
     expect(app.get(Doctor).report()).toMatchObject({ healthy: true, findings: [] });
+    const plain = await apps.beside(place, { queues: ['charges'], providers, jobs: { doctor: 'fail' } });
+    expect(plain.get(Doctor).report()).toMatchObject({
+      healthy: true,
+      answers: Array.from({ length: 5 }, () => expect.objectContaining({ answer: 'yes' }) as object),
+      findings: [{ code: 'tenants-not-resolved' }, { code: 'trace-not-handed-on', severity: 'info' }],
+    });
   });
 });
 
@@ -165,7 +172,7 @@ describe('the doctor’s visit at boot', () => {
   afterEach(() => Logger.overrideLogger(false));
 
   it.each([
-    ['warn', ['error client-retries', 'warn trace-not-handed-on']],
+    ['warn', ['error client-retries', 'warn logs-off']],
     ['off', []],
   ] as const)('with doctor: "%s", each problem is one line of the log: %j', async (doctor, expected) => {
     const lines: string[] = [];
@@ -184,7 +191,7 @@ describe('the doctor’s visit at boot', () => {
     await apps.beside(place, {
       queues: ['charges'],
       providers: [processor],
-      jobs: { doctor, tenants: jobs.tenants },
+      jobs: { doctor, tenants: jobs.tenants, logs: 'none' },
       logger,
     });
     expect(lines.map((line) => line.split(':')[0])).toEqual(expected);

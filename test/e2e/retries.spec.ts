@@ -89,6 +89,8 @@ describe.each(BACKENDS)('retries, on %s', (backend) => {
       status: 'completed',
       result: 'second',
       attempts: 2,
+      // The first attempt was in doubt; of the operation nothing is any more.
+      doubtSince: undefined,
     });
     gate.open();
     expect(aborted).toHaveLength(1);

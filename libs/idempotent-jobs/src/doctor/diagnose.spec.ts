@@ -202,7 +202,7 @@ describe('diagnose', () => {
       4,
       /default timeout/,
     ],
-    ['no trace', { ...sound, handsOnTrace: false }, 'trace-not-handed-on', 'warning', 5, /traceContext/],
+    ['no trace', { ...sound, handsOnTrace: false }, 'trace-not-handed-on', 'info', 5, /traceContext/],
     ['no logs', { ...sound, logs: 'none' }, 'logs-off', 'warning', 5, /not logged/],
     [
       'a queue that removes failed jobs',
@@ -274,8 +274,8 @@ describe('diagnose', () => {
     expect(findings.map(({ code }) => code)).toEqual([
       'plain-processor-on-idempotent-queue',
       'timeout-not-declared',
-      'trace-not-handed-on',
       'tenants-not-resolved',
+      'trace-not-handed-on',
     ]);
   });
 

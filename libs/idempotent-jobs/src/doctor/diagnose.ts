@@ -235,12 +235,12 @@ const missingTrace: Check = ({ handsOnTrace }) =>
     : [
         {
           code: 'trace-not-handed-on',
-          severity: 'warning',
+          severity: 'info',
           question: 5,
           queue: null,
           processor: null,
           message:
-            'Neither tracing nor traceContext is configured: attempts cannot be linked to the request that asked for them.',
+            'Neither tracing nor traceContext is configured: the ledger has the history of each operation, but its attempts cannot be linked to the request that asked for them.',
           fix: 'Set forRoot({ tracing: otelTracing() }) from nestjs-idempotent-jobs/otel, or forRoot({ traceContext: () => carrier }) to the id of the request.',
         },
       ];

@@ -41,7 +41,7 @@ export interface Outcome<Result = unknown> extends OperationIdentity {
   readonly degraded: string | undefined;
   /** The last failure, without its stack. */
   readonly error: Pick<ErrorEvidence, 'name' | 'message' | 'code'> | undefined;
-  /** Since when the effect may have happened without a record of it. */
+  /** Since when the effect may have happened without a record of it; undefined once `completed`, which is the record. */
   readonly doubtSince: Date | undefined;
   /** In doubt: when the service is asked next; undefined: nobody asks, a person has to find out. */
   readonly reconcileDueAt: Date | undefined;

@@ -25,6 +25,9 @@ WITH asked AS (
     degraded         = a.degraded,
     error            = NULL,
     payload          = NULL,
+    -- Whatever an earlier attempt left open: this one has said how it ended.
+    doubt_since      = NULL,
+    doubted_at       = NULL,
     lease_expires_at = NULL,
     dispatch_due_at  = NULL,
     settled_at       = clock_timestamp(),
