@@ -4,7 +4,7 @@
 import { execFileSync } from 'node:child_process';
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, posix } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { startPostgres } from 'local-servers';
 
@@ -18,6 +18,36 @@ const run = (command, args, options = {}) =>
     ...options,
   });
 
+/** As docs and alerts write it, but with nothing fetched from anywhere. */
+const COMMAND = ['--no-install', '-p', 'nestjs-idempotent-jobs', 'idempotent-jobs'];
+
+/** By the name that docs write, by the short one, and by the package's. */
+function checkCommand(cwd) {
+  for (const command of [
+    COMMAND,
+    ['--no-install', 'idempotent-jobs'],
+    ['--no-install', 'nestjs-idempotent-jobs'],
+  ]) {
+    const help = run('npx', [...command, '--help'], { cwd });
+    if (!help.startsWith('Usage: idempotent-jobs'))
+      throw new Error(`npx ${command.join(' ')} --help said, in ${cwd}: ${help}`);
+  }
+}
+
+/** A debugger complains of each file that names a map which is not there. */
+function checkSourceMaps(paths) {
+  const installed = join(folder, 'node_modules/nestjs-idempotent-jobs');
+  const dangling = paths
+    .filter((path) => /\.(?:js|mjs|d\.ts)$/.test(path))
+    .filter((path) => {
+      const [, map] =
+        /^\/\/# sourceMappingURL=(.+)$/m.exec(readFileSync(join(installed, path), 'utf8')) ?? [];
+      return map !== undefined && !paths.includes(posix.join(posix.dirname(path), map));
+    });
+  if (dangling.length > 0)
+    throw new Error(`Files name source maps that are not in the package: ${dangling.join(', ')}`);
+}
+
 try {
   const [packed] = JSON.parse(
     run('npm', ['pack', '--json', '--workspace', 'nestjs-idempotent-jobs', '--pack-destination', folder], {
@@ -28,11 +58,16 @@ try {
     .map((file) => file.path)
     .filter(
       (path) =>
-        !/^(?:dist\/.*\.(?:js|d\.ts)|package\.json|README\.md|CHANGELOG\.md|LICENSE)$/.test(path) ||
-        /\.spec\./.test(path),
+        !/^(?:dist\/.*\.(?:js|d\.ts)|bin\/nestjs-idempotent-jobs\.mjs|package\.json|README\.md|CHANGELOG\.md|LICENSE)$/.test(
+          path,
+        ) || /\.spec\./.test(path),
     );
   if (strangers.length > 0)
     throw new Error(`The package holds files that do not belong there: ${strangers.join(', ')}`);
+
+  const described = JSON.parse(readFileSync(join(root, 'libs/idempotent-jobs/package.json'), 'utf8'));
+  for (const field of ['repository', 'homepage', 'bugs'])
+    if (!described[field]) throw new Error(`The package does not say its ${field}.`);
 
   cpSync(join(root, 'test/consumer'), folder, {
     recursive: true,
@@ -40,9 +75,7 @@ try {
   });
   const manifest = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'));
   const { devDependencies } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
-  const { peerDependencies, peerDependenciesMeta } = JSON.parse(
-    readFileSync(join(root, 'libs/idempotent-jobs/package.json'), 'utf8'),
-  );
+  const { peerDependencies, peerDependenciesMeta } = described;
   const peers = Object.keys(peerDependencies);
   const isOptional = (name) => peerDependenciesMeta[name]?.optional === true;
   const install = (names) => {
@@ -54,8 +87,10 @@ try {
   };
   manifest.dependencies = { 'nestjs-idempotent-jobs': `file:${packed.filename}` };
   install([...peers.filter((name) => !isOptional(name)), 'ioredis', 'typescript', '@types/node']);
-  const help = run('npx', ['--no-install', 'idempotent-jobs', '--help']);
-  if (!help.startsWith('Usage: idempotent-jobs')) throw new Error(`npx idempotent-jobs --help said: ${help}`);
+  checkCommand(folder);
+  // And in a clone, where it is linked before anything is built.
+  checkCommand(root);
+  checkSourceMaps(packed.files.map((file) => file.path));
 
   const postgres = await startPostgres();
   try {
@@ -65,10 +100,10 @@ try {
     }).trim();
     if (said !== 'acme paid 500 for order-1 at attempt 1')
       throw new Error(`The consumer's job said: ${said}`);
-    const report = run('npx', ['--no-install', 'idempotent-jobs', 'doctor', '--json'], {
+    const report = run('npx', [...COMMAND, 'doctor', '--json'], {
       env: { ...process.env, DATABASE_URL: postgres.url },
     });
-    if (!JSON.parse(report).healthy) throw new Error(`npx idempotent-jobs doctor said: ${report}`);
+    if (!JSON.parse(report).healthy) throw new Error(`The command's doctor said: ${report}`);
 
     cpSync(join(root, 'test/consumer/src/observed.ts'), join(folder, 'src/observed.ts'));
     install(peers.filter(isOptional));

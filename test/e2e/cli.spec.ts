@@ -160,7 +160,7 @@ describe('idempotent-jobs, the command', () => {
     const place = await makePlace('postgres');
     const missing = await cliIn(place, 'status');
     expect(missing).toMatchObject({ code: 1, stdout: '' });
-    expect(missing.stderr).toContain('npx idempotent-jobs migrate');
+    expect(missing.stderr).toContain('npx -p nestjs-idempotent-jobs idempotent-jobs migrate');
 
     const dry = await cliIn(place, 'migrate', '--schema', 'jobs', '--dry-run');
     expect(dry).toMatchObject({ code: 0, stderr: '' });
@@ -494,8 +494,8 @@ describe.each(BACKENDS)('idempotent-jobs, the command, beside an application on 
       healthy: false,
       findings: [
         { code: 'client-retries', queue: 'refunds' },
-        { code: 'trace-not-handed-on' },
         { code: 'tenants-not-resolved' },
+        { code: 'trace-not-handed-on' },
       ],
       unreported: [],
     });

@@ -67,7 +67,7 @@ describe('the ledger schema', () => {
       await expect(
         apps.beside(place, { queues: ['charges'], jobs: { migrations: 'check' } }),
       ).rejects.toThrow(
-        /version 1, but this package needs [2-9]\d*\. Run "npx idempotent-jobs migrate".*migrations: 'run'.*IDEMPOTENT_JOBS_MIGRATIONS/,
+        /version 1, but this package needs [2-9]\d*\. Run "npx -p nestjs-idempotent-jobs idempotent-jobs migrate".*migrations: 'run'.*IDEMPOTENT_JOBS_MIGRATIONS/,
       );
     });
 

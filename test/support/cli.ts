@@ -3,8 +3,10 @@ import { fileURLToPath } from 'node:url';
 import { inject } from 'vitest';
 import type { Place } from './place.js';
 
-/** The built program, as `npx idempotent-jobs` starts it. */
-const PROGRAM = fileURLToPath(new URL('../../libs/idempotent-jobs/dist/cli/main.js', import.meta.url));
+/** The built program, as `npx -p nestjs-idempotent-jobs idempotent-jobs` starts it. */
+const PROGRAM = fileURLToPath(
+  new URL('../../libs/idempotent-jobs/bin/nestjs-idempotent-jobs.mjs', import.meta.url),
+);
 
 /** How a call of the command line ended. */
 export interface CliAnswer {

@@ -9,7 +9,7 @@ export class Alerts {
   @OnDeadLetter()
   tell({ reason, tenantId, operationKey, letterId }: DeadLetterMessage): void {
     this.#logger.warn(
-      `${reason}: ${operationKey} of ${tenantId}. Look: npx idempotent-jobs letters ${letterId}`,
+      `${reason}: ${operationKey} of ${tenantId}. Look: npx -p nestjs-idempotent-jobs idempotent-jobs letters ${letterId}`,
     );
   }
 }

@@ -1,5 +1,6 @@
 import type { DataSource } from 'typeorm';
 import { ConfigurationError } from '../operation/errors.js';
+import { PROGRAM } from '../operation/program.js';
 import { migrate, SCHEMA_STEPS, SCHEMA_VERSION, type SchemaStep } from './migrations.js';
 
 /**
@@ -22,7 +23,7 @@ export async function ensureSchema(
   if (version === SCHEMA_VERSION) return;
   throw new ConfigurationError(
     `${version === undefined ? `Schema "${schema}" has no ledger` : `The ledger in schema "${schema}" is at version ${version}, but this package needs ${SCHEMA_VERSION}`}. ` +
-      `Run "npx idempotent-jobs migrate", set forRoot({ migrations: 'run' }), or add ...IDEMPOTENT_JOBS_MIGRATIONS to the DataSource's migrations and run them before the application starts.`,
+      `Run "${PROGRAM} migrate", set forRoot({ migrations: 'run' }), or add ...IDEMPOTENT_JOBS_MIGRATIONS to the DataSource's migrations and run them before the application starts.`,
   );
 }
 
