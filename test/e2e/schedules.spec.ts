@@ -1,4 +1,6 @@
+import type { Job } from 'bullmq';
 import {
+  type IdempotentQueue,
   InvalidIdentityError,
   type JobEvent,
   JobEvents,
@@ -9,11 +11,12 @@ import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
 import { asTenant, bullQueue, idempotentQueue, lettersOf, outcomeOf } from '../support/ledger.js';
-import { processorOf } from '../support/processors.js';
+import { Gate, processorOf, SHORT_CLOCKS } from '../support/processors.js';
 import { BACKENDS, dataSourceOf } from '../support/scenario.js';
 
 const SOON_MS = 300;
 const FAR_MS = 3_600_000;
+const DAY_MS = 24 * FAR_MS;
 const ITERATION = /^report:\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z$/;
 
 describe.each(BACKENDS)('schedules, on %s', (backend) => {
@@ -98,6 +101,154 @@ describe.each(BACKENDS)('schedules, on %s', (backend) => {
     }
     const schedulers = await bull.getJobSchedulers();
     expect(schedulers).toMatchObject([{ pattern: '0 6 * * *', tz: 'Europe/Berlin' }]);
+  });
+
+  describe('an iteration that was due when its schedule is made again, or ended, runs', () => {
+    /** A queue whose iterations wait, for the reason that a test is about; `go` lets them run. */
+    const waiting = {
+      'no worker is there': async () => {
+        const { app, place, runs, processor } = await apart();
+        return {
+          app,
+          runs,
+          go: async () => void (await apps.beside(place, { queues: ['reports'], providers: [processor()] })),
+        };
+      },
+      'its worker is busy': async () => {
+        const { app, place, runs, processor } = await apart();
+        const gate = new Gate();
+        const busy = processor((job) => (job.name === 'long' ? gate.pass() : undefined));
+        await apps.beside(place, { queues: ['reports'], providers: [busy] });
+        await idempotentQueue(app, 'reports').enqueue('long', {}, { operationKey: 'long', tenantId: 'acme' });
+        await gate.arrival;
+        return { app, runs, go: async () => gate.open() };
+      },
+      'its queue is paused': async () => {
+        const { app, place, runs, processor } = await apart();
+        await apps.beside(place, { queues: ['reports'], providers: [processor()] });
+        await bullQueue(app, 'reports').pause();
+        return { app, runs, go: () => bullQueue(app, 'reports').resume() };
+      },
+    };
+    const reasons = Object.keys(waiting) as (keyof typeof waiting)[];
+
+    /** An application that only schedules, and the processor for those that work. */
+    const apart = async () => {
+      const runs: Record<string, unknown> = {};
+      const processor = (act: (job: Job) => unknown = () => undefined) =>
+        processorOf(
+          'reports',
+          { effect: 'keyed' },
+          async (job, { operationKey }) => {
+            await act(job);
+            if (job.name === 'report') runs[operationKey] = job.data;
+          },
+          { ...SHORT_CLOCKS, concurrency: 1 },
+        );
+      const { app, place } = await apps.fresh(backend, { queues: ['reports'] });
+      return { app, place, runs, processor };
+    };
+    const keyOf = (dueAt: Date | undefined): string => `report:${(dueAt as Date).toISOString()}`;
+    /** Once a day, and the first time in a moment. */
+    const soonDaily = () => {
+      const at = new Date(Date.now() + 2000);
+      return { pattern: `${at.getUTCSeconds()} ${at.getUTCMinutes()} ${at.getUTCHours()} * * *`, tz: 'UTC' };
+    };
+    const due = (at: Date | undefined): Promise<unknown> =>
+      eventually(Date.now, (now) => expect(now).toBeGreaterThan((at as Date).getTime()));
+
+    it.each(reasons)(
+      'by the pattern of a day, while %s, with the payload it was made with',
+      async (reason) => {
+        const { app, runs, go } = await waiting[reason]();
+        const queue = idempotentQueue(app, 'reports');
+        const daily = { ...report, ...soonDaily() };
+        const { nextAt } = await queue.schedule('report', { version: 1 }, daily);
+        await due(nextAt);
+        const again = await Promise.all(
+          [2, 3, 4].map((version) => queue.schedule('report', { version }, daily)),
+        );
+        for (const { nextAt: next } of again)
+          expect(next).toEqual(new Date((nextAt as Date).getTime() + DAY_MS));
+        expect(runs).toEqual({});
+        await go();
+        await eventually(
+          () => runs,
+          (ran) => expect(ran).toEqual({ [keyOf(nextAt)]: { version: 1 } }),
+        );
+        expect(await bullQueue(app, 'reports').getJobSchedulersCount()).toBe(1);
+        expect(await lettersOf(app)).toEqual([]);
+      },
+    );
+
+    it.each(reasons)('by every so many ms, while %s', async (reason) => {
+      const { app, runs, go } = await waiting[reason]();
+      const queue = idempotentQueue(app, 'reports');
+      const { nextAt } = await queue.schedule('report', { version: 1 }, { ...report, every: FAR_MS });
+      await due(nextAt);
+      const { nextAt: next } = await queue.schedule('report', { version: 2 }, { ...report, every: FAR_MS });
+      expect((next as Date).getTime()).toBeGreaterThan(Date.now());
+      await queue.schedule('report', { version: 3 }, { ...report, pattern: '0 6 * * *', priority: 2 });
+      await go();
+      await eventually(
+        () => runs,
+        (ran) => expect(ran).toEqual({ [keyOf(nextAt)]: { version: 1 } }),
+      );
+      expect(await lettersOf(app)).toEqual([]);
+    });
+
+    it.each(reasons)('when it is ended, while %s; no other iteration follows', async (reason) => {
+      const { app, runs, go } = await waiting[reason]();
+      const queue = idempotentQueue(app, 'reports');
+      const { nextAt } = await queue.schedule('report', {}, { ...report, ...soonDaily(), priority: 7 });
+      await due(nextAt);
+      expect(await queue.unschedule(report)).toBe(true);
+      expect(await queue.unschedule(report)).toBe(false);
+      await go();
+      await eventually(
+        () => runs,
+        (ran) => expect(Object.keys(ran)).toEqual([keyOf(nextAt)]),
+      );
+      const bull = bullQueue(app, 'reports');
+      expect(await bull.getJobSchedulersCount()).toBe(0);
+      expect(await bull.getDelayedCount()).toBe(0);
+    });
+
+    it('also when it falls due while two processes make the schedule again and again', async () => {
+      const { app, place, runs, processor } = await apart();
+      const worker = await apps.beside(place, { queues: ['reports'], providers: [processor()] });
+      const promised = new Set<string>();
+      const hammer = async (queue: IdempotentQueue): Promise<void> => {
+        while (Object.keys(runs).length < 4) {
+          const { nextAt } = await queue.schedule('report', {}, { ...report, pattern: '* * * * * *' });
+          promised.add(keyOf(nextAt));
+        }
+      };
+      await Promise.all([app, worker].map((one) => hammer(idempotentQueue(one, 'reports'))));
+      const last = Object.keys(runs).toSorted().at(-1) as string;
+      const dueByThen = [...promised].filter((key) => key <= last).toSorted();
+      expect(dueByThen.length).toBeGreaterThanOrEqual(4);
+      await eventually(
+        () => Object.keys(runs),
+        (ran) => expect(ran).toEqual(expect.arrayContaining(dueByThen)),
+      );
+    });
+
+    it('after the last one of a schedule with an end, which is made again with a later end', async () => {
+      const { app, runs, go } = await waiting['its queue is paused']();
+      const queue = idempotentQueue(app, 'reports');
+      const daily = { ...report, ...soonDaily() };
+      const endDate = new Date(Date.now() + 3000);
+      const { nextAt } = await queue.schedule('report', { version: 1 }, { ...daily, endDate });
+      await due(endDate);
+      const { nextAt: next } = await queue.schedule('report', { version: 2 }, daily);
+      expect(next).toEqual(new Date((nextAt as Date).getTime() + DAY_MS));
+      await go();
+      await eventually(
+        () => runs,
+        (ran) => expect(ran).toEqual({ [keyOf(nextAt)]: { version: 1 } }),
+      );
+    });
   });
 
   it('a tenant cannot touch the schedule of another by using its key', async () => {

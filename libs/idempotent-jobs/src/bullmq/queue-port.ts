@@ -13,6 +13,7 @@ import { messageOf } from '../operation/message-of.js';
 import type { Queryable } from '../postgres/database.js';
 import { Location, nameDatabase } from '../postgres/location.js';
 import { isCarrier } from '../tracing/tracing.js';
+import { keepingDue } from './due-iteration.js';
 import { QueueContents } from './queue-contents.js';
 import { BACKOFF_TYPE, CARRIED_ATTEMPTS } from './retry-carrier.js';
 import { postgresOf, withQueueInTransaction } from './transaction-port.js';
@@ -124,7 +125,8 @@ export class QueuePort {
   }
 
   /**
-   * Makes or replaces a scheduler. Gives the job of its next iteration; undefined: there will be none.
+   * Makes or replaces a scheduler. Gives the job of its next iteration; undefined: there will be none. An iteration that is
+   * due already stays on the queue, as it was made.
    *
    * @throws UsageError for a pattern or time zone that BullMQ cannot read
    */
@@ -136,9 +138,10 @@ export class QueuePort {
     this.#assertReadable(repeat);
     const telemetry = isUntraced && { telemetry: { omitContext: true } };
     const template = { name, data, opts: { ...RETRY_CARRIER, ...(priority && { priority }), ...telemetry } };
+    const upsert = (): Promise<Job> => this.bullmq.upsertJobScheduler(schedulerId, repeat, template);
     for (let tries = 1; ; tries += 1) {
       try {
-        return await this.bullmq.upsertJobScheduler(schedulerId, repeat, template);
+        return await keepingDue(this.bullmq, schedulerId, upsert);
       } catch (error) {
         // Another process was making the same scheduler. Tried again, its pending job is seen, and replaced.
         const { code } = error as { code?: unknown };
@@ -163,9 +166,9 @@ export class QueuePort {
     }
   }
 
-  /** Ends a scheduler, with the job of its next iteration. False: there was none. */
+  /** Ends a scheduler, with the job of its next iteration unless that is due already. False: there was none. */
   async unschedule(schedulerId: string): Promise<boolean> {
-    return this.bullmq.removeJobScheduler(schedulerId);
+    return keepingDue(this.bullmq, schedulerId, () => this.bullmq.removeJobScheduler(schedulerId));
   }
 
   /** Nothing is taken off the queue for that many ms, by workers that have a limiter. */

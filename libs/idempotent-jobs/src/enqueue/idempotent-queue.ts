@@ -121,7 +121,7 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
    * it is delivered.
    *
    * The schedule lives in BullMQ and is lost with its backend: call this at every start. An iteration is in the ledger
-   * from its first attempt on.
+   * from its first attempt on. One that is due already and still waits runs as it was made, whatever replaces the schedule.
    *
    * @throws TenantMissingError, TenantMismatchError, InvalidIdentityError, InvalidPayloadError, UsageError
    */

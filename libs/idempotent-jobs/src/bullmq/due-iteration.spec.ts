@@ -1,0 +1,95 @@
+import type { Queue } from 'bullmq';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { keepingDue } from './due-iteration.js';
+
+const DUE_AT = Date.UTC(2026, 0, 31, 6);
+const JOB = {
+  id: `repeat:op-1:${DUE_AT}`,
+  name: 'report',
+  data: { of: 'sales' },
+  opts: { repeat: { pattern: '0 6 * * *' }, attempts: 3, priority: 2, delay: 99, prevMillis: DUE_AT },
+};
+
+/** What was asked of BullMQ, in order. */
+function recorded(next: number | undefined, leave: () => Promise<unknown> = async () => undefined) {
+  const asked: unknown[] = [];
+  const queue = {
+    getJobScheduler: async () => (next === undefined ? undefined : { next }),
+    getJob: async (id: string) => (id === JOB.id ? JOB : undefined),
+    jobScheduler: Promise.resolve({
+      upsertJobScheduler: (
+        id: string,
+        _repeat: object,
+        _name: string,
+        _data: object,
+        _opts: object,
+        how: object,
+      ) => {
+        asked.push(['leave', id, how]);
+        return leave();
+      },
+    }),
+    add: async (name: string, data: object, opts: object) => asked.push(['add', name, data, opts]),
+  };
+  const change = async (): Promise<string> => {
+    asked.push('change');
+    return 'changed';
+  };
+  return { asked, change, queue: queue as unknown as Queue };
+}
+
+const BACK = ['add', 'report', JOB.data, { attempts: 3, priority: 2, jobId: JOB.id }];
+const LEAVES = ['leave', 'op-1', { override: false, producerId: JOB.id }];
+
+describe('a change of a scheduler', () => {
+  beforeEach(() => vi.useFakeTimers());
+  afterEach(() => vi.useRealTimers());
+
+  it('lets the iteration that is due go before, as a worker would, and makes sure that it is there after', async () => {
+    vi.setSystemTime(DUE_AT);
+    const { asked, change, queue } = recorded(DUE_AT);
+    expect(await keepingDue(queue, 'op-1', change)).toBe('changed');
+    expect(asked).toEqual([LEAVES, 'change', BACK]);
+  });
+
+  it('puts back the iteration that falls due meanwhile', async () => {
+    vi.setSystemTime(DUE_AT - 1);
+    const { asked, change, queue } = recorded(DUE_AT);
+    await keepingDue(queue, 'op-1', () => {
+      vi.setSystemTime(DUE_AT);
+      return change();
+    });
+    expect(asked).toEqual(['change', BACK]);
+  });
+
+  it('leaves alone what is not due', async () => {
+    vi.setSystemTime(DUE_AT - 1);
+    const { asked, change, queue } = recorded(DUE_AT);
+    await keepingDue(queue, 'op-1', change);
+    expect(asked).toEqual(['change']);
+  });
+
+  it('puts back an iteration whose times cannot be read any more', async () => {
+    vi.setSystemTime(DUE_AT);
+    const { asked, change, queue } = recorded(DUE_AT, () => Promise.reject(new Error('no such pattern')));
+    await keepingDue(queue, 'op-1', change);
+    expect(asked).toEqual([LEAVES, 'change', BACK]);
+  });
+
+  it.each([undefined, DUE_AT - 60_000])(
+    'has nothing to keep where the next is %s and has no job',
+    async (next) => {
+      vi.setSystemTime(DUE_AT);
+      const { asked, change, queue } = recorded(next);
+      await keepingDue(queue, 'op-1', change);
+      expect(asked).toEqual(['change']);
+    },
+  );
+
+  it('that fails puts nothing back', async () => {
+    vi.setSystemTime(DUE_AT - 1);
+    const { asked, queue } = recorded(DUE_AT);
+    await expect(keepingDue(queue, 'op-1', () => Promise.reject(new Error('gone')))).rejects.toThrow('gone');
+    expect(asked).toEqual([]);
+  });
+});
