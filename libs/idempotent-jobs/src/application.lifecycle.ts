@@ -17,6 +17,7 @@ import { tenantOfJob } from './intake/identify.js';
 import { ConfigurationError } from './operation/errors.js';
 import type { ErasableQueue } from './retention/erasure.js';
 import { retentionProblems } from './retention/retention.options.js';
+import { outsideOfAnyFrame } from './tenancy/outside-of-any-frame.js';
 import type { TenantContext } from './tenancy/tenant-context.js';
 import { isOverWithin } from './within.js';
 import { FailedJobSweep, type SweptQueue } from './recovery/failed-job.sweep.js';
@@ -83,8 +84,8 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
     this.#subscriptions.push(pauseWhileOpen(this.events, this.#pausedQueues(), this.engine.log.trouble));
     const { tracing } = this.options;
     const start = (): Promise<void> => this.#startMeasured();
-    // Workers and timers started inside of a request's trace would make everything they ever do part of it.
-    await (tracing === undefined ? start() : tracing.detached(start));
+    // Workers and timers started inside of a request's frame or trace would make everything they ever do part of it.
+    await outsideOfAnyFrame(() => (tracing === undefined ? start() : tracing.detached(start)));
   }
 
   /** An application that does not come up leaves no metrics behind: another one may take its place in this process. */

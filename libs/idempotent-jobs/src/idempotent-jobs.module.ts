@@ -200,8 +200,9 @@ function assemble(
     { provide: IdempotencyService, inject: [ENGINE], useFactory: (engine: Engine) => engine.idempotency },
     {
       provide: DependencyGuard,
-      inject: [ENGINE],
-      useFactory: (engine: Engine) => new DependencyGuard(engine.dependencies),
+      inject: [ENGINE, TenantContext],
+      useFactory: (engine: Engine, tenants: TenantContext) =>
+        new DependencyGuard(engine.dependencies, tenants),
     },
     { provide: DeadLetterService, inject: [ENGINE], useFactory: (engine: Engine) => engine.deadLetters },
     {
@@ -216,12 +217,13 @@ function assemble(
     },
     {
       provide: DispatchService,
-      inject: [ENGINE],
-      useFactory: ({ database, dispatcher, queues }: Engine) =>
+      inject: [ENGINE, TenantContext],
+      useFactory: ({ database, dispatcher, queues }: Engine, tenants: TenantContext) =>
         new DispatchService(
           database,
           () => dispatcher.wake(),
           () => queues.names,
+          tenants,
         ),
     },
     {

@@ -1,6 +1,7 @@
 import type { OperationIdentity } from '../operation/identity.js';
 import type { Database } from '../postgres/database.js';
 import { statement } from '../postgres/statement.js';
+import { outsideOfAnyFrame } from '../tenancy/outside-of-any-frame.js';
 
 /** An attempt whose lease is kept alive while its handler runs. */
 export interface HeldLease extends OperationIdentity {
@@ -87,7 +88,8 @@ export class LeaseKeeper {
     this.#shortestMs = Infinity;
     for (const lease of this.#held.keys()) this.#shortestMs = Math.min(this.#shortestMs, lease.leaseMs);
     // Looking twice per third: a lease that arrives just after a look is still renewed before half its length.
-    this.#timer = setTimeout(() => void this.#tick(), this.#shortestMs / 6);
+    // All leases have one timer: it belongs to none of their tenants.
+    this.#timer = outsideOfAnyFrame(() => setTimeout(() => void this.#tick(), this.#shortestMs / 6));
     this.#timer.unref();
   }
 

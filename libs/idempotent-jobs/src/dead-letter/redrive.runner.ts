@@ -1,4 +1,5 @@
 import { setTimeout as setTimeoutPromise } from 'node:timers/promises';
+import { outsideOfAnyFrame } from '../tenancy/outside-of-any-frame.js';
 import { nextStep, type Redrive, type RedriveProgress } from './redrive.js';
 import type { OnClosed } from './dead-letter.service.js';
 import type { HeldRedrive, RedriveStore } from './redrive.store.js';
@@ -41,12 +42,16 @@ export class RedriveRunner {
   wake(): void {
     if (this.#isStopped) return;
     clearTimeout(this.#timer);
-    this.#looking ??= this.#look().finally(() => {
-      this.#looking = undefined;
-      if (this.#isStopped) return;
-      this.#timer = setTimeout(() => this.wake(), this.services.pollMs);
-      this.#timer.unref();
-    });
+    // Whoever wakes it has nothing to do with what it brings back after this.
+    this.#looking ??= outsideOfAnyFrame(() => this.#lookAndRest());
+  }
+
+  async #lookAndRest(): Promise<void> {
+    await this.#look();
+    this.#looking = undefined;
+    if (this.#isStopped) return;
+    this.#timer = setTimeout(() => this.wake(), this.services.pollMs);
+    this.#timer.unref();
   }
 
   /** Finishes the steps under way, and leaves the rest to other processes. */

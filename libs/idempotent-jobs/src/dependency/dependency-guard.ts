@@ -5,6 +5,7 @@ import { optionChecks } from '../option-checks.js';
 import { classify } from '../resilience/classify.js';
 import { type Failure, InDoubtError } from '../resilience/failure.js';
 import { frames } from '../tenancy/frames.js';
+import type { TenantContext } from '../tenancy/tenant-context.js';
 import type { Dependencies } from './dependencies.js';
 import type { Dependency, DependencyState, EventSubject } from './dependency.js';
 import { DependencyHeldError, type FallbackReason, HOLD_CAUSES } from './hold.js';
@@ -42,7 +43,10 @@ export class DependencyTimeoutError extends InDoubtError {
  */
 export class DependencyGuard {
   /** @internal Injected. */
-  constructor(private readonly dependencies: Dependencies) {}
+  constructor(
+    private readonly dependencies: Dependencies,
+    private readonly tenants: TenantContext,
+  ) {}
 
   /**
    * Calls `fn`, if the dependency lets it through. `signal` is aborted at the timeout, and with the surrounding operation.
@@ -77,19 +81,33 @@ export class DependencyGuard {
     return this.dependencies.states;
   }
 
-  /** Lets nothing through in this process, until {@link unforce} or {@link forceClosed}. @throws UsageError */
+  /**
+   * Lets nothing through in this process, until {@link unforce} or {@link forceClosed}.
+   *
+   * @throws UsageError for a dependency that is not declared; TenantMismatchError inside of a tenant's frame, since it is
+   *   done for all tenants
+   */
   forceOpen(name: string): void {
-    this.dependencies.named(name).force('open');
+    this.#forAll('forceOpen()', name).force('open');
   }
 
-  /** Lets everything through in this process, whatever becomes of it, until {@link unforce} or {@link forceOpen}. @throws UsageError */
+  /**
+   * Lets everything through in this process, whatever becomes of it, until {@link unforce} or {@link forceOpen}.
+   *
+   * @throws as {@link forceOpen}
+   */
   forceClosed(name: string): void {
-    this.dependencies.named(name).force('closed');
+    this.#forAll('forceClosed()', name).force('closed');
   }
 
-  /** Lets the circuit decide by itself again, from closed. @throws UsageError */
+  /** Lets the circuit decide by itself again, from closed. @throws as {@link forceOpen} */
   unforce(name: string): void {
-    this.dependencies.named(name).unforce();
+    this.#forAll('unforce()', name).unforce();
+  }
+
+  #forAll(what: string, name: string): Dependency {
+    this.tenants.assertOutside(what);
+    return this.dependencies.named(name);
   }
 
   /** The call, let through or not. Whatever becomes of it, its place is free again when this returns. */

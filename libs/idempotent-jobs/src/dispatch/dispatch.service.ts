@@ -4,6 +4,7 @@ import { CALLS } from '../operation/calls.js';
 import { UsageError } from '../operation/errors.js';
 import type { Database } from '../postgres/database.js';
 import { statement } from '../postgres/statement.js';
+import { TenantContext } from '../tenancy/tenant-context.js';
 
 /** Which operations to put on their queues again. */
 export interface RedispatchUnsettledOptions {
@@ -44,7 +45,7 @@ const NOW = statement('redispatch_now', 'SELECT EXTRACT(EPOCH FROM clock_timesta
 /**
  * Looks at the next operations in the order of their keys for those that wait for their queue to deliver them.
  * Parameters: the tenant and key looked at last ('' and '' at first), queue (null: all), the time of the first page
- * as seconds since 1970, least age in ms at that time. One row: those with a payload, how many have none, and where to go on; its last tenant
+ * as seconds since 1970, least age in ms at that time, only tenant (null: all). One row: those with a payload, how many have none, and where to go on; its last tenant
  * and key are null when there are no more operations.
  *
  * A page is a number of rows looked at, not found: however few of a large ledger are unsettled, no statement takes long.
@@ -58,6 +59,7 @@ WITH page AS MATERIALIZED (
     (status IN ('pending', 'retrying') OR COALESCE(lease_expires_at <= clock_timestamp(), reconcile_due_at IS NOT NULL))
     AND step_of IS NULL AND queue <> '${CALLS}'
     AND ($3::text IS NULL OR queue = $3)
+    AND ($6::text IS NULL OR tenant_id = $6)
     AND EXTRACT(EPOCH FROM created_at) <= $4::numeric - $5::numeric / 1000 AS is_meant
   FROM {schema}.job_outcomes
   WHERE (tenant_id, operation_key) > ($1::text, $2::text)
@@ -120,12 +122,14 @@ export class DispatchService {
   /**
    * @param wake tells the dispatcher of this process that something is due
    * @param queues the names of the queues that this process has registered
+   * @param tenants whose frame surrounds a call
    * @internal Injected; a plain class for programs that have nothing but a database.
    */
   constructor(
     private readonly database: Database,
     private readonly wake: () => void = () => undefined,
     private readonly queues: () => readonly string[] = () => [],
+    private readonly tenants: Pick<TenantContext, 'current'> = new TenantContext(),
   ) {}
 
   /**
@@ -134,7 +138,7 @@ export class DispatchService {
    * has, and what has completed is answered with its result. Delayed operations keep their delay, all keep their priority
    * and deadline. An operation that somebody is claiming or recording at this moment is passed over.
    *
-   * Ended halfway, it can be called again.
+   * Ended halfway, it can be called again. Inside of a tenant's frame it is for that tenant's operations only.
    *
    * @throws UsageError for a queue that nobody has registered or used, or an age that is no number; nothing is changed
    */
@@ -159,13 +163,16 @@ export class DispatchService {
 
   /** Each page is a statement by itself: behind a pooler, no connection is the same as the one before. */
   async *#pages(queue: string | undefined, olderThanMs: number): AsyncGenerator<UnsettledPage> {
+    const tenantId = this.tenants.current;
     const [{ now }] = (await this.database.run<{ now: string }>(NOW, [])) as [{ now: string }];
-    let after: readonly [string, string] = ['', ''];
+    let after: readonly [string, string] = [tenantId ?? '', ''];
     for (;;) {
-      const values = [...after, queue ?? null, now, olderThanMs];
+      const values = [...after, queue ?? null, now, olderThanMs, tenantId ?? null];
       const [page] = (await this.database.run<UnsettledPage>(UNSETTLED, values)) as [UnsettledPage];
       if (page.last_tenant === null || page.last_key === null) return;
       yield page;
+      // Keys come tenant by tenant: behind this one's there is nothing to look for.
+      if (tenantId !== undefined && page.last_tenant !== tenantId) return;
       after = [page.last_tenant, page.last_key];
     }
   }

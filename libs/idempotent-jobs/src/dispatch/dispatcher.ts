@@ -1,4 +1,5 @@
 import type { QueuePort } from '../bullmq/queue-port.js';
+import { outsideOfAnyFrame } from '../tenancy/outside-of-any-frame.js';
 import { Carrier, pauseMs } from './carrier.js';
 import type { Tracing } from '../tracing/tracing.js';
 import type { DispatchSource } from './dispatch.source.js';
@@ -55,8 +56,7 @@ export class Dispatcher {
     if (this.#working !== undefined) return;
     const { tracing } = this.services;
     // Whoever wakes it has nothing to do with what it carries, now and for ever after.
-    if (tracing === undefined) this.#begin();
-    else tracing.detached(() => this.#begin());
+    outsideOfAnyFrame(() => (tracing === undefined ? this.#begin() : tracing.detached(() => this.#begin())));
   }
 
   #begin(): void {

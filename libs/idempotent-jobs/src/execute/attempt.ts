@@ -1,5 +1,6 @@
 import { setMaxListeners } from 'node:events';
 import { InDoubtError } from '../resilience/failure.js';
+import { frames, inFrame } from '../tenancy/frames.js';
 
 /** Why the library stopped waiting for a handler. */
 export type AbandonReason = 'timeout' | 'lease_lost' | 'cancelled' | 'shutdown';
@@ -37,6 +38,9 @@ export class Attempt {
   #isOver = false;
   #reject: ((error: Error) => void) | undefined;
 
+  /** Whoever ends the attempt may run in anybody's frame; what listens to its signal runs in the attempt's own. */
+  readonly #frame = frames.getStore();
+
   constructor(private readonly onLate: (how: 'returned' | 'threw') => void) {}
 
   /** Aborted when nobody waits for the handler any more. Made when it is first asked for: most handlers never do. */
@@ -66,7 +70,7 @@ export class Attempt {
     this.#isOver = true;
     const error = new AbandonedError(why, `The attempt was abandoned: ${detail ?? EXPLANATIONS[why]}.`);
     this.#abandoned = { kind: 'abandoned', why, error, wasStarted: this.#end !== undefined };
-    this.#controller?.abort(error);
+    inFrame(this.#frame, () => this.#controller?.abort(error));
     this.#end?.(this.#abandoned);
     this.#reject?.(error);
   }

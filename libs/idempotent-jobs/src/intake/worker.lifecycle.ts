@@ -8,6 +8,7 @@ import type { LibraryLog } from '../observe/library-log.js';
 import { isOverWithin } from '../within.js';
 import { ConfigurationError } from '../operation/errors.js';
 import { type ProvidedClass, providedClassOf } from '../provided-class.js';
+import { inFrame } from '../tenancy/frames.js';
 import { outsideOfAnyFrame } from '../tenancy/outside-of-any-frame.js';
 import { PROCESSOR_DECLARATION, type ProcessorDeclaration } from './idempotent-processor.decorator.js';
 import type { QueueRegistry } from '../enqueue/queue-registry.js';
@@ -72,6 +73,7 @@ export class WorkerLifecycle {
     this.#running = registered.flatMap(({ provider, settings: policed, declaration }) => {
       const worker = workerOf(provider.instance as WorkerHost);
       const { isStarted, limitsStalls, options } = declaration;
+      if (worker !== undefined) keepOutsideOfFrames(worker);
       // The ledger is to decide about jobs that kill their workers, before BullMQ fails them on its own.
       if (worker !== undefined && !limitsStalls) worker.opts.maxStalledCount = policed.crashes;
       if (worker !== undefined)
@@ -138,14 +140,23 @@ export class WorkerLifecycle {
   }
 
   #run(worker: Worker, settings: ProcessorSettings): void {
-    outsideOfAnyFrame(() => {
-      worker
-        .run()
-        .catch((error: unknown) =>
-          this.log.error(`Worker of queue "${settings.queue}" stopped: ${messageOf(error)}`),
-        );
-    });
+    worker
+      .run()
+      .catch((error: unknown) =>
+        this.log.error(`Worker of queue "${settings.queue}" stopped: ${messageOf(error)}`),
+      );
   }
+}
+
+/**
+ * Whoever starts a worker, or has it go on, would hand his frame to everything that it does from then on. Its listeners
+ * (`@OnWorkerEvent()`) are nobody's, whoever has caused the event: the job that is told of says whose it is.
+ */
+function keepOutsideOfFrames(worker: Worker): void {
+  const [run, resume, emit] = [worker.run.bind(worker), worker.resume.bind(worker), worker.emit.bind(worker)];
+  worker.run = () => outsideOfAnyFrame(run);
+  worker.resume = () => outsideOfAnyFrame(resume);
+  worker.emit = (...told) => inFrame(undefined, () => emit(...told));
 }
 
 function workerOf(instance: WorkerHost): Worker | undefined {

@@ -19,8 +19,10 @@ export class RetentionService {
    * does so by itself, every `recovery.pruneMs`.
    *
    * @param options.dryRun only count. Default false.
+   * @throws TenantMismatchError inside of a tenant's frame: it is done for all tenants
    */
-  prune({ dryRun = false }: { readonly dryRun?: boolean } = {}): Promise<Pruned> {
+  async prune({ dryRun = false }: { readonly dryRun?: boolean } = {}): Promise<Pruned> {
+    this.tenants.assertOutside('prune()');
     return dryRun ? this.pruner.count() : this.pruner.prune();
   }
 

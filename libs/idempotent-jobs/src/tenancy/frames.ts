@@ -20,3 +20,8 @@ export interface Frame {
  * every promise of the process.
  */
 export const frames = new AsyncLocalStorage<Frame>();
+
+/** Runs `fn` in that frame, or in none. Whatever else asynchronous code carries along, a trace for example, stays. */
+export function inFrame<T>(frame: Frame | undefined, fn: () => T): T {
+  return frames.run(frame as Frame, fn);
+}

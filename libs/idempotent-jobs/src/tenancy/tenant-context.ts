@@ -1,7 +1,7 @@
 import { Injectable } from '@nestjs/common';
 import { InvalidIdentityError, TenantMismatchError, TenantMissingError } from '../operation/errors.js';
 import { tenantIdProblem } from '../operation/identity.js';
-import { frames } from './frames.js';
+import { frames, inFrame } from './frames.js';
 
 /**
  * Whose work is being done right now. The library opens a fresh frame around every job and never lets one be
@@ -28,6 +28,14 @@ export class TenantContext {
     return frames.run({ operation: undefined, ...frames.getStore(), owner: this, tenantId }, fn);
   }
 
+  /**
+   * Runs `fn` in no tenant's frame, whatever frame surrounds it: for what is done for all tenants, such as
+   * `RetentionService.prune()`, which is refused inside of a frame. Whoever calls it answers for that.
+   */
+  runOutside<T>(fn: () => T): T {
+    return inFrame(undefined, fn);
+  }
+
   /** Opens a job's frame: nothing of the surrounding one is inherited. @internal */
   runJob<T>(tenantId: string, fn: () => T): T {
     return frames.run({ owner: this, tenantId, operation: undefined }, fn);
@@ -49,6 +57,16 @@ export class TenantContext {
       );
     }
     return tenantId;
+  }
+
+  /** Refuses inside of a tenant's frame what is done for all tenants. @throws TenantMismatchError @internal */
+  assertOutside(what: string): void {
+    const { current } = this;
+    if (current === undefined) return;
+    throw new TenantMismatchError(
+      `${what} is done for all tenants, but was called inside the frame of tenant "${current}". Do it outside of requests and jobs, or on purpose with TenantContext.runOutside(() => …).`,
+      { current },
+    );
   }
 
   /**
