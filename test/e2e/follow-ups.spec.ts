@@ -92,9 +92,10 @@ describe.each(BACKENDS)('a follow-up enqueued by a handler, on %s', (backend) =>
 
     it('does not exist for an attempt that was given back; it does for the one that completed', async () => {
       let deliveries = 0;
-      const { app } = await start(effect, async (job) => {
+      const { app } = await start(effect, async (job, operation) => {
         deliveries += 1;
         if (deliveries > 1) return 'done';
+        operation.markNotApplied();
         await job.moveToDelayed(Date.now() + 50, job.token);
         throw new DelayedError();
       });

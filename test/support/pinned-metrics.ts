@@ -33,6 +33,7 @@ export const EXPORTED: Readonly<Record<string, Readonly<Record<string, readonly 
   jobs_processed_total: { queue: ANY, job: ANY, result: RESULTS },
   job_failures_total: { queue: ANY, job: ANY, kind: ANY, reason: ANY },
   jobs_deferred_total: { queue: ANY, dependency: ANY, reason: ANY },
+  jobs_handed_back_total: { queue: ANY, job: ANY, kind: ['first', 'again'] },
   retry_budget_denied_total: { dependency: ANY },
   fence_rejected_total: { queue: ANY },
   job_retry_count: { queue: ANY, job: ANY, le: ANY },

@@ -66,6 +66,7 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
       (settings, job, error) => host.buryUnprocessed(settings, job, error),
       log.trouble,
       options.sweepMs,
+      (queue) => engine.endedJobs.sweep(queue),
     );
   }
 

@@ -10,6 +10,8 @@ import type { QueueContents } from './bullmq/queue-contents.js';
 import type { QueuePort } from './bullmq/queue-port.js';
 import { IdempotencyService } from './call/idempotency.service.js';
 import { DoubtSweep } from './recovery/doubt.sweep.js';
+import { EndedJobStore } from './recovery/ended-job.store.js';
+import { EndedJobSweep } from './recovery/ended-job.sweep.js';
 import { ClaimStore } from './claim/claim.store.js';
 import { LeaseKeeper } from './claim/lease-keeper.js';
 import { Burials } from './dead-letter/burials.js';
@@ -60,6 +62,7 @@ export interface Engine {
   /** The guarded calls that run right now. */
   readonly calls: AttemptRegistry;
   readonly doubts: DoubtSweep;
+  readonly endedJobs: EndedJobSweep;
   readonly pruner: Pruner;
   readonly gauges: GaugeReader;
   readonly log: LibraryLog;
@@ -210,6 +213,14 @@ export function assembleEngine(
     tracing: options.tracing,
   });
   const doubts = new DoubtSweep(database, outcomes, wakeDispatcher, onError);
+  const endedJobs = new EndedJobSweep({
+    store: new EndedJobStore(database),
+    outcomes,
+    events,
+    sealer,
+    onLetter: wakeDispatcher,
+    onError,
+  });
   const settler = new Settler({
     database,
     events,
@@ -244,6 +255,7 @@ export function assembleEngine(
     idempotency,
     calls,
     doubts,
+    endedJobs,
     pruner,
     gauges,
     log,

@@ -9,6 +9,7 @@ import type { Delivery } from './intake/delivery.js';
 import { identify, type Identified } from './intake/identify.js';
 import { presentPayload } from './intake/present-payload.js';
 import { validatePayload } from './intake/validate-payload.js';
+import { HandBackCounter } from './observe/hand-back-counter.js';
 import type { JobEvents } from './observe/job-events.js';
 import { UsageError } from './operation/errors.js';
 import type { Sealer } from './sealing/sealer.js';
@@ -36,6 +37,8 @@ export type EnhancerChain = (progress: DeliveryInProgress) => Promise<unknown>;
  * Nothing here throws to BullMQ. Whatever happens, a delivery ends in one {@link Settlement}.
  */
 export class JobPipeline {
+  readonly #handBacks = new HandBackCounter();
+
   constructor(
     private readonly tenants: TenantContext,
     private readonly attempts: AttemptRunner,
@@ -169,7 +172,7 @@ export class JobPipeline {
   async #settle(progress: DeliveryInProgress, ending: Ending): Promise<Settlement> {
     const { delivery, identified } = progress;
     progress.span?.ended(ending);
-    if (ending.kind === 'handed_back') this.events.emit({ kind: 'handed_back', ...subjectOf(progress) });
+    this.#countHandBack(progress, ending);
     if (ending.kind === 'conflict') return this.burials.ofConflict(delivery, identified);
     if (ending.kind === 'expired') return this.burials.ofExpired(delivery, identified, ending.error);
     const settlement = settlementOf(ending, this.random);
@@ -177,9 +180,16 @@ export class JobPipeline {
     return settlement.kind === 'ack' && this.sealer.isOn ? { kind: 'ack', result: undefined } : settlement;
   }
 
+  #countHandBack(progress: DeliveryInProgress, { kind }: Ending): void {
+    if (kind === 'handed_back') {
+      const times = this.#handBacks.count(progress.identified);
+      this.events.emit({ kind, ...subjectOf(progress), times });
+    } else if (kind !== 'deferred') this.#handBacks.forget(progress.identified);
+  }
+
   #defer({ job }: Delivery, error: unknown): Settlement {
     const delayMs = 1000 + this.random() * 4000;
-    const reason = whyPutOff(error);
+    const { reason } = whyPutOff(error);
     this.events.emit({
       kind: 'deferred',
       queue: job.queueName,

@@ -7,9 +7,10 @@ import type { Queryable } from '../postgres/database.js';
 import type { FailureRecord, OutcomeStore } from '../record/outcome.store.js';
 import { classify } from '../resilience/classify.js';
 import type { Failure } from '../resilience/failure.js';
+import { asKind } from '../resilience/failure-sign.js';
 import { decideFailure, type Decision, decideStart, whyGivenUp } from '../settle/decide.js';
 import type { AttemptReporter, DecidedFailure } from './attempt.reporter.js';
-import { type DeferralCause, deferred, type Ending } from './ending.js';
+import { causeOf, deferred, type Ending, type OwnDeferralWord } from './ending.js';
 import { persistently } from './persistently.js';
 import { GivenUpError, JobExpiredError } from './refusal-errors.js';
 import { payloadText, type RunContext } from './run-context.js';
@@ -106,7 +107,7 @@ export class AttemptBook {
   failureBefore(context: RunContext, error: unknown): Failure {
     const failure = classify(error, context.delivery.processor.classify);
     const isFinal = failure.kind === 'permanent' || failure.kind === 'programming';
-    return { ...failure, kind: isFinal ? 'permanent' : 'transient' };
+    return asKind(isFinal ? 'permanent' : 'transient', failure);
   }
 
   /** An operation that must not be tried (again): straight to its dead letter. */
@@ -150,7 +151,7 @@ export class AttemptBook {
     const recorded = await persistently(leaseMs, () => this.outcomes.fail(claim, record));
     if (recorded === 'lost') return this.fenced(context, claim);
     this.reporter.unanswered(context, claim, reason, askInMs);
-    if (askInMs !== undefined) return deferred(askInMs, `in_doubt: ${reason}`, 'not_yet');
+    if (askInMs !== undefined) return deferred(askInMs, `in_doubt: ${reason}`, 'in_doubt');
     this.onLetter();
     this.reporter.doubted(context, claim.attempt, reason, evidence);
     return { kind: 'in_doubt', error: new OperationInDoubtError(context.identified) };
@@ -183,17 +184,12 @@ export class AttemptBook {
     const { cause, dependency } = hold;
     const reason = `${cause}: dependency "${dependency}" lets nothing through`;
     this.reporter.held(context, hold, delayMs, reason);
-    return deferred(delayMs, reason, 'held', new DependencyHeldError({ ...hold, retryAfterMs: delayMs }));
+    return deferred(delayMs, reason, cause, new DependencyHeldError({ ...hold, retryAfterMs: delayMs }));
   }
 
-  deferred(
-    context: RunContext,
-    delayMs: number,
-    reason: string,
-    why: Exclude<DeferralCause, 'held'> = 'busy',
-  ): Ending {
-    this.reporter.deferred(context, delayMs, reason, why);
-    return deferred(delayMs, reason, why);
+  deferred(context: RunContext, delayMs: number, reason: string, word: OwnDeferralWord = 'busy'): Ending {
+    this.reporter.deferred(context, delayMs, reason, causeOf(word));
+    return deferred(delayMs, reason, word);
   }
 
   /** With Postgres out of reach: who knows. */
@@ -224,7 +220,7 @@ export class AttemptBook {
     if (recorded === 'lost')
       return this.deferred(context, MIN_BUSY_MS, 'busy: the operation was claimed meanwhile');
     this.onLetter();
-    this.reporter.doubted(context, unrecorded.attempt, 'lease_expired', error);
+    this.reporter.vanished(context, unrecorded.attempt, error);
     return { kind: 'in_doubt', error };
   }
 

@@ -120,10 +120,23 @@ export class AttemptReporter {
     }
   }
 
-  /** A doubt that ends no attempt: one that vanished, or one that nobody could be asked about. */
+  /** A doubt that ends no attempt: nobody could be asked about it. */
   doubted(context: RunContext, attempt: number, reason: string, error: unknown): void {
+    this.events.emit({ ...this.#doubtOf(context, attempt, error), reason });
+  }
+
+  /** The doubt that an attempt has left which vanished with its worker. */
+  vanished(context: RunContext, attempt: number, error: unknown): void {
+    this.events.emit({
+      ...this.#doubtOf(context, attempt, error),
+      reason: 'lease_expired',
+      isVanished: true,
+    });
+  }
+
+  #doubtOf(context: RunContext, attempt: number, error: unknown) {
     const facts = { failure: 'in_doubt', error: messageOf(error), durationMs: 0 } as const;
-    this.events.emit({ kind: 'in_doubt', ...subjectOf(context), attempt, reason, ...facts });
+    return { kind: 'in_doubt', ...subjectOf(context), attempt, ...facts } as const;
   }
 
   reconciled(context: RunContext, { attempt }: Claim, verdict: 'applied' | 'not_applied'): void {

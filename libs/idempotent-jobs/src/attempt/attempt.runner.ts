@@ -120,6 +120,7 @@ export class AttemptRunner {
   failUnstarted(context: RunContext, error: unknown): Promise<Ending> {
     const hold = holdBehind(error);
     if (hold !== undefined) return this.#putOffHeld(context, hold);
+    if (context.delivery.handsBack?.(error) === true) return Promise.resolve({ kind: 'handed_back', error });
     // Whatever the error says about effects, there was none.
     const known = this.book.failureBefore(context, error);
     return this.#withoutHandler(context, (claim, place) =>
@@ -141,7 +142,7 @@ export class AttemptRunner {
 
   /** Nothing was claimed and nothing failed: later. */
   putOff(context: RunContext, reason: string): Ending {
-    return this.book.deferred(context, 1, reason, 'stopped');
+    return this.book.deferred(context, 1, reason, 'not_started');
   }
 
   /** The operation must not be run at all. */
@@ -166,7 +167,8 @@ export class AttemptRunner {
 
   /** Postgres is out of reach, a record unreadable, or a bug of ours: nothing is known to be recorded, so BullMQ is told nothing but "later". */
   #unavailable(context: RunContext, error: unknown): Ending {
-    return this.book.deferred(context, 1000 + this.random() * 4000, whyPutOff(error), 'unavailable');
+    const { word, reason } = whyPutOff(error);
+    return this.book.deferred(context, 1000 + this.random() * 4000, reason, word);
   }
 }
 

@@ -3,9 +3,9 @@ import type { Dependency } from '../dependency/dependency.js';
 import type { Hold } from '../dependency/hold.js';
 import type { Pass } from '../dependency/pass.js';
 import type { Execution } from '../execute/attempt.js';
-import { isControlError } from '../execute/control-error.js';
 import { classify } from '../resilience/classify.js';
-import { type RunContext, subjectOf } from './run-context.js';
+import { signed } from '../resilience/failure-sign.js';
+import { handsBack, type RunContext, subjectOf } from './run-context.js';
 
 /** How an attempt gets past the dependency of its processor. */
 export interface Entrance {
@@ -39,17 +39,20 @@ export class ThroughDependency implements Entrance {
       case 'returned':
         return this.pass.succeeded();
       case 'threw':
-        if (!isControlError(execution.error))
-          this.pass.failed(
-            execution.error,
-            classify(execution.error, context.delivery.processor.classify),
-            subject,
-          );
-        return;
+        if (handsBack(context, execution)) return;
+        return this.pass.failed(
+          execution.error,
+          classify(execution.error, context.delivery.processor.classify),
+          subject,
+        );
       case 'abandoned':
         // Lost leases and shutdowns are not the dependency's doing.
         if (execution.why === 'timeout')
-          this.pass.failed(execution.error, { kind: 'in_doubt', reason: 'timeout' }, subject);
+          this.pass.failed(
+            execution.error,
+            signed('timeout', { kind: 'in_doubt', reason: 'timeout' }),
+            subject,
+          );
         return;
       default:
         return execution satisfies never;

@@ -4,7 +4,6 @@ import type { LeaseKeeper } from '../claim/lease-keeper.js';
 import { DependencyHeldError, type Hold, holdBehind } from '../dependency/hold.js';
 import type { Execution } from '../execute/attempt.js';
 import { enterOperation } from '../execute/current-operation.js';
-import { isControlError } from '../execute/control-error.js';
 import type { AskedOperation } from '../enqueue/operation.store.js';
 import type { Database } from '../postgres/database.js';
 import { CALLS } from '../operation/calls.js';
@@ -22,8 +21,8 @@ import type { Finding, Inquiry } from './inquiry.js';
 import { type OperationFrame, openFrame } from './operation-frame.js';
 import { persistently } from './persistently.js';
 import { keepResult } from './result-text.js';
-import { waitsForStep } from './refusal-errors.js';
-import { claimRequestOf, type RunContext } from './run-context.js';
+import { HandedBackError, waitsForStep } from './refusal-errors.js';
+import { claimRequestOf, handsBack, type RunContext } from './run-context.js';
 
 /**
  * An attempt whose right to run is a lease: claimed in one commit, recorded in another, with the effect in between,
@@ -143,13 +142,12 @@ export class LeasedAttempt {
     const hold = execution.kind === 'threw' ? holdBehind(execution.error) : undefined;
     if (hold !== undefined) return this.#held(context, claim, execution, hold, frame, startedAt);
     entrance?.heard(context, execution);
+    if (handsBack(context, execution)) return this.#handBack(context, claim, execution, frame, startedAt);
     switch (execution.kind) {
       case 'returned':
         return this.#complete(context, claim, execution.value, frame, startedAt);
       case 'threw':
-        return isControlError(execution.error)
-          ? this.#handBack(context, claim, execution.error)
-          : this.book.fail(context, claim, execution.error, undefined, startedAt);
+        return this.book.fail(context, claim, execution.error, undefined, startedAt);
       case 'abandoned':
         return this.#abandon(context, claim, execution, startedAt);
       default:
@@ -204,12 +202,12 @@ export class LeasedAttempt {
     if (!wasStarted) {
       await this.#release(context, claim, false);
       const reason = `${why}: the attempt was given back before its handler was called`;
-      return this.book.deferred(context, 1, reason, 'stopped');
+      return this.book.deferred(context, 1, reason, why);
     }
     if (why === 'shutdown' && claim.repeatableMs > 0) {
       // The attempt counts as not started, but its effect may have happened.
       await this.#release(context, claim, context.delivery.processor.effect === 'keyed');
-      return this.book.deferred(context, 1, 'shutdown: the attempt was given back', 'stopped');
+      return this.book.deferred(context, 1, 'shutdown: the attempt was given back', why);
     }
     return this.book.fail(context, claim, error, { kind: 'in_doubt', reason: why }, startedAt);
   }
@@ -251,9 +249,24 @@ export class LeasedAttempt {
     return this.book.held(context, hold, delayMs);
   }
 
-  async #handBack(context: RunContext, claim: Claim, error: unknown): Promise<Ending> {
-    await this.#release(context, claim, context.delivery.processor.effect === 'reconciled');
-    return { kind: 'handed_back', error };
+  /**
+   * The handler has put its job off. It had begun: unless it says that nothing has happened, its effect may have, and is
+   * looked up, or told apart by its key, before it happens again; where neither can be, a person has to find out.
+   */
+  async #handBack(
+    context: RunContext,
+    claim: Claim,
+    execution: Execution,
+    { isUntouched }: OperationFrame,
+    startedAt: number,
+  ): Promise<Ending> {
+    const { effect } = context.delivery.processor;
+    if (effect === 'unrepeatable' && !isUntouched) {
+      const failure: Failure = { kind: 'in_doubt', reason: 'handed_back' };
+      return this.book.fail(context, claim, new HandedBackError(claim), failure, startedAt);
+    }
+    await this.#release(context, claim, !isUntouched && (effect === 'reconciled' || effect === 'keyed'));
+    return { kind: 'handed_back', error: execution.kind === 'threw' ? execution.error : undefined };
   }
 
   async #release(context: RunContext, claim: Claim, isDoubtful: boolean, waitMs?: number): Promise<void> {

@@ -2,6 +2,7 @@ import type { EntityManager } from 'typeorm';
 import type { Claim } from '../claim/claim.js';
 import type { AskedOperation } from '../enqueue/operation.store.js';
 import type { CurrentOperation } from '../execute/current-operation.js';
+import { cleanText } from '../operation/clean-text.js';
 import { UsageError } from '../operation/errors.js';
 import { operationDigest } from '../operation/identity.js';
 import { Steps } from './steps.js';
@@ -16,6 +17,8 @@ export interface OperationFrame {
   readonly degraded: string | undefined;
   /** Whether a guarded call was sent, so that not everything the handler does is held back. */
   readonly hasCalled: boolean;
+  /** Whether the handler says that it has had no effect, and has called nothing since. */
+  readonly isUntouched: boolean;
 }
 
 /** Makes the frame of one attempt. */
@@ -26,10 +29,11 @@ export function openFrame(
 ): OperationFrame {
   const followUps: AskedOperation[] = [];
   const markDegraded = (why: string): void => {
-    degraded ??= why.slice(0, MAX_DEGRADED).toWellFormed().replaceAll('\0', '');
+    degraded ??= cleanText(why, MAX_DEGRADED);
   };
   let degraded: string | undefined;
   let hasCalled = false;
+  let isUntouched = false;
   const steps = new Steps(context, markDegraded);
   const { tenantId, operationKey } = claim;
   context.span?.claimed(claim.attempt, claim.token);
@@ -65,12 +69,16 @@ export function openFrame(
       return job;
     },
     markDegraded,
+    markNotApplied() {
+      isUntouched = true;
+    },
     mayHaveHappened: claim.isDoubtful && claim.repeatableMs !== Infinity,
     get isOver() {
       return context.attempt.isOver;
     },
     noteCall() {
       hasCalled = true;
+      isUntouched = false;
     },
     step: (name, work, options) => steps.run(name, work, options),
     enqueue(queue, name, payload, options) {
@@ -91,6 +99,9 @@ export function openFrame(
     },
     get hasCalled() {
       return hasCalled;
+    },
+    get isUntouched() {
+      return isUntouched;
     },
   };
 }

@@ -3,6 +3,7 @@ import type { DeadLetterReason } from '../dead-letter/letter.js';
 import type { Execution } from '../execute/attempt.js';
 import { IdempotentJobsError } from '../operation/errors.js';
 import { messageOf } from '../operation/message-of.js';
+import { causesOf, isA } from '../operation/thrown.js';
 import type { OperationIdentity } from '../operation/identity.js';
 
 /* Why a delivery runs nothing, as BullMQ and dead letters show it: what happened, and what a person can do. */
@@ -20,17 +21,23 @@ export class WaitingError extends IdempotentJobsError {
 
 /** Also where the handler has wrapped it. */
 function isWaiting(error: unknown): boolean {
-  let seen = error;
-  for (let depth = 0; depth < 10 && seen instanceof Error; depth += 1) {
-    if (seen instanceof WaitingError) return true;
-    seen = seen.cause;
-  }
-  return false;
+  return causesOf(error).some((one) => isA(one, WaitingError));
 }
 
 /** Whether a handler ended because of a step that is not finished, or although it is not. */
 export function waitsForStep(execution: Execution): boolean {
   return execution.kind === 'returned' || (execution.kind === 'threw' && isWaiting(execution.error));
+}
+
+/** An operation that must not be repeated, and whose handler has handed its job back without a word about its effect. */
+export class HandedBackError extends IdempotentJobsError {
+  constructor({ tenantId, operationKey }: OperationIdentity) {
+    super(
+      'HANDED_BACK',
+      `The handler of operation "${operationKey}" of tenant "${tenantId}" handed its job back by BullMQ's own means after it had begun, and did not say whether its effect had happened. Find out, and resolve its dead letter as applied or as not applied. A handler that has done nothing yet says so before it hands its job back: currentOperation().markNotApplied().`,
+      { data: { tenantId, operationKey } },
+    );
+  }
 }
 
 /** A job whose operation may have been forgotten. */

@@ -1,5 +1,6 @@
 import { toJsonText } from '../operation/json.js';
 import { messageOf } from '../operation/message-of.js';
+import { errorTypeOf } from '../tracing/attributes.js';
 import type { RecordedResult, ResultOmitted, ResultRules } from '../record/kept-result.js';
 import { isSealed } from '../sealing/sealed.js';
 
@@ -69,7 +70,7 @@ function redact(
     redacted.catch(() => undefined);
     return { problem: 'redact() returned a promise, but must be synchronous; the result was not kept.' };
   } catch (error) {
-    const kind = error instanceof Error ? error.name : typeof error;
+    const kind = errorTypeOf(error);
     return { problem: `redact() threw ${kind}; the result was not kept.` };
   }
 }

@@ -1,6 +1,6 @@
 import type { ClaimRequest } from '../claim/claim.js';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
-import type { Attempt } from '../execute/attempt.js';
+import type { Attempt, Execution } from '../execute/attempt.js';
 import type { Delivery } from '../intake/delivery.js';
 import type { Identified } from '../intake/identify.js';
 import type { Ending } from './ending.js';
@@ -19,7 +19,7 @@ export interface Asked {
 
 /** One delivery of one operation, as the steps around its handler see it. */
 export interface RunContext {
-  readonly delivery: Pick<Delivery, 'processor' | 'reconcile' | 'fallback' | 'workerId'> & {
+  readonly delivery: Pick<Delivery, 'processor' | 'handsBack' | 'reconcile' | 'fallback' | 'workerId'> & {
     /** Undefined: a call. */
     readonly job: Delivery['job'] | undefined;
   };
@@ -34,6 +34,11 @@ export interface RunContext {
   readonly givenUpFor?: DeadLetterReason;
   /** Runs another operation inside this one: a step. */
   readonly runWithin: (context: RunContext, handler: () => Promise<unknown>) => Promise<Ending>;
+}
+
+/** Whether the handler ended by handing its job back. */
+export function handsBack({ delivery }: RunContext, execution: Execution): boolean {
+  return execution.kind === 'threw' && delivery.handsBack?.(execution.error) === true;
 }
 
 /** What events tell about the run. */

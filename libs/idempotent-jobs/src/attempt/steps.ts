@@ -49,7 +49,13 @@ export class Steps {
     assertNoTransactionAround(settings.effect);
     this.#names.add(name);
 
-    const { context, leave } = this.#open(name, { ...delivery, processor: settings, reconcile });
+    const { context, leave } = this.#open(name, {
+      ...delivery,
+      processor: settings,
+      // Its handler's job is not its own.
+      handsBack: undefined,
+      reconcile,
+    });
     try {
       const frame = frames.getStore();
       if (frame === undefined) throw new UsageError(`Step "${name}" was called outside of its handler.`);

@@ -2,7 +2,6 @@ import type { Claim } from '../claim/claim.js';
 import type { ClaimStore } from '../claim/claim.store.js';
 import { type Hold, holdBehind } from '../dependency/hold.js';
 import type { Execution } from '../execute/attempt.js';
-import { isControlError } from '../execute/control-error.js';
 import { enterOperation } from '../execute/current-operation.js';
 import type { Database } from '../postgres/database.js';
 import { HandlerTransaction } from '../postgres/handler-transaction.js';
@@ -19,7 +18,7 @@ import { type OperationFrame, openFrame } from './operation-frame.js';
 import { isConnectionError } from './persistently.js';
 import { keepResult } from './result-text.js';
 import { waitsForStep } from './refusal-errors.js';
-import { claimRequestOf, type RunContext } from './run-context.js';
+import { claimRequestOf, handsBack, type RunContext } from './run-context.js';
 
 /**
  * An attempt in one transaction: claim, the handler's writes, outcome and follow-ups commit together or not at all.
@@ -120,7 +119,7 @@ export class TransactionalAttempt {
       case 'returned':
         return this.#complete(context, transaction, claim, execution.value, frame, startedAt);
       case 'threw':
-        if (isControlError(execution.error)) {
+        if (handsBack(context, execution)) {
           await transaction.rollback();
           return { kind: 'handed_back', error: execution.error };
         }
@@ -206,7 +205,7 @@ export class TransactionalAttempt {
     await transaction.destroy();
     this.reporter.abandoned(context, claim, why);
     if (why === 'shutdown' || !wasStarted) {
-      return this.book.deferred(context, 1, `${why}: the attempt was rolled back`, 'stopped');
+      return this.book.deferred(context, 1, `${why}: the attempt was rolled back`, why);
     }
     return this.#failAfterRollback(context, error, { kind: 'in_doubt', reason: why }, startedAt);
   }

@@ -71,6 +71,17 @@ export class QueueContents {
     return { waiting: waiting + paused + prioritized, active, delayed, failed };
   }
 
+  /** How BullMQ has ended a job; `gone`: it does not have it any more; undefined: it has not. */
+  async endOf(jobId: string): Promise<'completed' | 'failed' | 'gone' | undefined> {
+    const state = await this.bullmq.getJobState(jobId);
+    if (state === 'unknown') return 'gone';
+    return state === 'completed' || state === 'failed' ? state : undefined;
+  }
+
+  find(jobId: string): Promise<Job | undefined> {
+    return this.bullmq.getJob(jobId);
+  }
+
   async holds(jobId: string): Promise<boolean> {
     return (await this.bullmq.getJob(jobId)) !== undefined;
   }

@@ -20,6 +20,7 @@ import {
 } from '../operation/errors.js';
 import { canonicalRequest, fingerprintOf } from '../operation/fingerprint.js';
 import { assertIdentity, identityKeyOf, type OperationIdentity } from '../operation/identity.js';
+import { messageOf } from '../operation/message-of.js';
 import { toJsonText } from '../operation/json.js';
 import { pauseUntilEnd } from '../outcome/pause-until-end.js';
 import { frames } from '../tenancy/frames.js';
@@ -130,6 +131,7 @@ export class IdempotencyService {
     const context: RunContext = {
       delivery: {
         job: undefined,
+        handsBack: undefined,
         processor: settings,
         reconcile,
         fallback: undefined,
@@ -254,7 +256,7 @@ class LedgerUnavailableError extends IdempotentJobsError {
   constructor({ tenantId, operationKey }: OperationIdentity, cause: Error) {
     super(
       'LEDGER_UNAVAILABLE',
-      `The ledger could not be asked about operation "${operationKey}" of tenant "${tenantId}": ${cause.message}. Call again with the same key.`,
+      `The ledger could not be asked about operation "${operationKey}" of tenant "${tenantId}": ${messageOf(cause)}. Call again with the same key.`,
       { cause, data: { tenantId, operationKey } },
     );
   }

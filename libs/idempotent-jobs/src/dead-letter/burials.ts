@@ -3,6 +3,7 @@ import type { Delivery } from '../intake/delivery.js';
 import type { Identified, Unidentified } from '../intake/identify.js';
 import type { JobEvents } from '../observe/job-events.js';
 import { OperationConflictError } from '../operation/errors.js';
+import { messageOf } from '../operation/message-of.js';
 import { payloadTextOf } from '../operation/fingerprint.js';
 import { letterBinding } from '../sealing/binding.js';
 import { isSealed } from '../sealing/sealed.js';
@@ -84,7 +85,7 @@ export class Burials {
       reason,
       failure: 'permanent',
       failureReason: reason,
-      error: error.message,
+      error: messageOf(error),
       durationMs: 0,
     });
     return { kind: 'fail', error };

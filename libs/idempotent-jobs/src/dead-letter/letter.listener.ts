@@ -50,7 +50,7 @@ export class LetterListener {
       const { makeBackend } = this.port;
       const worker = new Worker(this.port.name, (job: Job) => this.tell(job), options, makeBackend);
       worker.on('error', (error) =>
-        this.services.onError(`Listener of queue "${this.port.name}": ${error.message}`),
+        this.services.onError(`Listener of queue "${this.port.name}": ${messageOf(error)}`),
       );
       worker
         .run()

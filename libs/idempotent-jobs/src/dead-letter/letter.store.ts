@@ -1,3 +1,4 @@
+import { cleanText } from '../operation/clean-text.js';
 import type { OperationIdentity } from '../operation/identity.js';
 import type { Database, Queryable } from '../postgres/database.js';
 import { statement } from '../postgres/statement.js';
@@ -39,11 +40,6 @@ WHERE EXISTS (SELECT FROM {schema}.dead_letters l WHERE l.queue = $1 AND l.job_i
 `,
 );
 
-/** Redis takes names that Postgres does not. */
-function storable(text: string): string {
-  return text.toWellFormed().replaceAll('\0', '\u{FFFD}');
-}
-
 /** A delivery that was given up on. */
 export interface Burial {
   readonly identity: OperationIdentity | undefined;
@@ -69,8 +65,9 @@ export class LetterStore {
       burial.identity?.tenantId ?? null,
       burial.identity?.operationKey ?? null,
       burial.queue,
-      storable(burial.jobName),
-      storable(burial.jobId),
+      // Redis takes names that Postgres does not.
+      cleanText(burial.jobName),
+      cleanText(burial.jobId),
       burial.reason,
       burial.payload ?? null,
       burial.fingerprint,
@@ -89,7 +86,7 @@ export class LetterStore {
   ): Promise<Set<string>> {
     const rows = await this.database.run<{ n: string }>(ACCOUNTED, [
       queue,
-      jobs.map((job) => storable(job.jobId)),
+      jobs.map((job) => cleanText(job.jobId)),
       jobs.map((job) => job.identity?.tenantId ?? null),
       jobs.map((job) => job.identity?.operationKey ?? null),
     ]);

@@ -1,9 +1,11 @@
 import { AbandonedError } from '../execute/attempt.js';
 import { type CurrentOperation, surroundingOperation } from '../execute/current-operation.js';
 import { UsageError } from '../operation/errors.js';
+import { isA } from '../operation/thrown.js';
 import { optionChecks } from '../option-checks.js';
 import { classify } from '../resilience/classify.js';
 import { type Failure, InDoubtError } from '../resilience/failure.js';
+import { signed } from '../resilience/failure-sign.js';
 import { frames } from '../tenancy/frames.js';
 import type { TenantContext } from '../tenancy/tenant-context.js';
 import type { Dependencies } from './dependencies.js';
@@ -192,9 +194,14 @@ const NOBODYS = { owner: {}, tenantId: '', operation: undefined };
 /** A call that its attempt outran took too long; one that was stopped for another reason says nothing. */
 function readingOf(dependency: Dependency, error: unknown, signal: AbortSignal | undefined): Failure {
   const stopped: unknown = signal?.aborted === true ? signal.reason : undefined;
-  if (stopped === undefined) return classify(error, dependency.classify);
-  const isTooLong = stopped instanceof AbandonedError && stopped.why === 'timeout';
-  return isTooLong ? { kind: 'in_doubt', reason: 'timeout' } : { kind: 'unknown', reason: 'cancelled' };
+  if (stopped === undefined) {
+    const failure = classify(error, dependency.classify);
+    return isA(error, DependencyTimeoutError) ? signed('timeout', failure) : failure;
+  }
+  const isTooLong = isA(stopped, AbandonedError) && stopped.why === 'timeout';
+  return isTooLong
+    ? signed('timeout', { kind: 'in_doubt', reason: 'timeout' })
+    : { kind: 'unknown', reason: 'cancelled' };
 }
 
 const DEFAULT_TIMEOUT_MS = 30_000;

@@ -3,6 +3,7 @@ import { type JobEvent, JobEvents } from '../observe/job-events.js';
 import { optionChecks } from '../option-checks.js';
 import { classify } from '../resilience/classify.js';
 import type { Failure } from '../resilience/failure.js';
+import { signed } from '../resilience/failure-sign.js';
 import { Dependencies } from './dependencies.js';
 import type { Dependency } from './dependency.js';
 import { type DependencyOptions, resolveDependencies } from './dependency.options.js';
@@ -10,6 +11,8 @@ import type { Hold } from './hold.js';
 import { Pass } from './pass.js';
 
 const REFUSED: Failure = { kind: 'transient', reason: 'ECONNREFUSED' };
+const coded = (code: string): Error => Object.assign(new Error('failed'), { code });
+const named = (name: string): Error => Object.assign(new Error('failed'), { name });
 const SUBJECT = {
   queue: 'charges',
   jobName: 'charge',
@@ -226,17 +229,17 @@ describe('Dependency: what counts', () => {
     { title: 'a timeout', failure: { kind: 'in_doubt', reason: 'timeout' }, counts: 'failure' },
     {
       title: 'a request that is refused for good',
-      failure: { kind: 'permanent', reason: 'http_422' },
+      failure: signed('answer', { kind: 'permanent', reason: 'http_422' }),
       counts: 'success',
     },
     {
       title: 'a service that does not know how',
-      failure: { kind: 'permanent', reason: 'http_501' },
+      failure: signed('answer', { kind: 'permanent', reason: 'http_501' }),
       counts: 'success',
     },
     {
       title: 'a mail that is refused for good',
-      failure: { kind: 'permanent', reason: 'smtp_550' },
+      failure: signed('answer', { kind: 'permanent', reason: 'smtp_550' }),
       counts: 'success',
     },
     {
@@ -245,8 +248,8 @@ describe('Dependency: what counts', () => {
       counts: 'nothing',
     },
     {
-      title: 'what only begins like an answer',
-      failure: { kind: 'permanent', reason: 'https_required' },
+      title: 'what an application calls like an answer',
+      failure: { kind: 'permanent', reason: 'http_404' },
       counts: 'nothing',
     },
     { title: 'a bug', failure: { kind: 'programming', reason: 'TypeError' }, counts: 'nothing' },
@@ -311,10 +314,13 @@ describe('Dependency: what counts', () => {
   });
 
   it.each<{ title: string; failure: Failure }>([
-    { title: 'that the library noticed', failure: { kind: 'in_doubt', reason: 'timeout' } },
-    { title: 'of a guarded call', failure: { kind: 'in_doubt', reason: 'DependencyTimeoutError' } },
-    { title: 'of a connection', failure: { kind: 'transient', reason: 'UND_ERR_CONNECT_TIMEOUT' } },
-    { title: 'of a socket', failure: { kind: 'in_doubt', reason: 'ETIMEDOUT' } },
+    {
+      title: 'that the library noticed',
+      failure: signed('timeout', { kind: 'in_doubt', reason: 'timeout' }),
+    },
+    { title: 'of a connection', failure: classify(coded('UND_ERR_CONNECT_TIMEOUT')) },
+    { title: 'of a socket', failure: classify(coded('ETIMEDOUT')) },
+    { title: 'that has its own name', failure: classify(named('TimeoutError')) },
   ])('tells of a timeout $title, and of whose', ({ failure }) => {
     const bench = new Bench({ breaker: false });
     bench.enter().failed(undefined, failure, SUBJECT);

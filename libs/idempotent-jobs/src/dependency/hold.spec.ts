@@ -47,8 +47,22 @@ describe('holdBehind', () => {
   it('is nothing where no cause is a held call', () => {
     expect(holdBehind(new Error('refused'))).toBeUndefined();
     expect(holdBehind(wrapped(new Error('refused'), 3))).toBeUndefined();
-    for (const nonsense of [undefined, null, 'held', 7, { cause: held }, () => held])
+    for (const nonsense of [undefined, null, 'held', 7, { message: held }, () => held])
       expect(holdBehind(nonsense)).toBeUndefined();
+  });
+
+  it('is found beneath whatever was thrown, and not for its name or code', () => {
+    expect(holdBehind({ cause: held })).toBe(held.hold);
+    expect(
+      holdBehind(Object.assign(new Error('x'), { name: held.name, code: held.code, hold: held.hold })),
+    ).toBeUndefined();
+  });
+
+  it('survives what cannot be looked at', () => {
+    const { proxy, revoke } = Proxy.revocable({}, {});
+    revoke();
+    expect(holdBehind(proxy)).toBeUndefined();
+    expect(holdBehind(new Error('outer', { cause: proxy }))).toBeUndefined();
   });
 
   it('ends with a chain that ends in something else than an error', () => {

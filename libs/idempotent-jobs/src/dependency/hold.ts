@@ -1,4 +1,6 @@
+import { UnrecoverableError } from 'bullmq';
 import { IdempotentJobsError } from '../operation/errors.js';
+import { causesOf, isA } from '../operation/thrown.js';
 import { InDoubtError, PermanentError, TransientError } from '../resilience/failure.js';
 
 /** Why a dependency lets nothing through for now. */
@@ -45,20 +47,12 @@ export class DependencyHeldError extends IdempotentJobsError {
  * became of its effect.
  */
 export function holdBehind(error: unknown): Hold | undefined {
-  let seen = error;
-  for (let depth = 0; depth < 10 && seen instanceof Error; depth += 1) {
-    if (seen instanceof DependencyHeldError) return seen.hold;
-    if (isSaid(seen)) return undefined;
-    seen = seen.cause;
+  for (const one of causesOf(error)) {
+    if (isA(one, DependencyHeldError)) return one.hold;
+    if (SAID.some((kind) => isA(one, kind))) return undefined;
   }
   return undefined;
 }
 
-function isSaid(error: Error): boolean {
-  return (
-    error instanceof PermanentError ||
-    error instanceof TransientError ||
-    error instanceof InDoubtError ||
-    error.name === 'UnrecoverableError'
-  );
-}
+/** By these a handler says what became of its effect. */
+const SAID = [PermanentError, TransientError, InDoubtError, UnrecoverableError];

@@ -1,7 +1,6 @@
 import type { Permit } from '../resilience/circuit-state.js';
 import type { Failure } from '../resilience/failure.js';
-import { OWN_CODES } from '../resilience/classify/own.js';
-import { reasonLabelOf } from '../resilience/reason-label.js';
+import { signOf } from '../resilience/failure-sign.js';
 import type { Dependency, EventSubject } from './dependency.js';
 import type { Hold } from './hold.js';
 
@@ -33,7 +32,7 @@ export class Pass {
     if (this.#isAnothers(error, failure)) return this.permit.ignore();
     if (isTimeout(failure)) this.dependency.timedOut(subject);
     const { kind } = failure;
-    if (kind === 'permanent' && isAnswer(failure)) return this.permit.succeed();
+    if (kind === 'permanent' && signOf(failure) === 'answer') return this.permit.succeed();
     if (this.isBreaking && (kind === 'transient' || kind === 'in_doubt')) this.permit.fail();
     else this.permit.ignore();
   }
@@ -41,7 +40,7 @@ export class Pass {
   /** What another dependency's call threw, and what the library refused. */
   #isAnothers(error: unknown, failure: Failure): boolean {
     const source = this.dependency.readings.sourceBehind(error);
-    return (source !== undefined && source !== this.dependency) || isOwnRefusal(failure);
+    return (source !== undefined && source !== this.dependency) || signOf(failure) === 'own_refusal';
   }
 
   /** Ends the call. Without a word before, it says nothing about the dependency. */
@@ -51,15 +50,7 @@ export class Pass {
   }
 }
 
-/** Whether a call took too long, by whoever's clock. */
+/** Whether a call took too long, by whoever's clock; not because an application has named its failure so. */
 export function isTimeout(failure: Failure): boolean {
-  return reasonLabelOf(failure) === 'timeout';
-}
-
-function isAnswer({ reason }: Failure): boolean {
-  return /^(?:http|smtp)_/.test(reason);
-}
-
-function isOwnRefusal({ reason }: Failure): boolean {
-  return Object.hasOwn(OWN_CODES, reason.toUpperCase());
+  return signOf(failure) === 'timeout';
 }

@@ -1,3 +1,4 @@
+import { causesOf } from '../operation/thrown.js';
 import type { Failure } from '../resilience/failure.js';
 import type { Dependency } from './dependency.js';
 
@@ -21,11 +22,9 @@ export class Readings {
 
   /** The dependency whose call threw it, also where it was wrapped; undefined: none that is known. */
   sourceBehind(error: unknown): Dependency | undefined {
-    let seen = error;
-    for (let depth = 0; depth < 10 && isObject(seen); depth += 1) {
-      const reading = this.#find(seen);
+    for (const one of causesOf(error)) {
+      const reading = this.#find(one);
       if (reading !== undefined) return reading.source;
-      seen = (seen as { cause?: unknown }).cause;
     }
     return undefined;
   }

@@ -55,6 +55,12 @@ export interface CurrentOperation {
    * metrics tell. Fallbacks of dependencies say it by themselves. The first reason stays.
    */
   readonly markDegraded: (why: string) => void;
+  /**
+   * Says that this attempt has had no effect, before the handler hands its job back by BullMQ's own means
+   * (`job.moveToDelayed()` and `throw new DelayedError()`). Without it, what must not be repeated is in doubt then. A
+   * call of a `DependencyGuard` after it takes it back. To any other end of the handler it says nothing.
+   */
+  readonly markNotApplied: () => void;
   /** A guarded call of the attempt is being sent. @internal */
   readonly noteCall: () => void;
   /** Whether an earlier attempt may have had its effect, and another one would be a second. @internal */

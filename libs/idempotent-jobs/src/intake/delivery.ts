@@ -9,6 +9,8 @@ export interface Delivery {
   /** BullMQ's own signal; undefined where BullMQ gives none (request-scoped processors). */
   readonly cancellation: AbortSignal | undefined;
   readonly processor: ProcessorSettings;
+  /** Whether its handler has handed the job back by BullMQ's own means, when it threw that. Undefined: it has no job. */
+  readonly handsBack: ((error: unknown) => boolean) | undefined;
   /** Finds out whether the effect of the last attempt happened; undefined: there is no way. */
   readonly reconcile: ((operation: CurrentOperation) => unknown) | undefined;
   /** Stands in for the dependency while it lets nothing through; undefined: there is nothing that could. */

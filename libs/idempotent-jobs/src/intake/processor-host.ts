@@ -1,5 +1,6 @@
 import type { WorkerHost } from '@nestjs/bullmq';
 import type { Job } from 'bullmq';
+import { isHandBack, QueueLimits, watchMoves } from '../bullmq/hand-back.js';
 import { unprocessedReasonOf } from '../bullmq/unprocessed.js';
 import type { DeliveryInProgress, JobPipeline } from '../job-pipeline.js';
 import type { CurrentOperation } from '../execute/current-operation.js';
@@ -26,6 +27,8 @@ export interface RegisteredProcessor {
 
 /** Where BullMQ hands deliveries to the library: runs each through the pipeline and tells BullMQ how it ended. */
 export class ProcessorHost {
+  /** What handlers hand their jobs back by. */
+  readonly limits = new QueueLimits();
   readonly #processors = new Map<unknown, RegisteredProcessor>();
   readonly #bare = new Map<unknown, boolean>();
   readonly #progress = new WeakMap<Job, DeliveryInProgress>();
@@ -58,12 +61,14 @@ export class ProcessorHost {
       );
     }
     this.#delivered.add(job);
+    watchMoves(job);
     const { requestScopedId } = processor;
     const settings = this.#settingsOf(processor, job);
     const delivery: Delivery = {
       job,
       cancellation: signal,
       processor: settings,
+      handsBack: (error) => isHandBack(error, job, this.limits),
       reconcile: settings.reconcile && ((operation) => (instance as Reconciling).reconcile(operation)),
       fallback: settings.hasFallback
         ? (operation, reason) => (instance as StandingIn).fallback(operation, reason)
@@ -106,6 +111,7 @@ export class ProcessorHost {
       cancellation: undefined,
       processor,
       // Only its letter is to be written.
+      handsBack: undefined,
       reconcile: undefined,
       fallback: undefined,
       workerId: this.#nextWorkerId(),

@@ -1,6 +1,7 @@
 import { plainToInstance } from 'class-transformer';
 import { validate, type ValidationError } from 'class-validator';
 import { InvalidPayloadError } from '../operation/errors.js';
+import { errorTypeOf } from '../tracing/attributes.js';
 
 /** A class-validator DTO. */
 export type PayloadClass = new (...args: any[]) => object;
@@ -34,9 +35,7 @@ export async function validatePayload(
         );
   } catch (cause) {
     // Its message may quote the payload, so only its name is told.
-    return invalid(jobName, dto, [
-      `validation itself failed with ${cause instanceof Error ? cause.name : typeof cause}`,
-    ]);
+    return invalid(jobName, dto, [`validation itself failed with ${errorTypeOf(cause)}`]);
   }
 }
 

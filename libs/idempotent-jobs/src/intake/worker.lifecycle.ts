@@ -74,6 +74,7 @@ export class WorkerLifecycle {
       const worker = workerOf(provider.instance as WorkerHost);
       const { isStarted, limitsStalls, options } = declaration;
       if (worker !== undefined) keepOutsideOfFrames(worker);
+      this.#watchLimits(declaration.queue, worker);
       // The ledger is to decide about jobs that kill their workers, before BullMQ fails them on its own.
       if (worker !== undefined && !limitsStalls) worker.opts.maxStalledCount = policed.crashes;
       if (worker !== undefined)
@@ -105,6 +106,13 @@ export class WorkerLifecycle {
       `Shutdown: workers did not close within ${closeMs} ms; their jobs will be delivered again.`,
     );
     await isOverWithin(closeMs, Promise.allSettled(this.#running.map(({ worker }) => worker.disconnect())));
+  }
+
+  /** Handlers limit their queue by either of the two. */
+  #watchLimits(queue: string, worker: Worker | undefined): void {
+    if (worker !== undefined) this.host.limits.watch(queue, worker);
+    const bullmq = this.queues.portOf(queue)?.bullmq;
+    if (bullmq !== undefined) this.host.limits.watch(queue, bullmq);
   }
 
   #declared(provider: InstanceWrapper): DeclaredProcessor[] {

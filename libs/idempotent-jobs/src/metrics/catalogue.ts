@@ -131,6 +131,13 @@ export const JOB_METRICS = {
     'dependency',
     'reason',
   ),
+  handedBack: counter(
+    'jobs_handed_back_total',
+    'Deliveries that their handler has handed back to BullMQ, by whether their operation was before, without an attempt that ended.',
+    'queue',
+    'job',
+    'kind',
+  ),
   retryBudgetDenied: counter(
     'retry_budget_denied_total',
     'Retries held back because too large a share of all calls were retries.',

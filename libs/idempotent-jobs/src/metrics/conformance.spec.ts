@@ -150,6 +150,8 @@ const SCENARIO: readonly JobEvent[] = [
   { kind: 'dependency_timeout', dependency: 'gateway' },
   { kind: 'retry_budget_denied', dependency: 'gateway' },
   { kind: 'fallback_used', ...charge, dependency: 'gateway', reason: 'retry_budget_spent' },
+  { kind: 'handed_back', ...charge, times: 1 },
+  { kind: 'handed_back', ...charge, times: 2 },
 ];
 
 let systems: { prometheus: System; otel: System };

@@ -151,7 +151,15 @@ const TABLE: [title: string, event: JobEvent, changed: Record<string, number | n
   ],
   [
     'a doubt of an attempt that vanished, with nobody to ask',
-    { kind: 'in_doubt', ...subject, ...failed, durationMs: 0, failure: 'in_doubt', reason: 'lease_expired' },
+    {
+      kind: 'in_doubt',
+      ...subject,
+      ...failed,
+      durationMs: 0,
+      failure: 'in_doubt',
+      reason: 'lease_expired',
+      isVanished: true,
+    },
     {
       [`jobs_processed_total{${J},result=in_doubt}`]: 1,
       [`job_failures_total{${J},kind=in_doubt,reason=lease_expired}`]: 1,
@@ -263,8 +271,19 @@ const TABLE: [title: string, event: JobEvent, changed: Record<string, number | n
   ]),
   [
     'a job that its handler put off',
-    { kind: 'handed_back', ...subject },
-    { [`jobs_processed_total{${J},result=deferred}`]: 1 },
+    { kind: 'handed_back', ...subject, times: 1 },
+    {
+      [`jobs_processed_total{${J},result=deferred}`]: 1,
+      [`jobs_handed_back_total{${J},kind=first}`]: 1,
+    },
+  ],
+  [
+    'a job that its handler put off again',
+    { kind: 'handed_back', ...subject, times: 2 },
+    {
+      [`jobs_processed_total{${J},result=deferred}`]: 1,
+      [`jobs_handed_back_total{${J},kind=again}`]: 1,
+    },
   ],
   [
     'a question that is asked again later',

@@ -101,7 +101,7 @@ export class MetricsSubscriber {
           event.because === 'in_doubt' ? 'in_doubt' : 'dead'
         ].increment();
       case 'handed_back':
-        return this.#job(event.queue, event.jobName).processed.deferred.increment();
+        return this.#handedBack(event);
       case 'reconciled':
         // Otherwise what follows from the answer is told by itself.
         if (event.delayMs !== undefined) this.#job(event.queue, event.jobName).processed.deferred.increment();
@@ -154,12 +154,19 @@ export class MetricsSubscriber {
    */
   #failed(event: FailureEvent, reason: string): JobSeries {
     const { kind, queue, jobName, attempt, durationMs, failure } = event;
+    const isVanished = kind === 'in_doubt' && event.isVanished === true;
     const job = this.#job(queue, jobName);
     job.processed[kind].increment();
-    if (attempt === 0 || (durationMs === 0 && reason !== 'lease_expired')) return job;
+    if (attempt === 0 || (durationMs === 0 && !isVanished)) return job;
     job.failures.at(failure, labelOf(event, reason)).increment();
     if (durationMs > 0) job.duration.record(durationMs / 1000);
     return job;
+  }
+
+  #handedBack({ queue, jobName, times }: Event<'handed_back'>): void {
+    const job = this.#job(queue, jobName);
+    job.processed.deferred.increment();
+    job.handedBack[times === 1 ? 'first' : 'again'].increment();
   }
 
   #deferred({ queue, jobName, because, dependency }: Event<'deferred'>): void {

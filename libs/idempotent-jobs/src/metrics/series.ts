@@ -45,6 +45,7 @@ export function jobSeries(metrics: OpenMetrics, queue: string, job: string) {
     exhausted: each(EXHAUSTION_REASONS, (reason) =>
       metrics.counter(METRICS.retryExhausted, { ...labels, reason }),
     ),
+    handedBack: each(['first', 'again'], (kind) => metrics.counter(METRICS.handedBack, { ...labels, kind })),
     /** By dependency and reason. */
     retries: new Grid<CounterSeries>((dependency, reason) =>
       metrics.counter(METRICS.retryAttempts, { ...labels, dependency, reason }),

@@ -30,7 +30,7 @@ interface FailureFacts extends AttemptFacts {
   readonly failure: FailureKind;
   /** Whether the service asked for less. */
   readonly isThrottled?: boolean | undefined;
-  /** The message of what was thrown. */
+  /** The message of what was thrown, at most 2,000 characters. */
   readonly error: string;
   /** What the processor depends on. */
   readonly dependency?: string | undefined;
@@ -80,6 +80,8 @@ export type JobEvent =
             readonly kind: 'in_doubt';
             readonly reason: string;
             readonly delayMs?: number | undefined;
+            /** The attempt vanished with its worker. */
+            readonly isVanished?: true;
           } & FailureFacts)
         /** The service was asked whether the effect of that attempt happened. `delayMs`: until it is asked again. */
         | {
@@ -104,8 +106,11 @@ export type JobEvent =
          * already, or it has had its own dead letter before (`buried`).
          */
         | { readonly kind: 'refused'; readonly because: 'dead' | 'in_doubt' | 'buried' }
-        /** The handler put its job off by BullMQ's own means, such as `moveToDelayed()`. */
-        | { readonly kind: 'handed_back' }
+        /**
+         * The handler put its job off by BullMQ's own means, such as `moveToDelayed()`. `times`: how often in a row, in
+         * this process, without an attempt that ended.
+         */
+        | { readonly kind: 'handed_back'; readonly times: number }
         | {
             readonly kind: 'deferred';
             readonly delayMs: number;

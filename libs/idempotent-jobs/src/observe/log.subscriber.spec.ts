@@ -128,9 +128,24 @@ const TABLE: [JobEvent, Level, string][] = [
     'refused charge tenant=acme key=charge:order-17:1 because=dead queue=charges job=op-1',
   ],
   [
-    { kind: 'handed_back', ...subject },
+    { kind: 'handed_back', ...subject, times: 1 },
     'debug',
-    'handed_back charge tenant=acme key=charge:order-17:1 queue=charges job=op-1',
+    'handed_back charge tenant=acme key=charge:order-17:1 times=1 queue=charges job=op-1',
+  ],
+  [
+    { kind: 'handed_back', ...subject, times: 2 },
+    'warn',
+    'handed_back charge tenant=acme key=charge:order-17:1 times=2 queue=charges job=op-1',
+  ],
+  [
+    { kind: 'handed_back', ...subject, times: 3 },
+    'debug',
+    'handed_back charge tenant=acme key=charge:order-17:1 times=3 queue=charges job=op-1',
+  ],
+  [
+    { kind: 'handed_back', ...subject, times: 4 },
+    'warn',
+    'handed_back charge tenant=acme key=charge:order-17:1 times=4 queue=charges job=op-1',
   ],
   [
     { kind: 'conflict_refused', ...subject, jobId: '' },
@@ -238,6 +253,8 @@ describe('logEvents', () => {
       'abandoned',
       'late_result_discarded',
       'fence_rejected',
+      'handed_back',
+      'handed_back',
       'conflict_refused',
       'circuit_changed',
       'dependency_timeout',

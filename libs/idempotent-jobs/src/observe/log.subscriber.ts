@@ -22,7 +22,14 @@ export function logEvents(
 
 /** A dependency in trouble is said once, by its circuit, and not by each job that waits for it. */
 function levelOf(event: JobEvent): 'debug' | 'log' | 'warn' | 'error' {
-  return event.kind === 'deferred' && event.dependency !== undefined ? 'debug' : LEVELS[event.kind];
+  if (event.kind === 'deferred' && event.dependency !== undefined) return 'debug';
+  if (event.kind === 'handed_back' && isWorthALine(event.times)) return 'warn';
+  return LEVELS[event.kind];
+}
+
+/** Once a job is handed back again, and then each time that it was so twice as often: 2, 4, 8, … */
+function isWorthALine(times: number): boolean {
+  return times > 1 && Number.isInteger(Math.log2(times));
 }
 
 const LEVELS: Readonly<Record<JobEvent['kind'], 'debug' | 'log' | 'warn' | 'error'>> = {

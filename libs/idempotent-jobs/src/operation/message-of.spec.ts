@@ -24,8 +24,15 @@ describe('messageOf', () => {
     ['a number', 42, '42'],
     ['a bigint', 5n, '5'],
     ['a symbol', Symbol('odd'), 'Symbol(odd)'],
-    ['an object', { reason: 'declined' }, '[object Object]'],
-    ['an object whose message is no text', { message: { text: 'declined' } }, '[object Object]'],
+    ['an object', { reason: 'declined' }, 'a thrown object'],
+    ['an object whose message is no text', { message: { text: 'declined' } }, '{"text":"declined"}'],
+    [
+      'an object whose message is a list',
+      { message: ['no amount', 'no currency'] },
+      '["no amount","no currency"]',
+    ],
+    ['an object whose message JSON cannot write', { message: 5n }, 'a thrown object'],
+    ['a NUL and half of a pair', new Error('a\0b\ud800'), 'a\u{FFFD}b\u{FFFD}'],
     ['null', null, 'a thrown null'],
     ['undefined', undefined, 'a thrown undefined'],
     ['an object without a prototype', Object.create(null), 'a thrown object'],
@@ -42,6 +49,12 @@ describe('messageOf', () => {
     ],
   ])('tells what %s says', (_what, thrown, message) => {
     expect(messageOf(thrown)).toBe(message);
+  });
+
+  it('is cut to what people read', () => {
+    expect(messageOf(new Error('m'.repeat(2_001)))).toBe('m'.repeat(2_000));
+    expect(messageOf('m'.repeat(2_001))).toHaveLength(2_000);
+    expect(messageOf({ message: ['m'.repeat(5_000)] })).toHaveLength(2_000);
   });
 
   it('never throws and always answers a text, whatever was thrown', () => {

@@ -1,9 +1,21 @@
-/** What something that was thrown says, whatever it is. Never throws. */
-export function messageOf(error: unknown): string {
-  try {
-    const { message } = error as { message?: unknown };
-    return typeof message === 'string' ? message : String(error);
-  } catch {
-    return `a thrown ${error === null ? 'null' : typeof error}`;
-  }
+import { cleanText } from './clean-text.js';
+import { quietly, read } from './thrown.js';
+
+/** How much of a message logs, events, job logs and BullMQ are shown, in characters. The ledger keeps more. */
+export const MAX_SHOWN_MESSAGE = 2_000;
+
+/** What something that was thrown says, whatever it is; cut to length, and without what Postgres refuses. Never throws. */
+export function messageOf(error: unknown, maxLength = MAX_SHOWN_MESSAGE): string {
+  return cleanText(quietly(() => wordsOf(error)) ?? `a thrown ${typeof error}`, maxLength);
+}
+
+function wordsOf(error: unknown): string {
+  if (error === null || error === undefined) return `a thrown ${String(error)}`;
+  if (typeof error !== 'object') return String(error);
+  const message = read(error, 'message');
+  if (typeof message === 'string') return message;
+  // Nest's answers carry lists and objects in the place of a message.
+  if (message !== undefined && message !== null) return JSON.stringify(message) ?? String(message);
+  const text = String(error);
+  return text === '[object Object]' ? 'a thrown object' : text;
 }

@@ -5,6 +5,7 @@ import { CREATE_QUEUES } from './migrations/3-queues.js';
 import { CREATE_DOUBT } from './migrations/4-doubt.js';
 import { CREATE_RESULTS } from './migrations/5-results.js';
 import { CREATE_RETRIES } from './migrations/6-retries.js';
+import { FIND_ENDED_JOBS } from './migrations/7-ended-jobs.js';
 
 /** One forward step of the ledger's schema. `{schema}` stands for the quoted schema. */
 export interface SchemaStep {
@@ -21,6 +22,7 @@ export const SCHEMA_STEPS: readonly SchemaStep[] = [
   CREATE_DOUBT,
   CREATE_RESULTS,
   CREATE_RETRIES,
+  FIND_ENDED_JOBS,
 ];
 
 /** The schema version this package was written for. */
@@ -76,6 +78,7 @@ export const IDEMPOTENT_JOBS_MIGRATIONS: readonly (new () => MigrationInterface)
   migrationTo('IdempotentJobsDoubt1795305600002', 4),
   migrationTo('IdempotentJobsResults1795305600003', 5),
   migrationTo('IdempotentJobsRetries1795305600004', 6),
+  migrationTo('IdempotentJobsEndedJobs1795305600005', 7),
 ];
 
 /** TypeORM remembers migrations by name, and runs those it does not know: each step of the schema is one. */

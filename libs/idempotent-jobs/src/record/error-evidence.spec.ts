@@ -2,7 +2,13 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { describeError, type ErrorEvidence } from './error-evidence.js';
 
-const UNREADABLE = { name: 'Error', message: 'The error could not be described: reading it throws.' };
+function trapped(property: string): Error {
+  return Object.defineProperty(new Error('trap'), property, {
+    get() {
+      throw new Error('do not touch');
+    },
+  });
+}
 
 function causes(evidence: ErrorEvidence): string[] {
   const messages: string[] = [];
@@ -41,12 +47,24 @@ describe('describeError', () => {
 
   it.each([
     ['a text', 'declined', { name: 'string', message: 'declined' }],
-    ['undefined', undefined, { name: 'undefined', message: 'undefined' }],
-    ['null', null, { name: 'object', message: 'null' }],
+    ['undefined', undefined, { name: 'undefined', message: 'a thrown undefined' }],
+    ['null', null, { name: 'object', message: 'a thrown null' }],
     ['a number', 5, { name: 'number', message: '5' }],
     ['a symbol', Symbol('x'), { name: 'symbol', message: 'Symbol(x)' }],
-    ['an object', { a: 1 }, { name: 'object', message: '[object Object]' }],
-    ['an object without a prototype', Object.create(null), UNREADABLE],
+    ['an object', { a: 1 }, { name: 'Object', message: 'a thrown object' }],
+    [
+      'an object with a status and a code',
+      { status: 418, code: 'TEAPOT', message: 'short' },
+      { name: 'Object', message: 'short', status: 418, code: 'TEAPOT' },
+    ],
+    ['an object with a name', { name: 'Refusal' }, { name: 'Refusal', message: 'a thrown object' }],
+    [
+      'a Response',
+      new Response('secret', { status: 503 }),
+      { name: 'Response', message: '[object Response]', status: 503 },
+    ],
+    ['a function', class Odd {}, { name: 'function', message: expect.stringContaining('Odd') }],
+    ['an object without a prototype', Object.create(null), { name: 'object', message: 'a thrown object' }],
     [
       'an object whose toString throws',
       {
@@ -54,7 +72,7 @@ describe('describeError', () => {
           throw new Error('no');
         },
       },
-      UNREADABLE,
+      { name: 'Object', message: 'a thrown object' },
     ],
   ])('describes what is no error: %s', (_what, thrown, evidence) => {
     expect(describeError(thrown)).toEqual(evidence);
@@ -95,9 +113,10 @@ describe('describeError', () => {
   });
 
   it.each([
-    ['a number', 7, '7'],
-    ['nothing', undefined, 'undefined'],
-  ])('makes a text of a name that is %s', (_what, name, text) => {
+    ['a number', 7, 'Error'],
+    ['nothing', undefined, 'Error'],
+    ['empty', '', 'Error'],
+  ])('goes by the class where the name is %s', (_what, name, text) => {
     expect(describeError(Object.assign(new Error('odd'), { name })).name).toBe(text);
   });
 
@@ -120,27 +139,31 @@ describe('describeError', () => {
     expect(causes(describeError(error))).toHaveLength(6);
   });
 
-  it.each(['name', 'message', 'code', 'stack', 'cause'])('survives a getter that throws: %s', (property) => {
-    const error = new Error('trap');
-    Object.defineProperty(error, property, {
-      get() {
-        throw new Error('do not touch');
-      },
-    });
-    expect(describeError(error)).toEqual(UNREADABLE);
+  it.each([
+    ['name', { name: 'Error', message: 'trap' }],
+    ['message', { name: 'Error', message: 'a thrown object' }],
+    ['code', { name: 'Error', message: 'trap', stack: expect.any(String) }],
+    ['status', { name: 'Error', message: 'trap', stack: expect.any(String) }],
+    ['stack', { name: 'Error', message: 'trap' }],
+    ['cause', { name: 'Error', message: 'trap', stack: expect.any(String) }],
+  ])('keeps what can be read where the getter of %s throws', (property, evidence) => {
+    expect(describeError(trapped(property))).toMatchObject(evidence);
+    expect(describeError(new Error('outer', { cause: trapped(property) })).cause).toMatchObject(evidence);
   });
 
-  it('keeps what can be read when only a cause cannot', () => {
-    const trap = new Error('trap');
-    Object.defineProperty(trap, 'message', {
-      get() {
-        throw new Error('do not touch');
-      },
-    });
-    expect(describeError(new Error('outer', { cause: trap }))).toMatchObject({
+  it('describes what cannot be looked at at all', () => {
+    const { proxy, revoke } = Proxy.revocable({}, {});
+    revoke();
+    expect(describeError(proxy)).toEqual({ name: 'object', message: 'a thrown object' });
+    expect(describeError(new Error('outer', { cause: proxy }))).toMatchObject({
       message: 'outer',
-      cause: UNREADABLE,
+      cause: { name: 'object', message: 'a thrown object' },
     });
+  });
+
+  it('keeps the lists and objects that are answered in the place of a message', () => {
+    const error = Object.assign(new Error('x'), { message: ['amount must be positive', 'no currency'] });
+    expect(describeError(error).message).toBe('["amount must be positive","no currency"]');
   });
 
   it('describes anything that can be thrown as bounded JSON, and never throws', () => {

@@ -1,3 +1,7 @@
+import { cleanText } from '../operation/clean-text.js';
+import { messageOf } from '../operation/message-of.js';
+import { read } from '../operation/thrown.js';
+
 /** What the ledger keeps of an error: enough to understand it, bounded, without the objects it drags along. */
 export interface ErrorEvidence {
   readonly name: string;
@@ -12,30 +16,30 @@ export interface ErrorEvidence {
 }
 
 const MAX_NAME = 200;
+const MAX_CODE = 100;
 const MAX_MESSAGE = 10_000;
 const MAX_STACK = 16_000;
 const MAX_CAUSES = 5;
 
-/** Describes anything that was thrown. Never throws, whatever getters or cycles the value has. */
+/** Describes anything that was thrown. Never throws, whatever getters, traps or cycles the value has. */
 export function describeError(error: unknown, depth = 0): ErrorEvidence {
-  try {
-    if (!(error instanceof Error)) return { name: typeof error, message: clean(String(error), MAX_MESSAGE) };
-    const { code, name, status } = error as { code?: unknown; name: unknown; status?: unknown };
-    return {
-      name: clean(String(name), MAX_NAME),
-      message: clean(error.message, MAX_MESSAGE),
-      ...(typeof code === 'string' && { code: clean(code, 100) }),
-      ...(Number.isInteger(status) && { status: status as number }),
-      ...(typeof error.stack === 'string' && { stack: clean(error.stack, MAX_STACK) }),
-      ...(error.cause !== undefined &&
-        depth < MAX_CAUSES && { cause: describeError(error.cause, depth + 1) }),
-    };
-  } catch {
-    return { name: 'Error', message: 'The error could not be described: reading it throws.' };
-  }
+  const [code, status, stack, cause] = ['code', 'status', 'stack', 'cause'].map((name) => read(error, name));
+  return {
+    name: nameOf(error),
+    message: messageOf(error, MAX_MESSAGE),
+    ...(typeof code === 'string' && { code: cleanText(code, MAX_CODE) }),
+    ...(Number.isInteger(status) && { status: status as number }),
+    ...(typeof stack === 'string' && { stack: cleanText(stack, MAX_STACK) }),
+    ...(cause !== undefined && depth < MAX_CAUSES && { cause: describeError(cause, depth + 1) }),
+  };
 }
 
-/** Cut to length, and without what Postgres's JSON functions refuse. */
-function clean(text: string, maxLength: number): string {
-  return text.slice(0, maxLength).toWellFormed().replaceAll('\0', '\u{FFFD}');
+/** What an error calls itself; of anything else, its class; of what has none, its type. */
+function nameOf(error: unknown): string {
+  const names = [read(error, 'name'), read(read(error, 'constructor'), 'name')];
+  const name = names.find((one) => typeof one === 'string' && one !== '');
+  return cleanText(
+    error !== null && typeof error === 'object' && name ? String(name) : typeof error,
+    MAX_NAME,
+  );
 }

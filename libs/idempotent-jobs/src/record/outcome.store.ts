@@ -1,5 +1,6 @@
 import type { Claim, ClaimTerms, VanishedAttempt } from '../claim/claim.js';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
+import { cleanText } from '../operation/clean-text.js';
 import { identityKeyOf, type OperationIdentity } from '../operation/identity.js';
 import { Coalescer } from '../postgres/coalescer.js';
 import { toDate, toDateOrNone } from '../postgres/to-date.js';
@@ -103,7 +104,7 @@ export class OutcomeStore {
         JSON.stringify(evidence),
         record.isDoubtful,
         record.kind,
-        record.reason.slice(0, MAX_REASON).toWellFormed().replaceAll('\0', ''),
+        cleanText(record.reason, MAX_REASON),
         record.delayMs ?? null,
         record.letter ?? null,
         this.#sealedPayload(claim, record.payload),

@@ -206,7 +206,7 @@ SELECT EXISTS (SELECT FROM applied) OR EXISTS (
 
 /**
  * An attempt that nobody answers for and that must not be repeated, and an operation that nobody here can ask about:
- * running (lease over), retrying, or in_doubt (until now asked about) → in_doubt, with its record and its dead letter. The token grows, so that the vanished worker can write nothing any more.
+ * running (lease over), pending, retrying, or in_doubt (until now asked about) → in_doubt, with its record and its dead letter. The token grows, so that the vanished worker can write nothing any more.
  *
  * Parameters: tenant, key, the token that was seen, error, letter's payload, versions, error fingerprint. No row: somebody else was
  * faster, and the operation is theirs.
@@ -217,14 +217,14 @@ export const DOUBT = statement(
 WITH vanished AS (
   SELECT * FROM {schema}.job_outcomes
   WHERE tenant_id = $1 AND operation_key = $2 AND fencing_token = $3
-    AND (status = 'retrying' OR COALESCE(lease_expires_at <= clock_timestamp(), reconcile_due_at IS NOT NULL))
+    AND (status IN ('pending', 'retrying') OR COALESCE(lease_expires_at <= clock_timestamp(), reconcile_due_at IS NOT NULL))
   FOR UPDATE
 ), doubted AS (
   UPDATE {schema}.job_outcomes o SET
     status           = 'in_doubt',
     fencing_token    = o.fencing_token + 1,
     error            = $4::json,
-    doubt_since      = COALESCE(o.doubt_since, o.started_at),
+    doubt_since      = COALESCE(o.doubt_since, o.started_at, clock_timestamp()),
     doubted_at       = COALESCE(o.doubted_at, clock_timestamp()),
     reconcile_due_at = NULL,
     lease_expires_at = NULL,

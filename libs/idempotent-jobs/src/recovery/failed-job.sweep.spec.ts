@@ -48,7 +48,14 @@ describe('FailedJobSweep', () => {
       return Promise.resolve();
     };
     const onError = (message: string): void => void errors.push(message);
-    await new FailedJobSweep(() => [{ port, settings }], letters, bury, onError, 1000).sweep();
+    await new FailedJobSweep(
+      () => [{ port, settings }],
+      letters,
+      bury,
+      onError,
+      1000,
+      async () => undefined,
+    ).sweep();
     expect(asked).toEqual(['1', '2']);
     expect(buried).toEqual(['2']);
     expect(errors).toEqual(['Job 1 of queue "charges" has no dead letter yet']);

@@ -30,6 +30,8 @@ export class FailedJobSweep {
     private readonly bury: (settings: ProcessorSettings, job: Job, error: Error) => Promise<void>,
     private readonly onError: (message: string, error: unknown) => void,
     private readonly intervalMs: number,
+    /** Looks at a queue for operations whose job has ended without them. */
+    private readonly lookAfterEnded: (queue: SweptQueue) => Promise<void>,
   ) {}
 
   start(): void {
@@ -53,9 +55,10 @@ export class FailedJobSweep {
       try {
         await this.#sweepQueue(queue);
         this.#sweptOnce.add(queue.port.name);
+        await this.lookAfterEnded(queue);
       } catch (error) {
         this.onError(
-          `Sweeping the failed jobs of queue "${queue.port.name}" was interrupted; it goes on with the next sweep`,
+          `Sweeping the jobs of queue "${queue.port.name}" was interrupted; it goes on with the next sweep`,
           error,
         );
       }

@@ -4,7 +4,15 @@ import fc from 'fast-check';
 import pg from 'pg';
 import { QueryFailedError } from 'typeorm';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import {
+  IdempotentJobsError,
+  OperationBusyError,
+  OperationConflictError,
+  OperationDeadError,
+  OperationInDoubtError,
+} from '../operation/errors.js';
 import { classify } from './classify.js';
+import { signOf } from './failure-sign.js';
 import { REASON_LABELS, reasonLabelOf } from './reason-label.js';
 import {
   type Failure,
@@ -735,21 +743,56 @@ describe('classify: anything', () => {
 });
 
 describe('classify: what the library itself has refused', () => {
-  it.each<[string, FailureKind]>([
-    ['OPERATION_CONFLICT', 'permanent'],
-    ['OPERATION_DEAD', 'permanent'],
-    ['OPERATION_BUSY', 'transient'],
-    ['LEDGER_UNAVAILABLE', 'transient'],
-    ['OPERATION_IN_DOUBT', 'in_doubt'],
-  ])('%s is %s, also as a cause', (code, kind) => {
-    expect(classify(failing({ code }))).toMatchObject({ kind, reason: code.toLowerCase() });
-    expect(classify(new Error('wrapped', { cause: failing({ code }) }))).toMatchObject({ kind });
+  const REFUSED = { tenantId: 'acme', operationKey: 'charge:1' };
+
+  it.each<[IdempotentJobsError, FailureKind]>([
+    [new OperationConflictError('acme', 'charge:1'), 'permanent'],
+    [new OperationDeadError(REFUSED), 'permanent'],
+    [new OperationBusyError(REFUSED, 5), 'transient'],
+    [new IdempotentJobsError('LEDGER_UNAVAILABLE', 'out of reach'), 'transient'],
+    [new OperationInDoubtError(REFUSED), 'in_doubt'],
+  ])('%s is %s, also as a cause', (error, kind) => {
+    expect(classify(error)).toMatchObject({ kind, reason: error.code.toLowerCase() });
+    expect(classify(new Error('wrapped', { cause: error }))).toMatchObject({ kind });
+  });
+
+  it.each([
+    'OPERATION_CONFLICT',
+    'OPERATION_DEAD',
+    'OPERATION_BUSY',
+    'LEDGER_UNAVAILABLE',
+    'DEPENDENCY_HELD',
+  ])('the code %s of any other error says nothing', (code) => {
+    expect(classify(failing({ code, retryAfterMs: 5 }))).toEqual({ kind: 'unknown', reason: 'unclassified' });
   });
 
   it('hands on when to come again, if that makes sense', () => {
-    expect(classify(failing({ code: 'OPERATION_BUSY', retryAfterMs: 1500 })).retryAfterMs).toBe(1500);
-    expect(classify(failing({ code: 'OPERATION_BUSY', retryAfterMs: 'soon' })).retryAfterMs).toBeUndefined();
-    expect(classify(failing({ code: 'OPERATION_BUSY', retryAfterMs: 1e15 })).retryAfterMs).toBe(DAYS_30);
+    const waitOf = (ms: unknown): number | undefined =>
+      classify(new OperationBusyError(REFUSED, ms as number)).retryAfterMs;
+    expect(waitOf(1500)).toBe(1500);
+    expect(waitOf('soon')).toBeUndefined();
+    expect(waitOf(1e15)).toBe(DAYS_30);
+  });
+});
+
+describe('classify: what an application says', () => {
+  it('carries nothing that others act on, whatever its words and fields', () => {
+    const answer = { kind: 'transient', reason: 'http_409', sign: 'key_in_progress', isOwn: true } as const;
+    const failure = classify(new Error('x'), () => answer);
+    expect(failure).toEqual({ kind: 'transient', reason: 'http_409' });
+    expect(signOf(failure)).toBeUndefined();
+  });
+
+  it('does not carry it either where it has changed what a built-in rule said', () => {
+    const known = classify(failing({ status: 409 }));
+    expect(signOf(known)).toBe('key_in_progress');
+    expect(signOf(classify(new Error('x'), () => known))).toBe('key_in_progress');
+    expect(signOf(classify(new Error('x'), () => ({ ...known })))).toBeUndefined();
+  });
+
+  it('is cut to a few words', () => {
+    const failure = classify(new Error('x'), () => ({ kind: 'transient', reason: `\0${'r'.repeat(1_000)}` }));
+    expect(failure.reason).toBe(`\u{FFFD}${'r'.repeat(199)}`);
   });
 });
 

@@ -1,13 +1,16 @@
+import { cleanText } from '../operation/clean-text.js';
+import { isA, quietly, read } from '../operation/thrown.js';
 import { byAws } from './classify/aws.js';
 import { byCode, isWrapper } from './classify/code.js';
 import { byHttpStatus } from './classify/http.js';
 import { afterJourney } from './classify/journey.js';
-import { quietly, read, waitOf } from './classify/inspect.js';
+import { waitOf } from './classify/wait.js';
 import { byName, byOwnCode, bySaying } from './classify/own.js';
 import { byPgMessage, bySqlState } from './classify/postgres.js';
 import { byMailCode, bySmtpReply } from './classify/smtp.js';
 import { byTypeOrmName } from './classify/typeorm.js';
 import { type Failure, FAILURE_KINDS, type FailureKind } from './failure.js';
+import { signOf } from './failure-sign.js';
 
 /** A look at one error of a chain: its kind if it tells, else undefined. */
 export type Classify = (error: unknown) => Failure | FailureKind | undefined;
@@ -36,7 +39,7 @@ export function classify(error: unknown, overrides?: Classify): Failure {
 
 /** Not SyntaxError: it comes from parsing an answer, and an answer says that something was there to give it. */
 function isBug(error: unknown): boolean {
-  return error instanceof TypeError || error instanceof ReferenceError || error instanceof RangeError;
+  return isA(error, TypeError) || isA(error, ReferenceError) || isA(error, RangeError);
 }
 
 /** What was said on purpose. */
@@ -107,20 +110,25 @@ function firstOf(
 }
 
 function asked(overrides: Classify | undefined, error: unknown): Failure | undefined {
-  try {
-    const answer = overrides?.(error);
-    const failure = typeof answer === 'string' ? { kind: answer, reason: 'classify' } : answer;
-    // Somebody's own code: an async function, for one, answers a promise.
-    if (failure === undefined || !FAILURE_KINDS.includes(failure.kind)) return undefined;
-    const { reason, retryAfterMs } = failure;
-    return {
-      ...failure,
-      ...(typeof reason !== 'string' && { reason: 'classify' }),
-      ...(retryAfterMs !== undefined && {
-        retryAfterMs: typeof retryAfterMs === 'number' ? waitOf(retryAfterMs) : undefined,
-      }),
-    };
-  } catch {
-    return undefined;
-  }
+  const answer = quietly(() => overrides?.(error));
+  const failure = typeof answer === 'string' ? { kind: answer, reason: 'classify' } : answer;
+  return failure === undefined || failure === null ? undefined : quietly(() => wordOf(failure));
 }
+
+/** Somebody's own code: an async function, for one, answers a promise. */
+function wordOf(failure: Failure): Failure | undefined {
+  // A built-in rule of a guarded call has looked at the error before.
+  if (signOf(failure) !== undefined) return failure;
+  const { kind, reason, retryAfterMs, isThrottled } = failure;
+  if (!FAILURE_KINDS.includes(kind)) return undefined;
+  const waitMs = waitOf(retryAfterMs);
+  return {
+    kind,
+    reason: typeof reason === 'string' ? cleanText(reason, MAX_REASON) : 'classify',
+    ...(waitMs !== undefined && { retryAfterMs: waitMs }),
+    ...(isThrottled === true && { isThrottled }),
+  };
+}
+
+/** A word or two. */
+const MAX_REASON = 200;

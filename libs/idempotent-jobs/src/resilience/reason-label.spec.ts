@@ -1,5 +1,8 @@
+import { UnrecoverableError } from 'bullmq';
 import fc from 'fast-check';
+import { EntityNotFoundError, MustBeEntityError } from 'typeorm';
 import { describe, expect, it } from 'vitest';
+import { IdempotentJobsError, OperationConflictError } from '../operation/errors.js';
 import { classify } from './classify.js';
 import { InDoubtError, PermanentError, RetryLaterError, TransientError } from './failure.js';
 import { REASON_LABELS, type ReasonLabel, reasonLabelOf } from './reason-label.js';
@@ -27,10 +30,10 @@ describe('reasonLabelOf', () => {
     [new PermanentError('x'), 'said'],
     [new InDoubtError('x'), 'said'],
     [new RetryLaterError(5), 'said'],
-    [failing({ name: 'UnrecoverableError' }), 'said'],
-    [failing({ code: 'OPERATION_CONFLICT' }), 'operation'],
-    [failing({ code: 'OPERATION_BUSY' }), 'operation'],
-    [failing({ code: 'LEDGER_UNAVAILABLE' }), 'database'],
+    [new UnrecoverableError('x'), 'said'],
+    [new OperationConflictError('acme', 'charge:1'), 'operation'],
+    [new IdempotentJobsError('OPERATION_BUSY', 'x'), 'operation'],
+    [new IdempotentJobsError('LEDGER_UNAVAILABLE', 'x'), 'database'],
     [failing({ code: 'ECONNREFUSED' }), 'refused'],
     [failing({ code: 'ENOTFOUND' }), 'dns'],
     [failing({ code: 'CERT_HAS_EXPIRED' }), 'tls'],
@@ -52,8 +55,8 @@ describe('reasonLabelOf', () => {
     [failing({ code: 'EAUTH' }), 'smtp'],
     [failing({ code: '40001', severity: 'ERROR' }), 'database'],
     [new Error('Connection terminated unexpectedly'), 'database'],
-    [failing({ name: 'EntityNotFoundError' }), 'database'],
-    [failing({ name: 'EntityPropertyNotFoundError' }), 'programming'],
+    [new EntityNotFoundError('Order', {}), 'database'],
+    [new MustBeEntityError('save', 1), 'programming'],
     [new TypeError('x'), 'programming'],
     [failing({ code: 'UND_ERR_INVALID_ARG' }), 'programming'],
     [new Error('x'), 'other'],

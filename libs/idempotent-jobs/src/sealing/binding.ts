@@ -1,3 +1,4 @@
+import { cleanText } from '../operation/clean-text.js';
 import type { OperationIdentity } from '../operation/identity.js';
 
 /** Where a sealed value belongs. It opens nowhere else: not for another tenant, operation or column. */
@@ -31,7 +32,7 @@ export function letterBinding(letter: {
     ? payloadBinding({ tenantId, operationKey })
     : {
         tenantId: null,
-        operationKey: `${queue}:${jobId.toWellFormed().replaceAll('\0', '\u{FFFD}')}`,
+        operationKey: `${queue}:${cleanText(jobId)}`,
         kind: 'payload',
       };
 }

@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { classify } from '../resilience/classify.js';
 import { type Effect, EFFECTS } from '../operation/effect.js';
 import { DEFAULT_PLAN, type ReconcilePlan } from '../reconcile/plan.js';
 import type { FailureKind } from '../resilience/failure.js';
@@ -315,9 +316,15 @@ describe('decideFailure', () => {
     ['reconciled', 'dead'],
     ['unrepeatable', 'dead'],
   ])('reads status 409 of a %s effect as %s: only a key can be in progress', (effect, status) => {
-    const failure = { kind: 'transient', reason: 'http_409' } as const;
+    const failure = classify(Object.assign(new Error('busy'), { status: 409 }));
     const seen = facts({ repeatableMs: REPEATABLE_MS[effect] });
     expect(decideFailure(failure, effect, seen, policy, half).status).toBe(status);
+  });
+
+  it.each(EFFECTS)('takes the word of an application for status 409 of a %s effect', (effect) => {
+    const failure = { kind: 'transient', reason: 'http_409' } as const;
+    const seen = facts({ repeatableMs: REPEATABLE_MS[effect] });
+    expect(decideFailure(failure, effect, seen, policy, half).status).toBe('retrying');
   });
 
   it.each(
@@ -543,7 +550,7 @@ describe('decideFailure: an operation whose caller decides about further attempt
   });
 
   it('leaves a conflict to its caller: status 409 of a natural effect is tried again with it', () => {
-    const failure = { kind: 'transient', reason: 'http_409' } as const;
+    const failure = classify(Object.assign(new Error('busy'), { status: 409 }));
     expect(decideFailure(failure, 'natural', facts(), callers, half).status).toBe('retrying');
   });
 

@@ -3,6 +3,7 @@ import type { DeadLetterReason } from '../dead-letter/letter.js';
 import type { Effect } from '../operation/effect.js';
 import { backoffMs, type BackoffOptions } from '../resilience/backoff.js';
 import type { Failure } from '../resilience/failure.js';
+import { signOf } from '../resilience/failure-sign.js';
 
 /** How often and how long an operation is tried. */
 export interface RetryPolicy {
@@ -81,9 +82,8 @@ export function decideFailure(
   random: () => number,
 ): Decision {
   // "In progress" is what 409 means to a key; to anything else it means a conflict, which trying again will not end.
-  if (failure.reason === 'http_409' && failure.kind === 'transient' && effect !== 'keyed') {
+  if (signOf(failure) === 'key_in_progress' && failure.kind === 'transient' && effect !== 'keyed')
     return decideFailure({ ...failure, kind: 'permanent' }, effect, facts, policy, random);
-  }
   const isRevertible = effect === 'natural' || effect === 'transactional';
   const saysNothing = failure.kind === 'unknown' || failure.kind === 'programming';
   const mayHaveHappened = !isRevertible && (failure.kind === 'in_doubt' || saysNothing);

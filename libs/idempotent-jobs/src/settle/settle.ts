@@ -1,28 +1,32 @@
-import { messageOf } from '../operation/message-of.js';
-import { DelayedError, type Job, UnrecoverableError } from 'bullmq';
+import { DelayedError, type Job, RateLimitError } from 'bullmq';
+import { wasMoved } from '../bullmq/hand-back.js';
 import { BACKOFF_TYPE, carryDelay } from '../bullmq/retry-carrier.js';
+import { dropOldStacks, toldError, toldFinalError } from '../bullmq/told-error.js';
+import { messageOf } from '../operation/message-of.js';
 import type { Settlement } from './settlement.js';
 
 /**
  * Tells BullMQ how a delivery ended: by returning, or by throwing the error class that BullMQ acts on. The only place
  * that knows them.
  *
- * Killed before BullMQ has heard it, the job is delivered again and the ledger answers from what it recorded.
+ * Killed before BullMQ has heard it, the job is delivered again and the ledger answers from what it recorded. The same
+ * goes for what BullMQ refuses: none of its refusals may fail a job whose operation goes on.
  */
-export function settle(job: Job, token: string | undefined, settlement: Settlement): unknown {
+export async function settle(job: Job, token: string | undefined, settlement: Settlement): Promise<unknown> {
+  // Its handler has put it elsewhere, and BullMQ could do nothing else with it now. The ledger answers when it comes.
+  if (wasMoved(job)) throw new DelayedError();
   switch (settlement.kind) {
     case 'ack':
       return settlement.result;
     case 'retry':
-      return carriesRetry(job)
-        ? retry(settlement.error, settlement.delayMs)
-        : deferFailed(job, token, settlement);
+      return retry(job, token, settlement);
     case 'defer':
       return defer(job, token, settlement.delayMs);
     case 'fail':
-      throw unrecoverable(settlement.error);
+      dropOldStacks(job);
+      throw toldFinalError(settlement.error);
     case 'hand_back':
-      throw settlement.error;
+      throw new RateLimitError();
     default:
       return settlement satisfies never;
   }
@@ -34,33 +38,46 @@ function carriesRetry(job: Job): boolean {
   return job.attemptsMade + 1 < attempts && typeof backoff === 'object' && backoff.type === BACKOFF_TYPE;
 }
 
-function retry(error: unknown, delayMs: number): never {
-  const thrown = error instanceof Error ? error : new Error(messageOf(error));
-  carryDelay(thrown, delayMs);
-  throw thrown;
+async function retry(
+  job: Job,
+  token: string | undefined,
+  { error, delayMs }: Extract<Settlement, { kind: 'retry' }>,
+): Promise<never> {
+  if (!carriesRetry(job)) return deferFailed(job, token, error, delayMs);
+  dropOldStacks(job);
+  const told = toldError(error);
+  carryDelay(told, delayMs);
+  throw told;
 }
 
-/** The job's log keeps what a failed attempt would have shown. */
+/** The job's log keeps what a failed attempt would have shown, if BullMQ takes it. */
 async function deferFailed(
   job: Job,
   token: string | undefined,
-  { error, delayMs }: { error: unknown; delayMs: number },
+  error: unknown,
+  delayMs: number,
 ): Promise<never> {
-  await job.log(`Attempt failed, next one in ${delayMs} ms: ${messageOf(error)}`);
+  try {
+    await job.log(`Attempt failed, next one in ${delayMs} ms: ${messageOf(error)}`);
+  } catch {
+    // A line for people, whose place is the ledger in any case.
+  }
   return defer(job, token, delayMs);
 }
 
+/**
+ * Where BullMQ does not take the job back, it is left with its worker, which no longer renews its lock: BullMQ finds it
+ * stalled and delivers it again, later than asked. To throw anything else would fail it.
+ */
 async function defer(job: Job, token: string | undefined, delayMs: number): Promise<never> {
-  await job.moveToDelayed(Date.now() + Math.max(1, Math.ceil(delayMs)), token);
+  try {
+    await job.moveToDelayed(Date.now() + Math.max(1, Math.ceil(delayMs)), token);
+  } catch (error) {
+    if (carriesRetry(job)) {
+      const told = toldError(error);
+      carryDelay(told, delayMs);
+      throw told;
+    }
+  }
   throw new DelayedError();
-}
-
-/** BullMQ retries anything but this class; message and stack stay those of the original. */
-function unrecoverable(error: unknown): UnrecoverableError {
-  if (error instanceof UnrecoverableError) return error;
-  const original = error instanceof Error ? error : new Error(messageOf(error));
-  const final = new UnrecoverableError(original.message);
-  final.cause = original;
-  if (original.stack !== undefined) final.stack = original.stack;
-  return final;
 }

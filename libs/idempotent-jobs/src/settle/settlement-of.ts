@@ -22,7 +22,7 @@ export function settlementOf(ending: Ending, random: () => number): Settlement {
         delayMs: ending.delayMs + random() * Math.min(ending.delayMs / 10, MAX_JITTER_MS),
       };
     case 'handed_back':
-      return { kind: 'hand_back', error: ending.error };
+      return { kind: 'hand_back' };
     default:
       return ending satisfies never;
   }

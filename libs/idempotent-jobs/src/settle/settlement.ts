@@ -8,5 +8,5 @@ export type Settlement =
   | { readonly kind: 'defer'; readonly delayMs: number }
   /** The job has failed for good. */
   | { readonly kind: 'fail'; readonly error: unknown }
-  /** The handler used one of BullMQ's own control errors, and has arranged itself what happens to the job. */
-  | { readonly kind: 'hand_back'; readonly error: unknown };
+  /** The handler has arranged itself, by BullMQ's own means, what happens to the job. */
+  | { readonly kind: 'hand_back' };

@@ -1,3 +1,5 @@
+import { cleanText } from '../operation/clean-text.js';
+import { isA, read } from '../operation/thrown.js';
 import type { OperationIdentity } from '../operation/identity.js';
 import type { SpanAttributes } from './tracing.js';
 
@@ -22,14 +24,9 @@ export function queueAttributes(
 
 /** The class of what was thrown. Its message may hold anything, and is in the ledger and in the log. */
 export function errorTypeOf(error: unknown): string {
-  try {
-    if (!(error instanceof Error)) return typeof error;
-    const { constructor } = error as { constructor?: { name?: unknown } };
-    const name = constructor?.name;
-    return typeof name === 'string' && name.length > 0 ? name.slice(0, MAX_TYPE) : 'Error';
-  } catch {
-    return 'Error';
-  }
+  if (!isA(error, Error)) return typeof error;
+  const name = read(read(error, 'constructor'), 'name');
+  return typeof name === 'string' && name.length > 0 ? cleanText(name, MAX_TYPE) : 'Error';
 }
 
 const MAX_TYPE = 100;

@@ -74,6 +74,7 @@ const TABLE: { title: string; ending: Ending; attributes: object; failed: string
       kind: 'deferred',
       delayMs: 1000,
       why: 'unavailable',
+      word: 'ledger_unavailable',
       reason: 'ledger_unavailable: password hunter2 failed',
       error: new OperationDeferred('hunter2'),
     },

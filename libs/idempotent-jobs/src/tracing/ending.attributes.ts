@@ -22,7 +22,7 @@ export function endingAttributes(ending: Ending): SpanAttributes {
     case 'deferred':
       return {
         [OUTCOME]: 'deferred',
-        'idempotent_jobs.deferral': deferralOf(ending.reason),
+        'idempotent_jobs.deferral': ending.word,
         'idempotent_jobs.delay_ms': Math.ceil(ending.delayMs),
       };
     case 'conflict':
@@ -43,7 +43,7 @@ export function whatFailed(ending: Ending): string | undefined {
     case 'failed':
       return ending.failure.reason.slice(0, MAX_REASON);
     case 'deferred':
-      return ending.why === 'unavailable' ? deferralOf(ending.reason) : undefined;
+      return ending.why === 'unavailable' ? ending.word : undefined;
     case 'conflict':
     case 'dead':
     case 'in_doubt':
@@ -59,11 +59,6 @@ export function whatFailed(ending: Ending): string | undefined {
 }
 
 const OUTCOME = 'idempotent_jobs.outcome';
-
-/** The word that a reason begins with. What follows it may be the message of an error. */
-function deferralOf(reason: string): string {
-  return reason.split(':', 1)[0] as string;
-}
 
 /** A reason may come from the application's own `classify`. */
 const MAX_REASON = 200;

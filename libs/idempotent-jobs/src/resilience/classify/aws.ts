@@ -1,6 +1,8 @@
 import type { Failure } from '../failure.js';
+import { signed } from '../failure-sign.js';
 import { httpRetryAfterOf, httpStatusOf } from './http.js';
-import { read, waitOf } from './inspect.js';
+import { read } from '../../operation/thrown.js';
+import { waitOf } from './wait.js';
 
 /** The error names that AWS SDK v3 reads as throttling (`@smithy/core/retry`, 3.x). */
 const THROTTLING = new Set<unknown>([
@@ -40,7 +42,7 @@ export function byAws(error: unknown): Failure | undefined {
   if (THROTTLING.has(name) || read(retryable, 'throttling') === true)
     return { kind: 'transient', reason, retryAfterMs: retryAfterMs(error), isThrottled: true };
   const status = httpStatusOf(error);
-  if (TIMEOUTS.has(name)) return { kind: 'in_doubt', reason };
+  if (TIMEOUTS.has(name)) return signed('timeout', { kind: 'in_doubt', reason });
   // 429 has a rule of its own, and 408 says too little whatever comes with it.
   const isRefused = status !== undefined && status < 500 && status !== 429 && status !== 408;
   return isRefused && typeof retryable === 'object' && retryable !== null

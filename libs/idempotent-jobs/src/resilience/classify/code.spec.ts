@@ -1,3 +1,4 @@
+import { constants } from 'node:os';
 import { describe, expect, it } from 'vitest';
 import { classify } from '../classify.js';
 import type { FailureKind } from '../failure.js';
@@ -18,7 +19,10 @@ describe('classify: what never got as far as a request', () => {
     ['a proxy that does not speak TLS', { code: 'UND_ERR_PRX_TLS' }],
     ['a client that was closed', { code: 'UND_ERR_CLOSED' }],
     ['a host that is down', { code: 'EHOSTDOWN' }],
-    ['a socket file that is not there', { code: 'ENOENT', syscall: 'connect' }],
+    [
+      'a socket file that is not there',
+      { code: 'ENOENT', errno: -constants.errno.ENOENT, syscall: 'connect' },
+    ],
     ['no port left', { code: 'EADDRNOTAVAIL', syscall: 'connect' }],
     ['a name server that failed', { code: 'ESERVFAIL', syscall: 'queryA' }],
     ['a name without an address', { code: 'ENODATA', syscall: 'queryAaaa' }],

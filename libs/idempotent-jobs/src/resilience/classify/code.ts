@@ -1,16 +1,35 @@
-import type { Failure } from '../failure.js';
-import { CODES, familyOf } from './codes.js';
-import { read } from './inspect.js';
+import { getSystemErrorName } from 'node:util';
+import type { Failure, FailureKind } from '../failure.js';
+import { signed } from '../failure-sign.js';
+import { type CodeMeaning, CODES, familyOf } from './codes.js';
+import { quietly, read } from '../../operation/thrown.js';
 
 /** @internal */
 export function byCode(error: unknown): Failure | undefined {
   const code = codeOf(error);
-  if (code === undefined) return undefined;
-  if (isConnecting(error) || isRefusedStream(code, error)) return { kind: 'transient', reason: code };
-  const meaning = axiosMeaning(code, error) ?? CODES.get(code) ?? familyOf(code);
-  if (meaning === undefined) return undefined;
-  const isLost = meaning.kind === 'transient' && wasConnected(error);
-  return { kind: isLost ? 'in_doubt' : meaning.kind, reason: code };
+  const meaning = code === undefined ? undefined : meaningOf(code, error);
+  if (code === undefined || meaning === undefined) return undefined;
+  const failure: Failure = { kind: kindOf(meaning.kind, code, error), reason: code };
+  return meaning.label === 'timeout' ? signed('timeout', failure) : failure;
+}
+
+/** Undefined for the code of a service: whatever else the error says then, the service may have written. */
+function meaningOf(code: string, error: unknown): Meaning | undefined {
+  return axiosMeaning(code, error) ?? CODES.get(code) ?? familyOf(code) ?? systemMeaning(code, error);
+}
+
+type Meaning = Pick<CodeMeaning, 'kind'> & Partial<CodeMeaning>;
+
+/** Any error of the operating system is one of connecting, where it comes from that: a socket's file that is not there. */
+function systemMeaning(code: string, error: unknown): Meaning | undefined {
+  const errno = read(error, 'errno');
+  const isSystems = typeof errno === 'number' && quietly(() => getSystemErrorName(errno)) === code;
+  return isSystems && isConnecting(error) ? { kind: 'transient' } : undefined;
+}
+
+function kindOf(kind: FailureKind, code: string, error: unknown): FailureKind {
+  if (isConnecting(error) || isRefusedStream(code, error)) return 'transient';
+  return kind === 'transient' && wasConnected(error) ? 'in_doubt' : kind;
 }
 
 /** Nodemailer replaces the code of whatever broke its socket. */

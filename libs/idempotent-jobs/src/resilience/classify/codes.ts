@@ -14,7 +14,11 @@ const GROUPS: readonly (readonly [FailureKind, ReasonLabel, string])[] = [
     'refused',
     'ECONNREFUSED EHOSTUNREACH ENETUNREACH EHOSTDOWN ENETDOWN EADDRNOTAVAIL UND_ERR_CLOSED',
   ],
-  ['transient', 'dns', 'ENOTFOUND EAI_AGAIN EAI_FAIL EDNS ESERVFAIL EREFUSED ETIMEOUT'],
+  [
+    'transient',
+    'dns',
+    'ENOTFOUND EAI_AGAIN EAI_FAIL EDNS ENODATA EFORMERR ESERVFAIL EREFUSED EBADRESP ETIMEOUT',
+  ],
   ['transient', 'timeout', 'UND_ERR_CONNECT_TIMEOUT ERR_SOCKET_CONNECTION_TIMEOUT ERR_TLS_HANDSHAKE_TIMEOUT'],
   // The handshake comes before the request. Certificates: https://nodejs.org/api/tls.html#x509-certificate-error-codes
   [

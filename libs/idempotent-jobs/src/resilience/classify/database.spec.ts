@@ -6,11 +6,11 @@ import type { FailureKind } from '../failure.js';
 
 describe('classify: what pg says without a code', () => {
   it.each<[string, FailureKind, string]>([
-    ['timeout exceeded when trying to connect', 'transient', 'pg_connect_timeout'],
-    ['Connection terminated due to connection timeout', 'transient', 'pg_connect_timeout'],
+    ['timeout exceeded when trying to connect', 'in_doubt', 'pg_connect_timeout'],
+    ['Connection terminated due to connection timeout', 'in_doubt', 'pg_connect_timeout'],
     ['Client has encountered a connection error and is not queryable', 'in_doubt', 'pg_connection_lost'],
     ['Client was closed and is not queryable', 'in_doubt', 'pg_connection_lost'],
-    ['Cannot use a pool after calling end on the pool', 'transient', 'pg_not_connected'],
+    ['Cannot use a pool after calling end on the pool', 'in_doubt', 'pg_not_connected'],
     ['Connection terminated', 'in_doubt', 'pg_connection_lost'],
     ['Connection terminated unexpectedly', 'in_doubt', 'pg_connection_lost'],
     ['Query read timeout', 'in_doubt', 'pg_read_timeout'],
@@ -24,11 +24,18 @@ describe('classify: what pg says without a code', () => {
     const pool = new pg.Pool();
     await pool.end();
     const error: unknown = await pool.query('SELECT 1').catch((thrown: unknown) => thrown);
-    expect(classify(error)).toEqual({ kind: 'transient', reason: 'pg_not_connected' });
+    expect(classify(error)).toEqual({ kind: 'in_doubt', reason: 'pg_not_connected' });
   });
 });
 
 describe('classify: what TypeORM says itself', () => {
+  it.each(['EntityNotFoundError', 'OptimisticLockVersionMismatchError', 'MustBeEntityError'])(
+    'does not believe the name %s of an error of another class',
+    (name) => {
+      expect(classify(Object.assign(new Error('declined'), { name }))).toMatchObject({ kind: 'unknown' });
+    },
+  );
+
   it.each<[Error, FailureKind]>([
     [new typeorm.EntityNotFoundError('Order', { id: 1 }), 'permanent'],
     [new typeorm.OptimisticLockVersionMismatchError('Order', 1, 2), 'transient'],

@@ -1,5 +1,6 @@
 import type { Failure, FailureKind } from '../failure.js';
-import { read } from './inspect.js';
+import { signed } from '../failure-sign.js';
+import { read } from '../../operation/thrown.js';
 import { retryAfterOf } from './retry-after.js';
 
 /**
@@ -32,11 +33,14 @@ export function httpRetryAfterOf(error: unknown): number | undefined {
 export function byHttpStatus(error: unknown): Failure | undefined {
   const status = httpStatusOf(error);
   if (status === undefined) return undefined;
-  const reason = `http_${status}`;
   const retryAfterMs = httpRetryAfterOf(error);
-  if (status === 429 || (status === 503 && retryAfterMs !== undefined))
-    return { kind: 'transient', reason, retryAfterMs, isThrottled: true };
-  return { kind: kindOf(status), reason, ...(retryAfterMs !== undefined && { retryAfterMs }) };
+  const isThrottled = status === 429 || (status === 503 && retryAfterMs !== undefined);
+  return signed(status === 409 ? 'key_in_progress' : 'answer', {
+    kind: isThrottled ? 'transient' : kindOf(status),
+    reason: `http_${status}`,
+    ...((isThrottled || retryAfterMs !== undefined) && { retryAfterMs }),
+    ...(isThrottled && { isThrottled }),
+  });
 }
 
 function kindOf(status: number): FailureKind {

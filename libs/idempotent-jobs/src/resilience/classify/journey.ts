@@ -1,5 +1,5 @@
 import type { Failure } from '../failure.js';
-import { read } from './inspect.js';
+import { read } from '../../operation/thrown.js';
 
 /**
  * What the last try says is not all there is to say, where a client had sent the request before: it retried by itself, or

@@ -1,3 +1,6 @@
+import { UnrecoverableError } from 'bullmq';
+import { IdempotentJobsError } from '../../operation/errors.js';
+import { isA, read } from '../../operation/thrown.js';
 import {
   type Failure,
   type FailureKind,
@@ -6,17 +9,24 @@ import {
   RetryLaterError,
   TransientError,
 } from '../failure.js';
-import { read, waitOf } from './inspect.js';
+import { signed } from '../failure-sign.js';
+import { waitOf } from './wait.js';
 
 /** What a handler threw on purpose. @internal */
 export function bySaying(error: unknown): Failure | undefined {
-  if (error instanceof RetryLaterError) {
-    return { kind: 'transient', reason: error.name, retryAfterMs: waitOf(error.delayMs) };
+  if (isA(error, RetryLaterError)) {
+    return { kind: 'transient', reason: nameOf(error), retryAfterMs: waitOf(read(error, 'delayMs')) };
   }
-  if (error instanceof TransientError) return { kind: 'transient', reason: error.name };
-  if (error instanceof PermanentError) return { kind: 'permanent', reason: error.name };
-  if (error instanceof InDoubtError) return { kind: 'in_doubt', reason: error.name };
+  if (isA(error, TransientError)) return { kind: 'transient', reason: nameOf(error) };
+  if (isA(error, PermanentError)) return { kind: 'permanent', reason: nameOf(error) };
+  if (isA(error, InDoubtError)) return { kind: 'in_doubt', reason: nameOf(error) };
+  // BullMQ's way to say: do not try again.
+  if (isA(error, UnrecoverableError)) return { kind: 'permanent', reason: 'UnrecoverableError' };
   return undefined;
+}
+
+function nameOf(error: unknown): string {
+  return String(read(error, 'name'));
 }
 
 /** What the library's own refusals say, thrown through a handler. @internal */
@@ -31,23 +41,26 @@ export const OWN_CODES: Readonly<Record<string, FailureKind>> = {
   DEPENDENCY_HELD: 'transient',
 };
 
-/** @internal */
+/** By its class: a code is a field that any answer of any service can carry. @internal */
 export function byOwnCode(error: unknown): Failure | undefined {
-  const code = read(error, 'code');
+  const code = isA(error, IdempotentJobsError) ? read(error, 'code') : undefined;
   if (typeof code !== 'string' || !Object.hasOwn(OWN_CODES, code)) return undefined;
-  const retryAfterMs = read(error, 'retryAfterMs');
-  return {
+  const retryAfterMs = waitOf(read(error, 'retryAfterMs'));
+  return signed('own_refusal', {
     kind: OWN_CODES[code] as FailureKind,
     reason: code.toLowerCase(),
-    ...(typeof retryAfterMs === 'number' && { retryAfterMs: waitOf(retryAfterMs) }),
-  };
+    ...(retryAfterMs !== undefined && { retryAfterMs }),
+  });
 }
 
-/** Names that say the same whoever throws them. @internal */
+/** Names that say the same whoever throws them: nobody has waited for an answer. @internal */
 export function byName(error: unknown): Failure | undefined {
-  const name = read(error, 'name');
-  if (name === 'AbortError' || name === 'TimeoutError') return { kind: 'in_doubt', reason: name };
-  // BullMQ's way to say: do not try again.
-  if (name === 'UnrecoverableError') return { kind: 'permanent', reason: name };
-  return undefined;
+  switch (read(error, 'name')) {
+    case 'AbortError':
+      return { kind: 'in_doubt', reason: 'AbortError' };
+    case 'TimeoutError':
+      return signed('timeout', { kind: 'in_doubt', reason: 'TimeoutError' });
+    default:
+      return undefined;
+  }
 }

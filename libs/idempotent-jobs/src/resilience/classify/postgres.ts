@@ -1,5 +1,5 @@
 import type { Failure, FailureKind } from '../failure.js';
-import { read } from './inspect.js';
+import { read } from '../../operation/thrown.js';
 
 /** https://www.postgresql.org/docs/current/errcodes-appendix.html @internal */
 export function bySqlState(error: unknown): Failure | undefined {
@@ -22,22 +22,20 @@ function kindOf(code: string): FailureKind {
   return /^(?:22|23|42)/.test(code) ? 'permanent' : 'unknown';
 }
 
-const MESSAGES = new Map<unknown, Failure>([
-  ['timeout exceeded when trying to connect', { kind: 'transient', reason: 'pg_connect_timeout' }],
-  ['Connection terminated due to connection timeout', { kind: 'transient', reason: 'pg_connect_timeout' }],
-  [
-    'Client has encountered a connection error and is not queryable',
-    // Also of a ROLLBACK after a COMMIT whose answer was lost, which takes the place of the first error.
-    { kind: 'in_doubt', reason: 'pg_connection_lost' },
-  ],
-  ['Client was closed and is not queryable', { kind: 'in_doubt', reason: 'pg_connection_lost' }],
-  ['Cannot use a pool after calling end on the pool', { kind: 'transient', reason: 'pg_not_connected' }],
-  ['Connection terminated', { kind: 'in_doubt', reason: 'pg_connection_lost' }],
-  ['Connection terminated unexpectedly', { kind: 'in_doubt', reason: 'pg_connection_lost' }],
-  ['Query read timeout', { kind: 'in_doubt', reason: 'pg_read_timeout' }],
+/** What pg and pg-pool say in words alone: these errors have neither a code nor a class. */
+const MESSAGES = new Map<unknown, string>([
+  ['timeout exceeded when trying to connect', 'pg_connect_timeout'],
+  ['Connection terminated due to connection timeout', 'pg_connect_timeout'],
+  ['Client has encountered a connection error and is not queryable', 'pg_connection_lost'],
+  ['Client was closed and is not queryable', 'pg_connection_lost'],
+  ['Cannot use a pool after calling end on the pool', 'pg_not_connected'],
+  ['Connection terminated', 'pg_connection_lost'],
+  ['Connection terminated unexpectedly', 'pg_connection_lost'],
+  ['Query read timeout', 'pg_read_timeout'],
 ]);
 
-/** What pg and pg-pool say in words alone: these errors have neither a code nor a class. @internal */
+/** Some of them mean that nothing was sent. But anybody can write words, and none of them is believed to that point. @internal */
 export function byPgMessage(error: unknown): Failure | undefined {
-  return MESSAGES.get(read(error, 'message'));
+  const reason = MESSAGES.get(read(error, 'message'));
+  return reason === undefined ? undefined : { kind: 'in_doubt', reason };
 }

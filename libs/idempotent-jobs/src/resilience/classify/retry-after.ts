@@ -1,4 +1,5 @@
-import { quietly, read, waitOf } from './inspect.js';
+import { quietly, read } from '../../operation/thrown.js';
+import { waitOf } from './wait.js';
 
 /**
  * Headers that name a wait in milliseconds: Azure and OpenAI answer with `retry-after-ms`, Azure Cosmos DB with

@@ -1,5 +1,6 @@
 import type { Failure, FailureKind } from '../failure.js';
-import { read } from './inspect.js';
+import { signed } from '../failure-sign.js';
+import { read } from '../../operation/thrown.js';
 
 /**
  * SMTP replies (RFC 5321, section 4.2.2). 421, 450 and 452 say that the server has not taken the message. Any other
@@ -11,14 +12,17 @@ export function bySmtpReply(error: unknown): Failure | undefined {
   const code = read(error, 'responseCode');
   // Others have response codes too; nodemailer says which command it was an answer to.
   if (typeof code !== 'number' || typeof read(error, 'command') !== 'string') return undefined;
-  const reason = `smtp_${code}`;
+  return signed('answer', { kind: kindOf(code, error), reason: `smtp_${code}` });
+}
+
+function kindOf(code: number, error: unknown): FailureKind {
   // The session was in another state than the client thought; in a new one the same message may go through.
-  if (code === 503) return { kind: 'transient', reason };
-  if (code >= 500) return { kind: 'permanent', reason };
+  if (code === 503) return 'transient';
+  if (code >= 500) return 'permanent';
   // A yes where something else was to come.
-  if (code < 400) return { kind: 'in_doubt', reason };
+  if (code < 400) return 'in_doubt';
   const isRefusal = code === 421 || code === 450 || code === 452;
-  return { kind: isRefusal || !mayBeToTheMessage(error) ? 'transient' : 'in_doubt', reason };
+  return isRefusal || !mayBeToTheMessage(error) ? 'transient' : 'in_doubt';
 }
 
 /** Nodemailer says DATA of the command and of the message after it, and CONN of a reply that it was not waiting for. */

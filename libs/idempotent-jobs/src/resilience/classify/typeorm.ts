@@ -1,5 +1,6 @@
 import type { Failure, FailureKind } from '../failure.js';
-import { read } from './inspect.js';
+import { TypeORMError } from 'typeorm';
+import { isA, read } from '../../operation/thrown.js';
 
 /** What TypeORM says itself, before or instead of the database; what the database said is in a `driverError`. */
 const KINDS = new Map<unknown, FailureKind>([
@@ -32,9 +33,9 @@ const KINDS = new Map<unknown, FailureKind>([
   ].map((name): [string, FailureKind] => [name, 'programming']),
 ]);
 
-/** @internal */
+/** By its class, and then by its name: a name alone is anybody's word. @internal */
 export function byTypeOrmName(error: unknown): Failure | undefined {
-  const name = read(error, 'name');
+  const name = isA(error, TypeORMError) ? read(error, 'name') : undefined;
   const kind = KINDS.get(name);
   return kind === undefined ? undefined : { kind, reason: String(name) };
 }

@@ -1,0 +1,279 @@
+import type { WorkerHost } from '@nestjs/bullmq';
+import type { INestApplicationContext, LoggerService } from '@nestjs/common';
+import { DelayedError, type Job, RateLimitError, WaitingError } from 'bullmq';
+import {
+  IdempotencyService,
+  type IdempotentProcessorOptions,
+  type JobEvent,
+  JobEvents,
+  notApplied,
+  OperationInDoubtError,
+} from 'nestjs-idempotent-jobs';
+import { prometheusMetrics } from 'nestjs-idempotent-jobs/prometheus';
+import { Registry } from 'prom-client';
+import { describe, expect, it } from 'vitest';
+import { useApps } from '../support/apps.js';
+import { eventually } from '../support/eventually.js';
+import { asTenant, bullQueue, enqueue, lettersOf, outcomeOf, settled, stateOf } from '../support/ledger.js';
+import { parseScrape } from '../support/parse-scrape.js';
+import { type Handler, identifyPlain, processorOf, reconcilingProcessorOf } from '../support/processors.js';
+import { BACKENDS } from '../support/scenario.js';
+
+/** An error that a stranger could have written: its words are BullMQ's, its class is not. */
+const posing = (name: string, message = 'declined'): Error => Object.assign(new Error(message), { name });
+
+const IMPOSTORS: readonly (readonly [string, () => Error])[] = [
+  ['the message of a RateLimitError', () => new Error('bullmq:rateLimitExceeded')],
+  ['the name DelayedError', () => posing('DelayedError')],
+  ['the name WaitingError', () => posing('WaitingError')],
+  ['the name WaitingChildrenError', () => posing('WaitingChildrenError')],
+  ['the class DelayedError, with its job where it was', () => new DelayedError()],
+  ['the class RateLimitError, with no limit set', () => new RateLimitError()],
+];
+
+/** Moves its job, as BullMQ documents it. */
+async function moveAway(job: Job, delayMs = 50): Promise<never> {
+  await job.moveToDelayed(Date.now() + delayMs, job.token);
+  throw new DelayedError();
+}
+
+describe.each(BACKENDS)('jobs that their handler hands back, on %s', (backend) => {
+  const apps = useApps();
+
+  const start = async (
+    options: IdempotentProcessorOptions,
+    handler: Handler,
+  ): Promise<{ app: INestApplicationContext; kinds: string[] }> => {
+    const { app } = await apps.fresh(backend, {
+      queues: ['charges'],
+      providers: [processorOf('charges', options, handler)],
+    });
+    const kinds: string[] = [];
+    app.get(JobEvents).subscribe(({ kind }) => kinds.push(kind));
+    return { app, kinds };
+  };
+
+  it.each(IMPOSTORS)(
+    'an error with %s is an ordinary failure: what must not be repeated is in doubt, after one call',
+    async (_what, make) => {
+      let calls = 0;
+      const { app, kinds } = await start({}, () => {
+        calls += 1;
+        throw make();
+      });
+      await enqueue(app, 'charges', 'charge', { amount: 1 }, 'charge:1');
+      expect(await settled(app, 'charge:1')).toMatchObject({
+        status: 'in_doubt',
+        attempts: 1,
+      });
+      expect(calls).toBe(1);
+      expect(kinds).not.toContain('handed_back');
+      expect(await lettersOf(app)).toMatchObject([{ reason: 'in_doubt', payload: { amount: 1 } }]);
+      await eventually(
+        () => bullQueue(app, 'charges').getJobCounts('failed'),
+        (counts) => expect(counts).toEqual({ failed: 1 }),
+      );
+    },
+  );
+
+  it.each(IMPOSTORS)(
+    'an error with %s spends the attempts of an effect that may be repeated, and no more',
+    async (_what, make) => {
+      let calls = 0;
+      const retry = { attempts: 3, backoff: { baseMs: 10, capMs: 20 } };
+      const { app } = await start({ effect: 'natural', retry }, () => {
+        calls += 1;
+        throw make();
+      });
+      await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+      expect(await settled(app, 'charge:1')).toMatchObject({ status: 'dead', attempts: 3 });
+      expect(calls).toBe(3);
+      expect(await lettersOf(app)).toMatchObject([{ reason: 'retries_exhausted' }]);
+    },
+  );
+
+  it('what has been moved away is in doubt where it must not be repeated, and its job is answered when it comes', async () => {
+    let calls = 0;
+    const { app } = await start({ identify: identifyPlain }, (job) => {
+      calls += 1;
+      return moveAway(job);
+    });
+    const job = await bullQueue(app, 'charges').add('charge', { tenant: 'acme', key: 'charge:1' });
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'in_doubt', attempts: 1 });
+    const [letter] = await lettersOf(app);
+    expect(letter).toMatchObject({ reason: 'in_doubt', payload: { key: 'charge:1' } });
+    expect(letter?.error?.message).toContain('markNotApplied()');
+    await eventually(
+      () => stateOf(app, 'charges', job),
+      (state) => expect(state).toBe('failed'),
+    );
+    expect(calls).toBe(1);
+  });
+
+  it('a handler that says that nothing has happened gets its job again, without a doubt and without an attempt', async () => {
+    let calls = 0;
+    const { app, kinds } = await start({}, (job, operation) => {
+      calls += 1;
+      if (calls > 2) return operation.attempt;
+      operation.markNotApplied();
+      return moveAway(job);
+    });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    expect(await settled(app, 'charge:1')).toMatchObject({
+      status: 'completed',
+      attempts: 1,
+      result: 1,
+    });
+    expect(kinds.filter((kind) => kind === 'handed_back')).toHaveLength(2);
+    expect(await lettersOf(app)).toEqual([]);
+  });
+
+  it.each([
+    ['natural', false],
+    ['transactional', false],
+    ['keyed', true],
+  ] as const)('with effect %s it comes back, doubtful: %s', async (effect, isDoubtful) => {
+    const doubts: unknown[] = [];
+    const { app } = await start({ effect }, async (job) => {
+      const row = await outcomeOf(app, 'charge:1');
+      if (doubts.push(row?.doubtSince) > 1) return 'done';
+      await job.moveToDelayed(Date.now() + 50, job.token);
+      throw new WaitingError();
+    });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', attempts: 1 });
+    expect(doubts.map((since) => since !== undefined)).toEqual([false, isDoubtful]);
+  });
+
+  it('with effect reconciled the service is asked before it is called again', async () => {
+    const story: string[] = [];
+    const processor = reconcilingProcessorOf(
+      'charges',
+      { effect: 'reconciled', reconcile: { lateArrivalMs: 0 } },
+      (job) => {
+        story.push('called');
+        return story.length > 2 ? 'done' : moveAway(job);
+      },
+      () => {
+        story.push('asked');
+        return notApplied();
+      },
+    );
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed' });
+    expect(story).toEqual(['called', 'asked', 'called']);
+  });
+
+  it.each(['worker', 'queue'] as const)(
+    'a limit that the handler has set on its %s hands the job back',
+    async (which) => {
+      let calls = 0;
+      let app: INestApplicationContext | undefined;
+      let host: WorkerHost | undefined;
+      const processor = processorOf('charges', {}, async (_job, operation) => {
+        calls += 1;
+        if (calls > 1) return 'done';
+        const limiter = which === 'worker' ? host?.worker : app && bullQueue(app, 'charges');
+        await limiter?.rateLimit(100);
+        operation.markNotApplied();
+        throw new RateLimitError();
+      });
+      ({ app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] }));
+      host = app.get<WorkerHost>(processor);
+      await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+      expect(await settled(app, 'charge:1')).toMatchObject({
+        status: 'completed',
+        attempts: 1,
+      });
+      expect(calls).toBe(2);
+    },
+  );
+
+  it('a job that its handler has moved stays where it is, whatever the handler returns or throws then', async () => {
+    let calls = 0;
+    const errors: string[] = [];
+    const processor = processorOf('charges', { identify: identifyPlain }, async (job) => {
+      calls += 1;
+      await job.moveToDelayed(Date.now() + 200, job.token);
+      return 'done all the same';
+    });
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
+    app.get<WorkerHost>(processor).worker.on('error', (error) => errors.push(error.message));
+    const job = await bullQueue(app, 'charges').add('charge', { tenant: 'acme', key: 'charge:1' });
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed' });
+    await eventually(
+      () => stateOf(app, 'charges', job),
+      (state) => expect(state).toBe('completed'),
+    );
+    expect(calls).toBe(1);
+    expect(errors).toEqual([]);
+  });
+
+  it('what is handed back again and again is warned of, and counted', async () => {
+    const registry = new Registry();
+    const warnings: string[] = [];
+    const logger: LoggerService = {
+      log: () => undefined,
+      error: () => undefined,
+      warn: (line: string) => warnings.push(line),
+    };
+    const events: JobEvent[] = [];
+    let calls = 0;
+    const processor = processorOf('charges', { effect: 'natural' }, (job) => {
+      calls += 1;
+      return calls > 8 ? 'done' : moveAway(job, 5);
+    });
+    const { app } = await apps.fresh(backend, {
+      queues: ['charges'],
+      providers: [processor],
+      jobs: { metrics: [prometheusMetrics({ registry })] },
+      logger,
+    });
+    app.get(JobEvents).subscribe((event) => events.push(event));
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    await settled(app, 'charge:1');
+    const told = events.flatMap((event) => (event.kind === 'handed_back' ? [event.times] : []));
+    expect(told).toEqual([1, 2, 3, 4, 5, 6, 7, 8]);
+    const lines = warnings.filter((line) => line.startsWith('handed_back'));
+    expect(lines.map((line) => /times=(\d+)/.exec(line)?.[1])).toEqual(['2', '4', '8']);
+    const { series } = parseScrape(await registry.metrics());
+    expect(series['jobs_handed_back_total{job="charge",kind="first",queue="charges"}']).toBe(1);
+    expect(series['jobs_handed_back_total{job="charge",kind="again",queue="charges"}']).toBe(7);
+  });
+
+  it('a step has no job of its own to hand back: its control error is a failure of the step', async () => {
+    let runs = 0;
+    const { app } = await start({ effect: 'natural' }, (_job, operation) =>
+      operation.step('charge', () => {
+        runs += 1;
+        throw new DelayedError();
+      }),
+    );
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    await eventually(
+      () => outcomeOf(app, 'charge:1/charge'),
+      (outcome) => expect(outcome).toMatchObject({ status: 'in_doubt' }),
+    );
+    expect(runs).toBe(1);
+  });
+});
+
+describe('guarded calls that throw what BullMQ would act on', () => {
+  const apps = useApps();
+
+  it.each(IMPOSTORS)('with %s: in doubt, and not called a second time', async (_what, make) => {
+    const { app } = await apps.fresh('postgres', { queues: [] });
+    let calls = 0;
+    const charge = (): Promise<unknown> =>
+      asTenant(app, 'acme', () =>
+        app.get(IdempotencyService).once('charge:1', () => {
+          calls += 1;
+          throw make();
+        }),
+      );
+    await expect(charge()).rejects.toBeInstanceOf(OperationInDoubtError);
+    await expect(charge()).rejects.toBeInstanceOf(OperationInDoubtError);
+    expect(calls).toBe(1);
+  });
+});
