@@ -1,6 +1,14 @@
 import { Processor, WorkerHost } from '@nestjs/bullmq';
 import { Controller, Inject, Injectable, Scope, type Type } from '@nestjs/common';
-import { type DeadLetterMessage, OnDeadLetter, PermanentError, TenantContext } from 'nestjs-idempotent-jobs';
+import {
+  type DeadLetterMessage,
+  JobEvents,
+  OnDeadLetter,
+  PermanentError,
+  TenantContext,
+} from 'nestjs-idempotent-jobs';
+import { prometheusMetrics } from 'nestjs-idempotent-jobs/prometheus';
+import { Registry } from 'prom-client';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
@@ -205,6 +213,75 @@ describe.each(BACKENDS)('@OnDeadLetter, on %s', (backend) => {
       (counts) => expect(counts).toEqual({ completed: 1 }),
     );
     expect(calls.toSorted()).toEqual(['audit', 'page', 'page']);
+  });
+
+  it('believes of a message nothing but which letter it announces', async () => {
+    const told: Told[] = [];
+    const { app, place } = await apps.fresh(backend, {
+      queues: ['charges'],
+      providers: [failing('charges')],
+    });
+    await enqueue(app, 'charges', 'charge', { amount: 5 }, 'charge:1');
+    const dead = bullQueue(app, 'charges-dlq');
+    const [job] = await eventually(
+      () => dead.getJobs(['waiting']),
+      (jobs) => expect(jobs).toHaveLength(1),
+    );
+    await dead.remove(job?.id as string);
+    const forged = {
+      ...(job?.data as DeadLetterMessage),
+      queue: 'charges',
+      tenantId: { a: 1 },
+      operationKey: 'charge:9',
+      payload: { amount: 1_000_000 },
+      reason: 'manual',
+    };
+    await dead.add('dead-letter', forged);
+    await apps.beside(place, { queues: ['charges'], providers: [alertsOf(told)] });
+    await eventually(
+      () => told,
+      (received) => expect(received).not.toEqual([]),
+    );
+    // An application that begins to listen is told again of what was announced before.
+    for (const news of told)
+      expect(news).toMatchObject([
+        'all',
+        { tenantId: 'acme', operationKey: 'charge:1', payload: { amount: 5 }, reason: 'permanent_error' },
+        'acme',
+      ]);
+  });
+
+  it('drops what announces no letter of the ledger, and counts it', async () => {
+    const told: Told[] = [];
+    const registry = new Registry();
+    const { app } = await apps.fresh(backend, {
+      queues: ['charges', 'receipts'],
+      providers: [failing('charges'), failing('receipts'), alertsOf(told)],
+      jobs: { metrics: [prometheusMetrics({ registry })] },
+    });
+    const dropped: unknown[] = [];
+    app.get(JobEvents).subscribe((event) => {
+      if (event.kind === ('letter_dropped' as never)) dropped.push((event as { because?: string }).because);
+    });
+    await enqueue(app, 'receipts', 'receipt', {}, 'receipt:1');
+    await eventually(
+      () => told,
+      (received) => expect(received).toHaveLength(1),
+    );
+    const [letter] = await lettersOf(app);
+    const dead = bullQueue(app, 'charges-dlq');
+    const message = { queue: 'charges', tenantId: 'acme', payload: {} };
+    for (const letterId of ['00000000-0000-4000-8000-000000000000', 'no id', { a: 1 }, undefined, letter?.id])
+      await dead.add('dead-letter', { ...message, letterId });
+    await eventually(
+      () => dead.getCompletedCount(),
+      (completed) => expect(completed).toBe(5),
+    );
+    expect(dropped.toSorted()).toEqual(['elsewhere', 'malformed', 'malformed', 'malformed', 'unknown']);
+    expect(told).toHaveLength(1);
+    expect(await registry.metrics()).toContain(
+      'dead_letter_messages_dropped_total{queue="charges-dlq",reason="malformed"} 3',
+    );
   });
 
   it('shares the letters with other processes: each is told to one of them', async () => {

@@ -29,6 +29,7 @@ export const EXPORTED: Readonly<Record<string, Readonly<Record<string, readonly 
   fallback_used_total: { dependency: ANY, reason: ANY },
   idempotency_key_reused_total: { queue: ANY, job: ANY, kind: KINDS_OF_REUSE },
   dead_letter_messages_total: { queue: ANY, reason: LETTER_REASONS },
+  dead_letter_messages_dropped_total: { queue: ANY, reason: ['malformed', 'unknown', 'elsewhere'] },
   dead_letter_redriven_total: { queue: ANY, result: ['redriven', 'completed'] },
   jobs_processed_total: { queue: ANY, job: ANY, result: RESULTS },
   job_failures_total: { queue: ANY, job: ANY, kind: ANY, reason: ANY },

@@ -1,6 +1,7 @@
 import { type BeforeApplicationShutdown, Injectable, type OnApplicationBootstrap } from '@nestjs/common';
 import { DiscoveryService } from '@nestjs/core';
 import { LetterLifecycle } from './dead-letter/letter.lifecycle.js';
+import { LetterQueries } from './dead-letter/letter.queries.js';
 import { ToldStore } from './dead-letter/told.store.js';
 import type { CheckUp } from './doctor/check-up.js';
 import type { Engine } from './engine.js';
@@ -56,8 +57,10 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
       queues,
       tenants,
       new ToldStore(engine.database),
+      new LetterQueries(engine.database),
       engine.sealer,
       log,
+      events,
     );
     this.#metrics = new MetricsLifecycle(options.metrics, events, engine.gauges, log.trouble);
     this.#sweep = new FailedJobSweep(

@@ -6,10 +6,11 @@ import type { DeadLetterReason } from './dead-letter/letter.js';
 import { Attempt } from './execute/attempt.js';
 import type { AttemptRegistry } from './execute/attempt-registry.js';
 import type { Delivery } from './intake/delivery.js';
+import { availableAtOf } from './intake/available-at.js';
 import { identify, type Identified } from './intake/identify.js';
 import { presentPayload } from './intake/present-payload.js';
-import { validatePayload } from './intake/validate-payload.js';
 import { HandBackCounter } from './observe/hand-back-counter.js';
+import { checkPayload } from './intake/validate-payload.js';
 import type { JobEvents } from './observe/job-events.js';
 import { UsageError } from './operation/errors.js';
 import type { Sealer } from './sealing/sealer.js';
@@ -53,7 +54,12 @@ export class JobPipeline {
   /** From BullMQ's hand to BullMQ's hand. */
   async deliver(delivery: Delivery, chain: EnhancerChain): Promise<Settlement> {
     try {
-      const identified = identify(delivery.job, delivery.processor.identify, this.sealer);
+      const identified = identify(
+        delivery.job,
+        delivery.provenance,
+        delivery.processor.identify,
+        this.sealer,
+      );
       if (identified.kind === 'refused') return await this.burials.ofUnidentified(delivery, identified);
       return await this.tenants.runJob(identified.tenantId, () =>
         this.tracing === undefined
@@ -81,7 +87,7 @@ export class JobPipeline {
 
   /** A job that BullMQ has failed without calling the processor: its workers died under it, or a child of it failed. */
   async buryUnprocessed(delivery: Delivery, reason: DeadLetterReason, error: Error): Promise<Settlement> {
-    const identified = identify(delivery.job, delivery.processor.identify, this.sealer);
+    const identified = identify(delivery.job, delivery.provenance, delivery.processor.identify, this.sealer);
     if (identified.kind === 'refused') return this.burials.ofUnidentified(delivery, identified);
     return this.tenants.runJob(identified.tenantId, async () => {
       const progress = this.#begin(delivery, identified);
@@ -96,11 +102,7 @@ export class JobPipeline {
     span?: OperationSpan,
   ): Promise<Settlement> {
     const { job, processor } = delivery;
-    const dto = processor.payloadClassOf(job.name);
-    const validated =
-      dto === undefined
-        ? ({ kind: 'valid', payload: identified.payload } as const)
-        : await validatePayload(dto, job.name, identified.payload);
+    const validated = await checkPayload(processor.payloadRuleOf(job.name), job.name, identified.payload);
     if (validated.kind === 'valid') presentPayload(job, validated.payload);
     const progress = this.#begin(delivery, identified, span);
     const leave = this.registry.add(progress.attempt);
@@ -139,7 +141,7 @@ export class JobPipeline {
         queue: job.queueName,
         jobName: job.name,
         jobId: job.id ?? '',
-        availableAt: job.timestamp + (job.opts.delay ?? 0),
+        availableAt: availableAtOf(job, delivery.provenance),
       },
       stepOf: undefined,
       runWithin: (context, handler) => this.attempts.run(context, handler),

@@ -5,6 +5,7 @@ import { UsageError } from '../operation/errors.js';
 import { optionChecks } from '../option-checks.js';
 import { CALLS } from '../operation/calls.js';
 import type { ProcessorSettings } from '../intake/processor.settings.js';
+import { ANY_PAYLOAD } from '../intake/validate-payload.js';
 import { resolveReconcile } from '../reconcile/reconcile.options.js';
 import type { Reconciliation } from '../reconcile/verdict.js';
 import type { Classify } from '../resilience/classify.js';
@@ -99,7 +100,7 @@ export function resolveCallOptions(options: CallOptions, defaults: CallDefaults)
     },
     identify: undefined,
     classify: inOrder(options.classify, defaults.classify),
-    payloadClassOf: () => undefined,
+    payloadRuleOf: () => ANY_PAYLOAD,
   };
   checks.throwIfAny((message) => new UsageError(message));
   return settings;

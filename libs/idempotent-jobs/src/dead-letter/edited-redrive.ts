@@ -1,4 +1,4 @@
-import { isEnvelope } from '../enqueue/envelope.js';
+import { provenanceOf } from '../enqueue/provenance.js';
 import type { AskedOperation, OperationStore } from '../enqueue/operation.store.js';
 import { OperationConflictError, UsageError } from '../operation/errors.js';
 import type { Database, Queryable } from '../postgres/database.js';
@@ -124,13 +124,17 @@ export class EditedRedrive {
   }
 
   /**
-   * A job that nobody could identify is kept as it came, which may be the library's own form, with a payload that was
-   * sealed for whomever it names.
+   * A job that nobody could identify is kept as it came. Under an id that the library has derived that is the library's
+   * own form, with a payload that was sealed for whomever it names; under any other it is what its producer wrote.
    */
   #payloadOf(letter: DeadLetterWithPayload): unknown {
     const payload = this.sealer.open(letter.payload, letterBinding(letter));
-    if (letter.tenantId !== undefined || !isEnvelope(payload)) return payload;
-    return this.sealer.open(payload.payload, payloadBinding(payload.operation));
+    if (letter.tenantId !== undefined) return payload;
+    const provenance = provenanceOf({ id: letter.jobId, data: payload });
+    if (provenance.kind === 'plain' || (provenance.kind === 'unconfirmed' && !provenance.hasDerivedId))
+      return payload;
+    const { envelope } = provenance;
+    return this.sealer.open(envelope.payload, payloadBinding(envelope.operation));
   }
 }
 

@@ -1,5 +1,6 @@
 import type { DiscoveryService } from '@nestjs/core';
 import type { InstanceWrapper } from '@nestjs/core/injector/instance-wrapper.js';
+import type { JobEvents } from '../observe/job-events.js';
 import type { QueueRegistry } from '../enqueue/queue-registry.js';
 import { processedQueueOf } from '../intake/bullmq-metadata.js';
 import { ConfigurationError } from '../operation/errors.js';
@@ -7,7 +8,8 @@ import type { LibraryLog } from '../observe/library-log.js';
 import { providedClassOf } from '../provided-class.js';
 import type { Sealer } from '../sealing/sealer.js';
 import type { TenantContext } from '../tenancy/tenant-context.js';
-import { type LetterHandler, LetterListener } from './letter.listener.js';
+import { type LetterHandler, LetterListener, type LetterListenerServices } from './letter.listener.js';
+import type { LetterQueries } from './letter.queries.js';
 import { letterHandlersOf } from './on-dead-letter.decorator.js';
 import type { ToldStore } from './told.store.js';
 
@@ -30,8 +32,10 @@ export class LetterLifecycle {
     private readonly queues: QueueRegistry,
     private readonly tenants: TenantContext,
     private readonly store: ToldStore,
+    private readonly letters: LetterQueries,
     private readonly sealer: Sealer,
     private readonly log: LibraryLog,
+    private readonly events: JobEvents,
   ) {}
 
   /** Looks before anything is started. @throws ConfigurationError as `@OnDeadLetter()` says */
@@ -44,12 +48,24 @@ export class LetterLifecycle {
     for (const deadLetterQueue of deadLetterQueues) this.#refuseRivals(deadLetterQueue, handlersOf);
     this.#listeners = [...deadLetterQueues].flatMap((name) => {
       const port = this.queues.portOf(name);
-      if (port === undefined) return [];
-      const onTold = (letterId: string): Promise<void> => this.store.told(letterId);
-      const { tenants, sealer } = this;
-      const onError = this.log.trouble;
-      return [new LetterListener(port, { handlersOf, tenants, sealer, onTold, onError })];
+      return port === undefined ? [] : [new LetterListener(port, this.#servicesOf(handlersOf))];
     });
+  }
+
+  #servicesOf(handlersOf: LetterListenerServices['handlersOf']): LetterListenerServices {
+    const { tenants, sealer, queues } = this;
+    return {
+      letterOf: (letterId) => this.letters.get(letterId),
+      deadLetterQueueOf: (queue) =>
+        queues.names.includes(queue) ? queues.deadLetterQueueOf(queue) : undefined,
+      handlersOf,
+      tenants,
+      sealer,
+      onTold: (letterId) => this.store.told(letterId),
+      onDropped: ({ queueName, name, id = '' }, because) =>
+        this.events.emit({ kind: 'letter_dropped', queue: queueName, jobName: name, jobId: id, because }),
+      onError: this.log.trouble,
+    };
   }
 
   async start(): Promise<void> {

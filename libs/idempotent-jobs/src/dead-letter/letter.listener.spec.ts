@@ -5,21 +5,48 @@ import { QueuePort } from '../bullmq/queue-port.js';
 import { letterBinding } from '../sealing/binding.js';
 import { Sealer } from '../sealing/sealer.js';
 import { TenantContext } from '../tenancy/tenant-context.js';
+import type { DeadLetterWithPayload } from './dead-letter.js';
 import type { DeadLetterMessage } from './letter.js';
 import { type LetterHandler, LetterListener } from './letter.listener.js';
 
+const ID = '5f2b0a54-0c6b-4d35-9d0e-3a5a8f6f7c11';
+
+/** A letter as the ledger has it. */
 const letter = {
-  letterId: 'letter-1',
+  id: ID,
+  reason: 'permanent_error',
   queue: 'charges',
+  jobName: 'charge',
   jobId: 'op-1',
   tenantId: 'acme',
   operationKey: 'charge:1',
+  attempts: 2,
+  error: { name: 'PermanentError', message: 'no such account', stack: 'at bank.ts' },
   payload: { card: '4242' },
-} as unknown as DeadLetterMessage;
+  createdAt: new Date(Date.UTC(2026, 0, 1)),
+} as unknown as DeadLetterWithPayload;
+
+/** What its handlers are told. */
+const news: DeadLetterMessage = {
+  letterId: ID,
+  reason: 'permanent_error',
+  queue: 'charges',
+  jobName: 'charge',
+  jobId: 'op-1',
+  tenantId: 'acme',
+  operationKey: 'charge:1',
+  attempts: 2,
+  error: { name: 'PermanentError', message: 'no such account' },
+  payload: { card: '4242' },
+  createdAt: '2026-01-01T00:00:00.000Z',
+};
 
 const sealer = new Sealer({ keys: new Map([['k1', createSecretKey(Buffer.alloc(32, 1))]]), current: 'k1' });
 
-function jobOf(data: object = letter, name = 'dead-letter'): Job & { progress: { told?: string[] } } {
+function jobOf(
+  data: unknown = { letterId: ID },
+  name = 'dead-letter',
+): Job & { progress: { told?: string[] } } {
   const job = {
     name,
     data,
@@ -34,16 +61,27 @@ function jobOf(data: object = letter, name = 'dead-letter'): Job & { progress: {
   return job as unknown as Job & { progress: { told?: string[] } };
 }
 
-function listenerOf(...handlers: LetterHandler[]): { listener: LetterListener; errors: string[] } {
+function listenerOf(...handlers: LetterHandler[]): ReturnType<typeof listenerWith> {
+  return listenerWith(letter, handlers);
+}
+
+function listenerWith(
+  known: DeadLetterWithPayload,
+  handlers: LetterHandler[],
+): { listener: LetterListener; errors: string[]; dropped: string[] } {
   const errors: string[] = [];
+  const dropped: string[] = [];
   const services = {
+    letterOf: (id: string) => Promise.resolve(id === known.id ? known : undefined),
+    deadLetterQueueOf: (queue: string) => (queue === 'charges' ? 'charges-dlq' : undefined),
+    onDropped: (_job: Job, because: string) => dropped.push(because),
     handlersOf: (queue: string) => (queue === 'charges' ? handlers : []),
     tenants: new TenantContext(),
     sealer,
     onTold: () => Promise.resolve(),
     onError: (message: string) => errors.push(message),
   };
-  return { listener: new LetterListener({ name: 'charges-dlq' } as QueuePort, services), errors };
+  return { listener: new LetterListener({ name: 'charges-dlq' } as QueuePort, services), errors, dropped };
 }
 
 describe('LetterListener.start', () => {
@@ -58,6 +96,9 @@ describe('LetterListener.start', () => {
     const queue = new Queue('charges-dlq', { connection, skipMetasUpdate: true }, makeBackend);
     queue.on('error', () => undefined);
     const listener = new LetterListener(new QueuePort(queue), {
+      letterOf: async () => undefined,
+      deadLetterQueueOf: () => undefined,
+      onDropped: () => undefined,
       handlersOf: () => [],
       tenants: new TenantContext(),
       sealer: new Sealer(undefined),
@@ -77,8 +118,8 @@ describe('LetterListener.tell', () => {
     const handler = (name: string): LetterHandler => ({ name, tell: (told) => seen.push([name, told]) });
     await listenerOf(handler('a'), handler('b')).listener.tell(jobOf());
     expect(seen).toEqual([
-      ['a', letter],
-      ['b', letter],
+      ['a', news],
+      ['b', news],
     ]);
   });
 
@@ -112,34 +153,71 @@ describe('LetterListener.tell', () => {
     job.attemptsMade = 9;
     await expect(listener.tell(job)).rejects.toThrow('Alerts.page failed.');
     expect(errors).toEqual([
-      'Alerts.page failed for dead letter letter-1 of queue "charges" (attempt 1 of 10; it will be told again): the pager is down',
-      'Alerts.page failed for dead letter letter-1 of queue "charges" (attempt 10 of 10; it will be told again after a longer pause, while it is open): the pager is down',
+      `Alerts.page failed for dead letter ${ID} of queue "charges" (attempt 1 of 10; it will be told again): the pager is down`,
+      `Alerts.page failed for dead letter ${ID} of queue "charges" (attempt 10 of 10; it will be told again after a longer pause, while it is open): the pager is down`,
     ]);
   });
 
   it('tells an encrypted payload in plain text, and nothing where it cannot be read, until it can', async () => {
     const told: unknown[] = [];
-    const { listener, errors } = listenerOf({ name: 'a', tell: ({ payload }) => told.push(payload) });
-    const sealedFor = (other: object): object => {
+    const hears = [{ name: 'a', tell: ({ payload }: DeadLetterMessage) => told.push(payload) }];
+    const sealedFor = (other: object): DeadLetterWithPayload => {
       const binding = letterBinding({ ...letter, ...other });
       return { ...letter, payload: JSON.parse(sealer.seal('{"card":"4242"}', binding)) as unknown };
     };
-    await listener.tell(jobOf(sealedFor({})));
+    await listenerWith(sealedFor({}), hears).listener.tell(jobOf());
     expect(told).toEqual([letter.payload]);
-    await expect(listener.tell(jobOf(sealedFor({ tenantId: 'globex' })))).rejects.toThrow(
-      'does not authenticate',
-    );
+    const { listener, errors } = listenerWith(sealedFor({ tenantId: 'globex' }), hears);
+    await expect(listener.tell(jobOf())).rejects.toThrow('does not authenticate');
     expect(told).toHaveLength(1);
     expect(errors).toEqual([
-      expect.stringMatching(
-        /^Dead letter letter-1 of queue "charges" is told later: The payload of operation/,
-      ),
+      expect.stringMatching(/^Dead letter \S+ of queue "charges" is told later: The payload of operation/),
     ]);
   });
 
+  it('believes of a message nothing but the id of its letter', async () => {
+    const told: DeadLetterMessage[] = [];
+    const { listener } = listenerOf({ name: 'a', tell: (message) => told.push(message) });
+    await listener.tell(jobOf({ ...news, tenantId: { a: 1 }, queue: 'receipts', payload: 'forged' }));
+    expect(told).toEqual([news]);
+  });
+
+  it.each([
+    ['malformed', null],
+    ['malformed', 'letter'],
+    ['malformed', {}],
+    ['malformed', { letterId: { a: 1 } }],
+    ['malformed', { letterId: `${ID}'; --` }],
+    ['unknown', { letterId: ID.replace('5', '6') }],
+  ])('drops a message whose letter is %s: %o', async (because, data) => {
+    const told: unknown[] = [];
+    const { listener, dropped } = listenerOf({ name: 'a', tell: (message) => told.push(message) });
+    await listener.tell(jobOf(data));
+    expect(dropped).toEqual([because]);
+    expect(told).toEqual([]);
+  });
+
+  it('drops a message of a letter that is announced on another queue', async () => {
+    const elsewhere = { name: 'receipts-dlq' } as QueuePort;
+    const dropped: string[] = [];
+    const listener = new LetterListener(elsewhere, {
+      letterOf: () => Promise.resolve(letter),
+      deadLetterQueueOf: () => 'charges-dlq',
+      handlersOf: () => [],
+      tenants: new TenantContext(),
+      sealer,
+      onTold: () => Promise.resolve(),
+      onDropped: (_job, because) => dropped.push(because),
+      onError: () => undefined,
+    });
+    await listener.tell(jobOf());
+    expect(dropped).toEqual(['elsewhere']);
+  });
+
   it('leaves a letter that nobody here is told of to other processes', async () => {
-    const { listener } = listenerOf({ name: 'a', tell: () => undefined });
-    await expect(listener.tell(jobOf({ ...letter, queue: 'receipts' }))).rejects.toThrow('"receipts"');
+    const ofReceipts = { ...letter, queue: 'receipts' };
+    const { listener } = listenerWith(ofReceipts, [{ name: 'a', tell: () => undefined }]);
+    await expect(listener.tell(jobOf())).rejects.toThrow('"receipts"');
   });
 
   it('gives up on a job that is no dead letter', async () => {

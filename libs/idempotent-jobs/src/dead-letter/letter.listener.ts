@@ -6,6 +6,7 @@ import { letterBinding } from '../sealing/binding.js';
 import type { Sealer } from '../sealing/sealer.js';
 import { outsideOfAnyFrame } from '../tenancy/outside-of-any-frame.js';
 import type { TenantContext } from '../tenancy/tenant-context.js';
+import type { DeadLetterWithPayload } from './dead-letter.js';
 import { DEAD_LETTER_JOB_NAME, type DeadLetterMessage } from './letter.js';
 
 /** A method of the application that is told of dead letters. */
@@ -17,18 +18,29 @@ export interface LetterHandler {
 
 /** What a listener needs of its application. */
 export interface LetterListenerServices {
+  /** The letter as the ledger has it, its payload as it is kept; undefined: there is none. */
+  readonly letterOf: (letterId: string) => Promise<DeadLetterWithPayload | undefined>;
+  /** Where a source queue's letters are announced; undefined: it is not registered here. */
+  readonly deadLetterQueueOf: (queue: string) => string | undefined;
   /** Who is to be told of a source queue's letters. */
   readonly handlersOf: (queue: string) => readonly LetterHandler[];
   readonly tenants: TenantContext;
   readonly sealer: Sealer;
   /** Every handler has heard of the letter. */
   readonly onTold: (letterId: string) => Promise<void>;
+  /** A message announced no letter that is to be told here. */
+  readonly onDropped: (job: Job, because: DroppedBecause) => void;
   readonly onError: (message: string) => void;
 }
+
+/** Why a message was dropped: it names no letter, one that the ledger does not have, or one of another queue. */
+export type DroppedBecause = 'malformed' | 'unknown' | 'elsewhere';
 
 /**
  * Tells the application's handlers of each letter on one dead-letter queue. An ordinary BullMQ worker: a letter whose
  * process dies is delivered again by the stall check, one whose handler throws by BullMQ's retries.
+ *
+ * Of a message only the letter's id is believed. Everything that handlers are told is in the letter's row.
  */
 export class LetterListener {
   #worker: Worker | undefined;
@@ -77,11 +89,12 @@ export class LetterListener {
     if (job.name !== DEAD_LETTER_JOB_NAME) {
       throw new UnrecoverableError(`Job "${job.name}" on queue "${this.port.name}" is not a dead letter.`);
     }
-    const message = job.data as DeadLetterMessage;
-    const handlers = this.services.handlersOf(message.queue);
+    const found = await this.#find(job);
+    if (typeof found === 'string') return this.services.onDropped(job, found);
+    const handlers = this.services.handlersOf(found.queue);
     // Another process may have one: queues can share a dead-letter queue.
-    if (handlers.length === 0) throw new Error(`Nobody is told of letters of queue "${message.queue}" here.`);
-    const letter = this.#opened(message);
+    if (handlers.length === 0) throw new Error(`Nobody is told of letters of queue "${found.queue}" here.`);
+    const letter = this.#opened(found);
     const told = toldBefore(job);
     const due = handlers.filter(({ name }) => !told.has(name));
     const failed: string[] = [];
@@ -104,13 +117,22 @@ export class LetterListener {
     throw new Error(`${failed.join(', ')} failed.`);
   }
 
+  async #find(job: Job): Promise<DeadLetterWithPayload | DroppedBecause> {
+    const { letterId } = (job.data ?? {}) as { letterId?: unknown };
+    if (typeof letterId !== 'string' || !LETTER_ID.test(letterId)) return 'malformed';
+    const letter = await this.services.letterOf(letterId);
+    if (letter === undefined) return 'unknown';
+    const announcedOn = this.services.deadLetterQueueOf(letter.queue) ?? this.port.name;
+    return announcedOn === this.port.name ? letter : 'elsewhere';
+  }
+
   /** Unreadable, it is told again like one whose handler failed: its key may be on its way. */
-  #opened(message: DeadLetterMessage): DeadLetterMessage {
+  #opened(letter: DeadLetterWithPayload): DeadLetterMessage {
     try {
-      return { ...message, payload: this.services.sealer.open(message.payload, letterBinding(message)) };
+      return messageOfLetter(letter, this.services.sealer.open(letter.payload, letterBinding(letter)));
     } catch (error) {
       this.services.onError(
-        `Dead letter ${message.letterId} of queue "${message.queue}" is told later: ${messageOf(error)}`,
+        `Dead letter ${letter.id} of queue "${letter.queue}" is told later: ${messageOf(error)}`,
       );
       throw error;
     }
@@ -134,6 +156,26 @@ const WORKER_OPTIONS = {
   /** The letter itself is in Postgres. What was told is kept for a while, so that it is not put here a second time. */
   removeOnComplete: { age: 24 * 60 * 60, count: 1000 },
 };
+
+/** A UUID, as Postgres writes it. */
+const LETTER_ID = /^[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}$/;
+
+function messageOfLetter(letter: DeadLetterWithPayload, payload: unknown): DeadLetterMessage {
+  const { id, reason, queue, jobName, jobId, tenantId, operationKey, attempts, error, createdAt } = letter;
+  return {
+    letterId: id,
+    reason,
+    queue,
+    jobName,
+    jobId,
+    tenantId: tenantId ?? null,
+    operationKey: operationKey ?? null,
+    attempts,
+    error: error === undefined ? null : { name: error.name, message: error.message },
+    payload: payload ?? null,
+    createdAt: createdAt.toISOString(),
+  };
+}
 
 /** The handlers that an earlier attempt of this job has reached. */
 function toldBefore(job: Job): Set<string> {

@@ -4,6 +4,7 @@ import type { Database, Queryable } from '../postgres/database.js';
 import { statement } from '../postgres/statement.js';
 import { describeError } from '../record/error-evidence.js';
 import { errorFingerprint } from '../record/error-fingerprint.js';
+import { storableJobId } from '../operation/job-id.js';
 import { VERSIONS } from '../record/versions.js';
 import type { DeadLetterReason } from './letter.js';
 
@@ -65,9 +66,8 @@ export class LetterStore {
       burial.identity?.tenantId ?? null,
       burial.identity?.operationKey ?? null,
       burial.queue,
-      // Redis takes names that Postgres does not.
       cleanText(burial.jobName),
-      cleanText(burial.jobId),
+      storableJobId(burial.jobId),
       burial.reason,
       burial.payload ?? null,
       burial.fingerprint,
@@ -86,7 +86,7 @@ export class LetterStore {
   ): Promise<Set<string>> {
     const rows = await this.database.run<{ n: string }>(ACCOUNTED, [
       queue,
-      jobs.map((job) => cleanText(job.jobId)),
+      jobs.map((job) => storableJobId(job.jobId)),
       jobs.map((job) => job.identity?.tenantId ?? null),
       jobs.map((job) => job.identity?.operationKey ?? null),
     ]);

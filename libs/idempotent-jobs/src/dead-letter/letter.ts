@@ -24,8 +24,9 @@ export const DEAD_LETTER_QUEUE_SUFFIX = '-dlq';
 export const DEAD_LETTER_JOB_NAME = 'dead-letter';
 
 /**
- * The data of a job on a dead-letter queue. The queue carries the news; the evidence (stacks, attempts, versions) is
- * the row of `dead_letters` with this id.
+ * The data of a job on a dead-letter queue, and what `@OnDeadLetter()` is given. The queue carries the news; the evidence
+ * (stacks, attempts, versions) is the row of `dead_letters` with this id. `@OnDeadLetter()` believes nothing of a message
+ * but the id; a processor of your own on such a queue looks the letter up with `DeadLetterService.get(letterId)`.
  */
 export interface DeadLetterMessage {
   readonly letterId: string;

@@ -7,6 +7,7 @@ import { payloadBinding } from '../sealing/binding.js';
 import { isSealed } from '../sealing/sealed.js';
 import type { Sealer } from '../sealing/sealer.js';
 import type { TenantContext } from '../tenancy/tenant-context.js';
+import { deadlineProblem } from '../operation/deadline.js';
 import { MAX_PRIORITY, type RequestOptions } from './enqueue.options.js';
 import type { AskedOperation } from './operation.store.js';
 
@@ -75,9 +76,8 @@ function assertSchedule({ delayMs, priority, deadline }: RequestOptions): void {
       `priority must be a whole number from 0 to ${MAX_PRIORITY}, but is ${shown(priority)}.`,
     );
   }
-  if (deadline !== undefined && !(deadline instanceof Date && !Number.isNaN(deadline.getTime()))) {
-    throw new UsageError(`deadline must be a valid Date, but is ${shown(deadline)}.`);
-  }
+  const problem = deadline === undefined ? undefined : deadlineProblem(deadline);
+  if (problem !== undefined) throw new UsageError(`deadline ${problem}, but is ${shown(deadline)}.`);
 }
 
 /** Longer ones are a slip of units; much longer ones are beyond the dates of Postgres. */

@@ -1,4 +1,5 @@
 import type { Job } from 'bullmq';
+import type { Provenance } from '../enqueue/provenance.js';
 import type { HoldCause } from '../dependency/hold.js';
 import type { CurrentOperation } from '../execute/current-operation.js';
 import type { ProcessorSettings } from './processor.settings.js';
@@ -6,6 +7,8 @@ import type { ProcessorSettings } from './processor.settings.js';
 /** One delivery of a job by BullMQ to a processor. */
 export interface Delivery {
   readonly job: Job;
+  /** Read when the job arrived: its data is replaced by what the handler shall see. */
+  readonly provenance: Provenance;
   /** BullMQ's own signal; undefined where BullMQ gives none (request-scoped processors). */
   readonly cancellation: AbortSignal | undefined;
   readonly processor: ProcessorSettings;

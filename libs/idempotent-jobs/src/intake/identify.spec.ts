@@ -1,6 +1,8 @@
 import { createSecretKey } from 'node:crypto';
 import type { Job } from 'bullmq';
 import { describe, expect, it } from 'vitest';
+import { isEnvelope } from '../enqueue/envelope.js';
+import { provenanceOf } from '../enqueue/provenance.js';
 import { InvalidIdentityError, RecordUnreadableError, TenantMismatchError } from '../operation/errors.js';
 import { canonicalRequest, fingerprintOf } from '../operation/fingerprint.js';
 import { jobIdOf } from '../operation/identity.js';
@@ -9,11 +11,14 @@ import { Sealer } from '../sealing/sealer.js';
 import { type Identified, type Identify, identify as identifyWith, type Unidentified } from './identify.js';
 
 const acme = { tenantId: 'acme', operationKey: 'charge:1' };
+const identifyBy = (asked: Job, rule: Identify | undefined, sealer: Sealer): Identified | Unidentified =>
+  identifyWith(asked, provenanceOf(asked), rule, sealer);
 const identify = (asked: Job, rule: Identify | undefined): Identified | Unidentified =>
-  identifyWith(asked, rule, new Sealer(undefined));
+  identifyBy(asked, rule, new Sealer(undefined));
 const globex = { tenantId: 'globex', operationKey: 'charge:1' };
 
-function job(data: unknown, id: string | undefined = '7'): Job {
+/** Without an id of its own, that of acme's operation, where the data says that it is one. */
+function job(data: unknown, id: string | undefined = isEnvelope(data) ? jobIdOf(acme) : '7'): Job {
   return { id, name: 'charge', queueName: 'charges', data } as Job;
 }
 
@@ -37,7 +42,7 @@ describe('identify: encrypted jobs', () => {
     JSON.parse(sealer.seal('{"amount":5}', payloadBinding(identity)));
 
   it('has the fingerprint and the payload of what was asked for in plain text', () => {
-    const sealed = accepted(identifyWith(job(envelope(acme, sealedFor(acme))), undefined, sealer));
+    const sealed = accepted(identifyBy(job(envelope(acme, sealedFor(acme))), undefined, sealer));
     const plain = accepted(identify(job(envelope(acme)), undefined));
     expect(sealed).toEqual(plain);
   });
@@ -45,20 +50,20 @@ describe('identify: encrypted jobs', () => {
   it('opens the payload of an iteration as its schedule had it sealed', () => {
     const id = `repeat:${jobIdOf(acme)}:1767225600000`;
     const data = envelope({ ...acme, isSchedule: true }, sealedFor(acme));
-    expect(identifyWith(job(data, id), undefined, sealer)).toMatchObject({
+    expect(identifyBy(job(data, id), undefined, sealer)).toMatchObject({
       operationKey: 'charge:1:2026-01-01T00:00:00.000Z',
       payload: { amount: 5 },
     });
   });
 
   it('neither runs nor refuses what it cannot read: it throws', () => {
-    const read = (data: unknown, by: Sealer) => () => identifyWith(job(data), undefined, by);
+    const read = (data: unknown, by: Sealer) => () => identifyBy(job(data), undefined, by);
     expect(read(envelope(acme, sealedFor(acme)), new Sealer(undefined))).toThrow(RecordUnreadableError);
     expect(read(envelope(acme, sealedFor(globex)), sealer)).toThrow(RecordUnreadableError);
   });
 
   it('refuses data of other producers that calls itself encrypted', () => {
-    const answer = refused(identifyWith(job(sealedFor(acme)), () => acme, sealer));
+    const answer = refused(identifyBy(job(sealedFor(acme)), () => acme, sealer));
     expect(answer).toMatchObject({ reason: 'payload_invalid' });
   });
 });
@@ -145,17 +150,25 @@ describe('identify: jobs of IdempotentQueue', () => {
     expect(answer.fingerprint).toMatch(/^[\da-f]{64}$/);
   });
 
-  it('has no deadline when none, or none that is a time, was given', () => {
+  it('has no deadline when none was given', () => {
     expect(accepted(identify(job(envelope(acme)), undefined)).deadline).toBeUndefined();
-    const odd = envelope({ ...acme, deadlineAt: 'soon' });
-    expect(accepted(identify(job(odd), undefined)).deadline).toBeUndefined();
   });
 
-  it.each([0, 1_777_629_600_000, null, true, {}, ['2026-05-01']])(
-    'has no deadline when it is no text: %o',
+  it.each(['soon', '', 0, 1_777_629_600_000, null, true, {}, ['2026-05-01'], '-271821-04-20T00:00:00.000Z'])(
+    'is refused with a deadline that is no time of Postgres: %o',
     (deadlineAt) => {
-      const answer = identify(job(envelope({ ...acme, deadlineAt })), undefined);
-      expect(accepted(answer).deadline).toBeUndefined();
+      const answer = refused(identify(job(envelope({ ...acme, deadlineAt })), undefined));
+      expect(answer.reason).toBe('payload_invalid');
+      expect(answer.error.message).toMatch(/its deadline must/);
+    },
+  );
+
+  it.each(['order\0 17', 'order-\ud800', 'x'.repeat(256)])(
+    'refuses a job under an id that the ledger cannot keep: %o',
+    (id) => {
+      const answer = refused(identify(job({}, id), () => acme));
+      expect(answer.reason).toBe('payload_invalid');
+      expect(answer.error.message).not.toMatch(/\0|\ud800|x{256}/u);
     },
   );
 
@@ -164,7 +177,7 @@ describe('identify: jobs of IdempotentQueue', () => {
     [{ operationKey: 'charge:1' }, 'The tenant id must be a string, but is undefined.'],
     [{ tenantId: 'acme', operationKey: 'x'.repeat(401) }, 'The operation key has 401 characters'],
   ])('refuses an envelope without a valid identity', (operation, problem) => {
-    const answer = refused(identify(job(envelope(operation)), undefined));
+    const answer = refused(identify(job(envelope(operation), '7'), undefined));
     expect(answer.reason).toBe('identity_missing');
     expect(answer.error).toBeInstanceOf(InvalidIdentityError);
     expect(answer.error.message).toContain(`Job 7 of queue "charges" has no valid operation: ${problem}`);
@@ -186,12 +199,25 @@ describe('identify: jobs of IdempotentQueue', () => {
     expect(accepted(identify(job(envelope(acme), `${jobIdOf(acme)}-r2`), undefined))).toMatchObject(acme);
   });
 
-  it.each(['4711', 'my-own-id', undefined])(
-    'makes nothing of an id that the library did not give: %s',
+  it.each(['4711', 'my-own-id', '', `${jobIdOf(acme)}x`, `x${jobIdOf(acme)}`])(
+    'are not believed under an id that the library did not give: %s',
     (id) => {
-      expect(accepted(identify(job(envelope(acme), id), undefined))).toMatchObject(acme);
+      expect(refused(identify(job(envelope(acme), id), undefined)).reason).toBe('tenant_mismatch');
     },
   );
+
+  it.each(['4711', 'my-own-id', 'op-17', 'repeat:op-17:1'])(
+    "are a producer's plain data under an id of its own: %s",
+    (id) => {
+      const answer = identify(job(envelope(acme), id), () => globex);
+      expect(accepted(answer)).toMatchObject({ ...globex, payload: envelope(acme), trace: undefined });
+    },
+  );
+
+  it("are nobody's plain data under an id that the library has given to another", () => {
+    const answer = refused(identify(job(envelope(globex), jobIdOf(acme)), () => globex));
+    expect(answer.reason).toBe('tenant_mismatch');
+  });
 
   it.each([
     ['null', null],
@@ -298,8 +324,8 @@ describe('identify: payloads that try something', () => {
   ])('refuses a payload nested deeper than the stack instead of throwing: %s', (_where, data) => {
     const answer = refused(identify(job(data()), () => acme));
     expect(answer.reason).toBe('payload_invalid');
-    expect(answer.error.message).toBe(
-      'The payload of job 7 of queue "charges" cannot be read: Maximum call stack size exceeded',
+    expect(answer.error.message).toMatch(
+      /^The payload of job \S+ of queue "charges" cannot be read: Maximum call stack size exceeded$/,
     );
     expect(answer.error.cause).toBeInstanceOf(RangeError);
   });

@@ -1,14 +1,16 @@
 import { messageOf } from '../operation/message-of.js';
 import type { Job } from 'bullmq';
-import { type Envelope, isEnvelope } from '../enqueue/envelope.js';
-import { iterationOf, iterationTimeOf, schedulerIdOf } from '../enqueue/schedule.js';
+import type { Envelope } from '../enqueue/envelope.js';
+import { type Provenance, provenanceOf } from '../enqueue/provenance.js';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
 import { InvalidIdentityError, TenantMismatchError } from '../operation/errors.js';
 import { payloadBinding } from '../sealing/binding.js';
 import { isSealed } from '../sealing/sealed.js';
 import type { Sealer } from '../sealing/sealer.js';
 import { canonicalRequest, fingerprintOf } from '../operation/fingerprint.js';
-import { assertIdentity, jobIdOf, jobNameProblem, type OperationIdentity } from '../operation/identity.js';
+import { deadlineProblem } from '../operation/deadline.js';
+import { assertIdentity, jobNameProblem, type OperationIdentity } from '../operation/identity.js';
+import { jobIdProblem, storableJobId } from '../operation/job-id.js';
 
 /** Says who the operation of a job is, for producers that write plain data. Undefined or a throw: nobody knows. */
 export type Identify = (job: Job) => { tenantId: string; operationKey: string } | undefined;
@@ -41,24 +43,50 @@ export interface Unidentified {
  */
 export function identify(
   job: Job,
+  provenance: Provenance,
   rule: Identify | undefined,
   sealer: Pick<Sealer, 'open'>,
 ): Identified | Unidentified {
-  const nameProblem = jobNameProblem(job.name);
-  if (nameProblem !== undefined)
-    return refuse('payload_invalid', `Job ${job.id} of queue "${job.queueName}": ${nameProblem}`);
-  if (isEnvelope(job.data)) return identifyEnvelope(job, job.data, sealer);
+  const problem = jobNameProblem(job.name) ?? jobIdProblem(job.id ?? '');
+  if (problem !== undefined) return refuse('payload_invalid', `${named(job)}: ${problem}`);
+  switch (provenance.kind) {
+    case 'ours':
+      return identifyOurs(job, provenance, sealer);
+    case 'unconfirmed':
+      // Under an id of its producer's choosing it is that producer's data, whatever it looks like.
+      return rule === undefined || provenance.hasDerivedId
+        ? refuseUnconfirmed(job, provenance.envelope)
+        : identifyPlain(job, rule);
+    case 'plain':
+      return identifyPlain(job, rule);
+    default:
+      return provenance satisfies never;
+  }
+}
+
+/** Whose a job is, as far as can be told without running it: to find the jobs of a tenant. */
+export function tenantOfJob(job: Job, rule: Identify | undefined): string | undefined {
+  const provenance = provenanceOf(job);
+  if (provenance.kind === 'ours') return provenance.identity.tenantId;
+  try {
+    return rule?.(job)?.tenantId;
+  } catch {
+    return undefined;
+  }
+}
+
+function identifyPlain(job: Job, rule: Identify | undefined): Identified | Unidentified {
   if (rule === undefined) {
     return refuse(
       'identity_missing',
-      `Job ${job.id} of queue "${job.queueName}" has no operation. Enqueue it through IdempotentQueue, or tell the processor how to identify such jobs: identify: (job) => ({ tenantId, operationKey }).`,
+      `${named(job)} has no operation. Enqueue it through IdempotentQueue, or tell the processor how to identify such jobs: identify: (job) => ({ tenantId, operationKey }).`,
     );
   }
   // Other producers cannot have sealed it: as evidence, or as a payload, it could never be read again.
   if (isSealed(job.data))
     return refuse(
       'payload_invalid',
-      `Job ${job.id} of queue "${job.queueName}" has a property "$sealed", by which the ledger tells what it has encrypted.`,
+      `${named(job)} has a property "$sealed", by which the ledger tells what it has encrypted.`,
     );
   try {
     const identity = assertIdentity(rule(job) ?? { tenantId: undefined, operationKey: undefined });
@@ -66,53 +94,48 @@ export function identify(
   } catch (cause) {
     return refuse(
       'identity_missing',
-      `identify() could not name the operation of job ${job.id} of queue "${job.queueName}": ${messageOf(cause)}`,
+      `identify() could not name the operation of job ${storableJobId(job.id ?? '')} of queue "${job.queueName}": ${messageOf(cause)}`,
       cause,
     );
   }
 }
 
-/** Whose a job says it is, checked or not: to find the jobs of a tenant. */
-export function tenantOfJob(job: Job, rule: Identify | undefined): string | undefined {
-  try {
-    return isEnvelope(job.data) ? job.data.operation.tenantId : rule?.(job)?.tenantId;
-  } catch {
-    return undefined;
-  }
-}
-
-function identifyEnvelope(
+function identifyOurs(
   job: Job,
-  { operation, payload }: Envelope,
+  { envelope: { operation, payload }, identity }: Extract<Provenance, { kind: 'ours' }>,
   sealer: Pick<Sealer, 'open'>,
 ): Identified | Unidentified {
-  try {
-    assertIdentity(operation);
-  } catch (cause) {
-    return refuse(
-      'identity_missing',
-      `Job ${job.id} of queue "${job.queueName}" has no valid operation: ${messageOf(cause)}`,
-      cause,
-    );
-  }
-  const named = operation.isSchedule === true ? iterationIn(job, operation) : ownIn(job, operation);
-  if (named === undefined) {
-    const message = `Job ${job.id} of queue "${job.queueName}" names tenant "${operation.tenantId}", which is not the tenant it was enqueued for.`;
-    return {
-      kind: 'refused',
-      reason: 'tenant_mismatch',
-      error: new TenantMismatchError(message, { jobId: job.id }),
-    };
-  }
-  const deadline = typeof operation.deadlineAt === 'string' ? new Date(operation.deadlineAt) : undefined;
+  const deadline = operation.deadlineAt === undefined ? undefined : readDate(operation.deadlineAt);
+  const problem = deadline && deadlineProblem(deadline);
+  if (problem !== undefined) return refuse('payload_invalid', `${named(job)}: its deadline ${problem}.`);
   return identified(
-    named,
+    identity,
     job,
     // A schedule's payload was sealed once, for all of its iterations.
     sealer.open(payload, payloadBinding(operation)),
-    Number.isNaN(deadline?.getTime()) ? undefined : deadline,
+    deadline,
     tracesOf(operation),
   );
+}
+
+function readDate(text: unknown): Date {
+  return new Date(typeof text === 'string' ? text : Number.NaN);
+}
+
+/** It calls itself an operation of the library, and its id does not bear it out. */
+function refuseUnconfirmed(job: Job, { operation }: Envelope): Unidentified {
+  try {
+    assertIdentity(operation);
+  } catch (cause) {
+    return refuse('identity_missing', `${named(job)} has no valid operation: ${messageOf(cause)}`, cause);
+  }
+  const message = `${named(job)} names tenant "${operation.tenantId}", which is not the tenant it was enqueued for: its id was not made from that tenant and key. Jobs of operations come from IdempotentQueue alone, under the ids that it gives them.`;
+  const error = new TenantMismatchError(message, { jobId: job.id });
+  return { kind: 'refused', reason: 'tenant_mismatch', error };
+}
+
+function named(job: Job): string {
+  return `Job ${storableJobId(job.id ?? '')} of queue "${job.queueName}"`;
 }
 
 const NO_TRACES = { trace: undefined, parentTrace: undefined };
@@ -124,22 +147,6 @@ function tracesOf({
   isSchedule,
 }: Envelope['operation']): Pick<Identified, 'trace' | 'parentTrace'> {
   return { trace, parentTrace: isSchedule === true ? undefined : (redriveTrace ?? trace) };
-}
-
-/**
- * The operation that a job names; undefined: its id is another's. The id was derived from tenant and key when the
- * operation was accepted, and whoever wrote another tenant into the data since did not change it with that. Redriven
- * jobs carry a suffix; ids of another kind tell nothing.
- */
-function ownIn({ id = '' }: Job, operation: OperationIdentity): OperationIdentity | undefined {
-  const isDerived = id.startsWith('op-') || id.startsWith('repeat:op-');
-  return isDerived && !id.startsWith(jobIdOf(operation)) ? undefined : operation;
-}
-
-/** The operation of one iteration of a schedule; undefined: the job's id is not of that schedule. */
-function iterationIn(job: Job, schedule: OperationIdentity): OperationIdentity | undefined {
-  const dueAt = iterationTimeOf(job.id, schedulerIdOf(schedule));
-  return dueAt && iterationOf(schedule, dueAt);
 }
 
 function identified(
@@ -167,7 +174,7 @@ function identified(
     // Nested deeper than the stack, most likely: nothing can be said about what it asks for.
     return refuse(
       'payload_invalid',
-      `The payload of job ${job.id} of queue "${job.queueName}" cannot be read: ${messageOf(cause)}`,
+      `The payload of job ${storableJobId(job.id ?? '')} of queue "${job.queueName}" cannot be read: ${messageOf(cause)}`,
       cause,
     );
   }

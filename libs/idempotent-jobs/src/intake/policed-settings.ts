@@ -1,5 +1,5 @@
 import type { Job } from 'bullmq';
-import { isEnvelope } from '../enqueue/envelope.js';
+import type { Provenance } from '../enqueue/provenance.js';
 import type { IdempotentProcessorOptions } from './processor.options.js';
 import type { ProcessorSettings } from './processor.settings.js';
 import type { RetrySettings } from './retry.options.js';
@@ -36,8 +36,12 @@ export class PolicedSettings {
   }
 
   /** `unknownPolicy`: what the job asks for, if this application has no such policy; it has another one then. */
-  of(job: Job): { readonly settings: ProcessorSettings; readonly unknownPolicy: string | undefined } {
-    const asked = isEnvelope(job.data) ? policyNameIn(job.data.operation.retryPolicy) : undefined;
+  of(
+    job: Pick<Job, 'name'>,
+    provenance: Provenance,
+  ): { readonly settings: ProcessorSettings; readonly unknownPolicy: string | undefined } {
+    const asked =
+      provenance.kind === 'ours' ? policyNameIn(provenance.envelope.operation.retryPolicy) : undefined;
     const named = asked === undefined ? undefined : this.#named(asked);
     return {
       settings: named ?? this.#byJob.get(job.name) ?? this.own,

@@ -1,6 +1,7 @@
 import type { WorkerHost } from '@nestjs/bullmq';
 import type { Job } from 'bullmq';
 import { isHandBack, QueueLimits, watchMoves } from '../bullmq/hand-back.js';
+import { type Provenance, provenanceOf } from '../enqueue/provenance.js';
 import { unprocessedReasonOf } from '../bullmq/unprocessed.js';
 import type { DeliveryInProgress, JobPipeline } from '../job-pipeline.js';
 import type { CurrentOperation } from '../execute/current-operation.js';
@@ -63,9 +64,11 @@ export class ProcessorHost {
     this.#delivered.add(job);
     watchMoves(job);
     const { requestScopedId } = processor;
-    const settings = this.#settingsOf(processor, job);
+    const provenance = provenanceOf(job);
+    const settings = this.#settingsOf(processor, job, provenance);
     const delivery: Delivery = {
       job,
+      provenance,
       cancellation: signal,
       processor: settings,
       handsBack: (error) => isHandBack(error, job, this.limits),
@@ -108,6 +111,7 @@ export class ProcessorHost {
   async buryUnprocessed(processor: ProcessorSettings, job: Job, error: Error): Promise<void> {
     const delivery: Delivery = {
       job,
+      provenance: provenanceOf(job),
       cancellation: undefined,
       processor,
       // Only its letter is to be written.
@@ -120,8 +124,8 @@ export class ProcessorHost {
   }
 
   /** A policy that only the producer's application knows: said once, and the processor's own in its place. */
-  #settingsOf({ settings }: RegisteredProcessor, job: Job): ProcessorSettings {
-    const { settings: found, unknownPolicy } = settings.of(job);
+  #settingsOf({ settings }: RegisteredProcessor, job: Job, provenance: Provenance): ProcessorSettings {
+    const { settings: found, unknownPolicy } = settings.of(job, provenance);
     const missed = unknownPolicy?.slice(0, MAX_NAME);
     if (missed !== undefined && this.#missed.size < MAX_MISSED && !this.#missed.has(missed)) {
       this.#missed.add(missed);

@@ -1,5 +1,7 @@
 import { describe, expect, it } from 'vitest';
+import { provenanceOf } from '../enqueue/provenance.js';
 import { type Effect, EFFECTS } from '../operation/effect.js';
+import { jobIdOf } from '../operation/identity.js';
 import type { Job } from 'bullmq';
 import { Dependencies } from '../dependency/dependencies.js';
 import { resolveDependencies } from '../dependency/dependency.options.js';
@@ -81,9 +83,9 @@ describe('resolveProcessorOptions', () => {
       // What guarded calls know of errors.
       classify: expect.any(Function),
       jobNames: [],
-      payloadClassOf: expect.any(Function),
+      payloadRuleOf: expect.any(Function),
     });
-    expect(settings.payloadClassOf('charge')).toBeUndefined();
+    expect(settings.payloadRuleOf('charge')).toEqual({ kind: 'any' });
   });
 
   it('takes everything that is given', () => {
@@ -140,18 +142,24 @@ describe('resolveProcessorOptions', () => {
   });
 
   it('takes one payload class for all jobs', () => {
-    const { payloadClassOf } = resolve({ payload: ChargeDto });
-    expect(payloadClassOf('charge')).toBe(ChargeDto);
-    expect(payloadClassOf('anything')).toBe(ChargeDto);
+    const { payloadRuleOf } = resolve({ payload: ChargeDto });
+    expect(payloadRuleOf('charge')).toEqual({ kind: 'validated', dto: ChargeDto });
+    expect(payloadRuleOf('anything')).toEqual({ kind: 'validated', dto: ChargeDto });
   });
 
   it('takes a payload class for each job name, and none for names it does not know', () => {
-    const { payloadClassOf } = resolve({ payload: { charge: ChargeDto, refund: RefundDto } });
-    expect(payloadClassOf('charge')).toBe(ChargeDto);
-    expect(payloadClassOf('refund')).toBe(RefundDto);
+    const { payloadRuleOf } = resolve({ payload: { charge: ChargeDto, refund: RefundDto } });
+    expect(payloadRuleOf('charge')).toEqual({ kind: 'validated', dto: ChargeDto });
+    expect(payloadRuleOf('refund')).toEqual({ kind: 'validated', dto: RefundDto });
     for (const name of ['other', 'constructor', 'toString', '__proto__', '']) {
-      expect(payloadClassOf(name)).toBeUndefined();
+      expect(payloadRuleOf(name)).toEqual({ kind: 'unlisted' });
     }
+  });
+
+  it('takes any payload of a job that is not listed, where it is told to', () => {
+    const { payloadRuleOf } = resolve({ payload: { charge: ChargeDto }, unlistedPayloads: 'accept' });
+    expect(payloadRuleOf('charge')).toEqual({ kind: 'validated', dto: ChargeDto });
+    expect(payloadRuleOf('constructor')).toEqual({ kind: 'any' });
   });
 
   it.each([
@@ -180,6 +188,10 @@ describe('resolveProcessorOptions', () => {
     [
       { leaseMs: 499 },
       'leaseMs is 499, but must be a number of milliseconds from 500 to 2147483647 (24.8 days)',
+    ],
+    [
+      { payload: { charge: ChargeDto }, unlistedPayloads: true },
+      'unlistedPayloads is true, but must be "refuse" or "accept"',
     ],
     [{ payload: null }, 'payload is null, but must be a DTO class, or an object of DTO classes by job name'],
     [
@@ -336,8 +348,12 @@ describe('resolveProcessorOptions: reconcile', () => {
 });
 
 describe('resolveProcessorOptions: retry policies', () => {
+  const under = (settings: PolicedSettings, job: Job): ReturnType<PolicedSettings['of']> =>
+    settings.of(job, provenanceOf(job));
+
   const jobOf = (name: string, retryPolicy?: string): Job =>
     ({
+      id: jobIdOf({ tenantId: 'acme', operationKey: 'k' }),
       name,
       data: {
         operation: { tenantId: 'acme', operationKey: 'k', fingerprint: 'f', retryPolicy },
@@ -376,16 +392,19 @@ describe('resolveProcessorOptions: retry policies', () => {
     },
   ])('runs a job under the policy of $whose', ({ job, attempts }) => {
     const settings = resolveAll({ retry: { attempts: 3 }, retryByJob: { refund: 'mail' } });
-    expect(settings.of(job)).toMatchObject({ settings: { policy: { attempts } }, unknownPolicy: undefined });
+    expect(under(settings, job)).toMatchObject({
+      settings: { policy: { attempts } },
+      unknownPolicy: undefined,
+    });
   });
 
   it('runs a job that asks for a policy nobody knows here under its own, and says so', () => {
     const settings = resolveAll({ retry: { attempts: 3 }, retryByJob: { refund: 'mail' } });
-    expect(settings.of(jobOf('charge', 'gone'))).toMatchObject({
+    expect(under(settings, jobOf('charge', 'gone'))).toMatchObject({
       settings: { policy: { attempts: 3 } },
       unknownPolicy: 'gone',
     });
-    expect(settings.of(jobOf('refund', 'toString'))).toMatchObject({
+    expect(under(settings, jobOf('refund', 'toString'))).toMatchObject({
       settings: { policy: { attempts: 2 } },
       unknownPolicy: 'toString',
     });
@@ -393,8 +412,8 @@ describe('resolveProcessorOptions: retry policies', () => {
 
   it('makes the settings of a policy once, so that claims under them share statements', () => {
     const settings = resolveAll({});
-    expect(settings.of(jobOf('a', 'mail')).settings.terms).toBe(
-      settings.of(jobOf('b', 'mail')).settings.terms,
+    expect(under(settings, jobOf('a', 'mail')).settings.terms).toBe(
+      under(settings, jobOf('b', 'mail')).settings.terms,
     );
   });
 

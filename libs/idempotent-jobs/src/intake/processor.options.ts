@@ -11,7 +11,7 @@ import type { Identify } from './identify.js';
 import { DEFAULT_TIMEOUT_MS, PolicedSettings } from './policed-settings.js';
 import type { ProcessorSettings } from './processor.settings.js';
 import { budgetOf, policyOf, type RetryOptions, type RetrySettings } from './retry.options.js';
-import type { PayloadClass } from './validate-payload.js';
+import { ANY_PAYLOAD, type PayloadClass, type PayloadRule } from './validate-payload.js';
 
 /** What `@IdempotentProcessor()` needs to know about a processor. */
 export interface IdempotentProcessorOptions {
@@ -23,6 +23,11 @@ export interface IdempotentProcessorOptions {
   readonly reconcile?: ReconcileOptions;
   /** The class-validator DTO of the payload, or one per job name. Without it payloads are not validated. */
   readonly payload?: PayloadClass | Readonly<Record<string, PayloadClass>>;
+  /**
+   * What becomes of a job whose name `payload` does not list, where it lists DTOs by job name: `refuse` (default) makes it
+   * a dead letter `payload_invalid`, `accept` runs it with its payload as it is.
+   */
+  readonly unlistedPayloads?: 'refuse' | 'accept';
   /** How long an attempt may take, in ms. Default: the policy's `timeoutMs`, else 30,000. */
   readonly timeoutMs?: number;
   /** How long all attempts together may take, in ms from the first. Default: the policy's, else no limit. */
@@ -130,7 +135,7 @@ export function resolveProcessorOptions(
     identify: options.identify,
     classify: inOrder(options.classify, defaults.dependencies.readingOf, dependency?.classify),
     jobNames: jobNamesOf(options),
-    payloadClassOf: payloadClasses(options.payload, checks),
+    payloadRuleOf: payloadRules(options, checks),
   };
   if (options.timeoutMs !== undefined) checks.timer('timeoutMs', options.timeoutMs, 0);
   if (options.timeBudgetMs !== undefined) budgetOf(checks, 'timeBudgetMs', options.timeBudgetMs);
@@ -187,15 +192,17 @@ function jobNamesOf({ payload, retryByJob }: IdempotentProcessorOptions): readon
   return [...new Set([...byPayload, ...Object.keys(retryByJob ?? {})])];
 }
 
-function payloadClasses(
-  payload: IdempotentProcessorOptions['payload'],
+function payloadRules(
+  { payload, unlistedPayloads = 'refuse' }: IdempotentProcessorOptions,
   checks: OptionChecks,
-): ProcessorSettings['payloadClassOf'] {
-  if (payload === undefined) return () => undefined;
-  if (typeof payload === 'function') return () => payload;
+): ProcessorSettings['payloadRuleOf'] {
+  if (unlistedPayloads !== 'refuse' && unlistedPayloads !== 'accept')
+    checks.fail('unlistedPayloads', unlistedPayloads, '"refuse" or "accept"');
+  if (payload === undefined) return () => ANY_PAYLOAD;
+  if (typeof payload === 'function') return () => ({ kind: 'validated', dto: payload });
   if (payload === null || typeof payload !== 'object') {
     checks.fail('payload', payload, 'a DTO class, or an object of DTO classes by job name');
-    return () => undefined;
+    return () => ANY_PAYLOAD;
   }
   for (const [jobName, dto] of Object.entries(payload)) {
     if (typeof dto !== 'function') {
@@ -206,6 +213,12 @@ function payloadClasses(
       );
     }
   }
-  const byName = new Map(Object.entries(payload));
-  return (jobName) => byName.get(jobName);
+  const byName = new Map(
+    Object.entries(payload).map(([jobName, dto]): [string, PayloadRule] => [
+      jobName,
+      { kind: 'validated', dto },
+    ]),
+  );
+  const unlisted: PayloadRule = unlistedPayloads === 'accept' ? ANY_PAYLOAD : { kind: 'unlisted' };
+  return (jobName) => byName.get(jobName) ?? unlisted;
 }

@@ -6,7 +6,7 @@ import type { ResultRules } from '../record/kept-result.js';
 import type { Classify } from '../resilience/classify.js';
 import type { RetryPolicy } from '../settle/decide.js';
 import type { Identify } from './identify.js';
-import type { PayloadClass } from './validate-payload.js';
+import type { PayloadRule } from './validate-payload.js';
 
 /** A processor's options with all defaults filled in. */
 export interface ProcessorSettings {
@@ -27,5 +27,5 @@ export interface ProcessorSettings {
   readonly classify: Classify | undefined;
   /** The names of jobs that are known without having seen one. Default: none. */
   readonly jobNames?: readonly string[];
-  readonly payloadClassOf: (jobName: string) => PayloadClass | undefined;
+  readonly payloadRuleOf: (jobName: string) => PayloadRule;
 }

@@ -6,10 +6,35 @@ import { errorTypeOf } from '../tracing/attributes.js';
 /** A class-validator DTO. */
 export type PayloadClass = new (...args: any[]) => object;
 
+/** What is done about a job's payload: it is validated, taken as it is, or refused because nothing is known of its kind. */
+export type PayloadRule =
+  | { readonly kind: 'validated'; readonly dto: PayloadClass }
+  | { readonly kind: 'any' }
+  | { readonly kind: 'unlisted' };
+
+export const ANY_PAYLOAD: PayloadRule = { kind: 'any' };
+
 /** A payload that was looked at. */
 export type Validated =
   | { readonly kind: 'valid'; readonly payload: unknown }
   | { readonly kind: 'invalid'; readonly error: InvalidPayloadError };
+
+/** Does with a payload what its rule says. */
+export async function checkPayload(rule: PayloadRule, jobName: string, payload: unknown): Promise<Validated> {
+  switch (rule.kind) {
+    case 'any':
+      return { kind: 'valid', payload };
+    case 'validated':
+      return validatePayload(rule.dto, jobName, payload);
+    case 'unlisted':
+      return refusal(
+        `Job "${jobName}" is none that the processor's payload option lists, so nothing validates its payload. List its DTO there, or let such jobs through: unlistedPayloads: "accept".`,
+        ['the job name is not listed'],
+      );
+    default:
+      return rule satisfies never;
+  }
+}
 
 /**
  * Turns a payload into an instance of its DTO and validates it. The error names
@@ -40,7 +65,13 @@ export async function validatePayload(
 }
 
 function invalid(jobName: string, dto: PayloadClass, problems: string[]): Validated {
-  const message = `The payload of job "${jobName}" is not a valid ${dto.name}: ${problems.join('; ')}`;
+  return refusal(
+    `The payload of job "${jobName}" is not a valid ${dto.name}: ${problems.join('; ')}`,
+    problems,
+  );
+}
+
+function refusal(message: string, problems: string[]): Validated {
   return { kind: 'invalid', error: new InvalidPayloadError(message, problems) };
 }
 

@@ -103,6 +103,12 @@ export const JOB_METRICS = {
     'kind',
   ),
   deadLetters: counter('dead_letter_messages_total', 'Dead letters written.', 'queue', 'reason'),
+  deadLettersDropped: counter(
+    'dead_letter_messages_dropped_total',
+    'Messages on a dead-letter queue that name no letter of the ledger.',
+    'queue',
+    'reason',
+  ),
   deadLettersRedriven: counter(
     'dead_letter_redriven_total',
     'Dead letters brought back: run again, or found to have completed already.',

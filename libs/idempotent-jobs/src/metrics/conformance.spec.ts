@@ -144,6 +144,7 @@ const SCENARIO: readonly JobEvent[] = [
   { kind: 'late_result_discarded', ...charge, how: 'threw' },
   { kind: 'fence_rejected', ...charge, attempt: 1 },
   { kind: 'letter_closed', ...charge, letterId: '5f2b', as: 'not_applied', actor: 'ada' },
+  { kind: 'letter_dropped', queue: 'charges-dlq', jobName: 'dead-letter', jobId: '1', because: 'unknown' },
   { kind: 'circuit_changed', dependency: 'gateway', state: 'open' },
   { kind: 'circuit_changed', dependency: 'unheard of', state: 'open' },
   { kind: 'dependency_timeout', ...charge, dependency: 'gateway' },

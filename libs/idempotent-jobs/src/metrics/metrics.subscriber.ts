@@ -36,6 +36,8 @@ export class MetricsSubscriber {
   readonly #dependencies = new Map<string, DependencySeries>();
   /** By dependency and queue. */
   readonly #timeouts: Grid<CounterSeries>;
+  /** By dead-letter queue and reason. */
+  readonly #dropped: Grid<CounterSeries>;
 
   constructor(
     private readonly metrics: OpenMetrics,
@@ -44,6 +46,9 @@ export class MetricsSubscriber {
     this.#jobs = new Grid((queue, job) => jobSeries(metrics, queue, job));
     this.#timeouts = new Grid((dependency, queue) =>
       metrics.counter(METRICS.dependencyTimeouts, { dependency, queue }),
+    );
+    this.#dropped = new Grid((queue, reason) =>
+      metrics.counter(METRICS.deadLettersDropped, { queue, reason }),
     );
     for (const queue of known.queues) this.#queue(queue);
     for (const [queue, jobs] of known.jobs) for (const job of jobs) this.#job(queue, job);
@@ -87,6 +92,8 @@ export class MetricsSubscriber {
         return this.#queue(event.queue).fenced.increment();
       case 'letter_closed':
         return this.#closed(event);
+      case 'letter_dropped':
+        return this.#dropped.at(event.queue, event.because).increment();
       case 'circuit_changed':
         if (event.state === 'open') this.#dependency(event.dependency).opened.increment();
         return;

@@ -2,6 +2,7 @@ import { Injectable } from '@nestjs/common';
 import type { DeferralCause } from '../attempt/ending.js';
 import type { DeadLetterResolution } from '../dead-letter/dead-letter.js';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
+import type { DroppedBecause } from '../dead-letter/letter.listener.js';
 import type { FallbackReason, HoldCause } from '../dependency/hold.js';
 import type { AbandonReason } from '../execute/attempt.js';
 import type { CircuitState } from '../resilience/circuit-state.js';
@@ -129,6 +130,11 @@ export type JobEvent =
             readonly as: DeadLetterResolution;
             readonly actor: string;
           }
+        /**
+         * A message on a dead-letter queue told nobody: it names no letter (`malformed`), one that the ledger does not
+         * have (`unknown`), or one that is announced on another queue (`elsewhere`). `queue` is the dead-letter queue.
+         */
+        | { readonly kind: 'letter_dropped'; readonly because: DroppedBecause }
       ))
   | DependencyEvent;
 

@@ -51,6 +51,7 @@ const LEVELS: Readonly<Record<JobEvent['kind'], 'debug' | 'log' | 'warn' | 'erro
   dependency_timeout: 'warn',
   retry_budget_denied: 'debug',
   fallback_used: 'warn',
+  letter_dropped: 'warn',
   circuit_changed: 'warn',
   in_doubt: 'error',
   dead: 'error',

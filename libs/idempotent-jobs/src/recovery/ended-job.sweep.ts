@@ -1,5 +1,6 @@
 import type { Job } from 'bullmq';
 import type { QueueContents } from '../bullmq/queue-contents.js';
+import { provenanceOf } from '../enqueue/provenance.js';
 import { identify } from '../intake/identify.js';
 import type { JobEvents } from '../observe/job-events.js';
 import { IdempotentJobsError } from '../operation/errors.js';
@@ -90,7 +91,7 @@ export class EndedJobSweep {
     end: EndedJob['end'],
   ): Promise<EndedJob> {
     const job = end === 'gone' ? undefined : await find(port.contents, jobId);
-    const identified = job && identify(job, settings.identify, this.services.sealer);
+    const identified = job && identify(job, provenanceOf(job), settings.identify, this.services.sealer);
     const isItsOwn =
       identified?.kind === 'identified' &&
       identified.tenantId === tenantId &&

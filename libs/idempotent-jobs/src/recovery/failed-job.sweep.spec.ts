@@ -3,14 +3,17 @@ import { describe, expect, it } from 'vitest';
 import type { QueuePort } from '../bullmq/queue-port.js';
 import type { LetterStore } from '../dead-letter/letter.store.js';
 import type { ProcessorSettings } from '../intake/processor.settings.js';
+import { jobIdOf } from '../operation/identity.js';
 import { RecordUnreadableError } from '../operation/errors.js';
 import { FailedJobSweep } from './failed-job.sweep.js';
 
-function failed(id: string): Job {
-  const operation = { tenantId: 'acme', operationKey: id, fingerprint: 'f' };
+const idOf = (operationKey: string): string => jobIdOf({ tenantId: 'acme', operationKey });
+
+function failed(operationKey: string): Job {
+  const operation = { tenantId: 'acme', operationKey, fingerprint: 'f' };
   const payload = { $sealed: 1, key: 'k1', iv: '', data: '' };
   return {
-    id,
+    id: idOf(operationKey),
     name: 'charge',
     queueName: 'charges',
     data: { operation, payload },
@@ -36,7 +39,7 @@ describe('FailedJobSweep', () => {
     } as unknown as QueuePort;
     const settings = { queue: 'charges' } as ProcessorSettings;
     const bury = (_settings: unknown, { id }: Job): Promise<void> => {
-      if (id === '1')
+      if (id === idOf('1'))
         return Promise.reject(
           new RecordUnreadableError(
             { tenantId: 'acme', operationKey: '1', kind: 'payload' },
@@ -57,7 +60,7 @@ describe('FailedJobSweep', () => {
       async () => undefined,
     ).sweep();
     expect(asked).toEqual(['1', '2']);
-    expect(buried).toEqual(['2']);
-    expect(errors).toEqual(['Job 1 of queue "charges" has no dead letter yet']);
+    expect(buried).toEqual([idOf('2')]);
+    expect(errors).toEqual([`Job ${idOf('1')} of queue "charges" has no dead letter yet`]);
   });
 });

@@ -2,6 +2,7 @@ import type { Job } from 'bullmq';
 import { unprocessedReasonOf } from '../bullmq/unprocessed.js';
 import type { QueuePort } from '../bullmq/queue-port.js';
 import type { LetterStore } from '../dead-letter/letter.store.js';
+import { provenanceOf } from '../enqueue/provenance.js';
 import { identify } from '../intake/identify.js';
 import type { ProcessorSettings } from '../intake/processor.settings.js';
 import { RecordUnreadableError } from '../operation/errors.js';
@@ -92,7 +93,7 @@ export class FailedJobSweep {
     );
     if (present.length === 0) return [];
     const asked = present.map((job) => {
-      const identified = identify(job, settings.identify, UNOPENED);
+      const identified = identify(job, provenanceOf(job), settings.identify, UNOPENED);
       return { jobId: job.id as string, identity: identified.kind === 'identified' ? identified : undefined };
     });
     const accounted = await this.letters.accountedFor(queue, asked);

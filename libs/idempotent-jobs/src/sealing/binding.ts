@@ -1,5 +1,5 @@
-import { cleanText } from '../operation/clean-text.js';
 import type { OperationIdentity } from '../operation/identity.js';
+import { storableJobId } from '../operation/job-id.js';
 
 /** Where a sealed value belongs. It opens nowhere else: not for another tenant, operation or column. */
 export interface Binding {
@@ -32,7 +32,7 @@ export function letterBinding(letter: {
     ? payloadBinding({ tenantId, operationKey })
     : {
         tenantId: null,
-        operationKey: `${queue}:${cleanText(jobId)}`,
+        operationKey: `${queue}:${storableJobId(jobId)}`,
         kind: 'payload',
       };
 }

@@ -1,0 +1,56 @@
+import type { Job } from 'bullmq';
+import {
+  jobIdOf,
+  type OperationIdentity,
+  operationKeyProblem,
+  tenantIdProblem,
+} from '../operation/identity.js';
+import { type Envelope, isEnvelope } from './envelope.js';
+import { iterationOf, iterationTimeOf } from './schedule.js';
+
+/**
+ * Whose words a job's data is, as far as its id confirms it. The one gate through which everything goes that reads an
+ * envelope: whoever can have their own data put on a queue can have it look like one.
+ *
+ * - `ours`: the id was derived from the tenant and key that the envelope names. With `dueAt`, it is one iteration of a
+ *   schedule, `identity` is the iteration's, and `dueAt` when it was due.
+ * - `unconfirmed`: it looks like an envelope, and the id says nothing (`hasDerivedId` false), or something else.
+ * - `plain`: it does not look like one.
+ */
+export type Provenance =
+  | {
+      readonly kind: 'ours';
+      readonly envelope: Envelope;
+      readonly identity: OperationIdentity;
+      readonly dueAt: Date | undefined;
+    }
+  | { readonly kind: 'unconfirmed'; readonly envelope: Envelope; readonly hasDerivedId: boolean }
+  | { readonly kind: 'plain' };
+
+/** Reads nothing but the job's id and data. Never throws. */
+export function provenanceOf({ id = '', data }: Pick<Job, 'id' | 'data'>): Provenance {
+  if (!isEnvelope(data)) return PLAIN;
+  const { operation } = data;
+  const unconfirmed = { kind: 'unconfirmed', envelope: data, hasDerivedId: DERIVED_ID.test(id) } as const;
+  if (!unconfirmed.hasDerivedId || !isIdentity(operation)) return unconfirmed;
+  const { tenantId, operationKey } = operation;
+  const named = { tenantId, operationKey };
+  const stem = jobIdOf(named);
+  if (operation.isSchedule !== true) {
+    const isOwn = id === stem || id.startsWith(`${stem}-`);
+    return isOwn ? { kind: 'ours', envelope: data, identity: named, dueAt: undefined } : unconfirmed;
+  }
+  const dueAt = iterationTimeOf(id, stem);
+  return dueAt === undefined
+    ? unconfirmed
+    : { kind: 'ours', envelope: data, identity: iterationOf(named, dueAt), dueAt };
+}
+
+const PLAIN: Provenance = { kind: 'plain' };
+
+/** What the library derives ids from is hashed; behind it, lives and redrives add a suffix, schedules a time. */
+const DERIVED_ID = /^(?:repeat:)?op-[\w-]{43}(?:$|[-:])/;
+
+function isIdentity({ tenantId, operationKey }: OperationIdentity): boolean {
+  return tenantIdProblem(tenantId) === undefined && operationKeyProblem(operationKey) === undefined;
+}

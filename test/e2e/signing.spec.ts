@@ -1,0 +1,265 @@
+import { randomBytes } from 'node:crypto';
+import type { INestApplicationContext } from '@nestjs/common';
+import { FlowProducer, type Job } from 'bullmq';
+import {
+  ConfigurationError,
+  DeadLetterService,
+  type IdempotentProcessorOptions,
+  PermanentError,
+} from 'nestjs-idempotent-jobs';
+import { describe, expect, it } from 'vitest';
+import { useApps } from '../support/apps.js';
+import { eventually } from '../support/eventually.js';
+import {
+  bullQueue,
+  deliver,
+  enqueue,
+  idempotentQueue,
+  lettersOf,
+  outcomeOf,
+  settled,
+} from '../support/ledger.js';
+import type { Place } from '../support/place.js';
+import { identifyPlain, processorOf } from '../support/processors.js';
+import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
+
+const KEYS = { old: randomBytes(32), new: randomBytes(32).toString('base64') };
+const SIGNED = { signing: { keys: { old: KEYS.old }, current: 'old' } };
+const DAY_MS = 24 * 60 * 60 * 1000;
+
+interface Wire {
+  readonly name: string;
+  readonly data: {
+    operation: Record<string, unknown>;
+    payload: unknown;
+    signature?: Record<string, unknown>;
+  };
+  readonly opts: { jobId: string };
+}
+
+describe.each(BACKENDS)('signed jobs, on %s', (backend) => {
+  const apps = useApps();
+
+  const processorOn = (queue: string, runs: string[], options: IdempotentProcessorOptions = {}) =>
+    processorOf(queue, { effect: 'keyed', ...options }, (_job, operation) => {
+      runs.push(operation.operationKey);
+      if (operation.operationKey === 'charge:dies' && runs.length === 1) throw new PermanentError('no');
+      return 'charged';
+    });
+
+  async function worker(
+    place: Place,
+    jobs: object = SIGNED,
+    options: IdempotentProcessorOptions = {},
+  ): Promise<{ app: INestApplicationContext; runs: string[] }> {
+    const runs: string[] = [];
+    const app = await apps.beside(place, {
+      queues: ['charges', 'refunds'],
+      providers: [processorOn('charges', runs, options), processorOn('refunds', runs, options)],
+      jobs: jobs as never,
+    });
+    return { app, runs };
+  }
+
+  /** A job as its producer puts it, taken off the queue again. */
+  async function taken(place: Place, jobs: object, options: object = {}): Promise<Wire> {
+    const app = await apps.beside(place, { queues: ['charges'], jobs: jobs as never });
+    await idempotentQueue(app, 'charges').enqueue(
+      'charge',
+      { amount: 5 },
+      { operationKey: 'charge:1', tenantId: 'acme', durability: 'queue', ...options },
+    );
+    const queue = bullQueue(app, 'charges');
+    const [job] = await queue.getJobs();
+    const { name, data, id } = job as Job;
+    await queue.remove(id as string);
+    await apps.close(app);
+    return { name, data, opts: { jobId: id as string } };
+  }
+
+  it('run, whichever way they get to their queue', async () => {
+    const place = await makePlace(backend);
+    const { app, runs } = await worker(place);
+    const queue = idempotentQueue(app, 'charges');
+    const asAcme = { tenantId: 'acme' };
+    await enqueue(app, 'charges', 'charge', { amount: 5 }, 'charge:ledger');
+    await dataSourceOf(app).transaction((transaction) =>
+      queue.enqueue('charge', {}, { ...asAcme, operationKey: 'charge:transaction', transaction }),
+    );
+    await queue.enqueue('charge', {}, { ...asAcme, operationKey: 'charge:queue', durability: 'queue' });
+    await queue.enqueue(
+      'charge',
+      {},
+      {
+        ...asAcme,
+        operationKey: 'charge:delayed',
+        durability: 'queue',
+        delayMs: 300,
+        deadline: new Date(Date.now() + DAY_MS),
+      },
+    );
+    await queue.schedule('charge', {}, { ...asAcme, operationKey: 'charge:scheduled', every: 400 });
+    const flows = new FlowProducer({ connection: place.connection, prefix: place.prefix });
+    await flows.add({
+      ...queue.flowJob('charge', {}, { ...asAcme, operationKey: 'charge:parent' }),
+      children: [queue.flowJob('charge', {}, { ...asAcme, operationKey: 'charge:child' })],
+    });
+    for (const way of ['ledger', 'transaction', 'queue', 'delayed', 'parent', 'child'])
+      expect(await settled(app, `charge:${way}`)).toMatchObject({ status: 'completed', attempts: 1 });
+    await eventually(
+      () => runs.filter((key) => key.startsWith('charge:scheduled')),
+      (iterations) => expect(iterations.length).toBeGreaterThan(1),
+    );
+    await queue.unschedule({ ...asAcme, operationKey: 'charge:scheduled' });
+    expect(await lettersOf(app)).toEqual([]);
+    await flows.close();
+  });
+
+  it('that are brought back run again', async () => {
+    const { app } = await worker(await makePlace(backend));
+    await enqueue(app, 'charges', 'charge', {}, 'charge:dies');
+    await settled(app, 'charge:dies');
+    const letter = { tenantId: 'acme', operationKey: 'charge:dies' };
+    await app.get(DeadLetterService).redrive(letter, { actor: 'ada', note: 'again' });
+    expect(await settled(app, 'charge:dies')).toMatchObject({ status: 'completed' });
+  });
+
+  it.each([
+    ['nothing was signed', ({ data: { operation, payload } }: Wire) => ({ data: { operation, payload } })],
+    ['another payload', ({ data }: Wire) => ({ data: { ...data, payload: { amount: 1_000_000 } } })],
+    ['no deadline', ({ data }: Wire) => withOperation(data, { deadlineAt: undefined })],
+    ['a later deadline', ({ data }: Wire) => withOperation(data, { deadlineAt: '2099-01-01T00:00:00.000Z' })],
+    ['another policy', ({ data }: Wire) => withOperation(data, { retryPolicy: 'patient' })],
+    ['another name', () => ({ name: 'refund' })],
+    ['another queue', () => ({ queue: 'refunds' })],
+    [
+      'another key',
+      ({ data }: Wire) => ({ data: { ...data, signature: { ...data.signature, key: 'unknown' } } }),
+    ],
+    [
+      'another time',
+      ({ data }: Wire) => ({ data: { ...data, signature: { ...data.signature, at: Date.now() + DAY_MS } } }),
+    ],
+    [
+      'half a signature',
+      ({ data }: Wire) => ({ data: { ...data, signature: { ...data.signature, mac: 'AAAA' } } }),
+    ],
+    ['a text for a signature', ({ data }: Wire) => ({ data: { ...data, signature: 'signed' } })],
+    [
+      'the mark of a schedule',
+      ({ data, opts }: Wire) => ({
+        ...withOperation(data, { isSchedule: true }),
+        opts: { jobId: `repeat:${opts.jobId}:1700000000000` },
+      }),
+    ],
+  ])('with %s are letters, and are not run', async (_title, forge: (wire: Wire) => object) => {
+    const place = await makePlace(backend);
+    const wire = await taken(place, SIGNED, { deadline: new Date('2098-01-01T00:00:00.000Z') });
+    const { app, runs } = await worker(place);
+    const forged = { queue: 'charges', ...wire, ...forge(wire) } as Wire & { queue: string };
+    await bullQueue(app, forged.queue).add(forged.name, forged.data, forged.opts);
+    const [letter] = await eventually(
+      () => lettersOf(app),
+      (letters) => expect(letters).toHaveLength(1),
+    );
+    expect(['tenant_mismatch', 'identity_missing']).toContain(letter?.reason);
+    expect(letter).toMatchObject({ tenant_id: null });
+    expect(runs).toEqual([]);
+    expect(await outcomeOf(app, 'charge:1')).toBeUndefined();
+    // What was not forged runs.
+    await bullQueue(app, 'charges').add(wire.name, wire.data, { jobId: `${wire.opts.jobId}-2` });
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed' });
+  });
+
+  it('are forged by nobody who has another key', async () => {
+    const place = await makePlace(backend);
+    const wire = await taken(place, { signing: { keys: { old: randomBytes(32) }, current: 'old' } });
+    const { app, runs } = await worker(place);
+    await bullQueue(app, 'charges').add(wire.name, wire.data, wire.opts);
+    await eventually(
+      () => lettersOf(app),
+      (letters) => expect(letters).toMatchObject([{ reason: 'tenant_mismatch' }]),
+    );
+    expect(runs).toEqual([]);
+  });
+
+  it('do not become young again when they are copied', async () => {
+    const place = await makePlace(backend);
+    const wire = await taken(place, SIGNED);
+    const { app, runs } = await worker(place);
+    // As if it had run, and been forgotten.
+    await dataSourceOf(app).query(
+      `UPDATE job_queues SET forgotten_until = clock_timestamp() + interval '30 minutes'`,
+    );
+    await bullQueue(app, 'charges').add(wire.name, wire.data, {
+      ...wire.opts,
+      timestamp: Date.now() + 45 * 60_000,
+    } as object);
+    await eventually(
+      () => lettersOf(app),
+      (letters) => expect(letters).toMatchObject([{ reason: 'expired' }]),
+    );
+    expect(runs).toEqual([]);
+  });
+
+  it('outlive the rotation of the key, and nothing else does', async () => {
+    const place = await makePlace(backend);
+    const wire = await taken(place, SIGNED);
+    const { app, runs } = await worker(place, { signing: { keys: KEYS, current: 'new' } });
+    await bullQueue(app, 'charges').add(wire.name, wire.data, wire.opts);
+    await enqueue(app, 'charges', 'charge', {}, 'charge:2');
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed' });
+    expect(await settled(app, 'charge:2')).toMatchObject({ status: 'completed' });
+    expect(runs.toSorted()).toEqual(['charge:1', 'charge:2']);
+  });
+
+  it('may be joined by unsigned ones until a date', async () => {
+    const place = await makePlace(backend);
+    const wire = await taken(place, {});
+    const signing = { ...SIGNED.signing, acceptUnsignedUntil: new Date(Date.now() + DAY_MS) };
+    const { app } = await worker(place, { signing });
+    await bullQueue(app, 'charges').add(wire.name, wire.data, wire.opts);
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed' });
+  });
+
+  it('may be joined by unsigned ones no longer, once that date is past', async () => {
+    const place = await makePlace(backend);
+    const wire = await taken(place, {});
+    const signing = { ...SIGNED.signing, acceptUnsignedUntil: new Date(Date.now() - 1) };
+    const { app, runs } = await worker(place, { signing });
+    await bullQueue(app, 'charges').add(wire.name, wire.data, wire.opts);
+    await eventually(
+      () => lettersOf(app),
+      (letters) => expect(letters).toMatchObject([{ reason: 'identity_missing' }]),
+    );
+    expect(runs).toEqual([]);
+  });
+
+  it('leave plain jobs to identify', async () => {
+    const { app } = await worker(await makePlace(backend), SIGNED, { identify: identifyPlain });
+    await deliver(app, 'charges', 'charge:1');
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed' });
+  });
+});
+
+describe('signing keys', () => {
+  const apps = useApps();
+
+  it.each([
+    [{ keys: {}, current: 'a' }, /signing\.keys must be an object of at least one key/],
+    [{ keys: { a: 'short' }, current: 'a' }, /signing\.keys: key "a" has 3 bytes/],
+    [{ keys: { a: randomBytes(32) }, current: 'b' }, /signing\.current is "b"/],
+    [
+      { keys: { a: randomBytes(32) }, current: 'a', acceptUnsignedUntil: 'soon' },
+      /signing\.acceptUnsignedUntil/,
+    ],
+  ])('are refused at boot: %#', async (signing, message) => {
+    const starting = apps.fresh('postgres', { queues: ['charges'], jobs: { signing } as never });
+    await expect(starting).rejects.toThrow(ConfigurationError);
+    await expect(starting).rejects.toThrow(message);
+  });
+});
+
+function withOperation(data: Wire['data'], change: Record<string, unknown>): { data: unknown } {
+  return { data: { ...data, operation: { ...data.operation, ...change } } };
+}
