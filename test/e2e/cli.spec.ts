@@ -1,4 +1,7 @@
+import { execFile } from 'node:child_process';
 import { type AddressInfo, createServer } from 'node:net';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import type { INestApplicationContext } from '@nestjs/common';
 import { PermanentError } from 'nestjs-idempotent-jobs';
 import { beforeAll, describe, expect, inject, it } from 'vitest';
@@ -33,6 +36,15 @@ describe('idempotent-jobs, the command', () => {
     expect(stdout).toMatch(/Exit codes:\n {2}0 {2}done\n {2}1 {2}refused.*\n {2}2 {2}wrong usage/);
   });
 
+  it.each(['idempotent-jobs', 'nestjs-idempotent-jobs'])(
+    'is linked as "%s" where its package is installed',
+    async (name) => {
+      const linked = fileURLToPath(new URL(`../../node_modules/.bin/${name}`, import.meta.url));
+      const { stdout } = await promisify(execFile)(linked, ['--help']);
+      expect(stdout).toBe((await cli(['--help'])).stdout);
+    },
+  );
+
   it.each(COMMANDS)('says how to use "%s", without a database', async (command) => {
     const { code, stdout } = await cli([command, '--help']);
     expect(code).toBe(0);
@@ -49,6 +61,7 @@ describe('idempotent-jobs, the command', () => {
     ['an option without its value', ['status', '--queue'], {}, /--queue/],
     ['one word too many', ['status', 'now'], {}, /"status" does not know what to do with "now"/],
     ['no DATABASE_URL', ['status'], {}, /DATABASE_URL is not set/],
+    ['an empty DATABASE_URL', ['status'], { DATABASE_URL: '' }, /DATABASE_URL is not set/],
     [
       'a DATABASE_URL that is none',
       ['status'],
@@ -182,6 +195,9 @@ describe('idempotent-jobs, the command', () => {
     const { code, stdout } = await cliIn(place, 'status');
     expect(code).toBe(0);
     expect(stdout).toMatch(/REDIS_URL is not set, and BullMQ has no schema "bullmq"/);
+    expect(await cli(['status'], { DATABASE_URL: place.databaseUrl, REDIS_URL: '' })).toMatchObject({
+      stdout,
+    });
     expect(jsonOf(await cliIn(place, 'status', '--json'))).toMatchObject({
       bullmq: 'none',
       queues: [{ queue: 'charges', bullmq: null }],
