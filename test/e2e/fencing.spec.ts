@@ -1,13 +1,34 @@
-import { TransientError, fencedUpdate } from 'nestjs-idempotent-jobs';
+import { mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type Effect, type JobEvent, TransientError, fencedUpdate } from 'nestjs-idempotent-jobs';
 import { Pool } from 'pg';
 import { afterEach, describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
-import { enqueue, settled } from '../support/ledger.js';
-import { processorOf } from '../support/processors.js';
+import { eventually } from '../support/eventually.js';
+import { attemptKindsOf, enqueue, settled } from '../support/ledger.js';
+import { Gate, processorOf } from '../support/processors.js';
 import { BACKENDS, dataSourceOf } from '../support/scenario.js';
 import { WorkerProcess } from '../support/worker-process.js';
 
 const CREATE = 'CREATE TABLE accounts (id integer PRIMARY KEY, by_pid integer, fence bigint)';
+
+/** What an attempt can come to, as its worker tells it. */
+const END_OF_ATTEMPT: ReadonlySet<JobEvent['kind']> = new Set([
+  'completed',
+  'retrying',
+  'in_doubt',
+  'dead',
+  'late_result_discarded',
+  'fence_rejected',
+  'handed_back',
+] as const);
+
+/** Whoever looks sees all of it or nothing. */
+async function say(file: string, verdict: string): Promise<void> {
+  await writeFile(`${file}.part`, verdict);
+  await rename(`${file}.part`, file);
+}
 
 describe.each(BACKENDS)('fenced writes to tables of the application, on %s', (backend) => {
   const apps = useApps();
@@ -34,6 +55,83 @@ describe.each(BACKENDS)('fenced writes to tables of the application, on %s', (ba
     zombie.signal('SIGCONT');
     expect(await zombie.reached('fenced')).toMatchObject({ outcome: 'outdated' });
     expect(await dataSourceOf(app).query('SELECT by_pid FROM accounts')).toEqual([{ by_pid: heir.pid }]);
+  });
+
+  it.each<[Effect, string, JobEvent['kind']]>([
+    ['keyed', 'succeed', 'fence_rejected'],
+    ['natural', 'fail', 'fence_rejected'],
+    ['natural', 'hand back', 'handed_back'],
+  ])(
+    '%s: a zombie that comes back to %s while its heir is still running records nothing, and the heir ends the operation',
+    async (effect, verdict, end) => {
+      const { app, place } = await apps.fresh(backend, { queues: ['charges'] });
+      const directory = await mkdtemp(join(tmpdir(), 'zombie-'));
+      const script = { place, effect, leaseMs: 1000 } as const;
+      const tell = { zombie: join(directory, 'zombie'), heir: join(directory, 'heir') };
+      const zombie = await WorkerProcess.start({ ...script, act: 'block until told', tellBy: tell.zombie });
+      workers.push(zombie);
+      await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+      await zombie.reached('handler');
+      zombie.signal('SIGSTOP');
+      const heir = await WorkerProcess.start({ ...script, act: 'hold until told', tellBy: tell.heir });
+      workers.push(heir);
+      const { fencingToken } = await heir.reached('handler');
+
+      await say(tell.zombie, verdict);
+      zombie.signal('SIGCONT');
+      await eventually(
+        () => zombie.events.filter((kind) => END_OF_ATTEMPT.has(kind)),
+        (ends) => expect(ends).toEqual([end]),
+      );
+      const [row] = await dataSourceOf(app).query<{ fencing_token: string }[]>(
+        'SELECT status, attempts, failures, fencing_token, result, error FROM job_outcomes',
+      );
+      expect(row).toEqual({
+        status: 'running',
+        attempts: 2,
+        failures: 0,
+        fencing_token: String(fencingToken),
+        result: null,
+        error: null,
+      });
+
+      await say(tell.heir, 'succeed');
+      expect(await settled(app, 'charge:1')).toMatchObject({
+        status: 'completed',
+        attempts: 2,
+        result: { by: heir.pid },
+      });
+      expect(await attemptKindsOf(app, 'charge:1')).toEqual(['taken_over']);
+      await rm(directory, { recursive: true });
+    },
+  );
+
+  it('an attempt whose operation went to another worker is told so by its signal, and does not prolong the lease of that', async () => {
+    const gate = new Gate();
+    const whys: unknown[] = [];
+    const processor = processorOf(
+      'charges',
+      { effect: 'natural', leaseMs: 1000 },
+      async (_job, _operation, signal) => {
+        signal.addEventListener('abort', () => whys.push(signal.reason));
+        await gate.pass();
+      },
+    );
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    await gate.arrival;
+    await dataSourceOf(app).query(`UPDATE job_outcomes SET
+      fencing_token = fencing_token + 1, worker_id = 'another', lease_expires_at = now() + interval '1 hour'`);
+    await eventually(
+      () => whys,
+      (reasons) => expect(reasons).toHaveLength(1),
+    );
+    gate.open();
+    expect(
+      await dataSourceOf(app).query(
+        `SELECT status, lease_expires_at > now() + interval '50 minutes' AS is_untouched FROM job_outcomes`,
+      ),
+    ).toEqual([{ status: 'running', is_untouched: true }]);
   });
 
   it('every attempt of an operation has a higher token than those before, also after its key was forgotten', async () => {

@@ -16,14 +16,16 @@ import {
   IdempotentJobsModule,
   type IdempotentQueue,
   InjectIdempotentQueue,
+  PermanentError,
   TenantContext,
   TenantMiddleware,
 } from 'nestjs-idempotent-jobs';
 import { afterEach, describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
-import { asTenant, idempotentQueue, settled } from '../support/ledger.js';
-import { processorOf } from '../support/processors.js';
-import { BACKENDS, makePlace } from '../support/scenario.js';
+import { eventually } from '../support/eventually.js';
+import { asTenant, bullQueue, deliver, idempotentQueue, settled } from '../support/ledger.js';
+import { Gate, identifyPlain, processorOf } from '../support/processors.js';
+import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
 import { startApp } from '../support/start-app.js';
 
 describe.each(BACKENDS)('tenants, on %s', (backend) => {
@@ -58,6 +60,70 @@ describe.each(BACKENDS)('tenants, on %s', (backend) => {
       const outcome = await settled(app, operationKey, tenantId);
       expect(outcome.result).toEqual([tenantId, tenantId, tenantId, tenantId]);
     }
+  });
+
+  it('many tenants with one key, all ending at one moment, each get their own end, and their own result again later', async () => {
+    const tenants = Array.from({ length: 8 }, (_, index) => `tenant-${index}`);
+    const fails = (tenantId: string): boolean => tenants.indexOf(tenantId) % 4 === 3;
+    const { app, place } = await apps.fresh(backend, { queues: ['mails'] });
+    const ask = () =>
+      Promise.all(
+        tenants.map((tenantId) =>
+          idempotentQueue(app, 'mails').enqueue('mail', {}, { operationKey: 'mail:1', tenantId }),
+        ),
+      );
+    await ask();
+    // Tokens are unique among the attempts of an operation only: here those of all tenants are the same.
+    await dataSourceOf(app).query(`UPDATE job_outcomes SET fencing_token = 4000000000000000`);
+    const gates = tenants.map(() => new Gate());
+    const processor = processorOf(
+      'mails',
+      { effect: 'natural' },
+      async (_job, { tenantId, fencingToken }) => {
+        await gates[tenants.indexOf(tenantId)]?.pass();
+        if (fails(tenantId)) throw new PermanentError(`no mail for ${tenantId}`);
+        return { tenantId, fencingToken };
+      },
+    );
+    await apps.beside(place, { queues: ['mails'], providers: [processor] });
+    await Promise.all(gates.map((gate) => gate.arrival));
+    for (const gate of gates) gate.open();
+
+    const ends = await Promise.all(tenants.map((tenantId) => settled(app, 'mail:1', tenantId)));
+    expect(ends.map(({ status, result, error }) => ({ status, result, error: error?.message }))).toEqual(
+      tenants.map((tenantId) =>
+        fails(tenantId)
+          ? { status: 'dead', result: undefined, error: `no mail for ${tenantId}` }
+          : { status: 'completed', result: { tenantId, fencingToken: 4000000000000001 }, error: undefined },
+      ),
+    );
+    const again = await ask();
+    expect(again.map(({ result }) => (result as { tenantId?: string } | undefined)?.tenantId)).toEqual(
+      tenants.map((tenantId) => (fails(tenantId) ? undefined : tenantId)),
+    );
+  });
+
+  it('jobs of many tenants with one key replay the result of their own tenant, whoever ran first', async () => {
+    const tenants = Array.from({ length: 5 }, (_, index) => `tenant-${index}`);
+    const ran: string[] = [];
+    const processor = processorOf(
+      'mails',
+      { effect: 'natural', leaseMs: 1000, identify: identifyPlain },
+      (_job, { tenantId }) => {
+        ran.push(tenantId);
+        return tenantId;
+      },
+    );
+    const { app } = await apps.fresh(backend, { queues: ['mails'], providers: [processor] });
+    await Promise.all(
+      [...tenants, ...tenants, ...tenants].map((tenant) => deliver(app, 'mails', 'mail:1', {}, tenant)),
+    );
+    const jobs = await eventually(
+      () => bullQueue(app, 'mails').getJobs(['completed']),
+      (completed) => expect(completed).toHaveLength(3 * tenants.length),
+    );
+    for (const job of jobs) expect(job.returnvalue).toBe((job.data as { tenant: string }).tenant);
+    expect(ran.toSorted()).toEqual(tenants);
   });
 
   it('a job inherits no frame from whoever booted the application', async () => {

@@ -1,14 +1,17 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
+import type { JobEvent } from 'nestjs-idempotent-jobs';
 import { eventually } from './eventually.js';
 import type { WorkerScript } from './worker-script.js';
 
 /** What a worker process has told so far. */
 export interface WorkerMessage {
-  readonly at: 'ready' | 'handler' | 'wrote' | 'answered' | 'told' | 'fenced';
+  readonly at: 'ready' | 'handler' | 'wrote' | 'answered' | 'told' | 'fenced' | 'event';
   readonly attempt?: number;
   readonly fencingToken?: number;
   readonly outcome?: string;
+  /** Of an event. */
+  readonly kind?: JobEvent['kind'];
 }
 
 /** A worker in a process of its own. */
@@ -55,6 +58,11 @@ export class WorkerProcess {
       30_000,
     );
     return messages[0] as WorkerMessage;
+  }
+
+  /** The kinds of the events that the worker has told of; those of handlers that are told how to end. */
+  get events(): readonly JobEvent['kind'][] {
+    return this.messages.flatMap(({ kind }) => (kind === undefined ? [] : [kind]));
   }
 
   signal(signal: NodeJS.Signals): void {

@@ -1,7 +1,8 @@
 import 'reflect-metadata';
 import { type CanActivate, UseGuards } from '@nestjs/common';
+import { existsSync, readFileSync } from 'node:fs';
 import { setTimeout as pause } from 'node:timers/promises';
-import { Queue } from 'bullmq';
+import { Queue, RateLimitError } from 'bullmq';
 import {
   applied,
   type CurrentOperation,
@@ -50,6 +51,37 @@ async function write({ attempt, transaction }: CurrentOperation): Promise<unknow
   process.send?.({ at: 'wrote', attempt });
   if (script.act === 'write and hold') await new Promise(() => undefined);
   return { by: process.pid, mark: script.mark };
+}
+
+/** Neither lease nor lock is renewed meanwhile; what the handler does then, it does before anybody could stop it. */
+async function blockUntilTold(): Promise<unknown> {
+  // What was told to the parent leaves first.
+  await new Promise((resolve) => setImmediate(resolve));
+  const clock = new Int32Array(new SharedArrayBuffer(4));
+  for (;;) {
+    const verdict = verdictSoFar();
+    if (verdict !== undefined) return endAs(verdict);
+    Atomics.wait(clock, 0, 0, 20);
+  }
+}
+
+async function holdUntilTold(): Promise<unknown> {
+  for (;;) {
+    const verdict = verdictSoFar();
+    if (verdict !== undefined) return endAs(verdict);
+    await pause(20);
+  }
+}
+
+function verdictSoFar(): string | undefined {
+  const file = script.tellBy as string;
+  return existsSync(file) ? readFileSync(file, 'utf8') : undefined;
+}
+
+function endAs(verdict: string): unknown {
+  if (verdict === 'fail') throw new TransientError(`told to fail: ${process.pid}`);
+  if (verdict === 'hand back') throw new RateLimitError();
+  return { by: process.pid };
 }
 
 async function writeFenced(): Promise<void> {
@@ -123,6 +155,10 @@ const handler: Handler = (_job, operation) => {
       return twoSteps(operation);
     case 'write fenced':
       return writeFenced();
+    case 'block until told':
+      return blockUntilTold();
+    case 'hold until told':
+      return holdUntilTold();
     default:
       return charge(operation);
   }
@@ -185,6 +221,8 @@ if (script.dieAt === 'after the record')
   app.get(JobEvents).subscribe((event) => {
     if (event.kind === 'completed') dieIf('after the record');
   });
+if (script.tellBy !== undefined)
+  app.get(JobEvents).subscribe(({ kind }) => process.send?.({ at: 'event', kind }));
 app.enableShutdownHooks();
 process.on('disconnect', () => process.exit(0));
 process.send?.({ at: 'ready' });

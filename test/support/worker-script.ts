@@ -10,6 +10,7 @@ export interface WorkerScript {
    * What the handler does. `charge`: call the gateway. `die`: kill the own process with SIGKILL before the call; `die before the claim`: in a guard, before the ledger is asked. `write`:
    * insert a row; `write and hold`: and never return. `work`: note the start in the table `work`, work for `workMs`, and
    * note the end; told to stop, stop. `work until told`: likewise, but begin to work when the process is told to end. `two steps`: call the gateway in each of two keyed steps. `write fenced`: after `workMs`, write the own process id to the row of `accounts` under the fencing token, and tell how that went. `bury and hold`: fail for good, and never return when told of the dead letter.
+   * `block until told`: stand still with the whole process, which renews nothing then, until the file `tellBy` says `succeed`, `fail` or `hand back`, and do so in the same moment; `hold until told`: wait for the file likewise, but alive.
    * `die after put`: there is no handler; the process kills itself with SIGKILL when
    * its dispatcher has put jobs on their queue.
    */
@@ -24,7 +25,9 @@ export interface WorkerScript {
     | 'bury and hold'
     | 'die after put'
     | 'write fenced'
-    | 'two steps';
+    | 'two steps'
+    | 'block until told'
+    | 'hold until told';
   /** Where the process kills itself with SIGKILL, in a handler that charges or writes, between the outcome's record and BullMQ, in `reconcile()`, or between two steps. */
   readonly dieAt?:
     'before the effect' | 'after the answer' | 'after the record' | 'while it asks' | 'after the first step';
@@ -34,6 +37,8 @@ export interface WorkerScript {
   readonly gateway?: string;
   readonly run?: string;
   readonly workMs?: number;
+  /** A file that is not there yet. */
+  readonly tellBy?: string;
   /** Default 1. */
   readonly concurrency?: number;
   /** How long handlers may go on after SIGTERM. Default: the library's. */
