@@ -36,7 +36,7 @@ export async function runCli(
     voice.out(isJson ? printableJson(answer.json) : answer.lines.map(printable).join('\n'));
     return answer.exitCode;
   } catch (error) {
-    const message = redactor(env)(inOurWords(reasonOf(error)));
+    const message = redactor(env)(inOurWords(error));
     if (isJson) voice.out(printableJson({ error: { code: codeOf(error), message } }));
     const help = error instanceof WrongUsage ? error.help : [];
     voice.err([message, ...help].map(printable).join('\n'));

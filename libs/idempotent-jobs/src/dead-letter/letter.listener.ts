@@ -1,7 +1,9 @@
 import { type Job, UnrecoverableError, Worker } from 'bullmq';
 import type { QueuePort } from '../bullmq/queue-port.js';
+import { toldError, toldFinalError } from '../bullmq/told-error.js';
 import { isOverWithin } from '../within.js';
 import { messageOf } from '../operation/message-of.js';
+import { isA } from '../operation/thrown.js';
 import { letterBinding } from '../sealing/binding.js';
 import type { Sealer } from '../sealing/sealer.js';
 import { outsideOfAnyFrame } from '../tenancy/outside-of-any-frame.js';
@@ -60,7 +62,8 @@ export class LetterListener {
         ...WORKER_OPTIONS,
       };
       const { makeBackend } = this.port;
-      const worker = new Worker(this.port.name, (job: Job) => this.tell(job), options, makeBackend);
+      const process = (job: Job): Promise<void> => this.tell(job).catch(tellBullmq);
+      const worker = new Worker(this.port.name, process, options, makeBackend);
       worker.on('error', (error) =>
         this.services.onError(`Listener of queue "${this.port.name}": ${messageOf(error)}`),
       );
@@ -191,6 +194,11 @@ function failureOf(name: string, letter: DeadLetterMessage, job: Job, error: unk
       ? 'it will be told again'
       : 'it will be told again after a longer pause, while it is open';
   return `${name} failed for dead letter ${letter.letterId} of queue "${letter.queue}" (attempt ${attempt} of ${attempts}; ${next}): ${messageOf(error)}`;
+}
+
+/** BullMQ gets a copy: what is on a queue, and what a server says, may be anything. */
+function tellBullmq(error: unknown): never {
+  throw isA(error, UnrecoverableError) ? toldFinalError(error) : toldError(error);
 }
 
 function ignore(): void {}

@@ -65,7 +65,7 @@ export interface IdempotentProcessorOptions {
   readonly redact?: (result: any) => unknown;
   /** For producers that write plain data: who the operation of a job is. */
   readonly identify?: Identify;
-  /** Looks at an error before the built-in rules; undefined leaves it to them. */
+  /** Looks at an error before the built-in rules; undefined leaves it to them. Its `reason` is a label, whatever it says. */
   readonly classify?: Classify;
 }
 

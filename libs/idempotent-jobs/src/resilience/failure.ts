@@ -15,7 +15,7 @@ export const FAILURE_KINDS = ['transient', 'in_doubt', 'permanent', 'programming
 /** A classified error. */
 export interface Failure {
   readonly kind: FailureKind;
-  /** Why it was classified so, e.g. `ECONNREFUSED` or `http_503`. Safe to log. */
+  /** Why it was classified so, e.g. `ECONNREFUSED` or `http_503`: a label for logs and metrics, at most 200 characters. */
   readonly reason: string;
   /** The earliest time to try again that the service asked for, in milliseconds from now. */
   readonly retryAfterMs?: number | undefined;
