@@ -1,5 +1,11 @@
 import type { WorkerHost } from '@nestjs/bullmq';
-import type { INestApplicationContext, LoggerService } from '@nestjs/common';
+import {
+  type CanActivate,
+  type ExecutionContext,
+  type INestApplicationContext,
+  type LoggerService,
+  UseGuards,
+} from '@nestjs/common';
 import { DelayedError, type Job, RateLimitError, WaitingError } from 'bullmq';
 import {
   IdempotencyService,
@@ -240,6 +246,26 @@ describe.each(BACKENDS)('jobs that their handler hands back, on %s', (backend) =
     const { series } = parseScrape(await registry.metrics());
     expect(series['jobs_handed_back_total{job="charge",kind="first",queue="charges"}']).toBe(1);
     expect(series['jobs_handed_back_total{job="charge",kind="again",queue="charges"}']).toBe(7);
+  });
+
+  it('a guard may hand the job back, without a doubt: its handler was not called', async () => {
+    let looks = 0;
+    let calls = 0;
+    const guard: CanActivate = {
+      canActivate(context: ExecutionContext): boolean | Promise<never> {
+        looks += 1;
+        return looks > 2 || moveAway(context.switchToHttp().getRequest<Job>());
+      },
+    };
+    const processor = processorOf('charges', {}, () => {
+      calls += 1;
+      return 'done';
+    });
+    UseGuards(guard)(processor);
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', attempts: 1, failures: 0 });
+    expect([looks, calls]).toEqual([3, 1]);
   });
 
   it('a step has no job of its own to hand back: its control error is a failure of the step', async () => {

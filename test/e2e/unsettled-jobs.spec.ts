@@ -146,6 +146,19 @@ describe.each(BACKENDS)('operations whose job has ended without them, on %s', (b
     expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', result: 'done' });
   });
 
+  it('brought back by a person, and never claimed since: run again, as doubtful', async () => {
+    const story: string[] = [];
+    const { place } = await failedOnce('keyed', story);
+    await endByPlainWorker(place, completes);
+    const other = await apps.beside(place, { queues: ['charges'] });
+    await dataSourceOf(other).query(
+      `UPDATE job_outcomes SET status = 'pending', repeatable_until = NULL, available_at = NULL`,
+    );
+    const app = await comeBack(place, 'keyed', story);
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', result: 'done' });
+    expect(story).toEqual(['called', 'called']);
+  });
+
   it('those that still wait on their queue, for a person or for nobody are left alone', async () => {
     const story: string[] = [];
     const { place, job } = await failedOnce('natural', story);

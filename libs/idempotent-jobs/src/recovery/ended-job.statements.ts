@@ -25,16 +25,17 @@ LIMIT $5
 
 /**
  * pending or retrying → retrying, doubtful: somebody may have run it without the ledger. Parameters: tenant, key, the token
- * that was seen. No row: it has been claimed since, and is its claimant's.
+ * that was seen, and for how long the effect is repeatable in ms (null: forever), where no attempt has said so. No row: it has been claimed since, and is its claimant's.
  */
 export const SUSPECT = statement(
   'suspect',
   `
 UPDATE {schema}.job_outcomes SET
-  status      = 'retrying',
-  doubt_since = COALESCE(doubt_since, started_at, clock_timestamp()),
-  doubted_at  = clock_timestamp(),
-  expires_at  = NULL
+  status           = 'retrying',
+  doubt_since      = COALESCE(doubt_since, started_at, clock_timestamp()),
+  doubted_at       = clock_timestamp(),
+  repeatable_until = COALESCE(repeatable_until, clock_timestamp() + $4::float8 * interval '1 millisecond', 'infinity'),
+  expires_at       = NULL
 WHERE tenant_id = $1 AND operation_key = $2 AND fencing_token = $3 AND status IN ('pending', 'retrying')
 RETURNING true
 `,

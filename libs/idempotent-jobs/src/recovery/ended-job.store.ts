@@ -50,8 +50,11 @@ export class EndedJobStore {
     }));
   }
 
-  /** Notes that somebody may have run it. False: it has been claimed since. */
-  async suspect({ tenantId, operationKey, token }: CarriedOperation): Promise<boolean> {
-    return (await this.database.run(SUSPECT, [tenantId, operationKey, token])).length > 0;
+  /** Notes that somebody may have run it; `repeatableMs`: as in the terms of its processor. False: it has been claimed since. */
+  async suspect(
+    { tenantId, operationKey, token }: CarriedOperation,
+    repeatableMs: number | null,
+  ): Promise<boolean> {
+    return (await this.database.run(SUSPECT, [tenantId, operationKey, token, repeatableMs])).length > 0;
   }
 }

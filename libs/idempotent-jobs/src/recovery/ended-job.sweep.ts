@@ -76,7 +76,8 @@ export class EndedJobSweep {
         effectsOf(queue, operation).some((effect) => effect === 'unrepeatable' || effect === 'transactional')
       )
         return await this.#doubt(queue, operation, ended);
-      if (await this.services.store.suspect(operation)) await deliverAgain(ended.job, ended.end);
+      const isSuspected = await this.services.store.suspect(operation, queue.settings.terms.repeatableMs);
+      if (isSuspected) await deliverAgain(ended.job, ended.end);
     } catch (error) {
       this.services.onError(
         `Operation "${operation.operationKey}" of tenant "${operation.tenantId}" goes on, but its job ${operation.jobId} of queue "${queue.port.name}" has ended; it is looked at again with the next sweep`,

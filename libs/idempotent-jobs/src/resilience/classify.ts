@@ -9,7 +9,7 @@ import { byName, byOwnCode, bySaying } from './classify/own.js';
 import { byPgMessage, bySqlState } from './classify/postgres.js';
 import { byMailCode, bySmtpReply } from './classify/smtp.js';
 import { byTypeOrmName } from './classify/typeorm.js';
-import { type Failure, FAILURE_KINDS, type FailureKind } from './failure.js';
+import { type Failure, FAILURE_KINDS, type FailureKind, MAX_REASON } from './failure.js';
 import { signOf } from './failure-sign.js';
 
 /** A look at one error of a chain: its kind if it tells, else undefined. */
@@ -30,7 +30,8 @@ export function classify(error: unknown, overrides?: Classify): Failure {
     if (failure !== undefined) return failure;
     // A TypeError, but no bug: fetch wraps whatever happened on the way, and how far it got is in a cause nobody knows.
     if (read(error, 'message') === 'fetch failed') return { kind: 'in_doubt', reason: 'fetch_failed' };
-    if (isBug(error)) return { kind: 'programming', reason: String(read(error, 'name')) };
+    if (isBug(error))
+      return { kind: 'programming', reason: cleanText(String(read(error, 'name')), MAX_REASON) };
   } catch {
     // A proxy that cannot even be looked at.
   }
@@ -129,6 +130,3 @@ function wordOf(failure: Failure): Failure | undefined {
     ...(isThrottled === true && { isThrottled }),
   };
 }
-
-/** A word or two. */
-const MAX_REASON = 200;

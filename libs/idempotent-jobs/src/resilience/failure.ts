@@ -12,6 +12,9 @@ export type FailureKind = (typeof FAILURE_KINDS)[number];
 /** Every kind there is. */
 export const FAILURE_KINDS = ['transient', 'in_doubt', 'permanent', 'programming', 'unknown'] as const;
 
+/** How long a reason may be, in characters: a word or two. */
+export const MAX_REASON = 200;
+
 /** A classified error. */
 export interface Failure {
   readonly kind: FailureKind;

@@ -67,8 +67,8 @@ export const CODES: ReadonlyMap<string, CodeMeaning> = new Map(
 /** What a code says of which only the family is known. @internal */
 export function familyOf(code: string): CodeMeaning | undefined {
   // Node's parser could not make sense of an answer.
-  if (code.startsWith('HPE_')) return { kind: 'in_doubt', label: 'bad_answer' };
+  if (/^HPE_\w{1,60}$/.test(code)) return { kind: 'in_doubt', label: 'bad_answer' };
   // Also in the middle of a connection; and in TLS 1.3 a client may have sent something before it is refused.
-  if (code.startsWith('ERR_SSL_')) return { kind: 'in_doubt', label: 'tls' };
+  if (/^ERR_SSL_\w{1,80}$/.test(code)) return { kind: 'in_doubt', label: 'tls' };
   return undefined;
 }

@@ -1,10 +1,12 @@
 import { UnrecoverableError } from 'bullmq';
+import { cleanText } from '../../operation/clean-text.js';
 import { IdempotentJobsError } from '../../operation/errors.js';
 import { isA, read } from '../../operation/thrown.js';
 import {
   type Failure,
   type FailureKind,
   InDoubtError,
+  MAX_REASON,
   PermanentError,
   RetryLaterError,
   TransientError,
@@ -26,7 +28,7 @@ export function bySaying(error: unknown): Failure | undefined {
 }
 
 function nameOf(error: unknown): string {
-  return String(read(error, 'name'));
+  return cleanText(String(read(error, 'name')), MAX_REASON);
 }
 
 /** What the library's own refusals say, thrown through a handler. @internal */
