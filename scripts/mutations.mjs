@@ -103,7 +103,7 @@ function run(tree, cases, options = []) {
     '--reporter=json',
     `--outputFile=${report}`,
   ];
-  spawnSync(process.execPath, [vitest, ...args, '--testTimeout=40000', ...options], {
+  spawnSync(process.execPath, [vitest, ...args, '--testTimeout=120000', ...options], {
     cwd: tree,
     stdio: 'ignore',
   });
