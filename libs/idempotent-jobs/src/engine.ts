@@ -41,6 +41,7 @@ import { Database } from './postgres/database.js';
 import { schemaOf } from './postgres/migrations.js';
 import { OutcomeStore } from './record/outcome.store.js';
 import { Sealer } from './sealing/sealer.js';
+import { Signer } from './signing/signer.js';
 import type { TenantContext } from './tenancy/tenant-context.js';
 
 /** The parts of one application, put together. */
@@ -83,6 +84,7 @@ export function assembleEngine(
 
   const database = new Database(dataSource, options.schema ?? schemaOf(dataSource.options));
   const sealer = new Sealer(options.encryption);
+  const signer = new Signer(options.signing);
   const dependencies = new Dependencies(options.dependencies, {
     events,
     now: () => performance.now(),
@@ -104,6 +106,7 @@ export function assembleEngine(
       database,
       operations,
       sealer,
+      signer,
       tenants,
       events,
       traceContext: options.traceContext,
@@ -119,7 +122,7 @@ export function assembleEngine(
   const { redispatchAfterMs: afterMs, redispatchMaxMs: maxMs, pollMs } = options.dispatch;
   const dispatcher: Dispatcher = new Dispatcher({
     sources: [
-      new OperationSource(database, { afterMs, maxMs }, options.tracing),
+      new OperationSource(database, { afterMs, maxMs }, options.tracing, signer),
       new LetterSource(database, (queue) => queues.deadLetterQueueOf(queue), { afterMs, maxMs }),
     ],
     queues: () => queues.names,
@@ -163,6 +166,7 @@ export function assembleEngine(
     burials,
     events,
     sealer,
+    signer,
     Math.random,
     options.tracing,
   );
@@ -218,6 +222,7 @@ export function assembleEngine(
     outcomes,
     events,
     sealer,
+    signer,
     onLetter: wakeDispatcher,
     onError,
   });

@@ -16,6 +16,7 @@ import {
   type RetentionOptions,
 } from './retention/retention.options.js';
 import { type EncryptionOptions, type KeyRing, readKeyRing } from './sealing/key-ring.js';
+import { readSigning, type SigningOptions, type SigningRules } from './signing/signing.options.js';
 import type { Tracing } from './tracing/tracing.js';
 
 /** Options of `IdempotentJobsModule.forRoot()`. Every number is checked once, at boot. */
@@ -60,6 +61,11 @@ export interface IdempotentJobsOptions {
   };
   /** Encrypts payloads and results where they are kept: in the ledger, and in BullMQ. Default: they are plain. */
   readonly encryption?: EncryptionOptions;
+  /**
+   * Signs jobs on their way through BullMQ, and refuses those that are not, or not as they were: a dead letter
+   * `identity_missing` or `tenant_mismatch`. All processes need the keys. Default: jobs are not signed.
+   */
+  readonly signing?: SigningOptions;
   readonly dispatch?: {
     /** Whether this process carries operations to their queues. At least one process must. Default true. */
     readonly enabled?: boolean;
@@ -129,6 +135,7 @@ export interface ResolvedOptions {
   readonly enqueue: { readonly maxPayloadBytes: number };
   readonly results: { readonly maxBytes: number };
   readonly encryption: KeyRing | undefined;
+  readonly signing: SigningRules | undefined;
   readonly dispatch: {
     readonly enabled: boolean;
     readonly pollMs: number;
@@ -177,6 +184,7 @@ export function resolveOptions(options: Omit<IdempotentJobsOptions, 'dataSource'
       maxBytes: checks.count('results.maxBytes', options.results?.maxBytes, DEFAULT_MAX_RESULT_BYTES),
     },
     encryption: readKeyRing(checks, options.encryption),
+    signing: readSigning(checks, options.signing),
     dispatch: {
       enabled: checks.flag('dispatch.enabled', options.dispatch?.enabled, true),
       pollMs: checks.timer('dispatch.pollMs', options.dispatch?.pollMs, 1000),

@@ -9,6 +9,7 @@ export {
 } from './idempotent-jobs.module.js';
 export type { IdempotentJobsAsyncOptions, IdempotentJobsOptions } from './idempotent-jobs.options.js';
 export type { EncryptionOptions } from './sealing/key-ring.js';
+export type { SigningOptions } from './signing/signing.options.js';
 export { IDEMPOTENT_JOBS_MIGRATIONS } from './postgres/migrations.js';
 export { useBackendOfConnection } from './bullmq/backend.js';
 

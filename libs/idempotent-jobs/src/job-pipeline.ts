@@ -6,14 +6,14 @@ import type { DeadLetterReason } from './dead-letter/letter.js';
 import { Attempt } from './execute/attempt.js';
 import type { AttemptRegistry } from './execute/attempt-registry.js';
 import type { Delivery } from './intake/delivery.js';
-import { availableAtOf } from './intake/available-at.js';
-import { identify, type Identified } from './intake/identify.js';
+import { identify, type Identified, type Unidentified } from './intake/identify.js';
 import { presentPayload } from './intake/present-payload.js';
 import { HandBackCounter } from './observe/hand-back-counter.js';
 import { checkPayload } from './intake/validate-payload.js';
 import type { JobEvents } from './observe/job-events.js';
 import { UsageError } from './operation/errors.js';
 import type { Sealer } from './sealing/sealer.js';
+import type { Signer } from './signing/signer.js';
 import { settlementOf } from './settle/settlement-of.js';
 import type { Settlement } from './settle/settlement.js';
 import type { TenantContext } from './tenancy/tenant-context.js';
@@ -47,6 +47,7 @@ export class JobPipeline {
     private readonly burials: Burials,
     private readonly events: JobEvents,
     private readonly sealer: Sealer,
+    private readonly signer: Signer,
     private readonly random: () => number,
     private readonly tracing: Tracing | undefined,
   ) {}
@@ -54,12 +55,7 @@ export class JobPipeline {
   /** From BullMQ's hand to BullMQ's hand. */
   async deliver(delivery: Delivery, chain: EnhancerChain): Promise<Settlement> {
     try {
-      const identified = identify(
-        delivery.job,
-        delivery.provenance,
-        delivery.processor.identify,
-        this.sealer,
-      );
+      const identified = this.#identify(delivery);
       if (identified.kind === 'refused') return await this.burials.ofUnidentified(delivery, identified);
       return await this.tenants.runJob(identified.tenantId, () =>
         this.tracing === undefined
@@ -87,12 +83,16 @@ export class JobPipeline {
 
   /** A job that BullMQ has failed without calling the processor: its workers died under it, or a child of it failed. */
   async buryUnprocessed(delivery: Delivery, reason: DeadLetterReason, error: Error): Promise<Settlement> {
-    const identified = identify(delivery.job, delivery.provenance, delivery.processor.identify, this.sealer);
+    const identified = this.#identify(delivery);
     if (identified.kind === 'refused') return this.burials.ofUnidentified(delivery, identified);
     return this.tenants.runJob(identified.tenantId, async () => {
       const progress = this.#begin(delivery, identified);
       return this.#settle(progress, await this.attempts.refuse(progress, reason, error));
     });
+  }
+
+  #identify({ job, provenance, processor }: Delivery): Identified | Unidentified {
+    return identify(job, provenance, processor.identify, this.sealer, this.signer);
   }
 
   async #deliverAs(
@@ -141,7 +141,6 @@ export class JobPipeline {
         queue: job.queueName,
         jobName: job.name,
         jobId: job.id ?? '',
-        availableAt: availableAtOf(job, delivery.provenance),
       },
       stepOf: undefined,
       runWithin: (context, handler) => this.attempts.run(context, handler),

@@ -157,6 +157,6 @@ export class AttemptReporter {
 }
 
 /** Since when the operation could have been run. */
-function ageMs({ asked }: RunContext): number {
-  return Math.max(0, Date.now() - asked.availableAt);
+function ageMs({ identified }: RunContext): number {
+  return Math.max(0, Date.now() - identified.availableAt);
 }

@@ -13,8 +13,6 @@ export interface Asked {
   readonly queue: string;
   readonly jobName: string;
   readonly jobId: string;
-  /** When it could first run, in ms since 1970 by the clock of whoever asked. */
-  readonly availableAt: number;
 }
 
 /** One delivery of one operation, as the steps around its handler see it. */
@@ -60,7 +58,7 @@ export function subjectOf({
 /** What the run asks of the ledger. */
 export function claimRequestOf({
   delivery: { processor, workerId },
-  asked: { jobName, jobId, availableAt },
+  asked: { jobName, jobId },
   identified,
   stepOf,
   span,
@@ -74,7 +72,7 @@ export function claimRequestOf({
     fingerprint: identified.fingerprint,
     workerId,
     deadline: identified.deadline ?? null,
-    availableAt,
+    availableAt: identified.availableAt,
     stepOf,
     span,
   };

@@ -109,14 +109,16 @@ export class Steps {
     return {
       context: {
         delivery,
-        // As young as its handler's attempt: while the operation has a row, nothing of it is forgotten.
-        asked: { ...asked, availableAt: Date.now() },
+        asked,
         identified: {
           ...identified,
           tenantId,
           operationKey,
           // The same request of the handler's operation is the same request of its step.
           fingerprint: fingerprintOf(JSON.stringify(['step', identified.fingerprint, name])),
+          // As young as its handler's attempt: while the operation has a row, nothing of it is forgotten.
+          availableAt: Date.now(),
+          rowMs: undefined,
           deadline: undefined,
         },
         attempt: own,

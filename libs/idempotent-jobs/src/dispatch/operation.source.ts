@@ -1,6 +1,7 @@
 import { outgoingJob } from '../enqueue/outgoing.js';
 import type { Database } from '../postgres/database.js';
 import { statement } from '../postgres/statement.js';
+import type { Signer } from '../signing/signer.js';
 import { toDateOrNone } from '../postgres/to-date.js';
 import { identityAttributes, queueAttributes } from '../tracing/attributes.js';
 import type { TraceCarrier, Tracing } from '../tracing/tracing.js';
@@ -28,7 +29,7 @@ FROM due
 WHERE o.tenant_id = due.tenant_id AND o.operation_key = due.operation_key
 RETURNING
   o.tenant_id, o.operation_key, o.queue, o.job_name, o.job_id, o.fingerprint, o.payload::text AS payload, o.priority,
-  o.deadline_at, o.trace_context::text AS trace, o.retry_policy, o.dispatches > 0 AS was_put,
+  EXTRACT(EPOCH FROM o.created_at)::float8 * 1000 AS row_ms, o.deadline_at, o.trace_context::text AS trace, o.retry_policy, o.dispatches > 0 AS was_put,
   o.redrives > 0 AS was_redriven, o.last_trace,
   GREATEST(0, EXTRACT(EPOCH FROM COALESCE(o.reconcile_due_at, o.available_at) - clock_timestamp())::float8 * 1000) AS delay_ms
 `,
@@ -69,6 +70,7 @@ interface OperationRow {
   readonly fingerprint: string;
   readonly payload: string;
   readonly priority: number | null;
+  readonly row_ms: number;
   readonly deadline_at: Date | null;
   readonly trace: string | null;
   readonly retry_policy: string | null;
@@ -95,18 +97,24 @@ export class OperationSource implements DispatchSource {
     private readonly database: Database,
     private readonly redispatch: RedispatchOptions,
     private readonly tracing: Tracing | undefined,
+    private readonly signer: Signer,
   ) {}
 
   async take(queues: readonly string[], limit: number, holdMs: number): Promise<DueJob[]> {
     const rows = await this.database.run<OperationRow>(TAKE, [queues, limit, holdMs]);
     const dueOf = (row: OperationRow, trace?: TraceCarrier): DueJob => ({
       queue: row.queue,
-      job: toJob(row, trace),
+      job: this.#jobOf(row, trace),
       row,
     });
     const { tracing } = this;
     if (tracing === undefined) return rows.map((row) => dueOf(row));
     return Promise.all(rows.map(async (row) => dueOf(row, await redriveTrace(tracing, row))));
+  }
+
+  #jobOf(row: OperationRow, redriveTrace: TraceCarrier | undefined): DueJob['job'] {
+    const { row_ms: rowMs, was_put: wasPut } = row;
+    return outgoingJob(operationOf(row), { signer: this.signer, rowMs, wasPut, redriveTrace });
   }
 
   async mark(jobs: readonly DueJob[]): Promise<void> {
@@ -139,8 +147,8 @@ async function redriveTrace(tracing: Tracing, row: OperationRow): Promise<TraceC
   );
 }
 
-function toJob(row: OperationRow, redriveTrace: TraceCarrier | undefined): DueJob['job'] {
-  const operation = {
+function operationOf(row: OperationRow): Parameters<typeof outgoingJob>[0] {
+  return {
     tenantId: row.tenant_id,
     operationKey: row.operation_key,
     queue: row.queue,
@@ -154,5 +162,4 @@ function toJob(row: OperationRow, redriveTrace: TraceCarrier | undefined): DueJo
     trace: row.trace ?? undefined,
     retryPolicy: row.retry_policy ?? undefined,
   };
-  return outgoingJob(operation, row.was_put, redriveTrace);
 }

@@ -40,11 +40,12 @@ WITH asked AS (
   FROM asked
   ORDER BY tenant_id, operation_key
   ON CONFLICT (tenant_id, operation_key) DO NOTHING
-  RETURNING tenant_id, operation_key, job_id
+  RETURNING tenant_id, operation_key, job_id, created_at
 )
 SELECT
   acc.tenant_id IS NOT NULL AS is_new,
   COALESCE(acc.job_id, o.job_id) AS job_id,
+  EXTRACT(EPOCH FROM acc.created_at)::float8 * 1000 AS row_ms,
   o.fingerprint,
   o.queue,
   o.status,

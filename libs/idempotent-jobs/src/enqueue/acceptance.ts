@@ -5,9 +5,16 @@ import type { Database } from '../postgres/database.js';
 import { inTransaction } from '../postgres/transaction.js';
 import { resultBinding } from '../sealing/binding.js';
 import type { Sealer } from '../sealing/sealer.js';
+import type { Signer } from '../signing/signer.js';
 import { type CallerTransaction, inCallerTransaction } from './caller-transaction.js';
 import type { EnqueueTransaction } from './enqueue.options.js';
-import type { AcceptedOperation, AskedOperation, OperationStore, RunStatement } from './operation.store.js';
+import type {
+  AcceptedOperation,
+  AskedOperation,
+  OperationStore,
+  RunStatement,
+  WrittenOperation,
+} from './operation.store.js';
 import { outgoingJob } from './outgoing.js';
 
 /** An accepted operation, with the result of one that has completed. */
@@ -18,6 +25,7 @@ export interface AcceptanceServices {
   readonly database: Database;
   readonly operations: OperationStore;
   readonly sealer: Sealer;
+  readonly signer: Signer;
   /** Tells the dispatcher of this process that something is due; false if this process runs none. */
   readonly wakeDispatcher: () => boolean;
   /** When an operation that is on its queue is put there again first, in ms. */
@@ -85,8 +93,11 @@ export class Acceptance {
     asked: Iterable<AskedOperation>,
   ): Promise<FoundOperation[]> {
     const { operations, redispatchAfterMs } = this.services;
-    const put = async (added: readonly AskedOperation[]): Promise<void> => {
-      const jobs = added.map((operation) => outgoingJob({ ...operation, delayMs: operation.delayMs ?? 0 }));
+    const { signer } = this.services;
+    const put = async (added: readonly WrittenOperation[]): Promise<void> => {
+      const jobs = added.map((operation) =>
+        outgoingJob({ ...operation, delayMs: operation.delayMs ?? 0 }, { signer, rowMs: operation.rowMs }),
+      );
       try {
         await this.port.putWithin(caller.connection, jobs);
       } catch (error) {

@@ -13,8 +13,23 @@ export interface Envelope {
     readonly redriveTrace?: unknown;
     /** The job is one iteration of a schedule, and the key is the schedule's. */
     readonly isSchedule?: true;
+    /** When its row was written, in ms since 1970 by the database's clock: it was put from there, and runs with it only. */
+    readonly row?: number;
   };
   readonly payload: unknown;
+  /** Where jobs are signed. */
+  readonly signature?: Signature;
+}
+
+/** Vouches for what an envelope says. */
+export interface Signature {
+  readonly alg: 'HS256';
+  /** The key's id. */
+  readonly key: string;
+  /** When the job may first run, in ms since 1970 by the clock of whoever signed. */
+  readonly at: number;
+  /** In base64url. */
+  readonly mac: string;
 }
 
 /** Whether a job's data was written by {@link IdempotentQueue}, as opposed to a producer of another kind. */

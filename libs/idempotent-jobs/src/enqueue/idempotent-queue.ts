@@ -136,7 +136,7 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
     const schedulerId = schedulerIdOf(asked);
     const job = await this.port.schedule(schedulerId, repeat, {
       name,
-      data: scheduleEnvelope(asked),
+      data: scheduleEnvelope(asked, this.services.signer),
       priority,
       isUntraced: this.services.tracing !== undefined,
     });
@@ -180,7 +180,7 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
       deadline,
       retryPolicy,
     });
-    const node = this.port.nodeOf(outgoingJob({ ...asked, delayMs: delayMs ?? 0 }));
+    const node = this.port.nodeOf(outgoingJob({ ...asked, delayMs: delayMs ?? 0 }, this.services));
     return { ...node, opts: withJobIdPerUse({ ...node.opts, ...onFailure }, asked.jobId) };
   }
 
@@ -195,7 +195,7 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
   #assertFits(asked: AskedOperation): void {
     const { maxDataBytes } = this.port;
     if (maxDataBytes === undefined) return;
-    const { data } = outgoingJob({ ...asked, delayMs: 0 });
+    const { data } = outgoingJob({ ...asked, delayMs: 0 }, { ...this.services, rowMs: 0 });
     const bytes = Buffer.byteLength(JSON.stringify(data));
     if (bytes <= maxDataBytes) return;
     throw new InvalidPayloadError(
@@ -261,7 +261,9 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
   async #putDirectly(asked: AskedOperation[]): Promise<EnqueuedOperation[]> {
     for (const chunk of chunksOf(asked)) {
       await this.port.put(
-        chunk.map((operation) => outgoingJob({ ...operation, delayMs: operation.delayMs ?? 0 })),
+        chunk.map((operation) =>
+          outgoingJob({ ...operation, delayMs: operation.delayMs ?? 0 }, this.services),
+        ),
       );
     }
     return asked.map(({ tenantId, operationKey, jobId }) => ({

@@ -40,11 +40,17 @@ type Acceptance =
   /** The key belongs to another request; nothing was written for this one. */
   | { readonly kind: 'conflict' };
 
+/** An operation whose row was just written. */
+export interface WrittenOperation extends AskedOperation {
+  /** When, in ms since 1970 by the database's clock. */
+  readonly rowMs: number;
+}
+
 /** Puts operations on their queue in the transaction that writes their rows, so that no dispatcher has to. */
 export interface Handover {
   /** When they are put there again if they are not settled, in ms after the time they may run. */
   readonly redispatchAfterMs: number;
-  readonly put: (operations: readonly AskedOperation[]) => Promise<void>;
+  readonly put: (operations: readonly WrittenOperation[]) => Promise<void>;
 }
 
 /** Runs a statement in whatever transaction the caller has open. */
@@ -94,7 +100,9 @@ export class OperationStore {
       const answers = chunk.map((operation, index) =>
         settleTwin(operation, read(operation, rows[index] as AcceptRow), fingerprints),
       );
-      const added = chunk.filter((_operation, index) => answers[index]?.kind === 'new');
+      const added = chunk.flatMap((operation, index) =>
+        answers[index]?.kind === 'new' ? [{ ...operation, rowMs: rows[index]?.row_ms as number }] : [],
+      );
       if (added.length > 0) await handover?.put(added);
       accepted.push(
         ...chunk.map((operation, index) => ({
@@ -115,6 +123,8 @@ export class OperationStore {
 interface AcceptRow {
   readonly is_new: boolean;
   readonly job_id: string | null;
+  /** Null unless it is new. */
+  readonly row_ms: number | null;
   readonly fingerprint: string | null;
   readonly queue: string | null;
   readonly status: OperationStatus | null;

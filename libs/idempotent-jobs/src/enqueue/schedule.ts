@@ -4,6 +4,8 @@ import { assertIdentity, jobIdOf, type OperationIdentity } from '../operation/id
 import type { RequestOptions } from './enqueue.options.js';
 import type { Envelope } from './envelope.js';
 import type { AskedOperation } from './operation.store.js';
+import type { Signer } from '../signing/signer.js';
+import { signed } from './outgoing.js';
 
 /**
  * When a schedule's iterations run: `every` so many ms, or by a cron `pattern` (in time zone `tz`), one of both.
@@ -41,15 +43,9 @@ export function iterationTimeOf(jobId: string | undefined, schedulerId: string):
 }
 
 /** What each of a schedule's jobs carries. The key is completed by the iteration's time when the job is read. */
-export function scheduleEnvelope({
-  tenantId,
-  operationKey,
-  fingerprint,
-  trace,
-  retryPolicy,
-  payload,
-}: AskedOperation): Envelope {
-  return {
+export function scheduleEnvelope(asked: AskedOperation, signer: Signer): Envelope {
+  const { tenantId, operationKey, fingerprint, trace, retryPolicy, payload } = asked;
+  const envelope: Envelope = {
     operation: {
       tenantId,
       operationKey,
@@ -60,6 +56,8 @@ export function scheduleEnvelope({
     },
     payload: JSON.parse(payload),
   };
+  // When an iteration may run is in its id.
+  return signed(envelope, asked, signer, 0);
 }
 
 /** @throws UsageError, InvalidIdentityError */

@@ -1,5 +1,4 @@
 import type { Job } from 'bullmq';
-import type { Provenance } from '../enqueue/provenance.js';
 
 /**
  * When a job could first run, in ms since 1970 by the clock of whoever made it: what tells whether its operation may have
@@ -8,13 +7,9 @@ import type { Provenance } from '../enqueue/provenance.js';
  *
  * A delay may have been cut short (`promote()`): of a job that is here, it is over.
  */
-export function availableAtOf(
-  { timestamp, opts }: Pick<Job, 'timestamp' | 'opts'>,
-  from: Provenance,
-): number {
-  if (from.kind === 'ours' && from.dueAt !== undefined) return from.dueAt.getTime();
+export function availableAtOf({ timestamp, opts }: Pick<Job, 'timestamp' | 'opts'>): number {
   const addedAt = timeOf(timestamp);
-  const delayMs = typeof opts.delay === 'number' && opts.delay > 0 ? opts.delay : 0;
+  const delayMs = typeof opts?.delay === 'number' && opts.delay > 0 ? opts.delay : 0;
   return Math.max(addedAt, Math.min(addedAt + delayMs, Date.now()));
 }
 

@@ -8,18 +8,19 @@ import { canonicalRequest, fingerprintOf } from '../operation/fingerprint.js';
 import { jobIdOf } from '../operation/identity.js';
 import { payloadBinding } from '../sealing/binding.js';
 import { Sealer } from '../sealing/sealer.js';
+import { Signer } from '../signing/signer.js';
 import { type Identified, type Identify, identify as identifyWith, type Unidentified } from './identify.js';
 
 const acme = { tenantId: 'acme', operationKey: 'charge:1' };
 const identifyBy = (asked: Job, rule: Identify | undefined, sealer: Sealer): Identified | Unidentified =>
-  identifyWith(asked, provenanceOf(asked), rule, sealer);
+  identifyWith(asked, provenanceOf(asked), rule, sealer, new Signer(undefined));
 const identify = (asked: Job, rule: Identify | undefined): Identified | Unidentified =>
   identifyBy(asked, rule, new Sealer(undefined));
 const globex = { tenantId: 'globex', operationKey: 'charge:1' };
 
 /** Without an id of its own, that of acme's operation, where the data says that it is one. */
 function job(data: unknown, id: string | undefined = isEnvelope(data) ? jobIdOf(acme) : '7'): Job {
-  return { id, name: 'charge', queueName: 'charges', data } as Job;
+  return { id, name: 'charge', queueName: 'charges', data, timestamp: 1_700_000_000_000 } as Job;
 }
 
 function envelope(operation: object, payload: unknown = { amount: 5 }): unknown {
@@ -83,6 +84,8 @@ describe('identify: jobs of IdempotentQueue', () => {
       payload: { amount: 5 },
       canonical: '["acme","charge",{"amount":5}]',
       fingerprint: fingerprintOf('["acme","charge",{"amount":5}]'),
+      availableAt: 1_700_000_000_000,
+      rowMs: undefined,
       deadline: new Date(Date.UTC(2026, 4, 1, 10)),
       trace: undefined,
       parentTrace: undefined,

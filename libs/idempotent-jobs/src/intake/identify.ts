@@ -10,6 +10,8 @@ import type { Sealer } from '../sealing/sealer.js';
 import { canonicalRequest, fingerprintOf } from '../operation/fingerprint.js';
 import { deadlineProblem } from '../operation/deadline.js';
 import { assertIdentity, jobNameProblem, type OperationIdentity } from '../operation/identity.js';
+import type { Signer } from '../signing/signer.js';
+import { availableAtOf } from './available-at.js';
 import { jobIdProblem, storableJobId } from '../operation/job-id.js';
 
 /** Says who the operation of a job is, for producers that write plain data. Undefined or a throw: nobody knows. */
@@ -22,6 +24,10 @@ export interface Identified extends OperationIdentity {
   readonly canonical: string;
   readonly fingerprint: string;
   readonly payload: unknown;
+  /** When its job could first run, in ms since 1970 by the clock of whoever made it. */
+  readonly availableAt: number;
+  /** When the row was written that its job was put from, in ms since 1970; undefined: it was not put from one. */
+  readonly rowMs: number | undefined;
   readonly deadline: Date | undefined;
   /** What was handed on when it was enqueued: `forRoot({ tracing })`, or `traceContext`. */
   readonly trace: unknown;
@@ -46,12 +52,13 @@ export function identify(
   provenance: Provenance,
   rule: Identify | undefined,
   sealer: Pick<Sealer, 'open'>,
+  signer: Pick<Signer, 'verify'>,
 ): Identified | Unidentified {
   const problem = jobNameProblem(job.name) ?? jobIdProblem(job.id ?? '');
   if (problem !== undefined) return refuse('payload_invalid', `${named(job)}: ${problem}`);
   switch (provenance.kind) {
     case 'ours':
-      return identifyOurs(job, provenance, sealer);
+      return identifyOurs(job, provenance, sealer, signer);
     case 'unconfirmed':
       // Under an id of its producer's choosing it is that producer's data, whatever it looks like.
       return rule === undefined || provenance.hasDerivedId
@@ -90,7 +97,7 @@ function identifyPlain(job: Job, rule: Identify | undefined): Identified | Unide
     );
   try {
     const identity = assertIdentity(rule(job) ?? { tenantId: undefined, operationKey: undefined });
-    return identified(identity, job, job.data, undefined, NO_TRACES);
+    return identified(identity, job, job.data, { ...PLAIN, availableAt: availableAtOf(job) });
   } catch (cause) {
     return refuse(
       'identity_missing',
@@ -102,20 +109,47 @@ function identifyPlain(job: Job, rule: Identify | undefined): Identified | Unide
 
 function identifyOurs(
   job: Job,
-  { envelope: { operation, payload }, identity }: Extract<Provenance, { kind: 'ours' }>,
+  { envelope, identity, dueAt }: Extract<Provenance, { kind: 'ours' }>,
   sealer: Pick<Sealer, 'open'>,
+  signer: Pick<Signer, 'verify'>,
 ): Identified | Unidentified {
+  const { operation, signature } = envelope;
   const deadline = operation.deadlineAt === undefined ? undefined : readDate(operation.deadlineAt);
   const problem = deadline && deadlineProblem(deadline);
   if (problem !== undefined) return refuse('payload_invalid', `${named(job)}: its deadline ${problem}.`);
-  return identified(
-    identity,
-    job,
-    // A schedule's payload was sealed once, for all of its iterations.
-    sealer.open(payload, payloadBinding(operation)),
+  // A schedule's payload was sealed once, for all of its iterations.
+  const payload = sealer.open(envelope.payload, payloadBinding(operation));
+  const found = identified(identity, job, payload, {
+    availableAt: dueAt?.getTime() ?? availableAtOf(job),
+    rowMs: operation.row,
     deadline,
-    tracesOf(operation),
-  );
+    ...tracesOf(operation),
+  });
+  if (found.kind === 'refused') return found;
+  const { fingerprint } = found;
+  const claims = { queue: job.queueName, jobName: job.name, fingerprint, operation };
+  const verdict = signer.verify(signature, claims);
+  if (verdict !== 'accepted') return refuseSignature(job, operation, verdict);
+  return dueAt === undefined && signature !== undefined ? { ...found, availableAt: signature.at } : found;
+}
+
+/** Whoever wrote it had none of the keys, or changed it since. */
+function refuseSignature(
+  job: Job,
+  { tenantId }: OperationIdentity,
+  verdict: 'unsigned' | 'forged',
+): Unidentified {
+  if (verdict === 'unsigned')
+    return refuse(
+      'identity_missing',
+      `${named(job)} is not signed. Give every process that enqueues the keys (forRoot({ signing })), and accept unsigned jobs until theirs are through: signing.acceptUnsignedUntil.`,
+    );
+  const message = `${named(job)} names tenant "${tenantId}", but its signature is none of that job, or of a key that is not configured here: it was forged, changed, or moved from elsewhere. If the key is missing, add it to forRoot({ signing: { keys } }).`;
+  return {
+    kind: 'refused',
+    reason: 'tenant_mismatch',
+    error: new TenantMismatchError(message, { jobId: job.id }),
+  };
 }
 
 function readDate(text: unknown): Date {
@@ -138,7 +172,10 @@ function named(job: Job): string {
   return `Job ${storableJobId(job.id ?? '')} of queue "${job.queueName}"`;
 }
 
-const NO_TRACES = { trace: undefined, parentTrace: undefined };
+/** What is known of an operation besides what it asks for. */
+type Circumstances = Pick<Identified, 'availableAt' | 'rowMs' | 'deadline' | 'trace' | 'parentTrace'>;
+
+const PLAIN = { rowMs: undefined, deadline: undefined, trace: undefined, parentTrace: undefined };
 
 /** A schedule outlives whoever made it, and a redrive comes when the first trace is long over. */
 function tracesOf({
@@ -153,8 +190,7 @@ function identified(
   identity: OperationIdentity,
   job: Job,
   payload: unknown,
-  deadline: Date | undefined,
-  traces: Pick<Identified, 'trace' | 'parentTrace'>,
+  circumstances: Circumstances,
 ): Identified | Unidentified {
   const { tenantId, operationKey } = identity;
   try {
@@ -167,8 +203,7 @@ function identified(
       canonical,
       fingerprint,
       payload,
-      deadline,
-      ...traces,
+      ...circumstances,
     };
   } catch (cause) {
     // Nested deeper than the stack, most likely: nothing can be said about what it asks for.

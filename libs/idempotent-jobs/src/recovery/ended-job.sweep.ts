@@ -7,6 +7,7 @@ import { IdempotentJobsError } from '../operation/errors.js';
 import { payloadTextOf } from '../operation/fingerprint.js';
 import type { OutcomeStore } from '../record/outcome.store.js';
 import type { Sealer } from '../sealing/sealer.js';
+import type { Signer } from '../signing/signer.js';
 import type { CarriedOperation, EndedJobStore } from './ended-job.store.js';
 import type { SweptQueue } from './failed-job.sweep.js';
 
@@ -16,6 +17,7 @@ export interface EndedJobServices {
   readonly outcomes: Pick<OutcomeStore, 'doubt'>;
   readonly events: JobEvents;
   readonly sealer: Sealer;
+  readonly signer: Signer;
   readonly onLetter: () => void;
   readonly onError: (message: string, error: unknown) => void;
 }
@@ -92,7 +94,8 @@ export class EndedJobSweep {
     end: EndedJob['end'],
   ): Promise<EndedJob> {
     const job = end === 'gone' ? undefined : await find(port.contents, jobId);
-    const identified = job && identify(job, provenanceOf(job), settings.identify, this.services.sealer);
+    const identified =
+      job && identify(job, provenanceOf(job), settings.identify, this.services.sealer, this.services.signer);
     const isItsOwn =
       identified?.kind === 'identified' &&
       identified.tenantId === tenantId &&

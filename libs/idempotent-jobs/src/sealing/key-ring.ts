@@ -25,31 +25,33 @@ const KEY_BYTES = 32;
 export function readKeyRing(
   checks: OptionChecks,
   options: EncryptionOptions | undefined,
+  /** What the options are called where they are given. */
+  option: 'encryption' | 'signing' = 'encryption',
 ): KeyRing | undefined {
   if (options === undefined) return undefined;
   const given: unknown = options?.keys;
   const keys = new Map<string, KeyObject>();
   if (given === null || typeof given !== 'object' || Object.keys(given).length === 0) {
-    checks.problem('encryption.keys must be an object of at least one key by its id');
+    checks.problem(`${option}.keys must be an object of at least one key by its id`);
     return undefined;
   }
   Object.entries(given).forEach(([id, key], index) => {
     const name = KEY_ID.test(id) ? `"${id}"` : `number ${index + 1}`;
     if (!KEY_ID.test(id))
       checks.problem(
-        `encryption.keys: the id of key ${name} must have 1 to 32 letters, digits, ".", "_" or "-"`,
+        `${option}.keys: the id of key ${name} must have 1 to 32 letters, digits, ".", "_" or "-"`,
       );
     const bytes = bytesOf(key);
     if (bytes?.length !== KEY_BYTES)
       checks.problem(
-        `encryption.keys: key ${name} ${bytes === undefined ? 'is neither bytes nor base64 text' : `has ${bytes.length} bytes`}, but must have ${KEY_BYTES} bytes (node -p "crypto.randomBytes(32).toString('base64')")`,
+        `${option}.keys: key ${name} ${bytes === undefined ? 'is neither bytes nor base64 text' : `has ${bytes.length} bytes`}, but must have ${KEY_BYTES} bytes (node -p "crypto.randomBytes(32).toString('base64')")`,
       );
     else keys.set(id, createSecretKey(bytes));
   });
   const { current } = options;
   if (typeof current !== 'string' || !Object.hasOwn(given, current))
     checks.problem(
-      `encryption.current ${typeof current === 'string' && KEY_ID.test(current) ? `is "${current}", but ` : ''}must be the id of one of encryption.keys`,
+      `${option}.current ${typeof current === 'string' && KEY_ID.test(current) ? `is "${current}", but ` : ''}must be the id of one of ${option}.keys`,
     );
   return { keys, current };
 }
