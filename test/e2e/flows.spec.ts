@@ -206,11 +206,8 @@ describe.each(BACKENDS)('flows of operations, on %s', (backend) => {
         expect(await settled(app, `order:${n}`)).toMatchObject({ status: 'dead' });
       }
       expect(runs).toEqual(['charge:1']);
-      expect((await lettersOf(app)).map((letter) => letter.operation_key).toSorted()).toEqual([
-        'charge:1',
-        'order:1',
-        'order:2',
-      ]);
+      const dead = (await lettersOf(app)).map((letter) => letter.operation_key);
+      expect(new Set(dead)).toEqual(new Set(['charge:1', 'order:1', 'order:2']));
     });
   });
 

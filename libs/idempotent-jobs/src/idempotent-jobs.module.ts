@@ -200,9 +200,8 @@ function assemble(
     { provide: IdempotencyService, inject: [ENGINE], useFactory: (engine: Engine) => engine.idempotency },
     {
       provide: DependencyGuard,
-      inject: [ENGINE, TenantContext],
-      useFactory: (engine: Engine, tenants: TenantContext) =>
-        new DependencyGuard(engine.dependencies, tenants),
+      inject: [ENGINE],
+      useFactory: (engine: Engine) => new DependencyGuard(engine.dependencies),
     },
     { provide: DeadLetterService, inject: [ENGINE], useFactory: (engine: Engine) => engine.deadLetters },
     {

@@ -49,6 +49,7 @@ export type {
   DependencyBudgetOptions,
   DependencyOptions,
 } from './dependency/dependency.options.js';
+export type { KeyedDependency, KeyedOperation } from './dependency/dependency-key.js';
 export type { DependencyState } from './dependency/dependency.js';
 export type { CircuitState } from './resilience/circuit-state.js';
 

@@ -2,6 +2,7 @@ import type { Claim } from '../claim/claim.js';
 import type { ClaimStore } from '../claim/claim.store.js';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
 import type { AttemptBook, FailurePlace } from './attempt-book.js';
+import { keyOfOperation } from '../dependency/dependency-key.js';
 import { DependencyHeldError, type Hold, holdBehind } from '../dependency/hold.js';
 import { currentOperation } from '../execute/current-operation.js';
 import { decideHold } from '../settle/decide.js';
@@ -25,6 +26,18 @@ export class AttemptRunner {
 
   /** Wins the right to run the handler, runs it, and records how it ended. */
   async run(context: RunContext, handler: () => Promise<unknown>): Promise<Ending> {
+    if (context.delivery.processor.per === undefined) return this.#runThrough(context, handler);
+    let keyed: RunContext;
+    try {
+      keyed = underItsKey(context);
+    } catch (error) {
+      // Under no circuit at all, or under somebody else's, it must not be called.
+      return this.failUnstarted(context, error);
+    }
+    return this.#runThrough(keyed, handler);
+  }
+
+  async #runThrough(context: RunContext, handler: () => Promise<unknown>): Promise<Ending> {
     try {
       const { dependency, timeoutMs } = context.delivery.processor;
       if (dependency === undefined) return await this.#run(context, handler, undefined);
@@ -170,6 +183,20 @@ export class AttemptRunner {
     const { word, reason } = whyPutOff(error);
     return this.book.deferred(context, 1000 + this.random() * 4000, reason, word);
   }
+}
+
+/** The run with the circuit of its own key. @throws UsageError if it has none */
+function underItsKey(context: RunContext): RunContext {
+  const { delivery, asked, identified } = context;
+  const { processor, job } = delivery;
+  if (processor.per === undefined || processor.dependency === undefined || job === undefined) return context;
+  const { tenantId, operationKey } = identified;
+  const { queue, jobName } = asked;
+  const operation = { tenantId, operationKey, queue, jobName, job };
+  const dependency = processor.dependency.of(
+    keyOfOperation(processor.dependency.name, processor.per, operation),
+  );
+  return { ...context, delivery: { ...delivery, processor: { ...processor, dependency } } };
 }
 
 type HeldOperation =

@@ -37,7 +37,7 @@ export class ThroughDependency implements Entrance {
     const subject = subjectOf(context);
     switch (execution.kind) {
       case 'returned':
-        return this.pass.succeeded();
+        return this.pass.succeeded(subject);
       case 'threw':
         if (handsBack(context, execution)) return;
         return this.pass.failed(

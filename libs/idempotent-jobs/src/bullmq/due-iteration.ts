@@ -48,7 +48,7 @@ async function leave(bullmq: Queue, schedulerId: string, { job }: Iteration): Pr
   await scheduler
     .upsertJobScheduler(schedulerId, repeat, job.name, job.data, job.opts, {
       override: false,
-      producerId: job.id as string,
+      producerId: job.id,
     })
     // Times that cannot be read any more have no next one either. The job is put back.
     .catch(() => undefined);

@@ -48,7 +48,7 @@ class Bench {
       now: () => performance.now(),
       random: () => 0.5,
     });
-    this.guard = new DependencyGuard(this.dependencies, new TenantContext());
+    this.guard = new DependencyGuard(this.dependencies);
   }
 
   /** Runs `work` in a handler; `dependency`: what has let it through. */

@@ -7,8 +7,8 @@ import { classify } from '../resilience/classify.js';
 import { type Failure, InDoubtError } from '../resilience/failure.js';
 import { signed } from '../resilience/failure-sign.js';
 import { frames } from '../tenancy/frames.js';
-import type { TenantContext } from '../tenancy/tenant-context.js';
 import type { Dependencies } from './dependencies.js';
+import { assertDependencyKey } from './dependency-key.js';
 import type { Dependency, DependencyState, EventSubject } from './dependency.js';
 import { DependencyHeldError, type FallbackReason, HOLD_CAUSES } from './hold.js';
 import { isTimeout, type Pass } from './pass.js';
@@ -16,6 +16,11 @@ import { withTimeout } from './with-timeout.js';
 
 /** How a call is guarded. */
 export interface GuardedCallOptions<T> {
+  /**
+   * The key whose circuit and retry budget the call has: the endpoint of a tenant, for example. 1 to 400 characters.
+   * Default: in a handler whose processor has the same dependency, that of the handler; else none.
+   */
+  readonly per?: string;
   /** How long the call may take, in ms. Default: the dependency's `timeoutMs`, else 30,000. */
   readonly timeoutMs?: number;
   /**
@@ -45,10 +50,7 @@ export class DependencyTimeoutError extends InDoubtError {
  */
 export class DependencyGuard {
   /** @internal Injected. */
-  constructor(
-    private readonly dependencies: Dependencies,
-    private readonly tenants: TenantContext,
-  ) {}
+  constructor(private readonly dependencies: Dependencies) {}
 
   /**
    * Calls `fn`, if the dependency lets it through. `signal` is aborted at the timeout, and with the surrounding operation.
@@ -65,7 +67,9 @@ export class DependencyGuard {
     options: GuardedCallOptions<T> = {},
   ): Promise<T> {
     if (typeof fn !== 'function') throw new UsageError('DependencyGuard.call() needs a function to call.');
-    const dependency = this.dependencies.named(name);
+    const whole = this.dependencies.named(name);
+    const { per } = options;
+    const dependency = per === undefined ? whole : whole.of(assertDependencyKey(name, per));
     if (options.timeoutMs !== undefined) assertTimer(options.timeoutMs);
     const timeoutMs = options.timeoutMs ?? dependency.timeoutMs ?? DEFAULT_TIMEOUT_MS;
     const call = { dependency, fn, timeoutMs, operation: surroundingOperation() };
@@ -84,13 +88,12 @@ export class DependencyGuard {
   }
 
   /**
-   * Lets nothing through in this process, until {@link unforce} or {@link forceClosed}.
+   * Lets nothing through in this process, for any tenant and key, until {@link unforce} or {@link forceClosed}.
    *
-   * @throws UsageError for a dependency that is not declared; TenantMismatchError inside of a tenant's frame, since it is
-   *   done for all tenants
+   * @throws UsageError for a dependency that is not declared
    */
   forceOpen(name: string): void {
-    this.#forAll('forceOpen()', name).force('open');
+    this.dependencies.named(name).force('open');
   }
 
   /**
@@ -99,25 +102,19 @@ export class DependencyGuard {
    * @throws as {@link forceOpen}
    */
   forceClosed(name: string): void {
-    this.#forAll('forceClosed()', name).force('closed');
+    this.dependencies.named(name).force('closed');
   }
 
-  /** Lets the circuit decide by itself again, from closed. @throws as {@link forceOpen} */
+  /** Lets each circuit decide by itself again, from closed. @throws as {@link forceOpen} */
   unforce(name: string): void {
-    this.#forAll('unforce()', name).unforce();
-  }
-
-  #forAll(what: string, name: string): Dependency {
-    this.tenants.assertOutside(what);
-    return this.dependencies.named(name);
+    this.dependencies.named(name).unforce();
   }
 
   /** The call, let through or not. Whatever becomes of it, its place is free again when this returns. */
   async #attempt<T>(call: Call<T>): Promise<End<T>> {
     const { dependency, operation, timeoutMs } = call;
     // Part of what was let through already, and heard of there.
-    const isInside = frames.getStore()?.dependencies?.includes(dependency) === true;
-    if (isInside && operation?.isOver !== true) return this.#run(call, undefined);
+    if (isInside(dependency) && operation?.isOver !== true) return this.#run(call, undefined);
     const entry = dependency.enter(timeoutMs);
     if (entry.kind === 'held')
       return { kind: 'failed', reason: entry.cause, error: new DependencyHeldError(entry) };
@@ -137,7 +134,7 @@ export class DependencyGuard {
       const onTimeout = (): Error =>
         new DependencyTimeoutError(`Dependency "${dependency.name}" took longer than its ${timeoutMs} ms.`);
       const value = await inside(dependency, () => withTimeout(fn, timeoutMs, operation?.signal, onTimeout));
-      pass?.succeeded();
+      pass?.succeeded(subjectOf(operation));
       return { kind: 'answered', value };
     } catch (error) {
       const failure = readingOf(dependency, error, operation?.signal);
@@ -180,6 +177,12 @@ interface Call<T> {
 type End<T> =
   | { readonly kind: 'answered'; readonly value: T }
   | { readonly kind: 'failed'; readonly reason: FallbackReason; readonly error: unknown };
+
+/** Whether the dependency has let the code through that makes the call: under the same key, or under any if it names none. */
+function isInside(dependency: Dependency): boolean {
+  const around = (frames.getStore()?.dependencies ?? []) as readonly Dependency[];
+  return around.some((one) => one === dependency || one.whole === dependency);
+}
 
 /** Calls of the dependency inside of this one are part of it. */
 function inside<T>(dependency: Dependency, fn: () => T): T {

@@ -30,6 +30,7 @@ describe('resolveDependencies', () => {
   it('gives a dependency a circuit and a budget, and limits it by nothing else', () => {
     expect(resolve({})).toEqual({
       name: 'gateway',
+      maxKeys: 1000,
       timeoutMs: undefined,
       maxConcurrent: undefined,
       clientRetries: undefined,
@@ -43,6 +44,7 @@ describe('resolveDependencies', () => {
     const given = {
       timeoutMs: 700,
       maxConcurrent: 3,
+      maxKeys: 50,
       clientRetries: 0,
       classify: () => undefined,
       breaker: {

@@ -17,6 +17,11 @@ export interface DependencyOptions {
   /** How many calls of it may run at once in this process. Default: any number. */
   readonly maxConcurrent?: number;
   /**
+   * For how many keys (`per`) this process remembers a circuit and a retry budget. Beyond that those are forgotten that
+   * were not used for longest, closed and idle ones first. Default: 1,000.
+   */
+  readonly maxKeys?: number;
+  /**
    * How often its HTTP client or SDK retries a call by itself; 0: not at all. Changes nothing, but lets the doctor
    * multiply. Default: not declared.
    */
@@ -40,6 +45,7 @@ export interface DependencySettings extends Pick<
   'timeoutMs' | 'maxConcurrent' | 'clientRetries' | 'classify'
 > {
   readonly name: string;
+  readonly maxKeys: number;
   /** Undefined: none. */
   readonly breaker: DependencyBreakerOptions | undefined;
   /** Undefined: none. */
@@ -73,12 +79,16 @@ function resolve(checks: OptionChecks, name: string, options: DependencyOptions)
     name,
     timeoutMs,
     maxConcurrent,
+    maxKeys: checks.count(`${path}.maxKeys`, options.maxKeys, DEFAULT_MAX_KEYS),
     clientRetries,
     classify,
     breaker: breaker === false ? undefined : breaker,
     retryBudget: retryBudget === false ? undefined : retryBudget,
   };
 }
+
+/** Each takes about a kilobyte. */
+const DEFAULT_MAX_KEYS = 1_000;
 
 function checkBreaker(checks: OptionChecks, path: string, options: DependencyBreakerOptions): void {
   const { failureShare } = options;

@@ -160,7 +160,7 @@ describe('Dependency: letting calls through', () => {
     passes[0]?.leave();
     const probe = bench.enter();
     expect(bench.held().cause).toBe('circuit_open');
-    probe.succeeded();
+    probe.succeeded({});
     expect(bench.circuit).toBe('closed');
   });
 
@@ -182,7 +182,7 @@ describe('Dependency: the probe of a half-open circuit', () => {
     expect(bench.held().cause).toBe('circuit_open');
     probe.leave();
     expect(bench.circuit).toBe('half_open');
-    bench.enter().succeeded();
+    bench.enter().succeeded({});
     expect(bench.circuit).toBe('closed');
   });
 
@@ -192,7 +192,7 @@ describe('Dependency: the probe of a half-open circuit', () => {
     bench.later(6_999);
     expect(bench.held(2_000).cause).toBe('circuit_open');
     bench.later(1);
-    bench.enter(2_000).succeeded();
+    bench.enter(2_000).succeeded({});
     expect(bench.circuit).toBe('closed');
   });
 
@@ -205,7 +205,7 @@ describe('Dependency: the probe of a half-open circuit', () => {
   it('says what the circuit becomes, each time it changes', () => {
     const bench = new Bench({ breaker: BREAKER }).open().later(10_000);
     const probe = bench.enter();
-    probe.succeeded();
+    probe.succeeded({});
     probe.leave();
     expect(bench.told).toEqual(
       ['open', 'half_open', 'closed'].map((state) => ({
@@ -288,7 +288,7 @@ describe('Dependency: what counts', () => {
     const bench = new Bench({ breaker: BREAKER });
     for (let call = 0; call < 8; call += 1) {
       const pass = bench.enter();
-      pass.succeeded();
+      pass.succeeded({});
       pass.failed(undefined, REFUSED, {});
       pass.leave();
     }
@@ -381,7 +381,7 @@ describe('Dependency: the retry budget', () => {
     const retry = bench.enter();
     expect(retry.begin(true, SUBJECT)?.cause).toBe('retry_budget_spent');
     retry.leave();
-    bench.enter().succeeded();
+    bench.enter().succeeded({});
     expect(bench.circuit).toBe('closed');
   });
 

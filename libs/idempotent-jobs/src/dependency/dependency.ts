@@ -1,13 +1,15 @@
 import type { JobEventSubject, JobEvents } from '../observe/job-events.js';
 import { Bulkhead } from '../resilience/bulkhead.js';
 import { CircuitBreaker } from '../resilience/circuit-breaker.js';
-import type { CircuitState } from '../resilience/circuit-state.js';
+import type { CircuitState, Permit } from '../resilience/circuit-state.js';
 import type { Classify } from '../resilience/classify.js';
 import { RetryBudget } from '../resilience/retry-budget.js';
 import type { DependencySettings } from './dependency.options.js';
 import type { FallbackReason, Hold } from './hold.js';
+import { KeyedCircuits } from './keyed-circuits.js';
 import { Pass } from './pass.js';
 import type { Readings } from './readings.js';
+import { TenantShares } from './tenant-shares.js';
 
 /** What a dependency is made with. */
 export interface DependencyServices {
@@ -32,11 +34,18 @@ export interface DependencyState {
   readonly active: number;
   /** Whether the last retry that asked was denied for want of budget, in the last ten seconds. */
   readonly isBudgetSpent: boolean;
+  /**
+   * Of a dependency with a circuit for each key: how many are known, and how many of these are not closed. What stands
+   * above is then that of the worst of them. Undefined: it was never asked for by key.
+   */
+  readonly keys?: { readonly known: number; readonly notClosed: number };
 }
 
 /**
  * One named dependency in this process: the circuit that keeps calls from it while it fails, the budget that keeps
  * retries from making it worse, the bulkhead that keeps it from taking all workers. Nobody waits inside.
+ *
+ * {@link of} gives that of one key: circuit and budget are the key's own, all else is that of the {@link whole}.
  */
 export class Dependency {
   readonly name: string;
@@ -47,18 +56,31 @@ export class Dependency {
   readonly #isBreaking: boolean;
   readonly #budget: RetryBudget | undefined;
   readonly #bulkhead: Bulkhead;
+  readonly #keyed: KeyedCircuits<Dependency>;
+  readonly #shares: TenantShares | undefined;
+  /** The dependency without a key: itself, unless it is that of a key. */
+  readonly whole: Dependency;
   #deniedAt = -Infinity;
+  /** Calls of this circuit that are under way. */
+  #underWay = 0;
+  /** Whose call fails at this moment. */
+  #failing: EventSubject | undefined;
+  /** The state that a person has decided for all keys, also for those to come. */
+  #forced: 'open' | 'closed' | undefined;
+  #isSharedByTenants = false;
 
   /** What calls of all dependencies found out about errors. */
   get readings(): Readings {
     return this.services.readings;
   }
 
+  /** `whole`: what it is a key of; undefined: of nothing. */
   constructor(
     settings: DependencySettings,
     private readonly services: DependencyServices,
+    whole?: Dependency,
   ) {
-    const { now, random, events } = services;
+    const { now, random } = services;
     this.name = settings.name;
     this.timeoutMs = settings.timeoutMs;
     this.clientRetries = settings.clientRetries;
@@ -68,20 +90,77 @@ export class Dependency {
       ...settings.breaker,
       now,
       random,
-      onChange: ({ kind: state }) => events.emit({ kind: 'circuit_changed', dependency: this.name, state }),
+      onChange: ({ kind: state }) => this.#changed(state),
     });
     this.#budget = settings.retryBudget && new RetryBudget({ ...settings.retryBudget, now });
-    this.#bulkhead = new Bulkhead(settings.maxConcurrent ?? Infinity);
+    this.#bulkhead = whole === undefined ? new Bulkhead(settings.maxConcurrent ?? Infinity) : whole.#bulkhead;
+    this.whole = whole ?? this;
+    this.#keyed = new KeyedCircuits(settings.maxKeys, () => this.#keyMade(settings));
+    // Calls that have a key share it on purpose.
+    this.#shares =
+      whole === undefined
+        ? new TenantShares(settings.breaker?.windowMs ?? DEFAULT_WINDOW_MS, now)
+        : undefined;
   }
 
+  /** That of one key; undefined: that of all calls without one. */
+  of(key: string | undefined): Dependency {
+    return key === undefined ? this : this.#keyed.of(key);
+  }
+
+  #keyMade(settings: DependencySettings): Dependency {
+    const made = new Dependency(settings, this.services, this);
+    if (this.#forced !== undefined) made.#force(this.#forced);
+    return made;
+  }
+
+  /** Of the worst of its circuits. */
   get state(): DependencyState {
+    const all = this.#all;
+    const keyed = all.slice(1);
+    const worst = all.reduce((one, other) => (other.#severity > one.#severity ? other : one));
     return {
       name: this.name,
-      circuit: this.#breaker.state.kind,
-      retryAfterMs: this.#breaker.retryAfterMs,
+      circuit: worst.#breaker.state.kind,
+      retryAfterMs: worst.#breaker.retryAfterMs,
       active: this.#bulkhead.active,
-      isBudgetSpent: this.services.now() - this.#deniedAt < DENIAL_SHOWS_MS,
+      isBudgetSpent: all.some((one) => one.#isBudgetSpent),
+      ...(keyed.length > 0 && {
+        keys: { known: keyed.length, notClosed: keyed.filter((one) => one.#severity > 0).length },
+      }),
     };
+  }
+
+  /** Whether its circuit opened on one tenant's failures alone, and held back others whose calls were answered. */
+  get isSharedByTenants(): boolean {
+    return this.#isSharedByTenants;
+  }
+
+  get isIdle(): boolean {
+    return this.#underWay === 0 && this.#breaker.state.kind === 'closed';
+  }
+
+  get #isBudgetSpent(): boolean {
+    return this.services.now() - this.#deniedAt < DENIAL_SHOWS_MS;
+  }
+
+  get #severity(): number {
+    return SEVERITIES[this.#breaker.state.kind];
+  }
+
+  /** A key may be a tenant's own, and is told to nobody; of a key's circuit it is told whose call has opened it. */
+  #changed(state: CircuitState['kind']): void {
+    const subject = this.whole === this ? undefined : this.#failing;
+    const isOneTenantsFault = state === 'open' && this.#shares?.isOneTenantsFault === true;
+    if (isOneTenantsFault) this.#isSharedByTenants = true;
+    if (state === 'closed') this.#shares?.forget();
+    this.services.events.emit({
+      kind: 'circuit_changed',
+      ...subject,
+      dependency: this.name,
+      state,
+      ...(isOneTenantsFault && { isOneTenantsFault }),
+    });
   }
 
   /**
@@ -93,10 +172,32 @@ export class Dependency {
     const admission = this.#breaker.tryAcquire(timeoutMs + PROBE_SETTLES_MS);
     if (admission.kind === 'open') return this.#hold('circuit_open', admission.retryAfterMs);
     const { permit } = admission;
-    const leave = this.#bulkhead.tryAcquire();
-    if (leave !== undefined) return new Pass(this, permit, leave, this.#isBreaking);
+    const giveBack = this.#bulkhead.tryAcquire();
+    if (giveBack !== undefined) {
+      this.#underWay += 1;
+      return new Pass(this, permit, () => this.#left(giveBack), this.#isBreaking);
+    }
     permit.ignore();
     return this.#hold('bulkhead_full', FULL_MS * (0.5 + this.services.random()));
+  }
+
+  #left(giveBack: () => void): void {
+    this.#underWay -= 1;
+    giveBack();
+  }
+
+  /** A call was answered. */
+  answered(permit: Permit, { tenantId }: EventSubject): void {
+    this.#shares?.note(tenantId, false);
+    permit.succeed();
+  }
+
+  /** A call failed in a way that says that the dependency is in trouble. */
+  failed(permit: Permit, subject: EventSubject): void {
+    this.#shares?.note(subject.tenantId, true);
+    this.#failing = subject;
+    permit.fail();
+    this.#failing = undefined;
   }
 
   /** Whether a retry would be let through now. */
@@ -127,21 +228,42 @@ export class Dependency {
     this.services.events.emit({ kind: 'fallback_used', ...subject, dependency: this.name, reason });
   }
 
-  /** Lets nothing through until {@link unforce}, or everything. */
+  /** Lets nothing through until {@link unforce}, or everything, whatever the key. */
   force(state: 'open' | 'closed'): void {
-    if (state === 'open') this.#breaker.forceOpen();
-    else this.#breaker.forceClosed();
+    this.#forced = state;
+    for (const one of this.#all) one.#force(state);
   }
 
-  /** Back to what the circuit finds out by itself, from closed. */
+  /** Back to what each circuit finds out by itself, from closed. */
   unforce(): void {
-    this.#breaker.unforce();
+    this.#forced = undefined;
+    for (const one of this.#all) one.#breaker.unforce();
+  }
+
+  get #all(): Dependency[] {
+    return [this, ...this.#keyed.all];
+  }
+
+  #force(state: 'open' | 'closed'): void {
+    if (state === 'open') this.#breaker.forceOpen();
+    else this.#breaker.forceClosed();
   }
 
   #hold(cause: Hold['cause'], retryAfterMs: number): Hold {
     return { kind: 'held', dependency: this.name, cause, retryAfterMs };
   }
 }
+
+const SEVERITIES: Readonly<Record<CircuitState['kind'], number>> = {
+  closed: 0,
+  forced_closed: 0,
+  half_open: 1,
+  open: 2,
+  forced_open: 3,
+};
+
+/** That of the breaker. */
+const DEFAULT_WINDOW_MS = 60_000;
 
 /** From the end of a call to its record, and then some. */
 const PROBE_SETTLES_MS = 5_000;

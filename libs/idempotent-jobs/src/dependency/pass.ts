@@ -20,8 +20,8 @@ export class Pass {
     return this.dependency.spend(isRetry, subject);
   }
 
-  succeeded(): void {
-    this.permit.succeed();
+  succeeded(subject: EventSubject): void {
+    this.dependency.answered(this.permit, subject);
   }
 
   /**
@@ -32,8 +32,9 @@ export class Pass {
     if (this.#isAnothers(error, failure)) return this.permit.ignore();
     if (isTimeout(failure)) this.dependency.timedOut(subject);
     const { kind } = failure;
-    if (kind === 'permanent' && signOf(failure) === 'answer') return this.permit.succeed();
-    if (this.isBreaking && (kind === 'transient' || kind === 'in_doubt')) this.permit.fail();
+    if (kind === 'permanent' && signOf(failure) === 'answer') return this.succeeded(subject);
+    if (this.isBreaking && (kind === 'transient' || kind === 'in_doubt'))
+      this.dependency.failed(this.permit, subject);
     else this.permit.ignore();
   }
 

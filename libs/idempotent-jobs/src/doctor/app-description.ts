@@ -19,6 +19,10 @@ export interface DescribedProcessor {
   readonly clientRetries: number | undefined;
   /** The name of its dependency; undefined: none. */
   readonly dependency: string | undefined;
+  /** Whether the dependency has a circuit for each key. */
+  readonly hasCircuitPerKey: boolean;
+  /** The fields of its payload classes that are validated as URLs. */
+  readonly urlFields: readonly string[];
   /** Whether it reads tenants from job data, with `identify`. */
   readonly identifies: boolean;
   /** Of its worker. */
@@ -47,6 +51,8 @@ export interface DescribedDependency {
   readonly name: string;
   /** Undefined: not declared. */
   readonly clientRetries: number | undefined;
+  /** Whether its circuit was seen to open on one tenant's failures alone, and to hold back others that were answered. */
+  readonly isSharedByTenants: boolean;
 }
 
 /** An application, as far as the doctor looks. Plain data. */

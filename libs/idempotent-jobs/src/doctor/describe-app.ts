@@ -11,9 +11,11 @@ import {
   type ProcessorDeclaration,
 } from '../intake/idempotent-processor.decorator.js';
 import { resolveProcessorOptions } from '../intake/processor.options.js';
+import type { PayloadClass } from '../intake/validate-payload.js';
 import { DEFAULT_MAX_RESULT_BYTES } from '../record/kept-result.js';
 import { type ProvidedClass, providedClassOf } from '../provided-class.js';
 import type { AppDescription, DescribedProcessor, PlainProcessor } from './app-description.js';
+import { urlFieldsOf } from './url-fields.js';
 
 /** Describes a running application to the doctor, from what its modules registered and its decorators declare. */
 export function describeApp(
@@ -37,7 +39,11 @@ export function describeApp(
       retention: queues.retentionOf(name),
       removeOnFail: jobOptionsOf(name).removeOnFail,
     })),
-    dependencies: options.dependencies.map(({ name, clientRetries }) => ({ name, clientRetries })),
+    dependencies: options.dependencies.map(({ name, clientRetries }) => ({
+      name,
+      clientRetries,
+      isSharedByTenants: dependencies.named(name).isSharedByTenants,
+    })),
     resolvesTenants: options.resolveTenant !== undefined,
     handsOnTrace: options.traceContext !== undefined,
     logs: options.logs,
@@ -71,11 +77,18 @@ function describeProcessor(
       isTimeoutGiven: isTimeoutGiven(options, policies) || settings.dependency?.timeoutMs !== undefined,
       attempts: settings.policy.attempts,
       clientRetries: options.clientRetries ?? settings.dependency?.clientRetries,
-      dependency: options.dependency,
+      dependency: settings.dependency?.name,
+      hasCircuitPerKey: settings.per !== undefined,
+      urlFields: urlFieldsOf(payloadClassesIn(options.payload)),
       identifies: options.identify !== undefined,
       removeOnFail: workerOptionsOf(provided).removeOnFail,
     },
   ];
+}
+
+function payloadClassesIn(payload: ProcessorDeclaration['options']['payload']): readonly PayloadClass[] {
+  if (payload === undefined) return [];
+  return typeof payload === 'function' ? [payload] : Object.values(payload);
 }
 
 function isTimeoutGiven(

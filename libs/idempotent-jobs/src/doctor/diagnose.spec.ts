@@ -21,6 +21,8 @@ const charges: DescribedProcessor = {
   attempts: 5,
   clientRetries: 0,
   dependency: undefined,
+  hasCircuitPerKey: false,
+  urlFields: [],
   identifies: false,
   removeOnFail: undefined,
 };
@@ -59,9 +61,9 @@ const retaining = (changes: Partial<DescribedQueue['retention']>): AppDescriptio
 describe('diagnose', () => {
   it('speaks of the retries of a dependency once: with the processor that names it', () => {
     const dependencies = [
-      { name: 'gateway', clientRetries: 2 },
-      { name: 'mailer', clientRetries: 0 },
-      { name: 'bank', clientRetries: undefined },
+      { name: 'gateway', clientRetries: 2, isSharedByTenants: false },
+      { name: 'mailer', clientRetries: 0, isSharedByTenants: false },
+      { name: 'bank', clientRetries: undefined, isSharedByTenants: false },
     ];
     const { findings } = diagnose({
       ...withProcessor({ dependency: 'gateway', clientRetries: 2 }),
@@ -132,7 +134,7 @@ describe('diagnose', () => {
     ],
     [
       'a client that retries what handlers call',
-      { ...sound, dependencies: [{ name: 'gateway', clientRetries: 2 }] },
+      { ...sound, dependencies: [{ name: 'gateway', clientRetries: 2, isSharedByTenants: false }] },
       'client-retries',
       'warning',
       1,

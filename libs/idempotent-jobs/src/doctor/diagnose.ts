@@ -166,6 +166,46 @@ const tenantsFromData: Check = ({ processors, resolvesTenants }) =>
       fix: 'Enqueue through IdempotentQueue, which takes the tenant from TenantContext, and drop identify once no plain job is left.',
     }));
 
+/** Whose endpoint a handler calls is in no declaration: payloads with URLs say so, and what was seen at run time. */
+const circuitsSharedByTenants: Check = ({ dependencies, processors }) => [
+  ...processors
+    .filter(
+      ({ dependency, hasCircuitPerKey, urlFields }) =>
+        dependency !== undefined && !hasCircuitPerKey && urlFields.length > 0,
+    )
+    .map(({ name, queue, dependency = '', urlFields }) =>
+      sharedCircuit(
+        dependency,
+        { queue, processor: name },
+        `${name} on queue "${queue}" has one circuit, of dependency "${dependency}", for all operations, whose payloads name URLs (${urlFields.join(', ')}): where they are tenants' endpoints, one that fails holds all tenants back.`,
+      ),
+    ),
+  ...dependencies
+    .filter(({ isSharedByTenants }) => isSharedByTenants)
+    .map(({ name }) =>
+      sharedCircuit(
+        name,
+        { queue: null, processor: null },
+        `The circuit of dependency "${name}" has opened on the failures of one tenant alone, and held back others whose calls were answered.`,
+      ),
+    ),
+];
+
+function sharedCircuit(
+  dependency: string,
+  about: Pick<DoctorFinding, 'queue' | 'processor'>,
+  message: string,
+): DoctorFinding {
+  return {
+    ...about,
+    code: 'circuit-shared-by-tenants',
+    severity: 'warning',
+    question: 3,
+    message,
+    fix: `Where tenants have endpoints of their own, give each a circuit: dependency: { name: "${dependency}", per: (operation) => operation.tenantId }, or the host of the endpoint; guarded calls take { per: key }.`,
+  };
+}
+
 const unresolvedTenants: Check = ({ resolvesTenants }) =>
   resolvesTenants
     ? []
@@ -269,6 +309,7 @@ const CHECKS: readonly Check[] = [
   dependencyRetries,
   shortRetention,
   tenantsFromData,
+  circuitsSharedByTenants,
   unresolvedTenants,
   undeclaredTimeouts,
   removedFailures,

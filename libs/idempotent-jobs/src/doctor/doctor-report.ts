@@ -9,6 +9,7 @@ export const QUESTIONS = [
 
 /** What the doctor can find. Stable: meant for programs. */
 export type DoctorCode =
+  | 'circuit-shared-by-tenants'
   | 'client-retries'
   | 'client-retries-unknown'
   | 'effect-not-declared'

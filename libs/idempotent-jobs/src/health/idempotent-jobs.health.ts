@@ -130,10 +130,12 @@ export class IdempotentJobsHealthIndicator {
     const session = this.#health.check(name);
     const dependency = this.engine.dependencies.find(name);
     if (dependency === undefined) return session.down({ message: `dependency "${name}" is not declared` });
-    const { circuit, retryAfterMs, active, isBudgetSpent } = dependency.state;
-    const facts = { circuit, retryAfterMs: Math.round(retryAfterMs), active, isBudgetSpent };
+    const { circuit, retryAfterMs, active, isBudgetSpent, keys } = dependency.state;
+    const facts = { circuit, retryAfterMs: Math.round(retryAfterMs), active, isBudgetSpent, keys };
+    const ofKeys =
+      keys === undefined ? '' : `, as the worst of ${keys.known} (${keys.notClosed} are not closed)`;
     const concerns = [
-      circuit === 'closed' || circuit === 'forced_closed' ? undefined : `its circuit is ${circuit}`,
+      circuit === 'closed' || circuit === 'forced_closed' ? undefined : `its circuit is ${circuit}${ofKeys}`,
       isBudgetSpent ? 'retries are denied: they were too large a share of its calls' : undefined,
     ].filter((concern) => concern !== undefined);
     return concerns.length === 0

@@ -6,6 +6,7 @@ import { type OptionChecks, optionChecks } from '../option-checks.js';
 import { type ReconcileOptions, resolveReconcile } from '../reconcile/reconcile.options.js';
 import type { Dependencies } from '../dependency/dependencies.js';
 import type { Dependency } from '../dependency/dependency.js';
+import type { KeyedDependency } from '../dependency/dependency-key.js';
 import type { ProcessorDeclaration } from './idempotent-processor.decorator.js';
 import type { Identify } from './identify.js';
 import { DEFAULT_TIMEOUT_MS, PolicedSettings } from './policed-settings.js';
@@ -39,11 +40,14 @@ export interface IdempotentProcessorOptions {
   /**
    * What the handler calls: the name of one of `forRoot({ dependencies })`. While its circuit is open, its bulkhead full
    * or its retry budget spent, jobs are put off without spending an attempt.
+   *
+   * `{ name, per }`: each key has a circuit and a retry budget of its own, so that the endpoint of one tenant that fails
+   * holds nobody else's jobs back.
    */
-  readonly dependency?: string;
+  readonly dependency?: string | KeyedDependency;
   /**
    * Whether nothing is taken off the queue, by any worker with this option, while the dependency's circuit is open. For
-   * queues all of whose jobs need the dependency. Default false.
+   * queues all of whose jobs need the dependency; not with a circuit for each key. Default false.
    */
   readonly pauseQueue?: boolean;
   /**
@@ -126,6 +130,7 @@ export function resolveProcessorOptions(
     },
     reconcile,
     dependency,
+    per: typeof options.dependency === 'object' ? options.dependency.per : undefined,
     hasFallback,
     results: {
       isStored: checks.flag('storeResult', options.storeResult, true),
@@ -146,6 +151,8 @@ export function resolveProcessorOptions(
   checks.flag('pauseQueue', options.pauseQueue, false);
   if (dependency === undefined && options.pauseQueue === true)
     checks.fail('pauseQueue', true, 'left out unless the processor has a dependency');
+  if (settings.per !== undefined && options.pauseQueue === true)
+    checks.fail('pauseQueue', true, 'left out where dependency has a "per": one key would pause all others');
   if (dependency === undefined && hasFallback)
     checks.fail('dependency', undefined, 'given, because the class has a fallback() that stands in for it');
   checks.countFromZero('clientRetries', options.clientRetries, 0);
@@ -158,10 +165,15 @@ export function resolveProcessorOptions(
 
 function dependencyOf(
   checks: OptionChecks,
-  name: string | undefined,
+  option: string | KeyedDependency | undefined,
   dependencies: ProcessorDefaults['dependencies'],
 ): Dependency | undefined {
-  if (name === undefined) return undefined;
+  if (option === undefined) return undefined;
+  if (typeof option === 'object' && typeof option?.per !== 'function') {
+    checks.fail('dependency', 'an object', 'the name of one, or { name, per: (operation) => key }');
+    return undefined;
+  }
+  const { name } = typeof option === 'object' ? option : { name: option };
   const found = dependencies.find(name);
   if (found === undefined) checks.fail('dependency', name, `one of ${dependencies.names}`);
   return found;

@@ -1,5 +1,6 @@
 import type { ClaimTerms } from '../claim/claim.js';
 import type { Dependency } from '../dependency/dependency.js';
+import type { KeyedDependency } from '../dependency/dependency-key.js';
 import type { Effect } from '../operation/effect.js';
 import type { ReconcileSettings } from '../reconcile/reconcile.options.js';
 import type { ResultRules } from '../record/kept-result.js';
@@ -20,6 +21,8 @@ export interface ProcessorSettings {
   readonly reconcile: ReconcileSettings | undefined;
   /** What the handler calls; undefined: nothing that is guarded. */
   readonly dependency: Dependency | undefined;
+  /** Which of the dependency's circuits an operation has; undefined: the one of all calls without a key. */
+  readonly per?: KeyedDependency['per'] | undefined;
   /** Whether the class has a `fallback()` that stands in for the dependency. */
   readonly hasFallback: boolean;
   readonly results: ResultRules;

@@ -57,7 +57,7 @@ class Bench {
     for (let call = 0; call < times; call += 1) {
       const entry = dependency.enter(100);
       if (entry.kind === 'held') throw new Error(`Held: ${entry.cause}`);
-      if (end === 'succeed') entry.succeeded();
+      if (end === 'succeed') entry.succeeded({});
       else entry.failed(undefined, { kind: 'transient', reason: 'ECONNREFUSED' }, {});
       entry.leave();
     }
@@ -93,7 +93,7 @@ describe('pauseWhileOpen', () => {
     const probe = bench.gateway.enter(100);
     expect(bench.gateway.state.circuit).toBe('half_open');
     expect(await bench.look()).toEqual([]);
-    if (probe.kind === 'admitted') probe.succeeded();
+    if (probe.kind === 'admitted') probe.succeeded({});
     expect(await bench.look()).toEqual(['charges let go', 'refunds let go']);
   });
 

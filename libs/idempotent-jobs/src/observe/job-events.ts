@@ -139,8 +139,17 @@ export type JobEvent =
   | DependencyEvent;
 
 /** What can happen to a dependency, in a job or outside of any. */
-export type DependencyEvent = Partial<JobEventSubject> & { readonly dependency: string } & (
-    | { readonly kind: 'circuit_changed'; readonly state: CircuitState['kind'] }
+export type DependencyEvent = Partial<JobEventSubject> & { readonly dependency: string } &
+  /**
+   * Of a circuit for each key, with whose call has opened it. `isOneTenantsFault`: a circuit without a key opened on the
+   * failures of one tenant alone, and holds back others that were answered.
+   */
+  (
+    | {
+        readonly kind: 'circuit_changed';
+        readonly state: CircuitState['kind'];
+        readonly isOneTenantsFault?: boolean;
+      }
     /** A call of it, or an attempt of a processor that depends on it, took too long. */
     | { readonly kind: 'dependency_timeout' }
     /** A retry was not let through: retries were too large a share of all calls. */

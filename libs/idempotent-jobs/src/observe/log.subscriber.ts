@@ -78,6 +78,7 @@ const NAMES: Readonly<Record<string, string>> = {
   endToEndMs: 'end_to_end_ms',
   waitMs: 'wait_ms',
   failureReason: 'failure_reason',
+  isOneTenantsFault: 'one_tenants_fault',
 };
 
 function word(value: unknown): string {

@@ -1,0 +1,251 @@
+import { NestFactory } from '@nestjs/core';
+import { IsUrl } from 'class-validator';
+import {
+  ConfigurationError,
+  DependencyGuard,
+  DependencyHeldError,
+  type DependencyOptions,
+  Doctor,
+  IdempotentJobsHealthIndicator,
+  type IdempotentProcessorOptions,
+  type JobEvent,
+  JobEvents,
+  UsageError,
+} from 'nestjs-idempotent-jobs';
+import { describe, expect, it } from 'vitest';
+import { useApps } from '../support/apps.js';
+import { eventually } from '../support/eventually.js';
+import { idempotentQueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
+import { type Handler, processorOf } from '../support/processors.js';
+import { BACKENDS, makePlace } from '../support/scenario.js';
+import { rootModule } from '../support/start-app.js';
+
+/** Opens after four failures, for longer than any test. */
+const BREAKER = { minimumCalls: 4, openMs: 600_000, maxOpenMs: 600_000, successes: 1 };
+const HOOKS: Record<string, DependencyOptions> = { hooks: { breaker: BREAKER, retryBudget: false } };
+const QUICK = { attempts: 2, backoff: { baseMs: 10, capMs: 20 } };
+const unavailable = (): Error => Object.assign(new Error('The endpoint answered 503'), { status: 503 });
+
+describe.each(BACKENDS)('circuits by key, on %s', (backend) => {
+  const apps = useApps();
+  const begin = async (
+    options: Partial<IdempotentProcessorOptions>,
+    handler: Handler,
+    dependencies = HOOKS,
+  ) => {
+    const hooks = processorOf('hooks', { effect: 'keyed', retry: QUICK, ...options }, handler);
+    const { app } = await apps.fresh(backend, {
+      queues: ['hooks'],
+      providers: [hooks],
+      jobs: { dependencies },
+    });
+    const events: JobEvent[] = [];
+    app.get(JobEvents).subscribe((event) => events.push(event));
+    const send = (tenantId: string, from: number, count: number) =>
+      idempotentQueue(app, 'hooks').enqueueMany(
+        Array.from({ length: count }, (_, n) => ({
+          name: 'hook',
+          payload: { url: `https://${tenantId}.example/hook` },
+          tenantId,
+          operationKey: `hook:${from + n}`,
+        })),
+      );
+    return { app, events, send, guard: app.get(DependencyGuard) };
+  };
+  /** The endpoint of acme fails. */
+  const callEndpoint: Handler = (_job, { tenantId }) => {
+    if (tenantId === 'acme') throw unavailable();
+    return 'delivered';
+  };
+
+  it.each([
+    ['tenant', { per: ({ tenantId }: { tenantId: string }) => tenantId }],
+    ['host', { per: ({ job }: { job: { data: { url: string } } }) => new URL(job.data.url).host }],
+  ])('the endpoint of one tenant fails, and nobody else is held back: per %s', async (_what, { per }) => {
+    const { app, events, send, guard } = await begin({ dependency: { name: 'hooks', per } }, callEndpoint);
+    await send('acme', 1, 8);
+    await eventually(
+      () => events.filter(({ kind }) => kind === 'circuit_changed'),
+      (changes) =>
+        expect(changes).toMatchObject([
+          { dependency: 'hooks', state: 'open', tenantId: 'acme', queue: 'hooks' },
+        ]),
+    );
+    await send('globex', 1, 10);
+    for (let n = 1; n <= 10; n += 1)
+      expect(await settled(app, `hook:${n}`, 'globex')).toMatchObject({ status: 'completed', attempts: 1 });
+    await send('acme', 100, 1);
+    await eventually(
+      () => events.filter((event) => event.kind === 'deferred' && event.operationKey === 'hook:100'),
+      (held) =>
+        expect(held).toMatchObject([{ because: 'circuit_open', dependency: 'hooks', tenantId: 'acme' }]),
+    );
+    expect(guard.stateOf('hooks')).toMatchObject({ circuit: 'open', keys: { known: 2, notClosed: 1 } });
+    expect(app.get(IdempotentJobsHealthIndicator).dependency('hooks')).toMatchObject({
+      hooks: { status: 'degraded', keys: { known: 2, notClosed: 1 } },
+    });
+    expect(
+      app
+        .get(Doctor)
+        .report()
+        .findings.map(({ code }) => code),
+    ).not.toContain('circuit-shared-by-tenants');
+    // The key may be a tenant's own datum.
+    expect(JSON.stringify(events)).not.toContain('acme.example');
+  });
+
+  it('a circuit that all tenants share is named once one tenant has opened it for all', async () => {
+    const { app, events, send } = await begin({ dependency: 'hooks' }, callEndpoint);
+    const finding = (): unknown =>
+      app
+        .get(Doctor)
+        .report()
+        .findings.find(({ code }) => code === 'circuit-shared-by-tenants');
+    await send('globex', 1, 1);
+    await settled(app, 'hook:1', 'globex');
+    expect(finding()).toBeUndefined();
+    await send('acme', 1, 8);
+    await eventually(
+      () => events.filter(({ kind }) => kind === 'circuit_changed'),
+      (changes) => expect(changes).toMatchObject([{ state: 'open', isOneTenantsFault: true }]),
+    );
+    expect(finding()).toMatchObject({
+      severity: 'warning',
+      fix: expect.stringContaining('per: (operation) =>') as string,
+    });
+  });
+
+  it('the doctor warns of one circuit for payloads that name endpoints, before anything has failed', async () => {
+    class Hook {
+      @IsUrl() url!: string;
+    }
+    for (const [dependency, codes] of [
+      ['hooks', ['circuit-shared-by-tenants']],
+      [{ name: 'hooks', per: () => 'a' }, []],
+    ] as const) {
+      const { app } = await begin({ dependency, payload: Hook }, () => 1);
+      const { findings } = app.get(Doctor).report();
+      expect(
+        findings.filter(({ code }) => code === 'circuit-shared-by-tenants').map(({ code }) => code),
+      ).toEqual(codes);
+    }
+  });
+
+  it.each([
+    [
+      'throws',
+      () => {
+        throw new Error('no such field');
+      },
+      /per of dependency "hooks" threw.*no such field/,
+    ],
+    [
+      'gives nothing',
+      () => undefined as unknown as string,
+      /must be a string of 1 to 400 characters, but is undefined/,
+    ],
+    ['gives an empty text', () => '', /but is a string of 0 characters/],
+  ])('a key that cannot be had fails the attempt before its handler: per %s', async (_what, per, message) => {
+    let runs = 0;
+    const { app, send, guard } = await begin({ dependency: { name: 'hooks', per } }, () => (runs += 1));
+    await send('acme', 1, 1);
+    expect(await settled(app, 'hook:1')).toMatchObject({ status: 'dead' });
+    const [letter] = await lettersOf(app);
+    expect(letter).toMatchObject({ reason: 'retries_exhausted', attempts: 2 });
+    expect(letter?.error?.message).toMatch(message);
+    expect(runs).toBe(0);
+    expect(guard.stateOf('hooks')).not.toHaveProperty('keys');
+  });
+
+  it('a guarded call has the circuit of its key, in a handler that of the handler’s', async () => {
+    const { app, send, guard } = await begin(
+      { dependency: { name: 'hooks', per: ({ tenantId }) => tenantId } },
+      async (_job, { tenantId }) => {
+        const inside = await guard.call('hooks', () => 'part of the attempt');
+        const other = await guard
+          .call('hooks', () => 'another’s', { per: `${tenantId}/other` })
+          .catch((e: Error) => e.name);
+        return [inside, other];
+      },
+    );
+    const fails = (): never => {
+      throw unavailable();
+    };
+    for (let n = 0; n < 4; n += 1)
+      await expect(guard.call('hooks', fails, { per: 'acme/other' })).rejects.toThrow('503');
+    await expect(guard.call('hooks', () => 1, { per: 'acme/other' })).rejects.toThrow(DependencyHeldError);
+    expect(await guard.call('hooks', () => 1, { per: 'globex/other' })).toBe(1);
+    expect(await guard.call('hooks', () => 1)).toBe(1);
+    await send('globex', 1, 1);
+    expect(await settled(app, 'hook:1', 'globex')).toMatchObject({
+      result: ['part of the attempt', 'another’s'],
+    });
+    await expect(guard.call('hooks', () => 1, { per: '' })).rejects.toThrow(UsageError);
+  });
+
+  it('forced by a person, all keys are, known and to come', async () => {
+    const { guard } = await begin(
+      { dependency: { name: 'hooks', per: ({ tenantId }) => tenantId } },
+      () => 1,
+    );
+    const call = (per: string): Promise<number> => guard.call('hooks', () => 1, { per });
+    expect(await call('acme')).toBe(1);
+    guard.forceOpen('hooks');
+    for (const key of ['acme', 'globex']) await expect(call(key)).rejects.toThrow(DependencyHeldError);
+    guard.unforce('hooks');
+    for (const key of ['acme', 'globex', 'initech']) expect(await call(key)).toBe(1);
+  });
+
+  it('of more keys than are remembered, an open circuit stays while others can go', async () => {
+    const { guard } = await begin({}, () => 1, { hooks: { ...HOOKS['hooks'], maxKeys: 3 } });
+    const call = (per: string, fn = (): number => 1): Promise<number> => guard.call('hooks', fn, { per });
+    for (let n = 0; n < 4; n += 1)
+      await call('acme', () => {
+        throw unavailable();
+      }).catch(() => undefined);
+    for (let n = 0; n < 50; n += 1) await call(`tenant-${n}`);
+    expect(guard.stateOf('hooks')).toMatchObject({ circuit: 'open', keys: { known: 3, notClosed: 1 } });
+    await expect(call('acme')).rejects.toThrow(DependencyHeldError);
+  });
+
+  it('a retry budget that one key has spent is not spent for others', async () => {
+    const hooks = { breaker: false, retryBudget: { ratio: 0.01, minPerSecond: 0.1 } } as const;
+    const { app, events, send } = await begin(
+      { dependency: { name: 'hooks', per: ({ tenantId }) => tenantId } },
+      (_job, { tenantId, attempt }) => {
+        if (tenantId === 'acme' || attempt === 1) throw unavailable();
+      },
+      { hooks },
+    );
+    await send('acme', 1, 6);
+    await eventually(
+      () => events.filter(({ kind }) => kind === 'retry_budget_denied'),
+      (denied) => expect(denied.length).toBeGreaterThan(0),
+    );
+    await send('globex', 1, 1);
+    expect(await settled(app, 'hook:1', 'globex')).toMatchObject({ status: 'completed', attempts: 2 });
+    expect(await outcomeOf(app, 'hook:1')).toBeDefined();
+  });
+
+  it('a key with a queue that pauses for all is refused at boot, and so is a dependency without a way to its key', async () => {
+    const place = await makePlace(backend);
+    for (const [options, message] of [
+      [
+        { dependency: { name: 'hooks', per: () => 'a' }, pauseQueue: true },
+        /pauseQueue.*left out where dependency has a "per"/,
+      ],
+      [{ dependency: { name: 'hooks' } }, /dependency.*\{ name, per: \(operation\) => key \}/],
+      [{ dependency: { name: 'nobody', per: () => 'a' } }, /dependency.*one of forRoot/],
+    ] as const) {
+      const hooks = processorOf('hooks', options as unknown as IdempotentProcessorOptions, () => 1);
+      const root = rootModule(place, {
+        queues: ['hooks'],
+        providers: [hooks],
+        jobs: { dependencies: HOOKS },
+      });
+      const booting = NestFactory.createApplicationContext(root, { logger: false, abortOnError: false });
+      await expect(booting).rejects.toThrow(ConfigurationError);
+      await expect(booting).rejects.toThrow(message);
+    }
+  });
+});
