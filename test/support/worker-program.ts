@@ -2,7 +2,7 @@ import 'reflect-metadata';
 import { type CanActivate, UseGuards } from '@nestjs/common';
 import { existsSync, readFileSync } from 'node:fs';
 import { setTimeout as pause } from 'node:timers/promises';
-import { Queue, RateLimitError } from 'bullmq';
+import { DelayedError, type Job, Queue } from 'bullmq';
 import {
   applied,
   type CurrentOperation,
@@ -65,6 +65,12 @@ async function blockUntilTold(): Promise<unknown> {
   }
 }
 
+/** Its job is back on the queue before the handler has told so. */
+async function putOffAndBlock(job: Job): Promise<unknown> {
+  await job.moveToDelayed(Date.now() + 100, job.token);
+  return blockUntilTold();
+}
+
 async function holdUntilTold(): Promise<unknown> {
   for (;;) {
     const verdict = verdictSoFar();
@@ -80,7 +86,7 @@ function verdictSoFar(): string | undefined {
 
 function endAs(verdict: string): unknown {
   if (verdict === 'fail') throw new TransientError(`told to fail: ${process.pid}`);
-  if (verdict === 'hand back') throw new RateLimitError();
+  if (verdict === 'hand back') throw new DelayedError();
   return { by: process.pid };
 }
 
@@ -138,7 +144,7 @@ const options: IdempotentProcessorOptions = {
   timeoutMs: 60_000,
   retry: { attempts: 10, backoff: { baseMs: 50, capMs: 100 } },
 };
-const handler: Handler = (_job, operation) => {
+const handler: Handler = (job, operation) => {
   process.send?.({ at: 'handler', attempt: operation.attempt, fencingToken: operation.fencingToken });
   switch (script.act) {
     case 'die':
@@ -157,6 +163,8 @@ const handler: Handler = (_job, operation) => {
       return writeFenced();
     case 'block until told':
       return blockUntilTold();
+    case 'put off and block until told':
+      return putOffAndBlock(job);
     case 'hold until told':
       return holdUntilTold();
     default:
