@@ -60,7 +60,7 @@ describe.each(BACKENDS)('operations whose job has ended without them, on %s', (b
   /** The job in the hands of a worker that knows no ledger. */
   const endByPlainWorker = async (place: Place, end: () => Promise<unknown>): Promise<void> => {
     const { connection, prefix } = place;
-    const worker = new Worker('charges', end, { connection: connection as never, prefix });
+    const worker = new Worker('charges', end, { connection, prefix });
     workers.push(worker);
     await new Promise<void>((resolve) => {
       worker.on('completed', () => resolve());

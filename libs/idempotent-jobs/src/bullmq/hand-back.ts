@@ -58,9 +58,9 @@ export class QueueLimits {
 
   /** Notes from now on the limits that are set through that worker or queue. */
   watch(queue: string, limiter: Limiter): void {
-    const set = limiter.rateLimit;
+    const set = limiter.rateLimit.bind(limiter);
     limiter.rateLimit = async (ms) => {
-      await set.call(limiter, ms);
+      await set(ms);
       this.#until.set(queue, performance.now() + ms);
     };
   }

@@ -10,12 +10,17 @@ export function messageOf(error: unknown, maxLength = MAX_SHOWN_MESSAGE): string
 }
 
 function wordsOf(error: unknown): string {
-  if (error === null || error === undefined) return `a thrown ${String(error)}`;
-  if (typeof error !== 'object') return String(error);
+  if (error === null || error === undefined) return `a thrown ${error}`;
+  if (typeof error !== 'object') return textOf(error);
   const message = read(error, 'message');
   if (typeof message === 'string') return message;
   // Nest's answers carry lists and objects in the place of a message.
-  if (message !== undefined && message !== null) return JSON.stringify(message) ?? String(message);
-  const text = String(error);
+  if (message !== undefined && message !== null) return JSON.stringify(message) ?? textOf(message);
+  const text = textOf(error);
   return text === '[object Object]' ? 'a thrown object' : text;
+}
+
+/** Whatever it makes of itself, which may be nothing that helps. */
+function textOf(value: {}): string {
+  return `${value as string}`;
 }

@@ -37,9 +37,6 @@ export function describeError(error: unknown, depth = 0): ErrorEvidence {
 /** What an error calls itself; of anything else, its class; of what has none, its type. */
 function nameOf(error: unknown): string {
   const names = [read(error, 'name'), read(read(error, 'constructor'), 'name')];
-  const name = names.find((one) => typeof one === 'string' && one !== '');
-  return cleanText(
-    error !== null && typeof error === 'object' && name ? String(name) : typeof error,
-    MAX_NAME,
-  );
+  const name = names.find((one): one is string => typeof one === 'string' && one !== '');
+  return cleanText((error !== null && typeof error === 'object' && name) || typeof error, MAX_NAME);
 }
