@@ -21,6 +21,6 @@ function wordsOf(error: unknown): string {
 }
 
 /** Whatever it makes of itself, which may be nothing that helps. */
-function textOf(value: {}): string {
-  return `${value as string}`;
+function textOf(value: unknown): string {
+  return String(value);
 }
