@@ -84,12 +84,23 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
     this.#workers.prepare();
     this.#letters.prepare();
     this.#refuseShortRetention();
+    if (this.options.doctor !== 'off') await this.#lookForSharedKeys();
     await this.checkUp.run();
     this.#subscriptions.push(pauseWhileOpen(this.events, this.#pausedQueues(), this.engine.log.trouble));
     const { tracing } = this.options;
     const start = (): Promise<void> => this.#startMeasured();
     // Workers and timers started inside of a request's frame or trace would make everything they ever do part of it.
     await outsideOfAnyFrame(() => (tracing === undefined ? start() : tracing.detached(start)));
+  }
+
+  /** Where BullMQ does not answer, jobs that come by will tell. */
+  async #lookForSharedKeys(): Promise<void> {
+    const { queues, sharedKeys } = this.engine;
+    const looks = this.running.map(async ({ settings: { queue, identify } }) => {
+      const port = queues.portOf(queue);
+      if (identify !== undefined && port !== undefined) await sharedKeys.look(port.bullmq, identify);
+    });
+    await isOverWithin(LOOK_MS, Promise.allSettled(looks));
   }
 
   /** An application that does not come up leaves no metrics behind: another one may take its place in this process. */
@@ -197,3 +208,6 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
     });
   }
 }
+
+/** A start does not wait longer for what the doctor would like to know. */
+const LOOK_MS = 2_000;

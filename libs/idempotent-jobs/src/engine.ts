@@ -21,6 +21,7 @@ import { LetterStore } from './dead-letter/letter.store.js';
 import { RedriveRunner } from './dead-letter/redrive.runner.js';
 import { RedriveStore } from './dead-letter/redrive.store.js';
 import { Dependencies } from './dependency/dependencies.js';
+import { SharedKeys } from './intake/shared-keys.js';
 import { workerIdentity } from './intake/worker-identity.js';
 import { Pruner } from './retention/pruner.js';
 import { DispatchListener } from './dispatch/dispatch-listener.js';
@@ -67,6 +68,7 @@ export interface Engine {
   readonly pruner: Pruner;
   readonly gauges: GaugeReader;
   readonly log: LibraryLog;
+  readonly sharedKeys: SharedKeys;
 }
 
 /** A redrive is begun by a person, and carried on by the process that began it unless that dies. */
@@ -159,6 +161,7 @@ export function assembleEngine(
   );
   const runner = new AttemptRunner(leased, transactional, book, inquiry, claims, Math.random);
   const burials = new Burials(letters, events, sealer, wakeDispatcher);
+  const sharedKeys = new SharedKeys(log);
   const pipeline = new JobPipeline(
     tenants,
     runner,
@@ -169,6 +172,7 @@ export function assembleEngine(
     signer,
     Math.random,
     options.tracing,
+    sharedKeys,
   );
 
   const redriveStore = new RedriveStore(database);
@@ -264,5 +268,6 @@ export function assembleEngine(
     pruner,
     gauges,
     log,
+    sharedKeys,
   };
 }

@@ -172,7 +172,10 @@ function assemble(
       provide: Doctor,
       inject: [ENGINE, RESOLVED_OPTIONS, DiscoveryService],
       useFactory: (engine: Engine, resolved: ResolvedOptions, discovery: DiscoveryService) =>
-        new Doctor(() => describeApp(discovery, engine.queues, resolved, engine.dependencies)),
+        new Doctor(() => ({
+          ...describeApp(discovery, engine.queues, resolved, engine.dependencies),
+          sharedKeys: engine.sharedKeys.found,
+        })),
     },
     {
       provide: ApplicationLifecycle,

@@ -8,6 +8,7 @@ import type { AttemptRegistry } from './execute/attempt-registry.js';
 import type { Delivery } from './intake/delivery.js';
 import { identify, type Identified, type Unidentified } from './intake/identify.js';
 import { presentPayload } from './intake/present-payload.js';
+import type { SharedKeys } from './intake/shared-keys.js';
 import { HandBackCounter } from './observe/hand-back-counter.js';
 import { checkPayload } from './intake/validate-payload.js';
 import type { JobEvents } from './observe/job-events.js';
@@ -50,6 +51,7 @@ export class JobPipeline {
     private readonly signer: Signer,
     private readonly random: () => number,
     private readonly tracing: Tracing | undefined,
+    private readonly sharedKeys: Pick<SharedKeys, 'note'>,
   ) {}
 
   /** From BullMQ's hand to BullMQ's hand. */
@@ -57,6 +59,7 @@ export class JobPipeline {
     try {
       const identified = this.#identify(delivery);
       if (identified.kind === 'refused') return await this.burials.ofUnidentified(delivery, identified);
+      this.sharedKeys.note(delivery.job, identified);
       return await this.tenants.runJob(identified.tenantId, () =>
         this.tracing === undefined
           ? this.#deliverAs(identified, delivery, chain)

@@ -1,4 +1,5 @@
 import type { JobsOptions } from 'bullmq';
+import type { SharedKey } from '../intake/shared-keys.js';
 import type { Effect } from '../operation/effect.js';
 import type { Retention } from '../retention/retention.options.js';
 
@@ -61,6 +62,8 @@ export interface AppDescription {
   readonly plainProcessors: readonly PlainProcessor[];
   readonly queues: readonly DescribedQueue[];
   readonly dependencies: readonly DescribedDependency[];
+  /** Schedulers whose iterations `identify` was seen to give one key. */
+  readonly sharedKeys: readonly SharedKey[];
   readonly resolvesTenants: boolean;
   readonly handsOnTrace: boolean;
   readonly logs: 'all' | 'problems' | 'none';

@@ -23,7 +23,7 @@ export function describeApp(
   queues: QueueRegistry,
   options: ResolvedOptions,
   dependencies: Dependencies,
-): AppDescription {
+): Omit<AppDescription, 'sharedKeys'> {
   const providers = discovery.getProviders();
   const jobOptionsOf = (queue: string): JobsOptions => defaultJobOptionsOf(providers, queue);
   const classes = providers.map(providedClassOf).filter((provided) => provided !== undefined);

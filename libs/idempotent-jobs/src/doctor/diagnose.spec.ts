@@ -38,6 +38,7 @@ const sound: AppDescription = {
   plainProcessors: [mails],
   queues: [queue],
   dependencies: [],
+  sharedKeys: [],
   resolvesTenants: true,
   handsOnTrace: true,
   logs: 'problems',

@@ -1,3 +1,4 @@
+import { sharedKeyMessage } from '../intake/shared-keys.js';
 import { type Effect, EFFECTS, repeatableForMs } from '../operation/effect.js';
 import type { AppDescription, DescribedProcessor, RemoveOnFail } from './app-description.js';
 import { type DoctorFinding, type DoctorReport, reportOf } from './doctor-report.js';
@@ -148,6 +149,17 @@ const shortRetention: Check = ({ queues }) =>
       },
     ];
   });
+
+const schedulesThatShareKeys: Check = ({ sharedKeys, processors }) =>
+  sharedKeys.map((shared) => ({
+    code: 'schedule-shares-key',
+    severity: 'warning',
+    question: 2,
+    queue: shared.queue,
+    processor: processors.find(({ queue }) => queue === shared.queue)?.name ?? null,
+    message: sharedKeyMessage(shared),
+    fix: 'Have identify make the key of job.id, which ends in the time an iteration is due, or use IdempotentQueue.schedule().',
+  }));
 
 /** 3: Does every retry run as the tenant it belongs to? */
 
@@ -308,6 +320,7 @@ const CHECKS: readonly Check[] = [
   clientRetries,
   dependencyRetries,
   shortRetention,
+  schedulesThatShareKeys,
   tenantsFromData,
   circuitsSharedByTenants,
   unresolvedTenants,

@@ -18,6 +18,7 @@ export type DoctorCode =
   | 'plain-processor-on-idempotent-queue'
   | 'plain-processor-retries'
   | 'retention-too-short'
+  | 'schedule-shares-key'
   | 'tenant-from-job-data'
   | 'tenants-not-resolved'
   | 'timeout-not-declared'
