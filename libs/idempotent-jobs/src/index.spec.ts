@@ -55,6 +55,7 @@ describe('the public API', () => {
         "fencedUpdate",
         "getIdempotentQueueToken",
         "notApplied",
+        "putBackOperation",
         "unknown",
         "useBackendOfConnection",
       ]

@@ -1,3 +1,4 @@
+import { type EventEmitter, once } from 'node:events';
 import {
   type BackendFactory,
   ErrorCode,
@@ -77,10 +78,31 @@ export class QueuePort {
   /**
    * Puts jobs on the queue. Putting one again while BullMQ still has to run it changes nothing; one that was put before
    * and that BullMQ holds as finished starts anew. Jobs that carry no operation's retries are dead letters.
+   *
+   * Rejects while Redis is not connected, since a command that waits in this process for its connection would be sent
+   * whenever that comes back. Nothing is sent any more once `isAwaited` says no.
    */
-  async put(jobs: readonly OutgoingJob[], carriesRetries = true): Promise<void> {
+  async put(
+    jobs: readonly OutgoingJob[],
+    carriesRetries = true,
+    isAwaited: () => boolean = () => true,
+  ): Promise<void> {
+    await this.#connected();
     await Promise.all(jobs.flatMap(({ jobId, wasPut }) => (wasPut === true ? [this.#clear(jobId)] : [])));
-    await this.bullmq.addBulk(jobs.map((job) => entryOf(job, carriesRetries)));
+    await this.#connected();
+    if (isAwaited()) await this.bullmq.addBulk(jobs.map((job) => entryOf(job, carriesRetries)));
+  }
+
+  /** Waits a moment for the connection to Redis, and rejects if there is none then. Postgres pools refuse by themselves. */
+  async #connected(): Promise<void> {
+    if (this.backend === 'postgres') return;
+    const client = await (this.bullmq.getBackend() as RedisQueueBackend).client;
+    if (isReady(client)) return;
+    try {
+      await once(client as unknown as EventEmitter, 'ready', { signal: AbortSignal.timeout(READY_MS) });
+    } catch {
+      throw new Error(`Queue "${this.name}" is not connected to Redis (${client.status}); nothing was sent`);
+    }
   }
 
   /** Puts jobs on the queue in a transaction of the database that it {@link isIn}: there if and only if it commits. */
@@ -192,6 +214,14 @@ export class QueuePort {
     await this.bullmq.waitUntilReady();
     return nameDatabase(postgres.pool as unknown as Queryable);
   }
+}
+
+/** Longer than a connection takes that was lost by accident, shorter than whoever puts jobs waits. */
+const READY_MS = 3_000;
+
+/** A cluster is never `ready`, and connected as soon as it says so. */
+function isReady({ status, isCluster }: { readonly status: string; readonly isCluster?: boolean }): boolean {
+  return status === 'ready' || (status === 'connect' && isCluster === true);
 }
 
 /** As many processes as may start at one time and be unlucky one after the other. */

@@ -102,6 +102,8 @@ export class Carrier {
     // The others stay held; the next who takes them looks again.
     const jobs = due.filter(({ job }) => !this.#refused.isResting(job.jobId));
     if (jobs.length === 0) return true;
+    // What has not answered gets no more to keep until it does: it would all arrive one day.
+    if (this.#failures.has(queue) && !(await answers(port))) return false;
     const { taken, isReachable } = await this.#put(port, jobs);
     for (const { job } of taken) this.#refused.forget(job.jobId);
     try {
@@ -117,10 +119,13 @@ export class Carrier {
   /** Puts a batch; if BullMQ refuses it, each job alone, so that one it cannot take holds up no other. Never rejects. */
   async #put(port: QueuePort, jobs: DueJob[]): Promise<{ taken: DueJob[]; isReachable: boolean }> {
     const outgoing = jobs.map(({ job }) => job);
+    let isAwaited = true;
     try {
-      await answered(PUT_TIMEOUT_MS, port.put(outgoing, this.source.carriesRetries));
+      const put = port.put(outgoing, this.source.carriesRetries, () => isAwaited);
+      await answered(PUT_TIMEOUT_MS, put);
       return { taken: jobs, isReachable: true };
     } catch (error) {
+      isAwaited = false;
       // What takes so long for all would take as long for each.
       const isReachable = !(error instanceof NoAnswer) && (await answers(port));
       if (jobs.length === 1 || !isReachable) {
