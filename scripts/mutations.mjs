@@ -86,7 +86,7 @@ const COMPILER_OPTIONS = {
   sourceMap: false,
 };
 
-/** Runs the cases whose full names match. Returns the names of all that ran and of those that are red. */
+/** Runs the cases whose full names match. Returns the names of those that are green, and of those that are red with what they say. */
 function run(tree, cases, options = []) {
   const report = join(tree, 'report.json');
   rmSync(report, { force: true });
@@ -109,8 +109,14 @@ function run(tree, cases, options = []) {
   });
   if (!existsSync(report)) throw new Error(`The tests did not run: ${specs.join(', ')}`);
   const tests = JSON.parse(readFileSync(report, 'utf8')).testResults.flatMap((file) => file.assertionResults);
-  const named = (status) => tests.filter((test) => test.status === status).map((test) => test.fullName);
-  return { green: named('passed'), red: named('failed') };
+  const red = tests.filter(({ status }) => status === 'failed');
+  return {
+    green: tests.filter(({ status }) => status === 'passed').map(({ fullName }) => fullName),
+    // What it says shows whether it is red for the right reason.
+    red: red.map(
+      ({ fullName, failureMessages: [said = ''] }) => `${fullName}\n             (${said.split('\n')[0]})`,
+    ),
+  };
 }
 
 function chosen(words) {
