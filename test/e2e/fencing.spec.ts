@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -73,7 +74,11 @@ describe.each(BACKENDS)('fenced writes to tables of the application, on %s', (ba
       const zombie = await WorkerProcess.start({ ...script, act, tellBy: tell.zombie });
       workers.push(zombie);
       await enqueue(app, 'charges', 'charge', {}, 'charge:1');
-      await zombie.reached('handler');
+      await eventually(
+        () => existsSync(`${tell.zombie}.blocked`),
+        (isBlocked) => expect(isBlocked).toBe(true),
+        30_000,
+      );
       zombie.signal('SIGSTOP');
       const heir = await WorkerProcess.start({ ...script, act: 'hold until told', tellBy: tell.heir });
       workers.push(heir);

@@ -1,6 +1,6 @@
 import 'reflect-metadata';
 import { type CanActivate, UseGuards } from '@nestjs/common';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { setTimeout as pause } from 'node:timers/promises';
 import { DelayedError, type Job, Queue } from 'bullmq';
 import {
@@ -54,9 +54,9 @@ async function write({ attempt, transaction }: CurrentOperation): Promise<unknow
 }
 
 /** Neither lease nor lock is renewed meanwhile; what the handler does then, it does before anybody could stop it. */
-async function blockUntilTold(): Promise<unknown> {
-  // What was told to the parent leaves first.
-  await new Promise((resolve) => setImmediate(resolve));
+function blockUntilTold(): unknown {
+  // By a file, since a message would only leave when the process goes on.
+  writeFileSync(`${script.tellBy}.blocked`, '');
   const clock = new Int32Array(new SharedArrayBuffer(4));
   for (;;) {
     const verdict = verdictSoFar();
