@@ -11,7 +11,7 @@ import {
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
-import { asTenant, bullQueue, enqueue, outcomeOf, settled } from '../support/ledger.js';
+import { asTenant, bullQueue, enqueue, outcomeOf, settled, stepOf } from '../support/ledger.js';
 import { fallingBackProcessorOf, processorOf } from '../support/processors.js';
 import { BACKENDS, dataSourceOf } from '../support/scenario.js';
 
@@ -212,7 +212,7 @@ describe.each(BACKENDS)('fallbacks, on %s', (backend) => {
       result: { rate: 1 },
       degraded: 'rates: circuit_open',
     });
-    expect(await outcomeOf(app, 'order:1/rate')).toMatchObject({
+    expect(await stepOf(app, 'order:1', 'rate')).toMatchObject({
       attempts: 1,
       degraded: 'rates: circuit_open',
     });

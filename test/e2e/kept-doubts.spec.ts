@@ -14,7 +14,7 @@ import { IsInt } from 'class-validator';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
-import { asTenant, enqueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
+import { asTenant, enqueue, lettersOf, outcomeOf, settled, stepOf } from '../support/ledger.js';
 import { Gate, processorOf, reconcilingProcessorOf } from '../support/processors.js';
 import { BACKENDS, dataSourceOf } from '../support/scenario.js';
 
@@ -129,9 +129,9 @@ describe.each(BACKENDS)('doubts that are not lost on the way, on %s', (backend) 
     await enqueue(app, 'orders', 'order', {}, 'order:1');
     await eventually(
       () => lettersOf(app),
-      (letters) => expect(letters).toMatchObject([{ operation_key: 'order:1/outer/mail' }]),
+      (letters) => expect(letters).toMatchObject([{ step_of: 'order:1', step: 'outer/mail' }]),
     );
-    const mail = { tenantId: 'acme', operationKey: 'order:1/outer/mail' };
+    const mail = { tenantId: 'acme', operationKey: 'order:1', step: 'outer/mail' };
     await app.get(DeadLetterService).resolve(mail, applied('sent'), BY);
     expect(await settled(app, 'order:1')).toMatchObject({ status: 'completed', result: 'sent' });
   });
@@ -147,13 +147,13 @@ describe.each(BACKENDS)('doubts that are not lost on the way, on %s', (backend) 
     await enqueue(app, 'orders', 'order', {}, 'order:1');
     await gate.arrival;
     const startedAt = performance.now();
-    const mail = { tenantId: 'acme', operationKey: 'order:1/mail' };
+    const mail = { tenantId: 'acme', operationKey: 'order:1', step: 'mail' };
     expect(await app.get(OutcomeService).settle(mail, applied('sent'), { source: 'mailbox' })).toEqual({
       kind: 'settled',
     });
     expect(performance.now() - startedAt).toBeLessThan(5000);
     gate.open();
-    expect(await outcomeOf(app, 'order:1/mail')).toMatchObject({ status: 'completed', result: 'sent' });
+    expect(await stepOf(app, 'order:1', 'mail')).toMatchObject({ status: 'completed', result: 'sent' });
   });
 });
 

@@ -4,6 +4,7 @@ import {
   DeadLetterService,
   IdempotencyService,
   InDoubtError,
+  InvalidIdentityError,
   notApplied,
   OutcomeService,
   PermanentError,
@@ -14,7 +15,7 @@ import {
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
-import { enqueue, idempotentQueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
+import { enqueue, idempotentQueue, lettersOf, outcomeOf, settled, stepOf } from '../support/ledger.js';
 import { type Handler, processorOf } from '../support/processors.js';
 import { BACKENDS, dataSourceOf } from '../support/scenario.js';
 
@@ -47,7 +48,7 @@ describe.each(BACKENDS)('steps of a handler, on %s', (backend) => {
       result: { charge: { chargeId: 'ch_1' }, receipt: 4 },
     });
     expect(runs).toEqual(['charge', 'receipt']);
-    expect(await outcomeOf(app, 'order:1/charge')).toMatchObject({ status: 'completed', attempts: 1 });
+    expect(await stepOf(app, 'order:1', 'charge')).toMatchObject({ status: 'completed', attempts: 1 });
   });
 
   it('have a key, a token and a signal of their own, the same on every try', async () => {
@@ -153,11 +154,11 @@ describe.each(BACKENDS)('steps of a handler, on %s', (backend) => {
       (outcome) => expect(outcome).toMatchObject({ status: 'retrying', attempts: 0 }),
     );
     expect(await lettersOf(app)).toMatchObject([
-      { reason: 'in_doubt', operation_key: 'order:1/mail', payload: { cents: 5 } },
+      { reason: 'in_doubt', step_of: 'order:1', step: 'mail', payload: { cents: 5 } },
     ]);
     await app
       .get(DeadLetterService)
-      .resolve({ tenantId: 'acme', operationKey: 'order:1/mail' }, applied({ sent: true }), BY);
+      .resolve({ tenantId: 'acme', operationKey: 'order:1', step: 'mail' }, applied({ sent: true }), BY);
     expect(await settled(app, 'order:1')).toMatchObject({
       status: 'completed',
       attempts: 1,
@@ -181,7 +182,7 @@ describe.each(BACKENDS)('steps of a handler, on %s', (backend) => {
     );
     await app
       .get(DeadLetterService)
-      .resolve({ tenantId: 'acme', operationKey: 'order:1/mail' }, notApplied(), BY);
+      .resolve({ tenantId: 'acme', operationKey: 'order:1', step: 'mail' }, notApplied(), BY);
     expect(await settled(app, 'order:1')).toMatchObject({ status: 'completed', result: 2 });
   });
 
@@ -193,7 +194,7 @@ describe.each(BACKENDS)('steps of a handler, on %s', (backend) => {
       return 'done, it believes';
     });
     await eventually(
-      () => outcomeOf(app, 'order:1/mail'),
+      () => stepOf(app, 'order:1', 'mail'),
       (outcome) => expect(outcome?.status).toBe('in_doubt'),
     );
     await eventually(
@@ -326,7 +327,27 @@ describe.each(BACKENDS)('steps of a handler, on %s', (backend) => {
       result: 'charged',
     });
     expect(aborted).toEqual([true]);
-    expect(await outcomeOf(app, 'order:1/charge')).toMatchObject({ attempts: 2, failures: 1 });
+    expect(await stepOf(app, 'order:1', 'charge')).toMatchObject({ attempts: 2, failures: 1 });
+  });
+
+  it('live where no key of a producer can name them, nor be named by one', async () => {
+    const { app } = await begin((job, { step }) =>
+      job.name === 'order' ? step('receipt', () => 'of the step') : 'of the other operation',
+    );
+    await enqueue(app, 'orders', 'other', {}, 'order:1/receipt');
+    expect(await settled(app, 'order:1/receipt')).toMatchObject({ result: 'of the other operation' });
+    expect(await settled(app, 'order:1')).toMatchObject({ status: 'completed', result: 'of the step' });
+    await enqueue(app, 'orders', 'order', {}, 'order:2');
+    await settled(app, 'order:2');
+    // Neither by the key that is shown, nor by whatever stands between its parts in the ledger.
+    expect(await outcomeOf(app, 'order:2/receipt')).toBeUndefined();
+    const [row] = await dataSourceOf(app).query<{ operation_key: string }[]>(
+      `SELECT operation_key FROM job_outcomes WHERE step_of = 'order:2'`,
+    );
+    await expect(outcomeOf(app, row?.operation_key as string)).rejects.toThrow(InvalidIdentityError);
+    await expect(enqueue(app, 'orders', 'order', {}, row?.operation_key as string)).rejects.toThrow(
+      InvalidIdentityError,
+    );
   });
 
   it('follow-ups of a step come with its outcome', async () => {
@@ -347,10 +368,10 @@ describe.each(BACKENDS)('steps of a handler, on %s', (backend) => {
     await settled(app, 'order:1');
     const keys = async (): Promise<string[]> =>
       (
-        await dataSourceOf(app).query<{ operation_key: string }[]>(
-          'SELECT operation_key FROM job_outcomes ORDER BY 1',
+        await dataSourceOf(app).query<{ name: string }[]>(
+          `SELECT COALESCE(step_of || ', step ' || step, operation_key) AS name FROM job_outcomes ORDER BY 1`,
         )
-      ).map((row) => row.operation_key);
+      ).map((row) => row.name);
     const prune = async (): Promise<void> => {
       await app.get(RetentionService).prune();
     };
@@ -358,7 +379,7 @@ describe.each(BACKENDS)('steps of a handler, on %s', (backend) => {
       `UPDATE job_outcomes SET expires_at = clock_timestamp() - interval '1 day' WHERE step_of IS NOT NULL`,
     );
     await prune();
-    expect(await keys()).toEqual(['order:1', 'order:1/charge']);
+    expect(await keys()).toEqual(['order:1', 'order:1, step charge']);
     await dataSourceOf(app).query(
       `UPDATE job_outcomes SET expires_at = clock_timestamp() - interval '1 day'`,
     );
@@ -369,7 +390,7 @@ describe.each(BACKENDS)('steps of a handler, on %s', (backend) => {
   it('show themselves in the ledger', async () => {
     const { app } = await begin((_job, { step }) => step('charge', () => 'charged'));
     await settled(app, 'order:1');
-    const ref = { tenantId: 'acme', operationKey: 'order:1/charge' };
+    const ref = { tenantId: 'acme', operationKey: 'order:1', step: 'charge' };
     expect((await app.get(OutcomeService).history(ref)).map(({ kind }) => kind)).toEqual([
       'accepted',
       'completed',

@@ -101,6 +101,66 @@ describe.each(BACKENDS)('a transactional effect, on %s', (backend) => {
     );
   });
 
+  it.each([
+    ['returns', () => 'done'],
+    [
+      'fails',
+      () => {
+        throw new TransientError('later');
+      },
+    ],
+  ])(
+    'a handler that commits the transaction itself and then %s is noticed, and not run again',
+    async (_what, end) => {
+      let calls = 0;
+      const app = await start(async (_job, { transaction }) => {
+        calls += 1;
+        await reserve();
+        await transaction.query('COMMIT');
+        return end();
+      });
+      await enqueue(app, 'inventory', 'reserve', {}, 'reserve:1');
+      expect(await settled(app, 'reserve:1')).toMatchObject({ status: 'dead' });
+      expect(await lettersOf(app)).toMatchObject([
+        {
+          reason: 'permanent_error',
+          error: { message: expect.stringMatching(/neither commit nor roll back/) },
+        },
+      ]);
+      expect(calls).toBe(1);
+    },
+  );
+
+  it('a tenant that a handler sets for the session goes no further than its transaction', async () => {
+    const app = await start(async (_job, { transaction }) => {
+      await transaction.query(`SELECT set_config('app.tenant_id', 'leaked', false)`);
+    });
+    for (const key of ['reserve:1', 'reserve:2', 'reserve:3'])
+      await enqueue(app, 'inventory', 'reserve', {}, key);
+    for (const key of ['reserve:1', 'reserve:2', 'reserve:3'])
+      expect(await settled(app, key)).toMatchObject({ status: 'completed' });
+    const seen = await Promise.all(
+      Array.from({ length: 10 }, () =>
+        dataSourceOf(app).query<{ tenant: string | null }[]>(
+          `SELECT current_setting('app.tenant_id', true) AS tenant, pg_sleep(0.05)`,
+        ),
+      ),
+    );
+    expect(seen.flat().filter(({ tenant }) => tenant === 'leaked')).toEqual([]);
+  });
+
+  it('a policy over uuid tenants holds on a connection that has carried a tenant, as the documentation writes it', async () => {
+    const app = await start(() => 'done');
+    const source = dataSourceOf(app);
+    await source.query('CREATE TABLE stock (tenant_id uuid)');
+    await enqueue(app, 'inventory', 'reserve', {}, 'reserve:1');
+    await settled(app, 'reserve:1');
+    const look = `SELECT count(*)::integer AS rows FROM stock
+      WHERE tenant_id = nullif(current_setting('app.tenant_id', true), '')::uuid`;
+    const looks = await Promise.all(Array.from({ length: 10 }, () => source.query(look)));
+    expect(looks).toEqual(Array.from({ length: 10 }, () => [{ rows: 0 }]));
+  });
+
   it.each(['transactional', 'keyed'] as const)(
     '%s: a follow-up exists if and only if the attempt completed',
     async (effect) => {

@@ -1,14 +1,24 @@
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 
+/** What becomes of the answer to a request that holds the wanted text. */
+type Fate =
+  /** The connection is cut instead. */
+  | 'cut'
+  /** Nothing comes, and nothing more on that connection, until the thief lets go. */
+  | 'held'
+  /** It comes together with the server's goodbye (57P01), as when the server is shut down in that moment. */
+  | 'goodbye';
+
 /**
- * A proxy in front of Postgres that steals one answer: the first request that holds the given text reaches the server,
- * and when the server answers, the connection is cut instead. To the client, what it asked for may or may not have
- * happened.
+ * A proxy in front of Postgres that steals answers: a request that holds the given text reaches the server, and what the
+ * server answers does not reach the client as it should. To the client, what it asked for may or may not have happened.
  */
 export class AnswerThief {
   readonly #sockets = new Set<Socket>();
   #wanted: string | undefined;
-  #holds = false;
+  #fate: Fate = 'cut';
+  #isInsatiable = false;
+  #held: { client: Socket; answers: Buffer[] }[] = [];
   /** How many answers were stolen: each test must see that its fault happened. */
   stolen = 0;
 
@@ -32,13 +42,34 @@ export class AnswerThief {
 
   /** Steals the answer to the next request that holds the text. */
   steal(text: string): void {
-    this.#wanted = text;
+    this.#want(text, 'cut', false);
   }
 
   /** Likewise, but the client is left waiting instead of cut off. */
   holdBack(text: string): void {
-    this.#holds = true;
-    this.steal(text);
+    this.#want(text, 'held', false);
+  }
+
+  /** Of every request that holds the text, from now on until {@link letGo}. */
+  holdBackAll(text: string): void {
+    this.#want(text, 'held', true);
+  }
+
+  /** With every answer to a request that holds the text the server says goodbye, until {@link letGo}. */
+  sayGoodbyeWith(text: string): void {
+    this.#want(text, 'goodbye', true);
+  }
+
+  /** Steals nothing more, and keeps what it has. */
+  rest(): void {
+    this.#wanted = undefined;
+  }
+
+  /** Hands out what was held, and steals nothing more. */
+  letGo(): void {
+    this.#wanted = undefined;
+    for (const { client, answers } of this.#held.splice(0))
+      for (const answer of answers) client.write(answer);
   }
 
   async stop(): Promise<void> {
@@ -46,8 +77,14 @@ export class AnswerThief {
     await new Promise((resolve) => this.server.close(resolve));
   }
 
+  #want(text: string, fate: Fate, isInsatiable: boolean): void {
+    this.#wanted = text;
+    this.#fate = fate;
+    this.#isInsatiable = isInsatiable;
+  }
+
   #pass(client: Socket, upstream: Socket): void {
-    let isMarked = false;
+    let fate: Fate | undefined;
     for (const socket of [client, upstream]) {
       this.#sockets.add(socket);
       socket.on('error', () => undefined);
@@ -59,18 +96,45 @@ export class AnswerThief {
     }
     client.on('data', (request) => {
       if (this.#wanted !== undefined && request.includes(this.#wanted)) {
-        this.#wanted = undefined;
-        isMarked = true;
+        if (!this.#isInsatiable) this.#wanted = undefined;
+        fate = this.#fate;
       }
       upstream.write(request);
     });
     upstream.on('data', (answer) => {
-      if (isMarked) {
-        this.stolen += 1;
-        if (!this.#holds) client.destroy();
-      } else {
-        client.write(answer);
-      }
+      if (fate === undefined) return void client.write(answer);
+      if (fate !== 'held' || !this.#held.some((one) => one.client === client)) this.stolen += 1;
+      this.#suffer(client, answer, fate);
+      if (fate === 'held' && !this.#held.some((one) => one.client === client)) fate = undefined;
     });
   }
+
+  #suffer(client: Socket, answer: Buffer, fate: Fate): void {
+    switch (fate) {
+      case 'cut':
+        client.destroy();
+        return;
+      case 'goodbye':
+        client.end(Buffer.concat([answer, GOODBYE]));
+        return;
+      case 'held': {
+        const held = this.#held.find((one) => one.client === client);
+        if (held === undefined) this.#held.push({ client, answers: [answer] });
+        else held.answers.push(answer);
+        return;
+      }
+      default:
+        return fate satisfies never;
+    }
+  }
 }
+
+/** ErrorResponse: FATAL 57P01, as a backend sends it that is told to end. */
+const GOODBYE = ((): Buffer => {
+  const fields = ['SFATAL', 'VFATAL', 'C57P01', 'Mterminating connection due to administrator command'];
+  const body = Buffer.from(`${fields.map((field) => `${field}\0`).join('')}\0`);
+  const head = Buffer.alloc(5);
+  head.write('E');
+  head.writeInt32BE(body.length + 4, 1);
+  return Buffer.concat([head, body]);
+})();

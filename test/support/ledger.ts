@@ -24,6 +24,8 @@ export interface LetterRow {
   readonly dispatch_due_at: Date | null;
   readonly resolution: string | null;
   readonly told_at: Date | null;
+  readonly step_of: string | null;
+  readonly step: string | null;
 }
 
 export function lettersOf(app: INestApplicationContext): Promise<LetterRow[]> {
@@ -44,6 +46,15 @@ export function outcomeOf(
   tenantId = 'acme',
 ): Promise<Outcome | undefined> {
   return app.get(OutcomeService).get({ tenantId, operationKey });
+}
+
+/** A step of an operation of tenant acme. */
+export function stepOf(
+  app: INestApplicationContext,
+  operationKey: string,
+  step: string,
+): Promise<Outcome | undefined> {
+  return app.get(OutcomeService).get({ tenantId: 'acme', operationKey, step });
 }
 
 /** Waits until nothing more happens to the operation by itself. */

@@ -27,9 +27,27 @@ import type { WorkerScript } from './worker-script.js';
  */
 
 const script = JSON.parse(process.env['WORKER_SCRIPT'] as string) as WorkerScript;
+if (script.clockAheadMs !== undefined) setClockAhead(script.clockAheadMs);
 const notes = new Pool({ connectionString: script.place.databaseUrl, max: 4 });
 
 const toldToStop = new Promise<void>((resolve) => process.once('SIGTERM', () => resolve()));
+
+/** The process's own clock, wrong by so much from the start. */
+function setClockAhead(ms: number): void {
+  const right = Date.now.bind(Date);
+  Date.now = () => right() + ms;
+}
+
+function block({ attempt }: CurrentOperation): { by: number } {
+  if (attempt <= (script.times ?? 1))
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, script.workMs ?? 0);
+  return { by: process.pid };
+}
+
+function refuse({ attempt }: CurrentOperation): { by: number } {
+  if (attempt <= (script.times ?? 1)) throw new TransientError('refused');
+  return { by: process.pid };
+}
 
 async function work({ operationKey, attempt, signal }: CurrentOperation): Promise<void> {
   const note = (event: string): Promise<unknown> =>
@@ -141,7 +159,7 @@ async function charge(operation: CurrentOperation): Promise<unknown> {
 const options: IdempotentProcessorOptions = {
   effect: script.effect,
   leaseMs: script.leaseMs,
-  timeoutMs: 60_000,
+  timeoutMs: script.timeoutMs ?? 60_000,
   retry: { attempts: 10, backoff: { baseMs: 50, capMs: 100 } },
 };
 const handler: Handler = (job, operation) => {
@@ -167,6 +185,10 @@ const handler: Handler = (job, operation) => {
       return putOffAndBlock(job);
     case 'hold until told':
       return holdUntilTold();
+    case 'block':
+      return block(operation);
+    case 'refuse':
+      return refuse(operation);
     default:
       return charge(operation);
   }
@@ -176,6 +198,7 @@ const pace = {
   lockDuration: 1500,
   stalledInterval: 300,
   drainDelay: 1,
+  ...(script.maxStalledCount !== undefined && { maxStalledCount: script.maxStalledCount }),
 };
 const processor =
   script.effect === 'reconciled'

@@ -1,4 +1,9 @@
-import { type BeforeApplicationShutdown, Injectable, type OnApplicationBootstrap } from '@nestjs/common';
+import {
+  type BeforeApplicationShutdown,
+  Injectable,
+  type OnApplicationBootstrap,
+  type OnApplicationShutdown,
+} from '@nestjs/common';
 import { DiscoveryService } from '@nestjs/core';
 import { LetterLifecycle } from './dead-letter/letter.lifecycle.js';
 import { LetterQueries } from './dead-letter/letter.queries.js';
@@ -28,7 +33,9 @@ import { FailedJobSweep, type SweptQueue } from './recovery/failed-job.sweep.js'
  * DataSource, which happens in `onApplicationShutdown`.
  */
 @Injectable()
-export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeApplicationShutdown {
+export class ApplicationLifecycle
+  implements OnApplicationBootstrap, BeforeApplicationShutdown, OnApplicationShutdown
+{
   readonly #workers: WorkerLifecycle;
   readonly #letters: LetterLifecycle;
   readonly #sweep: FailedJobSweep;
@@ -142,9 +149,15 @@ export class ApplicationLifecycle implements OnApplicationBootstrap, BeforeAppli
     await this.engine.listener.stop();
     await this.engine.dispatcher.stop();
     this.engine.leases.stop();
+    await isOverWithin(closeMs, this.engine.unused.stop());
     this.#metrics.stop();
     for (const unsubscribe of this.#subscriptions) unsubscribe();
     this.engine.log.flush();
+  }
+
+  /** Last, like the application's own connections: what else shuts down may still look something up. */
+  async onApplicationShutdown(): Promise<void> {
+    await this.engine.database.close();
   }
 
   /** Guarded calls may finish like handlers; what does not is told through its signal, and its end is recorded. */

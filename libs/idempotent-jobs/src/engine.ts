@@ -14,6 +14,7 @@ import { EndedJobStore } from './recovery/ended-job.store.js';
 import { EndedJobSweep } from './recovery/ended-job.sweep.js';
 import { ClaimStore } from './claim/claim.store.js';
 import { LeaseKeeper } from './claim/lease-keeper.js';
+import { UnusedClaims } from './claim/unused-claims.js';
 import { Burials } from './dead-letter/burials.js';
 import { DeadLetterService, type OnClosed } from './dead-letter/dead-letter.service.js';
 import { EditedRedrive } from './dead-letter/edited-redrive.js';
@@ -53,6 +54,7 @@ export interface Engine {
   readonly queues: QueueRegistry;
   readonly pipeline: JobPipeline;
   readonly leases: LeaseKeeper;
+  readonly unused: UnusedClaims;
   readonly attempts: AttemptRegistry;
   readonly letters: LetterStore;
   readonly dispatcher: Dispatcher;
@@ -84,7 +86,7 @@ export function assembleEngine(
   const log = new LibraryLog();
   const onError = log.trouble;
 
-  const database = new Database(dataSource, options.schema ?? schemaOf(dataSource.options));
+  const database = new Database(dataSource, options.schema ?? schemaOf(dataSource.options), options.pool);
   const sealer = new Sealer(options.encryption);
   const signer = new Signer(options.signing);
   const dependencies = new Dependencies(options.dependencies, {
@@ -97,6 +99,7 @@ export function assembleEngine(
   const outcomes = new OutcomeStore(database, sealer);
   const claims = new ClaimStore(database, sealer);
   const leases = new LeaseKeeper(database);
+  const unused = new UnusedClaims(database);
   const attempts = new AttemptRegistry();
 
   const wakeDispatcher = (): boolean => {
@@ -148,6 +151,7 @@ export function assembleEngine(
     database,
     reporter,
     inquiry,
+    unused,
     wakeDispatcher,
   );
   const transactional = new TransactionalAttempt(
@@ -254,6 +258,7 @@ export function assembleEngine(
     queues,
     pipeline,
     leases,
+    unused,
     attempts,
     letters,
     dispatcher,

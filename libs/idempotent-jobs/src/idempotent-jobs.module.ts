@@ -36,8 +36,7 @@ import { ProcessorHost } from './intake/processor-host.js';
 import { JobEvents } from './observe/job-events.js';
 import { ConfigurationError } from './operation/errors.js';
 import { OutcomeService } from './outcome/outcome.service.js';
-import { schemaOf } from './postgres/migrations.js';
-import { ensureSchema } from './postgres/schema-guard.js';
+import { prepareLedger } from './postgres/prepare-ledger.js';
 import { Erasure } from './retention/erasure.js';
 import type { RetentionOptions } from './retention/retention.options.js';
 import { RetentionService } from './retention/retention.service.js';
@@ -157,7 +156,7 @@ function assemble(
       ) => {
         refuseSecondRoot(modules);
         const engine = assembleEngine(source, resolved, tenants, events);
-        await ensureSchema(source, resolved.schema ?? schemaOf(source.options), resolved.migrations);
+        await prepareLedger(engine.database, resolved);
         return engine;
       },
     },

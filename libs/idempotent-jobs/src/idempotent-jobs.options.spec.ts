@@ -25,6 +25,7 @@ describe('resolveOptions', () => {
     expect(resolveOptions({})).toEqual({
       schema: undefined,
       migrations: 'check',
+      pool: { max: 8, connection: {} },
       leaseMs: 30_000,
       retryPolicies: new Map(),
       dependencies: [],
@@ -58,6 +59,7 @@ describe('resolveOptions', () => {
       resolveOptions({
         schema: 'jobs',
         migrations: 'run',
+        pool: { max: 4, connection: { host: 'postgres' } },
         leaseMs: 500,
         retention: { completedMs: 6, lettersMs: 7, redriveWindowMs: 8, dedupeWindowMs: 9 },
         deadLetters: { editedRedrive: true },
@@ -80,6 +82,7 @@ describe('resolveOptions', () => {
     ).toEqual({
       schema: 'jobs',
       migrations: 'run',
+      pool: { max: 4, connection: { host: 'postgres' } },
       leaseMs: 500,
       retryPolicies: new Map([
         [
@@ -123,6 +126,7 @@ describe('resolveOptions', () => {
 
   it.each([
     [{ schema: '' }, 'schema is "", but must be the name of a Postgres schema'],
+    [{ pool: { max: 3 } }, 'pool.max is 3, but must be at least 4'],
     [{ schema: 7 }, 'schema is 7, but must be the name of a Postgres schema'],
     [{ migrations: 'auto' }, 'migrations is "auto", but must be "run" or "check"'],
     [

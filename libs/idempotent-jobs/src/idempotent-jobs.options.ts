@@ -8,6 +8,9 @@ import { resolvePolicies, type RetryPolicies, type RetrySettings } from './intak
 import type { MetricsAdapter } from './metrics/metrics.port.js';
 import { ConfigurationError } from './operation/errors.js';
 import { type OptionChecks, optionChecks } from './option-checks.js';
+import { DEFAULT_POOL } from './postgres/database.js';
+import { MIN_CONNECTIONS } from './postgres/lanes.js';
+import type { LedgerPoolOptions } from './postgres/ledger-pool.js';
 import { DEFAULT_MAX_RESULT_BYTES } from './record/kept-result.js';
 import {
   DEFAULT_RETENTION,
@@ -30,6 +33,16 @@ export interface IdempotentJobsOptions {
    * outdated, `run` creates and upgrades it under an advisory lock.
    */
   readonly migrations?: 'run' | 'check';
+  /** The library's own connections to Postgres, beside those of the DataSource. */
+  readonly pool?: {
+    /** How many there may be in this process. At least 4. Default 8. One more listens for NOTIFY. */
+    readonly max?: number;
+    /**
+     * Where they lead, as far as that is not where the DataSource's lead: options of pg, for example `{ host, port }` of
+     * Postgres itself where the DataSource goes through a pooler in transaction mode. It must be the same database.
+     */
+    readonly connection?: Readonly<Record<string, unknown>>;
+  };
   /** How long a vanished worker keeps its claims, in ms; renewed at a third. At least 500. Default 30,000. */
   readonly leaseMs?: number;
   /**
@@ -126,6 +139,7 @@ export interface IdempotentJobsAsyncOptions extends Pick<ModuleMetadata, 'import
 export interface ResolvedOptions {
   readonly schema: string | undefined;
   readonly migrations: 'run' | 'check';
+  readonly pool: LedgerPoolOptions;
   readonly leaseMs: number;
   readonly retryPolicies: ReadonlyMap<string, RetrySettings>;
   readonly dependencies: readonly DependencySettings[];
@@ -172,6 +186,7 @@ export function resolveOptions(options: Omit<IdempotentJobsOptions, 'dataSource'
   const resolved: ResolvedOptions = {
     schema: options.schema,
     migrations: oneOf('migrations', options.migrations, ['run', 'check'], 'check'),
+    pool: resolvePool(checks, options.pool),
     leaseMs: checks.timer('leaseMs', options.leaseMs, 30_000, 500),
     retryPolicies: resolvePolicies(checks, options.retryPolicies),
     dependencies: resolveDependencies(checks, options.dependencies),
@@ -229,6 +244,22 @@ export function resolveOptions(options: Omit<IdempotentJobsOptions, 'dataSource'
   }
   checks.throwIfAny((message) => new ConfigurationError(message));
   return resolved;
+}
+
+function resolvePool(
+  checks: OptionChecks,
+  { max, connection = {} }: NonNullable<IdempotentJobsOptions['pool']> = {},
+): LedgerPoolOptions {
+  const size = checks.count('pool.max', max, DEFAULT_POOL.max);
+  if (max !== undefined && size < MIN_CONNECTIONS)
+    checks.fail(
+      'pool.max',
+      max,
+      `at least ${MIN_CONNECTIONS}: leases, records, claims and everything else need one each`,
+    );
+  if (connection === null || typeof connection !== 'object')
+    checks.fail('pool.connection', connection, 'an object with options of pg, such as { host, port }');
+  return { max: size, connection };
 }
 
 function isTracing(tracing: Partial<Tracing> | null): boolean {

@@ -196,6 +196,7 @@ export {
   OperationConflictError,
   OperationDeadError,
   OperationInDoubtError,
+  OperationLockedError,
   OutcomeTimeoutError,
   RecordUnreadableError,
   TenantMismatchError,

@@ -145,7 +145,7 @@ export class JobPipeline {
         jobName: job.name,
         jobId: job.id ?? '',
       },
-      stepOf: undefined,
+      step: undefined,
       runWithin: (context, handler) => this.attempts.run(context, handler),
       running: undefined,
     };

@@ -11,7 +11,7 @@ import { asKind } from '../resilience/failure-sign.js';
 import { decideFailure, type Decision, decideStart, whyGivenUp } from '../settle/decide.js';
 import type { AttemptReporter, DecidedFailure } from './attempt.reporter.js';
 import { causeOf, deferred, type Ending, type OwnDeferralWord } from './ending.js';
-import { persistently } from './persistently.js';
+import { persistently, recordPatienceMs } from './persistently.js';
 import { GivenUpError, JobExpiredError } from './refusal-errors.js';
 import { payloadText, type RunContext } from './run-context.js';
 
@@ -48,6 +48,8 @@ export class AttemptBook {
           Math.min(Math.max(answer.leaseLeftMs, MIN_BUSY_MS), MAX_BUSY_MS),
           'busy: another worker is running the operation',
         );
+      case 'locked':
+        return this.deferred(context, LOCKED_MS, 'busy: another transaction holds its row');
       case 'not_yet':
         return this.deferred(context, answer.waitMs, 'not_yet: its time has not come', 'not_yet');
       case 'expired':
@@ -148,7 +150,7 @@ export class AttemptBook {
         : { delayMs: askInMs }),
     };
     const { leaseMs } = context.delivery.processor;
-    const recorded = await persistently(leaseMs, () => this.outcomes.fail(claim, record));
+    const recorded = await persistently(recordPatienceMs(leaseMs), () => this.outcomes.fail(claim, record));
     if (recorded === 'lost') return this.fenced(context, claim);
     this.reporter.unanswered(context, claim, reason, askInMs);
     if (askInMs !== undefined) return deferred(askInMs, `in_doubt: ${reason}`, 'in_doubt');
@@ -171,6 +173,7 @@ export class AttemptBook {
         'fenced',
       );
     this.reporter.fenced(context, claim);
+    await this.#surrender(claim);
     return this.deferred(
       context,
       MIN_BUSY_MS,
@@ -190,6 +193,15 @@ export class AttemptBook {
   deferred(context: RunContext, delayMs: number, reason: string, word: OwnDeferralWord = 'busy'): Ending {
     this.reporter.deferred(context, delayMs, reason, causeOf(word));
     return deferred(delayMs, reason, word);
+  }
+
+  /** Whoever took over counts this attempt as vanished with its process, which it has not. */
+  async #surrender(claim: Claim): Promise<void> {
+    try {
+      await this.outcomes.surrender(claim);
+    } catch {
+      // It only makes the operation look more dangerous than it is.
+    }
   }
 
   /** With Postgres out of reach: who knows. */
@@ -250,7 +262,7 @@ export class AttemptBook {
     const { leaseMs } = context.delivery.processor;
     const recorded =
       place === undefined
-        ? await persistently(leaseMs, () => this.outcomes.fail(claim, record))
+        ? await persistently(recordPatienceMs(leaseMs), () => this.outcomes.fail(claim, record))
         : await this.outcomes.fail(claim, record, place.connection);
     if (recorded === 'lost') return this.fenced(context, claim);
     await place?.commit();
@@ -262,6 +274,9 @@ export class AttemptBook {
 
 /** A rival that has just taken or given back the row is through within this time, most likely. */
 const MIN_BUSY_MS = 200;
+
+/** A row that somebody holds is worth another look soon: most transactions are short. */
+const LOCKED_MS = 500;
 
 /**
  * A running operation mostly ends long before its lease, and a duplicate should learn its result soon after; a vanished

@@ -74,7 +74,7 @@ export class AttemptReporter {
 
   /** A call that finds its operation running looks again and again: it tells of itself, once, when it gives up. */
   deferred(context: RunContext, delayMs: number, reason: string, because: DeferredBecause): void {
-    if (because === 'busy' && context.asked.queue === CALLS && context.stepOf === undefined) return;
+    if (because === 'busy' && context.asked.queue === CALLS && context.step === undefined) return;
     this.events.emit({ kind: 'deferred', ...subjectOf(context), delayMs, because, reason });
   }
 

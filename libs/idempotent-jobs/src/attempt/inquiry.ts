@@ -16,7 +16,7 @@ import type { AttemptReporter } from './attempt.reporter.js';
 import type { Ending } from './ending.js';
 import type { FollowUps } from './follow-ups.js';
 import { openFrame } from './operation-frame.js';
-import { persistently } from './persistently.js';
+import { persistently, recordPatienceMs } from './persistently.js';
 import { keepResult } from './result-text.js';
 import type { RunContext } from './run-context.js';
 
@@ -125,13 +125,17 @@ export class Inquiry {
     const { leaseMs, terms, results } = context.delivery.processor;
     const result = keepResult(value, results);
     const write = async (): Promise<[Recorded, () => void]> =>
-      inTransaction(this.database, async (connection) => {
-        const recorded = await this.outcomes.apply(connection, claim, result, terms.retentionMs);
-        if (recorded === 'lost') return [recorded, () => undefined];
-        const { workerId } = context.delivery;
-        return [recorded, await this.followUps.write(connection, followUps, workerId)];
-      });
-    const [recorded, tell] = await persistently(leaseMs, write);
+      inTransaction(
+        this.database,
+        async (connection) => {
+          const recorded = await this.outcomes.apply(connection, claim, result, terms.retentionMs);
+          if (recorded === 'lost') return [recorded, () => undefined];
+          const { workerId } = context.delivery;
+          return [recorded, await this.followUps.write(connection, followUps, workerId)];
+        },
+        'record',
+      );
+    const [recorded, tell] = await persistently(recordPatienceMs(leaseMs), write);
     if (recorded === 'lost') return this.book.fenced(context, claim);
     tell();
     if (followUps.length > 0) this.onFollowUps();

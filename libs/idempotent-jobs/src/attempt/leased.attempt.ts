@@ -1,11 +1,12 @@
 import type { Claim, ClaimAnswer } from '../claim/claim.js';
 import type { ClaimStore } from '../claim/claim.store.js';
-import type { LeaseKeeper } from '../claim/lease-keeper.js';
+import { type LeaseHold, type LeaseKeeper, leaseTime } from '../claim/lease-keeper.js';
+import type { UnusedClaims } from '../claim/unused-claims.js';
 import { DependencyHeldError, type Hold, holdBehind } from '../dependency/hold.js';
 import type { Execution } from '../execute/attempt.js';
 import { enterOperation } from '../execute/current-operation.js';
 import type { AskedOperation } from '../enqueue/operation.store.js';
-import type { Database } from '../postgres/database.js';
+import type { Database, Queryable } from '../postgres/database.js';
 import { CALLS } from '../operation/calls.js';
 import { inTransaction } from '../postgres/transaction.js';
 import type { Failure } from '../resilience/failure.js';
@@ -19,7 +20,7 @@ import type { Entrance } from './entrance.js';
 import type { FollowUps } from './follow-ups.js';
 import type { Finding, Inquiry } from './inquiry.js';
 import { type OperationFrame, openFrame } from './operation-frame.js';
-import { persistently } from './persistently.js';
+import { persistently, recordPatienceMs } from './persistently.js';
 import { keepResult } from './result-text.js';
 import { HandedBackError, waitsForStep } from './refusal-errors.js';
 import { claimRequestOf, handsBack, type RunContext } from './run-context.js';
@@ -41,6 +42,7 @@ export class LeasedAttempt {
     private readonly database: Database,
     private readonly reporter: AttemptReporter,
     private readonly inquiry: Inquiry,
+    private readonly unused: UnusedClaims,
     private readonly onFollowUps: () => void,
   ) {}
 
@@ -50,12 +52,27 @@ export class LeasedAttempt {
     handler: () => Promise<unknown>,
     entrance: Entrance | undefined,
   ): Promise<Ending> {
-    const claimSentAt = performance.now();
+    const call = { isMade: false };
+    try {
+      return await this.#claimAndRun(context, async () => ((call.isMade = true), handler()), entrance);
+    } catch (error) {
+      // Whatever was won on the way is nobody's: the handler was not called, and that is no doubt.
+      if (!call.isMade) this.#giveBack(context);
+      throw error;
+    }
+  }
+
+  async #claimAndRun(
+    context: RunContext,
+    handler: () => Promise<unknown>,
+    entrance: Entrance | undefined,
+  ): Promise<Ending> {
+    const claimSentAt = leaseTime();
     const answer = await this.#claim(context);
     if (answer.kind !== 'acquired') return this.book.refused(context, answer);
     const { claim } = answer;
     // Held until the end is written: a worker that took over meanwhile must win.
-    const release = this.leases.hold(
+    const lease = this.leases.hold(
       {
         tenantId: claim.tenantId,
         operationKey: claim.operationKey,
@@ -66,17 +83,49 @@ export class LeasedAttempt {
       claimSentAt,
     );
     try {
-      const finding: Finding = this.book.mayRun(context, claim)
-        ? { kind: 'run', claim }
-        : await this.#clear(context, claim, entrance?.hold);
-      if (finding.kind === 'ended') return finding.ending;
-      const hold = entrance?.admit(context, finding.claim);
-      return hold === undefined
-        ? await this.#execute(context, finding.claim, handler, entrance)
-        : await this.putBack(context, finding.claim, hold);
+      return await this.#runUnder(lease, context, claim, handler, entrance);
     } finally {
-      release();
+      lease.release();
     }
+  }
+
+  async #runUnder(
+    lease: LeaseHold,
+    context: RunContext,
+    claim: Claim,
+    handler: () => Promise<unknown>,
+    entrance: Entrance | undefined,
+  ): Promise<Ending> {
+    context.attempt.runUnder(lease);
+    // The answer may have waited for us in its socket, and somebody else may have the operation by now.
+    if (lease.isNearlyOver()) return this.#outlived(context, claim);
+    const finding: Finding = this.book.mayRun(context, claim)
+      ? { kind: 'run', claim }
+      : await this.#clear(context, claim, entrance?.hold);
+    if (finding.kind === 'ended') return finding.ending;
+    if (lease.isNearlyOver()) return this.#outlived(context, finding.claim);
+    const hold = entrance?.admit(context, finding.claim);
+    return hold === undefined
+      ? this.#execute(context, finding.claim, handler, entrance)
+      : this.putBack(context, finding.claim, hold);
+  }
+
+  /** The lease was over, or nearly, before anything was begun under it. */
+  async #outlived(context: RunContext, claim: Claim): Promise<Ending> {
+    if (claim.mustAsk) this.#giveBack(context);
+    else await this.#release(context, claim, false);
+    return this.book.deferred(
+      context,
+      1,
+      'lease_lost: the lease was over before the handler was called',
+      'lease_lost',
+    );
+  }
+
+  #giveBack(context: RunContext): void {
+    const { tenantId, operationKey } = context.identified;
+    const { workerId } = context.delivery;
+    this.unused.add({ tenantId, operationKey, workerId, possibleUntil: this.claims.possibleUntil });
   }
 
   /**
@@ -163,7 +212,7 @@ export class LeasedAttempt {
     startedAt: number,
   ): Promise<Ending> {
     const result = { ...keepResult(value, context.delivery.processor.results), degraded };
-    const recorded = await persistently(context.delivery.processor.leaseMs, () =>
+    const recorded = await persistently(recordPatienceMs(context.delivery.processor.leaseMs), () =>
       followUps.length === 0
         ? this.outcomes.complete(claim, result, context.delivery.processor.terms.retentionMs)
         : this.#completeWith(context, claim, result, followUps),
@@ -181,12 +230,13 @@ export class LeasedAttempt {
     followUps: readonly AskedOperation[],
   ): Promise<Recorded> {
     let tell = (): void => undefined;
-    const recorded = await inTransaction(this.database, async (connection) => {
+    const write = async (connection: Queryable): Promise<Recorded> => {
       const { retentionMs } = processor.terms;
       const completed = await this.outcomes.completeWithin(connection, claim, result, retentionMs);
       if (completed === 'recorded') tell = await this.followUps.write(connection, followUps, workerId);
       return completed;
-    });
+    };
+    const recorded = await inTransaction(this.database, write, 'record');
     tell();
     return recorded;
   }
@@ -198,7 +248,6 @@ export class LeasedAttempt {
     startedAt: number,
   ): Promise<Ending> {
     this.reporter.abandoned(context, claim, why);
-    if (why === 'lease_lost') return this.book.fenced(context, claim);
     if (!wasStarted) {
       await this.#release(context, claim, false);
       const reason = `${why}: the attempt was given back before its handler was called`;
@@ -273,7 +322,7 @@ export class LeasedAttempt {
     // Nobody may ever call again.
     const forgetAfterMs =
       context.asked.queue === CALLS ? context.delivery.processor.terms.retentionMs : undefined;
-    await persistently(context.delivery.processor.leaseMs, () =>
+    await persistently(recordPatienceMs(context.delivery.processor.leaseMs), () =>
       this.outcomes.release(claim, isDoubtful, waitMs, forgetAfterMs),
     );
   }

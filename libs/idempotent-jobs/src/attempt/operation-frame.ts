@@ -5,6 +5,7 @@ import type { CurrentOperation } from '../execute/current-operation.js';
 import { cleanText } from '../operation/clean-text.js';
 import { UsageError } from '../operation/errors.js';
 import { operationDigest } from '../operation/identity.js';
+import { shownKey } from '../operation/step-key.js';
 import { Steps } from './steps.js';
 import type { RunContext } from './run-context.js';
 
@@ -39,7 +40,8 @@ export function openFrame(
   context.span?.claimed(claim.attempt, claim.token);
   const operation: CurrentOperation = {
     tenantId,
-    operationKey,
+    operationKey: shownKey(operationKey),
+    stepName: context.step?.name,
     queue: context.asked.queue,
     jobName: context.asked.jobName,
     attempt: claim.attempt,

@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { isConnectionError, persistently } from './persistently.js';
+import { NoConnectionError, RowLockedError } from '../postgres/no-connection.js';
+import { persistently } from './persistently.js';
 
 // The fake clock has no hold of node:timers/promises.
 vi.mock('node:timers/promises', () => ({
@@ -13,7 +14,9 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
-const withCode = (code: unknown, message = 'failed'): Error => Object.assign(new Error(message), { code });
+/** As Postgres says it. */
+const withCode = (code: string): Error => Object.assign(new Error('failed'), { code, severity: 'ERROR' });
+const noConnection = (): Error => new NoConnectionError('refused');
 
 /** A write that fails as long as there are errors; when it was tried, in ms from the start. */
 function failing(...errors: unknown[]) {
@@ -38,10 +41,10 @@ describe('persistently', () => {
 
   it('tries again, after longer and longer pauses, while the connection is the problem', async () => {
     const { write, triedAt } = failing(
-      withCode('ECONNREFUSED'),
+      noConnection(),
       withCode('57P01'),
       withCode('08006'),
-      new Error('Connection terminated unexpectedly'),
+      new RowLockedError(),
     );
     const written = persistently(30_000, write);
     await vi.advanceTimersByTimeAsync(30_000);
@@ -50,7 +53,7 @@ describe('persistently', () => {
   });
 
   it('pauses no longer than two seconds', async () => {
-    const { write, triedAt } = failing(...forever(withCode('ECONNREFUSED')));
+    const { write, triedAt } = failing(...forever(noConnection()));
     const written = persistently(12_000, write).catch(() => 'given up');
     await vi.advanceTimersByTimeAsync(12_000);
     expect(await written).toBe('given up');
@@ -58,8 +61,8 @@ describe('persistently', () => {
   });
 
   it('gives up, with the last error, before its patience is over', async () => {
-    const last = withCode('ECONNRESET');
-    const { write, triedAt } = failing(withCode('ECONNREFUSED'), withCode('ECONNREFUSED'), last);
+    const last = noConnection();
+    const { write, triedAt } = failing(noConnection(), noConnection(), last);
     const written = persistently(300, write).catch((error: unknown) => error);
     await vi.advanceTimersByTimeAsync(1_000);
     expect(await written).toBe(last);
@@ -67,8 +70,8 @@ describe('persistently', () => {
   });
 
   it('tries once when it has no patience at all', async () => {
-    const { write, triedAt } = failing(withCode('ECONNREFUSED'));
-    await expect(persistently(0, write)).rejects.toThrow('failed');
+    const { write, triedAt } = failing(noConnection());
+    await expect(persistently(0, write)).rejects.toThrow('refused');
     expect(triedAt).toEqual([0]);
   });
 
@@ -89,58 +92,10 @@ describe('persistently', () => {
   });
 
   it('takes another error for final also after it has waited for the connection', async () => {
-    const { write, triedAt } = failing(withCode('ECONNREFUSED'), withCode('42P01'));
+    const { write, triedAt } = failing(noConnection(), withCode('42P01'));
     const written = persistently(30_000, write).catch((error: unknown) => error);
     await vi.advanceTimersByTimeAsync(30_000);
     expect(await written).toMatchObject({ code: '42P01' });
     expect(triedAt).toEqual([0, 50]);
   });
-});
-
-describe('isConnectionError', () => {
-  it.each([
-    ['ECONNREFUSED', true],
-    ['ECONNRESET', true],
-    ['EPIPE', true],
-    ['ETIMEDOUT', true],
-    ['ENOTFOUND', true],
-    ['EAI_AGAIN', true],
-    ['08000', true],
-    ['08006', true],
-    ['57P01', true],
-    ['57P02', true],
-    ['57P03', true],
-    ['53300', true],
-    ['57014', false],
-    ['40001', false],
-    ['23505', false],
-    ['22021', false],
-    ['42P01', false],
-    ['XX000', false],
-    ['ENOENT', false],
-  ])('%s: %s', (code, isOne) => {
-    expect(isConnectionError(withCode(code))).toBe(isOne);
-  });
-
-  it.each([
-    ['Connection terminated unexpectedly', true],
-    ['Connection terminated due to connection timeout', true],
-    ['timeout exceeded when trying to connect', true],
-    ['Client has encountered a connection error and is not queryable', true],
-    ['division by zero', false],
-    ['', false],
-  ])('an error of the driver without a code, "%s": %s', (message, isOne) => {
-    expect(isConnectionError(new Error(message))).toBe(isOne);
-  });
-
-  it('goes by the code before the message', () => {
-    expect(isConnectionError(withCode('23505', 'duplicate key in table connection'))).toBe(false);
-  });
-
-  it.each([['ECONNREFUSED'], [undefined], [null], [0], [Object.create(null)]])(
-    'makes nothing of what is no error: %o',
-    (thrown) => {
-      expect(isConnectionError(thrown)).toBe(false);
-    },
-  );
 });

@@ -1,4 +1,5 @@
 import { setTimeout as pause } from 'node:timers/promises';
+import { isConnectionTrouble, RowLockedError, sqlStateOf } from '../postgres/no-connection.js';
 
 /**
  * Tries a statement again for as long as the lease may still be held, unless its own data is at fault. Claims under one
@@ -17,20 +18,22 @@ export async function persistently<T>(patienceMs: number, write: () => Promise<T
 }
 
 /**
+ * How long the end of an attempt is tried to be recorded, in ms: for as long as its lease, and longer where that is short.
+ * Under its token it can be recorded until somebody has taken over.
+ */
+export function recordPatienceMs(leaseMs: number): number {
+  return Math.max(leaseMs, MIN_RECORD_PATIENCE_MS);
+}
+
+/** Longer than a table is locked by a careful migration, a backup or a restart. */
+const MIN_RECORD_PATIENCE_MS = 20_000;
+
+/**
  * Whether it is Postgres's state that is at fault, and not the statement: data exceptions (22), constraint violations
  * (23), statements or objects that are wrong or missing (42) and errors that are not Postgres's stay what they are.
  */
 function isWorthAnotherTry(error: unknown): boolean {
-  const code = (error as { code?: unknown } | null | undefined)?.code;
-  const isSqlState = typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code);
-  return isSqlState ? !/^(?:22|23|42)/.test(code) : isConnectionError(error);
+  if (error instanceof RowLockedError) return true;
+  const state = sqlStateOf(error);
+  return state === undefined ? isConnectionTrouble(error) : !/^(?:22|23|42)/.test(state);
 }
-
-/** Lost or refused connections, and a server that starts, stops or has no connection to spare. */
-export function isConnectionError(error: unknown): boolean {
-  const { code, message } = (error ?? {}) as { code?: unknown; message?: unknown };
-  if (typeof code === 'string') return /^(?:08|57P0|53)/.test(code) || NODE_CODES.has(code);
-  return typeof message === 'string' && /connection|timeout/i.test(message);
-}
-
-const NODE_CODES = new Set(['ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ETIMEDOUT', 'ENOTFOUND', 'EAI_AGAIN']);

@@ -5,12 +5,14 @@ import { IdempotentJobsError } from '../operation/errors.js';
 import { messageOf } from '../operation/message-of.js';
 import { causesOf, isA } from '../operation/thrown.js';
 import type { OperationIdentity } from '../operation/identity.js';
+import { shownKey } from '../operation/step-key.js';
 
 /* Why a delivery runs nothing, as BullMQ and dead letters show it: what happened, and what a person can do. */
 
 /** An operation that has to wait for one of its steps. The handler lets it pass; it spends no attempt. */
 export class WaitingError extends IdempotentJobsError {
-  constructor({ tenantId, operationKey }: OperationIdentity, cause: unknown) {
+  constructor({ tenantId, operationKey: key }: OperationIdentity, cause: unknown) {
+    const operationKey = shownKey(key);
     super(
       'STEP_WAITING',
       `Step "${operationKey}" of tenant "${tenantId}" is not finished: ${messageOf(cause)} Its handler is run again later; let this error pass.`,
@@ -42,7 +44,8 @@ export class HandedBackError extends IdempotentJobsError {
 
 /** A job whose operation may have been forgotten. */
 export class JobExpiredError extends IdempotentJobsError {
-  constructor({ tenantId, operationKey }: OperationIdentity, jobId: string) {
+  constructor({ tenantId, operationKey: key }: OperationIdentity, jobId: string) {
+    const operationKey = shownKey(key);
     super(
       'JOB_EXPIRED',
       `Job ${jobId} is older than the ledger's memory of completed operations, and operation "${operationKey}" of tenant "${tenantId}" is not in it: nobody can tell whether it has run. Find out, and resolve its dead letter as applied or as not applied.`,
@@ -54,10 +57,11 @@ export class JobExpiredError extends IdempotentJobsError {
 /** An operation that may not be tried again, before its handler. */
 export class GivenUpError extends IdempotentJobsError {
   constructor(claim: Claim, reason: DeadLetterReason) {
+    const operationKey = shownKey(claim.operationKey);
     super(
       'OPERATION_GIVEN_UP',
-      `Operation "${claim.operationKey}" of tenant "${claim.tenantId}" was given up before attempt ${claim.attempt}: ${reason}.`,
-      { data: { tenantId: claim.tenantId, operationKey: claim.operationKey, reason } },
+      `Operation "${operationKey}" of tenant "${claim.tenantId}" was given up before attempt ${claim.attempt}: ${reason}.`,
+      { data: { tenantId: claim.tenantId, operationKey, reason } },
     );
   }
 }

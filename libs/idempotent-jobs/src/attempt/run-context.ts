@@ -1,4 +1,4 @@
-import type { ClaimRequest } from '../claim/claim.js';
+import type { ClaimRequest, StepName } from '../claim/claim.js';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
 import type { Attempt, Execution } from '../execute/attempt.js';
 import type { Delivery } from '../intake/delivery.js';
@@ -6,6 +6,7 @@ import type { Identified } from '../intake/identify.js';
 import type { Ending } from './ending.js';
 import type { JobEventSubject } from '../observe/job-events.js';
 import { payloadTextOf } from '../operation/fingerprint.js';
+import { shownKey } from '../operation/step-key.js';
 import type { OperationSpan } from '../tracing/operation-span.js';
 
 /** Who asks for an operation to be run: a job, or a call. */
@@ -26,8 +27,8 @@ export interface RunContext {
   readonly attempt: Attempt;
   /** Undefined: nobody traces. */
   readonly span?: OperationSpan | undefined;
-  /** The key of the operation whose handler runs it as a step; undefined: it is a job's, or a call's. */
-  readonly stepOf: string | undefined;
+  /** Which step of which operation it is; undefined: it is a job's, or a call's. */
+  readonly step: StepName | undefined;
   /** Why it is given up before its attempt, whatever its policy says; undefined: that is for the policy to say. */
   readonly givenUpFor?: DeadLetterReason;
   /** Runs another operation inside this one: a step. */
@@ -43,15 +44,15 @@ export function handsBack({ delivery }: RunContext, execution: Execution): boole
 export function subjectOf({
   asked: { queue, jobName, jobId },
   identified,
-  stepOf,
+  step,
 }: RunContext): JobEventSubject {
   return {
     queue,
     jobName,
     jobId,
     tenantId: identified.tenantId,
-    operationKey: identified.operationKey,
-    ...(stepOf !== undefined && { stepOf }),
+    operationKey: shownKey(identified.operationKey),
+    ...(step !== undefined && { stepOf: step.of }),
   };
 }
 
@@ -60,7 +61,7 @@ export function claimRequestOf({
   delivery: { processor, workerId },
   asked: { jobName, jobId },
   identified,
-  stepOf,
+  step,
   span,
 }: RunContext): ClaimRequest {
   return {
@@ -73,7 +74,7 @@ export function claimRequestOf({
     workerId,
     deadline: identified.deadline ?? null,
     availableAt: identified.availableAt,
-    stepOf,
+    step,
     span,
   };
 }

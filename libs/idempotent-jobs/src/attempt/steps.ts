@@ -3,7 +3,7 @@ import { assertNoTransactionAround, currentOperation } from '../execute/current-
 import type { ReconciledStep, StepOptions, StepRun } from '../execute/step.js';
 import { UsageError } from '../operation/errors.js';
 import { fingerprintOf } from '../operation/fingerprint.js';
-import { assertIdentity } from '../operation/identity.js';
+import { stepIdentity, stepNameProblem } from '../operation/identity.js';
 import { frames } from '../tenancy/frames.js';
 import { identityAttributes } from '../tracing/attributes.js';
 import type { Ending } from './ending.js';
@@ -83,10 +83,9 @@ export class Steps {
   }
 
   #assertName(name: string): void {
-    if (typeof name !== 'string' || !/^[^/]{1,100}$/.test(name))
-      throw new UsageError(
-        `The name of a step must have 1 to 100 characters and no "/", but is ${JSON.stringify(name)}.`,
-      );
+    const problem = stepNameProblem(name);
+    if (problem !== undefined)
+      throw new UsageError(`${problem} It must have 1 to 100 characters and no "/".`);
     if (this.#names.has(name))
       throw new UsageError(
         `Step "${name}" was called twice in one attempt, and the second call would get the first one's result. Give each call a name of its own, for example with the number of the item it is for.`,
@@ -94,11 +93,8 @@ export class Steps {
   }
 
   #open(name: string, delivery: RunContext['delivery']): { context: RunContext; leave: () => void } {
-    const { identified, asked, attempt, stepOf, runWithin } = this.parent;
-    const { tenantId, operationKey } = assertIdentity({
-      tenantId: identified.tenantId,
-      operationKey: `${identified.operationKey}/${name}`,
-    });
+    const { identified, asked, attempt, step, runWithin } = this.parent;
+    const { tenantId, operationKey } = stepIdentity(identified, name);
     const own = new Attempt(() => undefined);
     // The step's lease is its own: it is given up in order, and not left to run out.
     const stop = (): void =>
@@ -122,7 +118,10 @@ export class Steps {
           deadline: undefined,
         },
         attempt: own,
-        stepOf: stepOf ?? identified.operationKey,
+        step:
+          step === undefined
+            ? { of: identified.operationKey, name }
+            : { of: step.of, name: `${step.name}/${name}` },
         runWithin,
       },
       leave: () => attempt.signal.removeEventListener('abort', stop),

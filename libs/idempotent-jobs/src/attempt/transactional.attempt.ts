@@ -15,7 +15,13 @@ import type { Ending } from './ending.js';
 import type { Entrance } from './entrance.js';
 import type { FollowUps } from './follow-ups.js';
 import { type OperationFrame, openFrame } from './operation-frame.js';
-import { isConnectionError } from './persistently.js';
+import { setTimeout as pause } from 'node:timers/promises';
+import {
+  isConnectionTrouble,
+  LOCK_NOT_AVAILABLE,
+  SERIALIZATION_FAILURE,
+  sqlStateOf,
+} from '../postgres/no-connection.js';
 import { keepResult } from './result-text.js';
 import { waitsForStep } from './refusal-errors.js';
 import { claimRequestOf, handsBack, type RunContext } from './run-context.js';
@@ -47,6 +53,8 @@ export class TransactionalAttempt {
     return this.#inTransaction(context, async (transaction, claim) => {
       const hold = entrance?.admit(context, claim);
       if (hold !== undefined) return this.#putBack(transaction, hold);
+      const timeoutMs = attemptTimeoutMs(context.delivery.processor.timeoutMs, claim);
+      await transaction.protect(timeoutMs);
       const startedAt = performance.now();
       this.reporter.started(context, claim);
       const frame = openFrame(context, claim, transaction.manager);
@@ -54,10 +62,7 @@ export class TransactionalAttempt {
         holdsTransaction: true,
         dependency: entrance?.dependency,
       });
-      const execution = await context.attempt.run(
-        handler,
-        attemptTimeoutMs(context.delivery.processor.timeoutMs, claim),
-      );
+      const execution = await context.attempt.run(handler, timeoutMs);
       return this.#record(context, transaction, claim, execution, frame, startedAt, entrance);
     });
   }
@@ -73,25 +78,45 @@ export class TransactionalAttempt {
   async #inTransaction<E extends Ending | RolledBack>(
     context: RunContext,
     work: (transaction: HandlerTransaction, claim: Claim) => Promise<E>,
+    patienceMs = 0,
   ): Promise<E | Ending> {
-    const transaction = await HandlerTransaction.open(
-      this.database,
-      context.identified.tenantId,
-      LOCK_TIMEOUT_MS,
-    );
+    const giveUpAt = performance.now() + patienceMs;
+    for (let tries = 1; ; tries += 1) {
+      const ending = await this.#tryInTransaction(context, work);
+      if (ending !== 'locked' && ending !== 'outdated') return ending;
+      // Under repeatable read or serializable the transaction saw the row as it was before a rival: anew, it sees it as it is.
+      const isWorthIt = ending === 'outdated' ? tries < MAX_TRIES : performance.now() < giveUpAt;
+      if (!isWorthIt)
+        return this.book.deferred(context, BUSY_MS, 'busy: another transaction is running the operation');
+      await pause(RETRY_MS);
+    }
+  }
+
+  async #tryInTransaction<E extends Ending | RolledBack>(
+    context: RunContext,
+    work: (transaction: HandlerTransaction, claim: Claim) => Promise<E>,
+  ): Promise<E | Ending | 'locked' | 'outdated'> {
+    const { timeoutMs, leaseMs } = context.delivery.processor;
+    const transaction = await HandlerTransaction.open(this.database, {
+      tenantId: context.identified.tenantId,
+      lockTimeoutMs: LOCK_TIMEOUT_MS,
+      idleMs: timeoutMs + leaseMs,
+    });
+    let isClaimed = false;
     try {
       const answer = await this.claims.claimWithin(transaction.connection, claimRequestOf(context));
       if (answer.kind !== 'acquired') {
         await transaction.rollback();
-        return await this.book.refused(context, answer);
+        return answer.kind === 'locked' ? 'locked' : await this.book.refused(context, answer);
       }
+      isClaimed = true;
       const refusal = await this.book.begin(context, answer.claim, transaction);
-      if (refusal !== undefined) return refusal;
-      await transaction.protect();
-      return await work(transaction, answer.claim);
+      return refusal ?? (await work(transaction, answer.claim));
     } catch (error) {
-      if ((error as { code?: unknown }).code !== LOCK_NOT_AVAILABLE) throw error;
-      return this.book.deferred(context, BUSY_MS, 'busy: another transaction is running the operation');
+      const state = sqlStateOf(error);
+      if (state === LOCK_NOT_AVAILABLE) return 'locked';
+      if (state === SERIALIZATION_FAILURE && !isClaimed) return 'outdated';
+      throw error;
     } finally {
       // Whatever has not been committed or rolled back by now must not be found open by the connection's next user.
       await transaction.destroy();
@@ -141,7 +166,7 @@ export class TransactionalAttempt {
   ): Promise<Ending> {
     const result = { ...keepResult(value, context.delivery.processor.results), degraded };
     try {
-      const recorded = await this.outcomes.completeWithin(
+      const recorded = await this.outcomes.completeOwn(
         transaction.connection,
         claim,
         result,
@@ -154,11 +179,12 @@ export class TransactionalAttempt {
       tell();
     } catch (error) {
       // Whether COMMIT arrived is not known: the redelivery's claim finds out.
-      if (isConnectionError(error)) throw error;
+      if (isConnectionTrouble(error)) throw error;
       // The handler left a broken transaction behind, or a deferred constraint failed at COMMIT. All is rolled back.
       await transaction.destroy();
       return this.#failAfterRollback(
         context,
+        claim,
         error,
         classify(error, context.delivery.processor.classify),
         startedAt,
@@ -189,7 +215,7 @@ export class TransactionalAttempt {
       // There is nothing to go back to: the handler ended the transaction, or the connection is gone.
       await transaction.destroy();
       const failure = classify(error, context.delivery.processor.classify);
-      return this.#failAfterRollback(context, error, failure, startedAt);
+      return this.#failAfterRollback(context, claim, error, failure, startedAt);
     }
     return this.book.fail(context, claim, error, undefined, startedAt, transaction);
   }
@@ -207,18 +233,27 @@ export class TransactionalAttempt {
     if (why === 'shutdown' || !wasStarted) {
       return this.book.deferred(context, 1, `${why}: the attempt was rolled back`, why);
     }
-    return this.#failAfterRollback(context, error, { kind: 'in_doubt', reason: why }, startedAt);
+    return this.#failAfterRollback(context, claim, error, { kind: 'in_doubt', reason: why }, startedAt);
   }
 
-  /** The attempt left no trace, so its failure is recorded under a claim of its own. */
+  /**
+   * The attempt left no trace, so its failure is recorded under a claim of its own. Where that finds the attempt's claim, it
+   * was committed, and with it whatever the handler had written: trying again would write it twice.
+   */
   #failAfterRollback(
     context: RunContext,
+    { token }: Claim,
     error: unknown,
     failure: Failure,
     startedAt: number,
   ): Promise<Ending> {
-    return this.runNothing(context, (claim, transaction) =>
-      this.book.fail(context, claim, error, failure, startedAt, transaction),
+    return this.#inTransaction(
+      context,
+      (transaction, claim) =>
+        claim.token === token
+          ? this.book.fail(context, claim, new TransactionLeftError(), undefined, startedAt, transaction)
+          : this.book.fail(context, claim, error, failure, startedAt, transaction),
+      RECORD_PATIENCE_MS,
     );
   }
 }
@@ -233,7 +268,7 @@ export interface RolledBack {
 class TransactionLeftError extends PermanentError {
   constructor() {
     super(
-      'The outcome could not be recorded: the handler must neither commit nor roll back currentOperation().transaction. Return to commit it, throw to roll it back.',
+      'The outcome could not be recorded: the handler must neither commit nor roll back currentOperation().transaction. Return to commit it, throw to roll it back. If it committed, what it wrote is there without an outcome: look before you redrive it.',
     );
   }
 }
@@ -241,4 +276,8 @@ class TransactionLeftError extends PermanentError {
 /** Long enough for a rival that is about to commit, short enough not to hold up the worker's other jobs. */
 const LOCK_TIMEOUT_MS = 200;
 const BUSY_MS = 500;
-const LOCK_NOT_AVAILABLE = '55P03';
+const RETRY_MS = 100;
+/** Rivals that follow each other within milliseconds are few. */
+const MAX_TRIES = 5;
+/** The attempt's own session is gone by then, and whoever has the row instead has made the failure another matter. */
+const RECORD_PATIENCE_MS = 2_000;

@@ -88,7 +88,7 @@ export class QueuePort {
     isAwaited: () => boolean = () => true,
   ): Promise<void> {
     await this.#connected();
-    await Promise.all(jobs.flatMap(({ jobId, wasPut }) => (wasPut === true ? [this.#clear(jobId)] : [])));
+    await Promise.all(jobs.flatMap((job) => (job.wasPut === true ? [this.#makeWay(job)] : [])));
     await this.#connected();
     if (isAwaited()) await this.bullmq.addBulk(jobs.map((job) => entryOf(job, carriesRetries)));
   }
@@ -116,15 +116,34 @@ export class QueuePort {
   }
 
   /**
+   * Makes way for a job that is put again. One that BullMQ has put off for longer than the ledger says, because the clock of
+   * a worker was wrong, is due when the ledger says.
+   */
+  async #makeWay({ jobId, delayMs }: OutgoingJob): Promise<void> {
+    const state = await this.bullmq.getJobState(jobId);
+    if (state === 'completed' || state === 'failed') await this.#clear(jobId);
+    if (state === 'delayed') await this.#retime(jobId, delayMs);
+  }
+
+  async #retime(jobId: string, delayMs: number): Promise<void> {
+    const job = await this.bullmq.getJob(jobId);
+    try {
+      if (delayMs > 0) await job?.changeDelay(Math.ceil(delayMs));
+      else await job?.promote();
+    } catch (error) {
+      // Its time had come by itself.
+      if ((await this.bullmq.getJobState(jobId)) === 'delayed') throw error;
+    }
+  }
+
+  /**
    * Removes a finished job, which would keep its id from being put again. Between the look and the removal somebody else
    * may have revived it: a worker that has it by then holds its lock, and a locked job is not removed; one that still
    * waits is added again right after.
    */
   async #clear(jobId: string): Promise<void> {
-    const state = await this.bullmq.getJobState(jobId);
     // Its children, if it has any, are somebody else's operations.
-    if (state === 'completed' || state === 'failed')
-      await this.bullmq.remove(jobId, { removeChildren: false });
+    await this.bullmq.remove(jobId, { removeChildren: false });
   }
 
   /** The job as a node of a flow, with the options that the queue gives to all its jobs. */

@@ -152,7 +152,7 @@ export class IdempotencyService {
       },
       attempt: new Attempt(() => undefined),
       span,
-      stepOf: undefined,
+      step: undefined,
       runWithin: run,
     };
     const forget = followSurrounding(context.attempt);

@@ -41,6 +41,7 @@ function row(changes: Partial<ClaimRow>): ClaimRow {
     result: null,
     degraded: null,
     is_old: false,
+    now_ms: 0,
     wait_ms: null,
     is_asked_about: null,
     seen_token: null,

@@ -1,13 +1,16 @@
 import { statement } from '../postgres/statement.js';
 
-/* The row as it was, `o`, and what its claimant is. */
+/* The row as it was, `o`, and the delivery that wants it, `a`. */
 
-const IS_MINE = `(o.worker_id = excluded.worker_id AND o.lease_expires_at IS NOT NULL)`;
+const IS_MINE = `(o.worker_id = a.worker_id AND o.lease_expires_at IS NOT NULL)`;
 const IS_FREE = `COALESCE(o.lease_expires_at <= clock_timestamp(), true)`;
 const IS_AVAILABLE = `COALESCE(o.available_at <= clock_timestamp(), true)`;
 /** Grows over all lives of a key: one that was forgotten and is used again begins above what it ever had. */
 const NOW_MS = `(EXTRACT(EPOCH FROM clock_timestamp()) * 1000)::bigint`;
 const IS_REPEATABLE = `clock_timestamp() < o.repeatable_until`;
+const LEASE_END = `clock_timestamp() + $3::float8 * interval '1 millisecond'`;
+const REPEATABLE_UNTIL = `COALESCE(clock_timestamp() + $4::float8 * interval '1 millisecond', 'infinity')`;
+const DEADLINE = `COALESCE(a.deadline_at, clock_timestamp() + $5::float8 * interval '1 millisecond')`;
 
 /** Whether another attempt may follow one that failed. The effect `reconciled` is looked up before each of them. */
 const MAY_FOLLOW = `(o.doubt_since IS NULL AND ($2 <> 'reconciled' OR o.attempts = 0) OR $2 <> 'reconciled' AND ${IS_REPEATABLE})`;
@@ -38,18 +41,22 @@ const SEEN = `
  * Parameters: queue, effect, lease in ms, how long the effect is repeatable in ms (null: forever), time budget in ms
  * (null: none), whether the claimant can ask; then parallel arrays, one element per delivery: tenant, key, job name, job
  * id, fingerprint, worker (one per run), deadline given at enqueue (null: none), when its job could first run (ms since
- * 1970), whether the row of its operation is known to be there, or to have never been, the operation it is a step of
- * (null: none), and the run's trace (null: nobody traces). No two elements name the same operation.
+ * 1970), whether the row of its operation is known to be there, or to have never been, the operation it is a step of and
+ * the step's name (null: none), and the run's trace (null: nobody traces); and until when the claimant waits for the answer
+ * (ms since 1970 by this database's clock; null: nobody knows). No two elements name the same operation.
  *
  * Whoever must ask gets the row as 'in_doubt' under a lease, and no attempt is counted before one is started.
  *
  * One row comes back per delivery. `token` is set where the claim was won. Otherwise the other columns show the row
  * as the statement's snapshot saw it; a row written since by somebody else is not in that snapshot (`status` is null,
- * or claimable), and the caller asks again.
+ * or claimable), and the caller asks again. `is_locked`: some transaction holds the row, and nothing was claimed.
  *
- * Safe under concurrency: rivals meet on the unique row. ON CONFLICT DO UPDATE waits for the rival's commit and tests
- * its condition against the row's latest version, so exactly one of them moves the row to 'running', under a token
- * nobody else has had. Rows are taken in key order, so that overlapping batches cannot deadlock.
+ * Safe under concurrency: rows are locked before they are judged, by their latest version, so exactly one of two rivals
+ * moves a row to 'running', under a token nobody else has had. No row is waited for (SKIP LOCKED): one that somebody holds
+ * keeps no other operation of the batch from its worker. Only a row that is being inserted in another transaction is waited
+ * for, for 200 ms; inserts go in key order, so that overlapping batches cannot deadlock.
+ *
+ * A statement that arrives when nobody waits for it any more, held up in a network, claims nothing.
  *
  * An operation that is not in the ledger may have completed and been forgotten. `is_old` tells that its job is not
  * younger than what was forgotten of its queue: nothing was claimed then, and the caller makes sure first.
@@ -59,52 +66,51 @@ const SEEN = `
 export const CLAIM = statement(
   'claim',
   `
-WITH delivery AS (
+WITH patience AS MATERIALIZED (
+  SELECT
+    set_config('lock_timeout', '200ms', true) AS lock_timeout,
+    COALESCE(clock_timestamp() <= timestamptz 'epoch' + $19::float8 * interval '1 millisecond', true) AS is_waited_for
+), delivery AS (
   SELECT * FROM unnest(
     $7::text[], $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::timestamptz[], $14::float8[], $15::boolean[],
-    $16::text[], $17::text[]
+    $16::text[], $17::text[], $18::text[]
   ) WITH ORDINALITY AS d (
-    tenant_id, operation_key, job_name, job_id, fingerprint, worker_id, deadline_at, available_ms, is_known, step_of, trace, n
+    tenant_id, operation_key, job_name, job_id, fingerprint, worker_id, deadline_at, available_ms, is_known, step_of, step, trace, n
   )
-), asked AS (
-  SELECT *, NOT is_known AND COALESCE(
+), asked AS MATERIALIZED (
+  SELECT d.*, p.is_waited_for, NOT is_known AND COALESCE(
     timestamptz 'epoch' + available_ms * interval '1 millisecond'
       <= (SELECT forgotten_until FROM {schema}.job_queues WHERE queue = $1),
     false) AS is_old
-  FROM delivery
-), claimed AS (
-  INSERT INTO {schema}.job_outcomes AS o (
-    tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, effect, fencing_token, worker_id,
-    lease_expires_at, attempts, started_at, repeatable_until, deadline_at, has_own_deadline, step_of, last_trace
-  )
-  SELECT
-    tenant_id, operation_key, $1, job_name, job_id, fingerprint, 'running', $2, ${NOW_MS}, worker_id,
-    clock_timestamp() + $3::float8 * interval '1 millisecond', 1, clock_timestamp(),
-    COALESCE(clock_timestamp() + $4::float8 * interval '1 millisecond', 'infinity'),
-    COALESCE(deadline_at, clock_timestamp() + $5::float8 * interval '1 millisecond'), deadline_at IS NOT NULL, step_of, trace
-  FROM asked
-  WHERE NOT is_old
-  ORDER BY tenant_id, operation_key
-  ON CONFLICT (tenant_id, operation_key) DO UPDATE SET
+  FROM patience p CROSS JOIN delivery d
+), free AS MATERIALIZED (
+  SELECT o.tenant_id, o.operation_key
+  FROM asked a JOIN {schema}.job_outcomes o ON o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
+  WHERE a.is_waited_for AND NOT a.is_old AND o.status NOT IN ('completed', 'dead')
+  FOR UPDATE OF o SKIP LOCKED
+), taken AS (
+  UPDATE {schema}.job_outcomes o SET
     status           = CASE WHEN ${IS_MINE} THEN o.status WHEN ${MUST_ASK} THEN 'in_doubt' ELSE 'running' END,
-    effect           = excluded.effect,
+    effect           = $2,
     fencing_token    = CASE WHEN ${IS_MINE} THEN o.fencing_token ELSE GREATEST(o.fencing_token + 1, ${NOW_MS}) END,
     attempts         = o.attempts + CASE WHEN ${IS_MINE} OR ${MUST_ASK} THEN 0 ELSE 1 END,
-    worker_id        = excluded.worker_id,
-    last_trace       = COALESCE(excluded.last_trace, o.last_trace),
+    worker_id        = a.worker_id,
+    last_trace       = COALESCE(a.trace, o.last_trace),
     expires_at       = NULL,
-    lease_expires_at = excluded.lease_expires_at,
-    started_at       = CASE WHEN ${IS_MINE} OR ${MUST_ASK} THEN o.started_at ELSE excluded.started_at END,
+    lease_expires_at = ${LEASE_END},
+    started_at       = CASE WHEN ${IS_MINE} OR ${MUST_ASK} THEN o.started_at ELSE clock_timestamp() END,
     -- The most careful effect that any attempt declared rules.
-    repeatable_until = LEAST(o.repeatable_until, excluded.repeatable_until),
-    deadline_at      = COALESCE(o.deadline_at, excluded.deadline_at),
+    repeatable_until = LEAST(o.repeatable_until, ${REPEATABLE_UNTIL}),
+    deadline_at      = COALESCE(o.deadline_at, ${DEADLINE}),
     -- Taking over from a worker that vanished: whether its effect happened is not known.
     doubt_since      = CASE WHEN NOT ${IS_MINE} AND (o.status = 'running' OR ${MUST_ASK})
                             THEN COALESCE(o.doubt_since, o.started_at) ELSE o.doubt_since END,
     doubted_at       = CASE WHEN NOT ${IS_MINE} AND o.status = 'running' THEN clock_timestamp() ELSE o.doubted_at END,
     reconcile_due_at = CASE WHEN o.status = 'in_doubt' OR NOT ${IS_MINE} AND ${MUST_ASK}
                             THEN COALESCE(o.reconcile_due_at, clock_timestamp()) END
-  WHERE o.fingerprint = excluded.fingerprint AND o.queue = excluded.queue
+  FROM asked a JOIN free f ON f.tenant_id = a.tenant_id AND f.operation_key = a.operation_key
+  WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
+    AND o.fingerprint = a.fingerprint AND o.queue = $1
     AND (
       ${IS_MINE}
       OR (o.status = 'pending' AND ${IS_AVAILABLE})
@@ -112,13 +118,23 @@ WITH delivery AS (
       OR (o.status = 'running' AND ${IS_FREE} AND (${IS_REPEATABLE} OR $6))
       OR (o.status = 'in_doubt' AND ${IS_FREE} AND o.reconcile_due_at <= clock_timestamp() AND $6)
     )
-  RETURNING
-    o.tenant_id, o.operation_key, o.fencing_token, o.attempts, o.failures, o.doubt_since, o.deadline_at, o.started_at, o.delay_ms,
-    o.status = 'in_doubt' AS must_ask,
-    EXTRACT(EPOCH FROM clock_timestamp() - o.doubted_at)::float8 * 1000 AS doubt_age_ms,
-    EXTRACT(EPOCH FROM o.deadline_at - clock_timestamp())::float8 * 1000 AS remaining_ms,
-    -- Apart, because Postgres before 17 cannot subtract from infinity.
-    (EXTRACT(EPOCH FROM o.repeatable_until)::float8 - EXTRACT(EPOCH FROM clock_timestamp())::float8) * 1000 AS repeatable_ms
+  RETURNING o.*
+), made AS (
+  INSERT INTO {schema}.job_outcomes AS o (
+    tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, effect, fencing_token, worker_id,
+    lease_expires_at, attempts, started_at, repeatable_until, deadline_at, has_own_deadline, step_of, step, last_trace
+  )
+  SELECT
+    a.tenant_id, a.operation_key, $1, a.job_name, a.job_id, a.fingerprint, 'running', $2, ${NOW_MS}, a.worker_id,
+    ${LEASE_END}, 1, clock_timestamp(), ${REPEATABLE_UNTIL}, ${DEADLINE}, a.deadline_at IS NOT NULL, a.step_of, a.step, a.trace
+  FROM asked a
+  WHERE a.is_waited_for AND NOT a.is_old AND NOT EXISTS (
+    SELECT FROM {schema}.job_outcomes o WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key)
+  ORDER BY a.tenant_id, a.operation_key
+  ON CONFLICT (tenant_id, operation_key) DO NOTHING
+  RETURNING o.*
+), claimed AS (
+  SELECT * FROM taken UNION ALL SELECT * FROM made
 )
 SELECT
   a.n,
@@ -127,20 +143,54 @@ SELECT
   c.failures,
   c.doubt_since,
   c.deadline_at,
-  c.remaining_ms,
-  c.repeatable_ms,
+  EXTRACT(EPOCH FROM c.deadline_at - clock_timestamp())::float8 * 1000 AS remaining_ms,
+  -- Apart, because Postgres before 17 cannot subtract from infinity.
+  (EXTRACT(EPOCH FROM c.repeatable_until)::float8 - EXTRACT(EPOCH FROM clock_timestamp())::float8) * 1000 AS repeatable_ms,
   c.started_at,
-  c.must_ask,
-  c.doubt_age_ms,
+  c.status = 'in_doubt' AS must_ask,
+  EXTRACT(EPOCH FROM clock_timestamp() - c.doubted_at)::float8 * 1000 AS doubt_age_ms,
   c.delay_ms,
   a.is_old,
+  o.tenant_id IS NOT NULL AND f.tenant_id IS NULL AS is_locked,
+  EXTRACT(EPOCH FROM clock_timestamp())::float8 * 1000 AS now_ms,
   ${SEEN},
   o.last_trace
 FROM asked a
 LEFT JOIN claimed c ON c.tenant_id = a.tenant_id AND c.operation_key = a.operation_key
 LEFT JOIN {schema}.job_outcomes o ON o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
+LEFT JOIN free f ON f.tenant_id = a.tenant_id AND f.operation_key = a.operation_key
 ORDER BY a.n
 `,
+  'claim',
+);
+
+/**
+ * Gives back what a run has claimed without ever calling its handler, because the answer was lost. Parameters: parallel
+ * arrays: tenant, key, worker (one per run). Under the worker's name and not a token, which nobody has been told. What
+ * somebody else has taken over since is theirs. One row: this database's time, in ms since 1970.
+ */
+export const GIVE_BACK = statement(
+  'give_back',
+  `
+WITH unused AS (
+  SELECT o.tenant_id, o.operation_key
+  FROM unnest($1::text[], $2::text[], $3::text[]) AS u (tenant_id, operation_key, worker_id)
+  JOIN {schema}.job_outcomes o
+    ON o.tenant_id = u.tenant_id AND o.operation_key = u.operation_key AND o.worker_id = u.worker_id
+  WHERE o.lease_expires_at IS NOT NULL
+  FOR UPDATE OF o
+), given_back AS (
+  UPDATE {schema}.job_outcomes o SET
+    status           = CASE o.status WHEN 'running' THEN 'retrying' ELSE o.status END,
+    attempts         = o.attempts - CASE o.status WHEN 'running' THEN 1 ELSE 0 END,
+    lease_expires_at = NULL,
+    worker_id        = NULL
+  FROM unused u
+  WHERE o.tenant_id = u.tenant_id AND o.operation_key = u.operation_key
+)
+SELECT EXTRACT(EPOCH FROM clock_timestamp())::float8 * 1000 AS now_ms
+`,
+  'record',
 );
 
 /**
@@ -163,6 +213,7 @@ FROM unnest($2::text[], $3::text[], $4::text[], $5::timestamptz[])
 LEFT JOIN {schema}.job_outcomes o ON o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
 ORDER BY a.n
 `,
+  'claim',
 );
 
 /**
@@ -177,4 +228,5 @@ UPDATE {schema}.job_outcomes o SET deadline_at = clock_timestamp() + $3::float8 
 WHERE o.tenant_id = $1 AND o.operation_key = $2 AND o.deadline_at IS NULL AND o.status IN ('pending', 'retrying')
 RETURNING true
 `,
+  'claim',
 );

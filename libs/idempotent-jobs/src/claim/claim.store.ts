@@ -14,6 +14,9 @@ import {
 import { inTransaction } from '../postgres/transaction.js';
 import { resultBinding } from '../sealing/binding.js';
 import type { Sealer } from '../sealing/sealer.js';
+import { LedgerClock } from '../postgres/ledger-clock.js';
+import { QUERY_TIMEOUT_MS } from '../postgres/ledger-pool.js';
+import { LOCK_NOT_AVAILABLE, sqlStateOf } from '../postgres/no-connection.js';
 import { BEGIN_BUDGET, CLAIM, LOOK } from './claim.statement.js';
 import { IS_YOUNG, REMEMBER } from './remember.statements.js';
 
@@ -25,6 +28,7 @@ import { IS_YOUNG, REMEMBER } from './remember.statements.js';
 export class ClaimStore {
   readonly #coalescers = new WeakMap<ClaimTerms, Coalescer<Asking, ClaimRow>>();
   readonly #looks = new Map<string, Coalescer<ClaimRequest, LookRow>>();
+  readonly #clock = new LedgerClock();
 
   constructor(
     private readonly database: Database,
@@ -39,6 +43,11 @@ export class ClaimStore {
     return answer.kind === 'old' ? this.#claimOld(request) : answer;
   }
 
+  /** Until when a claim that was sent by now may still be won, in ms since 1970 by the database's clock; undefined: nobody knows. */
+  get possibleUntil(): number | undefined {
+    return this.#clock.in(QUERY_TIMEOUT_MS) ?? undefined;
+  }
+
   /** Claims inside a transaction: the claim is taken back if the transaction is. */
   async claimWithin(connection: Queryable, request: ClaimRequest): Promise<ClaimAnswer> {
     const ask = async (isKnown: boolean): Promise<ClaimRow> =>
@@ -47,26 +56,31 @@ export class ClaimStore {
       const answer = await this.#look(request, () => ask(false));
       if (answer.kind !== 'old') return answer;
     }
-    if (!(await this.#isRemembered(connection, request))) return { kind: 'expired' };
+    const memory = await this.#memoryOf(connection, request);
+    if (memory !== 'there') return memory === 'locked' ? LOCKED : { kind: 'expired' };
     return (await this.#look(request, () => ask(true))) as ClaimAnswer;
   }
 
   /** With its row, if it has one, kept from being pruned between the look and the claim. */
   #claimOld(request: ClaimRequest): Promise<ClaimAnswer> {
-    return inTransaction(this.database, (connection) => this.claimWithin(connection, request));
+    return inTransaction(this.database, (connection) => this.claimWithin(connection, request), 'claim');
   }
 
   /** Whether the ledger can tell what became of the operation. */
-  async #isRemembered(connection: Queryable, request: ClaimRequest): Promise<boolean> {
+  async #memoryOf(connection: Queryable, request: ClaimRequest): Promise<'there' | 'locked' | 'gone'> {
     const { tenantId, operationKey, terms, availableAt } = request;
-    const found = await this.database.run(REMEMBER, [tenantId, operationKey], connection);
-    if (found.length > 0) return true;
+    const [found] = await this.database.run<{ is_kept: boolean; is_there: boolean }>(
+      REMEMBER,
+      [tenantId, operationKey],
+      connection,
+    );
+    if (found?.is_there === true) return found.is_kept ? 'there' : 'locked';
     const [row] = await this.database.run<{ is_young: boolean }>(
       IS_YOUNG,
       [terms.queue, availableAt],
       connection,
     );
-    return row?.is_young === true;
+    return row?.is_young === true ? 'there' : 'gone';
   }
 
   /** @throws RecordUnreadableError where the result of a completed operation cannot be read */
@@ -75,14 +89,15 @@ export class ClaimStore {
     ask: () => Promise<ClaimRow>,
   ): Promise<ClaimAnswer | { readonly kind: 'old' }> {
     for (let look = 1; look <= MAX_LOOKS; look += 1) {
-      const row = await ask();
+      const row = await asked(ask);
+      if (row === 'locked') return LOCKED;
       const answer = readAnswer(request, row);
       if (answer.kind !== 'look_again') request.span?.follows(row.last_trace);
       if (answer.kind === 'replay') return this.#replay(request, answer);
       if (answer.kind !== 'look_again') return answer;
     }
     // Rivals keep rewriting the row between our looks. Somebody is running it; come back shortly.
-    return { kind: 'busy', leaseLeftMs: 0 };
+    return LOCKED;
   }
 
   /**
@@ -133,10 +148,10 @@ export class ClaimStore {
     return coalescer;
   }
 
-  #ask(terms: ClaimTerms, requests: Asking[], connection?: Queryable): Promise<ClaimRow[]> {
-    return this.database.run<ClaimRow>(
+  async #ask(terms: ClaimTerms, requests: Asking[], connection?: Queryable): Promise<ClaimRow[]> {
+    const rows = await this.database.run<ClaimRow>(
       CLAIM,
-      [
+      () => [
         terms.queue,
         terms.effect,
         terms.leaseMs,
@@ -152,11 +167,17 @@ export class ClaimStore {
         requests.map((request) => request.deadline),
         requests.map((request) => request.availableAt),
         requests.map((request) => request.isKnown),
-        requests.map((request) => request.stepOf ?? null),
+        requests.map((request) => request.step?.of ?? null),
+        requests.map((request) => request.step?.name ?? null),
         requests.map((request) => request.span?.reference ?? null),
+        // A transaction that nobody ends is rolled back.
+        connection === undefined ? this.#clock.in(QUERY_TIMEOUT_MS) : null,
       ],
       connection,
     );
+    const [first] = rows;
+    if (first !== undefined) this.#clock.heard(first.now_ms);
+    return rows;
   }
 }
 
@@ -175,3 +196,15 @@ function isOld({ availableAt, terms }: ClaimRequest): boolean {
 
 /** A second look sees the rival's row; more are needed only when rivals follow each other within microseconds. */
 const MAX_LOOKS = 5;
+
+const LOCKED: ClaimAnswer = { kind: 'locked' };
+
+/** Asked alone, a row that is being inserted by a transaction that does not end is as good as locked. */
+async function asked(ask: () => Promise<ClaimRow>): Promise<ClaimRow | 'locked'> {
+  try {
+    return await ask();
+  } catch (error) {
+    if (sqlStateOf(error) === LOCK_NOT_AVAILABLE) return 'locked';
+    throw error;
+  }
+}

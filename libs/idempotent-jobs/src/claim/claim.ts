@@ -18,6 +18,14 @@ export interface ClaimTerms {
   readonly asks: boolean;
 }
 
+/** Which step of which operation an operation is. */
+export interface StepName {
+  /** The key of the operation whose handler runs it. */
+  readonly of: string;
+  /** The name of the step; of one inside of another, both, with "/" between. */
+  readonly name: string;
+}
+
 /** What a worker asks for when it wants to run an operation. */
 export interface ClaimRequest extends OperationIdentity {
   readonly terms: ClaimTerms;
@@ -30,8 +38,8 @@ export interface ClaimRequest extends OperationIdentity {
   readonly deadline: Date | null;
   /** When its job could first run, in ms since 1970 by the clock of whoever made it. */
   readonly availableAt: number;
-  /** The key of the operation whose handler runs it as a step; undefined: a job or a call asks for it. */
-  readonly stepOf?: string | undefined;
+  /** The step that it is; undefined: a job or a call asks for it. */
+  readonly step?: StepName | undefined;
   /** The run's span: kept with the claim, and linked to the operation's last one. */
   readonly span?: ClaimSpan | undefined;
 }
@@ -82,6 +90,8 @@ export type ClaimAnswer =
   /** `degraded`: a stand-in answered in place of a dependency. */
   | { readonly kind: 'replay'; readonly result: unknown; readonly degraded: string | undefined }
   | { readonly kind: 'busy'; readonly leaseLeftMs: number }
+  /** Another transaction holds its row. */
+  | { readonly kind: 'locked' }
   /** Its delay, or the pause after its last attempt, is not over. */
   | { readonly kind: 'not_yet'; readonly waitMs: number }
   | { readonly kind: 'conflict' }
@@ -127,6 +137,9 @@ export interface ClaimRow {
   readonly result: string | null;
   readonly degraded: string | null;
   readonly is_old: boolean;
+  /** Somebody holds the row. Not told by a look, which waits for nobody. */
+  readonly is_locked?: boolean;
+  readonly now_ms: number;
   readonly wait_ms: number | null;
   readonly is_asked_about: boolean | null;
   readonly seen_token: string | null;
@@ -179,7 +192,14 @@ export function readAnswer(request: ClaimRequest, row: ClaimRow): ReadAnswer {
   if (row.token !== null) return { kind: 'acquired', claim: readClaim(request, row, Number(row.token)) };
   if (row.status === null) return { kind: 'look_again' };
   if (row.is_same_request === false) return { kind: 'conflict' };
-  switch (row.status) {
+  const answer = readStatus(request, row, row.status);
+  const wantsRow =
+    answer.kind === 'look_again' || (answer.kind === 'in_doubt' && answer.unrecorded !== undefined);
+  return row.is_locked === true && wantsRow ? { kind: 'locked' } : answer;
+}
+
+function readStatus(request: ClaimRequest, row: ClaimRow, status: OperationStatus): ReadAnswer {
+  switch (status) {
     case 'completed':
       return { kind: 'replay', resultText: row.result, degraded: row.degraded ?? undefined };
     case 'dead':
@@ -196,7 +216,7 @@ export function readAnswer(request: ClaimRequest, row: ClaimRow): ReadAnswer {
     case 'pending':
       return readWait(row);
     default:
-      return row.status satisfies never;
+      return status satisfies never;
   }
 }
 

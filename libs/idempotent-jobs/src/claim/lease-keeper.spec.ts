@@ -1,6 +1,8 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { Database } from '../postgres/database.js';
-import { type HeldLease, LeaseKeeper } from './lease-keeper.js';
+import { type HeldLease, LeaseKeeper, type LeaseTime } from './lease-keeper.js';
+
+const at = (ms: number): LeaseTime => ({ monotonicMs: ms, wallMs: ms });
 
 beforeEach(() => {
   vi.useFakeTimers({ now: 0 });
@@ -33,7 +35,7 @@ function make() {
       return world.answer(rows);
     },
   } as unknown as Database;
-  const keeper = new LeaseKeeper(database, () => Date.now());
+  const keeper = new LeaseKeeper(database, () => at(Date.now()));
   return { keeper, renewals, taken, locked, world };
 }
 
@@ -60,7 +62,7 @@ describe('LeaseKeeper: renewing', () => {
   it('renews a lease at each third of its length, under its token', async () => {
     const { keeper, renewals } = make();
     const { held, lost } = lease('charge:1');
-    keeper.hold(held, Date.now());
+    keeper.hold(held, at(Date.now()));
     await vi.advanceTimersByTimeAsync(30_000);
     expect(renewals.map(({ atMs }) => atMs)).toEqual([10_000, 20_000, 30_000]);
     expect(renewals[0]).toMatchObject({ keys: ['charge:1'], tokens: [7], leasesMs: [30_000] });
@@ -70,7 +72,7 @@ describe('LeaseKeeper: renewing', () => {
   it('keeps a lease for as long as the ledger answers', async () => {
     const { keeper, renewals } = make();
     const { held, lost } = lease('charge:1', 600);
-    keeper.hold(held, Date.now());
+    keeper.hold(held, at(Date.now()));
     await vi.advanceTimersByTimeAsync(600 * 100);
     expect(lost).toEqual([]);
     expect(renewals.length).toBeGreaterThanOrEqual(300);
@@ -78,16 +80,16 @@ describe('LeaseKeeper: renewing', () => {
 
   it('renews the leases of all running attempts in one statement', async () => {
     const { keeper, renewals } = make();
-    for (const key of ['a', 'b', 'c']) keeper.hold(lease(key).held, Date.now());
+    for (const key of ['a', 'b', 'c']) keeper.hold(lease(key).held, at(Date.now()));
     await vi.advanceTimersByTimeAsync(10_000);
     expect(renewals.map(({ keys }) => keys)).toEqual([['a', 'b', 'c']]);
   });
 
   it('renews a lease that arrives between two looks before half of its length is over', async () => {
     const { keeper, renewals } = make();
-    keeper.hold(lease('a').held, Date.now());
+    keeper.hold(lease('a').held, at(Date.now()));
     await vi.advanceTimersByTimeAsync(5_001);
-    keeper.hold(lease('b').held, Date.now());
+    keeper.hold(lease('b').held, at(Date.now()));
     await vi.advanceTimersByTimeAsync(15_000);
     const first = renewals.find(({ keys }) => keys.includes('b'));
     expect(first!.atMs).toBeLessThanOrEqual(5_001 + 15_000);
@@ -97,9 +99,9 @@ describe('LeaseKeeper: renewing', () => {
   it('renews a short lease in time that comes while the timer is set for a long one', async () => {
     const { keeper, renewals } = make();
     const [long, short] = [lease('long', 60_000), lease('short', 600)];
-    keeper.hold(long.held, Date.now());
+    keeper.hold(long.held, at(Date.now()));
     await vi.advanceTimersByTimeAsync(50);
-    keeper.hold(short.held, Date.now());
+    keeper.hold(short.held, at(Date.now()));
     await vi.advanceTimersByTimeAsync(6_000);
     expect(renewals.at(0)).toMatchObject({ atMs: 250, keys: ['short'] });
     expect([...long.lost, ...short.lost]).toEqual([]);
@@ -107,9 +109,9 @@ describe('LeaseKeeper: renewing', () => {
 
   it('looks no more often than before for a long lease that comes to a short one', async () => {
     const { keeper, renewals } = make();
-    keeper.hold(lease('short', 6_000).held, Date.now());
+    keeper.hold(lease('short', 6_000).held, at(Date.now()));
     await vi.advanceTimersByTimeAsync(500);
-    keeper.hold(lease('long', 60_000).held, Date.now());
+    keeper.hold(lease('long', 60_000).held, at(Date.now()));
     await vi.advanceTimersByTimeAsync(3_500);
     expect(renewals.map(({ atMs, keys }) => [atMs, ...keys])).toEqual([
       [2_000, 'short'],
@@ -120,18 +122,18 @@ describe('LeaseKeeper: renewing', () => {
   it('counts from when the claim was sent, not from when its answer came', async () => {
     const { keeper, renewals } = make();
     vi.setSystemTime(6_000);
-    keeper.hold(lease('a').held, 0);
+    keeper.hold(lease('a').held, at(0));
     await vi.advanceTimersByTimeAsync(10_000);
     expect(renewals.at(0)!.atMs).toBe(11_000);
   });
 
   it('starts again for a lease that comes after it had nothing to do', async () => {
     const { keeper, renewals } = make();
-    keeper.hold(lease('a').held, Date.now())();
+    keeper.hold(lease('a').held, at(Date.now())).release();
     await vi.advanceTimersByTimeAsync(60_000);
     expect(renewals).toEqual([]);
     expect(vi.getTimerCount()).toBe(0);
-    keeper.hold(lease('b').held, Date.now());
+    keeper.hold(lease('b').held, at(Date.now()));
     await vi.advanceTimersByTimeAsync(10_000);
     expect(renewals.map(({ keys }) => keys)).toEqual([['b']]);
   });
@@ -142,8 +144,8 @@ describe('LeaseKeeper: losing', () => {
     const { keeper, renewals, taken } = make();
     const mine = lease('charge:1');
     const other = lease('charge:2');
-    keeper.hold(mine.held, Date.now());
-    keeper.hold(other.held, Date.now());
+    keeper.hold(mine.held, at(Date.now()));
+    keeper.hold(other.held, at(Date.now()));
     taken.add('acme/charge:1');
     await vi.advanceTimersByTimeAsync(40_000);
     expect(mine.lost).toEqual([['taken_over', 10_000]]);
@@ -154,8 +156,8 @@ describe('LeaseKeeper: losing', () => {
   it('neither renews nor loses a lease whose row somebody has locked, and asks again at the next look', async () => {
     const { keeper, renewals, locked } = make();
     const [mine, other] = [lease('charge:1'), lease('charge:2')];
-    keeper.hold(mine.held, Date.now());
-    keeper.hold(other.held, Date.now());
+    keeper.hold(mine.held, at(Date.now()));
+    keeper.hold(other.held, at(Date.now()));
     locked.add('acme/charge:1');
     await vi.advanceTimersByTimeAsync(15_000);
     expect(renewals.map(({ keys }) => keys)).toEqual([['charge:1', 'charge:2'], ['charge:1']]);
@@ -167,7 +169,7 @@ describe('LeaseKeeper: losing', () => {
   it('loses a lease whose row stays locked for its whole length', async () => {
     const { keeper, locked } = make();
     const { held, lost } = lease('charge:1');
-    keeper.hold(held, Date.now());
+    keeper.hold(held, at(Date.now()));
     locked.add('acme/charge:1');
     await vi.advanceTimersByTimeAsync(60_000);
     expect(lost).toEqual([['not_renewed', 30_000]]);
@@ -177,8 +179,8 @@ describe('LeaseKeeper: losing', () => {
     const { keeper, taken } = make();
     const acme = lease('charge:1', 30_000, 'acme');
     const globex = lease('charge:1', 30_000, 'globex');
-    keeper.hold(acme.held, Date.now());
-    keeper.hold(globex.held, Date.now());
+    keeper.hold(acme.held, at(Date.now()));
+    keeper.hold(globex.held, at(Date.now()));
     taken.add('globex/charge:1');
     await vi.advanceTimersByTimeAsync(10_000);
     expect(acme.lost).toEqual([]);
@@ -193,7 +195,7 @@ describe('LeaseKeeper: losing', () => {
     async (_how, answer) => {
       const { keeper, world } = make();
       const { held, lost } = lease('charge:1');
-      keeper.hold(held, Date.now());
+      keeper.hold(held, at(Date.now()));
       await vi.advanceTimersByTimeAsync(10_000);
       world.answer = answer;
       await vi.advanceTimersByTimeAsync(29_999);
@@ -209,7 +211,7 @@ describe('LeaseKeeper: losing', () => {
   it('counts from when the renewal was sent: an answer that took long gives no longer lease', async () => {
     const { keeper, world } = make();
     const { held, lost } = lease('charge:1');
-    keeper.hold(held, Date.now());
+    keeper.hold(held, at(Date.now()));
     world.answer = (rows) => new Promise((resolve) => setTimeout(() => resolve(rows), 7_000));
     await vi.advanceTimersByTimeAsync(17_000);
     world.answer = refuse;
@@ -220,7 +222,7 @@ describe('LeaseKeeper: losing', () => {
   it('keeps the lease when the ledger is back before its length has passed', async () => {
     const { keeper, world } = make();
     const { held, lost } = lease('charge:1');
-    keeper.hold(held, Date.now());
+    keeper.hold(held, at(Date.now()));
     world.answer = refuse;
     await vi.advanceTimersByTimeAsync(24_999);
     world.answer = async (rows) => rows;
@@ -230,7 +232,7 @@ describe('LeaseKeeper: losing', () => {
 
   it('tries again soon after the ledger refused, not a third of the lease later', async () => {
     const { keeper, renewals, world } = make();
-    keeper.hold(lease('charge:1').held, Date.now());
+    keeper.hold(lease('charge:1').held, at(Date.now()));
     world.answer = refuse;
     await vi.advanceTimersByTimeAsync(20_000);
     expect(renewals.map(({ atMs }) => atMs)).toEqual([10_000, 15_000, 20_000]);
@@ -238,7 +240,7 @@ describe('LeaseKeeper: losing', () => {
 
   it('sends another renewal once the one before was not answered for a third of the shortest lease, not before', async () => {
     const { keeper, renewals, world } = make();
-    keeper.hold(lease('charge:1').held, Date.now());
+    keeper.hold(lease('charge:1').held, at(Date.now()));
     world.answer = never;
     await vi.advanceTimersByTimeAsync(19_999);
     expect(renewals.map(({ atMs }) => atMs)).toEqual([10_000]);
@@ -249,7 +251,7 @@ describe('LeaseKeeper: losing', () => {
   it('keeps a lease whose first renewal is never answered when the next one is', async () => {
     const { keeper, world } = make();
     const { held, lost } = lease('charge:1');
-    keeper.hold(held, Date.now());
+    keeper.hold(held, at(Date.now()));
     world.answer = never;
     await vi.advanceTimersByTimeAsync(10_500);
     world.answer = async (rows) => rows;
@@ -262,7 +264,7 @@ describe('LeaseKeeper: releasing', () => {
   it('renews a released lease no more, and tells nobody that it is gone', async () => {
     const { keeper, renewals } = make();
     const { held, lost } = lease('charge:1');
-    const release = keeper.hold(held, Date.now());
+    const { release } = keeper.hold(held, at(Date.now()));
     await vi.advanceTimersByTimeAsync(10_000);
     release();
     await vi.advanceTimersByTimeAsync(90_000);
@@ -273,7 +275,7 @@ describe('LeaseKeeper: releasing', () => {
   it('tells nothing of a lease that was released while its renewal was under way', async () => {
     const { keeper, taken, world } = make();
     const { held, lost } = lease('charge:1');
-    const release = keeper.hold(held, Date.now());
+    const { release } = keeper.hold(held, at(Date.now()));
     taken.add('acme/charge:1');
     world.answer = (rows) => new Promise((resolve) => setTimeout(() => resolve(rows), 1_000));
     await vi.advanceTimersByTimeAsync(10_500);
@@ -285,7 +287,7 @@ describe('LeaseKeeper: releasing', () => {
   it('stays stopped when a renewal was under way', async () => {
     const { keeper, renewals, world } = make();
     const { held, lost } = lease('charge:1');
-    keeper.hold(held, Date.now());
+    keeper.hold(held, at(Date.now()));
     world.answer = (rows) => new Promise((resolve) => setTimeout(() => resolve(rows), 1_000));
     await vi.advanceTimersByTimeAsync(10_500);
     keeper.stop();
@@ -298,8 +300,8 @@ describe('LeaseKeeper: releasing', () => {
   it('stops for all leases, and leaves no timer behind', async () => {
     const { keeper, renewals } = make();
     const [first, second] = [lease('a'), lease('b')];
-    keeper.hold(first.held, Date.now());
-    keeper.hold(second.held, Date.now());
+    keeper.hold(first.held, at(Date.now()));
+    keeper.hold(second.held, at(Date.now()));
     keeper.stop();
     expect(vi.getTimerCount()).toBe(0);
     await vi.advanceTimersByTimeAsync(90_000);

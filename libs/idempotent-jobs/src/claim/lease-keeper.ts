@@ -11,6 +11,47 @@ export interface HeldLease extends OperationIdentity {
   readonly onLost: (why: 'taken_over' | 'not_renewed') => void;
 }
 
+/** A lease that is being kept alive. */
+export interface LeaseHold {
+  /**
+   * Whether the lease is over, or so nearly that nothing must be begun under it. Reckoned now, by the clock: a process that
+   * was stopped, or busy, for longer than its lease has not heard of that yet.
+   */
+  readonly isNearlyOver: () => boolean;
+  /** Stops renewing. */
+  readonly release: () => void;
+}
+
+/** The share of a lease, at its end, in which nothing is begun. */
+const NEARLY = 0.1;
+
+/**
+ * A moment by two clocks of the process: the monotonic one, by which leases are kept, and which stands still while some
+ * virtual machines are paused; and that of the wall, which can be set.
+ */
+export interface LeaseTime {
+  readonly monotonicMs: number;
+  readonly wallMs: number;
+}
+
+/** Now. */
+export function leaseTime(): LeaseTime {
+  return { monotonicMs: performance.now(), wallMs: Date.now() };
+}
+
+function ageMs(since: LeaseTime, now: LeaseTime): number {
+  return now.monotonicMs - since.monotonicMs;
+}
+
+/** By whichever clock says that more time has passed: not to begin is always safe. */
+function longestAgeMs(since: LeaseTime, now: LeaseTime): number {
+  return Math.max(ageMs(since, now), now.wallMs - since.wallMs);
+}
+
+function laterOf(one: LeaseTime, other: LeaseTime): LeaseTime {
+  return other.monotonicMs > one.monotonicMs ? other : one;
+}
+
 /**
  * Extends leases that are still held under their token. A lease that ran out but was not taken over is extended too;
  * nobody else has the right. One row comes back per lease: `is_held` is false when it is gone (taken over, settled or
@@ -46,6 +87,7 @@ SELECT
 FROM asked h LEFT JOIN renewed ON renewed.n = h.n
 ORDER BY h.n
 `,
+  'lease',
 );
 
 /**
@@ -55,26 +97,30 @@ ORDER BY h.n
  * *sent*, by the process's monotonic clock: from then on another worker may hold it.
  */
 export class LeaseKeeper {
-  readonly #held = new Map<HeldLease, { renewedAt: number }>();
+  readonly #held = new Map<HeldLease, { renewedAt: LeaseTime }>();
   #timer: NodeJS.Timeout | undefined;
   #shortestMs = Infinity;
-  #renewingSince: number | undefined;
+  #renewingSince: LeaseTime | undefined;
 
   constructor(
     private readonly database: Database,
-    private readonly now: () => number = () => performance.now(),
+    private readonly now: () => LeaseTime = leaseTime,
   ) {}
 
-  /** Starts renewing; returns how to stop. `claimSentAt`: when the claim was sent, by `performance.now()`. */
-  hold(lease: HeldLease, claimSentAt: number): () => void {
-    this.#held.set(lease, { renewedAt: claimSentAt });
+  /** Starts renewing. `claimSentAt`: when the claim was sent. */
+  hold(lease: HeldLease, claimSentAt: LeaseTime): LeaseHold {
+    const held = { renewedAt: claimSentAt };
+    this.#held.set(lease, held);
     if (lease.leaseMs < this.#shortestMs) {
       // The timer that runs was set for longer leases.
       clearTimeout(this.#timer);
       this.#timer = undefined;
     }
     this.#schedule();
-    return () => this.#held.delete(lease);
+    return {
+      isNearlyOver: () => longestAgeMs(held.renewedAt, this.now()) >= lease.leaseMs * (1 - NEARLY),
+      release: () => this.#held.delete(lease),
+    };
   }
 
   stop(): void {
@@ -96,7 +142,8 @@ export class LeaseKeeper {
   async #tick(): Promise<void> {
     this.#timer = undefined;
     // A renewal that Postgres does not answer must not be the last one.
-    const isAnswerOverdue = this.now() - (this.#renewingSince ?? -Infinity) >= this.#shortestMs / 3;
+    const isAnswerOverdue =
+      this.#renewingSince === undefined || ageMs(this.#renewingSince, this.now()) >= this.#shortestMs / 3;
     if (isAnswerOverdue) await this.#renewDue();
     this.#dropExpired();
     this.#schedule();
@@ -104,7 +151,9 @@ export class LeaseKeeper {
 
   async #renewDue(): Promise<void> {
     const sentAt = this.now();
-    const due = [...this.#held].filter(([lease, { renewedAt }]) => sentAt - renewedAt >= lease.leaseMs / 3);
+    const due = [...this.#held].filter(
+      ([lease, { renewedAt }]) => ageMs(renewedAt, sentAt) >= lease.leaseMs / 3,
+    );
     if (due.length === 0) return;
     this.#renewingSince = sentAt;
     // Not awaited past the shortest lease: with Postgres out of reach the loop must go on to see leases expire.
@@ -118,7 +167,7 @@ export class LeaseKeeper {
     await Promise.race([renewal, new Promise((resolve) => setTimeout(resolve, patienceMs).unref())]);
   }
 
-  async #renew(leases: HeldLease[], sentAt: number): Promise<void> {
+  async #renew(leases: HeldLease[], sentAt: LeaseTime): Promise<void> {
     let rows: { is_renewed: boolean; is_held: boolean }[];
     try {
       rows = await this.database.run(RENEW, [
@@ -134,7 +183,7 @@ export class LeaseKeeper {
     for (const [index, lease] of leases.entries()) {
       const held = this.#held.get(lease);
       if (held === undefined) continue;
-      if (rows[index]?.is_renewed === true) held.renewedAt = Math.max(held.renewedAt, sentAt);
+      if (rows[index]?.is_renewed === true) held.renewedAt = laterOf(held.renewedAt, sentAt);
       else if (rows[index]?.is_held !== true) this.#lose(lease, 'taken_over');
     }
   }
@@ -142,7 +191,7 @@ export class LeaseKeeper {
   #dropExpired(): void {
     const now = this.now();
     for (const [lease, { renewedAt }] of this.#held) {
-      if (now - renewedAt >= lease.leaseMs) this.#lose(lease, 'not_renewed');
+      if (ageMs(renewedAt, now) >= lease.leaseMs) this.#lose(lease, 'not_renewed');
     }
   }
 

@@ -2,11 +2,19 @@ import { statement } from '../postgres/statement.js';
 
 /**
  * Whether an operation has a row, which is then kept from being pruned until the transaction ends. Parameters: tenant,
- * key. No row: it has none, or none that is committed.
+ * key. `is_there` without `is_kept`: somebody has locked it, and is not waited for.
  */
 export const REMEMBER = statement(
   'remember',
-  'SELECT true AS is_there FROM {schema}.job_outcomes WHERE tenant_id = $1 AND operation_key = $2 FOR KEY SHARE',
+  `
+WITH kept AS (
+  SELECT true FROM {schema}.job_outcomes WHERE tenant_id = $1 AND operation_key = $2 FOR KEY SHARE SKIP LOCKED
+)
+SELECT
+  EXISTS (SELECT FROM kept) AS is_kept,
+  EXISTS (SELECT FROM {schema}.job_outcomes WHERE tenant_id = $1 AND operation_key = $2) AS is_there
+`,
+  'claim',
 );
 
 /**
@@ -22,4 +30,5 @@ SELECT COALESCE(
     > (SELECT forgotten_until FROM {schema}.job_queues WHERE queue = $1),
   true) AS is_young
 `,
+  'claim',
 );

@@ -18,7 +18,7 @@ export async function connect(env: NodeJS.ProcessEnv, schema: string): Promise<D
     type: 'postgres',
     url: env['DATABASE_URL'] as string,
     schema,
-    poolSize: 3,
+    poolSize: 1,
     applicationName: 'idempotent-jobs',
     extra: { connectionTimeoutMillis: CONNECT_TIMEOUT_MS },
   });
@@ -27,7 +27,7 @@ export async function connect(env: NodeJS.ProcessEnv, schema: string): Promise<D
   } catch (error) {
     throw new Unavailable(`Postgres at ${host} (DATABASE_URL) cannot be reached: ${reasonOf(error)}`);
   }
-  return new Database(dataSource, schema);
+  return new Database(dataSource, schema, { max: 4, connection: {} });
 }
 
 function databaseUrl(env: NodeJS.ProcessEnv): URL {

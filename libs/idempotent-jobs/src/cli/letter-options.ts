@@ -20,6 +20,7 @@ export const FILTER_OPTIONS: Readonly<Record<string, CommandOption>> = {
 export const OPERATION_OPTIONS: Readonly<Record<string, CommandOption>> = {
   tenant: { value: '<id>', help: 'with --key: the operation whose open letter is meant' },
   key: { value: '<key>', help: 'see --tenant' },
+  step: { value: '<name>', help: 'with --key: the step of that operation' },
 };
 
 export function filterOf(values: Values): DeadLetterFilter {
@@ -42,14 +43,15 @@ export function filterOf(values: Values): DeadLetterFilter {
 export function letterOf(values: Values): DeadLetterRef {
   const tenantId = values.text('tenant');
   const operationKey = values.text('key');
+  const step = values.text('step');
   if (values.operand !== undefined) {
-    if (tenantId !== undefined || operationKey !== undefined)
+    if (tenantId !== undefined || operationKey !== undefined || step !== undefined)
       throw new WrongUsage('Name the letter by its id, or by --tenant and --key, not by both.');
     return values.operand;
   }
   if (tenantId === undefined || operationKey === undefined)
     throw new WrongUsage('Name a letter: by its id, as "letters" shows it, or by --tenant and --key.');
-  return { tenantId, operationKey };
+  return { tenantId, operationKey, ...(step !== undefined && { step }) };
 }
 
 /** Who does it, and why. */

@@ -65,9 +65,10 @@ async function answerTo(args: readonly string[], env: NodeJS.ProcessEnv): Promis
   const schema = values.text('schema') ?? 'public';
   const database = await connect(env, schema);
   try {
-    if (command.needsLedger !== false) await ensureSchema(database.dataSource, schema, 'check');
+    if (command.needsLedger !== false) await ensureSchema(database, 'check');
     return await command.run({ values, database, env });
   } finally {
+    await database.close();
     await database.dataSource.destroy();
   }
 }

@@ -16,7 +16,7 @@ export function verdictOf(mode: string, deadline: string): string {
     WHEN ${mode} = 'redrive' AND ${IN_DOUBT} THEN 'in_doubt'
     WHEN ${mode} <> 'redrive' AND NOT ${MAYBE_APPLIED} THEN 'not_in_doubt'
     WHEN ${mode} = 'applied' THEN 'allowed'
-    WHEN l.payload IS NULL AND o.step_of IS NULL AND l.queue <> '${CALLS}' THEN 'no_payload'
+    WHEN l.payload IS NULL AND l.step_of IS NULL AND l.queue <> '${CALLS}' THEN 'no_payload'
     WHEN ${deadline}::timestamptz IS NULL AND o.has_own_deadline AND o.deadline_at <= clock_timestamp() THEN 'deadline_passed'
     ELSE 'allowed'
   END`;
@@ -38,6 +38,7 @@ export const LIFE = `'-' || to_hex((EXTRACT(EPOCH FROM clock_timestamp()) * 1000
 const KEPT_DOUBT = `(CASE WHEN $3 = 'redrive' THEN
   COALESCE(o.doubt_since, CASE WHEN o.effect = 'reconciled' AND o.attempts > 0 THEN o.started_at END) END)`;
 
+const LETTER_HAS_JOBS = `step_of IS NULL AND queue <> '${CALLS}'`;
 const HAS_JOBS = `o.step_of IS NULL AND o.queue <> '${CALLS}'`;
 
 /**
@@ -134,10 +135,11 @@ WITH asked AS (
 ), ${wokenBy('brought_back')}, made_again AS (
   INSERT INTO {schema}.job_outcomes (
     tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, fencing_token, redrives, redriven_from, payload,
-    deadline_at, has_own_deadline, trace_context, dispatch_due_at
+    deadline_at, has_own_deadline, trace_context, step_of, step, dispatch_due_at
   )
-  SELECT tenant_id, operation_key, queue, job_name, job_id_stem || ${LIFE}, fingerprint, 'pending', fencing_token, 1, id, CASE WHEN queue <> '${CALLS}' THEN payload END,
-         $6, $6::timestamptz IS NOT NULL, trace_context, CASE WHEN queue <> '${CALLS}' THEN clock_timestamp() END
+  SELECT tenant_id, operation_key, queue, job_name, job_id_stem || ${LIFE}, fingerprint, 'pending', fencing_token, 1, id,
+         CASE WHEN ${LETTER_HAS_JOBS} THEN payload END, $6, $6::timestamptz IS NOT NULL, trace_context, step_of, step,
+         CASE WHEN ${LETTER_HAS_JOBS} THEN clock_timestamp() END
   FROM judged
   WHERE verdict = 'allowed' AND NOT has_row
   ON CONFLICT (tenant_id, operation_key) DO NOTHING

@@ -49,10 +49,11 @@ WITH ${LOCKED}, judged AS (
   RETURNING o.tenant_id, o.step_of
 ), ${wokenBy('applied')}, remembered AS (
   INSERT INTO {schema}.job_outcomes (
-    tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, fencing_token, result, settled_at, expires_at
+    tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, fencing_token, result, step_of, step, settled_at,
+    expires_at
   )
-  SELECT tenant_id, operation_key, queue, job_name, job_id, fingerprint, 'completed', fencing_token + 1, $4::json,
-         clock_timestamp(), keep_until
+  SELECT tenant_id, operation_key, queue, job_name, job_id, fingerprint, 'completed', fencing_token + 1, $4::json, step_of,
+         step, clock_timestamp(), keep_until
   FROM judged WHERE verdict = 'allowed' AND NOT has_row
   ON CONFLICT (tenant_id, operation_key) DO NOTHING
   RETURNING tenant_id

@@ -1,7 +1,8 @@
 import { DeadLetterNotFoundError, InvalidPayloadError, UsageError } from '../operation/errors.js';
 import {
-  assertIdentity,
+  assertName,
   jobNameProblem,
+  type OperationIdentity,
   operationKeyProblem,
   tenantIdProblem,
 } from '../operation/identity.js';
@@ -317,11 +318,9 @@ export class DeadLetterService {
       throw new UsageError(
         'The operation is encrypted, and no keys are configured here: its result would be kept in plain text. Resolve it in the application, or without a result.',
       );
-    const { tenantId, operationKey } = letter;
+    const identity = identityIn(letter);
     // Without an identity there is no operation to complete.
-    return tenantId === undefined || operationKey === undefined
-      ? text
-      : sealer.seal(text, resultBinding({ tenantId, operationKey }));
+    return identity === undefined ? text : sealer.seal(text, resultBinding(identity));
   }
 
   async #close(statement: Statement, values: unknown[]): Promise<Judgement | undefined> {
@@ -350,7 +349,7 @@ export class DeadLetterService {
   async #findOpen(operation: Exclude<DeadLetterRef, string>): Promise<string> {
     if (operation === null || typeof operation !== 'object')
       throw new UsageError('Name a letter by its id, or by { tenantId, operationKey }.');
-    const { tenantId, operationKey } = assertIdentity(operation);
+    const { tenantId, operationKey } = assertName(operation);
     if (this.services.tenants.current !== undefined) this.services.tenants.assert(tenantId);
     const id = await this.#queries.findOpen(tenantId, operationKey);
     if (id === undefined) throw notFound(operation);
@@ -365,9 +364,16 @@ export class DeadLetterService {
   }
 }
 
-function addressOf({ id, queue, jobName, jobId, tenantId, operationKey }: DeadLetter): AddressedLetter {
-  const hasIdentity = tenantId !== undefined && operationKey !== undefined;
-  return { id, queue, jobName, jobId, identity: hasIdentity ? { tenantId, operationKey } : undefined };
+function addressOf(letter: DeadLetter): AddressedLetter {
+  const { id, queue, jobName, jobId } = letter;
+  return { id, queue, jobName, jobId, identity: identityIn(letter) };
+}
+
+/** Under which identity the ledger has a letter's operation. */
+function identityIn({ tenantId, operationKey, stepOf, step }: DeadLetter): OperationIdentity | undefined {
+  return tenantId === undefined || operationKey === undefined
+    ? undefined
+    : assertName({ tenantId, operationKey: stepOf ?? operationKey, step });
 }
 
 function nothingMatches(queue: string, others: number): DeadLetterNotFoundError {

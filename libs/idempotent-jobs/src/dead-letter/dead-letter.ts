@@ -1,4 +1,4 @@
-import type { OperationIdentity } from '../operation/identity.js';
+import type { OperationName } from '../operation/identity.js';
 import type { ErrorEvidence } from '../record/error-evidence.js';
 import type { DeadLetterReason } from './letter.js';
 
@@ -18,6 +18,9 @@ export interface DeadLetter {
   /** Undefined where the delivery had no valid identity. */
   readonly tenantId: string | undefined;
   readonly operationKey: string | undefined;
+  /** Of a step: the key of its operation and the step's name, by which it is looked up. `operationKey` shows both. */
+  readonly stepOf?: string;
+  readonly step?: string;
   readonly error: ErrorEvidence | undefined;
   readonly attempts: number;
   readonly failures: number;
@@ -66,6 +69,7 @@ export interface DeadLetterFilter {
   readonly reason?: DeadLetterReason;
   /** Of a {@link DeadLetterGroup}. */
   readonly fingerprint?: string;
+  /** That operation's, and those of its steps. */
   readonly operationKey?: string;
   /** Written at or after that time. */
   readonly from?: Date;
@@ -74,4 +78,4 @@ export interface DeadLetterFilter {
 }
 
 /** Names a letter: by its id, or by the operation whose open letter it is. */
-export type DeadLetterRef = string | OperationIdentity;
+export type DeadLetterRef = string | OperationName;

@@ -1,3 +1,4 @@
+import { shownKey } from '../operation/step-key.js';
 import type { Database } from '../postgres/database.js';
 import { statement } from '../postgres/statement.js';
 import { toDate, toDateOrNone } from '../postgres/to-date.js';
@@ -17,7 +18,7 @@ export const MATCHES_FILTER = `
   AND ($2::text IS NULL OR l.tenant_id = $2)
   AND ($3::text IS NULL OR l.reason = $3)
   AND ($4::text IS NULL OR l.error_fingerprint = $4)
-  AND ($5::text IS NULL OR l.operation_key = $5)
+  AND ($5::text IS NULL OR l.operation_key = $5 OR l.step_of = $5)
   AND ($6::timestamptz IS NULL OR l.created_at >= $6)
   AND ($7::timestamptz IS NULL OR l.created_at < $7)`;
 
@@ -27,7 +28,7 @@ export function filterValues(filter: DeadLetterFilter): unknown[] {
 }
 
 const COLUMNS = `l.id, l.reason, l.error_fingerprint, l.queue, l.job_name, l.job_id, l.tenant_id, l.operation_key, l.error,
-  l.attempts, l.failures, l.doubt_since, l.worker_id, l.versions, l.created_at, l.resolved_at, l.resolution, l.actor, l.note`;
+  l.attempts, l.failures, l.doubt_since, l.worker_id, l.versions, l.step_of, l.step, l.created_at, l.resolved_at, l.resolution, l.actor, l.note`;
 
 /**
  * Newest first. Parameters: the filter; 8 open, resolved or both (null); 9, 10 the last letter of the page before (its
@@ -156,6 +157,8 @@ interface LetterRow {
   readonly job_id: string;
   readonly tenant_id: string | null;
   readonly operation_key: string | null;
+  readonly step_of: string | null;
+  readonly step: string | null;
   readonly error: ErrorEvidence | null;
   readonly attempts: number;
   readonly failures: number;
@@ -189,7 +192,8 @@ function readLetter(row: LetterRow): DeadLetter {
     jobName: row.job_name,
     jobId: row.job_id,
     tenantId: row.tenant_id ?? undefined,
-    operationKey: row.operation_key ?? undefined,
+    operationKey: row.operation_key === null ? undefined : shownKey(row.operation_key),
+    ...(row.step_of !== null && row.step !== null && { stepOf: row.step_of, step: row.step }),
     error: row.error ?? undefined,
     attempts: row.attempts,
     failures: row.failures,

@@ -38,6 +38,9 @@ export interface DeadLetterMessage {
   /** Null where the delivery had no valid identity. */
   readonly tenantId: string | null;
   readonly operationKey: string | null;
+  /** Of a step: the key of its operation, and the step's name. */
+  readonly stepOf?: string;
+  readonly step?: string;
   readonly attempts: number;
   readonly error: { readonly name: string; readonly message: string } | null;
   /** Encrypted on the queue where that is switched on; `@OnDeadLetter()` and `DeadLetterService.get()` read it. */

@@ -19,12 +19,8 @@ export class DispatchListener {
 
   async start(): Promise<void> {
     if (this.#isStopped) return;
-    const { Client: ClientClass, options } = this.database.pool as unknown as {
-      Client: typeof Client;
-      // pg hides the password from spreading.
-      options: { password?: string };
-    };
-    const client = new ClientClass({ ...options, password: options.password, keepAlive: true });
+    const { Client: ClientClass, options } = this.database.own.client;
+    const client = new ClientClass(options) as Client;
     this.#client = client;
     client.on('notification', this.onNotification);
     client.on('error', (error) => this.#restart(client, error));

@@ -1,4 +1,5 @@
 import { DEAD_LETTER_JOB_NAME, type DeadLetterMessage } from '../dead-letter/letter.js';
+import { shownKey } from '../operation/step-key.js';
 import type { Database } from '../postgres/database.js';
 import { statement } from '../postgres/statement.js';
 import { toDate } from '../postgres/to-date.js';
@@ -24,7 +25,7 @@ FROM due
 WHERE l.id = due.id
 RETURNING
   l.id, l.reason, l.queue, l.job_name, l.job_id, l.tenant_id, l.operation_key, l.attempts, l.payload,
-  l.error, l.created_at, l.dispatches > 0 AS was_put,
+  l.error, l.created_at, l.step_of, l.step, l.dispatches > 0 AS was_put,
   l.trace_context AS trace
 `,
 );
@@ -59,6 +60,8 @@ interface LetterRow {
   readonly job_id: string;
   readonly tenant_id: string | null;
   readonly operation_key: string | null;
+  readonly step_of: string | null;
+  readonly step: string | null;
   readonly attempts: number;
   readonly payload: unknown;
   readonly error: ErrorEvidence | null;
@@ -99,7 +102,8 @@ function toJob(row: LetterRow): DueJob['job'] {
     jobName: row.job_name,
     jobId: row.job_id,
     tenantId: row.tenant_id,
-    operationKey: row.operation_key,
+    operationKey: row.operation_key === null ? null : shownKey(row.operation_key),
+    ...(row.step_of !== null && row.step !== null && { stepOf: row.step_of, step: row.step }),
     attempts: row.attempts,
     error: row.error === null ? null : { name: row.error.name, message: row.error.message },
     payload: row.payload,

@@ -1,7 +1,14 @@
 import { setTimeout } from 'node:timers/promises';
 import type { QueuePort } from '../bullmq/queue-port.js';
-import { OperationConflictError } from '../operation/errors.js';
+import { OperationConflictError, OperationLockedError } from '../operation/errors.js';
+import { identityKeyOf } from '../operation/identity.js';
 import type { Database } from '../postgres/database.js';
+import {
+  DEADLOCK_DETECTED,
+  LOCK_NOT_AVAILABLE,
+  SERIALIZATION_FAILURE,
+  sqlStateOf,
+} from '../postgres/no-connection.js';
 import { inTransaction } from '../postgres/transaction.js';
 import { resultBinding } from '../sealing/binding.js';
 import type { Sealer } from '../sealing/sealer.js';
@@ -42,6 +49,8 @@ export interface AcceptanceServices {
  */
 export class Acceptance {
   #handsOverFrom = -Infinity;
+  /** The last call under way for each key. */
+  readonly #turns = new Map<string, Promise<unknown>>();
 
   constructor(
     private readonly port: QueuePort,
@@ -58,13 +67,48 @@ export class Acceptance {
       this.#found(await operations.accept(run, asked));
     const accepted =
       count === 1
-        ? await write(operations.onPool)
-        : await persistentlyAgainstRivals(() =>
-            inTransaction(database, (connection) => write(operations.on(connection))),
+        ? await this.#inTurn(asked, () => write(operations.onPool))
+        : await this.#unlocked(
+            () =>
+              persistentlyAgainstRivals(() =>
+                inTransaction(database, (connection) => write(operations.on(connection))),
+              ),
+            { queue: this.port.name, count },
           );
     // Rows are committed: from here on a crash changes only who puts them on the queue, and when.
     if (!this.services.wakeDispatcher()) await operations.announce(operations.onPool, this.port.name);
     return accepted;
+  }
+
+  /**
+   * Calls with one key take turns, so that however many wait for a row that somebody holds, one connection does. When it has
+   * waited in vain, so have all of them.
+   */
+  async #inTurn<T>(asked: Iterable<AskedOperation>, work: () => Promise<T>): Promise<T> {
+    const [operation] = asked as Iterable<AskedOperation> & [AskedOperation];
+    const key = identityKeyOf(operation);
+    const before = this.#turns.get(key);
+    const turn = (async (): Promise<T> => {
+      if (before !== undefined) await endOf(before);
+      const { tenantId, operationKey } = operation;
+      return this.#unlocked(work, { tenantId, operationKey });
+    })();
+    this.#turns.set(key, turn);
+    try {
+      return await turn;
+    } finally {
+      if (this.#turns.get(key) === turn) this.#turns.delete(key);
+    }
+  }
+
+  /** @throws OperationLockedError that names what somebody else holds */
+  async #unlocked<T>(work: () => Promise<T>, what: Named | Counted): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      if (sqlStateOf(error) !== LOCK_NOT_AVAILABLE) throw error;
+      throw new OperationLockedError(what, undefined, error);
+    }
   }
 
   /** @throws OperationConflictError, RecordUnreadableError as {@link accept}; UsageError for a transaction that cannot be joined */
@@ -134,6 +178,23 @@ export class Acceptance {
 
 const HANDOVER_PAUSE_MS = 60_000;
 
+type Named = Pick<AskedOperation, 'tenantId' | 'operationKey'>;
+
+/** As many of one queue as were enqueued in one call. */
+interface Counted {
+  readonly queue: string;
+  readonly count: number;
+}
+
+/** Waits for a call with the same key. @throws OperationLockedError as it did */
+async function endOf(before: Promise<unknown>): Promise<void> {
+  try {
+    await before;
+  } catch (error) {
+    if (error instanceof OperationLockedError) throw error;
+  }
+}
+
 /** BullMQ did not add jobs in the caller's transaction. What fails in the ledger is another matter, and the caller's. */
 class NotHandedOver extends Error {
   constructor(cause: unknown) {
@@ -150,8 +211,9 @@ async function persistentlyAgainstRivals<T>(work: () => Promise<T>): Promise<T> 
     try {
       return await work();
     } catch (error) {
-      const { code } = error as { code?: unknown };
-      if (tries === MAX_TRIES || (code !== DEADLOCK && code !== SERIALIZATION_FAILURE)) throw error;
+      const state = sqlStateOf(error);
+      if (tries === MAX_TRIES || (state !== DEADLOCK_DETECTED && state !== SERIALIZATION_FAILURE))
+        throw error;
       // Back at once, it would stand in the way of the rival that it was ended for.
       await setTimeout(FIRST_PAUSE_MS * 2 ** (tries - 1) * (0.5 + Math.random()));
     }
@@ -162,9 +224,6 @@ async function persistentlyAgainstRivals<T>(work: () => Promise<T>): Promise<T> 
 const MAX_TRIES = 6;
 /** About what is left to do for a rival of some thousand rows. Doubling: 200 ms to 3.2 s. */
 const FIRST_PAUSE_MS = 200;
-/** SQLSTATEs. */
-const DEADLOCK = '40P01';
-const SERIALIZATION_FAILURE = '40001';
 
 function runIn({ connection }: CallerTransaction, database: Database): RunStatement {
   return async (statement, values) => {

@@ -1,6 +1,7 @@
 import type { QueryRunner } from 'typeorm';
 import { UsageError } from '../operation/errors.js';
 import type { Database, Queryable } from '../postgres/database.js';
+import { LEDGER_TYPES } from '../postgres/ledger-types.js';
 import { nameDatabase } from '../postgres/location.js';
 import type { EnqueueTransaction, TransactionClient } from './enqueue.options.js';
 
@@ -30,7 +31,9 @@ export async function inCallerTransaction<T>(
   const client = runner === undefined ? (transaction as TransactionClient) : await connectionOf(runner);
   const isOnLedger = runner?.dataSource === database.dataSource;
   return inTurn(client, async () => {
-    const connection: Queryable = { query: ({ text, values }) => client.query({ text, values }) };
+    const connection: Queryable = {
+      query: ({ text, values = [] }) => client.query({ text, values, types: LEDGER_TYPES }),
+    };
     const say = (text: string): Promise<unknown> => connection.query({ text, values: [] });
     await openSavepoint(say);
     const undo = async (): Promise<void> => {

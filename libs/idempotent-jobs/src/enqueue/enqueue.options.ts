@@ -44,7 +44,11 @@ export type EnqueueTransaction = EntityManager | QueryRunner | TransactionClient
 
 /** The part of pg's Client and PoolClient that is needed here. A pg Pool has it too, but no transaction. */
 export interface TransactionClient {
-  query(query: { text: string; values: unknown[] }): Promise<{ rows: any[]; rowCount: number | null }>;
+  query(query: {
+    text: string;
+    values: unknown[];
+    types?: object;
+  }): Promise<{ rows: any[]; rowCount: number | null }>;
 }
 
 /** BullMQ's highest priority number. */

@@ -1,4 +1,5 @@
 import { setMaxListeners } from 'node:events';
+import type { LeaseHold } from '../claim/lease-keeper.js';
 import { InDoubtError } from '../resilience/failure.js';
 import { frames, inFrame } from '../tenancy/frames.js';
 
@@ -37,14 +38,21 @@ export class Attempt {
   #end: ((execution: Execution) => void) | undefined;
   #isOver = false;
   #reject: ((error: Error) => void) | undefined;
+  #lease: Pick<LeaseHold, 'isNearlyOver'> | undefined;
 
   /** Whoever ends the attempt may run in anybody's frame; what listens to its signal runs in the attempt's own. */
   readonly #frame = frames.getStore();
 
   constructor(private readonly onLate: (how: 'returned' | 'threw') => void) {}
 
+  /** From here on the attempt is over when its lease is. */
+  runUnder(lease: Pick<LeaseHold, 'isNearlyOver'>): void {
+    this.#lease = lease;
+  }
+
   /** Aborted when nobody waits for the handler any more. Made when it is first asked for: most handlers never do. */
   get signal(): AbortSignal {
+    this.#checkLease();
     if (this.#controller === undefined) {
       this.#controller = new AbortController();
       // Any number of steps and calls may run side by side; what listens for each of them goes with it.
@@ -54,8 +62,12 @@ export class Attempt {
     return this.#controller.signal;
   }
 
-  /** Whether the attempt has ended, so that nothing may be added to it. */
+  /**
+   * Whether the attempt has ended, so that nothing may be added to it. A process that slept past its lease finds out here,
+   * before it begins anything.
+   */
   get isOver(): boolean {
+    this.#checkLease();
     return this.#isOver;
   }
 
@@ -85,6 +97,7 @@ export class Attempt {
 
   /** Runs the handler for at most `timeoutMs`. Never rejects. */
   run(handler: () => Promise<unknown>, timeoutMs: number): Promise<Execution> {
+    this.#checkLease();
     if (this.#abandoned !== undefined) return Promise.resolve(this.#abandoned);
     return new Promise((resolve) => {
       const timer = setTimeout(
@@ -100,6 +113,10 @@ export class Attempt {
         (error: unknown) => this.#finish({ kind: 'threw', error }),
       );
     });
+  }
+
+  #checkLease(): void {
+    if (!this.#isOver && this.#lease?.isNearlyOver() === true) this.abandon('lease_lost');
   }
 
   #finish(execution: Extract<Execution, { kind: 'returned' | 'threw' }>): void {

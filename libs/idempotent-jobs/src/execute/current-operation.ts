@@ -11,7 +11,10 @@ import { frames } from '../tenancy/frames.js';
 /** What a handler can know and do about the operation it is running for. */
 export interface CurrentOperation {
   readonly tenantId: string;
+  /** Of a step: its operation's key and its own name, with "/" between, to be read; nothing is looked up by it. */
   readonly operationKey: string;
+  /** The name of the step that it is; undefined: it is none. */
+  readonly stepName: string | undefined;
   /** The queue of its job, and the job's name. For a guarded call: `(calls)` and `call`. */
   readonly queue: string;
   readonly jobName: string;

@@ -55,10 +55,7 @@ export class IdempotentJobsHealthIndicator {
       const [version, [lag]] = await answered(
         timeoutMs,
         'the ledger',
-        Promise.all([
-          schemaVersion(database.dataSource, database.schema),
-          database.run<{ lag_ms: number | null }>(DISPATCH_LAG, []),
-        ]),
+        Promise.all([schemaVersion(database), database.run<{ lag_ms: number | null }>(DISPATCH_LAG, [])]),
       );
       const facts = { schemaVersion: version ?? null, dispatchLagMs: Math.round(lag?.lag_ms ?? 0) };
       if (version !== SCHEMA_VERSION)

@@ -1,3 +1,5 @@
+import { shownKey } from './step-key.js';
+
 /**
  * Every error this library throws. `code` is stable and meant for programs; the message is meant for people: what
  * happened, to which operation, and what to do next. Neither holds payloads or secrets.
@@ -67,7 +69,8 @@ export class InvalidPayloadError extends IdempotentJobsError {
 
 /** The operation key is already taken by an operation with another payload. Nothing was enqueued. */
 export class OperationConflictError extends IdempotentJobsError {
-  constructor(tenantId: string, operationKey: string) {
+  constructor(tenantId: string, key: string) {
+    const operationKey = shownKey(key);
     super(
       'OPERATION_CONFLICT',
       `Operation "${operationKey}" of tenant "${tenantId}" already exists with another payload, job name or queue; nothing was enqueued or run. ` +
@@ -79,7 +82,8 @@ export class OperationConflictError extends IdempotentJobsError {
 
 /** The operation was given up; asking for it again runs nothing. */
 export class OperationDeadError extends IdempotentJobsError {
-  constructor({ tenantId, operationKey }: Named) {
+  constructor({ tenantId, operationKey: key }: Named) {
+    const operationKey = shownKey(key);
     super(
       'OPERATION_DEAD',
       `Operation "${operationKey}" of tenant "${tenantId}" was given up; retrying its job runs nothing. Its evidence is in dead_letters: redrive it from there.`,
@@ -91,11 +95,12 @@ export class OperationDeadError extends IdempotentJobsError {
 /** An attempt ended without telling whether its effect happened, and the effect must not be repeated. */
 export class OperationInDoubtError extends IdempotentJobsError {
   constructor(
-    { tenantId, operationKey }: Named,
+    { tenantId, operationKey: key }: Named,
     /** When the service can be asked, in ms from now: call again then. Undefined: a person has to find out. */
     readonly retryAfterMs?: number | undefined,
     cause?: unknown,
   ) {
+    const operationKey = shownKey(key);
     const what =
       retryAfterMs === undefined
         ? 'Find out, and resolve its dead letter as applied or as not applied.'
@@ -111,14 +116,38 @@ export class OperationInDoubtError extends IdempotentJobsError {
 /** Another caller is running the operation, and has not ended in the time that this one would wait. */
 export class OperationBusyError extends IdempotentJobsError {
   constructor(
-    { tenantId, operationKey }: Named,
+    { tenantId, operationKey: key }: Named,
     /** When to come again, in ms from now. */
     readonly retryAfterMs: number,
   ) {
+    const operationKey = shownKey(key);
     super(
       'OPERATION_BUSY',
       `Operation "${operationKey}" of tenant "${tenantId}" is being run by another caller. Call again with the same key in ${Math.ceil(retryAfterMs)} ms, or wait longer (waitMs).`,
       { data: { tenantId, operationKey, retryAfterMs } },
+    );
+  }
+}
+
+/**
+ * Another transaction is writing the operation, or holds its row, and has not ended in the second that was waited for it.
+ * Nothing was written; try again when it has.
+ */
+export class OperationLockedError extends IdempotentJobsError {
+  constructor(
+    operations: Named | { readonly queue: string; readonly count: number },
+    /** When to come again, in ms from now. */
+    readonly retryAfterMs: number = 1000,
+    cause?: unknown,
+  ) {
+    const who =
+      'queue' in operations
+        ? `One of ${operations.count} operations of queue "${operations.queue}"`
+        : `Operation "${shownKey(operations.operationKey)}" of tenant "${operations.tenantId}"`;
+    super(
+      'OPERATION_LOCKED',
+      `${who} is held by another transaction, which has not ended within a second. Nothing was enqueued. Try again when that transaction, most likely of a producer that has enqueued the same key, has committed or rolled back.`,
+      { cause, data: { ...operations } },
     );
   }
 }
@@ -165,7 +194,8 @@ export class RecordUnreadableError extends IdempotentJobsError {
     /** Machine-readable: why. */
     readonly reason: 'no_keys' | 'unknown_key' | 'damaged',
   ) {
-    const { tenantId, operationKey, kind } = record;
+    const { tenantId, kind } = record;
+    const operationKey = shownKey(record.operationKey);
     const what =
       tenantId === null
         ? `The ${kind} of unidentified job "${operationKey}"`

@@ -1,5 +1,6 @@
 import { hash } from 'node:crypto';
 import { InvalidIdentityError } from './errors.js';
+import { STEP_MARK } from './step-key.js';
 
 /** Who an operation is: one business effect of one tenant. */
 export interface OperationIdentity {
@@ -27,6 +28,51 @@ export function operationKeyProblem(value: unknown): string | undefined {
 /** What is wrong with a job's name, or undefined. */
 export function jobNameProblem(value: unknown): string | undefined {
   return textProblem('job name', value, MAX_JOB_NAME_LENGTH);
+}
+
+/** What is wrong with a step's name, or undefined. */
+export function stepNameProblem(name: unknown): string | undefined {
+  const problem = textProblem('name of a step', name, MAX_STEP_NAME_LENGTH);
+  return problem ?? ((name as string).includes('/') ? 'The name of a step holds a "/".' : undefined);
+}
+
+const MAX_STEP_NAME_LENGTH = 100;
+
+/**
+ * The identity of a step of an operation, or of another step.
+ *
+ * @throws InvalidIdentityError if both names together are too long
+ */
+export function stepIdentity({ tenantId, operationKey }: OperationIdentity, name: string): OperationIdentity {
+  const stepKey = `${operationKey}${STEP_MARK}${name}`;
+  if (stepKey.length > MAX_OPERATION_KEY_LENGTH)
+    throw new InvalidIdentityError(
+      `The key of an operation and the name of its step have ${stepKey.length} characters together; at most ${MAX_OPERATION_KEY_LENGTH} are allowed.`,
+    );
+  return { tenantId, operationKey: stepKey };
+}
+
+/** An operation, or one of its steps. */
+export interface OperationName extends OperationIdentity {
+  /** The step's name; of a step inside of another one both, with "/" between. Undefined: the operation itself. */
+  readonly step?: string | undefined;
+}
+
+/**
+ * The identity under which the ledger keeps an operation, or the named step of it.
+ *
+ * @throws InvalidIdentityError that names the part that is wrong and what is allowed
+ */
+export function assertName(name: OperationName): OperationIdentity {
+  const identity = assertIdentity(name);
+  const { step } = name;
+  if (step === undefined) return identity;
+  const names: unknown[] = typeof step === 'string' ? step.split('/') : [step];
+  return names.reduce<OperationIdentity>((parent, own) => {
+    const problem = stepNameProblem(own);
+    if (problem !== undefined) throw new InvalidIdentityError(problem);
+    return stepIdentity(parent, own as string);
+  }, identity);
 }
 
 /** @throws InvalidIdentityError that names the part that is wrong and what is allowed */

@@ -16,7 +16,7 @@ export type HistoryEntry = { readonly at: Date } & (
       readonly fencingToken: number;
       readonly workerId: string | undefined;
       readonly startedAt: Date | undefined;
-      /** `transient`, `in_doubt`, `permanent` …, or `taken_over`: its worker vanished. */
+      /** `transient`, `in_doubt`, `permanent` …, `taken_over`: its lease ran out without a word; or `surrendered`: its process had not vanished, but was late. */
       readonly failure: string;
       readonly reason: string | undefined;
       readonly error: ErrorEvidence | undefined;

@@ -1,7 +1,7 @@
-import type { OperationIdentity } from '../operation/identity.js';
-import { assertIdentity } from '../operation/identity.js';
+import { assertName, type OperationIdentity, type OperationName } from '../operation/identity.js';
 import { OutcomeTimeoutError, UsageError } from '../operation/errors.js';
 import type { OperationStatus } from '../operation/status.js';
+import { shownKey } from '../operation/step-key.js';
 import type { Database } from '../postgres/database.js';
 import { statement } from '../postgres/statement.js';
 import { toDate, toDateOrNone } from '../postgres/to-date.js';
@@ -17,7 +17,7 @@ import { resultBinding } from '../sealing/binding.js';
 import type { Sealer } from '../sealing/sealer.js';
 
 /** An operation, as something to look up. What `enqueue()` returns is one, and carries the result's type. */
-export interface OperationRef<Result = unknown> extends OperationIdentity {
+export interface OperationRef<Result = unknown> extends OperationName {
   readonly result?: Result | undefined;
 }
 
@@ -121,7 +121,7 @@ export class OutcomeService {
           outcome?.status ?? 'unknown to the ledger',
         );
       }
-      await pauseUntilEnd(this.events, operation, Math.min(pauseMs, leftMs));
+      await pauseUntilEnd(this.events, shown(operation), Math.min(pauseMs, leftMs));
     }
   }
 
@@ -139,15 +139,21 @@ export class OutcomeService {
     verdict: EffectVerdict,
     options: SettleOptions,
   ): Promise<SettleResult> {
-    const { tenantId, operationKey } = this.#visible(operation);
-    return this.settler.settle({ tenantId, operationKey }, verdict, options);
+    this.#visible(operation);
+    return this.settler.settle(operation, verdict, options);
   }
 
-  #visible(operation: OperationIdentity): OperationIdentity {
-    const identity = assertIdentity(operation);
+  #visible(operation: OperationName): OperationIdentity {
+    const identity = assertName(operation);
     if (this.tenants.current !== undefined) this.tenants.assert(identity.tenantId);
     return identity;
   }
+}
+
+/** As events name it. */
+function shown(operation: OperationName): OperationIdentity {
+  const { tenantId, operationKey } = assertName(operation);
+  return { tenantId, operationKey: shownKey(operationKey) };
 }
 
 function isAtRest({ status, reconcileDueAt }: Outcome): boolean {
@@ -179,7 +185,7 @@ interface OutcomeRow {
 function readOutcome<Result>(row: OutcomeRow, result: Result | undefined): Outcome<Result> {
   return {
     tenantId: row.tenant_id,
-    operationKey: row.operation_key,
+    operationKey: shownKey(row.operation_key),
     queue: row.queue,
     jobName: row.job_name,
     jobId: row.job_id,

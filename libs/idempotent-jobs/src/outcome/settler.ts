@@ -1,10 +1,11 @@
 import type { LetterResult } from '../dead-letter/dead-letter.options.js';
 import type { JobEvents } from '../observe/job-events.js';
 import { DeadLetterRefusedError, InvalidPayloadError, UsageError } from '../operation/errors.js';
-import { jobIdOf, type OperationIdentity } from '../operation/identity.js';
+import { assertName, jobIdOf, type OperationIdentity, type OperationName } from '../operation/identity.js';
 import { toJsonText } from '../operation/json.js';
 import { assertAuthor, type Author } from '../operation/ledger-action.js';
 import type { OperationStatus } from '../operation/status.js';
+import { shownKey } from '../operation/step-key.js';
 import type { Database } from '../postgres/database.js';
 import { resultBinding } from '../sealing/binding.js';
 import { isSealed } from '../sealing/sealed.js';
@@ -52,7 +53,7 @@ export interface SettlerServices {
   readonly onDue: (queue: string) => Promise<void>;
   /** Resolves the open letter of an operation. */
   readonly resolve: (
-    operation: OperationIdentity,
+    operation: OperationName,
     verdict: EffectVerdict,
     author: Author,
   ) => Promise<LetterResult>;
@@ -79,7 +80,7 @@ export class Settler {
   constructor(private readonly services: SettlerServices) {}
 
   async settle(
-    identity: OperationIdentity,
+    operation: OperationName,
     verdict: EffectVerdict,
     { source, note = 'settled from outside', asOf }: SettleOptions,
   ): Promise<SettleResult> {
@@ -92,9 +93,10 @@ export class Settler {
       throw new UsageError('settle() needs applied(result) or notApplied().');
     if (asOf !== undefined && !(asOf instanceof Date && !Number.isNaN(asOf.getTime())))
       throw new UsageError('settle(): asOf must be a valid Date.');
+    const identity = assertName(operation);
     const row = await this.#write(identity, verdict, author, asOf);
     if (row === undefined) return { kind: 'unknown' };
-    if (row.verdict === 'buried') return this.#resolve(identity, author);
+    if (row.verdict === 'buried') return this.#resolve(operation, author);
     if (row.verdict === 'settled') {
       const { queue, job_name: jobName, job_id: jobId, attempts: attempt } = row;
       this.services.events.emit({
@@ -102,7 +104,8 @@ export class Settler {
         queue,
         jobName,
         jobId,
-        ...identity,
+        tenantId: identity.tenantId,
+        operationKey: shownKey(identity.operationKey),
         attempt,
         verdict: verdict.kind,
         reason: source,
@@ -139,9 +142,9 @@ export class Settler {
     return (await database.run<SettledRow>(SETTLE_APPLIED, [...who, result, completedMs]))[0];
   }
 
-  async #resolve(identity: OperationIdentity, author: Author): Promise<SettleResult> {
+  async #resolve(operation: OperationName, author: Author): Promise<SettleResult> {
     try {
-      await this.services.resolve(identity, notApplied(), author);
+      await this.services.resolve(operation, notApplied(), author);
       return { kind: 'settled' };
     } catch (error) {
       // Somebody else was faster, or there is nothing in doubt about it.

@@ -27,7 +27,8 @@ function make(limits?: { batchSize: number; inFlight: number }) {
 /** Lets all promises settle. */
 const settled = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
-const withCode = (code: string): Error => Object.assign(new Error(`failed with ${code}`), { code });
+const withCode = (code: string): Error =>
+  Object.assign(new Error(`failed with ${code}`), { code, severity: 'ERROR' });
 
 /** How each promise ended: its value or its error. */
 async function ends(promises: Promise<string>[]): Promise<unknown[]> {
@@ -151,6 +152,7 @@ describe('Coalescer: failures', () => {
     ['a connection error', Object.assign(new Error('gone'), { code: 'ECONNRESET' })],
     ['a server that stops', withCode('57P01')],
     ['a missing table', withCode('42P01')],
+    ['a code that anybody can write', Object.assign(new Error('odd'), { code: '23505' })],
     ['an error without a code', new Error('Connection terminated unexpectedly')],
     ['an error whose code is a number', Object.assign(new Error('odd'), { code: 23_505 })],
   ])('rejects the whole batch, and asks nothing again, after %s', async (_what, error) => {
@@ -233,7 +235,8 @@ describe('Coalescer: random arrivals', () => {
               await scheduler.schedule(Promise.resolve(), 'the statement');
               underWay -= 1;
               const bad = batch.find(({ isBad }) => isBad);
-              if (bad !== undefined) throw Object.assign(new Error(`bad ${bad.n}`), { code: '23505' });
+              if (bad !== undefined)
+                throw Object.assign(new Error(`bad ${bad.n}`), { code: '23505', severity: 'ERROR' });
               return batch.map(({ n }) => `re: ${n}`);
             },
             ({ key }) => key,

@@ -1,3 +1,5 @@
+import { LOCK_NOT_AVAILABLE, sqlStateOf } from './no-connection.js';
+
 /**
  * Answers many small questions with few statements: whatever arrives while a batch is under way forms the next one.
  * An idle process pays no waiting time, a busy one shares its round trips; there is no timer to tune.
@@ -58,7 +60,25 @@ export class Coalescer<Question, Answer> {
         for (const entry of batch) entry.reject(error);
         return;
       }
-      for (const entry of batch) await this.#answer([entry]);
+      await this.#answerEach(batch);
+    }
+  }
+
+  /** One bad question fails alone. A lock that one after the other meets is the table's, and is not waited for by all. */
+  async #answerEach(batch: Entry<Question, Answer>[]): Promise<void> {
+    let inARow = 0;
+    for (const [index, entry] of batch.entries()) {
+      try {
+        const [answer] = await this.ask([entry.question]);
+        entry.resolve(answer as Answer);
+        inARow = 0;
+      } catch (error) {
+        entry.reject(error);
+        inARow = sqlStateOf(error) === LOCK_NOT_AVAILABLE ? inARow + 1 : 0;
+        if (inARow < MAX_LOCKED) continue;
+        for (const other of batch.slice(index + 1)) other.reject(error);
+        return;
+      }
     }
   }
 }
@@ -70,11 +90,13 @@ interface Entry<Question, Answer> {
   readonly reject: (error: unknown) => void;
 }
 
+/** So many rows that somebody holds, one after the other, are no chance any more. */
+const MAX_LOCKED = 3;
+
 /**
  * Data exceptions (22), constraint violations (23), conflicts between transactions (40), limits (54), lock timeouts
  * (55P03) and cancelled statements (57014) can be one item's doing.
  */
 function isAboutOneItem(error: unknown): boolean {
-  const code = (error as { code?: unknown } | null | undefined)?.code;
-  return typeof code === 'string' && /^(?:22|23|40|54|55P03|57014)/.test(code);
+  return /^(?:22|23|40|54|55P03|57014)/.test(sqlStateOf(error) ?? '');
 }

@@ -1,7 +1,7 @@
 /**
- * How many connections of the pool handler transactions may hold at once: all but a few, which stay free for claims,
- * outcomes and lease renewals. Without a share, transactional handlers that fill the pool would keep other processors
- * from renewing their leases, and handlers that need a second connection from ever getting it.
+ * How many connections of the application's pool handler transactions may hold at once: all but a few, which stay free
+ * for everything else that the application does. Without a share, handlers that hold one connection and need a second one
+ * would wait for each other.
  */
 export class ConnectionShare {
   #free: number;
@@ -26,5 +26,5 @@ export class ConnectionShare {
   }
 }
 
-/** Enough for claims and completions to make progress, for a renewal and for the dispatcher. */
+/** Enough for a handler's own look beside its transaction, and for a request. */
 const RESERVED = 4;

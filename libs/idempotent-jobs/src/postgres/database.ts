@@ -1,51 +1,49 @@
 import { hash } from 'node:crypto';
 import type { DataSource } from 'typeorm';
 import { ConfigurationError } from '../operation/errors.js';
+import type { ConnectionPool, PgConnection, Query, Queryable, QueryResult } from './connection.js';
 import { ConnectionShare } from './connection-share.js';
+import type { Lane } from './lanes.js';
+import {
+  answered,
+  type LedgerConnection,
+  LedgerPool,
+  type LedgerPoolOptions,
+  QUERY_TIMEOUT_MS,
+} from './ledger-pool.js';
+import { LEDGER_TYPES } from './ledger-types.js';
+import { listenForErrors } from './listen-for-errors.js';
 import { Location, nameDatabase } from './location.js';
+import { MIN_CONNECTIONS } from './lanes.js';
+import { namedFailure } from './no-connection.js';
 import type { Statement } from './statement.js';
 
-/** The part of a pg Pool, PoolClient or Client that statements need. */
-export interface Queryable {
-  query(query: {
-    name?: string;
-    text: string;
-    values: unknown[];
-    query_timeout?: number;
-  }): Promise<{ rows: any[]; rowCount: number | null }>;
-}
+export type { Queryable } from './connection.js';
+
+/** Enough for a flood: more share statements, they do not make them faster. */
+export const DEFAULT_POOL: LedgerPoolOptions = { max: 8, connection: {} };
 
 /**
- * The part of a pg Pool that the library needs. Its own words instead of pg's types, which applications without
- * `@types/pg` do not have.
- */
-export interface ConnectionPool extends Queryable {
-  readonly options: { readonly max: number };
-  connect(): Promise<PooledConnection>;
-}
-
-/** A connection of a {@link ConnectionPool}. Released with an error, it is closed. */
-export interface PooledConnection extends Queryable {
-  query(query: string | Parameters<Queryable['query']>[0]): ReturnType<Queryable['query']>;
-  release(error?: Error): void;
-  on(event: 'error', listener: (error: Error) => void): unknown;
-  removeListener(event: 'error', listener: (error: Error) => void): unknown;
-}
-
-/**
- * The seam to Postgres: runs the library's statements as named prepared statements on the driver's own pool, because
- * TypeORM's `query()` prepares nothing. Connections come from the application's DataSource; none are opened here.
+ * The seam to Postgres: runs the library's statements as named prepared statements, on connections of its own
+ * ({@link LedgerPool}), or inside of a transaction of the application, on that one's connection.
  */
 export class Database {
   readonly #quotedSchema: string;
   #handlerConnections: ConnectionShare | undefined;
+  #own: LedgerPool | undefined;
   readonly #prepared = new Map<Statement, PreparedStatement>();
   /** Where the ledger is. */
-  readonly location = new Location(() => nameDatabase(this.pool));
+  readonly location = new Location(() => nameDatabase(this.inLane('other')));
+  /**
+   * Whether the application's connections change hands between transactions (a pooler in transaction mode), so that
+   * nothing that is prepared on one can be found there later.
+   */
+  isPooled = false;
 
   constructor(
     readonly dataSource: DataSource,
     readonly schema: string,
+    private readonly poolOptions: LedgerPoolOptions = DEFAULT_POOL,
   ) {
     if (dataSource.options.type !== 'postgres') {
       throw new ConfigurationError(
@@ -55,37 +53,109 @@ export class Database {
     this.#quotedSchema = `"${schema.replaceAll('"', '""')}"`;
   }
 
-  /** The pg pool of the DataSource. Asked for on each use: TypeORM makes a new one when it reconnects. */
-  get pool(): ConnectionPool {
-    return (this.dataSource.driver as unknown as { master: ConnectionPool }).master;
+  /** The application's pool, for handlers' transactions. Asked for on each use: TypeORM makes a new one when it reconnects. */
+  get applicationPool(): ConnectionPool {
+    const { master } = this.dataSource.driver as unknown as { master: ConnectionPool };
+    listenForErrors(master);
+    return master;
+  }
+
+  /** The library's own connections, made when they are first used. */
+  get own(): LedgerPool {
+    this.#own ??= new LedgerPool(this.applicationPool, {
+      ...this.poolOptions,
+      max: Math.max(MIN_CONNECTIONS, this.poolOptions.max),
+    });
+    return this.#own;
   }
 
   /** The connections that handler transactions may hold. */
   get handlerConnections(): ConnectionShare {
-    this.#handlerConnections ??= new ConnectionShare(this.pool.options.max);
+    this.#handlerConnections ??= new ConnectionShare(this.applicationPool.options.max);
     return this.#handlerConnections;
   }
 
-  /** Runs a statement, on the pool or, inside a transaction, on its connection. Rejects without an answer in `timeoutMs`. */
+  /** Ends the library's own connections. What is asked after that makes new ones. */
+  async close(): Promise<void> {
+    const own = this.#own;
+    this.#own = undefined;
+    await own?.end();
+  }
+
+  /**
+   * Runs a statement by itself or, inside a transaction, on its connection.
+   *
+   * @param timeoutMs how long an answer is waited for, in ms; Postgres gives up a little earlier. Default 10,000
+   * @throws NoConnectionError without an answer; whatever Postgres says, as it says it
+   */
   async run<Row>(
     statement: Statement,
-    values: unknown[],
-    on: Queryable = this.pool,
+    values: unknown[] | (() => unknown[]),
+    on?: Queryable,
     timeoutMs = QUERY_TIMEOUT_MS,
   ): Promise<Row[]> {
-    const prepared = this.#prepare(statement);
-    const { rows } = await on.query({
-      name: prepared.nextName(),
-      text: prepared.text,
-      values,
-      query_timeout: timeoutMs,
+    const query = (): Query => ({
+      ...this.#named(statement),
+      values: typeof values === 'function' ? values() : values,
+      timeoutMs,
     });
+    if (on !== undefined) return (await on.query(query())).rows as Row[];
+    const { rows } =
+      timeoutMs > QUERY_TIMEOUT_MS
+        ? await this.#runLong(query(), timeoutMs, statement.lane)
+        : await this.own.run(query, statement.lane);
     return rows as Row[];
   }
 
-  /** The statement's text for this schema, to run elsewhere (an EntityManager). */
+  /** Lends a connection of the library's own. */
+  connect(lane: Lane): Promise<LedgerConnection> {
+    return this.own.connect(lane);
+  }
+
+  /** Runs single statements on the library's own connections. */
+  inLane(lane: Lane): Queryable {
+    return { query: (query) => this.own.run(() => query, lane) };
+  }
+
+  /** A connection of the application, for the library's statements inside of its transaction. */
+  borrowed(connection: PgConnection): Queryable {
+    return {
+      query: async ({ timeoutMs = QUERY_TIMEOUT_MS, name, ...query }) => {
+        const named = this.isPooled || name === undefined ? query : { name, ...query };
+        try {
+          return await answered(connection.query({ ...named, types: LEDGER_TYPES }), timeoutMs);
+        } catch (error) {
+          throw namedFailure(error);
+        }
+      },
+    };
+  }
+
+  /** The statement's text for this schema, to run elsewhere. */
   textOf(statement: Statement): string {
     return this.#prepare(statement).text;
+  }
+
+  /** The session's limit is for statements that are over in milliseconds. */
+  async #runLong(query: Query, timeoutMs: number, lane: Lane): Promise<QueryResult> {
+    const connection = await this.connect(lane);
+    let broken: Error | undefined;
+    try {
+      await connection.query({ text: `BEGIN; SET LOCAL statement_timeout = ${Math.ceil(timeoutMs * 0.9)}` });
+      const result = await connection.query(query);
+      await connection.query({ text: 'COMMIT' });
+      return result;
+    } catch (error) {
+      broken = error as Error;
+      throw error;
+    } finally {
+      connection.release(broken);
+    }
+  }
+
+  #named(statement: Statement): { readonly name: string; readonly text: string } {
+    const prepared = this.#prepare(statement);
+    return { name: prepared.nextName(), text: prepared.text };
   }
 
   #prepare(statement: Statement): PreparedStatement {
@@ -128,12 +198,6 @@ class PreparedStatement {
     return this.#name;
   }
 }
-
-/**
- * How long a statement may stay without an answer. A connection that died without a word would otherwise keep its slot,
- * and whoever waits for it, for good; after this time the pool closes it.
- */
-export const QUERY_TIMEOUT_MS = 10_000;
 
 /** By then the table is as large as it gets, or autovacuum has looked at it. */
 const MAX_REPLANNED_USES = 8 ** 6;

@@ -75,6 +75,10 @@ export class JobOutcomeEntity {
   @Column({ name: 'step_of', type: 'text', nullable: true })
   stepOf!: string | null;
 
+  /** The name of that step. Its row's key is made so that no producer's key can be it. */
+  @Column({ type: 'text', nullable: true })
+  step!: string | null;
+
   /** The name of the retry policy that its producer asked for; null: the processor's. */
   @Column({ name: 'retry_policy', type: 'text', nullable: true })
   retryPolicy!: string | null;
@@ -156,6 +160,13 @@ export class DeadLetterEntity {
 
   @Column({ name: 'operation_key', type: 'text', nullable: true })
   operationKey!: string | null;
+
+  /** Of a step's letter: the key of its operation, and the step's name. */
+  @Column({ name: 'step_of', type: 'text', nullable: true })
+  stepOf!: string | null;
+
+  @Column({ type: 'text', nullable: true })
+  step!: string | null;
 
   @Column({ type: 'text' })
   queue!: string;

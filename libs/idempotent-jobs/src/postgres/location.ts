@@ -7,7 +7,7 @@ import type { Queryable } from './database.js';
  * privilege; a restart gives it another name.
  */
 export async function nameDatabase(connection: Queryable): Promise<string> {
-  const { rows } = await connection.query({ text: NAME, values: [], query_timeout: QUERY_TIMEOUT_MS });
+  const { rows } = await connection.query({ text: NAME });
   return (rows[0] as { name: string }).name;
 }
 
@@ -18,9 +18,6 @@ WHERE datname = current_database()`;
 
 /** How long after the question an answer is waited for: whoever asks holds a transaction open. */
 const PATIENCE_MS = 1000;
-
-/** A connection that died without a word must not keep the next question from being asked. */
-const QUERY_TIMEOUT_MS = 10_000;
 
 /**
  * How long another database stays another one unasked. Not for good: while a server is replaced, callers may be led to

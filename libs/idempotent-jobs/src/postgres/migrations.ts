@@ -6,12 +6,18 @@ import { CREATE_DOUBT } from './migrations/4-doubt.js';
 import { CREATE_RESULTS } from './migrations/5-results.js';
 import { CREATE_RETRIES } from './migrations/6-retries.js';
 import { FIND_ENDED_JOBS } from './migrations/7-ended-jobs.js';
+import { CREATE_STEPS } from './migrations/8-steps.js';
 
 /** One forward step of the ledger's schema. `{schema}` stands for the quoted schema. */
 export interface SchemaStep {
   readonly version: number;
   readonly name: string;
   readonly sql: string;
+  /**
+   * Indexes on tables that may be full: each what follows `CREATE`. Built afterwards, without keeping anybody from the table,
+   * where the step is not part of a larger transaction.
+   */
+  readonly indexes?: readonly `INDEX ${string}`[];
 }
 
 /** All steps, in order. Never edited once released; a change is a new step. */
@@ -23,6 +29,7 @@ export const SCHEMA_STEPS: readonly SchemaStep[] = [
   CREATE_RESULTS,
   CREATE_RETRIES,
   FIND_ENDED_JOBS,
+  CREATE_STEPS,
 ];
 
 /** The schema version this package was written for. */
@@ -36,40 +43,68 @@ CREATE TABLE IF NOT EXISTS {schema}.idempotent_jobs_schema (
   applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
 )`;
 
+/** What is appended to the name of a step whose indexes are still to be built. */
+export const UNFINISHED = ' (indexes to be built)';
+
+/** Puts the schema's name into a step's SQL. */
+export function inSchema(schema: string, sql: string): string {
+  const quoted = `"${schema.replaceAll('"', '""')}"`;
+  return sql.replaceAll('{schema}', () => quoted);
+}
+
+/** The lock under which steps are taken, so that instances that boot together take each once: the arguments of an advisory lock. */
+export function migrationLock(schema: string): string {
+  return `hashtextextended('nestjs-idempotent-jobs:' || ${literal(schema)}, 0)`;
+}
+
+/** How long a migration in somebody else's transaction waits for another one to end. */
+const LOCK_PATIENCE = '30s';
+
 /**
- * Takes the steps that a schema still lacks. Runs in the caller's transaction, under an advisory lock, so that
- * instances that boot together take each step once.
+ * Takes the steps that a schema still lacks, in the caller's transaction. Another migration that does not end makes it fail
+ * after 30 s.
  */
-export async function migrate(
+async function migrate(
   query: (sql: string) => Promise<unknown>,
   schema: string,
-  upTo = SCHEMA_VERSION,
+  upTo: number,
 ): Promise<void> {
-  const quoted = `"${schema.replaceAll('"', '""')}"`;
-  const inSchema = (sql: string): string => sql.replaceAll('{schema}', () => quoted);
-  await query(
-    `SELECT pg_advisory_xact_lock(hashtextextended('nestjs-idempotent-jobs:' || ${literal(schema)}, 0))`,
+  const ask = async <Row>(sql: string): Promise<Row[]> => (await query(inSchema(schema, sql))) as Row[];
+  const [{ before } = { before: '0' }] = await ask<{ before: string }>(
+    `SELECT current_setting('lock_timeout') AS before`,
   );
-  await query(inSchema('CREATE SCHEMA IF NOT EXISTS {schema}'));
-  await query(inSchema(CREATE_VERSION_TABLE));
-  const taken = (await query(inSchema('SELECT version FROM {schema}.idempotent_jobs_schema'))) as {
-    version: number;
-  }[];
-  const versions = new Set(taken.map((row) => row.version));
+  await ask(`SELECT set_config('lock_timeout', '${LOCK_PATIENCE}', true)`);
+  await ask(`SELECT pg_advisory_xact_lock(${migrationLock(schema)})`);
+  await ask(`SELECT set_config('lock_timeout', ${literal(before)}, true)`);
+  const [{ has_schema: hasSchema } = { has_schema: false }] = await ask<{ has_schema: boolean }>(
+    `SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = ${literal(schema)}) AS has_schema`,
+  );
+  if (!hasSchema) await ask('CREATE SCHEMA IF NOT EXISTS {schema}');
+  await ask(CREATE_VERSION_TABLE);
+  const taken = await ask<{ version: number | bigint }>(
+    'SELECT version FROM {schema}.idempotent_jobs_schema',
+  );
+  // The application may have told pg to read integers as BigInt.
+  const versions = new Set(taken.map((row) => Number(row.version)));
   for (const step of SCHEMA_STEPS) {
     if (versions.has(step.version) || step.version > upTo) continue;
-    await query(inSchema(step.sql));
-    await query(
-      inSchema(
-        `INSERT INTO {schema}.idempotent_jobs_schema (version, name) VALUES (${step.version}, ${literal(step.name)})`,
-      ),
-    );
+    await ask(step.sql);
+    for (const index of step.indexes ?? []) await ask(`CREATE ${index}`);
+    await ask(recordOf(step, step.name));
   }
+}
+
+/** Notes that a step was taken. */
+export function recordOf({ version }: SchemaStep, name: string): string {
+  return `INSERT INTO {schema}.idempotent_jobs_schema (version, name) VALUES (${version}, ${literal(name)})`;
 }
 
 /**
  * For `new DataSource({ migrations: [...IDEMPOTENT_JOBS_MIGRATIONS] })`: the ledger's schema as TypeORM migrations, in
  * the DataSource's own schema. Use these, or `forRoot({ migrations: 'run' })`; both know what the other has done.
+ *
+ * TypeORM runs them in its transaction, so that indexes are built under a lock that keeps writers waiting; on a ledger that
+ * is large and in use, `migrations: 'run'` and the command line build them beside the traffic.
  */
 export const IDEMPOTENT_JOBS_MIGRATIONS: readonly (new () => MigrationInterface)[] = [
   migrationTo('IdempotentJobsLedger1767225600000', 1),
@@ -79,6 +114,7 @@ export const IDEMPOTENT_JOBS_MIGRATIONS: readonly (new () => MigrationInterface)
   migrationTo('IdempotentJobsResults1795305600003', 5),
   migrationTo('IdempotentJobsRetries1795305600004', 6),
   migrationTo('IdempotentJobsEndedJobs1795305600005', 7),
+  migrationTo('IdempotentJobsSteps1795651200000', 8),
 ];
 
 /** TypeORM remembers migrations by name, and runs those it does not know: each step of the schema is one. */
@@ -103,6 +139,7 @@ export function schemaOf(options: object): string {
   return (options as { schema?: string }).schema ?? 'public';
 }
 
-function literal(text: string): string {
+/** Text as an SQL literal. */
+export function literal(text: string): string {
   return `'${text.replaceAll("'", "''")}'`;
 }

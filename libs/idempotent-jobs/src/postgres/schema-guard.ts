@@ -1,25 +1,22 @@
-import type { DataSource } from 'typeorm';
 import { ConfigurationError } from '../operation/errors.js';
 import { PROGRAM } from '../operation/program.js';
-import { migrate, SCHEMA_STEPS, SCHEMA_VERSION, type SchemaStep } from './migrations.js';
+import type { Database } from './database.js';
+import { SCHEMA_STEPS, SCHEMA_VERSION, type SchemaStep, UNFINISHED } from './migrations.js';
+import { SchemaUpgrade } from './schema-upgrade.js';
 
 /**
- * Makes sure, once at boot, that the ledger's schema is the one this package was written for.
+ * Makes sure that the ledger's schema is the one this package was written for.
  *
  * @param mode `run` takes the missing steps, `check` only looks
- * @throws ConfigurationError if the schema is missing, older (`check`) or newer than this package
+ * @throws ConfigurationError if the schema is missing, older (`check`) or newer than this package, or cannot be upgraded
+ *   because somebody holds its locks
  */
-export async function ensureSchema(
-  dataSource: DataSource,
-  schema: string,
-  mode: 'run' | 'check',
-): Promise<void> {
-  if (mode === 'run') {
-    await refuseNewer(dataSource, schema);
-    await dataSource.transaction((manager) => migrate((sql) => manager.query(sql), schema));
-    return;
-  }
-  const version = await refuseNewer(dataSource, schema);
+export async function ensureSchema(database: Database, mode: 'run' | 'check'): Promise<void> {
+  const { schema } = database;
+  const state = await refuseNewer(database);
+  const { version } = state;
+  // Nothing is locked, and no privilege is needed, where nothing is to be done.
+  if (mode === 'run') return new SchemaUpgrade(database).run(missingIn(state), version === undefined);
   if (version === SCHEMA_VERSION) return;
   throw new ConfigurationError(
     `${version === undefined ? `Schema "${schema}" has no ledger` : `The ledger in schema "${schema}" is at version ${version}, but this package needs ${SCHEMA_VERSION}`}. ` +
@@ -27,26 +24,38 @@ export async function ensureSchema(
   );
 }
 
-async function refuseNewer(dataSource: DataSource, schema: string): Promise<number | undefined> {
-  const version = await schemaVersion(dataSource, schema);
-  if (version === undefined || version <= SCHEMA_VERSION) return version;
+/** What a schema has. */
+interface SchemaState {
+  /** Undefined: it has no ledger. */
+  readonly version: number | undefined;
+  /** Steps whose indexes are still to be built. */
+  readonly unfinished: readonly number[];
+}
+
+async function refuseNewer(database: Database): Promise<SchemaState> {
+  const state = await stateOf(database);
+  if (state.version === undefined || state.version <= SCHEMA_VERSION) return state;
   throw new ConfigurationError(
-    `The ledger in schema "${schema}" is at version ${version}, but this package knows only up to ${SCHEMA_VERSION}. A newer nestjs-idempotent-jobs has migrated it; deploy that version here too.`,
+    `The ledger in schema "${database.schema}" is at version ${state.version}, but this package knows only up to ${SCHEMA_VERSION}. A newer nestjs-idempotent-jobs has migrated it; deploy that version here too.`,
   );
 }
 
+async function stateOf(database: Database): Promise<SchemaState> {
+  const on = database.inLane('other');
+  const table = `"${database.schema.replaceAll('"', '""')}".idempotent_jobs_schema`;
+  const found = await on.query({ text: 'SELECT to_regclass($1) IS NOT NULL AS present', values: [table] });
+  if (!(found.rows[0] as { present: boolean }).present) return { version: undefined, unfinished: [] };
+  const { rows } = await on.query({ text: `SELECT version, name FROM ${table} ORDER BY version` });
+  const steps = rows as { version: number; name: string }[];
+  return {
+    version: steps.at(-1)?.version,
+    unfinished: steps.filter(({ name }) => name.endsWith(UNFINISHED)).map(({ version }) => version),
+  };
+}
+
 /** The version a schema is at; undefined if it has no ledger. */
-export async function schemaVersion(dataSource: DataSource, schema: string): Promise<number | undefined> {
-  const table = `"${schema.replaceAll('"', '""')}".idempotent_jobs_schema`;
-  const [found] = await dataSource.query<[{ present: boolean }]>(
-    'SELECT to_regclass($1) IS NOT NULL AS present',
-    [table],
-  );
-  if (!found.present) return undefined;
-  const [latest] = await dataSource.query<[{ version: number | null }]>(
-    `SELECT max(version) AS version FROM ${table}`,
-  );
-  return latest.version ?? undefined;
+export async function schemaVersion(database: Database): Promise<number | undefined> {
+  return (await stateOf(database)).version;
 }
 
 /**
@@ -54,7 +63,10 @@ export async function schemaVersion(dataSource: DataSource, schema: string): Pro
  *
  * @throws ConfigurationError if the schema is newer than this package
  */
-export async function pendingSteps(dataSource: DataSource, schema: string): Promise<readonly SchemaStep[]> {
-  const version = (await refuseNewer(dataSource, schema)) ?? 0;
-  return SCHEMA_STEPS.filter((step) => step.version > version);
+export async function pendingSteps(database: Database): Promise<readonly SchemaStep[]> {
+  return missingIn(await refuseNewer(database));
+}
+
+function missingIn({ version = 0, unfinished }: SchemaState): readonly SchemaStep[] {
+  return SCHEMA_STEPS.filter((step) => step.version > version || unfinished.includes(step.version));
 }

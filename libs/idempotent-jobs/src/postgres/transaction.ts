@@ -1,35 +1,38 @@
-import { type Database, QUERY_TIMEOUT_MS, type Queryable } from './database.js';
+import { messageOf } from '../operation/message-of.js';
+import type { Queryable } from './connection.js';
+import type { Database } from './database.js';
+import type { Lane } from './lanes.js';
+import { NoConnectionError } from './no-connection.js';
 
-/** Does `work` in a transaction of its own, on its connection. Rolls back when it throws. */
+/** Does `work` in a transaction on a connection of the library's own. Rolls back when it throws. */
 export async function inTransaction<T>(
   database: Database,
   work: (connection: Queryable) => Promise<T>,
+  lane: Lane = 'other',
 ): Promise<T> {
-  const connection = await database.pool.connect();
+  const connection = await database.connect(lane);
   let broken: Error | undefined;
-  // A connection that is lost between two statements tells of it as an event, which nobody hearing ends the process.
-  const onLost = (error: Error): void => {
-    broken = error;
-  };
-  connection.on('error', onLost);
   try {
-    await connection.query(bounded('BEGIN'));
+    await connection.query({ text: 'BEGIN' });
     const result = await work(connection);
-    await connection.query(bounded('COMMIT'));
+    await connection.query({ text: 'COMMIT' });
     return result;
   } catch (error) {
-    // A statement without an answer blocks all that follow on its connection: nothing can be rolled back there.
-    const isSilent = (error as { message?: unknown } | null)?.message === 'Query read timeout';
-    if (isSilent) onLost(error as Error);
-    else await connection.query(bounded('ROLLBACK')).catch(onLost);
+    // Nothing can be rolled back on a connection that does not answer; Postgres does it when it is closed.
+    broken =
+      error instanceof NoConnectionError ? error : await failureOf(connection.query({ text: 'ROLLBACK' }));
     throw error;
   } finally {
-    connection.removeListener('error', onLost);
     // A connection that could not roll back is destroyed: nobody must find its transaction open.
     connection.release(broken);
   }
 }
 
-function bounded(text: string): { text: string; values: unknown[]; query_timeout: number } {
-  return { text, values: [], query_timeout: QUERY_TIMEOUT_MS };
+async function failureOf(work: Promise<unknown>): Promise<Error | undefined> {
+  try {
+    await work;
+    return undefined;
+  } catch (error) {
+    return error instanceof Error ? error : new Error(messageOf(error));
+  }
 }

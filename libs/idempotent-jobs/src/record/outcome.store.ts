@@ -8,6 +8,7 @@ import type { Database, Queryable } from '../postgres/database.js';
 import { payloadBinding, resultBinding } from '../sealing/binding.js';
 import type { Sealer } from '../sealing/sealer.js';
 import type { RetryReason } from '../settle/decide.js';
+import { RowLockedError } from '../postgres/no-connection.js';
 import { describeError } from './error-evidence.js';
 import { errorFingerprint } from './error-fingerprint.js';
 import type { RecordedResult, ResultOmitted } from './kept-result.js';
@@ -18,6 +19,7 @@ import {
   FAIL,
   RELEASE,
   START,
+  SURRENDER,
   TAKE_OVER,
   WAS_REPLACED,
 } from './record.statements.js';
@@ -63,21 +65,27 @@ interface Completion extends OperationIdentity {
  * and `doubt` say `lost` then, which leaves the rest to the next claim.
  */
 export class OutcomeStore {
-  readonly #completions: Coalescer<Completion, Recorded>;
+  readonly #completions: Coalescer<Completion, Recorded | RowLockedError>;
 
   constructor(
     private readonly database: Database,
     private readonly sealer: Sealer,
   ) {
-    this.#completions = new Coalescer<Completion, Recorded>(
+    this.#completions = new Coalescer<Completion, Recorded | RowLockedError>(
       (completions) => this.#complete(completions),
       identityKeyOf,
     );
   }
 
-  /** Records the result, to be kept for `retentionMs`, together with whatever else is being completed. */
-  complete(claim: Claim, result: RecordedResult, retentionMs: number): Promise<Recorded> {
-    return this.#completions.submit(this.#completionOf(claim, result, retentionMs));
+  /**
+   * Records the result, to be kept for `retentionMs`, together with whatever else is being completed.
+   *
+   * @throws RowLockedError while another transaction holds the operation's row: ask again
+   */
+  async complete(claim: Claim, result: RecordedResult, retentionMs: number): Promise<Recorded> {
+    const recorded = await this.#completions.submit(this.#completionOf(claim, result, retentionMs));
+    if (recorded instanceof RowLockedError) throw recorded;
+    return recorded;
   }
 
   /** Records the result on a transaction's connection. */
@@ -88,7 +96,19 @@ export class OutcomeStore {
     retentionMs: number,
   ): Promise<Recorded> {
     const [recorded] = await this.#complete([this.#completionOf(claim, result, retentionMs)], connection);
+    if (recorded instanceof RowLockedError) throw recorded;
     return recorded as Recorded;
+  }
+
+  /** Records the result in the transaction that claimed it. `lost`: the claim was committed or rolled back before. */
+  async completeOwn(
+    connection: Queryable,
+    claim: Claim,
+    result: RecordedResult,
+    retentionMs: number,
+  ): Promise<Recorded> {
+    const completion = this.#completionOf(claim, result, retentionMs);
+    return (await this.#complete([completion], connection, true))[0] as Recorded;
   }
 
   /** Records a failed attempt, the next status and, if given up, the dead letter. */
@@ -213,6 +233,11 @@ export class OutcomeStore {
     await this.database.run(TAKE_OVER, values, connection);
   }
 
+  /** Says of an attempt that was taken over that its process lives: it gave the attempt up, late. */
+  async surrender({ tenantId, operationKey, token, attempt, startedAt }: Claim): Promise<void> {
+    await this.database.run(SURRENDER, [tenantId, operationKey, token, attempt, startedAt]);
+  }
+
   /** Of an attempt whose end was `lost`: whether another one has taken its place, or nobody, but somebody said how it ended. */
   async wasReplaced({ tenantId, operationKey }: OperationIdentity, workerId: string): Promise<boolean> {
     const [row] = await this.database.run<{ was_replaced: boolean }>(WAS_REPLACED, [
@@ -223,8 +248,12 @@ export class OutcomeStore {
     return row?.was_replaced === true;
   }
 
-  async #complete(completions: Completion[], connection?: Queryable): Promise<Recorded[]> {
-    const rows = await this.database.run<{ is_recorded: boolean }>(
+  async #complete(
+    completions: Completion[],
+    connection?: Queryable,
+    isOwn = false,
+  ): Promise<(Recorded | RowLockedError)[]> {
+    const rows = await this.database.run<{ is_recorded: boolean; is_locked: boolean }>(
       COMPLETE,
       [
         completions.map((completion) => completion.tenantId),
@@ -234,10 +263,14 @@ export class OutcomeStore {
         completions.map((completion) => completion.retentionMs),
         completions.map((completion) => completion.resultOmitted),
         completions.map((completion) => completion.degraded),
+        isOwn,
       ],
       connection,
     );
-    return rows.map((row) => (row.is_recorded ? 'recorded' : 'lost'));
+    return rows.map((row) => {
+      if (row.is_recorded) return 'recorded';
+      return row.is_locked ? new RowLockedError() : 'lost';
+    });
   }
 
   /** Sealed once, however often it is written. */

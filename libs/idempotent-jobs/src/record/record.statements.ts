@@ -5,11 +5,13 @@ import { statement } from '../postgres/statement.js';
  * running → completed, for many operations at once.
  *
  * Parameters: parallel arrays: tenant, key, token, result as JSON text, retention in ms, why there is no result (null: it
- * is there, or there was none), which dependency a stand-in answered for (null: none). One row per element comes back: `is_recorded` is false when the lease was lost (another token, or no longer running). A second asking after a
- * lost answer finds the row completed under its own token, which is as good as having written it.
+ * is there, or there was none), which dependency a stand-in answered for (null: none); and whether the rows must have been
+ * claimed in this very transaction. One row per element comes back: `is_recorded` is false when the lease was lost (another
+ * token, or no longer running, or, where that is asked for, a claim that was committed or rolled back since). A second asking
+ * after a lost answer finds the row completed under its own token, which is as good as having written it. `is_locked`: some
+ * transaction holds the row; nothing was written, and the caller asks again.
  *
- * Rows are not locked in any order: two batches share a row only where a lease was lost, and Postgres ends a deadlock
- * by failing one of them, whose elements are then asked one by one.
+ * No row is waited for (SKIP LOCKED): one that somebody holds must not keep others' outcomes from being recorded.
  */
 export const COMPLETE = statement(
   'complete',
@@ -17,6 +19,12 @@ export const COMPLETE = statement(
 WITH asked AS (
   SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::float8[], $6::text[], $7::text[])
     WITH ORDINALITY AS a (tenant_id, operation_key, token, result, retention_ms, result_omitted, degraded, n)
+), held AS MATERIALIZED (
+  SELECT a.n
+  FROM asked a JOIN {schema}.job_outcomes o ON o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
+  WHERE o.fencing_token = a.token AND o.status = 'running'
+    AND (NOT $8::boolean OR o.xmin = pg_current_xact_id_if_assigned()::xid)
+  FOR UPDATE OF o SKIP LOCKED
 ), completed AS (
   UPDATE {schema}.job_outcomes o SET
     status           = 'completed',
@@ -32,20 +40,22 @@ WITH asked AS (
     dispatch_due_at  = NULL,
     settled_at       = clock_timestamp(),
     expires_at       = clock_timestamp() + a.retention_ms * interval '1 millisecond'
-  FROM asked a
+  FROM asked a JOIN held h ON h.n = a.n
   WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
     AND o.fencing_token = a.token AND o.status = 'running'
   RETURNING a.n
 )
 SELECT
-  c.n IS NOT NULL OR EXISTS (
-    SELECT FROM {schema}.job_outcomes o
-    WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
-      AND o.fencing_token = a.token AND o.status = 'completed'
-  ) AS is_recorded
-FROM asked a LEFT JOIN completed c ON c.n = a.n
+  c.n IS NOT NULL OR COALESCE(o.status = 'completed', false) AS is_recorded,
+  c.n IS NULL AND h.n IS NULL AND NOT $8 AND COALESCE(o.status = 'running', false) AS is_locked
+FROM asked a
+LEFT JOIN completed c ON c.n = a.n
+LEFT JOIN held h ON h.n = a.n
+LEFT JOIN {schema}.job_outcomes o
+  ON o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key AND o.fencing_token = a.token
 ORDER BY a.n
 `,
+  'record',
 );
 
 /**
@@ -93,11 +103,11 @@ WITH failed AS (
 ), buried AS (
   INSERT INTO {schema}.dead_letters (
     tenant_id, operation_key, queue, job_name, job_id, reason, payload, fingerprint, error, attempts, failures,
-    fencing_token, doubt_since, worker_id, versions, trace_context, error_fingerprint, created_at, dispatch_due_at
+    fencing_token, doubt_since, worker_id, versions, trace_context, error_fingerprint, step_of, step, created_at, dispatch_due_at
   )
   SELECT
     tenant_id, operation_key, queue, job_name, job_id, $10, $11::json, fingerprint, $5::json, attempts, failures,
-    fencing_token, doubt_since, worker_id, $12::json, trace_context, $13, ended_at,
+    fencing_token, doubt_since, worker_id, $12::json, trace_context, $13, step_of, step, ended_at,
     CASE WHEN queue <> '${CALLS}' THEN ended_at END
   FROM failed WHERE $10::text IS NOT NULL
   ON CONFLICT DO NOTHING
@@ -107,6 +117,7 @@ SELECT EXISTS (SELECT FROM failed) OR EXISTS (
   WHERE tenant_id = $1 AND operation_key = $2 AND fencing_token = $3 AND kind = $7
 ) AS is_recorded
 `,
+  'record',
 );
 
 /**
@@ -129,6 +140,7 @@ UPDATE {schema}.job_outcomes o SET
 WHERE o.tenant_id = $1 AND o.operation_key = $2 AND o.fencing_token = $3 AND o.status = 'running'
 RETURNING true AS is_recorded
 `,
+  'record',
 );
 
 /**
@@ -164,6 +176,7 @@ RETURNING
   EXTRACT(EPOCH FROM o.deadline_at - clock_timestamp())::float8 * 1000 AS remaining_ms,
   (EXTRACT(EPOCH FROM o.repeatable_until)::float8 - EXTRACT(EPOCH FROM clock_timestamp())::float8) * 1000 AS repeatable_ms
 `,
+  'record',
 );
 
 /**
@@ -202,6 +215,7 @@ SELECT EXISTS (SELECT FROM applied) OR EXISTS (
   WHERE tenant_id = $1 AND operation_key = $2 AND fencing_token = $3 AND status = 'completed'
 ) AS is_recorded
 `,
+  'record',
 );
 
 /**
@@ -244,16 +258,17 @@ WITH vanished AS (
 )
 INSERT INTO {schema}.dead_letters (
   tenant_id, operation_key, queue, job_name, job_id, reason, payload, fingerprint, error, attempts, failures,
-  fencing_token, doubt_since, worker_id, versions, trace_context, error_fingerprint, created_at, dispatch_due_at
+  fencing_token, doubt_since, worker_id, versions, trace_context, error_fingerprint, step_of, step, created_at, dispatch_due_at
 )
 SELECT
   tenant_id, operation_key, queue, job_name, job_id, 'in_doubt', COALESCE($5::json, payload), fingerprint, $4::json,
-  attempts, failures, fencing_token, doubt_since, worker_id, $6::json, trace_context, $7, ended_at,
+  attempts, failures, fencing_token, doubt_since, worker_id, $6::json, trace_context, $7, step_of, step, ended_at,
   CASE WHEN queue <> '${CALLS}' THEN ended_at END
 FROM doubted
 ON CONFLICT DO NOTHING
 RETURNING true AS is_recorded
 `,
+  'record',
 );
 
 /** The record of an attempt whose worker vanished and that was taken over. Parameters as the columns. */
@@ -264,6 +279,30 @@ INSERT INTO {schema}.job_attempts (tenant_id, operation_key, fencing_token, atte
 VALUES ($1, $2, $3, $4, $5, $6, 'taken_over', 'lease_expired')
 ON CONFLICT DO NOTHING
 `,
+  'record',
+);
+
+/**
+ * An attempt that was taken over has not vanished with its process: that was slow, or out of reach, and has given it up
+ * itself. Counted once as an attempt that failed, so that only those that killed their process look like it. Parameters:
+ * tenant, key, token, attempt, when it was started.
+ */
+export const SURRENDER = statement(
+  'surrender',
+  `
+WITH surrendered AS (
+  INSERT INTO {schema}.job_attempts (tenant_id, operation_key, fencing_token, attempt, started_at, kind, reason)
+  SELECT $1, $2, $3, $4, $5, 'surrendered', 'lease_lost'
+  WHERE EXISTS (SELECT FROM {schema}.job_outcomes WHERE tenant_id = $1 AND operation_key = $2)
+  ON CONFLICT DO NOTHING
+  RETURNING true
+)
+UPDATE {schema}.job_outcomes o SET failures = o.failures + 1
+FROM surrendered
+WHERE o.tenant_id = $1 AND o.operation_key = $2 AND o.fencing_token > $3 AND o.failures < o.attempts
+  AND o.attempts > $4 AND o.status IN ('running', 'retrying', 'in_doubt')
+`,
+  'record',
 );
 
 /**
@@ -277,4 +316,5 @@ export const WAS_REPLACED = statement(
 SELECT worker_id IS DISTINCT FROM $3 OR status NOT IN ('completed', 'dead') AS was_replaced
 FROM {schema}.job_outcomes WHERE tenant_id = $1 AND operation_key = $2
 `,
+  'record',
 );

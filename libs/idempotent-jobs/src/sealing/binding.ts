@@ -1,4 +1,4 @@
-import type { OperationIdentity } from '../operation/identity.js';
+import { assertName, type OperationIdentity } from '../operation/identity.js';
 import { storableJobId } from '../operation/job-id.js';
 
 /** Where a sealed value belongs. It opens nowhere else: not for another tenant, operation or column. */
@@ -24,12 +24,14 @@ export function resultBinding({ tenantId, operationKey }: OperationIdentity): Bi
 export function letterBinding(letter: {
   readonly tenantId?: string | null | undefined;
   readonly operationKey?: string | null | undefined;
+  readonly stepOf?: string | undefined;
+  readonly step?: string | undefined;
   readonly queue: string;
   readonly jobId: string;
 }): Binding {
-  const { tenantId, operationKey, queue, jobId } = letter;
+  const { tenantId, operationKey, stepOf, step, queue, jobId } = letter;
   return tenantId && operationKey
-    ? payloadBinding({ tenantId, operationKey })
+    ? payloadBinding(assertName({ tenantId, operationKey: stepOf ?? operationKey, step }))
     : {
         tenantId: null,
         operationKey: `${queue}:${storableJobId(jobId)}`,

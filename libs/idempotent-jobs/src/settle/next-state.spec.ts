@@ -238,6 +238,7 @@ function claimRow(status: OperationStatus): ClaimRow {
     result: null,
     degraded: null,
     is_old: false,
+    now_ms: 0,
     wait_ms: null,
     is_asked_about: false,
     seen_token: null,

@@ -1,11 +1,12 @@
 import { cleanText } from '../operation/clean-text.js';
 import { isA, read } from '../operation/thrown.js';
 import type { OperationIdentity } from '../operation/identity.js';
+import { shownKey } from '../operation/step-key.js';
 import type { SpanAttributes } from './tracing.js';
 
 /** Whose span it is. Tenants and keys are what traces are searched by; metrics do without them. */
 export function identityAttributes({ tenantId, operationKey }: OperationIdentity): SpanAttributes {
-  return { 'idempotent_jobs.tenant_id': tenantId, 'idempotent_jobs.operation_key': operationKey };
+  return { 'idempotent_jobs.tenant_id': tenantId, 'idempotent_jobs.operation_key': shownKey(operationKey) };
 }
 
 /** A queue as OpenTelemetry's conventions for messaging name it. */

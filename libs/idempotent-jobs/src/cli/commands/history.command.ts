@@ -1,4 +1,5 @@
 import { type HistoryEntry, readHistory } from '../../outcome/history.js';
+import { assertName } from '../../operation/identity.js';
 import type { Command } from '../command.js';
 import { textTable } from '../text-table.js';
 
@@ -9,10 +10,16 @@ export const history: Command = {
   options: {
     tenant: { value: '<id>', help: 'whose operation it is (required)' },
     key: { value: '<key>', help: 'its operation key (required)' },
+    step: { value: '<name>', help: 'the step of that operation' },
   },
   async run({ values, database }) {
-    const operation = { tenantId: values.required('tenant'), operationKey: values.required('key') };
-    const entries = await readHistory(database, operation);
+    const step = values.text('step');
+    const operation = {
+      tenantId: values.required('tenant'),
+      operationKey: values.required('key'),
+      ...(step !== undefined && { step }),
+    };
+    const entries = await readHistory(database, assertName(operation));
     return {
       exitCode: entries.length > 0 ? 0 : 1,
       json: { ...operation, entries },

@@ -7,10 +7,11 @@ export const migrate: Command = {
   summary: 'create the ledger, or bring it to this package’s version',
   options: { 'dry-run': DRY_RUN },
   needsLedger: false,
-  async run({ values, database: { dataSource, schema } }) {
-    const steps = await pendingSteps(dataSource, schema);
+  async run({ values, database }) {
+    const { schema } = database;
+    const steps = await pendingSteps(database);
     const dryRun = values.flag('dry-run');
-    if (!dryRun) await ensureSchema(dataSource, schema, 'run');
+    if (!dryRun) await ensureSchema(database, 'run');
     const names = steps.map(({ version, name }) => `${version} ${name}`);
     const verb = dryRun ? 'Would take' : 'Took';
     return {

@@ -15,7 +15,6 @@ ALTER TABLE {schema}.job_outcomes
   ADD COLUMN redriven_from    uuid,
   -- Whether its deadline was given by its producer, who alone may lift it, or follows from the processor's time budget.
   ADD COLUMN has_own_deadline boolean NOT NULL DEFAULT false;
-CREATE INDEX job_outcomes_redriven ON {schema}.job_outcomes (redriven_from) WHERE redriven_from IS NOT NULL;
 
 ALTER TABLE {schema}.dead_letters
   -- The same for letters of one cause: reason, error class and place, without what differs between operations.
@@ -25,12 +24,6 @@ ALTER TABLE {schema}.dead_letters
   -- How often it was put on the dead-letter queue; and when a handler of the application had heard of it.
   ADD COLUMN dispatches        integer NOT NULL DEFAULT 0,
   ADD COLUMN told_at           timestamptz;
-CREATE INDEX dead_letters_redrive ON {schema}.dead_letters (redrive_id, created_at, id) WHERE redrive_id IS NOT NULL;
-CREATE INDEX dead_letters_group ON {schema}.dead_letters (error_fingerprint) WHERE resolved_at IS NULL;
-CREATE INDEX dead_letters_newest ON {schema}.dead_letters (created_at, id);
-CREATE INDEX dead_letters_operation ON {schema}.dead_letters (tenant_id, operation_key);
-CREATE INDEX dead_letters_resolved ON {schema}.dead_letters (queue, resolved_at) WHERE resolved_at IS NOT NULL;
-CREATE INDEX dead_letters_job ON {schema}.dead_letters (queue, job_id);
 
 -- A job that is older than the ledger's memory is not its operation's own death either: the key may be in use again.
 DROP INDEX {schema}.dead_letters_one_open_per_operation;
@@ -83,4 +76,13 @@ CREATE TABLE {schema}.job_actions (
 CREATE INDEX job_actions_operation ON {schema}.job_actions (tenant_id, operation_key);
 CREATE INDEX job_actions_letter ON {schema}.job_actions (letter_id);
 `,
+  indexes: [
+    `INDEX job_outcomes_redriven ON {schema}.job_outcomes (redriven_from) WHERE redriven_from IS NOT NULL`,
+    `INDEX dead_letters_redrive ON {schema}.dead_letters (redrive_id, created_at, id) WHERE redrive_id IS NOT NULL`,
+    `INDEX dead_letters_group ON {schema}.dead_letters (error_fingerprint) WHERE resolved_at IS NULL`,
+    `INDEX dead_letters_newest ON {schema}.dead_letters (created_at, id)`,
+    `INDEX dead_letters_operation ON {schema}.dead_letters (tenant_id, operation_key)`,
+    `INDEX dead_letters_resolved ON {schema}.dead_letters (queue, resolved_at) WHERE resolved_at IS NOT NULL`,
+    `INDEX dead_letters_job ON {schema}.dead_letters (queue, job_id)`,
+  ],
 };

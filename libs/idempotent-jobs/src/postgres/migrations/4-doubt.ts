@@ -37,11 +37,6 @@ ALTER TABLE {schema}.job_outcomes
   ADD CONSTRAINT job_outcomes_only_settled_expires CHECK (
     expires_at IS NULL OR status IN ('completed', 'dead') OR (status = 'retrying' AND queue = '${CALLS}')
   );
-CREATE INDEX job_outcomes_calls_running ON {schema}.job_outcomes (lease_expires_at)
-  WHERE (queue = '${CALLS}' OR step_of IS NOT NULL) AND lease_expires_at IS NOT NULL;
-CREATE INDEX job_outcomes_calls_doubtful ON {schema}.job_outcomes (repeatable_until)
-  WHERE (queue = '${CALLS}' OR step_of IS NOT NULL) AND status = 'retrying' AND doubt_since IS NOT NULL;
-CREATE INDEX job_outcomes_steps ON {schema}.job_outcomes (tenant_id, step_of) WHERE step_of IS NOT NULL;
 
 -- What was asked, and answered, about an attempt stands beside it.
 ALTER TABLE {schema}.job_attempts DROP CONSTRAINT job_attempts_pkey;
@@ -54,4 +49,9 @@ ALTER TABLE {schema}.job_actions
     'discard', 'resolve_applied', 'resolve_not_applied', 'settle_applied', 'settle_not_applied', 'erase'
   ));
 `,
+  indexes: [
+    `INDEX job_outcomes_calls_running ON {schema}.job_outcomes (lease_expires_at) WHERE (queue = '${CALLS}' OR step_of IS NOT NULL) AND lease_expires_at IS NOT NULL`,
+    `INDEX job_outcomes_calls_doubtful ON {schema}.job_outcomes (repeatable_until) WHERE (queue = '${CALLS}' OR step_of IS NOT NULL) AND status = 'retrying' AND doubt_since IS NOT NULL`,
+    `INDEX job_outcomes_steps ON {schema}.job_outcomes (tenant_id, step_of) WHERE step_of IS NOT NULL`,
+  ],
 };

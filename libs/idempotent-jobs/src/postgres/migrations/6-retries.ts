@@ -20,10 +20,10 @@ ALTER TABLE {schema}.job_outcomes
 ALTER TABLE {schema}.job_attempts
   -- Why the operation was tried again, given up, or left in doubt.
   ADD COLUMN decision text;
--- What was never on its queue, which health and metrics ask for: few rows, next to all that wait on their queue.
-CREATE INDEX job_outcomes_undispatched ON {schema}.job_outcomes (created_at)
-  WHERE dispatch_due_at IS NOT NULL AND dispatches = 0;
-CREATE INDEX dead_letters_undispatched ON {schema}.dead_letters (created_at)
-  WHERE dispatch_due_at IS NOT NULL AND dispatches = 0;
 `,
+  // What was never on its queue, which health and metrics ask for: few rows, next to all that wait on their queue.
+  indexes: [
+    `INDEX job_outcomes_undispatched ON {schema}.job_outcomes (created_at) WHERE dispatch_due_at IS NOT NULL AND dispatches = 0`,
+    `INDEX dead_letters_undispatched ON {schema}.dead_letters (created_at) WHERE dispatch_due_at IS NOT NULL AND dispatches = 0`,
+  ],
 };

@@ -8,10 +8,11 @@ import type { SchemaStep } from '../migrations.js';
 export const FIND_ENDED_JOBS: SchemaStep = {
   version: 7,
   name: 'ended-jobs',
-  sql: `
-CREATE INDEX job_outcomes_carried_by_job ON {schema}.job_outcomes (
+  sql: 'SELECT',
+  indexes: [
+    `INDEX job_outcomes_carried_by_job ON {schema}.job_outcomes (
   queue, COALESCE(lease_expires_at, reconcile_due_at, available_at, created_at), tenant_id, operation_key
 ) WHERE payload IS NULL AND step_of IS NULL AND queue <> '${CALLS}'
-    AND (status IN ('pending', 'running', 'retrying') OR reconcile_due_at IS NOT NULL);
-`,
+    AND (status IN ('pending', 'running', 'retrying') OR reconcile_due_at IS NOT NULL)`,
+  ],
 };

@@ -36,6 +36,7 @@ export const OWN_CODES: Readonly<Record<string, FailureKind>> = {
   OPERATION_CONFLICT: 'permanent',
   OPERATION_DEAD: 'permanent',
   OPERATION_BUSY: 'transient',
+  OPERATION_LOCKED: 'transient',
   // The same call under the same key finds out what became of it.
   LEDGER_UNAVAILABLE: 'transient',
   OPERATION_IN_DOUBT: 'in_doubt',

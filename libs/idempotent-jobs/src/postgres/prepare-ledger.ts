@@ -1,0 +1,64 @@
+import { setTimeout as pause } from 'node:timers/promises';
+import { ConfigurationError } from '../operation/errors.js';
+import type { Database } from './database.js';
+import type { LedgerPoolOptions } from './ledger-pool.js';
+import { nameDatabase } from './location.js';
+import { isConnectionTrouble, namedFailure } from './no-connection.js';
+import { probePoolers } from './pooler-probe.js';
+import { ensureSchema } from './schema-guard.js';
+
+/**
+ * Makes sure, once at boot, that the ledger can be worked with: its connections lead where they must, and its schema is the
+ * one this package was written for. Leaves no connection of the library's own behind when that is not so.
+ *
+ * @throws ConfigurationError saying what is wrong and what to do
+ */
+export async function prepareLedger(
+  database: Database,
+  { migrations, pool }: { readonly migrations: 'run' | 'check'; readonly pool: LedgerPoolOptions },
+): Promise<void> {
+  const leadsElsewhere = Object.keys(pool.connection).length > 0;
+  try {
+    await persistentlyAtBoot(() => probePoolers(database, leadsElsewhere));
+    if (leadsElsewhere) await persistentlyAtBoot(() => refuseOtherDatabase(database));
+    await persistentlyAtBoot(() => ensureSchema(database, migrations));
+  } catch (error) {
+    await database.close();
+    throw error;
+  }
+}
+
+/** Both names are of databases, not of addresses: through a pooler and around it they must be the same. */
+async function refuseOtherDatabase(database: Database): Promise<void> {
+  const connection = await database.applicationPool.connect();
+  try {
+    const [theirs, ours] = await Promise.all([
+      nameDatabase(database.borrowed(connection)),
+      nameDatabase(database.inLane('other')),
+    ]);
+    if (theirs === ours) return;
+    throw new ConfigurationError(
+      "forRoot({ pool: { connection } }) leads to another database than the DataSource, whose transactions the ledger must share. Give the address of the DataSource's own database.",
+    );
+  } finally {
+    connection.release();
+  }
+}
+
+/** A planned restart of Postgres, or a failover, is mostly over by then. */
+const PATIENCE_MS = 30_000;
+const PAUSE_MS = 500;
+
+/** Tries again for a while what fails because Postgres starts, stops or cannot be reached. */
+async function persistentlyAtBoot(work: () => Promise<void>): Promise<void> {
+  const giveUpAt = performance.now() + PATIENCE_MS;
+  for (;;) {
+    try {
+      return await work();
+    } catch (error) {
+      const isPassing = !(error instanceof ConfigurationError) && isConnectionTrouble(namedFailure(error));
+      if (!isPassing || performance.now() >= giveUpAt) throw error;
+    }
+    await pause(PAUSE_MS);
+  }
+}

@@ -1,0 +1,164 @@
+import { IdempotentJobsModule, OutcomeService } from 'nestjs-idempotent-jobs';
+import { Client, types } from 'pg';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { useApps } from '../support/apps.js';
+import { enqueue, idempotentQueue, outcomeOf, settled } from '../support/ledger.js';
+import { processorOf } from '../support/processors.js';
+import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
+
+const numbered = (count: number): string[] => Array.from({ length: count }, (_, index) => `charge:${index}`);
+
+async function say(databaseUrl: string, sql: string): Promise<void> {
+  const admin = new Client({ connectionString: databaseUrl });
+  await admin.connect();
+  await admin.query(sql);
+  await admin.end();
+}
+
+describe.each(BACKENDS)('what applications and databases set for themselves, queues on %s', (backend) => {
+  const apps = useApps();
+
+  describe.each(['read committed', 'repeatable read', 'serializable'])(
+    'a database whose transactions are %s by default',
+    (level) => {
+      it.each(['natural', 'transactional'] as const)(
+        'takes operations side by side and runs them: effect %s',
+        async (effect) => {
+          const place = await makePlace(backend);
+          const name = new URL(place.databaseUrl).pathname.slice(1);
+          await say(
+            place.databaseUrl,
+            `ALTER DATABASE ${name} SET default_transaction_isolation = '${level}'`,
+          );
+          const processor = processorOf('charges', { effect }, () => 'done');
+          const app = await apps.beside(place, { queues: ['charges'], providers: [processor] });
+          const queue = idempotentQueue(app, 'charges');
+          const keys = numbered(50);
+          await Promise.all(
+            keys.map((operationKey) => queue.enqueue('charge', {}, { operationKey, tenantId: 'acme' })),
+          );
+          // Once more, and many at once: both find what is there.
+          await Promise.all(
+            keys.map((operationKey) => queue.enqueue('charge', {}, { operationKey, tenantId: 'acme' })),
+          );
+          await queue.enqueueMany(
+            keys.map((operationKey) => ({ name: 'charge', payload: {}, operationKey, tenantId: 'acme' })),
+          );
+          for (const key of keys)
+            expect(await settled(app, key)).toMatchObject({
+              status: 'completed',
+              result: 'done',
+              failures: 0,
+            });
+        },
+      );
+    },
+  );
+
+  it('a database that is read only by default, and writes dates in its own way, keeps the ledger from nothing', async () => {
+    const place = await makePlace(backend);
+    const name = new URL(place.databaseUrl).pathname.slice(1);
+    await say(place.databaseUrl, `ALTER DATABASE ${name} SET DateStyle = 'SQL, DMY'`);
+    // BullMQ's own connections obey what is set for them.
+    if (backend === 'redis')
+      await say(place.databaseUrl, `ALTER DATABASE ${name} SET default_transaction_read_only = on`);
+    const app = await apps.beside(place, {
+      queues: ['charges'],
+      providers: [processorOf('charges', { effect: 'natural' }, () => 'done')],
+    });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    const { startedAt, settledAt } = await settled(app, 'charge:1');
+    expect(settledAt?.getTime()).toBeGreaterThanOrEqual(startedAt?.getTime() as number);
+  });
+
+  describe('an application that has pg read types in its own way', () => {
+    const PARSERS: [number, (text: string) => unknown][] = [
+      [16, (text) => ({ isTrue: text === 't' })],
+      [20, (text) => BigInt(text)],
+      [23, (text) => BigInt(text)],
+      [114, (text) => ({ json: text })],
+      [701, (text) => ({ float: text })],
+      [1184, (text) => ({ instant: text })],
+      [3802, (text) => ({ json: text })],
+    ];
+    const before = PARSERS.map(([oid]) => [oid, types.getTypeParser(oid)] as const);
+    beforeAll(() => {
+      // BullMQ's own reading of Postgres is not the library's to keep.
+      if (backend === 'redis') for (const [oid, parse] of PARSERS) types.setTypeParser(oid, parse as never);
+      else for (const oid of [23, 1184]) types.setTypeParser(oid, (text) => ({ odd: text }) as never);
+    });
+    afterAll(() => {
+      for (const [oid, parse] of before) types.setTypeParser(oid, parse);
+    });
+
+    it.each(['natural', 'transactional', 'unrepeatable'] as const)(
+      'runs operations: effect %s',
+      async (effect) => {
+        const place = await makePlace(backend);
+        const app = await apps.beside(place, {
+          queues: ['charges'],
+          providers: [
+            processorOf('charges', { effect }, (_job, { attempt, startedAt }) => [
+              attempt,
+              startedAt instanceof Date,
+            ]),
+          ],
+        });
+        await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+        const outcome = await settled(app, 'charge:1');
+        expect(outcome).toMatchObject({ status: 'completed', attempts: 1, result: [1, true] });
+        expect(outcome.settledAt).toBeInstanceOf(Date);
+        const history = await app.get(OutcomeService).history({ tenantId: 'acme', operationKey: 'charge:1' });
+        expect(history.map(({ kind }) => kind)).toEqual(['accepted', 'completed']);
+        // In the application's own transaction, too.
+        await dataSourceOf(app).transaction((transaction) =>
+          idempotentQueue(app, 'charges').enqueue(
+            'charge',
+            {},
+            { operationKey: 'charge:2', tenantId: 'acme', transaction },
+          ),
+        );
+        expect(await settled(app, 'charge:2')).toMatchObject({ status: 'completed' });
+        // Another application on the schema that is there finds it up to date.
+        await apps.beside(place, { queues: ['charges'], jobs: { migrations: 'check' } });
+      },
+    );
+  });
+
+  it('the library has connections of its own, which it takes with it when it goes', async () => {
+    const { app, place } = await apps.fresh(backend, {
+      queues: ['charges'],
+      providers: [processorOf('charges', { effect: 'natural' }, () => 'done')],
+      jobs: { pool: { max: 5 } },
+    });
+    await Promise.all(
+      numbered(30).map((operationKey) =>
+        idempotentQueue(app, 'charges').enqueue('charge', {}, { operationKey, tenantId: 'acme' }),
+      ),
+    );
+    for (const key of numbered(30)) await settled(app, key);
+    expect(await outcomeOf(app, 'charge:0')).toMatchObject({ status: 'completed' });
+    const countOf = async (): Promise<number> => {
+      const client = new Client({ connectionString: place.databaseUrl });
+      await client.connect();
+      const { rows } = await client.query<{ count: number }>(
+        `SELECT count(*)::integer AS count FROM pg_stat_activity
+         WHERE datname = current_database() AND application_name = 'nestjs-idempotent-jobs'`,
+      );
+      await client.end();
+      return rows[0]?.count ?? 0;
+    };
+    // One more listens.
+    expect(await countOf()).toBeLessThanOrEqual(6);
+    expect(await countOf()).toBeGreaterThan(0);
+    await apps.close(app);
+    expect(await countOf()).toBe(0);
+  });
+
+  it('too few connections are refused with a reason', () => {
+    expect(() => IdempotentJobsModule.forRoot({ pool: { max: 2 } })).not.toThrow();
+    return expect(apps.fresh(backend, { queues: ['charges'], jobs: { pool: { max: 2 } } })).rejects.toThrow(
+      /pool\.max is 2, but must be at least 4/,
+    );
+  });
+});

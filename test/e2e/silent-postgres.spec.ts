@@ -1,0 +1,166 @@
+import { afterEach, describe, expect, it } from 'vitest';
+import { AnswerThief } from '../support/answer-thief.js';
+import { useApps } from '../support/apps.js';
+import { eventually } from '../support/eventually.js';
+import {
+  attemptKindsOf,
+  enqueue,
+  idempotentQueue,
+  lettersOf,
+  outcomeOf,
+  settled,
+} from '../support/ledger.js';
+import { processorOf } from '../support/processors.js';
+import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
+import { useSessions } from '../support/sessions.js';
+import { CREATE_WORK } from '../support/worker-script.js';
+import { WorkerProcess } from '../support/worker-process.js';
+
+const numbered = (count: number): string[] => Array.from({ length: count }, (_, index) => `charge:${index}`);
+
+describe.each(BACKENDS)('a Postgres that says nothing, or goodbye, queues on %s', (backend) => {
+  const thieves: AnswerThief[] = [];
+  const workers: WorkerProcess[] = [];
+  afterEach(async () => {
+    await Promise.all(workers.splice(0).map((worker) => worker.end()));
+    await Promise.all(thieves.splice(0).map((thief) => thief.stop()));
+  });
+  const apps = useApps();
+  const sessions = useSessions();
+
+  it('COMMITs that are never answered wedge nothing: the rows decide, each effect is there once, and the worker ends', async () => {
+    const place = await makePlace(backend);
+    const thief = await AnswerThief.before(place.databaseUrl);
+    thieves.push(thief);
+    const producer = await apps.beside(place, { queues: ['inventory'] });
+    await dataSourceOf(producer).query('CREATE TABLE reservations (key text)');
+    const worker = await apps.beside(
+      { ...place, databaseUrl: thief.url },
+      {
+        queues: ['inventory'],
+        providers: [
+          processorOf(
+            'inventory',
+            { effect: 'transactional' },
+            async (_job, { transaction, operationKey }) => {
+              await transaction.query('INSERT INTO reservations VALUES ($1)', [operationKey]);
+            },
+          ),
+        ],
+      },
+    );
+    thief.holdBackAll('COMMIT');
+    const keys = numbered(6);
+    for (const key of keys) await enqueue(producer, 'inventory', 'reserve', {}, key);
+    await eventually(
+      () => thief.stolen,
+      (stolen) => expect(stolen).toBeGreaterThanOrEqual(6),
+    );
+    thief.rest();
+    for (const key of keys) await settled(producer, key, 'acme', 45_000);
+    await enqueue(producer, 'inventory', 'reserve', {}, 'reserve:after');
+    expect(await settled(producer, 'reserve:after', 'acme', 45_000)).toMatchObject({ status: 'completed' });
+    const rows = await dataSourceOf(producer).query<{ key: string }[]>(
+      'SELECT key FROM reservations ORDER BY key',
+    );
+    expect(rows.map(({ key }) => key)).toEqual([...keys, 'reserve:after'].toSorted());
+    await apps.close(worker);
+  });
+
+  it('a statement that outlives its attempt ends on the server with it; the attempts are counted, and others go on', async () => {
+    let calls = 0;
+    const { app, place } = await apps.fresh(backend, {
+      queues: ['inventory'],
+      providers: [
+        processorOf(
+          'inventory',
+          {
+            effect: 'transactional',
+            timeoutMs: 300,
+            retry: { attempts: 2, backoff: { baseMs: 10, capMs: 20 } },
+          },
+          async (_job, { transaction, tenantId }) => {
+            if (tenantId !== 'acme') return;
+            calls += 1;
+            await transaction.query('SELECT pg_sleep(40)');
+          },
+        ),
+      ],
+    });
+    const keys = numbered(8);
+    for (const key of keys) await enqueue(app, 'inventory', 'reserve', {}, key);
+    const queue = idempotentQueue(app, 'inventory');
+    await queue.enqueue('reserve', {}, { operationKey: 'other', tenantId: 'globex' });
+    expect(await settled(app, 'other', 'globex')).toMatchObject({ status: 'completed' });
+    for (const key of keys)
+      expect(await settled(app, key)).toMatchObject({ status: 'dead', attempts: 2, failures: 2 });
+    expect(calls).toBe(16);
+    expect((await lettersOf(app)).map(({ reason }) => reason)).toEqual(keys.map(() => 'retries_exhausted'));
+    expect(await attemptKindsOf(app, 'charge:0')).toEqual(['in_doubt', 'in_doubt']);
+    const colleague = await sessions.open(place);
+    const { rows } = await colleague.query(
+      `SELECT pid FROM pg_stat_activity
+       WHERE datname = current_database() AND query LIKE '%pg_sleep(40)%' AND pid <> pg_backend_pid() AND state = 'active'`,
+    );
+    expect(rows).toEqual([]);
+  });
+
+  it('a goodbye that comes with an answer ends no process, and puts nothing in doubt', async () => {
+    const { app, place } = await apps.fresh(backend, { queues: ['charges'] });
+    await dataSourceOf(app).query(CREATE_WORK);
+    const thief = await AnswerThief.before(place.databaseUrl);
+    thieves.push(thief);
+    const worker = await WorkerProcess.start({
+      place: { ...place, databaseUrl: thief.url },
+      effect: 'natural',
+      act: 'work',
+      leaseMs: 10_000,
+      concurrency: 40,
+    });
+    workers.push(worker);
+    let isEnded = false;
+    void worker.exited.then(() => (isEnded = true));
+    thief.sayGoodbyeWith('charge:');
+    const keys = numbered(60);
+    for (const key of keys) await enqueue(app, 'charges', 'charge', {}, key);
+    await eventually(
+      () => thief.stolen,
+      (stolen) => expect(stolen).toBeGreaterThanOrEqual(20),
+    );
+    thief.letGo();
+    for (const key of keys) expect(await settled(app, key)).toMatchObject({ status: 'completed' });
+    expect(isEnded).toBe(false);
+  });
+
+  it('all sessions ended at once, again and again, end no process and lose nothing', async () => {
+    const { app, place } = await apps.fresh(backend, { queues: ['charges'] });
+    await dataSourceOf(app).query(CREATE_WORK);
+    const worker = await WorkerProcess.start({
+      place,
+      effect: 'natural',
+      act: 'work',
+      leaseMs: 10_000,
+      concurrency: 20,
+    });
+    workers.push(worker);
+    let isEnded = false;
+    void worker.exited.then(() => (isEnded = true));
+    const colleague = await sessions.open(place);
+    const keys = numbered(40);
+    for (const [index, key] of keys.entries()) {
+      await enqueue(app, 'charges', 'charge', {}, key);
+      if (index % 5 !== 4) continue;
+      const { rowCount } = await colleague.query(
+        `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE datname = current_database() AND application_name = 'nestjs-idempotent-jobs' AND pid <> pg_backend_pid()`,
+      );
+      expect(rowCount).toBeGreaterThan(0);
+      await eventually(
+        () => outcomeOf(app, keys[index] as string).catch(() => undefined),
+        (outcome) => expect(outcome).toBeDefined(),
+      );
+    }
+    for (const key of keys) expect(await settled(app, key)).toMatchObject({ status: 'completed' });
+    expect(isEnded).toBe(false);
+  });
+});
