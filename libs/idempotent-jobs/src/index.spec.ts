@@ -38,6 +38,7 @@ describe('the public API', () => {
         "OperationConflictError",
         "OperationDeadError",
         "OperationInDoubtError",
+        "OperationLockedError",
         "OutcomeService",
         "OutcomeTimeoutError",
         "PermanentError",

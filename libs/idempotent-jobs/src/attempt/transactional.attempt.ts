@@ -62,6 +62,7 @@ export class TransactionalAttempt {
         holdsTransaction: true,
         dependency: entrance?.dependency,
       });
+      context.attempt.onAbandoned = () => transaction.refuse();
       const execution = await context.attempt.run(handler, timeoutMs);
       return this.#record(context, transaction, claim, execution, frame, startedAt, entrance);
     });

@@ -45,6 +45,9 @@ export class Attempt {
 
   constructor(private readonly onLate: (how: 'returned' | 'threw') => void) {}
 
+  /** Called when the attempt is given up, before its handler hears of it. */
+  onAbandoned: (() => void) | undefined;
+
   /** From here on the attempt is over when its lease is. */
   runUnder(lease: Pick<LeaseHold, 'isNearlyOver'>): void {
     this.#lease = lease;
@@ -80,6 +83,7 @@ export class Attempt {
   abandon(why: AbandonReason, detail?: string): void {
     if (this.#isOver) return;
     this.#isOver = true;
+    this.onAbandoned?.();
     const error = new AbandonedError(why, `The attempt was abandoned: ${detail ?? EXPLANATIONS[why]}.`);
     this.#abandoned = { kind: 'abandoned', why, error, wasStarted: this.#end !== undefined };
     inFrame(this.#frame, () => this.#controller?.abort(error));

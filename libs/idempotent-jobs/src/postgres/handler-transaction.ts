@@ -135,6 +135,11 @@ export class HandlerTransaction {
     await this.#end(() => this.runner.rollbackTransaction(), 0);
   }
 
+  /** From now on the manager refuses to write, whoever still has it. */
+  refuse(): void {
+    (this.runner as { isReleased: boolean }).isReleased = true;
+  }
+
   /**
    * Ends the session, on the server first: an abandoned handler may still be writing through it, and nobody else must get
    * its connection, or wait for its locks. Its share is free when it is gone. Does nothing to a transaction that has ended.
@@ -142,11 +147,9 @@ export class HandlerTransaction {
   async destroy(): Promise<void> {
     if (this.#isOver) return;
     this.#isOver = true;
-    // From now on the handler's manager refuses to write.
-    const released = this.runner as { isReleased: boolean };
-    released.isReleased = true;
+    this.refuse();
     const isGone = await this.#endSession();
-    released.isReleased = false;
+    (this.runner as { isReleased: boolean }).isReleased = false;
     await drop(this.runner);
     if (isGone) this.giveBack();
     // Postgres cannot be asked now; the session's own limits end it, and its share is its own until then.
