@@ -110,7 +110,7 @@ export class HandlerTransaction {
    * the attempt may, nor than the session's own limit.
    */
   async protect(attemptMs: number): Promise<void> {
-    const limitMs = Math.ceil(Math.max(1, Math.min(attemptMs, ownLimitMs(this.session))));
+    const limitMs = Math.ceil(Math.max(1, Math.min(attemptMs + GRACE_MS, ownLimitMs(this.session))));
     this.#endsByItselfMs = Math.max(this.#endsByItselfMs, limitMs);
     await this.connection.query({
       text: `SAVEPOINT idempotent_jobs_attempt; SET LOCAL lock_timeout TO DEFAULT; SET LOCAL statement_timeout = ${limitMs}`,
@@ -122,17 +122,13 @@ export class HandlerTransaction {
     await this.connection.query({ text: 'ROLLBACK TO SAVEPOINT idempotent_jobs_attempt' });
   }
 
-  /**
-   * Deferred constraints are checked now, for as long as the attempt may take.
-   *
-   * @throws if the answer to COMMIT was lost, or was an error; which of both only the row can tell
-   */
+  /** @throws if the answer to COMMIT was lost, or was an error; which of both only the row can tell */
   async commit(): Promise<void> {
-    await this.#end(() => this.runner.commitTransaction(), this.#endsByItselfMs);
+    await this.#end(() => this.runner.commitTransaction());
   }
 
   async rollback(): Promise<void> {
-    await this.#end(() => this.runner.rollbackTransaction(), 0);
+    await this.#end(() => this.runner.rollbackTransaction());
   }
 
   /** From now on the manager refuses to write, whoever still has it. */
@@ -166,9 +162,9 @@ export class HandlerTransaction {
     }
   }
 
-  async #end(end: () => Promise<void>, patienceMs: number): Promise<void> {
+  async #end(end: () => Promise<void>): Promise<void> {
     try {
-      await within(end(), patienceMs);
+      await within(end());
     } catch (error) {
       await this.destroy();
       throw error;
@@ -189,6 +185,9 @@ export class HandlerTransaction {
   }
 }
 
+/** The attempt is given up first, and says so; the server's limit is for when nobody is left to do that. */
+const GRACE_MS = 500;
+
 /** As for the library's other statements. */
 const CLAIM_TIMEOUT_MS = 9_000;
 
@@ -201,9 +200,9 @@ async function connectionOf(runner: QueryRunner): Promise<PgConnection> {
 }
 
 /** TypeORM wraps what the driver says; what its subscribers throw is the application's. */
-async function within(work: Promise<void>, patienceMs = 0): Promise<void> {
+async function within(work: Promise<void>): Promise<void> {
   try {
-    await answered(work, Math.max(QUERY_TIMEOUT_MS, patienceMs));
+    await answered(work, QUERY_TIMEOUT_MS);
   } catch (error) {
     throw error instanceof QueryFailedError ? namedFailure(error.driverError) : error;
   }
