@@ -45,38 +45,42 @@ const NOW = statement('redispatch_now', 'SELECT EXTRACT(EPOCH FROM clock_timesta
 /**
  * Looks at the next operations in the order of their keys for those that wait for their queue to deliver them.
  * Parameters: the tenant and key looked at last ('' and '' at first), queue (null: all), the time of the first page
- * as seconds since 1970, least age in ms at that time, only tenant (null: all). One row: those with a payload, how many have none, and where to go on; its last tenant
+ * as seconds since 1970, least age in ms at that time. One row: those with a payload, how many have none, and where to go on; its last tenant
  * and key are null when there are no more operations.
  *
  * A page is a number of rows looked at, not found: however few of a large ledger are unsettled, no statement takes long.
  * It walks the unique index; keys never change, so nothing that changes meanwhile is skipped or seen twice.
  */
-const UNSETTLED = statement(
-  'unsettled',
-  `
+const UNSETTLED = statement('unsettled', unsettled());
+
+/** As {@link UNSETTLED}, of one tenant. One parameter more: the tenant. */
+const UNSETTLED_OF_TENANT = statement('unsettled_of_tenant', unsettled('AND tenant_id = $6::text'));
+
+/** `only`: a condition that the looked-at rows must meet as well. */
+function unsettled(only = ''): string {
+  return `
 WITH page AS MATERIALIZED (
   SELECT tenant_id, operation_key, payload IS NOT NULL AS has_payload,
     (status IN ('pending', 'retrying') OR COALESCE(lease_expires_at <= clock_timestamp(), reconcile_due_at IS NOT NULL))
     AND step_of IS NULL AND queue <> '${CALLS}'
     AND ($3::text IS NULL OR queue = $3)
-    AND ($6::text IS NULL OR tenant_id = $6)
     AND EXTRACT(EPOCH FROM created_at) <= $4::numeric - $5::numeric / 1000 AS is_meant
   FROM {schema}.job_outcomes
-  WHERE (tenant_id, operation_key) > ($1::text, $2::text)
+  WHERE (tenant_id, operation_key) > ($1::text, $2::text) ${only}
   ORDER BY tenant_id, operation_key
   LIMIT ${PAGE_SIZE}
 ), last AS (
   SELECT tenant_id, operation_key FROM page ORDER BY tenant_id DESC, operation_key DESC LIMIT 1
 )
 SELECT
-  COALESCE(array_agg(tenant_id) FILTER (WHERE is_meant AND has_payload), '{}') AS tenants,
-  COALESCE(array_agg(operation_key) FILTER (WHERE is_meant AND has_payload), '{}') AS keys,
+  COALESCE(json_agg(tenant_id) FILTER (WHERE is_meant AND has_payload), '[]') AS tenants,
+  COALESCE(json_agg(operation_key) FILTER (WHERE is_meant AND has_payload), '[]') AS keys,
   count(*) FILTER (WHERE is_meant AND NOT has_payload)::integer AS without_payload,
   (SELECT tenant_id FROM last) AS last_tenant,
   (SELECT operation_key FROM last) AS last_key
 FROM page
-`,
-);
+`;
+}
 
 /**
  * Makes operations due for their queue, unless they were settled or claimed meanwhile. Parameters: parallel arrays:
@@ -167,12 +171,12 @@ export class DispatchService {
     const [{ now }] = (await this.database.run<{ now: string }>(NOW, [])) as [{ now: string }];
     let after: readonly [string, string] = [tenantId ?? '', ''];
     for (;;) {
-      const values = [...after, queue ?? null, now, olderThanMs, tenantId ?? null];
-      const [page] = (await this.database.run<UnsettledPage>(UNSETTLED, values)) as [UnsettledPage];
+      const values = [...after, queue ?? null, now, olderThanMs];
+      const [page] = (await (tenantId === undefined
+        ? this.database.run<UnsettledPage>(UNSETTLED, values)
+        : this.database.run<UnsettledPage>(UNSETTLED_OF_TENANT, [...values, tenantId]))) as [UnsettledPage];
       if (page.last_tenant === null || page.last_key === null) return;
       yield page;
-      // Keys come tenant by tenant: behind this one's there is nothing to look for.
-      if (tenantId !== undefined && page.last_tenant !== tenantId) return;
       after = [page.last_tenant, page.last_key];
     }
   }
