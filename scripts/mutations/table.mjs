@@ -61,22 +61,23 @@ RETURNING true`,
     cases: [{ spec: 'test/e2e/tenants.spec.ts', title: 'replay the result of their own tenant' }],
   },
   {
+    name: 'the tenant of what is claimed',
+    file: 'claim/claim.statement.ts',
+    find: `  WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
+    AND o.fingerprint = a.fingerprint AND o.queue = $1
+    AND (`,
+    replace: `  WHERE o.operation_key = a.operation_key
+    AND o.queue = $1
+    AND (`,
+    cases: [{ spec: 'test/e2e/tenants.spec.ts', title: 'many tenants with one key' }],
+  },
+  {
     name: 'the tenant of what a claim has seen',
     file: 'claim/claim.statement.ts',
     find: `LEFT JOIN {schema}.job_outcomes o ON o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
-ORDER BY a.n
-\`,
-);
-
-/**
- * Looks`,
+LEFT JOIN free f`,
     replace: `LEFT JOIN {schema}.job_outcomes o ON o.operation_key = a.operation_key
-ORDER BY a.n
-\`,
-);
-
-/**
- * Looks`,
+LEFT JOIN free f`,
     cases: [{ spec: 'test/e2e/tenants.spec.ts', title: 'replay the result of their own tenant' }],
   },
   {
@@ -98,8 +99,8 @@ ORDER BY a.n
   {
     name: 'the record before the acknowledgement',
     file: 'attempt/leased.attempt.ts',
-    find: 'const recorded = await persistently(context.delivery.processor.leaseMs, () =>',
-    replace: `const recorded = 'recorded' as Recorded; void persistently(context.delivery.processor.leaseMs, () =>`,
+    find: 'const recorded = await persistently(recordPatienceMs(context.delivery.processor.leaseMs), () =>',
+    replace: `const recorded = 'recorded' as Recorded; void persistently(recordPatienceMs(context.delivery.processor.leaseMs), () =>`,
     cases: [{ spec: 'test/e2e/record-first.spec.ts', title: 'a job is not completed while' }],
   },
   {
