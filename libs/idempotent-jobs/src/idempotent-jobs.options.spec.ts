@@ -76,7 +76,7 @@ describe('resolveOptions', () => {
         traceContext,
         retryPolicies: { mail: { attempts: 3 } },
         dependencies: {
-          mailer: { timeoutMs: 9, breaker: false, retryBudget: { ratio: 0 }, maxConcurrent: 2 },
+          mailer: { timeoutMs: 9, breaker: false, retryBudget: { ratio: 0 }, maxConcurrent: 2, maxKeys: 3 },
         },
       }),
     ).toEqual({
@@ -101,6 +101,7 @@ describe('resolveOptions', () => {
           name: 'mailer',
           timeoutMs: 9,
           maxConcurrent: 2,
+          maxKeys: 3,
           clientRetries: undefined,
           classify: undefined,
           breaker: undefined,
