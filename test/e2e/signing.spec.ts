@@ -56,14 +56,14 @@ describe.each(BACKENDS)('signed jobs, on %s', (backend) => {
     const app = await apps.beside(place, {
       queues: ['charges', 'refunds'],
       providers: [processorOn('charges', runs, options), processorOn('refunds', runs, options)],
-      jobs: jobs as never,
+      jobs: jobs,
     });
     return { app, runs };
   }
 
   /** A job as its producer puts it, taken off the queue again. */
   async function taken(place: Place, jobs: object, options: object = {}): Promise<Wire> {
-    const app = await apps.beside(place, { queues: ['charges'], jobs: jobs as never });
+    const app = await apps.beside(place, { queues: ['charges'], jobs: jobs });
     await idempotentQueue(app, 'charges').enqueue(
       'charge',
       { amount: 5 },
@@ -194,7 +194,7 @@ describe.each(BACKENDS)('signed jobs, on %s', (backend) => {
     await bullQueue(app, 'charges').add(wire.name, wire.data, {
       ...wire.opts,
       timestamp: Date.now() + 45 * 60_000,
-    } as object);
+    });
     await eventually(
       () => lettersOf(app),
       (letters) => expect(letters).toMatchObject([{ reason: 'expired' }]),

@@ -38,7 +38,7 @@ describe.each(BACKENDS)('a plain job that a plain worker has started, on %s', (b
       () => worker.getNextJob(TOKEN, { block: false }),
       (next) => expect(next).toBeDefined(),
     );
-    await fate(job as Job);
+    await fate(job);
     await worker.close();
     await apps.close(app);
     return place;

@@ -60,7 +60,7 @@ describe.each(BACKENDS)('what comes off a queue, on %s', (backend) => {
     const [job] = await bullQueue(app, 'charges').getJobs();
     await apps.close(app);
     const { data, id, opts } = job as Job;
-    return { data, opts: { ...opts, jobId: id as string } };
+    return { data, opts: { ...opts, jobId: id } };
   }
 
   const reasons = async (app: INestApplicationContext): Promise<string[]> =>

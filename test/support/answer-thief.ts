@@ -102,7 +102,10 @@ export class AnswerThief {
       upstream.write(request);
     });
     upstream.on('data', (answer) => {
-      if (fate === undefined) return void client.write(answer);
+      if (fate === undefined) {
+        client.write(answer);
+        return;
+      }
       if (fate !== 'held' || !this.#held.some((one) => one.client === client)) this.stolen += 1;
       this.#suffer(client, answer, fate);
       if (fate === 'held' && !this.#held.some((one) => one.client === client)) fate = undefined;

@@ -96,7 +96,7 @@ export class QueuePort {
   /** Waits a moment for the connection to Redis, and rejects if there is none then. Postgres pools refuse by themselves. */
   async #connected(): Promise<void> {
     if (this.backend === 'postgres') return;
-    const client = await (this.bullmq.getBackend() as RedisQueueBackend).client;
+    const client = await this.bullmq.getBackend().client;
     if (isReady(client)) return;
     try {
       await once(client as unknown as EventEmitter, 'ready', { signal: AbortSignal.timeout(READY_MS) });
