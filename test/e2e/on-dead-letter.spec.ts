@@ -261,7 +261,7 @@ describe.each(BACKENDS)('@OnDeadLetter, on %s', (backend) => {
     });
     const dropped: string[] = [];
     app.get(JobEvents).subscribe((event) => {
-      if (event.kind === ('letter_dropped' as never)) dropped.push((event as { because?: string }).because);
+      if (event.kind === 'letter_dropped') dropped.push(event.because);
     });
     await enqueue(app, 'receipts', 'receipt', {}, 'receipt:1');
     await eventually(
