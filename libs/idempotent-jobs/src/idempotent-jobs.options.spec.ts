@@ -106,7 +106,6 @@ describe('resolveOptions', () => {
           classify: undefined,
           breaker: undefined,
           retryBudget: { ratio: 0 },
-          maxKeys: 1000,
         },
       ],
       retention: { completedMs: 6, lettersMs: 7, redriveWindowMs: 8, dedupeWindowMs: 9 },
