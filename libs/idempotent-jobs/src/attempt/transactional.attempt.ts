@@ -17,6 +17,7 @@ import type { FollowUps } from './follow-ups.js';
 import { type OperationFrame, openFrame } from './operation-frame.js';
 import { setTimeout as pause } from 'node:timers/promises';
 import {
+  DEADLOCK_DETECTED,
   isConnectionTrouble,
   LOCK_NOT_AVAILABLE,
   SERIALIZATION_FAILURE,
@@ -181,6 +182,8 @@ export class TransactionalAttempt {
     } catch (error) {
       // Whether COMMIT arrived is not known: the redelivery's claim finds out.
       if (isConnectionTrouble(error)) throw error;
+      // Whatever level the application asked for, a rival was in the way of the record, and none of the attempt is there.
+      if (isRivalry(error)) return await this.#makeRoom(context, transaction);
       // The handler left a broken transaction behind, or a deferred constraint failed at COMMIT. All is rolled back.
       await transaction.destroy();
       return this.#failAfterRollback(
@@ -194,6 +197,11 @@ export class TransactionalAttempt {
     if (followUps.length > 0) this.onFollowUps();
     this.reporter.completed(context, claim, startedAt, result.problem, degraded);
     return { kind: 'completed', result: result.value, degraded: result.degraded };
+  }
+
+  async #makeRoom(context: RunContext, transaction: HandlerTransaction): Promise<Ending> {
+    await transaction.destroy();
+    return this.book.deferred(context, RIVAL_MS, 'busy: its transaction conflicted with another one');
   }
 
   /** A dependency did not let the handler through, or a call of it: nothing of the attempt remains. */
@@ -274,10 +282,18 @@ class TransactionLeftError extends PermanentError {
   }
 }
 
+/** Postgres ended one of several transactions that could not all be; the handler had nothing to do with it. */
+function isRivalry(error: unknown): boolean {
+  const state = sqlStateOf(error);
+  return state === SERIALIZATION_FAILURE || state === DEADLOCK_DETECTED;
+}
+
 /** Long enough for a rival that is about to commit, short enough not to hold up the worker's other jobs. */
 const LOCK_TIMEOUT_MS = 200;
 const BUSY_MS = 500;
 const RETRY_MS = 100;
+/** The rival has won, and is mostly through. */
+const RIVAL_MS = 100;
 /** Rivals that follow each other within milliseconds are few. */
 const MAX_TRIES = 5;
 /** The attempt's own session is gone by then, and whoever has the row instead has made the failure another matter. */
