@@ -57,17 +57,19 @@ function linkPackages(from, to) {
   }
 }
 
-/** Puts `replace` in the place of `find`, in the source and in what is built of it. Returns how to put it back. */
-function mutate(tree, { name, file, find, replace }) {
+/** Puts each `replace` in the place of its `find`, in the source and in what is built of it. Returns how to put it back. */
+function mutate(tree, { name, file, edits }) {
   const source = join(tree, LIBRARY, 'src', file);
   const built = join(tree, LIBRARY, 'dist', file.replace(/\.ts$/, '.js'));
   const [before, builtBefore] = [source, built].map((path) => readFileSync(path, 'utf8'));
-  const places = before.split(find).length - 1;
-  if (places !== 1)
-    throw new Error(
-      `"${name}": what is to be taken out stands in ${file} ${places} times, not once:\n${find}`,
-    );
-  const after = before.replace(find, () => replace);
+  const after = edits.reduce((text, { find, replace }) => {
+    const places = text.split(find).length - 1;
+    if (places !== 1)
+      throw new Error(
+        `"${name}": what is to be taken out stands in ${file} ${places} times, not once:\n${find}`,
+      );
+    return text.replace(find, () => replace);
+  }, before);
   writeFileSync(source, after);
   writeFileSync(built, ts.transpileModule(after, { compilerOptions: COMPILER_OPTIONS }).outputText);
   return () => {
