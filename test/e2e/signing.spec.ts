@@ -4,6 +4,7 @@ import { FlowProducer, type Job } from 'bullmq';
 import {
   ConfigurationError,
   DeadLetterService,
+  type IdempotentJobsOptions,
   type IdempotentProcessorOptions,
   PermanentError,
 } from 'nestjs-idempotent-jobs';
@@ -49,21 +50,21 @@ describe.each(BACKENDS)('signed jobs, on %s', (backend) => {
 
   async function worker(
     place: Place,
-    jobs: object = SIGNED,
+    jobs: IdempotentJobsOptions = SIGNED,
     options: IdempotentProcessorOptions = {},
   ): Promise<{ app: INestApplicationContext; runs: string[] }> {
     const runs: string[] = [];
     const app = await apps.beside(place, {
       queues: ['charges', 'refunds'],
       providers: [processorOn('charges', runs, options), processorOn('refunds', runs, options)],
-      jobs: jobs,
+      jobs,
     });
     return { app, runs };
   }
 
   /** A job as its producer puts it, taken off the queue again. */
-  async function taken(place: Place, jobs: object, options: object = {}): Promise<Wire> {
-    const app = await apps.beside(place, { queues: ['charges'], jobs: jobs });
+  async function taken(place: Place, jobs: IdempotentJobsOptions, options: object = {}): Promise<Wire> {
+    const app = await apps.beside(place, { queues: ['charges'], jobs });
     await idempotentQueue(app, 'charges').enqueue(
       'charge',
       { amount: 5 },

@@ -19,9 +19,11 @@ describe.each(BACKENDS)('a plain job that a plain worker has started, on %s', (b
   const failed: Fate = (job) => job.moveToFailed(new Error('no answer'), TOKEN);
   const putOff: Fate = (job) => job.moveToDelayed(Date.now() + 1, TOKEN);
   const killed: Fate = async () => undefined;
+  /** With its counters reset, the stack trace of its failure is what is left; BullMQ in Postgres keeps not even that. */
   const retriedByHand: Fate = async (job) => {
+    const isReset = backend === 'redis';
     await job.moveToFailed(new Error('no answer'), TOKEN);
-    await job.retry('failed', { resetAttemptsMade: true, resetAttemptsStarted: true });
+    await job.retry('failed', { resetAttemptsMade: isReset, resetAttemptsStarted: isReset });
   };
 
   /** A place with a plain job that met its fate there. */
@@ -38,7 +40,7 @@ describe.each(BACKENDS)('a plain job that a plain worker has started, on %s', (b
       () => worker.getNextJob(TOKEN, { block: false }),
       (next) => expect(next).toBeDefined(),
     );
-    await fate(job);
+    if (job !== undefined) await fate(job);
     await worker.close();
     await apps.close(app);
     return place;
@@ -61,7 +63,7 @@ describe.each(BACKENDS)('a plain job that a plain worker has started, on %s', (b
     ['failed, and is tried again', failed, { attempts: 3 }],
     ['was put off', putOff, {}],
     ['died with its worker', killed, {}],
-    ['failed, and was retried by hand as if new', retriedByHand, { attempts: 1 }],
+    ['failed, and was retried by hand', retriedByHand, { attempts: 1 }],
   ])('unrepeatable: is in doubt when it %s', async (_title, fate, opts) => {
     const { app, runs } = await takenOver(await startedBy(fate, opts), { effect: 'unrepeatable' });
     expect(
@@ -85,7 +87,7 @@ describe.each(BACKENDS)('a plain job that a plain worker has started, on %s', (b
     let runs = 0;
     const processor = reconcilingProcessorOf(
       'charges',
-      { effect: 'reconciled', identify: identifyPlain, reconcile: { afterMs: [1], lateArrivalMs: 1 } },
+      { effect: 'reconciled', identify: identifyPlain, reconcile: { afterMs: [1] } },
       () => (runs += 1),
       () => {
         asked += 1;
@@ -105,7 +107,7 @@ describe.each(BACKENDS)('a plain job that a plain worker has started, on %s', (b
   });
 
   it('is run where the processor says so', async () => {
-    const options = { effect: 'unrepeatable', startedElsewhere: 'run' } as IdempotentProcessorOptions;
+    const options = { effect: 'unrepeatable', startedElsewhere: 'run' } as const;
     const { app, runs } = await takenOver(await startedBy(failed), options);
     expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed' });
     expect(runs).toEqual([1]);

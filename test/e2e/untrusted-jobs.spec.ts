@@ -60,7 +60,7 @@ describe.each(BACKENDS)('what comes off a queue, on %s', (backend) => {
     const [job] = await bullQueue(app, 'charges').getJobs();
     await apps.close(app);
     const { data, id, opts } = job as Job;
-    return { data, opts: { ...opts, jobId: id } };
+    return { data, opts: { ...opts, ...(id !== undefined && { jobId: id }) } };
   }
 
   const reasons = async (app: INestApplicationContext): Promise<string[]> =>
@@ -208,6 +208,36 @@ describe.each(BACKENDS)('what comes off a queue, on %s', (backend) => {
           status: 'completed',
           attempts: 1,
         });
+    });
+
+    it('is buried also where nothing but Postgres knows it, and what was asked for together with it runs', async () => {
+      const { app, runs } = await start({ identify: identifyPlain });
+      const ledger = dataSourceOf(app);
+      await ledger.query(`
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN RAISE 'not in my table' USING ERRCODE = '22023'; END $$`);
+      await ledger.query(`
+        CREATE TRIGGER refuse BEFORE INSERT ON job_outcomes FOR EACH ROW
+        WHEN (NEW.operation_key = 'charge:poison') EXECUTE FUNCTION refuse()`);
+      const queue = bullQueue(app, 'charges');
+      const keys = ['charge:1', 'charge:poison', 'charge:2', 'charge:3'];
+      await queue.addBulk(keys.map((key) => ({ name: 'charge', data: { tenant: 'acme', key } })));
+      const letters = await eventually(
+        () => lettersOf(app),
+        (found) => expect(found).toHaveLength(1),
+      );
+      expect(letters).toMatchObject([
+        { reason: 'payload_invalid', payload: { tenant: 'acme', key: 'charge:poison' } },
+      ]);
+      await eventually(
+        () => queue.getJobCounts('failed', 'completed', 'delayed'),
+        (counts) => expect(counts).toEqual({ failed: 1, completed: 3, delayed: 0 }),
+      );
+      expect(runs.map(({ operationKey }) => operationKey).toSorted()).toEqual([
+        'charge:1',
+        'charge:2',
+        'charge:3',
+      ]);
     });
 
     it('is refused at the producer', async () => {

@@ -92,6 +92,7 @@ export class ApplicationLifecycle
     this.#letters.prepare();
     this.#refuseShortRetention();
     if (this.options.doctor !== 'off') await this.#lookForSharedKeys();
+    this.#warnOfUnsigned();
     await this.checkUp.run();
     this.#subscriptions.push(pauseWhileOpen(this.events, this.#pausedQueues(), this.engine.log.trouble));
     const { tracing } = this.options;
@@ -108,6 +109,14 @@ export class ApplicationLifecycle
       if (identify !== undefined && port !== undefined) await sharedKeys.look(port.bullmq, identify);
     });
     await isOverWithin(LOOK_MS, Promise.allSettled(looks));
+  }
+
+  #warnOfUnsigned(): void {
+    const until = this.options.signing?.acceptUnsignedUntil ?? -Infinity;
+    if (Date.now() < until)
+      this.engine.log.warn(
+        `Jobs without a signature are run until ${new Date(until).toISOString()} (signing.acceptUnsignedUntil). Take it away once every process signs and no older job is left.`,
+      );
   }
 
   /** An application that does not come up leaves no metrics behind: another one may take its place in this process. */

@@ -174,6 +174,7 @@ export function assembleEngine(
     events,
     sealer,
     signer,
+    (queue, jobId) => contentsOf(queue).logOf(jobId),
     Math.random,
     options.tracing,
     sharedKeys,

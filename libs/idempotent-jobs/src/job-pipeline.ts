@@ -1,11 +1,12 @@
 import type { AttemptRunner } from './attempt/attempt.runner.js';
-import { type Ending, whyPutOff } from './attempt/ending.js';
+import { type DeferralCause, type Ending, whyPutOff } from './attempt/ending.js';
 import { type RunContext, subjectOf } from './attempt/run-context.js';
 import type { Burials } from './dead-letter/burials.js';
 import type { DeadLetterReason } from './dead-letter/letter.js';
 import { Attempt } from './execute/attempt.js';
 import type { AttemptRegistry } from './execute/attempt-registry.js';
 import type { Delivery } from './intake/delivery.js';
+import { EarlierStarts } from './intake/earlier-starts.js';
 import { identify, type Identified, type Unidentified } from './intake/identify.js';
 import { presentPayload } from './intake/present-payload.js';
 import type { SharedKeys } from './intake/shared-keys.js';
@@ -49,6 +50,8 @@ export class JobPipeline {
     private readonly events: JobEvents,
     private readonly sealer: Sealer,
     private readonly signer: Signer,
+    /** The newest lines of a job's log. */
+    private readonly logOf: (queue: string, jobId: string) => Promise<readonly string[]>,
     private readonly random: () => number,
     private readonly tracing: Tracing | undefined,
     private readonly sharedKeys: Pick<SharedKeys, 'note'>,
@@ -145,10 +148,17 @@ export class JobPipeline {
         jobName: job.name,
         jobId: job.id ?? '',
       },
+      earlierStarts: this.#earlierStartsOf(delivery),
       step: undefined,
       runWithin: (context, handler) => this.attempts.run(context, handler),
       running: undefined,
     };
+  }
+
+  /** Of a job of ours nobody else has run anything: it could not have read it. */
+  #earlierStartsOf({ job, provenance, processor }: Delivery): EarlierStarts | undefined {
+    if (provenance.kind === 'ours' || !processor.doubtsEarlierStarts) return undefined;
+    return new EarlierStarts(job, () => this.logOf(job.queueName, job.id ?? ''));
   }
 
   /**
@@ -179,6 +189,10 @@ export class JobPipeline {
     this.#countHandBack(progress, ending);
     if (ending.kind === 'conflict') return this.burials.ofConflict(delivery, identified);
     if (ending.kind === 'expired') return this.burials.ofExpired(delivery, identified, ending.error);
+    if (ending.kind === 'unstorable')
+      return this.burials.ofUnidentified(delivery, { reason: 'payload_invalid', error: ending.error });
+    if (ending.kind === 'deferred' && IS_UNCLAIMED.has(ending.why))
+      await noteUnclaimed(progress.earlierStarts);
     const settlement = settlementOf(ending, this.random);
     // BullMQ would keep it in plain text.
     return settlement.kind === 'ack' && this.sealer.isOn ? { kind: 'ack', result: undefined } : settlement;
@@ -205,6 +219,14 @@ export class JobPipeline {
     });
     return { kind: 'defer', delayMs };
   }
+}
+
+/** Deferrals after which an operation may have no row, although the job was delivered. */
+const IS_UNCLAIMED: ReadonlySet<DeferralCause> = new Set(['unavailable', 'held', 'stopped'] as const);
+
+/** Without the note the next delivery is a doubt, which is the careful side. */
+async function noteUnclaimed(starts: EarlierStarts | undefined): Promise<void> {
+  await starts?.noteUnclaimed().catch(() => undefined);
 }
 
 class HandlerSkippedError extends UsageError {

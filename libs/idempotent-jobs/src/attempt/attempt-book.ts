@@ -52,6 +52,7 @@ export class AttemptBook {
         return this.deferred(context, LOCKED_MS, 'busy: another transaction holds its row');
       case 'not_yet':
         return this.deferred(context, answer.waitMs, 'not_yet: its time has not come', 'not_yet');
+      case 'absent':
       case 'expired':
         return { kind: 'expired', error: new JobExpiredError(context.identified, context.asked.jobId) };
       case 'conflict':

@@ -1,5 +1,5 @@
 import type { Claim } from '../claim/claim.js';
-import type { ClaimStore } from '../claim/claim.store.js';
+import { type ClaimStore, UnstorableError } from '../claim/claim.store.js';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
 import type { AttemptBook, FailurePlace } from './attempt-book.js';
 import { keyOfOperation } from '../dependency/dependency-key.js';
@@ -9,6 +9,8 @@ import { decideHold } from '../settle/decide.js';
 import { type Ending, whyPutOff } from './ending.js';
 import { type Entrance, StandIn, ThroughDependency } from './entrance.js';
 import type { Inquiry } from './inquiry.js';
+import { InvalidPayloadError } from '../operation/errors.js';
+import { messageOf } from '../operation/message-of.js';
 import type { LeasedAttempt } from './leased.attempt.js';
 import { claimRequestOf, type RunContext, subjectOf } from './run-context.js';
 import type { TransactionalAttempt } from './transactional.attempt.js';
@@ -180,6 +182,8 @@ export class AttemptRunner {
 
   /** Postgres is out of reach, a record unreadable, or a bug of ours: nothing is known to be recorded, so BullMQ is told nothing but "later". */
   #unavailable(context: RunContext, error: unknown): Ending {
+    if (error instanceof UnstorableError)
+      return { kind: 'unstorable', error: unstorable(context.asked, error.cause) };
     const { word, reason } = whyPutOff(error);
     return this.book.deferred(context, 1000 + this.random() * 4000, reason, word);
   }
@@ -197,6 +201,11 @@ function underItsKey(context: RunContext): RunContext {
     keyOfOperation(processor.dependency.name, processor.per, operation),
   );
   return { ...context, delivery: { ...delivery, processor: { ...processor, dependency } } };
+}
+
+function unstorable({ queue, jobId }: RunContext['asked'], cause: unknown): InvalidPayloadError {
+  const message = `Job ${jobId} of queue "${queue}" holds data that Postgres cannot take: ${messageOf(cause)}`;
+  return new InvalidPayloadError(message, [], cause);
 }
 
 type HeldOperation =

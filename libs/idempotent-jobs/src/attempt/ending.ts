@@ -18,7 +18,7 @@ export type Ending =
       readonly decision: Decision;
     }
   /** The operation cannot be run for this job: the key is another's, or it is dead or in doubt. */
-  | { readonly kind: 'conflict' | 'dead' | 'in_doubt' | 'expired'; readonly error: Error }
+  | { readonly kind: 'conflict' | 'dead' | 'in_doubt' | 'expired' | 'unstorable'; readonly error: Error }
   /** Not now. No attempt was spent. */
   | {
       readonly kind: 'deferred';

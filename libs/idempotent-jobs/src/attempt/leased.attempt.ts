@@ -1,4 +1,4 @@
-import type { Claim, ClaimAnswer } from '../claim/claim.js';
+import type { Claim, ClaimAnswer, ClaimRequest } from '../claim/claim.js';
 import type { ClaimStore } from '../claim/claim.store.js';
 import { type LeaseHold, type LeaseKeeper, leaseTime } from '../claim/lease-keeper.js';
 import type { UnusedClaims } from '../claim/unused-claims.js';
@@ -172,10 +172,16 @@ export class LeasedAttempt {
   }
 
   /** Asked again under the same worker where the answer was lost: the claim may have been won without our knowing. */
-  #claim(context: RunContext): Promise<ClaimAnswer> {
+  async #claim(context: RunContext): Promise<ClaimAnswer> {
     const request = claimRequestOf(context);
     const patienceMs = Math.min(request.terms.leaseMs / 2, MAX_CLAIM_PATIENCE_MS);
-    return persistently(patienceMs, () => this.claims.claim(request));
+    const claim = (asked: ClaimRequest): Promise<ClaimAnswer> =>
+      persistently(patienceMs, () => this.claims.claim(asked));
+    const answer = await claim(request);
+    if (answer.kind !== 'absent' || context.identified.rowMs !== undefined) return answer;
+    // Whoever has started it may have run it: an attempt without a record, unless it was one of ours without a claim.
+    if (!(await context.earlierStarts?.wereUnclaimed())) await this.claims.noteUnrecorded(request);
+    return claim({ ...request, needsRow: false });
   }
 
   #record(

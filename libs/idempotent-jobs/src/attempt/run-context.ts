@@ -2,6 +2,7 @@ import type { ClaimRequest, StepName } from '../claim/claim.js';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
 import type { Attempt, Execution } from '../execute/attempt.js';
 import type { Delivery } from '../intake/delivery.js';
+import type { EarlierStarts } from '../intake/earlier-starts.js';
 import type { Identified } from '../intake/identify.js';
 import type { Ending } from './ending.js';
 import type { JobEventSubject } from '../observe/job-events.js';
@@ -24,6 +25,8 @@ export interface RunContext {
   };
   readonly asked: Asked;
   readonly identified: Identified;
+  /** What BullMQ has counted of a job that may have been run without the library; undefined: it cannot matter. */
+  readonly earlierStarts?: EarlierStarts | undefined;
   readonly attempt: Attempt;
   /** Undefined: nobody traces. */
   readonly span?: OperationSpan | undefined;
@@ -63,6 +66,7 @@ export function claimRequestOf({
   identified,
   step,
   span,
+  earlierStarts,
 }: RunContext): ClaimRequest {
   return {
     tenantId: identified.tenantId,
@@ -74,6 +78,7 @@ export function claimRequestOf({
     workerId,
     deadline: identified.deadline ?? null,
     availableAt: identified.availableAt,
+    needsRow: identified.rowMs !== undefined || earlierStarts?.areThere === true,
     step,
     span,
   };

@@ -144,6 +144,7 @@ export class Steps {
       case 'conflict':
       case 'dead':
       case 'expired':
+      case 'unstorable':
       case 'handed_back':
         throw ending.error;
       default:

@@ -82,6 +82,11 @@ export class QueueContents {
     return this.bullmq.getJob(jobId);
   }
 
+  /** The newest lines of a job's log. */
+  async logOf(jobId: string): Promise<readonly string[]> {
+    return (await this.bullmq.getJobLogs(jobId, 0, LOG_LINES - 1, false)).logs;
+  }
+
   async holds(jobId: string): Promise<boolean> {
     return (await this.bullmq.getJob(jobId)) !== undefined;
   }
@@ -144,6 +149,8 @@ const STATES = [
   'completed',
 ] as const;
 const PAGE = 500;
+/** What is looked for was written last, or is not there. */
+const LOG_LINES = 100;
 
 /** BullMQ's types have forgotten `paused`. */
 const COUNTED = ['waiting', 'paused', 'prioritized', 'active', 'delayed', 'failed'] as JobType[];

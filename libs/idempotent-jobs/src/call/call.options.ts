@@ -101,6 +101,7 @@ export function resolveCallOptions(options: CallOptions, defaults: CallDefaults)
     identify: undefined,
     classify: inOrder(options.classify, defaults.classify),
     payloadRuleOf: () => ANY_PAYLOAD,
+    doubtsEarlierStarts: false,
   };
   checks.throwIfAny((message) => new UsageError(message));
   return settings;

@@ -246,6 +246,7 @@ function answer(ending: Exclude<Ending, { kind: 'deferred' }>, identity: Operati
     case 'conflict':
     case 'dead':
     case 'expired':
+    case 'unstorable':
     case 'handed_back':
       throw ending.error;
     default:

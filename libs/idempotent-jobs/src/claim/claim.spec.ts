@@ -20,6 +20,7 @@ const request: ClaimRequest = {
   workerId: 'web-1:77/1',
   deadline: null,
   availableAt: 0,
+  needsRow: false,
 };
 
 /** A row of the claim statement: not won, and nothing seen but what `changes` says. */

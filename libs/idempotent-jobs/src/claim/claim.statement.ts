@@ -1,4 +1,5 @@
 import { statement } from '../postgres/statement.js';
+import { isYoung } from './remember.statements.js';
 
 /* The row as it was, `o`, and the delivery that wants it, `a`. */
 
@@ -42,8 +43,9 @@ const SEEN = `
  * (null: none), whether the claimant can ask; then parallel arrays, one element per delivery: tenant, key, job name, job
  * id, fingerprint, worker (one per run), deadline given at enqueue (null: none), when its job could first run (ms since
  * 1970), whether the row of its operation is known to be there, or to have never been, the operation it is a step of and
- * the step's name (null: none), and the run's trace (null: nobody traces); and until when the claimant waits for the answer
- * (ms since 1970 by this database's clock; null: nobody knows). No two elements name the same operation.
+ * the step's name (null: none), and the run's trace (null: nobody traces); until when the claimant waits for the answer
+ * (ms since 1970 by this database's clock; null: nobody knows); and, in an array again, whether nothing is to be claimed
+ * where there is no row. No two elements name the same operation.
  *
  * Whoever must ask gets the row as 'in_doubt' under a lease, and no attempt is counted before one is started.
  *
@@ -59,7 +61,8 @@ const SEEN = `
  * A statement that arrives when nobody waits for it any more, held up in a network, claims nothing.
  *
  * An operation that is not in the ledger may have completed and been forgotten. `is_old` tells that its job is not
- * younger than what was forgotten of its queue: nothing was claimed then, and the caller makes sure first.
+ * younger than what was forgotten of its queue, or says of itself that it comes from the future, which makes it of unknown
+ * age: nothing was claimed then, and the caller makes sure first.
  *
  * Asking twice for the same run (its first answer was lost on the way) returns the claim it already has.
  */
@@ -69,19 +72,18 @@ export const CLAIM = statement(
 WITH patience AS MATERIALIZED (
   SELECT
     set_config('lock_timeout', '200ms', true) AS lock_timeout,
-    COALESCE(clock_timestamp() <= timestamptz 'epoch' + $19::float8 * interval '1 millisecond', true) AS is_waited_for
+    COALESCE(clock_timestamp() <= timestamptz 'epoch' + $19::float8 * interval '1 millisecond', true) AS is_waited_for,
+    (SELECT forgotten_until FROM {schema}.job_queues WHERE queue = $1) AS forgotten_until
 ), delivery AS (
   SELECT * FROM unnest(
     $7::text[], $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::timestamptz[], $14::float8[], $15::boolean[],
-    $16::text[], $17::text[], $18::text[]
+    $16::text[], $17::text[], $18::text[], $20::boolean[]
   ) WITH ORDINALITY AS d (
-    tenant_id, operation_key, job_name, job_id, fingerprint, worker_id, deadline_at, available_ms, is_known, step_of, step, trace, n
+    tenant_id, operation_key, job_name, job_id, fingerprint, worker_id, deadline_at, available_ms, is_known, step_of, step, trace, needs_row, n
   )
 ), asked AS MATERIALIZED (
-  SELECT d.*, p.is_waited_for, NOT is_known AND COALESCE(
-    timestamptz 'epoch' + available_ms * interval '1 millisecond'
-      <= (SELECT forgotten_until FROM {schema}.job_queues WHERE queue = $1),
-    false) AS is_old
+  SELECT d.*, p.is_waited_for, NOT is_known AND p.forgotten_until IS NOT NULL
+    AND NOT ${isYoung('d.available_ms', 'p.forgotten_until')} AS is_old
   FROM patience p CROSS JOIN delivery d
 ), free AS MATERIALIZED (
   SELECT o.tenant_id, o.operation_key
@@ -128,7 +130,7 @@ WITH patience AS MATERIALIZED (
     a.tenant_id, a.operation_key, $1, a.job_name, a.job_id, a.fingerprint, 'running', $2, ${NOW_MS}, a.worker_id,
     ${LEASE_END}, 1, clock_timestamp(), ${REPEATABLE_UNTIL}, ${DEADLINE}, a.deadline_at IS NOT NULL, a.step_of, a.step, a.trace
   FROM asked a
-  WHERE a.is_waited_for AND NOT a.is_old AND NOT EXISTS (
+  WHERE a.is_waited_for AND NOT a.is_old AND NOT a.needs_row AND NOT EXISTS (
     SELECT FROM {schema}.job_outcomes o WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key)
   ORDER BY a.tenant_id, a.operation_key
   ON CONFLICT (tenant_id, operation_key) DO NOTHING

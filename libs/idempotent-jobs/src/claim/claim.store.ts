@@ -18,7 +18,7 @@ import { LedgerClock } from '../postgres/ledger-clock.js';
 import { QUERY_TIMEOUT_MS } from '../postgres/ledger-pool.js';
 import { LOCK_NOT_AVAILABLE, sqlStateOf } from '../postgres/no-connection.js';
 import { BEGIN_BUDGET, CLAIM, LOOK } from './claim.statement.js';
-import { IS_YOUNG, REMEMBER } from './remember.statements.js';
+import { IS_YOUNG, NOTE_UNRECORDED, REMEMBER } from './remember.statements.js';
 
 /**
  * Wins the right to run operations. All claims of a processor that arrive together share a statement.
@@ -110,6 +110,24 @@ export class ClaimStore {
     return answer.kind === 'replay' ? this.#replay(request, answer) : answer;
   }
 
+  /** Notes that a worker without the library may have run the operation, unless there is a row that says what is known. */
+  async noteUnrecorded(request: ClaimRequest): Promise<void> {
+    const { tenantId, operationKey, jobName, jobId, fingerprint, terms, deadline } = request;
+    const { queue, effect, repeatableMs, budgetMs } = terms;
+    const values = [
+      tenantId,
+      operationKey,
+      queue,
+      jobName,
+      jobId,
+      fingerprint,
+      effect,
+      repeatableMs,
+      budgetMs,
+    ];
+    await this.database.run(NOTE_UNRECORDED, [...values, deadline]);
+  }
+
   /** Begins the time budget of an operation that is kept from its first attempt. */
   async beginBudget({ tenantId, operationKey }: ClaimRequest, budgetMs: number): Promise<void> {
     await this.database.run(BEGIN_BUDGET, [tenantId, operationKey, budgetMs]);
@@ -172,6 +190,7 @@ export class ClaimStore {
         requests.map((request) => request.span?.reference ?? null),
         // A transaction that nobody ends is rolled back.
         connection === undefined ? this.#clock.in(QUERY_TIMEOUT_MS) : null,
+        requests.map((request) => request.needsRow),
       ],
       connection,
     );
@@ -199,12 +218,25 @@ const MAX_LOOKS = 5;
 
 const LOCKED: ClaimAnswer = { kind: 'locked' };
 
+/** The class of SQLSTATEs that say that Postgres cannot take a value. */
+const DATA_EXCEPTION = '22';
+
+/** Postgres cannot take what the request is made of, however often it is asked. Nothing was claimed. */
+export class UnstorableError extends Error {
+  override readonly name = 'UnstorableError';
+
+  constructor(cause: unknown) {
+    super('Postgres refuses its data', { cause });
+  }
+}
+
 /** Asked alone, a row that is being inserted by a transaction that does not end is as good as locked. */
 async function asked(ask: () => Promise<ClaimRow>): Promise<ClaimRow | 'locked'> {
   try {
     return await ask();
   } catch (error) {
-    if (sqlStateOf(error) === LOCK_NOT_AVAILABLE) return 'locked';
-    throw error;
+    const state = sqlStateOf(error);
+    if (state === LOCK_NOT_AVAILABLE) return 'locked';
+    throw state?.startsWith(DATA_EXCEPTION) ? new UnstorableError(error) : error;
   }
 }

@@ -38,6 +38,8 @@ export interface ClaimRequest extends OperationIdentity {
   readonly deadline: Date | null;
   /** When its job could first run, in ms since 1970 by the clock of whoever made it. */
   readonly availableAt: number;
+  /** Whether nothing is to be claimed where the operation has no row. */
+  readonly needsRow: boolean;
   /** The step that it is; undefined: a job or a call asks for it. */
   readonly step?: StepName | undefined;
   /** The run's span: kept with the claim, and linked to the operation's last one. */
@@ -97,6 +99,8 @@ export type ClaimAnswer =
   | { readonly kind: 'conflict' }
   /** There is no such operation, but there may have been one that was forgotten since. */
   | { readonly kind: 'expired' }
+  /** There is no such operation, and nothing was claimed, as the request has it. */
+  | { readonly kind: 'absent' }
   /** `unrecorded`: the row does not say so yet, and the claimant must write it. */
   | {
       readonly kind: 'in_doubt';
@@ -116,7 +120,7 @@ export interface Runnable {
 }
 
 /** All that a look can be answered with. */
-export type LookAnswer = Exclude<ClaimAnswer, { kind: 'acquired' } | { kind: 'expired' }> | Runnable;
+export type LookAnswer = Exclude<ClaimAnswer, { kind: 'acquired' | 'expired' | 'absent' }> | Runnable;
 
 /** One row of the claim statement. */
 export interface ClaimRow {
@@ -165,11 +169,12 @@ export type LookRow = ClaimRow;
 export function readLook(
   request: ClaimRequest,
   row: LookRow,
-): Exclude<ReadAnswer, { kind: 'acquired' | 'expired' | 'look_again' | 'old' }> | Runnable {
+): Exclude<ReadAnswer, { kind: 'acquired' | 'expired' | 'absent' | 'look_again' | 'old' }> | Runnable {
   const answer = readAnswer(request, { ...row, token: null });
   switch (answer.kind) {
     case 'acquired':
     case 'expired':
+    case 'absent':
     case 'old':
     case 'look_again':
       return {
@@ -190,7 +195,7 @@ export function readLook(
 export function readAnswer(request: ClaimRequest, row: ClaimRow): ReadAnswer {
   if (row.is_old) return { kind: 'old' };
   if (row.token !== null) return { kind: 'acquired', claim: readClaim(request, row, Number(row.token)) };
-  if (row.status === null) return { kind: 'look_again' };
+  if (row.status === null) return { kind: request.needsRow ? 'absent' : 'look_again' };
   if (row.is_same_request === false) return { kind: 'conflict' };
   const answer = readStatus(request, row, row.status);
   const wantsRow =

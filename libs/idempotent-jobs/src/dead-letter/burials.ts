@@ -2,7 +2,8 @@ import { hash } from 'node:crypto';
 import type { Delivery } from '../intake/delivery.js';
 import type { Identified, Unidentified } from '../intake/identify.js';
 import type { JobEvents } from '../observe/job-events.js';
-import { OperationConflictError } from '../operation/errors.js';
+import { removePayload } from '../intake/present-payload.js';
+import { IdempotentJobsError, OperationConflictError } from '../operation/errors.js';
 import { messageOf } from '../operation/message-of.js';
 import { payloadTextOf } from '../operation/fingerprint.js';
 import { letterBinding } from '../sealing/binding.js';
@@ -25,7 +26,10 @@ export class Burials {
   ) {}
 
   /** A job that cannot be run for anybody. */
-  async ofUnidentified(delivery: Delivery, { reason, error }: Unidentified): Promise<Settlement> {
+  async ofUnidentified(
+    delivery: Delivery,
+    { reason, error }: Pick<Unidentified, 'reason' | 'error'>,
+  ): Promise<Settlement> {
     const { job } = delivery;
     const payload = evidenceOf(job.data);
     const fingerprint = hash('sha256', `${job.timestamp}:${payload}`, 'hex');
@@ -38,9 +42,22 @@ export class Burials {
     return this.#buryIdentified(delivery, identified, 'idempotency_conflict', error);
   }
 
-  /** A job that is older than the ledger's memory: nobody can tell whether its operation has run. */
+  /**
+   * A job that is older than the ledger's memory: nobody can tell whether its operation has run. One that was put from a
+   * row that went with its tenant brings nothing of the tenant back, neither into a letter nor in BullMQ.
+   */
   async ofExpired(delivery: Delivery, identified: Identified, error: Error): Promise<Settlement> {
+    const { tenantId, rowMs } = identified;
+    if (rowMs !== undefined && (await this.letters.wasErased(tenantId, rowMs)))
+      return this.#buryErased(delivery);
     return this.#buryIdentified(delivery, identified, 'expired', error);
+  }
+
+  async #buryErased(delivery: Delivery): Promise<Settlement> {
+    const { job } = delivery;
+    await removePayload(job);
+    const error = new JobOfErasedTenantError(job.queueName, job.id ?? '');
+    return this.#bury(delivery, undefined, 'expired', error, undefined, hash('sha256', job.id ?? '', 'hex'));
   }
 
   #buryIdentified(
@@ -89,6 +106,17 @@ export class Burials {
       durationMs: 0,
     });
     return { kind: 'fail', error };
+  }
+}
+
+/** A job that came when its tenant had been erased. Says nothing of the tenant. */
+class JobOfErasedTenantError extends IdempotentJobsError {
+  constructor(queue: string, jobId: string) {
+    super(
+      'JOB_EXPIRED',
+      `Job ${jobId} of queue "${queue}" was put there from a row that was erased with its tenant. It was not run, and its data was removed. Discard its letter.`,
+      { data: { queue, jobId } },
+    );
   }
 }
 

@@ -41,6 +41,17 @@ WHERE EXISTS (SELECT FROM {schema}.dead_letters l WHERE l.queue = $1 AND l.job_i
 `,
 );
 
+/** Whether a tenant was erased after a time. Parameters: tenant, ms since 1970 by the database's clock. */
+const WAS_ERASED = statement(
+  'was_erased',
+  `
+SELECT EXISTS (
+  SELECT FROM {schema}.job_actions
+  WHERE tenant_id = $1 AND action = 'erase' AND at >= timestamptz 'epoch' + $2::float8 * interval '1 millisecond'
+) AS was_erased
+`,
+);
+
 /** A delivery that was given up on. */
 export interface Burial {
   readonly identity: OperationIdentity | undefined;
@@ -77,6 +88,12 @@ export class LetterStore {
       errorFingerprint(burial.reason, evidence),
     ];
     return (await this.database.run(BURY, values, connection)).length > 0;
+  }
+
+  /** Whether the tenant was erased after that time, in ms since 1970 by the database's clock. */
+  async wasErased(tenantId: string, sinceMs: number): Promise<boolean> {
+    const [row] = await this.database.run<{ was_erased: boolean }>(WAS_ERASED, [tenantId, sinceMs]);
+    return row?.was_erased === true;
   }
 
   /** Of failed jobs, the ids of those that the ledger can answer for. */

@@ -65,6 +65,8 @@ export interface AppDescription {
   /** Schedulers whose iterations `identify` was seen to give one key. */
   readonly sharedKeys: readonly SharedKey[];
   readonly resolvesTenants: boolean;
+  /** ISO 8601. Undefined: jobs are not signed, or have to be. */
+  readonly unsignedUntil: string | undefined;
   readonly handsOnTrace: boolean;
   readonly logs: 'all' | 'problems' | 'none';
 }

@@ -45,9 +45,17 @@ export function describeApp(
       isSharedByTenants: dependencies.named(name).isSharedByTenants,
     })),
     resolvesTenants: options.resolveTenant !== undefined,
+    unsignedUntil: unsignedUntil(options.signing, Date.now()),
     handsOnTrace: options.traceContext !== undefined,
     logs: options.logs,
   };
+}
+
+/** Until when jobs without a signature are run, as ISO 8601; undefined: none are, or nothing is signed. */
+function unsignedUntil(signing: ResolvedOptions['signing'], now: number): string | undefined {
+  return signing !== undefined && now < signing.acceptUnsignedUntil
+    ? new Date(signing.acceptUnsignedUntil).toISOString()
+    : undefined;
 }
 
 function describeProcessor(

@@ -40,6 +40,7 @@ const sound: AppDescription = {
   dependencies: [],
   sharedKeys: [],
   resolvesTenants: true,
+  unsignedUntil: undefined,
   handsOnTrace: true,
   logs: 'problems',
 };
@@ -188,6 +189,14 @@ describe('diagnose', () => {
       'info',
       3,
       /tenants\.resolve/,
+    ],
+    [
+      'jobs without a signature that are run for now',
+      { ...sound, unsignedUntil: '2026-05-01T00:00:00.000Z' },
+      'unsigned-jobs-accepted',
+      'info',
+      3,
+      /until 2026-05-01T00:00:00\.000Z/,
     ],
     [
       'a call to a service with the default timeout',

@@ -233,6 +233,21 @@ const unresolvedTenants: Check = ({ resolvesTenants }) =>
         },
       ];
 
+const unsignedJobs: Check = ({ unsignedUntil }) =>
+  unsignedUntil === undefined
+    ? []
+    : [
+        {
+          code: 'unsigned-jobs-accepted',
+          severity: 'info',
+          question: 3,
+          queue: null,
+          processor: null,
+          message: `Jobs without a signature are run until ${unsignedUntil} (signing.acceptUnsignedUntil): whoever can write to a queue can make one up until then.`,
+          fix: 'Take acceptUnsignedUntil away once every process signs and no older job is left.',
+        },
+      ];
+
 /** 4: Is success recorded only when the outcome is certain? */
 
 const undeclaredTimeouts: Check = ({ processors }) =>
@@ -324,6 +339,7 @@ const CHECKS: readonly Check[] = [
   tenantsFromData,
   circuitsSharedByTenants,
   unresolvedTenants,
+  unsignedJobs,
   undeclaredTimeouts,
   removedFailures,
   missingTrace,

@@ -23,7 +23,8 @@ export type DoctorCode =
   | 'tenants-not-resolved'
   | 'timeout-not-declared'
   | 'trace-not-handed-on'
-  | 'two-processors-on-queue';
+  | 'two-processors-on-queue'
+  | 'unsigned-jobs-accepted';
 
 /** `error`: retries are unsafe. `warning`: they may be. `info`: worth knowing. */
 export type DoctorSeverity = 'error' | 'warning' | 'info';

@@ -13,7 +13,8 @@ export function availableAtOf({ timestamp, opts }: Pick<Job, 'timestamp' | 'opts
   return Math.max(addedAt, Math.min(addedAt + delayMs, Date.now()));
 }
 
-function timeOf(timestamp: unknown): number {
+/** A time in ms since 1970 that a producer has given; what is none counts as the oldest. */
+export function timeOf(timestamp: unknown): number {
   return typeof timestamp === 'number' && timestamp >= 0 && timestamp <= MAX_TIME_MS ? timestamp : 0;
 }
 

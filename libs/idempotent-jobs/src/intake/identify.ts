@@ -11,7 +11,7 @@ import { canonicalRequest, fingerprintOf } from '../operation/fingerprint.js';
 import { deadlineProblem } from '../operation/deadline.js';
 import { assertIdentity, jobNameProblem, type OperationIdentity } from '../operation/identity.js';
 import type { Signer } from '../signing/signer.js';
-import { availableAtOf } from './available-at.js';
+import { availableAtOf, timeOf } from './available-at.js';
 import { jobIdProblem, storableJobId } from '../operation/job-id.js';
 
 /** Says who the operation of a job is, for producers that write plain data. Undefined or a throw: nobody knows. */
@@ -121,7 +121,7 @@ function identifyOurs(
   const payload = sealer.open(envelope.payload, payloadBinding(operation));
   const found = identified(identity, job, payload, {
     availableAt: dueAt?.getTime() ?? availableAtOf(job),
-    rowMs: operation.row,
+    rowMs: operation.row === undefined ? undefined : timeOf(operation.row),
     deadline,
     ...tracesOf(operation),
   });

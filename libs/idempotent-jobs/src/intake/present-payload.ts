@@ -11,6 +11,12 @@ export function presentPayload(job: Job, payload: unknown): void {
   job.updateData = refuseUpdate;
 }
 
+/** Leaves nothing of a job's data in BullMQ. Of a job that is never to be run. */
+export async function removePayload(job: Job): Promise<void> {
+  const { updateData } = Object.getPrototypeOf(job) as Pick<Job, 'updateData'>;
+  await updateData.call(job, {});
+}
+
 function refuseUpdate(): Promise<never> {
   return Promise.reject(
     new UsageError(

@@ -80,6 +80,7 @@ describe('resolveProcessorOptions', () => {
       hasFallback: false,
       results: { isStored: true, redact: undefined, maxBytes: 77 },
       identify: undefined,
+      doubtsEarlierStarts: true,
       // What guarded calls know of errors.
       classify: expect.any(Function),
       jobNames: [],
@@ -156,6 +157,16 @@ describe('resolveProcessorOptions', () => {
     }
   });
 
+  it.each([
+    ['unrepeatable', undefined, true],
+    ['unrepeatable', 'run', false],
+    ['natural', undefined, false],
+    ['keyed', 'doubt', false],
+  ] as const)('of effect %s with startedElsewhere %s, doubts earlier starts: %s', (effect, given, doubts) => {
+    const startedElsewhere = given === undefined ? {} : { startedElsewhere: given };
+    expect(resolve({ effect, ...startedElsewhere }).doubtsEarlierStarts).toBe(doubts);
+  });
+
   it('takes any payload of a job that is not listed, where it is told to', () => {
     const { payloadRuleOf } = resolve({ payload: { charge: ChargeDto }, unlistedPayloads: 'accept' });
     expect(payloadRuleOf('charge')).toEqual({ kind: 'validated', dto: ChargeDto });
@@ -189,6 +200,7 @@ describe('resolveProcessorOptions', () => {
       { leaseMs: 499 },
       'leaseMs is 499, but must be a number of milliseconds from 500 to 2147483647 (24.8 days)',
     ],
+    [{ startedElsewhere: 'maybe' }, 'startedElsewhere is "maybe", but must be "doubt" or "run"'],
     [
       { payload: { charge: ChargeDto }, unlistedPayloads: true },
       'unlistedPayloads is true, but must be "refuse" or "accept"',

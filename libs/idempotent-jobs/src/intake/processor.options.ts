@@ -69,6 +69,12 @@ export interface IdempotentProcessorOptions {
   readonly redact?: (result: any) => unknown;
   /** For producers that write plain data: who the operation of a job is. */
   readonly identify?: Identify;
+  /**
+   * What a plain job without a record is that somebody has started before, such as a worker from before the library:
+   * `doubt` (default), an attempt that nobody recorded, which `unrepeatable` and `reconciled` must not repeat unasked, or
+   * `run`, a job like any other.
+   */
+  readonly startedElsewhere?: 'doubt' | 'run';
   /** Looks at an error before the built-in rules; undefined leaves it to them. Its `reason` is a label, whatever it says. */
   readonly classify?: Classify;
 }
@@ -138,6 +144,7 @@ export function resolveProcessorOptions(
       maxBytes: defaults.maxResultBytes,
     },
     identify: options.identify,
+    doubtsEarlierStarts: doubtsEarlierStarts(effect, options.startedElsewhere, checks),
     classify: inOrder(options.classify, defaults.dependencies.readingOf, dependency?.classify),
     jobNames: jobNamesOf(options),
     payloadRuleOf: payloadRules(options, checks),
@@ -196,6 +203,17 @@ function checkReconcile(
     );
   if (options !== undefined && !canReconcile)
     checks.fail('reconcile', 'given', 'left out unless the class has a reconcile(operation) method');
+}
+
+/** Where the effect may be repeated, it does not matter who has run it before. */
+function doubtsEarlierStarts(
+  effect: Effect,
+  startedElsewhere: IdempotentProcessorOptions['startedElsewhere'] = 'doubt',
+  checks: OptionChecks,
+): boolean {
+  if (startedElsewhere !== 'doubt' && startedElsewhere !== 'run')
+    checks.fail('startedElsewhere', startedElsewhere, '"doubt" or "run"');
+  return startedElsewhere === 'doubt' && (effect === 'unrepeatable' || effect === 'reconciled');
 }
 
 /** The names of jobs that the options speak of. */

@@ -27,6 +27,8 @@ export interface ProcessorSettings {
   readonly hasFallback: boolean;
   readonly results: ResultRules;
   readonly identify: Identify | undefined;
+  /** Whether a plain job that was started before is an attempt that nobody recorded. */
+  readonly doubtsEarlierStarts: boolean;
   readonly classify: Classify | undefined;
   /** The names of jobs that are known without having seen one. Default: none. */
   readonly jobNames?: readonly string[];

@@ -270,6 +270,7 @@ function requestOf(effect: Effect, asks: boolean): ClaimRequest {
     workerId: 'web-1:77/1',
     deadline: null,
     availableAt: 0,
+    needsRow: false,
   };
 }
 

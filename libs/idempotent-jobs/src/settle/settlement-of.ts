@@ -14,6 +14,7 @@ export function settlementOf(ending: Ending, random: () => number): Settlement {
     case 'dead':
     case 'in_doubt':
     case 'expired':
+    case 'unstorable':
       return { kind: 'fail', error: ending.error };
     case 'deferred':
       // A tenth of jitter, so that deliveries that wait for one lease do not come back in one moment; a second is enough.

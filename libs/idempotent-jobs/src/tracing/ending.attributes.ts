@@ -29,6 +29,7 @@ export function endingAttributes(ending: Ending): SpanAttributes {
     case 'dead':
     case 'in_doubt':
     case 'expired':
+    case 'unstorable':
       return { [OUTCOME]: ending.kind, 'error.type': errorTypeOf(ending.error) };
     case 'handed_back':
       return { [OUTCOME]: 'handed_back' };
@@ -48,6 +49,7 @@ export function whatFailed(ending: Ending): string | undefined {
     case 'dead':
     case 'in_doubt':
     case 'expired':
+    case 'unstorable':
       return ending.kind;
     case 'completed':
     case 'replayed':
