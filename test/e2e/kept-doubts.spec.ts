@@ -183,7 +183,7 @@ describe('doubts of guarded calls', () => {
   });
 
   it('one that was found by the sweep can be answered as not applied', async () => {
-    const { app } = await apps.fresh('postgres', { queues: [], jobs: SWEPT });
+    const { app } = await apps.fresh('postgres', { queues: [], jobs: { recovery: SWEPT.recovery } });
     const once = onceIn(app);
     const gate = new Gate();
     const first = once('mail:1', async () => {
