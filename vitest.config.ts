@@ -10,6 +10,8 @@ export default defineConfig({
         oxc: decorators,
         test: {
           name: 'unit',
+          // Some go through thousands of cases; on a loaded machine that takes longer than the five seconds there are by default.
+          testTimeout: 30_000,
           include: ['libs/**/*.spec.ts', 'apps/**/*.spec.ts', 'test/support/**/*.spec.ts'],
           exclude: ['**/dist/**', '**/node_modules/**'],
           setupFiles: ['reflect-metadata'],
