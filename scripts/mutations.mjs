@@ -131,6 +131,8 @@ function chosen(words) {
 }
 
 const tree = mkdtempSync(join(tmpdir(), 'mutations-'));
+process.once('exit', () => rmSync(tree, { recursive: true, force: true }));
+for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(1));
 try {
   const mutations = chosen(process.argv.slice(2));
   copyTree(tree);
@@ -157,6 +159,4 @@ try {
 } catch (error) {
   console.error(error.message);
   process.exitCode = 1;
-} finally {
-  rmSync(tree, { recursive: true, force: true });
 }
