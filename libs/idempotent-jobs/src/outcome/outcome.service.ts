@@ -3,6 +3,7 @@ import { OutcomeTimeoutError, UsageError } from '../operation/errors.js';
 import type { OperationStatus } from '../operation/status.js';
 import { shownKey } from '../operation/step-key.js';
 import type { Database } from '../postgres/database.js';
+import { isConnectionTrouble } from '../postgres/no-connection.js';
 import { statement } from '../postgres/statement.js';
 import { toDate, toDateOrNone } from '../postgres/to-date.js';
 import type { JobEvents } from '../observe/job-events.js';
@@ -97,10 +98,11 @@ export class OutcomeService {
 
   /**
    * Waits until the operation is completed, dead, or in doubt with nobody left to ask: until nothing more will happen by
-   * itself.
+   * itself. While Postgres cannot be asked, it goes on waiting.
    *
    * @param options.timeoutMs how long to wait, in ms. Default 30,000.
-   * @throws OutcomeTimeoutError if it is not by then; the operation goes on. And as {@link get}
+   * @throws OutcomeTimeoutError if it is not by then; the operation goes on. If Postgres could not be asked even then, what
+   *   it or its driver said. And as {@link get}
    */
   async wait<Result = unknown>(
     operation: OperationRef<Result>,
@@ -110,10 +112,18 @@ export class OutcomeService {
       throw new UsageError(`wait() needs a timeoutMs of 0 or more, but got ${timeoutMs}.`);
     const startedAt = performance.now();
     for (let pauseMs = 25; ; pauseMs = Math.min(pauseMs * 2, 1000)) {
-      const outcome = await this.get<Result>(operation);
+      let outcome: Outcome<Result> | undefined;
+      let trouble: unknown;
+      try {
+        outcome = await this.get<Result>(operation);
+      } catch (error) {
+        if (!isConnectionTrouble(error)) throw error;
+        trouble = error;
+      }
       if (outcome !== undefined && isAtRest(outcome)) return outcome;
       const leftMs = timeoutMs - (performance.now() - startedAt);
       if (leftMs <= 0) {
+        if (trouble !== undefined) throw trouble;
         throw new OutcomeTimeoutError(
           operation.tenantId,
           operation.operationKey,

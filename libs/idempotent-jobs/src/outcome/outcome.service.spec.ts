@@ -1,0 +1,61 @@
+import { describe, expect, it } from 'vitest';
+import { OutcomeTimeoutError } from '../operation/errors.js';
+import type { Database } from '../postgres/database.js';
+import { NoConnectionError } from '../postgres/no-connection.js';
+import { JobEvents } from '../observe/job-events.js';
+import type { Sealer } from '../sealing/sealer.js';
+import { TenantContext } from '../tenancy/tenant-context.js';
+import { OutcomeService } from './outcome.service.js';
+import type { Settler } from './settler.js';
+
+const operation = { tenantId: 'acme', operationKey: 'charge:1' };
+
+const row = {
+  tenant_id: 'acme',
+  operation_key: 'charge:1',
+  queue: 'charges',
+  job_name: 'charge',
+  job_id: '1',
+  status: 'completed',
+  attempts: 1,
+  failures: 0,
+  result: '{"charged":true}',
+  result_omitted: null,
+  degraded: null,
+  error: null,
+  created_at: '2026-01-01T00:00:00Z',
+};
+
+/** A ledger that gives these answers one after the other, the last one for ever. */
+function outcomesOf(...answers: ReadonlyArray<object[] | Error>): OutcomeService {
+  const left = [...answers];
+  const database = {
+    run: () => {
+      const [answer] = left.length > 1 ? left.splice(0, 1) : left;
+      return answer instanceof Error ? Promise.reject(answer) : Promise.resolve(answer);
+    },
+  } as unknown as Database;
+  const sealer = { openText: (text: string) => JSON.parse(text) as unknown } as unknown as Sealer;
+  return new OutcomeService(database, new JobEvents(), new TenantContext(), sealer, {} as Settler);
+}
+
+describe('Waiting for an operation', () => {
+  it('goes on while Postgres cannot be asked', async () => {
+    const outcomes = outcomesOf(new NoConnectionError('refused'), [], new NoConnectionError('busy'), [row]);
+    expect(await outcomes.wait(operation)).toMatchObject({ status: 'completed', result: { charged: true } });
+  });
+
+  it('says what the trouble was if Postgres could not be asked to the end', async () => {
+    const outcomes = outcomesOf(new NoConnectionError('refused'));
+    await expect(outcomes.wait(operation, { timeoutMs: 30 })).rejects.toThrow('refused');
+  });
+
+  it('ends with the time it was given', async () => {
+    await expect(outcomesOf([]).wait(operation, { timeoutMs: 30 })).rejects.toThrow(OutcomeTimeoutError);
+  });
+
+  it('ends at once when Postgres has refused the question', async () => {
+    const refused = Object.assign(new Error('permission denied'), { code: '42501', severity: 'ERROR' });
+    await expect(outcomesOf(refused).wait(operation)).rejects.toThrow('permission denied');
+  });
+});
