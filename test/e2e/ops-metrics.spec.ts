@@ -1,9 +1,10 @@
-import type { INestApplicationContext } from '@nestjs/common';
+import { Injectable, type INestApplicationContext } from '@nestjs/common';
 import {
   DeadLetterService,
   DependencyGuard,
   JOB_METRICS,
   JobEvents,
+  OnDeadLetter,
   PermanentError,
   TransientError,
 } from 'nestjs-idempotent-jobs';
@@ -11,7 +12,7 @@ import { prometheusMetrics } from 'nestjs-idempotent-jobs/prometheus';
 import { Registry } from 'prom-client';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { eventually } from '../support/eventually.js';
-import { enqueue, settled } from '../support/ledger.js';
+import { bullQueue, enqueue, settled } from '../support/ledger.js';
 import { opsMetrics } from '../support/ops-metrics.js';
 import { parseScrape, type Scrape } from '../support/parse-scrape.js';
 import { EXPORTED, HISTOGRAMS } from '../support/pinned-metrics.js';
@@ -82,9 +83,14 @@ describe('what alert rules and dashboards ask of a real application', () => {
     const mails = processorOf('mails', {}, () => {
       throw new Error('no answer');
     });
+    @Injectable()
+    class Alerts {
+      @OnDeadLetter()
+      hear(): void {}
+    }
     app = await startApp(await makePlace('postgres'), {
       queues: ['charges', 'mails'],
-      providers: [charges, mails],
+      providers: [charges, mails, Alerts],
       jobs: {
         metrics: [prometheusMetrics({ registry })],
         dependencies: { gateway: { breaker: { openMs: 200 } } },
@@ -106,12 +112,14 @@ describe('what alert rules and dashboards ask of a real application', () => {
     await app
       .get(DeadLetterService)
       .redrive({ tenantId: 'acme', operationKey: 'charge:3' }, { actor: 'ada', note: 'once more' });
+    await bullQueue(app, 'charges-dlq').add('dead-letter', { letterId: 'none' });
     scrape = await eventually(
       async () => parseScrape(await registry.metrics()),
       ({ series: all }) =>
         expect(all).toMatchObject({
           'jobs_processed_total{job="doomed",queue="charges",result="dead"}': 2,
           'jobs_processed_total{job="mail",queue="mails",result="in_doubt"}': 1,
+          'dead_letter_messages_dropped_total{queue="charges-dlq",reason="malformed"}': 1,
         }),
     );
     series = Object.keys(scrape.series).map(readSeries);
