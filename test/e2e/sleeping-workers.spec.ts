@@ -110,7 +110,7 @@ describe.each(BACKENDS)('a worker that sleeps, on %s', (backend) => {
 
   it('with a clock an hour ahead leaves nothing stranded once it is gone', async () => {
     const { app, place } = await apps.fresh(backend, { queues: ['charges'] });
-    const script = { place, effect: 'natural', act: 'refuse', leaseMs: 2000 } as const;
+    const script = { place, effect: 'natural', act: 'refuse', workMs: 5000, leaseMs: 2000 } as const;
     const early = await start({ ...script, clockAheadMs: 60 * 60 * 1000 });
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
     await eventually(

@@ -13,6 +13,7 @@ import {
   OnDeadLetter,
   PermanentError,
   type Reconciliation,
+  RetryLaterError,
   TransientError,
   unknown,
 } from 'nestjs-idempotent-jobs';
@@ -48,7 +49,7 @@ function block({ attempt }: CurrentOperation): { by: number } {
 }
 
 function refuse({ attempt }: CurrentOperation): { by: number } {
-  if (attempt <= (script.times ?? 1)) throw new TransientError('refused');
+  if (attempt <= (script.times ?? 1)) throw new RetryLaterError(script.workMs ?? 0, 'refused');
   return { by: process.pid };
 }
 

@@ -11,7 +11,7 @@ export interface WorkerScript {
    * insert a row; `write and hold`: and never return. `work`: note the start in the table `work`, work for `workMs`, and
    * note the end; told to stop, stop. `work until told`: likewise, but begin to work when the process is told to end. `two steps`: call the gateway in each of two keyed steps. `write fenced`: after `workMs`, write the own process id to the row of `accounts` under the fencing token, and tell how that went. `bury and hold`: fail for good, and never return when told of the dead letter.
    * `block until told`: make the file `tellBy` with `.blocked`, and stand still with the whole process, which renews nothing then, until the file `tellBy` says `succeed`, `fail` or `hand back`, and do so in the same moment; `put off and block until told`: the same, after the job was moved to the delayed ones; `hold until told`: wait for the file likewise, but alive.
-   * `block`: in the first `times` attempts, do nothing else, not even listen, for `workMs`; `refuse`: in the first `times` attempts, throw a TransientError; both then return.
+   * `block`: in the first `times` attempts, do nothing else, not even listen, for `workMs`; `refuse`: in the first `times` attempts, ask for another one after `workMs`; both then return.
    * `die after put`: there is no handler; the process kills itself with SIGKILL when
    * its dispatcher has put jobs on their queue.
    */
