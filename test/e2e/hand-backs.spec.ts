@@ -20,7 +20,16 @@ import { Registry } from 'prom-client';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
-import { asTenant, bullQueue, enqueue, lettersOf, outcomeOf, settled, stateOf } from '../support/ledger.js';
+import {
+  asTenant,
+  bullQueue,
+  enqueue,
+  lettersOf,
+  outcomeOf,
+  settled,
+  stateOf,
+  stepOf,
+} from '../support/ledger.js';
 import { parseScrape } from '../support/parse-scrape.js';
 import { type Handler, identifyPlain, processorOf, reconcilingProcessorOf } from '../support/processors.js';
 import { BACKENDS } from '../support/scenario.js';
@@ -278,7 +287,7 @@ describe.each(BACKENDS)('jobs that their handler hands back, on %s', (backend) =
     );
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
     await eventually(
-      () => outcomeOf(app, 'charge:1/charge'),
+      () => stepOf(app, 'charge:1', 'charge'),
       (outcome) => expect(outcome).toMatchObject({ status: 'in_doubt' }),
     );
     expect(runs).toBe(1);
