@@ -169,18 +169,22 @@ ORDER BY a.n
 /**
  * Gives back what a run has claimed without ever calling its handler, because the answer was lost. Parameters: parallel
  * arrays: tenant, key, worker (one per run). Under the worker's name and not a token, which nobody has been told. What
- * somebody else has taken over since is theirs. One row: this database's time, in ms since 1970.
+ * somebody else has taken over since is theirs. One row per run, in order: whether somebody holds its row, so that it is
+ * still to be given back (one held row keeps no other from that), and this database's time, in ms since 1970.
  */
 export const GIVE_BACK = statement(
   'give_back',
   `
-WITH unused AS (
-  SELECT o.tenant_id, o.operation_key
-  FROM unnest($1::text[], $2::text[], $3::text[]) AS u (tenant_id, operation_key, worker_id)
+WITH asked AS (
+  SELECT * FROM unnest($1::text[], $2::text[], $3::text[])
+    WITH ORDINALITY AS u (tenant_id, operation_key, worker_id, n)
+), unused AS (
+  SELECT u.n, o.tenant_id, o.operation_key
+  FROM asked u
   JOIN {schema}.job_outcomes o
     ON o.tenant_id = u.tenant_id AND o.operation_key = u.operation_key AND o.worker_id = u.worker_id
   WHERE o.lease_expires_at IS NOT NULL
-  FOR UPDATE OF o
+  FOR UPDATE OF o SKIP LOCKED
 ), given_back AS (
   UPDATE {schema}.job_outcomes o SET
     status           = CASE o.status WHEN 'running' THEN 'retrying' ELSE o.status END,
@@ -190,7 +194,15 @@ WITH unused AS (
   FROM unused u
   WHERE o.tenant_id = u.tenant_id AND o.operation_key = u.operation_key
 )
-SELECT EXTRACT(EPOCH FROM clock_timestamp())::float8 * 1000 AS now_ms
+SELECT
+  unused.n IS NULL AND EXISTS (
+    SELECT FROM {schema}.job_outcomes o
+    WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
+      AND o.worker_id = a.worker_id AND o.lease_expires_at IS NOT NULL
+  ) AS is_locked,
+  EXTRACT(EPOCH FROM clock_timestamp())::float8 * 1000 AS now_ms
+FROM asked a LEFT JOIN unused ON unused.n = a.n
+ORDER BY a.n
 `,
   'record',
 );

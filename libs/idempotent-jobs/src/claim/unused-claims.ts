@@ -1,13 +1,20 @@
 import type { OperationIdentity } from '../operation/identity.js';
 import type { Database } from '../postgres/database.js';
+import { QUERY_TIMEOUT_MS } from '../postgres/ledger-pool.js';
 import { GIVE_BACK } from './claim.statement.js';
 
 /** A claim that nobody will use, if it was won at all. */
 export interface UnusedClaim extends OperationIdentity {
   /** Names the run that asked for it. */
   readonly workerId: string;
-  /** Until when it could be won, in ms since 1970 by the database's clock; undefined: that is over. */
+  /** Until when its statement may begin, in ms since 1970 by the database's clock; undefined: nobody knows. */
   readonly possibleUntil: number | undefined;
+}
+
+/** One that is not given back for good. */
+interface Waiting extends UnusedClaim {
+  /** When no statement can win it any more, by the database's clock; undefined: that clock has not been heard yet. */
+  overAt?: number;
 }
 
 const FIRST_PAUSE_MS = 250;
@@ -20,7 +27,7 @@ const MAX_UNUSED = 10_000;
  * until Postgres says that none of them can be won any more, or the process ends.
  */
 export class UnusedClaims {
-  #unused: UnusedClaim[] = [];
+  #unused: Waiting[] = [];
   #giving: Promise<void> | undefined;
   #timer: NodeJS.Timeout | undefined;
   #pauseMs = FIRST_PAUSE_MS;
@@ -28,7 +35,7 @@ export class UnusedClaims {
   constructor(private readonly database: Database) {}
 
   add(claim: UnusedClaim): void {
-    if (this.#unused.length < MAX_UNUSED) this.#unused.push(claim);
+    if (this.#unused.length < MAX_UNUSED) this.#unused.push({ ...claim });
     this.#pauseMs = FIRST_PAUSE_MS;
     this.#schedule(0);
   }
@@ -59,16 +66,22 @@ export class UnusedClaims {
   async #giveBack(): Promise<void> {
     const claims = this.#unused;
     try {
-      const [row] = await this.database.run<{ now_ms: number }>(GIVE_BACK, [
+      const rows = await this.database.run<{ is_locked: boolean; now_ms: number }>(GIVE_BACK, [
         claims.map(({ tenantId }) => tenantId),
         claims.map(({ operationKey }) => operationKey),
         claims.map(({ workerId }) => workerId),
       ]);
-      const nowMs = row?.now_ms ?? 0;
-      const done = new Set(claims.filter(({ possibleUntil }) => (possibleUntil ?? 0) < nowMs));
+      const done = new Set(
+        claims.filter((claim, index) => {
+          const { is_locked: isLocked, now_ms: nowMs } = rows[index] as (typeof rows)[number];
+          // What began in time may take as long as any statement.
+          claim.overAt ??= (claim.possibleUntil ?? nowMs + QUERY_TIMEOUT_MS) + QUERY_TIMEOUT_MS;
+          return !isLocked && claim.overAt < nowMs;
+        }),
+      );
       this.#unused = this.#unused.filter((claim) => !done.has(claim));
     } catch {
-      // Postgres is out of reach, or somebody holds one of the rows: once more, later.
+      // Postgres is out of reach: once more, later.
     }
   }
 }

@@ -43,8 +43,10 @@ export class SchemaUpgrade {
   async run(steps: readonly SchemaStep[], isNew: boolean): Promise<void> {
     for (const step of steps) {
       await this.#persistently(step, (connection) => this.#take(connection, step, isNew));
-      if (step.indexes !== undefined && !isNew)
-        await this.#persistently(step, (connection) => this.#index(connection, step, step.indexes ?? []));
+      const { indexes } = step;
+      // Whoever holds the advisory lock builds them, which may take minutes. Only speed depends on them, so nobody waits.
+      if (indexes !== undefined && !isNew)
+        await this.#try((connection) => this.#index(connection, step, indexes));
     }
   }
 
