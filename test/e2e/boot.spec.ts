@@ -83,6 +83,29 @@ describe('boot of an application whose database is in use', () => {
     expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed' });
   });
 
+  it('with nothing but indexes to build starts beside whoever builds them, and builds them where nobody does', async () => {
+    const { place } = await apps.fresh(backend, { queues: ['charges'] });
+    const colleague = await sessions.open(place);
+    await colleague.query(`
+      DROP INDEX job_outcomes_carried_by_job;
+      UPDATE idempotent_jobs_schema SET name = name || ' (indexes to be built)' WHERE version = 7`);
+    const isBuilt = async (): Promise<boolean> =>
+      (await colleague.query(`SELECT to_regclass('job_outcomes_carried_by_job') IS NOT NULL AS is_built`)).rows[0]
+        .is_built;
+    await colleague.query(HOLD_LOCK);
+    const app = await apps.beside(place, { queues: ['charges'], providers });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed' });
+    expect(await isBuilt()).toBe(false);
+    await colleague.query('SELECT pg_advisory_unlock_all()');
+    await apps.beside(place, { queues: ['charges'] });
+    expect(await isBuilt()).toBe(true);
+    const { rows } = await colleague.query(
+      `SELECT FROM idempotent_jobs_schema WHERE name LIKE '%to be built%'`,
+    );
+    expect(rows).toEqual([]);
+  });
+
   it('as a role with the documented privileges alone: it starts, runs, and looks after its ledger', async () => {
     const { place } = await apps.fresh(backend, { queues: ['charges'] });
     const admin = await sessions.open(place);

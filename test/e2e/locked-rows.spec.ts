@@ -128,6 +128,39 @@ describe.each(BACKENDS)('rows and tables that somebody holds, queues on %s', (ba
     expect(calls).toBe(1);
     expect(await lettersOf(producer)).toEqual([]);
   });
+
+  it('of claims whose answers never come, one whose row is held keeps no other from being given back', async () => {
+    const place = await makePlace(backend);
+    const thief = await AnswerThief.before(place.databaseUrl);
+    thieves.push(thief);
+    const producer = await apps.beside(place, { queues: ['charges'] });
+    await apps.beside(
+      { ...place, databaseUrl: thief.url },
+      {
+        queues: ['charges'],
+        providers: [processorOf('charges', { leaseMs: 45_000 }, () => 'done')],
+        jobs: { dispatch: { enabled: false } },
+      },
+    );
+    thief.holdBackAll('unrepeatable');
+    const keys = ['charge:held', 'charge:unheard'] as const;
+    await enqueueAs(producer, 'acme', [...keys]);
+    for (const key of keys)
+      await eventually(
+        () => outcomeOf(producer, key),
+        (outcome) => expect(outcome).toMatchObject({ status: 'running' }),
+      );
+    thief.rest();
+    const colleague = await sessions.open(place);
+    await colleague.query(`BEGIN; SELECT FROM job_outcomes WHERE operation_key = 'charge:held' FOR UPDATE`);
+    expect(await settled(producer, 'charge:unheard', 'acme', 40_000)).toMatchObject({ attempts: 1 });
+    await colleague.query('COMMIT');
+    expect(await settled(producer, 'charge:held', 'acme', 40_000)).toMatchObject({
+      status: 'completed',
+      attempts: 1,
+    });
+    expect(await lettersOf(producer)).toEqual([]);
+  });
 });
 
 describe('producers that wait for a key that an open transaction holds', () => {

@@ -184,6 +184,8 @@ describe.each(BACKENDS)('a redrive of many, on %s', (backend) => {
     bank.act = () => gate.pass();
     const first = await service.redriveMany({ queue: 'charges' }, BY);
     await expect(service.redriveMany({ queue: 'charges' }, BY)).rejects.toThrow(/only one may run/);
+    // Its first operation waits there, and it for that one.
+    await gate.arrival;
     bank.act = () => undefined;
     const beside = await service.redriveMany({ queue: 'refunds' }, { ...BY, ratePerSecond: 100 });
     expect(await ended(service, beside.redriveId)).toMatchObject({ status: 'completed' });

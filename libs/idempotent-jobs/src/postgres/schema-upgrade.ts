@@ -28,7 +28,7 @@ const STEP_MS = 10 * 60_000;
 
 /**
  * Takes the steps that the ledger's schema lacks while applications go on using it: each step in a short transaction of its
- * own, which gives up a lock that it does not get at once, and its indexes after that, beside the traffic.
+ * own, which gives up a lock that it does not get at once; after all of them the indexes, beside the traffic.
  *
  * Any number of instances may do it at one time: an advisory lock, held for one step, sorts them. Killed anywhere, the next
  * one goes on.
@@ -41,12 +41,12 @@ export class SchemaUpgrade {
    * @throws ConfigurationError if somebody holds a lock that is needed for longer than 30 s
    */
   async run(steps: readonly SchemaStep[], isNew: boolean): Promise<void> {
-    for (const step of steps) {
+    for (const step of steps)
       await this.#persistently(step, (connection) => this.#take(connection, step, isNew));
-      const { indexes } = step;
+    if (isNew) return;
+    for (const step of steps) {
       // Whoever holds the advisory lock builds them, which may take minutes. Only speed depends on them, so nobody waits.
-      if (indexes !== undefined && !isNew)
-        await this.#try((connection) => this.#index(connection, step, indexes));
+      await this.#try((connection) => this.#index(connection, step));
     }
   }
 
@@ -82,6 +82,7 @@ export class SchemaUpgrade {
 
   async #take(connection: LedgerConnection, step: SchemaStep, isNew: boolean): Promise<'done' | 'busy'> {
     const ask = this.#asker(connection);
+    if (!isNew && (await this.#isTaken(ask, step))) return 'done';
     await ask(`BEGIN; SET LOCAL lock_timeout = ${TABLE_LOCK_MS}; SET LOCAL statement_timeout = ${STEP_MS}`);
     const [lock] = await ask<{ is_mine: boolean }>(
       `SELECT pg_try_advisory_xact_lock(${migrationLock(this.database.schema)}) AS is_mine`,
@@ -91,8 +92,7 @@ export class SchemaUpgrade {
       return 'busy';
     }
     await this.#prepareSchema(ask);
-    const taken = await ask(`SELECT FROM {schema}.idempotent_jobs_schema WHERE version = ${step.version}`);
-    if (taken.length === 0) {
+    if (!(await this.#isTaken(ask, step))) {
       await ask(step.sql, STEP_MS);
       const { name, indexes = [] } = step;
       if (isNew) for (const index of indexes) await ask(`CREATE ${index}`);
@@ -100,6 +100,10 @@ export class SchemaUpgrade {
     }
     await ask('COMMIT');
     return 'done';
+  }
+
+  async #isTaken(ask: Ask, { version }: SchemaStep): Promise<boolean> {
+    return (await ask(`SELECT FROM {schema}.idempotent_jobs_schema WHERE version = ${version}`)).length > 0;
   }
 
   /** Only what is not there needs a privilege. */
@@ -112,11 +116,9 @@ export class SchemaUpgrade {
     if (found?.has_table !== true) await ask(CREATE_VERSION_TABLE);
   }
 
-  async #index(
-    connection: LedgerConnection,
-    step: SchemaStep,
-    indexes: readonly string[],
-  ): Promise<'done' | 'busy'> {
+  async #index(connection: LedgerConnection, step: SchemaStep): Promise<'done' | 'busy'> {
+    const { indexes = [] } = step;
+    if (indexes.length === 0) return 'done';
     const ask = this.#asker(connection);
     const unfinished = `version = ${step.version} AND name = ${literal(step.name + UNFINISHED)}`;
     const isUnfinished = async (): Promise<boolean> =>
