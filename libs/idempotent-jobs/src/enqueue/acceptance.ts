@@ -204,7 +204,8 @@ class NotHandedOver extends Error {
 
 /**
  * Rows are written in the order of their keys, but only within a statement: two transactions of several statements with
- * the same keys may each wait for the other. Postgres ends one of them, which finds the other's rows when it comes again.
+ * the same keys may each wait for the other. Postgres ends one of them, which finds the other's rows when it comes again;
+ * and one of thousands of rows may take longer than a lock is waited for.
  */
 async function persistentlyAgainstRivals<T>(work: () => Promise<T>): Promise<T> {
   for (let tries = 1; ; tries += 1) {
@@ -212,13 +213,14 @@ async function persistentlyAgainstRivals<T>(work: () => Promise<T>): Promise<T> 
       return await work();
     } catch (error) {
       const state = sqlStateOf(error);
-      if (tries === MAX_TRIES || (state !== DEADLOCK_DETECTED && state !== SERIALIZATION_FAILURE))
-        throw error;
+      if (tries === MAX_TRIES || state === undefined || !RIVALRY.has(state)) throw error;
       // Back at once, it would stand in the way of the rival that it was ended for.
       await setTimeout(FIRST_PAUSE_MS * 2 ** (tries - 1) * (0.5 + Math.random()));
     }
   }
 }
+
+const RIVALRY: ReadonlySet<string> = new Set([DEADLOCK_DETECTED, SERIALIZATION_FAILURE, LOCK_NOT_AVAILABLE]);
 
 /** Each rival that wins is one less to meet; more than a handful at one time are no accident. */
 const MAX_TRIES = 6;

@@ -130,8 +130,8 @@ export class OperationBusyError extends IdempotentJobsError {
 }
 
 /**
- * Another transaction is writing the operation, or holds its row, and has not ended in the second that was waited for it.
- * Nothing was written; try again when it has.
+ * Another transaction is writing the operation, or holds its row, and has not ended while it was waited for: for a second,
+ * by `enqueueMany()` for some 12 s. Nothing was written; try again when it has.
  */
 export class OperationLockedError extends IdempotentJobsError {
   constructor(
@@ -146,7 +146,7 @@ export class OperationLockedError extends IdempotentJobsError {
         : `Operation "${shownKey(operations.operationKey)}" of tenant "${operations.tenantId}"`;
     super(
       'OPERATION_LOCKED',
-      `${who} is held by another transaction, which has not ended within a second. Nothing was enqueued. Try again when that transaction, most likely of a producer that has enqueued the same key, has committed or rolled back.`,
+      `${who} is held by another transaction, which has not ended in the meantime. Nothing was enqueued. Try again when that transaction, most likely of a producer that has enqueued the same key, has committed or rolled back.`,
       { cause, data: { ...operations } },
     );
   }
