@@ -90,8 +90,8 @@ describe('boot of an application whose database is in use', () => {
       DROP INDEX job_outcomes_carried_by_job;
       UPDATE idempotent_jobs_schema SET name = name || ' (indexes to be built)' WHERE version = 7`);
     const isBuilt = async (): Promise<boolean> =>
-      (await colleague.query(`SELECT to_regclass('job_outcomes_carried_by_job') IS NOT NULL AS is_built`)).rows[0]
-        .is_built;
+      (await colleague.query(`SELECT to_regclass('job_outcomes_carried_by_job') IS NOT NULL AS is_built`))
+        .rows[0].is_built;
     await colleague.query(HOLD_LOCK);
     const app = await apps.beside(place, { queues: ['charges'], providers });
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');

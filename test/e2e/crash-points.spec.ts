@@ -2,14 +2,14 @@ import { randomUUID } from 'node:crypto';
 import type { INestApplicationContext } from '@nestjs/common';
 import type { Effect } from 'nestjs-idempotent-jobs';
 import { type RunningSimulator, startSimulator } from 'simulator';
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { AnswerThief } from '../support/answer-thief.js';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { useThieves } from '../support/answer-thief.js';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
 import { enqueue, lettersOf, settled } from '../support/ledger.js';
 import type { Place } from '../support/place.js';
 import { BACKENDS, dataSourceOf } from '../support/scenario.js';
-import { WorkerProcess } from '../support/worker-process.js';
+import { useWorkers, type WorkerProcess } from '../support/worker-process.js';
 import type { WorkerScript } from '../support/worker-script.js';
 
 /*
@@ -52,13 +52,8 @@ beforeAll(async () => {
 afterAll(() => simulator.stop());
 
 describe.each(BACKENDS)('a worker killed at each moment of an effect, on %s', (backend) => {
-  const thieves: AnswerThief[] = [];
-  const workers: WorkerProcess[] = [];
-  // Registered before the applications, so that it runs after they are closed.
-  afterEach(async () => {
-    await Promise.all(workers.splice(0).map((worker) => worker.end()));
-    await Promise.all(thieves.splice(0).map((thief) => thief.stop()));
-  });
+  const thieves = useThieves();
+  const workers = useWorkers();
   const apps = useApps();
 
   it.each(CASES)(
@@ -77,8 +72,7 @@ describe.each(BACKENDS)('a worker killed at each moment of an effect, on %s', (b
       const count = (): Promise<number> => countEffects(app, effect, run);
       await killAt(moment, app, place, script, count);
 
-      const heir = await WorkerProcess.start({ ...script, place });
-      workers.push(heir);
+      await workers.start({ ...script, place });
       expect(await settled(app, 'charge:1')).toMatchObject({ status });
       expect(await count()).toBe(effects);
       const reasons = (await lettersOf(app)).map(({ reason }) => reason);
@@ -99,11 +93,10 @@ describe.each(BACKENDS)('a worker killed at each moment of an effect, on %s', (b
     } as const;
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
     for (const dieAt of ['after the answer', 'while it asks'] as const) {
-      const victim = WorkerProcess.launch({ ...script, dieAt });
-      workers.push(victim);
+      const victim = workers.launch({ ...script, dieAt });
       expect(await victim.exited).toBe('SIGKILL');
     }
-    workers.push(await WorkerProcess.start(script));
+    await workers.start(script);
     expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', attempts: 1 });
     expect(await countEffects(app, 'reconciled', run)).toBe(1);
     expect(await lettersOf(app)).toEqual([]);
@@ -121,10 +114,9 @@ describe.each(BACKENDS)('a worker killed at each moment of an effect, on %s', (b
       place,
     } as const;
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
-    const victim = WorkerProcess.launch({ ...script, dieAt: 'after the first step' });
-    workers.push(victim);
+    const victim = workers.launch({ ...script, dieAt: 'after the first step' });
     expect(await victim.exited).toBe('SIGKILL');
-    workers.push(await WorkerProcess.start(script));
+    await workers.start(script);
     expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', attempts: 2 });
     const arrivals = (await simulator.client.ledger(run)).map(({ subject, effect }) => [subject, effect]);
     expect(arrivals).toEqual([
@@ -143,8 +135,7 @@ describe.each(BACKENDS)('a worker killed at each moment of an effect, on %s', (b
   ): Promise<void> {
     const isTransaction = script.effect === 'transactional';
     const start = async (changes: Partial<WorkerScript>): Promise<WorkerProcess> => {
-      const worker = await WorkerProcess.start({ place, ...script, ...changes });
-      workers.push(worker);
+      const worker = await workers.start({ place, ...script, ...changes });
       await enqueue(app, 'charges', 'charge', {}, 'charge:1');
       return worker;
     };
@@ -174,8 +165,7 @@ describe.each(BACKENDS)('a worker killed at each moment of an effect, on %s', (b
         return;
       }
       case 'COMMIT sent, answer not seen': {
-        const thief = await AnswerThief.before(place.databaseUrl);
-        thieves.push(thief);
+        const thief = await thieves.before(place.databaseUrl);
         const mark = `mark-${randomUUID()}`;
         const worker = await start({ place: { ...place, databaseUrl: thief.url }, mark });
         // The outcome is its own transaction, or, with the writes, part of one.

@@ -2,13 +2,13 @@ import { randomUUID } from 'node:crypto';
 import type { INestApplicationContext } from '@nestjs/common';
 import type { Effect } from 'nestjs-idempotent-jobs';
 import { type LedgerEntry, type RunningSimulator, startSimulator } from 'simulator';
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
 import { attemptKindsOf, bullQueue, enqueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
 import type { Place } from '../support/place.js';
 import { BACKENDS, dataSourceOf } from '../support/scenario.js';
-import { WorkerProcess } from '../support/worker-process.js';
+import { useWorkers, type WorkerProcess } from '../support/worker-process.js';
 import type { WorkerScript } from '../support/worker-script.js';
 
 /*
@@ -23,18 +23,13 @@ afterAll(() => simulator.stop());
 
 describe.each(BACKENDS)('workers that crash or stop, on %s', (backend) => {
   const apps = useApps();
-  const workers: WorkerProcess[] = [];
-  afterEach(async () => {
-    await Promise.all(workers.splice(0).map((worker) => worker.end()));
-  });
+  const workers = useWorkers();
 
   const start = async (
     place: Place,
     script: Omit<WorkerScript, 'place' | 'gateway' | 'leaseMs'>,
   ): Promise<WorkerProcess> => {
-    const worker = await WorkerProcess.start({ leaseMs: 1000, place, gateway: simulator.http, ...script });
-    workers.push(worker);
-    return worker;
+    return workers.start({ leaseMs: 1000, place, gateway: simulator.http, ...script });
   };
   const begin = async (): Promise<{ app: INestApplicationContext; place: Place; run: string }> => {
     // This application only enqueues and looks: the queue's workers are the child processes.
@@ -148,7 +143,7 @@ describe.each(BACKENDS)('workers that crash or stop, on %s', (backend) => {
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
     for (let death = 1; death <= 2; death += 1) {
       // Its job is waiting: it may be dead before it could say that it is up.
-      const victim = WorkerProcess.launch({
+      const victim = workers.launch({
         leaseMs: 1000,
         place,
         gateway: simulator.http,
@@ -156,7 +151,6 @@ describe.each(BACKENDS)('workers that crash or stop, on %s', (backend) => {
         run,
         act: 'die',
       });
-      workers.push(victim);
       expect(await victim.exited).toBe('SIGKILL');
     }
     await start(place, { effect: 'keyed', run, act: 'charge' });

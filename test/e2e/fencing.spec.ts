@@ -5,13 +5,13 @@ import { join } from 'node:path';
 import { DelayedError, type Job } from 'bullmq';
 import { type Effect, type JobEvent, JobEvents, TransientError, fencedUpdate } from 'nestjs-idempotent-jobs';
 import { Pool } from 'pg';
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
 import { attemptKindsOf, enqueue, settled } from '../support/ledger.js';
 import { Gate, processorOf } from '../support/processors.js';
 import { BACKENDS, dataSourceOf } from '../support/scenario.js';
-import { WorkerProcess } from '../support/worker-process.js';
+import { useWorkers } from '../support/worker-process.js';
 import type { WorkerScript } from '../support/worker-script.js';
 
 const CREATE = 'CREATE TABLE accounts (id integer PRIMARY KEY, by_pid integer, fence bigint)';
@@ -38,23 +38,18 @@ async function say(file: string, verdict: string): Promise<void> {
 
 describe.each(BACKENDS)('fenced writes to tables of the application, on %s', (backend) => {
   const apps = useApps();
-  const workers: WorkerProcess[] = [];
-  afterEach(async () => {
-    await Promise.all(workers.splice(0).map((worker) => worker.end()));
-  });
+  const workers = useWorkers();
 
   it('a zombie that comes back while another worker has gone on loses, and the row stays as the other wrote it', async () => {
     const { app, place } = await apps.fresh(backend, { queues: ['charges'] });
     await dataSourceOf(app).query(`${CREATE}; INSERT INTO accounts (id) VALUES (1)`);
     const script = { place, effect: 'natural', act: 'write fenced', leaseMs: 1000 } as const;
-    const zombie = await WorkerProcess.start({ ...script, workMs: 500 });
-    workers.push(zombie);
+    const zombie = await workers.start({ ...script, workMs: 500 });
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
     await zombie.reached('handler');
     zombie.signal('SIGSTOP');
 
-    const heir = await WorkerProcess.start(script);
-    workers.push(heir);
+    const heir = await workers.start(script);
     expect(await heir.reached('fenced')).toMatchObject({ outcome: 'written' });
     await settled(app, 'charge:1');
 
@@ -75,8 +70,7 @@ describe.each(BACKENDS)('fenced writes to tables of the application, on %s', (ba
       const directory = await mkdtemp(join(tmpdir(), 'zombie-'));
       const script = { place, effect, leaseMs: 1000 } as const;
       const tell = { zombie: join(directory, 'zombie'), heir: join(directory, 'heir') };
-      const zombie = await WorkerProcess.start({ ...script, act, tellBy: tell.zombie });
-      workers.push(zombie);
+      const zombie = await workers.start({ ...script, act, tellBy: tell.zombie });
       await enqueue(app, 'charges', 'charge', {}, 'charge:1');
       await eventually(
         () => existsSync(`${tell.zombie}.blocked`),
@@ -84,8 +78,7 @@ describe.each(BACKENDS)('fenced writes to tables of the application, on %s', (ba
         30_000,
       );
       zombie.signal('SIGSTOP');
-      const heir = await WorkerProcess.start({ ...script, act: 'hold until told', tellBy: tell.heir });
-      workers.push(heir);
+      const heir = await workers.start({ ...script, act: 'hold until told', tellBy: tell.heir });
       const { fencingToken } = await heir.reached('handler');
 
       await say(tell.zombie, verdict);

@@ -1,25 +1,21 @@
 import type { INestApplicationContext } from '@nestjs/common';
 import { IdempotentJobsError, JobEvents } from 'nestjs-idempotent-jobs';
-import { afterEach, describe, expect, it } from 'vitest';
-import { AnswerThief } from '../support/answer-thief.js';
+import { describe, expect, it } from 'vitest';
+import { useThieves } from '../support/answer-thief.js';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
-import { idempotentQueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
+import { idempotentQueue, lettersOf, numbered, outcomeOf, settled } from '../support/ledger.js';
 import { Gate, processorOf } from '../support/processors.js';
 import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
 import { useSessions } from '../support/sessions.js';
 
-const numbered = (count: number): string[] => Array.from({ length: count }, (_, index) => `charge:${index}`);
 const enqueueAs = async (app: INestApplicationContext, tenantId: string, keys: string[]): Promise<void> => {
   for (const operationKey of keys)
     await idempotentQueue(app, 'charges').enqueue('charge', {}, { operationKey, tenantId });
 };
 
 describe.each(BACKENDS)('rows and tables that somebody holds, queues on %s', (backend) => {
-  const thieves: AnswerThief[] = [];
-  afterEach(async () => {
-    await Promise.all(thieves.splice(0).map((thief) => thief.stop()));
-  });
+  const thieves = useThieves();
   const apps = useApps();
   const sessions = useSessions();
   /** A place with a producer, and which operations a worker that is started there has called its handler for. */
@@ -105,8 +101,7 @@ describe.each(BACKENDS)('rows and tables that somebody holds, queues on %s', (ba
 
   it('a claim whose answer never comes is given back: its handler was not called, and nothing is in doubt', async () => {
     const place = await makePlace(backend);
-    const thief = await AnswerThief.before(place.databaseUrl);
-    thieves.push(thief);
+    const thief = await thieves.before(place.databaseUrl);
     const producer = await apps.beside(place, { queues: ['charges'] });
     let calls = 0;
     await apps.beside(
@@ -131,8 +126,7 @@ describe.each(BACKENDS)('rows and tables that somebody holds, queues on %s', (ba
 
   it('of claims whose answers never come, one whose row is held keeps no other from being given back', async () => {
     const place = await makePlace(backend);
-    const thief = await AnswerThief.before(place.databaseUrl);
-    thieves.push(thief);
+    const thief = await thieves.before(place.databaseUrl);
     const producer = await apps.beside(place, { queues: ['charges'] });
     await apps.beside(
       { ...place, databaseUrl: thief.url },

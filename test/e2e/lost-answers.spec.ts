@@ -1,21 +1,16 @@
-import { afterEach, describe, expect, it } from 'vitest';
-import { AnswerThief } from '../support/answer-thief.js';
+import { describe, expect, it } from 'vitest';
+import { useThieves } from '../support/answer-thief.js';
 import { useApps } from '../support/apps.js';
 import { bullQueue, deliver, enqueue, lettersOf, settled } from '../support/ledger.js';
 import { identifyPlain, processorOf } from '../support/processors.js';
 import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
 
 describe.each(BACKENDS)('answers of Postgres that are lost on the way, queues on %s', (backend) => {
-  const thieves: AnswerThief[] = [];
-  // Registered before the applications, so that it runs after they are closed: hooks run in reverse order.
-  afterEach(async () => {
-    await Promise.all(thieves.splice(0).map((thief) => thief.stop()));
-  });
+  const thieves = useThieves();
   const apps = useApps();
   const start = async (processor: ReturnType<typeof processorOf>) => {
     const place = await makePlace(backend);
-    const thief = await AnswerThief.before(place.databaseUrl);
-    thieves.push(thief);
+    const thief = await thieves.before(place.databaseUrl);
     const app = await apps.beside(
       { ...place, databaseUrl: thief.url },
       { queues: ['charges'], providers: [processor] },

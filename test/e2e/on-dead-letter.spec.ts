@@ -15,7 +15,7 @@ import { eventually } from '../support/eventually.js';
 import { bullQueue, enqueue, lettersOf } from '../support/ledger.js';
 import { Gate, processorOf } from '../support/processors.js';
 import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
-import { WorkerProcess } from '../support/worker-process.js';
+import { useWorkers } from '../support/worker-process.js';
 
 type Told = [handler: string, letter: DeadLetterMessage, tenant: string | undefined];
 
@@ -43,6 +43,7 @@ const keysOf = (told: readonly Told[]): string[] =>
   told.map(([, letter]) => String(letter.operationKey)).toSorted();
 
 describe.each(BACKENDS)('@OnDeadLetter, on %s', (backend) => {
+  const workers = useWorkers();
   const apps = useApps();
 
   it('is told of each dead letter of its queue, in the frame of its tenant', async () => {
@@ -162,7 +163,7 @@ describe.each(BACKENDS)('@OnDeadLetter, on %s', (backend) => {
   it('is told again of a letter whose process died while it was being told', async () => {
     const place = await makePlace(backend);
     const told: Told[] = [];
-    const worker = await WorkerProcess.start({
+    const worker = await workers.start({
       place,
       effect: 'keyed',
       gateway: '',
@@ -170,16 +171,13 @@ describe.each(BACKENDS)('@OnDeadLetter, on %s', (backend) => {
       leaseMs: 2000,
       act: 'bury and hold',
     });
-    try {
-      const producer = await apps.beside(place, {
-        queues: ['charges'],
-        jobs: { dispatch: { enabled: false } },
-      });
-      await enqueue(producer, 'charges', 'charge', {}, 'charge:1');
-      await worker.reached('told');
-    } finally {
-      await worker.end();
-    }
+    const producer = await apps.beside(place, {
+      queues: ['charges'],
+      jobs: { dispatch: { enabled: false } },
+    });
+    await enqueue(producer, 'charges', 'charge', {}, 'charge:1');
+    await worker.reached('told');
+    await worker.end();
     await apps.beside(place, { queues: ['charges'], providers: [alertsOf(told)] });
     await eventually(
       () => keysOf(told),

@@ -2,12 +2,11 @@ import { ConfigurationError } from 'nestjs-idempotent-jobs';
 import { afterEach, describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
-import { enqueue, idempotentQueue, lettersOf, settled } from '../support/ledger.js';
+import { enqueue, idempotentQueue, lettersOf, numbered, settled } from '../support/ledger.js';
 import { HAS_PGBOUNCER, type RunningPgBouncer, startPgBouncer } from '../support/pgbouncer.js';
 import { processorOf } from '../support/processors.js';
 import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
 
-const numbered = (count: number): string[] => Array.from({ length: count }, (_, index) => `charge:${index}`);
 const effects = ['natural', 'keyed', 'unrepeatable', 'transactional'] as const;
 
 describe.skipIf(!HAS_PGBOUNCER).each(BACKENDS)('behind PgBouncer, queues on %s', (backend) => {

@@ -1,13 +1,13 @@
 import type { INestApplicationContext } from '@nestjs/common';
 import type { Effect } from 'nestjs-idempotent-jobs';
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
 import { bullQueue, idempotentQueue, lettersOf } from '../support/ledger.js';
 import type { Place } from '../support/place.js';
 import { processorOf } from '../support/processors.js';
 import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
-import { WorkerProcess } from '../support/worker-process.js';
+import { useWorkers, type WorkerProcess } from '../support/worker-process.js';
 import { CREATE_WORK, type WorkerScript } from '../support/worker-script.js';
 
 /*
@@ -21,18 +21,13 @@ const ENDLESS = { act: 'work', concurrency: 50, workMs: 60_000, drainMs: 300 } a
 
 describe.each(BACKENDS)('processes that come and go, on %s', (backend) => {
   const apps = useApps();
-  const workers: WorkerProcess[] = [];
-  afterEach(async () => {
-    await Promise.all(workers.splice(0).map((worker) => worker.end()));
-  });
+  const workers = useWorkers();
 
   const start = async (
     place: Place,
     script: Pick<WorkerScript, 'effect' | 'act'> & Partial<WorkerScript>,
   ): Promise<WorkerProcess> => {
-    const worker = await WorkerProcess.start({ leaseMs: LEASE_MS, place, ...script });
-    workers.push(worker);
-    return worker;
+    return workers.start({ leaseMs: LEASE_MS, place, ...script });
   };
   /** An application that enqueues and looks; the queue's workers are the child processes. */
   const begin = async (isDispatching = true): Promise<{ app: INestApplicationContext; place: Place }> => {
@@ -188,13 +183,12 @@ describe.each(BACKENDS)('processes that come and go, on %s', (backend) => {
   it('a dispatcher killed between put and mark: another puts the same jobs again, and each runs once', async () => {
     const { app, place } = await begin(false);
     await enqueue(app, 0, 30);
-    const victim = WorkerProcess.launch({
+    const victim = workers.launch({
       leaseMs: LEASE_MS,
       place,
       effect: 'natural',
       act: 'die after put',
     });
-    workers.push(victim);
     expect(await victim.exited).toBe('SIGKILL');
     const dispatches = (): Promise<unknown[]> =>
       dataSourceOf(app).query(

@@ -1,5 +1,5 @@
-import { afterEach, describe, expect, it } from 'vitest';
-import { AnswerThief } from '../support/answer-thief.js';
+import { describe, expect, it } from 'vitest';
+import { useThieves } from '../support/answer-thief.js';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
 import {
@@ -7,6 +7,7 @@ import {
   enqueue,
   idempotentQueue,
   lettersOf,
+  numbered,
   outcomeOf,
   settled,
 } from '../support/ledger.js';
@@ -14,24 +15,17 @@ import { processorOf } from '../support/processors.js';
 import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
 import { useSessions } from '../support/sessions.js';
 import { CREATE_WORK } from '../support/worker-script.js';
-import { WorkerProcess } from '../support/worker-process.js';
-
-const numbered = (count: number): string[] => Array.from({ length: count }, (_, index) => `charge:${index}`);
+import { useWorkers } from '../support/worker-process.js';
 
 describe.each(BACKENDS)('a Postgres that says nothing, or goodbye, queues on %s', (backend) => {
-  const thieves: AnswerThief[] = [];
-  const workers: WorkerProcess[] = [];
-  afterEach(async () => {
-    await Promise.all(workers.splice(0).map((worker) => worker.end()));
-    await Promise.all(thieves.splice(0).map((thief) => thief.stop()));
-  });
+  const thieves = useThieves();
+  const workers = useWorkers();
   const apps = useApps();
   const sessions = useSessions();
 
   it('COMMITs that are never answered wedge nothing: the rows decide, each effect is there once, and the worker ends', async () => {
     const place = await makePlace(backend);
-    const thief = await AnswerThief.before(place.databaseUrl);
-    thieves.push(thief);
+    const thief = await thieves.before(place.databaseUrl);
     const producer = await apps.beside(place, { queues: ['inventory'] });
     await dataSourceOf(producer).query('CREATE TABLE reservations (key text)');
     const worker = await apps.beside(
@@ -108,16 +102,14 @@ describe.each(BACKENDS)('a Postgres that says nothing, or goodbye, queues on %s'
   it('a goodbye that comes with an answer ends no process, and puts nothing in doubt', async () => {
     const { app, place } = await apps.fresh(backend, { queues: ['charges'] });
     await dataSourceOf(app).query(CREATE_WORK);
-    const thief = await AnswerThief.before(place.databaseUrl);
-    thieves.push(thief);
-    const worker = await WorkerProcess.start({
+    const thief = await thieves.before(place.databaseUrl);
+    const worker = await workers.start({
       place: { ...place, databaseUrl: thief.url },
       effect: 'natural',
       act: 'work',
       leaseMs: 10_000,
       concurrency: 40,
     });
-    workers.push(worker);
     let isEnded = false;
     void worker.exited.then(() => (isEnded = true));
     thief.sayGoodbyeWith('charge:');
@@ -135,14 +127,13 @@ describe.each(BACKENDS)('a Postgres that says nothing, or goodbye, queues on %s'
   it('all sessions ended at once, again and again, end no process and lose nothing', async () => {
     const { app, place } = await apps.fresh(backend, { queues: ['charges'] });
     await dataSourceOf(app).query(CREATE_WORK);
-    const worker = await WorkerProcess.start({
+    const worker = await workers.start({
       place,
       effect: 'natural',
       act: 'work',
       leaseMs: 10_000,
       concurrency: 20,
     });
-    workers.push(worker);
     let isEnded = false;
     void worker.exited.then(() => (isEnded = true));
     const colleague = await sessions.open(place);

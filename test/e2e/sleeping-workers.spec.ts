@@ -1,14 +1,14 @@
 import { randomUUID } from 'node:crypto';
 import { DispatchService } from 'nestjs-idempotent-jobs';
 import { type RunningSimulator, startSimulator } from 'simulator';
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
-import { AnswerThief } from '../support/answer-thief.js';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { useThieves } from '../support/answer-thief.js';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
 import { attemptKindsOf, bullQueue, enqueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
 import { processorOf } from '../support/processors.js';
 import { BACKENDS, dataSourceOf } from '../support/scenario.js';
-import { WorkerProcess } from '../support/worker-process.js';
+import { useWorkers } from '../support/worker-process.js';
 
 /*
  * Workers that live, but sleep: stopped by a debugger or a paused machine, with a loop that is blocked, or with a clock that
@@ -22,18 +22,9 @@ beforeAll(async () => {
 afterAll(() => simulator.stop());
 
 describe.each(BACKENDS)('a worker that sleeps, on %s', (backend) => {
-  const thieves: AnswerThief[] = [];
-  const workers: WorkerProcess[] = [];
-  afterEach(async () => {
-    await Promise.all(workers.splice(0).map((worker) => worker.end()));
-    await Promise.all(thieves.splice(0).map((thief) => thief.stop()));
-  });
+  const thieves = useThieves();
+  const { start } = useWorkers();
   const apps = useApps();
-  const start = async (script: Parameters<typeof WorkerProcess.start>[0]): Promise<WorkerProcess> => {
-    const worker = await WorkerProcess.start(script);
-    workers.push(worker);
-    return worker;
-  };
 
   it.each([
     ['unrepeatable', 'in_doubt', 0],
@@ -45,8 +36,7 @@ describe.each(BACKENDS)('a worker that sleeps, on %s', (backend) => {
       const { app, place } = await apps.fresh(backend, { queues: ['charges'] });
       const run = randomUUID();
       const script = { effect, run, act: 'charge', leaseMs: 1500, gateway: simulator.http } as const;
-      const thief = await AnswerThief.before(place.databaseUrl);
-      thieves.push(thief);
+      const thief = await thieves.before(place.databaseUrl);
       const zombie = await start({ ...script, place: { ...place, databaseUrl: thief.url } });
       // Only a claim tells Postgres what its job is called.
       thief.holdBack('claimed-asleep');

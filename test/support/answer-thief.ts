@@ -1,4 +1,5 @@
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
+import { afterEach } from 'vitest';
 
 /** What becomes of the answer to a request that holds the wanted text. */
 type Fate =
@@ -141,3 +142,22 @@ const GOODBYE = ((): Buffer => {
   head.writeInt32BE(body.length + 4, 1);
   return Buffer.concat([head, body]);
 })();
+
+/** Thieves that a test sets on a database; all are stopped when it ends, after the applications if it asks for these later. */
+export interface TestThieves {
+  before(databaseUrl: string): Promise<AnswerThief>;
+}
+
+export function useThieves(): TestThieves {
+  const thieves: AnswerThief[] = [];
+  afterEach(async () => {
+    await Promise.all(thieves.splice(0).map((thief) => thief.stop()));
+  });
+  return {
+    async before(databaseUrl) {
+      const thief = await AnswerThief.before(databaseUrl);
+      thieves.push(thief);
+      return thief;
+    },
+  };
+}

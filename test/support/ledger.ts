@@ -105,3 +105,7 @@ export function deliver(
 export async function stateOf(app: INestApplicationContext, queue: string, job: Job): Promise<string> {
   return bullQueue(app, queue).getJobState(job.id as string);
 }
+
+/** The keys of that many charges. */
+export const numbered = (count: number): string[] =>
+  Array.from({ length: count }, (_, index) => `charge:${index}`);

@@ -1,6 +1,7 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import type { JobEvent } from 'nestjs-idempotent-jobs';
+import { afterEach } from 'vitest';
 import { eventually } from './eventually.js';
 import type { WorkerScript } from './worker-script.js';
 
@@ -24,14 +25,6 @@ export class WorkerProcess {
     this.exited = new Promise((resolve) => child.once('exit', (code, signal) => resolve(signal ?? code)));
   }
 
-  /** Starts a worker and waits until it is up. */
-  static async start(script: WorkerScript): Promise<WorkerProcess> {
-    const worker = WorkerProcess.launch(script);
-    await worker.reached('ready');
-    return worker;
-  }
-
-  /** For one that may not live to be up. */
   static launch(script: WorkerScript): WorkerProcess {
     const program = fileURLToPath(new URL('../dist/support/worker-program.js', import.meta.url));
     const child = fork(program, {
@@ -74,4 +67,33 @@ export class WorkerProcess {
     this.child.kill('SIGKILL');
     await this.exited;
   }
+}
+
+/** Workers that a test starts; all are ended when it ends, after the applications if it asks for these later. */
+export interface TestWorkers {
+  /** One that is up. */
+  readonly start: (script: WorkerScript) => Promise<WorkerProcess>;
+  /** One that may not live to be up. */
+  readonly launch: (script: WorkerScript) => WorkerProcess;
+}
+
+export function useWorkers(): TestWorkers {
+  const open = new Set<WorkerProcess>();
+  afterEach(async () => {
+    await Promise.all([...open].map((worker) => worker.end()));
+    open.clear();
+  });
+  const launch = (script: WorkerScript): WorkerProcess => {
+    const worker = WorkerProcess.launch(script);
+    open.add(worker);
+    return worker;
+  };
+  return {
+    launch,
+    async start(script) {
+      const worker = launch(script);
+      await worker.reached('ready');
+      return worker;
+    },
+  };
 }
