@@ -23,6 +23,7 @@ import { tenantOfJob } from './intake/identify.js';
 import { ConfigurationError } from './operation/errors.js';
 import type { ErasableQueue } from './retention/erasure.js';
 import { retentionProblems } from './retention/retention.options.js';
+import { unsignedUntil } from './signing/signing.options.js';
 import { outsideOfAnyFrame } from './tenancy/outside-of-any-frame.js';
 import type { TenantContext } from './tenancy/tenant-context.js';
 import { isOverWithin } from './within.js';
@@ -112,10 +113,10 @@ export class ApplicationLifecycle
   }
 
   #warnOfUnsigned(): void {
-    const until = this.options.signing?.acceptUnsignedUntil ?? -Infinity;
-    if (Date.now() < until)
+    const until = unsignedUntil(this.options.signing, Date.now());
+    if (until !== undefined)
       this.engine.log.warn(
-        `Jobs without a signature are run until ${new Date(until).toISOString()} (signing.acceptUnsignedUntil). Take it away once every process signs and no older job is left.`,
+        `Jobs without a signature are run until ${until} (signing.acceptUnsignedUntil). Take it away once every process signs and no older job is left.`,
       );
   }
 

@@ -12,7 +12,7 @@ export type { EncryptionOptions } from './sealing/key-ring.js';
 export type { SigningOptions } from './signing/signing.options.js';
 export { IDEMPOTENT_JOBS_MIGRATIONS } from './postgres/migrations.js';
 export { useBackendOfConnection } from './bullmq/backend.js';
-export { putBackOperation } from './bullmq/put-back-operation.js';
+export { putBackOperation } from './intake/put-back-operation.js';
 
 // 2 Processors
 export {

@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { NoConnectionError, RowLockedError } from '../postgres/no-connection.js';
+import { NoConnectionError } from '../postgres/no-connection.js';
+import { RowLockedError } from '../record/row-locked.js';
 import { persistently } from './persistently.js';
 
 // The fake clock has no hold of node:timers/promises.

@@ -1,5 +1,7 @@
 import { setTimeout as pause } from 'node:timers/promises';
-import { isConnectionTrouble, RowLockedError, sqlStateOf } from '../postgres/no-connection.js';
+import { isConnectionTrouble } from '../postgres/no-connection.js';
+import { RowLockedError } from '../record/row-locked.js';
+import { sqlStateOf } from '../postgres/sqlstate.js';
 
 /**
  * Tries a statement again for as long as the lease may still be held, unless its own data is at fault. Claims under one

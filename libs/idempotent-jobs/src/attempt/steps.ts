@@ -84,8 +84,7 @@ export class Steps {
 
   #assertName(name: string): void {
     const problem = stepNameProblem(name);
-    if (problem !== undefined)
-      throw new UsageError(`${problem} It must have 1 to 100 characters and no "/".`);
+    if (problem !== undefined) throw new UsageError(problem);
     if (this.#names.has(name))
       throw new UsageError(
         `Step "${name}" was called twice in one attempt, and the second call would get the first one's result. Give each call a name of its own, for example with the number of the item it is for.`,

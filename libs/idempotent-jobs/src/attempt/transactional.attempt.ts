@@ -16,13 +16,13 @@ import type { Entrance } from './entrance.js';
 import type { FollowUps } from './follow-ups.js';
 import { type OperationFrame, openFrame } from './operation-frame.js';
 import { setTimeout as pause } from 'node:timers/promises';
+import { isConnectionTrouble } from '../postgres/no-connection.js';
 import {
   DEADLOCK_DETECTED,
-  isConnectionTrouble,
   LOCK_NOT_AVAILABLE,
   SERIALIZATION_FAILURE,
   sqlStateOf,
-} from '../postgres/no-connection.js';
+} from '../postgres/sqlstate.js';
 import { keepResult } from './result-text.js';
 import { waitsForStep } from './refusal-errors.js';
 import { claimRequestOf, handsBack, type RunContext } from './run-context.js';
@@ -101,7 +101,7 @@ export class TransactionalAttempt {
     const { timeoutMs, leaseMs } = context.delivery.processor;
     const transaction = await HandlerTransaction.open(this.database, {
       tenantId: context.identified.tenantId,
-      lockTimeoutMs: LOCK_TIMEOUT_MS,
+      lockTimeoutMs: CLAIM_LOCK_TIMEOUT_MS,
       idleMs: timeoutMs + leaseMs,
     });
     let isClaimed = false;
@@ -289,12 +289,15 @@ function isRivalry(error: unknown): boolean {
 }
 
 /** Long enough for a rival that is about to commit, short enough not to hold up the worker's other jobs. */
-const LOCK_TIMEOUT_MS = 200;
+const CLAIM_LOCK_TIMEOUT_MS = 200;
 const BUSY_MS = 500;
 const RETRY_MS = 100;
 /** The rival has won, and is mostly through. */
 const RIVAL_MS = 100;
 /** Rivals that follow each other within milliseconds are few. */
 const MAX_TRIES = 5;
-/** The attempt's own session is gone by then, and whoever has the row instead has made the failure another matter. */
+/**
+ * How long the failure is tried to be recorded. The attempt's own session is gone by then; another worker that holds the
+ * row for longer is running the operation anew.
+ */
 const RECORD_PATIENCE_MS = 2_000;

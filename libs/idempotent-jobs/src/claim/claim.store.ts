@@ -16,7 +16,7 @@ import { resultBinding } from '../sealing/binding.js';
 import type { Sealer } from '../sealing/sealer.js';
 import { LedgerClock } from '../postgres/ledger-clock.js';
 import { QUERY_TIMEOUT_MS } from '../postgres/ledger-pool.js';
-import { LOCK_NOT_AVAILABLE, sqlStateOf } from '../postgres/no-connection.js';
+import { LOCK_NOT_AVAILABLE, sqlStateOf } from '../postgres/sqlstate.js';
 import { BEGIN_BUDGET, CLAIM, LOOK } from './claim.statement.js';
 import { IS_YOUNG, NOTE_UNRECORDED, REMEMBER } from './remember.statements.js';
 

@@ -1,5 +1,6 @@
 import { messageOf } from '../operation/message-of.js';
 import { Database } from '../postgres/database.js';
+import { MIN_CONNECTIONS } from '../postgres/lanes.js';
 import { serverUrl } from './server-url.js';
 import { Unavailable, WrongUsage } from './wrong-usage.js';
 
@@ -27,7 +28,7 @@ export async function connect(env: NodeJS.ProcessEnv, schema: string): Promise<D
   } catch (error) {
     throw new Unavailable(`Postgres at ${host} (DATABASE_URL) cannot be reached: ${reasonOf(error)}`);
   }
-  return new Database(dataSource, schema, { max: 4, connection: {} });
+  return new Database(dataSource, schema, { max: MIN_CONNECTIONS, connection: {} });
 }
 
 function databaseUrl(env: NodeJS.ProcessEnv): URL {

@@ -123,6 +123,13 @@ describe('LetterListener.tell', () => {
     ]);
   });
 
+  it('says of a step whose it is', async () => {
+    const seen: DeadLetterMessage[] = [];
+    const ofStep = { ...letter, stepOf: 'charge:1', step: 'receipt' };
+    await listenerWith(ofStep, [{ name: 'a', tell: (told) => seen.push(told) }]).listener.tell(jobOf());
+    expect(seen).toEqual([{ ...news, stepOf: 'charge:1', step: 'receipt' }]);
+  });
+
   it('rejects when a handler fails, and the next time calls only those that failed', async () => {
     const calls: string[] = [];
     let isDown = true;

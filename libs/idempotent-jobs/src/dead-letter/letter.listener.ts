@@ -1,6 +1,6 @@
 import { type Job, UnrecoverableError, Worker } from 'bullmq';
 import type { QueuePort } from '../bullmq/queue-port.js';
-import { toldError, toldFinalError } from '../bullmq/told-error.js';
+import { toldError, toldFinalError } from '../settle/told-error.js';
 import { isOverWithin } from '../within.js';
 import { messageOf } from '../operation/message-of.js';
 import { isA } from '../operation/thrown.js';
@@ -164,7 +164,20 @@ const WORKER_OPTIONS = {
 const LETTER_ID = /^[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}$/;
 
 function messageOfLetter(letter: DeadLetterWithPayload, payload: unknown): DeadLetterMessage {
-  const { id, reason, queue, jobName, jobId, tenantId, operationKey, attempts, error, createdAt } = letter;
+  const {
+    id,
+    reason,
+    queue,
+    jobName,
+    jobId,
+    tenantId,
+    operationKey,
+    attempts,
+    error,
+    createdAt,
+    stepOf,
+    step,
+  } = letter;
   return {
     letterId: id,
     reason,
@@ -173,6 +186,7 @@ function messageOfLetter(letter: DeadLetterWithPayload, payload: unknown): DeadL
     jobId,
     tenantId: tenantId ?? null,
     operationKey: operationKey ?? null,
+    ...(stepOf !== undefined && step !== undefined && { stepOf, step }),
     attempts,
     error: error === undefined ? null : { name: error.name, message: error.message },
     payload: payload ?? null,

@@ -1,6 +1,7 @@
 import type { JobEventSubject, JobEvents } from '../observe/job-events.js';
 import { Bulkhead } from '../resilience/bulkhead.js';
 import { CircuitBreaker } from '../resilience/circuit-breaker.js';
+import { DEFAULT_WINDOW_MS } from '../resilience/circuit-breaker.options.js';
 import type { CircuitState, Permit } from '../resilience/circuit-state.js';
 import type { Classify } from '../resilience/classify.js';
 import { RetryBudget } from '../resilience/retry-budget.js';
@@ -261,9 +262,6 @@ const SEVERITIES: Readonly<Record<CircuitState['kind'], number>> = {
   open: 2,
   forced_open: 3,
 };
-
-/** That of the breaker. */
-const DEFAULT_WINDOW_MS = 60_000;
 
 /** From the end of a call to its record, and then some. */
 const PROBE_SETTLES_MS = 5_000;

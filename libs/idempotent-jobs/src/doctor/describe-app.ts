@@ -14,6 +14,7 @@ import { resolveProcessorOptions } from '../intake/processor.options.js';
 import type { PayloadClass } from '../intake/validate-payload.js';
 import { DEFAULT_MAX_RESULT_BYTES } from '../record/kept-result.js';
 import { type ProvidedClass, providedClassOf } from '../provided-class.js';
+import { unsignedUntil } from '../signing/signing.options.js';
 import type { AppDescription, DescribedProcessor, PlainProcessor } from './app-description.js';
 import { urlFieldsOf } from './url-fields.js';
 
@@ -49,13 +50,6 @@ export function describeApp(
     handsOnTrace: options.traceContext !== undefined,
     logs: options.logs,
   };
-}
-
-/** Until when jobs without a signature are run, as ISO 8601; undefined: none are, or nothing is signed. */
-function unsignedUntil(signing: ResolvedOptions['signing'], now: number): string | undefined {
-  return signing !== undefined && now < signing.acceptUnsignedUntil
-    ? new Date(signing.acceptUnsignedUntil).toISOString()
-    : undefined;
 }
 
 function describeProcessor(

@@ -8,7 +8,7 @@ import {
   LOCK_NOT_AVAILABLE,
   SERIALIZATION_FAILURE,
   sqlStateOf,
-} from '../postgres/no-connection.js';
+} from '../postgres/sqlstate.js';
 import { inTransaction } from '../postgres/transaction.js';
 import { resultBinding } from '../sealing/binding.js';
 import type { Sealer } from '../sealing/sealer.js';
@@ -107,7 +107,7 @@ export class Acceptance {
       return await work();
     } catch (error) {
       if (sqlStateOf(error) !== LOCK_NOT_AVAILABLE) throw error;
-      throw new OperationLockedError(what, undefined, error);
+      throw new OperationLockedError(what, error);
     }
   }
 

@@ -48,7 +48,7 @@ export function provenanceOf({ id = '', data }: Pick<Job, 'id' | 'data'>): Prove
 
 const PLAIN: Provenance = { kind: 'plain' };
 
-/** What the library derives ids from is hashed; behind it, lives and redrives add a suffix, schedules a time. */
+/** An id that the library derived: a digest of tenant and key; jobs put again and flow nodes add a suffix, schedules a time. */
 const DERIVED_ID = /^(?:repeat:)?op-[\w-]{43}(?:$|[-:])/;
 
 function isIdentity({ tenantId, operationKey }: OperationIdentity): boolean {

@@ -157,8 +157,8 @@ export class WorkerLifecycle {
 }
 
 /**
- * Whoever starts a worker, or has it go on, would hand his frame to everything that it does from then on. Its listeners
- * (`@OnWorkerEvent()`) are nobody's, whoever has caused the event: the job that is told of says whose it is.
+ * A worker that is started or resumed inside a frame would keep that frame for all that it does. Its listeners
+ * (`@OnWorkerEvent()`) run in none: the job they are told of says whose it is.
  */
 function keepOutsideOfFrames(worker: Worker): void {
   const [run, resume, emit] = [worker.run.bind(worker), worker.resume.bind(worker), worker.emit.bind(worker)];

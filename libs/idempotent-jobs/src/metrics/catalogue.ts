@@ -139,7 +139,7 @@ export const JOB_METRICS = {
   ),
   handedBack: counter(
     'jobs_handed_back_total',
-    'Deliveries that their handler has handed back to BullMQ, by whether their operation was before, without an attempt that ended.',
+    'Deliveries that their handler handed back to BullMQ: the first of an operation, or again without an attempt that ended in between.',
     'queue',
     'job',
     'kind',

@@ -1,6 +1,6 @@
 import { identityKeyOf, type OperationIdentity } from '../operation/identity.js';
 
-/** Whoever hands back more operations than these at a time is told of as if some of them were new. */
+/** Beyond this many, the operation that was handed back longest ago is forgotten and counts from one again. */
 const MAX_COUNTED = 10_000;
 
 /**

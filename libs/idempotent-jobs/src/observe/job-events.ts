@@ -141,7 +141,7 @@ export type JobEvent =
 /** What can happen to a dependency, in a job or outside of any. */
 export type DependencyEvent = Partial<JobEventSubject> & { readonly dependency: string } &
   /**
-   * Of a circuit for each key, with whose call has opened it. `isOneTenantsFault`: a circuit without a key opened on the
+   * The circuit of a key names the operation whose call opened it. `isOneTenantsFault`: a circuit without a key opened on the
    * failures of one tenant alone, and holds back others that were answered.
    */
   (

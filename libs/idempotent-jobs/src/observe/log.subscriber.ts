@@ -72,6 +72,7 @@ const NAMES: Readonly<Record<string, string>> = {
   delayMs: 'delay_ms',
   workerId: 'worker',
   isDuplicate: 'duplicate',
+  isVanished: 'vanished',
   letterId: 'letter',
   isFollowUp: 'follow_up',
   stepOf: 'step_of',

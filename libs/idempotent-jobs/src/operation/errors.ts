@@ -134,12 +134,10 @@ export class OperationBusyError extends IdempotentJobsError {
  * by `enqueueMany()` for some 12 s. Nothing was written; try again when it has.
  */
 export class OperationLockedError extends IdempotentJobsError {
-  constructor(
-    operations: Named | { readonly queue: string; readonly count: number },
-    /** When to come again, in ms from now. */
-    readonly retryAfterMs: number = 1000,
-    cause?: unknown,
-  ) {
+  /** When to come again, in ms from now. */
+  readonly retryAfterMs = 1000;
+
+  constructor(operations: Named | { readonly queue: string; readonly count: number }, cause: unknown) {
     const who =
       'queue' in operations
         ? `One of ${operations.count} operations of queue "${operations.queue}"`

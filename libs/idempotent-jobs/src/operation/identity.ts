@@ -47,7 +47,7 @@ export function stepIdentity({ tenantId, operationKey }: OperationIdentity, name
   const stepKey = `${operationKey}${STEP_MARK}${name}`;
   if (stepKey.length > MAX_OPERATION_KEY_LENGTH)
     throw new InvalidIdentityError(
-      `The key of an operation and the name of its step have ${stepKey.length} characters together; at most ${MAX_OPERATION_KEY_LENGTH} are allowed.`,
+      `The key of an operation and the name of its step have ${operationKey.length + name.length} characters together; at most ${MAX_OPERATION_KEY_LENGTH - 1} are allowed.`,
     );
   return { tenantId, operationKey: stepKey };
 }

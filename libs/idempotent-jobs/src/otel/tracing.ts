@@ -14,7 +14,7 @@ import {
 } from '@opentelemetry/api';
 import { ConfigurationError } from '../operation/errors.js';
 import { errorTypeOf } from '../tracing/attributes.js';
-import { quietly } from '../tracing/quietly.js';
+import { quietly } from '../operation/thrown.js';
 import {
   isCarrier,
   type SpanAttributes,

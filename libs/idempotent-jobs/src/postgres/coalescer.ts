@@ -1,4 +1,4 @@
-import { LOCK_NOT_AVAILABLE, sqlStateOf } from './no-connection.js';
+import { LOCK_NOT_AVAILABLE, sqlStateOf } from './sqlstate.js';
 
 /**
  * Answers many small questions with few statements: whatever arrives while a batch is under way forms the next one.

@@ -14,7 +14,7 @@ import {
 import { LEDGER_TYPES } from './ledger-types.js';
 import { listenForErrors } from './listen-for-errors.js';
 import { Location, nameDatabase } from './location.js';
-import { MIN_CONNECTIONS } from './lanes.js';
+import { inSchema } from './migrations.js';
 import { namedFailure } from './no-connection.js';
 import type { Statement } from './statement.js';
 
@@ -28,7 +28,6 @@ export const DEFAULT_POOL: LedgerPoolOptions = { max: 8, connection: {} };
  * ({@link LedgerPool}), or inside of a transaction of the application, on that one's connection.
  */
 export class Database {
-  readonly #quotedSchema: string;
   #handlerConnections: ConnectionShare | undefined;
   #own: LedgerPool | undefined;
   readonly #prepared = new Map<Statement, PreparedStatement>();
@@ -50,7 +49,6 @@ export class Database {
         `The ledger needs a DataSource of type "postgres", but got "${dataSource.options.type}". Give the module the name of a Postgres DataSource: forRoot({ dataSource: 'name' }).`,
       );
     }
-    this.#quotedSchema = `"${schema.replaceAll('"', '""')}"`;
   }
 
   /** The application's pool, for handlers' transactions. Asked for on each use: TypeORM makes a new one when it reconnects. */
@@ -62,10 +60,7 @@ export class Database {
 
   /** The library's own connections, made when they are first used. */
   get own(): LedgerPool {
-    this.#own ??= new LedgerPool(this.applicationPool, {
-      ...this.poolOptions,
-      max: Math.max(MIN_CONNECTIONS, this.poolOptions.max),
-    });
+    this.#own ??= new LedgerPool(this.applicationPool, this.poolOptions);
     return this.#own;
   }
 
@@ -163,10 +158,7 @@ export class Database {
     if (prepared === undefined) {
       // Two schemas may share a pool, and a prepared statement's name must mean one text per connection.
       const name = `idempotent_jobs.${this.schema}.${statement.name}`;
-      prepared = new PreparedStatement(
-        name,
-        statement.text.replaceAll('{schema}', () => this.#quotedSchema),
-      );
+      prepared = new PreparedStatement(name, inSchema(this.schema, statement.text));
       this.#prepared.set(statement, prepared);
     }
     return prepared;

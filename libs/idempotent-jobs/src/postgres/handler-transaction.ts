@@ -1,7 +1,8 @@
 import { type EntityManager, QueryFailedError, type QueryRunner } from 'typeorm';
 import type { PgConnection, Queryable } from './connection.js';
 import type { Database } from './database.js';
-import { answered, QUERY_TIMEOUT_MS } from './ledger-pool.js';
+import { answered, QUERY_TIMEOUT_MS, STATEMENT_TIMEOUT_MS } from './ledger-pool.js';
+import { listenForErrors } from './listen-for-errors.js';
 import { namedFailure } from './no-connection.js';
 import { statement } from './statement.js';
 
@@ -72,19 +73,19 @@ export class HandlerTransaction {
    */
   static async open(database: Database, limits: TransactionLimits): Promise<HandlerTransaction> {
     const giveBack = await database.handlerConnections.take();
-    // The application's pool makes its connections as it is asked for them.
-    void database.applicationPool;
+    // TypeORM may have made a new pool since: its connections need a listener before one is taken.
+    listenForErrors(database.applicationPool);
     const runner = database.dataSource.createQueryRunner();
     try {
       const connection = database.borrowed(await connectionOf(runner));
-      await within(runner.startTransaction());
+      await answeredByRunner(runner.startTransaction());
       const { rows } = await connection.query({
         name: 'idempotent_jobs.open',
         text: OPEN,
         values: [
           limits.tenantId,
           `${limits.lockTimeoutMs}ms`,
-          `${CLAIM_TIMEOUT_MS}ms`,
+          `${STATEMENT_TIMEOUT_MS}ms`,
           `${Math.ceil(limits.idleMs)}ms`,
         ],
       });
@@ -164,7 +165,7 @@ export class HandlerTransaction {
 
   async #end(end: () => Promise<void>): Promise<void> {
     try {
-      await within(end());
+      await answeredByRunner(end());
     } catch (error) {
       await this.destroy();
       throw error;
@@ -188,9 +189,6 @@ export class HandlerTransaction {
 /** The attempt is given up first, and says so; the server's limit is for when nobody is left to do that. */
 const GRACE_MS = 500;
 
-/** As for the library's other statements. */
-const CLAIM_TIMEOUT_MS = 9_000;
-
 async function connectionOf(runner: QueryRunner): Promise<PgConnection> {
   try {
     return (await answered(runner.connect(), QUERY_TIMEOUT_MS)) as PgConnection;
@@ -200,7 +198,7 @@ async function connectionOf(runner: QueryRunner): Promise<PgConnection> {
 }
 
 /** TypeORM wraps what the driver says; what its subscribers throw is the application's. */
-async function within(work: Promise<void>): Promise<void> {
+async function answeredByRunner(work: Promise<void>): Promise<void> {
   try {
     await answered(work, QUERY_TIMEOUT_MS);
   } catch (error) {

@@ -1,4 +1,4 @@
-import { isOverWithin } from '../within.js';
+import { isOverWithin, within } from '../within.js';
 import { LEDGER_TYPES } from './ledger-types.js';
 import { type Lane, Lanes } from './lanes.js';
 import { NoAnswerError, namedFailure } from './no-connection.js';
@@ -20,13 +20,13 @@ export interface LedgerPoolOptions {
 export const QUERY_TIMEOUT_MS = 10_000;
 
 /** Postgres gives up before the client does: what the client has given up on must not come true later. */
-const STATEMENT_TIMEOUT_MS = 9_000;
+export const STATEMENT_TIMEOUT_MS = 9_000;
 
 /**
  * How long a statement waits for a lock. Statements for many operations wait for no row (SKIP LOCKED); one that must wait
  * for a single row, or for a table, is tried again by its caller, which keeps the connection free for others meanwhile.
  */
-export const LOCK_TIMEOUT_MS = 1_000;
+const LOCK_TIMEOUT_MS = 1_000;
 
 /**
  * What a session of the library's own goes by, whatever the defaults of role, database and server are. A session that is
@@ -72,7 +72,6 @@ export class LedgerPool {
     };
     const Pool = template.constructor as new (options: object) => ConnectionPool;
     this.pool = new Pool({
-      connectionTimeoutMillis: QUERY_TIMEOUT_MS,
       keepAlive: true,
       ...withoutUndefined(template.options),
       password,
@@ -81,6 +80,7 @@ export class LedgerPool {
       max,
       min: 0,
       // The limits are the library's own.
+      connectionTimeoutMillis: QUERY_TIMEOUT_MS,
       query_timeout: false,
       binary: false,
       pipeline: false,
@@ -175,19 +175,7 @@ const CLOSE_MS = 5_000;
 
 /** What the work gives, if it ends within `ms`. The work itself is not stopped. @throws NoAnswerError */
 export function answered<T>(work: Promise<T>, ms: number): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(new NoAnswerError(ms)), ms);
-    work.then(
-      (value) => {
-        clearTimeout(timer);
-        resolve(value);
-      },
-      (error: unknown) => {
-        clearTimeout(timer);
-        reject(error);
-      },
-    );
-  });
+  return within(ms, work, () => new NoAnswerError(ms));
 }
 
 /** pg lets an address in a URL go before any other. */

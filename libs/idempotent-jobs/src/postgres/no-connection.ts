@@ -1,3 +1,5 @@
+import { isPostgresError, sqlStateOf } from './sqlstate.js';
+
 /**
  * Postgres has not answered a statement, or could not be asked: the connection was refused or lost, none was free, or
  * the answer did not come in time. Whether the statement has taken effect, nobody knows.
@@ -13,15 +15,6 @@ export class NoAnswerError extends NoConnectionError {
   }
 }
 
-/** Another transaction holds the row that a statement was to write; nothing was written. */
-export class RowLockedError extends Error {
-  override readonly name = 'RowLockedError';
-
-  constructor() {
-    super('Another transaction holds the row of the operation.');
-  }
-}
-
 /**
  * What a statement's failure is called: an error of Postgres, with its SQLSTATE, as it is; whatever else the driver throws
  * says that there was no answer. Bugs stay bugs.
@@ -32,23 +25,6 @@ export function namedFailure(error: unknown): unknown {
   const { message } = (error ?? {}) as { message?: unknown };
   return new NoConnectionError(typeof message === 'string' ? message : String(error), { cause: error });
 }
-
-/** Whether Postgres itself has said so: these errors have a severity beside their SQLSTATE. */
-export function isPostgresError(error: unknown): error is { readonly code: string } {
-  const { code, severity } = (error ?? {}) as { code?: unknown; severity?: unknown };
-  return typeof severity === 'string' && typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code);
-}
-
-/** The SQLSTATE of an error of Postgres; undefined for any other. */
-export function sqlStateOf(error: unknown): string | undefined {
-  return isPostgresError(error) ? error.code : undefined;
-}
-
-/** SQLSTATEs that the library acts on. https://www.postgresql.org/docs/current/errcodes-appendix.html */
-export const LOCK_NOT_AVAILABLE = '55P03';
-export const DEADLOCK_DETECTED = '40P01';
-export const SERIALIZATION_FAILURE = '40001';
-export const QUERY_CANCELED = '57014';
 
 /** Lost or refused connections, and a server that starts, stops or has no connection to spare. */
 export function isConnectionTrouble(error: unknown): boolean {

@@ -3,6 +3,7 @@ import type { ConnectionPool, PooledConnection } from './connection.js';
 import type { Database } from './database.js';
 import { answered, QUERY_TIMEOUT_MS } from './ledger-pool.js';
 import { LEDGER_TYPES } from './ledger-types.js';
+import { onConnectionOf } from './on-connection-of.js';
 
 /**
  * Finds out, once at boot, whether a pooler in transaction mode (PgBouncer) stands before Postgres. What is prepared, set or
@@ -26,21 +27,14 @@ const FIX =
  * Whether two connections of the pool can be served by one process of the server. One look where the process is the one
  * that the connection was made with: there is no pooler at all.
  */
-async function isShared(pool: ConnectionPool): Promise<boolean> {
-  const one = await pool.connect();
-  try {
+function isShared(pool: ConnectionPool): Promise<boolean> {
+  return onConnectionOf(pool, async (one) => {
     const first = await pidOf(one);
     if (one.processID === first) return false;
-    if (pool.options.max < 2) return await changes(one, first);
-    const other = await pool.connect();
-    try {
-      return await takesTurns(one, other, first);
-    } finally {
-      other.release();
-    }
-  } finally {
-    one.release();
-  }
+    return pool.options.max < 2
+      ? changes(one, first)
+      : onConnectionOf(pool, (other) => takesTurns(one, other, first));
+  });
 }
 
 async function changes(one: PooledConnection, first: number): Promise<boolean> {

@@ -4,6 +4,7 @@ import type { Database } from './database.js';
 import type { LedgerPoolOptions } from './ledger-pool.js';
 import { nameDatabase } from './location.js';
 import { isConnectionTrouble, namedFailure } from './no-connection.js';
+import { onConnectionOf } from './on-connection-of.js';
 import { probePoolers } from './pooler-probe.js';
 import { ensureSchema } from './schema-guard.js';
 
@@ -30,19 +31,14 @@ export async function prepareLedger(
 
 /** Both names are of databases, not of addresses: through a pooler and around it they must be the same. */
 async function refuseOtherDatabase(database: Database): Promise<void> {
-  const connection = await database.applicationPool.connect();
-  try {
-    const [theirs, ours] = await Promise.all([
-      nameDatabase(database.borrowed(connection)),
-      nameDatabase(database.inLane('other')),
-    ]);
-    if (theirs === ours) return;
-    throw new ConfigurationError(
-      "forRoot({ pool: { connection } }) leads to another database than the DataSource, whose transactions the ledger must share. Give the address of the DataSource's own database.",
-    );
-  } finally {
-    connection.release();
-  }
+  const [theirs, ours] = await Promise.all([
+    onConnectionOf(database.applicationPool, (connection) => nameDatabase(database.borrowed(connection))),
+    nameDatabase(database.inLane('other')),
+  ]);
+  if (theirs === ours) return;
+  throw new ConfigurationError(
+    "forRoot({ pool: { connection } }) leads to another database than the DataSource, whose transactions the ledger must share. Give the address of the DataSource's own database.",
+  );
 }
 
 /** A planned restart of Postgres, or a failover, is mostly over by then. */

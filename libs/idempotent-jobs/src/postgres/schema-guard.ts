@@ -1,7 +1,7 @@
 import { ConfigurationError } from '../operation/errors.js';
 import { PROGRAM } from '../operation/program.js';
 import type { Database } from './database.js';
-import { SCHEMA_STEPS, SCHEMA_VERSION, type SchemaStep, UNFINISHED } from './migrations.js';
+import { inSchema, SCHEMA_STEPS, SCHEMA_VERSION, type SchemaStep, UNFINISHED } from './migrations.js';
 import { SchemaUpgrade } from './schema-upgrade.js';
 
 /**
@@ -42,7 +42,7 @@ async function refuseNewer(database: Database): Promise<SchemaState> {
 
 async function stateOf(database: Database): Promise<SchemaState> {
   const on = database.inLane('other');
-  const table = `"${database.schema.replaceAll('"', '""')}".idempotent_jobs_schema`;
+  const table = inSchema(database.schema, '{schema}.idempotent_jobs_schema');
   const found = await on.query({ text: 'SELECT to_regclass($1) IS NOT NULL AS present', values: [table] });
   if (!(found.rows[0] as { present: boolean }).present) return { version: undefined, unfinished: [] };
   const { rows } = await on.query({ text: `SELECT version, name FROM ${table} ORDER BY version` });

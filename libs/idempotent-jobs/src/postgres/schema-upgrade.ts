@@ -11,7 +11,7 @@ import {
   type SchemaStep,
   UNFINISHED,
 } from './migrations.js';
-import { LOCK_NOT_AVAILABLE, sqlStateOf } from './no-connection.js';
+import { LOCK_NOT_AVAILABLE, sqlStateOf } from './sqlstate.js';
 
 /** How long a step is tried while somebody holds what it needs. */
 const PATIENCE_MS = 30_000;

@@ -8,7 +8,7 @@ import type { Database, Queryable } from '../postgres/database.js';
 import { payloadBinding, resultBinding } from '../sealing/binding.js';
 import type { Sealer } from '../sealing/sealer.js';
 import type { RetryReason } from '../settle/decide.js';
-import { RowLockedError } from '../postgres/no-connection.js';
+import { RowLockedError } from './row-locked.js';
 import { describeError } from './error-evidence.js';
 import { errorFingerprint } from './error-fingerprint.js';
 import type { RecordedResult, ResultOmitted } from './kept-result.js';

@@ -1,5 +1,4 @@
 import type { Job } from 'bullmq';
-import type { QueueContents } from '../bullmq/queue-contents.js';
 import { provenanceOf } from '../enqueue/provenance.js';
 import { identify } from '../intake/identify.js';
 import type { JobEvents } from '../observe/job-events.js';
@@ -93,7 +92,8 @@ export class EndedJobSweep {
     { tenantId, operationKey, jobId }: CarriedOperation,
     end: EndedJob['end'],
   ): Promise<EndedJob> {
-    const job = end === 'gone' ? undefined : await find(port.contents, jobId);
+    // One that was removed between the look and the reading comes back empty.
+    const job = end === 'gone' ? undefined : ((await port.contents.find(jobId)) ?? undefined);
     const identified =
       job && identify(job, provenanceOf(job), settings.identify, this.services.sealer, this.services.signer);
     const isItsOwn =
@@ -134,11 +134,6 @@ export class EndedJobSweep {
 /** Of the processor, and of the last attempt, which may have been of another version. */
 function effectsOf({ settings }: SweptQueue, { effect }: CarriedOperation): readonly string[] {
   return effect === undefined ? [settings.effect] : [settings.effect, effect];
-}
-
-/** Jobs that were removed between the look and the reading come back empty. */
-async function find(contents: QueueContents, jobId: string): Promise<Job | undefined> {
-  return (await contents.find(jobId)) ?? undefined;
 }
 
 /** As a new one: the ledger counts its attempts. */

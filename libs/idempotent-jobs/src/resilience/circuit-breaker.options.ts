@@ -30,8 +30,11 @@ export interface CircuitBreakerOptions {
   readonly onChange?: (state: CircuitState) => void;
 }
 
+/** @internal */
+export const DEFAULT_WINDOW_MS = 60_000;
+
 const DEFAULTS: Required<CircuitBreakerOptions> = {
-  windowMs: 60_000,
+  windowMs: DEFAULT_WINDOW_MS,
   minimumCalls: 20,
   failureShare: 0.5,
   openMs: 30_000,

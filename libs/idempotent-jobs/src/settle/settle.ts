@@ -1,7 +1,7 @@
 import { DelayedError, type Job, RateLimitError } from 'bullmq';
 import { wasMoved } from '../bullmq/hand-back.js';
 import { BACKOFF_TYPE, carryDelay } from '../bullmq/retry-carrier.js';
-import { dropOldStacks, toldError, toldFinalError } from '../bullmq/told-error.js';
+import { dropOldStacks, toldError, toldFinalError } from './told-error.js';
 import { messageOf } from '../operation/message-of.js';
 import type { Settlement } from './settlement.js';
 
@@ -66,8 +66,9 @@ async function deferFailed(
 }
 
 /**
- * Where BullMQ does not take the job back, it is left with its worker, which no longer renews its lock: BullMQ finds it
- * stalled and delivers it again, later than asked. To throw anything else would fail it.
+ * Where BullMQ does not take the job back, one that carries our delay is failed with it. Any other is left with its worker,
+ * which no longer renews its lock: BullMQ finds it stalled and delivers it again, later than asked. Any other error would
+ * fail it for good.
  */
 async function defer(job: Job, token: string | undefined, delayMs: number): Promise<never> {
   try {

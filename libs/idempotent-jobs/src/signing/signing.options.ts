@@ -34,3 +34,10 @@ export function readSigning(
     checks.fail('signing.acceptUnsignedUntil', until, 'a valid Date');
   return ring && { ring, acceptUnsignedUntil: until instanceof Date ? until.getTime() : -Infinity };
 }
+
+/** Until when jobs without a signature are run as well, as ISO 8601; undefined: none are, or nothing has to be signed. */
+export function unsignedUntil(rules: SigningRules | undefined, now: number): string | undefined {
+  return rules !== undefined && now < rules.acceptUnsignedUntil
+    ? new Date(rules.acceptUnsignedUntil).toISOString()
+    : undefined;
+}

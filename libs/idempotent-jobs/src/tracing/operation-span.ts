@@ -1,7 +1,7 @@
 import type { Ending } from '../attempt/ending.js';
 import { endingAttributes, whatFailed } from './ending.attributes.js';
 import { errorTypeOf } from './attributes.js';
-import { quietly } from './quietly.js';
+import { quietly } from '../operation/thrown.js';
 import type { SpanAttributes, Tracing, TracingSpan } from './tracing.js';
 
 /**

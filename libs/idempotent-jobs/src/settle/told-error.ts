@@ -2,7 +2,7 @@ import { UnrecoverableError } from 'bullmq';
 import { cleanText } from '../operation/clean-text.js';
 import { MAX_SHOWN_MESSAGE } from '../operation/message-of.js';
 import { describeError } from '../record/error-evidence.js';
-import { unprocessedReasonOf } from './unprocessed.js';
+import { unprocessedReasonOf } from '../bullmq/unprocessed.js';
 
 /** BullMQ keeps a stack with each attempt, and every reader of the job loads all of them. */
 const MAX_TOLD_STACK = 4_000;
@@ -35,7 +35,7 @@ export function toldFinalError(error: unknown): UnrecoverableError {
 
 function told<E extends Error>(error: unknown, copy: E): E {
   const { name, message, stack } = describeError(error);
-  copy.message = inOurWords(cleanText(message, MAX_SHOWN_MESSAGE - PREFIX.length));
+  copy.message = unlikeBullmqsWords(cleanText(message, MAX_SHOWN_MESSAGE - PREFIX.length));
   if (!CONTROL_NAMES.has(copy.name)) copy.name = CONTROL_NAMES.has(name) ? 'Error' : name;
   copy.stack = cleanText(stack ?? `${name}: ${message}`, MAX_TOLD_STACK);
   return copy;
@@ -44,7 +44,7 @@ function told<E extends Error>(error: unknown, copy: E): E {
 const PREFIX = 'Error: ';
 
 /** Of what BullMQ says itself, nobody else's words can be told afterwards. */
-function inOurWords(message: string): string {
+function unlikeBullmqsWords(message: string): string {
   const isBullmqs = message.startsWith('bullmq:') || unprocessedReasonOf(message) !== undefined;
   return isBullmqs ? `${PREFIX}${message}` : message;
 }
