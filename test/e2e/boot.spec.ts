@@ -9,6 +9,7 @@ import {
 import { DataSource } from 'typeorm';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
+import { eventually } from '../support/eventually.js';
 import { enqueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
 import type { Place } from '../support/place.js';
 import { processorOf } from '../support/processors.js';
@@ -69,6 +70,10 @@ describe('boot of an application whose database is in use', () => {
     const boot = apps.beside(place, { queues: ['charges'], providers });
     boot.catch(() => undefined);
     const other = await sessions.open(place);
+    await eventually(
+      () => other.query(`SELECT FROM pg_locks WHERE NOT granted AND relation = 'job_outcomes'::regclass`),
+      ({ rowCount }) => expect(rowCount).toBeGreaterThan(0),
+    );
     // Longer than a careful migration stands in the way, shorter than the transaction lasts.
     await other.query(`SET lock_timeout = '5s'`);
     for (let index = 0; index < 20; index += 1) await other.query(insert(`other:${index}`));

@@ -24,6 +24,9 @@ import { rootModule } from '../support/start-app.js';
 const BREAKER = { minimumCalls: 4, openMs: 600_000, maxOpenMs: 600_000, successes: 1 };
 const HOOKS: Record<string, DependencyOptions> = { hooks: { breaker: BREAKER, retryBudget: false } };
 const QUICK = { attempts: 2, backoff: { baseMs: 10, capMs: 20 } };
+const refuse = (): never => {
+  throw unavailable();
+};
 const unavailable = (): Error => Object.assign(new Error('The endpoint answered 503'), { status: 503 });
 
 describe.each(BACKENDS)('circuits by key, on %s', (backend) => {
@@ -181,6 +184,43 @@ describe.each(BACKENDS)('circuits by key, on %s', (backend) => {
       result: ['part of the attempt', 'another’s'],
     });
     await expect(guard.call('hooks', () => 1, { per: '' })).rejects.toThrow(UsageError);
+  });
+
+  it.each([
+    ['a guarded call in the handler', async (guard: DependencyGuard) => guard.call('hooks', refuse)],
+    [
+      'a guarded call in a guarded call of the key',
+      async (guard: DependencyGuard) =>
+        guard.call('hooks', () => guard.call('hooks', refuse), { per: 'acme' }),
+    ],
+  ])('what fails inside of what a key let through opens its circuit: %s', async (_what, call) => {
+    const { app, send, guard, events } = await begin(
+      { dependency: { name: 'hooks', per: ({ tenantId }) => tenantId } },
+      (_job, { tenantId }) => (tenantId === 'acme' ? call(guard) : 'delivered'),
+    );
+    await send('acme', 1, 8);
+    await eventually(
+      () => events.filter(({ kind }) => kind === 'circuit_changed'),
+      (changes) => expect(changes).toMatchObject([{ state: 'open', tenantId: 'acme' }]),
+    );
+    await send('globex', 1, 1);
+    expect(await settled(app, 'hook:1', 'globex')).toMatchObject({ status: 'completed' });
+  });
+
+  it('a key whose circuit is open does not pause the queue of all', async () => {
+    const { app, send, guard, events } = await begin(
+      { dependency: 'hooks', pauseQueue: true },
+      (_job, { tenantId }) =>
+        guard.call('hooks', tenantId === 'acme' ? refuse : () => 'delivered', { per: tenantId }),
+    );
+    await send('acme', 1, 8);
+    await eventually(
+      () => events.filter(({ kind }) => kind === 'circuit_changed'),
+      (changes) => expect(changes).toMatchObject([{ state: 'open', tenantId: 'acme' }]),
+    );
+    await send('globex', 1, 10);
+    for (let n = 1; n <= 10; n += 1)
+      expect(await settled(app, `hook:${n}`, 'globex')).toMatchObject({ status: 'completed', attempts: 1 });
   });
 
   it('forced by a person, all keys are, known and to come', async () => {

@@ -113,8 +113,10 @@ export class DependencyGuard {
   /** The call, let through or not. Whatever becomes of it, its place is free again when this returns. */
   async #attempt<T>(call: Call<T>): Promise<End<T>> {
     const { dependency, operation, timeoutMs } = call;
+    const around = letThrough(dependency);
     // Part of what was let through already, and heard of there.
-    if (isInside(dependency) && operation?.isOver !== true) return this.#run(call, undefined);
+    if (around !== undefined && operation?.isOver !== true)
+      return this.#run({ ...call, dependency: around }, undefined);
     const entry = dependency.enter(timeoutMs);
     if (entry.kind === 'held')
       return { kind: 'failed', reason: entry.cause, error: new DependencyHeldError(entry) };
@@ -178,10 +180,10 @@ type End<T> =
   | { readonly kind: 'answered'; readonly value: T }
   | { readonly kind: 'failed'; readonly reason: FallbackReason; readonly error: unknown };
 
-/** Whether the dependency has let the code through that makes the call: under the same key, or under any if it names none. */
-function isInside(dependency: Dependency): boolean {
+/** What has let the code through that makes the call: the dependency under the same key, or under any if it names none. */
+function letThrough(dependency: Dependency): Dependency | undefined {
   const around = (frames.getStore()?.dependencies ?? []) as readonly Dependency[];
-  return around.some((one) => one === dependency || one.whole === dependency);
+  return around.findLast((one) => one === dependency || one.whole === dependency);
 }
 
 /** Calls of the dependency inside of this one are part of it. */

@@ -122,14 +122,18 @@ export class Dependency {
     const worst = all.reduce((one, other) => (other.#severity > one.#severity ? other : one));
     return {
       name: this.name,
-      circuit: worst.#breaker.state.kind,
-      retryAfterMs: worst.#breaker.retryAfterMs,
+      ...worst.ownCircuit,
       active: this.#bulkhead.active,
       isBudgetSpent: all.some((one) => one.#isBudgetSpent),
       ...(keyed.length > 0 && {
         keys: { known: keyed.length, notClosed: keyed.filter((one) => one.#severity > 0).length },
       }),
     };
+  }
+
+  /** Of its own circuit alone, whatever those of its keys are. */
+  get ownCircuit(): Pick<DependencyState, 'circuit' | 'retryAfterMs'> {
+    return { circuit: this.#breaker.state.kind, retryAfterMs: this.#breaker.retryAfterMs };
   }
 
   /** Whether its circuit opened on one tenant's failures alone, and held back others whose calls were answered. */

@@ -23,6 +23,7 @@ export function pauseWhileOpen(
   if (queues.length === 0) return () => undefined;
   const tails = new Map<QueuePort, Promise<void>>();
   const waiting = new Set<QueuePort>();
+  const held = new Set<QueuePort>();
   return events.subscribe((event) => {
     const isPutOff = event.kind === 'deferred' && event.because === 'circuit_open';
     if (event.kind !== 'circuit_changed' && !isPutOff) return;
@@ -33,7 +34,7 @@ export function pauseWhileOpen(
       const tail = (tails.get(port) ?? Promise.resolve())
         .then(() => {
           waiting.delete(port);
-          return change(port, dependency);
+          return change(port, dependency, held);
         })
         .catch((error: unknown) =>
           onError(`Queue "${port.name}" could not be paused or resumed with "${dependency.name}"`, error),
@@ -43,7 +44,18 @@ export function pauseWhileOpen(
   });
 }
 
-async function change(port: QueuePort, { state: { circuit, retryAfterMs } }: Dependency): Promise<void> {
-  if (circuit === 'open' || circuit === 'forced_open') await port.holdBack(retryAfterMs);
-  if (circuit === 'closed' || circuit === 'forced_closed') await port.letGo();
+/** Circuits of single keys say nothing about the queue. What this process has not held back, another one may have. */
+async function change(
+  port: QueuePort,
+  { ownCircuit: { circuit, retryAfterMs } }: Dependency,
+  held: Set<QueuePort>,
+): Promise<void> {
+  if (circuit === 'open' || circuit === 'forced_open') {
+    held.add(port);
+    return port.holdBack(retryAfterMs);
+  }
+  const isOver = circuit === 'closed' && held.has(port);
+  if (!isOver && circuit !== 'forced_closed') return;
+  held.delete(port);
+  await port.letGo();
 }
