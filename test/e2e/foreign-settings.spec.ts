@@ -82,6 +82,60 @@ describe.each(BACKENDS)('what applications and databases set for themselves, que
     expect(settledAt?.getTime()).toBeGreaterThanOrEqual(startedAt?.getTime() as number);
   });
 
+  it('a handler reads dates in the way of its database, and the library still its own', async () => {
+    const place = await makePlace(backend);
+    const name = new URL(place.databaseUrl).pathname.slice(1);
+    await say(place.databaseUrl, `ALTER DATABASE ${name} SET DateStyle = 'SQL, DMY'`);
+    const app = await apps.beside(place, {
+      queues: ['inventory'],
+      providers: [
+        processorOf('inventory', { effect: 'transactional' }, async (_job, operation) => {
+          const [{ style }] = await operation.transaction.query<[{ style: string }]>(
+            `SELECT current_setting('DateStyle') AS style`,
+          );
+          return { style, startedAt: operation.startedAt.getTime(), deadline: operation.deadline?.getTime() };
+        }),
+      ],
+    });
+    const deadline = new Date(Date.now() + 3_600_000);
+    await idempotentQueue(app, 'inventory').enqueue(
+      'reserve',
+      {},
+      { operationKey: 'reserve:1', tenantId: 'acme', deadline },
+    );
+    const reserved = await settled(app, 'reserve:1');
+    expect(reserved.result).toEqual({
+      style: 'SQL, DMY',
+      startedAt: reserved.startedAt?.getTime(),
+      deadline: deadline.getTime(),
+    });
+  });
+
+  it('another role for the library than the application’s must be able to end its sessions', async () => {
+    const { place } = await apps.fresh(backend, { queues: ['charges'] });
+    const database = new URL(place.databaseUrl).pathname.slice(1);
+    const [owner, clerk] = [`owner_${database}`, `clerk_${database}`];
+    await say(
+      place.databaseUrl,
+      `CREATE ROLE ${owner} LOGIN SUPERUSER; CREATE ROLE ${clerk} LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO ${clerk}`,
+    );
+    const url = new URL(place.databaseUrl);
+    url.username = owner;
+    const options = { queues: ['charges'], jobs: { pool: { connection: { user: clerk } } } };
+    const ofOwner = { ...place, databaseUrl: url.toString() };
+    await expect(apps.beside(ofOwner, options)).rejects.toThrow(
+      new RegExp(
+        `"${clerk}", which may not end sessions of the DataSource's role "${owner}".*GRANT "${owner}" TO "${clerk}"`,
+      ),
+    );
+    await say(place.databaseUrl, `GRANT ${owner} TO ${clerk}`);
+    const app = await apps.beside(ofOwner, options);
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    expect(await outcomeOf(app, 'charge:1')).toMatchObject({ status: 'pending' });
+    await apps.close(app);
+    await say(place.databaseUrl, `DROP OWNED BY ${clerk}, ${owner}; DROP ROLE ${clerk}; DROP ROLE ${owner}`);
+  });
+
   describe('an application that has pg read types in its own way', () => {
     const PARSERS: [number, (text: string) => unknown][] = [
       [16, (text) => ({ isTrue: text === 't' })],

@@ -17,6 +17,7 @@ import { eventually } from '../support/eventually.js';
 import { asTenant, enqueue, lettersOf, outcomeOf, settled, stepOf } from '../support/ledger.js';
 import { Gate, processorOf, reconcilingProcessorOf } from '../support/processors.js';
 import { BACKENDS, dataSourceOf } from '../support/scenario.js';
+import { useSessions } from '../support/sessions.js';
 
 const BY = { actor: 'ada', note: 'looked' };
 const PLAN = { afterMs: [100, 300], thenEveryMs: 400, untilMs: 5000 };
@@ -159,6 +160,7 @@ describe.each(BACKENDS)('doubts that are not lost on the way, on %s', (backend) 
 
 describe('doubts of guarded calls', () => {
   const apps = useApps();
+  const sessions = useSessions();
 
   it('keyed: once the service has forgotten the key it is a doubt, with a letter, and is not pruned', async () => {
     const { app } = await apps.fresh('postgres', { queues: [], jobs: SWEPT });
@@ -180,6 +182,27 @@ describe('doubts of guarded calls', () => {
       await dataSourceOf(app).query('SELECT status, dispatch_due_at, payload FROM job_outcomes'),
     ).toEqual([{ status: 'pending', dispatch_due_at: null, payload: null }]);
     expect(await once('refund:1', () => 'refunded', options)).toBe('refunded');
+  });
+
+  it('one whose row somebody holds keeps no other from being found', async () => {
+    const { app, place } = await apps.fresh('postgres', { queues: [], jobs: SWEPT });
+    const forgotten = (tenant: string): string => `
+      INSERT INTO job_outcomes (tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, effect, attempts,
+        fencing_token, worker_id, started_at, lease_expires_at, repeatable_until)
+      VALUES ('${tenant}', 'refund:1', '(calls)', 'call', '', repeat('0', 64), 'running', 'unrepeatable', 1,
+        1, 'gone', clock_timestamp() - interval '3 h', clock_timestamp() - interval '2 h', clock_timestamp() - interval '1 h')`;
+    const colleague = await sessions.open(place);
+    await colleague.query(`BEGIN; ${forgotten('acme')}; COMMIT; BEGIN; SELECT FROM job_outcomes FOR UPDATE`);
+    await dataSourceOf(app).query(forgotten('globex'));
+    await eventually(
+      () => outcomeOf(app, 'refund:1', 'globex'),
+      (outcome) => expect(outcome).toMatchObject({ status: 'in_doubt' }),
+    );
+    await colleague.query('COMMIT');
+    await eventually(
+      () => outcomeOf(app, 'refund:1', 'acme'),
+      (outcome) => expect(outcome).toMatchObject({ status: 'in_doubt' }),
+    );
   });
 
   it('one that was found by the sweep can be answered as not applied', async () => {

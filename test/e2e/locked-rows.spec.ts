@@ -48,6 +48,42 @@ describe.each(BACKENDS)('rows and tables that somebody holds, queues on %s', (ba
     expect(await lettersOf(app)).toEqual([]);
   });
 
+  it.each([
+    ['one by one', 1],
+    ['several at once', 2],
+  ])(
+    'of one tenant, enqueued %s by many, keep no producer of another tenant waiting',
+    async (_how, count) => {
+      const { app, place } = await begin();
+      const keys = numbered(80);
+      const colleague = await sessions.open(place);
+      await colleague.query('BEGIN');
+      for (const key of keys)
+        await colleague.query(
+          `INSERT INTO job_outcomes (tenant_id, operation_key, queue, job_name, job_id, fingerprint, status)
+         VALUES ('acme', $1, 'charges', 'charge', 'op-1', repeat('0', 64), 'pending')`,
+          [key],
+        );
+      const queue = idempotentQueue(app, 'charges');
+      let refused = 0;
+      const held = keys.map((_key, index) =>
+        queue
+          .enqueueMany(
+            keys
+              .slice(Math.min(index, keys.length - count))
+              .slice(0, count)
+              .map((operationKey) => ({ name: 'charge', payload: {}, operationKey, tenantId: 'acme' })),
+          )
+          .catch(() => (refused += 1)),
+      );
+      await queue.enqueue('charge', {}, { operationKey: 'charge:free', tenantId: 'globex' });
+      // Each of them would have waited for its whole time before.
+      expect(refused).toBe(0);
+      await colleague.query('ROLLBACK');
+      await Promise.all(held);
+    },
+  );
+
   it('do not keep the outcomes of other operations from being recorded', async () => {
     const { app, place } = await apps.fresh(backend, { queues: ['charges'] });
     const gate = new Gate();

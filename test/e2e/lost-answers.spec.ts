@@ -1,3 +1,4 @@
+import { IsInt } from 'class-validator';
 import { describe, expect, it } from 'vitest';
 import { useThieves } from '../support/answer-thief.js';
 import { useApps } from '../support/apps.js';
@@ -29,6 +30,21 @@ describe.each(BACKENDS)('answers of Postgres that are lost on the way, queues on
     expect(await settled(app, 'charge:unanswered')).toMatchObject({ status: 'completed', attempts: 1 });
     expect(thief.stolen).toBe(1);
     expect(calls).toBe(1);
+  });
+
+  it("the claim's, of a job that nothing is to be run for: its letter says so, and nothing is in doubt", async () => {
+    class Charge {
+      @IsInt() amount!: number;
+    }
+    const { app, thief } = await start(
+      processorOf('charges', { identify: identifyPlain, payload: Charge, leaseMs: 14_000 }, () => 1),
+    );
+    thief.holdBack('unrepeatable');
+    await deliver(app, 'charges', 'charge:unanswered');
+    const outcome = await settled(app, 'charge:unanswered', 'acme', 45_000);
+    expect([outcome.status, outcome.doubtSince]).toEqual(['dead', undefined]);
+    expect(thief.stolen).toBe(1);
+    expect((await lettersOf(app)).map(({ reason }) => reason)).toEqual(['payload_invalid']);
   });
 
   it("that of the look at an old job's operation: its connection is given up, and the handler runs once", async () => {

@@ -13,11 +13,13 @@ import { enqueue, outcomeOf, settled } from '../support/ledger.js';
 import type { Place } from '../support/place.js';
 import { processorOf } from '../support/processors.js';
 import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
+import { useSessions } from '../support/sessions.js';
 
 const [backend = 'postgres'] = BACKENDS.toReversed();
 
 describe('the ledger schema', () => {
   const apps = useApps();
+  const sessions = useSessions();
   const processor = processorOf('charges', { effect: 'natural' }, () => 'done');
 
   it('boot fails clearly when it is missing, and says both ways to get it', async () => {
@@ -81,6 +83,98 @@ describe('the ledger schema', () => {
       expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed' });
       await apps.beside(place, { queues: ['charges'], jobs: { migrations: 'check' } });
     });
+  });
+
+  describe('at version 7', () => {
+    const STEP = `tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, effect, step_of, attempts, fencing_token`;
+    /** With a step of a keyed charge that may have been sent, under its old key. */
+    const placeAtVersion7 = async (steps = ''): Promise<Place> => {
+      const place = await makePlace(backend);
+      const source = await new DataSource({
+        type: 'postgres',
+        url: place.databaseUrl,
+        migrations: IDEMPOTENT_JOBS_MIGRATIONS.slice(0, 7),
+      }).initialize();
+      await source.runMigrations();
+      await source.query(steps);
+      await source.destroy();
+      return place;
+    };
+
+    it('steps get their new keys, with their history and letters, and keyed ones that may have been sent are not sent under another', async () => {
+      const place = await placeAtVersion7(`
+        INSERT INTO job_outcomes (${STEP}, doubt_since, repeatable_until, started_at) VALUES
+          ('acme', 'order:1/charge', 'orders', 'order', 'op-1', repeat('0', 64), 'retrying', 'keyed', 'order:1', 1, 5,
+            clock_timestamp(), 'infinity', clock_timestamp()),
+          ('acme', 'order:2/charge', 'orders', 'order', 'op-2', repeat('0', 64), 'retrying', 'keyed', 'order:2', 1, 5,
+            NULL, 'infinity', clock_timestamp());
+        INSERT INTO job_attempts (tenant_id, operation_key, fencing_token, attempt, started_at, kind)
+        VALUES ('acme', 'order:1/charge', 5, 1, clock_timestamp(), 'in_doubt')`);
+      const app = await apps.beside(place, { queues: ['orders'] });
+      expect(
+        await dataSourceOf(app).query(`
+          SELECT o.operation_key, step_of, step, repeatable_until <= clock_timestamp() AS is_over, a.kind
+          FROM job_outcomes o LEFT JOIN job_attempts a USING (tenant_id, operation_key) ORDER BY step_of`),
+      ).toEqual([
+        {
+          operation_key: 'order:1\u001Fcharge',
+          step_of: 'order:1',
+          step: 'charge',
+          is_over: true,
+          kind: 'in_doubt',
+        },
+        {
+          operation_key: 'order:2\u001Fcharge',
+          step_of: 'order:2',
+          step: 'charge',
+          is_over: false,
+          kind: null,
+        },
+      ]);
+    });
+
+    it('any number of steps is renamed without keeping others from the table', async () => {
+      const place = await placeAtVersion7(`
+        INSERT INTO job_outcomes (${STEP}, settled_at)
+        SELECT 'acme', 'order:' || n || '/charge', 'orders', 'order', 'op-' || n, repeat('0', 64), 'completed', 'natural',
+          'order:' || n, 1, 5, clock_timestamp() FROM generate_series(1, 12000) n`);
+      const other = await sessions.open(place);
+      await other.query(`SET statement_timeout = '5s'`);
+      const boot = apps.beside(place, { queues: ['orders'] });
+      boot.catch(() => undefined);
+      const renamed = async (): Promise<number> =>
+        (await other.query(`SELECT count(*)::integer AS n FROM job_outcomes WHERE operation_key LIKE '%/%'`))
+          .rows[0].n;
+      const seen = new Set<number>();
+      let left: number;
+      do seen.add((left = await renamed()));
+      while (left > 0);
+      await boot;
+      // All at once, nobody would have seen it half done.
+      expect(seen.size).toBeGreaterThan(2);
+    });
+  });
+
+  it('is made in a database where nobody may make temporary tables', async () => {
+    const place = await makePlace(backend);
+    const admin = await sessions.open(place);
+    const database = new URL(place.databaseUrl).pathname.slice(1);
+    const role = `app_${database}`;
+    await admin.query(`
+      REVOKE ALL ON DATABASE ${database} FROM PUBLIC;
+      CREATE ROLE ${role} LOGIN;
+      GRANT CONNECT, CREATE ON DATABASE ${database} TO ${role};
+      GRANT ALL ON SCHEMA public TO ${role}`);
+    const url = new URL(place.databaseUrl);
+    url.username = role;
+    const app = await apps.beside(
+      { ...place, databaseUrl: url.toString() },
+      { queues: ['charges'], providers: [processor] },
+    );
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed' });
+    await apps.close(app);
+    await admin.query(`DROP OWNED BY ${role}; DROP ROLE ${role}`);
   });
 
   it("TypeORM's own migrations make it, and a later boot with 'run' finds nothing to do", async () => {

@@ -6,6 +6,7 @@ import { enqueue, idempotentQueue, lettersOf, numbered, settled } from '../suppo
 import { HAS_PGBOUNCER, type RunningPgBouncer, startPgBouncer } from '../support/pgbouncer.js';
 import { processorOf } from '../support/processors.js';
 import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
+import { useSessions } from '../support/sessions.js';
 
 const effects = ['natural', 'keyed', 'unrepeatable', 'transactional'] as const;
 
@@ -15,6 +16,7 @@ describe.skipIf(!HAS_PGBOUNCER).each(BACKENDS)('behind PgBouncer, queues on %s',
     await Promise.all(poolers.splice(0).map((pooler) => pooler.stop()));
   });
   const apps = useApps();
+  const sessions = useSessions();
   const begin = async (poolMode: 'session' | 'transaction') => {
     const place = await makePlace(backend);
     const pooler = await startPgBouncer(place.databaseUrl, poolMode);
@@ -66,6 +68,34 @@ describe.skipIf(!HAS_PGBOUNCER).each(BACKENDS)('behind PgBouncer, queues on %s',
       expect(await lettersOf(app)).toEqual([]);
     },
   );
+
+  it('a tenant that handlers set for their session is never seen by another client of the pooler', async () => {
+    const { place, through } = await begin('transaction');
+    const { hostname: host, port } = new URL(place.databaseUrl);
+    const app = await apps.beside(through, {
+      queues: ['transactional'],
+      providers: [
+        processorOf('transactional', { effect: 'transactional' }, (_job, { transaction }) =>
+          transaction.query(`SELECT set_config('app.tenant_id', 'leaked', false)`),
+        ),
+      ],
+      jobs: { pool: { connection: { host, port: Number(port) } } },
+    });
+    const seen = new Set<unknown>();
+    const over = new AbortController();
+    const others = Array.from({ length: 4 }, async () => {
+      const client = await sessions.open(through);
+      while (!over.signal.aborted) {
+        const { rows } = await client.query(`SELECT current_setting('app.tenant_id', true) AS tenant`);
+        seen.add(rows[0].tenant);
+      }
+    });
+    for (const key of numbered(60)) await enqueue(app, 'transactional', 'run', {}, key);
+    for (const key of numbered(60)) expect(await settled(app, key)).toMatchObject({ status: 'completed' });
+    over.abort();
+    await Promise.all(others);
+    expect([...seen].filter((tenant) => tenant !== null && tenant !== '')).toEqual([]);
+  });
 
   it('another process hears at once of what is committed', async () => {
     const { place, through } = await begin('transaction');

@@ -1,3 +1,4 @@
+import { JobEvents } from 'nestjs-idempotent-jobs';
 import { describe, expect, it } from 'vitest';
 import { useThieves } from '../support/answer-thief.js';
 import { useApps } from '../support/apps.js';
@@ -11,7 +12,7 @@ import {
   outcomeOf,
   settled,
 } from '../support/ledger.js';
-import { processorOf } from '../support/processors.js';
+import { Gate, processorOf } from '../support/processors.js';
 import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
 import { useSessions } from '../support/sessions.js';
 import { CREATE_WORK } from '../support/worker-script.js';
@@ -97,6 +98,61 @@ describe.each(BACKENDS)('a Postgres that says nothing, or goodbye, queues on %s'
        WHERE datname = current_database() AND query LIKE '%pg_sleep(40)%' AND pid <> pg_backend_pid() AND state = 'active'`,
     );
     expect(rows).toEqual([]);
+  });
+
+  it('handlers whose Postgres is away when they end give their connections back once it is there again', async () => {
+    const gate = new Gate();
+    const { app, place } = await apps.fresh(backend, {
+      queues: ['inventory'],
+      providers: [
+        processorOf('inventory', { effect: 'transactional', timeoutMs: 600_000 }, (_job, operation) =>
+          operation.operationKey === 'after' ? 'done' : gate.pass(),
+        ),
+      ],
+    });
+    const ours = `datname = '${new URL(place.databaseUrl).pathname.slice(1)}' AND pid <> pg_backend_pid()`;
+    const inTransactions = `${ours} AND state = 'idle in transaction' AND query LIKE '%idempotent_jobs_attempt%'`;
+    const elsewhere = new URL(place.databaseUrl);
+    elsewhere.pathname = '/postgres';
+    const admin = await sessions.open({ databaseUrl: elsewhere.toString() });
+    for (const key of numbered(6)) await enqueue(app, 'inventory', 'reserve', {}, key);
+    await eventually(
+      () => admin.query(`SELECT FROM pg_stat_activity WHERE ${inTransactions}`),
+      ({ rowCount }) => expect(rowCount).toBe(6),
+    );
+    const database = new URL(place.databaseUrl).pathname.slice(1);
+    await admin.query(`ALTER DATABASE ${database} ALLOW_CONNECTIONS false`);
+    await admin.query(`SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE ${ours}`);
+    const putOff = new Set<unknown>();
+    app.get(JobEvents).subscribe((event) => {
+      if (event.kind === 'deferred') putOff.add(event.operationKey);
+    });
+    gate.open();
+    await eventually(
+      () => putOff.size,
+      (size) => expect(size).toBe(6),
+    );
+    await admin.query(`ALTER DATABASE ${database} ALLOW_CONNECTIONS true`);
+    await enqueue(app, 'inventory', 'reserve', {}, 'after');
+    for (const key of [...numbered(6), 'after'])
+      expect(await settled(app, key, 'acme', 45_000)).toMatchObject({ status: 'completed' });
+  });
+
+  it('a LISTEN that is never answered keeps no application from starting, nor from ending', async () => {
+    const place = await makePlace(backend);
+    const thief = await thieves.before(place.databaseUrl);
+    thief.holdBackAll('LISTEN "idempotent_jobs');
+    const app = await apps.beside(
+      { ...place, databaseUrl: thief.url },
+      { queues: ['charges'], providers: [processorOf('charges', { effect: 'natural' }, () => 'done')] },
+    );
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed' });
+    await eventually(
+      () => thief.stolen,
+      (stolen) => expect(stolen).toBeGreaterThan(0),
+    );
+    await apps.close(app);
   });
 
   it('a goodbye that comes with an answer ends no process, and puts nothing in doubt', async () => {

@@ -1,12 +1,12 @@
 import { randomUUID } from 'node:crypto';
-import { DispatchService } from 'nestjs-idempotent-jobs';
+import { currentOperation, DispatchService } from 'nestjs-idempotent-jobs';
 import { type RunningSimulator, startSimulator } from 'simulator';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { useThieves } from '../support/answer-thief.js';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
 import { attemptKindsOf, bullQueue, enqueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
-import { processorOf } from '../support/processors.js';
+import { Gate, processorOf } from '../support/processors.js';
 import { BACKENDS, dataSourceOf } from '../support/scenario.js';
 import { useWorkers } from '../support/worker-process.js';
 
@@ -96,6 +96,44 @@ describe.each(BACKENDS)('a worker that sleeps, on %s', (backend) => {
     expect((await attemptKindsOf(app, 'charge:1')).toSorted()).toEqual(
       expect.arrayContaining(['surrendered', 'taken_over']),
     );
+  });
+
+  it('whose clock is set in the middle of an attempt goes on with it', async () => {
+    const [gate, ofSteps] = [new Gate(), new Gate()];
+    const seen: boolean[] = [];
+    const { app } = await apps.fresh(backend, {
+      queues: ['charges', 'orders'],
+      providers: [
+        processorOf('charges', { effect: 'unrepeatable' }, async (_job, { signal }) => {
+          await gate.pass();
+          seen.push(signal.aborted, currentOperation().signal.aborted);
+          return 'done';
+        }),
+        processorOf('orders', { effect: 'natural' }, async (_job, { step }) => {
+          await ofSteps.pass();
+          return step('charge', () => 'charged', { effect: 'unrepeatable' });
+        }),
+      ],
+    });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    await enqueue(app, 'orders', 'order', {}, 'order:1');
+    await Promise.all([gate.arrival, ofSteps.arrival]);
+    const now = Date.now.bind(Date);
+    const clock = vi.spyOn(Date, 'now').mockImplementation(() => now() + 60_000);
+    try {
+      gate.open();
+      ofSteps.open();
+      expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', result: 'done' });
+      expect(await settled(app, 'order:1')).toMatchObject({
+        status: 'completed',
+        result: 'charged',
+        attempts: 1,
+      });
+    } finally {
+      clock.mockRestore();
+    }
+    expect(seen).toEqual([false, false]);
+    expect(await lettersOf(app)).toEqual([]);
   });
 
   it('with a clock an hour ahead leaves nothing stranded once it is gone', async () => {

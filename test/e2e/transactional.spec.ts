@@ -1,8 +1,18 @@
-import { currentOperation, type IdempotentQueue, TransientError, UsageError } from 'nestjs-idempotent-jobs';
+import { DelayedError } from 'bullmq';
+import {
+  currentOperation,
+  IdempotencyService,
+  type IdempotentJobsOptions,
+  type IdempotentQueue,
+  OperationBusyError,
+  TransientError,
+  UsageError,
+} from 'nestjs-idempotent-jobs';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
 import {
+  asTenant,
   attemptKindsOf,
   bullQueue,
   enqueue,
@@ -20,8 +30,13 @@ const reserve = (): Promise<unknown> =>
 
 describe.each(BACKENDS)('a transactional effect, on %s', (backend) => {
   const apps = useApps();
-  const start = async (handler: Parameters<typeof processorOf>[2], timeoutMs = 5000) => {
+  const start = async (
+    handler: Parameters<typeof processorOf>[2],
+    timeoutMs = 5000,
+    jobs: IdempotentJobsOptions = {},
+  ) => {
     const { app } = await apps.fresh(backend, {
+      jobs,
       queues: ['inventory', 'charges'],
       providers: [processorOf('inventory', { effect: 'transactional', retry: QUICK, timeoutMs }, handler)],
     });
@@ -130,6 +145,56 @@ describe.each(BACKENDS)('a transactional effect, on %s', (backend) => {
       expect(calls).toBe(1);
     },
   );
+
+  it('a handler that commits the transaction itself and then hands its job back is noticed, and not run again', async () => {
+    let calls = 0;
+    const app = await start(
+      async (job, { transaction }) => {
+        calls += 1;
+        await reserve();
+        await transaction.query('COMMIT');
+        await job.moveToDelayed(Date.now() + 50, job.token);
+        throw new DelayedError();
+      },
+      5000,
+      { leaseMs: 1500 },
+    );
+    await enqueue(app, 'inventory', 'reserve', {}, 'reserve:1');
+    expect(await settled(app, 'reserve:1')).toMatchObject({ status: 'dead' });
+    expect(await lettersOf(app)).toMatchObject([
+      {
+        reason: 'permanent_error',
+        error: { message: expect.stringMatching(/neither commit nor roll back/) },
+      },
+    ]);
+    expect(calls).toBe(1);
+    expect(await reservations(app)).toEqual([{ tenant: 'acme' }]);
+  });
+
+  it('may take as long as a timer can count', async () => {
+    const app = await start(reserve, 2 ** 31 - 1);
+    await enqueue(app, 'inventory', 'reserve', {}, 'reserve:1');
+    expect(await settled(app, 'reserve:1')).toMatchObject({ status: 'completed', attempts: 1 });
+  });
+
+  it('a guarded call waits no longer than it says for a connection that handlers have', async () => {
+    const gate = new Gate();
+    const app = await start(() => gate.pass(), 60_000);
+    for (let job = 0; job < 6; job += 1) await enqueue(app, 'inventory', 'reserve', {}, `reserve:${job}`);
+    await eventually(
+      () =>
+        dataSourceOf(app).query(`SELECT FROM pg_stat_activity WHERE state = 'idle in transaction'
+        AND datname = current_database() AND query LIKE '%idempotent_jobs_attempt%'`),
+      (held: unknown[]) => expect(held).toHaveLength(6),
+    );
+    const call = asTenant(app, 'globex', () =>
+      app.get(IdempotencyService).once('k', () => 1, { effect: 'transactional', waitMs: 500 }),
+    );
+    await expect(call).rejects.toThrow(OperationBusyError);
+    gate.open();
+    for (let job = 0; job < 6; job += 1)
+      expect(await settled(app, `reserve:${job}`)).toMatchObject({ status: 'completed' });
+  });
 
   it('a tenant that a handler sets for the session goes no further than its transaction', async () => {
     const app = await start(async (_job, { transaction }) => {

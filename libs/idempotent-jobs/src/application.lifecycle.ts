@@ -140,7 +140,8 @@ export class ApplicationLifecycle
     if (!this.options.dispatch.enabled) return;
     this.engine.redrives.start();
     this.engine.dispatcher.start();
-    await this.engine.listener.start();
+    // Whoever does not hear looks now and then; a server that is silent must not keep the application from starting.
+    void this.engine.listener.start();
   }
 
   async beforeApplicationShutdown(): Promise<void> {
@@ -156,7 +157,7 @@ export class ApplicationLifecycle
       closeMs,
       Promise.all([this.engine.redrives.stop(), this.engine.pruner.stop(), this.engine.doubts.stop()]),
     );
-    await this.engine.listener.stop();
+    await this.engine.listener.stop(closeMs);
     await this.engine.dispatcher.stop();
     this.engine.leases.stop();
     await isOverWithin(closeMs, this.engine.unused.stop());

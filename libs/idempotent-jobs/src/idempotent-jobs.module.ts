@@ -156,7 +156,7 @@ function assemble(
       ) => {
         refuseSecondRoot(modules);
         const engine = assembleEngine(source, resolved, tenants, events);
-        await prepareLedger(engine.database, resolved);
+        await prepareLedger(engine.database, resolved, engine.log.trouble);
         return engine;
       },
     },

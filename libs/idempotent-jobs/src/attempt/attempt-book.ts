@@ -12,7 +12,7 @@ import { decideFailure, type Decision, decideStart, whyGivenUp } from '../settle
 import type { AttemptReporter, DecidedFailure } from './attempt.reporter.js';
 import { causeOf, deferred, type Ending, type OwnDeferralWord } from './ending.js';
 import { persistently, recordPatienceMs } from './persistently.js';
-import { GivenUpError, JobExpiredError } from './refusal-errors.js';
+import { GivenUpError, JobExpiredError, TransactionLeftError } from './refusal-errors.js';
 import { payloadText, type RunContext } from './run-context.js';
 
 /** The transaction that a failure is recorded in; without one it is recorded by itself. */
@@ -84,6 +84,9 @@ export class AttemptBook {
     }
     // Asking is no attempt: whether one may follow is decided afterwards.
     if (claim.mustAsk) return undefined;
+    // Its claim is undone with all that it wrote, unless its handler has committed both.
+    if (claim.tookOver?.effect === 'transactional')
+      return this.fail(context, claim, new TransactionLeftError(), undefined, undefined, place);
     const reason = context.givenUpFor ?? decideStart(claim, context.delivery.processor.policy);
     return reason === undefined
       ? undefined
@@ -174,7 +177,7 @@ export class AttemptBook {
         'fenced',
       );
     this.reporter.fenced(context, claim);
-    await this.#surrender(claim);
+    await this.surrender(claim);
     return this.deferred(
       context,
       MIN_BUSY_MS,
@@ -197,7 +200,7 @@ export class AttemptBook {
   }
 
   /** Whoever took over counts this attempt as vanished with its process, which it has not. */
-  async #surrender(claim: Claim): Promise<void> {
+  async surrender(claim: Claim): Promise<void> {
     try {
       await this.outcomes.surrender(claim);
     } catch {

@@ -125,7 +125,9 @@ export class LeasedAttempt {
   #giveBack(context: RunContext): void {
     const { tenantId, operationKey } = context.identified;
     const { workerId } = context.delivery;
-    this.unused.add({ tenantId, operationKey, workerId, possibleUntil: this.claims.possibleUntil });
+    const { possibleUntil } = this.claims;
+    const forgetAfterMs = forgetAfterMsOf(context);
+    this.unused.add({ tenantId, operationKey, workerId, possibleUntil, forgetAfterMs });
   }
 
   /**
@@ -166,9 +168,14 @@ export class LeasedAttempt {
 
   /** Fails an operation whose handler was never reached. */
   async runNothing(context: RunContext, end: (claim: Claim) => Promise<Ending>): Promise<Ending> {
-    const answer = await this.#claim(context);
-    if (answer.kind !== 'acquired') return this.book.refused(context, answer);
-    return (await this.book.begin(context, answer.claim)) ?? end(answer.claim);
+    try {
+      const answer = await this.#claim(context);
+      if (answer.kind !== 'acquired') return await this.book.refused(context, answer);
+      return (await this.book.begin(context, answer.claim)) ?? (await end(answer.claim));
+    } catch (error) {
+      this.#giveBack(context);
+      throw error;
+    }
   }
 
   /** Asked again under the same worker where the answer was lost: the claim may have been won without our knowing. */
@@ -325,13 +332,17 @@ export class LeasedAttempt {
   }
 
   async #release(context: RunContext, claim: Claim, isDoubtful: boolean, waitMs?: number): Promise<void> {
-    // Nobody may ever call again.
-    const forgetAfterMs =
-      context.asked.queue === CALLS ? context.delivery.processor.terms.retentionMs : undefined;
-    await persistently(recordPatienceMs(context.delivery.processor.leaseMs), () =>
+    const forgetAfterMs = forgetAfterMsOf(context);
+    const released = await persistently(recordPatienceMs(context.delivery.processor.leaseMs), () =>
       this.outcomes.release(claim, isDoubtful, waitMs, forgetAfterMs),
     );
+    if (released === 'lost') await this.book.surrender(claim);
   }
+}
+
+/** A call that was given back is forgotten after a while: nobody may ever call again. Undefined: it is a job's. */
+function forgetAfterMsOf({ asked, delivery }: RunContext): number | undefined {
+  return asked.queue === CALLS ? delivery.processor.terms.retentionMs : undefined;
 }
 
 /** Beyond that the job is put off: a delivery that waits here keeps others of its worker from running. */

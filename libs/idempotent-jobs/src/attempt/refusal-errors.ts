@@ -6,6 +6,7 @@ import { messageOf } from '../operation/message-of.js';
 import { causesOf, isA } from '../operation/thrown.js';
 import type { OperationIdentity } from '../operation/identity.js';
 import { shownKey } from '../operation/step-key.js';
+import { PermanentError } from '../resilience/failure.js';
 
 /* Why a delivery runs nothing, as BullMQ and dead letters show it: what happened, and what a person can do. */
 
@@ -38,6 +39,18 @@ export class HandedBackError extends IdempotentJobsError {
       'HANDED_BACK',
       `The handler of operation "${operationKey}" of tenant "${tenantId}" handed its job back by BullMQ's own means after it had begun, and did not say whether its effect had happened. Find out, and resolve its dead letter as applied or as not applied. A handler that has done nothing yet says so before it hands its job back: currentOperation().markNotApplied().`,
       { data: { tenantId, operationKey } },
+    );
+  }
+}
+
+/**
+ * A transactional handler that ended its transaction itself: nobody else can have touched the locked row, and no other
+ * attempt leaves a claim behind without an outcome.
+ */
+export class TransactionLeftError extends PermanentError {
+  constructor() {
+    super(
+      'The outcome could not be recorded: the handler must neither commit nor roll back currentOperation().transaction. Return to commit it, throw to roll it back. If it committed, what it wrote is there without an outcome: look before you redrive it.',
     );
   }
 }

@@ -39,8 +39,6 @@ export class Steps {
     const { attempt, delivery } = this.parent;
     if (options === null || typeof options !== 'object')
       throw new UsageError(`Step "${name}": options must be an object.`);
-    if (attempt.isOver)
-      throw new UsageError(`Step "${name}" was called after its attempt had ended; it is not run.`);
     const run = typeof work === 'function' ? work : work?.run;
     if (typeof run !== 'function')
       throw new UsageError(`Step "${name}" needs a function, or { run, reconcile }.`);
@@ -48,6 +46,8 @@ export class Steps {
     const settings = settingsOfStep(name, delivery.processor, options, reconcile !== undefined);
     assertNoTransactionAround(settings.effect);
     this.#names.add(name);
+    if (!(await attempt.mayBegin()))
+      throw new UsageError(`Step "${name}" was called after its attempt had ended; it is not run.`);
 
     const { context, leave } = this.#open(name, {
       ...delivery,
@@ -101,6 +101,7 @@ export class Steps {
         attempt.abandonedBecause === 'lease_lost' ? 'cancelled' : (attempt.abandonedBecause ?? 'cancelled'),
       );
     attempt.signal.addEventListener('abort', stop, { once: true });
+    if (attempt.isOver) stop();
     return {
       context: {
         delivery,

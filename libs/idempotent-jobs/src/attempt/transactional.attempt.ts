@@ -3,11 +3,12 @@ import type { ClaimStore } from '../claim/claim.store.js';
 import { type Hold, holdBehind } from '../dependency/hold.js';
 import type { Execution } from '../execute/attempt.js';
 import { enterOperation } from '../execute/current-operation.js';
+import { CALLS } from '../operation/calls.js';
 import type { Database } from '../postgres/database.js';
 import { HandlerTransaction } from '../postgres/handler-transaction.js';
 import type { OutcomeStore } from '../record/outcome.store.js';
 import { classify } from '../resilience/classify.js';
-import { type Failure, PermanentError } from '../resilience/failure.js';
+import type { Failure } from '../resilience/failure.js';
 import type { AttemptBook } from './attempt-book.js';
 import type { AttemptReporter } from './attempt.reporter.js';
 import { attemptTimeoutMs } from './attempt-timeout.js';
@@ -24,7 +25,7 @@ import {
   sqlStateOf,
 } from '../postgres/sqlstate.js';
 import { keepResult } from './result-text.js';
-import { waitsForStep } from './refusal-errors.js';
+import { TransactionLeftError, waitsForStep } from './refusal-errors.js';
 import { claimRequestOf, handsBack, type RunContext } from './run-context.js';
 
 /**
@@ -51,22 +52,26 @@ export class TransactionalAttempt {
     handler: () => Promise<unknown>,
     entrance: Entrance | undefined,
   ): Promise<Ending | RolledBack> {
-    return this.#inTransaction(context, async (transaction, claim) => {
-      const hold = entrance?.admit(context, claim);
-      if (hold !== undefined) return this.#putBack(transaction, hold);
-      const timeoutMs = attemptTimeoutMs(context.delivery.processor.timeoutMs, claim);
-      await transaction.protect(timeoutMs);
-      const startedAt = performance.now();
-      this.reporter.started(context, claim);
-      const frame = openFrame(context, claim, transaction.manager);
-      enterOperation(frame.operation, {
-        holdsTransaction: true,
-        dependency: entrance?.dependency,
-      });
-      context.attempt.onAbandoned = () => transaction.refuse();
-      const execution = await context.attempt.run(handler, timeoutMs);
-      return this.#record(context, transaction, claim, execution, frame, startedAt, entrance);
-    });
+    return this.#inTransaction(
+      context,
+      async (transaction, claim) => {
+        const hold = entrance?.admit(context, claim);
+        if (hold !== undefined) return this.#putBack(transaction, hold);
+        const timeoutMs = attemptTimeoutMs(context.delivery.processor.timeoutMs, claim);
+        await transaction.protect(timeoutMs);
+        const startedAt = performance.now();
+        this.reporter.started(context, claim);
+        const frame = openFrame(context, claim, transaction.manager);
+        enterOperation(frame.operation, {
+          holdsTransaction: true,
+          dependency: entrance?.dependency,
+        });
+        context.attempt.onAbandoned = () => transaction.refuse();
+        const execution = await context.attempt.run(handler, timeoutMs);
+        return this.#record(context, transaction, claim, execution, frame, startedAt, entrance);
+      },
+      { signalOf: () => context.attempt.signal },
+    );
   }
 
   /** Fails an operation whose handler was never reached, or whose transaction is gone. */
@@ -80,11 +85,13 @@ export class TransactionalAttempt {
   async #inTransaction<E extends Ending | RolledBack>(
     context: RunContext,
     work: (transaction: HandlerTransaction, claim: Claim) => Promise<E>,
-    patienceMs = 0,
+    { patienceMs = 0, signalOf }: { patienceMs?: number; signalOf?: () => AbortSignal } = {},
   ): Promise<E | Ending> {
     const giveUpAt = performance.now() + patienceMs;
     for (let tries = 1; ; tries += 1) {
-      const ending = await this.#tryInTransaction(context, work);
+      const ending = await this.#tryInTransaction(context, work, signalOf);
+      if (ending === 'no_connection')
+        return this.book.deferred(context, BUSY_MS, "busy: handlers' transactions have all connections");
       if (ending !== 'locked' && ending !== 'outdated') return ending;
       // Under repeatable read or serializable the transaction saw the row as it was before a rival: anew, it sees it as it is.
       const isWorthIt = ending === 'outdated' ? tries < MAX_TRIES : performance.now() < giveUpAt;
@@ -97,13 +104,17 @@ export class TransactionalAttempt {
   async #tryInTransaction<E extends Ending | RolledBack>(
     context: RunContext,
     work: (transaction: HandlerTransaction, claim: Claim) => Promise<E>,
-  ): Promise<E | Ending | 'locked' | 'outdated'> {
+    signalOf: (() => AbortSignal) | undefined,
+  ): Promise<E | Ending | 'locked' | 'outdated' | 'no_connection'> {
     const { timeoutMs, leaseMs } = context.delivery.processor;
     const transaction = await HandlerTransaction.open(this.database, {
       tenantId: context.identified.tenantId,
       lockTimeoutMs: CLAIM_LOCK_TIMEOUT_MS,
       idleMs: timeoutMs + leaseMs,
+      patienceMs: context.asked.queue === CALLS ? CALLERS_PATIENCE_MS : PATIENCE_MS,
+      signalOf,
     });
+    if (transaction === undefined) return 'no_connection';
     let isClaimed = false;
     try {
       const answer = await this.claims.claimWithin(transaction.connection, claimRequestOf(context));
@@ -262,7 +273,7 @@ export class TransactionalAttempt {
         claim.token === token
           ? this.book.fail(context, claim, new TransactionLeftError(), undefined, startedAt, transaction)
           : this.book.fail(context, claim, error, failure, startedAt, transaction),
-      RECORD_PATIENCE_MS,
+      { patienceMs: RECORD_PATIENCE_MS },
     );
   }
 }
@@ -271,15 +282,6 @@ export class TransactionalAttempt {
 export interface RolledBack {
   readonly kind: 'rolled_back';
   readonly hold: Hold;
-}
-
-/** Nobody else can have touched the locked row, so the handler ended the transaction behind our back. */
-class TransactionLeftError extends PermanentError {
-  constructor() {
-    super(
-      'The outcome could not be recorded: the handler must neither commit nor roll back currentOperation().transaction. Return to commit it, throw to roll it back. If it committed, what it wrote is there without an outcome: look before you redrive it.',
-    );
-  }
 }
 
 /** Postgres ended one of several transactions that could not all be; the handler had nothing to do with it. */
@@ -291,6 +293,10 @@ function isRivalry(error: unknown): boolean {
 /** Long enough for a rival that is about to commit, short enough not to hold up the worker's other jobs. */
 const CLAIM_LOCK_TIMEOUT_MS = 200;
 const BUSY_MS = 500;
+/** A job may wait for other handlers' transactions to end: put off, it would only come again. */
+const PATIENCE_MS = 10_000;
+/** A call says itself for how long it waits. */
+const CALLERS_PATIENCE_MS = 250;
 const RETRY_MS = 100;
 /** The rival has won, and is mostly through. */
 const RIVAL_MS = 100;

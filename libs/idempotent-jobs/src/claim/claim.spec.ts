@@ -47,6 +47,7 @@ function row(changes: Partial<ClaimRow>): ClaimRow {
     is_asked_about: null,
     seen_token: null,
     seen_worker_id: null,
+    seen_effect: null,
     seen_attempts: null,
     seen_started_at: null,
     lease_left_ms: null,

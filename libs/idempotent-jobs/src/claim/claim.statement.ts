@@ -31,6 +31,7 @@ const SEEN = `
   o.reconcile_due_at IS NOT NULL AS is_asked_about,
   o.fencing_token AS seen_token,
   o.worker_id AS seen_worker_id,
+  o.effect AS seen_effect,
   o.attempts AS seen_attempts,
   o.started_at AS seen_started_at,
   EXTRACT(EPOCH FROM o.lease_expires_at - clock_timestamp())::float8 * 1000 AS lease_left_ms,
@@ -168,18 +169,18 @@ ORDER BY a.n
 
 /**
  * Gives back what a run has claimed without ever calling its handler, because the answer was lost. Parameters: parallel
- * arrays: tenant, key, worker (one per run). Under the worker's name and not a token, which nobody has been told. What
- * somebody else has taken over since is theirs. One row per run, in order: whether somebody holds its row, so that it is
+ * arrays: tenant, key, worker (one per run), after how many ms it is forgotten (null: it is a job's). Under the worker's
+ * name and not a token, which nobody has been told. What somebody else has taken over since is theirs. One row per run, in order: whether somebody holds its row, so that it is
  * still to be given back (one held row keeps no other from that), and this database's time, in ms since 1970.
  */
 export const GIVE_BACK = statement(
   'give_back',
   `
 WITH asked AS (
-  SELECT * FROM unnest($1::text[], $2::text[], $3::text[])
-    WITH ORDINALITY AS u (tenant_id, operation_key, worker_id, n)
+  SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::float8[])
+    WITH ORDINALITY AS u (tenant_id, operation_key, worker_id, forget_after_ms, n)
 ), unused AS (
-  SELECT u.n, o.tenant_id, o.operation_key
+  SELECT u.n, u.forget_after_ms, o.tenant_id, o.operation_key
   FROM asked u
   JOIN {schema}.job_outcomes o
     ON o.tenant_id = u.tenant_id AND o.operation_key = u.operation_key AND o.worker_id = u.worker_id
@@ -190,7 +191,10 @@ WITH asked AS (
     status           = CASE o.status WHEN 'running' THEN 'retrying' ELSE o.status END,
     attempts         = o.attempts - CASE o.status WHEN 'running' THEN 1 ELSE 0 END,
     lease_expires_at = NULL,
-    worker_id        = NULL
+    worker_id        = NULL,
+    -- A doubt is never forgotten.
+    expires_at       = CASE WHEN o.doubt_since IS NULL
+                            THEN clock_timestamp() + u.forget_after_ms * interval '1 millisecond' END
   FROM unused u
   WHERE o.tenant_id = u.tenant_id AND o.operation_key = u.operation_key
 )

@@ -84,6 +84,8 @@ export interface VanishedAttempt {
   readonly attempt: number;
   readonly workerId: string | undefined;
   readonly startedAt: Date | undefined;
+  /** The effect that it had declared; undefined: it was never started. */
+  readonly effect: Effect | undefined;
 }
 
 /** All that a claim can be answered with. */
@@ -148,6 +150,7 @@ export interface ClaimRow {
   readonly is_asked_about: boolean | null;
   readonly seen_token: string | null;
   readonly seen_worker_id: string | null;
+  readonly seen_effect: Effect | null;
   readonly seen_attempts: number | null;
   readonly seen_started_at: Date | null;
   readonly lease_left_ms: number | null;
@@ -275,5 +278,6 @@ function readVanished(row: ClaimRow): VanishedAttempt {
     attempt: row.seen_attempts ?? 0,
     workerId: row.seen_worker_id ?? undefined,
     startedAt: toDateOrNone(row.seen_started_at),
+    effect: row.seen_effect ?? undefined,
   };
 }

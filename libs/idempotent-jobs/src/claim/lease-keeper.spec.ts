@@ -35,8 +35,12 @@ function make() {
       return world.answer(rows);
     },
   } as unknown as Database;
-  const keeper = new LeaseKeeper(database, () => at(Date.now()));
-  return { keeper, renewals, taken, locked, world };
+  const wall = { aheadMs: 0 };
+  const keeper = new LeaseKeeper(database, () => ({
+    monotonicMs: Date.now(),
+    wallMs: Date.now() + wall.aheadMs,
+  }));
+  return { keeper, renewals, taken, locked, world, wall };
 }
 
 function lease(
@@ -307,5 +311,30 @@ describe('LeaseKeeper: releasing', () => {
     await vi.advanceTimersByTimeAsync(90_000);
     expect(renewals).toEqual([]);
     expect([...first.lost, ...second.lost]).toEqual([]);
+  });
+});
+
+describe('LeaseKeeper: when the clock of the wall is set', () => {
+  it('nothing is begun by the old one, what runs goes on, and Postgres says that it may', async () => {
+    const { keeper, renewals, wall } = make();
+    const { isNearlyOver, hasRunOut, confirm } = keeper.hold(lease('charge:1').held, at(Date.now()));
+    wall.aheadMs = 60_000;
+    expect([isNearlyOver(), hasRunOut()]).toEqual([true, false]);
+    expect(await confirm()).toBe(true);
+    expect(renewals).toHaveLength(1);
+    expect([isNearlyOver(), hasRunOut()]).toEqual([false, false]);
+  });
+
+  it('nothing may be begun where somebody has taken over, or where Postgres does not answer', async () => {
+    const { keeper, taken, world, wall } = make();
+    const [one, other] = [lease('charge:1'), lease('charge:2')];
+    const [first, second] = [one, other].map(({ held }) => keeper.hold(held, at(Date.now())));
+    wall.aheadMs = 60_000;
+    taken.add('acme/charge:1');
+    expect(await first?.confirm()).toBe(false);
+    expect(one.lost).toEqual([['taken_over', 0]]);
+    world.answer = refuse;
+    expect(await second?.confirm()).toBe(false);
+    expect(other.lost).toEqual([]);
   });
 });

@@ -18,6 +18,13 @@ export interface LeaseHold {
    * was stopped, or busy, for longer than its lease has not heard of that yet.
    */
   readonly isNearlyOver: () => boolean;
+  /**
+   * The same by the monotonic clock alone: what has begun goes on when somebody sets the clock of the wall, which says
+   * nothing about the lease.
+   */
+  readonly hasRunOut: () => boolean;
+  /** Asks Postgres now; whether something may be begun under it afterwards. */
+  readonly confirm: () => Promise<boolean>;
   /** Stops renewing. */
   readonly release: () => void;
 }
@@ -49,7 +56,7 @@ function longestAgeMs(since: LeaseTime, now: LeaseTime): number {
 }
 
 function laterOf(one: LeaseTime, other: LeaseTime): LeaseTime {
-  return other.monotonicMs > one.monotonicMs ? other : one;
+  return other.monotonicMs >= one.monotonicMs ? other : one;
 }
 
 /**
@@ -117,8 +124,15 @@ export class LeaseKeeper {
       this.#timer = undefined;
     }
     this.#schedule();
+    const usableMs = lease.leaseMs * (1 - NEARLY);
+    const isNearlyOver = (): boolean => longestAgeMs(held.renewedAt, this.now()) >= usableMs;
     return {
-      isNearlyOver: () => longestAgeMs(held.renewedAt, this.now()) >= lease.leaseMs * (1 - NEARLY),
+      isNearlyOver,
+      hasRunOut: () => ageMs(held.renewedAt, this.now()) >= usableMs,
+      confirm: async () => {
+        await this.#renew([lease], this.now());
+        return this.#held.has(lease) && !isNearlyOver();
+      },
       release: () => this.#held.delete(lease),
     };
   }

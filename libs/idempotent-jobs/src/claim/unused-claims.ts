@@ -9,6 +9,8 @@ export interface UnusedClaim extends OperationIdentity {
   readonly workerId: string;
   /** Until when its statement may begin, in ms since 1970 by the database's clock; undefined: nobody knows. */
   readonly possibleUntil: number | undefined;
+  /** After how many ms it is forgotten if nobody claims it again; undefined: it is not. */
+  readonly forgetAfterMs: number | undefined;
 }
 
 /** One that is not given back for good. */
@@ -70,6 +72,7 @@ export class UnusedClaims {
         claims.map(({ tenantId }) => tenantId),
         claims.map(({ operationKey }) => operationKey),
         claims.map(({ workerId }) => workerId),
+        claims.map(({ forgetAfterMs }) => forgetAfterMs ?? null),
       ]);
       const done = new Set(
         claims.filter((claim, index) => {

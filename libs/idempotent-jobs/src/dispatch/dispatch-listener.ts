@@ -1,6 +1,9 @@
+import type { Duplex } from 'node:stream';
 import type { Client } from 'pg';
 import { dispatchChannel } from '../enqueue/operation.store.js';
 import type { Database } from '../postgres/database.js';
+import { answered, QUERY_TIMEOUT_MS } from '../postgres/ledger-pool.js';
+import { isOverWithin } from '../within.js';
 
 /**
  * Wakes the dispatcher when another process, or a caller's own transaction, has committed an operation. Uses one
@@ -17,6 +20,7 @@ export class DispatchListener {
     private readonly onError: (message: string, error: unknown) => void,
   ) {}
 
+  /** Never rejects: what fails is tried again. */
   async start(): Promise<void> {
     if (this.#isStopped) return;
     const { Client: ClientClass, options } = this.database.own.client;
@@ -27,7 +31,7 @@ export class DispatchListener {
     client.on('end', () => this.#restart(client));
     try {
       await client.connect();
-      await client.query(`LISTEN "${dispatchChannel(this.database.schema)}"`);
+      await answered(client.query(`LISTEN "${dispatchChannel(this.database.schema)}"`), QUERY_TIMEOUT_MS);
       // What was announced while nobody listened.
       this.onNotification();
     } catch (error) {
@@ -35,12 +39,13 @@ export class DispatchListener {
     }
   }
 
-  async stop(): Promise<void> {
+  /** Says goodbye for at most `closeMs`: a server that does not answer is left without it. */
+  async stop(closeMs: number): Promise<void> {
     this.#isStopped = true;
     clearTimeout(this.#timer);
     const client = this.#client;
     this.#client = undefined;
-    await client?.end().catch(() => undefined);
+    if (client !== undefined && !(await isOverWithin(closeMs, end(client)))) hangUp(client);
   }
 
   #restart(client: Client, error?: unknown): void {
@@ -48,10 +53,21 @@ export class DispatchListener {
     this.#client = undefined;
     if (error !== undefined)
       this.onError('The dispatcher lost its LISTEN connection; polling until it is back', error);
-    client.end().catch(() => undefined);
+    // It may be silent, and would wait for an answer to its goodbye.
+    void isOverWithin(GOODBYE_MS, end(client)).then((isOver) => isOver || hangUp(client));
     this.#timer = setTimeout(() => void this.start(), RECONNECT_MS);
     this.#timer.unref();
   }
 }
 
 const RECONNECT_MS = 2_000;
+const GOODBYE_MS = 1_000;
+
+function end(client: Client): Promise<void> {
+  return client.end().catch(() => undefined);
+}
+
+/** pg has no word for it. */
+function hangUp(client: Client): void {
+  (client as unknown as { connection: { stream: Duplex } }).connection.stream.destroy();
+}

@@ -5,18 +5,21 @@ import { statement } from '../postgres/statement.js';
  *
  * Parameters: queue, then parallel arrays: tenant, key, job name, job id, fingerprint, payload as JSON text,
  * priority, delay in ms, deadline, trace context; and, where the same transaction puts them on their queue, after how
- * many ms they are put there again (null: they are due for the dispatcher at once); and, in an array again, their retry
- * policies. One row per element comes back; `is_new` tells whether this
+ * many ms they are put there again (null: they are due for the dispatcher at once); in an array again, their retry
+ * policies; and how long a row that a rival is inserting is waited for (null: as the transaction has it). One row per element comes back; `is_new` tells whether this
  * statement wrote it. Otherwise the columns show the operation that has the key; they are null when a rival has
  * written it since the statement's snapshot, and the caller looks again.
  *
- * Safe under concurrency: rivals meet on the unique row; ON CONFLICT DO NOTHING waits for an uncommitted one.
+ * Safe under concurrency: rivals meet on the unique row; ON CONFLICT DO NOTHING waits for an uncommitted one, and fails
+ * with a lock timeout where that does not come in time.
  */
 export const ACCEPT = statement(
   'accept',
   `
-WITH asked AS (
-  SELECT * FROM unnest(
+WITH patience AS MATERIALIZED (
+  SELECT set_config('lock_timeout', COALESCE($14, current_setting('lock_timeout')), true) AS lock_timeout
+), asked AS (
+  SELECT a.* FROM patience CROSS JOIN unnest(
     $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::integer[], $9::float8[], $10::timestamptz[], $11::text[],
     $13::text[]
   ) WITH ORDINALITY AS a (

@@ -3,6 +3,7 @@ import type { QueuePort } from '../bullmq/queue-port.js';
 import { OperationConflictError, OperationLockedError } from '../operation/errors.js';
 import { identityKeyOf } from '../operation/identity.js';
 import type { Database } from '../postgres/database.js';
+import { ROW_LOCK_MS } from '../postgres/quickly.js';
 import {
   DEADLOCK_DETECTED,
   LOCK_NOT_AVAILABLE,
@@ -64,10 +65,10 @@ export class Acceptance {
   async accept(asked: Iterable<AskedOperation>, count: number): Promise<FoundOperation[]> {
     const { operations, database } = this.services;
     const write = async (run: RunStatement): Promise<FoundOperation[]> =>
-      this.#found(await operations.accept(run, asked));
+      this.#found(await operations.accept(run, asked, { rowLockMs: ROW_LOCK_MS }));
     const accepted =
       count === 1
-        ? await this.#inTurn(asked, () => write(operations.onPool))
+        ? await this.#inTurn(asked, () => persistentlyWhileLocked(() => write(operations.onPool)))
         : await this.#unlocked(
             () =>
               persistentlyAgainstRivals(() =>
@@ -148,7 +149,7 @@ export class Acceptance {
         throw new NotHandedOver(error);
       }
     };
-    return this.#found(await operations.accept(run, asked, { redispatchAfterMs, put }));
+    return this.#found(await operations.accept(run, asked, { handover: { redispatchAfterMs, put } }));
   }
 
   /** Inside the transaction, so that an error leaves nothing of it. */
@@ -203,6 +204,25 @@ class NotHandedOver extends Error {
 }
 
 /**
+ * A row that somebody else is writing is waited for without a connection: tried again for a second, while others of this
+ * process go on.
+ */
+async function persistentlyWhileLocked<T>(work: () => Promise<T>): Promise<T> {
+  for (let pauseMs = FIRST_LOCK_PAUSE_MS; ; pauseMs *= 2) {
+    try {
+      return await work();
+    } catch (error) {
+      if (sqlStateOf(error) !== LOCK_NOT_AVAILABLE || pauseMs > LAST_LOCK_PAUSE_MS) throw error;
+      await setTimeout(pauseMs * (0.5 + Math.random()));
+    }
+  }
+}
+
+/** Doubling: five tries within about a second. */
+const FIRST_LOCK_PAUSE_MS = 50;
+const LAST_LOCK_PAUSE_MS = 400;
+
+/**
  * Rows are written in the order of their keys, but only within a statement: two transactions of several statements with
  * the same keys may each wait for the other. Postgres ends one of them, which finds the other's rows when it comes again;
  * and one of thousands of rows may take longer than a lock is waited for.
@@ -223,8 +243,8 @@ async function persistentlyAgainstRivals<T>(work: () => Promise<T>): Promise<T> 
 const RIVALRY: ReadonlySet<string> = new Set([DEADLOCK_DETECTED, SERIALIZATION_FAILURE, LOCK_NOT_AVAILABLE]);
 
 /** Each rival that wins is one less to meet; more than a handful at one time are no accident. */
-const MAX_TRIES = 6;
-/** About what is left to do for a rival of some thousand rows. Doubling: 200 ms to 3.2 s. */
+const MAX_TRIES = 7;
+/** About what is left to do for a rival of some thousand rows. Doubling: 200 ms to 6.4 s. */
 const FIRST_PAUSE_MS = 200;
 
 function runIn({ connection }: CallerTransaction, database: Database): RunStatement {

@@ -79,18 +79,20 @@ export class OperationStore {
    *
    * Each gets a job id that no job had before: BullMQ may still hold the finished job of an operation that had this key
    * until the ledger forgot it, and would ignore another of the same id.
+   *
+   * `rowLockMs`: how long a row that somebody else is writing is waited for; undefined: as the transaction has it.
    */
   async accept(
     run: RunStatement,
     asked: Iterable<AskedOperation>,
-    handover?: Handover,
+    { handover, rowLockMs }: { handover?: Handover; rowLockMs?: number } = {},
   ): Promise<AcceptedOperation[]> {
     const accepted: AcceptedOperation[] = [];
     const fingerprints = new Map<string, string>();
     const life = Date.now().toString(36);
     for (const asking of chunksOf(asked)) {
       const chunk = asking.map((operation) => ({ ...operation, jobId: `${operation.jobId}-${life}` }));
-      const values = acceptValues(chunk, handover?.redispatchAfterMs);
+      const values = acceptValues(chunk, handover?.redispatchAfterMs, rowLockMs);
       let rows = await run<AcceptRow>(ACCEPT, values);
       // A rival's row was not in the snapshot yet; the next statement's snapshot has it.
       if (rows.some((row) => !row.is_new && row.status === null)) {
@@ -131,7 +133,11 @@ interface AcceptRow {
   readonly result: string | null;
 }
 
-function acceptValues(asked: readonly AskedOperation[], redispatchAfterMs: number | undefined): unknown[] {
+function acceptValues(
+  asked: readonly AskedOperation[],
+  redispatchAfterMs: number | undefined,
+  rowLockMs: number | undefined,
+): unknown[] {
   return [
     asked[0]?.queue,
     asked.map((operation) => operation.tenantId),
@@ -146,6 +152,7 @@ function acceptValues(asked: readonly AskedOperation[], redispatchAfterMs: numbe
     asked.map((operation) => operation.trace ?? null),
     redispatchAfterMs ?? null,
     asked.map((operation) => operation.retryPolicy ?? null),
+    rowLockMs === undefined ? null : `${rowLockMs}ms`,
   ];
 }
 

@@ -38,7 +38,7 @@ export class Attempt {
   #end: ((execution: Execution) => void) | undefined;
   #isOver = false;
   #reject: ((error: Error) => void) | undefined;
-  #lease: Pick<LeaseHold, 'isNearlyOver'> | undefined;
+  #lease: AttemptLease | undefined;
 
   /** Whoever ends the attempt may run in anybody's frame; what listens to its signal runs in the attempt's own. */
   readonly #frame = frames.getStore();
@@ -49,7 +49,7 @@ export class Attempt {
   onAbandoned: (() => void) | undefined;
 
   /** From here on the attempt is over when its lease is. */
-  runUnder(lease: Pick<LeaseHold, 'isNearlyOver'>): void {
+  runUnder(lease: AttemptLease): void {
     this.#lease = lease;
   }
 
@@ -66,12 +66,22 @@ export class Attempt {
   }
 
   /**
-   * Whether the attempt has ended, so that nothing may be added to it. A process that slept past its lease finds out here,
-   * before it begins anything.
+   * Whether the attempt has ended, so that nothing may be added to it. A process that slept past its lease finds out here.
    */
   get isOver(): boolean {
     this.#checkLease();
     return this.#isOver;
+  }
+
+  /**
+   * Whether anything may be begun under it. Postgres is asked where only the wall's clock says that the lease is over: the
+   * machine may have been paused, or somebody has set that clock.
+   */
+  async mayBegin(): Promise<boolean> {
+    if (this.isOver) return false;
+    const lease = this.#lease;
+    if (lease?.isNearlyOver() === true && !(await lease.confirm())) this.abandon('lease_lost');
+    return !this.isOver;
   }
 
   /** Why it was abandoned; undefined: it was not. */
@@ -101,7 +111,7 @@ export class Attempt {
 
   /** Runs the handler for at most `timeoutMs`. Never rejects. */
   run(handler: () => Promise<unknown>, timeoutMs: number): Promise<Execution> {
-    this.#checkLease();
+    if (!this.#isOver && this.#lease?.isNearlyOver() === true) this.abandon('lease_lost');
     if (this.#abandoned !== undefined) return Promise.resolve(this.#abandoned);
     return new Promise((resolve) => {
       const timer = setTimeout(
@@ -120,7 +130,7 @@ export class Attempt {
   }
 
   #checkLease(): void {
-    if (!this.#isOver && this.#lease?.isNearlyOver() === true) this.abandon('lease_lost');
+    if (!this.#isOver && this.#lease?.hasRunOut() === true) this.abandon('lease_lost');
   }
 
   #finish(execution: Extract<Execution, { kind: 'returned' | 'threw' }>): void {
@@ -132,6 +142,8 @@ export class Attempt {
     this.#end?.(execution);
   }
 }
+
+type AttemptLease = Pick<LeaseHold, 'isNearlyOver' | 'hasRunOut' | 'confirm'>;
 
 /** A handler that throws before its first await has thrown all the same. */
 function started(handler: () => Promise<unknown>): Promise<unknown> {

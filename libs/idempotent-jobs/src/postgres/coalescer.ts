@@ -1,4 +1,5 @@
-import { LOCK_NOT_AVAILABLE, sqlStateOf } from './sqlstate.js';
+import { isConnectionTrouble } from './no-connection.js';
+import { LOCK_NOT_AVAILABLE, QUERY_CANCELED, sqlStateOf } from './sqlstate.js';
 
 /**
  * Answers many small questions with few statements: whatever arrives while a batch is under way forms the next one.
@@ -64,7 +65,10 @@ export class Coalescer<Question, Answer> {
     }
   }
 
-  /** One bad question fails alone. A lock that one after the other meets is the table's, and is not waited for by all. */
+  /**
+   * One bad question fails alone. A lock that one after the other meets is the table's, and is not waited for by all; nor is
+   * a Postgres that has stopped answering.
+   */
   async #answerEach(batch: Entry<Question, Answer>[]): Promise<void> {
     let inARow = 0;
     for (const [index, entry] of batch.entries()) {
@@ -74,8 +78,8 @@ export class Coalescer<Question, Answer> {
         inARow = 0;
       } catch (error) {
         entry.reject(error);
-        inARow = sqlStateOf(error) === LOCK_NOT_AVAILABLE ? inARow + 1 : 0;
-        if (inARow < MAX_LOCKED) continue;
+        inARow = TOOK_TOO_LONG.has(sqlStateOf(error)) ? inARow + 1 : 0;
+        if (inARow < MAX_IN_A_ROW && !isConnectionTrouble(error)) continue;
         for (const other of batch.slice(index + 1)) other.reject(error);
         return;
       }
@@ -90,8 +94,9 @@ interface Entry<Question, Answer> {
   readonly reject: (error: unknown) => void;
 }
 
-/** So many rows that somebody holds, one after the other, are no chance any more. */
-const MAX_LOCKED = 3;
+/** What somebody holds, or what was not over in time: so many of these, one after the other, are no chance any more. */
+const TOOK_TOO_LONG: ReadonlySet<string | undefined> = new Set([LOCK_NOT_AVAILABLE, QUERY_CANCELED]);
+const MAX_IN_A_ROW = 3;
 
 /**
  * Data exceptions (22), constraint violations (23), conflicts between transactions (40), limits (54), lock timeouts

@@ -1,17 +1,21 @@
 import { describe, expect, it } from 'vitest';
 import { ConnectionShare } from './connection-share.js';
 
+async function taken(share: ConnectionShare): Promise<() => void> {
+  return (await share.take(60_000)) as () => void;
+}
+
 describe('ConnectionShare', () => {
   it('leaves four connections of the pool free and hands the others on in order', async () => {
     const share = new ConnectionShare(6);
-    const first = await share.take();
-    const second = await share.take();
+    const first = await taken(share);
+    const second = await taken(share);
     const turns: string[] = [];
-    const third = share.take().then((release) => {
+    const third = taken(share).then((release) => {
       turns.push('third');
       return release;
     });
-    const fourth = share.take().then((release) => {
+    const fourth = taken(share).then((release) => {
       turns.push('fourth');
       return release;
     });
@@ -28,12 +32,35 @@ describe('ConnectionShare', () => {
 
   it('gives one connection to a pool that has few', async () => {
     const share = new ConnectionShare(2);
-    const release = await share.take();
+    const release = await taken(share);
     let isTaken = false;
-    const second = share.take().then(() => (isTaken = true));
+    const second = taken(share).then(() => (isTaken = true));
     await Promise.resolve();
     expect(isTaken).toBe(false);
     release();
     await second;
   });
+
+  it('is waited for no longer than patience, or an attempt, lasts, and hands nothing to those that have left', async () => {
+    const share = new ConnectionShare(5);
+    const release = await taken(share);
+    const { signal, abort } = abortable();
+    expect(await share.take(1)).toBeUndefined();
+    const waiting = share.take(60_000, () => signal);
+    abort();
+    expect(await waiting).toBeUndefined();
+    expect(await share.take(60_000, () => signal)).toBeUndefined();
+    release();
+    (await taken(share))();
+  });
+
+  it('asks for no signal where there is nothing to wait for', async () => {
+    const share = new ConnectionShare(5);
+    expect(await share.take(1, () => expect.fail('asked'))).toBeTypeOf('function');
+  });
 });
+
+function abortable(): { signal: AbortSignal; abort: () => void } {
+  const controller = new AbortController();
+  return { signal: controller.signal, abort: () => controller.abort() };
+}

@@ -5,24 +5,44 @@
  */
 export class ConnectionShare {
   #free: number;
-  readonly #waiting: (() => void)[] = [];
+  readonly #waiting = new Set<() => void>();
 
   constructor(poolSize: number) {
     this.#free = Math.max(1, poolSize - RESERVED);
   }
 
-  /** Waits for a connection's turn; the answer gives it back. */
-  async take(): Promise<() => void> {
+  /**
+   * Waits for a connection's turn; the answer gives it back. Undefined when the turn has not come within `patienceMs`, or
+   * before the signal is aborted. The signal is asked for only where there is something to wait for.
+   */
+  async take(patienceMs: number, signalOf?: () => AbortSignal): Promise<(() => void) | undefined> {
     if (this.#free > 0) this.#free -= 1;
-    else await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    else if (!(await this.#turn(patienceMs, signalOf?.()))) return undefined;
     let isGivenBack = false;
     return () => {
       if (isGivenBack) return;
       isGivenBack = true;
-      const next = this.#waiting.shift();
+      const [next] = this.#waiting;
       if (next === undefined) this.#free += 1;
       else next();
     };
+  }
+
+  #turn(patienceMs: number, signal: AbortSignal | undefined): Promise<boolean> {
+    return new Promise((resolve) => {
+      const end = (isMine: boolean): void => {
+        clearTimeout(timer);
+        signal?.removeEventListener('abort', giveUp);
+        this.#waiting.delete(go);
+        resolve(isMine);
+      };
+      const go = (): void => end(true);
+      const giveUp = (): void => end(false);
+      const timer = setTimeout(giveUp, patienceMs);
+      this.#waiting.add(go);
+      signal?.addEventListener('abort', giveUp);
+      if (signal?.aborted === true) giveUp();
+    });
   }
 }
 

@@ -15,7 +15,7 @@ import { LEDGER_TYPES } from './ledger-types.js';
 import { listenForErrors } from './listen-for-errors.js';
 import { Location, nameDatabase } from './location.js';
 import { inSchema } from './migrations.js';
-import { namedFailure } from './no-connection.js';
+import { namedFailure, NoConnectionError } from './no-connection.js';
 import type { Statement } from './statement.js';
 
 export type { Queryable } from './connection.js';
@@ -30,6 +30,7 @@ export const DEFAULT_POOL: LedgerPoolOptions = { max: 8, connection: {} };
 export class Database {
   #handlerConnections: ConnectionShare | undefined;
   #own: LedgerPool | undefined;
+  readonly #closing = new AbortController();
   readonly #prepared = new Map<Statement, PreparedStatement>();
   /** Where the ledger is. */
   readonly location = new Location(() => nameDatabase(this.inLane('other')));
@@ -51,11 +52,18 @@ export class Database {
     }
   }
 
-  /** The application's pool, for handlers' transactions. Asked for on each use: TypeORM makes a new one when it reconnects. */
+  /** The application's pool, for handlers' transactions. Asked for on each use: TypeORM makes a new one when it reconnects. @throws NoConnectionError when there is none */
   get applicationPool(): ConnectionPool {
-    const { master } = this.dataSource.driver as unknown as { master: ConnectionPool };
+    const { master } = this.dataSource.driver as unknown as { master?: ConnectionPool };
+    if (master === undefined)
+      throw new NoConnectionError('The DataSource is not initialized, or was destroyed.');
     listenForErrors(master);
     return master;
+  }
+
+  /** Aborted when the library's own connections end. */
+  get closing(): AbortSignal {
+    return this.#closing.signal;
   }
 
   /** The library's own connections, made when they are first used. */
@@ -72,6 +80,7 @@ export class Database {
 
   /** Ends the library's own connections. What is asked after that makes new ones. */
   async close(): Promise<void> {
+    this.#closing.abort();
     const own = this.#own;
     this.#own = undefined;
     await own?.end();

@@ -13,23 +13,29 @@ export interface TransactionLimits {
   readonly lockTimeoutMs: number;
   /** How long the session may sit in the open transaction without a statement, in ms: its process is gone then. */
   readonly idleMs: number;
+  /** How long a connection's turn is waited for, in ms. */
+  readonly patienceMs: number;
+  /** Ends that waiting. */
+  readonly signalOf?: (() => AbortSignal) | undefined;
 }
 
 /**
- * Ends a session, and waits until it is gone. Parameters: its process, when its transaction began. A process that another
- * session has by now is in another transaction, or in none. No row: it is gone.
+ * Ends a session, and waits until it is gone. Parameters: its process, when its transaction began, in seconds since 1970.
+ * A process that another session has by now is in another transaction, or in none. No row: it is gone.
  */
 const END_SESSION = statement(
   'end_session',
-  'SELECT pg_terminate_backend(pid, 5000) AS is_gone FROM pg_stat_activity WHERE pid = $1 AND xact_start = $2::timestamptz',
+  'SELECT pg_terminate_backend(pid, 5000) AS is_gone FROM pg_stat_activity WHERE pid = $1 AND EXTRACT(EPOCH FROM xact_start)::text = $2',
   'record',
 );
 
 const OPEN = `
 SELECT
   pg_backend_pid() AS pid,
-  now()::text AS began_at,
+  EXTRACT(EPOCH FROM now())::text AS began_at,
   current_setting('statement_timeout') AS statement_timeout,
+  current_setting('DateStyle') AS date_style,
+  set_config('DateStyle', 'ISO', true),
   set_config('app.tenant_id', $1, true),
   set_config('lock_timeout', $2, true),
   set_config('statement_timeout', $3, true),
@@ -39,6 +45,7 @@ interface Opened {
   readonly pid: number;
   readonly began_at: string;
   readonly statement_timeout: string;
+  readonly date_style: string;
 }
 
 /**
@@ -60,19 +67,20 @@ export class HandlerTransaction {
     readonly connection: Queryable,
     private readonly session: Opened,
     private readonly giveBack: () => void,
-    { idleMs }: TransactionLimits,
+    private readonly limits: TransactionLimits,
   ) {
-    this.#endsByItselfMs = idleMs;
+    this.#endsByItselfMs = limits.idleMs;
   }
 
   /**
    * Opens a transaction that carries the tenant as `app.tenant_id`, for row-level security of the application's own
-   * tables.
+   * tables. Undefined when other handlers' transactions have all connections, and none has ended in time.
    *
    * @throws NoConnectionError when the application's pool has no connection in time, or Postgres does not answer
    */
-  static async open(database: Database, limits: TransactionLimits): Promise<HandlerTransaction> {
-    const giveBack = await database.handlerConnections.take();
+  static async open(database: Database, limits: TransactionLimits): Promise<HandlerTransaction | undefined> {
+    const giveBack = await database.handlerConnections.take(limits.patienceMs, limits.signalOf);
+    if (giveBack === undefined) return undefined;
     // TypeORM may have made a new pool since: its connections need a listener before one is taken.
     listenForErrors(database.applicationPool);
     const runner = database.dataSource.createQueryRunner();
@@ -84,9 +92,9 @@ export class HandlerTransaction {
         text: OPEN,
         values: [
           limits.tenantId,
-          `${limits.lockTimeoutMs}ms`,
-          `${STATEMENT_TIMEOUT_MS}ms`,
-          `${Math.ceil(limits.idleMs)}ms`,
+          inMs(limits.lockTimeoutMs),
+          inMs(STATEMENT_TIMEOUT_MS),
+          inMs(limits.idleMs),
         ],
       });
       const session = rows[0] as Opened;
@@ -111,10 +119,10 @@ export class HandlerTransaction {
    * the attempt may, nor than the session's own limit.
    */
   async protect(attemptMs: number): Promise<void> {
-    const limitMs = Math.ceil(Math.max(1, Math.min(attemptMs + GRACE_MS, ownLimitMs(this.session))));
+    const limitMs = Math.max(1, Math.min(attemptMs + GRACE_MS, ownLimitMs(this.session)));
     this.#endsByItselfMs = Math.max(this.#endsByItselfMs, limitMs);
     await this.connection.query({
-      text: `SAVEPOINT idempotent_jobs_attempt; SET LOCAL lock_timeout TO DEFAULT; SET LOCAL statement_timeout = ${limitMs}`,
+      text: `SAVEPOINT idempotent_jobs_attempt; SET LOCAL lock_timeout TO DEFAULT; SET LOCAL DateStyle = '${this.session.date_style}'; SET LOCAL statement_timeout = '${inMs(limitMs)}'`,
     });
   }
 
@@ -125,11 +133,29 @@ export class HandlerTransaction {
 
   /** @throws if the answer to COMMIT was lost, or was an error; which of both only the row can tell */
   async commit(): Promise<void> {
-    await this.#end(() => this.runner.commitTransaction());
+    await this.#end(async () => {
+      await this.#forgetTenant();
+      await answeredByRunner(this.runner.commitTransaction());
+    });
   }
 
   async rollback(): Promise<void> {
-    await this.#end(() => this.runner.rollbackTransaction());
+    await this.#end(async () => {
+      await answeredByRunner(this.runner.rollbackTransaction());
+      // A handler that ended the transaction itself may have set the tenant after it.
+      if (!this.database.isPooled) await this.connection.query({ text: 'RESET app.tenant_id' });
+    });
+  }
+
+  /**
+   * A handler may have set the tenant for the session, whose next user is somebody else. Behind a pooler that is somebody
+   * else as soon as the transaction is committed, so that it is reset in it; until then the tenant stays what it was.
+   */
+  async #forgetTenant(): Promise<void> {
+    const tenant = Buffer.from(this.limits.tenantId).toString('hex');
+    await this.connection.query({
+      text: `RESET app.tenant_id; SELECT set_config('app.tenant_id', convert_from(decode('${tenant}', 'hex'), 'UTF8'), true)`,
+    });
   }
 
   /** From now on the manager refuses to write, whoever still has it. */
@@ -149,8 +175,18 @@ export class HandlerTransaction {
     (this.runner as { isReleased: boolean }).isReleased = false;
     await drop(this.runner);
     if (isGone) this.giveBack();
-    // Postgres cannot be asked now; the session's own limits end it, and its share is its own until then.
-    else setTimeout(this.giveBack, this.#endsByItselfMs).unref();
+    else this.#giveBackOnceItIsGone();
+  }
+
+  /** Postgres cannot be asked now. It is asked again until the session's own limits have ended it at the latest. */
+  #giveBackOnceItIsGone(): void {
+    const overAt = performance.now() + this.#endsByItselfMs;
+    const look = async (): Promise<void> => {
+      if (performance.now() >= overAt || (await this.#endSession())) this.giveBack();
+      else lookLater();
+    };
+    const lookLater = (): void => void setTimeout(() => void look(), LOOK_AGAIN_MS).unref();
+    lookLater();
   }
 
   async #endSession(): Promise<boolean> {
@@ -165,25 +201,26 @@ export class HandlerTransaction {
 
   async #end(end: () => Promise<void>): Promise<void> {
     try {
-      await answeredByRunner(end());
+      await end();
     } catch (error) {
       await this.destroy();
       throw error;
     }
     this.#isOver = true;
-    await this.#handOn();
+    await this.runner.release();
     this.giveBack();
   }
+}
 
-  /** A handler may have set the tenant for the session; its connection's next user is somebody else. */
-  async #handOn(): Promise<void> {
-    try {
-      await this.connection.query({ text: 'RESET app.tenant_id' });
-      await this.runner.release();
-    } catch {
-      await drop(this.runner);
-    }
-  }
+/** A restart of Postgres is over within seconds; whoever waits for a connection does not have to wait for more. */
+const LOOK_AGAIN_MS = 500;
+
+/** The most that Postgres can be told to wait. */
+const MAX_WAIT_MS = 2 ** 31 - 1;
+
+/** As Postgres reads a time. */
+function inMs(ms: number): string {
+  return `${Math.min(Math.ceil(ms), MAX_WAIT_MS)}ms`;
 }
 
 /** The attempt is given up first, and says so; the server's limit is for when nobody is left to do that. */

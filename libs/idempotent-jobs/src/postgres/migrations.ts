@@ -12,6 +12,13 @@ import { CREATE_STEPS } from './migrations/8-steps.js';
 export interface SchemaStep {
   readonly version: number;
   readonly name: string;
+  /** What {@link batch} needs. May be run again. */
+  readonly before?: string;
+  /**
+   * Changes some thousands of rows, and returns one row for each; run until there is none left, each time in a transaction of
+   * its own, so that nobody waits for more than a batch. What it leaves over, `sql` does.
+   */
+  readonly batch?: string;
   readonly sql: string;
   /**
    * Indexes on tables that may be full: each what follows `CREATE`. Built afterwards, without keeping anybody from the table,
@@ -88,6 +95,7 @@ async function migrate(
   const versions = new Set(taken.map((row) => Number(row.version)));
   for (const step of SCHEMA_STEPS) {
     if (versions.has(step.version) || step.version > upTo) continue;
+    if (step.before !== undefined) await ask(step.before);
     await ask(step.sql);
     for (const index of step.indexes ?? []) await ask(`CREATE ${index}`);
     await ask(recordOf(step, step.name));

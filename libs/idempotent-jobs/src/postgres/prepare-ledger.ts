@@ -1,5 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { ConfigurationError } from '../operation/errors.js';
+import { PROGRAM } from '../operation/program.js';
 import type { Database } from './database.js';
 import type { LedgerPoolOptions } from './ledger-pool.js';
 import { nameDatabase } from './location.js';
@@ -17,12 +18,24 @@ import { ensureSchema } from './schema-guard.js';
 export async function prepareLedger(
   database: Database,
   { migrations, pool }: { readonly migrations: 'run' | 'check'; readonly pool: LedgerPoolOptions },
+  onError: (message: string, error: unknown) => void,
 ): Promise<void> {
+  const buildIndexes = (building: Promise<void>): void =>
+    void building.catch((error: unknown) => {
+      if (!database.closing.aborted)
+        onError(
+          `The ledger's indexes could not all be built. They are at the next start, or by "${PROGRAM} migrate"`,
+          error,
+        );
+    });
   const leadsElsewhere = Object.keys(pool.connection).length > 0;
   try {
     await persistentlyAtBoot(() => probePoolers(database, leadsElsewhere));
-    if (leadsElsewhere) await persistentlyAtBoot(() => refuseOtherDatabase(database));
-    await persistentlyAtBoot(() => ensureSchema(database, migrations));
+    if (leadsElsewhere) {
+      await persistentlyAtBoot(() => refuseOtherDatabase(database));
+      await persistentlyAtBoot(() => refusePowerlessRole(database));
+    }
+    await persistentlyAtBoot(() => ensureSchema(database, migrations, buildIndexes));
   } catch (error) {
     await database.close();
     throw error;
@@ -38,6 +51,26 @@ async function refuseOtherDatabase(database: Database): Promise<void> {
   if (theirs === ours) return;
   throw new ConfigurationError(
     "forRoot({ pool: { connection } }) leads to another database than the DataSource, whose transactions the ledger must share. Give the address of the DataSource's own database.",
+  );
+}
+
+/**
+ * What a handler's transaction is given up for is ended by the library's role, which must see and end the sessions of the
+ * DataSource's.
+ */
+async function refusePowerlessRole(database: Database): Promise<void> {
+  const { rows } = await onConnectionOf(database.applicationPool, (connection) =>
+    database.borrowed(connection).query({ text: 'SELECT session_user AS role' }),
+  );
+  const { role } = rows[0] as { role: string };
+  const found = await database.inLane('other').query({
+    text: `SELECT session_user AS own, pg_has_role(session_user, $1, 'USAGE') AS may_end`,
+    values: [role],
+  });
+  const { own, may_end: mayEnd } = found.rows[0] as { own: string; may_end: boolean };
+  if (mayEnd) return;
+  throw new ConfigurationError(
+    `forRoot({ pool: { connection } }) uses the role "${own}", which may not end sessions of the DataSource's role "${role}": handlers that took too long would go on in Postgres. Use the same role, or GRANT "${role}" TO "${own}".`,
   );
 }
 

@@ -8,15 +8,27 @@ import { SchemaUpgrade } from './schema-upgrade.js';
  * Makes sure that the ledger's schema is the one this package was written for.
  *
  * @param mode `run` takes the missing steps, `check` only looks
+ * @param meanwhile what is given the building of indexes, which may take minutes and is not waited for then; by default it is
  * @throws ConfigurationError if the schema is missing, older (`check`) or newer than this package, or cannot be upgraded
  *   because somebody holds its locks
  */
-export async function ensureSchema(database: Database, mode: 'run' | 'check'): Promise<void> {
+export async function ensureSchema(
+  database: Database,
+  mode: 'run' | 'check',
+  meanwhile?: (building: Promise<void>) => void,
+): Promise<void> {
   const { schema } = database;
   const state = await refuseNewer(database);
   const { version } = state;
   // Nothing is locked, and no privilege is needed, where nothing is to be done.
-  if (mode === 'run') return new SchemaUpgrade(database).run(missingIn(state), version === undefined);
+  if (mode === 'run') {
+    const upgrade = new SchemaUpgrade(database);
+    const missing = missingIn(state);
+    await upgrade.run(missing, version === undefined);
+    if (version === undefined) return;
+    const building = upgrade.buildIndexes(missing);
+    return meanwhile === undefined ? building : meanwhile(building);
+  }
   if (version === SCHEMA_VERSION) return;
   throw new ConfigurationError(
     `${version === undefined ? `Schema "${schema}" has no ledger` : `The ledger in schema "${schema}" is at version ${version}, but this package needs ${SCHEMA_VERSION}`}. ` +

@@ -17,6 +17,9 @@ import { LOCK_NOT_AVAILABLE, sqlStateOf } from './sqlstate.js';
 const PATIENCE_MS = 30_000;
 const PAUSE_MS = 250;
 
+/** How often it is looked whether another instance is through with the indexes. */
+const BUILDER_PAUSE_MS = 1_000;
+
 /**
  * How long a step waits for a table's lock: everybody else's statements queue up behind it for so long. Tried again, it
  * comes in between two transactions sooner or later.
@@ -27,8 +30,8 @@ const TABLE_LOCK_MS = 300;
 const STEP_MS = 10 * 60_000;
 
 /**
- * Takes the steps that the ledger's schema lacks while applications go on using it: each step in a short transaction of its
- * own, which gives up a lock that it does not get at once; after all of them the indexes, beside the traffic.
+ * Takes the steps that the ledger's schema lacks while applications go on using it: each step in short transactions of its
+ * own, which give up a lock that they do not get at once; after all of them the indexes, beside the traffic.
  *
  * Any number of instances may do it at one time: an advisory lock, held for one step, sorts them. Killed anywhere, the next
  * one goes on.
@@ -43,11 +46,18 @@ export class SchemaUpgrade {
   async run(steps: readonly SchemaStep[], isNew: boolean): Promise<void> {
     for (const step of steps)
       await this.#persistently(step, (connection) => this.#take(connection, step, isNew));
-    if (isNew) return;
-    for (const step of steps) {
-      // Whoever holds the advisory lock builds them, which may take minutes. Only speed depends on them, so nobody waits.
-      await this.#try((connection) => this.#index(connection, step));
-    }
+  }
+
+  /**
+   * Builds the indexes of steps that were taken, or waits until another instance has. May take minutes: Postgres waits for all
+   * transactions that are older, and one instance builds them. Only speed depends on them. Ends with the library's
+   * connections.
+   */
+  async buildIndexes(steps: readonly SchemaStep[]): Promise<void> {
+    const { closing } = this.database;
+    for (const step of steps)
+      while ((await this.#try((connection) => this.#index(connection, step))) !== undefined)
+        await pause(BUILDER_PAUSE_MS, undefined, { signal: closing });
   }
 
   async #persistently(
@@ -65,8 +75,11 @@ export class SchemaUpgrade {
 
   /** What stood in the way; undefined: it is done. */
   async #try(work: (connection: LedgerConnection) => Promise<'done' | 'busy'>): Promise<string | undefined> {
+    const { closing } = this.database;
     const connection = await this.database.connect('other');
     let broken: Error | undefined;
+    const hangUp = (): void => connection.release(new Error('The application is shutting down'));
+    closing.addEventListener('abort', hangUp, { once: true });
     try {
       if ((await work(connection)) === 'done') return undefined;
       return `Another session holds the advisory lock under which the schema is upgraded${await this.#holder(connection)}`;
@@ -75,14 +88,33 @@ export class SchemaUpgrade {
       if (sqlStateOf(error) !== LOCK_NOT_AVAILABLE) throw error;
       return 'Other transactions hold locks on its tables';
     } finally {
+      closing.removeEventListener('abort', hangUp);
       // It carries settings, and perhaps a lock, that nobody else is to find.
-      connection.release(broken ?? new Error('The upgrade is over'));
+      if (!closing.aborted) connection.release(broken ?? new Error('The upgrade is over'));
     }
   }
 
   async #take(connection: LedgerConnection, step: SchemaStep, isNew: boolean): Promise<'done' | 'busy'> {
     const ask = this.#asker(connection);
+    const { name, before, batch, sql, indexes = [] } = step;
     if (!isNew && (await this.#isTaken(ask, step))) return 'done';
+    if (!isNew && before !== undefined) {
+      const isBusy = (await this.#underLock(ask, () => ask(before))) === 'busy';
+      if (isBusy) return 'busy';
+    }
+    if (!isNew && batch !== undefined) while ((await ask(batch)).length > 0);
+    return this.#underLock(ask, async () => {
+      await this.#prepareSchema(ask);
+      if (await this.#isTaken(ask, step)) return;
+      if (isNew && before !== undefined) await ask(before);
+      await ask(sql, STEP_MS);
+      if (isNew) for (const index of indexes) await ask(`CREATE ${index}`);
+      await ask(recordOf(step, isNew || indexes.length === 0 ? name : name + UNFINISHED));
+    });
+  }
+
+  /** Does `work` in a transaction, unless another instance upgrades at this moment. */
+  async #underLock(ask: Ask, work: () => Promise<unknown>): Promise<'done' | 'busy'> {
     await ask(`BEGIN; SET LOCAL lock_timeout = ${TABLE_LOCK_MS}; SET LOCAL statement_timeout = ${STEP_MS}`);
     const [lock] = await ask<{ is_mine: boolean }>(
       `SELECT pg_try_advisory_xact_lock(${migrationLock(this.database.schema)}) AS is_mine`,
@@ -91,13 +123,7 @@ export class SchemaUpgrade {
       await ask('ROLLBACK');
       return 'busy';
     }
-    await this.#prepareSchema(ask);
-    if (!(await this.#isTaken(ask, step))) {
-      await ask(step.sql, STEP_MS);
-      const { name, indexes = [] } = step;
-      if (isNew) for (const index of indexes) await ask(`CREATE ${index}`);
-      await ask(recordOf(step, isNew || indexes.length === 0 ? name : name + UNFINISHED));
-    }
+    await work();
     await ask('COMMIT');
     return 'done';
   }

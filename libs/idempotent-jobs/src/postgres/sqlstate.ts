@@ -11,5 +11,6 @@ export function sqlStateOf(error: unknown): string | undefined {
 
 /** SQLSTATEs that the library acts on. https://www.postgresql.org/docs/current/errcodes-appendix.html */
 export const LOCK_NOT_AVAILABLE = '55P03';
+export const QUERY_CANCELED = '57014';
 export const DEADLOCK_DETECTED = '40P01';
 export const SERIALIZATION_FAILURE = '40001';

@@ -1,4 +1,5 @@
 import { CALLS } from '../operation/calls.js';
+import { PATIENCE } from '../postgres/quickly.js';
 import { statement } from '../postgres/statement.js';
 
 /**
@@ -70,7 +71,7 @@ ORDER BY a.n
 export const FAIL = statement(
   'fail',
   `
-WITH failed AS (
+WITH ${PATIENCE}, failed AS (
   UPDATE {schema}.job_outcomes o SET
     status           = $4,
     failures         = o.failures + CASE WHEN o.status = 'running' THEN 1 ELSE 0 END,
@@ -90,6 +91,7 @@ WITH failed AS (
     -- A doubt is never forgotten.
     expires_at       = CASE WHEN $4 = 'retrying' AND NOT $6 AND o.doubt_since IS NULL
                             THEN clock_timestamp() + $14::float8 * interval '1 millisecond' END
+  FROM patience
   WHERE o.tenant_id = $1 AND o.operation_key = $2 AND o.fencing_token = $3 AND o.lease_expires_at IS NOT NULL
   -- One time for the attempt's end and the letter, so that the history has them in order.
   RETURNING o.*, clock_timestamp() AS ended_at
@@ -128,6 +130,7 @@ SELECT EXISTS (SELECT FROM failed) OR EXISTS (
 export const RELEASE = statement(
   'release',
   `
+WITH ${PATIENCE}
 UPDATE {schema}.job_outcomes o SET
   status           = 'retrying',
   attempts         = o.attempts - 1,
@@ -137,6 +140,7 @@ UPDATE {schema}.job_outcomes o SET
   doubted_at       = CASE WHEN $4 THEN clock_timestamp() ELSE o.doubted_at END,
   -- A doubt is never forgotten.
   expires_at       = CASE WHEN NOT $4 AND o.doubt_since IS NULL THEN clock_timestamp() + $6::float8 * interval '1 millisecond' END
+FROM patience
 WHERE o.tenant_id = $1 AND o.operation_key = $2 AND o.fencing_token = $3 AND o.status = 'running'
 RETURNING true AS is_recorded
 `,
@@ -151,10 +155,10 @@ RETURNING true AS is_recorded
 export const START = statement(
   'start',
   `
-WITH asked AS (
-  SELECT * FROM {schema}.job_outcomes
+WITH ${PATIENCE}, asked AS (
+  SELECT o.* FROM patience CROSS JOIN {schema}.job_outcomes o
   WHERE tenant_id = $1 AND operation_key = $2 AND fencing_token = $3 AND lease_expires_at IS NOT NULL
-  FOR UPDATE
+  FOR UPDATE OF o
 ), answered AS (
   INSERT INTO {schema}.job_attempts (tenant_id, operation_key, fencing_token, attempt, worker_id, started_at, kind, reason)
   SELECT tenant_id, operation_key, fencing_token, attempts, worker_id, started_at, 'asked', 'not_applied'
@@ -187,7 +191,7 @@ RETURNING
 export const APPLY_ASKED = statement(
   'apply_asked',
   `
-WITH applied AS (
+WITH ${PATIENCE}, applied AS (
   UPDATE {schema}.job_outcomes o SET
     status           = 'completed',
     result           = $4::json,
@@ -201,6 +205,7 @@ WITH applied AS (
     dispatch_due_at  = NULL,
     settled_at       = clock_timestamp(),
     expires_at       = clock_timestamp() + $5::float8 * interval '1 millisecond'
+  FROM patience
   WHERE o.tenant_id = $1 AND o.operation_key = $2 AND o.fencing_token = $3 AND o.status = 'in_doubt'
     AND o.lease_expires_at IS NOT NULL
   RETURNING o.*
@@ -228,11 +233,11 @@ SELECT EXISTS (SELECT FROM applied) OR EXISTS (
 export const DOUBT = statement(
   'doubt',
   `
-WITH vanished AS (
-  SELECT * FROM {schema}.job_outcomes
+WITH ${PATIENCE}, vanished AS (
+  SELECT o.* FROM patience CROSS JOIN {schema}.job_outcomes o
   WHERE tenant_id = $1 AND operation_key = $2 AND fencing_token = $3
     AND (status IN ('pending', 'retrying') OR COALESCE(lease_expires_at <= clock_timestamp(), reconcile_due_at IS NOT NULL))
-  FOR UPDATE
+  FOR UPDATE OF o
 ), doubted AS (
   UPDATE {schema}.job_outcomes o SET
     status           = 'in_doubt',
@@ -290,9 +295,9 @@ ON CONFLICT DO NOTHING
 export const SURRENDER = statement(
   'surrender',
   `
-WITH surrendered AS (
+WITH ${PATIENCE}, surrendered AS (
   INSERT INTO {schema}.job_attempts (tenant_id, operation_key, fencing_token, attempt, started_at, kind, reason)
-  SELECT $1, $2, $3, $4, $5, 'surrendered', 'lease_lost'
+  SELECT $1, $2, $3::bigint, $4::integer, $5::timestamptz, 'surrendered', 'lease_lost' FROM patience
   WHERE EXISTS (SELECT FROM {schema}.job_outcomes WHERE tenant_id = $1 AND operation_key = $2)
   ON CONFLICT DO NOTHING
   RETURNING true

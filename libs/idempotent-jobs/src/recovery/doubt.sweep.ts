@@ -71,12 +71,25 @@ export class DoubtSweep {
 
   async sweep(): Promise<void> {
     const forgotten = await this.database.run<ForgottenDoubt>(FORGOTTEN_DOUBTS, [BATCH]);
-    for (const { tenant_id: tenantId, operation_key: operationKey, fencing_token: token } of forgotten) {
-      const identity = { tenantId, operationKey };
-      const error = new OperationInDoubtError(identity);
-      const recorded = await this.outcomes.doubt(identity, Number(token), error, undefined);
-      if (recorded === 'recorded') this.onLetter();
+    for (const doubt of forgotten) {
+      try {
+        await this.#record(doubt);
+      } catch (error) {
+        // One that somebody holds, or that cannot be written, keeps no other from being found.
+        this.onError('A forgotten doubt could not be recorded, and is looked at again', error);
+      }
     }
+  }
+
+  async #record({
+    tenant_id: tenantId,
+    operation_key: operationKey,
+    fencing_token: token,
+  }: ForgottenDoubt): Promise<void> {
+    const identity = { tenantId, operationKey };
+    const error = new OperationInDoubtError(identity);
+    const recorded = await this.outcomes.doubt(identity, Number(token), error, undefined);
+    if (recorded === 'recorded') this.onLetter();
   }
 }
 

@@ -237,6 +237,7 @@ function claimRow(status: OperationStatus): ClaimRow {
     is_same_request: true,
     result: null,
     degraded: null,
+    seen_effect: null,
     is_old: false,
     now_ms: 0,
     wait_ms: null,
