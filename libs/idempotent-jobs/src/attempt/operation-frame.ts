@@ -78,6 +78,7 @@ export function openFrame(
     get isOver() {
       return context.attempt.isOver;
     },
+    mayBegin: () => context.attempt.mayBegin(),
     noteCall() {
       hasCalled = true;
       isUntouched = false;

@@ -155,6 +155,7 @@ export class IdempotencyService {
       step: undefined,
       runWithin: run,
     };
+    await surroundingOperation()?.mayBegin();
     const forget = followSurrounding(context.attempt);
     const leave = this.services.attempts.add(context.attempt);
     try {

@@ -66,6 +66,7 @@ class Bench {
           noteCall: () => undefined,
           mayHaveHappened: false,
           isOver: false,
+          mayBegin: async () => !this.stopped.signal.aborted,
         } as unknown as CurrentOperation,
         { dependency: dependency === undefined ? undefined : this.dependencies.named(dependency) },
       );

@@ -131,6 +131,7 @@ export class DependencyGuard {
   }
 
   async #run<T>({ dependency, fn, timeoutMs, operation }: Call<T>, pass: Pass | undefined): Promise<End<T>> {
+    await operation?.mayBegin();
     operation?.noteCall();
     try {
       const onTimeout = (): Error =>

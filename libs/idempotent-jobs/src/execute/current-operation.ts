@@ -70,6 +70,8 @@ export interface CurrentOperation {
   readonly mayHaveHappened: boolean;
   /** Whether its attempt has ended, so that what still runs is nobody's. @internal */
   readonly isOver: boolean;
+  /** Whether something may still be begun in it; if not, its signal is aborted. @internal */
+  readonly mayBegin: () => Promise<boolean>;
   /**
    * Enqueues a follow-up that exists if and only if this operation completes: it is written in the transaction that
    * records the outcome. Nothing happens if the attempt fails.
