@@ -1,4 +1,4 @@
-import type { Job, JobType, Queue, Worker } from 'bullmq';
+import { Job, type JobType, type Queue, type Worker } from 'bullmq';
 import type { JobRetention } from '../retention/retention.options.js';
 import { postgresOf } from './transaction-port.js';
 
@@ -46,12 +46,15 @@ export class QueueContents {
 
   /**
    * Whether the job was there and is gone now; a job that a worker holds stays. An iteration of a schedule goes with the
-   * schedule, which would make another.
+   * schedule, which would make another, if `isMeant` says so of its next iteration: an id tells whose a job is no more than
+   * its producer does.
+   *
+   * In a flow nothing goes with the job: its children run, and its parent waits for it no longer.
    */
-  async remove(jobId: string): Promise<boolean> {
+  async remove(jobId: string, isMeant: (job: Job) => boolean): Promise<boolean> {
     try {
-      const isUnscheduled = await this.#endScheduleOf(jobId);
-      return (await this.bullmq.remove(jobId)) === 1 || isUnscheduled;
+      const isUnscheduled = await this.#endScheduleOf(jobId, isMeant);
+      return (await this.bullmq.remove(jobId, { removeChildren: false })) === 1 || isUnscheduled;
     } catch {
       return false;
     }
@@ -91,10 +94,12 @@ export class QueueContents {
     return (await this.bullmq.getJob(jobId)) !== undefined;
   }
 
-  async #endScheduleOf(jobId: string): Promise<boolean> {
-    const [kind, schedulerId] = jobId.split(':');
-    if (kind !== 'repeat' || schedulerId === undefined) return false;
-    const isUnscheduled = await this.bullmq.removeJobScheduler(schedulerId);
+  async #endScheduleOf(jobId: string, isMeant: (job: Job) => boolean): Promise<boolean> {
+    const schedulerId = schedulerIdIn(jobId);
+    if (schedulerId === undefined) return false;
+    const next = await this.#nextOf(schedulerId);
+    const isUnscheduled =
+      next !== undefined && isMeant(next) && (await this.bullmq.removeJobScheduler(schedulerId));
     const postgres = postgresOf(this.bullmq);
     // BullMQ 6.7 removes no job here that a scheduler has ever made, so it is told that none has.
     await postgres?.pool.query(
@@ -103,6 +108,14 @@ export class QueueContents {
       [this.bullmq.name, jobId],
     );
     return isUnscheduled;
+  }
+
+  /** What a scheduler makes next, by its template; undefined: there is no such scheduler. */
+  async #nextOf(schedulerId: string): Promise<Job | undefined> {
+    const scheduler = await this.bullmq.getJobScheduler(schedulerId);
+    if (scheduler === undefined) return undefined;
+    const { name, template, next } = scheduler;
+    return new Job(this.bullmq, name, template?.data, template?.opts, `repeat:${schedulerId}:${next}`);
   }
 
   /**
@@ -162,6 +175,11 @@ function longestAgeMs(...options: unknown[]): number | undefined {
     return typeof age === 'number' ? [age * 1000] : [];
   });
   return ages.length === 0 ? undefined : Math.max(...ages);
+}
+
+/** The scheduler that an iteration's id names, which may itself have colons; undefined: it is no iteration's id. */
+function schedulerIdIn(jobId: string): string | undefined {
+  return /^repeat:(.+):[^:]*$/s.exec(jobId)?.[1];
 }
 
 function waitingSince(job: Job): number {
