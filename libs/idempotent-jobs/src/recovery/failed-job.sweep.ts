@@ -5,7 +5,7 @@ import type { LetterStore } from '../dead-letter/letter.store.js';
 import { provenanceOf } from '../enqueue/provenance.js';
 import { identify } from '../intake/identify.js';
 import type { ProcessorSettings } from '../intake/processor.settings.js';
-import { RecordUnreadableError } from '../operation/errors.js';
+import { storableJobId } from '../operation/job-id.js';
 
 /** A queue whose failed jobs are looked after. */
 export interface SweptQueue {
@@ -76,13 +76,15 @@ export class FailedJobSweep {
     }
   }
 
-  /** One whose payload cannot be read is left for a later sweep, and must not keep the others from theirs. */
+  /** One that cannot be buried, or read, is left for a later sweep, and must not keep the others from theirs. */
   async #bury(settings: ProcessorSettings, job: Job): Promise<void> {
     try {
       await this.bury(settings, job, new Error(job.failedReason ?? 'BullMQ failed the job'));
     } catch (error) {
-      if (!(error instanceof RecordUnreadableError)) throw error;
-      this.onError(`Job ${job.id} of queue "${settings.queue}" has no dead letter yet`, error);
+      this.onError(
+        `Job ${storableJobId(job.id ?? '')} of queue "${settings.queue}" has no dead letter yet`,
+        error,
+      );
     }
   }
 
@@ -107,4 +109,4 @@ const PAGE = 100;
 const UNOPENED = { open: (payload: unknown): unknown => payload };
 
 /** Only what is accounted for already is looked for under that name. */
-const UNVERIFIED = { verify: () => 'accepted' as const };
+const UNVERIFIED = { isOn: false, verify: () => 'accepted' as const };
