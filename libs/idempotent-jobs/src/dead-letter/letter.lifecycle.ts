@@ -56,8 +56,9 @@ export class LetterLifecycle {
     const { tenants, sealer, queues } = this;
     return {
       letterOf: (letterId) => this.letters.get(letterId),
-      deadLetterQueueOf: (queue) =>
-        queues.names.includes(queue) ? queues.deadLetterQueueOf(queue) : undefined,
+      // Of a queue that other applications have, the ledger knows.
+      deadLetterQueueOf: async (queue) =>
+        queues.names.includes(queue) ? queues.deadLetterQueueOf(queue) : this.store.deadLetterQueueOf(queue),
       handlersOf,
       tenants,
       sealer,
