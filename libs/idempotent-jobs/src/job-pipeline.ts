@@ -14,6 +14,7 @@ import { HandBackCounter } from './observe/hand-back-counter.js';
 import { checkPayload } from './intake/validate-payload.js';
 import type { JobEvents } from './observe/job-events.js';
 import { UsageError } from './operation/errors.js';
+import { jobSubjectOf } from './operation/job-subject.js';
 import type { Sealer } from './sealing/sealer.js';
 import type { Signer } from './signing/signer.js';
 import { settlementOf } from './settle/settlement-of.js';
@@ -129,9 +130,7 @@ export class JobPipeline {
       const { tenantId, operationKey } = identified;
       this.events.emit({
         kind: 'late_result_discarded',
-        queue: job.queueName,
-        jobName: job.name,
-        jobId: job.id ?? '',
+        ...jobSubjectOf(job),
         tenantId,
         operationKey,
         how,
@@ -143,11 +142,7 @@ export class JobPipeline {
       identified,
       attempt,
       span,
-      asked: {
-        queue: job.queueName,
-        jobName: job.name,
-        jobId: job.id ?? '',
-      },
+      asked: jobSubjectOf(job),
       earlierStarts: this.#earlierStartsOf(delivery),
       step: undefined,
       runWithin: (context, handler) => this.attempts.run(context, handler),
@@ -210,9 +205,7 @@ export class JobPipeline {
     const { reason } = whyPutOff(error);
     this.events.emit({
       kind: 'deferred',
-      queue: job.queueName,
-      jobName: job.name,
-      jobId: job.id ?? '',
+      ...jobSubjectOf(job),
       delayMs,
       because: 'unavailable',
       reason,

@@ -4,6 +4,7 @@ import type { JobEvents } from '../observe/job-events.js';
 import type { QueueRegistry } from '../enqueue/queue-registry.js';
 import { processedQueueOf } from '../intake/bullmq-metadata.js';
 import { ConfigurationError } from '../operation/errors.js';
+import { jobSubjectOf } from '../operation/job-subject.js';
 import type { LibraryLog } from '../observe/library-log.js';
 import { providedClassOf } from '../provided-class.js';
 import type { Sealer } from '../sealing/sealer.js';
@@ -63,8 +64,8 @@ export class LetterLifecycle {
       tenants,
       sealer,
       onTold: (letterId) => this.store.told(letterId),
-      onDropped: ({ queueName, name, id = '' }, because) =>
-        this.events.emit({ kind: 'letter_dropped', queue: queueName, jobName: name, jobId: id, because }),
+      onDropped: (job, because) =>
+        this.events.emit({ kind: 'letter_dropped', ...jobSubjectOf(job), because }),
       onError: this.log.trouble,
     };
   }

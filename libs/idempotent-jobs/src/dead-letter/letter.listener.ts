@@ -3,6 +3,7 @@ import type { QueuePort } from '../bullmq/queue-port.js';
 import { toldError, toldFinalError } from '../settle/told-error.js';
 import { isOverWithin } from '../within.js';
 import { messageOf } from '../operation/message-of.js';
+import { jobSubjectOf } from '../operation/job-subject.js';
 import { isA } from '../operation/thrown.js';
 import { letterBinding } from '../sealing/binding.js';
 import type { Sealer } from '../sealing/sealer.js';
@@ -95,7 +96,8 @@ export class LetterListener {
   async tell(job: Job): Promise<void> {
     if (job.name !== DEAD_LETTER_JOB_NAME) {
       this.services.onDropped(job, 'malformed');
-      throw new UnrecoverableError(`Job "${job.name}" on queue "${this.port.name}" is not a dead letter.`);
+      const { jobName } = jobSubjectOf(job);
+      throw new UnrecoverableError(`Job "${jobName}" on queue "${this.port.name}" is not a dead letter.`);
     }
     const found = await this.#find(job);
     if (typeof found === 'string') return this.services.onDropped(job, found);

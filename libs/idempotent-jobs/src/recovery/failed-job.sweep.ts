@@ -5,7 +5,7 @@ import type { LetterStore } from '../dead-letter/letter.store.js';
 import { provenanceOf } from '../enqueue/provenance.js';
 import { identify } from '../intake/identify.js';
 import type { ProcessorSettings } from '../intake/processor.settings.js';
-import { storableJobId } from '../operation/job-id.js';
+import { jobSubjectOf } from '../operation/job-subject.js';
 
 /** A queue whose failed jobs are looked after. */
 export interface SweptQueue {
@@ -82,7 +82,7 @@ export class FailedJobSweep {
       await this.bury(settings, job, new Error(job.failedReason ?? 'BullMQ failed the job'));
     } catch (error) {
       this.onError(
-        `Job ${storableJobId(job.id ?? '')} of queue "${settings.queue}" has no dead letter yet`,
+        `Job ${jobSubjectOf(job).jobId} of queue "${settings.queue}" has no dead letter yet`,
         error,
       );
     }
