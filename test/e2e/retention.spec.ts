@@ -11,7 +11,7 @@ import {
   TenantMismatchError,
   UsageError,
 } from 'nestjs-idempotent-jobs';
-import { FlowProducer, UnrecoverableError, Worker } from 'bullmq';
+import { FlowProducer } from 'bullmq';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
@@ -28,6 +28,7 @@ import {
 import { Gate, identifyPlain, processorOf } from '../support/processors.js';
 import type { Place } from '../support/place.js';
 import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
+import { failStalled } from '../support/stalled.js';
 
 const BY = { actor: 'ada', note: 'spring cleaning' };
 const DAY_MS = 24 * 60 * 60 * 1000;
@@ -329,13 +330,7 @@ describe.each(BACKENDS)('retention, on %s', (backend) => {
     const { app, place } = await apps.fresh(backend, { queues: ['charges'] });
     await forget(app, 7);
     await oldJob(app, 40);
-    const failing = new Worker('charges', null, { connection: place.connection, prefix: place.prefix });
-    const job = await eventually(
-      () => failing.getNextJob('token', { block: false }),
-      (next) => expect(next).toBeDefined(),
-    );
-    await job.moveToFailed(new UnrecoverableError('job stalled more than allowable limit'), 'token', false);
-    await failing.close();
+    await failStalled(place, bullQueue(app, 'charges'));
     const heir = await apps.beside(place, {
       queues: ['charges'],
       providers: [processor(runs)],

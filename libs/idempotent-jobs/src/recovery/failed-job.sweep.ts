@@ -1,5 +1,5 @@
 import type { Job } from 'bullmq';
-import { unprocessedReasonOf } from '../bullmq/unprocessed.js';
+import { wasFailedByBullmq } from '../bullmq/unprocessed.js';
 import type { QueuePort } from '../bullmq/queue-port.js';
 import type { LetterStore } from '../dead-letter/letter.store.js';
 import { provenanceOf } from '../enqueue/provenance.js';
@@ -89,10 +89,7 @@ export class FailedJobSweep {
   }
 
   async #unaccounted(queue: string, settings: ProcessorSettings, jobs: readonly Job[]): Promise<Job[]> {
-    // A failed job that was retried or removed between listing and reading comes back empty.
-    const present = jobs.filter(
-      (job) => job?.id !== undefined && unprocessedReasonOf(job.failedReason) !== undefined,
-    );
+    const present = await failedByBullmq(jobs);
     if (present.length === 0) return [];
     const asked = present.map((job) => {
       const identified = identify(job, provenanceOf(job), settings.identify, UNOPENED, UNVERIFIED);
@@ -101,6 +98,13 @@ export class FailedJobSweep {
     const accounted = await this.letters.accountedFor(queue, asked);
     return present.filter((job) => !accounted.has(job.id as string));
   }
+}
+
+async function failedByBullmq(jobs: readonly Job[]): Promise<Job[]> {
+  // A failed job that was retried or removed between listing and reading comes back empty.
+  const present = jobs.filter((job) => job?.id !== undefined);
+  const areOwn = await Promise.all(present.map(wasFailedByBullmq));
+  return present.filter((_job, index) => areOwn[index]);
 }
 
 const PAGE = 100;
