@@ -1,5 +1,6 @@
 import { Processor, WorkerHost } from '@nestjs/bullmq';
-import { type Job, UnrecoverableError, Worker } from 'bullmq';
+import type { INestApplicationContext } from '@nestjs/common';
+import { FlowProducer, type Job, type JobsOptions, UnrecoverableError } from 'bullmq';
 import { IsInt, IsPositive, ValidateNested } from 'class-validator';
 import { Type } from 'class-transformer';
 import { type DeadLetterMessage, PermanentError, TransientError } from 'nestjs-idempotent-jobs';
@@ -8,7 +9,9 @@ import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
 import { attemptKindsOf, bullQueue, enqueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
 import { identifyPlain, processorOf } from '../support/processors.js';
+import type { Place } from '../support/place.js';
 import { BACKENDS } from '../support/scenario.js';
+import { failStalled, takerOf } from '../support/stalled.js';
 
 const QUICK = { attempts: 3, backoff: { baseMs: 10, capMs: 20 } };
 
@@ -26,6 +29,13 @@ class Charge {
 
 describe.each(BACKENDS)('dead letters, on %s', (backend) => {
   const apps = useApps();
+
+  /** An application that finds what BullMQ has failed. */
+  function sweeping(place: Place): Promise<INestApplicationContext> {
+    const processor = processorOf('charges', { effect: 'keyed', identify: identifyPlain }, () => 'never');
+    const jobs = { recovery: { sweepMs: 100 } };
+    return apps.beside(place, { queues: ['charges'], providers: [processor], jobs });
+  }
 
   it('retries exhausted: one letter with evidence, and one message on the dead-letter queue', async () => {
     const messages: DeadLetterMessage[] = [];
@@ -183,34 +193,52 @@ describe.each(BACKENDS)('dead letters, on %s', (backend) => {
     expect(await outcomeOf(app, 'charge:1', 'globex')).toBeUndefined();
   });
 
-  it('a job that BullMQ failed by itself while nobody listened is found by the sweep; failures of other times are left alone', async () => {
+  it('a job that BullMQ failed by itself while nobody listened is found by the sweep; failures of other times are left alone, whatever their words', async () => {
     const { app, place } = await apps.fresh(backend, { queues: ['charges'] });
     const queue = bullQueue(app, 'charges');
-    const failing = new Worker('charges', null, {
-      connection: place.connection,
-      prefix: place.prefix,
-    });
-    const failAs = async (reason: string, key: string): Promise<void> => {
-      await queue.add('charge', { tenant: 'acme', key });
-      const job = await eventually(
-        () => failing.getNextJob('token', { block: false }),
-        (next) => expect(next).toBeDefined(),
-      );
-      await job.moveToFailed(new UnrecoverableError(reason), 'token', false);
-    };
-    await failAs('job stalled more than allowable limit', 'charge:stalled');
-    await failAs('the old processor had a bug', 'charge:old');
-    await failing.close();
+    await queue.add('charge', { tenant: 'acme', key: 'charge:stalled' });
+    await failStalled(place, queue);
+    const worker = takerOf(place, 'charges');
+    const words = [
+      'the old processor had a bug',
+      'job stalled more than allowable limit',
+      'job started more than allowable limit',
+      'child bull:charges:1 failed',
+    ];
+    for (const [n, said] of words.entries()) {
+      await queue.add('charge', { tenant: 'acme', key: `charge:old:${n}` });
+      await (await worker.next()).moveToFailed(new UnrecoverableError(said), 'token', false);
+    }
+    await worker.close();
 
-    const processor = processorOf('charges', { effect: 'keyed', identify: identifyPlain }, () => 'never');
-    const heir = await apps.beside(place, {
-      queues: ['charges'],
-      providers: [processor],
-      jobs: { recovery: { sweepMs: 100 } },
-    });
+    const heir = await sweeping(place);
     expect(await settled(heir, 'charge:stalled')).toMatchObject({ status: 'dead', attempts: 1 });
     expect(await lettersOf(heir)).toMatchObject([{ reason: 'crash_loop', operation_key: 'charge:stalled' }]);
-    expect(await outcomeOf(heir, 'charge:old')).toBeUndefined();
+    for (const n of words.keys()) expect(await outcomeOf(heir, `charge:old:${n}`)).toBeUndefined();
+  });
+
+  it('a parent that BullMQ failed for its child while nobody listened is found by the sweep', async () => {
+    const { app, place } = await apps.fresh(backend, { queues: ['charges'] });
+    const flows = new FlowProducer({ connection: place.connection, prefix: place.prefix });
+    const node = (key: string, opts: JobsOptions = {}) => ({
+      name: 'charge',
+      queueName: 'charges',
+      prefix: place.prefix,
+      data: { tenant: 'acme', key },
+      opts,
+    });
+    await flows.add({ ...node('parent'), children: [node('child', { failParentOnFailure: true })] });
+    await flows.close();
+    const worker = takerOf(place, 'charges');
+    await (await worker.next()).moveToFailed(new UnrecoverableError('no'), 'token', false);
+    const parent = await worker.next();
+    await parent.moveToFailed(new UnrecoverableError(parent.deferredFailure), 'token', false);
+    await worker.close();
+
+    const heir = await sweeping(place);
+    expect(await settled(heir, 'parent')).toMatchObject({ status: 'dead' });
+    expect(await lettersOf(heir)).toMatchObject([{ reason: 'permanent_error', operation_key: 'parent' }]);
+    expect(await outcomeOf(app, 'child')).toBeUndefined();
   });
 
   it('every operation that dies has its letter, also when BullMQ job ids are used again', async () => {

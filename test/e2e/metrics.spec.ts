@@ -43,6 +43,40 @@ const countsOf = (app: INestApplicationContext, queue: string): Promise<Record<s
 describe.each(BACKENDS)('metrics, on %s', (backend) => {
   const apps = useApps();
 
+  it('have no label of a stranger’s making: names of jobs that are refused count as "other"', async () => {
+    const registry = new Registry();
+    const charges = processorOf(
+      'charges',
+      { effect: 'keyed', payload: { charge: Charge }, identify: identifyPlain },
+      () => 'charged',
+    );
+    const { app } = await apps.fresh(backend, {
+      queues: ['charges'],
+      providers: [charges],
+      jobs: metricsIn(registry),
+    });
+    const queue = bullQueue(app, 'charges');
+    const names = Array.from({ length: 30 }, (_, index) => `stranger ${index} ${'x'.repeat(20_000)}`);
+    await queue.addBulk(names.map((name) => ({ name, data: { tenant: 'acme', key: name.slice(0, 20) } })));
+    await queue.addBulk(
+      names.map((name) => ({ name: name.slice(0, 200), data: { tenant: 'acme', key: name.slice(0, 20) } })),
+    );
+    await queue.add('nobody knows whose', {});
+    await deliver(app, 'charges', 'charge:1');
+    await settled(app, 'charge:1');
+    await eventually(
+      () => lettersOf(app),
+      (letters) => expect(letters).toHaveLength(61),
+    );
+    const text = await registry.metrics();
+    expect(text).not.toMatch(/stranger|knows whose/);
+    expect(text.length).toBeLessThan(200_000);
+    expect(shown(parseScrape(text).series, JOB_METRICS.processed)).toMatchObject({
+      '{job="other",queue="charges",result="dead"}': 61,
+      '{job="charge",queue="charges",result="completed"}': 1,
+    });
+  });
+
   it('count success, retries, deaths, replays, doubts and what people do about them, and tell nobody’s secrets', async () => {
     const registry = new Registry();
     const charges = processorOf(

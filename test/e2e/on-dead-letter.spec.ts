@@ -249,6 +249,65 @@ describe.each(BACKENDS)('@OnDeadLetter, on %s', (backend) => {
       ]);
   });
 
+  it('is told although the message claims that it was', async () => {
+    const told: Told[] = [];
+    const { app, place } = await apps.fresh(backend, {
+      queues: ['charges'],
+      providers: [failing('charges')],
+    });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    const [message] = await eventually(
+      () => bullQueue(app, 'charges-dlq').getJobs(['waiting']),
+      (jobs) => expect(jobs).toHaveLength(1),
+    );
+    await message?.updateProgress({ told: ['Alerts.page'] });
+    await apps.beside(place, { queues: ['charges'], providers: [alertsOf(told)] });
+    await eventually(
+      () => lettersOf(app),
+      (letters) => expect(letters).toMatchObject([{ told_at: expect.any(Date) }]),
+    );
+    expect(keysOf(told)).toContain('charge:1');
+  });
+
+  it('is not told of a letter of a queue that only another application has, on a queue of this one', async () => {
+    const told: Told[] = [];
+    const dropped: string[] = [];
+    const { app, place } = await apps.fresh(backend, { queues: ['charges'], providers: [alertsOf(told)] });
+    app.get(JobEvents).subscribe((event) => {
+      if (event.kind === 'letter_dropped') dropped.push(event.because);
+    });
+    const other = await apps.beside(place, { queues: ['receipts'], providers: [failing('receipts')] });
+    await enqueue(other, 'receipts', 'receipt', {}, 'receipt:1');
+    const [letter] = await eventually(
+      () => lettersOf(app),
+      (letters) => expect(letters).toHaveLength(1),
+    );
+    await bullQueue(app, 'charges-dlq').add('dead-letter', { letterId: letter?.id });
+    await eventually(
+      () => dropped,
+      (because) => expect(because).toEqual(['elsewhere']),
+    );
+    expect(told).toEqual([]);
+    expect(await lettersOf(app)).toMatchObject([{ told_at: null }]);
+  });
+
+  it('counts a job of another kind on the dead-letter queue, and fails it', async () => {
+    const registry = new Registry();
+    const { app } = await apps.fresh(backend, {
+      queues: ['charges'],
+      providers: [alertsOf([])],
+      jobs: { metrics: [prometheusMetrics({ registry })] },
+    });
+    await bullQueue(app, 'charges-dlq').add('charge', {});
+    await eventually(
+      () => bullQueue(app, 'charges-dlq').getFailedCount(),
+      (failed) => expect(failed).toBe(1),
+    );
+    expect(await registry.metrics()).toContain(
+      'dead_letter_messages_dropped_total{queue="charges-dlq",reason="malformed"} 1',
+    );
+  });
+
   it('drops what announces no letter of the ledger, and counts it', async () => {
     const told: Told[] = [];
     const registry = new Registry();

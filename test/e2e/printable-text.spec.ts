@@ -1,5 +1,5 @@
 import type { INestApplicationContext, LoggerService } from '@nestjs/common';
-import { OnDeadLetter, PermanentError } from 'nestjs-idempotent-jobs';
+import { type DeadLetterMessage, OnDeadLetter, PermanentError } from 'nestjs-idempotent-jobs';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { cli, cliIn } from '../support/cli.js';
@@ -74,6 +74,45 @@ describe.each(BACKENDS)('text of strangers, as people see it, on %s', (backend) 
     );
     expect(ours.flatMap(unseenIn)).toEqual([]);
     for (const line of ours) for (const word of ['w0', 'w10', 'w27']) expect(line).toContain(word);
+  });
+
+  it('is cut in lines, letters and messages, however long the name or the id of a refused job is', async () => {
+    const lines: string[] = [];
+    const told: unknown[] = [];
+    class Alerts {
+      @OnDeadLetter('charges')
+      tell(letter: DeadLetterMessage): void {
+        told.push(letter);
+      }
+    }
+    const processor = processorOf('charges', { effect: 'natural' }, () => 'never');
+    const { app } = await apps.fresh(backend, {
+      queues: ['charges'],
+      providers: [processor, Alerts],
+      jobs: { logs: 'all' },
+      logger: keeping(lines),
+    });
+    const queue = bullQueue(app, 'charges');
+    // BullMQ in Postgres has its ids in an index, which takes no longer ones.
+    const jobId = 'y'.repeat(backend === 'redis' ? 500_000 : 1_000);
+    await queue.add('x'.repeat(1_000_000), {}, { jobId });
+    await bullQueue(app, 'charges-dlq').add('z'.repeat(1_000_000), {}, { jobId });
+    await eventually(
+      () => lines.join('\n'),
+      (text) => expect(text).toMatch(/^dead x(.|\n)*letter_dropped|letter_dropped z(.|\n)*^dead x/m),
+    );
+    await eventually(
+      () => told,
+      (letters) => expect(letters).toHaveLength(1),
+    );
+    expect(Math.max(...lines.map((line) => line.length))).toBeLessThan(3_000);
+    expect(JSON.stringify(told).length).toBeLessThan(3_000);
+    expect(JSON.stringify(await lettersOf(app)).length).toBeLessThan(5_000);
+    const messages = await bullQueue(app, 'charges-dlq').getJobs();
+    const ours = messages.filter(({ name }) => name === 'dead-letter');
+    expect(JSON.stringify(ours.map(({ data }) => data as unknown)).length).toBeLessThan(3_000);
+    const failed = [...(await queue.getFailed()), ...(await bullQueue(app, 'charges-dlq').getFailed())];
+    for (const { failedReason } of failed) expect(failedReason.length).toBeLessThan(1_000);
   });
 
   it('comes out of each command without anything unseen, and out of JSON as it went in', async () => {

@@ -11,7 +11,7 @@ import {
   TenantMismatchError,
   UsageError,
 } from 'nestjs-idempotent-jobs';
-import { UnrecoverableError, Worker } from 'bullmq';
+import { FlowProducer } from 'bullmq';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
@@ -26,10 +26,32 @@ import {
   settled,
 } from '../support/ledger.js';
 import { Gate, identifyPlain, processorOf } from '../support/processors.js';
+import type { Place } from '../support/place.js';
 import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
+import { failStalled } from '../support/stalled.js';
 
 const BY = { actor: 'ada', note: 'spring cleaning' };
 const DAY_MS = 24 * 60 * 60 * 1000;
+
+async function withFlowProducer(
+  place: Place,
+  use: (producer: FlowProducer) => Promise<unknown>,
+): Promise<void> {
+  const producer = new FlowProducer({ connection: place.connection, prefix: place.prefix });
+  try {
+    await use(producer);
+  } finally {
+    await producer.close();
+  }
+}
+
+/** How many jobs of each state several queues have together; states without any are left out. */
+function sumOf(counts: readonly Record<string, number>[]): Record<string, number> {
+  const sums: Record<string, number> = {};
+  for (const [state, count] of counts.flatMap(Object.entries))
+    if (count > 0) sums[state] = (sums[state] ?? 0) + count;
+  return sums;
+}
 
 /** Lets time pass for what is in the ledger. */
 async function age(app: INestApplicationContext, days: number): Promise<void> {
@@ -308,13 +330,7 @@ describe.each(BACKENDS)('retention, on %s', (backend) => {
     const { app, place } = await apps.fresh(backend, { queues: ['charges'] });
     await forget(app, 7);
     await oldJob(app, 40);
-    const failing = new Worker('charges', null, { connection: place.connection, prefix: place.prefix });
-    const job = await eventually(
-      () => failing.getNextJob('token', { block: false }),
-      (next) => expect(next).toBeDefined(),
-    );
-    await job.moveToFailed(new UnrecoverableError('job stalled more than allowable limit'), 'token', false);
-    await failing.close();
+    await failStalled(place, bullQueue(app, 'charges'));
     const heir = await apps.beside(place, {
       queues: ['charges'],
       providers: [processor(runs)],
@@ -505,6 +521,66 @@ describe.each(BACKENDS)('retention, on %s', (backend) => {
       await expect(app.get(RetentionService).erase({ tenantId: 'acme', ...BY })).rejects.toThrow(UsageError);
       gate.open();
       expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed' });
+    });
+
+    describe('what others have made stays theirs', () => {
+      const midnight = { pattern: '0 0 * * *' };
+      const reportOf = (tenant: string) => ({ name: 'report', data: { tenant, key: 'report' } });
+      const startReports = async () => {
+        const processor = processorOf(
+          'reports',
+          { effect: 'keyed', identify: identifyPlain },
+          () => undefined,
+        );
+        const { app } = await apps.fresh(backend, { queues: ['reports'], providers: [processor] });
+        return { app, bull: bullQueue(app, 'reports') };
+      };
+
+      it('a scheduler whose id is the beginning of the id of one that goes', async () => {
+        const { app, bull } = await startReports();
+        await bull.upsertJobScheduler('report', midnight, reportOf('globex'));
+        await bull.upsertJobScheduler('report:acme', midnight, reportOf('acme'));
+        expect(await app.get(RetentionService).erase({ tenantId: 'acme', ...BY })).toMatchObject({ jobs: 1 });
+        expect(await bull.getJobSchedulers()).toMatchObject([{ key: 'report' }]);
+        expect(await bull.getDelayed()).toMatchObject([{ data: { tenant: 'globex' } }]);
+      });
+
+      it('a scheduler that a job that goes names in its id', async () => {
+        const { app, bull } = await startReports();
+        await bull.upsertJobScheduler('report', midnight, reportOf('globex'));
+        const { name, data } = reportOf('acme');
+        await bull.add(name, data, { jobId: 'repeat:report:1', delay: DAY_MS });
+        expect(await app.get(RetentionService).erase({ tenantId: 'acme', ...BY })).toMatchObject({ jobs: 1 });
+        expect(await bull.getJobSchedulers()).toMatchObject([{ key: 'report' }]);
+        expect(await bull.getDelayed()).toMatchObject([{ data: { tenant: 'globex' } }]);
+      });
+
+      it.each([
+        ['a child of a parent that goes', 'acme', 'globex', 'charge:1'],
+        ['a parent of a child that goes', 'globex', 'acme', 'order:1'],
+      ])('%s, which runs', async (_title, parent, child, left) => {
+        const { app, place } = await apps.fresh(backend, { queues: ['charges', 'orders'] });
+        const node = (queue: string, operationKey: string, tenantId: string) =>
+          idempotentQueue(app, queue).flowJob(queue, {}, { operationKey, tenantId });
+        await withFlowProducer(place, (producer) =>
+          producer.add({
+            ...node('orders', 'order:1', parent),
+            children: [node('charges', 'charge:1', child)],
+          }),
+        );
+        expect(await app.get(RetentionService).erase({ tenantId: 'acme', ...BY })).toMatchObject({ jobs: 1 });
+        const worker = await apps.beside(place, {
+          queues: ['charges', 'orders'],
+          providers: ['charges', 'orders'].map((queue) =>
+            processorOf(queue, { effect: 'keyed' }, () => 'done'),
+          ),
+        });
+        expect(await settled(worker, left, 'globex')).toMatchObject({ status: 'completed' });
+        await eventually(
+          async () => Promise.all(['charges', 'orders'].map((queue) => bullQueue(app, queue).getJobCounts())),
+          (counts) => expect(sumOf(counts)).toEqual({ completed: 1 }),
+        );
+      });
     });
 
     it('needs an actor, a reason and a tenant', async () => {

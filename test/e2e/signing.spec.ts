@@ -172,6 +172,68 @@ describe.each(BACKENDS)('signed jobs, on %s', (backend) => {
     expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed' });
   });
 
+  describe('with a payload that nobody can read', () => {
+    const encryption = { keys: { k1: randomBytes(32) }, current: 'k1' };
+    const unreadable: [string, object, ReadonlyArray<'signed' | 'encrypted'>][] = [
+      ['that says nothing but that it is encrypted', { $sealed: 1 }, []],
+      ['of a key that is not known', { $sealed: 1, key: 'k2', iv: '', data: '' }, ['encrypted']],
+    ];
+
+    it.each(unreadable)('are letters where they are not signed: %s', async (_title, payload, withKeys) => {
+      const place = await makePlace(backend);
+      const { name, data, opts } = await taken(place, {});
+      const { app, runs } = await worker(place, { ...SIGNED, ...(withKeys.length > 0 && { encryption }) });
+      await bullQueue(app, 'charges').add(name, { ...data, payload }, opts);
+      await eventually(
+        () => lettersOf(app),
+        (letters) => expect(letters).toMatchObject([{ reason: 'identity_missing' }]),
+      );
+      expect(runs).toEqual([]);
+    });
+
+    it('are letters where the signature is made up', async () => {
+      const place = await makePlace(backend);
+      const { name, data, opts } = await taken(place, SIGNED);
+      const payload = { $sealed: 1, key: 'unknown', iv: '', data: '' };
+      const signature = { ...data.signature, mac: randomBytes(32).toString('base64url') };
+      const { app, runs } = await worker(place, { ...SIGNED, encryption });
+      await bullQueue(app, 'charges').add(name, { ...data, payload, signature }, opts);
+      await eventually(
+        () => lettersOf(app),
+        (letters) => expect(letters).toMatchObject([{ reason: 'tenant_mismatch' }]),
+      );
+      expect(runs).toEqual([]);
+    });
+
+    it('are letters where it was damaged', async () => {
+      const place = await makePlace(backend);
+      const { name, data, opts } = await taken(place, { ...SIGNED, encryption });
+      const payload = { ...(data.payload as object), iv: randomBytes(12).toString('base64url') };
+      const { app, runs } = await worker(place, { ...SIGNED, encryption });
+      await bullQueue(app, 'charges').add(name, { ...data, payload }, opts);
+      await eventually(
+        () => lettersOf(app),
+        (letters) => expect(letters).toMatchObject([{ reason: 'payload_invalid' }]),
+      );
+      expect(runs).toEqual([]);
+    });
+
+    it('wait for the key that they were encrypted with where they are as they were signed', async () => {
+      const place = await makePlace(backend);
+      const { name, data, opts } = await taken(place, { ...SIGNED, encryption });
+      const { app } = await worker(place);
+      await bullQueue(app, 'charges').add(name, data, opts);
+      await eventually(
+        () => bullQueue(app, 'charges').getDelayedCount(),
+        (delayed) => expect(delayed).toBe(1),
+      );
+      expect(await lettersOf(app)).toEqual([]);
+      await apps.close(app);
+      const { app: heir } = await worker(place, { ...SIGNED, encryption });
+      expect(await settled(heir, 'charge:1')).toMatchObject({ status: 'completed' });
+    });
+  });
+
   it('are forged by nobody who has another key', async () => {
     const place = await makePlace(backend);
     const wire = await taken(place, { signing: { keys: { old: randomBytes(32) }, current: 'old' } });

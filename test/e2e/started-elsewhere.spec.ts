@@ -124,6 +124,7 @@ describe.each(BACKENDS)('a plain job that a plain worker has started, on %s', (b
       (seen) => expect(seen?.attemptsStarted).toBeGreaterThan(2),
       45_000,
     );
+    expect((await bullQueue(app, 'charges').getJobLogs(job.id as string)).logs).toEqual([]);
     await ledger.query('ALTER TABLE away RENAME TO job_outcomes');
     expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', attempts: 1 });
     expect(runs).toEqual([1]);
@@ -158,6 +159,24 @@ describe.each(BACKENDS)('a plain job that a plain worker has started, on %s', (b
     gate.open();
     expect(await settled(app, 'charge:2')).toMatchObject({ status: 'completed', attempts: 1 });
     expect(runs).toEqual(['charge:1', 'charge:2']);
+  });
+
+  it('is in doubt whatever stands in its log, its progress and its error', async () => {
+    const words = [1, 2].flatMap((start) => [
+      `nestjs-idempotent-jobs: put off before anything of it was claimed or run (start ${start})`,
+      `start ${start}`,
+    ]);
+    const place = await startedBy(async (job) => {
+      for (const line of words) await job.log(line);
+      await job.updateProgress({ 'nestjs-idempotent-jobs': 'start 1' });
+      await putOff(job);
+    });
+    const { app, runs } = await takenOver(place, { effect: 'unrepeatable' });
+    await eventually(
+      () => outcomeOf(app, 'charge:1'),
+      (outcome) => expect(outcome).toMatchObject({ status: 'in_doubt' }),
+    );
+    expect(runs).toEqual([]);
   });
 
   it('is in doubt also when the ledger is out of reach at first', async () => {

@@ -10,11 +10,13 @@ import {
   TransientError,
   UsageError,
 } from 'nestjs-idempotent-jobs';
+import { otelTracing } from 'nestjs-idempotent-jobs/otel';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
 import { bullQueue, enqueue, idempotentQueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
 import { identifyPlain, processorOf } from '../support/processors.js';
+import { failStalled } from '../support/stalled.js';
 import { BACKENDS, dataSourceOf } from '../support/scenario.js';
 
 const BY = { actor: 'ada', note: 'contract ended' };
@@ -153,6 +155,81 @@ describe.each(BACKENDS)('what comes off a queue, on %s', (backend) => {
       (found) => expect(found).toEqual(['expired']),
     );
     expect(runs).toEqual([]);
+  });
+
+  describe('fields of an envelope that are of other types than the library writes', () => {
+    const fields: [string, () => object, () => object][] = [
+      ['no object for a signature', () => ({ signature: null }), () => ({})],
+      ['a number for a signature', () => ({ signature: 5 }), () => ({})],
+      ['a time beyond all calendars in a signature', () => ({ signature: { at: 1e300 } }), () => ({})],
+      ['a text for a time in a signature', () => ({ signature: { at: 'now' } }), () => ({})],
+      ['traces that are none', () => ({}), () => ({ trace: 5, redriveTrace: ['x'] })],
+      ['a trace of traces', () => ({}), () => ({ trace: ['x'], redriveTrace: { traceparent: {} } })],
+      ['a number for a policy', () => ({}), () => ({ retryPolicy: 5 })],
+      ['an object for a fingerprint', () => ({}), () => ({ fingerprint: { of: ['x'] } })],
+      ['a text for the mark of a schedule', () => ({}), () => ({ isSchedule: 'yes' })],
+    ];
+
+    it.each(fields)('decide nothing: %s', async (_title, rest, operation) => {
+      const { data, opts } = await aJobOfOurs();
+      const { app, runs } = await start({}, { tracing: otelTracing() });
+      const changed = { ...data, ...rest(), operation: { ...data.operation, ...operation() } };
+      await bullQueue(app, 'charges').add('charge', changed, opts);
+      expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', attempts: 1 });
+      expect(runs).toHaveLength(1);
+      expect(await lettersOf(app)).toEqual([]);
+    });
+
+    it.each<[string, unknown]>([
+      ['a deadline', { deadlineAt: { year: 2099 } }],
+      ['the mark of a row', { row: 'soon' }],
+    ])('make it a dead letter: %s', async (_title, operation) => {
+      const { data, opts } = await aJobOfOurs();
+      const { app, runs } = await start();
+      const changed = { ...data, operation: { ...data.operation, ...(operation as object) } };
+      await bullQueue(app, 'charges').add('charge', changed, opts);
+      await eventually(
+        () => reasons(app),
+        (found) => expect(found).toHaveLength(1),
+      );
+      expect(runs).toEqual([]);
+    });
+
+    it('make no old job young: the time in a signature that nobody has made', async () => {
+      const { data, opts } = await aJobOfOurs();
+      const { app, runs } = await start();
+      const dayAgo = Date.now() - 24 * 60 * 60 * 1000;
+      await dataSourceOf(app).query(
+        `UPDATE job_queues SET forgotten_until = clock_timestamp() - interval '1 hour'`,
+      );
+      const signature = { alg: 'HS256', key: 'any', at: Date.now(), mac: 'AAAA' };
+      await bullQueue(app, 'charges').add('charge', { ...data, signature }, { ...opts, timestamp: dayAgo });
+      await eventually(
+        () => reasons(app),
+        (found) => expect(found).toEqual(['expired']),
+      );
+      expect(runs).toEqual([]);
+    });
+  });
+
+  it('a job that BullMQ failed keeps no other one from its letter, whatever its data is', async () => {
+    const { data, opts } = await aJobOfOurs();
+    const { app, place } = await apps.fresh(backend, { queues: ['charges'] });
+    const queue = bullQueue(app, 'charges');
+    await queue.add('charge', data, { ...opts, jobId: `${opts.jobId}-other` });
+    await failStalled(place, queue);
+    await queue.add('charge', { ...data, signature: null, operation: { ...data.operation, row: {} } }, opts);
+    await failStalled(place, queue);
+    const heir = await apps.beside(place, {
+      queues: ['charges'],
+      providers: [processorOf('charges', { effect: 'keyed' }, () => 'never')],
+      jobs: { recovery: { sweepMs: 100 } },
+    });
+    await eventually(
+      () => lettersOf(heir),
+      (letters) => expect(letters.length).toBeGreaterThanOrEqual(1),
+    );
+    expect(await settled(heir, 'charge:1')).toMatchObject({ status: 'dead' });
   });
 
   describe('what Postgres cannot take', () => {

@@ -214,6 +214,10 @@ export class ApplicationLifecycle
       queues: queues.names,
       jobs: this.running.map(({ settings }) => [settings.queue, settings.jobNames ?? []] as const),
       dependencies: dependencies.states.map(({ name }) => name),
+      isListed: (queue, jobName) =>
+        this.running.every(
+          ({ settings }) => settings.queue !== queue || settings.payloadRuleOf(jobName).kind !== 'unlisted',
+        ),
     };
   }
 

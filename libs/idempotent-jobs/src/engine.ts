@@ -174,7 +174,10 @@ export function assembleEngine(
     events,
     sealer,
     signer,
-    (queue, jobId) => contentsOf(queue).logOf(jobId),
+    (queue) => ({
+      read: (jobId) => contentsOf(queue).noteOn(jobId),
+      write: (jobId, note) => contentsOf(queue).writeNoteOn(jobId, note),
+    }),
     Math.random,
     options.tracing,
     sharedKeys,

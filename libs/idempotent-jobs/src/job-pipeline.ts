@@ -6,7 +6,7 @@ import type { DeadLetterReason } from './dead-letter/letter.js';
 import { Attempt } from './execute/attempt.js';
 import type { AttemptRegistry } from './execute/attempt-registry.js';
 import type { Delivery } from './intake/delivery.js';
-import { EarlierStarts } from './intake/earlier-starts.js';
+import { EarlierStarts, type PutOffNote } from './intake/earlier-starts.js';
 import { identify, type Identified, type Unidentified } from './intake/identify.js';
 import { presentPayload } from './intake/present-payload.js';
 import type { SharedKeys } from './intake/shared-keys.js';
@@ -14,6 +14,7 @@ import { HandBackCounter } from './observe/hand-back-counter.js';
 import { checkPayload } from './intake/validate-payload.js';
 import type { JobEvents } from './observe/job-events.js';
 import { UsageError } from './operation/errors.js';
+import { jobSubjectOf } from './operation/job-subject.js';
 import type { Sealer } from './sealing/sealer.js';
 import type { Signer } from './signing/signer.js';
 import { settlementOf } from './settle/settlement-of.js';
@@ -50,8 +51,8 @@ export class JobPipeline {
     private readonly events: JobEvents,
     private readonly sealer: Sealer,
     private readonly signer: Signer,
-    /** The newest lines of a job's log. */
-    private readonly logOf: (queue: string, jobId: string) => Promise<readonly string[]>,
+    /** What is noted on the jobs of a queue. */
+    private readonly notesOf: (queue: string) => PutOffNote,
     private readonly random: () => number,
     private readonly tracing: Tracing | undefined,
     private readonly sharedKeys: Pick<SharedKeys, 'note'>,
@@ -129,9 +130,7 @@ export class JobPipeline {
       const { tenantId, operationKey } = identified;
       this.events.emit({
         kind: 'late_result_discarded',
-        queue: job.queueName,
-        jobName: job.name,
-        jobId: job.id ?? '',
+        ...jobSubjectOf(job),
         tenantId,
         operationKey,
         how,
@@ -143,11 +142,7 @@ export class JobPipeline {
       identified,
       attempt,
       span,
-      asked: {
-        queue: job.queueName,
-        jobName: job.name,
-        jobId: job.id ?? '',
-      },
+      asked: jobSubjectOf(job),
       earlierStarts: this.#earlierStartsOf(delivery),
       step: undefined,
       runWithin: (context, handler) => this.attempts.run(context, handler),
@@ -158,7 +153,7 @@ export class JobPipeline {
   /** Of a job of ours nobody else has run anything: it could not have read it. */
   #earlierStartsOf({ job, provenance, processor }: Delivery): EarlierStarts | undefined {
     if (provenance.kind === 'ours' || !processor.doubtsEarlierStarts) return undefined;
-    return new EarlierStarts(job, () => this.logOf(job.queueName, job.id ?? ''));
+    return new EarlierStarts(job, this.notesOf(job.queueName));
   }
 
   /**
@@ -210,9 +205,7 @@ export class JobPipeline {
     const { reason } = whyPutOff(error);
     this.events.emit({
       kind: 'deferred',
-      queue: job.queueName,
-      jobName: job.name,
-      jobId: job.id ?? '',
+      ...jobSubjectOf(job),
       delayMs,
       because: 'unavailable',
       reason,

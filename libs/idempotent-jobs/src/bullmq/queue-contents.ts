@@ -1,4 +1,4 @@
-import type { Job, JobType, Queue, Worker } from 'bullmq';
+import { Job, type JobType, type Queue, type Worker } from 'bullmq';
 import type { JobRetention } from '../retention/retention.options.js';
 import { postgresOf } from './transaction-port.js';
 
@@ -46,12 +46,15 @@ export class QueueContents {
 
   /**
    * Whether the job was there and is gone now; a job that a worker holds stays. An iteration of a schedule goes with the
-   * schedule, which would make another.
+   * schedule, which would make another, if `isMeant` says so of its next iteration: an id tells whose a job is no more than
+   * its producer does.
+   *
+   * In a flow nothing goes with the job: its children run, and its parent waits for it no longer.
    */
-  async remove(jobId: string): Promise<boolean> {
+  async remove(jobId: string, isMeant: (job: Job) => boolean): Promise<boolean> {
     try {
-      const isUnscheduled = await this.#endScheduleOf(jobId);
-      return (await this.bullmq.remove(jobId)) === 1 || isUnscheduled;
+      const isUnscheduled = await this.#endScheduleOf(jobId, isMeant);
+      return (await this.bullmq.remove(jobId, { removeChildren: false })) === 1 || isUnscheduled;
     } catch {
       return false;
     }
@@ -82,27 +85,63 @@ export class QueueContents {
     return this.bullmq.getJob(jobId);
   }
 
-  /** The newest lines of a job's log. */
-  async logOf(jobId: string): Promise<readonly string[]> {
-    return (await this.bullmq.getJobLogs(jobId, 0, LOG_LINES - 1, false)).logs;
+  /** What the library has noted on a job, beside everything that others can write to it. */
+  async noteOn(jobId: string): Promise<string | undefined> {
+    const postgres = postgresOf(this.bullmq);
+    if (postgres === undefined) {
+      const client = await this.bullmq.getBackend().client;
+      return (await client.hget(this.bullmq.toKey(jobId), NOTE)) ?? undefined;
+    }
+    const { rows } = await postgres.pool.query(
+      `SELECT opts->>$3 AS note FROM ${jobTableOf(postgres)} WHERE queue = $1 AND id = $2`,
+      [this.bullmq.name, jobId, NOTE],
+    );
+    return rows[0]?.note ?? undefined;
+  }
+
+  /** In the place of an earlier one. */
+  async writeNoteOn(jobId: string, note: string): Promise<void> {
+    const postgres = postgresOf(this.bullmq);
+    if (postgres === undefined) {
+      const client = await this.bullmq.getBackend().client;
+      const key = this.bullmq.toKey(jobId);
+      // A job that was removed by force does not come back as a note.
+      if ((await client.hexists(key, 'timestamp')) === 1) await client.hset(key, { [NOTE]: note });
+      return;
+    }
+    await postgres.pool.query(
+      `UPDATE ${jobTableOf(postgres)} SET opts = opts || jsonb_build_object($3::text, $4::text)
+       WHERE queue = $1 AND id = $2`,
+      [this.bullmq.name, jobId, NOTE, note],
+    );
   }
 
   async holds(jobId: string): Promise<boolean> {
     return (await this.bullmq.getJob(jobId)) !== undefined;
   }
 
-  async #endScheduleOf(jobId: string): Promise<boolean> {
-    const [kind, schedulerId] = jobId.split(':');
-    if (kind !== 'repeat' || schedulerId === undefined) return false;
-    const isUnscheduled = await this.bullmq.removeJobScheduler(schedulerId);
+  async #endScheduleOf(jobId: string, isMeant: (job: Job) => boolean): Promise<boolean> {
+    const schedulerId = schedulerIdIn(jobId);
+    if (schedulerId === undefined) return false;
+    const next = await this.#nextOf(schedulerId);
+    const isUnscheduled =
+      next !== undefined && isMeant(next) && (await this.bullmq.removeJobScheduler(schedulerId));
     const postgres = postgresOf(this.bullmq);
     // BullMQ 6.7 removes no job here that a scheduler has ever made, so it is told that none has.
     await postgres?.pool.query(
-      `UPDATE "${postgres.schema.replaceAll('"', '""')}".job SET scheduler_id = NULL
+      `UPDATE ${jobTableOf(postgres)} SET scheduler_id = NULL
        WHERE queue = $1 AND id = $2 AND state <> 'active'`,
       [this.bullmq.name, jobId],
     );
     return isUnscheduled;
+  }
+
+  /** What a scheduler makes next, by its template; undefined: there is no such scheduler. */
+  async #nextOf(schedulerId: string): Promise<Job | undefined> {
+    const scheduler = await this.bullmq.getJobScheduler(schedulerId);
+    if (scheduler === undefined) return undefined;
+    const { name, template, next } = scheduler;
+    return new Job(this.bullmq, name, template?.data, template?.opts, `repeat:${schedulerId}:${next}`);
   }
 
   /**
@@ -126,11 +165,11 @@ export class QueueContents {
   }
 
   /** BullMQ 6.7's getJobs answers with the newest job here, so its table is asked. */
-  async #oldestOnPostgres({ pool, schema }: PostgresQueue): Promise<number | undefined> {
+  async #oldestOnPostgres(postgres: PostgresQueue): Promise<number | undefined> {
     // Its tables are made while the first application starts.
     await this.bullmq.waitUntilReady();
-    const { rows } = await pool.query(
-      `SELECT COALESCE(process_at_ms, added_at_ms) AS since FROM "${schema.replaceAll('"', '""')}".job
+    const { rows } = await postgres.pool.query(
+      `SELECT COALESCE(process_at_ms, added_at_ms) AS since FROM ${jobTableOf(postgres)}
        WHERE queue = $1 AND state = 'waiting' ORDER BY priority, seq LIMIT 1`,
       [this.bullmq.name],
     );
@@ -149,8 +188,8 @@ const STATES = [
   'completed',
 ] as const;
 const PAGE = 500;
-/** What is looked for was written last, or is not there. */
-const LOG_LINES = 100;
+/** In Redis a field of the job, in Postgres one of its options. */
+const NOTE = 'nestjs-idempotent-jobs';
 
 /** BullMQ's types have forgotten `paused`. */
 const COUNTED = ['waiting', 'paused', 'prioritized', 'active', 'delayed', 'failed'] as JobType[];
@@ -162,6 +201,15 @@ function longestAgeMs(...options: unknown[]): number | undefined {
     return typeof age === 'number' ? [age * 1000] : [];
   });
   return ages.length === 0 ? undefined : Math.max(...ages);
+}
+
+function jobTableOf({ schema }: PostgresQueue): string {
+  return `"${schema.replaceAll('"', '""')}".job`;
+}
+
+/** The scheduler that an iteration's id names, which may itself have colons; undefined: it is no iteration's id. */
+function schedulerIdIn(jobId: string): string | undefined {
+  return /^repeat:(.+):[^:]*$/s.exec(jobId)?.[1];
 }
 
 function waitingSince(job: Job): number {

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { unprocessedReasonOf } from './unprocessed.js';
+import type { Job } from 'bullmq';
+import { unprocessedReasonOf, wasFailedByBullmq } from './unprocessed.js';
 
 describe('unprocessedReasonOf', () => {
   it.each([
@@ -22,5 +23,27 @@ describe('unprocessedReasonOf', () => {
     ['another case', 'Job stalled more than allowable limit'],
   ])('leaves a job to whoever failed it: %s', (_what, reason) => {
     expect(unprocessedReasonOf(reason)).toBeUndefined();
+  });
+});
+
+describe('wasFailedByBullmq', () => {
+  const failedAs = (failedReason: string, counted: object): Job =>
+    ({
+      failedReason,
+      attemptsStarted: 3,
+      attemptsMade: 3,
+      stalledCounter: 0,
+      getDependenciesCount: async () => ({ failed: 0 }),
+      ...counted,
+    }) as unknown as Job;
+
+  it.each([
+    ['job stalled more than allowable limit', { stalledCounter: 1 }],
+    ['job started more than allowable limit', { attemptsStarted: 4 }],
+    ['child bull:refunds:17 failed', { getDependenciesCount: async () => ({ failed: 1 }) }],
+  ])('believes its words where it has counted what they say: %s', async (said, counted) => {
+    expect(await wasFailedByBullmq(failedAs(said, counted))).toBe(true);
+    expect(await wasFailedByBullmq(failedAs(said, {}))).toBe(false);
+    expect(await wasFailedByBullmq(failedAs('card declined', counted))).toBe(false);
   });
 });

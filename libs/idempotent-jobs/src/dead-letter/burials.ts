@@ -5,6 +5,7 @@ import type { JobEvents } from '../observe/job-events.js';
 import { removePayload } from '../intake/present-payload.js';
 import { IdempotentJobsError, OperationConflictError } from '../operation/errors.js';
 import { messageOf } from '../operation/message-of.js';
+import { jobSubjectOf } from '../operation/job-subject.js';
 import { payloadTextOf } from '../operation/fingerprint.js';
 import { letterBinding } from '../sealing/binding.js';
 import { isSealed } from '../sealing/sealed.js';
@@ -78,7 +79,7 @@ export class Burials {
     payload: string | undefined,
     fingerprint: string,
   ): Promise<Settlement> {
-    const subject = { queue: job.queueName, jobName: job.name, jobId: job.id ?? '' };
+    const subject = jobSubjectOf(job);
     const isNew = await this.letters.bury({
       ...subject,
       identity: identified,

@@ -4,6 +4,7 @@ import type { JobEvents } from '../observe/job-events.js';
 import type { QueueRegistry } from '../enqueue/queue-registry.js';
 import { processedQueueOf } from '../intake/bullmq-metadata.js';
 import { ConfigurationError } from '../operation/errors.js';
+import { jobSubjectOf } from '../operation/job-subject.js';
 import type { LibraryLog } from '../observe/library-log.js';
 import { providedClassOf } from '../provided-class.js';
 import type { Sealer } from '../sealing/sealer.js';
@@ -56,14 +57,15 @@ export class LetterLifecycle {
     const { tenants, sealer, queues } = this;
     return {
       letterOf: (letterId) => this.letters.get(letterId),
-      deadLetterQueueOf: (queue) =>
-        queues.names.includes(queue) ? queues.deadLetterQueueOf(queue) : undefined,
+      // Of a queue that other applications have, the ledger knows.
+      deadLetterQueueOf: async (queue) =>
+        queues.names.includes(queue) ? queues.deadLetterQueueOf(queue) : this.store.deadLetterQueueOf(queue),
       handlersOf,
       tenants,
       sealer,
       onTold: (letterId) => this.store.told(letterId),
-      onDropped: ({ queueName, name, id = '' }, because) =>
-        this.events.emit({ kind: 'letter_dropped', queue: queueName, jobName: name, jobId: id, because }),
+      onDropped: (job, because) =>
+        this.events.emit({ kind: 'letter_dropped', ...jobSubjectOf(job), because }),
       onError: this.log.trouble,
     };
   }

@@ -73,7 +73,7 @@ function listenerWith(
   const dropped: string[] = [];
   const services = {
     letterOf: (id: string) => Promise.resolve(id === known.id ? known : undefined),
-    deadLetterQueueOf: (queue: string) => (queue === 'charges' ? 'charges-dlq' : undefined),
+    deadLetterQueueOf: async () => 'charges-dlq',
     onDropped: (_job: Job, because: string) => dropped.push(because),
     handlersOf: (queue: string) => (queue === 'charges' ? handlers : []),
     tenants: new TenantContext(),
@@ -97,7 +97,7 @@ describe('LetterListener.start', () => {
     queue.on('error', () => undefined);
     const listener = new LetterListener(new QueuePort(queue), {
       letterOf: async () => undefined,
-      deadLetterQueueOf: () => undefined,
+      deadLetterQueueOf: async () => undefined,
       onDropped: () => undefined,
       handlersOf: () => [],
       tenants: new TenantContext(),
@@ -209,7 +209,7 @@ describe('LetterListener.tell', () => {
     const dropped: string[] = [];
     const listener = new LetterListener(elsewhere, {
       letterOf: () => Promise.resolve(letter),
-      deadLetterQueueOf: () => 'charges-dlq',
+      deadLetterQueueOf: async () => 'charges-dlq',
       handlersOf: () => [],
       tenants: new TenantContext(),
       sealer,

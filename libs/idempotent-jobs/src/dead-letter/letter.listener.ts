@@ -3,6 +3,7 @@ import type { QueuePort } from '../bullmq/queue-port.js';
 import { toldError, toldFinalError } from '../settle/told-error.js';
 import { isOverWithin } from '../within.js';
 import { messageOf } from '../operation/message-of.js';
+import { jobSubjectOf } from '../operation/job-subject.js';
 import { isA } from '../operation/thrown.js';
 import { letterBinding } from '../sealing/binding.js';
 import type { Sealer } from '../sealing/sealer.js';
@@ -22,8 +23,8 @@ export interface LetterHandler {
 export interface LetterListenerServices {
   /** The letter as the ledger has it, its payload as it is kept; undefined: there is none. */
   readonly letterOf: (letterId: string) => Promise<DeadLetterWithPayload | undefined>;
-  /** Where a source queue's letters are announced; undefined: it is not registered here. */
-  readonly deadLetterQueueOf: (queue: string) => string | undefined;
+  /** Where a source queue's letters are announced; undefined: nobody has ever registered it. */
+  readonly deadLetterQueueOf: (queue: string) => Promise<string | undefined>;
   /** Who is to be told of a source queue's letters. */
   readonly handlersOf: (queue: string) => readonly LetterHandler[];
   readonly tenants: TenantContext;
@@ -46,6 +47,7 @@ export type DroppedBecause = 'malformed' | 'unknown' | 'elsewhere';
  */
 export class LetterListener {
   #worker: Worker | undefined;
+  readonly #told = new ToldHandlers();
 
   constructor(
     private readonly port: QueuePort,
@@ -87,10 +89,15 @@ export class LetterListener {
     await isOverWithin(closeMs, worker.disconnect().catch(ignore));
   }
 
-  /** Calls every handler that has not heard of the letter yet. Rejects when one fails, so that BullMQ tries again. */
+  /**
+   * Calls every handler that this process has not told of the letter yet. Rejects when one fails, so that BullMQ tries again.
+   * In another process, or after a restart, all are called: what stands in the message about that may be anybody's.
+   */
   async tell(job: Job): Promise<void> {
     if (job.name !== DEAD_LETTER_JOB_NAME) {
-      throw new UnrecoverableError(`Job "${job.name}" on queue "${this.port.name}" is not a dead letter.`);
+      this.services.onDropped(job, 'malformed');
+      const { jobName } = jobSubjectOf(job);
+      throw new UnrecoverableError(`Job "${jobName}" on queue "${this.port.name}" is not a dead letter.`);
     }
     const found = await this.#find(job);
     if (typeof found === 'string') return this.services.onDropped(job, found);
@@ -98,7 +105,7 @@ export class LetterListener {
     // Another process may have one: queues can share a dead-letter queue.
     if (handlers.length === 0) throw new Error(`Nobody is told of letters of queue "${found.queue}" here.`);
     const letter = this.#opened(found);
-    const told = toldBefore(job);
+    const told = this.#told.of(letter.letterId);
     const due = handlers.filter(({ name }) => !told.has(name));
     const failed: string[] = [];
     await Promise.all(
@@ -114,9 +121,10 @@ export class LetterListener {
     );
     if (failed.length === 0) {
       await this.services.onTold(letter.letterId);
+      this.#told.forget(letter.letterId);
       return;
     }
-    if (told.size > 0) await job.updateProgress({ told: [...told] });
+    this.#told.keep(letter.letterId, told);
     throw new Error(`${failed.join(', ')} failed.`);
   }
 
@@ -125,7 +133,7 @@ export class LetterListener {
     if (typeof letterId !== 'string' || !LETTER_ID.test(letterId)) return 'malformed';
     const letter = await this.services.letterOf(letterId);
     if (letter === undefined) return 'unknown';
-    const announcedOn = this.services.deadLetterQueueOf(letter.queue) ?? this.port.name;
+    const announcedOn = await this.services.deadLetterQueueOf(letter.queue);
     return announcedOn === this.port.name ? letter : 'elsewhere';
   }
 
@@ -194,11 +202,29 @@ function messageOfLetter(letter: DeadLetterWithPayload, payload: unknown): DeadL
   };
 }
 
-/** The handlers that an earlier attempt of this job has reached. */
-function toldBefore(job: Job): Set<string> {
-  const { told } = (job.progress ?? {}) as { told?: unknown };
-  return new Set(Array.isArray(told) ? (told as string[]) : []);
+/** The handlers that were told of letters of which others have not heard yet, as far as this process knows. */
+class ToldHandlers {
+  readonly #byLetter = new Map<string, Set<string>>();
+
+  of(letterId: string): Set<string> {
+    return new Set(this.#byLetter.get(letterId));
+  }
+
+  keep(letterId: string, handlers: Set<string>): void {
+    const known = this.of(letterId);
+    this.forget(letterId);
+    this.#byLetter.set(letterId, new Set([...known, ...handlers]));
+    const [oldest] = this.#byLetter.keys();
+    if (this.#byLetter.size > MAX_LETTERS && oldest !== undefined) this.forget(oldest);
+  }
+
+  forget(letterId: string): void {
+    this.#byLetter.delete(letterId);
+  }
 }
+
+/** More than are told within the nine minutes of BullMQ's retries where a handler is down. Of others all are told again. */
+const MAX_LETTERS = 10_000;
 
 function failureOf(name: string, letter: DeadLetterMessage, job: Job, error: unknown): string {
   const attempts = job.opts.attempts ?? 1;

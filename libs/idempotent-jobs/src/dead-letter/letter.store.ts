@@ -1,5 +1,5 @@
 import { cleanText } from '../operation/clean-text.js';
-import type { OperationIdentity } from '../operation/identity.js';
+import { MAX_JOB_NAME_LENGTH, type OperationIdentity } from '../operation/identity.js';
 import type { Database, Queryable } from '../postgres/database.js';
 import { statement } from '../postgres/statement.js';
 import { describeError } from '../record/error-evidence.js';
@@ -77,7 +77,7 @@ export class LetterStore {
       burial.identity?.tenantId ?? null,
       burial.identity?.operationKey ?? null,
       burial.queue,
-      cleanText(burial.jobName),
+      cleanText(burial.jobName, MAX_JOB_NAME_LENGTH),
       storableJobId(burial.jobId),
       burial.reason,
       burial.payload ?? null,

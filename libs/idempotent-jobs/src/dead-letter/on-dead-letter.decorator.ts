@@ -25,8 +25,8 @@ const LETTER_HANDLERS = Symbol('nestjs-idempotent-jobs:letter-handlers');
  *
  * Durable: the message waits on the dead-letter queue until a process that has the handler takes it, and is told again
  * when that process dies, or when the handler throws: ten times, over about nine minutes; after that it stays failed on
- * the dead-letter queue. At least once, so a handler may see a letter twice. Of several handlers of a letter only those
- * that failed are called again. The method runs in the letter's tenant frame, or in none if the letter has no tenant.
+ * the dead-letter queue. At least once, so a handler may see a letter twice. Of several handlers of a letter the
+ * process that called them calls only those again that failed; another process calls all. The method runs in the letter's tenant frame, or in none if the letter has no tenant.
  *
  * Processes share the letters of a queue: handlers that must all hear of a letter belong into the same process.
  *

@@ -33,12 +33,24 @@ const DO_NOT_LISTEN = statement(
   'UPDATE {schema}.job_queues SET listened_at = NULL WHERE queue = ANY ($1) AND listened_at IS NOT NULL',
 );
 
+/** Where the letters of a queue are announced, as whoever registered it last has said. Parameter: queue. */
+const DEAD_LETTER_QUEUE_OF = statement(
+  'dead_letter_queue_of',
+  'SELECT dead_letter_queue FROM {schema}.job_queues WHERE queue = $1',
+);
+
 /** Keeps account of what the application has heard. */
 export class ToldStore {
   constructor(private readonly database: Database) {}
 
   async told(letterId: string): Promise<void> {
     await this.database.run(TOLD, [letterId]);
+  }
+
+  /** Undefined: no application has registered that queue. */
+  async deadLetterQueueOf(queue: string): Promise<string | undefined> {
+    const [row] = await this.database.run<{ dead_letter_queue: string }>(DEAD_LETTER_QUEUE_OF, [queue]);
+    return row?.dead_letter_queue;
   }
 
   /** To be said again at least once a day, for as long as it is true. */

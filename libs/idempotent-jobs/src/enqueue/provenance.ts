@@ -41,9 +41,10 @@ export function provenanceOf({ id = '', data }: Pick<Job, 'id' | 'data'>): Prove
     return isOwn ? { kind: 'ours', envelope: data, identity: named, dueAt: undefined } : unconfirmed;
   }
   const dueAt = iterationTimeOf(id, stem);
-  return dueAt === undefined
-    ? unconfirmed
-    : { kind: 'ours', envelope: data, identity: iterationOf(named, dueAt), dueAt };
+  if (dueAt === undefined) return unconfirmed;
+  const identity = iterationOf(named, dueAt);
+  // The time that is added may make the key too long.
+  return isIdentity(identity) ? { kind: 'ours', envelope: data, identity, dueAt } : unconfirmed;
 }
 
 const PLAIN: Provenance = { kind: 'plain' };

@@ -2,20 +2,24 @@ import type { Job } from 'bullmq';
 import { describe, expect, it } from 'vitest';
 import { EarlierStarts } from './earlier-starts.js';
 
-/** A job with a log, which one delivery after the other adds to. */
+/** A job with a note, which one delivery after the other replaces. */
 function jobWith(
   counters: Partial<Pick<Job, 'attemptsStarted' | 'attemptsMade' | 'stalledCounter' | 'stacktrace'>>,
 ) {
-  const log: string[] = [];
+  const notes: string[] = [];
   const job = {
+    id: '7',
     attemptsStarted: 1,
     attemptsMade: 0,
     stalledCounter: 0,
     stacktrace: [],
-    log: (line: string) => Promise.resolve(log.unshift(line)),
     ...counters,
   };
-  return { job, log, starts: new EarlierStarts(job as unknown as Job, () => Promise.resolve(log)) };
+  const note = {
+    read: async () => notes.at(-1),
+    write: async (_jobId: string, text: string) => void notes.push(text),
+  };
+  return { job, notes, starts: new EarlierStarts(job as unknown as Job, note) };
 }
 
 describe('EarlierStarts', () => {
@@ -37,23 +41,31 @@ describe('EarlierStarts', () => {
   });
 
   it('knows those that were put off here, one after the other', async () => {
-    const { job, log, starts } = jobWith({});
+    const { job, notes, starts } = jobWith({});
     for (let start = 1; start <= 3; start += 1) {
       job.attemptsStarted = start;
       expect(await starts.wereUnclaimed()).toBe(true);
       await starts.noteUnclaimed();
     }
-    expect(log).toHaveLength(3);
+    expect(notes).toHaveLength(3);
   });
 
   it('misses one of somebody else in between, and vouches for none after it', async () => {
-    const { job, log, starts } = jobWith({});
+    const { job, notes, starts } = jobWith({});
     await starts.noteUnclaimed();
     job.attemptsStarted = 3;
     expect(await starts.wereUnclaimed()).toBe(false);
     await starts.noteUnclaimed();
     job.attemptsStarted = 4;
     expect(await starts.wereUnclaimed()).toBe(false);
-    expect(log).toHaveLength(1);
+    expect(notes).toHaveLength(1);
+  });
+
+  it('takes no note of before the counters were reset for one of now', async () => {
+    const { job, notes, starts } = jobWith({});
+    await starts.noteUnclaimed();
+    expect(notes).toHaveLength(1);
+    Object.assign(job, { attemptsStarted: 2, attemptsMade: 1 });
+    expect(await starts.wereUnclaimed()).toBe(false);
   });
 });

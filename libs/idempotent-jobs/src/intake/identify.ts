@@ -3,7 +3,8 @@ import type { Job } from 'bullmq';
 import type { Envelope } from '../enqueue/envelope.js';
 import { type Provenance, provenanceOf } from '../enqueue/provenance.js';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
-import { InvalidIdentityError, TenantMismatchError } from '../operation/errors.js';
+import { InvalidIdentityError, RecordUnreadableError, TenantMismatchError } from '../operation/errors.js';
+import { isA } from '../operation/thrown.js';
 import { payloadBinding } from '../sealing/binding.js';
 import { isSealed } from '../sealing/sealed.js';
 import type { Sealer } from '../sealing/sealer.js';
@@ -52,7 +53,23 @@ export function identify(
   provenance: Provenance,
   rule: Identify | undefined,
   sealer: Pick<Sealer, 'open'>,
-  signer: Pick<Signer, 'verify'>,
+  signer: Pick<Signer, 'verify' | 'isOn'>,
+): Identified | Unidentified {
+  try {
+    return identifyBy(job, provenance, rule, sealer, signer);
+  } catch (cause) {
+    if (isA(cause, RecordUnreadableError)) throw cause;
+    // Nothing but the job decides here, so it would end in the same way at every other delivery.
+    return refuse('payload_invalid', `${named(job)} cannot be read: ${messageOf(cause)}`, cause);
+  }
+}
+
+function identifyBy(
+  job: Job,
+  provenance: Provenance,
+  rule: Identify | undefined,
+  sealer: Pick<Sealer, 'open'>,
+  signer: Pick<Signer, 'verify' | 'isOn'>,
 ): Identified | Unidentified {
   const problem = jobNameProblem(job.name) ?? jobIdProblem(job.id ?? '');
   if (problem !== undefined) return refuse('payload_invalid', `${named(job)}: ${problem}`);
@@ -109,28 +126,72 @@ function identifyPlain(job: Job, rule: Identify | undefined): Identified | Unide
 
 function identifyOurs(
   job: Job,
-  { envelope, identity, dueAt }: Extract<Provenance, { kind: 'ours' }>,
+  provenance: Ours,
   sealer: Pick<Sealer, 'open'>,
-  signer: Pick<Signer, 'verify'>,
+  signer: Pick<Signer, 'verify' | 'isOn'>,
 ): Identified | Unidentified {
+  const { envelope, identity, dueAt } = provenance;
   const { operation, signature } = envelope;
   const deadline = operation.deadlineAt === undefined ? undefined : readDate(operation.deadlineAt);
   const problem = deadline && deadlineProblem(deadline);
   if (problem !== undefined) return refuse('payload_invalid', `${named(job)}: its deadline ${problem}.`);
-  // A schedule's payload was sealed once, for all of its iterations.
-  const payload = sealer.open(envelope.payload, payloadBinding(operation));
-  const found = identified(identity, job, payload, {
+  const opened = openPayload(job, envelope, sealer, signer);
+  if (opened.kind === 'refused') return opened;
+  const found = identified(identity, job, opened.payload, {
     availableAt: dueAt?.getTime() ?? availableAtOf(job),
     rowMs: operation.row === undefined ? undefined : timeOf(operation.row),
     deadline,
     ...tracesOf(operation),
   });
   if (found.kind === 'refused') return found;
-  const { fingerprint } = found;
-  const claims = { queue: job.queueName, jobName: job.name, fingerprint, operation };
-  const verdict = signer.verify(signature, claims);
-  if (verdict !== 'accepted') return refuseSignature(job, operation, verdict);
-  return dueAt === undefined && signature !== undefined ? { ...found, availableAt: signature.at } : found;
+  const refusal = refusalOf(job, envelope, found.fingerprint, signer);
+  if (refusal !== undefined) return refusal;
+  // Without keys nobody has vouched for what stands there.
+  const isVouchedFor = signer.isOn && signature !== undefined;
+  return dueAt === undefined && isVouchedFor ? { ...found, availableAt: timeOf(signature.at) } : found;
+}
+
+type Ours = Extract<Provenance, { kind: 'ours' }>;
+
+/**
+ * The payload, read. Where it cannot be, and jobs are signed, the signature is judged by the fingerprint that the job names:
+ * only a job that somebody with a key has made is worth waiting for a key to read it with.
+ */
+function openPayload(
+  job: Job,
+  envelope: Envelope,
+  sealer: Pick<Sealer, 'open'>,
+  signer: Pick<Signer, 'verify' | 'isOn'>,
+): { readonly kind: 'opened'; readonly payload: unknown } | Unidentified {
+  const { operation, payload } = envelope;
+  try {
+    // A schedule's payload was sealed once, for all of its iterations.
+    return { kind: 'opened', payload: sealer.open(payload, payloadBinding(operation)) };
+  } catch (error) {
+    if (!isA(error, RecordUnreadableError) || !signer.isOn) throw error;
+    const refusal = refusalOf(job, envelope, operation.fingerprint, signer);
+    if (refusal !== undefined) return refusal;
+    // No key will ever open it.
+    if (error.reason === 'damaged' || error.data['keyId'] === undefined)
+      return { kind: 'refused', reason: 'payload_invalid', error };
+    throw error;
+  }
+}
+
+/** Why the signature of a job does not do; undefined: it does. */
+function refusalOf(
+  job: Job,
+  { operation, signature }: Envelope,
+  fingerprint: string,
+  signer: Pick<Signer, 'verify'>,
+): Unidentified | undefined {
+  const verdict = signer.verify(signature, {
+    queue: job.queueName,
+    jobName: job.name,
+    fingerprint,
+    operation,
+  });
+  return verdict === 'accepted' ? undefined : refuseSignature(job, operation, verdict);
 }
 
 /** Whoever wrote it had none of the keys, or changed it since. */

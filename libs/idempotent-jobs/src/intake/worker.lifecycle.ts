@@ -1,3 +1,4 @@
+import { jobSubjectOf } from '../operation/job-subject.js';
 import { messageOf } from '../operation/message-of.js';
 import type { WorkerHost } from '@nestjs/bullmq';
 import type { DiscoveryService } from '@nestjs/core';
@@ -141,7 +142,7 @@ export class WorkerLifecycle {
   #bury(settings: ProcessorSettings, job: Job, error: Error): void {
     this.host.buryUnprocessed(settings, job, error).catch((cause: unknown) => {
       this.log.trouble(
-        `Job ${job.id} of queue "${settings.queue}" has no dead letter yet; the sweep will write it`,
+        `Job ${jobSubjectOf(job).jobId} of queue "${settings.queue}" has no dead letter yet; the sweep will write it`,
         cause,
       );
     });

@@ -61,6 +61,7 @@ const KNOWN = {
   queues: ['charges', 'mails'],
   jobs: [['charges', ['charge', 'refund']]] as const,
   dependencies: ['gateway'],
+  isListed: () => true,
 };
 
 const charge = {

@@ -4,7 +4,7 @@ import type { GaugeReader } from './gauge.reader.js';
 import { MetricsLifecycle } from './metrics.lifecycle.js';
 import type { MetricsAdapter } from './metrics.port.js';
 
-const KNOWN = { queues: ['charges'], jobs: [], dependencies: [] };
+const KNOWN = { queues: ['charges'], jobs: [], dependencies: [], isListed: () => true };
 const gauges = {} as GaugeReader;
 const ignore = (): void => undefined;
 

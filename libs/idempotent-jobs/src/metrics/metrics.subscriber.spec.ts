@@ -4,7 +4,7 @@ import { JOB_METRICS } from './catalogue.js';
 import type { Labels, OpenMetrics } from './metrics.port.js';
 import { type KnownNames, MetricsSubscriber } from './metrics.subscriber.js';
 
-const NOTHING_KNOWN: KnownNames = { queues: [], jobs: [], dependencies: [] };
+const NOTHING_KNOWN: KnownNames = { queues: [], jobs: [], dependencies: [], isListed: () => true };
 
 /** Writes down each series, and what it stands at: a number, or the values that were recorded. */
 class Ledger implements OpenMetrics {

@@ -1,4 +1,4 @@
-import type { JobEvent } from '../observe/job-events.js';
+import type { JobEvent, JobEventSubject } from '../observe/job-events.js';
 import { type ReasonLabel, reasonLabelOf } from '../resilience/reason-label.js';
 import { JOB_METRICS as METRICS } from './catalogue.js';
 import { Grid } from './grid.js';
@@ -19,6 +19,8 @@ export interface KnownNames {
   /** The names of jobs, by the queue of their processor. */
   readonly jobs: readonly (readonly [queue: string, names: readonly string[]])[];
   readonly dependencies: readonly string[];
+  /** Whether a queue's processor may run jobs of that name, as far as is known here. */
+  readonly isListed: (queue: string, jobName: string) => boolean;
 }
 
 /** A queue with more kinds of jobs than that has names that are made up at run time. */
@@ -51,7 +53,7 @@ export class MetricsSubscriber {
       metrics.counter(METRICS.deadLettersDropped, { queue, reason }),
     );
     for (const queue of known.queues) this.#queue(queue);
-    for (const [queue, jobs] of known.jobs) for (const job of jobs) this.#job(queue, job);
+    for (const [queue, jobs] of known.jobs) for (const job of jobs) this.#newJob(queue, job);
     for (const dependency of known.dependencies) {
       this.#dependency(dependency);
       for (const queue of ['', ...known.queues]) this.#timeouts.at(dependency, queue);
@@ -64,16 +66,16 @@ export class MetricsSubscriber {
       return this.#letterOf(event);
     switch (event.kind) {
       case 'enqueued':
-        if (event.isDuplicate) this.#job(event.queue, event.jobName).reused.duplicate.increment();
+        if (event.isDuplicate) this.#job(event).reused.duplicate.increment();
         return;
       case 'conflict_refused':
-        return this.#job(event.queue, event.jobName).reused.conflict.increment();
+        return this.#job(event).reused.conflict.increment();
       case 'started':
         return this.#started(event);
       case 'completed':
         return this.#completed(event);
       case 'replayed': {
-        const job = this.#job(event.queue, event.jobName);
+        const job = this.#job(event);
         job.processed.replayed.increment();
         return job.reused.replayed.increment();
       }
@@ -104,14 +106,12 @@ export class MetricsSubscriber {
       case 'fallback_used':
         return this.#dependency(event.dependency).fallbacks[event.reason].increment();
       case 'refused':
-        return this.#job(event.queue, event.jobName).processed[
-          event.because === 'in_doubt' ? 'in_doubt' : 'dead'
-        ].increment();
+        return this.#job(event).processed[event.because === 'in_doubt' ? 'in_doubt' : 'dead'].increment();
       case 'handed_back':
         return this.#handedBack(event);
       case 'reconciled':
         // Otherwise what follows from the answer is told by itself.
-        if (event.delayMs !== undefined) this.#job(event.queue, event.jobName).processed.deferred.increment();
+        if (event.delayMs !== undefined) this.#job(event).processed.deferred.increment();
         return;
       case 'taken_over':
       case 'abandoned':
@@ -122,14 +122,16 @@ export class MetricsSubscriber {
     }
   };
 
-  #started({ queue, jobName, attempt, waitMs }: Event<'started'>): void {
-    const job = this.#job(queue, jobName);
+  #started(event: Event<'started'>): void {
+    const { attempt, waitMs } = event;
+    const job = this.#job(event);
     job.started[attempt === 1 ? 'first' : 'retry'].increment();
     if (waitMs !== undefined) job.wait.record(waitMs / 1000);
   }
 
-  #completed({ queue, jobName, attempt, durationMs, endToEndMs, degraded }: Event<'completed'>): void {
-    const job = this.#job(queue, jobName);
+  #completed(event: Event<'completed'>): void {
+    const { attempt, durationMs, endToEndMs, degraded } = event;
+    const job = this.#job(event);
     job.processed[degraded === undefined ? 'completed' : 'degraded'].increment();
     job.retryCount.record(attempt - 1);
     job.duration.record(durationMs / 1000);
@@ -137,10 +139,10 @@ export class MetricsSubscriber {
   }
 
   #dead(event: Event<'dead'>): void {
-    const { queue, jobName, attempt, reason, failureReason, isFollowUp } = event;
+    const { attempt, reason, failureReason, isFollowUp } = event;
     this.#letterOf(event);
     // No delivery has ended.
-    if (isFollowUp === true) return this.#job(queue, jobName).reused.conflict.increment();
+    if (isFollowUp === true) return this.#job(event).reused.conflict.increment();
     const job = this.#failed(event, failureReason);
     if (attempt > 0) job.retryCount.record(attempt - 1);
     if (isExhaustion(reason)) job.exhausted[reason].increment();
@@ -160,9 +162,9 @@ export class MetricsSubscriber {
    * counted before, with its attempt.
    */
   #failed(event: FailureEvent, reason: string): JobSeries {
-    const { kind, queue, jobName, attempt, durationMs, failure } = event;
+    const { kind, attempt, durationMs, failure } = event;
     const isVanished = kind === 'in_doubt' && event.isVanished === true;
-    const job = this.#job(queue, jobName);
+    const job = this.#job(event);
     job.processed[kind].increment();
     if (attempt === 0 || (durationMs === 0 && !isVanished)) return job;
     job.failures.at(failure, labelOf(event, reason)).increment();
@@ -170,14 +172,15 @@ export class MetricsSubscriber {
     return job;
   }
 
-  #handedBack({ queue, jobName, times }: Event<'handed_back'>): void {
-    const job = this.#job(queue, jobName);
+  #handedBack(event: Event<'handed_back'>): void {
+    const job = this.#job(event);
     job.processed.deferred.increment();
-    job.handedBack[times === 1 ? 'first' : 'again'].increment();
+    job.handedBack[event.times === 1 ? 'first' : 'again'].increment();
   }
 
-  #deferred({ queue, jobName, because, dependency }: Event<'deferred'>): void {
-    const job = this.#job(queue, jobName);
+  #deferred(event: Event<'deferred'>): void {
+    const { queue, because, dependency } = event;
+    const job = this.#job(event);
     job.processed.deferred.increment();
     if (because === 'busy') job.reused.busy.increment();
     this.#queue(queue)
@@ -190,9 +193,13 @@ export class MetricsSubscriber {
     else if (as === 'completed') this.#queue(queue).redriven.completed.increment();
   }
 
-  #job(queue: string, name: string): JobSeries {
-    const found = this.#jobs.find(queue, name);
-    if (found !== undefined) return found;
+  #job({ queue, jobName, tenantId }: JobEventSubject): JobSeries {
+    // A name that no processor is known to run, of a job that nobody is known to have asked for, is its producer's text.
+    const isKnown = tenantId !== undefined && this.known.isListed(queue, jobName);
+    return this.#jobs.find(queue, jobName) ?? this.#newJob(queue, isKnown ? jobName : OTHER_JOBS);
+  }
+
+  #newJob(queue: string, name: string): JobSeries {
     return this.#jobs.at(queue, this.#jobs.width(queue) < MAX_JOBS ? name : OTHER_JOBS);
   }
 

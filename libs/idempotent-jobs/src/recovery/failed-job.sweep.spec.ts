@@ -18,6 +18,7 @@ function failed(operationKey: string): Job {
     queueName: 'charges',
     data: { operation, payload },
     failedReason: 'job stalled more than allowable limit',
+    stalledCounter: 2,
   } as unknown as Job;
 }
 

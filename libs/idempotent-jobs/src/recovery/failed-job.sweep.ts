@@ -1,11 +1,11 @@
 import type { Job } from 'bullmq';
-import { unprocessedReasonOf } from '../bullmq/unprocessed.js';
+import { wasFailedByBullmq } from '../bullmq/unprocessed.js';
 import type { QueuePort } from '../bullmq/queue-port.js';
 import type { LetterStore } from '../dead-letter/letter.store.js';
 import { provenanceOf } from '../enqueue/provenance.js';
 import { identify } from '../intake/identify.js';
 import type { ProcessorSettings } from '../intake/processor.settings.js';
-import { RecordUnreadableError } from '../operation/errors.js';
+import { jobSubjectOf } from '../operation/job-subject.js';
 
 /** A queue whose failed jobs are looked after. */
 export interface SweptQueue {
@@ -76,21 +76,20 @@ export class FailedJobSweep {
     }
   }
 
-  /** One whose payload cannot be read is left for a later sweep, and must not keep the others from theirs. */
+  /** One that cannot be buried, or read, is left for a later sweep, and must not keep the others from theirs. */
   async #bury(settings: ProcessorSettings, job: Job): Promise<void> {
     try {
       await this.bury(settings, job, new Error(job.failedReason ?? 'BullMQ failed the job'));
     } catch (error) {
-      if (!(error instanceof RecordUnreadableError)) throw error;
-      this.onError(`Job ${job.id} of queue "${settings.queue}" has no dead letter yet`, error);
+      this.onError(
+        `Job ${jobSubjectOf(job).jobId} of queue "${settings.queue}" has no dead letter yet`,
+        error,
+      );
     }
   }
 
   async #unaccounted(queue: string, settings: ProcessorSettings, jobs: readonly Job[]): Promise<Job[]> {
-    // A failed job that was retried or removed between listing and reading comes back empty.
-    const present = jobs.filter(
-      (job) => job?.id !== undefined && unprocessedReasonOf(job.failedReason) !== undefined,
-    );
+    const present = await failedByBullmq(jobs);
     if (present.length === 0) return [];
     const asked = present.map((job) => {
       const identified = identify(job, provenanceOf(job), settings.identify, UNOPENED, UNVERIFIED);
@@ -101,10 +100,17 @@ export class FailedJobSweep {
   }
 }
 
+async function failedByBullmq(jobs: readonly Job[]): Promise<Job[]> {
+  // A failed job that was retried or removed between listing and reading comes back empty.
+  const present = jobs.filter((job) => job?.id !== undefined);
+  const areOwn = await Promise.all(present.map(wasFailedByBullmq));
+  return present.filter((_job, index) => areOwn[index]);
+}
+
 const PAGE = 100;
 
 /** Who a job is can be told without reading its payload. */
 const UNOPENED = { open: (payload: unknown): unknown => payload };
 
 /** Only what is accounted for already is looked for under that name. */
-const UNVERIFIED = { verify: () => 'accepted' as const };
+const UNVERIFIED = { isOn: false, verify: () => 'accepted' as const };

@@ -58,12 +58,12 @@ export class Erasure {
     if (running > 0) throw stillRunning(tenantId, running, 'Nothing was erased.');
     const letters = await this.#inBatches(ERASE_LETTERS, tenantId);
     await this.#inBatches(GIVE_UP_TENANT, tenantId);
-    const first = await this.#eachJob(tenantId, (port, id) => port.contents.remove(id));
+    const first = await this.#eachJob(tenantId, (port, id, isMeant) => port.contents.remove(id, isMeant));
     // Without its row nothing would keep a job from running that a worker has taken in between.
     if (first.left > 0) throw stillRunning(tenantId, first.left, GIVEN_UP);
     const operations = await this.#inBatches(ERASE_OPERATIONS, tenantId);
     const late = await this.#inBatches(ERASE_LETTERS, tenantId);
-    const second = await this.#eachJob(tenantId, (port, id) => port.contents.remove(id));
+    const second = await this.#eachJob(tenantId, (port, id, isMeant) => port.contents.remove(id, isMeant));
     const erased: Erased = {
       operations: operations.rows,
       attempts: operations.attempts,
@@ -100,21 +100,23 @@ export class Erasure {
   /** For how many jobs of the tenant `visit` was true (`done`), and for how many not. */
   async #eachJob(
     tenantId: string,
-    visit: (port: QueuePort, jobId: string) => Promise<boolean>,
+    visit: (port: QueuePort, jobId: string, isMeant: (job: Job) => boolean) => Promise<boolean>,
   ): Promise<{ done: number; left: number }> {
     const all = { done: 0, left: 0 };
     const messages = new Set<QueuePort>();
     for (const { port, deadLetterPort, tenantOf } of this.queues()) {
-      for (const id of await idsOf(port, (job) => tenantOf(job) === tenantId)) {
-        if (await visit(port, id)) all.done += 1;
+      const isTheirs = (job: Job): boolean => tenantOf(job) === tenantId;
+      for (const id of await idsOf(port, isTheirs)) {
+        if (await visit(port, id, isTheirs)) all.done += 1;
         else if (await port.contents.holds(id)) all.left += 1;
       }
       messages.add(deadLetterPort);
     }
+    const isTheirMessage = (job: Job): boolean => isMessageOf(job, tenantId);
     for (const port of messages) {
       // A message that a handler is being told runs no operation.
-      for (const id of await idsOf(port, (job) => isMessageOf(job, tenantId)))
-        if (await visit(port, id)) all.done += 1;
+      for (const id of await idsOf(port, isTheirMessage))
+        if (await visit(port, id, isTheirMessage)) all.done += 1;
     }
     return all;
   }
