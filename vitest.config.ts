@@ -27,7 +27,8 @@ export default defineConfig({
           globalSetup: ['test/support/global-setup.ts'],
           testTimeout: 60_000,
           hookTimeout: 60_000,
-          maxWorkers: 2,
+          // Most of the time they wait for leases, locks and clocks to run out.
+          maxWorkers: 3,
         },
       },
     ],

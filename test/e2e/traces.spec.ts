@@ -107,6 +107,7 @@ describe.each(CASES)(
           { operationKey: 'charge:4', tenantId: 'acme', durability: 'queue' },
         ),
       );
+      await Promise.all([1, 2, 3, 4].map((n) => settled(app, `charge:${n}`)));
       await deliveries(4);
       const rootOf = (n: number) => spans.above(spans.the(`gateway ${n}`)).at(-1);
       expect([1, 2, 3, 4].map(rootOf)).toEqual(['transaction', 'batch', 'batch', 'quick']);

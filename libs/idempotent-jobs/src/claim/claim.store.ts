@@ -1,3 +1,4 @@
+import { setTimeout as pause } from 'node:timers/promises';
 import { identityKeyOf } from '../operation/identity.js';
 import { Coalescer } from '../postgres/coalescer.js';
 import type { Database, Queryable } from '../postgres/database.js';
@@ -92,6 +93,10 @@ export class ClaimStore {
       const row = await asked(ask);
       if (row === 'locked') return LOCKED;
       const answer = readAnswer(request, row);
+      if (answer.kind === 'locked' && look < MAX_LOOKS) {
+        await pause(LOCKED_PAUSE_MS * look);
+        continue;
+      }
       if (answer.kind !== 'look_again') request.span?.follows(row.last_trace);
       if (answer.kind === 'replay') return this.#replay(request, answer);
       if (answer.kind !== 'look_again') return answer;
@@ -212,6 +217,12 @@ interface Asking extends ClaimRequest {
 function isOld({ availableAt, terms }: ClaimRequest): boolean {
   return Date.now() - availableAt > terms.retentionMs / 2;
 }
+
+/**
+ * Most of those that hold a row are through with it at once: a dispatcher that notes that it has put the job, for example.
+ * In all 100 ms, for as long as there are looks; nobody else waits for it.
+ */
+const LOCKED_PAUSE_MS = 10;
 
 /** A second look sees the rival's row; more are needed only when rivals follow each other within microseconds. */
 const MAX_LOOKS = 5;

@@ -179,6 +179,7 @@ export class SchemaUpgrade {
   async #holder(connection: LedgerConnection): Promise<string> {
     const [holder] = await this.#asker(connection)<{ pid: number }>(
       `SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1
+         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
          AND (classid::bigint << 32 | objid::bigint) = ${migrationLock(this.database.schema)} LIMIT 1`,
     );
     return holder === undefined ? '' : ` (process ${holder.pid}, see pg_stat_activity)`;
