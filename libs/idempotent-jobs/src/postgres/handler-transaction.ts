@@ -81,10 +81,10 @@ export class HandlerTransaction {
   static async open(database: Database, limits: TransactionLimits): Promise<HandlerTransaction | undefined> {
     const giveBack = await database.handlerConnections.take(limits.patienceMs, limits.signalOf);
     if (giveBack === undefined) return undefined;
-    // TypeORM may have made a new pool since: its connections need a listener before one is taken.
-    listenForErrors(database.applicationPool);
     const runner = database.dataSource.createQueryRunner();
     try {
+      // TypeORM may have made a new pool since: its connections need a listener before one is taken.
+      listenForErrors(database.applicationPool);
       const connection = database.borrowed(await connectionOf(runner));
       await answeredByRunner(runner.startTransaction());
       const { rows } = await connection.query({

@@ -76,9 +76,15 @@ export class SchemaUpgrade {
   /** What stood in the way; undefined: it is done. */
   async #try(work: (connection: LedgerConnection) => Promise<'done' | 'busy'>): Promise<string | undefined> {
     const { closing } = this.database;
+    closing.throwIfAborted();
     const connection = await this.database.connect('other');
     let broken: Error | undefined;
-    const hangUp = (): void => connection.release(new Error('The application is shutting down'));
+    let isReleased = false;
+    const release = (error: Error): void => {
+      if (!isReleased) connection.release(error);
+      isReleased = true;
+    };
+    const hangUp = (): void => release(new Error('The application is shutting down'));
     closing.addEventListener('abort', hangUp, { once: true });
     try {
       if ((await work(connection)) === 'done') return undefined;
@@ -90,7 +96,7 @@ export class SchemaUpgrade {
     } finally {
       closing.removeEventListener('abort', hangUp);
       // It carries settings, and perhaps a lock, that nobody else is to find.
-      if (!closing.aborted) connection.release(broken ?? new Error('The upgrade is over'));
+      release(broken ?? new Error('The upgrade is over'));
     }
   }
 
