@@ -15,8 +15,8 @@ export const MUTATIONS = [
     file: RECORDS,
     edits: [
       {
-        find: "  WHERE o.fencing_token = a.token AND o.status = 'running'\n    AND (NOT $8",
-        replace: "  WHERE o.status = 'running'\n    AND (NOT $8",
+        find: "      AND o.fencing_token = a.token AND o.status = 'running'\n      AND (NOT $8",
+        replace: "      AND o.status = 'running'\n      AND (NOT $8",
       },
       {
         find: "    AND o.fencing_token = a.token AND o.status = 'running'\n  RETURNING a.n",
@@ -54,8 +54,8 @@ export const MUTATIONS = [
     file: 'claim/lease-keeper.ts',
     edits: [
       {
-        find: 'ON o.tenant_id = h.tenant_id AND o.operation_key = h.operation_key AND o.fencing_token = h.token',
-        replace: 'ON o.tenant_id = h.tenant_id AND o.operation_key = h.operation_key',
+        find: 'WHERE o.tenant_id = h.tenant_id AND o.operation_key = h.operation_key AND o.fencing_token = h.token\n',
+        replace: 'WHERE o.tenant_id = h.tenant_id AND o.operation_key = h.operation_key\n',
       },
     ],
     cases: IN_FENCING('is told so by its signal'),
@@ -65,9 +65,9 @@ export const MUTATIONS = [
     file: RECORDS,
     edits: [
       {
-        find: 'FROM asked a JOIN {schema}.job_outcomes o ON o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key\n  WHERE o.fencing_token = a.token',
+        find: "WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key\n      AND o.fencing_token = a.token AND o.status = 'running'\n      AND (NOT $8",
         replace:
-          'FROM asked a JOIN {schema}.job_outcomes o ON o.operation_key = a.operation_key\n  WHERE o.fencing_token = a.token',
+          "WHERE o.operation_key = a.operation_key\n      AND o.fencing_token = a.token AND o.status = 'running'\n      AND (NOT $8",
       },
       {
         find: '  WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key\n    AND o.fencing_token = a.token',
@@ -104,7 +104,7 @@ export const MUTATIONS = [
     file: CLAIMS,
     edits: [
       {
-        find: 'LEFT JOIN claimed c ON c.tenant_id = a.tenant_id AND c.operation_key = a.operation_key',
+        find: 'LEFT JOIN claimed c ON c.operation_key = a.operation_key AND c.tenant_id = a.tenant_id',
         replace: 'LEFT JOIN claimed c ON c.operation_key = a.operation_key',
       },
     ],
@@ -115,8 +115,8 @@ export const MUTATIONS = [
     file: CLAIMS,
     edits: [
       {
-        find: 'LEFT JOIN {schema}.job_outcomes o ON o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key\nLEFT JOIN free f',
-        replace: 'LEFT JOIN {schema}.job_outcomes o ON o.operation_key = a.operation_key\nLEFT JOIN free f',
+        find: 'WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key\n    OFFSET 0',
+        replace: 'WHERE o.operation_key = a.operation_key\n    OFFSET 0',
       },
     ],
     cases: IN_TENANTS('replay the result of their own tenant'),
@@ -126,8 +126,8 @@ export const MUTATIONS = [
     file: 'enqueue/accept.statement.ts',
     edits: [
       {
-        find: 'LEFT JOIN {schema}.job_outcomes o ON o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key',
-        replace: 'LEFT JOIN {schema}.job_outcomes o ON o.operation_key = a.operation_key',
+        find: 'WHERE acc.tenant_id IS NULL AND o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key',
+        replace: 'WHERE acc.tenant_id IS NULL AND o.operation_key = a.operation_key',
       },
     ],
     cases: IN_TENANTS('many tenants with one key'),

@@ -27,7 +27,7 @@ export class AttemptRunner {
   ) {}
 
   /** Wins the right to run the handler, runs it, and records how it ended. */
-  async run(context: RunContext, handler: () => Promise<unknown>): Promise<Ending> {
+  run(context: RunContext, handler: () => Promise<unknown>): Promise<Ending> {
     if (context.delivery.processor.per === undefined) return this.#runThrough(context, handler);
     let keyed: RunContext;
     try {

@@ -52,12 +52,16 @@ export class LeasedAttempt {
     handler: () => Promise<unknown>,
     entrance: Entrance | undefined,
   ): Promise<Ending> {
-    const call = { isMade: false };
+    let isCalled = false;
+    const call = (): Promise<unknown> => {
+      isCalled = true;
+      return handler();
+    };
     try {
-      return await this.#claimAndRun(context, async () => ((call.isMade = true), handler()), entrance);
+      return await this.#claimAndRun(context, call, entrance);
     } catch (error) {
       // Whatever was won on the way is nobody's: the handler was not called, and that is no doubt.
-      if (!call.isMade) this.#giveBack(context);
+      if (!isCalled) this.#giveBack(context);
       throw error;
     }
   }

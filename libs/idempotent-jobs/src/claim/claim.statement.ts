@@ -1,4 +1,4 @@
-import { statement } from '../postgres/statement.js';
+import { rowsOf, statement } from '../postgres/statement.js';
 import { isYoung } from './remember.statements.js';
 
 /* The row as it was, `o`, and the delivery that wants it, `a`. */
@@ -20,6 +20,10 @@ const MAY_FOLLOW = `(o.doubt_since IS NULL AND ($2 <> 'reconciled' OR o.attempts
 const MUST_ASK = `($6::boolean AND (
   o.status = 'in_doubt' OR (o.status = 'running' AND ($2 = 'reconciled' OR NOT ${IS_REPEATABLE})) OR (o.status = 'retrying' AND NOT ${MAY_FOLLOW})
 ))`;
+
+/** What a claim that was won is told of its row, `o`. */
+const CLAIMED = `o.tenant_id, o.operation_key, o.status, o.fencing_token, o.attempts, o.failures, o.doubt_since, o.doubted_at, o.deadline_at,
+    o.repeatable_until, o.started_at, o.delay_ms`;
 
 /** What the row, `o`, says to a delivery, `a`, that has not won it. */
 const SEEN = `
@@ -43,7 +47,7 @@ const SEEN = `
  * Parameters: queue, effect, lease in ms, how long the effect is repeatable in ms (null: forever), time budget in ms
  * (null: none), whether the claimant can ask; then parallel arrays, one element per delivery: tenant, key, job name, job
  * id, fingerprint, worker (one per run), deadline given at enqueue (null: none), when its job could first run (ms since
- * 1970), whether the row of its operation is known to be there, or to have never been, the operation it is a step of and
+ * 1970); whether their rows are known to be there, or to have never been; in arrays again the operation it is a step of and
  * the step's name (null: none), and the run's trace (null: nobody traces); until when the claimant waits for the answer
  * (ms since 1970 by this database's clock; null: nobody knows); and, in an array again, whether nothing is to be claimed
  * where there is no row. No two elements name the same operation.
@@ -76,21 +80,38 @@ WITH patience AS MATERIALIZED (
     COALESCE(clock_timestamp() <= timestamptz 'epoch' + $19::float8 * interval '1 millisecond', true) AS is_waited_for,
     (SELECT forgotten_until FROM {schema}.job_queues WHERE queue = $1) AS forgotten_until
 ), delivery AS (
-  SELECT * FROM unnest(
-    $7::text[], $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::timestamptz[], $14::float8[], $15::boolean[],
-    $16::text[], $17::text[], $18::text[], $20::boolean[]
-  ) WITH ORDINALITY AS d (
-    tenant_id, operation_key, job_name, job_id, fingerprint, worker_id, deadline_at, available_ms, is_known, step_of, step, trace, needs_row, n
+  SELECT * FROM ${rowsOf(
+    '$7::text[]',
+    '$8::text[]',
+    '$9::text[]',
+    '$10::text[]',
+    '$11::text[]',
+    '$12::text[]',
+    '$13::timestamptz[]',
+    '$14::float8[]',
+    '$16::text[]',
+    '$17::text[]',
+    '$18::text[]',
+    '$20::boolean[]',
+  )} AS d (
+    tenant_id, operation_key, job_name, job_id, fingerprint, worker_id, deadline_at, available_ms, step_of, step, trace, needs_row, n
   )
 ), asked AS MATERIALIZED (
-  SELECT d.*, p.is_waited_for, NOT is_known AND p.forgotten_until IS NOT NULL
-    AND NOT ${isYoung('d.available_ms', 'p.forgotten_until')} AS is_old
-  FROM patience p CROSS JOIN delivery d
+  SELECT a.*, seen.*, p.is_waited_for, NOT $15::boolean AND p.forgotten_until IS NOT NULL
+    AND NOT ${isYoung('a.available_ms', 'p.forgotten_until')} AS is_old
+  FROM patience p CROSS JOIN delivery a LEFT JOIN LATERAL (
+    SELECT ${SEEN}, o.last_trace FROM {schema}.job_outcomes o
+    WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
+    OFFSET 0
+  ) seen ON true
 ), free AS MATERIALIZED (
-  SELECT o.tenant_id, o.operation_key
-  FROM asked a JOIN {schema}.job_outcomes o ON o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
-  WHERE a.is_waited_for AND NOT a.is_old AND o.status NOT IN ('completed', 'dead')
-  FOR UPDATE OF o SKIP LOCKED
+  SELECT a.*
+  FROM asked a CROSS JOIN LATERAL (
+    SELECT FROM {schema}.job_outcomes o
+    WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
+    FOR UPDATE SKIP LOCKED
+  ) o
+  WHERE a.is_waited_for AND NOT a.is_old AND a.status NOT IN ('completed', 'dead')
 ), taken AS (
   UPDATE {schema}.job_outcomes o SET
     status           = CASE WHEN ${IS_MINE} THEN o.status WHEN ${MUST_ASK} THEN 'in_doubt' ELSE 'running' END,
@@ -111,7 +132,7 @@ WITH patience AS MATERIALIZED (
     doubted_at       = CASE WHEN NOT ${IS_MINE} AND o.status = 'running' THEN clock_timestamp() ELSE o.doubted_at END,
     reconcile_due_at = CASE WHEN o.status = 'in_doubt' OR NOT ${IS_MINE} AND ${MUST_ASK}
                             THEN COALESCE(o.reconcile_due_at, clock_timestamp()) END
-  FROM asked a JOIN free f ON f.tenant_id = a.tenant_id AND f.operation_key = a.operation_key
+  FROM free a
   WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
     AND o.fingerprint = a.fingerprint AND o.queue = $1
     AND (
@@ -121,7 +142,7 @@ WITH patience AS MATERIALIZED (
       OR (o.status = 'running' AND ${IS_FREE} AND (${IS_REPEATABLE} OR $6))
       OR (o.status = 'in_doubt' AND ${IS_FREE} AND o.reconcile_due_at <= clock_timestamp() AND $6)
     )
-  RETURNING o.*
+  RETURNING ${CLAIMED}
 ), made AS (
   INSERT INTO {schema}.job_outcomes AS o (
     tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, effect, fencing_token, worker_id,
@@ -131,11 +152,10 @@ WITH patience AS MATERIALIZED (
     a.tenant_id, a.operation_key, $1, a.job_name, a.job_id, a.fingerprint, 'running', $2, ${NOW_MS}, a.worker_id,
     ${LEASE_END}, 1, clock_timestamp(), ${REPEATABLE_UNTIL}, ${DEADLINE}, a.deadline_at IS NOT NULL, a.step_of, a.step, a.trace
   FROM asked a
-  WHERE a.is_waited_for AND NOT a.is_old AND NOT a.needs_row AND NOT EXISTS (
-    SELECT FROM {schema}.job_outcomes o WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key)
+  WHERE a.is_waited_for AND NOT a.is_old AND NOT a.needs_row AND a.status IS NULL
   ORDER BY a.tenant_id, a.operation_key
   ON CONFLICT (tenant_id, operation_key) DO NOTHING
-  RETURNING o.*
+  RETURNING ${CLAIMED}
 ), claimed AS (
   SELECT * FROM taken UNION ALL SELECT * FROM made
 )
@@ -154,14 +174,12 @@ SELECT
   EXTRACT(EPOCH FROM clock_timestamp() - c.doubted_at)::float8 * 1000 AS doubt_age_ms,
   c.delay_ms,
   a.is_old,
-  o.tenant_id IS NOT NULL AND f.tenant_id IS NULL AS is_locked,
+  a.status IS NOT NULL AND a.n NOT IN (SELECT n FROM free) AS is_locked,
   EXTRACT(EPOCH FROM clock_timestamp())::float8 * 1000 AS now_ms,
-  ${SEEN},
-  o.last_trace
+  a.status, a.is_same_request, a.result, a.degraded, a.wait_ms, a.is_asked_about, a.seen_token, a.seen_worker_id, a.seen_effect,
+  a.seen_attempts, a.seen_started_at, a.lease_left_ms, a.is_past_repeating, a.last_trace
 FROM asked a
-LEFT JOIN claimed c ON c.tenant_id = a.tenant_id AND c.operation_key = a.operation_key
-LEFT JOIN {schema}.job_outcomes o ON o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
-LEFT JOIN free f ON f.tenant_id = a.tenant_id AND f.operation_key = a.operation_key
+LEFT JOIN claimed c ON c.operation_key = a.operation_key AND c.tenant_id = a.tenant_id
 ORDER BY a.n
 `,
   'claim',
@@ -177,15 +195,16 @@ export const GIVE_BACK = statement(
   'give_back',
   `
 WITH asked AS (
-  SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::float8[])
-    WITH ORDINALITY AS u (tenant_id, operation_key, worker_id, forget_after_ms, n)
+  SELECT * FROM ${rowsOf('$1::text[]', '$2::text[]', '$3::text[]', '$4::float8[]')}
+    AS u (tenant_id, operation_key, worker_id, forget_after_ms, n)
 ), unused AS (
-  SELECT u.n, u.forget_after_ms, o.tenant_id, o.operation_key
-  FROM asked u
-  JOIN {schema}.job_outcomes o
-    ON o.tenant_id = u.tenant_id AND o.operation_key = u.operation_key AND o.worker_id = u.worker_id
-  WHERE o.lease_expires_at IS NOT NULL
-  FOR UPDATE OF o SKIP LOCKED
+  SELECT u.*
+  FROM asked u CROSS JOIN LATERAL (
+    SELECT FROM {schema}.job_outcomes o
+    WHERE o.tenant_id = u.tenant_id AND o.operation_key = u.operation_key AND o.worker_id = u.worker_id
+      AND o.lease_expires_at IS NOT NULL
+    FOR UPDATE SKIP LOCKED
+  ) o
 ), given_back AS (
   UPDATE {schema}.job_outcomes o SET
     status           = CASE o.status WHEN 'running' THEN 'retrying' ELSE o.status END,
@@ -226,8 +245,8 @@ SELECT
   ${SEEN},
   o.doubt_since,
   EXTRACT(EPOCH FROM COALESCE(o.deadline_at, a.deadline_at) - clock_timestamp())::float8 * 1000 AS remaining_ms
-FROM unnest($2::text[], $3::text[], $4::text[], $5::timestamptz[])
-  WITH ORDINALITY AS a (tenant_id, operation_key, fingerprint, deadline_at, n)
+FROM ${rowsOf('$2::text[]', '$3::text[]', '$4::text[]', '$5::timestamptz[]')}
+  AS a (tenant_id, operation_key, fingerprint, deadline_at, n)
 LEFT JOIN {schema}.job_outcomes o ON o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
 ORDER BY a.n
 `,

@@ -18,6 +18,7 @@ import type { Sealer } from '../sealing/sealer.js';
 import { LedgerClock } from '../postgres/ledger-clock.js';
 import { QUERY_TIMEOUT_MS } from '../postgres/ledger-pool.js';
 import { LOCK_NOT_AVAILABLE, sqlStateOf } from '../postgres/sqlstate.js';
+import { sparse } from '../postgres/statement.js';
 import { BEGIN_BUDGET, CLAIM, LOOK } from './claim.statement.js';
 import { IS_YOUNG, NOTE_UNRECORDED, REMEMBER } from './remember.statements.js';
 
@@ -27,7 +28,7 @@ import { IS_YOUNG, NOTE_UNRECORDED, REMEMBER } from './remember.statements.js';
  * A crash before the statement commits leaves nothing; after it, a lease that runs out by itself.
  */
 export class ClaimStore {
-  readonly #coalescers = new WeakMap<ClaimTerms, Coalescer<Asking, ClaimRow>>();
+  readonly #coalescers = new WeakMap<ClaimTerms, Coalescer<ClaimRequest, ClaimRow>>();
   readonly #looks = new Map<string, Coalescer<ClaimRequest, LookRow>>();
   readonly #clock = new LedgerClock();
 
@@ -40,7 +41,7 @@ export class ClaimStore {
   async claim(request: ClaimRequest): Promise<ClaimAnswer> {
     if (isOld(request)) return this.#claimOld(request);
     const coalescer = this.#coalescerFor(request.terms);
-    const answer = await this.#look(request, () => coalescer.submit({ ...request, isKnown: false }));
+    const answer = await this.#look(request, () => coalescer.submit(request));
     return answer.kind === 'old' ? this.#claimOld(request) : answer;
   }
 
@@ -52,7 +53,7 @@ export class ClaimStore {
   /** Claims inside a transaction: the claim is taken back if the transaction is. */
   async claimWithin(connection: Queryable, request: ClaimRequest): Promise<ClaimAnswer> {
     const ask = async (isKnown: boolean): Promise<ClaimRow> =>
-      (await this.#ask(request.terms, [{ ...request, isKnown }], connection))[0] as ClaimRow;
+      (await this.#ask(request.terms, [request], isKnown, connection))[0] as ClaimRow;
     if (!isOld(request)) {
       const answer = await this.#look(request, () => ask(false));
       if (answer.kind !== 'old') return answer;
@@ -90,8 +91,14 @@ export class ClaimStore {
     ask: () => Promise<ClaimRow>,
   ): Promise<ClaimAnswer | { readonly kind: 'old' }> {
     for (let look = 1; look <= MAX_LOOKS; look += 1) {
-      const row = await asked(ask);
-      if (row === 'locked') return LOCKED;
+      let row: ClaimRow;
+      try {
+        row = await ask();
+      } catch (error) {
+        // Asked alone, a row that is being inserted by a transaction that does not end is as good as locked.
+        if (sqlStateOf(error) === LOCK_NOT_AVAILABLE) return LOCKED;
+        throw unlessUnstorable(error);
+      }
       const answer = readAnswer(request, row);
       if (answer.kind === 'locked' && look < MAX_LOOKS) {
         await pause(LOCKED_PAUSE_MS * look);
@@ -162,16 +169,25 @@ export class ClaimStore {
     return looker;
   }
 
-  #coalescerFor(terms: ClaimTerms): Coalescer<Asking, ClaimRow> {
+  #coalescerFor(terms: ClaimTerms): Coalescer<ClaimRequest, ClaimRow> {
     let coalescer = this.#coalescers.get(terms);
     if (coalescer === undefined) {
-      coalescer = new Coalescer<Asking, ClaimRow>((requests) => this.#ask(terms, requests), identityKeyOf);
+      coalescer = new Coalescer<ClaimRequest, ClaimRow>(
+        (requests) => this.#ask(terms, requests, false),
+        identityKeyOf,
+      );
       this.#coalescers.set(terms, coalescer);
     }
     return coalescer;
   }
 
-  async #ask(terms: ClaimTerms, requests: Asking[], connection?: Queryable): Promise<ClaimRow[]> {
+  /** `isKnown`: whether their rows were looked up before. */
+  async #ask(
+    terms: ClaimTerms,
+    requests: ClaimRequest[],
+    isKnown: boolean,
+    connection?: Queryable,
+  ): Promise<ClaimRow[]> {
     const rows = await this.database.run<ClaimRow>(
       CLAIM,
       () => [
@@ -187,12 +203,12 @@ export class ClaimStore {
         requests.map((request) => request.jobId),
         requests.map((request) => request.fingerprint),
         requests.map((request) => request.workerId),
-        requests.map((request) => request.deadline),
+        sparse(requests.map((request) => request.deadline)),
         requests.map((request) => request.availableAt),
-        requests.map((request) => request.isKnown),
-        requests.map((request) => request.step?.of ?? null),
-        requests.map((request) => request.step?.name ?? null),
-        requests.map((request) => request.span?.reference ?? null),
+        isKnown,
+        sparse(requests.map((request) => request.step?.of ?? null)),
+        sparse(requests.map((request) => request.step?.name ?? null)),
+        sparse(requests.map((request) => request.span?.reference ?? null)),
         // A transaction that nobody ends is rolled back.
         connection === undefined ? this.#clock.in(QUERY_TIMEOUT_MS) : null,
         requests.map((request) => request.needsRow),
@@ -203,11 +219,6 @@ export class ClaimStore {
     if (first !== undefined) this.#clock.heard(first.now_ms);
     return rows;
   }
-}
-
-/** A claim request, and whether its row was looked up before. */
-interface Asking extends ClaimRequest {
-  readonly isKnown: boolean;
 }
 
 /**
@@ -241,13 +252,6 @@ export class UnstorableError extends Error {
   }
 }
 
-/** Asked alone, a row that is being inserted by a transaction that does not end is as good as locked. */
-async function asked(ask: () => Promise<ClaimRow>): Promise<ClaimRow | 'locked'> {
-  try {
-    return await ask();
-  } catch (error) {
-    const state = sqlStateOf(error);
-    if (state === LOCK_NOT_AVAILABLE) return 'locked';
-    throw state?.startsWith(DATA_EXCEPTION) ? new UnstorableError(error) : error;
-  }
+function unlessUnstorable(error: unknown): unknown {
+  return sqlStateOf(error)?.startsWith(DATA_EXCEPTION) === true ? new UnstorableError(error) : error;
 }

@@ -1,6 +1,6 @@
 import type { OperationIdentity } from '../operation/identity.js';
 import type { Database } from '../postgres/database.js';
-import { statement } from '../postgres/statement.js';
+import { rowsOf, statement } from '../postgres/statement.js';
 import { outsideOfAnyFrame } from '../tenancy/outside-of-any-frame.js';
 
 /** An attempt whose lease is kept alive while its handler runs. */
@@ -68,15 +68,16 @@ const RENEW = statement(
   'renew',
   `
 WITH asked AS (
-  SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::float8[])
-    WITH ORDINALITY AS h (tenant_id, operation_key, token, lease_ms, n)
+  SELECT * FROM ${rowsOf('$1::text[]', '$2::text[]', '$3::bigint[]', '$4::float8[]')}
+    AS h (tenant_id, operation_key, token, lease_ms, n)
 ), held AS (
-  SELECT h.n, h.lease_ms, o.tenant_id, o.operation_key
-  FROM asked h
-  JOIN {schema}.job_outcomes o
-    ON o.tenant_id = h.tenant_id AND o.operation_key = h.operation_key AND o.fencing_token = h.token
-  WHERE o.lease_expires_at IS NOT NULL
-  FOR UPDATE OF o SKIP LOCKED
+  SELECT h.*
+  FROM asked h CROSS JOIN LATERAL (
+    SELECT FROM {schema}.job_outcomes o
+    WHERE o.tenant_id = h.tenant_id AND o.operation_key = h.operation_key AND o.fencing_token = h.token
+      AND o.lease_expires_at IS NOT NULL
+    FOR UPDATE SKIP LOCKED
+  ) o
 ), renewed AS (
   UPDATE {schema}.job_outcomes o
   SET lease_expires_at = clock_timestamp() + held.lease_ms * interval '1 millisecond'
@@ -86,12 +87,16 @@ WITH asked AS (
 )
 SELECT
   renewed.n IS NOT NULL AS is_renewed,
-  renewed.n IS NOT NULL OR EXISTS (
+  renewed.n IS NOT NULL OR o.is_held AS is_held
+FROM asked h
+LEFT JOIN renewed ON renewed.n = h.n
+CROSS JOIN LATERAL (
+  SELECT renewed.n IS NULL AND EXISTS (
     SELECT FROM {schema}.job_outcomes o
     WHERE o.tenant_id = h.tenant_id AND o.operation_key = h.operation_key
       AND o.fencing_token = h.token AND o.lease_expires_at IS NOT NULL
   ) AS is_held
-FROM asked h LEFT JOIN renewed ON renewed.n = h.n
+) o
 ORDER BY h.n
 `,
   'lease',

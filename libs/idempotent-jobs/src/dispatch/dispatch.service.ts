@@ -3,7 +3,7 @@ import { dispatchChannel } from '../enqueue/operation.store.js';
 import { CALLS } from '../operation/calls.js';
 import { UsageError } from '../operation/errors.js';
 import type { Database } from '../postgres/database.js';
-import { statement } from '../postgres/statement.js';
+import { rowsOf, statement } from '../postgres/statement.js';
 import { TenantContext } from '../tenancy/tenant-context.js';
 
 /** Which operations to put on their queues again. */
@@ -93,13 +93,14 @@ const MAKE_DUE = statement(
   'make_due',
   `
 WITH unsettled AS (
-  SELECT o.tenant_id, o.operation_key
-  FROM {schema}.job_outcomes o
-  JOIN unnest($1::text[], $2::text[]) AS seen (tenant_id, operation_key)
-    ON o.tenant_id = seen.tenant_id AND o.operation_key = seen.operation_key
-  WHERE o.payload IS NOT NULL
-    AND (o.status IN ('pending', 'retrying') OR COALESCE(o.lease_expires_at <= clock_timestamp(), o.reconcile_due_at IS NOT NULL))
-  FOR UPDATE OF o SKIP LOCKED
+  SELECT seen.*
+  FROM ${rowsOf('$1::text[]', '$2::text[]')} AS seen (tenant_id, operation_key, n)
+  CROSS JOIN LATERAL (
+    SELECT FROM {schema}.job_outcomes o
+    WHERE o.tenant_id = seen.tenant_id AND o.operation_key = seen.operation_key AND o.payload IS NOT NULL
+      AND (o.status IN ('pending', 'retrying') OR COALESCE(o.lease_expires_at <= clock_timestamp(), o.reconcile_due_at IS NOT NULL))
+    FOR UPDATE SKIP LOCKED
+  ) o
 )
 UPDATE {schema}.job_outcomes o
 SET dispatch_due_at = LEAST(o.dispatch_due_at, clock_timestamp()),

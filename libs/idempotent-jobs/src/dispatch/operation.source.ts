@@ -1,6 +1,6 @@
 import { outgoingJob } from '../enqueue/outgoing.js';
 import type { Database } from '../postgres/database.js';
-import { statement } from '../postgres/statement.js';
+import { rowsOf, statement } from '../postgres/statement.js';
 import type { Signer } from '../signing/signer.js';
 import { toDateOrNone } from '../postgres/to-date.js';
 import { identityAttributes, queueAttributes } from '../tracing/attributes.js';
@@ -45,12 +45,14 @@ const MARK = statement(
   'mark_operations',
   `
 WITH put AS (
-  SELECT o.tenant_id, o.operation_key
-  FROM {schema}.job_outcomes o
-  JOIN unnest($1::text[], $2::text[], $5::text[]) AS p (tenant_id, operation_key, job_id)
-    ON o.tenant_id = p.tenant_id AND o.operation_key = p.operation_key AND o.job_id = p.job_id
-  WHERE o.dispatch_due_at IS NOT NULL
-  FOR UPDATE OF o SKIP LOCKED
+  SELECT p.*
+  FROM ${rowsOf('$1::text[]', '$2::text[]', '$5::text[]')} AS p (tenant_id, operation_key, job_id, n)
+  CROSS JOIN LATERAL (
+    SELECT FROM {schema}.job_outcomes o
+    WHERE o.tenant_id = p.tenant_id AND o.operation_key = p.operation_key AND o.job_id = p.job_id
+      AND o.dispatch_due_at IS NOT NULL
+    FOR UPDATE SKIP LOCKED
+  ) o
 )
 UPDATE {schema}.job_outcomes o
 SET dispatch_due_at = GREATEST(clock_timestamp(), COALESCE(o.reconcile_due_at, o.available_at))

@@ -1,4 +1,4 @@
-import { statement } from '../postgres/statement.js';
+import { rowsOf, statement } from '../postgres/statement.js';
 
 /**
  * (none) → pending: writes the intent to run operations, once each.
@@ -19,10 +19,19 @@ export const ACCEPT = statement(
 WITH patience AS MATERIALIZED (
   SELECT set_config('lock_timeout', COALESCE($14, current_setting('lock_timeout')), true) AS lock_timeout
 ), asked AS (
-  SELECT a.* FROM patience CROSS JOIN unnest(
-    $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::integer[], $9::float8[], $10::timestamptz[], $11::text[],
-    $13::text[]
-  ) WITH ORDINALITY AS a (
+  SELECT a.* FROM patience CROSS JOIN ${rowsOf(
+    '$2::text[]',
+    '$3::text[]',
+    '$4::text[]',
+    '$5::text[]',
+    '$6::text[]',
+    '$7::text[]',
+    '$8::integer[]',
+    '$9::float8[]',
+    '$10::timestamptz[]',
+    '$11::text[]',
+    '$13::text[]',
+  )} AS a (
     tenant_id, operation_key, job_name, job_id, fingerprint, payload, priority, delay_ms, deadline_at, trace_context,
     retry_policy, n
   )
@@ -52,10 +61,15 @@ SELECT
   o.fingerprint,
   o.queue,
   o.status,
-  o.result::text AS result
+  o.result
 FROM asked a
-LEFT JOIN accepted acc ON acc.tenant_id = a.tenant_id AND acc.operation_key = a.operation_key
-LEFT JOIN {schema}.job_outcomes o ON o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
+LEFT JOIN accepted acc ON acc.operation_key = a.operation_key AND acc.tenant_id = a.tenant_id
+LEFT JOIN LATERAL (
+  SELECT o.job_id, o.fingerprint, o.queue, o.status, o.result::text AS result
+  FROM {schema}.job_outcomes o
+  WHERE acc.tenant_id IS NULL AND o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
+  OFFSET 0
+) o ON true
 ORDER BY a.n
 `,
 );

@@ -31,20 +31,25 @@ export type Provenance =
 export function provenanceOf({ id = '', data }: Pick<Job, 'id' | 'data'>): Provenance {
   if (!isEnvelope(data)) return PLAIN;
   const { operation } = data;
-  const unconfirmed = { kind: 'unconfirmed', envelope: data, hasDerivedId: DERIVED_ID.test(id) } as const;
-  if (!unconfirmed.hasDerivedId || !isIdentity(operation)) return unconfirmed;
+  if (!isIdentity(operation)) return unconfirmed(id, data);
   const { tenantId, operationKey } = operation;
   const named = { tenantId, operationKey };
   const stem = jobIdOf(named);
   if (operation.isSchedule !== true) {
     const isOwn = id === stem || id.startsWith(`${stem}-`);
-    return isOwn ? { kind: 'ours', envelope: data, identity: named, dueAt: undefined } : unconfirmed;
+    return isOwn
+      ? { kind: 'ours', envelope: data, identity: named, dueAt: undefined }
+      : unconfirmed(id, data);
   }
   const dueAt = iterationTimeOf(id, stem);
-  if (dueAt === undefined) return unconfirmed;
+  if (dueAt === undefined) return unconfirmed(id, data);
   const identity = iterationOf(named, dueAt);
   // The time that is added may make the key too long.
-  return isIdentity(identity) ? { kind: 'ours', envelope: data, identity, dueAt } : unconfirmed;
+  return isIdentity(identity) ? { kind: 'ours', envelope: data, identity, dueAt } : unconfirmed(id, data);
+}
+
+function unconfirmed(id: string, envelope: Envelope): Provenance {
+  return { kind: 'unconfirmed', envelope, hasDerivedId: DERIVED_ID.test(id) };
 }
 
 const PLAIN: Provenance = { kind: 'plain' };

@@ -3,5 +3,6 @@
  * pairs that Postgres refuses. Those become U+FFFD.
  */
 export function cleanText(text: string, maxLength = Infinity): string {
-  return text.slice(0, maxLength).toWellFormed().replaceAll('\0', '\u{FFFD}');
+  const cut = text.length > maxLength ? text.slice(0, maxLength) : text;
+  return cut.isWellFormed() && !cut.includes('\0') ? cut : cut.toWellFormed().replaceAll('\0', '\u{FFFD}');
 }

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
-import { Coalescer } from './coalescer.js';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { Coalescer, type CoalescerLimits } from './coalescer.js';
 
 /** A statement under way: what was asked, and how to answer it. */
 interface Batch {
@@ -10,7 +10,7 @@ interface Batch {
 }
 
 /** Questions `key/detail`; the answer to `x` is `re: x`. */
-function make(limits?: { batchSize: number; inFlight: number }) {
+function make(limits?: Omit<CoalescerLimits, 'slowMs'>) {
   const batches: Batch[] = [];
   const ask = (questions: string[]): Promise<string[]> =>
     new Promise((resolve, reject) => {
@@ -20,9 +20,16 @@ function make(limits?: { batchSize: number; inFlight: number }) {
         fail: reject,
       });
     });
-  const coalescer = new Coalescer<string, string>(ask, (question) => question.split('/').at(0)!, limits);
+  const coalescer = new Coalescer<string, string>(
+    ask,
+    (question) => question.split('/').at(0)!,
+    limits && { ...limits, slowMs: NEVER },
+  );
   return { coalescer, batches, asked: () => batches.map((batch) => batch.questions) };
 }
+
+/** No statement of a test that says nothing else is slow. */
+const NEVER = 2 ** 31 - 1;
 
 /** Lets all promises settle. */
 const settled = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
@@ -69,32 +76,65 @@ describe('Coalescer: batching', () => {
     expect(asked()).toEqual([['a'], ['b', 'c']]);
   });
 
-  it('has no more batches under way than it may, and starts the next when one ends', async () => {
-    const { coalescer, batches, asked } = make({ batchSize: 10, inFlight: 2 });
-    for (const question of ['a', 'b', 'c', 'd']) {
-      void coalescer.submit(question);
-      await settled();
-    }
-    expect(asked()).toEqual([['a'], ['b']]);
+  it('asks beside one that is full, but not beside more than it may', async () => {
+    const { coalescer, batches, asked } = make({ batchSize: 2, inFlight: 2 });
+    for (const question of ['a', 'b', 'c', 'd', 'e', 'f']) void coalescer.submit(question);
+    await settled();
+    expect(asked()).toEqual([
+      ['a', 'b'],
+      ['c', 'd'],
+    ]);
     batches.at(1)!.answer();
     await settled();
-    expect(asked()).toEqual([['a'], ['b'], ['c', 'd']]);
+    expect(asked().slice(2)).toEqual([['e', 'f']]);
   });
 
-  it('has no more batches under way than it may when more arrives in one tick than a batch holds', async () => {
-    const { coalescer, asked } = make({ batchSize: 1, inFlight: 2 });
-    for (const question of ['a', 'b', 'c', 'd']) void coalescer.submit(question);
-    await settled();
-    expect(asked()).toEqual([['a'], ['b']]);
-  });
+  describe('beside a slow one', () => {
+    beforeEach(() => vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] }));
+    afterEach(() => vi.useRealTimers());
 
-  it('has up to three batches under way unless told otherwise', async () => {
-    const { coalescer, asked } = make();
-    for (const question of ['a', 'b', 'c', 'd']) {
-      void coalescer.submit(question);
+    it('asks once it is slow, up to three unless told otherwise', async () => {
+      const { coalescer, asked } = make();
+      const seen: number[] = [];
+      for (const question of ['a', 'b', 'c', 'd']) {
+        void coalescer.submit(question);
+        await settled();
+        seen.push(asked().length);
+        vi.advanceTimersByTime(20);
+      }
+      // None waits behind slow ones, but for the last, which waits for an answer.
+      expect(seen).toEqual([1, 2, 3, 3]);
+      expect(asked()).toEqual([['a'], ['b'], ['c']]);
+    });
+
+    it('asks what has been waiting, without anything new', async () => {
+      const { coalescer, asked } = make();
+      void coalescer.submit('slow');
       await settled();
-    }
-    expect(asked()).toEqual([['a'], ['b'], ['c']]);
+      void coalescer.submit('a');
+      void coalescer.submit('b');
+      await settled();
+      vi.advanceTimersByTime(19);
+      expect(asked()).toEqual([['slow']]);
+      vi.advanceTimersByTime(1);
+      expect(asked()).toEqual([['slow'], ['a', 'b']]);
+    });
+
+    it('waits again behind the next one, which is quick', async () => {
+      const { coalescer, batches, asked } = make();
+      for (const question of ['slow', 'a', 'b']) {
+        void coalescer.submit(question);
+        await settled();
+        if (question === 'slow') vi.advanceTimersByTime(20);
+      }
+      expect(asked()).toEqual([['slow'], ['a']]);
+      batches.at(0)!.answer();
+      await settled();
+      expect(asked()).toEqual([['slow'], ['a']]);
+      batches.at(1)!.answer();
+      await settled();
+      expect(asked()).toEqual([['slow'], ['a'], ['b']]);
+    });
   });
 
   it('makes no batch larger than it may, and keeps the order', async () => {
@@ -216,6 +256,7 @@ describe('Coalescer: random arrivals', () => {
   const limits = fc.record({
     batchSize: fc.integer({ min: 1, max: 4 }),
     inFlight: fc.integer({ min: 1, max: 3 }),
+    slowMs: fc.constantFrom(0, NEVER),
   });
 
   it('gives every question its own answer, or its own error, and keeps its limits meanwhile', async () => {
@@ -224,7 +265,7 @@ describe('Coalescer: random arrivals', () => {
         fc.scheduler(),
         fc.array(question, { minLength: 1, maxLength: 12 }),
         limits,
-        async (scheduler, questions, { batchSize, inFlight }) => {
+        async (scheduler, questions, { batchSize, inFlight, slowMs }) => {
           let underWay = 0;
           const coalescer = new Coalescer<{ key: string; isBad: boolean; n: number }, string>(
             async (batch) => {
@@ -240,7 +281,7 @@ describe('Coalescer: random arrivals', () => {
               return batch.map(({ n }) => `re: ${n}`);
             },
             ({ key }) => key,
-            { batchSize, inFlight },
+            { batchSize, inFlight, slowMs },
           );
           const answers = questions.map(async (asked, n) => {
             await scheduler.schedule(Promise.resolve(), `arrival ${n}`);

@@ -1,9 +1,23 @@
 import { isConnectionTrouble } from './no-connection.js';
 import { LOCK_NOT_AVAILABLE, QUERY_CANCELED, sqlStateOf } from './sqlstate.js';
 
+/** How much a {@link Coalescer} asks at once. */
+export interface CoalescerLimits {
+  /** How many questions a statement may have. */
+  readonly batchSize: number;
+  /** How many statements may be under way. */
+  readonly inFlight: number;
+  /** After how many ms without an answer a statement is no longer waited for by the questions that come after it. */
+  readonly slowMs: number;
+}
+
+/** A statement that is quick is over long before that, wherever in a data center its Postgres is. */
+const DEFAULT_LIMITS: CoalescerLimits = { batchSize: 500, inFlight: 3, slowMs: 20 };
+
 /**
- * Answers many small questions with few statements: whatever arrives while a batch is under way forms the next one.
- * An idle process pays no waiting time, a busy one shares its round trips; there is no timer to tune.
+ * Answers many small questions with few statements: whatever arrives while a statement is under way forms the next one,
+ * since two that share what there is to ask cost Postgres nearly twice what one costs. Only where that one is slow, or the
+ * next one is full, another goes beside it. An idle process pays no waiting time, and a busy one shares its round trips.
  *
  * Two questions with the same key never share a batch, since one INSERT … ON CONFLICT cannot touch a row twice.
  * If a batch fails because of its data, each of its questions is asked again alone, so that one bad item fails alone.
@@ -11,26 +25,42 @@ import { LOCK_NOT_AVAILABLE, QUERY_CANCELED, sqlStateOf } from './sqlstate.js';
 export class Coalescer<Question, Answer> {
   #waiting: Entry<Question, Answer>[] = [];
   #inFlight = 0;
+  /** How many of those in flight are not slow, or not yet. */
+  #quick = 0;
 
   constructor(
     private readonly ask: (questions: Question[]) => Promise<Answer[]>,
     private readonly keyOf: (question: Question) => string,
-    private readonly limits: { batchSize: number; inFlight: number } = { batchSize: 500, inFlight: 3 },
+    private readonly limits: CoalescerLimits = DEFAULT_LIMITS,
   ) {}
 
   /** The answer to one question; rejects with the error of its own statement. */
   submit(question: Question): Promise<Answer> {
     return new Promise((resolve, reject) => {
       this.#waiting.push({ question, key: this.keyOf(question), resolve, reject });
-      if (this.#inFlight < this.limits.inFlight) queueMicrotask(() => this.#next());
+      if (this.#mayAsk()) queueMicrotask(() => this.#next());
     });
   }
 
+  #mayAsk(): boolean {
+    const { batchSize, inFlight } = this.limits;
+    return this.#inFlight < inFlight && (this.#quick === 0 || this.#waiting.length >= batchSize);
+  }
+
   #next(): void {
-    if (this.#waiting.length === 0 || this.#inFlight >= this.limits.inFlight) return;
+    if (this.#waiting.length === 0 || !this.#mayAsk()) return;
     const batch = this.#takeBatch();
     this.#inFlight += 1;
+    this.#quick += 1;
+    let isQuick = true;
+    const leave = (): void => {
+      if (isQuick) this.#quick -= 1;
+      isQuick = false;
+    };
+    const slow = setTimeout(() => (leave(), this.#next()), this.limits.slowMs);
     void this.#answer(batch).finally(() => {
+      clearTimeout(slow);
+      leave();
       this.#inFlight -= 1;
       this.#next();
     });

@@ -11,6 +11,8 @@ const asText = (text: string): string => text;
 function asDate(text: string): Date | number {
   if (text === 'infinity') return Infinity;
   if (text === '-infinity') return -Infinity;
+  // Nearly all: a year of four digits, in a session whose zone is UTC.
+  if (text[4] === '-' && text.endsWith('+00')) return new Date(`${text.slice(0, 10)}T${text.slice(11, -3)}Z`);
   const [, day = '', time = '', zone = ''] = /^(\S+) ([\d:.]+)([+-][\d:]+)$/.exec(text) ?? [];
   const year = /^\d{5,}/.test(day) ? `+${day.padStart(12, '0')}` : day;
   // JavaScript knows milliseconds, and zones of hours and minutes.

@@ -5,6 +5,7 @@ import { identityKeyOf, type OperationIdentity } from '../operation/identity.js'
 import { Coalescer } from '../postgres/coalescer.js';
 import { toDate, toDateOrNone } from '../postgres/to-date.js';
 import type { Database, Queryable } from '../postgres/database.js';
+import { sparse } from '../postgres/statement.js';
 import { payloadBinding, resultBinding } from '../sealing/binding.js';
 import type { Sealer } from '../sealing/sealer.js';
 import type { RetryReason } from '../settle/decide.js';
@@ -261,8 +262,8 @@ export class OutcomeStore {
         completions.map((completion) => completion.token),
         completions.map((completion) => completion.result),
         completions.map((completion) => completion.retentionMs),
-        completions.map((completion) => completion.resultOmitted),
-        completions.map((completion) => completion.degraded),
+        sparse(completions.map((completion) => completion.resultOmitted)),
+        sparse(completions.map((completion) => completion.degraded)),
         isOwn,
       ],
       connection,

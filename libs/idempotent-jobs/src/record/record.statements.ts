@@ -1,6 +1,6 @@
 import { CALLS } from '../operation/calls.js';
 import { PATIENCE } from '../postgres/quickly.js';
-import { statement } from '../postgres/statement.js';
+import { rowsOf, statement } from '../postgres/statement.js';
 
 /**
  * running → completed, for many operations at once.
@@ -18,14 +18,17 @@ export const COMPLETE = statement(
   'complete',
   `
 WITH asked AS (
-  SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::float8[], $6::text[], $7::text[])
-    WITH ORDINALITY AS a (tenant_id, operation_key, token, result, retention_ms, result_omitted, degraded, n)
+  SELECT * FROM ${rowsOf('$1::text[]', '$2::text[]', '$3::bigint[]', '$4::text[]', '$5::float8[]', '$6::text[]', '$7::text[]')}
+    AS a (tenant_id, operation_key, token, result, retention_ms, result_omitted, degraded, n)
 ), held AS MATERIALIZED (
-  SELECT a.n
-  FROM asked a JOIN {schema}.job_outcomes o ON o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
-  WHERE o.fencing_token = a.token AND o.status = 'running'
-    AND (NOT $8::boolean OR o.xmin = pg_current_xact_id_if_assigned()::xid)
-  FOR UPDATE OF o SKIP LOCKED
+  SELECT a.*
+  FROM asked a CROSS JOIN LATERAL (
+    SELECT FROM {schema}.job_outcomes o
+    WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
+      AND o.fencing_token = a.token AND o.status = 'running'
+      AND (NOT $8::boolean OR o.xmin = pg_current_xact_id_if_assigned()::xid)
+    FOR UPDATE SKIP LOCKED
+  ) o
 ), completed AS (
   UPDATE {schema}.job_outcomes o SET
     status           = 'completed',
@@ -41,19 +44,22 @@ WITH asked AS (
     dispatch_due_at  = NULL,
     settled_at       = clock_timestamp(),
     expires_at       = clock_timestamp() + a.retention_ms * interval '1 millisecond'
-  FROM asked a JOIN held h ON h.n = a.n
+  FROM held a
   WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
     AND o.fencing_token = a.token AND o.status = 'running'
   RETURNING a.n
 )
 SELECT
   c.n IS NOT NULL OR COALESCE(o.status = 'completed', false) AS is_recorded,
-  c.n IS NULL AND h.n IS NULL AND NOT $8 AND COALESCE(o.status = 'running', false) AS is_locked
+  NOT $8 AND COALESCE(o.status = 'running', false) AS is_locked
 FROM asked a
 LEFT JOIN completed c ON c.n = a.n
-LEFT JOIN held h ON h.n = a.n
-LEFT JOIN {schema}.job_outcomes o
-  ON o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key AND o.fencing_token = a.token
+-- Only what was not written is looked at.
+LEFT JOIN LATERAL (
+  SELECT o.status FROM {schema}.job_outcomes o
+  WHERE c.n IS NULL AND o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key AND o.fencing_token = a.token
+  OFFSET 0
+) o ON true
 ORDER BY a.n
 `,
   'record',
