@@ -1,4 +1,4 @@
-import type { Queue } from 'bullmq';
+import { ErrorCode, type Queue } from 'bullmq';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { keepingDue } from './due-iteration.js';
 
@@ -85,6 +85,37 @@ describe('a change of a scheduler', () => {
       expect(asked).toEqual(['change']);
     },
   );
+
+  describe('that meets another of the same scheduler', () => {
+    const deadlock = Object.assign(new Error('deadlock detected'), { code: '40P01', severity: 'ERROR' });
+    const collision = Object.assign(new Error('collision'), { code: ErrorCode.SchedulerJobIdCollision });
+    const slotsBusy = Object.assign(new Error('busy'), { code: ErrorCode.SchedulerJobSlotsBusy });
+    /** Fails so often, and then does it. */
+    const failing = (error: Error, times: number, change: () => Promise<string>) => {
+      let left = times;
+      return () => ((left -= 1) < 0 ? change() : Promise.reject(error));
+    };
+
+    it.each([deadlock, collision, slotsBusy])('is tried again: %s', async (error) => {
+      vi.setSystemTime(DUE_AT - 1);
+      const { asked, change, queue } = recorded(DUE_AT);
+      expect(await keepingDue(queue, 'op-1', failing(error, 9, change))).toBe('changed');
+      expect(asked).toEqual(['change']);
+    });
+
+    it('is given up where it goes on meeting it', async () => {
+      vi.setSystemTime(DUE_AT - 1);
+      const { asked, change, queue } = recorded(DUE_AT);
+      await expect(keepingDue(queue, 'op-1', failing(deadlock, 10, change))).rejects.toBe(deadlock);
+      expect(asked).toEqual([]);
+    });
+
+    it('is not taken for that by a code that anybody can write', async () => {
+      const { change, queue } = recorded(undefined);
+      const odd = Object.assign(new Error('odd'), { code: '40P01' });
+      await expect(keepingDue(queue, 'op-1', failing(odd, 1, change))).rejects.toBe(odd);
+    });
+  });
 
   it('that fails puts nothing back', async () => {
     vi.setSystemTime(DUE_AT - 1);

@@ -1,4 +1,5 @@
-import type { Job, JobsOptions, Queue, RepeatOptions } from 'bullmq';
+import { ErrorCode, type Job, type JobsOptions, type Queue, type RepeatOptions } from 'bullmq';
+import { DEADLOCK_DETECTED, sqlStateOf } from '../postgres/sqlstate.js';
 
 /**
  * Changes or ends a scheduler without losing its iteration that is due and that no worker has taken yet. BullMQ by itself
@@ -8,12 +9,37 @@ import type { Job, JobsOptions, Queue, RepeatOptions } from 'bullmq';
  * the scheduler goes on to its next iteration and the job stays on the queue as it is. So the change meets later ones only.
  *
  * Killed anywhere, the job is on its queue, with one exception: it fell due between the look and the change.
+ *
+ * Where another process is changing the same scheduler, BullMQ may refuse the change, and its Postgres may end it as a
+ * deadlock. Tried again, it finds what the other has made.
  */
 export async function keepingDue<T>(
   bullmq: Queue,
   schedulerId: string,
   change: () => Promise<T>,
 ): Promise<T> {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      return await changeOnce(bullmq, schedulerId, change);
+    } catch (error) {
+      if (!isRivals(error) || tries === MAX_TRIES) throw error;
+    }
+  }
+}
+
+/** As many processes as may start at one time and be unlucky one after the other. */
+const MAX_TRIES = 10;
+
+function isRivals(error: unknown): boolean {
+  const { code } = error as { code?: unknown };
+  return (
+    code === ErrorCode.SchedulerJobIdCollision ||
+    code === ErrorCode.SchedulerJobSlotsBusy ||
+    sqlStateOf(error) === DEADLOCK_DETECTED
+  );
+}
+
+async function changeOnce<T>(bullmq: Queue, schedulerId: string, change: () => Promise<T>): Promise<T> {
   const next = await nextOf(bullmq, schedulerId);
   if (next === undefined) return change();
   if (isDue(next)) await leave(bullmq, schedulerId, next);

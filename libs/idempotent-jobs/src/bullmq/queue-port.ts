@@ -1,7 +1,6 @@
 import { type EventEmitter, once } from 'node:events';
 import {
   type BackendFactory,
-  ErrorCode,
   getNextMillis,
   type Job,
   type JobsOptions,
@@ -179,18 +178,9 @@ export class QueuePort {
     this.#assertReadable(repeat);
     const telemetry = isUntraced && { telemetry: { omitContext: true } };
     const template = { name, data, opts: { ...RETRY_CARRIER, ...(priority && { priority }), ...telemetry } };
-    const upsert = (): Promise<Job> => this.bullmq.upsertJobScheduler(schedulerId, repeat, template);
-    for (let tries = 1; ; tries += 1) {
-      try {
-        return await keepingDue(this.bullmq, schedulerId, upsert);
-      } catch (error) {
-        // Another process was making the same scheduler. Tried again, its pending job is seen, and replaced.
-        const { code } = error as { code?: unknown };
-        const hasMetRival =
-          code === ErrorCode.SchedulerJobIdCollision || code === ErrorCode.SchedulerJobSlotsBusy;
-        if (!hasMetRival || tries === MAX_SCHEDULE_TRIES) throw error;
-      }
-    }
+    return keepingDue(this.bullmq, schedulerId, () =>
+      this.bullmq.upsertJobScheduler(schedulerId, repeat, template),
+    );
   }
 
   #assertReadable(repeat: RepeatOptions): void {
@@ -242,9 +232,6 @@ const READY_MS = 3_000;
 function isReady({ status, isCluster }: { readonly status: string; readonly isCluster?: boolean }): boolean {
   return status === 'ready' || (status === 'connect' && isCluster === true);
 }
-
-/** As many processes as may start at one time and be unlucky one after the other. */
-const MAX_SCHEDULE_TRIES = 10;
 
 /** The options that make BullMQ carry a job's retries: it must not stop retrying before the ledger does. */
 const RETRY_CARRIER: Pick<JobsOptions, 'attempts' | 'backoff'> = {

@@ -31,7 +31,7 @@ export type Provenance =
 export function provenanceOf({ id = '', data }: Pick<Job, 'id' | 'data'>): Provenance {
   if (!isEnvelope(data)) return PLAIN;
   const { operation } = data;
-  if (!isIdentity(operation)) return unconfirmed(id, data);
+  if (!DERIVED_ID.test(id) || !isIdentity(operation)) return unconfirmed(id, data);
   const { tenantId, operationKey } = operation;
   const named = { tenantId, operationKey };
   const stem = jobIdOf(named);

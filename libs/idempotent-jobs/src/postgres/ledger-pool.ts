@@ -31,6 +31,9 @@ const LOCK_TIMEOUT_MS = 1_000;
 /**
  * What a session of the library's own goes by, whatever the defaults of role, database and server are. A session that is
  * left in an open transaction ends after 15 s; one whose client has vanished is found out within a minute.
+ *
+ * Every statement of the library goes by an index. A plan that was made while a table was empty, and is kept, must not read
+ * all of it when a burst has filled it.
  */
 const SESSION = `
 SET default_transaction_isolation = 'read committed';
@@ -44,6 +47,8 @@ SET tcp_keepalives_interval = 10;
 SET tcp_keepalives_count = 3;
 SET DateStyle = ISO;
 SET extra_float_digits = 1;
+SET enable_seqscan = off;
+SET jit = off;
 SELECT pg_backend_pid() AS pid`;
 
 /** A connection on loan. Released with an error, it is closed. */
