@@ -1,4 +1,5 @@
-// Compiles every ```ts block of README.md and docs/**/*.md, so that what is printed there can be pasted.
+// Compiles every ```ts block of README.md and docs/**/*.md, so that what is printed there can be pasted, and follows every
+// link from one document to another.
 //
 //   ```ts                    a module of its own
 //   ```ts continue           the next lines of the previous block's module
@@ -34,7 +35,42 @@ const COMPILER_OPTIONS = {
 function documents() {
   const inDocs = existsSync(join(root, 'docs')) ? readdirSync(join(root, 'docs'), { recursive: true }) : [];
   const paths = inDocs.map((path) => posix.join('docs', path.replaceAll('\\', '/')));
-  return ['README.md', ...paths.filter((path) => path.endsWith('.md')).sort()];
+  return [
+    ...['README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md', 'apps/payments/README.md'],
+    ...paths.filter((path) => path.endsWith('.md')).sort(),
+  ];
+}
+
+/** The text of a document without its blocks of code. */
+function proseOf(document) {
+  return readFileSync(join(root, document), 'utf8').replace(/^\s*(`{3,})[\s\S]*?^\s*\1\s*$/gm, '');
+}
+
+/** What GitHub makes of the headings of a document. */
+function anchorsOf(document) {
+  const headings = [...proseOf(document).matchAll(/^#+ (.+)$/gm)].map(([, heading]) => heading);
+  return headings.map((heading) =>
+    heading
+      .toLowerCase()
+      .replace(/\[(.*?)\]\(.*?\)/g, '$1')
+      .replace(/[^\p{L}\p{N}\s_-]/gu, '')
+      .trim()
+      .replace(/\s/g, '-'),
+  );
+}
+
+/** The links of a document that lead to no file, or to no heading of it. */
+function brokenLinks(document) {
+  const links = [...proseOf(document).matchAll(/\]\(([^)\s]+)\)/g)].map(([, link]) => link);
+  return links
+    .filter((link) => !/^[a-z]+:/.test(link))
+    .filter((link) => {
+      const [path, anchor] = link.split('#');
+      const target = path === '' ? document : posix.join(posix.dirname(document), path);
+      if (!existsSync(join(root, target))) return true;
+      return anchor !== undefined && target.endsWith('.md') && !anchorsOf(target).includes(anchor);
+    })
+    .map((link) => `${document} has a link that leads nowhere: ${link}`);
 }
 
 /** The `ts` blocks of a document: `line` is the number of the first line of code. */
@@ -107,7 +143,10 @@ for (const [name, { lines }] of modules) {
   writeFileSync(name, `${lines.join('\n')}\n`);
 }
 const program = ts.createProgram([...modules.keys()], COMPILER_OPTIONS);
-const errors = ts.getPreEmitDiagnostics(program).map((diagnostic) => describe(diagnostic, modules));
+const errors = [
+  ...ts.getPreEmitDiagnostics(program).map((diagnostic) => describe(diagnostic, modules)),
+  ...paths.flatMap((document) => brokenLinks(document)),
+];
 for (const error of errors) console.error(error);
 const blocks = paths.reduce((sum, document) => sum + blocksOf(document).length, 0);
 console.log(

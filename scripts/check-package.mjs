@@ -65,6 +65,9 @@ try {
   if (strangers.length > 0)
     throw new Error(`The package holds files that do not belong there: ${strangers.join(', ')}`);
 
+  for (const name of ['README.md', 'CHANGELOG.md', 'LICENSE'])
+    if (!packed.files.some(({ path }) => path === name)) throw new Error(`The package has no ${name}.`);
+
   const described = JSON.parse(readFileSync(join(root, 'libs/idempotent-jobs/package.json'), 'utf8'));
   for (const field of ['repository', 'homepage', 'bugs'])
     if (!described[field]) throw new Error(`The package does not say its ${field}.`);
