@@ -103,7 +103,8 @@ describe.each(BACKENDS)('health, on %s', (backend) => {
         expect(await ask()).toMatchObject({
           [key]: { status: 'down', message: expect.stringContaining('did not answer within 300 ms') },
         });
-        expect(performance.now() - askedAt).toBeLessThan(2000);
+        // A statement is given up after 10 s.
+        expect(performance.now() - askedAt).toBeLessThan(8000);
         line.speak();
         await eventually(ask, isUp);
       } finally {
