@@ -247,7 +247,11 @@ SELECT
   EXTRACT(EPOCH FROM COALESCE(o.deadline_at, a.deadline_at) - clock_timestamp())::float8 * 1000 AS remaining_ms
 FROM ${rowsOf('$2::text[]', '$3::text[]', '$4::text[]', '$5::timestamptz[]')}
   AS a (tenant_id, operation_key, fingerprint, deadline_at, n)
-LEFT JOIN {schema}.job_outcomes o ON o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
+LEFT JOIN LATERAL (
+  SELECT * FROM {schema}.job_outcomes o
+  WHERE o.operation_key = a.operation_key AND o.tenant_id = a.tenant_id
+  OFFSET 0
+) o ON true
 ORDER BY a.n
 `,
   'claim',

@@ -103,6 +103,8 @@ export class SchemaUpgrade {
   async #take(connection: LedgerConnection, step: SchemaStep, isNew: boolean): Promise<'done' | 'busy'> {
     const ask = this.#asker(connection);
     const { name, before, batch, sql, indexes = [] } = step;
+    // What changes most rows of a large table reads them in the order in which they lie.
+    await ask('SET enable_seqscan = on');
     if (!isNew && (await this.#isTaken(ask, step))) return 'done';
     if (!isNew && before !== undefined) {
       const isBusy = (await this.#underLock(ask, () => ask(before))) === 'busy';
