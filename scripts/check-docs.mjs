@@ -1,4 +1,4 @@
-// Compiles every ```ts block of README.md and docs/**/*.md, so that what is printed there can be pasted, and follows every
+// Compiles every ```ts block of the documents, so that what is printed there can be pasted, and follows every
 // link from one document to another.
 //
 //   ```ts                    a module of its own
@@ -36,7 +36,11 @@ function documents() {
   const inDocs = existsSync(join(root, 'docs')) ? readdirSync(join(root, 'docs'), { recursive: true }) : [];
   const paths = inDocs.map((path) => posix.join('docs', path.replaceAll('\\', '/')));
   return [
-    ...['README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md', 'apps/payments/README.md'],
+    'README.md',
+    'CHANGELOG.md',
+    'CONTRIBUTING.md',
+    'SECURITY.md',
+    'apps/payments/README.md',
     ...paths.filter((path) => path.endsWith('.md')).sort(),
   ];
 }
