@@ -219,16 +219,16 @@ describe.each(BACKENDS)('schedules, on %s', (backend) => {
       const { app, place, runs, processor } = await apart();
       const worker = await apps.beside(place, { queues: ['reports'], providers: [processor()] });
       const promised = new Set<string>();
+      const kept = () => [...promised].filter((key) => key in runs);
       const hammer = async (queue: IdempotentQueue): Promise<void> => {
-        while (Object.keys(runs).length < 4) {
+        while (kept().length < 4) {
           const { nextAt } = await queue.schedule('report', {}, { ...report, pattern: '* * * * * *' });
           promised.add(keyOf(nextAt));
         }
       };
       await Promise.all([app, worker].map((one) => hammer(idempotentQueue(one, 'reports'))));
       const last = Object.keys(runs).toSorted().at(-1) as string;
-      const dueByThen = [...promised].filter((key) => key <= last).toSorted();
-      expect(dueByThen.length).toBeGreaterThanOrEqual(4);
+      const dueByThen = [...promised].filter((key) => key <= last);
       await eventually(
         () => Object.keys(runs),
         (ran) => expect(ran).toEqual(expect.arrayContaining(dueByThen)),
