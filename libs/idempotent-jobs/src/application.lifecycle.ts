@@ -52,14 +52,14 @@ export class ApplicationLifecycle
     tenants: TenantContext,
     private readonly checkUp: CheckUp,
   ) {
-    const { queues, attempts, letters, log } = engine;
+    const { queues, handlers, letters, log } = engine;
     const defaults = {
       leaseMs: options.leaseMs,
       maxResultBytes: options.results.maxBytes,
       policies: options.retryPolicies,
       dependencies: engine.dependencies,
     };
-    this.#workers = new WorkerLifecycle(discovery, host, attempts, queues, defaults, log);
+    this.#workers = new WorkerLifecycle(discovery, host, handlers, queues, defaults, log);
     this.#letters = new LetterLifecycle(
       discovery,
       queues,

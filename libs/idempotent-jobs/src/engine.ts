@@ -1,11 +1,12 @@
 import type { DataSource } from 'typeorm';
-import { AttemptBook } from './attempt/attempt-book.js';
+import { Attempts } from './attempt/attempt.js';
+import { AttemptRecorder } from './attempt/attempt.recorder.js';
 import { AttemptReporter } from './attempt/attempt.reporter.js';
 import { AttemptRunner } from './attempt/attempt.runner.js';
 import { FollowUps } from './attempt/follow-ups.js';
-import { Inquiry } from './attempt/inquiry.js';
-import { LeasedAttempt } from './attempt/leased.attempt.js';
-import { TransactionalAttempt } from './attempt/transactional.attempt.js';
+import { LeaseGround } from './attempt/lease.ground.js';
+import { Reconciler } from './attempt/reconciler.js';
+import { TransactionGround } from './attempt/transaction.ground.js';
 import type { QueueContents } from './bullmq/queue-contents.js';
 import type { QueuePort } from './bullmq/queue-port.js';
 import { IdempotencyService } from './call/idempotency.service.js';
@@ -31,9 +32,8 @@ import { LetterSource } from './dispatch/letter.source.js';
 import { OperationSource } from './dispatch/operation.source.js';
 import { OperationStore } from './enqueue/operation.store.js';
 import { QueueRegistry } from './enqueue/queue-registry.js';
-import { AttemptRegistry } from './execute/attempt-registry.js';
+import { RunningHandlers } from './execute/running-handlers.js';
 import type { ResolvedOptions } from './idempotent-jobs.options.js';
-import { JobPipeline } from './job-pipeline.js';
 import { GaugeReader } from './metrics/gauge.reader.js';
 import { LEDGER_GAUGES } from './metrics/ledger-gauges.statement.js';
 import type { JobEvents } from './observe/job-events.js';
@@ -45,6 +45,7 @@ import { OutcomeStore } from './record/outcome.store.js';
 import { Sealer } from './sealing/sealer.js';
 import { Signer } from './signing/signer.js';
 import type { TenantContext } from './tenancy/tenant-context.js';
+import { JobPipeline } from './worker/pipeline.js';
 
 /** The parts of one application, put together. */
 export interface Engine {
@@ -55,7 +56,7 @@ export interface Engine {
   readonly pipeline: JobPipeline;
   readonly leases: LeaseKeeper;
   readonly unused: UnusedClaims;
-  readonly attempts: AttemptRegistry;
+  readonly handlers: RunningHandlers;
   readonly letters: LetterStore;
   readonly dispatcher: Dispatcher;
   readonly listener: DispatchListener;
@@ -64,7 +65,7 @@ export interface Engine {
   readonly settler: Settler;
   readonly idempotency: IdempotencyService;
   /** The guarded calls that run right now. */
-  readonly calls: AttemptRegistry;
+  readonly calls: RunningHandlers;
   readonly doubts: DoubtSweep;
   readonly endedJobs: EndedJobSweep;
   readonly pruner: Pruner;
@@ -100,7 +101,7 @@ export function assembleEngine(
   const claims = new ClaimStore(database, sealer);
   const leases = new LeaseKeeper(database);
   const unused = new UnusedClaims(database);
-  const attempts = new AttemptRegistry();
+  const handlers = new RunningHandlers();
 
   const wakeDispatcher = (): boolean => {
     dispatcher.wake();
@@ -140,48 +141,42 @@ export function assembleEngine(
 
   const followUps = new FollowUps(operations, letters, events);
   const reporter = new AttemptReporter(events);
-  const book = new AttemptBook(outcomes, reporter, wakeDispatcher, Math.random);
-  const inquiry = new Inquiry(outcomes, book, followUps, database, reporter, wakeDispatcher);
-  const leased = new LeasedAttempt(
+  const recorder = new AttemptRecorder(outcomes, reporter, wakeDispatcher, Math.random);
+  const reconciler = new Reconciler(outcomes, recorder, followUps, database, reporter, wakeDispatcher);
+  const grounds = { claims, leases, outcomes, followUps, unused, database };
+  const runner = new AttemptRunner(
+    new Attempts(
+      (run) =>
+        run.rules.effect === 'transactional'
+          ? new TransactionGround(run, grounds)
+          : new LeaseGround(run, grounds),
+      recorder,
+      reconciler,
+      reporter,
+      wakeDispatcher,
+    ),
+    recorder,
+    reconciler,
     claims,
-    leases,
-    outcomes,
-    book,
-    followUps,
-    database,
-    reporter,
-    inquiry,
-    unused,
-    wakeDispatcher,
   );
-  const transactional = new TransactionalAttempt(
-    claims,
-    outcomes,
-    book,
-    followUps,
-    database,
-    reporter,
-    wakeDispatcher,
-  );
-  const runner = new AttemptRunner(leased, transactional, book, inquiry, claims, Math.random);
   const burials = new Burials(letters, events, sealer, wakeDispatcher);
   const sharedKeys = new SharedKeys(log);
-  const pipeline = new JobPipeline(
+  const pipeline = new JobPipeline({
     tenants,
-    runner,
-    attempts,
+    attempts: runner,
+    running: handlers,
     burials,
     events,
     sealer,
     signer,
-    (queue) => ({
+    notesOf: (queue) => ({
       read: (jobId) => contentsOf(queue).noteOn(jobId),
       write: (jobId, note) => contentsOf(queue).writeNoteOn(jobId, note),
     }),
-    Math.random,
-    options.tracing,
     sharedKeys,
-  );
+    tracing: options.tracing,
+    random: Math.random,
+  });
 
   const redriveStore = new RedriveStore(database);
   const onDue = async (queue: string): Promise<void> => {
@@ -215,16 +210,16 @@ export function assembleEngine(
     onDue,
     wakeRunner: () => redrives.wake(),
   });
-  const calls = new AttemptRegistry();
+  const calls = new RunningHandlers();
   const idempotency = new IdempotencyService({
-    attempts: calls,
+    running: calls,
     tenants,
     events,
     leaseMs: options.leaseMs,
     retentionMs: options.retention.completedMs,
     maxResultBytes: options.results.maxBytes,
     classify: dependencies.readingOf,
-    run: (context, handler) => runner.run(context, handler),
+    run: (call, handler) => runner.run(call, handler),
     nextWorkerId: workerIdentity(),
     tracing: options.tracing,
   });
@@ -263,7 +258,7 @@ export function assembleEngine(
     pipeline,
     leases,
     unused,
-    attempts,
+    handlers,
     letters,
     dispatcher,
     listener,

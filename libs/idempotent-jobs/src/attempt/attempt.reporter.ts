@@ -1,12 +1,11 @@
 import type { Claim, VanishedAttempt } from '../claim/claim.js';
 import type { Hold } from '../dependency/hold.js';
-import type { AbandonReason } from '../execute/attempt.js';
+import type { AbandonReason } from '../execute/handler-run.js';
 import type { DeferredBecause, JobEvents } from '../observe/job-events.js';
-import { CALLS } from '../operation/calls.js';
 import { messageOf } from '../operation/message-of.js';
 import type { Failure } from '../resilience/failure.js';
 import type { Decision } from '../settle/decide.js';
-import { type RunContext, subjectOf } from './run-context.js';
+import { isCall, type OperationRun, subjectOf } from './operation-run.js';
 
 /** A failure as it was decided about. */
 export interface DecidedFailure {
@@ -21,19 +20,19 @@ export interface DecidedFailure {
 export class AttemptReporter {
   constructor(private readonly events: JobEvents) {}
 
-  started(context: RunContext, { attempt }: Claim): void {
+  started(run: OperationRun, { attempt }: Claim): void {
     if (!this.events.isObserved) return;
     this.events.emit({
       kind: 'started',
-      ...subjectOf(context),
+      ...subjectOf(run),
       attempt,
-      workerId: context.delivery.workerId,
-      ...(attempt === 1 && { waitMs: ageMs(context) }),
+      workerId: run.workerId,
+      ...(attempt === 1 && { waitMs: ageMs(run) }),
     });
   }
 
   completed(
-    context: RunContext,
+    run: OperationRun,
     { attempt }: Claim,
     startedAt: number,
     droppedResult: string | undefined,
@@ -42,59 +41,59 @@ export class AttemptReporter {
     if (!this.events.isObserved) return;
     this.events.emit({
       kind: 'completed',
-      ...subjectOf(context),
+      ...subjectOf(run),
       attempt,
       durationMs: performance.now() - startedAt,
-      endToEndMs: ageMs(context),
+      endToEndMs: ageMs(run),
       ...(droppedResult !== undefined && { droppedResult }),
       ...(degraded !== undefined && { degraded }),
     });
   }
 
-  replayed(context: RunContext): void {
-    this.events.emit({ kind: 'replayed', ...subjectOf(context) });
+  replayed(run: OperationRun): void {
+    this.events.emit({ kind: 'replayed', ...subjectOf(run) });
   }
 
   /** Nothing is left to do for a delivery, or a call. */
-  refused(context: RunContext, because: 'dead' | 'in_doubt'): void {
-    this.events.emit({ kind: 'refused', ...subjectOf(context), because });
+  refused(run: OperationRun, because: 'dead' | 'in_doubt'): void {
+    this.events.emit({ kind: 'refused', ...subjectOf(run), because });
   }
 
-  tookOver(context: RunContext, { attempt, workerId: from }: VanishedAttempt): void {
-    this.events.emit({ kind: 'taken_over', ...subjectOf(context), attempt, from });
+  tookOver(run: OperationRun, { attempt, workerId: from }: VanishedAttempt): void {
+    this.events.emit({ kind: 'taken_over', ...subjectOf(run), attempt, from });
   }
 
-  abandoned(context: RunContext, { attempt }: Claim, why: AbandonReason): void {
-    this.events.emit({ kind: 'abandoned', ...subjectOf(context), attempt, why });
+  abandoned(run: OperationRun, { attempt }: Claim, why: AbandonReason): void {
+    this.events.emit({ kind: 'abandoned', ...subjectOf(run), attempt, why });
   }
 
-  fenced(context: RunContext, { attempt }: Claim): void {
-    this.events.emit({ kind: 'fence_rejected', ...subjectOf(context), attempt });
+  fenced(run: OperationRun, { attempt }: Claim): void {
+    this.events.emit({ kind: 'fence_rejected', ...subjectOf(run), attempt });
   }
 
   /** A call that finds its operation running looks again and again: it tells of itself, once, when it gives up. */
-  deferred(context: RunContext, delayMs: number, reason: string, because: DeferredBecause): void {
-    if (because === 'busy' && context.asked.queue === CALLS && context.step === undefined) return;
-    this.events.emit({ kind: 'deferred', ...subjectOf(context), delayMs, because, reason });
+  deferred(run: OperationRun, delayMs: number, reason: string, because: DeferredBecause): void {
+    if (because === 'busy' && isCall(run) && run.step === undefined) return;
+    this.events.emit({ kind: 'deferred', ...subjectOf(run), delayMs, because, reason });
   }
 
-  held(context: RunContext, { cause: because, dependency }: Hold, delayMs: number, reason: string): void {
-    this.events.emit({ kind: 'deferred', ...subjectOf(context), delayMs, because, reason, dependency });
+  held(run: OperationRun, { cause: because, dependency }: Hold, delayMs: number, reason: string): void {
+    this.events.emit({ kind: 'deferred', ...subjectOf(run), delayMs, because, reason, dependency });
   }
 
   failed(
-    context: RunContext,
+    run: OperationRun,
     { attempt }: Claim,
     { error, failure, decision, durationMs }: DecidedFailure,
   ): void {
     const told = {
-      ...subjectOf(context),
+      ...subjectOf(run),
       attempt,
       failure: failure.kind,
       ...(failure.isThrottled === true && { isThrottled: true }),
       error: messageOf(error),
       durationMs,
-      dependency: context.delivery.processor.dependency?.name,
+      dependency: run.rules.dependency?.name,
     };
     switch (decision.status) {
       case 'retrying': {
@@ -121,33 +120,33 @@ export class AttemptReporter {
   }
 
   /** A doubt that ends no attempt: nobody could be asked about it. */
-  doubted(context: RunContext, attempt: number, reason: string, error: unknown): void {
-    this.events.emit({ ...this.#doubtOf(context, attempt, error), reason });
+  doubted(run: OperationRun, attempt: number, reason: string, error: unknown): void {
+    this.events.emit({ ...this.#doubtOf(run, attempt, error), reason });
   }
 
   /** The doubt that an attempt has left which vanished with its worker. */
-  vanished(context: RunContext, attempt: number, error: unknown): void {
+  vanished(run: OperationRun, attempt: number, error: unknown): void {
     this.events.emit({
-      ...this.#doubtOf(context, attempt, error),
+      ...this.#doubtOf(run, attempt, error),
       reason: 'lease_expired',
       isVanished: true,
     });
   }
 
-  #doubtOf(context: RunContext, attempt: number, error: unknown) {
+  #doubtOf(run: OperationRun, attempt: number, error: unknown) {
     const facts = { failure: 'in_doubt', error: messageOf(error), durationMs: 0 } as const;
-    return { kind: 'in_doubt', ...subjectOf(context), attempt, ...facts } as const;
+    return { kind: 'in_doubt', ...subjectOf(run), attempt, ...facts } as const;
   }
 
-  reconciled(context: RunContext, { attempt }: Claim, verdict: 'applied' | 'not_applied'): void {
-    this.events.emit({ kind: 'reconciled', ...subjectOf(context), attempt, verdict });
+  reconciled(run: OperationRun, { attempt }: Claim, verdict: 'applied' | 'not_applied'): void {
+    this.events.emit({ kind: 'reconciled', ...subjectOf(run), attempt, verdict });
   }
 
   /** `delayMs`: until the next question; undefined: there is none. */
-  unanswered(context: RunContext, { attempt }: Claim, reason: string, delayMs: number | undefined): void {
+  unanswered(run: OperationRun, { attempt }: Claim, reason: string, delayMs: number | undefined): void {
     this.events.emit({
       kind: 'reconciled',
-      ...subjectOf(context),
+      ...subjectOf(run),
       attempt,
       verdict: 'unknown',
       reason,
@@ -157,6 +156,6 @@ export class AttemptReporter {
 }
 
 /** Since when the operation could have been run. */
-function ageMs({ identified }: RunContext): number {
+function ageMs({ identified }: OperationRun): number {
   return Math.max(0, Date.now() - identified.availableAt);
 }

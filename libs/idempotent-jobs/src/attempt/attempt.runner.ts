@@ -1,118 +1,106 @@
-import type { Claim } from '../claim/claim.js';
-import { type ClaimStore, UnstorableError } from '../claim/claim.store.js';
+import type { ClaimStore } from '../claim/claim.store.js';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
-import type { AttemptBook, FailurePlace } from './attempt-book.js';
 import { keyOfOperation } from '../dependency/dependency-key.js';
 import { DependencyHeldError, type Hold, holdBehind } from '../dependency/hold.js';
 import { currentOperation } from '../execute/current-operation.js';
 import { decideHold } from '../settle/decide.js';
-import { type Ending, whyPutOff } from './ending.js';
-import { type Entrance, StandIn, ThroughDependency } from './entrance.js';
-import type { Inquiry } from './inquiry.js';
-import { InvalidPayloadError } from '../operation/errors.js';
-import { messageOf } from '../operation/message-of.js';
-import type { LeasedAttempt } from './leased.attempt.js';
-import { claimRequestOf, type RunContext, subjectOf } from './run-context.js';
-import type { TransactionalAttempt } from './transactional.attempt.js';
+import type { Attempts, EndWithoutHandler, RolledBack } from './attempt.js';
+import type { AttemptRecorder } from './attempt.recorder.js';
+import type { AttemptResult } from './attempt-result.js';
+import { AdmittedRun, type DependencyGate, FallbackRun } from './dependency-gate.js';
+import { claimRequestOf, type OperationRun, subjectOf } from './operation-run.js';
+import type { Reconciler } from './reconciler.js';
 
-/** Where claim, execute and record meet: runs an operation the way its effect demands. Never rejects. */
+/**
+ * Brings an operation to its attempt, past the dependency of its processor, or to its end without one. Never rejects:
+ * whatever goes wrong, an operation of which nothing is known to be recorded is put off.
+ */
 export class AttemptRunner {
   constructor(
-    private readonly leased: LeasedAttempt,
-    private readonly transactional: TransactionalAttempt,
-    private readonly book: AttemptBook,
-    private readonly inquiry: Inquiry,
+    private readonly attempts: Attempts,
+    private readonly recorder: AttemptRecorder,
+    private readonly reconciler: Reconciler,
     private readonly claims: Pick<ClaimStore, 'look' | 'beginBudget'>,
-    private readonly random: () => number,
   ) {}
 
   /** Wins the right to run the handler, runs it, and records how it ended. */
-  run(context: RunContext, handler: () => Promise<unknown>): Promise<Ending> {
-    if (context.delivery.processor.per === undefined) return this.#runThrough(context, handler);
-    let keyed: RunContext;
+  run(run: OperationRun, handler: () => Promise<unknown>): Promise<AttemptResult> {
+    if (run.rules.dependency === undefined)
+      return this.#orPutOff(run, () => this.#attempt(run, handler, undefined));
+    let keyed: OperationRun;
     try {
-      keyed = underItsKey(context);
+      keyed = underItsKey(run);
     } catch (error) {
       // Under no circuit at all, or under somebody else's, it must not be called.
-      return this.failUnstarted(context, error);
+      return this.failUnstarted(run, error);
     }
-    return this.#runThrough(keyed, handler);
+    return this.#orPutOff(run, () => this.#runThrough(keyed, handler));
   }
 
-  async #runThrough(context: RunContext, handler: () => Promise<unknown>): Promise<Ending> {
+  async #runThrough(run: OperationRun, handler: () => Promise<unknown>): Promise<AttemptResult> {
+    const { dependency, timeoutMs } = run.rules;
+    if (dependency === undefined) return this.#attempt(run, handler, undefined);
+    const entry = dependency.enter(timeoutMs);
+    if (entry.kind === 'held') return this.#runHeld(run, entry);
     try {
-      const { dependency, timeoutMs } = context.delivery.processor;
-      if (dependency === undefined) return await this.#run(context, handler, undefined);
-      const entry = dependency.enter(timeoutMs);
-      if (entry.kind === 'held') return await this.#runHeld(context, entry);
-      try {
-        // Only the ledger knows whether it is a retry: where there is none to be had, it is asked before anything is claimed.
-        if (!dependency.hasRetries && (await this.#isRetry(context)))
-          return await this.#runHeld(context, dependency.denyRetry(subjectOf(context)));
-        return await this.#run(context, handler, new ThroughDependency(entry));
-      } finally {
-        entry.leave();
-      }
-    } catch (error) {
-      return this.#unavailable(context, error);
+      // Only the ledger knows whether it is a retry: where there is none to be had, it is asked before anything is claimed.
+      if (!dependency.hasRetries && (await this.#isRetry(run)))
+        return await this.#runHeld(run, dependency.denyRetry(subjectOf(run)));
+      return await this.#attempt(run, handler, new AdmittedRun(entry));
+    } finally {
+      entry.leave();
     }
   }
 
-  async #isRetry(context: RunContext): Promise<boolean> {
-    const seen = await this.claims.look(claimRequestOf(context));
+  async #isRetry(run: OperationRun): Promise<boolean> {
+    const seen = await this.claims.look(claimRequestOf(run));
     return seen.kind === 'runnable' && seen.attempts > 0;
   }
 
-  #run(
-    context: RunContext,
+  async #attempt(
+    run: OperationRun,
     handler: () => Promise<unknown>,
-    entrance: Entrance | undefined,
-  ): Promise<Ending> {
-    return isTransactional(context)
-      ? this.#runTransactional(context, handler, entrance)
-      : this.leased.run(context, handler, entrance);
+    gate: DependencyGate | undefined,
+  ): Promise<AttemptResult> {
+    return this.#afterRollback(run, await this.attempts.run(run, handler, gate));
   }
 
-  async #runTransactional(
-    context: RunContext,
-    handler: () => Promise<unknown>,
-    entrance: Entrance | undefined,
-  ): Promise<Ending> {
-    const ending = await this.transactional.run(context, handler, entrance);
-    // Its claim was rolled back, and with it the start of its time budget.
-    return ending.kind === 'rolled_back' ? this.#putOffHeld(context, ending.hold) : ending;
+  /** A claim that was rolled back took the start of its time budget with it. */
+  async #afterRollback(run: OperationRun, result: AttemptResult | RolledBack): Promise<AttemptResult> {
+    return result.kind === 'rolled_back' ? this.#putOffHeld(run, result.hold) : result;
   }
 
   /**
    * The dependency lets nothing through. Nothing is claimed, so that no attempt is spent and none can vanish: what has
    * completed is replayed, what may stand in stands in, and everything else is put off, within its time budget.
    */
-  async #runHeld(context: RunContext, hold: Hold): Promise<Ending> {
-    const decided = await this.#decideHeld(context, hold);
-    if (decided.kind === 'ended') return decided.ending;
-    const { fallback } = context.delivery;
-    if (fallback === undefined || decided.isDoubtful) return this.book.held(context, hold, decided.delayMs);
+  async #runHeld(run: OperationRun, hold: Hold): Promise<AttemptResult> {
+    const decided = await this.#decideHeld(run, hold);
+    if (decided.kind === 'ended') return decided.result;
+    const { fallback } = run;
+    if (fallback === undefined || decided.isDoubtful) return this.recorder.held(run, hold, decided.delayMs);
     const standIn = async (): Promise<unknown> => {
       const operation = currentOperation();
       operation.markDegraded(`${hold.dependency}: ${hold.cause}`);
       return fallback(operation, hold.cause);
     };
-    return this.#run(context, standIn, new StandIn(hold));
+    return this.#attempt(run, standIn, new FallbackRun(hold));
+  }
+
+  async #putOffHeld(run: OperationRun, hold: Hold): Promise<AttemptResult> {
+    const decided = await this.#decideHeld(run, hold);
+    return decided.kind === 'ended' ? decided.result : this.recorder.held(run, hold, decided.delayMs);
   }
 
   /** What the ledger says of an operation that is held back: it has ended, or may wait for so long. */
-  async #decideHeld(context: RunContext, hold: Hold): Promise<HeldOperation> {
-    const request = claimRequestOf(context);
+  async #decideHeld(run: OperationRun, hold: Hold): Promise<HeldOperation> {
+    const request = claimRequestOf(run);
     const seen = await this.claims.look(request);
-    if (seen.kind !== 'runnable') return ended(await this.book.refused(context, seen));
-    const { effect, terms, reconcile } = context.delivery.processor;
-    if (seen.isDoubtful && reconcile !== undefined) return ended(await this.#leaveDoubt(context, hold));
+    if (seen.kind !== 'runnable') return ended(await this.recorder.refused(run, seen));
+    const { effect, terms, reconcile } = run.rules;
+    if (seen.isDoubtful && reconcile !== undefined) return ended(await this.#leaveDoubt(run, hold));
     const decision = decideHold(seen, hold.retryAfterMs);
-    if (decision.kind === 'give_up') {
-      const { reason } = decision;
-      const error = new DependencyHeldError(hold);
-      return ended(await this.refuse({ ...context, givenUpFor: reason }, reason, error));
-    }
+    if (decision.kind === 'give_up') return ended(await this.attempts.refuse(run, decision.reason));
     // Looked up before any other attempt: nothing stands in for what may be there.
     const isDoubtful = seen.isDoubtful || (effect === 'reconciled' && seen.attempts > 0);
     // Waiting for room is like waiting in the queue; waiting for a dependency that fails is not.
@@ -123,101 +111,64 @@ export class AttemptRunner {
   }
 
   /** A question would be a call of the dependency too: the plan goes on as if it had not been answered. */
-  #leaveDoubt(context: RunContext, hold: Hold): Promise<Ending> {
-    return this.#withoutHandler(context, (claim) =>
+  #leaveDoubt(run: OperationRun, hold: Hold): Promise<AttemptResult> {
+    return this.attempts.withoutHandler(run, async (ground, claim) =>
       claim.mustAsk
-        ? this.inquiry.unresolved(context, claim, hold.cause, new DependencyHeldError(hold))
-        : this.leased.putBack(context, claim, hold),
+        ? this.reconciler.unresolved(run, ground, claim, hold.cause, new DependencyHeldError(hold))
+        : this.#afterRollback(run, await this.attempts.putBack(run, ground, claim, hold)),
     );
   }
 
   /** A guard, or an interceptor around ours, threw: the handler was not called, which counts as a failed attempt. */
-  failUnstarted(context: RunContext, error: unknown): Promise<Ending> {
-    const hold = holdBehind(error);
-    if (hold !== undefined) return this.#putOffHeld(context, hold);
-    if (context.delivery.handsBack?.(error) === true) return Promise.resolve({ kind: 'handed_back', error });
-    // Whatever the error says about effects, there was none.
-    const known = this.book.failureBefore(context, error);
-    return this.#withoutHandler(context, (claim, place) =>
-      claim.mustAsk
-        ? this.inquiry.unresolved(context, claim, 'not_asked', error)
-        : this.book.fail(context, claim, error, known, undefined, place),
-    );
-  }
-
-  /** A dependency let nothing through, and whatever else there was of the attempt is taken back. */
-  async #putOffHeld(context: RunContext, hold: Hold): Promise<Ending> {
-    try {
-      const decided = await this.#decideHeld(context, hold);
-      return decided.kind === 'ended' ? decided.ending : this.book.held(context, hold, decided.delayMs);
-    } catch (error) {
-      return this.#unavailable(context, error);
-    }
+  failUnstarted(run: OperationRun, error: unknown): Promise<AttemptResult> {
+    return this.#orPutOff(run, async () => {
+      const hold = holdBehind(error);
+      if (hold !== undefined) return this.#putOffHeld(run, hold);
+      if (run.handsBack?.(error) === true) return { kind: 'handed_back', error };
+      // Whatever the error says about effects, there was none.
+      const known = this.recorder.failureBefore(run, error);
+      const fail: EndWithoutHandler = (ground, claim) =>
+        claim.mustAsk
+          ? this.reconciler.unresolved(run, ground, claim, 'not_asked', error)
+          : this.recorder.fail(run, ground, claim, error, known);
+      return this.attempts.withoutHandler(run, fail);
+    });
   }
 
   /** Nothing was claimed and nothing failed: later. */
-  putOff(context: RunContext, reason: string): Ending {
-    return this.book.deferred(context, 1, reason, 'not_started');
+  putOff(run: OperationRun, what: string): AttemptResult {
+    return this.recorder.deferred(run, 1, 'not_started', what);
   }
 
   /** The operation must not be run at all. */
-  refuse(context: RunContext, reason: DeadLetterReason, error: unknown): Promise<Ending> {
-    return this.#withoutHandler(context, (claim, place) =>
-      // What may have happened is asked about, whatever keeps it from being run.
-      claim.mustAsk
-        ? this.inquiry.unresolved(context, claim, reason, error)
-        : this.book.giveUp(context, claim, reason, error, place),
-    );
+  refuse(run: OperationRun, reason: DeadLetterReason, error: unknown): Promise<AttemptResult> {
+    return this.#orPutOff(run, () => this.attempts.refuse(run, reason, error));
   }
 
-  async #withoutHandler(context: RunContext, end: EndWithoutHandler): Promise<Ending> {
+  async #orPutOff(run: OperationRun, work: () => Promise<AttemptResult>): Promise<AttemptResult> {
     try {
-      return isTransactional(context)
-        ? await this.transactional.runNothing(context, end)
-        : await this.leased.runNothing(context, end);
+      return await work();
     } catch (error) {
-      return this.#unavailable(context, error);
+      return this.recorder.unavailable(run, error);
     }
-  }
-
-  /** Postgres is out of reach, a record unreadable, or a bug of ours: nothing is known to be recorded, so BullMQ is told nothing but "later". */
-  #unavailable(context: RunContext, error: unknown): Ending {
-    if (error instanceof UnstorableError)
-      return { kind: 'unstorable', error: unstorable(context.asked, error.cause) };
-    const { word, reason } = whyPutOff(error);
-    return this.book.deferred(context, 1000 + this.random() * 4000, reason, word);
   }
 }
 
 /** The run with the circuit of its own key. @throws UsageError if it has none */
-function underItsKey(context: RunContext): RunContext {
-  const { delivery, asked, identified } = context;
-  const { processor, job } = delivery;
-  if (processor.per === undefined || processor.dependency === undefined || job === undefined) return context;
+function underItsKey(run: OperationRun): OperationRun {
+  const { rules, job, identified, subject } = run;
+  if (rules.per === undefined || rules.dependency === undefined || job === undefined) return run;
   const { tenantId, operationKey } = identified;
-  const { queue, jobName } = asked;
+  const { queue, jobName } = subject;
   const operation = { tenantId, operationKey, queue, jobName, job };
-  const dependency = processor.dependency.of(
-    keyOfOperation(processor.dependency.name, processor.per, operation),
-  );
-  return { ...context, delivery: { ...delivery, processor: { ...processor, dependency } } };
-}
-
-function unstorable({ queue, jobId }: RunContext['asked'], cause: unknown): InvalidPayloadError {
-  const message = `Job ${jobId} of queue "${queue}" holds data that Postgres cannot take: ${messageOf(cause)}`;
-  return new InvalidPayloadError(message, [], cause);
+  const key = keyOfOperation(rules.dependency.name, rules.per, operation);
+  return { ...run, rules: { ...rules, dependency: rules.dependency.of(key) } };
 }
 
 type HeldOperation =
-  | { readonly kind: 'ended'; readonly ending: Ending }
+  | { readonly kind: 'ended'; readonly result: AttemptResult }
   | { readonly kind: 'waits'; readonly isDoubtful: boolean; readonly delayMs: number };
 
-function ended(ending: Ending): HeldOperation {
-  return { kind: 'ended', ending };
-}
-
-type EndWithoutHandler = (claim: Claim, place?: FailurePlace) => Promise<Ending>;
-
-function isTransactional({ delivery }: RunContext): boolean {
-  return delivery.processor.effect === 'transactional';
+function ended(result: AttemptResult): HeldOperation {
+  return { kind: 'ended', result };
 }

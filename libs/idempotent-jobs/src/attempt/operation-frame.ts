@@ -6,8 +6,8 @@ import { cleanText } from '../operation/clean-text.js';
 import { UsageError } from '../operation/errors.js';
 import { operationDigest } from '../operation/identity.js';
 import { shownKey } from '../operation/step-key.js';
-import { Steps } from './steps.js';
-import type { RunContext } from './run-context.js';
+import { type RunStep, Steps } from './steps.js';
+import type { OperationRun } from './operation-run.js';
 
 /** The handler's view of its operation, and what it has asked to be enqueued with the outcome. */
 export interface OperationFrame {
@@ -24,9 +24,10 @@ export interface OperationFrame {
 
 /** Makes the frame of one attempt. */
 export function openFrame(
-  context: RunContext,
+  run: OperationRun,
   claim: Claim,
   transaction: EntityManager | undefined,
+  runStep: RunStep,
 ): OperationFrame {
   const followUps: AskedOperation[] = [];
   const markDegraded = (why: string): void => {
@@ -35,37 +36,37 @@ export function openFrame(
   let degraded: string | undefined;
   let hasCalled = false;
   let isUntouched = false;
-  const steps = new Steps(context, markDegraded);
+  const steps = new Steps(run, runStep, markDegraded);
   const { tenantId, operationKey } = claim;
-  context.span?.claimed(claim.attempt, claim.token);
+  run.span?.claimed(claim.attempt, claim.token);
   const operation: CurrentOperation = {
     tenantId,
     operationKey: shownKey(operationKey),
-    stepName: context.step?.name,
-    queue: context.asked.queue,
-    jobName: context.asked.jobName,
+    stepName: run.step?.name,
+    queue: run.subject.queue,
+    jobName: run.subject.jobName,
     attempt: claim.attempt,
     startedAt: claim.startedAt,
     fencingToken: claim.token,
-    workerId: context.delivery.workerId,
+    workerId: run.workerId,
     get idempotencyKey() {
       return operationDigest(claim);
     },
     get signal() {
-      return context.attempt.signal;
+      return run.handlerRun.signal;
     },
     deadline: claim.deadline,
-    trace: context.identified.trace,
+    trace: run.identified.trace,
     get transaction() {
       if (transaction === undefined) {
         throw new UsageError(
-          `currentOperation().transaction exists only for effect "transactional"; this processor's effect is "${context.delivery.processor.effect}".`,
+          `currentOperation().transaction exists only for effect "transactional"; this processor's effect is "${run.rules.effect}".`,
         );
       }
       return transaction;
     },
     get job() {
-      const { job } = context.delivery;
+      const { job } = run;
       if (job === undefined)
         throw new UsageError('currentOperation().job: this operation is a call; no job asked for it.');
       return job;
@@ -76,16 +77,16 @@ export function openFrame(
     },
     mayHaveHappened: claim.isDoubtful && claim.repeatableMs !== Infinity,
     get isOver() {
-      return context.attempt.isOver;
+      return run.handlerRun.isOver;
     },
-    mayBegin: () => context.attempt.mayBegin(),
+    mayBegin: () => run.handlerRun.mayBegin(),
     noteCall() {
       hasCalled = true;
       isUntouched = false;
     },
     step: (name, work, options) => steps.run(name, work, options),
     enqueue(queue, name, payload, options) {
-      if (context.attempt.isOver) {
+      if (run.handlerRun.isOver) {
         throw new UsageError(
           'enqueue() was called after its attempt had ended; nothing is enqueued. Await everything the handler starts.',
         );

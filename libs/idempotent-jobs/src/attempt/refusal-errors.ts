@@ -1,6 +1,6 @@
 import type { Claim } from '../claim/claim.js';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
-import type { Execution } from '../execute/attempt.js';
+import type { HandlerResult } from '../execute/handler-run.js';
 import { IdempotentJobsError } from '../operation/errors.js';
 import { messageOf } from '../operation/message-of.js';
 import { causesOf, isA } from '../operation/thrown.js';
@@ -28,8 +28,8 @@ function isWaiting(error: unknown): boolean {
 }
 
 /** Whether a handler ended because of a step that is not finished, or although it is not. */
-export function waitsForStep(execution: Execution): boolean {
-  return execution.kind === 'returned' || (execution.kind === 'threw' && isWaiting(execution.error));
+export function waitsForStep(result: HandlerResult): boolean {
+  return result.kind === 'returned' || (result.kind === 'threw' && isWaiting(result.error));
 }
 
 /** An operation that must not be repeated, and whose handler has handed its job back without a word about its effect. */

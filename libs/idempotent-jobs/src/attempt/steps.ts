@@ -1,4 +1,4 @@
-import { Attempt } from '../execute/attempt.js';
+import { HandlerRun } from '../execute/handler-run.js';
 import { assertNoTransactionAround, currentOperation } from '../execute/current-operation.js';
 import type { ReconciledStep, StepOptions, StepRun } from '../execute/step.js';
 import { UsageError } from '../operation/errors.js';
@@ -6,13 +6,17 @@ import { fingerprintOf } from '../operation/fingerprint.js';
 import { stepIdentity, stepNameProblem } from '../operation/identity.js';
 import { frames } from '../tenancy/frames.js';
 import { identityAttributes } from '../tracing/attributes.js';
-import type { Ending } from './ending.js';
+import { type AttemptResult, errorOf } from './attempt-result.js';
 import { WaitingError } from './refusal-errors.js';
-import type { RunContext } from './run-context.js';
+import type { OperationRun } from './operation-run.js';
+import type { ProcessorSettings } from '../intake/processor.settings.js';
 import { settingsOfStep } from './step-settings.js';
 
+/** Runs a step as the operation that it is. Never rejects. */
+export type RunStep = (step: OperationRun, handler: () => Promise<unknown>) => Promise<AttemptResult>;
+
 /**
- * The steps of one attempt. Each is an operation of its own under `<key>/<name>`, run by the same engine: one that has
+ * The steps of one attempt. Each is an operation of its own under `<key>/<name>`, run as any other: one that has
  * finished answers with its result, so that an attempt resumes after the last finished one.
  *
  * The handler's operation decides about retries: a step that failed without an effect, or with one that may be repeated,
@@ -25,7 +29,8 @@ export class Steps {
 
   /** `onDegraded`: one of the steps completed with a stand-in. */
   constructor(
-    private readonly parent: RunContext,
+    private readonly parent: OperationRun,
+    private readonly runStep: RunStep,
     private readonly onDegraded: (why: string) => void,
   ) {}
 
@@ -36,49 +41,49 @@ export class Steps {
 
   async run<T>(name: string, work: StepRun<T> | ReconciledStep<T>, options: StepOptions = {}): Promise<T> {
     this.#assertName(name);
-    const { attempt, delivery } = this.parent;
+    const { handlerRun, rules: handlerRules } = this.parent;
     if (options === null || typeof options !== 'object')
       throw new UsageError(`Step "${name}": options must be an object.`);
     const run = typeof work === 'function' ? work : work?.run;
     if (typeof run !== 'function')
       throw new UsageError(`Step "${name}" needs a function, or { run, reconcile }.`);
     const reconcile = typeof work === 'function' ? undefined : work.reconcile;
-    const settings = settingsOfStep(name, delivery.processor, options, reconcile !== undefined);
-    assertNoTransactionAround(settings.effect);
+    const rules = settingsOfStep(name, handlerRules, options, reconcile !== undefined);
+    assertNoTransactionAround(rules.effect);
     this.#names.add(name);
-    if (!(await attempt.mayBegin()))
+    if (!(await handlerRun.mayBegin()))
       throw new UsageError(`Step "${name}" was called after its attempt had ended; it is not run.`);
 
-    const { context, leave } = this.#open(name, {
-      ...delivery,
-      processor: settings,
-      // Its handler's job is not its own.
-      handsBack: undefined,
-      reconcile,
-    });
+    const own = new HandlerRun(() => undefined);
+    const leave = endWith(handlerRun, own);
+    const step = this.#stepOf(name, rules, reconcile, own);
     try {
       const frame = frames.getStore();
       if (frame === undefined) throw new UsageError(`Step "${name}" was called outside of its handler.`);
-      const ending = await frames.run({ ...frame, operation: undefined }, () =>
-        this.#runTraced(name, context, async () => run(currentOperation())),
+      const result = await frames.run({ ...frame, operation: undefined }, () =>
+        this.#runTraced(name, step, async () => run(currentOperation())),
       );
-      return this.#answer(context, ending) as T;
+      return this.#answer(step, result) as T;
     } finally {
       leave();
     }
   }
 
-  async #runTraced(name: string, context: RunContext, handler: () => Promise<unknown>): Promise<Ending> {
-    const { span, runWithin } = this.parent;
-    if (span === undefined) return runWithin(context, handler);
+  async #runTraced(
+    name: string,
+    step: OperationRun,
+    handler: () => Promise<unknown>,
+  ): Promise<AttemptResult> {
+    const { span } = this.parent;
+    if (span === undefined) return this.runStep(step, handler);
     const attributes = {
-      ...identityAttributes(context.identified),
-      'idempotent_jobs.effect': context.delivery.processor.effect,
+      ...identityAttributes(step.identified),
+      'idempotent_jobs.effect': step.rules.effect,
     };
     return span.inside(`step ${name}`, attributes, async (own) => {
-      const ending = await runWithin({ ...context, span: own }, handler);
-      own.ended(ending);
-      return ending;
+      const result = await this.runStep({ ...step, span: own }, handler);
+      own.ended(result);
+      return result;
     });
   }
 
@@ -91,71 +96,80 @@ export class Steps {
       );
   }
 
-  #open(name: string, delivery: RunContext['delivery']): { context: RunContext; leave: () => void } {
-    const { identified, asked, attempt, step, runWithin } = this.parent;
-    const { tenantId, operationKey } = stepIdentity(identified, name);
-    const own = new Attempt(() => undefined);
-    // The step's lease is its own: it is given up in order, and not left to run out.
-    const stop = (): void =>
-      own.abandon(
-        attempt.abandonedBecause === 'lease_lost' ? 'cancelled' : (attempt.abandonedBecause ?? 'cancelled'),
-      );
-    attempt.signal.addEventListener('abort', stop, { once: true });
-    if (attempt.isOver) stop();
+  #stepOf(
+    name: string,
+    rules: ProcessorSettings,
+    reconcile: OperationRun['reconcile'],
+    handlerRun: HandlerRun,
+  ): OperationRun {
+    const { identified, step } = this.parent;
     return {
-      context: {
-        delivery,
-        asked,
-        identified: {
-          ...identified,
-          tenantId,
-          operationKey,
-          // The same request of the handler's operation is the same request of its step.
-          fingerprint: fingerprintOf(JSON.stringify(['step', identified.fingerprint, name])),
-          // As young as its handler's attempt: while the operation has a row, nothing of it is forgotten.
-          availableAt: Date.now(),
-          rowMs: undefined,
-          deadline: undefined,
-        },
-        attempt: own,
-        step:
-          step === undefined
-            ? { of: identified.operationKey, name }
-            : { of: step.of, name: `${step.name}/${name}` },
-        runWithin,
+      ...this.parent,
+      rules,
+      reconcile,
+      // The job, the fallback and the earlier starts are its handler's.
+      handsBack: undefined,
+      fallback: undefined,
+      earlierStarts: undefined,
+      handlerRun,
+      span: undefined,
+      identified: {
+        ...identified,
+        ...stepIdentity(identified, name),
+        // The same request of the handler's operation is the same request of its step.
+        fingerprint: fingerprintOf(JSON.stringify(['step', identified.fingerprint, name])),
+        // As young as its handler's attempt: while the operation has a row, nothing of it is forgotten.
+        availableAt: Date.now(),
+        rowMs: undefined,
+        deadline: undefined,
       },
-      leave: () => attempt.signal.removeEventListener('abort', stop),
+      step:
+        step === undefined
+          ? { of: identified.operationKey, name }
+          : { of: step.of, name: `${step.name}/${name}` },
     };
   }
 
-  #answer(context: RunContext, ending: Ending): unknown {
-    switch (ending.kind) {
+  #answer(step: OperationRun, result: AttemptResult): unknown {
+    switch (result.kind) {
       case 'completed':
       case 'replayed':
-        if (ending.degraded !== undefined) this.onDegraded(ending.degraded);
-        return ending.result;
+        if (result.degraded !== undefined) this.onDegraded(result.degraded);
+        return result.result;
       case 'failed':
-        if (ending.decision.status !== 'in_doubt') throw ending.error;
-        return this.#wait(context, ending.decision.askInMs ?? PERSON_MS, ending.error);
+        if (result.decision.status !== 'in_doubt') throw result.error;
+        return this.#wait(step, result.decision.askInMs ?? PERSON_MS, result.error);
       case 'in_doubt':
-        return this.#wait(context, PERSON_MS, ending.error);
+        return this.#wait(step, PERSON_MS, result.error);
       case 'deferred':
-        return this.#wait(context, ending.delayMs, ending.error);
+        return this.#wait(step, result.delayMs, errorOf(result));
       case 'conflict':
       case 'dead':
       case 'expired':
       case 'unstorable':
       case 'handed_back':
-        throw ending.error;
+        throw result.error;
       default:
-        return ending satisfies never;
+        return result satisfies never;
     }
   }
 
-  #wait({ identified }: RunContext, waitMs: number, cause: unknown): never {
+  #wait({ identified }: OperationRun, waitMs: number, cause: unknown): never {
     this.#waitMs = Math.min(this.#waitMs ?? Infinity, waitMs);
     throw new WaitingError(identified, cause);
   }
+}
+
+/** Ends a step's run with its handler's. Returns how to stop that. */
+function endWith(handler: HandlerRun, step: HandlerRun): () => void {
+  const stop = (): void => {
+    const why = handler.abandonedBecause ?? 'cancelled';
+    // The step's lease is its own: it is given up in order, and not left to run out.
+    step.abandon(why === 'lease_lost' ? 'cancelled' : why);
+  };
+  handler.signal.addEventListener('abort', stop, { once: true });
+  if (handler.isOver) stop();
+  return () => handler.signal.removeEventListener('abort', stop);
 }
 
 /** Whoever resolves the step's dead letter wakes the operation; this is for those whom no row can wake. */

@@ -1,8 +1,8 @@
-import type { Ending } from '../attempt/ending.js';
-import type { RunContext } from '../attempt/run-context.js';
+import { type AttemptResult, causeOf, type Deferred, errorOf } from '../attempt/attempt-result.js';
+import type { OperationRun } from '../attempt/operation-run.js';
 import type { ClaimTerms } from '../claim/claim.js';
-import { Attempt } from '../execute/attempt.js';
-import type { AttemptRegistry } from '../execute/attempt-registry.js';
+import { HandlerRun } from '../execute/handler-run.js';
+import type { RunningHandlers } from '../execute/running-handlers.js';
 import {
   assertNoTransactionAround,
   currentOperation,
@@ -35,9 +35,9 @@ export interface IdempotencyServices extends CallDefaults {
   readonly tenants: TenantContext;
   readonly events: JobEvents;
   /** Those that run in this process, for its shutdown. */
-  readonly attempts: AttemptRegistry;
+  readonly running: RunningHandlers;
   /** Claims, runs and records. Never rejects. */
-  readonly run: (context: RunContext, handler: () => Promise<unknown>) => Promise<Ending>;
+  readonly run: (call: OperationRun, handler: () => Promise<unknown>) => Promise<AttemptResult>;
   readonly nextWorkerId: () => string;
   readonly tracing: Tracing | undefined;
 }
@@ -102,42 +102,50 @@ export class IdempotencyService {
     const canonical = requestOf(identity, options.input);
     const giveUpAt = performance.now() + (options.waitMs ?? DEFAULT_WAIT_MS);
     for (let pauseMs = 25; ; pauseMs = Math.min(pauseMs * 2, 500)) {
-      const ending = await this.#run(identity, canonical, settings, fn, options, span);
+      const result = await this.#run(identity, canonical, settings, fn, options, span);
       const leftMs = giveUpAt - performance.now();
-      const isLast = ending.kind !== 'deferred' || ending.why !== 'busy' || leftMs <= 0;
-      if (isLast) span?.ended(ending);
-      if (ending.kind !== 'deferred') return answer(ending, identity) as T;
-      if (ending.why === 'unavailable') throw new LedgerUnavailableError(identity, ending.error);
-      if (ending.why === 'held') throw ending.error;
-      if (ending.why === 'waiting') throw new OperationBusyError(identity, ending.delayMs);
-      if (ending.why === 'not_yet') throw new OperationInDoubtError(identity, ending.delayMs);
+      const isLast = result.kind !== 'deferred' || causeOf(result.deferral) !== 'busy' || leftMs <= 0;
+      if (isLast) span?.ended(result);
+      if (result.kind !== 'deferred') return answer(result, identity) as T;
+      this.#throwUnlessBusy(identity, result);
       if (leftMs <= 0) {
-        if (ending.why === 'busy') this.#tellBusy(identity, ending);
-        throw new OperationBusyError(identity, ending.delayMs);
+        if (causeOf(result.deferral) === 'busy') this.#tellBusy(identity, result);
+        throw new OperationBusyError(identity, result.delayMs);
       }
       await pauseUntilEnd(this.services.events, identity, Math.min(pauseMs, leftMs));
+    }
+  }
+
+  /** What waiting for another caller would not help against. */
+  #throwUnlessBusy(identity: OperationIdentity, result: Deferred): void {
+    switch (causeOf(result.deferral)) {
+      case 'unavailable':
+        throw new LedgerUnavailableError(identity, errorOf(result));
+      case 'held':
+        throw errorOf(result);
+      case 'waiting':
+        throw new OperationBusyError(identity, result.delayMs);
+      case 'not_yet':
+        throw new OperationInDoubtError(identity, result.delayMs);
+      case 'busy':
+      case 'fenced':
+      case 'stopped':
     }
   }
 
   async #run(
     identity: OperationIdentity,
     canonical: string,
-    settings: ProcessorSettings,
+    rules: ProcessorSettings,
     fn: (operation: CurrentOperation) => unknown,
     { reconcile }: CallOptions,
     span: OperationSpan | undefined,
-  ): Promise<Ending> {
-    const { tenants, run, nextWorkerId } = this.services;
-    const context: RunContext = {
-      delivery: {
-        job: undefined,
-        handsBack: undefined,
-        processor: settings,
-        reconcile,
-        fallback: undefined,
-        workerId: nextWorkerId(),
-      },
-      asked: CALL,
+  ): Promise<AttemptResult> {
+    const { tenants, run, running, nextWorkerId } = this.services;
+    const call: OperationRun = {
+      workerId: nextWorkerId(),
+      rules,
+      subject: CALL,
       identified: {
         kind: 'identified',
         ...identity,
@@ -150,18 +158,22 @@ export class IdempotencyService {
         trace: undefined,
         parentTrace: undefined,
       },
-      attempt: new Attempt(() => undefined),
+      job: undefined,
+      earlierStarts: undefined,
+      handlerRun: new HandlerRun(() => undefined),
       span,
       step: undefined,
-      runWithin: run,
+      handsBack: undefined,
+      reconcile,
+      fallback: undefined,
     };
     await surroundingOperation()?.mayBegin();
-    const forget = followSurrounding(context.attempt);
-    const leave = this.services.attempts.add(context.attempt);
+    const forget = followSurrounding(call.handlerRun);
+    const leave = running.add(call.handlerRun);
     try {
-      const call: CallAround = { by: this, key: identityKeyOf(identity), attempt: context.attempt };
-      return await tenants.runCall(identity.tenantId, call, () =>
-        run(context, async () => fn(currentOperation())),
+      const around: CallAround = { by: this, key: identityKeyOf(identity), run: call.handlerRun };
+      return await tenants.runCall(identity.tenantId, around, () =>
+        run(call, async () => fn(currentOperation())),
       );
     } finally {
       forget();
@@ -175,14 +187,14 @@ export class IdempotencyService {
     if (around === undefined) return;
     const key = identityKeyOf(identity);
     // What a call has left behind may call again once it is over: it is answered with the result.
-    if (!around.some((call) => call.by === this && call.key === key && !call.attempt.isOver)) return;
+    if (!around.some((call) => call.by === this && call.key === key && !call.run.isOver)) return;
     throw new UsageError(
       `once("${identity.operationKey}") was called inside of itself and would wait for itself. Give the inner call a key of its own, or call its function without once().`,
     );
   }
 
   /** Of all the looks at an operation that somebody else runs, the last one. */
-  #tellBusy(identity: OperationIdentity, { delayMs, reason }: Extract<Ending, { kind: 'deferred' }>): void {
+  #tellBusy(identity: OperationIdentity, { delayMs, reason }: Deferred): void {
     const { tenantId, operationKey } = identity;
     this.services.events.emit({
       kind: 'deferred',
@@ -216,13 +228,13 @@ const MAX_KNOWN = 1000;
 interface CallAround {
   readonly by: IdempotencyService;
   readonly key: string;
-  readonly attempt: Attempt;
+  readonly run: HandlerRun;
 }
 
 /** Ends the call with the operation that it is made in. */
-function followSurrounding(attempt: Attempt): () => void {
+function followSurrounding(run: HandlerRun): () => void {
   const signal = surroundingOperation()?.signal;
-  const stop = (): void => attempt.abandon('cancelled');
+  const stop = (): void => run.abandon('cancelled');
   if (signal?.aborted) stop();
   signal?.addEventListener('abort', stop, { once: true });
   return () => signal?.removeEventListener('abort', stop);
@@ -233,25 +245,25 @@ function requestOf(identity: OperationIdentity, input: unknown): string {
   return canonicalRequest(identity, 'call', known);
 }
 
-function answer(ending: Exclude<Ending, { kind: 'deferred' }>, identity: OperationIdentity): unknown {
-  switch (ending.kind) {
+function answer(result: Exclude<AttemptResult, { kind: 'deferred' }>, identity: OperationIdentity): unknown {
+  switch (result.kind) {
     case 'completed':
     case 'replayed':
-      if (ending.degraded !== undefined) surroundingOperation()?.markDegraded(ending.degraded);
-      return ending.result;
+      if (result.degraded !== undefined) surroundingOperation()?.markDegraded(result.degraded);
+      return result.result;
     case 'failed':
-      if (ending.decision.status === 'in_doubt')
-        throw new OperationInDoubtError(identity, ending.decision.askInMs, ending.error);
-      throw ending.error;
+      if (result.decision.status === 'in_doubt')
+        throw new OperationInDoubtError(identity, result.decision.askInMs, result.error);
+      throw result.error;
     case 'in_doubt':
     case 'conflict':
     case 'dead':
     case 'expired':
     case 'unstorable':
     case 'handed_back':
-      throw ending.error;
+      throw result.error;
     default:
-      return ending satisfies never;
+      return result satisfies never;
   }
 }
 

@@ -1,15 +1,15 @@
 import { describe, expect, it } from 'vitest';
-import type { Delivery } from '../intake/delivery.js';
+import type { ReceivedJob } from '../intake/delivery.js';
 import type { Identified } from '../intake/identify.js';
 import { type JobEvent, JobEvents } from '../observe/job-events.js';
 import type { Sealer } from '../sealing/sealer.js';
 import { Burials } from './burials.js';
 import type { LetterStore } from './letter.store.js';
 
-const delivery = {
+const received = {
   job: { queueName: 'charges', name: 'charge', id: 'op-1' },
   workerId: 'w',
-} as unknown as Delivery;
+} as unknown as ReceivedJob;
 const identified = {
   kind: 'identified',
   tenantId: 'acme',
@@ -35,7 +35,7 @@ function burials(isNew: boolean) {
 describe('Burials', () => {
   it('tell of a delivery that gets its letter', async () => {
     const { burials: graves, told, woken } = burials(true);
-    expect(await graves.ofConflict(delivery, identified)).toMatchObject({ kind: 'fail' });
+    expect(await graves.ofConflict(received, identified)).toMatchObject({ kind: 'fail' });
     expect(told).toMatchObject([
       { kind: 'dead', attempt: 0, reason: 'idempotency_conflict', operationKey: 'charge:order-17' },
     ]);
@@ -44,7 +44,7 @@ describe('Burials', () => {
 
   it('tell of no second letter of a delivery that has one, which fails all the same', async () => {
     const { burials: graves, told, woken } = burials(false);
-    expect(await graves.ofConflict(delivery, identified)).toMatchObject({ kind: 'fail' });
+    expect(await graves.ofConflict(received, identified)).toMatchObject({ kind: 'fail' });
     expect(told).toMatchObject([
       { kind: 'refused', because: 'buried', jobId: 'op-1', operationKey: 'charge:order-17' },
     ]);

@@ -1,5 +1,5 @@
 import { hash } from 'node:crypto';
-import type { Delivery } from '../intake/delivery.js';
+import type { ReceivedJob } from '../intake/delivery.js';
 import type { Identified, Unidentified } from '../intake/identify.js';
 import type { JobEvents } from '../observe/job-events.js';
 import { removePayload } from '../intake/present-payload.js';
@@ -10,7 +10,7 @@ import { payloadTextOf } from '../operation/fingerprint.js';
 import { letterBinding } from '../sealing/binding.js';
 import { isSealed } from '../sealing/sealed.js';
 import type { Sealer } from '../sealing/sealer.js';
-import type { Settlement } from '../settle/settlement.js';
+import type { Ack } from '../settle/ack.js';
 import type { DeadLetterReason } from './letter.js';
 import type { LetterStore } from './letter.store.js';
 
@@ -28,57 +28,57 @@ export class Burials {
 
   /** A job that cannot be run for anybody. */
   async ofUnidentified(
-    delivery: Delivery,
+    received: ReceivedJob,
     { reason, error }: Pick<Unidentified, 'reason' | 'error'>,
-  ): Promise<Settlement> {
-    const { job } = delivery;
+  ): Promise<Ack> {
+    const { job } = received;
     const payload = evidenceOf(job.data);
     const fingerprint = hash('sha256', `${job.timestamp}:${payload}`, 'hex');
-    return this.#bury(delivery, undefined, reason, error, payload, fingerprint);
+    return this.#bury(received, undefined, reason, error, payload, fingerprint);
   }
 
   /** A job whose key belongs to another request. */
-  async ofConflict(delivery: Delivery, identified: Identified): Promise<Settlement> {
+  async ofConflict(received: ReceivedJob, identified: Identified): Promise<Ack> {
     const error = new OperationConflictError(identified.tenantId, identified.operationKey);
-    return this.#buryIdentified(delivery, identified, 'idempotency_conflict', error);
+    return this.#buryIdentified(received, identified, 'idempotency_conflict', error);
   }
 
   /**
    * A job that is older than the ledger's memory: nobody can tell whether its operation has run. One that was put from a
    * row that went with its tenant brings nothing of the tenant back, neither into a letter nor in BullMQ.
    */
-  async ofExpired(delivery: Delivery, identified: Identified, error: Error): Promise<Settlement> {
+  async ofExpired(received: ReceivedJob, identified: Identified, error: Error): Promise<Ack> {
     const { tenantId, rowMs } = identified;
     if (rowMs !== undefined && (await this.letters.wasErased(tenantId, rowMs)))
-      return this.#buryErased(delivery);
-    return this.#buryIdentified(delivery, identified, 'expired', error);
+      return this.#buryErased(received);
+    return this.#buryIdentified(received, identified, 'expired', error);
   }
 
-  async #buryErased(delivery: Delivery): Promise<Settlement> {
-    const { job } = delivery;
+  async #buryErased(received: ReceivedJob): Promise<Ack> {
+    const { job } = received;
     await removePayload(job);
     const error = new JobOfErasedTenantError(job.queueName, job.id ?? '');
-    return this.#bury(delivery, undefined, 'expired', error, undefined, hash('sha256', job.id ?? '', 'hex'));
+    return this.#bury(received, undefined, 'expired', error, undefined, hash('sha256', job.id ?? '', 'hex'));
   }
 
   #buryIdentified(
-    delivery: Delivery,
+    received: ReceivedJob,
     identified: Identified,
     reason: DeadLetterReason,
     error: Error,
-  ): Promise<Settlement> {
+  ): Promise<Ack> {
     const payload = payloadTextOf(identified.canonical);
-    return this.#bury(delivery, identified, reason, error, payload, identified.fingerprint);
+    return this.#bury(received, identified, reason, error, payload, identified.fingerprint);
   }
 
   async #bury(
-    { job, workerId }: Delivery,
+    { job, workerId }: ReceivedJob,
     identified: Identified | undefined,
     reason: DeadLetterReason,
     error: Error,
     payload: string | undefined,
     fingerprint: string,
-  ): Promise<Settlement> {
+  ): Promise<Ack> {
     const subject = jobSubjectOf(job);
     const isNew = await this.letters.bury({
       ...subject,

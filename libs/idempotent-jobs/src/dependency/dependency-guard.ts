@@ -1,4 +1,4 @@
-import { AbandonedError } from '../execute/attempt.js';
+import { AbandonedError } from '../execute/handler-run.js';
 import { type CurrentOperation, surroundingOperation } from '../execute/current-operation.js';
 import { UsageError } from '../operation/errors.js';
 import { isA } from '../operation/thrown.js';

@@ -13,6 +13,7 @@ export type ProcessMethod = (job: Job, token?: string, signal?: AbortSignal) => 
  */
 export class EnhancerChains {
   readonly #chains = new WeakMap<object, ProcessMethod>();
+  readonly #empty = new Map<object, boolean>();
 
   constructor(
     private readonly contexts: ExternalContextCreator,
@@ -24,6 +25,14 @@ export class EnhancerChains {
    * empty one is not walked through.
    */
   isEmpty(processorClass: object, original: ProcessMethod): boolean {
+    const known = this.#empty.get(processorClass);
+    if (known !== undefined) return known;
+    const isEmpty = this.#isEmpty(processorClass, original);
+    this.#empty.set(processorClass, isEmpty);
+    return isEmpty;
+  }
+
+  #isEmpty(processorClass: object, original: ProcessMethod): boolean {
     const { config } = this;
     const globals = [
       config.getGlobalGuards(),

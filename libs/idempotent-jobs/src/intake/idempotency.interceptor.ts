@@ -1,7 +1,7 @@
 import { type CallHandler, type ExecutionContext, Injectable, type NestInterceptor } from '@nestjs/common';
-import { from, lastValueFrom, type Observable } from 'rxjs';
 import type { Job } from 'bullmq';
-import { ProcessorHost } from './processor-host.js';
+import { from, lastValueFrom, type Observable } from 'rxjs';
+import { GuardedRun } from './guarded-run.js';
 
 /**
  * Stands between an idempotent processor's guards and its handler: asks the ledger, and calls the handler only if this
@@ -9,11 +9,9 @@ import { ProcessorHost } from './processor-host.js';
  */
 @Injectable()
 export class IdempotencyInterceptor implements NestInterceptor {
-  /** @internal Injected. */
-  constructor(private readonly host: ProcessorHost) {}
-
   intercept(context: ExecutionContext, next: CallHandler): Observable<unknown> {
     const [job] = context.getArgs<[Job]>();
-    return from(this.host.attempt(job, () => lastValueFrom(next.handle(), { defaultValue: undefined })));
+    const handler = (): Promise<unknown> => lastValueFrom(next.handle(), { defaultValue: undefined });
+    return from(GuardedRun.of(job).run(handler));
   }
 }

@@ -1,15 +1,14 @@
 import type { WorkerHost } from '@nestjs/bullmq';
 import type { Job } from 'bullmq';
-import { isHandBack, QueueLimits, watchMoves } from '../bullmq/hand-back.js';
+import { isHandBack, QueueLimits } from '../bullmq/hand-back.js';
 import { type Provenance, provenanceOf } from '../enqueue/provenance.js';
 import { unprocessedReasonOf } from '../bullmq/unprocessed.js';
-import type { DeliveryInProgress, JobPipeline } from '../job-pipeline.js';
+import type { HandlerRun } from '../execute/handler-run.js';
+import type { JobPipeline } from '../worker/pipeline.js';
 import type { CurrentOperation } from '../execute/current-operation.js';
 import type { HoldCause } from '../dependency/hold.js';
 import { UsageError } from '../operation/errors.js';
 import type { LibraryLog } from '../observe/library-log.js';
-import { settle } from '../settle/settle.js';
-import type { Delivery } from './delivery.js';
 import type { EnhancerChains, ProcessMethod } from './enhancer-chain.js';
 import type { PolicedSettings } from './policed-settings.js';
 import type { ProcessorSettings } from './processor.settings.js';
@@ -26,13 +25,11 @@ export interface RegisteredProcessor {
   readonly requestScopedId: string | undefined;
 }
 
-/** Where BullMQ hands deliveries to the library: runs each through the pipeline and tells BullMQ how it ended. */
+/** Finds the processor of a job that BullMQ hands over, and sends it on its way. */
 export class ProcessorHost {
   /** What handlers hand their jobs back by. */
   readonly limits = new QueueLimits();
   readonly #processors = new Map<unknown, RegisteredProcessor>();
-  readonly #bare = new Map<unknown, boolean>();
-  readonly #progress = new WeakMap<Job, DeliveryInProgress>();
   readonly #delivered = new WeakSet<Job>();
   readonly #nextWorkerId = workerIdentity();
   readonly #missed = new Set<string>();
@@ -53,7 +50,7 @@ export class ProcessorHost {
     original: ProcessMethod,
     job: Job,
     token?: string,
-    signal?: AbortSignal,
+    cancellation?: AbortSignal,
   ): Promise<unknown> {
     const processor = this.#processors.get(instance.constructor);
     if (processor === undefined) {
@@ -62,44 +59,31 @@ export class ProcessorHost {
       );
     }
     this.#delivered.add(job);
-    watchMoves(job);
-    const { requestScopedId } = processor;
     const provenance = provenanceOf(job);
-    const settings = this.#settingsOf(processor, job, provenance);
-    const delivery: Delivery = {
+    const rules = this.#rulesOf(processor, job, provenance);
+    // A handler that takes no signal does not get one made for it.
+    const signalOf = ({ signal }: HandlerRun): AbortSignal => signal;
+    const signalFor = original.length >= 3 ? signalOf : (): undefined => undefined;
+    return this.pipeline.handle({
       job,
+      token,
+      cancellation,
       provenance,
-      cancellation: signal,
-      processor: settings,
+      rules,
+      workerId: this.#nextWorkerId(),
+      handler: (run) => original.call(instance, job, token, signalFor(run)),
+      guarded: this.chains.isEmpty(instance.constructor, original)
+        ? undefined
+        : (run) => {
+            const chain = this.chains.chainOf(instance, original, processor.requestScopedId, job);
+            return chain(job, token, signalFor(run));
+          },
       handsBack: (error) => isHandBack(error, job, this.limits),
-      reconcile: settings.reconcile && ((operation) => (instance as Reconciling).reconcile(operation)),
-      fallback: settings.hasFallback
+      reconcile: rules.reconcile && ((operation) => (instance as Reconciling).reconcile(operation)),
+      fallback: rules.hasFallback
         ? (operation, reason) => (instance as StandingIn).fallback(operation, reason)
         : undefined,
-      workerId: this.#nextWorkerId(),
-    };
-    const isBare = this.#isBare(instance.constructor, original);
-    const settlement = await this.pipeline.deliver(delivery, (progress) => {
-      // A handler that takes no signal does not get one made for it.
-      const attemptSignal = original.length >= 3 ? progress.attempt.signal : undefined;
-      if (isBare)
-        return this.pipeline.attempt(progress, () => original.call(instance, job, token, attemptSignal));
-      this.#progress.set(job, progress);
-      const chain = this.chains.chainOf(instance, original, requestScopedId, job);
-      return progress.attempt.follow(chain(job, token, attemptSignal));
     });
-    return settle(job, token, settlement);
-  }
-
-  /** Called by the interceptor for the job it was handed. */
-  attempt(job: Job, handler: () => Promise<unknown>): Promise<unknown> {
-    const progress = this.#progress.get(job);
-    if (progress === undefined) {
-      throw new UsageError(
-        'IdempotencyInterceptor works only on classes with @IdempotentProcessor(), which puts it there. Remove it from @UseInterceptors().',
-      );
-    }
-    return this.pipeline.attempt(progress, handler);
   }
 
   /** Whether the processor was called for this job object, as opposed to BullMQ failing it by itself. */
@@ -108,23 +92,13 @@ export class ProcessorHost {
   }
 
   /** A job that BullMQ has failed without calling the processor. */
-  async buryUnprocessed(processor: ProcessorSettings, job: Job, error: Error): Promise<void> {
-    const delivery: Delivery = {
-      job,
-      provenance: provenanceOf(job),
-      cancellation: undefined,
-      processor,
-      // Only its letter is to be written.
-      handsBack: undefined,
-      reconcile: undefined,
-      fallback: undefined,
-      workerId: this.#nextWorkerId(),
-    };
-    await this.pipeline.buryUnprocessed(delivery, unprocessedReasonOf(error.message) ?? 'crash_loop', error);
+  async buryUnprocessed(rules: ProcessorSettings, job: Job, error: Error): Promise<void> {
+    const received = { job, provenance: provenanceOf(job), rules, workerId: this.#nextWorkerId() };
+    await this.pipeline.buryUnprocessed(received, unprocessedReasonOf(error.message) ?? 'crash_loop', error);
   }
 
   /** A policy that only the producer's application knows: said once, and the processor's own in its place. */
-  #settingsOf({ settings }: RegisteredProcessor, job: Job, provenance: Provenance): ProcessorSettings {
+  #rulesOf({ settings }: RegisteredProcessor, job: Job, provenance: Provenance): ProcessorSettings {
     const { settings: found, unknownPolicy } = settings.of(job, provenance);
     const missed = unknownPolicy?.slice(0, MAX_NAME);
     if (missed !== undefined && this.#missed.size < MAX_MISSED && !this.#missed.has(missed)) {
@@ -134,15 +108,6 @@ export class ProcessorHost {
       );
     }
     return found;
-  }
-
-  #isBare(processorClass: object, original: ProcessMethod): boolean {
-    let isBare = this.#bare.get(processorClass);
-    if (isBare === undefined) {
-      isBare = this.chains.isEmpty(processorClass, original);
-      this.#bare.set(processorClass, isBare);
-    }
-    return isBare;
   }
 }
 

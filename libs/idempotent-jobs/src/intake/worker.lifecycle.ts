@@ -4,7 +4,7 @@ import type { WorkerHost } from '@nestjs/bullmq';
 import type { DiscoveryService } from '@nestjs/core';
 import type { InstanceWrapper } from '@nestjs/core/injector/instance-wrapper.js';
 import type { Job, Worker } from 'bullmq';
-import type { AttemptRegistry } from '../execute/attempt-registry.js';
+import type { RunningHandlers } from '../execute/running-handlers.js';
 import type { LibraryLog } from '../observe/library-log.js';
 import { isOverWithin } from '../within.js';
 import { ConfigurationError } from '../operation/errors.js';
@@ -39,7 +39,7 @@ export class WorkerLifecycle {
   constructor(
     private readonly discovery: DiscoveryService,
     private readonly host: ProcessorHost,
-    private readonly attempts: AttemptRegistry,
+    private readonly handlers: RunningHandlers,
     private readonly queues: QueueRegistry,
     private readonly defaults: Omit<ProcessorDefaults, 'retentionMs'>,
     private readonly log: LibraryLog,
@@ -99,9 +99,9 @@ export class WorkerLifecycle {
     const closing = Promise.allSettled(this.#running.map(({ worker }) => worker.close()));
     if (await isOverWithin(drainMs, closing)) return;
     this.log.warn(
-      `Shutdown: ${this.attempts.size} handlers are still running after ${drainMs} ms; their signals are aborted.`,
+      `Shutdown: ${this.handlers.size} handlers are still running after ${drainMs} ms; their signals are aborted.`,
     );
-    this.attempts.abandonAll('shutdown');
+    this.handlers.abandonAll('shutdown');
     if (await isOverWithin(closeMs, closing)) return;
     this.log.error(
       `Shutdown: workers did not close within ${closeMs} ms; their jobs will be delivered again.`,

@@ -1,10 +1,10 @@
 import { Injectable } from '@nestjs/common';
-import type { DeferralCause } from '../attempt/ending.js';
+import type { DeferralCause } from '../attempt/attempt-result.js';
 import type { DeadLetterResolution } from '../dead-letter/dead-letter.js';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
 import type { DroppedBecause } from '../dead-letter/letter.listener.js';
 import type { FallbackReason, HoldCause } from '../dependency/hold.js';
-import type { AbandonReason } from '../execute/attempt.js';
+import type { AbandonReason } from '../execute/handler-run.js';
 import type { CircuitState } from '../resilience/circuit-state.js';
 import type { FailureKind } from '../resilience/failure.js';
 import type { RetryReason } from '../settle/decide.js';

@@ -11,6 +11,8 @@ export interface Frame {
   holdsTransaction?: boolean | undefined;
   /** The dependencies that have let the code through: its calls of them are part of that. */
   dependencies?: readonly object[] | undefined;
+  /** The delivery whose guards and interceptors the code runs in. Typed by its reader, `GuardedRun`. */
+  guarded?: object | undefined;
   /** The guarded calls around the code, the innermost last. Typed by their reader, `IdempotencyService`. */
   calls?: readonly object[] | undefined;
 }

@@ -10,7 +10,7 @@ import type { Tracing } from './tracing.js';
  */
 export function inDeliverySpan<T>(
   tracing: Tracing,
-  { job, processor, workerId }: Delivery,
+  { job, rules, workerId }: Delivery,
   identified: Identified,
   work: (span: OperationSpan) => Promise<T>,
 ): Promise<T> {
@@ -20,7 +20,7 @@ export function inDeliverySpan<T>(
     'messaging.message.id': job.id,
     ...identityAttributes(identified),
     'idempotent_jobs.job_name': job.name,
-    'idempotent_jobs.effect': processor.effect,
+    'idempotent_jobs.effect': rules.effect,
     'idempotent_jobs.worker_id': workerId,
   };
   return tracing.span(

@@ -1,11 +1,11 @@
-import type { Ending } from '../attempt/ending.js';
-import { endingAttributes, whatFailed } from './ending.attributes.js';
+import type { AttemptResult } from '../attempt/attempt-result.js';
+import { resultAttributes, whatFailed } from './result.attributes.js';
 import { errorTypeOf } from './attributes.js';
 import { quietly } from '../operation/thrown.js';
 import type { SpanAttributes, Tracing, TracingSpan } from './tracing.js';
 
 /**
- * The span of one run of an operation: a delivery, a step or a call. Claims and endings tell it of themselves on their way,
+ * The span of one run of an operation: a delivery, a step or a call. Claims and results tell it of themselves on their way,
  * so that a {@link Tracing} that throws against its port must not get in it.
  */
 export class OperationSpan {
@@ -32,10 +32,10 @@ export class OperationSpan {
     });
   }
 
-  ended(ending: Ending): void {
+  ended(result: AttemptResult): void {
     quietly(() => {
-      this.span.set(endingAttributes(ending));
-      const failed = whatFailed(ending);
+      this.span.set(resultAttributes(result));
+      const failed = whatFailed(result);
       if (failed !== undefined) this.span.fail(failed);
     });
   }

@@ -1,26 +1,25 @@
 import { describe, expect, it } from 'vitest';
-import type { Ending } from '../attempt/ending.js';
-import { settlementOf } from './settlement-of.js';
-import type { Settlement } from './settlement.js';
+import type { AttemptResult } from '../attempt/attempt-result.js';
+import { type Ack, ackOf } from './ack.js';
 
 const error = new Error('the handler failed');
 const failure = { kind: 'transient', reason: 'ECONNREFUSED' } as const;
 
-const TABLE: [string, Ending, Settlement][] = [
+const TABLE: [string, AttemptResult, Ack][] = [
   [
     'completed',
     { kind: 'completed', result: { id: 7 }, degraded: undefined },
-    { kind: 'ack', result: { id: 7 } },
+    { kind: 'done', result: { id: 7 } },
   ],
   [
     'completed without a result',
     { kind: 'completed', result: undefined, degraded: undefined },
-    { kind: 'ack', result: undefined },
+    { kind: 'done', result: undefined },
   ],
   [
     'replayed',
     { kind: 'replayed', result: 'before', degraded: undefined },
-    { kind: 'ack', result: 'before' },
+    { kind: 'done', result: 'before' },
   ],
   [
     'failed, to be retried',
@@ -80,9 +79,9 @@ const TABLE: [string, Ending, Settlement][] = [
   ['handed back', { kind: 'handed_back', error }, { kind: 'hand_back' }],
 ];
 
-describe('settlementOf', () => {
-  it.each(TABLE)('settles an attempt that ended %s', (_title, ending, settlement) => {
-    expect(settlementOf(ending, () => 0.5)).toEqual(settlement);
+describe('ackOf', () => {
+  it.each(TABLE)('acknowledges an attempt that ended %s', (_title, result, ack) => {
+    expect(ackOf(result, () => 0.5)).toEqual(ack);
   });
 
   it.each([
@@ -90,19 +89,13 @@ describe('settlementOf', () => {
     [0.5, 1_050],
     [0.9, 1_090],
   ])('puts off a deferred delivery by up to a tenth more: random %d gives %d ms', (drawn, delayMs) => {
-    const settlement = settlementOf(
-      { kind: 'deferred', delayMs: 1_000, reason: 'busy', why: 'busy', word: 'busy', error },
-      () => drawn,
-    );
-    expect(settlement).toEqual({ kind: 'defer', delayMs: expect.closeTo(delayMs, 6) });
+    const ack = ackOf({ kind: 'deferred', delayMs: 1_000, deferral: 'busy', reason: 'busy' }, () => drawn);
+    expect(ack).toEqual({ kind: 'defer', delayMs: expect.closeTo(delayMs, 6) });
   });
 
   it('puts off a long wait by a second more at most', () => {
     const delayMs = 30 * 24 * 60 * 60 * 1000;
-    const settlement = settlementOf(
-      { kind: 'deferred', delayMs, reason: 'not_yet', why: 'busy', word: 'busy', error },
-      () => 1,
-    );
-    expect(settlement).toEqual({ kind: 'defer', delayMs: delayMs + 1000 });
+    const ack = ackOf({ kind: 'deferred', delayMs, deferral: 'not_yet', reason: 'not_yet' }, () => 1);
+    expect(ack).toEqual({ kind: 'defer', delayMs: delayMs + 1000 });
   });
 });

@@ -17,7 +17,7 @@ export class AbandonedError extends InDoubtError {
 }
 
 /** How a handler ended. */
-export type Execution =
+export type HandlerResult =
   | { readonly kind: 'returned'; readonly value: unknown }
   | { readonly kind: 'threw'; readonly error: unknown }
   /** `wasStarted`: whether the handler had been called. */
@@ -32,13 +32,13 @@ export type Execution =
  * One run of a handler. It ends exactly once: with the handler, or by being abandoned, whichever comes first. An
  * abandoned handler is told through its signal and no longer waited for; whatever it does later is discarded.
  */
-export class Attempt {
+export class HandlerRun {
   #controller: AbortController | undefined;
-  #abandoned: Extract<Execution, { kind: 'abandoned' }> | undefined;
-  #end: ((execution: Execution) => void) | undefined;
+  #abandoned: Extract<HandlerResult, { kind: 'abandoned' }> | undefined;
+  #end: ((execution: HandlerResult) => void) | undefined;
   #isOver = false;
   #reject: ((error: Error) => void) | undefined;
-  #lease: AttemptLease | undefined;
+  #lease: RunLease | undefined;
 
   /** Whoever ends the attempt may run in anybody's frame; what listens to its signal runs in the attempt's own. */
   readonly #frame = frames.getStore();
@@ -49,7 +49,7 @@ export class Attempt {
   onAbandoned: (() => void) | undefined;
 
   /** From here on the attempt is over when its lease is. */
-  runUnder(lease: AttemptLease): void {
+  runUnder(lease: RunLease): void {
     this.#lease = lease;
   }
 
@@ -110,7 +110,7 @@ export class Attempt {
   }
 
   /** Runs the handler for at most `timeoutMs`. Never rejects. */
-  run(handler: () => Promise<unknown>, timeoutMs: number): Promise<Execution> {
+  run(handler: () => Promise<unknown>, timeoutMs: number): Promise<HandlerResult> {
     if (!this.#isOver && this.#lease?.isNearlyOver() === true) this.abandon('lease_lost');
     if (this.#abandoned !== undefined) return Promise.resolve(this.#abandoned);
     return new Promise((resolve) => {
@@ -133,7 +133,7 @@ export class Attempt {
     if (!this.#isOver && this.#lease?.hasRunOut() === true) this.abandon('lease_lost');
   }
 
-  #finish(execution: Extract<Execution, { kind: 'returned' | 'threw' }>): void {
+  #finish(execution: Extract<HandlerResult, { kind: 'returned' | 'threw' }>): void {
     if (this.#isOver) {
       this.onLate(execution.kind);
       return;
@@ -143,7 +143,7 @@ export class Attempt {
   }
 }
 
-type AttemptLease = Pick<LeaseHold, 'isNearlyOver' | 'hasRunOut' | 'confirm'>;
+type RunLease = Pick<LeaseHold, 'isNearlyOver' | 'hasRunOut' | 'confirm'>;
 
 /** A handler that throws before its first await has thrown all the same. */
 function started(handler: () => Promise<unknown>): Promise<unknown> {

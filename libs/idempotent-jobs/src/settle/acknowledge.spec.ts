@@ -1,8 +1,8 @@
 import { DelayedError, type Job, RateLimitError, UnrecoverableError } from 'bullmq';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { BACKOFF_TYPE, backoffStrategy } from '../bullmq/retry-carrier.js';
-import { settle } from './settle.js';
-import type { Settlement } from './settlement.js';
+import type { Ack } from './ack.js';
+import { acknowledge } from './acknowledge.js';
 
 const NOW = new Date('2026-03-01T12:00:00Z').getTime();
 
@@ -29,23 +29,23 @@ function fakeJob({ attemptsMade = 0, opts = {} }: { attemptsMade?: number; opts?
 const ours = { attempts: 100_000, backoff: { type: BACKOFF_TYPE } };
 
 /** What BullMQ gets to see: the return value, or what is thrown. */
-async function outcome(job: Job, settlement: Settlement): Promise<{ returned?: unknown; thrown?: unknown }> {
+async function outcome(job: Job, ack: Ack): Promise<{ returned?: unknown; thrown?: unknown }> {
   try {
-    return { returned: await settle(job, 'token-1', settlement) };
+    return { returned: await acknowledge(job, 'token-1', ack) };
   } catch (thrown) {
     return { thrown };
   }
 }
 
-describe('settle: ack', () => {
+describe('acknowledge: done', () => {
   it.each([{ ok: true }, undefined, null, 0])('returns the result as it is: %o', async (result) => {
     const { job, calls } = fakeJob();
-    expect(await outcome(job, { kind: 'ack', result })).toEqual({ returned: result });
+    expect(await outcome(job, { kind: 'done', result })).toEqual({ returned: result });
     expect(calls).toEqual([]);
   });
 });
 
-describe('settle: retry', () => {
+describe('acknowledge: retry', () => {
   it('throws a copy of the handler’s error, and the backoff strategy knows its delay', async () => {
     const { job, calls } = fakeJob({ opts: ours });
     const error = new RangeError('declined');
@@ -121,7 +121,7 @@ describe('settle: retry', () => {
   });
 });
 
-describe('settle: a job log that BullMQ does not write', () => {
+describe('acknowledge: a job log that BullMQ does not write', () => {
   it('changes nothing: the job comes again when it should', async () => {
     const { job, calls } = fakeJob();
     job.log = () => Promise.reject(new Error('unsupported Unicode escape sequence'));
@@ -139,7 +139,7 @@ describe('settle: a job log that BullMQ does not write', () => {
   });
 });
 
-describe('settle: defer', () => {
+describe('acknowledge: defer', () => {
   it.each([
     [1_000, 1_000],
     [0.2, 1],
@@ -175,7 +175,7 @@ describe('settle: defer', () => {
   });
 });
 
-describe('settle: fail', () => {
+describe('acknowledge: fail', () => {
   it('throws the class that BullMQ never retries, with message and stack of the original, and nothing else of it', async () => {
     const error = new RangeError('amount is negative', { cause: { card: '4242' } });
     const { thrown } = await outcome(fakeJob({ opts: ours }).job, { kind: 'fail', error });
@@ -204,7 +204,7 @@ describe('settle: fail', () => {
   });
 });
 
-describe('settle: hand back', () => {
+describe('acknowledge: hand back', () => {
   it('throws what BullMQ knows a limit by, of its own making', async () => {
     const { job, calls } = fakeJob({ opts: ours });
     expect((await outcome(job, { kind: 'hand_back' })).thrown).toBeInstanceOf(RateLimitError);

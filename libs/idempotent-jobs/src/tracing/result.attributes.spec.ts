@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { deferred, type Ending, OperationDeferred } from '../attempt/ending.js';
+import type { AttemptResult } from '../attempt/attempt-result.js';
 import { PermanentError } from '../resilience/failure.js';
-import { endingAttributes, whatFailed } from './ending.attributes.js';
+import { resultAttributes, whatFailed } from './result.attributes.js';
 
 class BankError extends Error {
   override readonly name = 'acme/secret-0815';
@@ -9,22 +9,22 @@ class BankError extends Error {
 const error = new BankError('token hunter2');
 const failure = { kind: 'transient', reason: 'ECONNREFUSED' } as const;
 
-const TABLE: { title: string; ending: Ending; attributes: object; failed: string | undefined }[] = [
+const TABLE: { title: string; result: AttemptResult; attributes: object; failed: string | undefined }[] = [
   {
     title: 'completed',
-    ending: { kind: 'completed', result: 'hunter2', degraded: undefined },
+    result: { kind: 'completed', result: 'hunter2', degraded: undefined },
     attributes: { 'idempotent_jobs.outcome': 'completed' },
     failed: undefined,
   },
   {
     title: 'replayed',
-    ending: { kind: 'replayed', result: 'hunter2', degraded: undefined },
+    result: { kind: 'replayed', result: 'hunter2', degraded: undefined },
     attributes: { 'idempotent_jobs.outcome': 'replayed' },
     failed: undefined,
   },
   {
     title: 'failed, to be retried',
-    ending: {
+    result: {
       kind: 'failed',
       error,
       failure,
@@ -42,7 +42,7 @@ const TABLE: { title: string; ending: Ending; attributes: object; failed: string
   },
   {
     title: 'failed, dead',
-    ending: {
+    result: {
       kind: 'failed',
       error: new PermanentError('hunter2'),
       failure: { kind: 'permanent', reason: 'permanent' },
@@ -60,7 +60,12 @@ const TABLE: { title: string; ending: Ending; attributes: object; failed: string
   },
   {
     title: 'put off, because somebody else runs it',
-    ending: deferred(200, 'busy: another worker is running the operation', 'busy'),
+    result: {
+      kind: 'deferred',
+      delayMs: 200,
+      deferral: 'busy',
+      reason: 'busy: another worker is running the operation',
+    },
     attributes: {
       'idempotent_jobs.outcome': 'deferred',
       'idempotent_jobs.deferral': 'busy',
@@ -70,13 +75,11 @@ const TABLE: { title: string; ending: Ending; attributes: object; failed: string
   },
   {
     title: 'put off, because the ledger is out of reach',
-    ending: {
+    result: {
       kind: 'deferred',
       delayMs: 1000,
-      why: 'unavailable',
-      word: 'ledger_unavailable',
+      deferral: 'ledger_unavailable',
       reason: 'ledger_unavailable: password hunter2 failed',
-      error: new OperationDeferred('hunter2'),
     },
     attributes: {
       'idempotent_jobs.outcome': 'deferred',
@@ -87,36 +90,36 @@ const TABLE: { title: string; ending: Ending; attributes: object; failed: string
   },
   ...(['conflict', 'dead', 'in_doubt', 'expired'] as const).map((kind) => ({
     title: kind,
-    ending: { kind, error },
+    result: { kind, error },
     attributes: { 'idempotent_jobs.outcome': kind, 'error.type': 'BankError' },
     failed: kind,
   })),
   {
     title: 'handed back',
-    ending: { kind: 'handed_back', error },
+    result: { kind: 'handed_back', error },
     attributes: { 'idempotent_jobs.outcome': 'handed_back' },
     failed: undefined,
   },
 ];
 
-describe('endingAttributes', () => {
-  it.each(TABLE)('tells what a run that ended $title comes to', ({ ending, attributes, failed }) => {
-    expect(endingAttributes(ending)).toEqual(attributes);
-    expect(whatFailed(ending)).toBe(failed);
+describe('resultAttributes', () => {
+  it.each(TABLE)('tells what a run that ended $title comes to', ({ result, attributes, failed }) => {
+    expect(resultAttributes(result)).toEqual(attributes);
+    expect(whatFailed(result)).toBe(failed);
   });
 
-  it.each(TABLE)('tells neither result nor message of a run that ended $title', ({ ending }) => {
-    expect(JSON.stringify(endingAttributes(ending))).not.toMatch(/hunter2|0815/);
+  it.each(TABLE)('tells neither result nor message of a run that ended $title', ({ result }) => {
+    expect(JSON.stringify(resultAttributes(result))).not.toMatch(/hunter2|0815/);
   });
 
   it('keeps an application’s reason short', () => {
-    const ending: Ending = {
+    const result: AttemptResult = {
       kind: 'failed',
       error: 'thrown text',
       failure: { kind: 'transient', reason: 'r'.repeat(1000) },
       decision: { status: 'retrying', why: 'backoff', delayMs: 1, isDoubtful: false },
     };
-    expect(endingAttributes(ending)).toMatchObject({
+    expect(resultAttributes(result)).toMatchObject({
       'idempotent_jobs.failure_reason': 'r'.repeat(200),
       'error.type': 'string',
     });

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { InDoubtError } from '../resilience/failure.js';
-import { type AbandonReason, Attempt, type Execution } from './attempt.js';
+import { type AbandonReason, HandlerRun, type HandlerResult } from './handler-run.js';
 
 beforeEach(() => {
   vi.useFakeTimers();
@@ -10,9 +10,9 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
-function watched(): { attempt: Attempt; late: string[] } {
+function watched(): { attempt: HandlerRun; late: string[] } {
   const late: string[] = [];
-  return { attempt: new Attempt((how) => late.push(how)), late };
+  return { attempt: new HandlerRun((how) => late.push(how)), late };
 }
 
 /** Lets promises settle. */
@@ -20,12 +20,12 @@ async function settled(): Promise<void> {
   await vi.advanceTimersByTimeAsync(0);
 }
 
-function abandoned(execution: Execution): Extract<Execution, { kind: 'abandoned' }> {
+function abandoned(execution: HandlerResult): Extract<HandlerResult, { kind: 'abandoned' }> {
   if (execution.kind !== 'abandoned') throw new Error(`The handler ${execution.kind}`);
   return execution;
 }
 
-describe('Attempt: the handler ends first', () => {
+describe('HandlerRun: the handler ends first', () => {
   it('returns the handler’s value', async () => {
     const { attempt, late } = watched();
     expect(await attempt.run(async () => ({ id: 7 }), 1_000)).toEqual({ kind: 'returned', value: { id: 7 } });
@@ -80,7 +80,7 @@ describe('Attempt: the handler ends first', () => {
   });
 });
 
-describe('Attempt: it is abandoned first', () => {
+describe('HandlerRun: it is abandoned first', () => {
   it('ends with a timeout when the handler takes too long, and says how long it may take', async () => {
     const { attempt } = watched();
     const running = attempt.run(() => new Promise(() => undefined), 1_500.4);
@@ -152,7 +152,7 @@ describe('Attempt: it is abandoned first', () => {
   );
 });
 
-describe('Attempt: its signal', () => {
+describe('HandlerRun: its signal', () => {
   it('aborts with the error that the attempt ends with', async () => {
     const { attempt } = watched();
     const { signal } = attempt;

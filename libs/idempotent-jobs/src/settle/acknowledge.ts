@@ -3,7 +3,7 @@ import { wasMoved } from '../bullmq/hand-back.js';
 import { BACKOFF_TYPE, carryDelay } from '../bullmq/retry-carrier.js';
 import { dropOldStacks, toldError, toldFinalError } from './told-error.js';
 import { messageOf } from '../operation/message-of.js';
-import type { Settlement } from './settlement.js';
+import type { Ack } from './ack.js';
 
 /**
  * Tells BullMQ how a delivery ended: by returning, or by throwing the error class that BullMQ acts on. The only place
@@ -12,23 +12,23 @@ import type { Settlement } from './settlement.js';
  * Killed before BullMQ has heard it, the job is delivered again and the ledger answers from what it recorded. The same
  * goes for what BullMQ refuses: none of its refusals may fail a job whose operation goes on.
  */
-export async function settle(job: Job, token: string | undefined, settlement: Settlement): Promise<unknown> {
+export async function acknowledge(job: Job, token: string | undefined, ack: Ack): Promise<unknown> {
   // Its handler has put it elsewhere, and BullMQ could do nothing else with it now. The ledger answers when it comes.
   if (wasMoved(job)) throw new DelayedError();
-  switch (settlement.kind) {
-    case 'ack':
-      return settlement.result;
+  switch (ack.kind) {
+    case 'done':
+      return ack.result;
     case 'retry':
-      return retry(job, token, settlement);
+      return retry(job, token, ack);
     case 'defer':
-      return defer(job, token, settlement.delayMs);
+      return defer(job, token, ack.delayMs);
     case 'fail':
       dropOldStacks(job);
-      throw toldFinalError(settlement.error);
+      throw toldFinalError(ack.error);
     case 'hand_back':
       throw new RateLimitError();
     default:
-      return settlement satisfies never;
+      return ack satisfies never;
   }
 }
 
@@ -41,7 +41,7 @@ function carriesRetry(job: Job): boolean {
 async function retry(
   job: Job,
   token: string | undefined,
-  { error, delayMs }: Extract<Settlement, { kind: 'retry' }>,
+  { error, delayMs }: Extract<Ack, { kind: 'retry' }>,
 ): Promise<never> {
   if (!carriesRetry(job)) return deferFailed(job, token, error, delayMs);
   dropOldStacks(job);

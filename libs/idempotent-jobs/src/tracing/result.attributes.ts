@@ -1,15 +1,15 @@
-import type { Ending } from '../attempt/ending.js';
+import { type AttemptResult, causeOf } from '../attempt/attempt-result.js';
 import { errorTypeOf } from './attributes.js';
 import type { SpanAttributes } from './tracing.js';
 
 /** How a run ended, as facts about its span. No messages: they may hold what a trace must not. */
-export function endingAttributes(ending: Ending): SpanAttributes {
-  switch (ending.kind) {
+export function resultAttributes(result: AttemptResult): SpanAttributes {
+  switch (result.kind) {
     case 'completed':
     case 'replayed':
-      return { [OUTCOME]: ending.kind };
+      return { [OUTCOME]: result.kind };
     case 'failed': {
-      const { decision, failure, error } = ending;
+      const { decision, failure, error } = result;
       return {
         [OUTCOME]: decision.status,
         'idempotent_jobs.failure_kind': failure.kind,
@@ -22,41 +22,41 @@ export function endingAttributes(ending: Ending): SpanAttributes {
     case 'deferred':
       return {
         [OUTCOME]: 'deferred',
-        'idempotent_jobs.deferral': ending.word,
-        'idempotent_jobs.delay_ms': Math.ceil(ending.delayMs),
+        'idempotent_jobs.deferral': result.deferral,
+        'idempotent_jobs.delay_ms': Math.ceil(result.delayMs),
       };
     case 'conflict':
     case 'dead':
     case 'in_doubt':
     case 'expired':
     case 'unstorable':
-      return { [OUTCOME]: ending.kind, 'error.type': errorTypeOf(ending.error) };
+      return { [OUTCOME]: result.kind, 'error.type': errorTypeOf(result.error) };
     case 'handed_back':
       return { [OUTCOME]: 'handed_back' };
     default:
-      return ending satisfies never;
+      return result satisfies never;
   }
 }
 
 /** What makes the span one that failed, in a word; undefined: nothing did. To be put off is no failure. */
-export function whatFailed(ending: Ending): string | undefined {
-  switch (ending.kind) {
+export function whatFailed(result: AttemptResult): string | undefined {
+  switch (result.kind) {
     case 'failed':
-      return ending.failure.reason.slice(0, MAX_REASON);
+      return result.failure.reason.slice(0, MAX_REASON);
     case 'deferred':
-      return ending.why === 'unavailable' ? ending.word : undefined;
+      return causeOf(result.deferral) === 'unavailable' ? result.deferral : undefined;
     case 'conflict':
     case 'dead':
     case 'in_doubt':
     case 'expired':
     case 'unstorable':
-      return ending.kind;
+      return result.kind;
     case 'completed':
     case 'replayed':
     case 'handed_back':
       return undefined;
     default:
-      return ending satisfies never;
+      return result satisfies never;
   }
 }
 

@@ -1,0 +1,248 @@
+import type { AttemptRunner } from '../attempt/attempt.runner.js';
+import {
+  type AttemptResult,
+  causeOf,
+  type DeferralCause,
+  unavailability,
+} from '../attempt/attempt-result.js';
+import { type OperationRun, subjectOf } from '../attempt/operation-run.js';
+import { watchMoves } from '../bullmq/hand-back.js';
+import type { Burials } from '../dead-letter/burials.js';
+import type { DeadLetterReason } from '../dead-letter/letter.js';
+import { HandlerRun } from '../execute/handler-run.js';
+import type { RunningHandlers } from '../execute/running-handlers.js';
+import type { Delivery, ReceivedJob } from '../intake/delivery.js';
+import { EarlierStarts, type PutOffNote } from '../intake/earlier-starts.js';
+import { GuardedRun } from '../intake/guarded-run.js';
+import { identify, type Identified, type Unidentified } from '../intake/identify.js';
+import { presentPayload } from '../intake/present-payload.js';
+import type { SharedKeys } from '../intake/shared-keys.js';
+import { checkPayload } from '../intake/validate-payload.js';
+import { HandBackCounter } from '../observe/hand-back-counter.js';
+import type { JobEvents } from '../observe/job-events.js';
+import { UsageError } from '../operation/errors.js';
+import { jobSubjectOf } from '../operation/job-subject.js';
+import type { Sealer } from '../sealing/sealer.js';
+import { type Ack, ackOf } from '../settle/ack.js';
+import { acknowledge } from '../settle/acknowledge.js';
+import type { Signer } from '../signing/signer.js';
+import type { TenantContext } from '../tenancy/tenant-context.js';
+import { inDeliverySpan } from '../tracing/delivery.span.js';
+import type { OperationSpan } from '../tracing/operation-span.js';
+import type { Tracing } from '../tracing/tracing.js';
+
+/** What the pipeline needs of its application. */
+export interface PipelineServices {
+  readonly tenants: TenantContext;
+  readonly attempts: AttemptRunner;
+  readonly running: RunningHandlers;
+  readonly burials: Burials;
+  readonly events: JobEvents;
+  readonly sealer: Sealer;
+  readonly signer: Signer;
+  /** What is noted on the jobs of a queue. */
+  readonly notesOf: (queue: string) => PutOffNote;
+  readonly sharedKeys: Pick<SharedKeys, 'note'>;
+  readonly tracing: Tracing | undefined;
+  /** A source of numbers in [0, 1). */
+  readonly random: () => number;
+}
+
+/**
+ * The way of a job, on one page: identify, enter the tenant, validate, pass the guards, attempt (claim, reconcile, run,
+ * record: `attempt/attempt.ts`), acknowledge. The order of the steps is known here, and nowhere else.
+ *
+ * Whatever happens, a delivery ends in one {@link Ack}.
+ */
+export class JobPipeline {
+  readonly #handBacks = new HandBackCounter();
+
+  constructor(private readonly services: PipelineServices) {}
+
+  /** From BullMQ's hand to BullMQ's hand: returns or throws what BullMQ understands. */
+  async handle(delivery: Delivery): Promise<unknown> {
+    watchMoves(delivery.job);
+    const ack = await this.#deliver(delivery);
+    return acknowledge(delivery.job, delivery.token, ack);
+  }
+
+  async #deliver(delivery: Delivery): Promise<Ack> {
+    const { tenants, burials, sharedKeys, tracing } = this.services;
+    try {
+      const identified = this.#identify(delivery);
+      if (identified.kind === 'refused') return await burials.ofUnidentified(delivery, identified);
+      sharedKeys.note(delivery.job, identified);
+      return await tenants.runJob(identified.tenantId, () =>
+        tracing === undefined
+          ? this.#deliverAs(identified, delivery, undefined)
+          : inDeliverySpan(tracing, delivery, identified, (span) =>
+              this.#deliverAs(identified, delivery, span),
+            ),
+      );
+    } catch (error) {
+      // Postgres is out of reach, a payload unreadable, or a bug of ours: nothing is known to be recorded, so nothing is told but "later".
+      return this.#defer(delivery, error);
+    }
+  }
+
+  async #deliverAs(
+    identified: Identified,
+    delivery: Delivery,
+    span: OperationSpan | undefined,
+  ): Promise<Ack> {
+    const { job, rules, cancellation } = delivery;
+    const validated = await checkPayload(rules.payloadRuleOf(job.name), job.name, identified.payload);
+    if (validated.kind === 'valid') presentPayload(job, validated.payload);
+    const run = this.#runOf(delivery, identified, delivery, span);
+    cancellation?.addEventListener('abort', () => run.handlerRun.abandon('cancelled'), { once: true });
+    const leave = this.services.running.add(run.handlerRun);
+    try {
+      const result =
+        validated.kind === 'invalid'
+          ? await this.services.attempts.refuse(run, 'payload_invalid', validated.error)
+          : await this.#attempt(run, delivery);
+      return await this.#ackOf(run, delivery, result);
+    } finally {
+      leave();
+    }
+  }
+
+  /**
+   * What a guard, or an interceptor around ours, throws before the claim counts as a failed attempt. One that gives up
+   * on a running attempt (a timeout interceptor) abandons it: how it ends is still the attempt's to say.
+   */
+  async #attempt(run: OperationRun, { job, handler, guarded }: Delivery): Promise<AttemptResult> {
+    const { attempts } = this.services;
+    const { handlerRun } = run;
+    if (guarded === undefined) return attempts.run(run, () => handler(handlerRun));
+    const guardedRun = new GuardedRun(job, (behindGuards) => attempts.run(run, behindGuards));
+    guardedRun.enter();
+    const thrown = await thrownBy(handlerRun.follow(guarded(handlerRun)));
+    if (guardedRun.result !== undefined) {
+      handlerRun.abandon('cancelled', 'an interceptor gave up on it');
+      return guardedRun.result;
+    }
+    if (handlerRun.isOver) return attempts.putOff(run, 'abandoned before it was started');
+    return attempts.failUnstarted(run, thrown === undefined ? new HandlerSkippedError() : thrown.error);
+  }
+
+  /** A job that BullMQ has failed without calling the processor: its workers died under it, or a child of it failed. */
+  async buryUnprocessed(received: ReceivedJob, reason: DeadLetterReason, error: Error): Promise<void> {
+    const { tenants, burials, attempts } = this.services;
+    const identified = this.#identify(received);
+    if (identified.kind === 'refused') {
+      await burials.ofUnidentified(received, identified);
+      return;
+    }
+    await tenants.runJob(identified.tenantId, async () => {
+      const run = this.#runOf(received, identified, NO_MEANS, undefined);
+      await this.#ackOf(run, received, await attempts.refuse(run, reason, error));
+    });
+  }
+
+  #identify({ job, provenance, rules }: ReceivedJob): Identified | Unidentified {
+    return identify(job, provenance, rules.identify, this.services.sealer, this.services.signer);
+  }
+
+  #runOf(
+    received: ReceivedJob,
+    identified: Identified,
+    { handsBack, reconcile, fallback }: Pick<OperationRun, 'handsBack' | 'reconcile' | 'fallback'>,
+    span: OperationSpan | undefined,
+  ): OperationRun {
+    const { job, rules, workerId } = received;
+    const subject = jobSubjectOf(job);
+    const { tenantId, operationKey } = identified;
+    const onLate = (how: 'returned' | 'threw'): void =>
+      this.services.events.emit({ kind: 'late_result_discarded', ...subject, tenantId, operationKey, how });
+    return {
+      workerId,
+      rules,
+      subject,
+      identified,
+      job,
+      earlierStarts: this.#earlierStartsOf(received),
+      handlerRun: new HandlerRun(onLate),
+      span,
+      step: undefined,
+      handsBack,
+      reconcile,
+      fallback,
+    };
+  }
+
+  /** Of a job of ours nobody else has run anything: it could not have read it. */
+  #earlierStartsOf({ job, provenance, rules }: ReceivedJob): EarlierStarts | undefined {
+    if (provenance.kind === 'ours' || !rules.doubtsEarlierStarts) return undefined;
+    return new EarlierStarts(job, this.services.notesOf(job.queueName));
+  }
+
+  async #ackOf(run: OperationRun, received: ReceivedJob, result: AttemptResult): Promise<Ack> {
+    const { burials, sealer, random } = this.services;
+    run.span?.ended(result);
+    this.#countHandBack(run, result);
+    switch (result.kind) {
+      case 'conflict':
+        return burials.ofConflict(received, run.identified);
+      case 'expired':
+        return burials.ofExpired(received, run.identified, result.error);
+      case 'unstorable':
+        return burials.ofUnidentified(received, { reason: 'payload_invalid', error: result.error });
+      case 'deferred':
+        if (IS_UNCLAIMED.has(causeOf(result.deferral))) await noteUnclaimed(run.earlierStarts);
+        break;
+      default:
+    }
+    const ack = ackOf(result, random);
+    // BullMQ would keep it in plain text.
+    return ack.kind === 'done' && sealer.isOn ? { kind: 'done', result: undefined } : ack;
+  }
+
+  #countHandBack(run: OperationRun, { kind }: AttemptResult): void {
+    if (kind === 'handed_back') {
+      const times = this.#handBacks.count(run.identified);
+      this.services.events.emit({ kind, ...subjectOf(run), times });
+    } else if (kind !== 'deferred') this.#handBacks.forget(run.identified);
+  }
+
+  #defer({ job }: Delivery, error: unknown): Ack {
+    const delayMs = 1000 + this.services.random() * 4000;
+    const { reason } = unavailability(error);
+    this.services.events.emit({
+      kind: 'deferred',
+      ...jobSubjectOf(job),
+      delayMs,
+      because: 'unavailable',
+      reason,
+    });
+    return { kind: 'defer', delayMs };
+  }
+}
+
+/** Of a job whose letter alone is to be written. */
+const NO_MEANS = { handsBack: undefined, reconcile: undefined, fallback: undefined };
+
+/** Deferrals after which an operation may have no row, although the job was delivered. */
+const IS_UNCLAIMED: ReadonlySet<DeferralCause> = new Set(['unavailable', 'held', 'stopped'] as const);
+
+/** Without the note the next delivery is a doubt, which is the careful side. */
+async function noteUnclaimed(starts: EarlierStarts | undefined): Promise<void> {
+  await starts?.noteUnclaimed().catch(() => undefined);
+}
+
+async function thrownBy(work: Promise<unknown>): Promise<{ readonly error: unknown } | undefined> {
+  try {
+    await work;
+    return undefined;
+  } catch (error) {
+    return { error };
+  }
+}
+
+class HandlerSkippedError extends UsageError {
+  constructor() {
+    super(
+      'An interceptor answered in place of the processor, so nothing was run. Interceptors of processors must call next.handle().',
+    );
+  }
+}
