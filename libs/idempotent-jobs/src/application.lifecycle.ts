@@ -59,7 +59,7 @@ export class ApplicationLifecycle
       policies: options.retryPolicies,
       dependencies: engine.dependencies,
     };
-    this.#workers = new WorkerLifecycle(discovery, host, handlers, queues, defaults, log);
+    this.#workers = new WorkerLifecycle(discovery, host, handlers, queues, defaults, options.processors, log);
     this.#letters = new LetterLifecycle(
       discovery,
       queues,

@@ -11,6 +11,7 @@ import { getDataSourceToken } from '@nestjs/typeorm';
 import type { Queue } from 'bullmq';
 import type { DataSource } from 'typeorm';
 import { ApplicationLifecycle } from './application.lifecycle.js';
+import { type AsyncOptions, asyncProviders } from './async-options.js';
 import { IdempotencyService } from './call/idempotency.service.js';
 import { DeadLetterService } from './dead-letter/dead-letter.service.js';
 import { DEAD_LETTER_QUEUE_SUFFIX } from './dead-letter/letter.js';
@@ -43,15 +44,34 @@ import { RetentionService } from './retention/retention.service.js';
 import { TenantContext } from './tenancy/tenant-context.js';
 import { TenantMiddleware } from './tenancy/tenant.middleware.js';
 
-/** A queue of idempotent jobs. */
-export interface IdempotentQueueOptions {
+/** A queue of idempotent jobs, with the queue of its dead letters. */
+interface QueueNames {
   readonly name: string;
   /** Where its dead letters are announced. Default: the name with `-dlq`. Read it with `@OnDeadLetter()`, or with a processor, not both. */
   readonly deadLetterQueue?: string;
-  /** How long what is kept, as far as it differs from the module's. */
+}
+
+/** What a queue of idempotent jobs may have that is known only once the application starts. */
+export interface IdempotentQueueSettings {
+  /** How long the queue's operations and letters are kept. Default: the module's retention. */
   readonly retention?: RetentionOptions;
   /** BullMQ's and @nestjs/bullmq's own options for both queues: connection, prefix, configKey, defaultJobOptions … */
   readonly bullmq?: Omit<RegisterQueueOptions, 'name' | 'processors'>;
+}
+
+/** A queue of idempotent jobs. */
+export interface IdempotentQueueOptions extends QueueNames, IdempotentQueueSettings {}
+
+/** A queue of idempotent jobs whose settings come from `useFactory`, `useClass` or `useExisting`. */
+export interface IdempotentQueueAsyncOptions
+  extends QueueNames, AsyncOptions<IdempotentQueueSettings, IdempotentQueueSettingsFactory> {
+  /** The `configKey` of `BullModule.forRoot()` whose configuration both queues share. Default: the one without a key. */
+  readonly configKey?: string;
+}
+
+/** What `registerQueueAsync({ useClass })` and `registerQueueAsync({ useExisting })` name. */
+export interface IdempotentQueueSettingsFactory {
+  createIdempotentQueueSettings(queue: string): IdempotentQueueSettings | Promise<IdempotentQueueSettings>;
 }
 
 const ENGINE = Symbol('nestjs-idempotent-jobs:engine');
@@ -73,50 +93,87 @@ export function InjectIdempotentQueue(name: string): ParameterDecorator & Proper
 @Module({})
 export class IdempotentJobsModule {
   static forRoot(options: IdempotentJobsOptions = {}): DynamicModule {
-    return assemble(options.dataSource, {
-      provide: RESOLVED_OPTIONS,
-      useFactory: () => resolveOptions(options),
-    });
+    return assemble(options.dataSource, [
+      { provide: RESOLVED_OPTIONS, useFactory: () => resolveOptions(options) },
+    ]);
   }
 
-  /** As {@link forRoot}, with options from a factory. */
-  static forRootAsync({
-    imports = [],
-    inject = [],
-    dataSource,
-    useFactory,
-  }: IdempotentJobsAsyncOptions): DynamicModule {
-    const options: Provider = {
-      provide: RESOLVED_OPTIONS,
-      inject,
-      useFactory: async (...dependencies: unknown[]) => resolveOptions(await useFactory(...dependencies)),
-    };
-    return assemble(dataSource, options, imports);
+  /** As {@link forRoot}, with options from a factory or a class. @throws ConfigurationError without either */
+  static forRootAsync({ imports = [], dataSource, ...options }: IdempotentJobsAsyncOptions): DynamicModule {
+    const providers = asyncProviders(GIVEN_OPTIONS, 'forRootAsync()', options, (factory) =>
+      factory.createIdempotentJobsOptions(),
+    );
+    const resolved = { provide: RESOLVED_OPTIONS, inject: [GIVEN_OPTIONS], useFactory: resolveOptions };
+    return assemble(dataSource, [...providers, resolved], imports);
   }
 
   /** Registers queues with BullMQ, their dead-letter queues, and an {@link IdempotentQueue} for each. */
   static registerQueue(...queues: (string | IdempotentQueueOptions)[]): DynamicModule {
     const named = queues.map((queue) => (typeof queue === 'string' ? { name: queue } : queue));
-    const providers = named.map(({ name, retention, deadLetterQueue = name + DEAD_LETTER_QUEUE_SUFFIX }) => ({
-      provide: getIdempotentQueueToken(name),
-      inject: [QueueRegistry, getQueueToken(name), getQueueToken(deadLetterQueue)],
-      useFactory: (registry: QueueRegistry, queue: Queue, letters: Queue) =>
-        registry.register(queue, letters, retention),
-    }));
-    const bullQueues = named.flatMap(
-      ({ name, deadLetterQueue = name + DEAD_LETTER_QUEUE_SUFFIX, bullmq }) => [
-        { ...bullmq, name },
-        { ...bullmq, name: deadLetterQueue },
-      ],
+    return registered(
+      named.map(({ name, deadLetterQueue, retention, bullmq = {} }: IdempotentQueueOptions) => ({
+        name,
+        deadLetterQueue,
+        configKey: bullmq.configKey,
+        useFactory: () => ({ retention, bullmq }),
+      })),
     );
-    const bullModule = BullModule.registerQueue(...bullQueues);
-    return {
-      module: IdempotentJobsModule,
-      imports: [bullModule],
-      providers,
-      exports: [...providers.map(({ provide }) => provide), bullModule],
-    };
   }
+
+  /**
+   * As {@link registerQueue}, with settings from a factory or a class. Names stay outside of it, because Nest needs them
+   * earlier.
+   *
+   * @throws ConfigurationError without either
+   */
+  static registerQueueAsync(...queues: IdempotentQueueAsyncOptions[]): DynamicModule {
+    return registered(queues);
+  }
+}
+
+/** What `forRootAsync()` is given, before it is checked. */
+const GIVEN_OPTIONS = Symbol('nestjs-idempotent-jobs:given-options');
+
+/** The settings of queues. BullMQ's queues and ours, in other modules, need the same ones. */
+@Module({})
+class QueueSettingsModule {}
+
+function registered(queues: readonly IdempotentQueueAsyncOptions[]): DynamicModule {
+  const registrations = queues.map(
+    ({ name, deadLetterQueue = name + DEAD_LETTER_QUEUE_SUFFIX, configKey, imports = [], ...source }) => {
+      const token = `IdempotentQueueSettings_${name}`;
+      const settings: DynamicModule = {
+        module: QueueSettingsModule,
+        imports,
+        providers: asyncProviders(token, `registerQueueAsync() of queue "${name}"`, source, (factory) =>
+          factory.createIdempotentQueueSettings(name),
+        ),
+        exports: [token],
+      };
+      const bullQueues = [name, deadLetterQueue].map((bullName) => ({
+        name: bullName,
+        configKey,
+        imports: [settings],
+        inject: [token],
+        useFactory: ({ bullmq = {} }: IdempotentQueueSettings) => bullmq,
+      }));
+      const provider = {
+        provide: getIdempotentQueueToken(name),
+        inject: [QueueRegistry, getQueueToken(name), getQueueToken(deadLetterQueue), token],
+        useFactory: (registry: QueueRegistry, queue: Queue, letters: Queue, own: IdempotentQueueSettings) =>
+          registry.register(queue, letters, own.retention),
+      };
+      return { settings, bullQueues, provider };
+    },
+  );
+  const bullModule = BullModule.registerQueueAsync(...registrations.flatMap(({ bullQueues }) => bullQueues));
+  const providers = registrations.map(({ provider }) => provider);
+  return {
+    module: IdempotentJobsModule,
+    imports: [bullModule, ...registrations.map(({ settings }) => settings)],
+    providers,
+    exports: [...providers.map(({ provide }) => provide), bullModule],
+  };
 }
 
 /**
@@ -134,12 +191,12 @@ function refuseSecondRoot(modules: ModulesContainer): void {
 
 function assemble(
   dataSourceName: string | undefined,
-  options: Provider,
+  options: readonly Provider[],
   imports: DynamicModule['imports'] = [],
 ): DynamicModule {
   const dataSource = getDataSourceToken(dataSourceName);
   const providers: Provider[] = [
-    options,
+    ...options,
     TenantContext,
     TenantMiddleware,
     JobEvents,

@@ -29,6 +29,7 @@ describe('resolveOptions', () => {
       leaseMs: 30_000,
       retryPolicies: new Map(),
       dependencies: [],
+      processors: new Map(),
       retention: {
         completedMs: 604_800_000,
         lettersMs: 2_592_000_000,
@@ -77,6 +78,7 @@ describe('resolveOptions', () => {
         doctor: 'fail',
         traceContext,
         retryPolicies: { mail: { attempts: 3 } },
+        processors: { charges: { concurrency: 3 } },
         dependencies: {
           mailer: { timeoutMs: 9, breaker: false, retryBudget: { ratio: 0 }, maxConcurrent: 2, maxKeys: 3 },
         },
@@ -98,6 +100,7 @@ describe('resolveOptions', () => {
           },
         ],
       ]),
+      processors: new Map([['charges', { concurrency: 3 }]]),
       dependencies: [
         {
           name: 'mailer',

@@ -1,9 +1,10 @@
-import type { ModuleMetadata, FactoryProvider } from '@nestjs/common';
+import type { AsyncOptions } from './async-options.js';
 import {
   type DependencyOptions,
   type DependencySettings,
   resolveDependencies,
 } from './dependency/dependency.options.js';
+import { type ProcessorOverrides, readOverrides } from './intake/processor-overrides.js';
 import { resolvePolicies, type RetryPolicies, type RetrySettings } from './intake/retry.options.js';
 import type { MetricsAdapter } from './metrics/metrics.port.js';
 import { ConfigurationError } from './operation/errors.js';
@@ -52,6 +53,11 @@ export interface IdempotentJobsOptions {
   readonly retryPolicies?: RetryPolicies;
   /** What handlers call and cannot rely on, by name: for processors (`dependency: 'gateway'`) and {@link DependencyGuard}. */
   readonly dependencies?: Readonly<Record<string, DependencyOptions>>;
+  /**
+   * Options of processors, by queue. They go before those of the decorator, which are written before configuration can be
+   * read: `processors: { charges: { concurrency: config.get('CHARGES_CONCURRENCY') } }`.
+   */
+  readonly processors?: Readonly<Record<string, ProcessorOverrides>>;
   /** How long what is kept. A queue may have its own: `registerQueue({ name, retention })`. */
   readonly retention?: RetentionOptions;
   readonly tenants?: {
@@ -125,14 +131,19 @@ export interface IdempotentJobsOptions {
   readonly traceContext?: () => unknown;
 }
 
-/** Options of `IdempotentJobsModule.forRootAsync()`. */
-export interface IdempotentJobsAsyncOptions extends Pick<ModuleMetadata, 'imports'> {
-  /** As in {@link IdempotentJobsOptions}; needed before the factory can run. */
+/** Options of `IdempotentJobsModule.forRootAsync()`: from `useFactory`, `useClass` or `useExisting`. */
+export interface IdempotentJobsAsyncOptions extends AsyncOptions<
+  Omit<IdempotentJobsOptions, 'dataSource'>,
+  IdempotentJobsOptionsFactory
+> {
+  /** As in {@link IdempotentJobsOptions}; needed before the options are known. */
   readonly dataSource?: string;
-  readonly inject?: FactoryProvider['inject'];
-  readonly useFactory: (
-    ...args: any[]
-  ) => Omit<IdempotentJobsOptions, 'dataSource'> | Promise<Omit<IdempotentJobsOptions, 'dataSource'>>;
+}
+
+/** What `forRootAsync({ useClass })` and `forRootAsync({ useExisting })` name. */
+export interface IdempotentJobsOptionsFactory {
+  createIdempotentJobsOptions():
+    Omit<IdempotentJobsOptions, 'dataSource'> | Promise<Omit<IdempotentJobsOptions, 'dataSource'>>;
 }
 
 /** The options with all defaults filled in. */
@@ -143,6 +154,7 @@ export interface ResolvedOptions {
   readonly leaseMs: number;
   readonly retryPolicies: ReadonlyMap<string, RetrySettings>;
   readonly dependencies: readonly DependencySettings[];
+  readonly processors: ReadonlyMap<string, ProcessorOverrides>;
   readonly retention: Retention;
   readonly resolveTenant:
     ((request: unknown) => string | undefined | Promise<string | undefined>) | undefined;
@@ -190,6 +202,7 @@ export function resolveOptions(options: Omit<IdempotentJobsOptions, 'dataSource'
     leaseMs: checks.timer('leaseMs', options.leaseMs, 30_000, 500),
     retryPolicies: resolvePolicies(checks, options.retryPolicies),
     dependencies: resolveDependencies(checks, options.dependencies),
+    processors: readOverrides(checks, options.processors),
     retention: resolveRetention(checks, options.retention, DEFAULT_RETENTION),
     resolveTenant: options.tenants?.resolve,
     enqueue: {

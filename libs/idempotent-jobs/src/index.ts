@@ -4,10 +4,17 @@
 export {
   getIdempotentQueueToken,
   IdempotentJobsModule,
+  type IdempotentQueueAsyncOptions,
   type IdempotentQueueOptions,
+  type IdempotentQueueSettings,
+  type IdempotentQueueSettingsFactory,
   InjectIdempotentQueue,
 } from './idempotent-jobs.module.js';
-export type { IdempotentJobsAsyncOptions, IdempotentJobsOptions } from './idempotent-jobs.options.js';
+export type {
+  IdempotentJobsAsyncOptions,
+  IdempotentJobsOptions,
+  IdempotentJobsOptionsFactory,
+} from './idempotent-jobs.options.js';
 export type { EncryptionOptions } from './sealing/key-ring.js';
 export type { SigningOptions } from './signing/signing.options.js';
 export { IDEMPOTENT_JOBS_MIGRATIONS } from './postgres/migrations.js';
@@ -21,6 +28,8 @@ export {
   type ProcessorOptionsFor,
   type ProcessorWorkerOptions,
 } from './intake/idempotent-processor.decorator.js';
+export type { FallsBack, Reconciles } from './intake/processor-means.js';
+export type { ProcessorOverrides } from './intake/processor-overrides.js';
 export type { IdempotentProcessorOptions } from './intake/processor.options.js';
 export type { RetryOptions, RetryPolicies } from './intake/retry.options.js';
 export type { ReconcileOptions } from './reconcile/reconcile.options.js';

@@ -2,18 +2,27 @@ import { WorkerHost } from '@nestjs/bullmq';
 import type { Job } from 'bullmq';
 import { describe, expectTypeOf, it } from 'vitest';
 import {
+  applied,
   type CurrentOperation,
   type EnqueuedOperation,
+  type FallsBack,
+  type HoldCause,
+  IdempotentJobsModule,
+  type IdempotentJobsOptionsFactory,
   IdempotentProcessor,
   type IdempotentQueue,
+  type IdempotentQueueSettingsFactory,
   JOB_METRICS,
   type JobName,
+  notApplied,
   type OpenMetrics,
   type OperationJob,
   type OperationRef,
   type Outcome,
   type OutcomeService,
   type PayloadOf,
+  type Reconciles,
+  type Reconciliation,
   type ResultOf,
 } from './index.js';
 
@@ -233,8 +242,105 @@ describe('the types of @IdempotentProcessor<ChargeJobs>', () => {
     expectTypeOf(Plain).toBeConstructibleWith();
   });
 
+  it('ask for a reconcile() where the effect is reconciled, and for one that answers with the jobs’ results', () => {
+    @IdempotentProcessor<ChargeJobs>('charges', { effect: 'reconciled' })
+    class Asking extends WorkerHost implements Reconciles<Receipt> {
+      async process(_job: OperationJob<ChargeJobs>): Promise<Receipt> {
+        return { receiptId: 'r-1' };
+      }
+      async reconcile(operation: CurrentOperation): Promise<Reconciliation<Receipt>> {
+        return operation.attempt > 1 ? applied({ receiptId: 'r-1' }) : notApplied();
+      }
+    }
+    expectTypeOf(Asking).toBeConstructibleWith();
+
+    // @ts-expect-error there is no reconcile()
+    @IdempotentProcessor<ChargeJobs>('charges', { effect: 'reconciled' })
+    class Silent extends WorkerHost {
+      async process(_job: OperationJob<ChargeJobs>): Promise<Receipt> {
+        return { receiptId: 'r-1' };
+      }
+    }
+    expectTypeOf(Silent).toBeConstructibleWith();
+
+    // @ts-expect-error the jobs return receipts and booleans, not numbers
+    @IdempotentProcessor<ChargeJobs>('charges', { effect: 'keyed' })
+    class Counting extends WorkerHost {
+      async process(_job: OperationJob<ChargeJobs>): Promise<Receipt> {
+        return { receiptId: 'r-1' };
+      }
+      reconcile(): Reconciliation<number> {
+        return applied(7);
+      }
+    }
+    expectTypeOf(Counting).toBeConstructibleWith();
+
+    class Untrue extends WorkerHost implements Reconciles<Receipt> {
+      async process(): Promise<void> {}
+      // @ts-expect-error a boolean is no answer
+      reconcile(): boolean {
+        return true;
+      }
+    }
+    expectTypeOf(Untrue).toBeConstructibleWith();
+  });
+
+  it('check that a fallback() returns what the jobs do, and takes the reason', () => {
+    @IdempotentProcessor<ChargeJobs>('charges', { dependency: 'gateway' })
+    class StandingIn extends WorkerHost implements FallsBack<Receipt> {
+      async process(_job: OperationJob<ChargeJobs>): Promise<Receipt> {
+        return { receiptId: 'r-1' };
+      }
+      fallback(_operation: CurrentOperation, reason: HoldCause): Receipt {
+        return { receiptId: reason };
+      }
+    }
+    expectTypeOf(StandingIn).toBeConstructibleWith();
+
+    // @ts-expect-error the jobs return receipts and booleans, not strings
+    @IdempotentProcessor<ChargeJobs>('charges', { dependency: 'gateway' })
+    class Wrong extends WorkerHost {
+      async process(_job: OperationJob<ChargeJobs>): Promise<Receipt> {
+        return { receiptId: 'r-1' };
+      }
+      fallback(): string {
+        return 'later';
+      }
+    }
+    expectTypeOf(Wrong).toBeConstructibleWith();
+  });
+
   it('refuse an effect that does not exist', () => {
     // @ts-expect-error no such effect
     IdempotentProcessor('charges', { effect: 'idempotent' });
+  });
+});
+
+describe('the types of the module', () => {
+  it('take options from a factory, a class or a provider that exists', () => {
+    class Options implements IdempotentJobsOptionsFactory, IdempotentQueueSettingsFactory {
+      createIdempotentJobsOptions() {
+        return { leaseMs: 10_000 };
+      }
+      createIdempotentQueueSettings() {
+        return { retention: { completedMs: 86_400_000 } };
+      }
+    }
+    IdempotentJobsModule.forRootAsync({ useFactory: async () => ({ leaseMs: 10_000 }) });
+    IdempotentJobsModule.forRootAsync({ useClass: Options });
+    IdempotentJobsModule.forRootAsync({ useExisting: Options });
+    IdempotentJobsModule.registerQueueAsync({ name: 'charges', useClass: Options });
+    // @ts-expect-error a lease is a number of ms
+    IdempotentJobsModule.forRootAsync({ useFactory: () => ({ leaseMs: '10 s' }) });
+    // @ts-expect-error it gives no settings
+    IdempotentJobsModule.registerQueueAsync({ name: 'charges', useClass: class {} });
+  });
+
+  it('let a configuration give numbers and names of processors, and nothing that is code', () => {
+    IdempotentJobsModule.forRoot({
+      processors: { charges: { concurrency: 20, timeoutMs: 5_000, retry: 'charge' } },
+    });
+    // @ts-expect-error the effect belongs to the class
+    IdempotentJobsModule.forRoot({ processors: { charges: { effect: 'natural' } } });
   });
 });

@@ -6,6 +6,7 @@ import {
   IdempotentProcessor,
   notApplied,
   type OperationJob,
+  type Reconciles,
   type Reconciliation,
   type ResultOf,
 } from 'nestjs-idempotent-jobs';
@@ -29,7 +30,7 @@ import { OrderCharge } from './order-charge.js';
   },
   PACE,
 )
-export class LookUpChargeProcessor extends WorkerHost {
+export class LookUpChargeProcessor extends WorkerHost implements Reconciles<ResultOf<ChargeJobs>> {
   constructor(private readonly charge: OrderCharge) {
     super();
   }
@@ -41,7 +42,7 @@ export class LookUpChargeProcessor extends WorkerHost {
   }
 
   /** Anything but a charge or "there is none" throws, which leaves the question open. */
-  async reconcile(operation: CurrentOperation): Promise<Reconciliation> {
+  async reconcile(operation: CurrentOperation): Promise<Reconciliation<ResultOf<ChargeJobs>>> {
     const charge = await this.charge.find(operation);
     if (charge === undefined) return notApplied();
     return applied(this.charge.proceed(operation, operation.job.data as ChargePayload, charge));

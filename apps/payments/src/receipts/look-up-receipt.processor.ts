@@ -6,6 +6,7 @@ import {
   IdempotentProcessor,
   notApplied,
   type OperationJob,
+  type Reconciles,
   type Reconciliation,
   type ResultOf,
 } from 'nestjs-idempotent-jobs';
@@ -30,7 +31,7 @@ import { ReceiptPayload, RECEIPTS, type ReceiptJobs } from './receipt.jobs.js';
   },
   PACE,
 )
-export class LookUpReceiptProcessor extends WorkerHost {
+export class LookUpReceiptProcessor extends WorkerHost implements Reconciles<ResultOf<ReceiptJobs>> {
   constructor(
     private readonly receipt: OrderReceipt,
     private readonly mailbox: MailboxClient,
@@ -43,7 +44,7 @@ export class LookUpReceiptProcessor extends WorkerHost {
   }
 
   /** A mailbox that does not answer throws, which leaves the question open. */
-  async reconcile(operation: CurrentOperation): Promise<Reconciliation> {
+  async reconcile(operation: CurrentOperation): Promise<Reconciliation<ResultOf<ReceiptJobs>>> {
     const messageId = messageIdOf(operation);
     const isThere = await this.mailbox.has(messageId, operation.signal);
     return isThere ? applied({ messageId }) : notApplied();

@@ -10,6 +10,7 @@ import {
   PROCESSOR_DECLARATION,
   type ProcessorDeclaration,
 } from '../intake/idempotent-processor.decorator.js';
+import { overridden } from '../intake/processor-overrides.js';
 import { resolveProcessorOptions } from '../intake/processor.options.js';
 import type { PayloadClass } from '../intake/validate-payload.js';
 import { DEFAULT_MAX_RESULT_BYTES } from '../record/kept-result.js';
@@ -55,20 +56,25 @@ export function describeApp(
 function describeProcessor(
   provided: ProvidedClass,
   queues: QueueRegistry,
-  { leaseMs, retryPolicies: policies }: ResolvedOptions,
+  { leaseMs, retryPolicies: policies, processors }: ResolvedOptions,
   dependencies: Dependencies,
 ): DescribedProcessor[] {
   const declaration = Reflect.getOwnMetadata(PROCESSOR_DECLARATION, provided) as
     ProcessorDeclaration | undefined;
   if (declaration === undefined) return [];
-  const { queue, options } = declaration;
-  const { own: settings } = resolveProcessorOptions(provided.name, declaration, {
-    leaseMs,
-    policies,
-    dependencies,
-    maxResultBytes: DEFAULT_MAX_RESULT_BYTES,
-    retentionMs: queues.retentionOf(queue).completedMs,
-  });
+  const { queue } = declaration;
+  const { options } = overridden(queue, declaration.options, processors.get(queue));
+  const { own: settings } = resolveProcessorOptions(
+    provided.name,
+    { ...declaration, options },
+    {
+      leaseMs,
+      policies,
+      dependencies,
+      maxResultBytes: DEFAULT_MAX_RESULT_BYTES,
+      retentionMs: queues.retentionOf(queue).completedMs,
+    },
+  );
   return [
     {
       name: provided.name,

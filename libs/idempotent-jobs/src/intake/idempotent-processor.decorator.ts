@@ -9,6 +9,7 @@ import type { AnyJobs, JobMap, JobName, OperationJob, ResultOf } from '../operat
 import { IdempotencyInterceptor } from './idempotency.interceptor.js';
 import type { IdempotentProcessorOptions } from './processor.options.js';
 import type { ProcessMethod } from './enhancer-chain.js';
+import type { FallsBack, Reconciles } from './processor-means.js';
 import { ProcessorHost } from './processor-host.js';
 import type { PayloadClass } from './validate-payload.js';
 
@@ -29,10 +30,14 @@ export interface ProcessorDeclaration {
 /** Metadata key of a {@link ProcessorDeclaration}. */
 export const PROCESSOR_DECLARATION = Symbol('nestjs-idempotent-jobs:processor');
 
-/** A class the decorator can be put on: a WorkerHost whose `process` takes and returns what the queue's jobs do. */
-export type ProcessorClass<M extends JobMap<M>> = new (...args: any[]) => WorkerHost & {
+/**
+ * A class the decorator can be put on: a WorkerHost whose `process` takes and returns what the queue's jobs do, and whose
+ * `reconcile` and `fallback`, where it has them, return the same.
+ */
+export type ProcessorClass<M extends JobMap<M>, Means = unknown> = new (...args: any[]) => WorkerHost & {
   process(job: OperationJob<M>, token?: string, signal?: AbortSignal): Promise<ResultOf<M>>;
-};
+} & Partial<Reconciles<ResultOf<M>> & FallsBack<ResultOf<M>>> &
+  Means;
 
 /** BullMQ's worker options; the connection comes from the queue unless given. */
 export type ProcessorWorkerOptions = Omit<WorkerOptions, 'connection'> &
@@ -57,6 +62,16 @@ export type ProcessorOptionsFor<M extends JobMap<M>> = Omit<IdempotentProcessorO
  * interceptors only when the handler runs. `workerOptions` are BullMQ's. `process` may take the job, BullMQ's token and
  * an AbortSignal that tells when the attempt is over.
  */
+export function IdempotentProcessor<M extends JobMap<M> = AnyJobs>(
+  queue: string,
+  options: ProcessorOptionsFor<M> & { readonly effect: 'reconciled' },
+  workerOptions?: ProcessorWorkerOptions,
+): (target: ProcessorClass<M, Reconciles<ResultOf<M>>>) => void;
+export function IdempotentProcessor<M extends JobMap<M> = AnyJobs>(
+  queue: string,
+  options?: ProcessorOptionsFor<M>,
+  workerOptions?: ProcessorWorkerOptions,
+): (target: ProcessorClass<M>) => void;
 export function IdempotentProcessor<M extends JobMap<M> = AnyJobs>(
   queue: string,
   options: ProcessorOptionsFor<M> = {},

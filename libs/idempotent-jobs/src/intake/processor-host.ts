@@ -5,18 +5,13 @@ import { type Provenance, provenanceOf } from '../enqueue/provenance.js';
 import { unprocessedReasonOf } from '../bullmq/unprocessed.js';
 import type { HandlerRun } from '../execute/handler-run.js';
 import type { JobPipeline } from '../worker/pipeline.js';
-import type { CurrentOperation } from '../execute/current-operation.js';
-import type { HoldCause } from '../dependency/hold.js';
 import { UsageError } from '../operation/errors.js';
 import type { LibraryLog } from '../observe/library-log.js';
 import type { EnhancerChains, ProcessMethod } from './enhancer-chain.js';
 import type { PolicedSettings } from './policed-settings.js';
+import type { FallsBack, Reconciles } from './processor-means.js';
 import type { ProcessorSettings } from './processor.settings.js';
 import { workerIdentity } from './worker-identity.js';
-
-/* Processors of which it was checked at boot that they have the method. */
-type Reconciling = WorkerHost & { reconcile(operation: CurrentOperation): unknown };
-type StandingIn = WorkerHost & { fallback(operation: CurrentOperation, reason: HoldCause): unknown };
 
 /** A processor of this application. */
 export interface RegisteredProcessor {
@@ -79,9 +74,10 @@ export class ProcessorHost {
             return chain(job, token, signalFor(run));
           },
       handsBack: (error) => isHandBack(error, job, this.limits),
-      reconcile: rules.reconcile && ((operation) => (instance as Reconciling).reconcile(operation)),
+      reconcile:
+        rules.reconcile && ((operation) => (instance as WorkerHost & Reconciles).reconcile(operation)),
       fallback: rules.hasFallback
-        ? (operation, reason) => (instance as StandingIn).fallback(operation, reason)
+        ? (operation, reason) => (instance as WorkerHost & FallsBack).fallback(operation, reason)
         : undefined,
     });
   }

@@ -14,6 +14,7 @@ import { outsideOfAnyFrame } from '../tenancy/outside-of-any-frame.js';
 import { PROCESSOR_DECLARATION, type ProcessorDeclaration } from './idempotent-processor.decorator.js';
 import type { QueueRegistry } from '../enqueue/queue-registry.js';
 import type { ProcessorHost } from './processor-host.js';
+import { overridden, type ProcessorOverrides } from './processor-overrides.js';
 import { type ProcessorDefaults, resolveProcessorOptions } from './processor.options.js';
 import type { ProcessorSettings } from './processor.settings.js';
 
@@ -42,6 +43,7 @@ export class WorkerLifecycle {
     private readonly handlers: RunningHandlers,
     private readonly queues: QueueRegistry,
     private readonly defaults: Omit<ProcessorDefaults, 'retentionMs'>,
+    private readonly overrides: ReadonlyMap<string, ProcessorOverrides>,
     private readonly log: LibraryLog,
   ) {}
 
@@ -56,6 +58,7 @@ export class WorkerLifecycle {
    * @throws ConfigurationError if a processor's options, queue or inheritance are wrong
    */
   prepare(): void {
+    this.#refuseUnknownQueues();
     const found = this.discovery.getProviders().flatMap((provider) => this.#declared(provider));
     const registered = found.map(({ provider, processorClass, declaration }) => {
       if (!this.queues.names.includes(declaration.queue)) {
@@ -63,18 +66,22 @@ export class WorkerLifecycle {
           `${processorClass.name} processes queue "${declaration.queue}", which is not registered. Import IdempotentJobsModule.registerQueue("${declaration.queue}") where the processor is provided.`,
         );
       }
-      const settings = resolveProcessorOptions(processorClass.name, declaration, {
-        ...this.defaults,
-        retentionMs: this.queues.retentionOf(declaration.queue).completedMs,
-      });
+      const { queue } = declaration;
+      const { options, concurrency } = overridden(queue, declaration.options, this.overrides.get(queue));
+      const settings = resolveProcessorOptions(
+        processorClass.name,
+        { ...declaration, options },
+        { ...this.defaults, retentionMs: this.queues.retentionOf(queue).completedMs },
+      );
       const requestScopedId = provider.isDependencyTreeStatic() ? undefined : provider.id;
       this.host.register(processorClass, { settings, requestScopedId });
-      return { provider, settings, declaration };
+      return { provider, settings, declaration, concurrency };
     });
-    this.#running = registered.flatMap(({ provider, settings: policed, declaration }) => {
+    this.#running = registered.flatMap(({ provider, settings: policed, declaration, concurrency }) => {
       const worker = workerOf(provider.instance as WorkerHost);
       const { isStarted, limitsStalls, options } = declaration;
       if (worker !== undefined) keepOutsideOfFrames(worker);
+      if (worker !== undefined && concurrency !== undefined) worker.concurrency = concurrency;
       this.#watchLimits(declaration.queue, worker);
       // The ledger is to decide about jobs that kill their workers, before BullMQ fails them on its own.
       if (worker !== undefined && !limitsStalls) worker.opts.maxStalledCount = policed.crashes;
@@ -107,6 +114,14 @@ export class WorkerLifecycle {
       `Shutdown: workers did not close within ${closeMs} ms; their jobs will be delivered again.`,
     );
     await isOverWithin(closeMs, Promise.allSettled(this.#running.map(({ worker }) => worker.disconnect())));
+  }
+
+  #refuseUnknownQueues(): void {
+    const unknown = [...this.overrides.keys()].filter((queue) => !this.queues.names.includes(queue));
+    if (unknown.length === 0) return;
+    throw new ConfigurationError(
+      `forRoot({ processors }) names ${unknown.map((queue) => `"${queue}"`).join(', ')}, but the queues that are registered here are ${this.queues.names.map((queue) => `"${queue}"`).join(', ') || 'none'}. Name them by the queue of their @IdempotentProcessor().`,
+    );
   }
 
   /** Handlers limit their queue by either of the two. */

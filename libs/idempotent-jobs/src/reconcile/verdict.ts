@@ -1,13 +1,13 @@
 /** What somebody who knows says about an effect that was in doubt. */
-export type EffectVerdict = Applied | NotApplied;
+export type EffectVerdict<Result = unknown> = Applied<Result> | NotApplied;
 
 /** What a service answers that is asked about an effect in doubt. */
-export type Reconciliation = EffectVerdict | Unknown;
+export type Reconciliation<Result = unknown> = EffectVerdict<Result> | Unknown;
 
 /** The effect happened; `result` is what the handler would have returned. */
-export interface Applied {
+export interface Applied<Result = unknown> {
   readonly kind: 'applied';
-  readonly result: unknown;
+  readonly result: Result;
 }
 
 /** The effect did not happen. */
@@ -15,7 +15,14 @@ export interface NotApplied {
   readonly kind: 'not_applied';
 }
 
+/** The service cannot tell, or not yet. */
+export interface Unknown {
+  readonly kind: 'unknown';
+}
+
 /** The effect happened. The result is recorded and replayed from then on; it must be JSON. */
+export function applied(): Applied<undefined>;
+export function applied<Result>(result: Result): Applied<Result>;
 export function applied(result?: unknown): Applied {
   return { kind: 'applied', result };
 }
@@ -23,11 +30,6 @@ export function applied(result?: unknown): Applied {
 /** The effect did not happen: the operation may be run again. */
 export function notApplied(): NotApplied {
   return { kind: 'not_applied' };
-}
-
-/** The service cannot tell, or not yet. */
-export interface Unknown {
-  readonly kind: 'unknown';
 }
 
 /** The service cannot tell, or not yet: it is asked again later. */
