@@ -34,6 +34,16 @@ function checkCommand(cwd) {
   }
 }
 
+/** Those whose optional peers are installed load; `needsPeers` names the others. */
+function checkSubpaths(exported, needsPeers) {
+  const subpaths = Object.keys(exported).filter(
+    (path) => path !== './package.json' && !needsPeers.includes(path),
+  );
+  const names = subpaths.map((path) => `nestjs-idempotent-jobs${path.slice(1)}`);
+  const program = `for (const name of ${JSON.stringify(names)}) await import(name);`;
+  run('node', ['--import', 'reflect-metadata', '--input-type=module', '--eval', program]);
+}
+
 /** A debugger complains of each file that names a map which is not there. */
 function checkSourceMaps(paths) {
   const installed = join(folder, 'node_modules/nestjs-idempotent-jobs');
@@ -90,6 +100,7 @@ try {
   };
   manifest.dependencies = { 'nestjs-idempotent-jobs': `file:${packed.filename}` };
   install([...peers.filter((name) => !isOptional(name)), 'ioredis', 'typescript', '@types/node']);
+  checkSubpaths(described.exports, ['./prometheus', './otel']);
   checkCommand(folder);
   // And in a clone, where it is linked before anything is built.
   checkCommand(root);
@@ -110,6 +121,7 @@ try {
 
     cpSync(join(root, 'test/consumer/src/observed.ts'), join(folder, 'src/observed.ts'));
     install(peers.filter(isOptional));
+    checkSubpaths(described.exports, []);
     const counted = run('node', ['dist/observed.js'], {
       env: { ...process.env, DATABASE_URL: postgres.url },
       timeout: 60_000,

@@ -6,15 +6,13 @@ import { TypeOrmModule } from '@nestjs/typeorm';
 import { MeterProvider, MetricReader } from '@opentelemetry/sdk-metrics';
 import { Queue, type QueueOptions, Worker } from 'bullmq';
 import {
-  DependencyGuard,
   getIdempotentQueueToken,
   IdempotentJobsModule,
   IdempotentProcessor,
   type IdempotentQueue,
-  type JobEvent,
-  JobEvents,
-  type MetricsAdapter,
 } from 'nestjs-idempotent-jobs';
+import { DependencyGuard } from 'nestjs-idempotent-jobs/dependencies';
+import { type JobEvent, JobEvents, type MetricsAdapter } from 'nestjs-idempotent-jobs/observe';
 import { otelMetrics } from 'nestjs-idempotent-jobs/otel';
 import { prometheusMetrics } from 'nestjs-idempotent-jobs/prometheus';
 import { Registry } from 'prom-client';

@@ -1,11 +1,7 @@
-import {
-  RetentionService,
-  DeadLetterService,
-  applied,
-  ConfigurationError,
-  IDEMPOTENT_JOBS_MIGRATIONS,
-  InDoubtError,
-} from 'nestjs-idempotent-jobs';
+import { applied, IDEMPOTENT_JOBS_MIGRATIONS, InDoubtError } from 'nestjs-idempotent-jobs';
+import { DeadLetterService } from 'nestjs-idempotent-jobs/dead-letters';
+import { ConfigurationError } from 'nestjs-idempotent-jobs/errors';
+import { RetentionService } from 'nestjs-idempotent-jobs/operate';
 import { DataSource } from 'typeorm';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';

@@ -3,25 +3,25 @@ import { NestFactory } from '@nestjs/core';
 import {
   applied,
   currentOperation,
-  DeadLetterService,
-  IdempotencyService,
-  IdempotentEffect,
   InDoubtError,
-  type JobEvent,
-  JobEvents,
   notApplied,
+  PermanentError,
+  TenantContext,
+  TransientError,
+  unknown,
+} from 'nestjs-idempotent-jobs';
+import { IdempotencyService, IdempotentEffect } from 'nestjs-idempotent-jobs/calls';
+import { DeadLetterService } from 'nestjs-idempotent-jobs/dead-letters';
+import {
   OperationBusyError,
   OperationConflictError,
   OperationDeadError,
   OperationInDoubtError,
-  PermanentError,
-  RetentionService,
-  TenantContext,
   TenantMissingError,
-  TransientError,
-  unknown,
   UsageError,
-} from 'nestjs-idempotent-jobs';
+} from 'nestjs-idempotent-jobs/errors';
+import { type JobEvent, JobEvents } from 'nestjs-idempotent-jobs/observe';
+import { RetentionService } from 'nestjs-idempotent-jobs/operate';
 import { afterEach, describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { CallerProcess } from '../support/caller-process.js';

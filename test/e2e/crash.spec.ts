@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { INestApplicationContext } from '@nestjs/common';
-import type { Effect } from 'nestjs-idempotent-jobs';
+import type { Effect } from 'nestjs-idempotent-jobs/types';
 import { type LedgerEntry, type RunningSimulator, startSimulator } from 'simulator';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';

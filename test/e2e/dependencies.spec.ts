@@ -1,18 +1,19 @@
 import type { INestApplicationContext, Provider } from '@nestjs/common';
 import {
-  DependencyGuard,
-  DependencyHeldError,
-  type DependencyOptions,
-  IdempotencyService,
   InDoubtError,
-  type JobEvent,
-  JobEvents,
   notApplied,
   OutcomeService,
   PermanentError,
   type Reconciliation,
   TransientError,
 } from 'nestjs-idempotent-jobs';
+import { IdempotencyService } from 'nestjs-idempotent-jobs/calls';
+import {
+  DependencyGuard,
+  DependencyHeldError,
+  type DependencyOptions,
+} from 'nestjs-idempotent-jobs/dependencies';
+import { type JobEvent, JobEvents } from 'nestjs-idempotent-jobs/observe';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';

@@ -2,13 +2,12 @@ import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { INestApplicationContext } from '@nestjs/common';
 import {
-  DependencyGuard,
   type IdempotentJobsOptions,
   type IdempotentProcessorOptions,
-  type JobEvent,
-  JobEvents,
   OutcomeService,
 } from 'nestjs-idempotent-jobs';
+import { DependencyGuard } from 'nestjs-idempotent-jobs/dependencies';
+import { type JobEvent, JobEvents } from 'nestjs-idempotent-jobs/observe';
 import { type LedgerEntry, type RunningSimulator, startSimulator } from 'simulator';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';

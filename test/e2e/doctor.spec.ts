@@ -1,7 +1,7 @@
 import { BullModule, Processor, WorkerHost } from '@nestjs/bullmq';
 import { Logger, type INestApplicationContext, type LoggerService } from '@nestjs/common';
 import { Test } from '@nestjs/testing';
-import { Doctor, type DoctorReport } from 'nestjs-idempotent-jobs';
+import { Doctor, type DoctorReport } from 'nestjs-idempotent-jobs/observe';
 import { afterEach, describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { enqueue, outcomeOf } from '../support/ledger.js';

@@ -2,20 +2,19 @@ import { randomBytes } from 'node:crypto';
 import { type INestApplicationContext, Injectable, type Type } from '@nestjs/common';
 import { FlowProducer, type Job } from 'bullmq';
 import {
-  ConfigurationError,
   type CurrentOperation,
-  type DeadLetterMessage,
-  DeadLetterService,
   type EncryptionOptions,
   type IdempotentJobsOptions,
-  InvalidPayloadError,
-  type JobEvent,
-  JobEvents,
-  OnDeadLetter,
   OutcomeService,
   PermanentError,
-  RecordUnreadableError,
 } from 'nestjs-idempotent-jobs';
+import { type DeadLetterMessage, DeadLetterService, OnDeadLetter } from 'nestjs-idempotent-jobs/dead-letters';
+import {
+  ConfigurationError,
+  InvalidPayloadError,
+  RecordUnreadableError,
+} from 'nestjs-idempotent-jobs/errors';
+import { type JobEvent, JobEvents } from 'nestjs-idempotent-jobs/observe';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { cliIn, jsonOf } from '../support/cli.js';

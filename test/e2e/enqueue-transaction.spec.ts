@@ -1,10 +1,6 @@
 import { Client, Pool } from 'pg';
-import {
-  type EnqueueTransaction,
-  type IdempotentJobsOptions,
-  OperationConflictError,
-  UsageError,
-} from 'nestjs-idempotent-jobs';
+import type { EnqueueTransaction, IdempotentJobsOptions } from 'nestjs-idempotent-jobs';
+import { OperationConflictError, UsageError } from 'nestjs-idempotent-jobs/errors';
 import { DataSource } from 'typeorm';
 import { afterEach, describe, expect, it, inject, vi } from 'vitest';
 import { useApps } from '../support/apps.js';

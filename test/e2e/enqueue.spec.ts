@@ -1,12 +1,12 @@
+import { TenantContext } from 'nestjs-idempotent-jobs';
 import {
   InvalidIdentityError,
   InvalidPayloadError,
   OperationConflictError,
-  TenantContext,
   TenantMismatchError,
   TenantMissingError,
   UsageError,
-} from 'nestjs-idempotent-jobs';
+} from 'nestjs-idempotent-jobs/errors';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';

@@ -1,13 +1,8 @@
 import type { INestApplicationContext, Provider } from '@nestjs/common';
-import {
-  currentOperation,
-  DependencyGuard,
-  IdempotencyService,
-  InDoubtError,
-  type JobEvent,
-  JobEvents,
-  TransientError,
-} from 'nestjs-idempotent-jobs';
+import { currentOperation, InDoubtError, TransientError } from 'nestjs-idempotent-jobs';
+import { IdempotencyService } from 'nestjs-idempotent-jobs/calls';
+import { DependencyGuard } from 'nestjs-idempotent-jobs/dependencies';
+import { type JobEvent, JobEvents } from 'nestjs-idempotent-jobs/observe';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';

@@ -1,6 +1,8 @@
 import type { INestApplicationContext } from '@nestjs/common';
 import { FlowProducer, type Job } from 'bullmq';
-import { DeadLetterService, PermanentError, UsageError, type FlowNodeOptions } from 'nestjs-idempotent-jobs';
+import { PermanentError, type FlowNodeOptions } from 'nestjs-idempotent-jobs';
+import { DeadLetterService } from 'nestjs-idempotent-jobs/dead-letters';
+import { UsageError } from 'nestjs-idempotent-jobs/errors';
 import { afterEach, describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';

@@ -1,13 +1,8 @@
 import type { INestApplicationContext } from '@nestjs/common';
 import { DelayedError, type Job } from 'bullmq';
-import {
-  type CurrentOperation,
-  type Effect,
-  type IdempotentQueue,
-  type JobEvent,
-  JobEvents,
-  PermanentError,
-} from 'nestjs-idempotent-jobs';
+import { type CurrentOperation, type IdempotentQueue, PermanentError } from 'nestjs-idempotent-jobs';
+import { type JobEvent, JobEvents } from 'nestjs-idempotent-jobs/observe';
+import type { Effect } from 'nestjs-idempotent-jobs/types';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';

@@ -7,14 +7,10 @@ import {
   UseGuards,
 } from '@nestjs/common';
 import { DelayedError, type Job, RateLimitError, WaitingError } from 'bullmq';
-import {
-  IdempotencyService,
-  type IdempotentProcessorOptions,
-  type JobEvent,
-  JobEvents,
-  notApplied,
-  OperationInDoubtError,
-} from 'nestjs-idempotent-jobs';
+import { type IdempotentProcessorOptions, notApplied } from 'nestjs-idempotent-jobs';
+import { IdempotencyService } from 'nestjs-idempotent-jobs/calls';
+import { OperationInDoubtError } from 'nestjs-idempotent-jobs/errors';
+import { type JobEvent, JobEvents } from 'nestjs-idempotent-jobs/observe';
 import { prometheusMetrics } from 'nestjs-idempotent-jobs/prometheus';
 import { Registry } from 'prom-client';
 import { describe, expect, it } from 'vitest';

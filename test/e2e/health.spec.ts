@@ -1,9 +1,6 @@
-import {
-  DependencyGuard,
-  IdempotentJobsHealthIndicator,
-  PermanentError,
-  TransientError,
-} from 'nestjs-idempotent-jobs';
+import { PermanentError, TransientError } from 'nestjs-idempotent-jobs';
+import { DependencyGuard } from 'nestjs-idempotent-jobs/dependencies';
+import { IdempotentJobsHealthIndicator } from 'nestjs-idempotent-jobs/observe';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';

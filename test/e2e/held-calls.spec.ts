@@ -9,15 +9,14 @@ import {
 } from '@nestjs/common';
 import {
   applied,
-  type DependencyOptions,
-  DependencyGuard,
-  IdempotencyService,
   IdempotentProcessor,
   InDoubtError,
-  JobEvents,
   PermanentError,
   TransientError,
 } from 'nestjs-idempotent-jobs';
+import { IdempotencyService } from 'nestjs-idempotent-jobs/calls';
+import { type DependencyOptions, DependencyGuard } from 'nestjs-idempotent-jobs/dependencies';
+import { JobEvents } from 'nestjs-idempotent-jobs/observe';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { dataSourceOf } from '../support/data-source.js';

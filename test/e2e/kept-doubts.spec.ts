@@ -1,14 +1,14 @@
 import {
   applied,
-  DeadLetterService,
-  IdempotencyService,
   InDoubtError,
   notApplied,
   OutcomeService,
   PermanentError,
-  RetentionService,
   unknown,
 } from 'nestjs-idempotent-jobs';
+import { IdempotencyService } from 'nestjs-idempotent-jobs/calls';
+import { DeadLetterService } from 'nestjs-idempotent-jobs/dead-letters';
+import { RetentionService } from 'nestjs-idempotent-jobs/operate';
 import type { INestApplicationContext } from '@nestjs/common';
 import { IsInt } from 'class-validator';
 import { describe, expect, it } from 'vitest';

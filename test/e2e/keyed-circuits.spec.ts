@@ -1,17 +1,18 @@
 import { NestFactory } from '@nestjs/core';
 import { IsUrl } from 'class-validator';
+import type { IdempotentProcessorOptions } from 'nestjs-idempotent-jobs';
 import {
-  ConfigurationError,
   DependencyGuard,
   DependencyHeldError,
   type DependencyOptions,
+} from 'nestjs-idempotent-jobs/dependencies';
+import { ConfigurationError, UsageError } from 'nestjs-idempotent-jobs/errors';
+import {
   Doctor,
   IdempotentJobsHealthIndicator,
-  type IdempotentProcessorOptions,
   type JobEvent,
   JobEvents,
-  UsageError,
-} from 'nestjs-idempotent-jobs';
+} from 'nestjs-idempotent-jobs/observe';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';

@@ -1,5 +1,6 @@
 import type { INestApplicationContext } from '@nestjs/common';
-import { IdempotentJobsError, JobEvents } from 'nestjs-idempotent-jobs';
+import { IdempotentJobsError } from 'nestjs-idempotent-jobs/errors';
+import { JobEvents } from 'nestjs-idempotent-jobs/observe';
 import { describe, expect, it } from 'vitest';
 import { useThieves } from '../support/answer-thief.js';
 import { useApps } from '../support/apps.js';

@@ -2,7 +2,7 @@ import { copyFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Redis } from 'ioredis';
 import type { LocalRedis } from 'local-servers';
-import { DispatchService } from 'nestjs-idempotent-jobs';
+import { DispatchService } from 'nestjs-idempotent-jobs/operate';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';

@@ -1,13 +1,9 @@
 import { getQueueToken } from '@nestjs/bullmq';
 import type { INestApplicationContext } from '@nestjs/common';
 import type { Queue } from 'bullmq';
-import {
-  DeadLetterService,
-  IdempotentJobsHealthIndicator,
-  JOB_METRICS,
-  PermanentError,
-  TransientError,
-} from 'nestjs-idempotent-jobs';
+import { PermanentError, TransientError } from 'nestjs-idempotent-jobs';
+import { DeadLetterService } from 'nestjs-idempotent-jobs/dead-letters';
+import { IdempotentJobsHealthIndicator, JOB_METRICS } from 'nestjs-idempotent-jobs/observe';
 import { prometheusMetrics } from 'nestjs-idempotent-jobs/prometheus';
 import { Registry } from 'prom-client';
 import { describe, expect, it } from 'vitest';

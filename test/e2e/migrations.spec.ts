@@ -1,11 +1,7 @@
 import type { INestApplicationContext } from '@nestjs/common';
-import {
-  ConfigurationError,
-  DeadLetterEntity,
-  IDEMPOTENT_JOBS_MIGRATIONS,
-  JobAttemptEntity,
-  JobOutcomeEntity,
-} from 'nestjs-idempotent-jobs';
+import { IDEMPOTENT_JOBS_MIGRATIONS } from 'nestjs-idempotent-jobs';
+import { DeadLetterEntity, JobAttemptEntity, JobOutcomeEntity } from 'nestjs-idempotent-jobs/entities';
+import { ConfigurationError } from 'nestjs-idempotent-jobs/errors';
 import { DataSource } from 'typeorm';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';

@@ -1,12 +1,8 @@
 import { Processor, WorkerHost } from '@nestjs/bullmq';
 import { Controller, Inject, Injectable, Scope, type Type } from '@nestjs/common';
-import {
-  type DeadLetterMessage,
-  JobEvents,
-  OnDeadLetter,
-  PermanentError,
-  TenantContext,
-} from 'nestjs-idempotent-jobs';
+import { PermanentError, TenantContext } from 'nestjs-idempotent-jobs';
+import { type DeadLetterMessage, OnDeadLetter } from 'nestjs-idempotent-jobs/dead-letters';
+import { JobEvents } from 'nestjs-idempotent-jobs/observe';
 import { prometheusMetrics } from 'nestjs-idempotent-jobs/prometheus';
 import { Registry } from 'prom-client';
 import { describe, expect, it } from 'vitest';

@@ -1,13 +1,8 @@
 import { Injectable, type INestApplicationContext } from '@nestjs/common';
-import {
-  DeadLetterService,
-  DependencyGuard,
-  JOB_METRICS,
-  JobEvents,
-  OnDeadLetter,
-  PermanentError,
-  TransientError,
-} from 'nestjs-idempotent-jobs';
+import { PermanentError, TransientError } from 'nestjs-idempotent-jobs';
+import { DeadLetterService, OnDeadLetter } from 'nestjs-idempotent-jobs/dead-letters';
+import { DependencyGuard } from 'nestjs-idempotent-jobs/dependencies';
+import { JOB_METRICS, JobEvents } from 'nestjs-idempotent-jobs/observe';
 import { prometheusMetrics } from 'nestjs-idempotent-jobs/prometheus';
 import { Registry } from 'prom-client';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';

@@ -1,4 +1,4 @@
-import { ConfigurationError } from 'nestjs-idempotent-jobs';
+import { ConfigurationError } from 'nestjs-idempotent-jobs/errors';
 import { afterEach, describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';

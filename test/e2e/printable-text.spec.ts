@@ -1,5 +1,6 @@
 import type { INestApplicationContext, LoggerService } from '@nestjs/common';
-import { type DeadLetterMessage, OnDeadLetter, PermanentError } from 'nestjs-idempotent-jobs';
+import { PermanentError } from 'nestjs-idempotent-jobs';
+import { type DeadLetterMessage, OnDeadLetter } from 'nestjs-idempotent-jobs/dead-letters';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { cli, cliIn } from '../support/cli.js';

@@ -1,12 +1,7 @@
 import type { INestApplicationContext } from '@nestjs/common';
-import {
-  DependencyGuard,
-  type DependencyOptions,
-  type IdempotentProcessorOptions,
-  type JobEvent,
-  JobEvents,
-  TransientError,
-} from 'nestjs-idempotent-jobs';
+import { type IdempotentProcessorOptions, TransientError } from 'nestjs-idempotent-jobs';
+import { DependencyGuard, type DependencyOptions } from 'nestjs-idempotent-jobs/dependencies';
+import { type JobEvent, JobEvents } from 'nestjs-idempotent-jobs/observe';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';

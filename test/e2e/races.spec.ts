@@ -4,7 +4,7 @@ import { eventually } from '../support/eventually.js';
 import { bullQueue, deliver, outcomeOf } from '../support/ledger.js';
 import { identifyPlain, processorOf } from '../support/processors.js';
 import { BACKENDS, dataSourceOf } from '../support/scenario.js';
-import type { Effect } from 'nestjs-idempotent-jobs';
+import type { Effect } from 'nestjs-idempotent-jobs/types';
 
 const DELIVERIES = 20;
 

@@ -2,7 +2,7 @@ import type { WorkerHost } from '@nestjs/bullmq';
 import type { LoggerService } from '@nestjs/common';
 import { Redis } from 'ioredis';
 import type { LocalRedis } from 'local-servers';
-import { OnDeadLetter } from 'nestjs-idempotent-jobs';
+import { OnDeadLetter } from 'nestjs-idempotent-jobs/dead-letters';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';

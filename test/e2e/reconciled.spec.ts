@@ -1,12 +1,12 @@
 import {
   applied,
-  DeadLetterService,
   InDoubtError,
   notApplied,
   OutcomeService,
   TransientError,
   unknown,
 } from 'nestjs-idempotent-jobs';
+import { DeadLetterService } from 'nestjs-idempotent-jobs/dead-letters';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';

@@ -1,6 +1,8 @@
 import { UnrecoverableError, Worker } from 'bullmq';
 import type { INestApplicationContext } from '@nestjs/common';
-import { DispatchService, TransientError, UsageError } from 'nestjs-idempotent-jobs';
+import { TransientError } from 'nestjs-idempotent-jobs';
+import { UsageError } from 'nestjs-idempotent-jobs/errors';
+import { DispatchService } from 'nestjs-idempotent-jobs/operate';
 import { Client } from 'pg';
 import { describe, expect, it, vi } from 'vitest';
 import { useApps } from '../support/apps.js';

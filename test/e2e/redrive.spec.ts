@@ -1,18 +1,14 @@
 import { type INestApplicationContext } from '@nestjs/common';
+import { applied, notApplied, OutcomeService, PermanentError, TransientError } from 'nestjs-idempotent-jobs';
+import { DeadLetterService } from 'nestjs-idempotent-jobs/dead-letters';
 import {
-  applied,
   DeadLetterNotFoundError,
   DeadLetterRefusedError,
-  DeadLetterService,
   InvalidPayloadError,
-  notApplied,
   OperationConflictError,
-  OutcomeService,
-  PermanentError,
   TenantMismatchError,
-  TransientError,
   UsageError,
-} from 'nestjs-idempotent-jobs';
+} from 'nestjs-idempotent-jobs/errors';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';

@@ -1,13 +1,9 @@
 import type { CallHandler, ExecutionContext, NestInterceptor } from '@nestjs/common';
 import { APP_INTERCEPTOR } from '@nestjs/core';
 import type { Job } from 'bullmq';
-import {
-  type Effect,
-  type IdempotentJobsOptions,
-  type IdempotentProcessorOptions,
-  type JobEvent,
-  JobEvents,
-} from 'nestjs-idempotent-jobs';
+import type { IdempotentJobsOptions, IdempotentProcessorOptions } from 'nestjs-idempotent-jobs';
+import { type JobEvent, JobEvents } from 'nestjs-idempotent-jobs/observe';
+import type { Effect } from 'nestjs-idempotent-jobs/types';
 import { tap } from 'rxjs';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';

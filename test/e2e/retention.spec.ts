@@ -1,16 +1,9 @@
 import { WorkerHost } from '@nestjs/bullmq';
 import { type CanActivate, type INestApplicationContext, UseGuards } from '@nestjs/common';
-import {
-  ConfigurationError,
-  DeadLetterService,
-  IdempotentProcessor,
-  notApplied,
-  OutcomeService,
-  PermanentError,
-  RetentionService,
-  TenantMismatchError,
-  UsageError,
-} from 'nestjs-idempotent-jobs';
+import { IdempotentProcessor, notApplied, OutcomeService, PermanentError } from 'nestjs-idempotent-jobs';
+import { DeadLetterService } from 'nestjs-idempotent-jobs/dead-letters';
+import { ConfigurationError, TenantMismatchError, UsageError } from 'nestjs-idempotent-jobs/errors';
+import { RetentionService } from 'nestjs-idempotent-jobs/operate';
 import { FlowProducer } from 'bullmq';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';

@@ -1,5 +1,6 @@
 import { DelayedError, UnrecoverableError } from 'bullmq';
-import { JobEvents, RetryLaterError, TransientError } from 'nestjs-idempotent-jobs';
+import { RetryLaterError, TransientError } from 'nestjs-idempotent-jobs';
+import { JobEvents } from 'nestjs-idempotent-jobs/observe';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';

@@ -1,11 +1,7 @@
 import type { INestApplicationContext, LoggerService, Provider } from '@nestjs/common';
 import { FlowProducer } from 'bullmq';
 import {
-  DeadLetterService,
-  DependencyGuard,
-  DispatchService,
   type EnqueueOptions,
-  type FailureKind,
   type HistoryEntry,
   type IdempotentJobsOptions,
   InDoubtError,
@@ -13,8 +9,11 @@ import {
   RetryLaterError,
   type RetryPolicies,
   TransientError,
-  UsageError,
 } from 'nestjs-idempotent-jobs';
+import { DeadLetterService } from 'nestjs-idempotent-jobs/dead-letters';
+import { DependencyGuard } from 'nestjs-idempotent-jobs/dependencies';
+import { type FailureKind, UsageError } from 'nestjs-idempotent-jobs/errors';
+import { DispatchService } from 'nestjs-idempotent-jobs/operate';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';

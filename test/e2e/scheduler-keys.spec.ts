@@ -1,5 +1,6 @@
 import type { Job } from 'bullmq';
-import { Doctor, type DoctorFinding, type Identify, type JobEvent, JobEvents } from 'nestjs-idempotent-jobs';
+import type { Identify } from 'nestjs-idempotent-jobs';
+import { Doctor, type DoctorFinding, type JobEvent, JobEvents } from 'nestjs-idempotent-jobs/observe';
 import type { INestApplicationContext } from '@nestjs/common';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';

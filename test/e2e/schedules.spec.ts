@@ -1,12 +1,8 @@
 import type { Job } from 'bullmq';
-import {
-  type IdempotentQueue,
-  InvalidIdentityError,
-  type JobEvent,
-  JobEvents,
-  RetentionService,
-  UsageError,
-} from 'nestjs-idempotent-jobs';
+import type { IdempotentQueue } from 'nestjs-idempotent-jobs';
+import { InvalidIdentityError, UsageError } from 'nestjs-idempotent-jobs/errors';
+import { type JobEvent, JobEvents } from 'nestjs-idempotent-jobs/observe';
+import { RetentionService } from 'nestjs-idempotent-jobs/operate';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';

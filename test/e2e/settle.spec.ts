@@ -1,14 +1,14 @@
 import {
   applied,
   InDoubtError,
-  JobEvents,
   notApplied,
   OutcomeService,
   PermanentError,
   type SettleResult,
-  TenantMismatchError,
   unknown,
 } from 'nestjs-idempotent-jobs';
+import { TenantMismatchError } from 'nestjs-idempotent-jobs/errors';
+import { JobEvents } from 'nestjs-idempotent-jobs/observe';
 import type { INestApplicationContext } from '@nestjs/common';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';

@@ -1,5 +1,5 @@
 import type { INestApplicationContext } from '@nestjs/common';
-import type { Effect } from 'nestjs-idempotent-jobs';
+import type { Effect } from 'nestjs-idempotent-jobs/types';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';

@@ -2,12 +2,12 @@ import { randomBytes } from 'node:crypto';
 import type { INestApplicationContext } from '@nestjs/common';
 import { FlowProducer, type Job } from 'bullmq';
 import {
-  ConfigurationError,
-  DeadLetterService,
   type IdempotentJobsOptions,
   type IdempotentProcessorOptions,
   PermanentError,
 } from 'nestjs-idempotent-jobs';
+import { DeadLetterService } from 'nestjs-idempotent-jobs/dead-letters';
+import { ConfigurationError } from 'nestjs-idempotent-jobs/errors';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';

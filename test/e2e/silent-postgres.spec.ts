@@ -1,4 +1,4 @@
-import { JobEvents } from 'nestjs-idempotent-jobs';
+import { JobEvents } from 'nestjs-idempotent-jobs/observe';
 import { describe, expect, it } from 'vitest';
 import { useThieves } from '../support/answer-thief.js';
 import { useApps } from '../support/apps.js';

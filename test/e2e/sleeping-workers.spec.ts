@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
-import { currentOperation, DispatchService } from 'nestjs-idempotent-jobs';
+import { currentOperation } from 'nestjs-idempotent-jobs';
+import { DispatchService } from 'nestjs-idempotent-jobs/operate';
 import { type RunningSimulator, startSimulator } from 'simulator';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { useThieves } from '../support/answer-thief.js';

@@ -1,17 +1,17 @@
 import {
   applied,
   currentOperation,
-  DeadLetterService,
-  IdempotencyService,
   InDoubtError,
-  InvalidIdentityError,
   notApplied,
   OutcomeService,
   PermanentError,
-  RetentionService,
   TransientError,
   unknown,
 } from 'nestjs-idempotent-jobs';
+import { IdempotencyService } from 'nestjs-idempotent-jobs/calls';
+import { DeadLetterService } from 'nestjs-idempotent-jobs/dead-letters';
+import { InvalidIdentityError } from 'nestjs-idempotent-jobs/errors';
+import { RetentionService } from 'nestjs-idempotent-jobs/operate';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';

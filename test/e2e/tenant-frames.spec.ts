@@ -4,20 +4,17 @@ import type { INestApplicationContext } from '@nestjs/common';
 import type { Job } from 'bullmq';
 import {
   applied,
-  DeadLetterNotFoundError,
-  DeadLetterService,
-  DependencyGuard,
-  DispatchService,
-  Doctor,
-  IdempotencyService,
-  IdempotentJobsHealthIndicator,
   IdempotentProcessor,
   OutcomeService,
   PermanentError,
-  RetentionService,
   TenantContext,
-  TenantMismatchError,
 } from 'nestjs-idempotent-jobs';
+import { IdempotencyService } from 'nestjs-idempotent-jobs/calls';
+import { DeadLetterService } from 'nestjs-idempotent-jobs/dead-letters';
+import { DependencyGuard } from 'nestjs-idempotent-jobs/dependencies';
+import { DeadLetterNotFoundError, TenantMismatchError } from 'nestjs-idempotent-jobs/errors';
+import { Doctor, IdempotentJobsHealthIndicator } from 'nestjs-idempotent-jobs/observe';
+import { DispatchService, RetentionService } from 'nestjs-idempotent-jobs/operate';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';

@@ -1,6 +1,8 @@
 import type { LoggerService } from '@nestjs/common';
 import { BadRequestException } from '@nestjs/common';
-import { IdempotencyService, type JobEvent, JobEvents, TransientError } from 'nestjs-idempotent-jobs';
+import { TransientError } from 'nestjs-idempotent-jobs';
+import { IdempotencyService } from 'nestjs-idempotent-jobs/calls';
+import { type JobEvent, JobEvents } from 'nestjs-idempotent-jobs/observe';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';

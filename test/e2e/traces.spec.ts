@@ -5,14 +5,14 @@ import { BullMQOtel } from 'bullmq-otel';
 import { FlowProducer } from 'bullmq';
 import {
   currentOperation,
-  DeadLetterService,
-  IdempotencyService,
   type IdempotentProcessorOptions,
   type IdempotentQueue,
   PermanentError,
   TransientError,
   unknown,
 } from 'nestjs-idempotent-jobs';
+import { IdempotencyService } from 'nestjs-idempotent-jobs/calls';
+import { DeadLetterService } from 'nestjs-idempotent-jobs/dead-letters';
 import { otelTracing } from 'nestjs-idempotent-jobs/otel';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';

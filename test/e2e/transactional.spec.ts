@@ -1,13 +1,12 @@
 import { DelayedError } from 'bullmq';
 import {
   currentOperation,
-  IdempotencyService,
   type IdempotentJobsOptions,
   type IdempotentQueue,
-  OperationBusyError,
   TransientError,
-  UsageError,
 } from 'nestjs-idempotent-jobs';
+import { IdempotencyService } from 'nestjs-idempotent-jobs/calls';
+import { OperationBusyError, UsageError } from 'nestjs-idempotent-jobs/errors';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';

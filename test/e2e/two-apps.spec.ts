@@ -1,6 +1,7 @@
 import { type INestApplicationContext, Injectable } from '@nestjs/common';
 import { WorkerHost } from '@nestjs/bullmq';
-import { IdempotentProcessor, RetentionService, TenantContext } from 'nestjs-idempotent-jobs';
+import { IdempotentProcessor, TenantContext } from 'nestjs-idempotent-jobs';
+import { RetentionService } from 'nestjs-idempotent-jobs/operate';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { asTenant, bullQueue, enqueue, outcomeOf, settled } from '../support/ledger.js';

@@ -1,6 +1,7 @@
 import type { INestApplicationContext, Provider } from '@nestjs/common';
 import { type Job, Worker } from 'bullmq';
-import { type Effect, notApplied, RetryLaterError } from 'nestjs-idempotent-jobs';
+import { notApplied, RetryLaterError } from 'nestjs-idempotent-jobs';
+import type { Effect } from 'nestjs-idempotent-jobs/types';
 import { afterEach, describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';

@@ -4,12 +4,12 @@ import type { Job, JobsOptions } from 'bullmq';
 import { IsNumber } from 'class-validator';
 import {
   type CurrentOperation,
-  DeadLetterService,
   type IdempotentProcessorOptions,
-  RetentionService,
   TransientError,
-  UsageError,
 } from 'nestjs-idempotent-jobs';
+import { DeadLetterService } from 'nestjs-idempotent-jobs/dead-letters';
+import { UsageError } from 'nestjs-idempotent-jobs/errors';
+import { RetentionService } from 'nestjs-idempotent-jobs/operate';
 import { otelTracing } from 'nestjs-idempotent-jobs/otel';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';

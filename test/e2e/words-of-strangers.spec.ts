@@ -1,13 +1,9 @@
 import type { INestApplicationContext } from '@nestjs/common';
-import {
-  type Classify,
-  DependencyGuard,
-  IdempotencyService,
-  OperationBusyError,
-  type JobEvent,
-  JobEvents,
-  TransientError,
-} from 'nestjs-idempotent-jobs';
+import { TransientError } from 'nestjs-idempotent-jobs';
+import { IdempotencyService } from 'nestjs-idempotent-jobs/calls';
+import { DependencyGuard } from 'nestjs-idempotent-jobs/dependencies';
+import { type Classify, OperationBusyError } from 'nestjs-idempotent-jobs/errors';
+import { type JobEvent, JobEvents } from 'nestjs-idempotent-jobs/observe';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';

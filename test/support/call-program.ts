@@ -1,6 +1,7 @@
 import 'reflect-metadata';
 import { setTimeout as pause } from 'node:timers/promises';
-import { type CallOptions, IdempotencyService, TenantContext } from 'nestjs-idempotent-jobs';
+import { TenantContext } from 'nestjs-idempotent-jobs';
+import { type CallOptions, IdempotencyService } from 'nestjs-idempotent-jobs/calls';
 import { Pool } from 'pg';
 import type { Place } from './place.js';
 import { startApp } from './start-app.js';

@@ -4,12 +4,12 @@ import type { Job } from 'bullmq';
 import {
   type CurrentOperation,
   currentOperation,
-  type HoldCause,
   IdempotentProcessor,
   type IdempotentProcessorOptions,
   type ProcessorWorkerOptions,
   type Reconciliation,
 } from 'nestjs-idempotent-jobs';
+import type { HoldCause } from 'nestjs-idempotent-jobs/dependencies';
 
 /** What a scripted processor does for a job. */
 export type Handler = (job: Job, operation: CurrentOperation, signal: AbortSignal) => unknown;

@@ -1,5 +1,5 @@
 import 'reflect-metadata';
-import { DeadLetterService } from 'nestjs-idempotent-jobs';
+import { DeadLetterService } from 'nestjs-idempotent-jobs/dead-letters';
 import type { Place } from './place.js';
 import { processorOf } from './processors.js';
 import { startApp } from './start-app.js';

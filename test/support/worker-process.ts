@@ -1,6 +1,6 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import type { JobEvent } from 'nestjs-idempotent-jobs';
+import type { JobEvent } from 'nestjs-idempotent-jobs/observe';
 import { afterEach } from 'vitest';
 import { eventually } from './eventually.js';
 import type { WorkerScript } from './worker-script.js';

@@ -6,17 +6,17 @@ import { DelayedError, type Job, Queue } from 'bullmq';
 import {
   applied,
   type CurrentOperation,
-  fencedUpdate,
   type IdempotentProcessorOptions,
-  JobEvents,
   notApplied,
-  OnDeadLetter,
   PermanentError,
   type Reconciliation,
   RetryLaterError,
   TransientError,
   unknown,
 } from 'nestjs-idempotent-jobs';
+import { fencedUpdate } from 'nestjs-idempotent-jobs/calls';
+import { OnDeadLetter } from 'nestjs-idempotent-jobs/dead-letters';
+import { JobEvents } from 'nestjs-idempotent-jobs/observe';
 import { Pool } from 'pg';
 import { type Handler, processorOf, reconcilingProcessorOf } from './processors.js';
 import { startApp } from './start-app.js';

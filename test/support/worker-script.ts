@@ -1,4 +1,4 @@
-import type { Effect } from 'nestjs-idempotent-jobs';
+import type { Effect } from 'nestjs-idempotent-jobs/types';
 import type { Place } from './place.js';
 
 /** What a worker process is told to do. */

@@ -2,12 +2,8 @@
  * How hard the workers work and how soon they try again. Read from the environment when the processors' classes are
  * loaded, because decorators take constants; everything else is in settings.ts.
  */
-import type {
-  DependencyOptions,
-  ProcessorWorkerOptions,
-  ReconcileOptions,
-  RetryPolicies,
-} from 'nestjs-idempotent-jobs';
+import type { ProcessorWorkerOptions, ReconcileOptions, RetryPolicies } from 'nestjs-idempotent-jobs';
+import type { DependencyOptions } from 'nestjs-idempotent-jobs/dependencies';
 import { numberOf, variable } from './environment.js';
 
 /** An option of the library's by its name; nothing, and with it the library's own default, where the variable is not set. */

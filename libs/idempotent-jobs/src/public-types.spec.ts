@@ -1,21 +1,20 @@
 import { WorkerHost } from '@nestjs/bullmq';
 import type { Job } from 'bullmq';
 import { describe, expectTypeOf, it } from 'vitest';
+import type { HoldCause } from './exports/dependencies.js';
+import { JOB_METRICS, type OpenMetrics } from './exports/observe.js';
 import {
   applied,
   type CurrentOperation,
   type EnqueuedOperation,
   type FallsBack,
-  type HoldCause,
   IdempotentJobsModule,
   type IdempotentJobsOptionsFactory,
   IdempotentProcessor,
   type IdempotentQueue,
   type IdempotentQueueSettingsFactory,
-  JOB_METRICS,
   type JobName,
   notApplied,
-  type OpenMetrics,
   type OperationJob,
   type OperationRef,
   type Outcome,

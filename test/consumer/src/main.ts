@@ -7,15 +7,14 @@ import type { Job } from 'bullmq';
 import { IsInt, IsString } from 'class-validator';
 import {
   currentOperation,
-  type DeadLetterMessage,
   IdempotentJobsModule,
   IdempotentProcessor,
   type IdempotentQueue,
   InjectIdempotentQueue,
-  OnDeadLetter,
   OutcomeService,
   useBackendOfConnection,
 } from 'nestjs-idempotent-jobs';
+import { type DeadLetterMessage, OnDeadLetter } from 'nestjs-idempotent-jobs/dead-letters';
 
 /* Somebody else's application: only the published package, strict types, its own node_modules. */
 

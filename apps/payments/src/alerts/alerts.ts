@@ -1,5 +1,5 @@
 import { Injectable, Logger } from '@nestjs/common';
-import { type DeadLetterMessage, OnDeadLetter } from 'nestjs-idempotent-jobs';
+import { type DeadLetterMessage, OnDeadLetter } from 'nestjs-idempotent-jobs/dead-letters';
 
 /** Tells whoever is on call of every operation that was given up on. A real shop would page somebody. */
 @Injectable()

@@ -1,6 +1,6 @@
 import { Controller, Get } from '@nestjs/common';
 import { HealthCheck, type HealthCheckResult, HealthCheckService } from '@nestjs/terminus';
-import { IdempotentJobsHealthIndicator } from 'nestjs-idempotent-jobs';
+import { IdempotentJobsHealthIndicator } from 'nestjs-idempotent-jobs/observe';
 import { CHARGES } from '../charges/charge.jobs.js';
 import { INVENTORY } from '../inventory/inventory.jobs.js';
 import { DEPENDENCIES } from '../pace.js';

@@ -1,0 +1,2 @@
+// The tables of the ledger as TypeORM entities, to be read.
+export { DeadLetterEntity, JobAttemptEntity, JobOutcomeEntity } from '../postgres/entities.js';

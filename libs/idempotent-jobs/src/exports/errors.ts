@@ -1,0 +1,22 @@
+// What the library throws, and how it reads what others throw.
+export type { Failure, FailureKind } from '../resilience/failure.js';
+export type { Classify } from '../resilience/classify.js';
+export type { BackoffOptions, Jitter } from '../resilience/backoff.js';
+export {
+  ConfigurationError,
+  DeadLetterNotFoundError,
+  DeadLetterRefusedError,
+  IdempotentJobsError,
+  InvalidIdentityError,
+  InvalidPayloadError,
+  OperationBusyError,
+  OperationConflictError,
+  OperationDeadError,
+  OperationInDoubtError,
+  OperationLockedError,
+  OutcomeTimeoutError,
+  RecordUnreadableError,
+  TenantMismatchError,
+  TenantMissingError,
+  UsageError,
+} from '../operation/errors.js';

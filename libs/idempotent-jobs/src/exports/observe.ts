@@ -1,0 +1,38 @@
+// What is seen from outside: events, metrics, traces, health and the doctor.
+export {
+  IdempotentJobsHealthIndicator,
+  type LedgerThresholds,
+  type QueueThresholds,
+} from '../health/idempotent-jobs.health.js';
+export { Doctor } from '../doctor/doctor.js';
+export type {
+  DoctorAnswer,
+  DoctorCode,
+  DoctorFinding,
+  DoctorReport,
+  DoctorSeverity,
+} from '../doctor/doctor-report.js';
+export {
+  type DependencyEvent,
+  type JobEvent,
+  JobEvents,
+  type JobEventSubject,
+} from '../observe/job-events.js';
+export type { RetryReason } from '../settle/decide.js';
+export type { SpanAttributes, SpanStart, TraceCarrier, Tracing, TracingSpan } from '../tracing/tracing.js';
+export {
+  type CounterMetric,
+  type GaugeMetric,
+  type HistogramMetric,
+  JOB_METRICS,
+  type JobMetric,
+} from '../metrics/catalogue.js';
+export type {
+  CounterSeries,
+  GaugeReading,
+  HistogramSeries,
+  Labels,
+  MetricsAdapter,
+  OpenMetrics,
+  ReadGauges,
+} from '../metrics/metrics.port.js';
