@@ -1,48 +1,84 @@
 import { BullModule, getQueueToken, type RegisterQueueOptions } from '@nestjs/bullmq';
-import { type DynamicModule, Inject, Module, type Provider } from '@nestjs/common';
-import {
-  ApplicationConfig,
-  DiscoveryModule,
-  DiscoveryService,
-  ExternalContextCreator,
-  ModulesContainer,
-} from '@nestjs/core';
+import { type DynamicModule, Inject, Module, type Provider, type Type } from '@nestjs/common';
+import { DiscoveryModule, ModulesContainer } from '@nestjs/core';
 import { getDataSourceToken } from '@nestjs/typeorm';
 import type { Queue } from 'bullmq';
 import type { DataSource } from 'typeorm';
 import { ApplicationLifecycle } from './application.lifecycle.js';
 import { type AsyncOptions, asyncProviders } from './async-options.js';
+import { Attempts } from './attempt/attempt.js';
+import { AttemptRecorder } from './attempt/attempt.recorder.js';
+import { AttemptReporter } from './attempt/attempt.reporter.js';
+import { AttemptRunner } from './attempt/attempt.runner.js';
+import { FollowUps } from './attempt/follow-ups.js';
+import { Grounds } from './attempt/grounds.js';
+import { Reconciler } from './attempt/reconciler.js';
 import { IdempotencyService } from './call/idempotency.service.js';
-import { DeadLetterService } from './dead-letter/dead-letter.service.js';
+import { ClaimStore } from './claim/claim.store.js';
+import { LeaseKeeper } from './claim/lease-keeper.js';
+import { UnusedClaims } from './claim/unused-claims.js';
+import { Burials } from './dead-letter/burials.js';
+import { DeadLetterService, type OnClosed } from './dead-letter/dead-letter.service.js';
+import { EditedRedrive } from './dead-letter/edited-redrive.js';
 import { DEAD_LETTER_QUEUE_SUFFIX } from './dead-letter/letter.js';
+import { LetterLifecycle } from './dead-letter/letter.lifecycle.js';
+import { LetterQueries } from './dead-letter/letter.queries.js';
+import { LetterStore } from './dead-letter/letter.store.js';
+import { RedriveRunner } from './dead-letter/redrive.runner.js';
+import { RedriveStore } from './dead-letter/redrive.store.js';
+import { ToldStore } from './dead-letter/told.store.js';
+import { Dependencies } from './dependency/dependencies.js';
 import { DependencyGuard } from './dependency/dependency-guard.js';
+import { DispatchListener } from './dispatch/dispatch-listener.js';
 import { DispatchService } from './dispatch/dispatch.service.js';
+import { Dispatcher } from './dispatch/dispatcher.js';
+import { Due } from './dispatch/due.js';
+import { LetterSource } from './dispatch/letter.source.js';
+import { OperationSource } from './dispatch/operation.source.js';
 import { CheckUp } from './doctor/check-up.js';
-import { describeApp } from './doctor/describe-app.js';
 import { Doctor } from './doctor/doctor.js';
 import { QueueDirectory } from './doctor/queue-directory.js';
+import { OperationStore } from './enqueue/operation.store.js';
 import { QueueRegistry } from './enqueue/queue-registry.js';
-import { assembleEngine, type Engine } from './engine.js';
+import { RunningHandlers } from './execute/running-handlers.js';
 import { IdempotentJobsHealthIndicator } from './health/idempotent-jobs.health.js';
 import {
   type IdempotentJobsAsyncOptions,
   type IdempotentJobsOptions,
-  RESOLVED_OPTIONS,
   type ResolvedOptions,
   resolveOptions,
 } from './idempotent-jobs.options.js';
 import { EnhancerChains } from './intake/enhancer-chain.js';
 import { IdempotencyInterceptor } from './intake/idempotency.interceptor.js';
 import { ProcessorHost } from './intake/processor-host.js';
+import { SharedKeys } from './intake/shared-keys.js';
+import { WorkerLifecycle } from './intake/worker.lifecycle.js';
+import { workerIdentity } from './intake/worker-identity.js';
+import { GaugeReader } from './metrics/gauge.reader.js';
+import { LEDGER_GAUGES } from './metrics/ledger-gauges.statement.js';
 import { JobEvents } from './observe/job-events.js';
+import { LibraryLog } from './observe/library-log.js';
 import { ConfigurationError } from './operation/errors.js';
 import { OutcomeService } from './outcome/outcome.service.js';
+import { Settler } from './outcome/settler.js';
+import { Database } from './postgres/database.js';
+import { schemaOf } from './postgres/migrations.js';
 import { prepareLedger } from './postgres/prepare-ledger.js';
+import { OutcomeStore } from './record/outcome.store.js';
+import { DoubtSweep } from './recovery/doubt.sweep.js';
+import { EndedJobStore } from './recovery/ended-job.store.js';
+import { EndedJobSweep } from './recovery/ended-job.sweep.js';
+import { FailedJobSweep } from './recovery/failed-job.sweep.js';
+import { RESOLVED_OPTIONS } from './resolved-options.token.js';
 import { Erasure } from './retention/erasure.js';
+import { Pruner } from './retention/pruner.js';
 import type { RetentionOptions } from './retention/retention.options.js';
 import { RetentionService } from './retention/retention.service.js';
+import { Sealer } from './sealing/sealer.js';
+import { Signer } from './signing/signer.js';
 import { TenantContext } from './tenancy/tenant-context.js';
 import { TenantMiddleware } from './tenancy/tenant.middleware.js';
+import { JobPipeline } from './worker/pipeline.js';
 
 /** A queue of idempotent jobs, with the queue of its dead letters. */
 interface QueueNames {
@@ -73,8 +109,6 @@ export interface IdempotentQueueAsyncOptions
 export interface IdempotentQueueSettingsFactory {
   createIdempotentQueueSettings(queue: string): IdempotentQueueSettings | Promise<IdempotentQueueSettings>;
 }
-
-const ENGINE = Symbol('nestjs-idempotent-jobs:engine');
 
 /** Injection token of an {@link IdempotentQueue}. */
 export function getIdempotentQueueToken(name: string): string {
@@ -177,141 +211,269 @@ function registered(queues: readonly IdempotentQueueAsyncOptions[]): DynamicModu
 }
 
 /**
- * Two of them would be two engines with options of their own, and each injection would get the one or the other.
+ * Two of them would be two applications of the library in one, with options of their own, and each injection would get the
+ * one or the other.
  *
  * @throws ConfigurationError
  */
 function refuseSecondRoot(modules: ModulesContainer): void {
-  const roots = [...modules.values()].filter(({ providers }) => providers.has(ENGINE)).length;
+  const roots = [...modules.values()].filter(({ providers }) => providers.has(Database)).length;
   if (roots <= 1) return;
   throw new ConfigurationError(
     `IdempotentJobsModule.forRoot() or forRootAsync() is imported ${roots} times in this application. Import it once, in the root module: what it provides is global. Modules that use a queue import IdempotentJobsModule.registerQueue() only.`,
   );
 }
 
+/** The ledger is there, and at the right version, before anything else is made that might ask it. */
+function databaseProvider(dataSource: ReturnType<typeof getDataSourceToken>): Provider {
+  return {
+    provide: Database,
+    inject: [dataSource, RESOLVED_OPTIONS, LibraryLog, ModulesContainer],
+    useFactory: async (
+      source: DataSource,
+      options: ResolvedOptions,
+      log: LibraryLog,
+      modules: ModulesContainer,
+    ): Promise<Database> => {
+      refuseSecondRoot(modules);
+      const database = new Database(source, options.schema ?? schemaOf(source.options), options.pool);
+      await prepareLedger(database, options, log.trouble);
+      return database;
+    },
+  };
+}
+
+/** What is made of the application's options, or of more than one source. */
+const MADE: readonly Provider[] = [
+  {
+    provide: Sealer,
+    inject: [RESOLVED_OPTIONS],
+    useFactory: ({ encryption }: ResolvedOptions) => new Sealer(encryption),
+  },
+  {
+    provide: Signer,
+    inject: [RESOLVED_OPTIONS],
+    useFactory: ({ signing }: ResolvedOptions) => new Signer(signing),
+  },
+  {
+    provide: Dependencies,
+    inject: [RESOLVED_OPTIONS, JobEvents],
+    useFactory: ({ dependencies }: ResolvedOptions, events: JobEvents) =>
+      new Dependencies(dependencies, { events, now: () => performance.now(), random: Math.random }),
+  },
+  {
+    provide: Dispatcher,
+    inject: [OperationSource, LetterSource, QueueRegistry, Due, LibraryLog, RESOLVED_OPTIONS],
+    useFactory: (
+      operations: OperationSource,
+      letters: LetterSource,
+      queues: QueueRegistry,
+      due: Due,
+      log: LibraryLog,
+      { dispatch, tracing }: ResolvedOptions,
+    ) => {
+      const dispatcher = new Dispatcher({
+        sources: [operations, letters],
+        queues: () => queues.names,
+        portOf: (queue) => queues.portOf(queue),
+        onError: log.trouble,
+        pollMs: dispatch.pollMs,
+        tracing,
+      });
+      due.onWake(() => {
+        dispatcher.wake();
+        return dispatcher.isRunning;
+      });
+      return dispatcher;
+    },
+  },
+  {
+    provide: DispatchService,
+    inject: [Database, Due, QueueRegistry, TenantContext],
+    useFactory: (database: Database, due: Due, queues: QueueRegistry, tenants: TenantContext) =>
+      new DispatchService(
+        database,
+        () => due.wake(),
+        () => queues.names,
+        tenants,
+      ),
+  },
+  {
+    provide: GaugeReader,
+    inject: [Database, QueueRegistry, Dependencies],
+    useFactory: (database: Database, queues: QueueRegistry, dependencies: Dependencies) =>
+      new GaugeReader({
+        queues: () => queues.names,
+        depthOf: (queue) => queues.contentsOf(queue).depth(),
+        oldestWaitingMsOf: (queue) => queues.contentsOf(queue).oldestWaitingMs(),
+        ledger: () => database.run(LEDGER_GAUGES, []),
+        dependencies: () => dependencies.states,
+      }),
+  },
+  {
+    provide: RedriveStore,
+    inject: [Database],
+    useFactory: (database: Database) => new RedriveStore(database),
+  },
+  {
+    provide: RedriveRunner,
+    inject: [RedriveStore, JobEvents, Due, LibraryLog],
+    useFactory: (store: RedriveStore, events: JobEvents, due: Due, log: LibraryLog) =>
+      new RedriveRunner({
+        store,
+        onClosed: closedIn(events),
+        runnerId: workerIdentity()(),
+        onDue: (queue) => due.announce(queue),
+        onError: log.trouble,
+        pollMs: REDRIVE_POLL_MS,
+      }),
+  },
+  {
+    provide: DeadLetterService,
+    inject: [
+      Database,
+      OperationStore,
+      RedriveStore,
+      RedriveRunner,
+      Sealer,
+      TenantContext,
+      QueueRegistry,
+      JobEvents,
+      Due,
+      RESOLVED_OPTIONS,
+    ],
+    useFactory: (
+      database: Database,
+      operations: OperationStore,
+      store: RedriveStore,
+      redrives: RedriveRunner,
+      sealer: Sealer,
+      tenants: TenantContext,
+      queues: QueueRegistry,
+      events: JobEvents,
+      due: Due,
+      { editedRedrive, retention }: ResolvedOptions,
+    ) =>
+      new DeadLetterService({
+        database,
+        store,
+        sealer,
+        tenants,
+        edited: new EditedRedrive(
+          database,
+          operations,
+          sealer,
+          (queue, jobName, payload, identity) => queues.queueOf(queue)?.ask(jobName, payload, identity),
+          editedRedrive,
+          Math.max(retention.lettersMs, retention.completedMs),
+        ),
+        retention,
+        onClosed: closedIn(events),
+        onDue: (queue) => due.announce(queue),
+        wakeRunner: () => redrives.wake(),
+      }),
+  },
+  {
+    provide: Settler,
+    inject: [Database, JobEvents, Sealer, DeadLetterService, Due, RESOLVED_OPTIONS],
+    useFactory: (
+      database: Database,
+      events: JobEvents,
+      sealer: Sealer,
+      deadLetters: DeadLetterService,
+      due: Due,
+      { retention }: ResolvedOptions,
+    ) =>
+      new Settler({
+        database,
+        events,
+        sealer,
+        completedMs: retention.completedMs,
+        onDue: (queue) => due.announce(queue),
+        resolve: (operation, verdict, author) => deadLetters.resolve(operation, verdict, author),
+      }),
+  },
+];
+
+/** A redrive is begun by a person, and carried on by the process that began it unless that dies. */
+const REDRIVE_POLL_MS = 2_000;
+
+function closedIn(events: JobEvents): OnClosed {
+  return ({ id: letterId, identity, ...subject }, as, actor) =>
+    events.emit({ kind: 'letter_closed', ...subject, ...identity, letterId, as, actor });
+}
+
+const PARTS: readonly Provider[] = [
+  LibraryLog,
+  OperationStore,
+  LetterStore,
+  OutcomeStore,
+  ClaimStore,
+  EndedJobStore,
+  ToldStore,
+  LetterQueries,
+  LeaseKeeper,
+  UnusedClaims,
+  RunningHandlers,
+  Due,
+  OperationSource,
+  LetterSource,
+  DispatchListener,
+  FollowUps,
+  AttemptReporter,
+  AttemptRecorder,
+  Reconciler,
+  Grounds,
+  Attempts,
+  AttemptRunner,
+  Burials,
+  SharedKeys,
+  JobPipeline,
+  EnhancerChains,
+  WorkerLifecycle,
+  LetterLifecycle,
+  DoubtSweep,
+  EndedJobSweep,
+  FailedJobSweep,
+  Pruner,
+  Erasure,
+  QueueDirectory,
+  CheckUp,
+  ApplicationLifecycle,
+];
+
+/** What applications inject, and what the library's decorators and modules of queues do. */
+const PUBLIC: readonly Type[] = [
+  TenantContext,
+  TenantMiddleware,
+  JobEvents,
+  IdempotencyInterceptor,
+  QueueRegistry,
+  ProcessorHost,
+  OutcomeService,
+  IdempotencyService,
+  DependencyGuard,
+  RetentionService,
+  IdempotentJobsHealthIndicator,
+  Doctor,
+];
+
 function assemble(
   dataSourceName: string | undefined,
   options: readonly Provider[],
   imports: DynamicModule['imports'] = [],
 ): DynamicModule {
-  const dataSource = getDataSourceToken(dataSourceName);
-  const providers: Provider[] = [
-    ...options,
-    TenantContext,
-    TenantMiddleware,
-    JobEvents,
-    IdempotencyInterceptor,
-    {
-      provide: ENGINE,
-      inject: [dataSource, RESOLVED_OPTIONS, TenantContext, JobEvents, ModulesContainer],
-      useFactory: async (
-        source: DataSource,
-        resolved: ResolvedOptions,
-        tenants: TenantContext,
-        events: JobEvents,
-        modules: ModulesContainer,
-      ) => {
-        refuseSecondRoot(modules);
-        const engine = assembleEngine(source, resolved, tenants, events);
-        await prepareLedger(engine.database, resolved, engine.log.trouble);
-        return engine;
-      },
-    },
-    { provide: QueueRegistry, inject: [ENGINE], useFactory: (engine: Engine) => engine.queues },
-    {
-      provide: ProcessorHost,
-      inject: [ENGINE, ExternalContextCreator, ApplicationConfig],
-      useFactory: (engine: Engine, contexts: ExternalContextCreator, config: ApplicationConfig) =>
-        new ProcessorHost(engine.pipeline, new EnhancerChains(contexts, config), engine.log),
-    },
-    {
-      provide: Doctor,
-      inject: [ENGINE, RESOLVED_OPTIONS, DiscoveryService],
-      useFactory: (engine: Engine, resolved: ResolvedOptions, discovery: DiscoveryService) =>
-        new Doctor(() => ({
-          ...describeApp(discovery, engine.queues, resolved, engine.dependencies),
-          sharedKeys: engine.sharedKeys.found,
-        })),
-    },
-    {
-      provide: ApplicationLifecycle,
-      inject: [ENGINE, RESOLVED_OPTIONS, JobEvents, DiscoveryService, ProcessorHost, TenantContext, Doctor],
-      useFactory: (
-        engine: Engine,
-        resolved: ResolvedOptions,
-        events: JobEvents,
-        discovery: DiscoveryService,
-        host: ProcessorHost,
-        tenants: TenantContext,
-        doctor: Doctor,
-      ) => {
-        const { database, log } = engine;
-        const checkUp = new CheckUp(doctor, new QueueDirectory(database), resolved.doctor, log);
-        return new ApplicationLifecycle(engine, resolved, events, discovery, host, tenants, checkUp);
-      },
-    },
-    {
-      provide: OutcomeService,
-      inject: [ENGINE, JobEvents, TenantContext],
-      useFactory: (engine: Engine, events: JobEvents, tenants: TenantContext) =>
-        new OutcomeService(engine.database, events, tenants, engine.sealer, engine.settler),
-    },
-    { provide: IdempotencyService, inject: [ENGINE], useFactory: (engine: Engine) => engine.idempotency },
-    {
-      provide: DependencyGuard,
-      inject: [ENGINE],
-      useFactory: (engine: Engine) => new DependencyGuard(engine.dependencies),
-    },
-    { provide: DeadLetterService, inject: [ENGINE], useFactory: (engine: Engine) => engine.deadLetters },
-    {
-      provide: RetentionService,
-      inject: [ENGINE, ApplicationLifecycle, TenantContext],
-      useFactory: (engine: Engine, lifecycle: ApplicationLifecycle, tenants: TenantContext) =>
-        new RetentionService(
-          engine.pruner,
-          new Erasure(engine.database, () => lifecycle.erasableQueues()),
-          tenants,
-        ),
-    },
-    {
-      provide: DispatchService,
-      inject: [ENGINE, TenantContext],
-      useFactory: ({ database, dispatcher, queues }: Engine, tenants: TenantContext) =>
-        new DispatchService(
-          database,
-          () => dispatcher.wake(),
-          () => queues.names,
-          tenants,
-        ),
-    },
-    {
-      provide: IdempotentJobsHealthIndicator,
-      inject: [ENGINE, ApplicationLifecycle],
-      useFactory: (engine: Engine, lifecycle: ApplicationLifecycle) =>
-        new IdempotentJobsHealthIndicator(engine, () => lifecycle.running),
-    },
-  ];
   return {
     module: IdempotentJobsModule,
     global: true,
     imports: [DiscoveryModule, ...imports],
-    providers,
-    exports: [
-      RESOLVED_OPTIONS,
-      TenantContext,
-      TenantMiddleware,
-      JobEvents,
-      IdempotencyInterceptor,
-      QueueRegistry,
-      ProcessorHost,
-      OutcomeService,
-      IdempotencyService,
-      DependencyGuard,
-      DeadLetterService,
-      RetentionService,
-      DispatchService,
-      IdempotentJobsHealthIndicator,
-      Doctor,
+    providers: [
+      ...options,
+      databaseProvider(getDataSourceToken(dataSourceName)),
+      ...MADE,
+      ...PARTS,
+      ...PUBLIC,
     ],
+    exports: [RESOLVED_OPTIONS, ...PUBLIC, DeadLetterService, DispatchService],
   };
 }

@@ -179,9 +179,6 @@ export interface ResolvedOptions {
   readonly tracing: Tracing | undefined;
 }
 
-/** Injection token of {@link ResolvedOptions}. */
-export const RESOLVED_OPTIONS = Symbol('nestjs-idempotent-jobs:options');
-
 /** Fills in the defaults. @throws ConfigurationError naming each option that is wrong, its value and the fix */
 export function resolveOptions(options: Omit<IdempotentJobsOptions, 'dataSource'>): ResolvedOptions {
   const checks = optionChecks('IdempotentJobsModule.forRoot()');

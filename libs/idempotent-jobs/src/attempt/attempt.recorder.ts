@@ -1,6 +1,8 @@
+import { Injectable, Optional } from '@nestjs/common';
 import type { Claim } from '../claim/claim.js';
 import { UnstorableError } from '../claim/claim.store.js';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
+import { Due } from '../dispatch/due.js';
 import type { Hold } from '../dependency/hold.js';
 import {
   InvalidPayloadError,
@@ -10,12 +12,12 @@ import {
 } from '../operation/errors.js';
 import { messageOf } from '../operation/message-of.js';
 import { LOCK_NOT_AVAILABLE, sqlStateOf } from '../postgres/sqlstate.js';
-import type { FailureRecord, OutcomeStore } from '../record/outcome.store.js';
+import { type FailureRecord, OutcomeStore } from '../record/outcome.store.js';
 import { classify } from '../resilience/classify.js';
 import type { Failure } from '../resilience/failure.js';
 import { asKind } from '../resilience/failure-sign.js';
 import { decideFailure, type Decision, decideStart, whyGivenUp } from '../settle/decide.js';
-import type { AttemptReporter, DecidedFailure } from './attempt.reporter.js';
+import { AttemptReporter, type DecidedFailure } from './attempt.reporter.js';
 import { type AttemptResult, causeOf, type OwnDeferral, unavailability } from './attempt-result.js';
 import type { Ground, GroundAnswer } from './ground.js';
 import { isCall, type OperationRun, payloadText } from './operation-run.js';
@@ -24,12 +26,13 @@ import { GivenUpError, JobExpiredError, TransactionLeftError } from './refusal-e
 type Refusal = Exclude<GroundAnswer, { kind: 'acquired' }>;
 
 /** Says what a refused claim means and whether a won one may start, and writes down how attempts fail. */
+@Injectable()
 export class AttemptRecorder {
   constructor(
     private readonly outcomes: OutcomeStore,
     private readonly reporter: AttemptReporter,
-    private readonly onLetter: () => void,
-    private readonly random: () => number,
+    private readonly due: Due,
+    @Optional() private readonly random: () => number = Math.random,
   ) {}
 
   /** A claim that was not won. */
@@ -171,7 +174,7 @@ export class AttemptRecorder {
     this.reporter.unanswered(run, claim, reason, askInMs);
     if (askInMs !== undefined)
       return { kind: 'deferred', delayMs: askInMs, deferral: 'in_doubt', reason: `in_doubt: ${reason}` };
-    this.onLetter();
+    this.due.wake();
     this.reporter.doubted(run, claim.attempt, reason, evidence);
     return { kind: 'in_doubt', error: new OperationInDoubtError(run.identified) };
   }
@@ -251,7 +254,7 @@ export class AttemptRecorder {
     // Somebody was faster: what the operation is now, the next claim says.
     if (recorded === 'lost')
       return this.deferred(run, MIN_BUSY_MS, 'busy', 'the operation was claimed meanwhile');
-    this.onLetter();
+    this.due.wake();
     this.reporter.vanished(run, attempt, error);
     return { kind: 'in_doubt', error };
   }
@@ -293,7 +296,7 @@ export class AttemptRecorder {
         decision.status !== 'retrying' && { letter: decision.reason, payload: payloadText(run) }),
     };
     if ((await ground.fail(claim, record)) === 'lost') return this.fenced(run, claim);
-    if (isGivenUp) this.onLetter();
+    if (isGivenUp) this.due.wake();
     this.reporter.failed(run, claim, decided);
     return { kind: 'failed', error, failure, decision };
   }

@@ -1,7 +1,8 @@
+import { Injectable } from '@nestjs/common';
 import type { Claim, VanishedAttempt } from '../claim/claim.js';
 import type { Hold } from '../dependency/hold.js';
 import type { AbandonReason } from '../execute/handler-run.js';
-import type { DeferredBecause, JobEvents } from '../observe/job-events.js';
+import { type DeferredBecause, JobEvents } from '../observe/job-events.js';
 import { messageOf } from '../operation/message-of.js';
 import type { Failure } from '../resilience/failure.js';
 import type { Decision } from '../settle/decide.js';
@@ -17,6 +18,7 @@ export interface DecidedFailure {
 }
 
 /** Tells of an attempt, once what it tells is written. */
+@Injectable()
 export class AttemptReporter {
   constructor(private readonly events: JobEvents) {}
 

@@ -1,26 +1,28 @@
-import type { ClaimStore } from '../claim/claim.store.js';
+import { Injectable } from '@nestjs/common';
+import { ClaimStore } from '../claim/claim.store.js';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
 import { keyOfOperation } from '../dependency/dependency-key.js';
 import { DependencyHeldError, type Hold, holdBehind } from '../dependency/hold.js';
 import { currentOperation } from '../execute/current-operation.js';
 import { decideHold } from '../settle/decide.js';
-import type { Attempts, EndWithoutHandler, RolledBack } from './attempt.js';
-import type { AttemptRecorder } from './attempt.recorder.js';
+import { Attempts, type EndWithoutHandler, type RolledBack } from './attempt.js';
+import { AttemptRecorder } from './attempt.recorder.js';
 import type { AttemptResult } from './attempt-result.js';
 import { AdmittedRun, type DependencyGate, FallbackRun } from './dependency-gate.js';
 import { claimRequestOf, type OperationRun, subjectOf } from './operation-run.js';
-import type { Reconciler } from './reconciler.js';
+import { Reconciler } from './reconciler.js';
 
 /**
  * Brings an operation to its attempt, past the dependency of its processor, or to its end without one. Never rejects:
  * whatever goes wrong, an operation of which nothing is known to be recorded is put off.
  */
+@Injectable()
 export class AttemptRunner {
   constructor(
     private readonly attempts: Attempts,
     private readonly recorder: AttemptRecorder,
     private readonly reconciler: Reconciler,
-    private readonly claims: Pick<ClaimStore, 'look' | 'beginBudget'>,
+    private readonly claims: ClaimStore,
   ) {}
 
   /** Wins the right to run the handler, runs it, and records how it ended. */

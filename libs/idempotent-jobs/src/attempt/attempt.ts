@@ -1,19 +1,22 @@
+import { Injectable } from '@nestjs/common';
 import type { Claim } from '../claim/claim.js';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
 import { DependencyHeldError, type Hold, holdBehind } from '../dependency/hold.js';
+import { Due } from '../dispatch/due.js';
 import { enterOperation } from '../execute/current-operation.js';
 import type { HandlerResult } from '../execute/handler-run.js';
 import { classify } from '../resilience/classify.js';
 import type { Failure } from '../resilience/failure.js';
-import type { AttemptRecorder } from './attempt.recorder.js';
-import type { AttemptReporter } from './attempt.reporter.js';
+import { AttemptRecorder } from './attempt.recorder.js';
+import { AttemptReporter } from './attempt.reporter.js';
 import type { AttemptResult } from './attempt-result.js';
 import type { DependencyGate } from './dependency-gate.js';
 import type { Ground } from './ground.js';
+import { Grounds } from './grounds.js';
 import { handsBack, type OperationRun } from './operation-run.js';
 import { type OperationFrame, openFrame } from './operation-frame.js';
 import { keepResult } from './result-text.js';
-import type { Cleared, Reconciler } from './reconciler.js';
+import { type Cleared, Reconciler } from './reconciler.js';
 import { HandedBackError, waitsForStep } from './refusal-errors.js';
 
 /** A dependency did not let the attempt through, or a call of it: nothing of it remains, not even its claim. */
@@ -29,14 +32,14 @@ export type EndWithoutHandler = (ground: Ground, claim: Claim) => Promise<Attemp
  * One attempt: claim, take over, reconcile, pass the gate, run, record. It stands on a {@link Ground}, which is a lease or
  * a transaction, and is the same on both.
  */
+@Injectable()
 export class Attempts {
   constructor(
-    /** A new ground for a run, of the kind that its effect demands. */
-    private readonly groundOf: (run: OperationRun) => Ground,
+    private readonly grounds: Grounds,
     private readonly recorder: AttemptRecorder,
     private readonly reconciler: Reconciler,
     private readonly reporter: AttemptReporter,
-    private readonly onFollowUps: () => void,
+    private readonly due: Due,
   ) {}
 
   /** `gate`: past the dependency of the processor; undefined: it has none. */
@@ -71,7 +74,7 @@ export class Attempts {
     run: OperationRun,
     work: (ground: Ground, claim: Claim) => Promise<R>,
   ): Promise<R | AttemptResult> {
-    const ground = this.groundOf(run);
+    const ground = this.grounds.of(run);
     try {
       const answer = await ground.claim();
       if (answer.kind !== 'acquired') return await this.recorder.refused(run, answer);
@@ -208,7 +211,7 @@ export class Attempts {
       const { error } = completion;
       return this.recorder.fail(run, ground, claim, error, classify(error, ownRules), startedAt);
     }
-    if (followUps.length > 0) this.onFollowUps();
+    if (followUps.length > 0) this.due.wake();
     this.reporter.completed(run, claim, startedAt, kept.problem, degraded);
     return { kind: 'completed', result: kept.value, degraded };
   }

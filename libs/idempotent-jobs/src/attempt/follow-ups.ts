@@ -1,6 +1,7 @@
-import type { Burial, LetterStore } from '../dead-letter/letter.store.js';
-import type { AskedOperation, OperationStore } from '../enqueue/operation.store.js';
-import type { JobEvents } from '../observe/job-events.js';
+import { Injectable } from '@nestjs/common';
+import { type Burial, LetterStore } from '../dead-letter/letter.store.js';
+import { type AskedOperation, OperationStore } from '../enqueue/operation.store.js';
+import { JobEvents } from '../observe/job-events.js';
 import { OperationConflictError } from '../operation/errors.js';
 import type { Queryable } from '../postgres/database.js';
 
@@ -8,6 +9,7 @@ import type { Queryable } from '../postgres/database.js';
  * Writes the operations that a handler enqueued, in the transaction that records its outcome. The outcome is a fact by
  * then and must not fail because of them: a key that belongs to another request makes a dead letter, not an error.
  */
+@Injectable()
 export class FollowUps {
   constructor(
     private readonly operations: OperationStore,

@@ -1,20 +1,22 @@
+import { Injectable } from '@nestjs/common';
 import type { Claim } from '../claim/claim.js';
+import { Due } from '../dispatch/due.js';
 import { enterOperation } from '../execute/current-operation.js';
 import { type HandlerResult, HandlerRun } from '../execute/handler-run.js';
 import { UsageError } from '../operation/errors.js';
 import type { AskedOperation } from '../enqueue/operation.store.js';
-import type { Database } from '../postgres/database.js';
+import { Database } from '../postgres/database.js';
 import { inTransaction } from '../postgres/transaction.js';
 import { nextQuestionMs } from '../reconcile/plan.js';
 import type { ReconcileSettings } from '../reconcile/reconcile.options.js';
 import type { Applied, Reconciliation } from '../reconcile/verdict.js';
-import type { OutcomeStore, Recorded } from '../record/outcome.store.js';
+import { OutcomeStore, type Recorded } from '../record/outcome.store.js';
 import { identityAttributes } from '../tracing/attributes.js';
 import type { OperationSpan } from '../tracing/operation-span.js';
-import type { AttemptRecorder } from './attempt.recorder.js';
-import type { AttemptReporter } from './attempt.reporter.js';
+import { AttemptRecorder } from './attempt.recorder.js';
+import { AttemptReporter } from './attempt.reporter.js';
 import type { AttemptResult } from './attempt-result.js';
-import type { FollowUps } from './follow-ups.js';
+import { FollowUps } from './follow-ups.js';
 import type { Ground } from './ground.js';
 import { openFrame } from './operation-frame.js';
 import type { OperationRun } from './operation-run.js';
@@ -40,6 +42,7 @@ export type Cleared =
  * Asking costs no attempt and may fail in any way: whatever is not a clear answer is "unknown", and is asked again when
  * the plan says so. Killed while it asks, the lease runs out and the next delivery asks again.
  */
+@Injectable()
 export class Reconciler {
   constructor(
     private readonly outcomes: OutcomeStore,
@@ -47,7 +50,7 @@ export class Reconciler {
     private readonly followUps: FollowUps,
     private readonly database: Database,
     private readonly reporter: AttemptReporter,
-    private readonly onFollowUps: () => void,
+    private readonly due: Due,
   ) {}
 
   async ask(run: OperationRun, ground: Ground, claim: Claim, runStep: RunStep): Promise<Cleared> {
@@ -146,7 +149,7 @@ export class Reconciler {
     const [recorded, tell] = await persistently(recordPatienceMs(leaseMs), write);
     if (recorded === 'lost') return this.recorder.fenced(run, claim);
     tell();
-    if (followUps.length > 0) this.onFollowUps();
+    if (followUps.length > 0) this.due.wake();
     this.reporter.reconciled(run, claim, 'applied');
     this.reporter.completed(run, claim, performance.now(), result.problem);
     return { kind: 'completed', result: result.value, degraded: undefined };

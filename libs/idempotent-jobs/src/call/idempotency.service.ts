@@ -1,16 +1,20 @@
+import { Inject, Injectable } from '@nestjs/common';
 import { type AttemptResult, causeOf, type Deferred, errorOf } from '../attempt/attempt-result.js';
 import type { OperationRun } from '../attempt/operation-run.js';
+import { AttemptRunner } from '../attempt/attempt.runner.js';
+import { Dependencies } from '../dependency/dependencies.js';
 import type { ClaimTerms } from '../claim/claim.js';
 import { HandlerRun } from '../execute/handler-run.js';
-import type { RunningHandlers } from '../execute/running-handlers.js';
+import { RunningHandlers } from '../execute/running-handlers.js';
 import {
   assertNoTransactionAround,
   currentOperation,
   surroundingOperation,
   type CurrentOperation,
 } from '../execute/current-operation.js';
+import { workerIdentity } from '../intake/worker-identity.js';
 import type { ProcessorSettings } from '../intake/processor.settings.js';
-import type { JobEvents } from '../observe/job-events.js';
+import { JobEvents } from '../observe/job-events.js';
 import { CALLS } from '../operation/calls.js';
 import {
   IdempotentJobsError,
@@ -23,22 +27,19 @@ import { assertIdentity, identityKeyOf, type OperationIdentity } from '../operat
 import { messageOf } from '../operation/message-of.js';
 import { toJsonText } from '../operation/json.js';
 import { pauseUntilEnd } from '../outcome/pause-until-end.js';
+import { RESOLVED_OPTIONS } from '../resolved-options.token.js';
 import { frames } from '../tenancy/frames.js';
-import type { TenantContext } from '../tenancy/tenant-context.js';
+import { TenantContext } from '../tenancy/tenant-context.js';
 import { identityAttributes } from '../tracing/attributes.js';
 import { type OperationSpan, openSpan } from '../tracing/operation-span.js';
 import type { Tracing } from '../tracing/tracing.js';
 import { type CallDefaults, type CallOptions, DEFAULT_WAIT_MS, resolveCallOptions } from './call.options.js';
 
-/** What the service needs of the application it belongs to. */
-export interface IdempotencyServices extends CallDefaults {
-  readonly tenants: TenantContext;
-  readonly events: JobEvents;
-  /** Those that run in this process, for its shutdown. */
-  readonly running: RunningHandlers;
-  /** Claims, runs and records. Never rejects. */
-  readonly run: (call: OperationRun, handler: () => Promise<unknown>) => Promise<AttemptResult>;
-  readonly nextWorkerId: () => string;
+/** What calls have from the application's options. */
+interface CallSettings {
+  readonly leaseMs: number;
+  readonly retention: { readonly completedMs: number };
+  readonly results: { readonly maxBytes: number };
   readonly tracing: Tracing | undefined;
 }
 
@@ -49,11 +50,30 @@ export interface IdempotencyServices extends CallDefaults {
  * Nothing runs a call again by itself: what failed without an effect, or with one that may be repeated, is run by the next
  * caller with the same key.
  */
+@Injectable()
 export class IdempotencyService {
   readonly #terms = new Map<string, ClaimTerms>();
+  readonly #nextWorkerId = workerIdentity();
+  readonly #defaults: CallDefaults;
+  readonly #tracing: Tracing | undefined;
 
   /** @internal Injected. */
-  constructor(private readonly services: IdempotencyServices) {}
+  constructor(
+    private readonly tenants: TenantContext,
+    private readonly events: JobEvents,
+    private readonly running: RunningHandlers,
+    private readonly attempts: AttemptRunner,
+    dependencies: Dependencies,
+    @Inject(RESOLVED_OPTIONS) { leaseMs, retention, results, tracing }: CallSettings,
+  ) {
+    this.#tracing = tracing;
+    this.#defaults = {
+      leaseMs,
+      retentionMs: retention.completedMs,
+      maxResultBytes: results.maxBytes,
+      classify: dependencies.readingOf,
+    };
+  }
 
   /**
    * Calls `fn` once for the tenant and key, and answers every other caller with what it returned (as JSON), for
@@ -78,13 +98,13 @@ export class IdempotencyService {
     if (options === null || typeof options !== 'object')
       throw new UsageError('once(): options must be an object.');
     const identity = assertIdentity({
-      tenantId: this.services.tenants.assert(options.tenantId),
+      tenantId: this.tenants.assert(options.tenantId),
       operationKey: key,
     });
     this.#assertNotInside(identity);
     const settings = this.#settingsOf(options);
     assertNoTransactionAround(settings.effect);
-    const { tracing } = this.services;
+    const tracing = this.#tracing;
     if (tracing === undefined) return this.#untilEnded(identity, fn, settings, options);
     const attributes = { ...identityAttributes(identity), 'idempotent_jobs.effect': settings.effect };
     return openSpan(tracing, 'call', attributes, (span) =>
@@ -112,7 +132,7 @@ export class IdempotencyService {
         if (causeOf(result.deferral) === 'busy') this.#tellBusy(identity, result);
         throw new OperationBusyError(identity, result.delayMs);
       }
-      await pauseUntilEnd(this.services.events, identity, Math.min(pauseMs, leftMs));
+      await pauseUntilEnd(this.events, identity, Math.min(pauseMs, leftMs));
     }
   }
 
@@ -141,9 +161,8 @@ export class IdempotencyService {
     { reconcile }: CallOptions,
     span: OperationSpan | undefined,
   ): Promise<AttemptResult> {
-    const { tenants, run, running, nextWorkerId } = this.services;
     const call: OperationRun = {
-      workerId: nextWorkerId(),
+      workerId: this.#nextWorkerId(),
       rules,
       subject: CALL,
       identified: {
@@ -169,11 +188,11 @@ export class IdempotencyService {
     };
     await surroundingOperation()?.mayBegin();
     const forget = followSurrounding(call.handlerRun);
-    const leave = running.add(call.handlerRun);
+    const leave = this.running.add(call.handlerRun);
     try {
       const around: CallAround = { by: this, key: identityKeyOf(identity), run: call.handlerRun };
-      return await tenants.runCall(identity.tenantId, around, () =>
-        run(call, async () => fn(currentOperation())),
+      return await this.tenants.runCall(identity.tenantId, around, () =>
+        this.attempts.run(call, async () => fn(currentOperation())),
       );
     } finally {
       forget();
@@ -196,7 +215,7 @@ export class IdempotencyService {
   /** Of all the looks at an operation that somebody else runs, the last one. */
   #tellBusy(identity: OperationIdentity, { delayMs, reason }: Deferred): void {
     const { tenantId, operationKey } = identity;
-    this.services.events.emit({
+    this.events.emit({
       kind: 'deferred',
       ...CALL,
       tenantId,
@@ -209,7 +228,7 @@ export class IdempotencyService {
 
   /** The terms are one object for all calls that are guarded alike: their claims share statements. */
   #settingsOf(options: CallOptions): ProcessorSettings {
-    const settings = resolveCallOptions(options, this.services);
+    const settings = resolveCallOptions(options, this.#defaults);
     const { effect, repeatableMs, asks } = settings.terms;
     const name = JSON.stringify([effect, repeatableMs, asks]);
     const terms = this.#terms.get(name) ?? settings.terms;

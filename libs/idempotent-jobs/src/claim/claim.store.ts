@@ -1,7 +1,8 @@
+import { Injectable } from '@nestjs/common';
 import { setTimeout as pause } from 'node:timers/promises';
 import { identityKeyOf } from '../operation/identity.js';
 import { Coalescer } from '../postgres/coalescer.js';
-import type { Database, Queryable } from '../postgres/database.js';
+import { Database, type Queryable } from '../postgres/database.js';
 import {
   type ClaimAnswer,
   type ClaimRequest,
@@ -14,7 +15,7 @@ import {
 } from './claim.js';
 import { inTransaction } from '../postgres/transaction.js';
 import { resultBinding } from '../sealing/binding.js';
-import type { Sealer } from '../sealing/sealer.js';
+import { Sealer } from '../sealing/sealer.js';
 import { LedgerClock } from '../postgres/ledger-clock.js';
 import { QUERY_TIMEOUT_MS } from '../postgres/ledger-pool.js';
 import { LOCK_NOT_AVAILABLE, sqlStateOf } from '../postgres/sqlstate.js';
@@ -27,6 +28,7 @@ import { IS_YOUNG, NOTE_UNRECORDED, REMEMBER } from './remember.statements.js';
  *
  * A crash before the statement commits leaves nothing; after it, a lease that runs out by itself.
  */
+@Injectable()
 export class ClaimStore {
   readonly #coalescers = new WeakMap<ClaimTerms, Coalescer<ClaimRequest, ClaimRow>>();
   readonly #looks = new Map<string, Coalescer<ClaimRequest, LookRow>>();

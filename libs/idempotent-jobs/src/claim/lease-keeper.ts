@@ -1,5 +1,6 @@
+import { Injectable, Optional } from '@nestjs/common';
 import type { OperationIdentity } from '../operation/identity.js';
-import type { Database } from '../postgres/database.js';
+import { Database } from '../postgres/database.js';
 import { rowsOf, statement } from '../postgres/statement.js';
 import { outsideOfAnyFrame } from '../tenancy/outside-of-any-frame.js';
 
@@ -108,6 +109,7 @@ ORDER BY h.n
  * When Postgres cannot be reached, a lease counts as lost once its length has passed since the last renewal was
  * *sent*, by the process's monotonic clock: from then on another worker may hold it.
  */
+@Injectable()
 export class LeaseKeeper {
   readonly #held = new Map<HeldLease, { renewedAt: LeaseTime }>();
   #timer: NodeJS.Timeout | undefined;
@@ -116,7 +118,7 @@ export class LeaseKeeper {
 
   constructor(
     private readonly database: Database,
-    private readonly now: () => LeaseTime = leaseTime,
+    @Optional() private readonly now: () => LeaseTime = leaseTime,
   ) {}
 
   /** Starts renewing. `claimSentAt`: when the claim was sent. */

@@ -1,5 +1,6 @@
+import { Injectable } from '@nestjs/common';
 import type { OperationIdentity } from '../operation/identity.js';
-import type { Database } from '../postgres/database.js';
+import { Database } from '../postgres/database.js';
 import { QUERY_TIMEOUT_MS } from '../postgres/ledger-pool.js';
 import { GIVE_BACK } from './claim.statement.js';
 
@@ -28,6 +29,7 @@ const MAX_UNUSED = 10_000;
  * Gives back claims whose answers never came: their handlers were not called, and that must not look like a doubt. Goes on
  * until Postgres says that none of them can be won any more, or the process ends.
  */
+@Injectable()
 export class UnusedClaims {
   #unused: Waiting[] = [];
   #giving: Promise<void> | undefined;

@@ -2,6 +2,7 @@ import { DeadLetterService } from '../dead-letter/dead-letter.service.js';
 import { EditedRedrive } from '../dead-letter/edited-redrive.js';
 import { RedriveStore } from '../dead-letter/redrive.store.js';
 import { OperationStore } from '../enqueue/operation.store.js';
+import { LibraryLog } from '../observe/library-log.js';
 import type { Database } from '../postgres/database.js';
 import { Pruner } from '../retention/pruner.js';
 import { DEFAULT_RETENTION } from '../retention/retention.options.js';
@@ -40,5 +41,5 @@ export function deadLettersOf(database: Database): DeadLetterService {
 
 /** See {@link deadLettersOf}. */
 export function prunerOf(database: Database): Pruner {
-  return new Pruner(database, () => undefined);
+  return new Pruner(database, new LibraryLog({ warn: () => undefined, error: () => undefined }));
 }

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { ReceivedJob } from '../intake/delivery.js';
 import type { Identified } from '../intake/identify.js';
+import type { Due } from '../dispatch/due.js';
 import { type JobEvent, JobEvents } from '../observe/job-events.js';
 import type { Sealer } from '../sealing/sealer.js';
 import { Burials } from './burials.js';
@@ -26,7 +27,7 @@ function burials(isNew: boolean) {
   const letters = { bury: async () => isNew } as unknown as LetterStore;
   const sealer = { seal: (text: string) => text } as unknown as Sealer;
   return {
-    burials: new Burials(letters, events, sealer, () => (woken += 1)),
+    burials: new Burials(letters, events, sealer, { wake: () => (woken += 1) > 0 } as Due),
     told,
     woken: () => woken,
   };

@@ -1,7 +1,9 @@
+import { Injectable } from '@nestjs/common';
 import { hash } from 'node:crypto';
+import { Due } from '../dispatch/due.js';
 import type { ReceivedJob } from '../intake/delivery.js';
 import type { Identified, Unidentified } from '../intake/identify.js';
-import type { JobEvents } from '../observe/job-events.js';
+import { JobEvents } from '../observe/job-events.js';
 import { removePayload } from '../intake/present-payload.js';
 import { IdempotentJobsError, OperationConflictError } from '../operation/errors.js';
 import { messageOf } from '../operation/message-of.js';
@@ -9,21 +11,22 @@ import { jobSubjectOf } from '../operation/job-subject.js';
 import { payloadTextOf } from '../operation/fingerprint.js';
 import { letterBinding } from '../sealing/binding.js';
 import { isSealed } from '../sealing/sealed.js';
-import type { Sealer } from '../sealing/sealer.js';
+import { Sealer } from '../sealing/sealer.js';
 import type { Ack } from '../settle/ack.js';
 import type { DeadLetterReason } from './letter.js';
-import type { LetterStore } from './letter.store.js';
+import { LetterStore } from './letter.store.js';
 
 /**
  * Buries deliveries that are given up without an operation being given up: there is none, none that is
  * known any more, or it is another request's.
  */
+@Injectable()
 export class Burials {
   constructor(
     private readonly letters: LetterStore,
     private readonly events: JobEvents,
     private readonly sealer: Sealer,
-    private readonly onLetter: () => void,
+    private readonly due: Due,
   ) {}
 
   /** A job that cannot be run for anybody. */
@@ -94,7 +97,7 @@ export class Burials {
       this.events.emit({ kind: 'refused', ...subject, ...whose, because: 'buried' });
       return { kind: 'fail', error };
     }
-    this.onLetter();
+    this.due.wake();
     this.events.emit({
       kind: 'dead',
       ...subject,

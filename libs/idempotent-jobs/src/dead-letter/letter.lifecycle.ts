@@ -1,18 +1,19 @@
-import type { DiscoveryService } from '@nestjs/core';
+import { Injectable } from '@nestjs/common';
+import { DiscoveryService } from '@nestjs/core';
 import type { InstanceWrapper } from '@nestjs/core/injector/instance-wrapper.js';
-import type { JobEvents } from '../observe/job-events.js';
-import type { QueueRegistry } from '../enqueue/queue-registry.js';
+import { JobEvents } from '../observe/job-events.js';
+import { QueueRegistry } from '../enqueue/queue-registry.js';
 import { processedQueueOf } from '../intake/bullmq-metadata.js';
 import { ConfigurationError } from '../operation/errors.js';
 import { jobSubjectOf } from '../operation/job-subject.js';
-import type { LibraryLog } from '../observe/library-log.js';
+import { LibraryLog } from '../observe/library-log.js';
 import { providedClassOf } from '../provided-class.js';
-import type { Sealer } from '../sealing/sealer.js';
-import type { TenantContext } from '../tenancy/tenant-context.js';
+import { Sealer } from '../sealing/sealer.js';
+import { TenantContext } from '../tenancy/tenant-context.js';
 import { type LetterHandler, LetterListener, type LetterListenerServices } from './letter.listener.js';
-import type { LetterQueries } from './letter.queries.js';
+import { LetterQueries } from './letter.queries.js';
 import { letterHandlersOf } from './on-dead-letter.decorator.js';
-import type { ToldStore } from './told.store.js';
+import { ToldStore } from './told.store.js';
 
 /** A handler, and the queue that it asked for. */
 interface DeclaredHandler extends LetterHandler {
@@ -23,6 +24,7 @@ interface DeclaredHandler extends LetterHandler {
 const LISTEN_EVERY_MS = 60 * 60 * 1000;
 
 /** Finds the methods with `@OnDeadLetter()`, and runs a listener on each dead-letter queue that one of them needs. */
+@Injectable()
 export class LetterLifecycle {
   #listeners: LetterListener[] = [];
   #told: readonly string[] = [];

@@ -1,5 +1,6 @@
+import { Injectable } from '@nestjs/common';
 import { shownKey } from '../operation/step-key.js';
-import type { Database } from '../postgres/database.js';
+import { Database } from '../postgres/database.js';
 import { statement } from '../postgres/statement.js';
 import { toDate, toDateOrNone } from '../postgres/to-date.js';
 import type { ErrorEvidence } from '../record/error-evidence.js';
@@ -93,6 +94,7 @@ export interface LetterPosition {
 }
 
 /** Reads dead letters for people. */
+@Injectable()
 export class LetterQueries {
   constructor(private readonly database: Database) {}
 

@@ -1,6 +1,7 @@
+import { Injectable } from '@nestjs/common';
 import { cleanText } from '../operation/clean-text.js';
 import { MAX_JOB_NAME_LENGTH, type OperationIdentity } from '../operation/identity.js';
-import type { Database, Queryable } from '../postgres/database.js';
+import { Database, type Queryable } from '../postgres/database.js';
 import { statement } from '../postgres/statement.js';
 import { describeError } from '../record/error-evidence.js';
 import { errorFingerprint } from '../record/error-fingerprint.js';
@@ -67,6 +68,7 @@ export interface Burial {
 }
 
 /** Writes letters for deliveries, and knows which have one. */
+@Injectable()
 export class LetterStore {
   constructor(private readonly database: Database) {}
 

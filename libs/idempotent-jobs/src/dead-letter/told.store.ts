@@ -1,4 +1,5 @@
-import type { Database } from '../postgres/database.js';
+import { Injectable } from '@nestjs/common';
+import { Database } from '../postgres/database.js';
 import { statement } from '../postgres/statement.js';
 
 /** A handler has heard of a letter: it need not be put on its queue again. Parameter: letter. */
@@ -40,6 +41,7 @@ const DEAD_LETTER_QUEUE_OF = statement(
 );
 
 /** Keeps account of what the application has heard. */
+@Injectable()
 export class ToldStore {
   constructor(private readonly database: Database) {}
 

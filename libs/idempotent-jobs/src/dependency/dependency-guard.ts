@@ -1,3 +1,4 @@
+import { Injectable } from '@nestjs/common';
 import { AbandonedError } from '../execute/handler-run.js';
 import { type CurrentOperation, surroundingOperation } from '../execute/current-operation.js';
 import { UsageError } from '../operation/errors.js';
@@ -7,7 +8,7 @@ import { classify } from '../resilience/classify.js';
 import { type Failure, InDoubtError } from '../resilience/failure.js';
 import { signed } from '../resilience/failure-sign.js';
 import { frames } from '../tenancy/frames.js';
-import type { Dependencies } from './dependencies.js';
+import { Dependencies } from './dependencies.js';
 import { assertDependencyKey } from './dependency-key.js';
 import type { Dependency, DependencyState, EventSubject } from './dependency.js';
 import { DependencyHeldError, type FallbackReason, HOLD_CAUSES } from './hold.js';
@@ -48,6 +49,7 @@ export class DependencyTimeoutError extends InDoubtError {
  * const rate = await guard.call('rates', (signal) => fetchRate(signal), { fallback: () => lastKnownRate });
  * ```
  */
+@Injectable()
 export class DependencyGuard {
   /** @internal Injected. */
   constructor(private readonly dependencies: Dependencies) {}

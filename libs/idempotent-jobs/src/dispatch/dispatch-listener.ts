@@ -1,14 +1,18 @@
+import { Injectable } from '@nestjs/common';
 import type { Duplex } from 'node:stream';
 import type { Client } from 'pg';
 import { dispatchChannel } from '../enqueue/operation.store.js';
-import type { Database } from '../postgres/database.js';
+import { LibraryLog } from '../observe/library-log.js';
+import { Database } from '../postgres/database.js';
 import { answered, QUERY_TIMEOUT_MS } from '../postgres/ledger-pool.js';
 import { isOverWithin } from '../within.js';
+import { Due } from './due.js';
 
 /**
  * Wakes the dispatcher when another process, or a caller's own transaction, has committed an operation. Uses one
  * connection of its own, made from the pool's settings. Losing it costs latency, not operations: the dispatcher polls.
  */
+@Injectable()
 export class DispatchListener {
   #client: Client | undefined;
   #timer: NodeJS.Timeout | undefined;
@@ -16,8 +20,8 @@ export class DispatchListener {
 
   constructor(
     private readonly database: Database,
-    private readonly onNotification: () => void,
-    private readonly onError: (message: string, error: unknown) => void,
+    private readonly due: Due,
+    private readonly log: LibraryLog,
   ) {}
 
   /** Never rejects: what fails is tried again. */
@@ -26,14 +30,14 @@ export class DispatchListener {
     const { Client: ClientClass, options } = this.database.own.client;
     const client = new ClientClass(options) as Client;
     this.#client = client;
-    client.on('notification', this.onNotification);
+    client.on('notification', () => this.due.wake());
     client.on('error', (error) => this.#restart(client, error));
     client.on('end', () => this.#restart(client));
     try {
       await client.connect();
       await answered(client.query(`LISTEN "${dispatchChannel(this.database.schema)}"`), QUERY_TIMEOUT_MS);
       // What was announced while nobody listened.
-      this.onNotification();
+      this.due.wake();
     } catch (error) {
       this.#restart(client, error);
     }
@@ -52,7 +56,7 @@ export class DispatchListener {
     if (this.#isStopped || this.#client !== client) return;
     this.#client = undefined;
     if (error !== undefined)
-      this.onError('The dispatcher lost its LISTEN connection; polling until it is back', error);
+      this.log.trouble('The dispatcher lost its LISTEN connection; polling until it is back', error);
     // It may be silent, and would wait for an answer to its goodbye.
     void isOverWithin(GOODBYE_MS, end(client)).then((isOver) => isOver || hangUp(client));
     this.#timer = setTimeout(() => void this.start(), RECONNECT_MS);

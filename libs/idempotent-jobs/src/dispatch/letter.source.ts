@@ -1,11 +1,14 @@
+import { Inject, Injectable } from '@nestjs/common';
+import { QueueRegistry } from '../enqueue/queue-registry.js';
+import { RESOLVED_OPTIONS } from '../resolved-options.token.js';
 import { DEAD_LETTER_JOB_NAME, type DeadLetterMessage } from '../dead-letter/letter.js';
 import { shownKey } from '../operation/step-key.js';
-import type { Database } from '../postgres/database.js';
+import { Database } from '../postgres/database.js';
 import { statement } from '../postgres/statement.js';
 import { toDate } from '../postgres/to-date.js';
 import type { ErrorEvidence } from '../record/error-evidence.js';
 import type { DispatchSource, DueJob } from './dispatch.source.js';
-import type { RedispatchOptions } from './operation.source.js';
+import type { DispatchOptions } from './operation.source.js';
 
 /** Takes dead letters that are due for their dead-letter queue. Parameters and concurrency as for operations. */
 const TAKE = statement(
@@ -71,13 +74,16 @@ interface LetterRow {
 }
 
 /** Dead letters on their way to their dead-letter queues. */
+@Injectable()
 export class LetterSource implements DispatchSource {
   readonly carriesRetries = false;
 
+  readonly targetOf = (queue: string): string => this.queues.deadLetterQueueOf(queue);
+
   constructor(
     private readonly database: Database,
-    readonly targetOf: (queue: string) => string,
-    private readonly redispatch: RedispatchOptions,
+    private readonly queues: QueueRegistry,
+    @Inject(RESOLVED_OPTIONS) private readonly options: Pick<DispatchOptions, 'dispatch'>,
   ) {}
 
   async take(queues: readonly string[], limit: number, holdMs: number): Promise<DueJob[]> {
@@ -88,8 +94,8 @@ export class LetterSource implements DispatchSource {
   async mark(jobs: readonly DueJob[]): Promise<void> {
     await this.database.run(MARK, [
       jobs.map((job) => (job.row as LetterRow).id),
-      this.redispatch.afterMs,
-      this.redispatch.maxMs,
+      this.options.dispatch.redispatchAfterMs,
+      this.options.dispatch.redispatchMaxMs,
     ]);
   }
 }

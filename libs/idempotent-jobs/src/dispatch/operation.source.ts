@@ -1,7 +1,9 @@
+import { Inject, Injectable } from '@nestjs/common';
+import { RESOLVED_OPTIONS } from '../resolved-options.token.js';
 import { outgoingJob } from '../enqueue/outgoing.js';
-import type { Database } from '../postgres/database.js';
+import { Database } from '../postgres/database.js';
 import { rowsOf, statement } from '../postgres/statement.js';
-import type { Signer } from '../signing/signer.js';
+import { Signer } from '../signing/signer.js';
 import { toDateOrNone } from '../postgres/to-date.js';
 import { identityAttributes, queueAttributes } from '../tracing/attributes.js';
 import type { TraceCarrier, Tracing } from '../tracing/tracing.js';
@@ -82,24 +84,27 @@ interface OperationRow {
   readonly delay_ms: number | null;
 }
 
-/** When an operation that is on its queue is put there again, in milliseconds. Putting it again is harmless. */
-export interface RedispatchOptions {
-  /** After the first time. */
-  readonly afterMs: number;
-  /** The doubling ends here. */
-  readonly maxMs: number;
+/** What the sources have from the application's options. */
+export interface DispatchOptions {
+  readonly dispatch: {
+    /** When an operation that is on its queue is put there again, in ms. Putting it again is harmless. */
+    readonly redispatchAfterMs: number;
+    /** The time between puts doubles up to this, in ms. */
+    readonly redispatchMaxMs: number;
+  };
+  readonly tracing: Tracing | undefined;
 }
 
 /** Operations on their way to their queues. */
+@Injectable()
 export class OperationSource implements DispatchSource {
   readonly carriesRetries = true;
   readonly targetOf = (queue: string): string => queue;
 
   constructor(
     private readonly database: Database,
-    private readonly redispatch: RedispatchOptions,
-    private readonly tracing: Tracing | undefined,
     private readonly signer: Signer,
+    @Inject(RESOLVED_OPTIONS) private readonly options: DispatchOptions,
   ) {}
 
   async take(queues: readonly string[], limit: number, holdMs: number): Promise<DueJob[]> {
@@ -109,7 +114,7 @@ export class OperationSource implements DispatchSource {
       job: this.#jobOf(row, trace),
       row,
     });
-    const { tracing } = this;
+    const { tracing } = this.options;
     if (tracing === undefined) return rows.map((row) => dueOf(row));
     return Promise.all(rows.map(async (row) => dueOf(row, await redriveTrace(tracing, row))));
   }
@@ -124,8 +129,8 @@ export class OperationSource implements DispatchSource {
     await this.database.run(MARK, [
       rows.map((row) => row.tenant_id),
       rows.map((row) => row.operation_key),
-      this.redispatch.afterMs,
-      this.redispatch.maxMs,
+      this.options.dispatch.redispatchAfterMs,
+      this.options.dispatch.redispatchMaxMs,
       rows.map((row) => row.job_id),
     ]);
   }

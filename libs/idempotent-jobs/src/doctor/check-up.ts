@@ -1,22 +1,25 @@
-import type { LibraryLog } from '../observe/library-log.js';
+import { Inject, Injectable } from '@nestjs/common';
+import { LibraryLog } from '../observe/library-log.js';
 import { ConfigurationError } from '../operation/errors.js';
 import { messageOf } from '../operation/message-of.js';
-import type { Doctor } from './doctor.js';
+import { RESOLVED_OPTIONS } from '../resolved-options.token.js';
+import { Doctor } from './doctor.js';
 import { type DoctorReport, lineOf, problemsOf } from './doctor-report.js';
-import type { QueueDirectory } from './queue-directory.js';
+import { QueueDirectory } from './queue-directory.js';
 
 /** The doctor's visit at boot, before any worker starts. */
+@Injectable()
 export class CheckUp {
   constructor(
     private readonly doctor: Doctor,
     private readonly directory: QueueDirectory,
-    private readonly mode: 'warn' | 'fail' | 'off',
     private readonly log: LibraryLog,
+    @Inject(RESOLVED_OPTIONS) private readonly options: { readonly doctor: 'warn' | 'fail' | 'off' },
   ) {}
 
   /** @throws ConfigurationError in mode `fail`, naming every error and warning */
   async run(): Promise<void> {
-    const report = this.mode === 'off' ? undefined : this.doctor.report();
+    const report = this.options.doctor === 'off' ? undefined : this.doctor.report();
     if (report !== undefined) this.#tell(report);
     try {
       await this.directory.note(this.doctor.examined(), report);
@@ -28,7 +31,7 @@ export class CheckUp {
 
   #tell({ findings }: DoctorReport): void {
     const problems = problemsOf(findings);
-    if (this.mode === 'fail' && problems.length > 0) {
+    if (this.options.doctor === 'fail' && problems.length > 0) {
       const lines = problems.map((finding) => `\n- ${finding.severity} ${lineOf(finding)}`);
       throw new ConfigurationError(
         `The doctor found ${problems.length} reasons why retries are not safe, and forRoot({ doctor: 'fail' }) refuses to start with them:${lines.join('')}`,

@@ -19,11 +19,24 @@ import { unsignedUntil } from '../signing/signing.options.js';
 import type { AppDescription, DescribedProcessor, PlainProcessor } from './app-description.js';
 import { urlFieldsOf } from './url-fields.js';
 
+/** What the doctor looks at of the application's options. */
+export type DescribedOptions = Pick<
+  ResolvedOptions,
+  | 'dependencies'
+  | 'leaseMs'
+  | 'logs'
+  | 'processors'
+  | 'resolveTenant'
+  | 'retryPolicies'
+  | 'signing'
+  | 'traceContext'
+>;
+
 /** Describes a running application to the doctor, from what its modules registered and its decorators declare. */
 export function describeApp(
   discovery: DiscoveryService,
   queues: QueueRegistry,
-  options: ResolvedOptions,
+  options: DescribedOptions,
   dependencies: Dependencies,
 ): Omit<AppDescription, 'sharedKeys'> {
   const providers = discovery.getProviders();
@@ -56,7 +69,7 @@ export function describeApp(
 function describeProcessor(
   provided: ProvidedClass,
   queues: QueueRegistry,
-  { leaseMs, retryPolicies: policies, processors }: ResolvedOptions,
+  { leaseMs, retryPolicies: policies, processors }: DescribedOptions,
   dependencies: Dependencies,
 ): DescribedProcessor[] {
   const declaration = Reflect.getOwnMetadata(PROCESSOR_DECLARATION, provided) as
@@ -101,7 +114,7 @@ function payloadClassesIn(payload: ProcessorDeclaration['options']['payload']): 
 
 function isTimeoutGiven(
   { timeoutMs, retry }: ProcessorDeclaration['options'],
-  policies: ResolvedOptions['retryPolicies'],
+  policies: DescribedOptions['retryPolicies'],
 ): boolean {
   const ofPolicy = typeof retry === 'string' ? policies.get(retry)?.timeoutMs : retry?.timeoutMs;
   return (timeoutMs ?? ofPolicy) !== undefined;

@@ -1,3 +1,10 @@
+import { Inject, Injectable } from '@nestjs/common';
+import { DiscoveryService } from '@nestjs/core';
+import { Dependencies } from '../dependency/dependencies.js';
+import { QueueRegistry } from '../enqueue/queue-registry.js';
+import { SharedKeys } from '../intake/shared-keys.js';
+import { RESOLVED_OPTIONS } from '../resolved-options.token.js';
+import { type DescribedOptions, describeApp } from './describe-app.js';
 import type { AppDescription } from './app-description.js';
 import { diagnose } from './diagnose.js';
 import type { DoctorReport } from './doctor-report.js';
@@ -6,17 +13,27 @@ import type { DoctorReport } from './doctor-report.js';
  * Answers for the running application the five questions that decide whether retries are safe. Looks at what is
  * registered and declared in this process; asks neither Postgres nor BullMQ.
  */
+@Injectable()
 export class Doctor {
   /** @internal Injected. */
-  constructor(private readonly describe: () => AppDescription) {}
+  constructor(
+    private readonly discovery: DiscoveryService,
+    private readonly queues: QueueRegistry,
+    private readonly dependencies: Dependencies,
+    private readonly sharedKeys: SharedKeys,
+    @Inject(RESOLVED_OPTIONS) private readonly options: DescribedOptions,
+  ) {}
 
   /** What stands in the way of safe retries, as plain JSON. */
   report(): DoctorReport {
-    return diagnose(this.describe());
+    return diagnose(this.examined());
   }
 
   /** What it looks at. @internal */
   examined(): AppDescription {
-    return this.describe();
+    return {
+      ...describeApp(this.discovery, this.queues, this.options, this.dependencies),
+      sharedKeys: this.sharedKeys.found,
+    };
   }
 }

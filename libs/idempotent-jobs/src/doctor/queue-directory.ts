@@ -1,4 +1,5 @@
-import type { Database } from '../postgres/database.js';
+import { Injectable } from '@nestjs/common';
+import { Database } from '../postgres/database.js';
 import { statement } from '../postgres/statement.js';
 import { toDate } from '../postgres/to-date.js';
 import type { AppDescription } from './app-description.js';
@@ -44,6 +45,7 @@ export interface QueueReport {
 }
 
 /** Writes `job_queues`: what applications say about their queues to those who work on the ledger without being one. */
+@Injectable()
 export class QueueDirectory {
   constructor(private readonly database: Database) {}
 

@@ -1,3 +1,4 @@
+import type { Due } from '../dispatch/due.js';
 import { setTimeout } from 'node:timers/promises';
 import type { QueuePort } from '../bullmq/queue-port.js';
 import { OperationConflictError, OperationLockedError } from '../operation/errors.js';
@@ -34,8 +35,7 @@ export interface AcceptanceServices {
   readonly operations: OperationStore;
   readonly sealer: Sealer;
   readonly signer: Signer;
-  /** Tells the dispatcher of this process that something is due; false if this process runs none. */
-  readonly wakeDispatcher: () => boolean;
+  readonly due: Due;
   /** When an operation that is on its queue is put there again first, in ms. */
   readonly redispatchAfterMs: number;
   readonly onError: (message: string, error: unknown) => void;
@@ -77,7 +77,7 @@ export class Acceptance {
             { queue: this.port.name, count },
           );
     // Rows are committed: from here on a crash changes only who puts them on the queue, and when.
-    if (!this.services.wakeDispatcher()) await operations.announce(operations.onPool, this.port.name);
+    await this.services.due.announce(this.port.name);
     return accepted;
   }
 

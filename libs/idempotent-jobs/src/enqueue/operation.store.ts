@@ -1,7 +1,8 @@
+import { Injectable } from '@nestjs/common';
 import { hash } from 'node:crypto';
 import { identityKeyOf, type OperationIdentity } from '../operation/identity.js';
 import type { OperationStatus } from '../operation/status.js';
-import type { Database, Queryable } from '../postgres/database.js';
+import { Database, type Queryable } from '../postgres/database.js';
 import type { Statement } from '../postgres/statement.js';
 import { ACCEPT, ANNOUNCE } from './accept.statement.js';
 import { chunksOf } from './chunks.js';
@@ -63,6 +64,7 @@ export function dispatchChannel(schema: string): string {
 }
 
 /** Writes the intent to run operations. */
+@Injectable()
 export class OperationStore {
   constructor(private readonly database: Database) {}
 

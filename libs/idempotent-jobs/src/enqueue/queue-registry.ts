@@ -1,8 +1,19 @@
+import { Inject, Injectable } from '@nestjs/common';
 import type { Queue } from 'bullmq';
+import type { QueueContents } from '../bullmq/queue-contents.js';
 import { QueuePort } from '../bullmq/queue-port.js';
+import { Due } from '../dispatch/due.js';
+import { JobEvents } from '../observe/job-events.js';
+import { LibraryLog } from '../observe/library-log.js';
 import { ConfigurationError } from '../operation/errors.js';
 import { optionChecks } from '../option-checks.js';
+import { Database } from '../postgres/database.js';
+import { RESOLVED_OPTIONS } from '../resolved-options.token.js';
 import { resolveRetention, type Retention, type RetentionOptions } from '../retention/retention.options.js';
+import { Sealer } from '../sealing/sealer.js';
+import { Signer } from '../signing/signer.js';
+import { TenantContext } from '../tenancy/tenant-context.js';
+import { OperationStore } from './operation.store.js';
 import { IdempotentQueue, type QueueServices } from './idempotent-queue.js';
 
 interface RegisteredQueue {
@@ -11,16 +22,52 @@ interface RegisteredQueue {
   readonly retention: Retention;
 }
 
+/** What queues have from the application's options. */
+interface QueueDefaults extends Pick<QueueServices, 'traceContext' | 'retryPolicies' | 'tracing'> {
+  readonly retention: Retention;
+  readonly enqueue: { readonly maxPayloadBytes: number };
+  readonly dispatch: { readonly redispatchAfterMs: number; readonly redispatchMaxMs: number };
+}
+
 /** The idempotent queues of this application, with their dead-letter queues. */
+@Injectable()
 export class QueueRegistry {
   readonly #queues = new Map<string, RegisteredQueue>();
   readonly #ports = new Map<string, QueuePort>();
   readonly #heard = new WeakSet<Queue>();
 
+  readonly #services: QueueServices;
+  readonly #retention: Retention;
+
   constructor(
-    private readonly services: QueueServices,
-    private readonly defaultRetention: Retention,
-  ) {}
+    database: Database,
+    operations: OperationStore,
+    sealer: Sealer,
+    signer: Signer,
+    tenants: TenantContext,
+    events: JobEvents,
+    due: Due,
+    private readonly log: LibraryLog,
+    @Inject(RESOLVED_OPTIONS) options: QueueDefaults,
+  ) {
+    const { retention, enqueue, dispatch, traceContext, retryPolicies, tracing } = options;
+    this.#retention = retention;
+    this.#services = {
+      database,
+      operations,
+      sealer,
+      signer,
+      tenants,
+      events,
+      due,
+      onError: log.trouble,
+      traceContext,
+      retryPolicies,
+      tracing,
+      maxPayloadBytes: enqueue.maxPayloadBytes,
+      redispatchAfterMs: Math.min(dispatch.redispatchAfterMs, dispatch.redispatchMaxMs),
+    };
+  }
 
   /** Registering a queue again, from another module, gives the same one. */
   register(queue: Queue, deadLetterQueue: Queue, retention?: RetentionOptions): IdempotentQueue {
@@ -38,7 +85,7 @@ export class QueueRegistry {
           `Queue "${queue.name}" is registered with two dead-letter queues, "${known.deadLetterQueue}" and "${deadLetterQueue.name}". Name the same one in every registerQueue().`,
         );
       }
-      const other = JSON.stringify(this.#retention(queue.name, retention));
+      const other = JSON.stringify(this.#retentionFor(queue.name, retention));
       if (retention !== undefined && other !== JSON.stringify(known.retention)) {
         throw new ConfigurationError(
           `Queue "${queue.name}" is registered with two retentions. Give the same one in every registerQueue(), or give it once, where the queue is registered first.`,
@@ -47,12 +94,12 @@ export class QueueRegistry {
       return known.queue;
     }
     const port = new QueuePort(queue);
-    const idempotentQueue = new IdempotentQueue(queue.name, port, this.services);
+    const idempotentQueue = new IdempotentQueue(queue.name, port, this.#services);
     this.#ports.set(queue.name, port).set(deadLetterQueue.name, new QueuePort(deadLetterQueue));
     this.#queues.set(queue.name, {
       queue: idempotentQueue,
       deadLetterQueue: deadLetterQueue.name,
-      retention: this.#retention(queue.name, retention),
+      retention: this.#retentionFor(queue.name, retention),
     });
     return idempotentQueue;
   }
@@ -65,6 +112,12 @@ export class QueueRegistry {
   /** Also of dead-letter queues. */
   portOf(queue: string): QueuePort | undefined {
     return this.#ports.get(queue);
+  }
+
+  /** What BullMQ holds of a queue. @throws as {@link deadLetterQueueOf} */
+  contentsOf(queue: string): QueueContents {
+    this.#known(queue);
+    return (this.portOf(queue) as QueuePort).contents;
   }
 
   queueOf(queue: string): IdempotentQueue | undefined {
@@ -86,7 +139,7 @@ export class QueueRegistry {
     if (this.#heard.has(queue)) return;
     this.#heard.add(queue);
     queue.on('error', (error) => {
-      if (queue.listenerCount('error') === 1) this.services.onError(`Queue "${queue.name}"`, error);
+      if (queue.listenerCount('error') === 1) this.log.trouble(`Queue "${queue.name}"`, error);
     });
   }
 
@@ -99,9 +152,9 @@ export class QueueRegistry {
     return known;
   }
 
-  #retention(queue: string, options: RetentionOptions | undefined): Retention {
+  #retentionFor(queue: string, options: RetentionOptions | undefined): Retention {
     const checks = optionChecks(`registerQueue({ name: "${queue}" })`);
-    const retention = resolveRetention(checks, options, this.defaultRetention);
+    const retention = resolveRetention(checks, options, this.#retention);
     checks.throwIfAny((message) => new ConfigurationError(message));
     return retention;
   }

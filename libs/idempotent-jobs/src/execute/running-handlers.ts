@@ -1,7 +1,9 @@
+import { Injectable } from '@nestjs/common';
 import { isOverWithin } from '../within.js';
 import type { AbandonReason, HandlerRun } from './handler-run.js';
 
 /** The handlers that run in this process right now. */
+@Injectable()
 export class RunningHandlers {
   readonly #runs = new Set<HandlerRun>();
   #onEmpty: (() => void)[] = [];

@@ -1,7 +1,10 @@
+import { Injectable } from '@nestjs/common';
 import { messageOf } from '../operation/message-of.js';
 import { HealthIndicatorService, type HealthIndicatorResult } from '@nestjs/terminus';
-import type { Engine } from '../engine.js';
-import type { RunningProcessor } from '../intake/worker.lifecycle.js';
+import { Dependencies } from '../dependency/dependencies.js';
+import { QueueRegistry } from '../enqueue/queue-registry.js';
+import { WorkerLifecycle } from '../intake/worker.lifecycle.js';
+import { Database } from '../postgres/database.js';
 import { schemaVersion } from '../postgres/schema-guard.js';
 import { SCHEMA_VERSION } from '../postgres/migrations.js';
 import { within } from '../within.js';
@@ -35,13 +38,16 @@ export interface QueueThresholds {
  * health.check([() => jobs.ledger(), () => jobs.queue('charges', { maxDeadLetters: 10 })]);
  * ```
  */
+@Injectable()
 export class IdempotentJobsHealthIndicator {
   readonly #health = new HealthIndicatorService();
 
   /** @internal Injected. */
   constructor(
-    private readonly engine: Engine,
-    private readonly running: () => readonly RunningProcessor[],
+    private readonly database: Database,
+    private readonly queues: QueueRegistry,
+    private readonly dependencies: Dependencies,
+    private readonly workers: WorkerLifecycle,
   ) {}
 
   /** Is the ledger reachable and migrated, and does what is due get to its queues? */
@@ -51,7 +57,7 @@ export class IdempotentJobsHealthIndicator {
   }: LedgerThresholds = {}): Promise<HealthIndicatorResult> {
     const session = this.#health.check('ledger');
     try {
-      const { database } = this.engine;
+      const { database } = this;
       const [version, [lag]] = await answered(
         timeoutMs,
         'the ledger',
@@ -78,7 +84,7 @@ export class IdempotentJobsHealthIndicator {
     { maxWaitMs = 60_000, maxDeadLetters = 0, maxInDoubt = 0, timeoutMs = 2000 }: QueueThresholds = {},
   ): Promise<HealthIndicatorResult> {
     const session = this.#health.check(name);
-    const port = this.engine.queues.portOf(name);
+    const port = this.queues.portOf(name);
     if (port === undefined) return session.down({ message: `queue "${name}" is not registered` });
     try {
       const [oldestWaitingMs, [state]] = await answered(
@@ -86,10 +92,7 @@ export class IdempotentJobsHealthIndicator {
         `queue "${name}"`,
         Promise.all([
           port.contents.oldestWaitingMs(),
-          this.engine.database.run<{ dead_letters: number; in_doubt: number }>(QUEUE_STATE, [
-            name,
-            COUNT_LIMIT,
-          ]),
+          this.database.run<{ dead_letters: number; in_doubt: number }>(QUEUE_STATE, [name, COUNT_LIMIT]),
           port.ping(),
         ]),
       );
@@ -125,7 +128,7 @@ export class IdempotentJobsHealthIndicator {
    */
   dependency(name: string): HealthIndicatorResult {
     const session = this.#health.check(name);
-    const dependency = this.engine.dependencies.find(name);
+    const dependency = this.dependencies.find(name);
     if (dependency === undefined) return session.down({ message: `dependency "${name}" is not declared` });
     const { circuit, retryAfterMs, active, isBudgetSpent, keys } = dependency.state;
     const facts = { circuit, retryAfterMs: Math.round(retryAfterMs), active, isBudgetSpent, keys };
@@ -142,7 +145,7 @@ export class IdempotentJobsHealthIndicator {
 
   /** `none`: this process only enqueues, and another one runs the jobs. */
   #worker(queue: string): 'running' | 'stopped' | 'none' {
-    const processors = this.running().filter(({ settings }) => settings.queue === queue);
+    const processors = this.workers.running.filter(({ settings }) => settings.queue === queue);
     if (processors.length === 0) return 'none';
     return processors.every(({ worker }) => worker.isRunning()) ? 'running' : 'stopped';
   }

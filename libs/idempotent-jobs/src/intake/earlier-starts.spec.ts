@@ -16,8 +16,8 @@ function jobWith(
     ...counters,
   };
   const note = {
-    read: async () => notes.at(-1),
-    write: async (_jobId: string, text: string) => void notes.push(text),
+    noteOn: async () => notes.at(-1),
+    writeNoteOn: async (_jobId: string, text: string) => void notes.push(text),
   };
   return { job, notes, starts: new EarlierStarts(job as unknown as Job, note) };
 }

@@ -3,9 +3,9 @@ import type { Job } from 'bullmq';
 /** A note on a job that a text which anybody writes to it (a log line, an error, its data) cannot make or change. */
 export interface PutOffNote {
   /** As it stands in BullMQ; undefined: there is none. */
-  read(jobId: string): Promise<string | undefined>;
+  noteOn(jobId: string): Promise<string | undefined>;
   /** Takes the place of an earlier one, and goes with the job. */
-  write(jobId: string, note: string): Promise<void>;
+  writeNoteOn(jobId: string, note: string): Promise<void>;
 }
 
 /**
@@ -30,12 +30,13 @@ export class EarlierStarts {
     if (!this.areThere) return true;
     // What we put off leaves none of these; so counters that begin anew cannot meet a note of before.
     if (this.#haveEnded) return false;
-    return (await this.note.read(this.#jobId)) === noteOf(this.job.attemptsStarted - 1);
+    return (await this.note.noteOn(this.#jobId)) === noteOf(this.job.attemptsStarted - 1);
   }
 
   /** This delivery ends before anything was claimed. Says nothing where an earlier one may have been somebody else's. */
   async noteUnclaimed(): Promise<void> {
-    if (await this.wereUnclaimed()) await this.note.write(this.#jobId, noteOf(this.job.attemptsStarted));
+    if (await this.wereUnclaimed())
+      await this.note.writeNoteOn(this.#jobId, noteOf(this.job.attemptsStarted));
   }
 
   /** Whether an attempt has failed, or a worker died, under anybody. */

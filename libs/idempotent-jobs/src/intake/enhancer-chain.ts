@@ -1,6 +1,7 @@
+import { Injectable } from '@nestjs/common';
 import { GUARDS_METADATA, INTERCEPTORS_METADATA } from '@nestjs/common/constants.js';
 import type { WorkerHost } from '@nestjs/bullmq';
-import { type ApplicationConfig, ContextIdFactory, type ExternalContextCreator } from '@nestjs/core';
+import { ApplicationConfig, ContextIdFactory, ExternalContextCreator } from '@nestjs/core';
 import type { Job } from 'bullmq';
 
 /** A processor's `process()`, or the chain of guards and interceptors around it. */
@@ -11,6 +12,7 @@ export type ProcessMethod = (job: Job, token?: string, signal?: AbortSignal) => 
  * interceptors, then those of the class, then those of the method. Exception filters stay out: a filter that swallowed
  * an error would turn a failed job into a done one.
  */
+@Injectable()
 export class EnhancerChains {
   readonly #chains = new WeakMap<object, ProcessMethod>();
   readonly #empty = new Map<object, boolean>();

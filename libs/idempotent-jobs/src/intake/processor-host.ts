@@ -1,13 +1,14 @@
+import { Injectable } from '@nestjs/common';
 import type { WorkerHost } from '@nestjs/bullmq';
 import type { Job } from 'bullmq';
 import { isHandBack, QueueLimits } from '../bullmq/hand-back.js';
 import { type Provenance, provenanceOf } from '../enqueue/provenance.js';
 import { unprocessedReasonOf } from '../bullmq/unprocessed.js';
 import type { HandlerRun } from '../execute/handler-run.js';
-import type { JobPipeline } from '../worker/pipeline.js';
+import { JobPipeline } from '../worker/pipeline.js';
 import { UsageError } from '../operation/errors.js';
-import type { LibraryLog } from '../observe/library-log.js';
-import type { EnhancerChains, ProcessMethod } from './enhancer-chain.js';
+import { LibraryLog } from '../observe/library-log.js';
+import { EnhancerChains, type ProcessMethod } from './enhancer-chain.js';
 import type { PolicedSettings } from './policed-settings.js';
 import type { FallsBack, Reconciles } from './processor-means.js';
 import type { ProcessorSettings } from './processor.settings.js';
@@ -21,6 +22,7 @@ export interface RegisteredProcessor {
 }
 
 /** Finds the processor of a job that BullMQ hands over, and sends it on its way. */
+@Injectable()
 export class ProcessorHost {
   /** What handlers hand their jobs back by. */
   readonly limits = new QueueLimits();

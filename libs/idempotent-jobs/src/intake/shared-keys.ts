@@ -1,5 +1,6 @@
+import { Injectable } from '@nestjs/common';
 import { getNextMillis, Job, type JobSchedulerJson, type Queue } from 'bullmq';
-import type { LibraryLog } from '../observe/library-log.js';
+import { LibraryLog } from '../observe/library-log.js';
 import { identityKeyOf, type OperationIdentity } from '../operation/identity.js';
 import type { Identify } from './identify.js';
 
@@ -13,6 +14,7 @@ export interface SharedKey {
  * Schedulers of the application's own (`upsertJobScheduler`) whose iterations `identify` gives one key: the first one
  * runs, and all others are answered with its result, silently. Found as jobs come by, and by asking at boot.
  */
+@Injectable()
 export class SharedKeys {
   readonly #found = new Map<string, SharedKey>();
   /** The last iteration of each scheduler. */

@@ -1,19 +1,22 @@
+import { Inject, Injectable } from '@nestjs/common';
 import { jobSubjectOf } from '../operation/job-subject.js';
 import { messageOf } from '../operation/message-of.js';
 import type { WorkerHost } from '@nestjs/bullmq';
-import type { DiscoveryService } from '@nestjs/core';
+import { DiscoveryService } from '@nestjs/core';
 import type { InstanceWrapper } from '@nestjs/core/injector/instance-wrapper.js';
 import type { Job, Worker } from 'bullmq';
-import type { RunningHandlers } from '../execute/running-handlers.js';
-import type { LibraryLog } from '../observe/library-log.js';
+import { RunningHandlers } from '../execute/running-handlers.js';
+import { Dependencies } from '../dependency/dependencies.js';
+import { LibraryLog } from '../observe/library-log.js';
 import { isOverWithin } from '../within.js';
 import { ConfigurationError } from '../operation/errors.js';
 import { type ProvidedClass, providedClassOf } from '../provided-class.js';
+import { RESOLVED_OPTIONS } from '../resolved-options.token.js';
 import { inFrame } from '../tenancy/frames.js';
 import { outsideOfAnyFrame } from '../tenancy/outside-of-any-frame.js';
 import { PROCESSOR_DECLARATION, type ProcessorDeclaration } from './idempotent-processor.decorator.js';
-import type { QueueRegistry } from '../enqueue/queue-registry.js';
-import type { ProcessorHost } from './processor-host.js';
+import { QueueRegistry } from '../enqueue/queue-registry.js';
+import { ProcessorHost } from './processor-host.js';
 import { overridden, type ProcessorOverrides } from './processor-overrides.js';
 import { type ProcessorDefaults, resolveProcessorOptions } from './processor.options.js';
 import type { ProcessorSettings } from './processor.settings.js';
@@ -33,7 +36,16 @@ interface DeclaredProcessor {
   readonly declaration: ProcessorDeclaration;
 }
 
+/** What processors have from the application's options. */
+interface WorkerDefaults {
+  readonly leaseMs: number;
+  readonly results: { readonly maxBytes: number };
+  readonly retryPolicies: ProcessorDefaults['policies'];
+  readonly processors: ReadonlyMap<string, ProcessorOverrides>;
+}
+
 /** Finds the idempotent processors, starts their workers when the application is up, and stops them before it goes. */
+@Injectable()
 export class WorkerLifecycle {
   #running: readonly (RunningProcessor & { readonly isStarted: boolean })[] = [];
 
@@ -42,9 +54,9 @@ export class WorkerLifecycle {
     private readonly host: ProcessorHost,
     private readonly handlers: RunningHandlers,
     private readonly queues: QueueRegistry,
-    private readonly defaults: Omit<ProcessorDefaults, 'retentionMs'>,
-    private readonly overrides: ReadonlyMap<string, ProcessorOverrides>,
+    private readonly dependencies: Dependencies,
     private readonly log: LibraryLog,
+    @Inject(RESOLVED_OPTIONS) private readonly options: WorkerDefaults,
   ) {}
 
   /** Known once {@link prepare} has looked. */
@@ -67,11 +79,21 @@ export class WorkerLifecycle {
         );
       }
       const { queue } = declaration;
-      const { options, concurrency } = overridden(queue, declaration.options, this.overrides.get(queue));
+      const { options, concurrency } = overridden(
+        queue,
+        declaration.options,
+        this.options.processors.get(queue),
+      );
       const settings = resolveProcessorOptions(
         processorClass.name,
         { ...declaration, options },
-        { ...this.defaults, retentionMs: this.queues.retentionOf(queue).completedMs },
+        {
+          leaseMs: this.options.leaseMs,
+          maxResultBytes: this.options.results.maxBytes,
+          policies: this.options.retryPolicies,
+          dependencies: this.dependencies,
+          retentionMs: this.queues.retentionOf(queue).completedMs,
+        },
       );
       const requestScopedId = provider.isDependencyTreeStatic() ? undefined : provider.id;
       this.host.register(processorClass, { settings, requestScopedId });
@@ -117,7 +139,7 @@ export class WorkerLifecycle {
   }
 
   #refuseUnknownQueues(): void {
-    const unknown = [...this.overrides.keys()].filter((queue) => !this.queues.names.includes(queue));
+    const unknown = [...this.options.processors.keys()].filter((queue) => !this.queues.names.includes(queue));
     if (unknown.length === 0) return;
     throw new ConfigurationError(
       `forRoot({ processors }) names ${unknown.map((queue) => `"${queue}"`).join(', ')}, but the queues that are registered here are ${this.queues.names.map((queue) => `"${queue}"`).join(', ') || 'none'}. Name them by the queue of their @IdempotentProcessor().`,

@@ -1,4 +1,4 @@
-import { Logger } from '@nestjs/common';
+import { Injectable, Logger, Optional } from '@nestjs/common';
 import { messageOf } from '../operation/message-of.js';
 import { printable } from './printable.js';
 import { Repeats } from './repeats.js';
@@ -7,10 +7,13 @@ import { Repeats } from './repeats.js';
  * What the library says in the application's log besides events. One for each application. Whatever it quotes is one
  * line, with what cannot be seen escaped.
  */
+@Injectable()
 export class LibraryLog {
   readonly #repeats = new Repeats((line) => this.warn(line));
 
-  constructor(private readonly logger: Pick<Logger, 'warn' | 'error'> = new Logger('IdempotentJobs')) {}
+  constructor(
+    @Optional() private readonly logger: Pick<Logger, 'warn' | 'error'> = new Logger('IdempotentJobs'),
+  ) {}
 
   warn(message: string): void {
     this.logger.warn(printable(message));

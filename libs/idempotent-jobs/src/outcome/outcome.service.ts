@@ -1,21 +1,22 @@
+import { Injectable } from '@nestjs/common';
 import { assertName, type OperationIdentity, type OperationName } from '../operation/identity.js';
 import { OutcomeTimeoutError, UsageError } from '../operation/errors.js';
 import type { OperationStatus } from '../operation/status.js';
 import { shownKey } from '../operation/step-key.js';
-import type { Database } from '../postgres/database.js';
+import { Database } from '../postgres/database.js';
 import { isConnectionTrouble } from '../postgres/no-connection.js';
 import { statement } from '../postgres/statement.js';
 import { toDate, toDateOrNone } from '../postgres/to-date.js';
-import type { JobEvents } from '../observe/job-events.js';
+import { JobEvents } from '../observe/job-events.js';
 import { type HistoryEntry, readHistory } from './history.js';
 import type { EffectVerdict } from '../reconcile/verdict.js';
 import { pauseUntilEnd } from './pause-until-end.js';
-import type { Settler, SettleOptions, SettleResult } from './settler.js';
-import type { TenantContext } from '../tenancy/tenant-context.js';
+import { Settler, type SettleOptions, type SettleResult } from './settler.js';
+import { TenantContext } from '../tenancy/tenant-context.js';
 import type { ErrorEvidence } from '../record/error-evidence.js';
 import type { ResultOmitted } from '../record/kept-result.js';
 import { resultBinding } from '../sealing/binding.js';
-import type { Sealer } from '../sealing/sealer.js';
+import { Sealer } from '../sealing/sealer.js';
 
 /** An operation, as something to look up. What `enqueue()` returns is one, and carries the result's type. */
 export interface OperationRef<Result = unknown> extends OperationName {
@@ -63,6 +64,7 @@ WHERE tenant_id = $1 AND operation_key = $2
 );
 
 /** Looks operations up. Inside a tenant's frame, only that tenant's. */
+@Injectable()
 export class OutcomeService {
   /** @internal Injected. */
   constructor(

@@ -1,13 +1,14 @@
+import { Injectable } from '@nestjs/common';
 import type { Claim, ClaimTerms, VanishedAttempt } from '../claim/claim.js';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
 import { cleanText } from '../operation/clean-text.js';
 import { identityKeyOf, type OperationIdentity } from '../operation/identity.js';
 import { Coalescer } from '../postgres/coalescer.js';
 import { toDate, toDateOrNone } from '../postgres/to-date.js';
-import type { Database, Queryable } from '../postgres/database.js';
+import { Database, type Queryable } from '../postgres/database.js';
 import { sparse } from '../postgres/statement.js';
 import { payloadBinding, resultBinding } from '../sealing/binding.js';
-import type { Sealer } from '../sealing/sealer.js';
+import { Sealer } from '../sealing/sealer.js';
 import type { RetryReason } from '../settle/decide.js';
 import { RowLockedError } from './row-locked.js';
 import { describeError } from './error-evidence.js';
@@ -65,6 +66,7 @@ interface Completion extends OperationIdentity {
  * was lost and then say what they would have said: the rows they find under their own token are their own. `release`
  * and `doubt` say `lost` then, which leaves the rest to the next claim.
  */
+@Injectable()
 export class OutcomeStore {
   readonly #completions: Coalescer<Completion, Recorded | RowLockedError>;
 

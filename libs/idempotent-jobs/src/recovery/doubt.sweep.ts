@@ -1,7 +1,10 @@
-import type { OutcomeStore } from '../record/outcome.store.js';
+import { Injectable } from '@nestjs/common';
+import { Due } from '../dispatch/due.js';
+import { LibraryLog } from '../observe/library-log.js';
+import { OutcomeStore } from '../record/outcome.store.js';
 import { CALLS } from '../operation/calls.js';
 import { OperationInDoubtError } from '../operation/errors.js';
-import type { Database } from '../postgres/database.js';
+import { Database } from '../postgres/database.js';
 import { statement } from '../postgres/statement.js';
 
 /**
@@ -42,6 +45,7 @@ interface ForgottenDoubt {
 }
 
 /** Writes the dead letters of doubts that nobody looks after. Any number of processes may sweep. */
+@Injectable()
 export class DoubtSweep {
   #timer: NodeJS.Timeout | undefined;
   #sweeping: Promise<void> | undefined;
@@ -49,14 +53,14 @@ export class DoubtSweep {
   constructor(
     private readonly database: Database,
     private readonly outcomes: OutcomeStore,
-    private readonly onLetter: () => void,
-    private readonly onError: (message: string, error: unknown) => void,
+    private readonly due: Due,
+    private readonly log: LibraryLog,
   ) {}
 
   start(intervalMs: number): void {
     this.#timer = setInterval(() => {
       this.#sweeping ??= this.sweep()
-        .catch((error: unknown) => this.onError('Looking for forgotten doubts was interrupted', error))
+        .catch((error: unknown) => this.log.trouble('Looking for forgotten doubts was interrupted', error))
         .finally(() => {
           this.#sweeping = undefined;
         });
@@ -76,7 +80,7 @@ export class DoubtSweep {
         await this.#record(doubt);
       } catch (error) {
         // One that somebody holds, or that cannot be written, keeps no other from being found.
-        this.onError('A forgotten doubt could not be recorded, and is looked at again', error);
+        this.log.trouble('A forgotten doubt could not be recorded, and is looked at again', error);
       }
     }
   }
@@ -89,7 +93,7 @@ export class DoubtSweep {
     const identity = { tenantId, operationKey };
     const error = new OperationInDoubtError(identity);
     const recorded = await this.outcomes.doubt(identity, Number(token), error, undefined);
-    if (recorded === 'recorded') this.onLetter();
+    if (recorded === 'recorded') this.due.wake();
   }
 }
 

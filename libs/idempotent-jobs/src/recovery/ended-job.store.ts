@@ -1,7 +1,8 @@
+import { Injectable } from '@nestjs/common';
 import type { Effect } from '../operation/effect.js';
 import type { OperationIdentity } from '../operation/identity.js';
 import type { OperationStatus } from '../operation/status.js';
-import type { Database } from '../postgres/database.js';
+import { Database } from '../postgres/database.js';
 import { CARRIED_BY_JOB, SUSPECT } from './ended-job.statements.js';
 
 /** An operation that only its BullMQ job carries. */
@@ -30,6 +31,7 @@ interface CarriedRow {
 }
 
 /** Reads and writes operations whose job may have ended without them. */
+@Injectable()
 export class EndedJobStore {
   constructor(private readonly database: Database) {}
 

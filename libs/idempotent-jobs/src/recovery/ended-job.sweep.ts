@@ -1,25 +1,17 @@
+import { Injectable } from '@nestjs/common';
 import type { Job } from 'bullmq';
+import { Due } from '../dispatch/due.js';
 import { provenanceOf } from '../enqueue/provenance.js';
 import { identify } from '../intake/identify.js';
-import type { JobEvents } from '../observe/job-events.js';
+import { LibraryLog } from '../observe/library-log.js';
+import { JobEvents } from '../observe/job-events.js';
 import { IdempotentJobsError } from '../operation/errors.js';
 import { payloadTextOf } from '../operation/fingerprint.js';
-import type { OutcomeStore } from '../record/outcome.store.js';
-import type { Sealer } from '../sealing/sealer.js';
-import type { Signer } from '../signing/signer.js';
-import type { CarriedOperation, EndedJobStore } from './ended-job.store.js';
-import type { SweptQueue } from './failed-job.sweep.js';
-
-/** What looking after ended jobs needs of the application. */
-export interface EndedJobServices {
-  readonly store: EndedJobStore;
-  readonly outcomes: Pick<OutcomeStore, 'doubt'>;
-  readonly events: JobEvents;
-  readonly sealer: Sealer;
-  readonly signer: Signer;
-  readonly onLetter: () => void;
-  readonly onError: (message: string, error: unknown) => void;
-}
+import { OutcomeStore } from '../record/outcome.store.js';
+import { Sealer } from '../sealing/sealer.js';
+import { Signer } from '../signing/signer.js';
+import { type CarriedOperation, EndedJobStore } from './ended-job.store.js';
+import type { SweptQueue } from './swept-queue.js';
 
 /** The job of an operation that goes on, as BullMQ has ended it. */
 interface EndedJob {
@@ -41,17 +33,26 @@ interface EndedJob {
  * One that just ends is none of these: the ledger has recorded its end before BullMQ is told. Any number of processes may
  * sweep: what they write names the token that they saw, and BullMQ puts a job back once.
  */
+@Injectable()
 export class EndedJobSweep {
   /** Where to go on, by queue; none: from the start. */
   readonly #seen = new Map<string, CarriedOperation>();
 
-  constructor(private readonly services: EndedJobServices) {}
+  constructor(
+    private readonly store: EndedJobStore,
+    private readonly outcomes: OutcomeStore,
+    private readonly events: JobEvents,
+    private readonly sealer: Sealer,
+    private readonly signer: Signer,
+    private readonly due: Due,
+    private readonly log: LibraryLog,
+  ) {}
 
   /** Looks at the next few pages of a queue. */
   async sweep(queue: SweptQueue): Promise<void> {
     const { name, contents } = queue.port;
     for (let page = 0; page < MAX_PAGES; page += 1) {
-      const due = await this.services.store.due(name, this.#seen.get(name), PAGE);
+      const due = await this.store.due(name, this.#seen.get(name), PAGE);
       const ends = await Promise.all(due.map(({ jobId }) => contents.endOf(jobId)));
       for (const [index, operation] of due.entries()) {
         const end = ends[index];
@@ -77,10 +78,10 @@ export class EndedJobSweep {
         effectsOf(queue, operation).some((effect) => effect === 'unrepeatable' || effect === 'transactional')
       )
         return await this.#doubt(queue, operation, ended);
-      const isSuspected = await this.services.store.suspect(operation, queue.settings.terms.repeatableMs);
+      const isSuspected = await this.store.suspect(operation, queue.settings.terms.repeatableMs);
       if (isSuspected) await deliverAgain(ended.job, ended.end);
     } catch (error) {
-      this.services.onError(
+      this.log.trouble(
         `Operation "${operation.operationKey}" of tenant "${operation.tenantId}" goes on, but its job ${operation.jobId} of queue "${queue.port.name}" has ended; it is looked at again with the next sweep`,
         error,
       );
@@ -94,8 +95,7 @@ export class EndedJobSweep {
   ): Promise<EndedJob> {
     // One that was removed between the look and the reading comes back empty.
     const job = end === 'gone' ? undefined : ((await port.contents.find(jobId)) ?? undefined);
-    const identified =
-      job && identify(job, provenanceOf(job), settings.identify, this.services.sealer, this.services.signer);
+    const identified = job && identify(job, provenanceOf(job), settings.identify, this.sealer, this.signer);
     const isItsOwn =
       identified?.kind === 'identified' &&
       identified.tenantId === tenantId &&
@@ -112,10 +112,10 @@ export class EndedJobSweep {
   ): Promise<void> {
     const { tenantId, operationKey, jobName, jobId, token, attempts: attempt } = operation;
     const error = new JobEndedError(operation, end);
-    const recorded = await this.services.outcomes.doubt(operation, token, error, payload);
+    const recorded = await this.outcomes.doubt(operation, token, error, payload);
     if (recorded === 'lost') return;
-    this.services.onLetter();
-    this.services.events.emit({
+    this.due.wake();
+    this.events.emit({
       kind: 'in_doubt',
       queue,
       jobName,

@@ -5,6 +5,9 @@ import type { LetterStore } from '../dead-letter/letter.store.js';
 import type { ProcessorSettings } from '../intake/processor.settings.js';
 import { jobIdOf } from '../operation/identity.js';
 import { RecordUnreadableError } from '../operation/errors.js';
+import type { ProcessorHost } from '../intake/processor-host.js';
+import type { LibraryLog } from '../observe/library-log.js';
+import type { EndedJobSweep } from './ended-job.sweep.js';
 import { FailedJobSweep } from './failed-job.sweep.js';
 
 const idOf = (operationKey: string): string => jobIdOf({ tenantId: 'acme', operationKey });
@@ -51,15 +54,13 @@ describe('FailedJobSweep', () => {
       buried.push(id as string);
       return Promise.resolve();
     };
-    const onError = (message: string): void => void errors.push(message);
-    await new FailedJobSweep(
-      () => [{ port, settings }],
+    const sweep = new FailedJobSweep(
       letters,
-      bury,
-      onError,
-      1000,
-      async () => undefined,
-    ).sweep();
+      { buryUnprocessed: bury } as unknown as ProcessorHost,
+      { sweep: async () => undefined } as unknown as EndedJobSweep,
+      { trouble: (message) => void errors.push(message) } as LibraryLog,
+    );
+    await sweep.sweep([{ port, settings }]);
     expect(asked).toEqual(['1', '2']);
     expect(buried).toEqual([idOf('2')]);
     expect(errors).toEqual([`Job ${idOf('1')} of queue "charges" has no dead letter yet`]);

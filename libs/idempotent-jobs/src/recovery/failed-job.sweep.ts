@@ -1,17 +1,15 @@
+import { Injectable } from '@nestjs/common';
 import type { Job } from 'bullmq';
 import { wasFailedByBullmq } from '../bullmq/unprocessed.js';
-import type { QueuePort } from '../bullmq/queue-port.js';
-import type { LetterStore } from '../dead-letter/letter.store.js';
+import { LetterStore } from '../dead-letter/letter.store.js';
 import { provenanceOf } from '../enqueue/provenance.js';
 import { identify } from '../intake/identify.js';
+import { ProcessorHost } from '../intake/processor-host.js';
 import type { ProcessorSettings } from '../intake/processor.settings.js';
+import { LibraryLog } from '../observe/library-log.js';
 import { jobSubjectOf } from '../operation/job-subject.js';
-
-/** A queue whose failed jobs are looked after. */
-export interface SweptQueue {
-  readonly port: QueuePort;
-  readonly settings: ProcessorSettings;
-}
+import { EndedJobSweep } from './ended-job.sweep.js';
+import type { SweptQueue } from './swept-queue.js';
 
 /**
  * Looks for failed BullMQ jobs that the ledger does not account for. BullMQ fails a job without calling the processor
@@ -20,29 +18,28 @@ export interface SweptQueue {
  * Newest first, until a page holds nothing unknown: everything older was looked at before. The first sweep of a
  * process looks at all.
  */
+@Injectable()
 export class FailedJobSweep {
   #timer: NodeJS.Timeout | undefined;
   #isSweeping = false;
   readonly #sweptOnce = new Set<string>();
 
   constructor(
-    private readonly queues: () => readonly SweptQueue[],
     private readonly letters: LetterStore,
-    private readonly bury: (settings: ProcessorSettings, job: Job, error: Error) => Promise<void>,
-    private readonly onError: (message: string, error: unknown) => void,
-    private readonly intervalMs: number,
+    private readonly host: ProcessorHost,
     /** Looks at a queue for operations whose job has ended without them. */
-    private readonly lookAfterEnded: (queue: SweptQueue) => Promise<void>,
+    private readonly endedJobs: EndedJobSweep,
+    private readonly log: LibraryLog,
   ) {}
 
-  start(): void {
+  start(intervalMs: number, queues: readonly SweptQueue[]): void {
     this.#timer = setInterval(() => {
       if (this.#isSweeping) return;
       this.#isSweeping = true;
-      void this.sweep().finally(() => {
+      void this.sweep(queues).finally(() => {
         this.#isSweeping = false;
       });
-    }, this.intervalMs);
+    }, intervalMs);
     this.#timer.unref();
   }
 
@@ -51,14 +48,14 @@ export class FailedJobSweep {
     clearInterval(this.#timer);
   }
 
-  async sweep(): Promise<void> {
-    for (const queue of this.queues()) {
+  async sweep(queues: readonly SweptQueue[]): Promise<void> {
+    for (const queue of queues) {
       try {
         await this.#sweepQueue(queue);
         this.#sweptOnce.add(queue.port.name);
-        await this.lookAfterEnded(queue);
+        await this.endedJobs.sweep(queue);
       } catch (error) {
-        this.onError(
+        this.log.trouble(
           `Sweeping the jobs of queue "${queue.port.name}" was interrupted; it goes on with the next sweep`,
           error,
         );
@@ -79,9 +76,9 @@ export class FailedJobSweep {
   /** One that cannot be buried, or read, is left for a later sweep, and must not keep the others from theirs. */
   async #bury(settings: ProcessorSettings, job: Job): Promise<void> {
     try {
-      await this.bury(settings, job, new Error(job.failedReason ?? 'BullMQ failed the job'));
+      await this.host.buryUnprocessed(settings, job, new Error(job.failedReason ?? 'BullMQ failed the job'));
     } catch (error) {
-      this.onError(
+      this.log.trouble(
         `Job ${jobSubjectOf(job).jobId} of queue "${settings.queue}" has no dead letter yet`,
         error,
       );

@@ -1,9 +1,13 @@
+import { Injectable } from '@nestjs/common';
 import type { Job } from 'bullmq';
 import type { QueuePort } from '../bullmq/queue-port.js';
 import { DEAD_LETTER_JOB_NAME, type DeadLetterMessage } from '../dead-letter/letter.js';
+import { QueueRegistry } from '../enqueue/queue-registry.js';
+import { tenantOfJob } from '../intake/identify.js';
+import { WorkerLifecycle } from '../intake/worker.lifecycle.js';
 import { UsageError } from '../operation/errors.js';
 import type { Author } from '../operation/ledger-action.js';
-import type { Database } from '../postgres/database.js';
+import { Database } from '../postgres/database.js';
 import type { Statement } from '../postgres/statement.js';
 import {
   COUNT_TENANT,
@@ -23,7 +27,7 @@ export interface Erased {
 }
 
 /** A queue that may hold jobs of the tenant. */
-export interface ErasableQueue {
+interface ErasableQueue {
   readonly port: QueuePort;
   readonly deadLetterPort: QueuePort;
   /** Whose a job is; undefined: nobody can tell. */
@@ -35,11 +39,26 @@ export interface ErasableQueue {
  * that a job that a worker takes finds a dead one and runs nothing; then its jobs go; and only when none of them is held
  * by a worker any more, the rows that kept them from running. Killed anywhere, it is finished by doing it again.
  */
+@Injectable()
 export class Erasure {
   constructor(
     private readonly database: Database,
-    private readonly queues: () => readonly ErasableQueue[],
+    private readonly queues: QueueRegistry,
+    private readonly workers: WorkerLifecycle,
   ) {}
+
+  /** The queues that are registered here. */
+  #queues(): ErasableQueue[] {
+    const { queues, workers } = this;
+    return queues.names.map((name) => {
+      const rule = workers.running.find(({ settings }) => settings.queue === name)?.settings.identify;
+      return {
+        port: queues.portOf(name) as QueuePort,
+        deadLetterPort: queues.portOf(queues.deadLetterQueueOf(name)) as QueuePort,
+        tenantOf: (job) => tenantOfJob(job, rule),
+      };
+    });
+  }
 
   /** What {@link erase} would remove, and how many operations and jobs would keep it from that. */
   async count(tenantId: string): Promise<Erased & { readonly running: number }> {
@@ -92,7 +111,7 @@ export class Erasure {
 
   async #activeJobs(tenantId: string): Promise<number> {
     let active = 0;
-    for (const { port, tenantOf } of this.queues())
+    for (const { port, tenantOf } of this.#queues())
       for await (const job of port.contents.jobs(['active'])) if (tenantOf(job) === tenantId) active += 1;
     return active;
   }
@@ -104,7 +123,7 @@ export class Erasure {
   ): Promise<{ done: number; left: number }> {
     const all = { done: 0, left: 0 };
     const messages = new Set<QueuePort>();
-    for (const { port, deadLetterPort, tenantOf } of this.queues()) {
+    for (const { port, deadLetterPort, tenantOf } of this.#queues()) {
       const isTheirs = (job: Job): boolean => tenantOf(job) === tenantId;
       for (const id of await idsOf(port, isTheirs)) {
         if (await visit(port, id, isTheirs)) all.done += 1;

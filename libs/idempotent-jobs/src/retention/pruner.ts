@@ -1,4 +1,6 @@
-import type { Database } from '../postgres/database.js';
+import { Injectable } from '@nestjs/common';
+import { LibraryLog } from '../observe/library-log.js';
+import { Database } from '../postgres/database.js';
 import type { Statement } from '../postgres/statement.js';
 import { COUNT_PRUNABLE, PRUNE_LETTERS, PRUNE_OPERATIONS } from './prune.statements.js';
 
@@ -9,6 +11,7 @@ export interface Pruned {
 }
 
 /** Removes what is past its retention, now and then, and whenever it is asked to. Any number of processes may. */
+@Injectable()
 export class Pruner {
   #timer: NodeJS.Timeout | undefined;
   #pruning: Promise<unknown> | undefined;
@@ -16,14 +19,14 @@ export class Pruner {
 
   constructor(
     private readonly database: Database,
-    private readonly onError: (message: string, error: unknown) => void,
+    private readonly log: LibraryLog,
   ) {}
 
   start(everyMs: number): void {
     this.#timer = setInterval(() => {
       this.#pruning ??= this.prune()
         .catch((error: unknown) =>
-          this.onError('Pruning was interrupted; it goes on with the next time', error),
+          this.log.trouble('Pruning was interrupted; it goes on with the next time', error),
         )
         .finally(() => (this.#pruning = undefined));
     }, everyMs);

@@ -1,11 +1,13 @@
+import { Injectable } from '@nestjs/common';
 import { InvalidIdentityError } from '../operation/errors.js';
 import { tenantIdProblem } from '../operation/identity.js';
 import { assertAuthor, type LedgerAction } from '../operation/ledger-action.js';
-import type { TenantContext } from '../tenancy/tenant-context.js';
-import type { Erased, Erasure } from './erasure.js';
-import type { Pruned, Pruner } from './pruner.js';
+import { TenantContext } from '../tenancy/tenant-context.js';
+import { type Erased, Erasure } from './erasure.js';
+import { type Pruned, Pruner } from './pruner.js';
 
 /** Forgets: what is past its retention, and whole tenants. */
+@Injectable()
 export class RetentionService {
   /** @internal Injected. */
   constructor(

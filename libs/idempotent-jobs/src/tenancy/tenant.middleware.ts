@@ -1,7 +1,12 @@
 import { BadRequestException, Inject, Injectable, type NestMiddleware } from '@nestjs/common';
-import { RESOLVED_OPTIONS, type ResolvedOptions } from '../idempotent-jobs.options.js';
 import { tenantIdProblem } from '../operation/identity.js';
+import { RESOLVED_OPTIONS } from '../resolved-options.token.js';
 import { TenantContext } from './tenant-context.js';
+
+interface TenantOptions {
+  readonly resolveTenant:
+    ((request: unknown) => string | undefined | Promise<string | undefined>) | undefined;
+}
 
 /**
  * Opens the tenant's frame for an HTTP request with the resolver of `forRoot({ tenants: { resolve } })`. A resolver
@@ -17,7 +22,7 @@ export class TenantMiddleware implements NestMiddleware {
   /** @internal Injected. */
   constructor(
     private readonly tenants: TenantContext,
-    @Inject(RESOLVED_OPTIONS) private readonly options: ResolvedOptions,
+    @Inject(RESOLVED_OPTIONS) private readonly options: TenantOptions,
   ) {}
 
   async use(request: unknown, _response: unknown, next: (error?: unknown) => void): Promise<void> {

@@ -1,4 +1,5 @@
-import type { AttemptRunner } from '../attempt/attempt.runner.js';
+import { Inject, Injectable, Optional } from '@nestjs/common';
+import { AttemptRunner } from '../attempt/attempt.runner.js';
 import {
   type AttemptResult,
   causeOf,
@@ -7,46 +8,31 @@ import {
 } from '../attempt/attempt-result.js';
 import { type OperationRun, subjectOf } from '../attempt/operation-run.js';
 import { watchMoves } from '../bullmq/hand-back.js';
-import type { Burials } from '../dead-letter/burials.js';
+import { Burials } from '../dead-letter/burials.js';
 import type { DeadLetterReason } from '../dead-letter/letter.js';
 import { HandlerRun } from '../execute/handler-run.js';
-import type { RunningHandlers } from '../execute/running-handlers.js';
+import { RunningHandlers } from '../execute/running-handlers.js';
 import type { Delivery, ReceivedJob } from '../intake/delivery.js';
-import { EarlierStarts, type PutOffNote } from '../intake/earlier-starts.js';
+import { EarlierStarts } from '../intake/earlier-starts.js';
 import { GuardedRun } from '../intake/guarded-run.js';
 import { identify, type Identified, type Unidentified } from '../intake/identify.js';
+import { QueueRegistry } from '../enqueue/queue-registry.js';
 import { presentPayload } from '../intake/present-payload.js';
-import type { SharedKeys } from '../intake/shared-keys.js';
+import { SharedKeys } from '../intake/shared-keys.js';
 import { checkPayload } from '../intake/validate-payload.js';
 import { HandBackCounter } from '../observe/hand-back-counter.js';
-import type { JobEvents } from '../observe/job-events.js';
+import { JobEvents } from '../observe/job-events.js';
 import { UsageError } from '../operation/errors.js';
 import { jobSubjectOf } from '../operation/job-subject.js';
-import type { Sealer } from '../sealing/sealer.js';
+import { Sealer } from '../sealing/sealer.js';
+import { RESOLVED_OPTIONS } from '../resolved-options.token.js';
 import { type Ack, ackOf } from '../settle/ack.js';
 import { acknowledge } from '../settle/acknowledge.js';
-import type { Signer } from '../signing/signer.js';
-import type { TenantContext } from '../tenancy/tenant-context.js';
+import { Signer } from '../signing/signer.js';
+import { TenantContext } from '../tenancy/tenant-context.js';
 import { inDeliverySpan } from '../tracing/delivery.span.js';
 import type { OperationSpan } from '../tracing/operation-span.js';
 import type { Tracing } from '../tracing/tracing.js';
-
-/** What the pipeline needs of its application. */
-export interface PipelineServices {
-  readonly tenants: TenantContext;
-  readonly attempts: AttemptRunner;
-  readonly running: RunningHandlers;
-  readonly burials: Burials;
-  readonly events: JobEvents;
-  readonly sealer: Sealer;
-  readonly signer: Signer;
-  /** What is noted on the jobs of a queue. */
-  readonly notesOf: (queue: string) => PutOffNote;
-  readonly sharedKeys: Pick<SharedKeys, 'note'>;
-  readonly tracing: Tracing | undefined;
-  /** A source of numbers in [0, 1). */
-  readonly random: () => number;
-}
 
 /**
  * The way of a job, on one page: identify, enter the tenant, validate, pass the guards, attempt (claim, reconcile, run,
@@ -54,10 +40,23 @@ export interface PipelineServices {
  *
  * Whatever happens, a delivery ends in one {@link Ack}.
  */
+@Injectable()
 export class JobPipeline {
   readonly #handBacks = new HandBackCounter();
 
-  constructor(private readonly services: PipelineServices) {}
+  constructor(
+    private readonly tenants: TenantContext,
+    private readonly attempts: AttemptRunner,
+    private readonly running: RunningHandlers,
+    private readonly burials: Burials,
+    private readonly queues: QueueRegistry,
+    private readonly sharedKeys: SharedKeys,
+    private readonly events: JobEvents,
+    private readonly sealer: Sealer,
+    private readonly signer: Signer,
+    @Inject(RESOLVED_OPTIONS) private readonly options: { readonly tracing: Tracing | undefined },
+    @Optional() private readonly random: () => number = Math.random,
+  ) {}
 
   /** From BullMQ's hand to BullMQ's hand: returns or throws what BullMQ understands. */
   async handle(delivery: Delivery): Promise<unknown> {
@@ -67,12 +66,12 @@ export class JobPipeline {
   }
 
   async #deliver(delivery: Delivery): Promise<Ack> {
-    const { tenants, burials, sharedKeys, tracing } = this.services;
+    const { tracing } = this.options;
     try {
       const identified = this.#identify(delivery);
-      if (identified.kind === 'refused') return await burials.ofUnidentified(delivery, identified);
-      sharedKeys.note(delivery.job, identified);
-      return await tenants.runJob(identified.tenantId, () =>
+      if (identified.kind === 'refused') return await this.burials.ofUnidentified(delivery, identified);
+      this.sharedKeys.note(delivery.job, identified);
+      return await this.tenants.runJob(identified.tenantId, () =>
         tracing === undefined
           ? this.#deliverAs(identified, delivery, undefined)
           : inDeliverySpan(tracing, delivery, identified, (span) =>
@@ -95,11 +94,11 @@ export class JobPipeline {
     if (validated.kind === 'valid') presentPayload(job, validated.payload);
     const run = this.#runOf(delivery, identified, delivery, span);
     cancellation?.addEventListener('abort', () => run.handlerRun.abandon('cancelled'), { once: true });
-    const leave = this.services.running.add(run.handlerRun);
+    const leave = this.running.add(run.handlerRun);
     try {
       const result =
         validated.kind === 'invalid'
-          ? await this.services.attempts.refuse(run, 'payload_invalid', validated.error)
+          ? await this.attempts.refuse(run, 'payload_invalid', validated.error)
           : await this.#attempt(run, delivery);
       return await this.#ackOf(run, delivery, result);
     } finally {
@@ -112,7 +111,7 @@ export class JobPipeline {
    * on a running attempt (a timeout interceptor) abandons it: how it ends is still the attempt's to say.
    */
   async #attempt(run: OperationRun, { job, handler, guarded }: Delivery): Promise<AttemptResult> {
-    const { attempts } = this.services;
+    const { attempts } = this;
     const { handlerRun } = run;
     if (guarded === undefined) return attempts.run(run, () => handler(handlerRun));
     const guardedRun = new GuardedRun(job, (behindGuards) => attempts.run(run, behindGuards));
@@ -128,20 +127,19 @@ export class JobPipeline {
 
   /** A job that BullMQ has failed without calling the processor: its workers died under it, or a child of it failed. */
   async buryUnprocessed(received: ReceivedJob, reason: DeadLetterReason, error: Error): Promise<void> {
-    const { tenants, burials, attempts } = this.services;
     const identified = this.#identify(received);
     if (identified.kind === 'refused') {
-      await burials.ofUnidentified(received, identified);
+      await this.burials.ofUnidentified(received, identified);
       return;
     }
-    await tenants.runJob(identified.tenantId, async () => {
+    await this.tenants.runJob(identified.tenantId, async () => {
       const run = this.#runOf(received, identified, NO_MEANS, undefined);
-      await this.#ackOf(run, received, await attempts.refuse(run, reason, error));
+      await this.#ackOf(run, received, await this.attempts.refuse(run, reason, error));
     });
   }
 
   #identify({ job, provenance, rules }: ReceivedJob): Identified | Unidentified {
-    return identify(job, provenance, rules.identify, this.services.sealer, this.services.signer);
+    return identify(job, provenance, rules.identify, this.sealer, this.signer);
   }
 
   #runOf(
@@ -154,7 +152,7 @@ export class JobPipeline {
     const subject = jobSubjectOf(job);
     const { tenantId, operationKey } = identified;
     const onLate = (how: 'returned' | 'threw'): void =>
-      this.services.events.emit({ kind: 'late_result_discarded', ...subject, tenantId, operationKey, how });
+      this.events.emit({ kind: 'late_result_discarded', ...subject, tenantId, operationKey, how });
     return {
       workerId,
       rules,
@@ -174,41 +172,40 @@ export class JobPipeline {
   /** Of a job of ours nobody else has run anything: it could not have read it. */
   #earlierStartsOf({ job, provenance, rules }: ReceivedJob): EarlierStarts | undefined {
     if (provenance.kind === 'ours' || !rules.doubtsEarlierStarts) return undefined;
-    return new EarlierStarts(job, this.services.notesOf(job.queueName));
+    return new EarlierStarts(job, this.queues.contentsOf(job.queueName));
   }
 
   async #ackOf(run: OperationRun, received: ReceivedJob, result: AttemptResult): Promise<Ack> {
-    const { burials, sealer, random } = this.services;
     run.span?.ended(result);
     this.#countHandBack(run, result);
     switch (result.kind) {
       case 'conflict':
-        return burials.ofConflict(received, run.identified);
+        return this.burials.ofConflict(received, run.identified);
       case 'expired':
-        return burials.ofExpired(received, run.identified, result.error);
+        return this.burials.ofExpired(received, run.identified, result.error);
       case 'unstorable':
-        return burials.ofUnidentified(received, { reason: 'payload_invalid', error: result.error });
+        return this.burials.ofUnidentified(received, { reason: 'payload_invalid', error: result.error });
       case 'deferred':
         if (IS_UNCLAIMED.has(causeOf(result.deferral))) await noteUnclaimed(run.earlierStarts);
         break;
       default:
     }
-    const ack = ackOf(result, random);
+    const ack = ackOf(result, this.random);
     // BullMQ would keep it in plain text.
-    return ack.kind === 'done' && sealer.isOn ? { kind: 'done', result: undefined } : ack;
+    return ack.kind === 'done' && this.sealer.isOn ? { kind: 'done', result: undefined } : ack;
   }
 
   #countHandBack(run: OperationRun, { kind }: AttemptResult): void {
     if (kind === 'handed_back') {
       const times = this.#handBacks.count(run.identified);
-      this.services.events.emit({ kind, ...subjectOf(run), times });
+      this.events.emit({ kind, ...subjectOf(run), times });
     } else if (kind !== 'deferred') this.#handBacks.forget(run.identified);
   }
 
   #defer({ job }: Delivery, error: unknown): Ack {
-    const delayMs = 1000 + this.services.random() * 4000;
+    const delayMs = 1000 + this.random() * 4000;
     const { reason } = unavailability(error);
-    this.services.events.emit({
+    this.events.emit({
       kind: 'deferred',
       ...jobSubjectOf(job),
       delayMs,
