@@ -36,7 +36,8 @@ export {
   currentOperation,
   type FollowUpOptions,
 } from './execute/current-operation.js';
-export type { ReconciledStep, StepOptions, StepRun } from './execute/step.js';
+export type { ReconciledStep, StepRun } from './execute/step.js';
+export type { StepOptions } from './attempt/step-settings.js';
 
 // 3 What a handler may throw
 export { InDoubtError, PermanentError, RetryLaterError, TransientError } from './resilience/failure.js';

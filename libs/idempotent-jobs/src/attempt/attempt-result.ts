@@ -1,5 +1,5 @@
-import { type Hold, type HoldCause, DependencyHeldError } from '../dependency/hold.js';
-import type { AbandonReason } from '../execute/handler-run.js';
+import { type Hold, DependencyHeldError } from '../dependency/hold.js';
+import type { HoldCause, AbandonReason, DeferralCause } from '../operation/reasons.js';
 import { RecordUnreadableError } from '../operation/errors.js';
 import { messageOf } from '../operation/message-of.js';
 import { isA } from '../operation/thrown.js';
@@ -33,12 +33,6 @@ export interface Deferred {
   /** What a dependency said that lets nothing through; undefined for every other deferral. */
   readonly hold?: Hold | undefined;
 }
-
-/**
- * What deferrals come down to: another worker has the operation, or has taken it over; its time has not come; one of its
- * steps is not finished; the ledger cannot be asked; its dependency lets nothing through; or this process has stopped it.
- */
-export type DeferralCause = 'busy' | 'fenced' | 'not_yet' | 'waiting' | 'unavailable' | 'held' | 'stopped';
 
 const CAUSES = {
   busy: 'busy',

@@ -1,7 +1,7 @@
 import { Injectable, Optional } from '@nestjs/common';
 import type { Claim } from '../claim/claim.js';
 import { UnstorableError } from '../claim/claim.store.js';
-import type { DeadLetterReason } from '../dead-letter/letter.js';
+import type { DeadLetterReason } from '../operation/reasons.js';
 import { Due } from '../dispatch/due.js';
 import type { Hold } from '../dependency/hold.js';
 import {

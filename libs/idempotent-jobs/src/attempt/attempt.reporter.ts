@@ -1,7 +1,7 @@
 import { Injectable } from '@nestjs/common';
 import type { Claim, VanishedAttempt } from '../claim/claim.js';
 import type { Hold } from '../dependency/hold.js';
-import type { AbandonReason } from '../execute/handler-run.js';
+import type { AbandonReason } from '../operation/reasons.js';
 import { type DeferredBecause, JobEvents } from '../observe/job-events.js';
 import { messageOf } from '../operation/message-of.js';
 import type { Failure } from '../resilience/failure.js';

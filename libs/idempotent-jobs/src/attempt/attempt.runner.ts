@@ -1,6 +1,6 @@
 import { Injectable } from '@nestjs/common';
 import { ClaimStore } from '../claim/claim.store.js';
-import type { DeadLetterReason } from '../dead-letter/letter.js';
+import type { DeadLetterReason } from '../operation/reasons.js';
 import { keyOfOperation } from '../dependency/dependency-key.js';
 import { DependencyHeldError, type Hold, holdBehind } from '../dependency/hold.js';
 import { currentOperation } from '../execute/current-operation.js';

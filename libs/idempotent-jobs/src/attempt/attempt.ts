@@ -1,6 +1,6 @@
 import { Injectable } from '@nestjs/common';
 import type { Claim } from '../claim/claim.js';
-import type { DeadLetterReason } from '../dead-letter/letter.js';
+import type { DeadLetterReason } from '../operation/reasons.js';
 import { DependencyHeldError, type Hold, holdBehind } from '../dependency/hold.js';
 import { Due } from '../dispatch/due.js';
 import { enterOperation } from '../execute/current-operation.js';

@@ -1,6 +1,6 @@
 import type { Job } from 'bullmq';
 import type { ClaimRequest, StepName } from '../claim/claim.js';
-import type { HoldCause } from '../dependency/hold.js';
+import type { HoldCause } from '../operation/reasons.js';
 import type { CurrentOperation } from '../execute/current-operation.js';
 import type { HandlerResult, HandlerRun } from '../execute/handler-run.js';
 import type { EarlierStarts } from '../intake/earlier-starts.js';

@@ -1,5 +1,5 @@
 import type { Claim } from '../claim/claim.js';
-import type { DeadLetterReason } from '../dead-letter/letter.js';
+import type { DeadLetterReason } from '../operation/reasons.js';
 import type { HandlerResult } from '../execute/handler-run.js';
 import { IdempotentJobsError } from '../operation/errors.js';
 import { messageOf } from '../operation/message-of.js';

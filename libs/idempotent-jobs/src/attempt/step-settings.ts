@@ -1,9 +1,20 @@
-import type { StepOptions } from '../execute/step.js';
 import type { ProcessorSettings } from '../intake/processor.settings.js';
-import { DEFAULT_KEY_RETENTION_MS, EFFECTS, repeatableForMs } from '../operation/effect.js';
+import { DEFAULT_KEY_RETENTION_MS, type Effect, EFFECTS, repeatableForMs } from '../operation/effect.js';
 import { UsageError } from '../operation/errors.js';
 import { optionChecks } from '../option-checks.js';
-import { resolveReconcile } from '../reconcile/reconcile.options.js';
+import { type ReconcileOptions, resolveReconcile } from '../reconcile/reconcile.options.js';
+
+/** How a step is run. */
+export interface StepOptions {
+  /** What kind of side effect the step has. Default `unrepeatable`; with a `reconcile`, `reconciled`. */
+  readonly effect?: Effect;
+  /** How long one try may take, in ms. Default: the processor's `timeoutMs`. */
+  readonly timeoutMs?: number;
+  /** For `keyed`: how long the service remembers a key, in ms from the first try. Default 24 h. */
+  readonly keyRetentionMs?: number;
+  /** For steps with a `reconcile`: when and how the service is asked. */
+  readonly reconcile?: ReconcileOptions;
+}
 
 /** Options are written in code; whoever makes them from data shares no statements. */
 const MAX_KNOWN = 1000;

@@ -1,6 +1,7 @@
 import { HandlerRun } from '../execute/handler-run.js';
 import { assertNoTransactionAround, currentOperation } from '../execute/current-operation.js';
-import type { ReconciledStep, StepOptions, StepRun } from '../execute/step.js';
+import type { ReconciledStep, StepRun } from '../execute/step.js';
+import { type StepOptions, settingsOfStep } from './step-settings.js';
 import { UsageError } from '../operation/errors.js';
 import { fingerprintOf } from '../operation/fingerprint.js';
 import { stepIdentity, stepNameProblem } from '../operation/identity.js';
@@ -10,7 +11,6 @@ import { type AttemptResult, errorOf } from './attempt-result.js';
 import { WaitingError } from './refusal-errors.js';
 import type { OperationRun } from './operation-run.js';
 import type { ProcessorSettings } from '../intake/processor.settings.js';
-import { settingsOfStep } from './step-settings.js';
 
 /** Runs a step as the operation that it is. Never rejects. */
 export type RunStep = (step: OperationRun, handler: () => Promise<unknown>) => Promise<AttemptResult>;

@@ -1,5 +1,5 @@
 import type { Job } from 'bullmq';
-import type { DeadLetterReason } from '../dead-letter/letter.js';
+import type { DeadLetterReason } from '../operation/reasons.js';
 
 /** What BullMQ leaves on a job that it fails without calling its processor. */
 interface OwnFailure {

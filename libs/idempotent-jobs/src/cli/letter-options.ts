@@ -1,5 +1,5 @@
 import type { DeadLetterFilter, DeadLetterRef } from '../dead-letter/dead-letter.js';
-import { DEAD_LETTER_REASONS, type DeadLetterReason } from '../dead-letter/letter.js';
+import { DEAD_LETTER_REASONS, type DeadLetterReason } from '../operation/reasons.js';
 import type { LedgerAction } from '../operation/ledger-action.js';
 import type { CommandOption } from './command.js';
 import type { Values } from './values.js';

@@ -13,7 +13,7 @@ import { letterBinding } from '../sealing/binding.js';
 import { isSealed } from '../sealing/sealed.js';
 import { Sealer } from '../sealing/sealer.js';
 import type { Ack } from '../settle/ack.js';
-import type { DeadLetterReason } from './letter.js';
+import type { DeadLetterReason } from '../operation/reasons.js';
 import { LetterStore } from './letter.store.js';
 
 /**

@@ -21,9 +21,9 @@ import type {
   DeadLetterFilter,
   DeadLetterGroup,
   DeadLetterRef,
-  DeadLetterResolution,
   DeadLetterWithPayload,
 } from './dead-letter.js';
+import type { DeadLetterResolution } from '../operation/reasons.js';
 import type {
   DeadLetterPage,
   LetterResult,

@@ -1,9 +1,6 @@
 import type { OperationName } from '../operation/identity.js';
 import type { ErrorEvidence } from '../record/error-evidence.js';
-import type { DeadLetterReason } from './letter.js';
-
-/** How a dead letter was closed. `completed`: its operation had completed by the time it was redriven. */
-export type DeadLetterResolution = 'redriven' | 'discarded' | 'applied' | 'not_applied' | 'completed';
+import { type DeadLetterReason, type DeadLetterResolution } from '../operation/reasons.js';
 
 /** A delivery that was given up on, with what is known about why. Times are by the database's clock. */
 export interface DeadLetter {

@@ -1,3 +1,4 @@
+import type { DroppedBecause } from '../operation/reasons.js';
 import { type Job, UnrecoverableError, Worker } from 'bullmq';
 import type { QueuePort } from '../bullmq/queue-port.js';
 import { toldError, toldFinalError } from '../settle/told-error.js';
@@ -35,9 +36,6 @@ export interface LetterListenerServices {
   readonly onDropped: (job: Job, because: DroppedBecause) => void;
   readonly onError: (message: string) => void;
 }
-
-/** Why a message was dropped: it names no letter, one that the ledger does not have, or one of another queue. */
-export type DroppedBecause = 'malformed' | 'unknown' | 'elsewhere';
 
 /**
  * Tells the application's handlers of each letter on one dead-letter queue. An ordinary BullMQ worker: a letter whose

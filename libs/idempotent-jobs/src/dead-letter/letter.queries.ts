@@ -4,14 +4,8 @@ import { Database } from '../postgres/database.js';
 import { statement } from '../postgres/statement.js';
 import { toDate, toDateOrNone } from '../postgres/to-date.js';
 import type { ErrorEvidence } from '../record/error-evidence.js';
-import type {
-  DeadLetter,
-  DeadLetterFilter,
-  DeadLetterGroup,
-  DeadLetterResolution,
-  DeadLetterWithPayload,
-} from './dead-letter.js';
-import type { DeadLetterReason } from './letter.js';
+import type { DeadLetter, DeadLetterFilter, DeadLetterGroup, DeadLetterWithPayload } from './dead-letter.js';
+import type { DeadLetterResolution, DeadLetterReason } from '../operation/reasons.js';
 
 /** A {@link DeadLetterFilter} as SQL. Parameters 1 to 7 as {@link filterValues} gives them. */
 export const MATCHES_FILTER = `

@@ -7,7 +7,7 @@ import { describeError } from '../record/error-evidence.js';
 import { errorFingerprint } from '../record/error-fingerprint.js';
 import { storableJobId } from '../operation/job-id.js';
 import { VERSIONS } from '../record/versions.js';
-import type { DeadLetterReason } from './letter.js';
+import type { DeadLetterReason } from '../operation/reasons.js';
 
 /**
  * Buries a delivery whose operation, if it has one at all, is not touched: no valid identity, a conflict with the

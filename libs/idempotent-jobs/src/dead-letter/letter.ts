@@ -1,22 +1,4 @@
-/** Why a delivery was given up on. A closed list, the same as the database's. */
-export const DEAD_LETTER_REASONS = [
-  'permanent_error',
-  'retries_exhausted',
-  'time_budget_exceeded',
-  'deferred_too_long',
-  'crash_loop',
-  'payload_invalid',
-  'identity_missing',
-  'tenant_mismatch',
-  'idempotency_conflict',
-  'in_doubt',
-  'expired',
-  'manual',
-] as const;
-
-/** See {@link DEAD_LETTER_REASONS}. */
-export type DeadLetterReason = (typeof DEAD_LETTER_REASONS)[number];
-
+import type { DeadLetterReason } from '../operation/reasons.js';
 /** Suffix of a queue's dead-letter queue, unless `registerQueue` names another. */
 export const DEAD_LETTER_QUEUE_SUFFIX = '-dlq';
 

@@ -9,7 +9,8 @@ import { TenantContext } from '../tenancy/tenant-context.js';
 import { Dependencies } from './dependencies.js';
 import { DependencyGuard, DependencyTimeoutError, type GuardedCallOptions } from './dependency-guard.js';
 import { type DependencyOptions, resolveDependencies } from './dependency.options.js';
-import { DependencyHeldError, FALLBACK_REASONS, type FallbackReason } from './hold.js';
+import { DependencyHeldError } from './hold.js';
+import { FALLBACK_REASONS, type FallbackReason } from '../operation/reasons.js';
 
 beforeEach(() => {
   vi.useFakeTimers();

@@ -11,7 +11,8 @@ import { frames } from '../tenancy/frames.js';
 import { Dependencies } from './dependencies.js';
 import { assertDependencyKey } from './dependency-key.js';
 import type { Dependency, DependencyState, EventSubject } from './dependency.js';
-import { DependencyHeldError, type FallbackReason, HOLD_CAUSES } from './hold.js';
+import { DependencyHeldError } from './hold.js';
+import { type FallbackReason, HOLD_CAUSES } from '../operation/reasons.js';
 import { isTimeout, type Pass } from './pass.js';
 import { withTimeout } from './with-timeout.js';
 

@@ -1,12 +1,16 @@
-import type { CurrentOperation } from '../execute/current-operation.js';
+import type { Job } from 'bullmq';
 import { UsageError } from '../operation/errors.js';
 import { messageOf } from '../operation/message-of.js';
 
-/** The operation whose dependency is asked for its key, before it is claimed. `job.data` is the validated payload. */
-export type KeyedOperation = Pick<
-  CurrentOperation,
-  'tenantId' | 'operationKey' | 'queue' | 'jobName' | 'job'
->;
+/** The operation whose dependency is asked for its key, before it is claimed. */
+export interface KeyedOperation {
+  readonly tenantId: string;
+  readonly operationKey: string;
+  readonly queue: string;
+  readonly jobName: string;
+  /** `data` is the validated payload. */
+  readonly job: Job;
+}
 
 /** A dependency with a circuit and a retry budget for each key, such as the endpoint that a tenant has given. */
 export interface KeyedDependency {

@@ -1,19 +1,8 @@
+import type { HoldCause } from '../operation/reasons.js';
 import { UnrecoverableError } from 'bullmq';
 import { IdempotentJobsError } from '../operation/errors.js';
 import { causesOf, isA } from '../operation/thrown.js';
 import { InDoubtError, PermanentError, TransientError } from '../resilience/failure.js';
-
-/** Why a dependency lets nothing through for now. */
-export const HOLD_CAUSES = ['circuit_open', 'bulkhead_full', 'retry_budget_spent'] as const;
-
-/** One of {@link HOLD_CAUSES}. */
-export type HoldCause = (typeof HOLD_CAUSES)[number];
-
-/** What a fallback stands in for: a call that was not let through, or one that failed. */
-export const FALLBACK_REASONS = [...HOLD_CAUSES, 'timeout', 'failed'] as const;
-
-/** One of {@link FALLBACK_REASONS}. */
-export type FallbackReason = (typeof FALLBACK_REASONS)[number];
 
 /** A call that was not let through: nothing of it was sent. */
 export interface Hold {

@@ -2,35 +2,32 @@ import { getQueueToken } from '@nestjs/bullmq';
 import type { DiscoveryService } from '@nestjs/core';
 import type { InstanceWrapper } from '@nestjs/core/injector/instance-wrapper.js';
 import type { JobsOptions, Queue } from 'bullmq';
+import type { DependencySettings } from '../dependency/dependency.options.js';
 import type { Dependencies } from '../dependency/dependencies.js';
 import type { QueueRegistry } from '../enqueue/queue-registry.js';
-import type { ResolvedOptions } from '../idempotent-jobs.options.js';
+import type { RetrySettings } from '../intake/retry.options.js';
 import { processedQueueOf, workerOptionsOf } from '../intake/bullmq-metadata.js';
-import {
-  PROCESSOR_DECLARATION,
-  type ProcessorDeclaration,
-} from '../intake/idempotent-processor.decorator.js';
-import { overridden } from '../intake/processor-overrides.js';
+import { PROCESSOR_DECLARATION, type ProcessorDeclaration } from '../intake/processor-declaration.js';
+import { overridden, type ProcessorOverrides } from '../intake/processor-overrides.js';
 import { resolveProcessorOptions } from '../intake/processor.options.js';
 import type { PayloadClass } from '../intake/validate-payload.js';
 import { DEFAULT_MAX_RESULT_BYTES } from '../record/kept-result.js';
 import { type ProvidedClass, providedClassOf } from '../provided-class.js';
-import { unsignedUntil } from '../signing/signing.options.js';
+import { type SigningRules, unsignedUntil } from '../signing/signing.options.js';
 import type { AppDescription, DescribedProcessor, PlainProcessor } from './app-description.js';
 import { urlFieldsOf } from './url-fields.js';
 
 /** What the doctor looks at of the application's options. */
-export type DescribedOptions = Pick<
-  ResolvedOptions,
-  | 'dependencies'
-  | 'leaseMs'
-  | 'logs'
-  | 'processors'
-  | 'resolveTenant'
-  | 'retryPolicies'
-  | 'signing'
-  | 'traceContext'
->;
+export interface DescribedOptions {
+  readonly dependencies: readonly DependencySettings[];
+  readonly leaseMs: number;
+  readonly logs: AppDescription['logs'];
+  readonly processors: ReadonlyMap<string, ProcessorOverrides>;
+  readonly resolveTenant: unknown;
+  readonly retryPolicies: ReadonlyMap<string, RetrySettings>;
+  readonly signing: SigningRules | undefined;
+  readonly traceContext: (() => unknown) | undefined;
+}
 
 /** Describes a running application to the doctor, from what its modules registered and its decorators declare. */
 export function describeApp(

@@ -5,7 +5,8 @@ import type { IdempotentQueue } from '../enqueue/idempotent-queue.js';
 import type { Effect } from '../operation/effect.js';
 import { UsageError } from '../operation/errors.js';
 import type { JobMap, JobName, PayloadOf } from '../operation/job-map.js';
-import type { ReconciledStep, StepOptions, StepRun } from './step.js';
+import type { ReconciledStep, StepRun } from './step.js';
+import type { StepOptions } from '../attempt/step-settings.js';
 import { frames } from '../tenancy/frames.js';
 
 /** What a handler can know and do about the operation it is running for. */

@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { InDoubtError } from '../resilience/failure.js';
-import { type AbandonReason, HandlerRun, type HandlerResult } from './handler-run.js';
+import { HandlerRun, type HandlerResult } from './handler-run.js';
+import type { AbandonReason } from '../operation/reasons.js';
 
 beforeEach(() => {
   vi.useFakeTimers();

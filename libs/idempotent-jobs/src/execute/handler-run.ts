@@ -1,10 +1,8 @@
+import type { AbandonReason } from '../operation/reasons.js';
 import { setMaxListeners } from 'node:events';
 import type { LeaseHold } from '../claim/lease-keeper.js';
 import { InDoubtError } from '../resilience/failure.js';
 import { frames, inFrame } from '../tenancy/frames.js';
-
-/** Why the library stopped waiting for a handler. */
-export type AbandonReason = 'timeout' | 'lease_lost' | 'cancelled' | 'shutdown';
 
 /** The reason of the signal of an attempt that nobody waits for any more. */
 export class AbandonedError extends InDoubtError {

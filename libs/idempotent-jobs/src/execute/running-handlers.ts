@@ -1,6 +1,7 @@
 import { Injectable } from '@nestjs/common';
 import { isOverWithin } from '../within.js';
-import type { AbandonReason, HandlerRun } from './handler-run.js';
+import type { HandlerRun } from './handler-run.js';
+import type { AbandonReason } from '../operation/reasons.js';
 
 /** The handlers that run in this process right now. */
 @Injectable()

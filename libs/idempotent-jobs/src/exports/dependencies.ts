@@ -4,7 +4,8 @@ export {
   DependencyTimeoutError,
   type GuardedCallOptions,
 } from '../dependency/dependency-guard.js';
-export { DependencyHeldError, type FallbackReason, type Hold, type HoldCause } from '../dependency/hold.js';
+export { DependencyHeldError, type Hold } from '../dependency/hold.js';
+export type { FallbackReason, HoldCause } from '../operation/reasons.js';
 export type {
   DependencyBreakerOptions,
   DependencyBudgetOptions,

@@ -1,5 +1,6 @@
 // What the library throws, and how it reads what others throw.
-export type { Failure, FailureKind } from '../resilience/failure.js';
+export type { Failure } from '../resilience/failure.js';
+export type { FailureKind } from '../operation/reasons.js';
 export type { Classify } from '../resilience/classify.js';
 export type { BackoffOptions, Jitter } from '../resilience/backoff.js';
 export {

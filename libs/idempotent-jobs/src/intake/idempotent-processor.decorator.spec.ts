@@ -14,11 +14,8 @@ import { backoffStrategy } from '../bullmq/retry-carrier.js';
 import { ConfigurationError, UsageError } from '../operation/errors.js';
 import { type Reconciliation, unknown } from '../reconcile/verdict.js';
 import { IdempotencyInterceptor } from './idempotency.interceptor.js';
-import {
-  IdempotentProcessor,
-  PROCESSOR_DECLARATION,
-  type ProcessorDeclaration,
-} from './idempotent-processor.decorator.js';
+import { IdempotentProcessor } from './idempotent-processor.decorator.js';
+import { PROCESSOR_DECLARATION, type ProcessorDeclaration } from './processor-declaration.js';
 import { ProcessorHost } from './processor-host.js';
 
 @Injectable()

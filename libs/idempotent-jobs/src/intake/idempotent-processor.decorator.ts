@@ -1,3 +1,4 @@
+import { PROCESSOR_DECLARATION, type ProcessorDeclaration } from './processor-declaration.js';
 import 'reflect-metadata';
 import { Inject } from '@nestjs/common';
 import { INTERCEPTORS_METADATA } from '@nestjs/common/constants.js';
@@ -12,23 +13,6 @@ import type { ProcessMethod } from './enhancer-chain.js';
 import type { FallsBack, Reconciles } from './processor-means.js';
 import { ProcessorHost } from './processor-host.js';
 import type { PayloadClass } from './validate-payload.js';
-
-/** What the decorator leaves on a class. */
-export interface ProcessorDeclaration {
-  readonly queue: string;
-  readonly options: IdempotentProcessorOptions;
-  /** False when the application starts the worker itself: `workerOptions.autorun: false`. */
-  readonly isStarted: boolean;
-  /** Whether the class has a `reconcile()`. */
-  readonly canReconcile: boolean;
-  /** Whether it has a `fallback()`. */
-  readonly hasFallback: boolean;
-  /** Whether the worker options say how often a job may stall; else the policy does. */
-  readonly limitsStalls: boolean;
-}
-
-/** Metadata key of a {@link ProcessorDeclaration}. */
-export const PROCESSOR_DECLARATION = Symbol('nestjs-idempotent-jobs:processor');
 
 /**
  * A class the decorator can be put on: a WorkerHost whose `process` takes and returns what the queue's jobs do, and whose

@@ -2,7 +2,7 @@ import { messageOf } from '../operation/message-of.js';
 import type { Job } from 'bullmq';
 import type { Envelope } from '../enqueue/envelope.js';
 import { type Provenance, provenanceOf } from '../enqueue/provenance.js';
-import type { DeadLetterReason } from '../dead-letter/letter.js';
+import type { DeadLetterReason } from '../operation/reasons.js';
 import { InvalidIdentityError, RecordUnreadableError, TenantMismatchError } from '../operation/errors.js';
 import { isA } from '../operation/thrown.js';
 import { payloadBinding } from '../sealing/binding.js';

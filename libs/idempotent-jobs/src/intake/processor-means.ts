@@ -1,4 +1,4 @@
-import type { HoldCause } from '../dependency/hold.js';
+import type { HoldCause } from '../operation/reasons.js';
 import type { CurrentOperation } from '../execute/current-operation.js';
 import type { Reconciliation } from '../reconcile/verdict.js';
 

@@ -7,7 +7,7 @@ import { type ReconcileOptions, resolveReconcile } from '../reconcile/reconcile.
 import type { Dependencies } from '../dependency/dependencies.js';
 import type { Dependency } from '../dependency/dependency.js';
 import type { KeyedDependency } from '../dependency/dependency-key.js';
-import type { ProcessorDeclaration } from './idempotent-processor.decorator.js';
+import type { ProcessorDeclaration } from './processor-declaration.js';
 import type { Identify } from './identify.js';
 import { DEFAULT_TIMEOUT_MS, PolicedSettings } from './policed-settings.js';
 import type { ProcessorSettings } from './processor.settings.js';

@@ -14,7 +14,7 @@ import { type ProvidedClass, providedClassOf } from '../provided-class.js';
 import { RESOLVED_OPTIONS } from '../resolved-options.token.js';
 import { inFrame } from '../tenancy/frames.js';
 import { outsideOfAnyFrame } from '../tenancy/outside-of-any-frame.js';
-import { PROCESSOR_DECLARATION, type ProcessorDeclaration } from './idempotent-processor.decorator.js';
+import { PROCESSOR_DECLARATION, type ProcessorDeclaration } from './processor-declaration.js';
 import { QueueRegistry } from '../enqueue/queue-registry.js';
 import { ProcessorHost } from './processor-host.js';
 import { overridden, type ProcessorOverrides } from './processor-overrides.js';

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { DEAD_LETTER_REASONS } from '../dead-letter/letter.js';
+import { DEAD_LETTER_REASONS } from '../operation/reasons.js';
 import { GaugeReader, type GaugeSources } from './gauge.reader.js';
 import type { GaugeReading } from './metrics.port.js';
 

@@ -1,5 +1,5 @@
 import type { QueueDepth } from '../bullmq/queue-contents.js';
-import { DEAD_LETTER_REASONS } from '../dead-letter/letter.js';
+import { DEAD_LETTER_REASONS } from '../operation/reasons.js';
 import type { CircuitState } from '../resilience/circuit-state.js';
 import { CachedReading } from './cached-reading.js';
 import { type GaugeMetric, JOB_METRICS as METRICS } from './catalogue.js';

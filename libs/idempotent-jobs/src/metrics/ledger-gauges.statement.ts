@@ -1,4 +1,4 @@
-import type { DeadLetterReason } from '../dead-letter/letter.js';
+import type { DeadLetterReason } from '../operation/reasons.js';
 import { UNDISPATCHED_SINCE } from '../dispatch/undispatched-since.js';
 import { statement } from '../postgres/statement.js';
 

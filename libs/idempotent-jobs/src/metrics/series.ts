@@ -1,5 +1,4 @@
-import { DEAD_LETTER_REASONS } from '../dead-letter/letter.js';
-import { FALLBACK_REASONS, HOLD_CAUSES, type HoldCause } from '../dependency/hold.js';
+import { DEAD_LETTER_REASONS, FALLBACK_REASONS, HOLD_CAUSES, type HoldCause } from '../operation/reasons.js';
 import type { DeferredBecause } from '../observe/job-events.js';
 import { JOB_METRICS as METRICS } from './catalogue.js';
 import { Grid } from './grid.js';

@@ -1,13 +1,16 @@
 import { Injectable } from '@nestjs/common';
-import type { DeferralCause } from '../attempt/attempt-result.js';
-import type { DeadLetterResolution } from '../dead-letter/dead-letter.js';
-import type { DeadLetterReason } from '../dead-letter/letter.js';
-import type { DroppedBecause } from '../dead-letter/letter.listener.js';
-import type { FallbackReason, HoldCause } from '../dependency/hold.js';
-import type { AbandonReason } from '../execute/handler-run.js';
-import type { CircuitState } from '../resilience/circuit-state.js';
-import type { FailureKind } from '../resilience/failure.js';
-import type { RetryReason } from '../settle/decide.js';
+import type {
+  DeferralCause,
+  DeadLetterResolution,
+  DeadLetterReason,
+  DroppedBecause,
+  FailureKind,
+  RetryReason,
+  AbandonReason,
+  FallbackReason,
+  HoldCause,
+  CircuitStateName,
+} from '../operation/reasons.js';
 
 /** What every event tells about the job it is about. */
 export interface JobEventSubject {
@@ -147,7 +150,7 @@ export type DependencyEvent = Partial<JobEventSubject> & { readonly dependency: 
   (
     | {
         readonly kind: 'circuit_changed';
-        readonly state: CircuitState['kind'];
+        readonly state: CircuitStateName;
         readonly isOneTenantsFault?: boolean;
       }
     /** A call of it, or an attempt of a processor that depends on it, took too long. */

@@ -1,8 +1,7 @@
-import type { DeadLetterReason } from '../dead-letter/letter.js';
+import type { DeadLetterReason, RetryReason } from '../operation/reasons.js';
 import type { OperationIdentity } from '../operation/identity.js';
 import type { Database } from '../postgres/database.js';
 import { statement } from '../postgres/statement.js';
-import type { RetryReason } from '../settle/decide.js';
 import { toDate } from '../postgres/to-date.js';
 import type { ErrorEvidence } from '../record/error-evidence.js';
 

@@ -1,8 +1,7 @@
 import { Column, Entity, PrimaryColumn } from 'typeorm';
-import type { DeadLetterReason } from '../dead-letter/letter.js';
+import type { DeadLetterReason, RetryReason } from '../operation/reasons.js';
 import type { OperationStatus } from '../operation/status.js';
 import type { ResultOmitted } from '../record/kept-result.js';
-import type { RetryReason } from '../settle/decide.js';
 
 /*
  * The ledger for reading with TypeORM. The library itself never goes through them. `synchronize: false` keeps TypeORM

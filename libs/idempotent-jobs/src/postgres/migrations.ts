@@ -1,3 +1,4 @@
+import type { SchemaStep } from './migrations/schema-step.js';
 import type { MigrationInterface, QueryRunner } from 'typeorm';
 import { CREATE_LEDGER } from './migrations/1-ledger.js';
 import { CREATE_WAY_BACK } from './migrations/2-way-back.js';
@@ -7,25 +8,6 @@ import { CREATE_RESULTS } from './migrations/5-results.js';
 import { CREATE_RETRIES } from './migrations/6-retries.js';
 import { FIND_ENDED_JOBS } from './migrations/7-ended-jobs.js';
 import { CREATE_STEPS } from './migrations/8-steps.js';
-
-/** One forward step of the ledger's schema. `{schema}` stands for the quoted schema. */
-export interface SchemaStep {
-  readonly version: number;
-  readonly name: string;
-  /** What {@link batch} needs. May be run again. */
-  readonly before?: string;
-  /**
-   * Changes some thousands of rows, and returns one row for each; run until there is none left, each time in a transaction of
-   * its own, so that nobody waits for more than a batch. What it leaves over, `sql` does.
-   */
-  readonly batch?: string;
-  readonly sql: string;
-  /**
-   * Indexes on tables that may be full: each what follows `CREATE`. Built afterwards, without keeping anybody from the table,
-   * where the step is not part of a larger transaction.
-   */
-  readonly indexes?: readonly `INDEX ${string}`[];
-}
 
 /** All steps, in order. Never edited once released; a change is a new step. */
 export const SCHEMA_STEPS: readonly SchemaStep[] = [

@@ -1,7 +1,8 @@
 import { ConfigurationError } from '../operation/errors.js';
 import { PROGRAM } from '../operation/program.js';
 import type { Database } from './database.js';
-import { inSchema, SCHEMA_STEPS, SCHEMA_VERSION, type SchemaStep, UNFINISHED } from './migrations.js';
+import { inSchema, SCHEMA_STEPS, SCHEMA_VERSION, UNFINISHED } from './migrations.js';
+import type { SchemaStep } from './migrations/schema-step.js';
 import { SchemaUpgrade } from './schema-upgrade.js';
 
 /**

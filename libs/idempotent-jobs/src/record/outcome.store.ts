@@ -1,6 +1,6 @@
 import { Injectable } from '@nestjs/common';
 import type { Claim, ClaimTerms, VanishedAttempt } from '../claim/claim.js';
-import type { DeadLetterReason } from '../dead-letter/letter.js';
+import type { DeadLetterReason, RetryReason } from '../operation/reasons.js';
 import { cleanText } from '../operation/clean-text.js';
 import { identityKeyOf, type OperationIdentity } from '../operation/identity.js';
 import { Coalescer } from '../postgres/coalescer.js';
@@ -9,7 +9,6 @@ import { Database, type Queryable } from '../postgres/database.js';
 import { sparse } from '../postgres/statement.js';
 import { payloadBinding, resultBinding } from '../sealing/binding.js';
 import { Sealer } from '../sealing/sealer.js';
-import type { RetryReason } from '../settle/decide.js';
 import { RowLockedError } from './row-locked.js';
 import { describeError } from './error-evidence.js';
 import { errorFingerprint } from './error-fingerprint.js';

@@ -14,14 +14,8 @@ import {
 import { classify } from './classify.js';
 import { signOf } from './failure-sign.js';
 import { REASON_LABELS, reasonLabelOf } from './reason-label.js';
-import {
-  type Failure,
-  type FailureKind,
-  InDoubtError,
-  PermanentError,
-  RetryLaterError,
-  TransientError,
-} from './failure.js';
+import { type Failure, InDoubtError, PermanentError, RetryLaterError, TransientError } from './failure.js';
+import type { FailureKind } from '../operation/reasons.js';
 
 const DAYS_30 = 2_592_000_000;
 const MUTE = new Error('mute');

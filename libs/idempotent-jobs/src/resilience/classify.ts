@@ -9,7 +9,8 @@ import { byName, byOwnCode, bySaying } from './classify/own.js';
 import { byPgMessage, bySqlState } from './classify/postgres.js';
 import { byMailCode, bySmtpReply } from './classify/smtp.js';
 import { byTypeOrmName } from './classify/typeorm.js';
-import { type Failure, FAILURE_KINDS, type FailureKind, MAX_REASON } from './failure.js';
+import { type Failure, MAX_REASON } from './failure.js';
+import { FAILURE_KINDS, type FailureKind } from '../operation/reasons.js';
 import { signOf } from './failure-sign.js';
 
 /** A look at one error of a chain: its kind if it tells, else undefined. */

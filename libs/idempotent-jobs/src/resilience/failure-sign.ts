@@ -1,4 +1,5 @@
-import type { Failure, FailureKind } from './failure.js';
+import type { Failure } from './failure.js';
+import type { FailureKind } from '../operation/reasons.js';
 
 /**
  * What the built-in rules know of a failure beyond what it shows, and what others act on:

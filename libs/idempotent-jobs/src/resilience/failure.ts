@@ -1,17 +1,4 @@
-/**
- * What a failure says about the side effect:
- *
- * - `transient`: it did not happen (refused, DNS, throttled, serialization failure). Repeating is safe and may help.
- * - `in_doubt`: it was on its way and nobody answered (timeout, reset, 500, 502, 504, lost lease).
- * - `permanent`: it did not happen and never will (validation, other 4xx, constraint violations).
- * - `programming`: a bug (TypeError and its kin); says nothing about the effect, and repeating will not help.
- * - `unknown`: says nothing at all.
- */
-export type FailureKind = (typeof FAILURE_KINDS)[number];
-
-/** Every kind there is. */
-export const FAILURE_KINDS = ['transient', 'in_doubt', 'permanent', 'programming', 'unknown'] as const;
-
+import type { FailureKind } from '../operation/reasons.js';
 /** How long a reason may be, in characters: a word or two. */
 export const MAX_REASON = 200;
 

@@ -1,5 +1,5 @@
 import type { Classify } from './classify.js';
-import { FAILURE_KINDS } from './failure.js';
+import { FAILURE_KINDS } from '../operation/reasons.js';
 
 /** The first rule that tells anything has its say; one that throws, or answers nonsense, tells nothing. Undefined: there are no rules. */
 export function inOrder(...rules: readonly (Classify | undefined)[]): Classify | undefined {

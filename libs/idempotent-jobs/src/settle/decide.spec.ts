@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { classify } from '../resilience/classify.js';
 import { type Effect, EFFECTS } from '../operation/effect.js';
 import { DEFAULT_PLAN, type ReconcilePlan } from '../reconcile/plan.js';
-import type { FailureKind } from '../resilience/failure.js';
+import type { FailureKind } from '../operation/reasons.js';
 import {
   type AttemptFacts,
   type Decision,

@@ -1,5 +1,5 @@
 import { nextQuestionMs, type ReconcilePlan } from '../reconcile/plan.js';
-import type { DeadLetterReason } from '../dead-letter/letter.js';
+import { type DeadLetterReason, type RetryReason } from '../operation/reasons.js';
 import type { Effect } from '../operation/effect.js';
 import { backoffMs, type BackoffOptions } from '../resilience/backoff.js';
 import type { Failure } from '../resilience/failure.js';
@@ -31,28 +31,6 @@ export interface AttemptFacts {
   readonly remainingMs: number | undefined;
   readonly repeatableMs: number;
 }
-
-/**
- * Why an operation is tried again, given up, or left in doubt; in the history of its attempts.
- *
- * - `backoff`, `retry_after`: tried again after the policy's wait, or after the service's own.
- * - `callers_turn`: a step or a call, whose caller decides.
- * - `not_retryable`: trying again will not help.
- * - `attempts_spent`, `time_budget_spent`: the policy allows no other attempt, or none in time.
- * - `crash_loop`: its workers died under it.
- * - `may_have_happened`: the effect must not be repeated while nobody knows.
- * - `key_forgotten`: the service no longer deduplicates by the key, or will not by the next attempt.
- */
-export type RetryReason =
-  | 'backoff'
-  | 'retry_after'
-  | 'callers_turn'
-  | 'not_retryable'
-  | 'attempts_spent'
-  | 'time_budget_spent'
-  | 'crash_loop'
-  | 'may_have_happened'
-  | 'key_forgotten';
 
 /** What becomes of an operation after a failed attempt, and `why`. */
 export type Decision = { readonly why: RetryReason } & (

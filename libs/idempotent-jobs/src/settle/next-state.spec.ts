@@ -4,7 +4,8 @@ import { resolveProcessorOptions } from '../intake/processor.options.js';
 import { type Effect, EFFECTS, repeatableForMs } from '../operation/effect.js';
 import type { OperationStatus } from '../operation/status.js';
 import { DEFAULT_PLAN } from '../reconcile/plan.js';
-import type { Failure, FailureKind } from '../resilience/failure.js';
+import type { Failure } from '../resilience/failure.js';
+import type { FailureKind } from '../operation/reasons.js';
 import { decideFailure, decideStart, type RetryPolicy } from './decide.js';
 
 /* What becomes of an operation whose attempt has ended, in one table: the promise that each effect makes. */

@@ -1,15 +1,10 @@
 import { Inject, Injectable, Optional } from '@nestjs/common';
 import { AttemptRunner } from '../attempt/attempt.runner.js';
-import {
-  type AttemptResult,
-  causeOf,
-  type DeferralCause,
-  unavailability,
-} from '../attempt/attempt-result.js';
+import { type AttemptResult, causeOf, unavailability } from '../attempt/attempt-result.js';
+import type { DeferralCause, DeadLetterReason } from '../operation/reasons.js';
 import { type OperationRun, subjectOf } from '../attempt/operation-run.js';
 import { watchMoves } from '../bullmq/hand-back.js';
 import { Burials } from '../dead-letter/burials.js';
-import type { DeadLetterReason } from '../dead-letter/letter.js';
 import { HandlerRun } from '../execute/handler-run.js';
 import { RunningHandlers } from '../execute/running-handlers.js';
 import type { Delivery, ReceivedJob } from '../intake/delivery.js';

@@ -1,4 +1,4 @@
-import type { SchemaStep } from '../migrations.js';
+import type { SchemaStep } from './schema-step.js';
 
 /**
  * The three tables of the ledger. `job_outcomes` is intent, lease, result and outbox in one row per operation;

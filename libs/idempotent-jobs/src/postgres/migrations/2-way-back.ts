@@ -1,4 +1,4 @@
-import type { SchemaStep } from '../migrations.js';
+import type { SchemaStep } from './schema-step.js';
 
 /**
  * The way back of dead letters: what groups them, who did what to them, and redrives of many, which have to outlive the

@@ -1,4 +1,4 @@
-import type { SchemaStep } from '../migrations.js';
+import type { SchemaStep } from './schema-step.js';
 
 /**
  * What the applications say about their queues when they start, for those who work on the ledger without being the

@@ -1,5 +1,5 @@
 import { CALLS } from '../../operation/calls.js';
-import type { SchemaStep } from '../migrations.js';
+import type { SchemaStep } from './schema-step.js';
 
 /**
  * Doubt as a state of its own: when the service is asked next whether an effect happened, and by whom. An operation that

@@ -1,4 +1,4 @@
-import type { SchemaStep } from '../migrations.js';
+import type { SchemaStep } from './schema-step.js';
 
 /**
  * Why a completed operation has no result although its handler returned one. NOT VALID: the column is new, so no row can

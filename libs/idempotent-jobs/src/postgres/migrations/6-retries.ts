@@ -1,4 +1,4 @@
-import type { SchemaStep } from '../migrations.js';
+import type { SchemaStep } from './schema-step.js';
 
 /**
  * Why an operation was tried again or not, under which policy, and whether what it completed with is the real thing. All

@@ -1,5 +1,5 @@
 import { CALLS } from '../../operation/calls.js';
-import type { SchemaStep } from '../migrations.js';
+import type { SchemaStep } from './schema-step.js';
 
 /**
  * Finds operations that only their BullMQ job carries (the ledger has no payload to put again), by when their job should

@@ -1,4 +1,4 @@
-import type { SchemaStep } from '../migrations.js';
+import type { SchemaStep } from './schema-step.js';
 
 /**
  * Gives steps that are known by their old keys, `<operation>/<step>`, their columns and their new keys, with all that names

@@ -1,7 +1,7 @@
 import { constants } from 'node:os';
 import { describe, expect, it } from 'vitest';
 import { classify } from '../classify.js';
-import type { FailureKind } from '../failure.js';
+import type { FailureKind } from '../../operation/reasons.js';
 
 function failing(properties: object, cause?: unknown): Error {
   return Object.assign(new Error('failed', cause === undefined ? {} : { cause }), properties);

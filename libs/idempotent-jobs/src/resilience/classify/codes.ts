@@ -1,4 +1,4 @@
-import type { FailureKind } from '../failure.js';
+import type { FailureKind } from '../../operation/reasons.js';
 import type { ReasonLabel } from '../reason-label.js';
 
 /** What a code says wherever it comes from. @internal */

@@ -4,13 +4,13 @@ import { IdempotentJobsError } from '../../operation/errors.js';
 import { isA, read } from '../../operation/thrown.js';
 import {
   type Failure,
-  type FailureKind,
   InDoubtError,
   MAX_REASON,
   PermanentError,
   RetryLaterError,
   TransientError,
 } from '../failure.js';
+import type { FailureKind } from '../../operation/reasons.js';
 import { signed } from '../failure-sign.js';
 import { waitOf } from './wait.js';
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { classify } from '../classify.js';
-import type { FailureKind } from '../failure.js';
+import type { FailureKind } from '../../operation/reasons.js';
 
 const failing = (properties: object): Error => Object.assign(new Error('failed'), properties);
 

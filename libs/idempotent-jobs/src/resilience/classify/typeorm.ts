@@ -1,4 +1,5 @@
-import type { Failure, FailureKind } from '../failure.js';
+import type { Failure } from '../failure.js';
+import type { FailureKind } from '../../operation/reasons.js';
 import { TypeORMError } from 'typeorm';
 import { isA, read } from '../../operation/thrown.js';
 

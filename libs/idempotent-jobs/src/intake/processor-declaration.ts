@@ -1,0 +1,18 @@
+import type { IdempotentProcessorOptions } from './processor.options.js';
+
+/** What the decorator leaves on a class. */
+export interface ProcessorDeclaration {
+  readonly queue: string;
+  readonly options: IdempotentProcessorOptions;
+  /** False when the application starts the worker itself: `workerOptions.autorun: false`. */
+  readonly isStarted: boolean;
+  /** Whether the class has a `reconcile()`. */
+  readonly canReconcile: boolean;
+  /** Whether it has a `fallback()`. */
+  readonly hasFallback: boolean;
+  /** Whether the worker options say how often a job may stall; else the policy does. */
+  readonly limitsStalls: boolean;
+}
+
+/** Metadata key of a {@link ProcessorDeclaration}. */
+export const PROCESSOR_DECLARATION = Symbol('nestjs-idempotent-jobs:processor');

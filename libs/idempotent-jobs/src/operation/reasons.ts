@@ -1,0 +1,88 @@
+/*
+ * The words for why something happened, each list closed: they are kept in the ledger, told in events and counted in metrics.
+ */
+
+/** Why a delivery was given up on. A closed list, the same as the database's. */
+export const DEAD_LETTER_REASONS = [
+  'permanent_error',
+  'retries_exhausted',
+  'time_budget_exceeded',
+  'deferred_too_long',
+  'crash_loop',
+  'payload_invalid',
+  'identity_missing',
+  'tenant_mismatch',
+  'idempotency_conflict',
+  'in_doubt',
+  'expired',
+  'manual',
+] as const;
+
+/** See {@link DEAD_LETTER_REASONS}. */
+export type DeadLetterReason = (typeof DEAD_LETTER_REASONS)[number];
+
+/** How a dead letter was closed. `completed`: its operation had completed by the time it was redriven. */
+export type DeadLetterResolution = 'redriven' | 'discarded' | 'applied' | 'not_applied' | 'completed';
+
+/** Why a message on a dead-letter queue was dropped: it names no letter, one that the ledger does not have, or one of another queue. */
+export type DroppedBecause = 'malformed' | 'unknown' | 'elsewhere';
+
+/**
+ * What a failure says about the side effect:
+ *
+ * - `transient`: it did not happen (refused, DNS, throttled, serialization failure). Repeating is safe and may help.
+ * - `in_doubt`: it was on its way and nobody answered (timeout, reset, 500, 502, 504, lost lease).
+ * - `permanent`: it did not happen and never will (validation, other 4xx, constraint violations).
+ * - `programming`: a bug (TypeError and its kin); says nothing about the effect, and repeating will not help.
+ * - `unknown`: says nothing at all.
+ */
+export type FailureKind = (typeof FAILURE_KINDS)[number];
+
+/** Every kind there is. */
+export const FAILURE_KINDS = ['transient', 'in_doubt', 'permanent', 'programming', 'unknown'] as const;
+
+/**
+ * Why an operation is tried again, given up, or left in doubt; in the history of its attempts.
+ *
+ * - `backoff`, `retry_after`: tried again after the policy's wait, or after the service's own.
+ * - `callers_turn`: a step or a call, whose caller decides.
+ * - `not_retryable`: trying again will not help.
+ * - `attempts_spent`, `time_budget_spent`: the policy allows no other attempt, or none in time.
+ * - `crash_loop`: its workers died under it.
+ * - `may_have_happened`: the effect must not be repeated while nobody knows.
+ * - `key_forgotten`: the service no longer deduplicates by the key, or will not by the next attempt.
+ */
+export type RetryReason =
+  | 'backoff'
+  | 'retry_after'
+  | 'callers_turn'
+  | 'not_retryable'
+  | 'attempts_spent'
+  | 'time_budget_spent'
+  | 'crash_loop'
+  | 'may_have_happened'
+  | 'key_forgotten';
+
+/** Why the library stopped waiting for a handler. */
+export type AbandonReason = 'timeout' | 'lease_lost' | 'cancelled' | 'shutdown';
+
+/**
+ * What deferrals come down to: another worker has the operation, or has taken it over; its time has not come; one of its
+ * steps is not finished; the ledger cannot be asked; its dependency lets nothing through; or this process has stopped it.
+ */
+export type DeferralCause = 'busy' | 'fenced' | 'not_yet' | 'waiting' | 'unavailable' | 'held' | 'stopped';
+
+/** Why a dependency lets nothing through for now. */
+export const HOLD_CAUSES = ['circuit_open', 'bulkhead_full', 'retry_budget_spent'] as const;
+
+/** One of {@link HOLD_CAUSES}. */
+export type HoldCause = (typeof HOLD_CAUSES)[number];
+
+/** What a fallback stands in for: a call that was not let through, or one that failed. */
+export const FALLBACK_REASONS = [...HOLD_CAUSES, 'timeout', 'failed'] as const;
+
+/** One of {@link FALLBACK_REASONS}. */
+export type FallbackReason = (typeof FALLBACK_REASONS)[number];
+
+/** Where a circuit breaker stands. */
+export type CircuitStateName = 'closed' | 'open' | 'half_open' | 'forced_open' | 'forced_closed';
