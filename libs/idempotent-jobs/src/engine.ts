@@ -15,6 +15,7 @@ import { EndedJobSweep } from './recovery/ended-job.sweep.js';
 import { ClaimStore } from './claim/claim.store.js';
 import { LeaseKeeper } from './claim/lease-keeper.js';
 import { UnusedClaims } from './claim/unused-claims.js';
+import { ActionStore } from './dead-letter/action.store.js';
 import { Burials } from './dead-letter/burials.js';
 import { DeadLetterService, type OnClosed } from './dead-letter/dead-letter.service.js';
 import { EditedRedrive } from './dead-letter/edited-redrive.js';
@@ -187,10 +188,12 @@ export function assembleEngine(
   const onDue = async (queue: string): Promise<void> => {
     if (!wakeDispatcher()) await operations.announce(operations.onPool, queue);
   };
-  const onClosed: OnClosed = ({ id: letterId, identity, ...subject }, as, actor) =>
-    events.emit({ kind: 'letter_closed', ...subject, ...identity, letterId, as, actor });
+  const actions = new ActionStore(database, options.retention);
+  const onClosed: OnClosed = ({ id: letterId, queue, jobName, jobId, identity }, as, actor) =>
+    events.emit({ kind: 'letter_closed', queue, jobName, jobId, ...identity, letterId, as, actor });
   const redrives = new RedriveRunner({
     store: redriveStore,
+    actions,
     onClosed,
     runnerId: workerIdentity()(),
     onDue,
@@ -200,6 +203,7 @@ export function assembleEngine(
   const deadLetters = new DeadLetterService({
     database,
     store: redriveStore,
+    actions,
     sealer,
     tenants,
     edited: new EditedRedrive(
@@ -208,9 +212,8 @@ export function assembleEngine(
       sealer,
       (queue, jobName, payload, identity) => queues.queueOf(queue)?.ask(jobName, payload, identity),
       options.editedRedrive,
-      Math.max(options.retention.lettersMs, options.retention.completedMs),
+      options.retention,
     ),
-    retention: options.retention,
     onClosed,
     onDue,
     wakeRunner: () => redrives.wake(),
@@ -239,12 +242,11 @@ export function assembleEngine(
     onError,
   });
   const settler = new Settler({
-    database,
+    actions,
     events,
     sealer,
-    completedMs: options.retention.completedMs,
     onDue,
-    resolve: (operation, verdict, author) => deadLetters.resolve(operation, verdict, author),
+    onClosed,
   });
   const pruner = new Pruner(database, onError);
   const contentsOf = (queue: string): QueueContents => (queues.portOf(queue) as QueuePort).contents;

@@ -10,6 +10,7 @@ import {
   SERIALIZATION_FAILURE,
   sqlStateOf,
 } from '../postgres/sqlstate.js';
+import type { RunStatement } from '../postgres/statement.js';
 import { inTransaction } from '../postgres/transaction.js';
 import { resultBinding } from '../sealing/binding.js';
 import type { Sealer } from '../sealing/sealer.js';
@@ -20,7 +21,6 @@ import type {
   AcceptedOperation,
   AskedOperation,
   OperationStore,
-  RunStatement,
   WrittenOperation,
 } from './operation.store.js';
 import { outgoingJob } from './outgoing.js';
