@@ -17,6 +17,7 @@ import { IdempotencyService } from './call/idempotency.service.js';
 import { ClaimStore } from './claim/claim.store.js';
 import { LeaseKeeper } from './claim/lease-keeper.js';
 import { UnusedClaims } from './claim/unused-claims.js';
+import { ActionStore } from './dead-letter/action.store.js';
 import { Burials } from './dead-letter/burials.js';
 import { DeadLetterService, type OnClosed } from './dead-letter/dead-letter.service.js';
 import { EditedRedrive } from './dead-letter/edited-redrive.js';
@@ -311,16 +312,17 @@ const MADE: readonly Provider[] = [
       }),
   },
   {
-    provide: RedriveStore,
-    inject: [Database],
-    useFactory: (database: Database) => new RedriveStore(database),
+    provide: ActionStore,
+    inject: [Database, RESOLVED_OPTIONS],
+    useFactory: (database: Database, { retention }: ResolvedOptions) => new ActionStore(database, retention),
   },
   {
     provide: RedriveRunner,
-    inject: [RedriveStore, JobEvents, Due, LibraryLog],
-    useFactory: (store: RedriveStore, events: JobEvents, due: Due, log: LibraryLog) =>
+    inject: [RedriveStore, ActionStore, JobEvents, Due, LibraryLog],
+    useFactory: (store: RedriveStore, actions: ActionStore, events: JobEvents, due: Due, log: LibraryLog) =>
       new RedriveRunner({
         store,
+        actions,
         onClosed: closedIn(events),
         runnerId: workerIdentity()(),
         onDue: (queue) => due.announce(queue),
@@ -329,45 +331,55 @@ const MADE: readonly Provider[] = [
       }),
   },
   {
-    provide: DeadLetterService,
-    inject: [
-      Database,
-      OperationStore,
-      RedriveStore,
-      RedriveRunner,
-      Sealer,
-      TenantContext,
-      QueueRegistry,
-      JobEvents,
-      Due,
-      RESOLVED_OPTIONS,
-    ],
+    provide: EditedRedrive,
+    inject: [Database, OperationStore, Sealer, QueueRegistry, RESOLVED_OPTIONS],
     useFactory: (
       database: Database,
       operations: OperationStore,
+      sealer: Sealer,
+      queues: QueueRegistry,
+      { editedRedrive, retention }: ResolvedOptions,
+    ) =>
+      new EditedRedrive(
+        database,
+        operations,
+        sealer,
+        (queue, jobName, payload, identity) => queues.queueOf(queue)?.ask(jobName, payload, identity),
+        editedRedrive,
+        retention,
+      ),
+  },
+  {
+    provide: DeadLetterService,
+    inject: [
+      Database,
+      RedriveStore,
+      ActionStore,
+      EditedRedrive,
+      RedriveRunner,
+      Sealer,
+      TenantContext,
+      JobEvents,
+      Due,
+    ],
+    useFactory: (
+      database: Database,
       store: RedriveStore,
+      actions: ActionStore,
+      edited: EditedRedrive,
       redrives: RedriveRunner,
       sealer: Sealer,
       tenants: TenantContext,
-      queues: QueueRegistry,
       events: JobEvents,
       due: Due,
-      { editedRedrive, retention }: ResolvedOptions,
     ) =>
       new DeadLetterService({
         database,
         store,
+        actions,
         sealer,
         tenants,
-        edited: new EditedRedrive(
-          database,
-          operations,
-          sealer,
-          (queue, jobName, payload, identity) => queues.queueOf(queue)?.ask(jobName, payload, identity),
-          editedRedrive,
-          Math.max(retention.lettersMs, retention.completedMs),
-        ),
-        retention,
+        edited,
         onClosed: closedIn(events),
         onDue: (queue) => due.announce(queue),
         wakeRunner: () => redrives.wake(),
@@ -375,22 +387,14 @@ const MADE: readonly Provider[] = [
   },
   {
     provide: Settler,
-    inject: [Database, JobEvents, Sealer, DeadLetterService, Due, RESOLVED_OPTIONS],
-    useFactory: (
-      database: Database,
-      events: JobEvents,
-      sealer: Sealer,
-      deadLetters: DeadLetterService,
-      due: Due,
-      { retention }: ResolvedOptions,
-    ) =>
+    inject: [ActionStore, JobEvents, Sealer, Due],
+    useFactory: (actions: ActionStore, events: JobEvents, sealer: Sealer, due: Due) =>
       new Settler({
-        database,
+        actions,
         events,
         sealer,
-        completedMs: retention.completedMs,
         onDue: (queue) => due.announce(queue),
-        resolve: (operation, verdict, author) => deadLetters.resolve(operation, verdict, author),
+        onClosed: closedIn(events),
       }),
   },
 ];
@@ -399,8 +403,8 @@ const MADE: readonly Provider[] = [
 const REDRIVE_POLL_MS = 2_000;
 
 function closedIn(events: JobEvents): OnClosed {
-  return ({ id: letterId, identity, ...subject }, as, actor) =>
-    events.emit({ kind: 'letter_closed', ...subject, ...identity, letterId, as, actor });
+  return ({ id: letterId, queue, jobName, jobId, identity }, as, actor) =>
+    events.emit({ kind: 'letter_closed', queue, jobName, jobId, ...identity, letterId, as, actor });
 }
 
 const PARTS: readonly Provider[] = [
@@ -410,6 +414,7 @@ const PARTS: readonly Provider[] = [
   OutcomeStore,
   ClaimStore,
   EndedJobStore,
+  RedriveStore,
   ToldStore,
   LetterQueries,
   LeaseKeeper,

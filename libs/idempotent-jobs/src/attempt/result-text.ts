@@ -2,7 +2,7 @@ import { toJsonText } from '../operation/json.js';
 import { messageOf } from '../operation/message-of.js';
 import { errorTypeOf } from '../tracing/attributes.js';
 import type { RecordedResult, ResultOmitted, ResultRules } from '../record/kept-result.js';
-import { isSealed } from '../sealing/sealed.js';
+import { isSealed, RESULT_LOOKS_SEALED } from '../sealing/sealed.js';
 
 /** A handler's result as the ledger keeps it. */
 export interface KeptResult extends RecordedResult {
@@ -42,11 +42,7 @@ function keep(value: unknown, maxBytes: number): KeptResult {
       `The result has ${bytes} bytes as JSON; at most ${maxBytes} are kept. Return a reference to it, or raise forRoot({ results: { maxBytes } }).`,
     );
   const read = readBack(value, text);
-  if (isSealed(read))
-    return without(
-      'not_json',
-      'The result has a property "$sealed", by which the ledger tells what it has encrypted. Name it otherwise.',
-    );
+  if (isSealed(read)) return without('not_json', RESULT_LOOKS_SEALED);
   return { text, value: read, omitted: undefined, problem: undefined };
 }
 

@@ -1,3 +1,4 @@
+import { ActionStore } from '../dead-letter/action.store.js';
 import { DeadLetterService } from '../dead-letter/dead-letter.service.js';
 import { EditedRedrive } from '../dead-letter/edited-redrive.js';
 import { RedriveStore } from '../dead-letter/redrive.store.js';
@@ -20,18 +21,11 @@ export function deadLettersOf(database: Database): DeadLetterService {
   return new DeadLetterService({
     database,
     store: new RedriveStore(database),
+    actions: new ActionStore(database, DEFAULT_RETENTION),
     sealer,
     tenants: new TenantContext(),
     // Nobody here has the queue's producer, who alone can say what a new operation is.
-    edited: new EditedRedrive(
-      database,
-      operations,
-      sealer,
-      () => undefined,
-      false,
-      DEFAULT_RETENTION.lettersMs,
-    ),
-    retention: DEFAULT_RETENTION,
+    edited: new EditedRedrive(database, operations, sealer, () => undefined, false, DEFAULT_RETENTION),
     // Metrics are the applications'; what was done here is in job_actions.
     onClosed: () => undefined,
     onDue: (queue) => operations.announce(operations.onPool, queue),

@@ -9,13 +9,12 @@ import {
 import { toJsonText } from '../operation/json.js';
 import { assertAuthor, type LedgerAction } from '../operation/ledger-action.js';
 import type { Database } from '../postgres/database.js';
-import type { Statement } from '../postgres/statement.js';
 import type { EffectVerdict } from '../reconcile/verdict.js';
 import { letterBinding, resultBinding } from '../sealing/binding.js';
-import { isSealed } from '../sealing/sealed.js';
+import { isSealed, RESULT_LOOKS_SEALED } from '../sealing/sealed.js';
 import type { Sealer } from '../sealing/sealer.js';
 import type { TenantContext } from '../tenancy/tenant-context.js';
-import { APPLY, DISCARD } from './close.statements.js';
+import type { ActionStore, SimpleIntent } from './action.store.js';
 import type {
   DeadLetter,
   DeadLetterFilter,
@@ -43,21 +42,21 @@ import {
 import { readCursor, writeCursor } from './letter-cursor.js';
 import { type LetterPosition, LetterQueries } from './letter.queries.js';
 import type { Redrive } from './redrive.js';
-import type { AddressedLetter, BringBackMode, Judgement, RedriveStore } from './redrive.store.js';
+import type { LockedLetter } from './lock.js';
+import type { RedriveStore } from './redrive.store.js';
 import { redriveRunning, refused } from './refusals.js';
 
 /** Hears of every letter that was closed. */
-export type OnClosed = (letter: AddressedLetter, as: DeadLetterResolution, actor: string) => void;
+export type OnClosed = (letter: LockedLetter, as: DeadLetterResolution, actor: string) => void;
 
 /** What the service needs of the application it belongs to. */
 export interface DeadLetterDependencies {
   readonly database: Database;
   readonly store: RedriveStore;
+  readonly actions: ActionStore;
   readonly sealer: Sealer;
   readonly tenants: TenantContext;
   readonly edited: EditedRedrive;
-  /** For queues that have told no retention of their own, in ms. */
-  readonly retention: { readonly completedMs: number; readonly lettersMs: number };
   readonly onClosed: OnClosed;
   /** Operations of that queue have become due. */
   readonly onDue: (queue: string) => Promise<void>;
@@ -136,7 +135,7 @@ export class DeadLetterService {
    *   conflict or without identity (give it one by {@link redriveEdited}), or past its producer's deadline (give another)
    */
   async redrive(letter: DeadLetterRef, options: RedriveOptions): Promise<LetterResult> {
-    return this.#bringBack(letter, 'redrive', options);
+    return this.#runAgain(letter, 'redrive', options);
   }
 
   /**
@@ -225,9 +224,9 @@ export class DeadLetterService {
     if (problem !== undefined) throw new UsageError(`redriveEdited(): ${problem}`);
     const found = await this.#find(letter);
     if (this.services.tenants.current !== undefined) this.services.tenants.assert(edit.tenantId);
-    await this.services.edited.make(found, edit, author, action.dryRun === true);
-    if (action.dryRun !== true) {
-      this.services.onClosed(addressOf(found), 'redriven', author.actor);
+    const closed = await this.services.edited.make(found, edit, author, action.dryRun === true);
+    if (closed !== undefined) {
+      this.services.onClosed(closed, 'redriven', author.actor);
       await this.services.onDue(found.queue);
     }
     return { letterId: found.id, outcome: 'redriven', dryRun: action.dryRun === true };
@@ -245,24 +244,13 @@ export class DeadLetterService {
     verdict: EffectVerdict,
     options: RedriveOptions,
   ): Promise<LetterResult> {
-    if (verdict?.kind === 'not_applied') return this.#bringBack(letter, 'not_applied', options);
+    if (verdict?.kind === 'not_applied') return this.#runAgain(letter, 'not_applied', options);
     if (verdict?.kind !== 'applied') throw new UsageError('resolve() needs applied(result) or notApplied().');
-    const author = assertAuthor(options);
-    const result = verdict.result === undefined ? undefined : toJsonText('result', verdict.result);
+    assertAuthor(options);
+    const text = verdict.result === undefined ? undefined : toJsonText('result', verdict.result);
     const found = await this.#find(letter);
-    const addressed = addressOf(found);
-    const { id } = addressed;
-    const judgement =
-      options.dryRun === true
-        ? await this.services.store.judge(id, 'applied', undefined)
-        : await this.#close(APPLY, [
-            id,
-            author.actor,
-            author.note,
-            this.#sealed(result, found),
-            this.services.retention.completedMs,
-          ]);
-    return this.#closed(addressed, judgement, 'applied', options);
+    const result = options.dryRun === true ? null : this.#sealed(text, found);
+    return this.#act(found.id, { kind: 'applied', result }, options);
   }
 
   /**
@@ -271,48 +259,45 @@ export class DeadLetterService {
    * @throws DeadLetterNotFoundError, or DeadLetterRefusedError if it is resolved
    */
   async discard(letter: DeadLetterRef, action: LedgerAction): Promise<LetterResult> {
-    const author = assertAuthor(action);
-    const found = await this.#find(letter);
-    const { lettersMs, completedMs } = this.services.retention;
-    const keptMs = Math.max(lettersMs, completedMs);
-    const open = found.resolved === undefined ? 'allowed' : 'resolved';
-    const judgement =
-      action.dryRun === true
-        ? open
-        : await this.#close(DISCARD, [found.id, author.actor, author.note, keptMs]);
-    return this.#closed(addressOf(found), judgement, 'discarded', action);
+    assertAuthor(action);
+    const { id } = await this.#find(letter);
+    return this.#act(id, { kind: 'discard' }, action);
   }
 
-  async #bringBack(
+  async #runAgain(
     letter: DeadLetterRef,
-    mode: BringBackMode,
+    kind: 'redrive' | 'not_applied',
     options: RedriveOptions,
   ): Promise<LetterResult> {
-    const author = assertAuthor(options);
+    assertAuthor(options);
     assertDeadline(options.deadline);
-    const addressed = await this.#address(letter);
-    const { id, queue } = addressed;
-    const judgement =
-      options.dryRun === true
-        ? await this.services.store.judge(id, mode, options.deadline)
-        : (await this.services.store.bringBack([addressed], mode, author, options.deadline)).get(id);
-    const result = this.#closed(
-      addressed,
-      judgement,
-      mode === 'redrive' ? 'redriven' : 'not_applied',
-      options,
-    );
-    if (!result.dryRun && judgement === 'allowed') await this.services.onDue(queue);
-    return result;
+    const { id } = await this.#find(letter);
+    return this.#act(id, { kind, deadline: options.deadline }, options);
+  }
+
+  /** @throws DeadLetterRefusedError, DeadLetterNotFoundError */
+  async #act(
+    id: string,
+    intent: SimpleIntent,
+    { actor, note, dryRun = false }: LedgerAction,
+  ): Promise<LetterResult> {
+    const { actions, onClosed, onDue } = this.services;
+    const judged = dryRun
+      ? await actions.foresee(id, intent)
+      : (await actions.act([id], intent, { actor, note }))[0];
+    if (judged === undefined) throw notFound(id);
+    const { letter, judgement } = judged;
+    if (judgement.kind === 'refused') throw refused(id, judgement.because);
+    const { kind, as } = judgement;
+    if (!dryRun) onClosed(letter, as, actor);
+    if (!dryRun && kind === 'run_again') await onDue(letter.queue);
+    return { letterId: id, outcome: as === 'not_applied' ? 'redriven' : as, dryRun };
   }
 
   /** The result that a person gives, as it is kept. */
   #sealed(text: string | undefined, letter: DeadLetterWithPayload): string | null {
     if (text === undefined) return null;
-    if (isSealed(JSON.parse(text)))
-      throw new InvalidPayloadError(
-        'The result has a property "$sealed", by which the ledger tells what it has encrypted. Name it otherwise.',
-      );
+    if (isSealed(JSON.parse(text))) throw new InvalidPayloadError(RESULT_LOOKS_SEALED);
     const { sealer } = this.services;
     if (!sealer.isOn && isSealed(letter.payload))
       throw new UsageError(
@@ -321,29 +306,6 @@ export class DeadLetterService {
     const identity = identityIn(letter);
     // Without an identity there is no operation to complete.
     return identity === undefined ? text : sealer.seal(text, resultBinding(identity));
-  }
-
-  async #close(statement: Statement, values: unknown[]): Promise<Judgement | undefined> {
-    const [row] = await this.services.database.run<{ verdict: Judgement }>(statement, values);
-    return row?.verdict;
-  }
-
-  /** What became of it. @throws DeadLetterRefusedError, DeadLetterNotFoundError */
-  #closed(
-    letter: AddressedLetter,
-    judgement: Judgement | undefined,
-    as: Exclude<DeadLetterResolution, 'completed'>,
-    { actor, dryRun = false }: LedgerAction,
-  ): LetterResult {
-    if (judgement === undefined) throw notFound(letter.id);
-    if (judgement !== 'allowed' && judgement !== 'completed') throw refused(letter.id, judgement);
-    const resolution = judgement === 'completed' ? 'completed' : as;
-    if (!dryRun) this.services.onClosed(letter, resolution, actor);
-    return { letterId: letter.id, outcome: resolution === 'not_applied' ? 'redriven' : resolution, dryRun };
-  }
-
-  async #address(letter: DeadLetterRef): Promise<AddressedLetter> {
-    return addressOf(await this.#find(letter));
   }
 
   async #findOpen(operation: Exclude<DeadLetterRef, string>): Promise<string> {
@@ -362,11 +324,6 @@ export class DeadLetterService {
     const { tenants } = this.services;
     return tenants.current === undefined ? filter : { ...filter, tenantId: tenants.assert(filter.tenantId) };
   }
-}
-
-function addressOf(letter: DeadLetter): AddressedLetter {
-  const { id, queue, jobName, jobId } = letter;
-  return { id, queue, jobName, jobId, identity: identityIn(letter) };
 }
 
 /** Under which identity the ledger has a letter's operation. */

@@ -8,7 +8,11 @@ import type { DeadLetterWithPayload } from './dead-letter.js';
 import type { Author } from '../operation/ledger-action.js';
 import { letterBinding, payloadBinding } from '../sealing/binding.js';
 import type { Sealer } from '../sealing/sealer.js';
-import { refused, type Refusal } from './refusals.js';
+import { audit } from '../record/audit.js';
+import { judge } from './judge.js';
+import { lockLetters, type LockedLetter, lookAtLetter } from './lock.js';
+import { refused } from './refusals.js';
+import { type KeptMs, write } from './write.js';
 
 /** What a person gives an operation that is made from a letter by hand. */
 export interface OperationEdit {
@@ -28,52 +32,10 @@ export type AskAsProducer = (
   identity: { readonly tenantId: string; readonly operationKey: string },
 ) => AskedOperation | undefined;
 
-/**
- * Closes the letter, ties the new operation to it, and lets its own operation be, which stays dead and is remembered like
- * one whose letter was discarded. Parameters: letter, tenant, key, actor, note, retention in ms where the queue has told
- * none. One row comes back: nothing but `allowed` has changed anything.
- */
+/** Ties a new operation to the letter that it was made from. Parameters: tenant, key, letter. */
 const LINK = statement(
   'link_edited',
-  `
-WITH letter AS (
-  SELECT * FROM {schema}.dead_letters WHERE id = $1 FOR UPDATE
-), operation AS (
-  SELECT o.*
-  FROM {schema}.job_outcomes o JOIN letter l ON o.tenant_id = l.tenant_id AND o.operation_key = l.operation_key
-  WHERE l.reason <> 'idempotency_conflict'
-  FOR UPDATE OF o
-), judged AS (
-  SELECT l.*, CASE
-    WHEN l.resolved_at IS NOT NULL THEN 'resolved'
-    WHEN o.status = 'completed' THEN 'has_completed'
-    WHEN o.status IN ('pending', 'running', 'retrying') THEN 'under_way'
-    WHEN o.status = 'in_doubt' OR l.reason IN ('in_doubt', 'expired') THEN 'in_doubt'
-    ELSE 'allowed'
-  END AS verdict
-  FROM letter l LEFT JOIN operation o ON true
-), closed AS (
-  UPDATE {schema}.dead_letters l
-  SET resolved_at = clock_timestamp(), resolution = 'redriven', actor = $4, note = $5,
-      dispatch_due_at = CASE WHEN l.dispatches = 0 THEN l.dispatch_due_at END
-  FROM judged j WHERE l.id = j.id AND j.verdict = 'allowed'
-), left_behind AS (
-  UPDATE {schema}.job_outcomes o
-  SET expires_at = clock_timestamp() + interval '1 millisecond' * COALESCE(
-    (SELECT GREATEST(letter_retention_ms, completed_retention_ms) FROM {schema}.job_queues q WHERE q.queue = o.queue), $6::float8)
-  FROM operation p, judged j
-  WHERE j.verdict = 'allowed' AND o.tenant_id = p.tenant_id AND o.operation_key = p.operation_key
-), linked AS (
-  UPDATE {schema}.job_outcomes o SET redriven_from = j.id
-  FROM judged j WHERE j.verdict = 'allowed' AND o.tenant_id = $2 AND o.operation_key = $3
-), audited AS (
-  INSERT INTO {schema}.job_actions (action, actor, note, queue, letter_id, tenant_id, operation_key, details)
-  SELECT 'redrive_edited', $4, $5, queue, id, $2, $3,
-         json_build_object('tenantId', tenant_id, 'operationKey', operation_key)
-  FROM judged WHERE verdict = 'allowed'
-)
-SELECT verdict FROM judged
-`,
+  'UPDATE {schema}.job_outcomes SET redriven_from = $3 WHERE tenant_id = $1 AND operation_key = $2',
 );
 
 /** Makes a new operation from a letter that cannot be run as it is. */
@@ -84,17 +46,20 @@ export class EditedRedrive {
     private readonly sealer: Sealer,
     private readonly ask: AskAsProducer,
     private readonly isAllowed: boolean,
-    /** How long an operation that is left behind is remembered, in ms, where its queue has told nothing. */
-    private readonly keptMs: number,
+    private readonly keptMs: KeptMs,
   ) {}
 
-  /** All or nothing: the operation exists if and only if the letter is closed. `letter`: with its payload as it is kept. */
+  /**
+   * All or nothing: the operation exists if and only if the letter is closed. Whether its key is free is known only when it
+   * is taken, so a dry run takes it and gives it back. `letter`: with its payload as it is kept. Answers the letter that was
+   * closed; undefined after a dry run.
+   */
   async make(
     letter: DeadLetterWithPayload,
     edit: OperationEdit,
     author: Author,
     isDryRun: boolean,
-  ): Promise<void> {
+  ): Promise<LockedLetter | undefined> {
     if (!this.isAllowed) {
       throw new UsageError(
         'Giving a dead letter another identity or payload is switched off. Allow it with forRoot({ deadLetters: { editedRedrive: true } }).',
@@ -108,18 +73,28 @@ export class EditedRedrive {
         `Queue "${letter.queue}" is not registered here. Redrive its letters in an application that has registerQueue("${letter.queue}").`,
       );
     }
-    const write = async (connection: Queryable): Promise<void> => {
-      const [accepted] = await this.operations.accept(this.operations.on(connection), [asked]);
+    const make = async (connection: Queryable): Promise<LockedLetter> => {
+      const run = this.operations.on(connection);
+      await lockLetters(run, [letter.id]);
+      const [accepted] = await this.operations.accept(run, [asked]);
       if (accepted?.kind === 'conflict') throw new OperationConflictError(tenantId, operationKey);
       if (accepted?.kind === 'duplicate') throw refused(letter.id, 'key_taken');
-      const values = [letter.id, tenantId, operationKey, author.actor, author.note, this.keptMs];
-      const [row] = await this.database.run<{ verdict: Refusal | 'allowed' }>(LINK, values, connection);
-      if (row === undefined) throw refused(letter.id, 'resolved');
-      if (row.verdict !== 'allowed') throw refused(letter.id, row.verdict);
+      // Read only now: what was just made may have the letter's own key.
+      const locked = await lookAtLetter(run, letter.id);
+      if (locked === undefined) throw refused(letter.id, 'resolved');
+      const judgement = judge(locked, { kind: 'edited' });
+      if (judgement.kind === 'refused') throw refused(letter.id, judgement.because);
       if (isDryRun) throw new DryRun();
+      await write(run, [{ ...locked, judgement }], author, this.keptMs);
+      await run(LINK, [tenantId, operationKey, letter.id]);
+      const { queue, id: letterId, identity } = locked.letter;
+      const details = identity ?? { tenantId: null, operationKey: null };
+      await audit(run, 'redrive_edited', author, [{ queue, letterId, tenantId, operationKey, details }]);
+      return locked.letter;
     };
-    await inTransaction(this.database, write).catch((error: unknown) => {
+    return inTransaction(this.database, make).catch((error: unknown) => {
       if (!(error instanceof DryRun)) throw error;
+      return undefined;
     });
   }
 

@@ -2,10 +2,8 @@ import { Injectable } from '@nestjs/common';
 import { shownKey } from '../operation/step-key.js';
 import { Database } from '../postgres/database.js';
 import { statement } from '../postgres/statement.js';
-import { toDate, toDateOrNone } from '../postgres/to-date.js';
-import type { ErrorEvidence } from '../record/error-evidence.js';
+import { toDate } from '../postgres/to-date.js';
 import type { DeadLetter, DeadLetterFilter, DeadLetterGroup, DeadLetterWithPayload } from './dead-letter.js';
-import type { DeadLetterResolution, DeadLetterReason } from '../operation/reasons.js';
 
 /** A {@link DeadLetterFilter} as SQL. Parameters 1 to 7 as {@link filterValues} gives them. */
 export const MATCHES_FILTER = `
@@ -22,8 +20,12 @@ export function filterValues(filter: DeadLetterFilter): unknown[] {
   return [queue, tenantId, reason, fingerprint, operationKey, from, until].map((value) => value ?? null);
 }
 
-const COLUMNS = `l.id, l.reason, l.error_fingerprint, l.queue, l.job_name, l.job_id, l.tenant_id, l.operation_key, l.error,
-  l.attempts, l.failures, l.doubt_since, l.worker_id, l.versions, l.step_of, l.step, l.created_at, l.resolved_at, l.resolution, l.actor, l.note`;
+/** A letter as it is shown, save for what is not there. */
+const COLUMNS = `l.id, l.reason, l.error_fingerprint AS fingerprint, l.queue, l.job_name AS "jobName", l.job_id AS "jobId",
+  l.tenant_id AS "tenantId", l.operation_key AS "operationKey", l.step_of AS "stepOf", l.step, l.error, l.attempts, l.failures,
+  l.doubt_since AS "doubtSince", l.worker_id AS "workerId", l.versions, l.created_at AS "createdAt",
+  CASE WHEN l.resolved_at IS NOT NULL THEN json_build_object(
+    'at', l.resolved_at, 'as', l.resolution, 'actor', l.actor, 'note', l.note) END AS resolved`;
 
 /**
  * Newest first. Parameters: the filter; 8 open, resolved or both (null); 9, 10 the last letter of the page before (its
@@ -33,7 +35,7 @@ const COLUMNS = `l.id, l.reason, l.error_fingerprint, l.queue, l.job_name, l.job
 const LIST = statement(
   'list_letters',
   `
-SELECT ${COLUMNS}, (EXTRACT(EPOCH FROM l.created_at) * 1000000)::bigint::text AS created_us
+SELECT ${COLUMNS}, (EXTRACT(EPOCH FROM l.created_at) * 1000000)::bigint::text AS "createdUs"
 FROM {schema}.dead_letters l
 WHERE ${MATCHES_FILTER}
   AND ($8::boolean IS NULL OR (l.resolved_at IS NULL) = $8)
@@ -48,17 +50,18 @@ const GROUP = statement(
   'group_letters',
   `
 WITH grouped AS (
-  SELECT l.error_fingerprint, l.queue, l.reason, count(*)::integer AS letters, min(l.created_at) AS oldest_at,
-         max(l.created_at) AS newest_at, (array_agg(l.id ORDER BY l.created_at DESC))[1] AS sample_id
+  SELECT l.error_fingerprint AS fingerprint, l.queue, l.reason, count(*)::integer AS letters,
+         min(l.created_at) AS "oldestAt", max(l.created_at) AS "newestAt", (array_agg(l.id ORDER BY l.created_at DESC))[1] AS sample_id
   FROM {schema}.dead_letters l
   WHERE ${MATCHES_FILTER} AND l.resolved_at IS NULL
   GROUP BY l.error_fingerprint, l.queue, l.reason
-  ORDER BY letters DESC, newest_at DESC
+  ORDER BY letters DESC, "newestAt" DESC
   LIMIT $8
 )
-SELECT g.*, s.error AS sample_error
+SELECT g.fingerprint, g.queue, g.reason, g.letters, g."oldestAt", g."newestAt", json_build_object('id', s.id, 'error',
+  CASE WHEN s.error IS NOT NULL THEN json_build_object('name', s.error->'name', 'message', s.error->'message') END) AS sample
 FROM grouped g JOIN {schema}.dead_letters s ON s.id = g.sample_id
-ORDER BY g.letters DESC, g.newest_at DESC
+ORDER BY g.letters DESC, g."newestAt" DESC
 `,
 );
 
@@ -98,44 +101,28 @@ export class LetterQueries {
     after: LetterPosition | undefined,
     limit: number,
   ): Promise<{ letters: DeadLetter[]; last: LetterPosition | undefined }> {
-    const rows = await this.database.run<LetterRow & { created_us: string }>(LIST, [
+    const rows = await this.database.run<{ id: string; createdUs: string }>(LIST, [
       ...filterValues(filter),
       isOpen ?? null,
       after?.createdUs ?? null,
       after?.id ?? null,
       limit,
     ]);
-    const last = rows.at(-1);
-    return {
-      letters: rows.map(readLetter),
-      last: last === undefined ? undefined : { createdUs: last.created_us, id: last.id },
-    };
+    return { letters: rows.map(readLetter), last: rows.at(-1) };
   }
 
   async groups(filter: DeadLetterFilter, limit: number): Promise<DeadLetterGroup[]> {
     const values = [...filterValues(filter), limit];
     const rows = await this.database.run<GroupRow>(GROUP, values, undefined, LONG_MS);
-    return rows.map((row) => ({
-      fingerprint: row.error_fingerprint,
-      queue: row.queue,
-      reason: row.reason,
-      letters: row.letters,
-      oldestAt: toDate(row.oldest_at),
-      newestAt: toDate(row.newest_at),
-      sample: {
-        id: row.sample_id,
-        error:
-          row.sample_error === null
-            ? undefined
-            : { name: row.sample_error.name, message: row.sample_error.message },
-      },
-    }));
+    return rows.map(({ sample, ...group }) => {
+      return { ...group, sample: { ...sample, error: sample.error ?? undefined } };
+    });
   }
 
   /** The payload as it is kept, which may be encrypted. */
   async get(id: string): Promise<DeadLetterWithPayload | undefined> {
-    const [row] = await this.database.run<LetterRow & { payload: unknown }>(GET, [id]);
-    return row === undefined ? undefined : { ...readLetter(row), payload: row.payload ?? undefined };
+    const [row] = await this.database.run<object>(GET, [id]);
+    return row && readLetter(row);
   }
 
   async findOpen(tenantId: string, operationKey: string): Promise<string | undefined> {
@@ -144,67 +131,19 @@ export class LetterQueries {
   }
 }
 
-interface LetterRow {
-  readonly id: string;
-  readonly reason: DeadLetterReason;
-  readonly error_fingerprint: string;
-  readonly queue: string;
-  readonly job_name: string;
-  readonly job_id: string;
-  readonly tenant_id: string | null;
-  readonly operation_key: string | null;
-  readonly step_of: string | null;
-  readonly step: string | null;
-  readonly error: ErrorEvidence | null;
-  readonly attempts: number;
-  readonly failures: number;
-  readonly doubt_since: Date | null;
-  readonly worker_id: string | null;
-  readonly versions: Record<string, string> | null;
-  readonly created_at: Date;
-  readonly resolved_at: Date | null;
-  readonly resolution: DeadLetterResolution | null;
-  readonly actor: string | null;
-  readonly note: string | null;
-}
+type GroupRow = DeadLetterGroup & {
+  readonly sample: { readonly id: string; readonly error: DeadLetterGroup['sample']['error'] | null };
+};
 
-interface GroupRow {
-  readonly error_fingerprint: string;
-  readonly queue: string;
-  readonly reason: DeadLetterReason;
-  readonly letters: number;
-  readonly oldest_at: Date;
-  readonly newest_at: Date;
-  readonly sample_id: string;
-  readonly sample_error: ErrorEvidence | null;
-}
-
-function readLetter(row: LetterRow): DeadLetter {
+/** Of a row with {@link COLUMNS}, and perhaps the payload or its place among the pages, which is not shown. */
+function readLetter(row: object): DeadLetterWithPayload {
+  const shown = Object.entries(row).filter(([name]) => name !== 'createdUs');
+  const facts = shown.map(([name, value]: [string, unknown]) => [name, value ?? undefined]);
+  const letter = Object.fromEntries(facts) as DeadLetterWithPayload;
+  const { operationKey, resolved } = letter;
   return {
-    id: row.id,
-    reason: row.reason,
-    fingerprint: row.error_fingerprint,
-    queue: row.queue,
-    jobName: row.job_name,
-    jobId: row.job_id,
-    tenantId: row.tenant_id ?? undefined,
-    operationKey: row.operation_key === null ? undefined : shownKey(row.operation_key),
-    ...(row.step_of !== null && row.step !== null && { stepOf: row.step_of, step: row.step }),
-    error: row.error ?? undefined,
-    attempts: row.attempts,
-    failures: row.failures,
-    doubtSince: toDateOrNone(row.doubt_since),
-    workerId: row.worker_id ?? undefined,
-    versions: row.versions ?? undefined,
-    createdAt: toDate(row.created_at),
-    resolved:
-      row.resolved_at === null
-        ? undefined
-        : {
-            at: toDate(row.resolved_at),
-            as: row.resolution as DeadLetterResolution,
-            actor: row.actor as string,
-            note: row.note as string,
-          },
+    ...letter,
+    operationKey: operationKey && shownKey(operationKey),
+    resolved: resolved && { ...resolved, at: toDate(resolved.at) },
   };
 }

@@ -1,12 +1,15 @@
 import { setTimeout as setTimeoutPromise } from 'node:timers/promises';
 import { outsideOfAnyFrame } from '../tenancy/outside-of-any-frame.js';
-import { nextStep, type Redrive, type RedriveProgress } from './redrive.js';
+import type { ActionStore } from './action.store.js';
 import type { OnClosed } from './dead-letter.service.js';
+import { nextStep, type Redrive, type RedriveProgress } from './redrive.js';
 import type { HeldRedrive, RedriveStore } from './redrive.store.js';
+import { isDone } from './write.js';
 
 /** What the runner needs of the application it belongs to. */
 export interface RedriveRunnerServices {
   readonly store: RedriveStore;
+  readonly actions: ActionStore;
   /** Names this process among all that might carry on a redrive. */
   readonly runnerId: string;
   readonly onClosed: OnClosed;
@@ -140,15 +143,11 @@ export class RedriveRunner {
   async #bringBack(redrive: HeldRedrive, { actor, note }: Redrive, letters: number): Promise<number> {
     const next = await this.services.store.nextLetters(redrive.id, letters);
     if (next.length === 0) return 0;
-    const author = { actor, note };
-    const judgements = await this.services.store.bringBack(next, 'redrive', author, undefined, redrive);
-    for (const letter of next) {
-      const judgement = judgements.get(letter.id);
-      if (judgement === 'allowed') this.services.onClosed(letter, 'redriven', actor);
-      if (judgement === 'completed') this.services.onClosed(letter, 'completed', actor);
-    }
+    const judged = await this.services.actions.act(next, { kind: 'redrive' }, { actor, note }, redrive);
+    const done = judged.filter(isDone);
+    for (const { letter, judgement } of done) this.services.onClosed(letter, judgement.as, actor);
     await this.services.onDue(redrive.queue);
-    return [...judgements.values()].filter((judgement) => judgement === 'allowed').length;
+    return done.filter(({ judgement }) => judgement.kind === 'run_again').length;
   }
 
   async #pause(ms: number): Promise<void> {

@@ -1,4 +1,5 @@
 import { statement } from '../postgres/statement.js';
+import { INTO_AUDIT } from '../record/audit.js';
 import { MATCHES_FILTER } from './letter.queries.js';
 
 /** What can be redriven as it is: with an identity of its own, and known not to have happened. */
@@ -36,8 +37,9 @@ WITH chosen AS (
 ), taken_on AS (
   UPDATE {schema}.dead_letters l SET redrive_id = s.id FROM chosen c, started s WHERE l.id = c.id
 ), audited AS (
-  INSERT INTO {schema}.job_actions (action, actor, note, queue, redrive_id, details)
-  SELECT 'redrive_many', $8, $9, $1, id, json_build_object('filter', $10::json, 'letters', letters) FROM started
+  ${INTO_AUDIT}
+  SELECT 'redrive_many', $8, $9, id, $1, NULL, NULL, NULL, json_build_object('filter', $10::json, 'letters', letters)
+  FROM started
 )
 SELECT id FROM started
 `,
@@ -57,7 +59,8 @@ WHERE r.id = (
   WHERE status = 'running' AND (lease_expires_at IS NULL OR lease_expires_at <= clock_timestamp())
   ORDER BY created_at LIMIT 1 FOR UPDATE SKIP LOCKED
 )
-RETURNING r.id, r.queue, r.rate_per_second, r.canary, r.max_failure_share
+RETURNING r.id, r.queue, json_build_object(
+  'ratePerSecond', r.rate_per_second, 'canary', r.canary, 'maxFailureShare', r.max_failure_share) AS pace
 `,
 );
 
@@ -86,7 +89,8 @@ export const LEAVE_REDRIVE = statement(
 export const REDRIVE_STATES = statement(
   'redrive_states',
   `
-SELECT r.*, p.still_open, p.redriven, p.under_way, p.failed
+SELECT r.id, r.queue, r.status, r.ended_because AS "endedBecause", r.filter, r.actor, r.note, r.letters, p.progress,
+       r.created_at AS "createdAt", r.ended_at AS "endedAt"
 FROM (
   SELECT * FROM {schema}.dead_letter_redrives
   WHERE ($1::uuid[] IS NULL OR id = ANY ($1)) AND ($2::text IS NULL OR queue = $2)
@@ -94,10 +98,11 @@ FROM (
   ORDER BY created_at DESC LIMIT $4
 ) r
 CROSS JOIN LATERAL (
-  SELECT count(*) FILTER (WHERE l.resolved_at IS NULL)::integer AS still_open,
-         count(*) FILTER (WHERE l.resolution = 'redriven')::integer AS redriven,
-         count(*) FILTER (WHERE l.resolution = 'redriven' AND o.status IN ('pending', 'running', 'retrying'))::integer AS under_way,
-         count(*) FILTER (WHERE l.resolution = 'redriven' AND o.status IN ('dead', 'in_doubt'))::integer AS failed
+  SELECT json_build_object(
+    'left', count(*) FILTER (WHERE l.resolved_at IS NULL),
+    'redriven', count(*) FILTER (WHERE l.resolution = 'redriven'),
+    'underWay', count(*) FILTER (WHERE l.resolution = 'redriven' AND o.status IN ('pending', 'running', 'retrying')),
+    'failed', count(*) FILTER (WHERE l.resolution = 'redriven' AND o.status IN ('dead', 'in_doubt'))) AS progress
   FROM {schema}.dead_letters l
   LEFT JOIN {schema}.job_outcomes o
     ON o.tenant_id = l.tenant_id AND o.operation_key = l.operation_key AND o.redriven_from = l.id
@@ -111,7 +116,7 @@ ORDER BY r.created_at DESC
 export const NEXT_LETTERS = statement(
   'next_letters',
   `
-SELECT id, queue, job_name, job_id, tenant_id, operation_key
+SELECT id
 FROM {schema}.dead_letters
 WHERE redrive_id = $1 AND resolved_at IS NULL
 ORDER BY created_at, id
@@ -132,8 +137,8 @@ WITH ended AS (
   WHERE id = $1 AND status = 'running' AND ($7::text IS NULL OR runner_id = $7)
   RETURNING *
 ), audited AS (
-  INSERT INTO {schema}.job_actions (action, actor, note, queue, redrive_id)
-  SELECT $6, COALESCE($4, actor), COALESCE($5, $3, note), queue, id FROM ended
+  ${INTO_AUDIT}
+  SELECT $6, COALESCE($4, actor), COALESCE($5, $3, note), id, queue, NULL, NULL, NULL, NULL FROM ended
 )
 SELECT id FROM ended
 `,

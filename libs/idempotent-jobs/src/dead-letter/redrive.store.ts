@@ -1,8 +1,6 @@
+import { Injectable } from '@nestjs/common';
 import type { Author } from '../operation/ledger-action.js';
-import { jobIdOf, type OperationIdentity } from '../operation/identity.js';
 import type { Database, Queryable } from '../postgres/database.js';
-import { toDate, toDateOrNone } from '../postgres/to-date.js';
-import { BRING_BACK, JUDGE } from './bring-back.statement.js';
 import type { DeadLetterFilter } from './dead-letter.js';
 import { filterValues, LONG_MS } from './letter.queries.js';
 import type { Redrive, RedrivePace } from './redrive.js';
@@ -17,35 +15,6 @@ import {
   TAKE_REDRIVE,
 } from './redrive.statements.js';
 
-/** What may be done to a letter. `allowed`: what was asked for; `completed`: its operation has, so nothing is run. */
-export type Judgement =
-  | 'allowed'
-  | 'has_completed'
-  | 'completed'
-  | 'resolved'
-  | 'no_identity'
-  | 'conflict'
-  | 'under_way'
-  | 'in_doubt'
-  | 'not_in_doubt'
-  | 'no_payload'
-  | 'deadline_passed';
-
-/** A letter with the job and the operation it is about. */
-export interface AddressedLetter {
-  readonly id: string;
-  readonly queue: string;
-  readonly jobName: string;
-  readonly jobId: string;
-  readonly identity: OperationIdentity | undefined;
-}
-
-/** How a letter's operation is to be brought back. */
-export type BringBackMode = 'redrive' | 'not_applied';
-
-/** All that may be asked about a letter. */
-export type JudgedMode = BringBackMode | 'applied';
-
 /** A redrive of many, as its runner holds it. */
 export interface HeldRedrive {
   readonly id: string;
@@ -54,36 +23,10 @@ export interface HeldRedrive {
   readonly pace: RedrivePace;
 }
 
-/** Brings operations back, one by one or many, and keeps the books of who asked for it. */
+/** Keeps the books of redrives of many. */
+@Injectable()
 export class RedriveStore {
   constructor(private readonly database: Database) {}
-
-  /** Brings back operations of letters. `held`: for a redrive of many, only while its runner holds it. */
-  async bringBack(
-    letters: readonly AddressedLetter[],
-    mode: BringBackMode,
-    author: Author,
-    deadline: Date | undefined,
-    held?: HeldRedrive,
-  ): Promise<Map<string, Judgement>> {
-    const rows = await this.database.run<{ id: string; verdict: Judgement }>(BRING_BACK, [
-      letters.map((letter) => letter.id),
-      letters.map(({ identity }) => (identity === undefined ? null : jobIdOf(identity))),
-      mode,
-      author.actor,
-      author.note,
-      deadline ?? null,
-      held?.id ?? null,
-      held?.runnerId ?? null,
-    ]);
-    return new Map(rows.map((row) => [row.id, row.verdict]));
-  }
-
-  /** What {@link bringBack} would answer, or whether a person may answer for the effect. */
-  async judge(id: string, mode: JudgedMode, deadline: Date | undefined): Promise<Judgement | undefined> {
-    const [row] = await this.database.run<{ verdict: Judgement }>(JUDGE, [[id], mode, deadline ?? null]);
-    return row?.verdict;
-  }
 
   async count(filter: DeadLetterFilter): Promise<{ redrivable: number; others: number }> {
     const [row] = await this.database.run<{ redrivable: number; others: number }>(
@@ -121,9 +64,8 @@ export class RedriveStore {
   }
 
   async take(runnerId: string, leaseMs: number): Promise<HeldRedrive | undefined> {
-    const [row] = await this.database.run<RedriveRow>(TAKE_REDRIVE, [runnerId, leaseMs]);
-    if (row === undefined) return undefined;
-    return { id: row.id, queue: row.queue, runnerId, pace: readPace(row) };
+    const [row] = await this.database.run<Omit<HeldRedrive, 'runnerId'>>(TAKE_REDRIVE, [runnerId, leaseMs]);
+    return row && { ...row, runnerId };
   }
 
   /** Whether the redrive is still this runner's to carry on. */
@@ -135,15 +77,9 @@ export class RedriveStore {
     await this.database.run(LEAVE_REDRIVE, [id, runnerId]);
   }
 
-  async nextLetters(redriveId: string, limit: number): Promise<AddressedLetter[]> {
-    const rows = await this.database.run<NextLetterRow>(NEXT_LETTERS, [redriveId, limit]);
-    return rows.map((row) => ({
-      id: row.id,
-      queue: row.queue,
-      jobName: row.job_name,
-      jobId: row.job_id,
-      identity: { tenantId: row.tenant_id, operationKey: row.operation_key },
-    }));
+  async nextLetters(redriveId: string, limit: number): Promise<string[]> {
+    const rows = await this.database.run<{ id: string }>(NEXT_LETTERS, [redriveId, limit]);
+    return rows.map(({ id }) => id);
   }
 
   /** Ends a redrive that is running; false: it was not. Without an author it ends by itself, by its runner's hand. */
@@ -187,60 +123,11 @@ export class RedriveStore {
 
 const UNIQUE_VIOLATION = '23505';
 
-interface NextLetterRow {
-  readonly id: string;
-  readonly queue: string;
-  readonly job_name: string;
-  readonly job_id: string;
-  readonly tenant_id: string;
-  readonly operation_key: string;
-}
-
-interface RedriveRow {
-  readonly id: string;
-  readonly queue: string;
-  readonly status: Redrive['status'];
-  readonly ended_because: string | null;
-  readonly filter: Redrive['filter'];
-  readonly actor: string;
-  readonly note: string;
-  readonly letters: number;
-  readonly rate_per_second: number;
-  readonly canary: number;
-  readonly max_failure_share: number;
-  readonly still_open: number;
-  readonly redriven: number;
-  readonly under_way: number;
-  readonly failed: number;
-  readonly created_at: Date;
-  readonly ended_at: Date | null;
-}
-
-function readPace(row: RedriveRow): RedrivePace {
-  return {
-    ratePerSecond: row.rate_per_second,
-    canary: row.canary,
-    maxFailureShare: row.max_failure_share,
-  };
+interface RedriveRow extends Omit<Redrive, 'endedBecause' | 'endedAt'> {
+  readonly endedBecause: string | null;
+  readonly endedAt: Date | null;
 }
 
 function readRedrive(row: RedriveRow): Redrive {
-  return {
-    id: row.id,
-    queue: row.queue,
-    status: row.status,
-    endedBecause: row.ended_because ?? undefined,
-    filter: row.filter,
-    actor: row.actor,
-    note: row.note,
-    letters: row.letters,
-    progress: {
-      left: row.still_open,
-      redriven: row.redriven,
-      underWay: row.under_way,
-      failed: row.failed,
-    },
-    createdAt: toDate(row.created_at),
-    endedAt: toDateOrNone(row.ended_at),
-  };
+  return { ...row, endedBecause: row.endedBecause ?? undefined, endedAt: row.endedAt ?? undefined };
 }

@@ -1,11 +1,13 @@
 import { DeadLetterRefusedError } from '../operation/errors.js';
-import type { Judgement } from './redrive.store.js';
 
 /** What can stand against doing something to a letter or a redrive. */
-export type Refusal = Exclude<Judgement, 'allowed' | 'completed'> | 'key_taken' | 'redrive_ended';
+export type Refusal = keyof typeof REASONS;
+
+/** What can stand against it in the letter and its operation. */
+export type Objection = Exclude<Refusal, 'key_taken' | 'redrive_ended'>;
 
 /** Why, and what can be done instead. */
-const REASONS: Readonly<Record<Refusal, string>> = {
+const REASONS = {
   resolved: 'it is resolved already',
   no_identity: 'it has no tenant or operation key. Give it one by hand with redriveEdited(), or discard it',
   conflict:
@@ -19,7 +21,7 @@ const REASONS: Readonly<Record<Refusal, string>> = {
   key_taken:
     'an operation of that key exists already. Look at it; then give another key, or discard the letter',
   redrive_ended: 'it is not running any more',
-};
+} as const;
 
 export function refused(id: string, reason: Refusal): DeadLetterRefusedError {
   return new DeadLetterRefusedError(reason, `${id}: ${REASONS[reason]}. Nothing was changed.`, { id });

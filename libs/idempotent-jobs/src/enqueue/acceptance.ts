@@ -11,6 +11,7 @@ import {
   SERIALIZATION_FAILURE,
   sqlStateOf,
 } from '../postgres/sqlstate.js';
+import type { RunStatement } from '../postgres/statement.js';
 import { inTransaction } from '../postgres/transaction.js';
 import { resultBinding } from '../sealing/binding.js';
 import type { Sealer } from '../sealing/sealer.js';
@@ -21,7 +22,6 @@ import type {
   AcceptedOperation,
   AskedOperation,
   OperationStore,
-  RunStatement,
   WrittenOperation,
 } from './operation.store.js';
 import { outgoingJob } from './outgoing.js';

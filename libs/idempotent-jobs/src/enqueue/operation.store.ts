@@ -3,7 +3,7 @@ import { hash } from 'node:crypto';
 import { identityKeyOf, type OperationIdentity } from '../operation/identity.js';
 import type { OperationStatus } from '../operation/status.js';
 import { Database, type Queryable } from '../postgres/database.js';
-import type { Statement } from '../postgres/statement.js';
+import type { RunStatement } from '../postgres/statement.js';
 import { ACCEPT, ANNOUNCE } from './accept.statement.js';
 import { chunksOf } from './chunks.js';
 
@@ -53,9 +53,6 @@ export interface Handover {
   readonly redispatchAfterMs: number;
   readonly put: (operations: readonly WrittenOperation[]) => Promise<void>;
 }
-
-/** Runs a statement in whatever transaction the caller has open. */
-export type RunStatement = <Row>(statement: Statement, values: unknown[]) => Promise<Row[]>;
 
 /** The dispatchers' NOTIFY channel. Each schema has its own. */
 export function dispatchChannel(schema: string): string {

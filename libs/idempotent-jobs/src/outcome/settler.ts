@@ -1,17 +1,18 @@
-import type { LetterResult } from '../dead-letter/dead-letter.options.js';
+import type { ActionStore } from '../dead-letter/action.store.js';
+import type { OnClosed } from '../dead-letter/dead-letter.service.js';
+import type { Report } from '../dead-letter/judge.js';
+import type { LockedOperation } from '../dead-letter/lock.js';
+import { refused } from '../dead-letter/refusals.js';
 import type { JobEvents } from '../observe/job-events.js';
-import { DeadLetterRefusedError, InvalidPayloadError, UsageError } from '../operation/errors.js';
-import { assertName, jobIdOf, type OperationIdentity, type OperationName } from '../operation/identity.js';
+import { InvalidPayloadError, UsageError } from '../operation/errors.js';
+import { assertName, type OperationIdentity, type OperationName } from '../operation/identity.js';
 import { toJsonText } from '../operation/json.js';
-import { assertAuthor, type Author } from '../operation/ledger-action.js';
-import type { OperationStatus } from '../operation/status.js';
+import { assertAuthor } from '../operation/ledger-action.js';
 import { shownKey } from '../operation/step-key.js';
-import type { Database } from '../postgres/database.js';
+import type { EffectVerdict } from '../reconcile/verdict.js';
 import { resultBinding } from '../sealing/binding.js';
-import { isSealed } from '../sealing/sealed.js';
+import { isSealed, RESULT_LOOKS_SEALED } from '../sealing/sealed.js';
 import type { Sealer } from '../sealing/sealer.js';
-import { type EffectVerdict, notApplied } from '../reconcile/verdict.js';
-import { SETTLE_APPLIED, SETTLE_NOT_APPLIED } from './settle.statements.js';
 
 /** Who says what became of an operation. */
 export interface SettleOptions {
@@ -44,43 +45,20 @@ export interface SettleResult {
 
 /** What a settler needs of the application. */
 export interface SettlerServices {
-  readonly database: Database;
+  readonly actions: ActionStore;
   readonly events: JobEvents;
   readonly sealer: Sealer;
-  /** For queues that have told no retention of their own, in ms. */
-  readonly completedMs: number;
   /** Operations of that queue have become due. */
   readonly onDue: (queue: string) => Promise<void>;
-  /** Resolves the open letter of an operation. */
-  readonly resolve: (
-    operation: OperationName,
-    verdict: EffectVerdict,
-    author: Author,
-  ) => Promise<LetterResult>;
+  readonly onClosed: OnClosed;
 }
-
-interface SettledRow {
-  readonly verdict: SettleResult['kind'] | 'buried';
-  readonly status: OperationStatus;
-  readonly queue: string;
-  readonly job_name: string;
-  readonly job_id: string;
-  readonly attempts: number;
-}
-
-/** What a refusal to resolve the letter means here. */
-const REFUSED: Readonly<Record<string, SettleResult['kind']>> = {
-  not_in_doubt: 'dead',
-  has_completed: 'completed',
-  under_way: 'under_way',
-};
 
 /** Writes what somebody outside knows about an operation: a webhook, mostly. */
 export class Settler {
   constructor(private readonly services: SettlerServices) {}
 
   async settle(
-    operation: OperationName,
+    name: OperationName,
     verdict: EffectVerdict,
     { source, note = 'settled from outside', asOf }: SettleOptions,
   ): Promise<SettleResult> {
@@ -93,64 +71,36 @@ export class Settler {
       throw new UsageError('settle() needs applied(result) or notApplied().');
     if (asOf !== undefined && !(asOf instanceof Date && !Number.isNaN(asOf.getTime())))
       throw new UsageError('settle(): asOf must be a valid Date.');
-    const identity = assertName(operation);
-    const row = await this.#write(identity, verdict, author, asOf);
-    if (row === undefined) return { kind: 'unknown' };
-    if (row.verdict === 'buried') return this.#resolve(operation, author);
-    if (row.verdict === 'settled') {
-      const { queue, job_name: jobName, job_id: jobId, attempts: attempt } = row;
-      this.services.events.emit({
-        kind: 'reconciled',
-        queue,
-        jobName,
-        jobId,
-        tenantId: identity.tenantId,
-        operationKey: shownKey(identity.operationKey),
-        attempt,
-        verdict: verdict.kind,
-        reason: source,
-      });
-      // Also for the operation of a step, which is on the same queue.
-      await this.services.onDue(queue);
-    }
-    return { kind: row.verdict };
+    const identity = assertName(name);
+    const { actions, onClosed, onDue } = this.services;
+    const settled = await actions.settle(identity, this.#reportOf(verdict, identity), author, asOf);
+    if (settled === undefined) return { kind: 'unknown' };
+    const { operation, letter, judgement } = settled;
+    if (judgement.kind === 'nothing') return { kind: judgement.because };
+    // Only an open letter has something against it.
+    if (judgement.kind === 'refused') throw refused(letter?.id ?? operation.operationKey, judgement.because);
+    if (judgement.kind === 'run_again' && letter !== null) onClosed(letter, judgement.as, source);
+    else this.#tell(operation, verdict.kind, source);
+    // Also for the operation of a step, which is on the same queue.
+    await onDue(operation.queue);
+    return { kind: 'settled' };
   }
 
-  async #write(
-    { tenantId, operationKey }: OperationIdentity,
-    verdict: EffectVerdict,
-    { actor, note }: Author,
-    asOf: Date | undefined,
-  ): Promise<SettledRow | undefined> {
-    const { database, completedMs } = this.services;
-    const who = [tenantId, operationKey, actor, note];
-    if (verdict.kind === 'not_applied') {
-      const stem = jobIdOf({ tenantId, operationKey });
-      return (await database.run<SettledRow>(SETTLE_NOT_APPLIED, [...who, stem, asOf ?? null]))[0];
-    }
-    if (isSealed(verdict.result))
-      throw new InvalidPayloadError(
-        'The result has a property "$sealed", by which the ledger tells what it has encrypted. Name it otherwise.',
-      );
-    const result =
-      verdict.result === undefined
-        ? null
-        : this.services.sealer.seal(
-            toJsonText('result', verdict.result),
-            resultBinding({ tenantId, operationKey }),
-          );
-    return (await database.run<SettledRow>(SETTLE_APPLIED, [...who, result, completedMs]))[0];
+  #reportOf(verdict: EffectVerdict, identity: OperationIdentity): Report {
+    if (verdict.kind === 'not_applied') return verdict;
+    const { sealer } = this.services;
+    if (verdict.result === undefined) return { kind: 'applied', result: null };
+    if (isSealed(verdict.result)) throw new InvalidPayloadError(RESULT_LOOKS_SEALED);
+    const result = sealer.seal(toJsonText('result', verdict.result), resultBinding(identity));
+    return { kind: 'applied', result };
   }
 
-  async #resolve(operation: OperationName, author: Author): Promise<SettleResult> {
-    try {
-      await this.services.resolve(operation, notApplied(), author);
-      return { kind: 'settled' };
-    } catch (error) {
-      // Somebody else was faster, or there is nothing in doubt about it.
-      const kind = error instanceof DeadLetterRefusedError ? REFUSED[error.reason] : undefined;
-      if (kind === undefined) throw error;
-      return { kind };
-    }
+  #tell(
+    { queue, jobName, jobId, tenantId, operationKey: key, attempts: attempt }: LockedOperation,
+    verdict: EffectVerdict['kind'],
+    reason: string,
+  ): void {
+    const subject = { queue, jobName, jobId, tenantId, operationKey: shownKey(key) };
+    this.services.events.emit({ kind: 'reconciled', ...subject, attempt, verdict, reason });
   }
 }

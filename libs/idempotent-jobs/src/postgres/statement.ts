@@ -11,6 +11,9 @@ export interface Statement {
   readonly lane: Lane;
 }
 
+/** Runs a statement in whatever transaction the caller has open. */
+export type RunStatement = <Row>(statement: Statement, values: unknown[]) => Promise<Row[]>;
+
 /** Declares a {@link Statement}. */
 export function statement(name: string, text: string, lane: Lane = 'other'): Statement {
   return { name, text: text.trim(), lane };

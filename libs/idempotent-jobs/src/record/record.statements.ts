@@ -2,6 +2,21 @@ import { CALLS } from '../operation/calls.js';
 import { PATIENCE } from '../postgres/quickly.js';
 import { rowsOf, statement } from '../postgres/statement.js';
 
+/** Of a row that becomes completed. An earlier attempt may have left a doubt, which its end now settles. */
+export const COMPLETED = `status = 'completed', settled_at = clock_timestamp(), error = NULL, payload = NULL,
+    doubt_since = NULL, doubted_at = NULL, reconcile_due_at = NULL, lease_expires_at = NULL, dispatch_due_at = NULL`;
+
+/** The letter of an operation whose row says when its last attempt ended, for a FROM. The values are SQL. */
+const letterOf = (value: Record<'reason' | 'payload' | 'error' | 'versions' | 'cause', string>): string => `
+  INSERT INTO {schema}.dead_letters (
+    tenant_id, operation_key, queue, job_name, job_id, reason, payload, fingerprint, error, attempts, failures,
+    fencing_token, doubt_since, worker_id, versions, trace_context, error_fingerprint, step_of, step, created_at, dispatch_due_at
+  )
+  SELECT
+    tenant_id, operation_key, queue, job_name, job_id, ${value.reason}, ${value.payload}, fingerprint, ${value.error},
+    attempts, failures, fencing_token, doubt_since, worker_id, ${value.versions}, trace_context, ${value.cause}, step_of, step,
+    ended_at, CASE WHEN queue <> '${CALLS}' THEN ended_at END`;
+
 /**
  * running → completed, for many operations at once.
  *
@@ -31,18 +46,10 @@ WITH asked AS (
   ) o
 ), completed AS (
   UPDATE {schema}.job_outcomes o SET
-    status           = 'completed',
+    ${COMPLETED},
     result           = a.result::json,
     result_omitted   = a.result_omitted,
     degraded         = a.degraded,
-    error            = NULL,
-    payload          = NULL,
-    -- Whatever an earlier attempt left open: this one has said how it ended.
-    doubt_since      = NULL,
-    doubted_at       = NULL,
-    lease_expires_at = NULL,
-    dispatch_due_at  = NULL,
-    settled_at       = clock_timestamp(),
     expires_at       = clock_timestamp() + a.retention_ms * interval '1 millisecond'
   FROM held a
   WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
@@ -109,14 +116,7 @@ WITH ${PATIENCE}, failed AS (
     tenant_id, operation_key, fencing_token, attempts, worker_id, started_at, ended_at, $7, $8, $5::json, $9::bigint, $15
   FROM failed
 ), buried AS (
-  INSERT INTO {schema}.dead_letters (
-    tenant_id, operation_key, queue, job_name, job_id, reason, payload, fingerprint, error, attempts, failures,
-    fencing_token, doubt_since, worker_id, versions, trace_context, error_fingerprint, step_of, step, created_at, dispatch_due_at
-  )
-  SELECT
-    tenant_id, operation_key, queue, job_name, job_id, $10, $11::json, fingerprint, $5::json, attempts, failures,
-    fencing_token, doubt_since, worker_id, $12::json, trace_context, $13, step_of, step, ended_at,
-    CASE WHEN queue <> '${CALLS}' THEN ended_at END
+  ${letterOf({ reason: '$10', payload: '$11::json', error: '$5::json', versions: '$12::json', cause: '$13' })}
   FROM failed WHERE $10::text IS NOT NULL
   ON CONFLICT DO NOTHING
 )
@@ -199,17 +199,9 @@ export const APPLY_ASKED = statement(
   `
 WITH ${PATIENCE}, applied AS (
   UPDATE {schema}.job_outcomes o SET
-    status           = 'completed',
+    ${COMPLETED},
     result           = $4::json,
     result_omitted   = $6,
-    error            = NULL,
-    payload          = NULL,
-    doubt_since      = NULL,
-    doubted_at       = NULL,
-    reconcile_due_at = NULL,
-    lease_expires_at = NULL,
-    dispatch_due_at  = NULL,
-    settled_at       = clock_timestamp(),
     expires_at       = clock_timestamp() + $5::float8 * interval '1 millisecond'
   FROM patience
   WHERE o.tenant_id = $1 AND o.operation_key = $2 AND o.fencing_token = $3 AND o.status = 'in_doubt'
@@ -267,14 +259,13 @@ WITH ${PATIENCE}, vanished AS (
   FROM vanished v CROSS JOIN doubted d WHERE v.status = 'running'
   ON CONFLICT DO NOTHING
 )
-INSERT INTO {schema}.dead_letters (
-  tenant_id, operation_key, queue, job_name, job_id, reason, payload, fingerprint, error, attempts, failures,
-  fencing_token, doubt_since, worker_id, versions, trace_context, error_fingerprint, step_of, step, created_at, dispatch_due_at
-)
-SELECT
-  tenant_id, operation_key, queue, job_name, job_id, 'in_doubt', COALESCE($5::json, payload), fingerprint, $4::json,
-  attempts, failures, fencing_token, doubt_since, worker_id, $6::json, trace_context, $7, step_of, step, ended_at,
-  CASE WHEN queue <> '${CALLS}' THEN ended_at END
+${letterOf({
+  reason: `'in_doubt'`,
+  payload: 'COALESCE($5::json, payload)',
+  error: '$4::json',
+  versions: '$6::json',
+  cause: '$7',
+})}
 FROM doubted
 ON CONFLICT DO NOTHING
 RETURNING true AS is_recorded

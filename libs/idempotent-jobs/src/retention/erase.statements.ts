@@ -1,4 +1,5 @@
 import { statement } from '../postgres/statement.js';
+import { INTO_AUDIT } from '../record/audit.js';
 
 /** What there is of a tenant. Parameter: tenant. */
 export const COUNT_TENANT = statement(
@@ -89,6 +90,7 @@ WITH redrives AS (
   WHERE action <> 'erase' AND (
     tenant_id = $1 OR details->>'tenantId' = $1 OR redrive_id IN (SELECT id FROM redrives))
 )
-INSERT INTO {schema}.job_actions (action, actor, note, tenant_id, details) VALUES ('erase', $2, $3, $1, $4::json)
+${INTO_AUDIT}
+VALUES ('erase', $2, $3, NULL, NULL, NULL, $1, NULL, $4::json)
 `,
 );

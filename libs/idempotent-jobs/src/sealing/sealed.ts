@@ -18,6 +18,10 @@ export function isSealed(value: unknown): value is Record<string, unknown> {
   return value !== null && typeof value === 'object' && Object.hasOwn(value, '$sealed');
 }
 
+/** What is wrong with a result that {@link isSealed} takes for encrypted. */
+export const RESULT_LOOKS_SEALED =
+  'The result has a property "$sealed", by which the ledger tells what it has encrypted. Name it otherwise.';
+
 /** Short enough, and plain enough, to stand in messages. No 32 bytes in base64 or hexadecimal are that short. */
 export const KEY_ID = /^[A-Za-z0-9._-]{1,32}$/;
 
