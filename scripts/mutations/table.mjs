@@ -3,8 +3,8 @@
  * promise that is kept twice is taken out in both places. `cases` name tests by their file and a pattern of their full
  * names.
  */
-const RECORDS = 'record/record.statements.ts';
-const CLAIMS = 'claim/claim.statement.ts';
+const RECORDS = 'ledger/record/record.statements.ts';
+const CLAIMS = 'ledger/claim/claim.statement.ts';
 
 const IN_TENANTS = (title) => [{ spec: 'test/e2e/tenants.spec.ts', title }];
 const IN_FENCING = (title) => [{ spec: 'test/e2e/fencing.spec.ts', title }];
@@ -51,7 +51,7 @@ export const MUTATIONS = [
   },
   {
     name: 'the fencing token of a renewal',
-    file: 'claim/lease-keeper.ts',
+    file: 'ledger/claim/lease-keeper.ts',
     edits: [
       {
         find: 'WHERE o.tenant_id = h.tenant_id AND o.operation_key = h.operation_key AND o.fencing_token = h.token\n',
@@ -123,7 +123,7 @@ export const MUTATIONS = [
   },
   {
     name: 'the tenant of an operation that is asked for again',
-    file: 'enqueue/accept.statement.ts',
+    file: 'producer/accept.statement.ts',
     edits: [
       {
         find: 'WHERE acc.tenant_id IS NULL AND o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key',
@@ -134,7 +134,7 @@ export const MUTATIONS = [
   },
   {
     name: 'the tenant that row-level security sees',
-    file: 'postgres/handler-transaction.ts',
+    file: 'ledger/postgres/handler-transaction.ts',
     edits: [
       {
         find: "set_config('app.tenant_id', $1, true)",
@@ -147,12 +147,12 @@ export const MUTATIONS = [
   },
   {
     name: 'the record before the acknowledgement',
-    file: 'attempt/leased.attempt.ts',
+    file: 'worker/attempt/lease.ground.ts',
     edits: [
       {
-        find: 'const recorded = await persistently(recordPatienceMs(context.delivery.processor.leaseMs), () =>\n      followUps',
+        find: 'return this.#record(() =>\n      followUps.length === 0',
         replace:
-          "const recorded = 'recorded' as Recorded;\n    void persistently(recordPatienceMs(context.delivery.processor.leaseMs), () =>\n      followUps",
+          "return ((write: () => Promise<Recorded>) => {\n      void this.#record(write);\n      return Promise.resolve('recorded' as const);\n    })(() =>\n      followUps.length === 0",
       },
     ],
     cases: [{ spec: 'test/e2e/record-first.spec.ts', title: 'a job is not completed while' }],
@@ -210,7 +210,7 @@ export const MUTATIONS = [
   },
   {
     name: 'the doubt that a failure leaves',
-    file: 'settle/decide.ts',
+    file: 'worker/rules/decide.ts',
     edits: [
       {
         find: "const mayHaveHappened = !isRevertible && (failure.kind === 'in_doubt' || saysNothing);",

@@ -1,3 +1,3 @@
 #!/usr/bin/env node
 // Not built, so that it is there when npm links it: also in a clone where nothing has been built yet.
-import '../dist/cli/main.js';
+import '../dist/operate/cli/main.js';

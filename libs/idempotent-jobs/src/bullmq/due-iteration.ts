@@ -1,5 +1,5 @@
 import { ErrorCode, type Job, type JobsOptions, type Queue, type RepeatOptions } from 'bullmq';
-import { DEADLOCK_DETECTED, sqlStateOf } from '../postgres/sqlstate.js';
+import { DEADLOCK_DETECTED, sqlStateOf } from '../ledger/postgres/sqlstate.js';
 
 /**
  * Changes or ends a scheduler without losing its iteration that is due and that no worker has taken yet. BullMQ by itself

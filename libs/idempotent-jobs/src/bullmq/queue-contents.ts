@@ -1,5 +1,5 @@
 import { Job, type JobType, type Queue, type Worker } from 'bullmq';
-import type { JobRetention } from '../retention/retention.options.js';
+import type { JobRetention } from '../ledger/retention.options.js';
 import { postgresOf } from './transaction-port.js';
 
 /** How many jobs a BullMQ queue holds. */

@@ -10,8 +10,8 @@ import {
 } from 'bullmq';
 import { UsageError } from '../operation/errors.js';
 import { messageOf } from '../operation/message-of.js';
-import type { Queryable } from '../postgres/database.js';
-import { Location, nameDatabase } from '../postgres/location.js';
+import type { Queryable } from '../ledger/postgres/database.js';
+import { Location, nameDatabase } from '../ledger/postgres/location.js';
 import { isCarrier } from '../tracing/tracing.js';
 import { keepingDue } from './due-iteration.js';
 import { QueueContents } from './queue-contents.js';

@@ -1,5 +1,5 @@
 import { type Queue, PostgresQueueBackend } from 'bullmq';
-import type { Queryable } from '../postgres/database.js';
+import type { Queryable } from '../ledger/postgres/database.js';
 
 /** What BullMQ's Postgres backend asks of its connection when it adds jobs. */
 interface BackendConnection {

@@ -1,5 +1,5 @@
 import type { QueuePort } from '../bullmq/queue-port.js';
-import { within } from '../within.js';
+import { within } from '../operation/within.js';
 import type { DispatchSource, DueJob } from './dispatch.source.js';
 import { RefusedJobs } from './refused-jobs.js';
 

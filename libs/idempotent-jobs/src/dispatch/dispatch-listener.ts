@@ -1,12 +1,12 @@
 import { Injectable } from '@nestjs/common';
 import type { Duplex } from 'node:stream';
 import type { Client } from 'pg';
-import { dispatchChannel } from '../enqueue/operation.store.js';
-import { LibraryLog } from '../observe/library-log.js';
-import { Database } from '../postgres/database.js';
-import { answered, QUERY_TIMEOUT_MS } from '../postgres/ledger-pool.js';
-import { isOverWithin } from '../within.js';
-import { Due } from './due.js';
+import { dispatchChannel } from '../producer/operation.store.js';
+import { LibraryLog } from '../events/library-log.js';
+import { Database } from '../ledger/postgres/database.js';
+import { answered, QUERY_TIMEOUT_MS } from '../ledger/postgres/ledger-pool.js';
+import { isOverWithin } from '../operation/within.js';
+import { Due } from '../producer/due.js';
 
 /**
  * Wakes the dispatcher when another process, or a caller's own transaction, has committed an operation. Uses one

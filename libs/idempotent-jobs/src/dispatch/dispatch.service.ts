@@ -1,9 +1,9 @@
-import { ANNOUNCE } from '../enqueue/accept.statement.js';
-import { dispatchChannel } from '../enqueue/operation.store.js';
+import { ANNOUNCE } from '../producer/accept.statement.js';
+import { dispatchChannel } from '../producer/operation.store.js';
 import { CALLS } from '../operation/calls.js';
 import { UsageError } from '../operation/errors.js';
-import type { Database } from '../postgres/database.js';
-import { rowsOf, statement } from '../postgres/statement.js';
+import type { Database } from '../ledger/postgres/database.js';
+import { rowsOf, statement } from '../ledger/postgres/statement.js';
 import { TenantContext } from '../tenancy/tenant-context.js';
 
 /** Which operations to put on their queues again. */

@@ -1,12 +1,12 @@
 import { Inject, Injectable } from '@nestjs/common';
-import { QueueRegistry } from '../enqueue/queue-registry.js';
-import { RESOLVED_OPTIONS } from '../resolved-options.token.js';
-import { DEAD_LETTER_JOB_NAME, type DeadLetterMessage } from '../dead-letter/letter.js';
+import { QueueRegistry } from '../producer/queue-registry.js';
+import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
+import { DEAD_LETTER_JOB_NAME, type DeadLetterMessage } from '../operation/dead-letter-message.js';
 import { shownKey } from '../operation/step-key.js';
-import { Database } from '../postgres/database.js';
-import { statement } from '../postgres/statement.js';
-import { toDate } from '../postgres/to-date.js';
-import type { ErrorEvidence } from '../record/error-evidence.js';
+import { Database } from '../ledger/postgres/database.js';
+import { statement } from '../ledger/postgres/statement.js';
+import { toDate } from '../ledger/postgres/to-date.js';
+import type { ErrorEvidence } from '../operation/error-evidence.js';
 import type { DispatchSource, DueJob } from './dispatch.source.js';
 import type { DispatchOptions } from './operation.source.js';
 

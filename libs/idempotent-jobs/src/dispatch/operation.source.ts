@@ -1,10 +1,10 @@
 import { Inject, Injectable } from '@nestjs/common';
-import { RESOLVED_OPTIONS } from '../resolved-options.token.js';
-import { outgoingJob } from '../enqueue/outgoing.js';
-import { Database } from '../postgres/database.js';
-import { rowsOf, statement } from '../postgres/statement.js';
-import { Signer } from '../signing/signer.js';
-import { toDateOrNone } from '../postgres/to-date.js';
+import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
+import { outgoingJob } from '../producer/outgoing.js';
+import { Database } from '../ledger/postgres/database.js';
+import { rowsOf, statement } from '../ledger/postgres/statement.js';
+import { Signer } from '../producer/signer.js';
+import { toDateOrNone } from '../ledger/postgres/to-date.js';
 import { identityAttributes, queueAttributes } from '../tracing/attributes.js';
 import type { TraceCarrier, Tracing } from '../tracing/tracing.js';
 import type { DispatchSource, DueJob } from './dispatch.source.js';

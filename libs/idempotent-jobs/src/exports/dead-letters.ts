@@ -1,7 +1,7 @@
 // Operations and jobs that were given up, and what people do about them.
-export { DeadLetterService } from '../dead-letter/dead-letter.service.js';
-export { OnDeadLetter } from '../dead-letter/on-dead-letter.decorator.js';
-export { type DeadLetterMessage } from '../dead-letter/letter.js';
+export { DeadLetterService } from '../dead-letters/dead-letter.service.js';
+export { OnDeadLetter } from '../dead-letters/on-dead-letter.decorator.js';
+export { type DeadLetterMessage } from '../operation/dead-letter-message.js';
 export { DEAD_LETTER_REASONS, type DeadLetterReason } from '../operation/reasons.js';
 export type {
   DeadLetterPage,
@@ -9,15 +9,15 @@ export type {
   RedriveManyOptions,
   RedriveOptions,
   RedrivePlan,
-} from '../dead-letter/dead-letter.options.js';
+} from '../dead-letters/dead-letter.options.js';
 export type {
   DeadLetter,
   DeadLetterFilter,
   DeadLetterGroup,
   DeadLetterRef,
   DeadLetterWithPayload,
-} from '../dead-letter/dead-letter.js';
+} from '../dead-letters/dead-letter.js';
 export type { DeadLetterResolution } from '../operation/reasons.js';
-export type { OperationEdit } from '../dead-letter/edited-redrive.js';
-export type { Redrive, RedrivePace, RedriveProgress } from '../dead-letter/redrive.js';
-export type { ErrorEvidence } from '../record/error-evidence.js';
+export type { OperationEdit } from '../dead-letters/edited-redrive.js';
+export type { Redrive, RedrivePace, RedriveProgress } from '../dead-letters/redrive.js';
+export type { ErrorEvidence } from '../operation/error-evidence.js';

@@ -3,14 +3,14 @@ export {
   DependencyGuard,
   DependencyTimeoutError,
   type GuardedCallOptions,
-} from '../dependency/dependency-guard.js';
-export { DependencyHeldError, type Hold } from '../dependency/hold.js';
+} from '../calls/dependency-guard.js';
+export { DependencyHeldError, type Hold } from '../resilience/dependency/hold.js';
 export type { FallbackReason, HoldCause } from '../operation/reasons.js';
 export type {
   DependencyBreakerOptions,
   DependencyBudgetOptions,
   DependencyOptions,
-} from '../dependency/dependency.options.js';
-export type { KeyedDependency, KeyedOperation } from '../dependency/dependency-key.js';
-export type { DependencyState } from '../dependency/dependency.js';
+} from '../resilience/dependency/dependency.options.js';
+export type { KeyedDependency, KeyedOperation } from '../resilience/dependency/dependency-key.js';
+export type { DependencyState } from '../resilience/dependency/dependency.js';
 export type { CircuitState } from '../resilience/circuit-state.js';

@@ -1,2 +1,2 @@
 // The tables of the ledger as TypeORM entities, to be read.
-export { DeadLetterEntity, JobAttemptEntity, JobOutcomeEntity } from '../postgres/entities.js';
+export { DeadLetterEntity, JobAttemptEntity, JobOutcomeEntity } from '../ledger/entities.js';

@@ -1,7 +1,7 @@
 // What the library throws, and how it reads what others throw.
-export type { Failure } from '../resilience/failure.js';
+export type { Failure } from '../operation/failure.js';
 export type { FailureKind } from '../operation/reasons.js';
-export type { Classify } from '../resilience/classify.js';
+export type { Classify } from '../resilience/classify/classify.js';
 export type { BackoffOptions, Jitter } from '../resilience/backoff.js';
 export {
   ConfigurationError,

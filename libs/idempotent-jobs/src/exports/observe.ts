@@ -3,21 +3,21 @@ export {
   IdempotentJobsHealthIndicator,
   type LedgerThresholds,
   type QueueThresholds,
-} from '../health/idempotent-jobs.health.js';
-export { Doctor } from '../doctor/doctor.js';
+} from '../operate/health/idempotent-jobs.health.js';
+export { Doctor } from '../operate/doctor/doctor.js';
 export type {
   DoctorAnswer,
   DoctorCode,
   DoctorFinding,
   DoctorReport,
   DoctorSeverity,
-} from '../doctor/doctor-report.js';
+} from '../operate/doctor/doctor-report.js';
 export {
   type DependencyEvent,
   type JobEvent,
   JobEvents,
   type JobEventSubject,
-} from '../observe/job-events.js';
+} from '../events/job-events.js';
 export type { RetryReason } from '../operation/reasons.js';
 export type { SpanAttributes, SpanStart, TraceCarrier, Tracing, TracingSpan } from '../tracing/tracing.js';
 export {
@@ -26,7 +26,7 @@ export {
   type HistogramMetric,
   JOB_METRICS,
   type JobMetric,
-} from '../metrics/catalogue.js';
+} from '../observe/metrics/catalogue.js';
 export type {
   CounterSeries,
   GaugeReading,
@@ -35,4 +35,4 @@ export type {
   MetricsAdapter,
   OpenMetrics,
   ReadGauges,
-} from '../metrics/metrics.port.js';
+} from '../observe/metrics/metrics.port.js';

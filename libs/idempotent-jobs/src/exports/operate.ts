@@ -1,8 +1,8 @@
 // What keeps a ledger in order.
-export { RetentionService } from '../retention/retention.service.js';
-export type { Retention, RetentionOptions } from '../retention/retention.options.js';
-export type { Erased } from '../retention/erasure.js';
-export type { Pruned } from '../retention/pruner.js';
+export { RetentionService } from '../operate/retention/retention.service.js';
+export type { Retention, RetentionOptions } from '../ledger/retention.options.js';
+export type { Erased } from '../operate/retention/erasure.js';
+export type { Pruned } from '../operate/retention/pruner.js';
 export {
   DispatchService,
   type RedispatchReport,

@@ -1,6 +1,6 @@
 import { Logger } from '@nestjs/common';
 import { afterEach, describe, expect, it } from 'vitest';
-import { type JobEvent, JobEvents } from './job-events.js';
+import { type JobEvent, JobEvents } from '../events/job-events.js';
 import { logEvents } from './log.subscriber.js';
 
 const LEVELS = ['debug', 'log', 'warn', 'error'] as const;

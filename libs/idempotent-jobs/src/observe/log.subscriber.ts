@@ -1,6 +1,6 @@
 import { Logger } from '@nestjs/common';
-import type { JobEvent, JobEvents } from './job-events.js';
-import { printable } from './printable.js';
+import type { JobEvent, JobEvents } from '../events/job-events.js';
+import { printable } from '../events/printable.js';
 
 /**
  * One line per transition, readable and regular: what happened, then `tenant=… key=… attempt=…`. Never a payload; what

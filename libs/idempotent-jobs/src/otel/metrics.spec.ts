@@ -7,8 +7,8 @@ import {
   PeriodicExportingMetricReader,
 } from '@opentelemetry/sdk-metrics';
 import { afterEach, describe, expect, it } from 'vitest';
-import { JOB_METRICS } from '../metrics/catalogue.js';
-import type { GaugeReading } from '../metrics/metrics.port.js';
+import { JOB_METRICS } from '../observe/metrics/catalogue.js';
+import type { GaugeReading } from '../observe/metrics/metrics.port.js';
 import { ConfigurationError } from '../operation/errors.js';
 import { otelMetrics } from './index.js';
 

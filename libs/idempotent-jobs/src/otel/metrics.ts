@@ -12,8 +12,8 @@ import {
   type HistogramMetric,
   JOB_METRICS,
   type JobMetric,
-} from '../metrics/catalogue.js';
-import type { Labels, MetricsAdapter, OpenMetrics, ReadGauges } from '../metrics/metrics.port.js';
+} from '../observe/metrics/catalogue.js';
+import type { Labels, MetricsAdapter, OpenMetrics, ReadGauges } from '../observe/metrics/metrics.port.js';
 import { ConfigurationError } from '../operation/errors.js';
 
 /** Options of {@link otelMetrics}. */

@@ -1,9 +1,9 @@
 import type { DeadLetterReason, RetryReason } from '../operation/reasons.js';
 import type { OperationIdentity } from '../operation/identity.js';
-import type { Database } from '../postgres/database.js';
-import { statement } from '../postgres/statement.js';
-import { toDate } from '../postgres/to-date.js';
-import type { ErrorEvidence } from '../record/error-evidence.js';
+import type { Database } from '../ledger/postgres/database.js';
+import { statement } from '../ledger/postgres/statement.js';
+import { toDate } from '../ledger/postgres/to-date.js';
+import type { ErrorEvidence } from '../operation/error-evidence.js';
 
 /** One thing that happened to an operation. `at` is by the database's clock. */
 export type HistoryEntry = { readonly at: Date } & (

@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import { OutcomeTimeoutError } from '../operation/errors.js';
-import type { Database } from '../postgres/database.js';
-import { NoConnectionError } from '../postgres/no-connection.js';
-import { JobEvents } from '../observe/job-events.js';
-import type { Sealer } from '../sealing/sealer.js';
+import type { Database } from '../ledger/postgres/database.js';
+import { NoConnectionError } from '../ledger/postgres/no-connection.js';
+import { JobEvents } from '../events/job-events.js';
+import type { Sealer } from '../ledger/encryption/sealer.js';
 import { TenantContext } from '../tenancy/tenant-context.js';
 import { OutcomeService } from './outcome.service.js';
 import type { Settler } from './settler.js';

@@ -3,20 +3,20 @@ import { assertName, type OperationIdentity, type OperationName } from '../opera
 import { OutcomeTimeoutError, UsageError } from '../operation/errors.js';
 import type { OperationStatus } from '../operation/status.js';
 import { shownKey } from '../operation/step-key.js';
-import { Database } from '../postgres/database.js';
-import { isConnectionTrouble } from '../postgres/no-connection.js';
-import { statement } from '../postgres/statement.js';
-import { toDate, toDateOrNone } from '../postgres/to-date.js';
-import { JobEvents } from '../observe/job-events.js';
+import { Database } from '../ledger/postgres/database.js';
+import { isConnectionTrouble } from '../ledger/postgres/no-connection.js';
+import { statement } from '../ledger/postgres/statement.js';
+import { toDate, toDateOrNone } from '../ledger/postgres/to-date.js';
+import { JobEvents } from '../events/job-events.js';
 import { type HistoryEntry, readHistory } from './history.js';
-import type { EffectVerdict } from '../reconcile/verdict.js';
+import type { EffectVerdict } from '../operation/verdict.js';
 import { pauseUntilEnd } from './pause-until-end.js';
 import { Settler, type SettleOptions, type SettleResult } from './settler.js';
 import { TenantContext } from '../tenancy/tenant-context.js';
-import type { ErrorEvidence } from '../record/error-evidence.js';
-import type { ResultOmitted } from '../record/kept-result.js';
-import { resultBinding } from '../sealing/binding.js';
-import { Sealer } from '../sealing/sealer.js';
+import type { ErrorEvidence } from '../operation/error-evidence.js';
+import type { ResultOmitted } from '../ledger/record/kept-result.js';
+import { resultBinding } from '../ledger/encryption/binding.js';
+import { Sealer } from '../ledger/encryption/sealer.js';
 
 /** An operation, as something to look up. What `enqueue()` returns is one, and carries the result's type. */
 export interface OperationRef<Result = unknown> extends OperationName {

@@ -1,4 +1,4 @@
-import type { JobEvents } from '../observe/job-events.js';
+import type { JobEvents } from '../events/job-events.js';
 import type { OperationIdentity } from '../operation/identity.js';
 
 /** Until something ends the operation in this process, or the time is over: another process may have ended it. */

@@ -1,18 +1,18 @@
-import type { ActionStore } from '../dead-letter/action.store.js';
-import type { OnClosed } from '../dead-letter/dead-letter.service.js';
-import type { Report } from '../dead-letter/judge.js';
-import type { LockedOperation } from '../dead-letter/lock.js';
-import { refused } from '../dead-letter/refusals.js';
-import type { JobEvents } from '../observe/job-events.js';
+import type { ActionStore } from '../dead-letters/action.store.js';
+import type { OnClosed } from '../dead-letters/dead-letter.service.js';
+import type { Report } from '../dead-letters/judge.js';
+import type { LockedOperation } from '../dead-letters/lock.js';
+import { refused } from '../dead-letters/refusals.js';
+import type { JobEvents } from '../events/job-events.js';
 import { InvalidPayloadError, UsageError } from '../operation/errors.js';
 import { assertName, type OperationIdentity, type OperationName } from '../operation/identity.js';
 import { toJsonText } from '../operation/json.js';
 import { assertAuthor } from '../operation/ledger-action.js';
 import { shownKey } from '../operation/step-key.js';
-import type { EffectVerdict } from '../reconcile/verdict.js';
-import { resultBinding } from '../sealing/binding.js';
-import { isSealed, RESULT_LOOKS_SEALED } from '../sealing/sealed.js';
-import type { Sealer } from '../sealing/sealer.js';
+import type { EffectVerdict } from '../operation/verdict.js';
+import { resultBinding } from '../ledger/encryption/binding.js';
+import { isSealed, RESULT_LOOKS_SEALED } from '../ledger/encryption/sealed.js';
+import type { Sealer } from '../ledger/encryption/sealer.js';
 
 /** Who says what became of an operation. */
 export interface SettleOptions {

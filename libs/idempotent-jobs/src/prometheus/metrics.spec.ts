@@ -1,6 +1,6 @@
 import { Counter, type OpenMetricsContentType, Registry } from 'prom-client';
 import { describe, expect, it } from 'vitest';
-import { JOB_METRICS } from '../metrics/catalogue.js';
+import { JOB_METRICS } from '../observe/metrics/catalogue.js';
 import { ConfigurationError } from '../operation/errors.js';
 import * as api from './index.js';
 

@@ -1,6 +1,6 @@
 import { Counter, Gauge, Histogram, type Registry, type RegistryContentType } from 'prom-client';
-import { type CounterMetric, type HistogramMetric, JOB_METRICS } from '../metrics/catalogue.js';
-import type { MetricsAdapter, OpenMetrics, ReadGauges } from '../metrics/metrics.port.js';
+import { type CounterMetric, type HistogramMetric, JOB_METRICS } from '../observe/metrics/catalogue.js';
+import type { MetricsAdapter, OpenMetrics, ReadGauges } from '../observe/metrics/metrics.port.js';
 import { ConfigurationError } from '../operation/errors.js';
 
 /** Options of {@link prometheusMetrics}. */

@@ -19,7 +19,7 @@ export interface CircuitBreakerOptions {
   readonly successes?: number;
   /**
    * How long a probe keeps others out, in milliseconds. A probe that was lost with its worker must not close the way for
-   * good. Default: 35,000, the default timeout of an attempt and 5 s for its settlement.
+   * good. Default: 35,000, the default timeout of an attempt and 5 s for its acknowledgement.
    */
   readonly probeLeaseMs?: number;
   /** A monotonic clock, in milliseconds. Default: `performance.now`. */

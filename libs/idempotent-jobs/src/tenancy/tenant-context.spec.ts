@@ -1,5 +1,9 @@
 import { describe, expect, it } from 'vitest';
-import { currentOperation, type CurrentOperation, enterOperation } from '../execute/current-operation.js';
+import {
+  currentOperation,
+  type CurrentOperation,
+  enterOperation,
+} from '../worker/attempt/current-operation.js';
 import {
   InvalidIdentityError,
   TenantMismatchError,

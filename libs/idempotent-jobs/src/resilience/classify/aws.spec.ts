@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { classify } from '../classify.js';
-import type { Failure } from '../failure.js';
+import { classify } from './classify.js';
+import type { Failure } from '../../operation/failure.js';
 
 function awsError(name: string, status: number | undefined, more: object = {}): Error {
   const signs = { name, $fault: 'client', $metadata: { httpStatusCode: status } };

@@ -1,5 +1,5 @@
-import type { Failure } from '../failure.js';
-import { signed } from '../failure-sign.js';
+import type { Failure } from '../../operation/failure.js';
+import { signed } from './failure-sign.js';
 import { httpRetryAfterOf, httpStatusOf } from './http.js';
 import { read } from '../../operation/thrown.js';
 import { waitOf } from './wait.js';

@@ -1,6 +1,6 @@
 import { constants } from 'node:os';
 import { describe, expect, it } from 'vitest';
-import { classify } from '../classify.js';
+import { classify } from './classify.js';
 import type { FailureKind } from '../../operation/reasons.js';
 
 function failing(properties: object, cause?: unknown): Error {

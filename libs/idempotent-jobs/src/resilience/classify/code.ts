@@ -1,7 +1,7 @@
 import { getSystemErrorName } from 'node:util';
-import type { Failure } from '../failure.js';
+import type { Failure } from '../../operation/failure.js';
 import type { FailureKind } from '../../operation/reasons.js';
-import { signed } from '../failure-sign.js';
+import { signed } from './failure-sign.js';
 import { type CodeMeaning, CODES, familyOf } from './codes.js';
 import { quietly, read } from '../../operation/thrown.js';
 

@@ -1,5 +1,5 @@
 import type { FailureKind } from '../../operation/reasons.js';
-import type { ReasonLabel } from '../reason-label.js';
+import type { ReasonLabel } from './reason-label.js';
 
 /** What a code says wherever it comes from. @internal */
 export interface CodeMeaning {

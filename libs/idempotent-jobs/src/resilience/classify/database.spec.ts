@@ -1,7 +1,7 @@
 import pg from 'pg';
 import * as typeorm from 'typeorm';
 import { describe, expect, it } from 'vitest';
-import { classify } from '../classify.js';
+import { classify } from './classify.js';
 import type { FailureKind } from '../../operation/reasons.js';
 
 describe('classify: what pg says without a code', () => {

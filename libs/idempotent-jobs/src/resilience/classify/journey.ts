@@ -1,4 +1,4 @@
-import type { Failure } from '../failure.js';
+import type { Failure } from '../../operation/failure.js';
 import { read } from '../../operation/thrown.js';
 
 /**

@@ -9,9 +9,9 @@ import {
   PermanentError,
   RetryLaterError,
   TransientError,
-} from '../failure.js';
+} from '../../operation/failure.js';
 import type { FailureKind } from '../../operation/reasons.js';
-import { signed } from '../failure-sign.js';
+import { signed } from './failure-sign.js';
 import { waitOf } from './wait.js';
 
 /** What a handler threw on purpose. @internal */

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { classify } from '../classify.js';
+import { classify } from './classify.js';
 import type { FailureKind } from '../../operation/reasons.js';
 
 const failing = (properties: object): Error => Object.assign(new Error('failed'), properties);

@@ -1,6 +1,6 @@
-import type { Failure } from '../failure.js';
+import type { Failure } from '../../operation/failure.js';
 import type { FailureKind } from '../../operation/reasons.js';
-import { signed } from '../failure-sign.js';
+import { signed } from './failure-sign.js';
 import { read } from '../../operation/thrown.js';
 
 /**

@@ -1,4 +1,4 @@
-import type { Failure } from '../failure.js';
+import type { Failure } from '../../operation/failure.js';
 import type { FailureKind } from '../../operation/reasons.js';
 import { TypeORMError } from 'typeorm';
 import { isA, read } from '../../operation/thrown.js';

@@ -1,0 +1,111 @@
+import type { ReconcileOptions } from '../worker/rules/reconcile.options.js';
+import type { CurrentOperation } from '../worker/attempt/current-operation.js';
+import { DEFAULT_KEY_RETENTION_MS, type Effect, EFFECTS, repeatableForMs } from '../operation/effect.js';
+import { UsageError } from '../operation/errors.js';
+import { optionChecks } from '../options/option-checks.js';
+import { CALLS } from '../operation/calls.js';
+import type { ProcessorSettings } from '../worker/rules/operation-rules.js';
+import { ANY_PAYLOAD } from '../worker/rules/validate-payload.js';
+import { resolveReconcile } from '../worker/rules/reconcile.options.js';
+import type { Reconciliation } from '../operation/verdict.js';
+import type { Classify } from '../resilience/classify/classify.js';
+import { inOrder } from '../resilience/classify/in-order.js';
+
+/** How a call is guarded. */
+export interface CallOptions {
+  /** What kind of side effect it has. Default `unrepeatable`; with `reconcile`, `reconciled`. */
+  readonly effect?: Effect;
+  /** How long the call may take, in ms. Default 30,000. */
+  readonly timeoutMs?: number;
+  /** How long to wait for another caller with the same key, in ms. Default 10,000; 0: not at all. */
+  readonly waitMs?: number;
+  /** For `keyed`: how long the service remembers a key, in ms from the first call. Default 24 h. */
+  readonly keyRetentionMs?: number;
+  /** Finds out whether the effect of the last call under this key happened: asked before it is called again. */
+  readonly reconcile?: (operation: CurrentOperation) => Promise<Reconciliation> | Reconciliation;
+  /** When and how the service is asked. */
+  readonly reconcileOptions?: ReconcileOptions;
+  /** What is asked for, as JSON: the same key with another input is a conflict. Default: the key alone says it. */
+  readonly input?: unknown;
+  /** Default: the tenant of the surrounding frame. Given inside a frame of another tenant, it is an error. */
+  readonly tenantId?: string;
+  /** Looks at an error before the built-in rules. */
+  readonly classify?: Classify;
+  /** As a processor's: false keeps no result, and gives none to anybody. Default true. */
+  readonly storeResult?: boolean;
+  /** As a processor's: what to keep, and give to everybody, in place of the result. */
+  readonly redact?: (result: any) => unknown;
+}
+
+/** What all calls of an application have in common. */
+export interface CallDefaults {
+  readonly leaseMs: number;
+  /** How long a completed call is remembered, in ms. */
+  readonly retentionMs: number;
+  readonly maxResultBytes: number;
+  /** What is known of an error already. */
+  readonly classify: Classify | undefined;
+}
+
+/** @throws UsageError naming each option that is wrong, its value and the fix */
+export function resolveCallOptions(options: CallOptions, defaults: CallDefaults): ProcessorSettings {
+  const checks = optionChecks('once()');
+  const canReconcile = options.reconcile !== undefined;
+  const effect = options.effect ?? (canReconcile ? 'reconciled' : 'unrepeatable');
+  if (!EFFECTS.includes(effect)) checks.fail('effect', effect, `one of ${EFFECTS.join(', ')}`);
+  if ((effect === 'reconciled') !== canReconcile && effect !== 'keyed')
+    checks.fail('effect', effect, '"reconciled" with, and only with, a reconcile function');
+  checks.callback('reconcile', options.reconcile);
+  checks.callback('classify', options.classify);
+  checks.callback('redact', options.redact);
+  const keyRetentionMs = checks.positive('keyRetentionMs', options.keyRetentionMs, DEFAULT_KEY_RETENTION_MS);
+  if (effect === 'keyed' && keyRetentionMs > defaults.retentionMs)
+    checks.fail(
+      'keyRetentionMs',
+      keyRetentionMs,
+      `no longer than retention.completedMs, ${defaults.retentionMs}`,
+    );
+  checks.timer('waitMs', options.waitMs, DEFAULT_WAIT_MS, 0);
+  const reconcile = canReconcile
+    ? resolveReconcile(checks, options.reconcileOptions, 'reconcileOptions')
+    : undefined;
+  const settings: ProcessorSettings = {
+    queue: CALLS,
+    effect,
+    leaseMs: defaults.leaseMs,
+    timeoutMs: checks.timer('timeoutMs', options.timeoutMs, 30_000),
+    terms: {
+      queue: CALLS,
+      effect,
+      leaseMs: defaults.leaseMs,
+      repeatableMs: repeatableForMs(effect, keyRetentionMs),
+      retentionMs: defaults.retentionMs,
+      budgetMs: null,
+      asks: canReconcile,
+    },
+    policy: {
+      attempts: Infinity,
+      crashes: Infinity,
+      backoff: { baseMs: 1, capMs: 1 },
+      plan: reconcile?.plan,
+      isCallers: true,
+    },
+    reconcile,
+    dependency: undefined,
+    hasFallback: false,
+    results: {
+      isStored: checks.flag('storeResult', options.storeResult, true),
+      redact: options.redact,
+      maxBytes: defaults.maxResultBytes,
+    },
+    identify: undefined,
+    classify: inOrder(options.classify, defaults.classify),
+    payloadRuleOf: () => ANY_PAYLOAD,
+    doubtsEarlierStarts: false,
+  };
+  checks.throwIfAny((message) => new UsageError(message));
+  return settings;
+}
+
+/** A person who waits for an answer waits about so long. */
+export const DEFAULT_WAIT_MS = 10_000;

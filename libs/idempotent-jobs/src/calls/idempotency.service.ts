@@ -1,0 +1,298 @@
+import { Inject, Injectable } from '@nestjs/common';
+import { type AttemptResult, causeOf, type Deferred, errorOf } from '../worker/attempt/attempt-result.js';
+import type { OperationRun } from '../worker/attempt/operation-run.js';
+import { AttemptRunner } from '../worker/attempt/attempt.runner.js';
+import { Dependencies } from '../resilience/dependency/dependencies.js';
+import type { ClaimTerms } from '../ledger/claim/claim.js';
+import { HandlerRun } from '../worker/attempt/handler-run.js';
+import { RunningHandlers } from '../worker/attempt/running-handlers.js';
+import {
+  assertNoTransactionAround,
+  currentOperation,
+  surroundingOperation,
+  type CurrentOperation,
+} from '../worker/attempt/current-operation.js';
+import { workerIdentity } from '../operation/worker-identity.js';
+import type { ProcessorSettings } from '../worker/rules/operation-rules.js';
+import { JobEvents } from '../events/job-events.js';
+import { CALLS } from '../operation/calls.js';
+import {
+  IdempotentJobsError,
+  OperationBusyError,
+  OperationInDoubtError,
+  UsageError,
+} from '../operation/errors.js';
+import { canonicalRequest, fingerprintOf } from '../operation/fingerprint.js';
+import { assertIdentity, identityKeyOf, type OperationIdentity } from '../operation/identity.js';
+import { messageOf } from '../operation/message-of.js';
+import { toJsonText } from '../operation/json.js';
+import { pauseUntilEnd } from '../outcome/pause-until-end.js';
+import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
+import { frames } from '../tenancy/frames.js';
+import { TenantContext } from '../tenancy/tenant-context.js';
+import { identityAttributes } from '../tracing/attributes.js';
+import { type OperationSpan, openSpan } from '../worker/attempt/operation-span.js';
+import type { Tracing } from '../tracing/tracing.js';
+import { type CallDefaults, type CallOptions, DEFAULT_WAIT_MS, resolveCallOptions } from './call.options.js';
+
+/** What calls have from the application's options. */
+interface CallSettings {
+  readonly leaseMs: number;
+  readonly retention: { readonly completedMs: number };
+  readonly results: { readonly maxBytes: number };
+  readonly tracing: Tracing | undefined;
+}
+
+/**
+ * The guard of processors for any call, closest to its side effect: in HTTP handlers, in services, in jobs. A call is an
+ * operation of its own, `(tenant, key)`, in the same ledger.
+ *
+ * Nothing runs a call again by itself: what failed without an effect, or with one that may be repeated, is run by the next
+ * caller with the same key.
+ */
+@Injectable()
+export class IdempotencyService {
+  readonly #terms = new Map<string, ClaimTerms>();
+  readonly #nextWorkerId = workerIdentity();
+  readonly #defaults: CallDefaults;
+  readonly #tracing: Tracing | undefined;
+
+  /** @internal Injected. */
+  constructor(
+    private readonly tenants: TenantContext,
+    private readonly events: JobEvents,
+    private readonly running: RunningHandlers,
+    private readonly attempts: AttemptRunner,
+    dependencies: Dependencies,
+    @Inject(RESOLVED_OPTIONS) { leaseMs, retention, results, tracing }: CallSettings,
+  ) {
+    this.#tracing = tracing;
+    this.#defaults = {
+      leaseMs,
+      retentionMs: retention.completedMs,
+      maxResultBytes: results.maxBytes,
+      classify: dependencies.readingOf,
+    };
+  }
+
+  /**
+   * Calls `fn` once for the tenant and key, and answers every other caller with what it returned (as JSON), for
+   * `retention.completedMs`. Of callers at the same time, in whatever process, one runs it and the others wait.
+   *
+   * Rejects with what `fn` threw. `fn` gets its operation, as does `currentOperation()` inside of it: key, token, signal,
+   * and for effect `transactional` the transaction that the outcome commits with.
+   *
+   * @throws OperationBusyError if another caller has not ended within `waitMs`; it says when to come again
+   * @throws DependencyHeldError if a dependency let nothing through, and nothing was sent
+   * @throws OperationInDoubtError if nobody knows whether the effect of an earlier call happened
+   * @throws OperationConflictError if the key belongs to another request; OperationDeadError if it was given up
+   * @throws TenantMissingError, TenantMismatchError, InvalidIdentityError, InvalidPayloadError
+   * @throws UsageError inside of a call with the same key, which would wait for itself, and for bad input
+   */
+  async once<T>(
+    key: string,
+    fn: (operation: CurrentOperation) => Promise<T> | T,
+    options: CallOptions = {},
+  ): Promise<T> {
+    if (typeof fn !== 'function') throw new UsageError('once() needs a function to call.');
+    if (options === null || typeof options !== 'object')
+      throw new UsageError('once(): options must be an object.');
+    const identity = assertIdentity({
+      tenantId: this.tenants.assert(options.tenantId),
+      operationKey: key,
+    });
+    this.#assertNotInside(identity);
+    const settings = this.#settingsOf(options);
+    assertNoTransactionAround(settings.effect);
+    const tracing = this.#tracing;
+    if (tracing === undefined) return this.#untilEnded(identity, fn, settings, options);
+    const attributes = { ...identityAttributes(identity), 'idempotent_jobs.effect': settings.effect };
+    return openSpan(tracing, 'call', attributes, (span) =>
+      this.#untilEnded(identity, fn, settings, options, span),
+    );
+  }
+
+  async #untilEnded<T>(
+    identity: OperationIdentity,
+    fn: (operation: CurrentOperation) => Promise<T> | T,
+    settings: ProcessorSettings,
+    options: CallOptions,
+    span?: OperationSpan,
+  ): Promise<T> {
+    const canonical = requestOf(identity, options.input);
+    const giveUpAt = performance.now() + (options.waitMs ?? DEFAULT_WAIT_MS);
+    for (let pauseMs = 25; ; pauseMs = Math.min(pauseMs * 2, 500)) {
+      const result = await this.#run(identity, canonical, settings, fn, options, span);
+      const leftMs = giveUpAt - performance.now();
+      const isLast = result.kind !== 'deferred' || causeOf(result.deferral) !== 'busy' || leftMs <= 0;
+      if (isLast) span?.ended(result);
+      if (result.kind !== 'deferred') return answer(result, identity) as T;
+      this.#throwUnlessBusy(identity, result);
+      if (leftMs <= 0) {
+        if (causeOf(result.deferral) === 'busy') this.#tellBusy(identity, result);
+        throw new OperationBusyError(identity, result.delayMs);
+      }
+      await pauseUntilEnd(this.events, identity, Math.min(pauseMs, leftMs));
+    }
+  }
+
+  /** What waiting for another caller would not help against. */
+  #throwUnlessBusy(identity: OperationIdentity, result: Deferred): void {
+    switch (causeOf(result.deferral)) {
+      case 'unavailable':
+        throw new LedgerUnavailableError(identity, errorOf(result));
+      case 'held':
+        throw errorOf(result);
+      case 'waiting':
+        throw new OperationBusyError(identity, result.delayMs);
+      case 'not_yet':
+        throw new OperationInDoubtError(identity, result.delayMs);
+      case 'busy':
+      case 'fenced':
+      case 'stopped':
+    }
+  }
+
+  async #run(
+    identity: OperationIdentity,
+    canonical: string,
+    rules: ProcessorSettings,
+    fn: (operation: CurrentOperation) => unknown,
+    { reconcile }: CallOptions,
+    span: OperationSpan | undefined,
+  ): Promise<AttemptResult> {
+    const call: OperationRun = {
+      workerId: this.#nextWorkerId(),
+      rules,
+      subject: CALL,
+      identified: {
+        kind: 'identified',
+        ...identity,
+        canonical,
+        fingerprint: fingerprintOf(canonical),
+        payload: undefined,
+        availableAt: Date.now(),
+        rowMs: undefined,
+        deadline: undefined,
+        trace: undefined,
+        parentTrace: undefined,
+      },
+      job: undefined,
+      earlierStarts: undefined,
+      handlerRun: new HandlerRun(() => undefined),
+      span,
+      step: undefined,
+      handsBack: undefined,
+      reconcile,
+      fallback: undefined,
+    };
+    await surroundingOperation()?.mayBegin();
+    const forget = followSurrounding(call.handlerRun);
+    const leave = this.running.add(call.handlerRun);
+    try {
+      const around: CallAround = { by: this, key: identityKeyOf(identity), run: call.handlerRun };
+      return await this.tenants.runCall(identity.tenantId, around, () =>
+        this.attempts.run(call, async () => fn(currentOperation())),
+      );
+    } finally {
+      forget();
+      leave();
+    }
+  }
+
+  /** The inner one would wait for the outer one, which waits for it. @throws UsageError */
+  #assertNotInside(identity: OperationIdentity): void {
+    const around = frames.getStore()?.calls as readonly CallAround[] | undefined;
+    if (around === undefined) return;
+    const key = identityKeyOf(identity);
+    // What a call has left behind may call again once it is over: it is answered with the result.
+    if (!around.some((call) => call.by === this && call.key === key && !call.run.isOver)) return;
+    throw new UsageError(
+      `once("${identity.operationKey}") was called inside of itself and would wait for itself. Give the inner call a key of its own, or call its function without once().`,
+    );
+  }
+
+  /** Of all the looks at an operation that somebody else runs, the last one. */
+  #tellBusy(identity: OperationIdentity, { delayMs, reason }: Deferred): void {
+    const { tenantId, operationKey } = identity;
+    this.events.emit({
+      kind: 'deferred',
+      ...CALL,
+      tenantId,
+      operationKey,
+      delayMs,
+      because: 'busy',
+      reason,
+    });
+  }
+
+  /** The terms are one object for all calls that are guarded alike: their claims share statements. */
+  #settingsOf(options: CallOptions): ProcessorSettings {
+    const settings = resolveCallOptions(options, this.#defaults);
+    const { effect, repeatableMs, asks } = settings.terms;
+    const name = JSON.stringify([effect, repeatableMs, asks]);
+    const terms = this.#terms.get(name) ?? settings.terms;
+    if (this.#terms.size < MAX_KNOWN) this.#terms.set(name, terms);
+    return { ...settings, terms };
+  }
+}
+
+/** What events call a call. */
+const CALL = { queue: CALLS, jobName: 'call', jobId: '' } as const;
+
+/** Options are written in code; whoever makes them from data shares no statements. */
+const MAX_KNOWN = 1000;
+
+/** A call that runs around the code, as its frame knows it. */
+interface CallAround {
+  readonly by: IdempotencyService;
+  readonly key: string;
+  readonly run: HandlerRun;
+}
+
+/** Ends the call with the operation that it is made in. */
+function followSurrounding(run: HandlerRun): () => void {
+  const signal = surroundingOperation()?.signal;
+  const stop = (): void => run.abandon('cancelled');
+  if (signal?.aborted) stop();
+  signal?.addEventListener('abort', stop, { once: true });
+  return () => signal?.removeEventListener('abort', stop);
+}
+
+function requestOf(identity: OperationIdentity, input: unknown): string {
+  const known = input === undefined ? null : (JSON.parse(toJsonText('input', input)) as unknown);
+  return canonicalRequest(identity, 'call', known);
+}
+
+function answer(result: Exclude<AttemptResult, { kind: 'deferred' }>, identity: OperationIdentity): unknown {
+  switch (result.kind) {
+    case 'completed':
+    case 'replayed':
+      if (result.degraded !== undefined) surroundingOperation()?.markDegraded(result.degraded);
+      return result.result;
+    case 'failed':
+      if (result.decision.status === 'in_doubt')
+        throw new OperationInDoubtError(identity, result.decision.askInMs, result.error);
+      throw result.error;
+    case 'in_doubt':
+    case 'conflict':
+    case 'dead':
+    case 'expired':
+    case 'unstorable':
+    case 'handed_back':
+      throw result.error;
+    default:
+      return result satisfies never;
+  }
+}
+
+/** Postgres is out of reach: whether the call was made, or its outcome kept, the next one finds out. */
+class LedgerUnavailableError extends IdempotentJobsError {
+  constructor({ tenantId, operationKey }: OperationIdentity, cause: Error) {
+    super(
+      'LEDGER_UNAVAILABLE',
+      `The ledger could not be asked about operation "${operationKey}" of tenant "${tenantId}": ${messageOf(cause)}. Call again with the same key.`,
+      { cause, data: { tenantId, operationKey } },
+    );
+  }
+}

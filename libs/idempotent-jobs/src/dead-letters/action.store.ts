@@ -1,0 +1,96 @@
+import type { OperationIdentity } from '../operation/identity.js';
+import type { Author } from '../operation/ledger-action.js';
+import type { Database } from '../ledger/postgres/database.js';
+import type { RunStatement } from '../ledger/postgres/statement.js';
+import { inTransaction } from '../ledger/postgres/transaction.js';
+import { type Intent, judge, judgeReport, type Report } from './judge.js';
+import { lockLetters, lockOperation, lookAtLetter } from './lock.js';
+import type { HeldRedrive } from './redrive.store.js';
+import { auditDone, type Judged, type JudgedReport, type KeptMs, write } from './write.js';
+import { LET_GO } from './write.statements.js';
+
+/** What a person may want by itself. A letter that is edited needs a new operation as well. */
+export type SimpleIntent = Exclude<Intent, { readonly kind: 'edited' }>;
+
+/**
+ * What people do to dead letters, and what somebody reports on operations. Each action is one transaction of four steps:
+ * the rows are locked, what is to happen is decided, it is written, and it is put into the audit. A process that dies in
+ * between has done nothing: Postgres rolls back, and lets go of the rows.
+ */
+export class ActionStore {
+  constructor(
+    private readonly database: Database,
+    private readonly keptMs: KeptMs,
+  ) {}
+
+  /**
+   * Does the same to all letters that exist. `held`: for a redrive of many, only while its runner holds it; it lets go of
+   * what it may not bring back.
+   */
+  async act(
+    letterIds: readonly string[],
+    intent: SimpleIntent,
+    author: Author,
+    held?: HeldRedrive,
+  ): Promise<Judged[]> {
+    return this.#inTransaction(async (run) => {
+      const found = await lockLetters(run, letterIds, held);
+      const judged = found.map((one) => ({ ...one, judgement: judge(one, intent) }));
+      const overtaken = await write(run, judged, author, this.keptMs);
+      const written = judged.map((one) =>
+        overtaken.has(one.letter) ? { ...one, judgement: UNDER_WAY } : one,
+      );
+      if (held !== undefined) await letGo(run, written);
+      await auditDone(run, AUDITED_AS[intent.kind], author, written, held?.id);
+      return written;
+    });
+  }
+
+  /** What {@link act} would do now. Nothing is changed, and no lock is waited for. */
+  async foresee(letterId: string, intent: SimpleIntent): Promise<Judged | undefined> {
+    const found = await lookAtLetter((statement, values) => this.database.run(statement, values), letterId);
+    return found && { ...found, judgement: judge(found, intent) };
+  }
+
+  /** `asOf`: of when the report is true; undefined: now. Answers undefined where the ledger has no such operation. */
+  async settle(
+    identity: OperationIdentity,
+    report: Report,
+    author: Author,
+    asOf: Date | undefined,
+  ): Promise<JudgedReport | undefined> {
+    return this.#inTransaction(async (run) => {
+      const found = await lockOperation(run, identity, asOf);
+      if (found === undefined) return undefined;
+      const judgement = judgeReport(found, report);
+      const judged = { ...found, judgement };
+      await write(run, [judged], author, this.keptMs);
+      // An open letter is resolved as if a person did it.
+      const action = judgement.kind === 'run_again' ? 'resolve_not_applied' : `settle_${report.kind}`;
+      await auditDone(run, action, author, [judged]);
+      return judged;
+    });
+  }
+
+  #inTransaction<T>(work: (run: RunStatement) => Promise<T>): Promise<T> {
+    return inTransaction(this.database, (connection) =>
+      work((statement, values) => this.database.run(statement, values, connection)),
+    );
+  }
+}
+
+const UNDER_WAY = { kind: 'refused', because: 'under_way' } as const;
+
+const AUDITED_AS = {
+  redrive: 'redrive',
+  not_applied: 'resolve_not_applied',
+  applied: 'resolve_applied',
+  discard: 'discard',
+} as const satisfies Record<SimpleIntent['kind'], string>;
+
+async function letGo(run: RunStatement, written: readonly Judged[]): Promise<void> {
+  const ids = written.flatMap(({ letter, judgement }) =>
+    judgement.kind === 'refused' && judgement.because !== 'resolved' ? [letter.id] : [],
+  );
+  if (ids.length > 0) await run(LET_GO, [ids]);
+}

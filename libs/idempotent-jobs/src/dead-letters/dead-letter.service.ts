@@ -1,0 +1,356 @@
+import { DeadLetterNotFoundError, InvalidPayloadError, UsageError } from '../operation/errors.js';
+import {
+  assertName,
+  jobNameProblem,
+  type OperationIdentity,
+  operationKeyProblem,
+  tenantIdProblem,
+} from '../operation/identity.js';
+import { toJsonText } from '../operation/json.js';
+import { assertAuthor, type LedgerAction } from '../operation/ledger-action.js';
+import type { Database } from '../ledger/postgres/database.js';
+import type { EffectVerdict } from '../operation/verdict.js';
+import { letterBinding, resultBinding } from '../ledger/encryption/binding.js';
+import { isSealed, RESULT_LOOKS_SEALED } from '../ledger/encryption/sealed.js';
+import type { Sealer } from '../ledger/encryption/sealer.js';
+import type { TenantContext } from '../tenancy/tenant-context.js';
+import type { ActionStore, SimpleIntent } from './action.store.js';
+import type {
+  DeadLetter,
+  DeadLetterFilter,
+  DeadLetterGroup,
+  DeadLetterRef,
+  DeadLetterWithPayload,
+} from './dead-letter.js';
+import type { DeadLetterResolution } from '../operation/reasons.js';
+import type {
+  DeadLetterPage,
+  LetterResult,
+  RedriveManyOptions,
+  RedriveOptions,
+  RedrivePlan,
+} from './dead-letter.options.js';
+import type { EditedRedrive, OperationEdit } from './edited-redrive.js';
+import {
+  assertCount,
+  assertDeadline,
+  assertFilter,
+  assertId,
+  assertText,
+  readPace,
+} from './letter-arguments.js';
+import { readCursor, writeCursor } from './letter-cursor.js';
+import { type LetterPosition, LetterQueries } from './letter.queries.js';
+import type { Redrive } from './redrive.js';
+import type { LockedLetter } from './lock.js';
+import type { RedriveStore } from './redrive.store.js';
+import { redriveRunning, refused } from './refusals.js';
+
+/** Hears of every letter that was closed. */
+export type OnClosed = (letter: LockedLetter, as: DeadLetterResolution, actor: string) => void;
+
+/** What the service needs of the application it belongs to. */
+export interface DeadLetterDependencies {
+  readonly database: Database;
+  readonly store: RedriveStore;
+  readonly actions: ActionStore;
+  readonly sealer: Sealer;
+  readonly tenants: TenantContext;
+  readonly edited: EditedRedrive;
+  readonly onClosed: OnClosed;
+  /** Operations of that queue have become due. */
+  readonly onDue: (queue: string) => Promise<void>;
+  readonly wakeRunner: () => void;
+}
+
+/**
+ * The way back: look at dead letters, run their operations again, or close them. Everything that changes something names
+ * its actor and a reason, and leaves a row in `job_actions`, in the same transaction.
+ *
+ * Inside a tenant's frame only that tenant's letters exist; outside of any, all of them.
+ */
+export class DeadLetterService {
+  readonly #queries: LetterQueries;
+
+  /** @internal Injected. */
+  constructor(private readonly services: DeadLetterDependencies) {
+    this.#queries = new LetterQueries(services.database);
+  }
+
+  /**
+   * Letters, newest first.
+   *
+   * @param options.open only open ones (default true), only resolved ones (false), or both (`'any'`)
+   * @param options.limit how many, 1 to 1,000. Default 50.
+   * @param options.after the `next` of the page before
+   * @throws UsageError for a filter or a cursor that cannot be read
+   */
+  async list(
+    filter: DeadLetterFilter = {},
+    {
+      open = true,
+      limit = 50,
+      after,
+    }: { readonly open?: boolean | 'any'; readonly limit?: number; readonly after?: string } = {},
+  ): Promise<DeadLetterPage> {
+    assertCount('limit', limit, 1000);
+    if (typeof open !== 'boolean' && open !== 'any')
+      throw new UsageError(`open must be true, false or "any".`);
+    const isOpen = open === 'any' ? undefined : open;
+    const page = await this.#queries.list(this.#seen(filter), isOpen, readCursor(after), limit);
+    const isLast = page.letters.length < limit || page.last === undefined;
+    return { letters: page.letters, next: isLast ? undefined : writeCursor(page.last as LetterPosition) };
+  }
+
+  /** Open letters by cause, the largest group first. @param options.limit how many groups, 1 to 1,000. Default 50. */
+  async groups(
+    filter: DeadLetterFilter = {},
+    { limit = 50 }: { readonly limit?: number } = {},
+  ): Promise<DeadLetterGroup[]> {
+    assertCount('limit', limit, 1000);
+    return this.#queries.groups(this.#seen(filter), limit);
+  }
+
+  /** One letter, with its payload. @throws DeadLetterNotFoundError, RecordUnreadableError if that cannot be decrypted here */
+  async get(letter: DeadLetterRef): Promise<DeadLetterWithPayload> {
+    const found = await this.#find(letter);
+    return { ...found, payload: this.services.sealer.open(found.payload, letterBinding(found)) };
+  }
+
+  /** With its payload as it is kept: most of what is done to a letter needs no key. */
+  async #find(letter: DeadLetterRef): Promise<DeadLetterWithPayload> {
+    const id = typeof letter === 'string' ? assertId(letter) : await this.#findOpen(letter);
+    const found = await this.#queries.get(id);
+    const tenantId = this.services.tenants.current;
+    if (found === undefined || (tenantId !== undefined && found.tenantId !== tenantId))
+      throw notFound(letter);
+    return found;
+  }
+
+  /**
+   * Runs a letter's operation again, under the same key and tenant, with fresh attempts and a fresh time budget. An
+   * operation that has completed meanwhile is not run: its letter is closed as `completed`.
+   *
+   * @throws DeadLetterNotFoundError, or DeadLetterRefusedError if it is resolved, under way, in doubt (resolve it), a
+   *   conflict or without identity (give it one by {@link redriveEdited}), or past its producer's deadline (give another)
+   */
+  async redrive(letter: DeadLetterRef, options: RedriveOptions): Promise<LetterResult> {
+    return this.#runAgain(letter, 'redrive', options);
+  }
+
+  /**
+   * Runs all matching letters of a queue again, carefully: a few canaries first, the rest no faster than
+   * `ratePerSecond`, and not at all once too many fail again. Goes on in the background, in whatever process of the
+   * application is alive; see {@link getRedrive}. One redrive at a time per queue.
+   *
+   * @throws DeadLetterNotFoundError if no letter matches; DeadLetterRefusedError while another redrive of the queue runs
+   */
+  async redriveMany(
+    filter: DeadLetterFilter & { readonly queue: string },
+    options: RedriveManyOptions,
+  ): Promise<RedrivePlan> {
+    const author = assertAuthor(options);
+    const pace = readPace(options);
+    if (filter?.queue === undefined)
+      throw new UsageError('redriveMany() needs the source queue: { queue: "charges", … }.');
+    const seen = this.#seen(filter);
+    const { redrivable, others } = await this.services.store.count(seen);
+    if (redrivable === 0) throw nothingMatches(filter.queue, others);
+    const plan = { letters: redrivable, leftOut: others };
+    if (options.dryRun === true) {
+      const [latest] = await this.services.store.list(filter.queue, undefined, 1);
+      if (latest?.status === 'running') throw redriveRunning(filter.queue);
+      return { ...plan, redriveId: undefined, dryRun: true };
+    }
+    const started = await this.services.store.start(seen, pace, author);
+    if (started === 'running') throw redriveRunning(filter.queue);
+    if (started === 'nothing') throw nothingMatches(filter.queue, others);
+    this.services.wakeRunner();
+    return { ...plan, redriveId: started.id, dryRun: false };
+  }
+
+  /** How far a redrive of many is. Inside a tenant's frame: if it is limited to that tenant. @throws DeadLetterNotFoundError */
+  async getRedrive(redriveId: string): Promise<Redrive> {
+    const redrive = await this.services.store.get(assertId(redriveId), this.services.tenants.current);
+    if (redrive === undefined)
+      throw new DeadLetterNotFoundError(`There is no redrive ${redriveId}.`, { redriveId });
+    return redrive;
+  }
+
+  /** Redrives of many, newest first. @param options.limit 1 to 1,000. Default 20. */
+  async redrives({ queue, limit = 20 }: { readonly queue?: string; readonly limit?: number } = {}): Promise<
+    Redrive[]
+  > {
+    assertCount('limit', limit, 1000);
+    assertText('queue', queue);
+    return this.services.store.list(queue, this.services.tenants.current, limit);
+  }
+
+  /**
+   * Ends a redrive of many. What it has brought back goes on; once this has returned, nothing more is brought back.
+   *
+   * @throws DeadLetterNotFoundError, or DeadLetterRefusedError if it has ended
+   */
+  async cancelRedrive(redriveId: string, action: Omit<LedgerAction, 'dryRun'>): Promise<Redrive> {
+    const author = assertAuthor(action);
+    const { status } = await this.getRedrive(redriveId);
+    const isCancelled =
+      status === 'running' &&
+      (await this.services.store.end(redriveId, 'cancelled', author.note, { author }));
+    if (!isCancelled) throw refused(redriveId, 'redrive_ended');
+    return this.getRedrive(redriveId);
+  }
+
+  /**
+   * Makes a new operation out of a letter that has no valid identity, or whose key or payload was wrong: with the
+   * identity given here, and the letter's payload unless another is given. The new operation names the letter it came
+   * from. Off unless `forRoot({ deadLetters: { editedRedrive: true } })`.
+   *
+   * @throws UsageError where it is off, or if the queue is not registered here
+   * @throws OperationConflictError if the key belongs to another request; DeadLetterNotFoundError, DeadLetterRefusedError
+   */
+  async redriveEdited(
+    letter: DeadLetterRef,
+    edit: OperationEdit,
+    action: LedgerAction,
+  ): Promise<LetterResult> {
+    const author = assertAuthor(action);
+    if (edit === null || typeof edit !== 'object')
+      throw new UsageError('redriveEdited() needs the new identity: { tenantId, operationKey }.');
+    const problem =
+      tenantIdProblem(edit.tenantId) ??
+      operationKeyProblem(edit.operationKey) ??
+      (edit.jobName === undefined ? undefined : jobNameProblem(edit.jobName));
+    if (problem !== undefined) throw new UsageError(`redriveEdited(): ${problem}`);
+    const found = await this.#find(letter);
+    if (this.services.tenants.current !== undefined) this.services.tenants.assert(edit.tenantId);
+    const closed = await this.services.edited.make(found, edit, author, action.dryRun === true);
+    if (closed !== undefined) {
+      this.services.onClosed(closed, 'redriven', author.actor);
+      await this.services.onDue(found.queue);
+    }
+    return { letterId: found.id, outcome: 'redriven', dryRun: action.dryRun === true };
+  }
+
+  /**
+   * Ends an operation in doubt with what a person found out: `applied(result)` completes it, and the result is replayed
+   * from then on; `notApplied()` runs it again. What the handler would have enqueued after it is not known here.
+   *
+   * @throws DeadLetterNotFoundError, or DeadLetterRefusedError if it is resolved or not in doubt; InvalidPayloadError for a
+   *   result that JSON cannot express; UsageError for a result where the operation is encrypted and there are no keys here
+   */
+  async resolve(
+    letter: DeadLetterRef,
+    verdict: EffectVerdict,
+    options: RedriveOptions,
+  ): Promise<LetterResult> {
+    if (verdict?.kind === 'not_applied') return this.#runAgain(letter, 'not_applied', options);
+    if (verdict?.kind !== 'applied') throw new UsageError('resolve() needs applied(result) or notApplied().');
+    assertAuthor(options);
+    const text = verdict.result === undefined ? undefined : toJsonText('result', verdict.result);
+    const found = await this.#find(letter);
+    const result = options.dryRun === true ? null : this.#sealed(text, found);
+    return this.#act(found.id, { kind: 'applied', result }, options);
+  }
+
+  /**
+   * Closes a letter for good; its operation is not run, and stays or becomes dead.
+   *
+   * @throws DeadLetterNotFoundError, or DeadLetterRefusedError if it is resolved
+   */
+  async discard(letter: DeadLetterRef, action: LedgerAction): Promise<LetterResult> {
+    assertAuthor(action);
+    const { id } = await this.#find(letter);
+    return this.#act(id, { kind: 'discard' }, action);
+  }
+
+  async #runAgain(
+    letter: DeadLetterRef,
+    kind: 'redrive' | 'not_applied',
+    options: RedriveOptions,
+  ): Promise<LetterResult> {
+    assertAuthor(options);
+    assertDeadline(options.deadline);
+    const { id } = await this.#find(letter);
+    return this.#act(id, { kind, deadline: options.deadline }, options);
+  }
+
+  /** @throws DeadLetterRefusedError, DeadLetterNotFoundError */
+  async #act(
+    id: string,
+    intent: SimpleIntent,
+    { actor, note, dryRun = false }: LedgerAction,
+  ): Promise<LetterResult> {
+    const { actions, onClosed, onDue } = this.services;
+    const judged = dryRun
+      ? await actions.foresee(id, intent)
+      : (await actions.act([id], intent, { actor, note }))[0];
+    if (judged === undefined) throw notFound(id);
+    const { letter, judgement } = judged;
+    if (judgement.kind === 'refused') throw refused(id, judgement.because);
+    const { kind, as } = judgement;
+    if (!dryRun) onClosed(letter, as, actor);
+    if (!dryRun && kind === 'run_again') await onDue(letter.queue);
+    return { letterId: id, outcome: as === 'not_applied' ? 'redriven' : as, dryRun };
+  }
+
+  /** The result that a person gives, as it is kept. */
+  #sealed(text: string | undefined, letter: DeadLetterWithPayload): string | null {
+    if (text === undefined) return null;
+    if (isSealed(JSON.parse(text))) throw new InvalidPayloadError(RESULT_LOOKS_SEALED);
+    const { sealer } = this.services;
+    if (!sealer.isOn && isSealed(letter.payload))
+      throw new UsageError(
+        'The operation is encrypted, and no keys are configured here: its result would be kept in plain text. Resolve it in the application, or without a result.',
+      );
+    const identity = identityIn(letter);
+    // Without an identity there is no operation to complete.
+    return identity === undefined ? text : sealer.seal(text, resultBinding(identity));
+  }
+
+  async #findOpen(operation: Exclude<DeadLetterRef, string>): Promise<string> {
+    if (operation === null || typeof operation !== 'object')
+      throw new UsageError('Name a letter by its id, or by { tenantId, operationKey }.');
+    const { tenantId, operationKey } = assertName(operation);
+    if (this.services.tenants.current !== undefined) this.services.tenants.assert(tenantId);
+    const id = await this.#queries.findOpen(tenantId, operationKey);
+    if (id === undefined) throw notFound(operation);
+    return id;
+  }
+
+  /** What the caller may see of what the filter asks for. */
+  #seen<F extends DeadLetterFilter>(filter: F): F {
+    assertFilter(filter);
+    const { tenants } = this.services;
+    return tenants.current === undefined ? filter : { ...filter, tenantId: tenants.assert(filter.tenantId) };
+  }
+}
+
+/** Under which identity the ledger has a letter's operation. */
+function identityIn({ tenantId, operationKey, stepOf, step }: DeadLetter): OperationIdentity | undefined {
+  return tenantId === undefined || operationKey === undefined
+    ? undefined
+    : assertName({ tenantId, operationKey: stepOf ?? operationKey, step });
+}
+
+function nothingMatches(queue: string, others: number): DeadLetterNotFoundError {
+  const hint =
+    others > 0
+      ? ` ${others} match that need a decision of their own: resolve those in doubt or expired, and give those in conflict or without an identity one by hand.`
+      : '';
+  return new DeadLetterNotFoundError(
+    `No open letter of queue "${queue}" matches that could be redriven; nothing was started.${hint}`,
+    { queue, others },
+  );
+}
+
+function notFound(letter: DeadLetterRef): DeadLetterNotFoundError {
+  return typeof letter === 'string'
+    ? new DeadLetterNotFoundError(`There is no dead letter ${letter}. List them to see their ids.`, {
+        letterId: letter,
+      })
+    : new DeadLetterNotFoundError(
+        `Operation "${letter.operationKey}" of tenant "${letter.tenantId}" has no open dead letter.`,
+        { tenantId: letter.tenantId, operationKey: letter.operationKey },
+      );
+}

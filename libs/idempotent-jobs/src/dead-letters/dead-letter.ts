@@ -1,0 +1,78 @@
+import type { OperationName } from '../operation/identity.js';
+import type { ErrorEvidence } from '../operation/error-evidence.js';
+import { type DeadLetterReason, type DeadLetterResolution } from '../operation/reasons.js';
+
+/** A delivery that was given up on, with what is known about why. Times are by the database's clock. */
+export interface DeadLetter {
+  readonly id: string;
+  readonly reason: DeadLetterReason;
+  /** The same for letters of one cause; see {@link DeadLetterGroup}. */
+  readonly fingerprint: string;
+  /** Where the job came from. */
+  readonly queue: string;
+  readonly jobName: string;
+  readonly jobId: string;
+  /** Undefined where the delivery had no valid identity. */
+  readonly tenantId: string | undefined;
+  readonly operationKey: string | undefined;
+  /** Of a step: the key of its operation and the step's name, by which it is looked up. `operationKey` shows both. */
+  readonly stepOf?: string;
+  readonly step?: string;
+  readonly error: ErrorEvidence | undefined;
+  readonly attempts: number;
+  readonly failures: number;
+  /** Since when the effect may have happened without a record of it. */
+  readonly doubtSince: Date | undefined;
+  readonly workerId: string | undefined;
+  /** What gave up: versions of library and Node. */
+  readonly versions: Readonly<Record<string, string>> | undefined;
+  readonly createdAt: Date;
+  /** Undefined while it is open. */
+  readonly resolved:
+    | {
+        readonly at: Date;
+        readonly as: DeadLetterResolution;
+        readonly actor: string;
+        readonly note: string;
+      }
+    | undefined;
+}
+
+/** A dead letter together with what the job carried. */
+export interface DeadLetterWithPayload extends DeadLetter {
+  /** Undefined where it could not be kept. */
+  readonly payload: unknown;
+}
+
+/** Letters of one cause: same queue, reason, error class and place in the code. */
+export interface DeadLetterGroup {
+  readonly fingerprint: string;
+  readonly queue: string;
+  readonly reason: DeadLetterReason;
+  readonly letters: number;
+  readonly oldestAt: Date;
+  readonly newestAt: Date;
+  /** The newest of them, to look at. */
+  readonly sample: {
+    readonly id: string;
+    readonly error: Pick<ErrorEvidence, 'name' | 'message'> | undefined;
+  };
+}
+
+/** Which letters are meant. All conditions must hold; none given means all open letters. */
+export interface DeadLetterFilter {
+  readonly queue?: string;
+  readonly tenantId?: string;
+  readonly reason?: DeadLetterReason;
+  /** Of a {@link DeadLetterGroup}. */
+  readonly fingerprint?: string;
+  /** That operation's, and those of its steps. */
+  readonly operationKey?: string;
+  /** Written at or after that time. */
+  readonly from?: Date;
+  /** Written before that time. */
+  readonly until?: Date;
+}
+
+/** Names a letter: by its id, or by the operation whose open letter it is. */
+export type DeadLetterRef = string | OperationName;

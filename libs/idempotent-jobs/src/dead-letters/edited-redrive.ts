@@ -1,0 +1,117 @@
+import { provenanceOf } from '../producer/provenance.js';
+import type { AskedOperation, OperationStore } from '../producer/operation.store.js';
+import { OperationConflictError, UsageError } from '../operation/errors.js';
+import type { Database, Queryable } from '../ledger/postgres/database.js';
+import { statement } from '../ledger/postgres/statement.js';
+import { inTransaction } from '../ledger/postgres/transaction.js';
+import type { DeadLetterWithPayload } from './dead-letter.js';
+import type { Author } from '../operation/ledger-action.js';
+import { letterBinding, payloadBinding } from '../ledger/encryption/binding.js';
+import type { Sealer } from '../ledger/encryption/sealer.js';
+import { audit } from '../ledger/record/audit.js';
+import { judge } from './judge.js';
+import { lockLetters, type LockedLetter, lookAtLetter } from './lock.js';
+import { refused } from './refusals.js';
+import { type KeptMs, write } from './write.js';
+
+/** What a person gives an operation that is made from a letter by hand. */
+export interface OperationEdit {
+  readonly tenantId: string;
+  readonly operationKey: string;
+  /** Default: the letter's. */
+  readonly jobName?: string;
+  /** Default: the letter's. */
+  readonly payload?: unknown;
+}
+
+/** Checks a request as if it were enqueued; undefined: the queue is not registered here. */
+export type AskAsProducer = (
+  queue: string,
+  jobName: string,
+  payload: unknown,
+  identity: { readonly tenantId: string; readonly operationKey: string },
+) => AskedOperation | undefined;
+
+/** Ties a new operation to the letter that it was made from. Parameters: tenant, key, letter. */
+const LINK = statement(
+  'link_edited',
+  'UPDATE {schema}.job_outcomes SET redriven_from = $3 WHERE tenant_id = $1 AND operation_key = $2',
+);
+
+/** Makes a new operation from a letter that cannot be run as it is. */
+export class EditedRedrive {
+  constructor(
+    private readonly database: Database,
+    private readonly operations: OperationStore,
+    private readonly sealer: Sealer,
+    private readonly ask: AskAsProducer,
+    private readonly isAllowed: boolean,
+    private readonly keptMs: KeptMs,
+  ) {}
+
+  /**
+   * All or nothing: the operation exists if and only if the letter is closed. Whether its key is free is known only when it
+   * is taken, so a dry run takes it and gives it back. `letter`: with its payload as it is kept. Answers the letter that was
+   * closed; undefined after a dry run.
+   */
+  async make(
+    letter: DeadLetterWithPayload,
+    edit: OperationEdit,
+    author: Author,
+    isDryRun: boolean,
+  ): Promise<LockedLetter | undefined> {
+    if (!this.isAllowed) {
+      throw new UsageError(
+        'Giving a dead letter another identity or payload is switched off. Allow it with forRoot({ deadLetters: { editedRedrive: true } }).',
+      );
+    }
+    const { tenantId, operationKey } = edit;
+    const payload = 'payload' in edit ? edit.payload : this.#payloadOf(letter);
+    const asked = this.ask(letter.queue, edit.jobName ?? letter.jobName, payload, { tenantId, operationKey });
+    if (asked === undefined) {
+      throw new UsageError(
+        `Queue "${letter.queue}" is not registered here. Redrive its letters in an application that has registerQueue("${letter.queue}").`,
+      );
+    }
+    const make = async (connection: Queryable): Promise<LockedLetter> => {
+      const run = this.operations.on(connection);
+      await lockLetters(run, [letter.id]);
+      const [accepted] = await this.operations.accept(run, [asked]);
+      if (accepted?.kind === 'conflict') throw new OperationConflictError(tenantId, operationKey);
+      if (accepted?.kind === 'duplicate') throw refused(letter.id, 'key_taken');
+      // Read only now: what was just made may have the letter's own key.
+      const locked = await lookAtLetter(run, letter.id);
+      if (locked === undefined) throw refused(letter.id, 'resolved');
+      const judgement = judge(locked, { kind: 'edited' });
+      if (judgement.kind === 'refused') throw refused(letter.id, judgement.because);
+      if (isDryRun) throw new DryRun();
+      await write(run, [{ ...locked, judgement }], author, this.keptMs);
+      await run(LINK, [tenantId, operationKey, letter.id]);
+      const { queue, id: letterId, identity } = locked.letter;
+      const details = identity ?? { tenantId: null, operationKey: null };
+      await audit(run, 'redrive_edited', author, [{ queue, letterId, tenantId, operationKey, details }]);
+      return locked.letter;
+    };
+    return inTransaction(this.database, make).catch((error: unknown) => {
+      if (!(error instanceof DryRun)) throw error;
+      return undefined;
+    });
+  }
+
+  /**
+   * A job that nobody could identify is kept as it came. Under an id that the library has derived that is the library's
+   * own form, with a payload that was sealed for whomever it names; under any other it is what its producer wrote.
+   */
+  #payloadOf(letter: DeadLetterWithPayload): unknown {
+    const payload = this.sealer.open(letter.payload, letterBinding(letter));
+    if (letter.tenantId !== undefined) return payload;
+    const provenance = provenanceOf({ id: letter.jobId, data: payload });
+    if (provenance.kind === 'plain' || (provenance.kind === 'unconfirmed' && !provenance.hasDerivedId))
+      return payload;
+    const { envelope } = provenance;
+    return this.sealer.open(envelope.payload, payloadBinding(envelope.operation));
+  }
+}
+
+/** Takes back what a dry run has written. */
+class DryRun extends Error {}

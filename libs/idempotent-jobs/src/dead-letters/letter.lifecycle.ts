@@ -1,0 +1,172 @@
+import { Injectable } from '@nestjs/common';
+import { DiscoveryService } from '@nestjs/core';
+import type { InstanceWrapper } from '@nestjs/core/injector/instance-wrapper.js';
+import { JobEvents } from '../events/job-events.js';
+import { QueueRegistry } from '../producer/queue-registry.js';
+import { processedQueueOf } from '../bullmq/bullmq-metadata.js';
+import { ConfigurationError } from '../operation/errors.js';
+import { jobSubjectOf } from '../operation/job-subject.js';
+import { LibraryLog } from '../events/library-log.js';
+import { providedClassOf } from '../bullmq/provided-class.js';
+import { Sealer } from '../ledger/encryption/sealer.js';
+import { TenantContext } from '../tenancy/tenant-context.js';
+import { type LetterHandler, LetterListener, type LetterListenerServices } from './letter.listener.js';
+import { LetterQueries } from './letter.queries.js';
+import { letterHandlersOf } from './on-dead-letter.decorator.js';
+import { ToldStore } from './told.store.js';
+
+/** A handler, and the queue that it asked for. */
+interface DeclaredHandler extends LetterHandler {
+  readonly queue: string | undefined;
+}
+
+/** Letters are put on their queue again only where somebody has said within a day that they are heard of. */
+const LISTEN_EVERY_MS = 60 * 60 * 1000;
+
+/** Finds the methods with `@OnDeadLetter()`, and runs a listener on each dead-letter queue that one of them needs. */
+@Injectable()
+export class LetterLifecycle {
+  #listeners: LetterListener[] = [];
+  #told: readonly string[] = [];
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(
+    private readonly discovery: DiscoveryService,
+    private readonly queues: QueueRegistry,
+    private readonly tenants: TenantContext,
+    private readonly store: ToldStore,
+    private readonly letters: LetterQueries,
+    private readonly sealer: Sealer,
+    private readonly log: LibraryLog,
+    private readonly events: JobEvents,
+  ) {}
+
+  /** Looks before anything is started. @throws ConfigurationError as `@OnDeadLetter()` says */
+  prepare(): void {
+    const handlers = this.#handlers();
+    const handlersOf = (queue: string): DeclaredHandler[] =>
+      handlers.filter((handler) => handler.queue === undefined || handler.queue === queue);
+    this.#told = this.queues.names.filter((queue) => handlersOf(queue).length > 0);
+    const deadLetterQueues = new Set(this.#told.map((queue) => this.queues.deadLetterQueueOf(queue)));
+    for (const deadLetterQueue of deadLetterQueues) this.#refuseRivals(deadLetterQueue, handlersOf);
+    this.#listeners = [...deadLetterQueues].flatMap((name) => {
+      const port = this.queues.portOf(name);
+      return port === undefined ? [] : [new LetterListener(port, this.#servicesOf(handlersOf))];
+    });
+  }
+
+  #servicesOf(handlersOf: LetterListenerServices['handlersOf']): LetterListenerServices {
+    const { tenants, sealer, queues } = this;
+    return {
+      letterOf: (letterId) => this.letters.get(letterId),
+      // Of a queue that other applications have, the ledger knows.
+      deadLetterQueueOf: async (queue) =>
+        queues.names.includes(queue) ? queues.deadLetterQueueOf(queue) : this.store.deadLetterQueueOf(queue),
+      handlersOf,
+      tenants,
+      sealer,
+      onTold: (letterId) => this.store.told(letterId),
+      onDropped: (job, because) =>
+        this.events.emit({ kind: 'letter_dropped', ...jobSubjectOf(job), because }),
+      onError: this.log.trouble,
+    };
+  }
+
+  async start(): Promise<void> {
+    await this.store.doNotListen(this.#processed());
+    await this.store.listen(this.#told);
+    this.#timer = setInterval(() => {
+      this.store
+        .listen(this.#told)
+        .catch((error: unknown) =>
+          this.log.trouble('That letters are heard of could not be noted; tried again in an hour', error),
+        );
+    }, LISTEN_EVERY_MS);
+    this.#timer.unref();
+    for (const listener of this.#listeners) listener.start();
+  }
+
+  async stop(drainMs: number, closeMs: number): Promise<void> {
+    clearInterval(this.#timer);
+    await Promise.all(this.#listeners.map((listener) => listener.stop(drainMs, closeMs)));
+  }
+
+  /** Queues whose letters a processor of the application takes. */
+  #processed(): string[] {
+    const processed = new Set(
+      this.discovery.getProviders().flatMap((provider) => {
+        const providerClass = providedClassOf(provider);
+        return providerClass === undefined ? [] : [processedQueueOf(providerClass)];
+      }),
+    );
+    return this.queues.names.filter((queue) => processed.has(this.queues.deadLetterQueueOf(queue)));
+  }
+
+  #handlers(): DeclaredHandler[] {
+    for (const controller of this.discovery.getControllers()) refuseController(controller);
+    const instances = new Set<unknown>();
+    const names = new Map<string, number>();
+    return this.discovery.getProviders().flatMap((provider) => {
+      const providerClass = providedClassOf(provider);
+      const declarations = providerClass?.prototype ? letterHandlersOf(providerClass.prototype) : [];
+      // An alias (`useExisting`) is no second listener.
+      if (providerClass === undefined || declarations.length === 0 || instances.has(provider.instance))
+        return [];
+      if (!provider.isDependencyTreeStatic() || provider.isTransient) {
+        throw new ConfigurationError(
+          `${providerClass.name} has methods with @OnDeadLetter(), but no single instance to call them on: it, or what it injects, is request-scoped or transient. Move them to a provider of default scope.`,
+        );
+      }
+      instances.add(provider.instance);
+      return declarations.map(({ method, queue }) => {
+        const title = `${providerClass.name}.${String(method)}`;
+        if (queue !== undefined && !this.queues.names.includes(queue)) {
+          throw new ConfigurationError(
+            `@OnDeadLetter("${queue}") on ${title}: the queue is not registered. Import IdempotentJobsModule.registerQueue("${queue}"), or name the queue whose jobs die, not its dead-letter queue.`,
+          );
+        }
+        const instance = provider.instance as Record<string | symbol, LetterHandler['tell']>;
+        return { name: unique(title, names), queue, tell: (letter) => instance[method]?.(letter) };
+      });
+    });
+  }
+
+  /** Nobody else of this application may take the letters that the listener is to tell, nor may it take others'. */
+  #refuseRivals(deadLetterQueue: string, handlersOf: (queue: string) => DeclaredHandler[]): void {
+    const sources = this.queues.names.filter(
+      (queue) => this.queues.deadLetterQueueOf(queue) === deadLetterQueue,
+    );
+    const names = sources.flatMap((queue) => handlersOf(queue).map(({ name }) => name));
+    const handlers = [...new Set(names)].join(', ');
+    const rival = this.discovery
+      .getProviders()
+      .map(providedClassOf)
+      .find((candidate) => candidate !== undefined && processedQueueOf(candidate) === deadLetterQueue);
+    if (rival !== undefined) {
+      throw new ConfigurationError(
+        `${rival.name} processes queue "${deadLetterQueue}", and @OnDeadLetter() on ${handlers} listens there: each would take letters from the other. Keep one of the two; @OnDeadLetter() without a queue listens to every registered one.`,
+      );
+    }
+    const untold = sources.filter((queue) => handlersOf(queue).length === 0);
+    if (untold.length > 0) {
+      throw new ConfigurationError(
+        `Queue "${untold[0]}" shares dead-letter queue "${deadLetterQueue}" with queues that @OnDeadLetter() on ${handlers} listens to, but nobody is told of its letters. Add @OnDeadLetter("${untold[0]}"), or give it a dead-letter queue of its own.`,
+      );
+    }
+  }
+}
+
+function refuseController(controller: InstanceWrapper): void {
+  const controllerClass = providedClassOf(controller);
+  if (controllerClass === undefined || letterHandlersOf(controllerClass.prototype).length === 0) return;
+  throw new ConfigurationError(
+    `${controllerClass.name} is a controller and cannot be told of dead letters. Move its methods with @OnDeadLetter() to a provider.`,
+  );
+}
+
+/** A class may be provided twice, and a letter must be told to both. */
+function unique(title: string, seen: Map<string, number>): string {
+  const count = (seen.get(title) ?? 0) + 1;
+  seen.set(title, count);
+  return count === 1 ? title : `${title}#${count}`;
+}

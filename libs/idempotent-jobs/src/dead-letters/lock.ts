@@ -1,0 +1,142 @@
+import { CALLS } from '../operation/calls.js';
+import type { OperationIdentity } from '../operation/identity.js';
+import { type RunStatement, statement } from '../ledger/postgres/statement.js';
+import type { Case, LetterFacts, OperationFacts } from './judge.js';
+import type { HeldRedrive } from './redrive.store.js';
+
+/*
+ * The rows that somebody's action is about, locked and read, so that of two actions one finds what the other has done.
+ *
+ * All of them take locks in one order: the redrive of many, its letters by id, their operations by tenant and key; and they
+ * change a letter only when they hold all of these. A worker (FAIL, DOUBT) holds its operation when it writes a letter. It
+ * does not wait for an open letter that is locked, only for one that is being changed, and whoever changes one waits for
+ * no operation any more. So nobody waits in a circle.
+ */
+
+/** A letter as an action finds it. */
+export interface LockedLetter extends LetterFacts {
+  readonly id: string;
+  readonly queue: string;
+  readonly jobName: string;
+  readonly jobId: string;
+  /** Under which the ledger has its operation. */
+  readonly identity: OperationIdentity | null;
+}
+
+/** An operation as an action finds it. */
+export interface LockedOperation extends OperationFacts, OperationIdentity {
+  readonly queue: string;
+  readonly jobName: string;
+  readonly jobId: string;
+  readonly attempts: number;
+  /** The key of the operation whose step it is. */
+  readonly stepOf: string | null;
+}
+
+export type LockedLetterCase = Case<LockedLetter, LockedOperation | null>;
+export type LockedOperationCase = Case<LockedLetter | null, LockedOperation>;
+
+/**
+ * Letter `l` and operation `o` as the decision sees them; null where there is none. `startedSince` is SQL: whether an attempt
+ * was started after the time of a report.
+ */
+const found = (startedSince: string): string => `
+  CASE WHEN l.id IS NOT NULL THEN json_build_object(
+    'id', l.id, 'queue', l.queue, 'jobName', l.job_name, 'jobId', l.job_id, 'reason', l.reason,
+    'identity', CASE WHEN l.tenant_id IS NOT NULL THEN
+      json_build_object('tenantId', l.tenant_id, 'operationKey', l.operation_key) END,
+    'isResolved', l.resolved_at IS NOT NULL,
+    'hasPayload', l.payload IS NOT NULL,
+    'isOfJob', l.step_of IS NULL AND l.queue <> '${CALLS}') END AS letter,
+  CASE WHEN o.tenant_id IS NOT NULL THEN json_build_object(
+    'tenantId', o.tenant_id, 'operationKey', o.operation_key, 'queue', o.queue, 'jobName', o.job_name, 'jobId', o.job_id,
+    'attempts', o.attempts, 'stepOf', o.step_of, 'status', o.status,
+    'isAnotherRequest', COALESCE(o.fingerprint <> l.fingerprint, false),
+    'isDoubtful', o.doubt_since IS NOT NULL,
+    'isLookedUp', COALESCE(o.effect = 'reconciled' AND o.attempts > 0, false),
+    'isPastDeadline', COALESCE(o.has_own_deadline AND o.deadline_at <= clock_timestamp(), false),
+    'wasClaimed', o.fencing_token > 0,
+    'isUnderLease', COALESCE(o.lease_expires_at > clock_timestamp(), false),
+    'wasStartedSince', COALESCE(${startedSince}, false)) END AS operation`;
+
+/**
+ * Letters with the operations that have their keys. Parameters: letter ids; for a redrive of many its id and its runner
+ * (null: a person asks), of whose letters nothing is found once it has ended or is another runner's. *No row*: there is no
+ * such letter. The operation of a conflicting letter is another request's, and is not touched.
+ */
+const LOCK_LETTERS = statement(
+  'lock_letters',
+  `
+WITH permit AS (
+  SELECT id FROM {schema}.dead_letter_redrives WHERE id = $2 AND status = 'running' AND runner_id = $3 FOR SHARE
+), letter AS (
+  SELECT * FROM {schema}.dead_letters
+  WHERE id = ANY ($1::uuid[]) AND ($2::uuid IS NULL OR (redrive_id = $2 AND EXISTS (SELECT FROM permit)))
+  ORDER BY id
+  FOR UPDATE
+), operation AS (
+  SELECT o.*
+  FROM {schema}.job_outcomes o JOIN letter l ON o.tenant_id = l.tenant_id AND o.operation_key = l.operation_key
+  WHERE l.reason <> 'idempotency_conflict'
+  ORDER BY o.tenant_id, o.operation_key
+  FOR UPDATE OF o
+)
+SELECT ${found('false')}
+FROM letter l LEFT JOIN operation o ON o.tenant_id = l.tenant_id AND o.operation_key = l.operation_key
+`,
+);
+
+/** The same of one letter without a lock. Parameter: letter. */
+const LOOK_AT_LETTER = statement(
+  'look_at_letter',
+  `
+SELECT ${found('false')}
+FROM {schema}.dead_letters l
+LEFT JOIN {schema}.job_outcomes o
+  ON o.tenant_id = l.tenant_id AND o.operation_key = l.operation_key AND l.reason <> 'idempotency_conflict'
+WHERE l.id = $1
+`,
+);
+
+/**
+ * An operation with its own open letter, which is locked before it. Parameters: tenant, key, a time (null: now). *No row*:
+ * there is no such operation.
+ */
+const LOCK_OPERATION = statement(
+  'lock_operation',
+  `
+WITH letter AS (
+  SELECT * FROM {schema}.dead_letters
+  WHERE tenant_id = $1 AND operation_key = $2 AND resolved_at IS NULL AND reason NOT IN ('idempotency_conflict', 'expired')
+  FOR UPDATE
+), operation AS (
+  SELECT * FROM {schema}.job_outcomes
+  WHERE tenant_id = $1 AND operation_key = $2 AND (SELECT count(*) FROM letter) >= 0
+  FOR UPDATE
+)
+SELECT ${found('o.started_at > $3::timestamptz')}
+FROM operation o LEFT JOIN letter l ON true
+`,
+);
+
+/** `held`: the redrive of many that asks. */
+export function lockLetters(
+  run: RunStatement,
+  ids: readonly string[],
+  held?: HeldRedrive,
+): Promise<LockedLetterCase[]> {
+  return run(LOCK_LETTERS, [ids, held?.id ?? null, held?.runnerId ?? null]);
+}
+
+/** For a dry run, and for a transaction that has locked it. */
+export async function lookAtLetter(run: RunStatement, id: string): Promise<LockedLetterCase | undefined> {
+  return (await run<LockedLetterCase>(LOOK_AT_LETTER, [id]))[0];
+}
+
+export async function lockOperation(
+  run: RunStatement,
+  { tenantId, operationKey }: OperationIdentity,
+  asOf: Date | undefined,
+): Promise<LockedOperationCase | undefined> {
+  return (await run<LockedOperationCase>(LOCK_OPERATION, [tenantId, operationKey, asOf ?? null]))[0];
+}

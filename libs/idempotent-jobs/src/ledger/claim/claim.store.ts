@@ -1,0 +1,259 @@
+import { Injectable } from '@nestjs/common';
+import { setTimeout as pause } from 'node:timers/promises';
+import { identityKeyOf } from '../../operation/identity.js';
+import { Coalescer } from '../postgres/coalescer.js';
+import { Database, type Queryable } from '../postgres/database.js';
+import {
+  type ClaimAnswer,
+  type ClaimRequest,
+  type ClaimRow,
+  type ClaimTerms,
+  type LookAnswer,
+  type LookRow,
+  readAnswer,
+  readLook,
+} from './claim.js';
+import { inTransaction } from '../postgres/transaction.js';
+import { resultBinding } from '../encryption/binding.js';
+import { Sealer } from '../encryption/sealer.js';
+import { LedgerClock } from '../postgres/ledger-clock.js';
+import { QUERY_TIMEOUT_MS } from '../postgres/ledger-pool.js';
+import { LOCK_NOT_AVAILABLE, sqlStateOf } from '../postgres/sqlstate.js';
+import { sparse } from '../postgres/statement.js';
+import { BEGIN_BUDGET, CLAIM, LOOK } from './claim.statement.js';
+import { IS_YOUNG, NOTE_UNRECORDED, REMEMBER } from './remember.statements.js';
+
+/**
+ * Wins the right to run operations. All claims of a processor that arrive together share a statement.
+ *
+ * A crash before the statement commits leaves nothing; after it, a lease that runs out by itself.
+ */
+@Injectable()
+export class ClaimStore {
+  readonly #coalescers = new WeakMap<ClaimTerms, Coalescer<ClaimRequest, ClaimRow>>();
+  readonly #looks = new Map<string, Coalescer<ClaimRequest, LookRow>>();
+  readonly #clock = new LedgerClock();
+
+  constructor(
+    private readonly database: Database,
+    private readonly sealer: Sealer,
+  ) {}
+
+  /** Claims on the pool, together with whatever else is being claimed under the same terms. */
+  async claim(request: ClaimRequest): Promise<ClaimAnswer> {
+    if (isOld(request)) return this.#claimOld(request);
+    const coalescer = this.#coalescerFor(request.terms);
+    const answer = await this.#look(request, () => coalescer.submit(request));
+    return answer.kind === 'old' ? this.#claimOld(request) : answer;
+  }
+
+  /** Until when a claim that was sent by now may still be won, in ms since 1970 by the database's clock; undefined: nobody knows. */
+  get possibleUntil(): number | undefined {
+    return this.#clock.in(QUERY_TIMEOUT_MS) ?? undefined;
+  }
+
+  /** Claims inside a transaction: the claim is taken back if the transaction is. */
+  async claimWithin(connection: Queryable, request: ClaimRequest): Promise<ClaimAnswer> {
+    const ask = async (isKnown: boolean): Promise<ClaimRow> =>
+      (await this.#ask(request.terms, [request], isKnown, connection))[0] as ClaimRow;
+    if (!isOld(request)) {
+      const answer = await this.#look(request, () => ask(false));
+      if (answer.kind !== 'old') return answer;
+    }
+    const memory = await this.#memoryOf(connection, request);
+    if (memory !== 'there') return memory === 'locked' ? LOCKED : { kind: 'expired' };
+    return (await this.#look(request, () => ask(true))) as ClaimAnswer;
+  }
+
+  /** With its row, if it has one, kept from being pruned between the look and the claim. */
+  #claimOld(request: ClaimRequest): Promise<ClaimAnswer> {
+    return inTransaction(this.database, (connection) => this.claimWithin(connection, request), 'claim');
+  }
+
+  /** Whether the ledger can tell what became of the operation. */
+  async #memoryOf(connection: Queryable, request: ClaimRequest): Promise<'there' | 'locked' | 'gone'> {
+    const { tenantId, operationKey, terms, availableAt } = request;
+    const [found] = await this.database.run<{ is_kept: boolean; is_there: boolean }>(
+      REMEMBER,
+      [tenantId, operationKey],
+      connection,
+    );
+    if (found?.is_there === true) return found.is_kept ? 'there' : 'locked';
+    const [row] = await this.database.run<{ is_young: boolean }>(
+      IS_YOUNG,
+      [terms.queue, availableAt],
+      connection,
+    );
+    return row?.is_young === true ? 'there' : 'gone';
+  }
+
+  /** @throws RecordUnreadableError where the result of a completed operation cannot be read */
+  async #look(
+    request: ClaimRequest,
+    ask: () => Promise<ClaimRow>,
+  ): Promise<ClaimAnswer | { readonly kind: 'old' }> {
+    for (let look = 1; look <= MAX_LOOKS; look += 1) {
+      let row: ClaimRow;
+      try {
+        row = await ask();
+      } catch (error) {
+        // Asked alone, a row that is being inserted by a transaction that does not end is as good as locked.
+        if (sqlStateOf(error) === LOCK_NOT_AVAILABLE) return LOCKED;
+        throw unlessUnstorable(error);
+      }
+      const answer = readAnswer(request, row);
+      if (answer.kind === 'locked' && look < MAX_LOOKS) {
+        await pause(LOCKED_PAUSE_MS * look);
+        continue;
+      }
+      if (answer.kind !== 'look_again') request.span?.follows(row.last_trace);
+      if (answer.kind === 'replay') return this.#replay(request, answer);
+      if (answer.kind !== 'look_again') return answer;
+    }
+    // Rivals keep rewriting the row between our looks. Somebody is running it; come back shortly.
+    return LOCKED;
+  }
+
+  /**
+   * Looks at an operation without claiming it, together with whatever else of its queue is being looked at.
+   *
+   * @throws RecordUnreadableError where the result of a completed operation cannot be read
+   */
+  async look(request: ClaimRequest): Promise<LookAnswer> {
+    const answer = readLook(request, await this.#lookerFor(request.terms.queue).submit(request));
+    return answer.kind === 'replay' ? this.#replay(request, answer) : answer;
+  }
+
+  /** Notes that a worker without the library may have run the operation, unless there is a row that says what is known. */
+  async noteUnrecorded(request: ClaimRequest): Promise<void> {
+    const { tenantId, operationKey, jobName, jobId, fingerprint, terms, deadline } = request;
+    const { queue, effect, repeatableMs, budgetMs } = terms;
+    const values = [
+      tenantId,
+      operationKey,
+      queue,
+      jobName,
+      jobId,
+      fingerprint,
+      effect,
+      repeatableMs,
+      budgetMs,
+    ];
+    await this.database.run(NOTE_UNRECORDED, [...values, deadline]);
+  }
+
+  /** Begins the time budget of an operation that is kept from its first attempt. */
+  async beginBudget({ tenantId, operationKey }: ClaimRequest, budgetMs: number): Promise<void> {
+    await this.database.run(BEGIN_BUDGET, [tenantId, operationKey, budgetMs]);
+  }
+
+  #replay(
+    request: ClaimRequest,
+    { resultText, degraded }: { readonly resultText: string | null; readonly degraded: string | undefined },
+  ): Extract<ClaimAnswer, { kind: 'replay' }> {
+    return { kind: 'replay', result: this.sealer.openText(resultText, resultBinding(request)), degraded };
+  }
+
+  #lookerFor(queue: string): Coalescer<ClaimRequest, LookRow> {
+    let looker = this.#looks.get(queue);
+    if (looker === undefined) {
+      const ask = (requests: ClaimRequest[]): Promise<LookRow[]> =>
+        this.database.run<LookRow>(LOOK, [
+          queue,
+          requests.map((request) => request.tenantId),
+          requests.map((request) => request.operationKey),
+          requests.map((request) => request.fingerprint),
+          requests.map((request) => request.deadline),
+        ]);
+      looker = new Coalescer<ClaimRequest, LookRow>(ask, identityKeyOf);
+      this.#looks.set(queue, looker);
+    }
+    return looker;
+  }
+
+  #coalescerFor(terms: ClaimTerms): Coalescer<ClaimRequest, ClaimRow> {
+    let coalescer = this.#coalescers.get(terms);
+    if (coalescer === undefined) {
+      coalescer = new Coalescer<ClaimRequest, ClaimRow>(
+        (requests) => this.#ask(terms, requests, false),
+        identityKeyOf,
+      );
+      this.#coalescers.set(terms, coalescer);
+    }
+    return coalescer;
+  }
+
+  /** `isKnown`: whether their rows were looked up before. */
+  async #ask(
+    terms: ClaimTerms,
+    requests: ClaimRequest[],
+    isKnown: boolean,
+    connection?: Queryable,
+  ): Promise<ClaimRow[]> {
+    const rows = await this.database.run<ClaimRow>(
+      CLAIM,
+      () => [
+        terms.queue,
+        terms.effect,
+        terms.leaseMs,
+        terms.repeatableMs,
+        terms.budgetMs,
+        terms.asks,
+        requests.map((request) => request.tenantId),
+        requests.map((request) => request.operationKey),
+        requests.map((request) => request.jobName),
+        requests.map((request) => request.jobId),
+        requests.map((request) => request.fingerprint),
+        requests.map((request) => request.workerId),
+        sparse(requests.map((request) => request.deadline)),
+        requests.map((request) => request.availableAt),
+        isKnown,
+        sparse(requests.map((request) => request.step?.of ?? null)),
+        sparse(requests.map((request) => request.step?.name ?? null)),
+        sparse(requests.map((request) => request.span?.reference ?? null)),
+        // A transaction that nobody ends is rolled back.
+        connection === undefined ? this.#clock.in(QUERY_TIMEOUT_MS) : null,
+        requests.map((request) => request.needsRow),
+      ],
+      connection,
+    );
+    const [first] = rows;
+    if (first !== undefined) this.#clock.heard(first.now_ms);
+    return rows;
+  }
+}
+
+/**
+ * Whether a job is so old that its row may be pruned at this very moment, which the statement alone could not tell. What
+ * is younger than half of the retention is far from that; the mark of what was forgotten is asked in any case.
+ */
+function isOld({ availableAt, terms }: ClaimRequest): boolean {
+  return Date.now() - availableAt > terms.retentionMs / 2;
+}
+
+/**
+ * Most of those that hold a row are through with it at once: a dispatcher that notes that it has put the job, for example.
+ * In all 100 ms, for as long as there are looks; nobody else waits for it.
+ */
+const LOCKED_PAUSE_MS = 10;
+
+/** A second look sees the rival's row; more are needed only when rivals follow each other within microseconds. */
+const MAX_LOOKS = 5;
+
+const LOCKED: ClaimAnswer = { kind: 'locked' };
+
+/** The class of SQLSTATEs that say that Postgres cannot take a value. */
+const DATA_EXCEPTION = '22';
+
+/** Postgres cannot take what the request is made of, however often it is asked. Nothing was claimed. */
+export class UnstorableError extends Error {
+  override readonly name = 'UnstorableError';
+
+  constructor(cause: unknown) {
+    super('Postgres refuses its data', { cause });
+  }
+}
+
+function unlessUnstorable(error: unknown): unknown {
+  return sqlStateOf(error)?.startsWith(DATA_EXCEPTION) === true ? new UnstorableError(error) : error;
+}

@@ -1,0 +1,283 @@
+import type { Effect } from '../../operation/effect.js';
+import type { OperationIdentity } from '../../operation/identity.js';
+import type { OperationStatus } from '../../operation/status.js';
+import { toDate, toDateOrNone } from '../postgres/to-date.js';
+
+/** What all claims of a processor have in common. One object per processor: claims under the same terms are batched. */
+export interface ClaimTerms {
+  readonly queue: string;
+  readonly effect: Effect;
+  readonly leaseMs: number;
+  /** For how long after the first attempt the effect may be repeated; null: forever. */
+  readonly repeatableMs: number | null;
+  /** How long completed operations are remembered. */
+  readonly retentionMs: number;
+  /** Total time budget from the first attempt; null: none. */
+  readonly budgetMs: number | null;
+  /** Whether the claimant can find out if the effect of an earlier attempt happened. */
+  readonly asks: boolean;
+}
+
+/** Which step of which operation an operation is. */
+export interface StepName {
+  /** The key of the operation whose handler runs it. */
+  readonly of: string;
+  /** The name of the step; of one inside of another, both, with "/" between. */
+  readonly name: string;
+}
+
+/** What a worker asks for when it wants to run an operation. */
+export interface ClaimRequest extends OperationIdentity {
+  readonly terms: ClaimTerms;
+  readonly jobName: string;
+  readonly jobId: string;
+  readonly fingerprint: string;
+  /** Names this run, not this process: two deliveries in one process are rivals too. */
+  readonly workerId: string;
+  /** The deadline given at enqueue, which goes before the budget; null: none. */
+  readonly deadline: Date | null;
+  /** When its job could first run, in ms since 1970 by the clock of whoever made it. */
+  readonly availableAt: number;
+  /** Whether nothing is to be claimed where the operation has no row. */
+  readonly needsRow: boolean;
+  /** The step that it is; undefined: a job or a call asks for it. */
+  readonly step?: StepName | undefined;
+  /** The run's span: kept with the claim, and linked to the operation's last one. */
+  readonly span?: ClaimSpan | undefined;
+}
+
+/** As much of a span as a claim needs. */
+export interface ClaimSpan {
+  readonly reference: string | undefined;
+  follows(reference: string | null): void;
+}
+
+/** The right to run one attempt, or, with `mustAsk`, to find out first what became of the last one. */
+export interface Claim extends OperationIdentity {
+  readonly token: number;
+  /** This attempt's number, from 1; with `mustAsk`, that of the last one, 0 after a redrive. */
+  readonly attempt: number;
+  /** The operation is in doubt, and whether its effect happened must be asked before anything else. */
+  readonly mustAsk: boolean;
+  /** When the attempt (with `mustAsk`, the last one) was started. */
+  readonly startedAt: Date;
+  /** For how long the last attempt that left a doubt has been over, in ms; undefined: none has left one. */
+  readonly doubtAgeMs: number | undefined;
+  /** How many earlier attempts failed on record; `attempt - 1 - failures` vanished without a word. */
+  readonly failures: number;
+  /** The last wait before another attempt, in ms; undefined: there was none. */
+  readonly lastDelayMs: number | undefined;
+  /** Whether an earlier attempt may have had its effect. */
+  readonly isDoubtful: boolean;
+  readonly deadline: Date | undefined;
+  /** What is left of the time budget, in ms by the database's clock; undefined: no budget. */
+  readonly remainingMs: number | undefined;
+  /** For how long from now the effect stays repeatable, in ms; Infinity: forever. */
+  readonly repeatableMs: number;
+  /** The attempt that this claim took over after its worker vanished. */
+  readonly tookOver: VanishedAttempt | undefined;
+}
+
+/** An attempt that ended without a record: its lease expired. */
+export interface VanishedAttempt {
+  readonly token: number;
+  readonly attempt: number;
+  readonly workerId: string | undefined;
+  readonly startedAt: Date | undefined;
+  /** The effect that it had declared; undefined: it was never started. */
+  readonly effect: Effect | undefined;
+}
+
+/** All that a claim can be answered with. */
+export type ClaimAnswer =
+  | { readonly kind: 'acquired'; readonly claim: Claim }
+  /** `degraded`: a stand-in answered in place of a dependency. */
+  | { readonly kind: 'replay'; readonly result: unknown; readonly degraded: string | undefined }
+  | { readonly kind: 'busy'; readonly leaseLeftMs: number }
+  /** Another transaction holds its row. */
+  | { readonly kind: 'locked' }
+  /** Its delay, or the pause after its last attempt, is not over. */
+  | { readonly kind: 'not_yet'; readonly waitMs: number }
+  | { readonly kind: 'conflict' }
+  /** There is no such operation, but there may have been one that was forgotten since. */
+  | { readonly kind: 'expired' }
+  /** There is no such operation, and nothing was claimed, as the request has it. */
+  | { readonly kind: 'absent' }
+  /** `unrecorded`: the row does not say so yet, and the claimant must write it. */
+  | {
+      readonly kind: 'in_doubt';
+      readonly unrecorded: { readonly token: number; readonly attempt: number } | undefined;
+    }
+  | { readonly kind: 'dead' };
+
+/** What a look at an operation says that nobody is running, nothing keeps from being run, and is not run now. */
+export interface Runnable {
+  readonly kind: 'runnable';
+  /** What is left of its time budget, in ms by the database's clock; undefined: it has none yet. */
+  readonly remainingMs: number | undefined;
+  /** How many attempts were started. */
+  readonly attempts: number;
+  /** Whether an earlier attempt may have had its effect. */
+  readonly isDoubtful: boolean;
+}
+
+/** All that a look can be answered with. */
+export type LookAnswer = Exclude<ClaimAnswer, { kind: 'acquired' | 'expired' | 'absent' }> | Runnable;
+
+/** One row of the claim statement. */
+export interface ClaimRow {
+  readonly token: string | null;
+  readonly attempts: number;
+  readonly failures: number;
+  readonly doubt_since: Date | null;
+  readonly deadline_at: Date | null;
+  readonly remaining_ms: number | null;
+  readonly repeatable_ms: number;
+  readonly started_at: Date | null;
+  readonly must_ask: boolean | null;
+  readonly doubt_age_ms: number | null;
+  readonly delay_ms: number | null;
+  readonly status: OperationStatus | null;
+  readonly is_same_request: boolean | null;
+  /** JSON text, as it is kept. */
+  readonly result: string | null;
+  readonly degraded: string | null;
+  readonly is_old: boolean;
+  /** Somebody holds the row. Not told by a look, which waits for nobody. */
+  readonly is_locked?: boolean;
+  readonly now_ms: number;
+  readonly wait_ms: number | null;
+  readonly is_asked_about: boolean | null;
+  readonly seen_token: string | null;
+  readonly seen_worker_id: string | null;
+  readonly seen_effect: Effect | null;
+  readonly seen_attempts: number | null;
+  readonly seen_started_at: Date | null;
+  readonly lease_left_ms: number | null;
+  readonly is_past_repeating: boolean | null;
+  readonly last_trace: string | null;
+}
+
+/** What a row says. A replay's result is JSON text, as it is kept. */
+type ReadAnswer =
+  | Exclude<ClaimAnswer, { kind: 'replay' }>
+  | { readonly kind: 'replay'; readonly resultText: string | null; readonly degraded: string | undefined }
+  | { readonly kind: 'look_again' }
+  | { readonly kind: 'old' };
+
+/** One row of the look statement. */
+export type LookRow = ClaimRow;
+
+/** Reads what a look found. A row that a claim would have won is runnable. */
+export function readLook(
+  request: ClaimRequest,
+  row: LookRow,
+): Exclude<ReadAnswer, { kind: 'acquired' | 'expired' | 'absent' | 'look_again' | 'old' }> | Runnable {
+  const answer = readAnswer(request, { ...row, token: null });
+  switch (answer.kind) {
+    case 'acquired':
+    case 'expired':
+    case 'absent':
+    case 'old':
+    case 'look_again':
+      return {
+        kind: 'runnable',
+        remainingMs: row.remaining_ms ?? undefined,
+        attempts: row.seen_attempts ?? 0,
+        isDoubtful: row.status === 'running' || row.doubt_since !== null,
+      };
+    default:
+      return answer;
+  }
+}
+
+/**
+ * Reads an answer out of a row. `look_again`: the row was written by a rival after the statement's snapshot was
+ * taken, so nothing can be said about it yet. `old`: nothing was claimed, because its row may have been forgotten.
+ */
+export function readAnswer(request: ClaimRequest, row: ClaimRow): ReadAnswer {
+  if (row.is_old) return { kind: 'old' };
+  if (row.token !== null) return { kind: 'acquired', claim: readClaim(request, row, Number(row.token)) };
+  if (row.status === null) return { kind: request.needsRow ? 'absent' : 'look_again' };
+  if (row.is_same_request === false) return { kind: 'conflict' };
+  const answer = readStatus(request, row, row.status);
+  const wantsRow =
+    answer.kind === 'look_again' || (answer.kind === 'in_doubt' && answer.unrecorded !== undefined);
+  return row.is_locked === true && wantsRow ? { kind: 'locked' } : answer;
+}
+
+function readStatus(request: ClaimRequest, row: ClaimRow, status: OperationStatus): ReadAnswer {
+  switch (status) {
+    case 'completed':
+      return { kind: 'replay', resultText: row.result, degraded: row.degraded ?? undefined };
+    case 'dead':
+      return { kind: 'dead' };
+    case 'in_doubt':
+      return readDoubt(request, row);
+    case 'running':
+      if (isLeased(row)) return { kind: 'busy', leaseLeftMs: row.lease_left_ms as number };
+      return mayNotRun(request, row)
+        ? { kind: 'in_doubt', unrecorded: readUnrecorded(row) }
+        : { kind: 'look_again' };
+    case 'retrying':
+      return mayNotRun(request, row) ? { kind: 'in_doubt', unrecorded: readUnrecorded(row) } : readWait(row);
+    case 'pending':
+      return readWait(row);
+    default:
+      return status satisfies never;
+  }
+}
+
+function isLeased({ lease_left_ms: leaseLeftMs }: ClaimRow): boolean {
+  return leaseLeftMs !== null && leaseLeftMs > 0;
+}
+
+/** An effect that must not be repeated, and nobody to ask whether it happened. */
+function mayNotRun({ terms }: ClaimRequest, row: ClaimRow): boolean {
+  return row.is_past_repeating === true && !terms.asks;
+}
+
+/** Without a time for the next question, the operation waits for a person, and its letter is written. */
+function readDoubt({ terms }: ClaimRequest, row: ClaimRow): ReadAnswer {
+  if (isLeased(row)) return { kind: 'busy', leaseLeftMs: row.lease_left_ms as number };
+  if (row.is_asked_about !== true) return { kind: 'in_doubt', unrecorded: undefined };
+  return terms.asks ? readWait(row) : { kind: 'in_doubt', unrecorded: readUnrecorded(row) };
+}
+
+function readClaim(request: ClaimRequest, row: ClaimRow, token: number): Claim {
+  return {
+    tenantId: request.tenantId,
+    operationKey: request.operationKey,
+    token,
+    attempt: row.attempts,
+    failures: row.failures,
+    lastDelayMs: row.delay_ms ?? undefined,
+    isDoubtful: row.doubt_since !== null,
+    mustAsk: row.must_ask === true,
+    startedAt: toDate(row.started_at as Date),
+    doubtAgeMs: row.doubt_since === null ? undefined : (row.doubt_age_ms ?? undefined),
+    deadline: toDateOrNone(row.deadline_at),
+    remainingMs: row.remaining_ms ?? undefined,
+    repeatableMs: row.repeatable_ms,
+    tookOver:
+      row.status === 'running' && row.seen_worker_id !== request.workerId ? readVanished(row) : undefined,
+  };
+}
+
+function readWait({ wait_ms: waitMs }: ClaimRow): ReadAnswer {
+  return waitMs !== null && waitMs > 0 ? { kind: 'not_yet', waitMs } : { kind: 'look_again' };
+}
+
+function readUnrecorded(row: ClaimRow): { token: number; attempt: number } {
+  return { token: Number(row.seen_token), attempt: row.seen_attempts ?? 0 };
+}
+
+function readVanished(row: ClaimRow): VanishedAttempt {
+  return {
+    token: Number(row.seen_token),
+    attempt: row.seen_attempts ?? 0,
+    workerId: row.seen_worker_id ?? undefined,
+    startedAt: toDateOrNone(row.seen_started_at),
+    effect: row.seen_effect ?? undefined,
+  };
+}

@@ -1,0 +1,40 @@
+import { assertName, type OperationIdentity } from '../../operation/identity.js';
+import { storableJobId } from '../../operation/job-id.js';
+
+/** Where a sealed value belongs. It opens nowhere else: not for another tenant, operation or column. */
+export interface Binding {
+  /** Null: of a job that nobody could identify. */
+  readonly tenantId: string | null;
+  readonly operationKey: string;
+  readonly kind: 'payload' | 'result';
+}
+
+export function payloadBinding({ tenantId, operationKey }: OperationIdentity): Binding {
+  return { tenantId, operationKey, kind: 'payload' };
+}
+
+export function resultBinding({ tenantId, operationKey }: OperationIdentity): Binding {
+  return { tenantId, operationKey, kind: 'result' };
+}
+
+/**
+ * Where a letter's payload belongs: to its operation, whose own payload it becomes when the letter is redriven; without
+ * one, to the job, whose id Postgres may have had to take otherwise than Redis.
+ */
+export function letterBinding(letter: {
+  readonly tenantId?: string | null | undefined;
+  readonly operationKey?: string | null | undefined;
+  readonly stepOf?: string | undefined;
+  readonly step?: string | undefined;
+  readonly queue: string;
+  readonly jobId: string;
+}): Binding {
+  const { tenantId, operationKey, stepOf, step, queue, jobId } = letter;
+  return tenantId && operationKey
+    ? payloadBinding(assertName({ tenantId, operationKey: stepOf ?? operationKey, step }))
+    : {
+        tenantId: null,
+        operationKey: `${queue}:${storableJobId(jobId)}`,
+        kind: 'payload',
+      };
+}

@@ -1,0 +1,213 @@
+import { isOverWithin, within } from '../../operation/within.js';
+import { LEDGER_TYPES } from './ledger-types.js';
+import { type Lane, Lanes } from './lanes.js';
+import { NoAnswerError, namedFailure } from './no-connection.js';
+import { listenForErrors } from './listen-for-errors.js';
+import type { ConnectionPool, PooledConnection, Query, QueryResult } from './connection.js';
+
+/** How the library's own connections differ from the application's. */
+export interface LedgerPoolOptions {
+  /** How many there may be. */
+  readonly max: number;
+  /** pg's connection options that go before those of the DataSource. */
+  readonly connection: Readonly<Record<string, unknown>>;
+}
+
+/**
+ * How long a statement may stay without an answer. A connection that died without a word would otherwise keep its place,
+ * and whoever waits for it, for good; after this time the connection is destroyed.
+ */
+export const QUERY_TIMEOUT_MS = 10_000;
+
+/** Postgres gives up before the client does: what the client has given up on must not come true later. */
+export const STATEMENT_TIMEOUT_MS = 9_000;
+
+/**
+ * How long a statement waits for a lock. Statements for many operations wait for no row (SKIP LOCKED); one that must wait
+ * for a single row, or for a table, is tried again by its caller, which keeps the connection free for others meanwhile.
+ */
+const LOCK_TIMEOUT_MS = 1_000;
+
+/**
+ * What a session of the library's own goes by, whatever the defaults of role, database and server are. A session that is
+ * left in an open transaction ends after 15 s; one whose client has vanished is found out within a minute.
+ *
+ * Every statement of the library goes by an index. A plan that was made while a table was empty, and is kept, must not read
+ * all of it when a burst has filled it.
+ */
+const SESSION = `
+SET default_transaction_isolation = 'read committed';
+SET default_transaction_read_only = off;
+SET default_transaction_deferrable = off;
+SET statement_timeout = ${STATEMENT_TIMEOUT_MS};
+SET lock_timeout = ${LOCK_TIMEOUT_MS};
+SET idle_in_transaction_session_timeout = 15000;
+SET tcp_keepalives_idle = 30;
+SET tcp_keepalives_interval = 10;
+SET tcp_keepalives_count = 3;
+SET DateStyle = ISO;
+SET extra_float_digits = 1;
+SET enable_seqscan = off;
+SET jit = off;
+SELECT pg_backend_pid() AS pid`;
+
+/** A connection on loan. Released with an error, it is closed. */
+export interface LedgerConnection {
+  query(query: Query): Promise<QueryResult>;
+  release(error?: Error): void;
+}
+
+/**
+ * The library's own connections: few, with their own limits on the server, isolation level and types, so that neither the
+ * application's settings nor its load reach the statements that keep leases. Made from the options of the DataSource's
+ * pool, by the same class, so that they lead to the same database as the same role.
+ */
+export class LedgerPool {
+  /** The connections themselves, without their order. */
+  readonly pool: ConnectionPool;
+  readonly #lanes: Lanes;
+  /** The server's process behind each connection that is in order. A pooler between tells the client another one. */
+  readonly #pids = new WeakMap<PooledConnection, number>();
+
+  constructor(template: ConnectionPool, { max, connection }: LedgerPoolOptions) {
+    // pg hides the password from being copied.
+    const { password, application_name: name } = template.options as {
+      password?: unknown;
+      application_name?: unknown;
+    };
+    const Pool = template.constructor as new (options: object) => ConnectionPool;
+    this.pool = new Pool({
+      keepAlive: true,
+      ...withoutUndefined(template.options),
+      password,
+      application_name: typeof name === 'string' ? `${name} (jobs)` : 'nestjs-idempotent-jobs',
+      ...leadingTo(connection, template.options),
+      max,
+      min: 0,
+      // The limits are the library's own.
+      connectionTimeoutMillis: QUERY_TIMEOUT_MS,
+      query_timeout: false,
+      binary: false,
+      pipeline: false,
+    });
+    listenForErrors(this.pool);
+    this.#lanes = new Lanes(max);
+  }
+
+  /** What a connection beside the pool is to be made with. */
+  get client(): { readonly Client: ConnectionPool['Client']; readonly options: object } {
+    const { Client, options } = this.pool;
+    return { Client, options: { ...options, password: (options as { password?: unknown }).password } };
+  }
+
+  /** Runs one statement. `query` is made once there is a connection. */
+  async run(query: () => Query, lane: Lane): Promise<QueryResult> {
+    const connection = await this.connect(lane);
+    let broken: Error | undefined;
+    try {
+      return await connection.query(query());
+    } catch (error) {
+      if (error instanceof NoAnswerError) broken = error;
+      throw error;
+    } finally {
+      connection.release(broken);
+    }
+  }
+
+  /** Lends a connection. @throws NoConnectionError if there is none to be had in time */
+  async connect(lane: Lane): Promise<LedgerConnection> {
+    const leave = await this.#lanes.enter(lane, QUERY_TIMEOUT_MS);
+    try {
+      const connection = await this.pool.connect();
+      try {
+        await this.#putInOrder(connection);
+      } catch (error) {
+        connection.release(error as Error);
+        throw error;
+      }
+      return this.#lend(connection, leave);
+    } catch (error) {
+      leave();
+      throw namedFailure(error);
+    }
+  }
+
+  async end(): Promise<void> {
+    await isOverWithin(CLOSE_MS, this.pool.end());
+  }
+
+  async #putInOrder(connection: PooledConnection): Promise<void> {
+    if (this.#pids.has(connection)) return;
+    const results = (await answered(
+      connection.query({ text: SESSION, types: LEDGER_TYPES }),
+      QUERY_TIMEOUT_MS,
+    )) as unknown as QueryResult[];
+    const [{ pid }] = (results.at(-1) as QueryResult).rows as [{ pid: number }];
+    this.#pids.set(connection, pid);
+  }
+
+  #lend(connection: PooledConnection, leave: () => void): LedgerConnection {
+    return {
+      query: (query) => this.#ask(connection, query),
+      release: (error) => {
+        connection.release(error);
+        leave();
+      },
+    };
+  }
+
+  async #ask(
+    connection: PooledConnection,
+    { timeoutMs = QUERY_TIMEOUT_MS, ...query }: Query,
+  ): Promise<QueryResult> {
+    try {
+      return await answered(connection.query({ ...query, types: LEDGER_TYPES }), timeoutMs);
+    } catch (error) {
+      if (error instanceof NoAnswerError) this.#cancel(connection);
+      throw namedFailure(error);
+    }
+  }
+
+  /** What the client has given up on is not to come true behind its back, as far as Postgres can be reached. */
+  #cancel(connection: PooledConnection): void {
+    const query = { text: 'SELECT pg_cancel_backend($1)', values: [this.#pids.get(connection)] };
+    void this.run(() => query, 'lease').catch(() => undefined);
+  }
+}
+
+/** Statements under way end within their own limit. */
+const CLOSE_MS = 5_000;
+
+/** What the work gives, if it ends within `ms`. The work itself is not stopped. @throws NoAnswerError */
+export function answered<T>(work: Promise<T>, ms: number): Promise<T> {
+  return within(ms, work, () => new NoAnswerError(ms));
+}
+
+/** pg lets an address in a URL go before any other. */
+function leadingTo(
+  connection: Readonly<Record<string, unknown>>,
+  { connectionString }: { readonly connectionString?: unknown },
+): Readonly<Record<string, unknown>> {
+  if (typeof connectionString !== 'string' || connection['connectionString'] !== undefined) return connection;
+  const { host, port, user, password, database, ...others } = connection as Address;
+  const url = new URL(connectionString);
+  if (host !== undefined) url.hostname = host;
+  if (port !== undefined) url.port = `${port}`;
+  if (user !== undefined) url.username = encodeURIComponent(user);
+  if (typeof password === 'string') url.password = encodeURIComponent(password);
+  if (database !== undefined) url.pathname = `/${encodeURIComponent(database)}`;
+  return { ...others, connectionString: url.toString() };
+}
+
+/** pg's words for where a connection leads. */
+interface Address {
+  readonly host?: string;
+  readonly port?: number | string;
+  readonly user?: string;
+  readonly password?: unknown;
+  readonly database?: string;
+}
+
+function withoutUndefined(options: object): object {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
+}

@@ -1,0 +1,85 @@
+import { ConfigurationError } from '../../operation/errors.js';
+import { PROGRAM } from '../../operation/program.js';
+import type { Database } from './database.js';
+import { inSchema, SCHEMA_STEPS, SCHEMA_VERSION, UNFINISHED } from './migrations.js';
+import type { SchemaStep } from './migrations/schema-step.js';
+import { SchemaUpgrade } from './schema-upgrade.js';
+
+/**
+ * Makes sure that the ledger's schema is the one this package was written for.
+ *
+ * @param mode `run` takes the missing steps, `check` only looks
+ * @param meanwhile what is given the building of indexes, which may take minutes and is not waited for then; by default it is
+ * @throws ConfigurationError if the schema is missing, older (`check`) or newer than this package, or cannot be upgraded
+ *   because somebody holds its locks
+ */
+export async function ensureSchema(
+  database: Database,
+  mode: 'run' | 'check',
+  meanwhile?: (building: Promise<void>) => void,
+): Promise<void> {
+  const { schema } = database;
+  const state = await refuseNewer(database);
+  const { version } = state;
+  // Nothing is locked, and no privilege is needed, where nothing is to be done.
+  if (mode === 'run') {
+    const upgrade = new SchemaUpgrade(database);
+    const missing = missingIn(state);
+    await upgrade.run(missing, version === undefined);
+    if (version === undefined) return;
+    const building = upgrade.buildIndexes(missing);
+    return meanwhile === undefined ? building : meanwhile(building);
+  }
+  if (version === SCHEMA_VERSION) return;
+  throw new ConfigurationError(
+    `${version === undefined ? `Schema "${schema}" has no ledger` : `The ledger in schema "${schema}" is at version ${version}, but this package needs ${SCHEMA_VERSION}`}. ` +
+      `Run "${PROGRAM} migrate", set forRoot({ migrations: 'run' }), or add ...IDEMPOTENT_JOBS_MIGRATIONS to the DataSource's migrations and run them before the application starts.`,
+  );
+}
+
+/** What a schema has. */
+interface SchemaState {
+  /** Undefined: it has no ledger. */
+  readonly version: number | undefined;
+  /** Steps whose indexes are still to be built. */
+  readonly unfinished: readonly number[];
+}
+
+async function refuseNewer(database: Database): Promise<SchemaState> {
+  const state = await stateOf(database);
+  if (state.version === undefined || state.version <= SCHEMA_VERSION) return state;
+  throw new ConfigurationError(
+    `The ledger in schema "${database.schema}" is at version ${state.version}, but this package knows only up to ${SCHEMA_VERSION}. A newer nestjs-idempotent-jobs has migrated it; deploy that version here too.`,
+  );
+}
+
+async function stateOf(database: Database): Promise<SchemaState> {
+  const on = database.inLane('other');
+  const table = inSchema(database.schema, '{schema}.idempotent_jobs_schema');
+  const found = await on.query({ text: 'SELECT to_regclass($1) IS NOT NULL AS present', values: [table] });
+  if (!(found.rows[0] as { present: boolean }).present) return { version: undefined, unfinished: [] };
+  const { rows } = await on.query({ text: `SELECT version, name FROM ${table} ORDER BY version` });
+  const steps = rows as { version: number; name: string }[];
+  return {
+    version: steps.at(-1)?.version,
+    unfinished: steps.filter(({ name }) => name.endsWith(UNFINISHED)).map(({ version }) => version),
+  };
+}
+
+/** The version a schema is at; undefined if it has no ledger. */
+export async function schemaVersion(database: Database): Promise<number | undefined> {
+  return (await stateOf(database)).version;
+}
+
+/**
+ * The steps that a schema still lacks; all of them where there is no ledger.
+ *
+ * @throws ConfigurationError if the schema is newer than this package
+ */
+export async function pendingSteps(database: Database): Promise<readonly SchemaStep[]> {
+  return missingIn(await refuseNewer(database));
+}
+
+function missingIn({ version = 0, unfinished }: SchemaState): readonly SchemaStep[] {
+  return SCHEMA_STEPS.filter((step) => step.version > version || unfinished.includes(step.version));
+}

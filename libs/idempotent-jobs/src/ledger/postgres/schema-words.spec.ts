@@ -1,0 +1,17 @@
+import { describe, expect, it } from 'vitest';
+import { DEAD_LETTER_REASONS } from '../../operation/reasons.js';
+import { SCHEMA_STEPS } from './migrations.js';
+
+/** The words that the last CHECK on a column allows. */
+function allowed(column: string): string[] {
+  const sql = SCHEMA_STEPS.map((step) => step.sql).join('\n');
+  const [, list = ''] =
+    [...sql.matchAll(new RegExp(`CHECK \\(${column} IN \\(([^)]*)\\)`, 'g'))].at(-1) ?? [];
+  return [...list.matchAll(/'(\w+)'/g)].map(([, word = '']) => word);
+}
+
+describe('the schema', () => {
+  it('allows the same reasons of dead letters as the code has', () => {
+    expect(allowed('reason')).toEqual([...DEAD_LETTER_REASONS]);
+  });
+});

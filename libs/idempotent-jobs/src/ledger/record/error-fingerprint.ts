@@ -1,0 +1,43 @@
+import { hash } from 'node:crypto';
+import { dirname } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { ErrorEvidence } from '../../operation/error-evidence.js';
+
+/**
+ * The same for dead letters of one cause, so that a thousand letters are read as three problems: a digest of the reason,
+ * the error's class, code and status, and the place in the application that threw it, without its line, which moves with
+ * every edit. An error that no code of the application threw is told by its message, without what differs between
+ * operations.
+ */
+export function errorFingerprint(reason: string, error: ErrorEvidence): string {
+  const place = firstOwnFrame(error) ?? withoutIds(error.message);
+  const words = [reason, error.name, error.code ?? '', error.status ?? '', place];
+  return hash('sha256', JSON.stringify(words), 'hex').slice(0, 16);
+}
+
+/** The library's own frames say nothing about the application. */
+const LIBRARY = dirname(dirname(fileURLToPath(import.meta.url)));
+
+/** `ChargeProcessor.process charges/charge.processor.js`: function and the tail of its path, the same on each machine. */
+function firstOwnFrame(error: ErrorEvidence): string | undefined {
+  for (let seen: ErrorEvidence | undefined = error; seen !== undefined; seen = seen.cause) {
+    for (const line of seen.stack?.split('\n') ?? []) {
+      const frame = FRAME.exec(line);
+      if (frame === null) continue;
+      const [, functionName = '', path = ''] = frame;
+      if (path.startsWith('node:') || path.includes('node_modules') || path.includes(LIBRARY)) continue;
+      return `${functionName.replace(/^async /, '')} ${path.split(/[/\\]/).slice(-2).join('/')}`;
+    }
+  }
+  return undefined;
+}
+
+const FRAME = /^\s+at (?:(.+?) \()?((?:file:|node:|\/|[A-Za-z]:\\)[^()]*?):\d+:\d+\)?$/;
+
+function withoutIds(message: string): string {
+  return message
+    .replace(/"[^"]*"|'[^']*'/g, '"?"')
+    .replace(/\b[0-9a-f]{8,}(?:-[0-9a-f]{4,})*\b/gi, '?')
+    .replace(/\d+/g, '0')
+    .slice(0, 500);
+}

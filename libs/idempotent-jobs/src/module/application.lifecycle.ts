@@ -1,0 +1,212 @@
+import {
+  type BeforeApplicationShutdown,
+  Inject,
+  Injectable,
+  type OnApplicationBootstrap,
+  type OnApplicationShutdown,
+} from '@nestjs/common';
+import type { QueuePort } from '../bullmq/queue-port.js';
+import { LeaseKeeper } from '../ledger/claim/lease-keeper.js';
+import { UnusedClaims } from '../ledger/claim/unused-claims.js';
+import { LetterLifecycle } from '../dead-letters/letter.lifecycle.js';
+import { RedriveRunner } from '../dead-letters/redrive.runner.js';
+import { Dependencies } from '../resilience/dependency/dependencies.js';
+import { DispatchListener } from '../dispatch/dispatch-listener.js';
+import { Dispatcher } from '../dispatch/dispatcher.js';
+import { CheckUp } from '../operate/doctor/check-up.js';
+import { QueueRegistry } from '../producer/queue-registry.js';
+import { RunningHandlers } from '../worker/attempt/running-handlers.js';
+import type { ResolvedOptions } from './idempotent-jobs.options.js';
+import { type PausedQueue, pauseWhileOpen } from '../worker/host/queue-pause.js';
+import { SharedKeys } from '../worker/intake/shared-keys.js';
+import { WorkerLifecycle } from '../worker/host/worker.lifecycle.js';
+import { GaugeReader } from '../observe/metrics/gauge.reader.js';
+import { MetricsLifecycle } from '../observe/metrics/metrics.lifecycle.js';
+import type { KnownNames } from '../observe/metrics/metrics.subscriber.js';
+import { JobEvents } from '../events/job-events.js';
+import { LibraryLog } from '../events/library-log.js';
+import { logEvents } from '../observe/log.subscriber.js';
+import { ConfigurationError } from '../operation/errors.js';
+import { Database } from '../ledger/postgres/database.js';
+import { DoubtSweep } from '../worker/recovery/doubt.sweep.js';
+import { FailedJobSweep } from '../worker/recovery/failed-job.sweep.js';
+import type { SweptQueue } from '../worker/recovery/swept-queue.js';
+import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
+import { Pruner } from '../operate/retention/pruner.js';
+import { retentionProblems } from '../ledger/retention.options.js';
+import { unsignedUntil } from '../producer/signing.options.js';
+import { outsideOfAnyFrame } from '../tenancy/outside-of-any-frame.js';
+import { isOverWithin } from '../operation/within.js';
+
+/**
+ * When what runs: workers only once the whole application is up, and all of them gone before Nest closes queues and
+ * DataSource, which happens in `onApplicationShutdown`.
+ */
+@Injectable()
+export class ApplicationLifecycle
+  implements OnApplicationBootstrap, BeforeApplicationShutdown, OnApplicationShutdown
+{
+  readonly #metrics: MetricsLifecycle;
+  readonly #subscriptions: (() => void)[] = [];
+
+  constructor(
+    @Inject(RESOLVED_OPTIONS) private readonly options: ResolvedOptions,
+    private readonly database: Database,
+    private readonly queues: QueueRegistry,
+    private readonly dependencies: Dependencies,
+    private readonly events: JobEvents,
+    private readonly log: LibraryLog,
+    private readonly workers: WorkerLifecycle,
+    private readonly handlers: RunningHandlers,
+    private readonly letters: LetterLifecycle,
+    private readonly failedJobs: FailedJobSweep,
+    private readonly doubts: DoubtSweep,
+    private readonly pruner: Pruner,
+    private readonly redrives: RedriveRunner,
+    private readonly dispatcher: Dispatcher,
+    private readonly listener: DispatchListener,
+    private readonly leases: LeaseKeeper,
+    private readonly unused: UnusedClaims,
+    private readonly sharedKeys: SharedKeys,
+    private readonly checkUp: CheckUp,
+    gauges: GaugeReader,
+  ) {
+    this.#metrics = new MetricsLifecycle(options.metrics, events, gauges, log.trouble);
+  }
+
+  async onApplicationBootstrap(): Promise<void> {
+    const { logs } = this.options;
+    if (logs !== 'none') this.#subscriptions.push(logEvents(this.events, logs));
+    this.workers.prepare();
+    this.letters.prepare();
+    this.#refuseShortRetention();
+    if (this.options.doctor !== 'off') await this.#lookForSharedKeys();
+    this.#warnOfUnsigned();
+    await this.checkUp.run();
+    this.#subscriptions.push(pauseWhileOpen(this.events, this.#pausedQueues(), this.log.trouble));
+    const { tracing } = this.options;
+    const start = (): Promise<void> => this.#startMeasured();
+    // Workers and timers started inside of a request's frame or trace would make everything they ever do part of it.
+    await outsideOfAnyFrame(() => (tracing === undefined ? start() : tracing.detached(start)));
+  }
+
+  /** Where BullMQ does not answer, jobs that come by will tell. */
+  async #lookForSharedKeys(): Promise<void> {
+    const { queues, sharedKeys } = this;
+    const looks = this.workers.running.map(async ({ settings: { queue, identify } }) => {
+      const port = queues.portOf(queue);
+      if (identify !== undefined && port !== undefined) await sharedKeys.look(port.bullmq, identify);
+    });
+    await isOverWithin(LOOK_MS, Promise.allSettled(looks));
+  }
+
+  #warnOfUnsigned(): void {
+    const until = unsignedUntil(this.options.signing, Date.now());
+    if (until !== undefined)
+      this.log.warn(
+        `Jobs without a signature are run until ${until} (signing.acceptUnsignedUntil). Take it away once every process signs and no older job is left.`,
+      );
+  }
+
+  /** An application that does not come up leaves no metrics behind: another one may take its place in this process. */
+  async #startMeasured(): Promise<void> {
+    this.#metrics.start(this.#knownNames());
+    try {
+      await this.#start();
+    } catch (error) {
+      this.#metrics.stop();
+      throw error;
+    }
+  }
+
+  async #start(): Promise<void> {
+    this.workers.start();
+    await this.letters.start();
+    if (this.workers.running.length > 0) this.failedJobs.start(this.options.sweepMs, this.#sweptQueues());
+    this.pruner.start(this.options.pruneMs);
+    this.doubts.start(this.options.sweepMs);
+    if (!this.options.dispatch.enabled) return;
+    this.redrives.start();
+    this.dispatcher.start();
+    // Whoever does not hear looks now and then; a server that is silent must not keep the application from starting.
+    void this.listener.start();
+  }
+
+  async beforeApplicationShutdown(): Promise<void> {
+    this.failedJobs.stop();
+    const { drainMs, closeMs } = this.options.shutdown;
+    await Promise.all([
+      this.workers.stop(drainMs, closeMs),
+      this.letters.stop(drainMs, closeMs),
+      this.#endCalls(drainMs, closeMs),
+    ]);
+    // Counting a large redrive may take minutes; its lease runs out by itself.
+    await isOverWithin(closeMs, Promise.all([this.redrives.stop(), this.pruner.stop(), this.doubts.stop()]));
+    await this.listener.stop(closeMs);
+    await this.dispatcher.stop();
+    this.leases.stop();
+    await isOverWithin(closeMs, this.unused.stop());
+    this.#metrics.stop();
+    for (const unsubscribe of this.#subscriptions) unsubscribe();
+    this.log.flush();
+  }
+
+  /** Last, like the application's own connections: what else shuts down may still look something up. */
+  async onApplicationShutdown(): Promise<void> {
+    await this.database.close();
+  }
+
+  /** Guarded calls may finish like handlers; what does not is told through its signal, and its end is recorded. */
+  async #endCalls(drainMs: number, closeMs: number): Promise<void> {
+    if (await this.handlers.isEmptyWithin(drainMs)) return;
+    this.handlers.abandonAll('shutdown');
+    await this.handlers.isEmptyWithin(closeMs);
+  }
+
+  /** @throws ConfigurationError if something outlives the ledger's memory, and could make it run an effect again */
+  #refuseShortRetention(): void {
+    const { queues } = this;
+    const problems = queues.names.flatMap((name) => {
+      const port = queues.portOf(name) as QueuePort;
+      const worker = this.workers.running.find(({ settings }) => settings.queue === name)?.worker;
+      return retentionProblems(queues.retentionOf(name), port.contents.jobRetention(worker)).map(
+        (problem) => `queue "${name}": ${problem}`,
+      );
+    });
+    if (problems.length === 0) return;
+    throw new ConfigurationError(
+      `Completed operations would be forgotten while something may still ask for them again, and would be run twice: ${problems.join('; ')}. Make retention.completedMs longer, or the others shorter.`,
+    );
+  }
+
+  #knownNames(): KnownNames {
+    const { queues, dependencies } = this;
+    return {
+      queues: queues.names,
+      jobs: this.workers.running.map(({ settings }) => [settings.queue, settings.jobNames ?? []] as const),
+      dependencies: dependencies.states.map(({ name }) => name),
+      isListed: (queue, jobName) =>
+        this.workers.running.every(
+          ({ settings }) => settings.queue !== queue || settings.payloadRuleOf(jobName).kind !== 'unlisted',
+        ),
+    };
+  }
+
+  #pausedQueues(): PausedQueue[] {
+    return this.workers.running.flatMap(({ settings: { queue, dependency }, pausesQueue }) =>
+      pausesQueue && dependency !== undefined
+        ? [{ port: this.queues.portOf(queue) as QueuePort, dependency }]
+        : [],
+    );
+  }
+
+  #sweptQueues(): SweptQueue[] {
+    return this.workers.running.flatMap(({ settings }) => {
+      const port = this.queues.portOf(settings.queue);
+      return port === undefined ? [] : [{ port, settings }];
+    });
+  }
+}
+
+/** A start does not wait longer for what the doctor would like to know. */
+const LOOK_MS = 2_000;

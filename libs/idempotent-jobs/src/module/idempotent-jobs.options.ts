@@ -1,0 +1,293 @@
+import type { AsyncOptions } from '../options/async-options.js';
+import {
+  type DependencyOptions,
+  type DependencySettings,
+  resolveDependencies,
+} from '../resilience/dependency/dependency.options.js';
+import { type ProcessorOverrides, readOverrides } from '../worker/rules/processor-overrides.js';
+import { resolvePolicies, type RetryPolicies, type RetrySettings } from '../worker/rules/retry.options.js';
+import type { MetricsAdapter } from '../observe/metrics/metrics.port.js';
+import { ConfigurationError } from '../operation/errors.js';
+import { type OptionChecks, optionChecks } from '../options/option-checks.js';
+import { DEFAULT_POOL } from '../ledger/postgres/database.js';
+import { MIN_CONNECTIONS } from '../ledger/postgres/lanes.js';
+import type { LedgerPoolOptions } from '../ledger/postgres/ledger-pool.js';
+import { DEFAULT_MAX_RESULT_BYTES } from '../ledger/record/kept-result.js';
+import {
+  DEFAULT_RETENTION,
+  resolveRetention,
+  type Retention,
+  type RetentionOptions,
+} from '../ledger/retention.options.js';
+import { type EncryptionOptions, type KeyRing, readKeyRing } from '../ledger/encryption/key-ring.js';
+import { readSigning, type SigningOptions, type SigningRules } from '../producer/signing.options.js';
+import type { Tracing } from '../tracing/tracing.js';
+
+/** Options of `IdempotentJobsModule.forRoot()`. Every number is checked once, at boot. */
+export interface IdempotentJobsOptions {
+  /** The TypeORM DataSource that holds the ledger, by its name. Default: the default DataSource. */
+  readonly dataSource?: string;
+  /** The Postgres schema of the ledger. Default: the DataSource's `schema`, else `public`. */
+  readonly schema?: string;
+  /**
+   * What to do about the ledger's schema at boot: `check` (default) fails with instructions when it is missing or
+   * outdated, `run` creates and upgrades it under an advisory lock.
+   */
+  readonly migrations?: 'run' | 'check';
+  /** The library's own connections to Postgres, beside those of the DataSource. */
+  readonly pool?: {
+    /** How many there may be in this process. At least 4. Default 8. One more listens for NOTIFY. */
+    readonly max?: number;
+    /**
+     * Where they lead, as far as that is not where the DataSource's lead: options of pg, for example `{ host, port }` of
+     * Postgres itself where the DataSource goes through a pooler in transaction mode. It must be the same database.
+     */
+    readonly connection?: Readonly<Record<string, unknown>>;
+  };
+  /** How long a vanished worker keeps its claims, in ms; renewed at a third. At least 500. Default 30,000. */
+  readonly leaseMs?: number;
+  /**
+   * Retry policies by name, for processors (`retry: 'charge'`), job names (`retryByJob`) and single operations
+   * (`enqueue(…, { retryPolicy: 'charge' })`).
+   */
+  readonly retryPolicies?: RetryPolicies;
+  /** What handlers call and cannot rely on, by name: for processors (`dependency: 'gateway'`) and {@link DependencyGuard}. */
+  readonly dependencies?: Readonly<Record<string, DependencyOptions>>;
+  /**
+   * Options of processors, by queue. They go before those of the decorator, which are written before configuration can be
+   * read: `processors: { charges: { concurrency: config.get('CHARGES_CONCURRENCY') } }`.
+   */
+  readonly processors?: Readonly<Record<string, ProcessorOverrides>>;
+  /** How long what is kept. A queue may have its own: `registerQueue({ name, retention })`. */
+  readonly retention?: RetentionOptions;
+  readonly tenants?: {
+    /** Whose request it is, for {@link TenantMiddleware}; undefined: nobody's. May be asynchronous. */
+    readonly resolve?: (request: any) => string | undefined | Promise<string | undefined>;
+  };
+  readonly enqueue?: {
+    /**
+     * How large a payload may be as JSON in UTF-8, in bytes. It is stored in Postgres and in the queue, and read by
+     * every attempt. Default 1 MiB.
+     */
+    readonly maxPayloadBytes?: number;
+  };
+  readonly results?: {
+    /**
+     * How large a handler's result may be as JSON in UTF-8, in bytes. A larger one is not kept: the operation completes
+     * without a result, and its event and `Outcome.resultOmitted` say so. Default 1 MiB.
+     */
+    readonly maxBytes?: number;
+  };
+  /** Encrypts payloads and results where they are kept: in the ledger, and in BullMQ. Default: they are plain. */
+  readonly encryption?: EncryptionOptions;
+  /**
+   * Signs jobs on their way through BullMQ, and refuses those that are not, or not as they were: a dead letter
+   * `identity_missing` or `tenant_mismatch`. All processes need the keys. Default: jobs are not signed.
+   */
+  readonly signing?: SigningOptions;
+  readonly dispatch?: {
+    /** Whether this process carries operations to their queues. At least one process must. Default true. */
+    readonly enabled?: boolean;
+    /** How often to look for due operations besides being woken, in ms. Default 1,000. */
+    readonly pollMs?: number;
+    /** When an operation that is on its queue, but not settled, is put there again first, in ms. Default 15 min. */
+    readonly redispatchAfterMs?: number;
+    /** The time between puts doubles up to this, in ms. Default 6 h. */
+    readonly redispatchMaxMs?: number;
+  };
+  readonly recovery?: {
+    /** How often failed BullMQ jobs without a dead letter, and doubts nobody looks after, are looked for, in ms. Default 30,000. */
+    readonly sweepMs?: number;
+    /** How often what is past its retention is deleted, in ms. Default 1 h. */
+    readonly pruneMs?: number;
+  };
+  readonly deadLetters?: {
+    /** Whether a dead letter may be run under an identity or with a payload that a person gives it. Default false. */
+    readonly editedRedrive?: boolean;
+  };
+  readonly shutdown?: {
+    /** How long running handlers may finish before their signals are aborted, in ms. Default 20,000. */
+    readonly drainMs?: number;
+    /** How long to wait for workers to close after that, in ms. Default 5,000. */
+    readonly closeMs?: number;
+  };
+  /** Which transitions are logged: `all`, only `problems` (retries, deferrals but those by a dependency, doubt, death), or `none`. Default `all`. */
+  readonly logs?: 'all' | 'problems' | 'none';
+  /** Where metrics go: `prometheusMetrics()`, `otelMetrics()`, or an adapter of your own. Default: there are none. */
+  readonly metrics?: readonly MetricsAdapter[];
+  /**
+   * What to do at boot about what the {@link Doctor} finds: `warn` (default) logs each error and warning as one line,
+   * `fail` refuses to start with all of them, `off` does not look.
+   */
+  readonly doctor?: 'warn' | 'fail' | 'off';
+  /**
+   * Spans for enqueueing, attempts, steps and calls, in one trace from the request that enqueued to the last attempt:
+   * `otelTracing()` from `nestjs-idempotent-jobs/otel`. Default: none. Not together with {@link traceContext}.
+   */
+  readonly tracing?: Tracing;
+  /**
+   * Without {@link tracing}: the trace context to hand on with an enqueued operation, e.g. a W3C carrier. Must be JSON.
+   */
+  readonly traceContext?: () => unknown;
+}
+
+/** Options of `IdempotentJobsModule.forRootAsync()`: from `useFactory`, `useClass` or `useExisting`. */
+export interface IdempotentJobsAsyncOptions extends AsyncOptions<
+  Omit<IdempotentJobsOptions, 'dataSource'>,
+  IdempotentJobsOptionsFactory
+> {
+  /** As in {@link IdempotentJobsOptions}; needed before the options are known. */
+  readonly dataSource?: string;
+}
+
+/** What `forRootAsync({ useClass })` and `forRootAsync({ useExisting })` name. */
+export interface IdempotentJobsOptionsFactory {
+  createIdempotentJobsOptions():
+    Omit<IdempotentJobsOptions, 'dataSource'> | Promise<Omit<IdempotentJobsOptions, 'dataSource'>>;
+}
+
+/** The options with all defaults filled in. */
+export interface ResolvedOptions {
+  readonly schema: string | undefined;
+  readonly migrations: 'run' | 'check';
+  readonly pool: LedgerPoolOptions;
+  readonly leaseMs: number;
+  readonly retryPolicies: ReadonlyMap<string, RetrySettings>;
+  readonly dependencies: readonly DependencySettings[];
+  readonly processors: ReadonlyMap<string, ProcessorOverrides>;
+  readonly retention: Retention;
+  readonly resolveTenant:
+    ((request: unknown) => string | undefined | Promise<string | undefined>) | undefined;
+  readonly enqueue: { readonly maxPayloadBytes: number };
+  readonly results: { readonly maxBytes: number };
+  readonly encryption: KeyRing | undefined;
+  readonly signing: SigningRules | undefined;
+  readonly dispatch: {
+    readonly enabled: boolean;
+    readonly pollMs: number;
+    readonly redispatchAfterMs: number;
+    readonly redispatchMaxMs: number;
+  };
+  readonly sweepMs: number;
+  readonly pruneMs: number;
+  readonly editedRedrive: boolean;
+  readonly shutdown: { readonly drainMs: number; readonly closeMs: number };
+  readonly logs: 'all' | 'problems' | 'none';
+  readonly metrics: readonly MetricsAdapter[];
+  readonly doctor: 'warn' | 'fail' | 'off';
+  readonly traceContext: (() => unknown) | undefined;
+  readonly tracing: Tracing | undefined;
+}
+
+/** Fills in the defaults. @throws ConfigurationError naming each option that is wrong, its value and the fix */
+export function resolveOptions(options: Omit<IdempotentJobsOptions, 'dataSource'>): ResolvedOptions {
+  const checks = optionChecks('IdempotentJobsModule.forRoot()');
+  const oneOf = <T extends string>(
+    option: string,
+    value: T | undefined,
+    allowed: readonly T[],
+    fallback: T,
+  ): T => {
+    if (value !== undefined && !allowed.includes(value))
+      checks.fail(option, value, allowed.map((one) => `"${one}"`).join(' or '));
+    return value ?? fallback;
+  };
+  const resolved: ResolvedOptions = {
+    schema: options.schema,
+    migrations: oneOf('migrations', options.migrations, ['run', 'check'], 'check'),
+    pool: resolvePool(checks, options.pool),
+    leaseMs: checks.timer('leaseMs', options.leaseMs, 30_000, 500),
+    retryPolicies: resolvePolicies(checks, options.retryPolicies),
+    dependencies: resolveDependencies(checks, options.dependencies),
+    processors: readOverrides(checks, options.processors),
+    retention: resolveRetention(checks, options.retention, DEFAULT_RETENTION),
+    resolveTenant: options.tenants?.resolve,
+    enqueue: {
+      maxPayloadBytes: checks.count('enqueue.maxPayloadBytes', options.enqueue?.maxPayloadBytes, 1024 * 1024),
+    },
+    results: {
+      maxBytes: checks.count('results.maxBytes', options.results?.maxBytes, DEFAULT_MAX_RESULT_BYTES),
+    },
+    encryption: readKeyRing(checks, options.encryption),
+    signing: readSigning(checks, options.signing),
+    dispatch: {
+      enabled: checks.flag('dispatch.enabled', options.dispatch?.enabled, true),
+      pollMs: checks.timer('dispatch.pollMs', options.dispatch?.pollMs, 1000),
+      redispatchAfterMs: checks.positive(
+        'dispatch.redispatchAfterMs',
+        options.dispatch?.redispatchAfterMs,
+        15 * 60 * 1000,
+      ),
+      redispatchMaxMs: checks.positive(
+        'dispatch.redispatchMaxMs',
+        options.dispatch?.redispatchMaxMs,
+        6 * 60 * 60 * 1000,
+      ),
+    },
+    sweepMs: checks.timer('recovery.sweepMs', options.recovery?.sweepMs, 30_000),
+    pruneMs: checks.timer('recovery.pruneMs', options.recovery?.pruneMs, 60 * 60 * 1000),
+    editedRedrive: checks.flag('deadLetters.editedRedrive', options.deadLetters?.editedRedrive, false),
+    shutdown: {
+      drainMs: checks.timer('shutdown.drainMs', options.shutdown?.drainMs, 20_000, 0),
+      closeMs: checks.timer('shutdown.closeMs', options.shutdown?.closeMs, 5_000, 0),
+    },
+    logs: oneOf('logs', options.logs, ['all', 'problems', 'none'], 'all'),
+    metrics: metricsAdapters(checks, options.metrics),
+    doctor: oneOf('doctor', options.doctor, ['warn', 'fail', 'off'], 'warn'),
+    traceContext: options.traceContext ?? carrierOf(options.tracing),
+    tracing: options.tracing,
+  };
+  checks.callback('tenants.resolve', options.tenants?.resolve);
+  checks.callback('traceContext', options.traceContext);
+  if (options.tracing !== undefined && !isTracing(options.tracing))
+    checks.fail(
+      'tracing',
+      options.tracing,
+      'otelTracing(), or something else with carrier, detached and span',
+    );
+  if (options.tracing !== undefined && options.traceContext !== undefined)
+    checks.problem(
+      'tracing and traceContext are both given, and tracing hands on its own context: remove traceContext, and put what it handed on besides into the baggage or the payload',
+    );
+  if (options.schema !== undefined && (typeof options.schema !== 'string' || options.schema.length === 0)) {
+    checks.fail('schema', options.schema, 'the name of a Postgres schema');
+  }
+  checks.throwIfAny((message) => new ConfigurationError(message));
+  return resolved;
+}
+
+function resolvePool(
+  checks: OptionChecks,
+  { max, connection = {} }: NonNullable<IdempotentJobsOptions['pool']> = {},
+): LedgerPoolOptions {
+  const size = checks.count('pool.max', max, DEFAULT_POOL.max);
+  if (max !== undefined && size < MIN_CONNECTIONS)
+    checks.fail(
+      'pool.max',
+      max,
+      `at least ${MIN_CONNECTIONS}: leases, records, claims and everything else need one each`,
+    );
+  if (connection === null || typeof connection !== 'object')
+    checks.fail('pool.connection', connection, 'an object with options of pg, such as { host, port }');
+  return { max: size, connection };
+}
+
+function isTracing(tracing: Partial<Tracing> | null): boolean {
+  return [tracing?.carrier, tracing?.detached, tracing?.span].every((method) => typeof method === 'function');
+}
+
+function carrierOf(tracing: Tracing | undefined): (() => unknown) | undefined {
+  return tracing && (() => tracing.carrier());
+}
+
+function metricsAdapters(
+  checks: OptionChecks,
+  adapters: IdempotentJobsOptions['metrics'] = [],
+): readonly MetricsAdapter[] {
+  if (Array.isArray(adapters) && adapters.every((adapter) => typeof adapter?.open === 'function'))
+    return adapters;
+  checks.problem(
+    'metrics must be a list of adapters: [prometheusMetrics({ registry })] of nestjs-idempotent-jobs/prometheus, [otelMetrics()] of nestjs-idempotent-jobs/otel, or your own',
+  );
+  return [];
+}

@@ -1,0 +1,139 @@
+import { getQueueToken } from '@nestjs/bullmq';
+import type { DiscoveryService } from '@nestjs/core';
+import type { InstanceWrapper } from '@nestjs/core/injector/instance-wrapper.js';
+import type { JobsOptions, Queue } from 'bullmq';
+import type { DependencySettings } from '../../resilience/dependency/dependency.options.js';
+import type { Dependencies } from '../../resilience/dependency/dependencies.js';
+import type { QueueRegistry } from '../../producer/queue-registry.js';
+import type { RetrySettings } from '../../worker/rules/retry.options.js';
+import { processedQueueOf, workerOptionsOf } from '../../bullmq/bullmq-metadata.js';
+import {
+  PROCESSOR_DECLARATION,
+  type ProcessorDeclaration,
+} from '../../worker/rules/processor-declaration.js';
+import { overridden, type ProcessorOverrides } from '../../worker/rules/processor-overrides.js';
+import { resolveProcessorOptions } from '../../worker/rules/processor.options.js';
+import type { PayloadClass } from '../../worker/rules/validate-payload.js';
+import { DEFAULT_MAX_RESULT_BYTES } from '../../ledger/record/kept-result.js';
+import { type ProvidedClass, providedClassOf } from '../../bullmq/provided-class.js';
+import { type SigningRules, unsignedUntil } from '../../producer/signing.options.js';
+import type { AppDescription, DescribedProcessor, PlainProcessor } from './app-description.js';
+import { urlFieldsOf } from './url-fields.js';
+
+/** What the doctor looks at of the application's options. */
+export interface DescribedOptions {
+  readonly dependencies: readonly DependencySettings[];
+  readonly leaseMs: number;
+  readonly logs: AppDescription['logs'];
+  readonly processors: ReadonlyMap<string, ProcessorOverrides>;
+  readonly resolveTenant: unknown;
+  readonly retryPolicies: ReadonlyMap<string, RetrySettings>;
+  readonly signing: SigningRules | undefined;
+  readonly traceContext: (() => unknown) | undefined;
+}
+
+/** Describes a running application to the doctor, from what its modules registered and its decorators declare. */
+export function describeApp(
+  discovery: DiscoveryService,
+  queues: QueueRegistry,
+  options: DescribedOptions,
+  dependencies: Dependencies,
+): Omit<AppDescription, 'sharedKeys'> {
+  const providers = discovery.getProviders();
+  const jobOptionsOf = (queue: string): JobsOptions => defaultJobOptionsOf(providers, queue);
+  const classes = providers.map(providedClassOf).filter((provided) => provided !== undefined);
+  const deadLetterQueues = new Set(queues.names.map((queue) => queues.deadLetterQueueOf(queue)));
+  return {
+    processors: classes.flatMap((provided) => describeProcessor(provided, queues, options, dependencies)),
+    plainProcessors: classes
+      .flatMap((provided) => describePlainProcessor(provided, jobOptionsOf))
+      .filter(({ queue }) => !deadLetterQueues.has(queue)),
+    queues: queues.names.map((name) => ({
+      name,
+      deadLetterQueue: queues.deadLetterQueueOf(name),
+      retention: queues.retentionOf(name),
+      removeOnFail: jobOptionsOf(name).removeOnFail,
+    })),
+    dependencies: options.dependencies.map(({ name, clientRetries }) => ({
+      name,
+      clientRetries,
+      isSharedByTenants: dependencies.named(name).isSharedByTenants,
+    })),
+    resolvesTenants: options.resolveTenant !== undefined,
+    unsignedUntil: unsignedUntil(options.signing, Date.now()),
+    handsOnTrace: options.traceContext !== undefined,
+    logs: options.logs,
+  };
+}
+
+function describeProcessor(
+  provided: ProvidedClass,
+  queues: QueueRegistry,
+  { leaseMs, retryPolicies: policies, processors }: DescribedOptions,
+  dependencies: Dependencies,
+): DescribedProcessor[] {
+  const declaration = Reflect.getOwnMetadata(PROCESSOR_DECLARATION, provided) as
+    ProcessorDeclaration | undefined;
+  if (declaration === undefined) return [];
+  const { queue } = declaration;
+  const { options } = overridden(queue, declaration.options, processors.get(queue));
+  const { own: settings } = resolveProcessorOptions(
+    provided.name,
+    { ...declaration, options },
+    {
+      leaseMs,
+      policies,
+      dependencies,
+      maxResultBytes: DEFAULT_MAX_RESULT_BYTES,
+      retentionMs: queues.retentionOf(queue).completedMs,
+    },
+  );
+  return [
+    {
+      name: provided.name,
+      queue,
+      effect: settings.effect,
+      isEffectGiven: options.effect !== undefined,
+      timeoutMs: settings.timeoutMs,
+      isTimeoutGiven: isTimeoutGiven(options, policies) || settings.dependency?.timeoutMs !== undefined,
+      attempts: settings.policy.attempts,
+      clientRetries: options.clientRetries ?? settings.dependency?.clientRetries,
+      dependency: settings.dependency?.name,
+      hasCircuitPerKey: settings.per !== undefined,
+      urlFields: urlFieldsOf(payloadClassesIn(options.payload)),
+      identifies: options.identify !== undefined,
+      removeOnFail: workerOptionsOf(provided).removeOnFail,
+    },
+  ];
+}
+
+function payloadClassesIn(payload: ProcessorDeclaration['options']['payload']): readonly PayloadClass[] {
+  if (payload === undefined) return [];
+  return typeof payload === 'function' ? [payload] : Object.values(payload);
+}
+
+function isTimeoutGiven(
+  { timeoutMs, retry }: ProcessorDeclaration['options'],
+  policies: DescribedOptions['retryPolicies'],
+): boolean {
+  const ofPolicy = typeof retry === 'string' ? policies.get(retry)?.timeoutMs : retry?.timeoutMs;
+  return (timeoutMs ?? ofPolicy) !== undefined;
+}
+
+function describePlainProcessor(
+  provided: ProvidedClass,
+  jobOptionsOf: (queue: string) => JobsOptions,
+): PlainProcessor[] {
+  const queue = processedQueueOf(provided);
+  if (queue === undefined || Reflect.hasMetadata(PROCESSOR_DECLARATION, provided)) return [];
+  const { attempts = 1, removeOnFail } = jobOptionsOf(queue);
+  const ofWorker = workerOptionsOf(provided).removeOnFail;
+  return [{ name: provided.name, queue, attempts, removeOnFail: ofWorker ?? removeOnFail }];
+}
+
+/** Empty for a queue that this process only works on, without having registered it. */
+function defaultJobOptionsOf(providers: readonly InstanceWrapper[], queue: string): JobsOptions {
+  const token = getQueueToken(queue);
+  const found = providers.find((provider) => provider.token === token)?.instance as Queue | undefined;
+  return found?.opts?.defaultJobOptions ?? {};
+}

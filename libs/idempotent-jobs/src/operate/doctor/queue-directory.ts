@@ -1,0 +1,90 @@
+import { Injectable } from '@nestjs/common';
+import { Database } from '../../ledger/postgres/database.js';
+import { statement } from '../../ledger/postgres/statement.js';
+import { toDate } from '../../ledger/postgres/to-date.js';
+import type { AppDescription } from './app-description.js';
+import { type DoctorReport, reportOf } from './doctor-report.js';
+
+/**
+ * Notes what the application says about its queues. Parameters: parallel arrays: queue, dead-letter queue, retention of
+ * completed operations and of letters (ms), report (JSON text), whether the report counts. A process that runs no
+ * processor of a queue has nothing to say about it and leaves the other one's report. Rows are locked in the order of
+ * their names, so that instances that boot together wait for each other and never in a circle.
+ */
+const NOTE_QUEUES = statement(
+  'note_queues',
+  `
+INSERT INTO {schema}.job_queues AS known
+  (queue, dead_letter_queue, completed_retention_ms, letter_retention_ms, report, reported_at)
+SELECT queue, dead_letter_queue, completed_ms, letters_ms,
+  CASE WHEN speaks THEN report::json END, CASE WHEN speaks THEN clock_timestamp() END
+FROM unnest($1::text[], $2::text[], $3::float8[], $4::float8[], $5::text[], $6::boolean[])
+  AS said (queue, dead_letter_queue, completed_ms, letters_ms, report, speaks)
+ORDER BY queue
+ON CONFLICT (queue) DO UPDATE SET
+  dead_letter_queue = excluded.dead_letter_queue,
+  completed_retention_ms = excluded.completed_retention_ms,
+  letter_retention_ms = excluded.letter_retention_ms,
+  report = CASE WHEN excluded.reported_at IS NULL THEN known.report ELSE excluded.report END,
+  reported_at = COALESCE(excluded.reported_at, known.reported_at),
+  registered_at = clock_timestamp()
+`,
+);
+
+/** What was last said about each queue, in the order of their names. */
+const QUEUE_REPORTS = statement(
+  'queue_reports',
+  'SELECT queue, report, reported_at FROM {schema}.job_queues ORDER BY queue',
+);
+
+/** What the application that last started a processor of a queue said about it; nulls: none has. */
+export interface QueueReport {
+  readonly queue: string;
+  readonly report: DoctorReport | null;
+  readonly reportedAt: Date | null;
+}
+
+/** Writes `job_queues`: what applications say about their queues to those who work on the ledger without being one. */
+@Injectable()
+export class QueueDirectory {
+  constructor(private readonly database: Database) {}
+
+  /** @param report undefined: the doctor is off; an earlier report of the queues that are processed here goes. */
+  async note(
+    { queues, processors, plainProcessors }: AppDescription,
+    report: DoctorReport | undefined,
+  ): Promise<void> {
+    if (queues.length === 0) return;
+    const names = queues.map(({ name }) => name);
+    const processed = new Set([...processors, ...plainProcessors].map(({ queue }) => queue));
+    await this.database.run(NOTE_QUEUES, [
+      names,
+      queues.map(({ deadLetterQueue }) => deadLetterQueue),
+      queues.map(({ retention }) => retention.completedMs),
+      queues.map(({ retention }) => retention.lettersMs),
+      names.map((name) => (report === undefined ? null : JSON.stringify(reportAbout(name, report, names)))),
+      names.map((name) => processed.has(name)),
+    ]);
+  }
+
+  async reports(): Promise<QueueReport[]> {
+    const rows = await this.database.run<Omit<QueueReport, 'reportedAt'> & { reported_at: Date | null }>(
+      QUEUE_REPORTS,
+      [],
+    );
+    return rows.map(({ queue, report, reported_at: at }) => ({
+      queue,
+      report,
+      reportedAt: at === null ? null : toDate(at),
+    }));
+  }
+}
+
+/** What a report says about one queue, and about what is no queue of the ledger's: that has no row of its own. */
+function reportAbout(queue: string, { findings }: DoctorReport, registered: readonly string[]): DoctorReport {
+  return reportOf(
+    findings.filter(
+      (finding) => finding.queue === null || finding.queue === queue || !registered.includes(finding.queue),
+    ),
+  );
+}

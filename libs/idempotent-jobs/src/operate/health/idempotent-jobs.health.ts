@@ -1,0 +1,159 @@
+import { Injectable } from '@nestjs/common';
+import { messageOf } from '../../operation/message-of.js';
+import { HealthIndicatorService, type HealthIndicatorResult } from '@nestjs/terminus';
+import { Dependencies } from '../../resilience/dependency/dependencies.js';
+import { QueueRegistry } from '../../producer/queue-registry.js';
+import { WorkerLifecycle } from '../../worker/host/worker.lifecycle.js';
+import { Database } from '../../ledger/postgres/database.js';
+import { schemaVersion } from '../../ledger/postgres/schema-guard.js';
+import { SCHEMA_VERSION } from '../../ledger/postgres/migrations.js';
+import { within } from '../../operation/within.js';
+import { DISPATCH_LAG, QUEUE_STATE } from './health.statement.js';
+
+/** From where on {@link IdempotentJobsHealthIndicator.ledger} calls the ledger impaired. */
+export interface LedgerThresholds {
+  /** `degraded` when an operation or letter has been due for its queue longer than that, in ms. Default 60,000. */
+  readonly maxDispatchLagMs?: number;
+  /** `down` when Postgres does not answer within that, in ms. Default 2,000. */
+  readonly timeoutMs?: number;
+}
+
+/** From where on {@link IdempotentJobsHealthIndicator.queue} calls a queue impaired. */
+export interface QueueThresholds {
+  /** `degraded` when a job has been waiting longer than that, in ms. Default 60,000. */
+  readonly maxWaitMs?: number;
+  /** `degraded` when more dead letters than that are open. Default 0. */
+  readonly maxDeadLetters?: number;
+  /** `degraded` when more operations than that are in doubt. Default 0. */
+  readonly maxInDoubt?: number;
+  /** `down` when the queue's backend or Postgres does not answer within that, in ms. Default 2,000. */
+  readonly timeoutMs?: number;
+}
+
+/**
+ * Health for @nestjs/terminus 12. `down`: jobs are not run. `degraded`, which stays HTTP 200: they are, but a person
+ * should look.
+ *
+ * ```ts
+ * health.check([() => jobs.ledger(), () => jobs.queue('charges', { maxDeadLetters: 10 })]);
+ * ```
+ */
+@Injectable()
+export class IdempotentJobsHealthIndicator {
+  readonly #health = new HealthIndicatorService();
+
+  /** @internal Injected. */
+  constructor(
+    private readonly database: Database,
+    private readonly queues: QueueRegistry,
+    private readonly dependencies: Dependencies,
+    private readonly workers: WorkerLifecycle,
+  ) {}
+
+  /** Is the ledger reachable and migrated, and does what is due get to its queues? */
+  async ledger({
+    maxDispatchLagMs = 60_000,
+    timeoutMs = 2000,
+  }: LedgerThresholds = {}): Promise<HealthIndicatorResult> {
+    const session = this.#health.check('ledger');
+    try {
+      const { database } = this;
+      const [version, [lag]] = await answered(
+        timeoutMs,
+        'the ledger',
+        Promise.all([schemaVersion(database), database.run<{ lag_ms: number | null }>(DISPATCH_LAG, [])]),
+      );
+      const facts = { schemaVersion: version ?? null, dispatchLagMs: Math.round(lag?.lag_ms ?? 0) };
+      if (version !== SCHEMA_VERSION)
+        return session.down({ ...facts, message: `the schema is not at version ${SCHEMA_VERSION}` });
+      if (facts.dispatchLagMs > maxDispatchLagMs) {
+        return session.degraded({
+          ...facts,
+          message: `operations have been due for dispatch for more than ${maxDispatchLagMs} ms`,
+        });
+      }
+      return session.up(facts);
+    } catch (error) {
+      return session.down({ message: messageOf(error) });
+    }
+  }
+
+  /** Is the queue's backend reachable, does its worker run, and does anything wait for a worker or for a person? */
+  async queue(
+    name: string,
+    { maxWaitMs = 60_000, maxDeadLetters = 0, maxInDoubt = 0, timeoutMs = 2000 }: QueueThresholds = {},
+  ): Promise<HealthIndicatorResult> {
+    const session = this.#health.check(name);
+    const port = this.queues.portOf(name);
+    if (port === undefined) return session.down({ message: `queue "${name}" is not registered` });
+    try {
+      const [oldestWaitingMs, [state]] = await answered(
+        timeoutMs,
+        `queue "${name}"`,
+        Promise.all([
+          port.contents.oldestWaitingMs(),
+          this.database.run<{ dead_letters: number; in_doubt: number }>(QUEUE_STATE, [name, COUNT_LIMIT]),
+          port.ping(),
+        ]),
+      );
+      const worker = this.#worker(name);
+      const { dead_letters: deadLetters = 0, in_doubt: inDoubt = 0 } = state ?? {};
+      const facts = {
+        backend: port.backend,
+        worker,
+        oldestWaitingMs: oldestWaitingMs ?? 0,
+        deadLetters,
+        inDoubt,
+      };
+      if (worker === 'stopped')
+        return session.down({ ...facts, message: 'the worker of this process does not run' });
+      const concerns = [
+        facts.oldestWaitingMs > maxWaitMs
+          ? `a job has been waiting for more than ${maxWaitMs} ms`
+          : undefined,
+        deadLetters > maxDeadLetters ? `more than ${maxDeadLetters} dead letters are open` : undefined,
+        inDoubt > maxInDoubt ? `more than ${maxInDoubt} operations are in doubt` : undefined,
+      ].filter((concern) => concern !== undefined);
+      return concerns.length === 0
+        ? session.up(facts)
+        : session.degraded({ ...facts, message: concerns.join('; ') });
+    } catch (error) {
+      return session.down({ message: messageOf(error) });
+    }
+  }
+
+  /**
+   * Does this process get through to the dependency? An open circuit is `degraded`, never `down`: jobs wait, and a restart
+   * would only forget what is known. For a probe of its own; in a liveness probe it would restart every worker at once.
+   */
+  dependency(name: string): HealthIndicatorResult {
+    const session = this.#health.check(name);
+    const dependency = this.dependencies.find(name);
+    if (dependency === undefined) return session.down({ message: `dependency "${name}" is not declared` });
+    const { circuit, retryAfterMs, active, isBudgetSpent, keys } = dependency.state;
+    const facts = { circuit, retryAfterMs: Math.round(retryAfterMs), active, isBudgetSpent, keys };
+    const ofKeys =
+      keys === undefined ? '' : `, as the worst of ${keys.known} (${keys.notClosed} are not closed)`;
+    const concerns = [
+      circuit === 'closed' || circuit === 'forced_closed' ? undefined : `its circuit is ${circuit}${ofKeys}`,
+      isBudgetSpent ? 'retries are denied: they were too large a share of its calls' : undefined,
+    ].filter((concern) => concern !== undefined);
+    return concerns.length === 0
+      ? session.up(facts)
+      : session.degraded({ ...facts, message: concerns.join('; ') });
+  }
+
+  /** `none`: this process only enqueues, and another one runs the jobs. */
+  #worker(queue: string): 'running' | 'stopped' | 'none' {
+    const processors = this.workers.running.filter(({ settings }) => settings.queue === queue);
+    if (processors.length === 0) return 'none';
+    return processors.every(({ worker }) => worker.isRunning()) ? 'running' : 'stopped';
+  }
+}
+
+/** Enough to tell "many"; counting on would make health the slowest query of a bad day. */
+const COUNT_LIMIT = 1000;
+
+function answered<T>(ms: number, what: string, work: Promise<T>): Promise<T> {
+  return within(ms, work, () => new Error(`${what} did not answer within ${ms} ms`));
+}

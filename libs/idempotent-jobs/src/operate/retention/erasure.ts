@@ -1,0 +1,165 @@
+import { Injectable } from '@nestjs/common';
+import type { Job } from 'bullmq';
+import type { QueuePort } from '../../bullmq/queue-port.js';
+import { DEAD_LETTER_JOB_NAME, type DeadLetterMessage } from '../../operation/dead-letter-message.js';
+import { QueueRegistry } from '../../producer/queue-registry.js';
+import { tenantOfJob } from '../../worker/identify/identify.js';
+import { WorkerLifecycle } from '../../worker/host/worker.lifecycle.js';
+import { UsageError } from '../../operation/errors.js';
+import type { Author } from '../../operation/ledger-action.js';
+import { Database } from '../../ledger/postgres/database.js';
+import type { Statement } from '../../ledger/postgres/statement.js';
+import {
+  COUNT_TENANT,
+  ERASE_LETTERS,
+  ERASE_OPERATIONS,
+  ERASE_TRACES,
+  GIVE_UP_TENANT,
+} from './erase.statements.js';
+
+/** What was erased of a tenant, or would be. */
+export interface Erased {
+  readonly operations: number;
+  readonly letters: number;
+  readonly attempts: number;
+  /** BullMQ jobs, on queues and dead-letter queues that are registered here. */
+  readonly jobs: number;
+}
+
+/** A queue that may hold jobs of the tenant. */
+interface ErasableQueue {
+  readonly port: QueuePort;
+  readonly deadLetterPort: QueuePort;
+  /** Whose a job is; undefined: nobody can tell. */
+  readonly tenantOf: (job: Job) => string | undefined;
+}
+
+/**
+ * Removes a tenant. First its letters go, so that no redrive brings an operation back; then its operations are given up, so
+ * that a job that a worker takes finds a dead one and runs nothing; then its jobs go; and only when none of them is held
+ * by a worker any more, the rows that kept them from running. Killed anywhere, it is finished by doing it again.
+ */
+@Injectable()
+export class Erasure {
+  constructor(
+    private readonly database: Database,
+    private readonly queues: QueueRegistry,
+    private readonly workers: WorkerLifecycle,
+  ) {}
+
+  /** The queues that are registered here. */
+  #queues(): ErasableQueue[] {
+    const { queues, workers } = this;
+    return queues.names.map((name) => {
+      const rule = workers.running.find(({ settings }) => settings.queue === name)?.settings.identify;
+      return {
+        port: queues.portOf(name) as QueuePort,
+        deadLetterPort: queues.portOf(queues.deadLetterQueueOf(name)) as QueuePort,
+        tenantOf: (job) => tenantOfJob(job, rule),
+      };
+    });
+  }
+
+  /** What {@link erase} would remove, and how many operations and jobs would keep it from that. */
+  async count(tenantId: string): Promise<Erased & { readonly running: number }> {
+    const [found] = await this.database.run<Omit<Erased, 'jobs'> & { running: number }>(COUNT_TENANT, [
+      tenantId,
+    ]);
+    const { operations = 0, letters = 0, attempts = 0, running = 0 } = found ?? {};
+    const active = await this.#activeJobs(tenantId);
+    const jobs = await this.#eachJob(tenantId, () => Promise.resolve(true));
+    return { operations, letters, attempts, jobs: jobs.done, running: Math.max(running, active) };
+  }
+
+  /** @throws UsageError while operations of the tenant run; nothing is erased then */
+  async erase(tenantId: string, author: Author): Promise<Erased> {
+    const { running } = await this.count(tenantId);
+    if (running > 0) throw stillRunning(tenantId, running, 'Nothing was erased.');
+    const letters = await this.#inBatches(ERASE_LETTERS, tenantId);
+    await this.#inBatches(GIVE_UP_TENANT, tenantId);
+    const first = await this.#eachJob(tenantId, (port, id, isMeant) => port.contents.remove(id, isMeant));
+    // Without its row nothing would keep a job from running that a worker has taken in between.
+    if (first.left > 0) throw stillRunning(tenantId, first.left, GIVEN_UP);
+    const operations = await this.#inBatches(ERASE_OPERATIONS, tenantId);
+    const late = await this.#inBatches(ERASE_LETTERS, tenantId);
+    const second = await this.#eachJob(tenantId, (port, id, isMeant) => port.contents.remove(id, isMeant));
+    const erased: Erased = {
+      operations: operations.rows,
+      attempts: operations.attempts,
+      letters: letters.rows + late.rows,
+      jobs: first.done + second.done,
+    };
+    await this.database.run(ERASE_TRACES, [tenantId, author.actor, author.note, JSON.stringify(erased)]);
+    const left = await this.count(tenantId);
+    const remains = left.operations + left.jobs + left.letters;
+    if (remains > 0) throw stillRunning(tenantId, remains, GIVEN_UP);
+    return erased;
+  }
+
+  async #inBatches(statement: Statement, tenantId: string): Promise<{ rows: number; attempts: number }> {
+    const all = { rows: 0, attempts: 0 };
+    for (;;) {
+      const [row] = await this.database.run<{ rows: number; attempts?: number }>(statement, [
+        tenantId,
+        BATCH,
+      ]);
+      all.rows += row?.rows ?? 0;
+      all.attempts += row?.attempts ?? 0;
+      if ((row?.rows ?? 0) < BATCH) return all;
+    }
+  }
+
+  async #activeJobs(tenantId: string): Promise<number> {
+    let active = 0;
+    for (const { port, tenantOf } of this.#queues())
+      for await (const job of port.contents.jobs(['active'])) if (tenantOf(job) === tenantId) active += 1;
+    return active;
+  }
+
+  /** For how many jobs of the tenant `visit` was true (`done`), and for how many not. */
+  async #eachJob(
+    tenantId: string,
+    visit: (port: QueuePort, jobId: string, isMeant: (job: Job) => boolean) => Promise<boolean>,
+  ): Promise<{ done: number; left: number }> {
+    const all = { done: 0, left: 0 };
+    const messages = new Set<QueuePort>();
+    for (const { port, deadLetterPort, tenantOf } of this.#queues()) {
+      const isTheirs = (job: Job): boolean => tenantOf(job) === tenantId;
+      for (const id of await idsOf(port, isTheirs)) {
+        if (await visit(port, id, isTheirs)) all.done += 1;
+        else if (await port.contents.holds(id)) all.left += 1;
+      }
+      messages.add(deadLetterPort);
+    }
+    const isTheirMessage = (job: Job): boolean => isMessageOf(job, tenantId);
+    for (const port of messages) {
+      // A message that a handler is being told runs no operation.
+      for (const id of await idsOf(port, isTheirMessage))
+        if (await visit(port, id, isTheirMessage)) all.done += 1;
+    }
+    return all;
+  }
+}
+
+/** Looked through first: removing while paging would skip. */
+async function idsOf(port: QueuePort, isMeant: (job: Job) => boolean): Promise<Set<string>> {
+  const ids = new Set<string>();
+  for await (const job of port.contents.jobs()) if (job.id !== undefined && isMeant(job)) ids.add(job.id);
+  return ids;
+}
+
+function isMessageOf(job: Job, tenantId: string): boolean {
+  return (
+    job.name === DEAD_LETTER_JOB_NAME &&
+    (job.data as Partial<DeadLetterMessage> | null)?.tenantId === tenantId
+  );
+}
+
+const BATCH = 1000;
+const GIVEN_UP = 'Its operations are given up and will not run; erase again to finish.';
+
+function stillRunning(tenantId: string, running: number, consequence: string): UsageError {
+  return new UsageError(
+    `${running} operations or jobs of tenant "${tenantId}" are under way, or were enqueued meanwhile. Stop what enqueues for it and wait for them to end. ${consequence}`,
+  );
+}

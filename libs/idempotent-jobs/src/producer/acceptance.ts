@@ -1,0 +1,262 @@
+import type { Due } from './due.js';
+import { setTimeout } from 'node:timers/promises';
+import type { QueuePort } from '../bullmq/queue-port.js';
+import { OperationConflictError, OperationLockedError } from '../operation/errors.js';
+import { identityKeyOf } from '../operation/identity.js';
+import type { Database } from '../ledger/postgres/database.js';
+import { ROW_LOCK_MS } from '../ledger/postgres/quickly.js';
+import {
+  DEADLOCK_DETECTED,
+  LOCK_NOT_AVAILABLE,
+  SERIALIZATION_FAILURE,
+  sqlStateOf,
+} from '../ledger/postgres/sqlstate.js';
+import type { RunStatement } from '../ledger/postgres/statement.js';
+import { inTransaction } from '../ledger/postgres/transaction.js';
+import { resultBinding } from '../ledger/encryption/binding.js';
+import type { Sealer } from '../ledger/encryption/sealer.js';
+import type { Signer } from './signer.js';
+import { type CallerTransaction, inCallerTransaction } from './caller-transaction.js';
+import type { EnqueueTransaction } from './enqueue.options.js';
+import type {
+  AcceptedOperation,
+  AskedOperation,
+  OperationStore,
+  WrittenOperation,
+} from './operation.store.js';
+import { outgoingJob } from './outgoing.js';
+
+/** An accepted operation, with the result of one that has completed. */
+export type FoundOperation = AcceptedOperation & { readonly result: unknown };
+
+/** What {@link Acceptance} needs of the application. */
+export interface AcceptanceServices {
+  readonly database: Database;
+  readonly operations: OperationStore;
+  readonly sealer: Sealer;
+  readonly signer: Signer;
+  readonly due: Due;
+  /** When an operation that is on its queue is put there again first, in ms. */
+  readonly redispatchAfterMs: number;
+  readonly onError: (message: string, error: unknown) => void;
+}
+
+/**
+ * Writes operations of one queue to the ledger, all or, if one conflicts, none, and sees to it that they get to their
+ * queue once the transaction has committed: by the dispatcher, or, where BullMQ keeps the queue in the very database
+ * that the caller's transaction is in, by adding the jobs in that transaction.
+ *
+ * `asked` may be gone through more than once, and is not held: it is made while it is written.
+ */
+export class Acceptance {
+  #handsOverFrom = -Infinity;
+  /** The last call under way for each key. */
+  readonly #turns = new Map<string, Promise<unknown>>();
+
+  constructor(
+    private readonly port: QueuePort,
+    private readonly services: AcceptanceServices,
+  ) {}
+
+  /**
+   * @throws OperationConflictError for the first request whose key belongs to another one; RecordUnreadableError for the
+   *   first that has completed with a result that cannot be read
+   */
+  async accept(asked: Iterable<AskedOperation>, count: number): Promise<FoundOperation[]> {
+    const { operations, database } = this.services;
+    const write = async (run: RunStatement): Promise<FoundOperation[]> =>
+      this.#found(await operations.accept(run, asked, { rowLockMs: ROW_LOCK_MS }));
+    const accepted =
+      count === 1
+        ? await this.#inTurn(asked, () => persistentlyWhileLocked(() => write(operations.onPool)))
+        : await this.#unlocked(
+            () =>
+              persistentlyAgainstRivals(() =>
+                inTransaction(database, (connection) => write(operations.on(connection))),
+              ),
+            { queue: this.port.name, count },
+          );
+    // Rows are committed: from here on a crash changes only who puts them on the queue, and when.
+    await this.services.due.announce(this.port.name);
+    return accepted;
+  }
+
+  /**
+   * Calls with one key take turns, so that however many wait for a row that somebody holds, one connection does. When it has
+   * waited in vain, so have all of them.
+   */
+  async #inTurn<T>(asked: Iterable<AskedOperation>, work: () => Promise<T>): Promise<T> {
+    const [operation] = asked as Iterable<AskedOperation> & [AskedOperation];
+    const key = identityKeyOf(operation);
+    const before = this.#turns.get(key);
+    const turn = (async (): Promise<T> => {
+      if (before !== undefined) await endOf(before);
+      const { tenantId, operationKey } = operation;
+      return this.#unlocked(work, { tenantId, operationKey });
+    })();
+    this.#turns.set(key, turn);
+    try {
+      return await turn;
+    } finally {
+      if (this.#turns.get(key) === turn) this.#turns.delete(key);
+    }
+  }
+
+  /** @throws OperationLockedError that names what somebody else holds */
+  async #unlocked<T>(work: () => Promise<T>, what: Named | Counted): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      if (sqlStateOf(error) !== LOCK_NOT_AVAILABLE) throw error;
+      throw new OperationLockedError(what, error);
+    }
+  }
+
+  /** @throws OperationConflictError, RecordUnreadableError as {@link accept}; UsageError for a transaction that cannot be joined */
+  acceptWithin(transaction: EnqueueTransaction, asked: Iterable<AskedOperation>): Promise<FoundOperation[]> {
+    const { operations, database } = this.services;
+    return inCallerTransaction(transaction, database, async (caller) => {
+      const run = runIn(caller, database);
+      if (await this.#mayHandOver(caller)) {
+        try {
+          return await this.#handOver(caller, run, asked);
+        } catch (error) {
+          if (!(error instanceof NotHandedOver)) throw error;
+          this.#pause(error.cause);
+          await caller.undo();
+        }
+      }
+      const accepted = this.#found(await operations.accept(run, asked));
+      await operations.announce(run, this.port.name);
+      return accepted;
+    });
+  }
+
+  async #handOver(
+    caller: CallerTransaction,
+    run: RunStatement,
+    asked: Iterable<AskedOperation>,
+  ): Promise<FoundOperation[]> {
+    const { operations, redispatchAfterMs } = this.services;
+    const { signer } = this.services;
+    const put = async (added: readonly WrittenOperation[]): Promise<void> => {
+      const jobs = added.map((operation) =>
+        outgoingJob({ ...operation, delayMs: operation.delayMs ?? 0 }, { signer, rowMs: operation.rowMs }),
+      );
+      try {
+        await this.port.putWithin(caller.connection, jobs);
+      } catch (error) {
+        throw new NotHandedOver(error);
+      }
+    };
+    return this.#found(await operations.accept(run, asked, { handover: { redispatchAfterMs, put } }));
+  }
+
+  /** Inside the transaction, so that an error leaves nothing of it. */
+  #found(accepted: AcceptedOperation[]): FoundOperation[] {
+    return refuseConflicts(accepted).map((operation) => ({
+      ...operation,
+      result:
+        operation.kind === 'duplicate'
+          ? this.services.sealer.openText(operation.resultText, resultBinding(operation))
+          : undefined,
+    }));
+  }
+
+  async #mayHandOver({ databaseName }: CallerTransaction): Promise<boolean> {
+    return performance.now() >= this.#handsOverFrom && (await this.port.isIn(databaseName));
+  }
+
+  /** What keeps BullMQ from adding jobs here (a missing privilege, most likely) will keep it from that for a while. */
+  #pause(error: unknown): void {
+    this.#handsOverFrom = performance.now() + HANDOVER_PAUSE_MS;
+    this.services.onError(
+      `Jobs of queue "${this.port.name}" could not be added in the caller's transaction; the dispatcher puts them there`,
+      error,
+    );
+  }
+}
+
+const HANDOVER_PAUSE_MS = 60_000;
+
+type Named = Pick<AskedOperation, 'tenantId' | 'operationKey'>;
+
+/** As many of one queue as were enqueued in one call. */
+interface Counted {
+  readonly queue: string;
+  readonly count: number;
+}
+
+/** Waits for a call with the same key. @throws OperationLockedError as it did */
+async function endOf(before: Promise<unknown>): Promise<void> {
+  try {
+    await before;
+  } catch (error) {
+    if (error instanceof OperationLockedError) throw error;
+  }
+}
+
+/** BullMQ did not add jobs in the caller's transaction. What fails in the ledger is another matter, and the caller's. */
+class NotHandedOver extends Error {
+  constructor(cause: unknown) {
+    super('not handed over', { cause });
+  }
+}
+
+/**
+ * A row that somebody else is writing is waited for without a connection: tried again for a second, while others of this
+ * process go on.
+ */
+async function persistentlyWhileLocked<T>(work: () => Promise<T>): Promise<T> {
+  for (let pauseMs = FIRST_LOCK_PAUSE_MS; ; pauseMs *= 2) {
+    try {
+      return await work();
+    } catch (error) {
+      if (sqlStateOf(error) !== LOCK_NOT_AVAILABLE || pauseMs > LAST_LOCK_PAUSE_MS) throw error;
+      await setTimeout(pauseMs * (0.5 + Math.random()));
+    }
+  }
+}
+
+/** Doubling: five tries within about a second. */
+const FIRST_LOCK_PAUSE_MS = 50;
+const LAST_LOCK_PAUSE_MS = 400;
+
+/**
+ * Rows are written in the order of their keys, but only within a statement: two transactions of several statements with
+ * the same keys may each wait for the other. Postgres ends one of them, which finds the other's rows when it comes again;
+ * and one of thousands of rows may take longer than a lock is waited for.
+ */
+async function persistentlyAgainstRivals<T>(work: () => Promise<T>): Promise<T> {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      return await work();
+    } catch (error) {
+      const state = sqlStateOf(error);
+      if (tries === MAX_TRIES || state === undefined || !RIVALRY.has(state)) throw error;
+      // Back at once, it would stand in the way of the rival that it was ended for.
+      await setTimeout(FIRST_PAUSE_MS * 2 ** (tries - 1) * (0.5 + Math.random()));
+    }
+  }
+}
+
+const RIVALRY: ReadonlySet<string> = new Set([DEADLOCK_DETECTED, SERIALIZATION_FAILURE, LOCK_NOT_AVAILABLE]);
+
+/** Each rival that wins is one less to meet; more than a handful at one time are no accident. */
+const MAX_TRIES = 7;
+/** About what is left to do for a rival of some thousand rows. Doubling: 200 ms to 6.4 s. */
+const FIRST_PAUSE_MS = 200;
+
+function runIn({ connection }: CallerTransaction, database: Database): RunStatement {
+  return async (statement, values) => {
+    const { rows } = await connection.query({ text: database.textOf(statement), values });
+    return rows;
+  };
+}
+
+function refuseConflicts(accepted: AcceptedOperation[]): AcceptedOperation[] {
+  const conflicting = accepted.find(({ kind }) => kind === 'conflict');
+  if (conflicting !== undefined)
+    throw new OperationConflictError(conflicting.tenantId, conflicting.operationKey);
+  return accepted;
+}

@@ -1,0 +1,300 @@
+import type { QueuePort } from '../bullmq/queue-port.js';
+import type { JobEvents } from '../events/job-events.js';
+import { InvalidPayloadError, OperationConflictError, UsageError } from '../operation/errors.js';
+import { assertIdentity, type OperationIdentity } from '../operation/identity.js';
+import type { AnyJobs, JobMap, JobName, PayloadOf, ResultOf } from '../operation/job-map.js';
+import type { OperationStatus } from '../operation/status.js';
+import { Acceptance, type AcceptanceServices, type FoundOperation } from './acceptance.js';
+import { identityAttributes, queueAttributes } from '../tracing/attributes.js';
+import type { SpanAttributes, Tracing } from '../tracing/tracing.js';
+import { type AskingRules, askOperation } from './ask.js';
+import { chunksOf } from './chunks.js';
+import type { EnqueueOptions, RequestOptions, WriteOptions } from './enqueue.options.js';
+import { type FlowNode, type FlowNodeOptions, withJobIdPerUse } from './flow-node.js';
+import type { AskedOperation } from './operation.store.js';
+import { outgoingJob } from './outgoing.js';
+import {
+  assertSchedule,
+  iterationTimeOf,
+  type Schedule,
+  scheduleEnvelope,
+  type ScheduleOptions,
+  schedulerIdOf,
+} from './schedule.js';
+
+/** What an enqueued operation is known by, and where it stands. */
+export interface EnqueuedOperation<Result = unknown> extends OperationIdentity {
+  readonly jobId: string;
+  /**
+   * Whether the operation existed before; nothing was added then. Undefined with durability `queue`, where nobody
+   * looks: the worker finds out.
+   */
+  readonly duplicate: boolean | undefined;
+  readonly status: OperationStatus;
+  /** The recorded result, if the operation has completed already. */
+  readonly result: Result | undefined;
+}
+
+/** One element of {@link IdempotentQueue.enqueueMany}. */
+export type OperationRequest<M extends JobMap<M>> = {
+  [N in JobName<M>]: { readonly name: N; readonly payload: PayloadOf<M, N> } & RequestOptions;
+}[JobName<M>];
+
+/** What a queue needs of the application it belongs to. */
+export interface QueueServices extends AcceptanceServices, AskingRules {
+  readonly events: JobEvents;
+  readonly tracing: Tracing | undefined;
+}
+
+/**
+ * The way into an idempotent queue: an operation is asked for by the key of its effect, and asking again is harmless.
+ *
+ * Inject it with `@InjectIdempotentQueue('charges')`.
+ */
+export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
+  readonly #acceptance: Acceptance;
+
+  /** @internal Injected with `@InjectIdempotentQueue()`. */
+  constructor(
+    /** The queue's name. */
+    readonly name: string,
+    private readonly port: QueuePort,
+    private readonly services: QueueServices,
+  ) {
+    this.#acceptance = new Acceptance(port, services);
+  }
+
+  /**
+   * Enqueues an operation, or finds it. Same key and same payload: the existing operation is returned, with its result
+   * if it has completed. A dead or in-doubt operation stays what it is; see its dead letter.
+   *
+   * An error leaves nothing behind, and a transaction that was passed as it was.
+   *
+   * @throws OperationConflictError same key, other payload, job name or queue; nothing is enqueued
+   * @throws RecordUnreadableError it has completed, and its result cannot be decrypted here; nothing is enqueued
+   * @throws TenantMissingError, TenantMismatchError, InvalidIdentityError, InvalidPayloadError, UsageError
+   */
+  async enqueue<N extends JobName<M>>(
+    name: N,
+    payload: PayloadOf<M, N>,
+    options: EnqueueOptions,
+  ): Promise<EnqueuedOperation<ResultOf<M, N>>> {
+    return this.#traced({}, async (tell) => {
+      const asked = this.ask(name, payload, options);
+      tell({ ...identityAttributes(asked), 'idempotent_jobs.job_name': name });
+      const [enqueued] = await this.#write([asked], 1, options);
+      tell({ 'messaging.message.id': enqueued?.jobId, 'idempotent_jobs.duplicate': enqueued?.duplicate });
+      return enqueued as EnqueuedOperation<ResultOf<M, N>>;
+    });
+  }
+
+  /**
+   * Enqueues many operations in one transaction: all are accepted, or, if one conflicts or cannot be carried, none.
+   * They are read while they are written, so leave them as they are until this returns.
+   *
+   * More than a thousand take several statements, and two such calls with the same keys in another order may wait for
+   * each other until Postgres ends one of them (SQLSTATE 40P01). In the library's own transaction it is done again; in
+   * yours (`transaction`) it is yours to repeat. Requests sorted by tenant and key never meet like that.
+   *
+   * @throws as {@link enqueue}
+   */
+  async enqueueMany(
+    requests: readonly OperationRequest<M>[],
+    options: WriteOptions = {},
+  ): Promise<EnqueuedOperation<ResultOf<M>>[]> {
+    if (requests.length === 0) return [];
+    const ask = ({ name, payload, ...rest }: OperationRequest<M>): AskedOperation =>
+      this.ask(name, payload, rest);
+    const asked: Iterable<AskedOperation> = {
+      *[Symbol.iterator]() {
+        for (const request of requests) yield ask(request);
+      },
+    };
+    return this.#traced({ 'messaging.batch.message_count': requests.length }, () =>
+      this.#write(asked, requests.length, options),
+    );
+  }
+
+  /**
+   * Makes a schedule, or replaces the one of the same tenant and key. Each of its iterations is an operation of its own,
+   * with the key `<operationKey>:<time it was due>`, e.g. `report:2026-01-31T06:00:00.000Z`, and runs once however often
+   * it is delivered.
+   *
+   * The schedule lives in BullMQ and is lost with its backend: call this at every start. An iteration is in the ledger
+   * from its first attempt on. One that is due already and still waits runs as it was made, whatever replaces the schedule.
+   *
+   * @throws TenantMissingError, TenantMismatchError, InvalidIdentityError, InvalidPayloadError, UsageError
+   */
+  async schedule<N extends JobName<M>>(
+    name: N,
+    payload: PayloadOf<M, N>,
+    options: ScheduleOptions,
+  ): Promise<Schedule> {
+    const { operationKey, tenantId, priority, retryPolicy, ...repeat } = options;
+    const asked = this.ask(name, payload, { operationKey, tenantId, priority, retryPolicy });
+    assertSchedule(asked, repeat);
+    const schedulerId = schedulerIdOf(asked);
+    const job = await this.port.schedule(schedulerId, repeat, {
+      name,
+      data: scheduleEnvelope(asked, this.services.signer),
+      priority,
+      isUntraced: this.services.tracing !== undefined,
+    });
+    const nextAt = iterationTimeOf(job?.id, schedulerId);
+    return { tenantId: asked.tenantId, operationKey, schedulerId, nextAt };
+  }
+
+  /**
+   * Ends a schedule. Iterations that are due already still run. False: there was none.
+   *
+   * @throws TenantMissingError, TenantMismatchError, InvalidIdentityError
+   */
+  async unschedule(options: Pick<ScheduleOptions, 'operationKey' | 'tenantId'>): Promise<boolean> {
+    const tenantId = this.services.tenants.assert(options.tenantId);
+    return this.port.unschedule(
+      schedulerIdOf(assertIdentity({ tenantId, operationKey: options.operationKey })),
+    );
+  }
+
+  /**
+   * An operation as a node of a BullMQ flow, to hand to a FlowProducer. The flow lives in BullMQ, and is as durable as
+   * its backend: nothing is written to the ledger before a node's first attempt.
+   *
+   * One operation may be a child of any number of parents, also of flows that are added while it runs or after it has
+   * completed: each place in a tree is a job of its own, the operation runs once, and every parent gets its result.
+   *
+   * @throws TenantMissingError, TenantMismatchError, InvalidIdentityError, InvalidPayloadError, UsageError
+   */
+  flowJob<N extends JobName<M>>(name: N, payload: PayloadOf<M, N>, options: FlowNodeOptions): FlowNode {
+    if ('transaction' in options || 'durability' in options || 'parent' in options || 'repeat' in options) {
+      throw new UsageError(
+        'flowJob() takes no transaction, durability, parent or repeat: a flow is added by BullMQ alone, and its tree names the parents.',
+      );
+    }
+    const { operationKey, tenantId, delayMs, priority, deadline, retryPolicy, ...onFailure } = options;
+    const asked = this.ask(name, payload, {
+      operationKey,
+      tenantId,
+      delayMs,
+      priority,
+      deadline,
+      retryPolicy,
+    });
+    const node = this.port.nodeOf(outgoingJob({ ...asked, delayMs: delayMs ?? 0 }, this.services));
+    return { ...node, opts: withJobIdPerUse({ ...node.opts, ...onFailure }, asked.jobId) };
+  }
+
+  /** Checks a request and gives it its identity. @internal */
+  ask(name: string, payload: unknown, options: RequestOptions): AskedOperation {
+    const asked = askOperation(this.name, name, payload, options, this.services);
+    this.#assertFits(asked);
+    return asked;
+  }
+
+  /** Written to the ledger, what BullMQ will not take would wait for its queue for ever. */
+  #assertFits(asked: AskedOperation): void {
+    const { maxDataBytes } = this.port;
+    if (maxDataBytes === undefined) return;
+    const { data } = outgoingJob({ ...asked, delayMs: 0 }, { ...this.services, rowMs: 0 });
+    const bytes = Buffer.byteLength(JSON.stringify(data));
+    if (bytes <= maxDataBytes) return;
+    throw new InvalidPayloadError(
+      `Job "${asked.jobName}" has ${bytes} bytes with its operation; queue "${this.name}" takes at most ${maxDataBytes} (defaultJobOptions.sizeLimit). Store the data elsewhere and enqueue a reference to it, or raise sizeLimit.`,
+    );
+  }
+
+  /** The span that what is enqueued belongs to: it is what is handed on with it. */
+  async #traced<T>(
+    attributes: SpanAttributes,
+    work: (tell: (more: SpanAttributes) => void) => Promise<T>,
+  ): Promise<T> {
+    const { tracing } = this.services;
+    if (tracing === undefined) return work(() => undefined);
+    return tracing.span(
+      {
+        name: `enqueue ${this.name}`,
+        kind: 'producer',
+        attributes: { ...queueAttributes(this.name, 'send', 'enqueue'), ...attributes },
+      },
+      (span) => work((more) => span.set(more)),
+    );
+  }
+
+  async #write(
+    asked: Iterable<AskedOperation>,
+    count: number,
+    { transaction, durability }: WriteOptions,
+  ): Promise<EnqueuedOperation[]> {
+    if (durability === 'queue') {
+      if (transaction !== undefined) {
+        throw new UsageError(
+          'durability "queue" cannot join a transaction: the job would be visible before COMMIT and stay after ROLLBACK. Use the default durability "ledger".',
+        );
+      }
+      return this.#putDirectly([...asked]);
+    }
+    const accepting =
+      transaction === undefined
+        ? this.#acceptance.accept(asked, count)
+        : this.#acceptance.acceptWithin(transaction, asked);
+    const accepted = await accepting.catch((error: unknown) => this.#refused(asked, error));
+    return accepted.map((operation) => this.#accepted(operation));
+  }
+
+  /** A key that was used for two requests is a bug of its producer, which nobody else would hear of. */
+  #refused(asked: Iterable<AskedOperation>, error: unknown): never {
+    if (error instanceof OperationConflictError) {
+      const { tenantId, operationKey } = error.data as unknown as OperationIdentity;
+      const refused = [...asked].find((one) => one.operationKey === operationKey);
+      this.services.events.emit({
+        kind: 'conflict_refused',
+        queue: this.name,
+        jobName: refused?.jobName ?? '',
+        jobId: '',
+        tenantId,
+        operationKey,
+      });
+    }
+    throw error;
+  }
+
+  async #putDirectly(asked: AskedOperation[]): Promise<EnqueuedOperation[]> {
+    for (const chunk of chunksOf(asked)) {
+      await this.port.put(
+        chunk.map((operation) =>
+          outgoingJob({ ...operation, delayMs: operation.delayMs ?? 0 }, this.services),
+        ),
+      );
+    }
+    return asked.map(({ tenantId, operationKey, jobId }) => ({
+      tenantId,
+      operationKey,
+      jobId,
+      duplicate: undefined,
+      status: 'pending',
+      result: undefined,
+    }));
+  }
+
+  #accepted(operation: FoundOperation): EnqueuedOperation {
+    const { tenantId, operationKey, jobId, jobName } = operation;
+    const duplicate = operation.kind === 'duplicate';
+    this.services.events.emit({
+      kind: 'enqueued',
+      queue: this.name,
+      jobName,
+      jobId,
+      tenantId,
+      operationKey,
+      isDuplicate: duplicate,
+    });
+    return {
+      tenantId,
+      operationKey,
+      jobId,
+      duplicate,
+      status: duplicate ? operation.status : 'pending',
+      result: operation.result,
+    };
+  }
+}

@@ -1,0 +1,190 @@
+import { Injectable } from '@nestjs/common';
+import { hash } from 'node:crypto';
+import { identityKeyOf, type OperationIdentity } from '../operation/identity.js';
+import type { OperationStatus } from '../operation/status.js';
+import { Database, type Queryable } from '../ledger/postgres/database.js';
+import type { RunStatement } from '../ledger/postgres/statement.js';
+import { ACCEPT, ANNOUNCE } from './accept.statement.js';
+import { chunksOf } from './chunks.js';
+
+/** An operation that was asked for, checked and ready to be written. */
+export interface AskedOperation extends OperationIdentity {
+  readonly queue: string;
+  readonly jobName: string;
+  readonly jobId: string;
+  readonly fingerprint: string;
+  /** JSON text, as it is kept: encrypted, where that is switched on. */
+  readonly payload: string;
+  readonly priority: number | undefined;
+  readonly delayMs: number | undefined;
+  readonly deadline: Date | undefined;
+  /** JSON text. */
+  readonly trace: string | undefined;
+  /** The name of its retry policy; undefined: the processor's. */
+  readonly retryPolicy: string | undefined;
+}
+
+/** What is known of an operation without its payload. */
+export type OperationSlip = Pick<AskedOperation, 'tenantId' | 'operationKey' | 'jobId' | 'jobName'>;
+
+/** Where an operation stands after it was asked for. */
+export type AcceptedOperation = OperationSlip & Acceptance;
+
+type Acceptance =
+  | { readonly kind: 'new' }
+  /** It existed before. `resultText` is set once it has completed: JSON, as it is kept. */
+  | {
+      readonly kind: 'duplicate';
+      readonly status: OperationStatus;
+      readonly resultText: string | undefined;
+    }
+  /** The key belongs to another request; nothing was written for this one. */
+  | { readonly kind: 'conflict' };
+
+/** An operation whose row was just written. */
+export interface WrittenOperation extends AskedOperation {
+  /** When, in ms since 1970 by the database's clock. */
+  readonly rowMs: number;
+}
+
+/** Puts operations on their queue in the transaction that writes their rows, so that no dispatcher has to. */
+export interface Handover {
+  /** When they are put there again if they are not settled, in ms after the time they may run. */
+  readonly redispatchAfterMs: number;
+  readonly put: (operations: readonly WrittenOperation[]) => Promise<void>;
+}
+
+/** The dispatchers' NOTIFY channel. Each schema has its own. */
+export function dispatchChannel(schema: string): string {
+  // Postgres cuts names at 63 bytes, and a schema may have as many by itself.
+  return `idempotent_jobs_${hash('sha256', schema, 'base64url').slice(0, 32)}`;
+}
+
+/** Writes the intent to run operations. */
+@Injectable()
+export class OperationStore {
+  constructor(private readonly database: Database) {}
+
+  /** Runs statements on the pool, each a transaction of its own. */
+  readonly onPool: RunStatement = (statement, values) => this.database.run(statement, values);
+
+  /** Runs statements on a connection, in whatever transaction it has open. */
+  on(connection: Queryable): RunStatement {
+    return (statement, values) => this.database.run(statement, values, connection);
+  }
+
+  /**
+   * Writes operations of one queue, or finds them there; with a handover, new ones are on their queue as well.
+   *
+   * Each gets a job id that no job had before: BullMQ may still hold the finished job of an operation that had this key
+   * until the ledger forgot it, and would ignore another of the same id.
+   *
+   * `rowLockMs`: how long a row that somebody else is writing is waited for; undefined: as the transaction has it.
+   */
+  async accept(
+    run: RunStatement,
+    asked: Iterable<AskedOperation>,
+    { handover, rowLockMs }: { handover?: Handover; rowLockMs?: number } = {},
+  ): Promise<AcceptedOperation[]> {
+    const accepted: AcceptedOperation[] = [];
+    const fingerprints = new Map<string, string>();
+    const life = Date.now().toString(36);
+    for (const asking of chunksOf(asked)) {
+      const chunk = asking.map((operation) => ({ ...operation, jobId: `${operation.jobId}-${life}` }));
+      const values = acceptValues(chunk, handover?.redispatchAfterMs, rowLockMs);
+      let rows = await run<AcceptRow>(ACCEPT, values);
+      // A rival's row was not in the snapshot yet; the next statement's snapshot has it.
+      if (rows.some((row) => !row.is_new && row.status === null)) {
+        const seen = await run<AcceptRow>(ACCEPT, values);
+        rows = rows.map((row, index) => (row.is_new ? row : (seen[index] as AcceptRow)));
+      }
+      const answers = chunk.map((operation, index) =>
+        settleTwin(operation, read(operation, rows[index] as AcceptRow), fingerprints),
+      );
+      const added = chunk.flatMap((operation, index) =>
+        answers[index]?.kind === 'new' ? [{ ...operation, rowMs: rows[index]?.row_ms as number }] : [],
+      );
+      if (added.length > 0) await handover?.put(added);
+      accepted.push(
+        ...chunk.map((operation, index) => ({
+          ...slipOf(operation, rows[index]?.job_id),
+          ...(answers[index] as Acceptance),
+        })),
+      );
+    }
+    return accepted;
+  }
+
+  /** Wakes the dispatchers of all instances once the transaction commits. */
+  async announce(run: RunStatement, queue: string): Promise<void> {
+    await run(ANNOUNCE, [dispatchChannel(this.database.schema), queue]);
+  }
+}
+
+interface AcceptRow {
+  readonly is_new: boolean;
+  readonly job_id: string | null;
+  /** Null unless it is new. */
+  readonly row_ms: number | null;
+  readonly fingerprint: string | null;
+  readonly queue: string | null;
+  readonly status: OperationStatus | null;
+  readonly result: string | null;
+}
+
+function acceptValues(
+  asked: readonly AskedOperation[],
+  redispatchAfterMs: number | undefined,
+  rowLockMs: number | undefined,
+): unknown[] {
+  return [
+    asked[0]?.queue,
+    asked.map((operation) => operation.tenantId),
+    asked.map((operation) => operation.operationKey),
+    asked.map((operation) => operation.jobName),
+    asked.map((operation) => operation.jobId),
+    asked.map((operation) => operation.fingerprint),
+    asked.map((operation) => operation.payload),
+    asked.map((operation) => operation.priority ?? null),
+    asked.map((operation) => operation.delayMs ?? null),
+    asked.map((operation) => operation.deadline ?? null),
+    asked.map((operation) => operation.trace ?? null),
+    redispatchAfterMs ?? null,
+    asked.map((operation) => operation.retryPolicy ?? null),
+    rowLockMs === undefined ? null : `${rowLockMs}ms`,
+  ];
+}
+
+/** `knownId`: the job that carries the operation, which may have been there before. */
+function slipOf(
+  { tenantId, operationKey, jobId, jobName }: AskedOperation,
+  knownId: string | null | undefined,
+): OperationSlip {
+  return { tenantId, operationKey, jobId: knownId ?? jobId, jobName };
+}
+
+function read(operation: AskedOperation, row: AcceptRow): Acceptance {
+  if (row.is_new) return { kind: 'new' };
+  // On another queue it would be run by another processor: that is another request, whatever its payload.
+  if (row.fingerprint !== operation.fingerprint || row.queue !== operation.queue) return { kind: 'conflict' };
+  return { kind: 'duplicate', status: row.status ?? 'pending', resultText: row.result ?? undefined };
+}
+
+/**
+ * Of several requests with one key in one call, the first is the operation; a statement calls all of its own new.
+ * `fingerprints`: of the requests before this one.
+ */
+function settleTwin(
+  operation: AskedOperation,
+  answer: Acceptance,
+  fingerprints: Map<string, string>,
+): Acceptance {
+  const key = identityKeyOf(operation);
+  const first = fingerprints.get(key);
+  if (first === undefined) {
+    fingerprints.set(key, operation.fingerprint);
+    return answer;
+  }
+  if (first !== operation.fingerprint) return { kind: 'conflict' };
+  return answer.kind === 'new' ? { kind: 'duplicate', status: 'pending', resultText: undefined } : answer;
+}

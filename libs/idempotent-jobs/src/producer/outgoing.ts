@@ -1,0 +1,58 @@
+import type { OutgoingJob } from '../bullmq/queue-port.js';
+import type { Signer } from './signer.js';
+import type { TraceCarrier } from '../tracing/tracing.js';
+import type { Envelope } from './envelope.js';
+import type { AskedOperation } from './operation.store.js';
+
+/** What becomes of an operation's job besides the operation itself. */
+export interface OutgoingRules {
+  readonly signer: Signer;
+  /** When the row was written that it is put from, in ms since 1970; undefined: it has none. */
+  readonly rowMs?: number | undefined;
+  /** It has been on its queue before. */
+  readonly wasPut?: boolean;
+  /** It was brought back, in a trace of its own. */
+  readonly redriveTrace?: TraceCarrier | undefined;
+}
+
+/** The BullMQ job that carries an operation. */
+export function outgoingJob(
+  operation: Omit<AskedOperation, 'delayMs'> & { readonly delayMs: number },
+  { signer, rowMs, wasPut = false, redriveTrace }: OutgoingRules,
+): OutgoingJob {
+  const { tenantId, operationKey, fingerprint, deadline, trace, retryPolicy } = operation;
+  const envelope: Envelope = {
+    operation: {
+      tenantId,
+      operationKey,
+      fingerprint,
+      ...(rowMs !== undefined && { row: Math.floor(rowMs) }),
+      ...(deadline !== undefined && { deadlineAt: deadline.toISOString() }),
+      ...(trace !== undefined && { trace: JSON.parse(trace) }),
+      ...(retryPolicy !== undefined && { retryPolicy }),
+      ...(redriveTrace !== undefined && { redriveTrace }),
+    },
+    payload: JSON.parse(operation.payload),
+  };
+  return {
+    name: operation.jobName,
+    jobId: operation.jobId,
+    data: signed(envelope, operation, signer, Date.now() + operation.delayMs),
+    delayMs: operation.delayMs,
+    priority: operation.priority,
+    wasPut,
+    trace: redriveTrace ?? envelope.operation.trace,
+  };
+}
+
+/** The envelope with its signature, where jobs are signed. `at`: when the job may first run, in ms since 1970. */
+export function signed(
+  envelope: Envelope,
+  { queue, jobName, fingerprint }: Pick<AskedOperation, 'queue' | 'jobName' | 'fingerprint'>,
+  signer: Signer,
+  at: number,
+): Envelope {
+  const { operation } = envelope;
+  const signature = signer.sign({ queue, jobName, fingerprint, operation }, Math.floor(at));
+  return signature === undefined ? envelope : { ...envelope, signature };
+}

@@ -1,0 +1,161 @@
+import { Inject, Injectable } from '@nestjs/common';
+import type { Queue } from 'bullmq';
+import type { QueueContents } from '../bullmq/queue-contents.js';
+import { QueuePort } from '../bullmq/queue-port.js';
+import { Due } from './due.js';
+import { JobEvents } from '../events/job-events.js';
+import { LibraryLog } from '../events/library-log.js';
+import { ConfigurationError } from '../operation/errors.js';
+import { optionChecks } from '../options/option-checks.js';
+import { Database } from '../ledger/postgres/database.js';
+import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
+import { resolveRetention, type Retention, type RetentionOptions } from '../ledger/retention.options.js';
+import { Sealer } from '../ledger/encryption/sealer.js';
+import { Signer } from './signer.js';
+import { TenantContext } from '../tenancy/tenant-context.js';
+import { OperationStore } from './operation.store.js';
+import { IdempotentQueue, type QueueServices } from './idempotent-queue.js';
+
+interface RegisteredQueue {
+  readonly queue: IdempotentQueue;
+  readonly deadLetterQueue: string;
+  readonly retention: Retention;
+}
+
+/** What queues have from the application's options. */
+interface QueueDefaults extends Pick<QueueServices, 'traceContext' | 'retryPolicies' | 'tracing'> {
+  readonly retention: Retention;
+  readonly enqueue: { readonly maxPayloadBytes: number };
+  readonly dispatch: { readonly redispatchAfterMs: number; readonly redispatchMaxMs: number };
+}
+
+/** The idempotent queues of this application, with their dead-letter queues. */
+@Injectable()
+export class QueueRegistry {
+  readonly #queues = new Map<string, RegisteredQueue>();
+  readonly #ports = new Map<string, QueuePort>();
+  readonly #heard = new WeakSet<Queue>();
+
+  readonly #services: QueueServices;
+  readonly #retention: Retention;
+
+  constructor(
+    database: Database,
+    operations: OperationStore,
+    sealer: Sealer,
+    signer: Signer,
+    tenants: TenantContext,
+    events: JobEvents,
+    due: Due,
+    private readonly log: LibraryLog,
+    @Inject(RESOLVED_OPTIONS) options: QueueDefaults,
+  ) {
+    const { retention, enqueue, dispatch, traceContext, retryPolicies, tracing } = options;
+    this.#retention = retention;
+    this.#services = {
+      database,
+      operations,
+      sealer,
+      signer,
+      tenants,
+      events,
+      due,
+      onError: log.trouble,
+      traceContext,
+      retryPolicies,
+      tracing,
+      maxPayloadBytes: enqueue.maxPayloadBytes,
+      redispatchAfterMs: Math.min(dispatch.redispatchAfterMs, dispatch.redispatchMaxMs),
+    };
+  }
+
+  /** Registering a queue again, from another module, gives the same one. */
+  register(queue: Queue, deadLetterQueue: Queue, retention?: RetentionOptions): IdempotentQueue {
+    this.#hear(queue);
+    this.#hear(deadLetterQueue);
+    if (queue.name === deadLetterQueue.name) {
+      throw new ConfigurationError(
+        `Queue "${queue.name}" cannot be its own dead-letter queue: its letters would die in turn, without end. Name another one.`,
+      );
+    }
+    const known = this.#queues.get(queue.name);
+    if (known !== undefined) {
+      if (known.deadLetterQueue !== deadLetterQueue.name) {
+        throw new ConfigurationError(
+          `Queue "${queue.name}" is registered with two dead-letter queues, "${known.deadLetterQueue}" and "${deadLetterQueue.name}". Name the same one in every registerQueue().`,
+        );
+      }
+      const other = JSON.stringify(this.#retentionFor(queue.name, retention));
+      if (retention !== undefined && other !== JSON.stringify(known.retention)) {
+        throw new ConfigurationError(
+          `Queue "${queue.name}" is registered with two retentions. Give the same one in every registerQueue(), or give it once, where the queue is registered first.`,
+        );
+      }
+      return known.queue;
+    }
+    const port = new QueuePort(queue);
+    const idempotentQueue = new IdempotentQueue(queue.name, port, this.#services);
+    this.#ports.set(queue.name, port).set(deadLetterQueue.name, new QueuePort(deadLetterQueue));
+    this.#queues.set(queue.name, {
+      queue: idempotentQueue,
+      deadLetterQueue: deadLetterQueue.name,
+      retention: this.#retentionFor(queue.name, retention),
+    });
+    return idempotentQueue;
+  }
+
+  /** The queues that operations are enqueued to; dead-letter queues are not among them. */
+  get names(): readonly string[] {
+    return [...this.#queues.keys()];
+  }
+
+  /** Also of dead-letter queues. */
+  portOf(queue: string): QueuePort | undefined {
+    return this.#ports.get(queue);
+  }
+
+  /** What BullMQ holds of a queue. @throws as {@link deadLetterQueueOf} */
+  contentsOf(queue: string): QueueContents {
+    this.#known(queue);
+    return (this.portOf(queue) as QueuePort).contents;
+  }
+
+  queueOf(queue: string): IdempotentQueue | undefined {
+    return this.#queues.get(queue)?.queue;
+  }
+
+  /** @throws ConfigurationError for a queue that was not registered */
+  deadLetterQueueOf(queue: string): string {
+    return this.#known(queue).deadLetterQueue;
+  }
+
+  /** The module's retention, as far as the queue has none of its own. @throws as {@link deadLetterQueueOf} */
+  retentionOf(queue: string): Retention {
+    return this.#known(queue).retention;
+  }
+
+  /** BullMQ prints each error of a queue that nobody listens to. Where the application listens, it is the one to tell. */
+  #hear(queue: Queue): void {
+    if (this.#heard.has(queue)) return;
+    this.#heard.add(queue);
+    queue.on('error', (error) => {
+      if (queue.listenerCount('error') === 1) this.log.trouble(`Queue "${queue.name}"`, error);
+    });
+  }
+
+  #known(queue: string): RegisteredQueue {
+    const known = this.#queues.get(queue);
+    if (known === undefined)
+      throw new ConfigurationError(
+        `Queue "${queue}" is not registered. Add IdempotentJobsModule.registerQueue("${queue}").`,
+      );
+    return known;
+  }
+
+  #retentionFor(queue: string, options: RetentionOptions | undefined): Retention {
+    const checks = optionChecks(`registerQueue({ name: "${queue}" })`);
+    const retention = resolveRetention(checks, options, this.#retention);
+    checks.throwIfAny((message) => new ConfigurationError(message));
+    return retention;
+  }
+}

@@ -1,0 +1,83 @@
+import type { RepeatOptions } from 'bullmq';
+import { UsageError } from '../operation/errors.js';
+import { assertIdentity, jobIdOf, type OperationIdentity } from '../operation/identity.js';
+import type { RequestOptions } from './enqueue.options.js';
+import type { Envelope } from './envelope.js';
+import type { AskedOperation } from './operation.store.js';
+import type { Signer } from './signer.js';
+import { signed } from './outgoing.js';
+
+/**
+ * When a schedule's iterations run: `every` so many ms, or by a cron `pattern` (in time zone `tz`), one of both.
+ * `startDate` and `endDate` as BullMQ takes them; not its `limit`, which begins anew whenever the schedule is made again.
+ */
+export type ScheduleOptions = Pick<RequestOptions, 'operationKey' | 'tenantId' | 'priority' | 'retryPolicy'> &
+  Pick<RepeatOptions, 'every' | 'pattern' | 'tz' | 'startDate' | 'endDate'>;
+
+/** A schedule as BullMQ keeps it. */
+export interface Schedule extends OperationIdentity {
+  /** BullMQ's name of the scheduler. */
+  readonly schedulerId: string;
+  /** When the next iteration is due; undefined: `endDate` is reached. */
+  readonly nextAt: Date | undefined;
+}
+
+/**
+ * BullMQ's id of a schedule: a digest of tenant and key, so that no tenant can replace another's schedule, and the job
+ * ids that BullMQ makes of it tell whose iterations they are.
+ */
+export const schedulerIdOf = jobIdOf;
+
+/** The operation of one iteration. Its key names the moment the iteration was due, not the one it ran. */
+export function iterationOf(schedule: OperationIdentity, dueAt: Date): OperationIdentity {
+  const { tenantId, operationKey } = schedule;
+  return { tenantId, operationKey: `${operationKey}:${dueAt.toISOString()}` };
+}
+
+/** When the iteration that a job stands for was due; undefined: the job is not one of that scheduler. */
+export function iterationTimeOf(jobId: string | undefined, schedulerId: string): Date | undefined {
+  const [kind, scheduler, millis, ...rest] = (jobId ?? '').split(':');
+  if (kind !== 'repeat' || scheduler !== schedulerId || rest.length > 0 || !/^\d{1,15}$/.test(millis ?? ''))
+    return undefined;
+  return new Date(Number(millis));
+}
+
+/** What each of a schedule's jobs carries. The key is completed by the iteration's time when the job is read. */
+export function scheduleEnvelope(asked: AskedOperation, signer: Signer): Envelope {
+  const { tenantId, operationKey, fingerprint, trace, retryPolicy, payload } = asked;
+  const envelope: Envelope = {
+    operation: {
+      tenantId,
+      operationKey,
+      fingerprint,
+      isSchedule: true,
+      ...(trace !== undefined && { trace: JSON.parse(trace) }),
+      ...(retryPolicy !== undefined && { retryPolicy }),
+    },
+    payload: JSON.parse(payload),
+  };
+  // When an iteration may run is in its id.
+  return signed(envelope, asked, signer, 0);
+}
+
+/** @throws UsageError, InvalidIdentityError */
+export function assertSchedule(
+  { tenantId, operationKey }: OperationIdentity,
+  repeat: Omit<ScheduleOptions, 'operationKey' | 'tenantId' | 'priority' | 'retryPolicy'>,
+): void {
+  const { every, pattern, tz: _tz, startDate: _startDate, endDate: _endDate, ...others } = repeat;
+  const [other] = Object.keys(others);
+  if (other === 'limit')
+    throw new UsageError(
+      'schedule() takes no limit: BullMQ counts anew whenever the schedule is made again, which is at every start. Use endDate, or unschedule().',
+    );
+  if (other !== undefined)
+    throw new UsageError(
+      `schedule() takes every or pattern, tz, startDate, endDate, priority and retryPolicy, but not ${other}.`,
+    );
+  if ((every === undefined) === (pattern === undefined))
+    throw new UsageError('schedule() takes either every or pattern.');
+  if (every !== undefined && !(Number.isInteger(every) && every > 0))
+    throw new UsageError(`every must be a whole number of milliseconds, 1 or more, but is ${every}.`);
+  assertIdentity(iterationOf({ tenantId, operationKey }, new Date(0)));
+}

@@ -1,0 +1,83 @@
+import { createHmac, type KeyObject, timingSafeEqual } from 'node:crypto';
+import type { Envelope, Signature } from './envelope.js';
+import type { SigningRules } from './signing.options.js';
+
+/** What a signature vouches for, besides the time in it: all that decides which operation is run, and how. */
+export interface SignedClaims {
+  readonly queue: string;
+  readonly jobName: string;
+  /** Of tenant, job name and payload, computed anew by whoever verifies. */
+  readonly fingerprint: string;
+  readonly operation: Omit<Envelope['operation'], 'fingerprint' | 'trace' | 'redriveTrace'>;
+}
+
+/** What a signature is worth. `unsigned`: there is none, and there has to be one. */
+export type SignatureVerdict = 'accepted' | 'unsigned' | 'forged';
+
+/**
+ * Signs what is put on queues, and verifies what comes off them: HMAC-SHA256. Traces stand outside of it: they decide
+ * nothing. Without keys it signs nothing and accepts everything.
+ */
+export class Signer {
+  constructor(private readonly rules: SigningRules | undefined) {}
+
+  /** Whether what is put on queues is signed. */
+  get isOn(): boolean {
+    return this.rules !== undefined;
+  }
+
+  /** Whether jobs without a signature are run at that time, in ms since 1970. */
+  acceptsUnsigned(now: number): boolean {
+    return this.rules === undefined || now < this.rules.acceptUnsignedUntil;
+  }
+
+  /** `at`: when the job may first run, in ms since 1970. Undefined without keys. */
+  sign(claims: SignedClaims, at: number): Signature | undefined {
+    if (this.rules === undefined) return undefined;
+    const { keys, current } = this.rules.ring;
+    const mac = macOf(keys.get(current) as KeyObject, current, claims, at);
+    return { alg: ALGORITHM, key: current, at, mac: mac.toString('base64url') };
+  }
+
+  /** Takes the same time whatever is wrong with a signature of a known key. */
+  verify(signature: unknown, claims: SignedClaims): SignatureVerdict {
+    if (this.rules === undefined) return 'accepted';
+    if (signature === undefined) return this.acceptsUnsigned(Date.now()) ? 'accepted' : 'unsigned';
+    if (!isSignature(signature)) return 'forged';
+    const key = this.rules.ring.keys.get(signature.key);
+    if (key === undefined) return 'forged';
+    const mac = macOf(key, signature.key, claims, signature.at);
+    const given = Buffer.from(signature.mac, 'base64url');
+    return given.length === mac.length && timingSafeEqual(given, mac) ? 'accepted' : 'forged';
+  }
+}
+
+const ALGORITHM = 'HS256';
+
+function isSignature(value: unknown): value is Signature {
+  if (value === null || typeof value !== 'object') return false;
+  const { alg, key, at, mac } = value as Partial<Record<keyof Signature, unknown>>;
+  return alg === ALGORITHM && typeof key === 'string' && typeof at === 'number' && typeof mac === 'string';
+}
+
+/** The parts are a JSON array: no two claims have the same text. */
+function macOf(key: KeyObject, keyId: string, claims: SignedClaims, at: number): Buffer {
+  const { queue, jobName, fingerprint, operation } = claims;
+  const { tenantId, operationKey, deadlineAt, retryPolicy, isSchedule, row } = operation;
+  const text = JSON.stringify([
+    'nestjs-idempotent-jobs job',
+    ALGORITHM,
+    keyId,
+    at,
+    queue,
+    jobName,
+    tenantId,
+    operationKey,
+    fingerprint,
+    deadlineAt ?? null,
+    retryPolicy ?? null,
+    isSchedule ?? null,
+    row ?? null,
+  ]);
+  return createHmac('sha256', key).update(text).digest();
+}

@@ -1,8 +1,0 @@
-import type { QueuePort } from '../bullmq/queue-port.js';
-import type { ProcessorSettings } from '../intake/processor.settings.js';
-
-/** A queue whose failed jobs are looked after. */
-export interface SweptQueue {
-  readonly port: QueuePort;
-  readonly settings: ProcessorSettings;
-}

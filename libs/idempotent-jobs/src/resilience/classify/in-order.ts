@@ -1,0 +1,29 @@
+import type { Classify } from './classify.js';
+import { FAILURE_KINDS } from '../../operation/reasons.js';
+
+/** The first rule that tells anything has its say; one that throws, or answers nonsense, tells nothing. Undefined: there are no rules. */
+export function inOrder(...rules: readonly (Classify | undefined)[]): Classify | undefined {
+  const given = rules.filter((rule) => rule !== undefined);
+  if (given.length < 2) return given[0];
+  return (error) => {
+    for (const rule of given) {
+      const answer = quietly(rule, error);
+      if (tells(answer)) return answer;
+    }
+    return undefined;
+  };
+}
+
+function quietly(rule: Classify, error: unknown): ReturnType<Classify> {
+  try {
+    return rule(error);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Somebody's own code: an async function, for one, answers a promise. */
+function tells(answer: ReturnType<Classify>): boolean {
+  const kind = typeof answer === 'object' ? answer?.kind : answer;
+  return kind !== undefined && FAILURE_KINDS.includes(kind);
+}

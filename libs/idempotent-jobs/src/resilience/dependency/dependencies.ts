@@ -1,0 +1,43 @@
+import { UsageError } from '../../operation/errors.js';
+import { Dependency, type DependencyServices, type DependencyState } from './dependency.js';
+import type { DependencySettings } from './dependency.options.js';
+import { Readings } from './readings.js';
+import type { Classify } from '../classify/classify.js';
+
+/** The dependencies of this application, by name. */
+export class Dependencies {
+  readonly #known: ReadonlyMap<string, Dependency>;
+  readonly #readings = new Readings();
+
+  constructor(settings: readonly DependencySettings[], services: Omit<DependencyServices, 'readings'>) {
+    this.#known = new Map(
+      settings.map((one) => [one.name, new Dependency(one, { ...services, readings: this.#readings })]),
+    );
+  }
+
+  find(name: string): Dependency | undefined {
+    return this.#known.get(name);
+  }
+
+  /** @throws UsageError for a name that is not declared */
+  named(name: string): Dependency {
+    const found = this.find(name);
+    if (found === undefined)
+      throw new UsageError(`There is no dependency ${JSON.stringify(name)} among ${this.names}.`);
+    return found;
+  }
+
+  /** What is known of an error from the guarded call that threw it. Undefined: there are no dependencies. */
+  get readingOf(): Classify | undefined {
+    return this.#known.size === 0 ? undefined : (error) => this.#readings.of(error);
+  }
+
+  /** For messages: where they are declared, and which there are. */
+  get names(): string {
+    return `forRoot({ dependencies }): ${[...this.#known.keys()].join(', ') || 'there are none'}`;
+  }
+
+  get states(): readonly DependencyState[] {
+    return [...this.#known.values()].map(({ state }) => state);
+  }
+}

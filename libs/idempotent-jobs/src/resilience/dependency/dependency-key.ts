@@ -1,0 +1,55 @@
+import type { Job } from 'bullmq';
+import { UsageError } from '../../operation/errors.js';
+import { messageOf } from '../../operation/message-of.js';
+
+/** The operation whose dependency is asked for its key, before it is claimed. */
+export interface KeyedOperation {
+  readonly tenantId: string;
+  readonly operationKey: string;
+  readonly queue: string;
+  readonly jobName: string;
+  /** `data` is the validated payload. */
+  readonly job: Job;
+}
+
+/** A dependency with a circuit and a retry budget for each key, such as the endpoint that a tenant has given. */
+export interface KeyedDependency {
+  /** One of `forRoot({ dependencies })`. */
+  readonly name: string;
+  /**
+   * The key of an operation: 1 to 400 characters, e.g. `(operation) => operation.tenantId`, or the host of the endpoint
+   * in `operation.job.data`. Synchronous. What throws, or gives anything else, fails the attempt before the handler.
+   */
+  readonly per: (operation: KeyedOperation) => string;
+}
+
+/** Long enough for hosts, tenants and most URLs; a thousand of them are no burden. */
+const MAX_KEY_LENGTH = 400;
+
+/** @throws UsageError for what is no key. The value is never in the message: it may be a tenant's secret URL */
+export function assertDependencyKey(dependency: string, key: unknown): string {
+  if (typeof key === 'string' && key.length > 0 && key.length <= MAX_KEY_LENGTH) return key;
+  const found = typeof key === 'string' ? `a string of ${key.length} characters` : typeof key;
+  throw new UsageError(
+    `The key of dependency "${dependency}" (per) must be a string of 1 to ${MAX_KEY_LENGTH} characters, but is ${found}. Without a key its failures would be somebody else's.`,
+  );
+}
+
+/** @throws UsageError if `per` throws, or gives no key */
+export function keyOfOperation(
+  dependency: string,
+  per: KeyedDependency['per'],
+  operation: KeyedOperation,
+): string {
+  let key: unknown;
+  try {
+    key = per(operation);
+  } catch (cause) {
+    const error = new UsageError(
+      `per of dependency "${dependency}" threw, so the operation has no circuit: ${messageOf(cause)}`,
+    );
+    error.cause = cause;
+    throw error;
+  }
+  return assertDependencyKey(dependency, key);
+}

@@ -1,0 +1,320 @@
+import { Injectable, Optional } from '@nestjs/common';
+import type { Claim } from '../../ledger/claim/claim.js';
+import { UnstorableError } from '../../ledger/claim/claim.store.js';
+import type { DeadLetterReason } from '../../operation/reasons.js';
+import { Due } from '../../producer/due.js';
+import type { Hold } from '../../resilience/dependency/hold.js';
+import {
+  InvalidPayloadError,
+  OperationConflictError,
+  OperationDeadError,
+  OperationInDoubtError,
+} from '../../operation/errors.js';
+import { messageOf } from '../../operation/message-of.js';
+import { LOCK_NOT_AVAILABLE, sqlStateOf } from '../../ledger/postgres/sqlstate.js';
+import { type FailureRecord, OutcomeStore } from '../../ledger/record/outcome.store.js';
+import { classify } from '../../resilience/classify/classify.js';
+import type { Failure } from '../../operation/failure.js';
+import { asKind } from '../../resilience/classify/failure-sign.js';
+import { decideFailure, type Decision, decideStart, whyGivenUp } from '../rules/decide.js';
+import { AttemptReporter, type DecidedFailure } from './attempt.reporter.js';
+import { type AttemptResult, causeOf, type OwnDeferral, unavailability } from './attempt-result.js';
+import type { Ground, GroundAnswer } from './ground.js';
+import { isCall, type OperationRun, payloadText } from './operation-run.js';
+import { GivenUpError, JobExpiredError, TransactionLeftError } from './refusal-errors.js';
+
+type Refusal = Exclude<GroundAnswer, { kind: 'acquired' }>;
+
+/** Says what a refused claim means and whether a won one may start, and writes down how attempts fail. */
+@Injectable()
+export class AttemptRecorder {
+  constructor(
+    private readonly outcomes: OutcomeStore,
+    private readonly reporter: AttemptReporter,
+    private readonly due: Due,
+    @Optional() private readonly random: () => number = Math.random,
+  ) {}
+
+  /** A claim that was not won. */
+  async refused(run: OperationRun, answer: Refusal): Promise<AttemptResult> {
+    const { tenantId, operationKey } = run.identified;
+    switch (answer.kind) {
+      case 'replay':
+        this.reporter.replayed(run);
+        return { kind: 'replayed', result: answer.result, degraded: answer.degraded };
+      case 'busy': {
+        const delayMs = Math.min(Math.max(answer.leaseLeftMs, MIN_BUSY_MS), MAX_BUSY_MS);
+        return this.deferred(run, delayMs, 'busy', 'another worker is running the operation');
+      }
+      case 'locked':
+        return this.#locked(run);
+      case 'no_connection':
+        return this.deferred(run, LOCKED_MS, 'busy', "handlers' transactions have all connections");
+      case 'not_yet':
+        return this.deferred(run, answer.waitMs, 'not_yet', 'its time has not come');
+      case 'absent':
+      case 'expired':
+        return { kind: 'expired', error: new JobExpiredError(run.identified, run.subject.jobId) };
+      case 'conflict':
+        return { kind: 'conflict', error: new OperationConflictError(tenantId, operationKey) };
+      case 'dead':
+        this.reporter.refused(run, 'dead');
+        return { kind: 'dead', error: new OperationDeadError(run.identified) };
+      case 'in_doubt':
+        return this.#doubted(run, answer);
+      default:
+        return answer satisfies never;
+    }
+  }
+
+  /** Whether nothing has to be done before the handler may run. */
+  mayRun(run: OperationRun, claim: Claim): boolean {
+    return (
+      !claim.mustAsk && claim.tookOver === undefined && decideStart(claim, run.rules.policy) === undefined
+    );
+  }
+
+  /** Records an attempt that the claim took over, and gives up an operation that must not be run; its result, if so. */
+  async begin(run: OperationRun, ground: Ground, claim: Claim): Promise<AttemptResult | undefined> {
+    const result = await this.takeOver(run, ground, claim);
+    // Asking is no attempt: whether one may follow is decided afterwards.
+    if (result !== undefined || claim.mustAsk) return result;
+    const reason = decideStart(claim, run.rules.policy);
+    return reason === undefined ? undefined : this.giveUp(run, ground, claim, reason);
+  }
+
+  /** Records an attempt that the claim took over; the operation's end, if that is one. */
+  async takeOver(
+    run: OperationRun,
+    ground: Ground,
+    claim: Claim,
+    vanished = claim.tookOver,
+  ): Promise<AttemptResult | undefined> {
+    if (vanished === undefined) return undefined;
+    await ground.takeOver(claim, vanished);
+    this.reporter.tookOver(run, vanished);
+    // The claim of a transaction is undone with all that it wrote, unless its handler has committed both.
+    return claim.mustAsk || vanished.effect !== 'transactional'
+      ? undefined
+      : this.#record(run, ground, claim, this.#decide(run, claim, new TransactionLeftError()));
+  }
+
+  /** A handler that failed: decides what becomes of the operation, and writes it. `startedAt` undefined: it was not called. */
+  async fail(
+    run: OperationRun,
+    ground: Ground,
+    claim: Claim,
+    error: unknown,
+    known?: Failure,
+    startedAt?: number,
+  ): Promise<AttemptResult> {
+    const answer = await ground.revert(claim);
+    if (answer.kind !== 'acquired') return this.refused(run, answer);
+    const { claim: held } = answer;
+    if (held === claim)
+      return this.#record(run, ground, held, this.#decide(run, held, error, known, startedAt));
+    // The attempt was committed, and with it whatever its handler had written: trying again would write it twice.
+    if (held.token === claim.token)
+      return this.#record(
+        run,
+        ground,
+        held,
+        this.#decide(run, held, new TransactionLeftError(), undefined, startedAt),
+      );
+    const result = await this.begin(run, ground, held);
+    return result ?? this.#record(run, ground, held, this.#decide(run, held, error, known, startedAt));
+  }
+
+  /** What an error says that was thrown before the handler could have had an effect. */
+  failureBefore(run: OperationRun, error: unknown): Failure {
+    const failure = classify(error, run.rules.classify);
+    const isFinal = failure.kind === 'permanent' || failure.kind === 'programming';
+    return asKind(isFinal ? 'permanent' : 'transient', failure);
+  }
+
+  /** An operation that must not be tried (again): straight to its dead letter. */
+  giveUp(
+    run: OperationRun,
+    ground: Ground,
+    claim: Claim,
+    reason: DeadLetterReason,
+    error: unknown = new GivenUpError(claim, reason),
+  ): Promise<AttemptResult> {
+    const decision: Decision = {
+      status: 'dead',
+      reason,
+      isDoubtful: claim.isDoubtful,
+      why: whyGivenUp(reason),
+    };
+    const failure: Failure = { kind: 'permanent', reason };
+    return this.#record(run, ground, claim, { error, failure, decision, durationMs: 0 });
+  }
+
+  /** A doubt that stays one: to be asked about again in `askInMs`; undefined: a person has to find out. */
+  async unresolved(
+    run: OperationRun,
+    ground: Ground,
+    claim: Claim,
+    reason: string,
+    error: unknown,
+    askInMs: number | undefined,
+  ): Promise<AttemptResult> {
+    const evidence = error ?? new OperationInDoubtError(run.identified);
+    const recorded = await ground.fail(claim, {
+      status: 'in_doubt',
+      error: evidence,
+      kind: 'asked',
+      reason,
+      isDoubtful: true,
+      ...(askInMs === undefined
+        ? { letter: 'in_doubt' as const, payload: payloadText(run) }
+        : { delayMs: askInMs }),
+    });
+    if (recorded === 'lost') return this.fenced(run, claim);
+    this.reporter.unanswered(run, claim, reason, askInMs);
+    if (askInMs !== undefined)
+      return { kind: 'deferred', delayMs: askInMs, deferral: 'in_doubt', reason: `in_doubt: ${reason}` };
+    this.due.wake();
+    this.reporter.doubted(run, claim.attempt, reason, evidence);
+    return { kind: 'in_doubt', error: new OperationInDoubtError(run.identified) };
+  }
+
+  /**
+   * The lease went to somebody else before the end was written: whatever it was, it is theirs to find out. Where nobody
+   * took over, but a webhook or a person has settled the operation or erased it, nothing went wrong: the next delivery
+   * gets what they said.
+   */
+  async fenced(run: OperationRun, claim: Claim): Promise<AttemptResult> {
+    if (!(await this.#wasReplaced(run, claim)))
+      return this.deferred(run, MIN_BUSY_MS, 'fenced', 'the operation was settled during the attempt');
+    this.reporter.fenced(run, claim);
+    await this.#surrender(claim);
+    const what = 'the lease went to another worker before the outcome was recorded';
+    return this.deferred(run, MIN_BUSY_MS, 'fenced', what);
+  }
+
+  /** The dependency lets nothing through. */
+  held(run: OperationRun, hold: Hold, delayMs: number): AttemptResult {
+    const { cause, dependency } = hold;
+    const reason = `${cause}: dependency "${dependency}" lets nothing through`;
+    this.reporter.held(run, hold, delayMs, reason);
+    return { kind: 'deferred', delayMs, deferral: cause, reason, hold };
+  }
+
+  /** Postgres is out of reach, a record unreadable, or a bug of ours: nothing is known to be recorded. */
+  unavailable(run: OperationRun, error: unknown): AttemptResult {
+    if (error instanceof UnstorableError) return { kind: 'unstorable', error: unstorable(run, error.cause) };
+    if (sqlStateOf(error) === LOCK_NOT_AVAILABLE) return this.#locked(run);
+    const { deferral, reason } = unavailability(error);
+    return this.#deferredFor(run, 1000 + this.random() * 4000, deferral, reason);
+  }
+
+  deferred(run: OperationRun, delayMs: number, deferral: OwnDeferral, what: string): AttemptResult {
+    return this.#deferredFor(run, delayMs, deferral, `${deferral}: ${what}`);
+  }
+
+  #deferredFor(run: OperationRun, delayMs: number, deferral: OwnDeferral, reason: string): AttemptResult {
+    this.reporter.deferred(run, delayMs, reason, causeOf(deferral));
+    return { kind: 'deferred', delayMs, deferral, reason };
+  }
+
+  #locked(run: OperationRun): AttemptResult {
+    return this.deferred(run, LOCKED_MS, 'busy', 'another transaction holds its row');
+  }
+
+  /** Whoever took over counts this attempt as vanished with its process, which it has not. */
+  async #surrender(claim: Claim): Promise<void> {
+    try {
+      await this.outcomes.surrender(claim);
+    } catch {
+      // It only makes the operation look more dangerous than it is.
+    }
+  }
+
+  /** With Postgres out of reach: who knows. */
+  async #wasReplaced({ workerId }: OperationRun, claim: Claim): Promise<boolean> {
+    try {
+      return await this.outcomes.wasReplaced(claim, workerId);
+    } catch {
+      return true;
+    }
+  }
+
+  async #doubted(
+    run: OperationRun,
+    { unrecorded }: Extract<Refusal, { kind: 'in_doubt' }>,
+  ): Promise<AttemptResult> {
+    const error = new OperationInDoubtError(run.identified);
+    if (unrecorded === undefined) {
+      this.reporter.refused(run, 'in_doubt');
+      return { kind: 'in_doubt', error };
+    }
+    const { token, attempt } = unrecorded;
+    const recorded = await this.outcomes.doubt(run.identified, token, error, payloadText(run));
+    // Somebody was faster: what the operation is now, the next claim says.
+    if (recorded === 'lost')
+      return this.deferred(run, MIN_BUSY_MS, 'busy', 'the operation was claimed meanwhile');
+    this.due.wake();
+    this.reporter.vanished(run, attempt, error);
+    return { kind: 'in_doubt', error };
+  }
+
+  #decide(
+    { rules }: OperationRun,
+    claim: Claim,
+    error: unknown,
+    known?: Failure,
+    startedAt?: number,
+  ): DecidedFailure {
+    const failure = known ?? classify(error, rules.classify);
+    const decision = decideFailure(failure, rules.effect, claim, rules.policy, this.random);
+    const durationMs = startedAt === undefined ? 0 : performance.now() - startedAt;
+    return { error, failure, decision, durationMs };
+  }
+
+  async #record(
+    run: OperationRun,
+    ground: Ground,
+    claim: Claim,
+    decided: DecidedFailure,
+  ): Promise<AttemptResult> {
+    const { error, failure, decision } = decided;
+    const askInMs = decision.status === 'in_doubt' ? decision.askInMs : undefined;
+    const delayMs = decision.status === 'retrying' ? decision.delayMs : askInMs;
+    const isGivenUp = delayMs === undefined;
+    const record: FailureRecord = {
+      status: decision.status,
+      error,
+      kind: failure.kind,
+      reason: failure.reason,
+      decision: decision.why,
+      isDoubtful: decision.isDoubtful,
+      ...(delayMs !== undefined && { delayMs: Math.ceil(delayMs) }),
+      // Nobody may ever call again.
+      ...(isCall(run) && { forgetAfterMs: run.rules.terms.retentionMs }),
+      ...(isGivenUp &&
+        decision.status !== 'retrying' && { letter: decision.reason, payload: payloadText(run) }),
+    };
+    if ((await ground.fail(claim, record)) === 'lost') return this.fenced(run, claim);
+    if (isGivenUp) this.due.wake();
+    this.reporter.failed(run, claim, decided);
+    return { kind: 'failed', error, failure, decision };
+  }
+}
+
+function unstorable({ subject: { queue, jobId } }: OperationRun, cause: unknown): InvalidPayloadError {
+  const message = `Job ${jobId} of queue "${queue}" holds data that Postgres cannot take: ${messageOf(cause)}`;
+  return new InvalidPayloadError(message, [], cause);
+}
+
+/** A rival that has just taken or given back the row is through within this time, most likely. */
+const MIN_BUSY_MS = 200;
+
+/** A row that another transaction holds is worth another look soon: most transactions are short. */
+const LOCKED_MS = 500;
+
+/**
+ * A running operation mostly ends long before its lease, and a duplicate should learn its result soon after; a vanished
+ * worker's lease is worth a look now and then.
+ */
+const MAX_BUSY_MS = 5_000;

@@ -1,0 +1,176 @@
+import { Injectable } from '@nestjs/common';
+import { ClaimStore } from '../../ledger/claim/claim.store.js';
+import type { DeadLetterReason } from '../../operation/reasons.js';
+import { keyOfOperation } from '../../resilience/dependency/dependency-key.js';
+import { DependencyHeldError, type Hold, holdBehind } from '../../resilience/dependency/hold.js';
+import { currentOperation } from './current-operation.js';
+import { decideHold } from '../rules/decide.js';
+import { Attempts, type EndWithoutHandler, type RolledBack } from './attempt.js';
+import { AttemptRecorder } from './attempt.recorder.js';
+import type { AttemptResult } from './attempt-result.js';
+import { AdmittedRun, type DependencyGate, FallbackRun } from './dependency-gate.js';
+import { claimRequestOf, type OperationRun, subjectOf } from './operation-run.js';
+import { Reconciler } from './reconciler.js';
+
+/**
+ * Brings an operation to its attempt, past the dependency of its processor, or to its end without one. Never rejects:
+ * whatever goes wrong, an operation of which nothing is known to be recorded is put off.
+ */
+@Injectable()
+export class AttemptRunner {
+  constructor(
+    private readonly attempts: Attempts,
+    private readonly recorder: AttemptRecorder,
+    private readonly reconciler: Reconciler,
+    private readonly claims: ClaimStore,
+  ) {}
+
+  /** Wins the right to run the handler, runs it, and records how it ended. */
+  run(run: OperationRun, handler: () => Promise<unknown>): Promise<AttemptResult> {
+    if (run.rules.dependency === undefined)
+      return this.#orPutOff(run, () => this.#attempt(run, handler, undefined));
+    let keyed: OperationRun;
+    try {
+      keyed = underItsKey(run);
+    } catch (error) {
+      // Under no circuit at all, or under somebody else's, it must not be called.
+      return this.failUnstarted(run, error);
+    }
+    return this.#orPutOff(run, () => this.#runThrough(keyed, handler));
+  }
+
+  async #runThrough(run: OperationRun, handler: () => Promise<unknown>): Promise<AttemptResult> {
+    const { dependency, timeoutMs } = run.rules;
+    if (dependency === undefined) return this.#attempt(run, handler, undefined);
+    const entry = dependency.enter(timeoutMs);
+    if (entry.kind === 'held') return this.#runHeld(run, entry);
+    try {
+      // Only the ledger knows whether it is a retry: where there is none to be had, it is asked before anything is claimed.
+      if (!dependency.hasRetries && (await this.#isRetry(run)))
+        return await this.#runHeld(run, dependency.denyRetry(subjectOf(run)));
+      return await this.#attempt(run, handler, new AdmittedRun(entry));
+    } finally {
+      entry.leave();
+    }
+  }
+
+  async #isRetry(run: OperationRun): Promise<boolean> {
+    const seen = await this.claims.look(claimRequestOf(run));
+    return seen.kind === 'runnable' && seen.attempts > 0;
+  }
+
+  async #attempt(
+    run: OperationRun,
+    handler: () => Promise<unknown>,
+    gate: DependencyGate | undefined,
+  ): Promise<AttemptResult> {
+    return this.#afterRollback(run, await this.attempts.run(run, handler, gate));
+  }
+
+  /** A claim that was rolled back took the start of its time budget with it. */
+  async #afterRollback(run: OperationRun, result: AttemptResult | RolledBack): Promise<AttemptResult> {
+    return result.kind === 'rolled_back' ? this.#putOffHeld(run, result.hold) : result;
+  }
+
+  /**
+   * The dependency lets nothing through. Nothing is claimed, so that no attempt is spent and none can vanish: what has
+   * completed is replayed, what may stand in stands in, and everything else is put off, within its time budget.
+   */
+  async #runHeld(run: OperationRun, hold: Hold): Promise<AttemptResult> {
+    const decided = await this.#decideHeld(run, hold);
+    if (decided.kind === 'ended') return decided.result;
+    const { fallback } = run;
+    if (fallback === undefined || decided.isDoubtful) return this.recorder.held(run, hold, decided.delayMs);
+    const standIn = async (): Promise<unknown> => {
+      const operation = currentOperation();
+      operation.markDegraded(`${hold.dependency}: ${hold.cause}`);
+      return fallback(operation, hold.cause);
+    };
+    return this.#attempt(run, standIn, new FallbackRun(hold));
+  }
+
+  async #putOffHeld(run: OperationRun, hold: Hold): Promise<AttemptResult> {
+    const decided = await this.#decideHeld(run, hold);
+    return decided.kind === 'ended' ? decided.result : this.recorder.held(run, hold, decided.delayMs);
+  }
+
+  /** What the ledger says of an operation that is held back: it has ended, or may wait for so long. */
+  async #decideHeld(run: OperationRun, hold: Hold): Promise<HeldOperation> {
+    const request = claimRequestOf(run);
+    const seen = await this.claims.look(request);
+    if (seen.kind !== 'runnable') return ended(await this.recorder.refused(run, seen));
+    const { effect, terms, reconcile } = run.rules;
+    if (seen.isDoubtful && reconcile !== undefined) return ended(await this.#leaveDoubt(run, hold));
+    const decision = decideHold(seen, hold.retryAfterMs);
+    if (decision.kind === 'give_up') return ended(await this.attempts.refuse(run, decision.reason));
+    // Looked up before any other attempt: nothing stands in for what may be there.
+    const isDoubtful = seen.isDoubtful || (effect === 'reconciled' && seen.attempts > 0);
+    // Waiting for room is like waiting in the queue; waiting for a dependency that fails is not.
+    const begins = seen.remainingMs === undefined && hold.cause === 'circuit_open';
+    if (!begins || terms.budgetMs === null) return { kind: 'waits', isDoubtful, delayMs: decision.delayMs };
+    await this.claims.beginBudget(request, terms.budgetMs);
+    return { kind: 'waits', isDoubtful, delayMs: Math.min(decision.delayMs, terms.budgetMs) };
+  }
+
+  /** A question would be a call of the dependency too: the plan goes on as if it had not been answered. */
+  #leaveDoubt(run: OperationRun, hold: Hold): Promise<AttemptResult> {
+    return this.attempts.withoutHandler(run, async (ground, claim) =>
+      claim.mustAsk
+        ? this.reconciler.unresolved(run, ground, claim, hold.cause, new DependencyHeldError(hold))
+        : this.#afterRollback(run, await this.attempts.putBack(run, ground, claim, hold)),
+    );
+  }
+
+  /** A guard, or an interceptor around ours, threw: the handler was not called, which counts as a failed attempt. */
+  failUnstarted(run: OperationRun, error: unknown): Promise<AttemptResult> {
+    return this.#orPutOff(run, async () => {
+      const hold = holdBehind(error);
+      if (hold !== undefined) return this.#putOffHeld(run, hold);
+      if (run.handsBack?.(error) === true) return { kind: 'handed_back', error };
+      // Whatever the error says about effects, there was none.
+      const known = this.recorder.failureBefore(run, error);
+      const fail: EndWithoutHandler = (ground, claim) =>
+        claim.mustAsk
+          ? this.reconciler.unresolved(run, ground, claim, 'not_asked', error)
+          : this.recorder.fail(run, ground, claim, error, known);
+      return this.attempts.withoutHandler(run, fail);
+    });
+  }
+
+  /** Nothing was claimed and nothing failed: later. */
+  putOff(run: OperationRun, what: string): AttemptResult {
+    return this.recorder.deferred(run, 1, 'not_started', what);
+  }
+
+  /** The operation must not be run at all. */
+  refuse(run: OperationRun, reason: DeadLetterReason, error: unknown): Promise<AttemptResult> {
+    return this.#orPutOff(run, () => this.attempts.refuse(run, reason, error));
+  }
+
+  async #orPutOff(run: OperationRun, work: () => Promise<AttemptResult>): Promise<AttemptResult> {
+    try {
+      return await work();
+    } catch (error) {
+      return this.recorder.unavailable(run, error);
+    }
+  }
+}
+
+/** The run with the circuit of its own key. @throws UsageError if it has none */
+function underItsKey(run: OperationRun): OperationRun {
+  const { rules, job, identified, subject } = run;
+  if (rules.per === undefined || rules.dependency === undefined || job === undefined) return run;
+  const { tenantId, operationKey } = identified;
+  const { queue, jobName } = subject;
+  const operation = { tenantId, operationKey, queue, jobName, job };
+  const key = keyOfOperation(rules.dependency.name, rules.per, operation);
+  return { ...run, rules: { ...rules, dependency: rules.dependency.of(key) } };
+}
+
+type HeldOperation =
+  | { readonly kind: 'ended'; readonly result: AttemptResult }
+  | { readonly kind: 'waits'; readonly isDoubtful: boolean; readonly delayMs: number };
+
+function ended(result: AttemptResult): HeldOperation {
+  return { kind: 'ended', result };
+}

@@ -1,0 +1,286 @@
+import { Injectable } from '@nestjs/common';
+import type { Claim } from '../../ledger/claim/claim.js';
+import type { DeadLetterReason } from '../../operation/reasons.js';
+import { DependencyHeldError, type Hold, holdBehind } from '../../resilience/dependency/hold.js';
+import { Due } from '../../producer/due.js';
+import { enterOperation } from './current-operation.js';
+import type { HandlerResult } from './handler-run.js';
+import { classify } from '../../resilience/classify/classify.js';
+import type { Failure } from '../../operation/failure.js';
+import { AttemptRecorder } from './attempt.recorder.js';
+import { AttemptReporter } from './attempt.reporter.js';
+import type { AttemptResult } from './attempt-result.js';
+import type { DependencyGate } from './dependency-gate.js';
+import type { Ground } from './ground.js';
+import { Grounds } from './grounds.js';
+import { handsBack, type OperationRun } from './operation-run.js';
+import { type OperationFrame, openFrame } from './operation-frame.js';
+import { keepResult } from './result-text.js';
+import { type Cleared, Reconciler } from './reconciler.js';
+import { HandedBackError, waitsForStep } from './refusal-errors.js';
+
+/** A dependency did not let the attempt through, or a call of it: nothing of it remains, not even its claim. */
+export interface RolledBack {
+  readonly kind: 'rolled_back';
+  readonly hold: Hold;
+}
+
+/** Ends an operation that was claimed, without its handler. */
+export type EndWithoutHandler = (ground: Ground, claim: Claim) => Promise<AttemptResult>;
+
+/**
+ * One attempt: claim, take over, reconcile, pass the gate, run, record. It stands on a {@link Ground}, which is a lease or
+ * a transaction, and is the same on both.
+ */
+@Injectable()
+export class Attempts {
+  constructor(
+    private readonly grounds: Grounds,
+    private readonly recorder: AttemptRecorder,
+    private readonly reconciler: Reconciler,
+    private readonly reporter: AttemptReporter,
+    private readonly due: Due,
+  ) {}
+
+  /** `gate`: past the dependency of the processor; undefined: it has none. */
+  run(
+    run: OperationRun,
+    handler: () => Promise<unknown>,
+    gate: DependencyGate | undefined,
+  ): Promise<AttemptResult | RolledBack> {
+    return this.#claimed(run, (ground, claim) => this.#attempt(run, ground, claim, handler, gate));
+  }
+
+  /** Ends an operation whose handler must not, or cannot, be called. */
+  withoutHandler(run: OperationRun, end: EndWithoutHandler): Promise<AttemptResult> {
+    return this.#claimed(run, async (ground, claim) => {
+      const result = await this.recorder.begin(run, ground, claim);
+      return result ?? end(ground, claim);
+    });
+  }
+
+  /** The operation must not be run at all. What may have happened is asked about all the same. */
+  refuse(run: OperationRun, reason: DeadLetterReason, error?: unknown): Promise<AttemptResult> {
+    return this.#claimed(run, async (ground, claim) => {
+      const result = await this.recorder.takeOver(run, ground, claim);
+      if (result !== undefined) return result;
+      return claim.mustAsk
+        ? this.reconciler.unresolved(run, ground, claim, reason, error)
+        : this.recorder.giveUp(run, ground, claim, reason, error);
+    });
+  }
+
+  async #claimed<R>(
+    run: OperationRun,
+    work: (ground: Ground, claim: Claim) => Promise<R>,
+  ): Promise<R | AttemptResult> {
+    const ground = this.grounds.of(run);
+    try {
+      const answer = await ground.claim();
+      if (answer.kind !== 'acquired') return await this.recorder.refused(run, answer);
+      return await work(ground, answer.claim);
+    } catch (error) {
+      ground.forgo();
+      throw error;
+    } finally {
+      await ground.leave();
+    }
+  }
+
+  async #attempt(
+    run: OperationRun,
+    ground: Ground,
+    claimed: Claim,
+    handler: () => Promise<unknown>,
+    gate: DependencyGate | undefined,
+  ): Promise<AttemptResult | RolledBack> {
+    if (ground.isNearlyOver) return this.#outlived(run, ground, claimed);
+    let claim = claimed;
+    if (!this.recorder.mayRun(run, claim)) {
+      const cleared = await this.#clear(run, ground, claim, gate?.hold);
+      if (cleared.kind === 'ended') return cleared.result;
+      claim = cleared.claim;
+      if (ground.isNearlyOver) return this.#outlived(run, ground, claim);
+    }
+    const hold = gate?.admit(run, claim);
+    if (hold !== undefined) return this.putBack(run, ground, claim, hold);
+
+    const timeoutMs = Math.min(run.rules.timeoutMs, claim.remainingMs ?? Infinity);
+    const transaction = await ground.open(timeoutMs);
+    this.reporter.started(run, claim);
+    const startedAt = performance.now();
+    const frame = openFrame(run, claim, transaction, this.#runStep);
+    enterOperation(frame.operation, {
+      holdsTransaction: transaction !== undefined,
+      dependency: gate?.dependency,
+    });
+    const result = await run.handlerRun.run(handler, timeoutMs);
+    return this.#record(run, ground, claim, result, frame, startedAt, gate);
+  }
+
+  /** A step is an attempt of its own inside of its handler's, behind no gate. */
+  readonly #runStep = async (step: OperationRun, handler: () => Promise<unknown>): Promise<AttemptResult> => {
+    try {
+      const result = await this.run(step, handler, undefined);
+      return result.kind === 'rolled_back'
+        ? this.recorder.held(step, result.hold, result.hold.retryAfterMs)
+        : result;
+    } catch (error) {
+      return this.recorder.unavailable(step, error);
+    }
+  };
+
+  /**
+   * What stands between a claim and its attempt: one that vanished, a doubt, a policy that allows no other. `hold`: the
+   * service cannot be asked now.
+   */
+  async #clear(run: OperationRun, ground: Ground, claim: Claim, hold: Hold | undefined): Promise<Cleared> {
+    const begun = await this.recorder.begin(run, ground, claim);
+    if (begun !== undefined) return { kind: 'ended', result: begun };
+    if (!claim.mustAsk) return { kind: 'run', claim };
+    if (hold !== undefined) {
+      const error = new DependencyHeldError(hold);
+      return {
+        kind: 'ended',
+        result: await this.reconciler.unresolved(run, ground, claim, hold.cause, error),
+      };
+    }
+    const asked = await this.reconciler.ask(run, ground, claim, this.#runStep);
+    if (asked.kind === 'ended') return asked;
+    const result = await this.recorder.begin(run, ground, asked.claim);
+    return result === undefined ? asked : { kind: 'ended', result };
+  }
+
+  /** The lease was over, or nearly, before anything was begun under it. */
+  async #outlived(run: OperationRun, ground: Ground, claim: Claim): Promise<AttemptResult> {
+    await ground.release(claim, false);
+    return this.recorder.deferred(run, 1, 'lease_lost', 'the lease was over before the handler was called');
+  }
+
+  async #record(
+    run: OperationRun,
+    ground: Ground,
+    claim: Claim,
+    result: HandlerResult,
+    frame: OperationFrame,
+    startedAt: number,
+    gate: DependencyGate | undefined,
+  ): Promise<AttemptResult | RolledBack> {
+    const { waitMs } = frame.steps;
+    if (waitMs !== undefined && waitsForStep(result)) return this.#wait(run, ground, claim, waitMs);
+    const hold = result.kind === 'threw' ? holdBehind(result.error) : undefined;
+    if (hold !== undefined) {
+      // What another guarded call did before it may have had an effect, and is an attempt.
+      if (!frame.hasCalled || claim.repeatableMs === Infinity) return this.putBack(run, ground, claim, hold);
+      const { retryAfterMs } = hold;
+      const failure: Failure = { kind: 'in_doubt', reason: 'dependency_held', retryAfterMs };
+      const error = result.kind === 'threw' ? result.error : undefined;
+      return this.recorder.fail(run, ground, claim, error, failure, startedAt);
+    }
+    gate?.report(run, result);
+    if (result.kind === 'threw' && handsBack(run, result))
+      return this.#handBack(run, ground, claim, result.error, frame.isUntouched, startedAt);
+    switch (result.kind) {
+      case 'returned':
+        return this.#complete(run, ground, claim, result.value, frame, startedAt);
+      case 'threw':
+        return this.recorder.fail(run, ground, claim, result.error, undefined, startedAt);
+      case 'abandoned':
+        return this.#abandon(run, ground, claim, result, startedAt);
+      default:
+        return result satisfies never;
+    }
+  }
+
+  async #complete(
+    run: OperationRun,
+    ground: Ground,
+    claim: Claim,
+    value: unknown,
+    { followUps, degraded }: OperationFrame,
+    startedAt: number,
+  ): Promise<AttemptResult> {
+    const { results, terms, classify: ownRules } = run.rules;
+    const kept = keepResult(value, results);
+    const result = { ...kept, degraded };
+    const completion = await ground.complete(claim, result, followUps, terms.retentionMs);
+    if (completion === 'lost') return this.recorder.fenced(run, claim);
+    if (completion !== 'recorded') {
+      if (completion.kind === 'conflicted')
+        return this.recorder.deferred(run, RIVAL_MS, 'busy', 'its transaction conflicted with another one');
+      const { error } = completion;
+      return this.recorder.fail(run, ground, claim, error, classify(error, ownRules), startedAt);
+    }
+    if (followUps.length > 0) this.due.wake();
+    this.reporter.completed(run, claim, startedAt, kept.problem, degraded);
+    return { kind: 'completed', result: kept.value, degraded };
+  }
+
+  async #abandon(
+    run: OperationRun,
+    ground: Ground,
+    claim: Claim,
+    { why, error, wasStarted }: Extract<HandlerResult, { kind: 'abandoned' }>,
+    startedAt: number,
+  ): Promise<AttemptResult> {
+    await ground.abandon();
+    this.reporter.abandoned(run, claim, why);
+    // Stopped with the worker, the attempt counts as not started, but its effect may have happened.
+    const isGivenBack = !wasStarted || (why === 'shutdown' && claim.repeatableMs > 0);
+    if (!isGivenBack)
+      return this.recorder.fail(run, ground, claim, error, { kind: 'in_doubt', reason: why }, startedAt);
+    await ground.release(claim, wasStarted && run.rules.effect === 'keyed');
+    return this.recorder.deferred(run, 1, why, 'the attempt was given back');
+  }
+
+  /** A step is in doubt, or under way elsewhere: without it the handler cannot have finished, whatever it returned. */
+  async #wait(run: OperationRun, ground: Ground, claim: Claim, waitMs: number): Promise<AttemptResult> {
+    // What a handler does beside its steps may have happened.
+    await ground.release(claim, claim.repeatableMs !== Infinity, this.#pauseOf(run, waitMs));
+    return this.recorder.deferred(run, waitMs, 'waiting', 'one of its steps is not finished');
+  }
+
+  /** A dependency did not let the handler through, or a call of it: nothing of it was sent. */
+  async putBack(
+    run: OperationRun,
+    ground: Ground,
+    claim: Claim,
+    hold: Hold,
+  ): Promise<AttemptResult | RolledBack> {
+    const delayMs = Math.min(hold.retryAfterMs, Math.max(claim.remainingMs ?? Infinity, 1));
+    await ground.release(claim, false, this.#pauseOf(run, delayMs));
+    // A transaction takes its claim back, and with it the start of its time budget.
+    return run.rules.effect === 'transactional'
+      ? { kind: 'rolled_back', hold }
+      : this.recorder.held(run, hold, delayMs);
+  }
+
+  /**
+   * The handler has put its job off. It had begun: unless it says that nothing has happened, its effect may have, and is
+   * looked up, or told apart by its key, before it happens again; where neither can be, a person has to find out.
+   */
+  async #handBack(
+    run: OperationRun,
+    ground: Ground,
+    claim: Claim,
+    error: unknown,
+    isUntouched: boolean,
+    startedAt: number,
+  ): Promise<AttemptResult> {
+    const { effect } = run.rules;
+    if (effect === 'unrepeatable' && !isUntouched) {
+      const failure: Failure = { kind: 'in_doubt', reason: 'handed_back' };
+      return this.recorder.fail(run, ground, claim, new HandedBackError(claim), failure, startedAt);
+    }
+    await ground.release(claim, !isUntouched && (effect === 'reconciled' || effect === 'keyed'));
+    return { kind: 'handed_back', error };
+  }
+
+  /** For how long nobody is to claim what is put off. A step and a call are claimed again whenever their caller says. */
+  #pauseOf({ rules }: OperationRun, ms: number): number | undefined {
+    return rules.policy.isCallers ? undefined : ms;
+  }
+}
+
+/** The rival has won, and is mostly through. */
+const RIVAL_MS = 100;

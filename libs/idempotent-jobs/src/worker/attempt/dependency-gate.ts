@@ -1,0 +1,69 @@
+import type { Claim } from '../../ledger/claim/claim.js';
+import type { Dependency } from '../../resilience/dependency/dependency.js';
+import type { Hold } from '../../resilience/dependency/hold.js';
+import type { Pass } from '../../resilience/dependency/pass.js';
+import type { HandlerResult } from './handler-run.js';
+import { classify } from '../../resilience/classify/classify.js';
+import { signed } from '../../resilience/classify/failure-sign.js';
+import { handsBack, type OperationRun, subjectOf } from './operation-run.js';
+
+/** How an attempt gets past the dependency of its processor. */
+export interface DependencyGate {
+  /** The dependency that the handler may call behind it; undefined: none. */
+  readonly dependency: Dependency | undefined;
+  /** What keeps the dependency from being asked about a doubt; undefined: nothing. */
+  readonly hold: Hold | undefined;
+  /** Right before the handler: a hold, if it must not be called now. */
+  admit(run: OperationRun, claim: Claim): Hold | undefined;
+  /** How the handler ended. */
+  report(run: OperationRun, result: HandlerResult): void;
+}
+
+/** The dependency lets the attempt through, and is told how it went. */
+export class AdmittedRun implements DependencyGate {
+  readonly hold = undefined;
+
+  constructor(private readonly pass: Pass) {}
+
+  get dependency(): Dependency {
+    return this.pass.dependency;
+  }
+
+  admit(run: OperationRun, { attempt }: Claim): Hold | undefined {
+    return this.pass.begin(attempt > 1, subjectOf(run));
+  }
+
+  report(run: OperationRun, result: HandlerResult): void {
+    const subject = subjectOf(run);
+    switch (result.kind) {
+      case 'returned':
+        return this.pass.succeeded(subject);
+      case 'threw':
+        if (handsBack(run, result)) return;
+        return this.pass.failed(result.error, classify(result.error, run.rules.classify), subject);
+      case 'abandoned':
+        // Lost leases and shutdowns are not the dependency's doing.
+        if (result.why === 'timeout')
+          this.pass.failed(result.error, signed('timeout', { kind: 'in_doubt', reason: 'timeout' }), subject);
+        return;
+      default:
+        return result satisfies never;
+    }
+  }
+}
+
+/** The dependency lets nothing through, and the processor's fallback stands in for it. */
+export class FallbackRun implements DependencyGate {
+  readonly dependency = undefined;
+
+  constructor(readonly hold: Hold) {}
+
+  /** What may have happened already must not happen a second time in another way. */
+  admit(_run: OperationRun, claim: Claim): Hold | undefined {
+    return claim.isDoubtful ? this.hold : undefined;
+  }
+
+  report(run: OperationRun, result: HandlerResult): void {
+    if (result.kind === 'returned') run.rules.dependency?.fellBack(this.hold.cause, subjectOf(run));
+  }
+}

@@ -1,0 +1,72 @@
+import { Injectable } from '@nestjs/common';
+import { type Burial, LetterStore } from '../../dead-letters/letter.store.js';
+import { type AskedOperation, OperationStore } from '../../producer/operation.store.js';
+import { JobEvents } from '../../events/job-events.js';
+import { OperationConflictError } from '../../operation/errors.js';
+import type { Queryable } from '../../ledger/postgres/database.js';
+
+/**
+ * Writes the operations that a handler enqueued, in the transaction that records its outcome. The outcome is a fact by
+ * then and must not fail because of them: a key that belongs to another request makes a dead letter, not an error.
+ */
+@Injectable()
+export class FollowUps {
+  constructor(
+    private readonly operations: OperationStore,
+    private readonly letters: LetterStore,
+    private readonly events: JobEvents,
+  ) {}
+
+  /** Answers with what to do once the transaction has committed: tell of the letters that were written. */
+  async write(
+    connection: Queryable,
+    followUps: readonly AskedOperation[],
+    workerId: string,
+  ): Promise<() => void> {
+    const run = this.operations.on(connection);
+    const conflicts: AskedOperation[] = [];
+    for (const queue of new Set(followUps.map((asked) => asked.queue))) {
+      const asked = followUps.filter((followUp) => followUp.queue === queue);
+      const accepted = await this.operations.accept(run, asked);
+      await this.operations.announce(run, queue);
+      conflicts.push(...asked.filter((_followUp, index) => accepted[index]?.kind === 'conflict'));
+    }
+    const buried: AskedOperation[] = [];
+    for (const asked of conflicts) if (await this.#bury(connection, asked, workerId)) buried.push(asked);
+    return () => buried.forEach((asked) => this.#tellOf(asked));
+  }
+
+  async #bury(connection: Queryable, asked: AskedOperation, workerId: string): Promise<boolean> {
+    const { tenantId, operationKey, queue, jobName, jobId, payload, fingerprint } = asked;
+    const burial: Burial = {
+      identity: { tenantId, operationKey },
+      queue,
+      jobName,
+      jobId,
+      reason: 'idempotency_conflict',
+      payload,
+      fingerprint,
+      error: new OperationConflictError(tenantId, operationKey),
+      workerId,
+    };
+    return this.letters.bury(burial, connection);
+  }
+
+  #tellOf({ tenantId, operationKey, queue, jobName, jobId }: AskedOperation): void {
+    this.events.emit({
+      kind: 'dead',
+      queue,
+      jobName,
+      jobId,
+      tenantId,
+      operationKey,
+      isFollowUp: true,
+      attempt: 0,
+      reason: 'idempotency_conflict',
+      failure: 'permanent',
+      failureReason: 'idempotency_conflict',
+      error: new OperationConflictError(tenantId, operationKey).message,
+      durationMs: 0,
+    });
+  }
+}

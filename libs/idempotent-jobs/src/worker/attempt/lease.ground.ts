@@ -1,0 +1,173 @@
+import type { Claim, ClaimAnswer, ClaimRequest, VanishedAttempt } from '../../ledger/claim/claim.js';
+import type { ClaimStore } from '../../ledger/claim/claim.store.js';
+import { type LeaseHold, type LeaseKeeper, leaseTime } from '../../ledger/claim/lease-keeper.js';
+import type { UnusedClaims } from '../../ledger/claim/unused-claims.js';
+import type { AskedOperation } from '../../producer/operation.store.js';
+import type { Database, Queryable } from '../../ledger/postgres/database.js';
+import { inTransaction } from '../../ledger/postgres/transaction.js';
+import type { RecordedResult } from '../../ledger/record/kept-result.js';
+import type { FailureRecord, OutcomeStore, Recorded } from '../../ledger/record/outcome.store.js';
+import type { FollowUps } from './follow-ups.js';
+import type { Completion, Ground } from './ground.js';
+import { claimRequestOf, isCall, type OperationRun } from './operation-run.js';
+import { persistently, recordPatienceMs } from './persistently.js';
+
+/** What leased attempts need of their application. */
+export interface LeaseServices {
+  readonly claims: ClaimStore;
+  readonly leases: LeaseKeeper;
+  readonly outcomes: OutcomeStore;
+  readonly followUps: FollowUps;
+  readonly unused: UnusedClaims;
+  readonly database: Database;
+}
+
+/**
+ * A lease: claimed in one commit, recorded in another, with the effect in between.
+ *
+ * Killed after the claim, the lease runs out and the next delivery decides by the effect; killed after the effect but
+ * before the record, likewise: that is the moment the effects are about.
+ */
+export class LeaseGround implements Ground {
+  /** Held until the end is written: a worker that took over meanwhile must win. */
+  #lease: LeaseHold | undefined;
+  #isOpen = false;
+
+  constructor(
+    private readonly run: OperationRun,
+    private readonly services: LeaseServices,
+  ) {}
+
+  async claim(): Promise<ClaimAnswer> {
+    const { run, services } = this;
+    const sentAt = leaseTime();
+    const answer = await this.#claim();
+    if (answer.kind !== 'acquired') return answer;
+    const { tenantId, operationKey, token } = answer.claim;
+    const { leaseMs } = run.rules;
+    const onLost = (): void => run.handlerRun.abandon('lease_lost');
+    this.#lease = services.leases.hold({ tenantId, operationKey, token, leaseMs, onLost }, sentAt);
+    run.handlerRun.runUnder(this.#lease);
+    return answer;
+  }
+
+  /** Asked again under the same worker where the answer was lost: the claim may have been won without our knowing. */
+  async #claim(): Promise<ClaimAnswer> {
+    const { claims } = this.services;
+    const { identified, earlierStarts } = this.run;
+    const request = claimRequestOf(this.run);
+    const patienceMs = Math.min(request.terms.leaseMs / 2, MAX_CLAIM_PATIENCE_MS);
+    const claim = (requested: ClaimRequest): Promise<ClaimAnswer> =>
+      persistently(patienceMs, () => claims.claim(requested));
+    const answer = await claim(request);
+    if (answer.kind !== 'absent' || identified.rowMs !== undefined) return answer;
+    // Whoever has started it may have run it: an attempt without a record, unless it was one of ours without a claim.
+    if (!(await earlierStarts?.wereUnclaimed())) await claims.noteUnrecorded(request);
+    return claim({ ...request, needsRow: false });
+  }
+
+  /** The claim's answer may have waited for us in its socket, and another worker may have the operation by now. */
+  get isNearlyOver(): boolean {
+    return this.#lease?.isNearlyOver() === true;
+  }
+
+  takeOver(claim: Claim, vanished: VanishedAttempt): Promise<void> {
+    return this.services.outcomes.takeOver(claim, vanished);
+  }
+
+  open(): Promise<undefined> {
+    this.#isOpen = true;
+    return NOTHING;
+  }
+
+  abandon(): Promise<void> {
+    return NOTHING;
+  }
+
+  complete(
+    claim: Claim,
+    result: RecordedResult,
+    followUps: readonly AskedOperation[],
+    retentionMs: number,
+  ): Promise<Completion> {
+    return this.#record(() =>
+      followUps.length === 0
+        ? this.services.outcomes.complete(claim, result, retentionMs)
+        : this.#completeWith(claim, result, followUps, retentionMs),
+    );
+  }
+
+  async #completeWith(
+    claim: Claim,
+    result: RecordedResult,
+    followUps: readonly AskedOperation[],
+    retentionMs: number,
+  ): Promise<Recorded> {
+    const { outcomes, followUps: writer, database } = this.services;
+    let tell = (): void => undefined;
+    const write = async (connection: Queryable): Promise<Recorded> => {
+      const completed = await outcomes.completeWithin(connection, claim, result, retentionMs);
+      if (completed === 'recorded') tell = await writer.write(connection, followUps, this.run.workerId);
+      return completed;
+    };
+    const recorded = await inTransaction(database, write, 'record');
+    tell();
+    return recorded;
+  }
+
+  /** Whatever the handler did, it did outside of Postgres. */
+  revert(claim: Claim): Promise<ClaimAnswer> {
+    return Promise.resolve({ kind: 'acquired', claim });
+  }
+
+  fail(claim: Claim, record: FailureRecord): Promise<Recorded> {
+    return this.#record(() => this.services.outcomes.fail(claim, record));
+  }
+
+  async release(claim: Claim, isDoubtful: boolean, waitMs?: number): Promise<void> {
+    const { outcomes } = this.services;
+    // What has to be asked about holds no attempt that could be given back.
+    if (claim.mustAsk) return this.#giveBack();
+    const released = await this.#record(() =>
+      outcomes.release(claim, isDoubtful, waitMs, this.#forgetAfterMs),
+    );
+    // It only makes the operation look less dangerous than it would.
+    if (released === 'lost') await outcomes.surrender(claim).catch(() => undefined);
+  }
+
+  forgo(): void {
+    if (!this.#isOpen) this.#giveBack();
+  }
+
+  leave(): Promise<void> {
+    this.#lease?.release();
+    return NOTHING;
+  }
+
+  #giveBack(): void {
+    const { identified, workerId } = this.run;
+    const { tenantId, operationKey } = identified;
+    const { possibleUntil } = this.services.claims;
+    this.services.unused.add({
+      tenantId,
+      operationKey,
+      workerId,
+      possibleUntil,
+      forgetAfterMs: this.#forgetAfterMs,
+    });
+  }
+
+  /** A call that was given back is forgotten after a while: nobody may ever call again. Undefined: it is a job's. */
+  get #forgetAfterMs(): number | undefined {
+    return isCall(this.run) ? this.run.rules.terms.retentionMs : undefined;
+  }
+
+  #record<T>(write: () => Promise<T>): Promise<T> {
+    return persistently(recordPatienceMs(this.run.rules.leaseMs), write);
+  }
+}
+
+const NOTHING: Promise<undefined> = Promise.resolve(undefined);
+
+/** Beyond that the job is put off: a delivery that waits here keeps others of its worker from running. */
+const MAX_CLAIM_PATIENCE_MS = 5_000;

@@ -1,0 +1,72 @@
+import type { AttemptResult } from './attempt-result.js';
+import { resultAttributes, whatFailed } from './result.attributes.js';
+import { errorTypeOf } from '../../tracing/attributes.js';
+import { quietly } from '../../operation/thrown.js';
+import type { SpanAttributes, Tracing, TracingSpan } from '../../tracing/tracing.js';
+
+/**
+ * The span of one run of an operation: a delivery, a step or a call. Claims and results tell it of themselves on their way,
+ * so that a {@link Tracing} that throws against its port must not get in it.
+ */
+export class OperationSpan {
+  constructor(
+    private readonly tracing: Tracing,
+    private readonly span: TracingSpan,
+  ) {}
+
+  /** What the operation's next run links to. */
+  get reference(): string | undefined {
+    return quietly(() => this.span.reference);
+  }
+
+  /** The operation's last run, as far as the ledger knows it. */
+  follows(reference: string | null): void {
+    if (reference !== null) quietly(() => this.span.link(reference));
+  }
+
+  /** The right to run was won: everything before this moment was waiting for it. */
+  claimed(attempt: number, fencingToken: number): void {
+    quietly(() => {
+      this.span.set({ 'idempotent_jobs.attempt': attempt, 'idempotent_jobs.fencing_token': fencingToken });
+      this.span.event('claimed', { 'idempotent_jobs.attempt': attempt });
+    });
+  }
+
+  ended(result: AttemptResult): void {
+    quietly(() => {
+      this.span.set(resultAttributes(result));
+      const failed = whatFailed(result);
+      if (failed !== undefined) this.span.fail(failed);
+    });
+  }
+
+  /** What a question about a doubt came to. */
+  answered(verdict: string): void {
+    quietly(() => this.span.set({ 'idempotent_jobs.verdict': verdict }));
+  }
+
+  /** A question that got no answer. */
+  unanswered(reason: string, error: unknown): void {
+    quietly(() => {
+      this.span.set({ 'idempotent_jobs.failure_reason': reason, 'error.type': errorTypeOf(error) });
+      this.span.fail(reason);
+    });
+  }
+
+  /** Runs `work` in a span inside of this one. */
+  inside<T>(name: string, attributes: SpanAttributes, work: (span: OperationSpan) => Promise<T>): Promise<T> {
+    return openSpan(this.tracing, name, attributes, work);
+  }
+}
+
+/** Runs `work` in a span inside of whatever span is active. */
+export function openSpan<T>(
+  tracing: Tracing,
+  name: string,
+  attributes: SpanAttributes,
+  work: (span: OperationSpan) => Promise<T>,
+): Promise<T> {
+  return tracing.span({ name, kind: 'internal', attributes }, (span) =>
+    work(new OperationSpan(tracing, span)),
+  );
+}

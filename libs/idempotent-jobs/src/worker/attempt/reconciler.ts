@@ -1,0 +1,209 @@
+import { Injectable } from '@nestjs/common';
+import type { Claim } from '../../ledger/claim/claim.js';
+import { Due } from '../../producer/due.js';
+import { enterOperation } from './current-operation.js';
+import { type HandlerResult, HandlerRun } from './handler-run.js';
+import { UsageError } from '../../operation/errors.js';
+import type { AskedOperation } from '../../producer/operation.store.js';
+import { Database } from '../../ledger/postgres/database.js';
+import { inTransaction } from '../../ledger/postgres/transaction.js';
+import { nextQuestionMs } from '../rules/reconcile-plan.js';
+import type { ReconcileSettings } from '../rules/reconcile.options.js';
+import type { Applied, Reconciliation } from '../../operation/verdict.js';
+import { OutcomeStore, type Recorded } from '../../ledger/record/outcome.store.js';
+import { identityAttributes } from '../../tracing/attributes.js';
+import type { OperationSpan } from './operation-span.js';
+import { AttemptRecorder } from './attempt.recorder.js';
+import { AttemptReporter } from './attempt.reporter.js';
+import type { AttemptResult } from './attempt-result.js';
+import { FollowUps } from './follow-ups.js';
+import type { Ground } from './ground.js';
+import { openFrame } from './operation-frame.js';
+import type { OperationRun } from './operation-run.js';
+import { persistently, recordPatienceMs } from './persistently.js';
+import { keepResult } from './result-text.js';
+import type { RunStep } from './steps.js';
+
+/** How a question ended, and what `reconcile()` has asked to be enqueued. */
+interface Questioned {
+  readonly answer: HandlerResult;
+  readonly followUps: readonly AskedOperation[];
+}
+
+/** What stands between a claim and its attempt comes to: the right to run, or an end without an attempt. */
+export type Cleared =
+  | { readonly kind: 'run'; readonly claim: Claim }
+  | { readonly kind: 'ended'; readonly result: AttemptResult };
+
+/**
+ * Asks whether the effect of an operation's last attempt happened, before anything else is done about it: `reconcile()`
+ * is called under a lease and a timeout, and what it says is written under the fencing token.
+ *
+ * Asking costs no attempt and may fail in any way: whatever is not a clear answer is "unknown", and is asked again when
+ * the plan says so. Killed while it asks, the lease runs out and the next delivery asks again.
+ */
+@Injectable()
+export class Reconciler {
+  constructor(
+    private readonly outcomes: OutcomeStore,
+    private readonly recorder: AttemptRecorder,
+    private readonly followUps: FollowUps,
+    private readonly database: Database,
+    private readonly reporter: AttemptReporter,
+    private readonly due: Due,
+  ) {}
+
+  async ask(run: OperationRun, ground: Ground, claim: Claim, runStep: RunStep): Promise<Cleared> {
+    const { answer, followUps } = await this.#questionTraced(run, claim, runStep);
+    switch (answer.kind) {
+      case 'returned':
+        return this.#conclude(run, ground, claim, answer.value, followUps);
+      case 'threw':
+        return this.#unresolved(run, ground, claim, 'failed', answer.error);
+      case 'abandoned':
+        return answer.why === 'lease_lost'
+          ? { kind: 'ended', result: await this.recorder.fenced(run, claim) }
+          : this.#unresolved(run, ground, claim, answer.why, answer.error);
+      default:
+        return answer satisfies never;
+    }
+  }
+
+  /** There is no answer, and perhaps none was asked for: the plan says when to ask again, or that a person must. */
+  unresolved(
+    run: OperationRun,
+    ground: Ground,
+    claim: Claim,
+    reason: string,
+    error?: unknown,
+  ): Promise<AttemptResult> {
+    const askInMs = nextQuestionMs(settingsOf(run).plan, claim.doubtAgeMs ?? 0);
+    return this.recorder.unresolved(run, ground, claim, reason, error, askInMs);
+  }
+
+  async #questionTraced(run: OperationRun, claim: Claim, runStep: RunStep): Promise<Questioned> {
+    const { span, subject, identified } = run;
+    if (span === undefined) return this.#question(run, claim, runStep);
+    return span.inside(`reconcile ${subject.queue}`, identityAttributes(identified), async (own) => {
+      const questioned = await this.#question({ ...run, span: own }, claim, runStep);
+      tellAnswer(own, questioned.answer);
+      return questioned;
+    });
+  }
+
+  async #question(run: OperationRun, claim: Claim, runStep: RunStep): Promise<Questioned> {
+    const question = new HandlerRun(() => undefined);
+    const { handlerRun, rules, reconcile } = run;
+    const stop = (): void => question.abandon(handlerRun.abandonedBecause ?? 'cancelled');
+    handlerRun.signal.addEventListener('abort', stop, { once: true });
+    if (handlerRun.isOver) stop();
+    try {
+      const { operation, followUps } = openFrame({ ...run, handlerRun: question }, claim, undefined, runStep);
+      // The question is part of what the dependency has let through.
+      enterOperation(operation, { dependency: rules.dependency });
+      const answer = await question.run(async () => reconcile?.(operation), settingsOf(run).timeoutMs);
+      return { answer, followUps };
+    } finally {
+      handlerRun.signal.removeEventListener('abort', stop);
+    }
+  }
+
+  async #conclude(
+    run: OperationRun,
+    ground: Ground,
+    claim: Claim,
+    answer: unknown,
+    followUps: readonly AskedOperation[],
+  ): Promise<Cleared> {
+    const verdict = readAnswer(answer);
+    switch (verdict?.kind) {
+      case 'applied':
+        return { kind: 'ended', result: await this.#apply(run, claim, verdict, followUps) };
+      case 'not_applied':
+        return this.#start(run, ground, claim);
+      case 'unknown':
+        return this.#unresolved(run, ground, claim, 'unknown');
+      default:
+        return this.#unresolved(run, ground, claim, 'no_answer', new NoAnswerError());
+    }
+  }
+
+  async #apply(
+    run: OperationRun,
+    claim: Claim,
+    { result: value }: Applied,
+    followUps: readonly AskedOperation[],
+  ): Promise<AttemptResult> {
+    const { leaseMs, terms, results } = run.rules;
+    const result = keepResult(value, results);
+    const write = async (): Promise<[Recorded, () => void]> =>
+      inTransaction(
+        this.database,
+        async (connection) => {
+          const recorded = await this.outcomes.apply(connection, claim, result, terms.retentionMs);
+          if (recorded === 'lost') return [recorded, () => undefined];
+          return [recorded, await this.followUps.write(connection, followUps, run.workerId)];
+        },
+        'record',
+      );
+    const [recorded, tell] = await persistently(recordPatienceMs(leaseMs), write);
+    if (recorded === 'lost') return this.recorder.fenced(run, claim);
+    tell();
+    if (followUps.length > 0) this.due.wake();
+    this.reporter.reconciled(run, claim, 'applied');
+    this.reporter.completed(run, claim, performance.now(), result.problem);
+    return { kind: 'completed', result: result.value, degraded: undefined };
+  }
+
+  async #start(run: OperationRun, ground: Ground, claim: Claim): Promise<Cleared> {
+    const { lateArrivalMs } = settingsOf(run).plan;
+    if (claim.doubtAgeMs !== undefined && claim.doubtAgeMs < lateArrivalMs)
+      return this.#unresolved(run, ground, claim, 'may_arrive_late');
+    const { leaseMs, terms } = run.rules;
+    const started = await persistently(leaseMs, () => this.outcomes.start(claim, terms));
+    if (started === 'lost') return { kind: 'ended', result: await this.recorder.fenced(run, claim) };
+    this.reporter.reconciled(run, claim, 'not_applied');
+    return { kind: 'run', claim: started };
+  }
+
+  async #unresolved(
+    run: OperationRun,
+    ground: Ground,
+    claim: Claim,
+    reason: string,
+    error?: unknown,
+  ): Promise<Cleared> {
+    return { kind: 'ended', result: await this.unresolved(run, ground, claim, reason, error) };
+  }
+}
+
+function settingsOf({ rules: { reconcile } }: OperationRun): ReconcileSettings {
+  if (reconcile === undefined) throw new UsageError('An operation is asked about that nobody can ask about.');
+  return reconcile;
+}
+
+function tellAnswer(span: OperationSpan, answer: HandlerResult): void {
+  switch (answer.kind) {
+    case 'returned':
+      return span.answered(readAnswer(answer.value)?.kind ?? 'no_answer');
+    case 'threw':
+      return span.unanswered('failed', answer.error);
+    case 'abandoned':
+      return span.unanswered(answer.why, answer.error);
+    default:
+      return answer satisfies never;
+  }
+}
+
+function readAnswer(answer: unknown): Reconciliation | undefined {
+  const kind = (answer as { kind?: unknown } | null | undefined)?.kind;
+  return kind === 'applied' || kind === 'not_applied' || kind === 'unknown'
+    ? (answer as Reconciliation)
+    : undefined;
+}
+
+class NoAnswerError extends UsageError {
+  constructor() {
+    super('reconcile() must return applied(result), notApplied() or unknown(); it counts as unknown.');
+  }
+}

@@ -1,0 +1,36 @@
+import { Injectable } from '@nestjs/common';
+import { isOverWithin } from '../../operation/within.js';
+import type { HandlerRun } from './handler-run.js';
+import type { AbandonReason } from '../../operation/reasons.js';
+
+/** The handlers that run in this process right now. */
+@Injectable()
+export class RunningHandlers {
+  readonly #runs = new Set<HandlerRun>();
+  #onEmpty: (() => void)[] = [];
+
+  /** Returns how to leave again. */
+  add(run: HandlerRun): () => void {
+    this.#runs.add(run);
+    return () => {
+      this.#runs.delete(run);
+      if (this.#runs.size > 0) return;
+      for (const tell of this.#onEmpty.splice(0)) tell();
+    };
+  }
+
+  /** How many there are. */
+  get size(): number {
+    return this.#runs.size;
+  }
+
+  /** Waits until none is under way, for at most `ms`; whether that is so. */
+  async isEmptyWithin(ms: number): Promise<boolean> {
+    if (this.#runs.size === 0) return true;
+    return isOverWithin(ms, new Promise<void>((resolve) => this.#onEmpty.push(resolve)));
+  }
+
+  abandonAll(why: AbandonReason): void {
+    for (const run of this.#runs) run.abandon(why);
+  }
+}

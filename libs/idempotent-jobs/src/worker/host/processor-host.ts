@@ -1,0 +1,114 @@
+import { Injectable } from '@nestjs/common';
+import type { WorkerHost } from '@nestjs/bullmq';
+import type { Job } from 'bullmq';
+import { isHandBack, QueueLimits } from '../../bullmq/hand-back.js';
+import { type Provenance, provenanceOf } from '../../producer/provenance.js';
+import { unprocessedReasonOf } from '../../bullmq/unprocessed.js';
+import type { HandlerRun } from '../attempt/handler-run.js';
+import { JobPipeline } from '../pipeline.js';
+import { UsageError } from '../../operation/errors.js';
+import { LibraryLog } from '../../events/library-log.js';
+import { EnhancerChains, type ProcessMethod } from '../intake/enhancer-chain.js';
+import type { PolicedSettings } from '../rules/policed-settings.js';
+import type { FallsBack, Reconciles } from '../attempt/processor-means.js';
+import type { ProcessorSettings } from '../rules/operation-rules.js';
+import { workerIdentity } from '../../operation/worker-identity.js';
+
+/** A processor of this application. */
+export interface RegisteredProcessor {
+  readonly settings: PolicedSettings;
+  /** Set for request-scoped processors: the provider's id. */
+  readonly requestScopedId: string | undefined;
+}
+
+/** Finds the processor of a job that BullMQ hands over, and sends it on its way. */
+@Injectable()
+export class ProcessorHost {
+  /** What handlers hand their jobs back by. */
+  readonly limits = new QueueLimits();
+  readonly #processors = new Map<unknown, RegisteredProcessor>();
+  readonly #delivered = new WeakSet<Job>();
+  readonly #nextWorkerId = workerIdentity();
+  readonly #missed = new Set<string>();
+
+  constructor(
+    private readonly pipeline: JobPipeline,
+    private readonly chains: EnhancerChains,
+    private readonly log: LibraryLog,
+  ) {}
+
+  register(processorClass: unknown, processor: RegisteredProcessor): void {
+    this.#processors.set(processorClass, processor);
+  }
+
+  /** A delivery, from BullMQ's hand. Returns or throws what BullMQ understands. */
+  async handle(
+    instance: WorkerHost,
+    original: ProcessMethod,
+    job: Job,
+    token?: string,
+    cancellation?: AbortSignal,
+  ): Promise<unknown> {
+    const processor = this.#processors.get(instance.constructor);
+    if (processor === undefined) {
+      throw new UsageError(
+        `${instance.constructor.name} received a job before the application was up. Start workers after app.init().`,
+      );
+    }
+    this.#delivered.add(job);
+    const provenance = provenanceOf(job);
+    const rules = this.#rulesOf(processor, job, provenance);
+    // A handler that takes no signal does not get one made for it.
+    const signalOf = ({ signal }: HandlerRun): AbortSignal => signal;
+    const signalFor = original.length >= 3 ? signalOf : (): undefined => undefined;
+    return this.pipeline.handle({
+      job,
+      token,
+      cancellation,
+      provenance,
+      rules,
+      workerId: this.#nextWorkerId(),
+      handler: (run) => original.call(instance, job, token, signalFor(run)),
+      guarded: this.chains.isEmpty(instance.constructor, original)
+        ? undefined
+        : (run) => {
+            const chain = this.chains.chainOf(instance, original, processor.requestScopedId, job);
+            return chain(job, token, signalFor(run));
+          },
+      handsBack: (error) => isHandBack(error, job, this.limits),
+      reconcile:
+        rules.reconcile && ((operation) => (instance as WorkerHost & Reconciles).reconcile(operation)),
+      fallback: rules.hasFallback
+        ? (operation, reason) => (instance as WorkerHost & FallsBack).fallback(operation, reason)
+        : undefined,
+    });
+  }
+
+  /** Whether the processor was called for this job object, as opposed to BullMQ failing it by itself. */
+  wasDelivered(job: Job): boolean {
+    return this.#delivered.has(job);
+  }
+
+  /** A job that BullMQ has failed without calling the processor. */
+  async buryUnprocessed(rules: ProcessorSettings, job: Job, error: Error): Promise<void> {
+    const received = { job, provenance: provenanceOf(job), rules, workerId: this.#nextWorkerId() };
+    await this.pipeline.buryUnprocessed(received, unprocessedReasonOf(error.message) ?? 'crash_loop', error);
+  }
+
+  /** A policy that only the producer's application knows: said once, and the processor's own in its place. */
+  #rulesOf({ settings }: RegisteredProcessor, job: Job, provenance: Provenance): ProcessorSettings {
+    const { settings: found, unknownPolicy } = settings.of(job, provenance);
+    const missed = unknownPolicy?.slice(0, MAX_NAME);
+    if (missed !== undefined && this.#missed.size < MAX_MISSED && !this.#missed.has(missed)) {
+      this.#missed.add(missed);
+      this.log.warn(
+        `Jobs of queue "${job.queueName}" ask for retry policy ${JSON.stringify(missed)}, which forRoot({ retryPolicies }) of this application does not have; they run as if they had not asked.`,
+      );
+    }
+    return found;
+  }
+}
+
+/** Whoever writes to the queue can make up names without end. */
+const MAX_MISSED = 100;
+const MAX_NAME = 100;

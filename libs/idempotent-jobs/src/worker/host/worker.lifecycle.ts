@@ -1,0 +1,214 @@
+import { Inject, Injectable } from '@nestjs/common';
+import { jobSubjectOf } from '../../operation/job-subject.js';
+import { messageOf } from '../../operation/message-of.js';
+import type { WorkerHost } from '@nestjs/bullmq';
+import { DiscoveryService } from '@nestjs/core';
+import type { InstanceWrapper } from '@nestjs/core/injector/instance-wrapper.js';
+import type { Job, Worker } from 'bullmq';
+import { RunningHandlers } from '../attempt/running-handlers.js';
+import { Dependencies } from '../../resilience/dependency/dependencies.js';
+import { LibraryLog } from '../../events/library-log.js';
+import { isOverWithin } from '../../operation/within.js';
+import { ConfigurationError } from '../../operation/errors.js';
+import { type ProvidedClass, providedClassOf } from '../../bullmq/provided-class.js';
+import { RESOLVED_OPTIONS } from '../../options/resolved-options.token.js';
+import { inFrame } from '../../tenancy/frames.js';
+import { outsideOfAnyFrame } from '../../tenancy/outside-of-any-frame.js';
+import { PROCESSOR_DECLARATION, type ProcessorDeclaration } from '../rules/processor-declaration.js';
+import { QueueRegistry } from '../../producer/queue-registry.js';
+import { ProcessorHost } from './processor-host.js';
+import { overridden, type ProcessorOverrides } from '../rules/processor-overrides.js';
+import { type ProcessorDefaults, resolveProcessorOptions } from '../rules/processor.options.js';
+import type { ProcessorSettings } from '../rules/operation-rules.js';
+
+/** A processor whose worker this process runs. */
+export interface RunningProcessor {
+  readonly settings: ProcessorSettings;
+  readonly worker: Worker;
+  /** Whether nothing is taken off its queue while its dependency's circuit is open. */
+  readonly pausesQueue: boolean;
+}
+
+/** A class with the decorator. */
+interface DeclaredProcessor {
+  readonly provider: InstanceWrapper;
+  readonly processorClass: ProvidedClass;
+  readonly declaration: ProcessorDeclaration;
+}
+
+/** What processors have from the application's options. */
+interface WorkerDefaults {
+  readonly leaseMs: number;
+  readonly results: { readonly maxBytes: number };
+  readonly retryPolicies: ProcessorDefaults['policies'];
+  readonly processors: ReadonlyMap<string, ProcessorOverrides>;
+}
+
+/** Finds the idempotent processors, starts their workers when the application is up, and stops them before it goes. */
+@Injectable()
+export class WorkerLifecycle {
+  #running: readonly (RunningProcessor & { readonly isStarted: boolean })[] = [];
+
+  constructor(
+    private readonly discovery: DiscoveryService,
+    private readonly host: ProcessorHost,
+    private readonly handlers: RunningHandlers,
+    private readonly queues: QueueRegistry,
+    private readonly dependencies: Dependencies,
+    private readonly log: LibraryLog,
+    @Inject(RESOLVED_OPTIONS) private readonly options: WorkerDefaults,
+  ) {}
+
+  /** Known once {@link prepare} has looked. */
+  get running(): readonly RunningProcessor[] {
+    return this.#running;
+  }
+
+  /**
+   * Looks before anything is started.
+   *
+   * @throws ConfigurationError if a processor's options, queue or inheritance are wrong
+   */
+  prepare(): void {
+    this.#refuseUnknownQueues();
+    const found = this.discovery.getProviders().flatMap((provider) => this.#declared(provider));
+    const registered = found.map(({ provider, processorClass, declaration }) => {
+      if (!this.queues.names.includes(declaration.queue)) {
+        throw new ConfigurationError(
+          `${processorClass.name} processes queue "${declaration.queue}", which is not registered. Import IdempotentJobsModule.registerQueue("${declaration.queue}") where the processor is provided.`,
+        );
+      }
+      const { queue } = declaration;
+      const { options, concurrency } = overridden(
+        queue,
+        declaration.options,
+        this.options.processors.get(queue),
+      );
+      const settings = resolveProcessorOptions(
+        processorClass.name,
+        { ...declaration, options },
+        {
+          leaseMs: this.options.leaseMs,
+          maxResultBytes: this.options.results.maxBytes,
+          policies: this.options.retryPolicies,
+          dependencies: this.dependencies,
+          retentionMs: this.queues.retentionOf(queue).completedMs,
+        },
+      );
+      const requestScopedId = provider.isDependencyTreeStatic() ? undefined : provider.id;
+      this.host.register(processorClass, { settings, requestScopedId });
+      return { provider, settings, declaration, concurrency };
+    });
+    this.#running = registered.flatMap(({ provider, settings: policed, declaration, concurrency }) => {
+      const worker = workerOf(provider.instance as WorkerHost);
+      const { isStarted, limitsStalls, options } = declaration;
+      if (worker !== undefined) keepOutsideOfFrames(worker);
+      if (worker !== undefined && concurrency !== undefined) worker.concurrency = concurrency;
+      this.#watchLimits(declaration.queue, worker);
+      // The ledger is to decide about jobs that kill their workers, before BullMQ fails them on its own.
+      if (worker !== undefined && !limitsStalls) worker.opts.maxStalledCount = policed.crashes;
+      if (worker !== undefined)
+        return [{ settings: policed.own, worker, isStarted, pausesQueue: options.pauseQueue === true }];
+      this.log.warn(
+        `${provider.name} has no worker: BullModule's manualRegistration is on. Call BullRegistrar.register() before app.init() ends.`,
+      );
+      return [];
+    });
+  }
+
+  start(): void {
+    for (const { worker, settings, isStarted } of this.#running) {
+      this.#attach(worker, settings);
+      if (isStarted) this.#run(worker, settings);
+    }
+  }
+
+  /** Stops taking jobs, lets running handlers finish for `drainMs`, then aborts them and waits `closeMs` for the rest. */
+  async stop(drainMs: number, closeMs: number): Promise<void> {
+    const closing = Promise.allSettled(this.#running.map(({ worker }) => worker.close()));
+    if (await isOverWithin(drainMs, closing)) return;
+    this.log.warn(
+      `Shutdown: ${this.handlers.size} handlers are still running after ${drainMs} ms; their signals are aborted.`,
+    );
+    this.handlers.abandonAll('shutdown');
+    if (await isOverWithin(closeMs, closing)) return;
+    this.log.error(
+      `Shutdown: workers did not close within ${closeMs} ms; their jobs will be delivered again.`,
+    );
+    await isOverWithin(closeMs, Promise.allSettled(this.#running.map(({ worker }) => worker.disconnect())));
+  }
+
+  #refuseUnknownQueues(): void {
+    const unknown = [...this.options.processors.keys()].filter((queue) => !this.queues.names.includes(queue));
+    if (unknown.length === 0) return;
+    throw new ConfigurationError(
+      `forRoot({ processors }) names ${unknown.map((queue) => `"${queue}"`).join(', ')}, but the queues that are registered here are ${this.queues.names.map((queue) => `"${queue}"`).join(', ') || 'none'}. Name them by the queue of their @IdempotentProcessor().`,
+    );
+  }
+
+  /** Handlers limit their queue by either of the two. */
+  #watchLimits(queue: string, worker: Worker | undefined): void {
+    if (worker !== undefined) this.host.limits.watch(queue, worker);
+    const bullmq = this.queues.portOf(queue)?.bullmq;
+    if (bullmq !== undefined) this.host.limits.watch(queue, bullmq);
+  }
+
+  #declared(provider: InstanceWrapper): DeclaredProcessor[] {
+    const processorClass = providedClassOf(provider);
+    if (processorClass === undefined) return [];
+    const declaration = Reflect.getMetadata(PROCESSOR_DECLARATION, processorClass) as
+      ProcessorDeclaration | undefined;
+    if (declaration === undefined) return [];
+    if (!Reflect.hasOwnMetadata(PROCESSOR_DECLARATION, processorClass)) {
+      throw new ConfigurationError(
+        `${processorClass.name} extends a class with @IdempotentProcessor("${declaration.queue}") and would become a second, unguarded worker of that queue. Decorate ${processorClass.name} itself, and share code through a class without the decorator.`,
+      );
+    }
+    return [{ provider, processorClass, declaration }];
+  }
+
+  #attach(worker: Worker, settings: ProcessorSettings): void {
+    // Also tells of a lost BullMQ lock. The handler goes on: the right to run is the ledger's lease, under which another
+    // delivery of the job is put off, and the queue that has lost the lock may have lost the job as well.
+    worker.on('error', (error) => this.log.trouble(`Worker of queue "${settings.queue}"`, error));
+    worker.on('failed', (job, error) => {
+      if (job?.finishedOn !== undefined && !this.host.wasDelivered(job)) this.#bury(settings, job, error);
+    });
+  }
+
+  #bury(settings: ProcessorSettings, job: Job, error: Error): void {
+    this.host.buryUnprocessed(settings, job, error).catch((cause: unknown) => {
+      this.log.trouble(
+        `Job ${jobSubjectOf(job).jobId} of queue "${settings.queue}" has no dead letter yet; the sweep will write it`,
+        cause,
+      );
+    });
+  }
+
+  #run(worker: Worker, settings: ProcessorSettings): void {
+    worker
+      .run()
+      .catch((error: unknown) =>
+        this.log.error(`Worker of queue "${settings.queue}" stopped: ${messageOf(error)}`),
+      );
+  }
+}
+
+/**
+ * A worker that is started or resumed inside a frame would keep that frame for all that it does. Its listeners
+ * (`@OnWorkerEvent()`) run in none: the job they are told of says whose it is.
+ */
+function keepOutsideOfFrames(worker: Worker): void {
+  const [run, resume, emit] = [worker.run.bind(worker), worker.resume.bind(worker), worker.emit.bind(worker)];
+  worker.run = () => outsideOfAnyFrame(run);
+  worker.resume = () => outsideOfAnyFrame(resume);
+  worker.emit = (...told) => inFrame(undefined, () => emit(...told));
+}
+
+function workerOf(instance: WorkerHost): Worker | undefined {
+  try {
+    return instance.worker;
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,283 @@
+import { messageOf } from '../../operation/message-of.js';
+import type { Job } from 'bullmq';
+import type { Envelope } from '../../producer/envelope.js';
+import { type Provenance, provenanceOf } from '../../producer/provenance.js';
+import type { DeadLetterReason } from '../../operation/reasons.js';
+import { InvalidIdentityError, RecordUnreadableError, TenantMismatchError } from '../../operation/errors.js';
+import { isA } from '../../operation/thrown.js';
+import { payloadBinding } from '../../ledger/encryption/binding.js';
+import { isSealed } from '../../ledger/encryption/sealed.js';
+import type { Sealer } from '../../ledger/encryption/sealer.js';
+import { canonicalRequest, fingerprintOf } from '../../operation/fingerprint.js';
+import { deadlineProblem } from '../../operation/deadline.js';
+import { assertIdentity, jobNameProblem, type OperationIdentity } from '../../operation/identity.js';
+import type { Signer } from '../../producer/signer.js';
+import { availableAtOf, timeOf } from './available-at.js';
+import { jobIdProblem, storableJobId } from '../../operation/job-id.js';
+
+/** Says who the operation of a job is, for producers that write plain data. Undefined or a throw: nobody knows. */
+export type Identify = (job: Job) => { tenantId: string; operationKey: string } | undefined;
+
+/** A job whose operation is known. */
+export interface Identified extends OperationIdentity {
+  readonly kind: 'identified';
+  /** The request as text: the handler may change its payload, the evidence must not change with it. */
+  readonly canonical: string;
+  readonly fingerprint: string;
+  readonly payload: unknown;
+  /** When its job could first run, in ms since 1970 by the clock of whoever made it. */
+  readonly availableAt: number;
+  /** When the row was written that its job was put from, in ms since 1970; undefined: it was not put from one. */
+  readonly rowMs: number | undefined;
+  readonly deadline: Date | undefined;
+  /** What was handed on when it was enqueued: `forRoot({ tracing })`, or `traceContext`. */
+  readonly trace: unknown;
+  /** The trace that its attempts belong to; undefined: each to one of its own. */
+  readonly parentTrace: unknown;
+}
+
+/** A job that cannot be run for anybody. */
+export interface Unidentified {
+  readonly kind: 'refused';
+  readonly reason: DeadLetterReason;
+  readonly error: Error;
+}
+
+/**
+ * Finds out whose operation a job is. Trusts the job no further than it can check.
+ *
+ * @throws RecordUnreadableError if its payload is encrypted and cannot be read here: not now, perhaps later
+ */
+export function identify(
+  job: Job,
+  provenance: Provenance,
+  rule: Identify | undefined,
+  sealer: Pick<Sealer, 'open'>,
+  signer: Pick<Signer, 'verify' | 'isOn'>,
+): Identified | Unidentified {
+  try {
+    return identifyBy(job, provenance, rule, sealer, signer);
+  } catch (cause) {
+    if (isA(cause, RecordUnreadableError)) throw cause;
+    // Nothing but the job decides here, so it would end in the same way at every other delivery.
+    return refuse('payload_invalid', `${named(job)} cannot be read: ${messageOf(cause)}`, cause);
+  }
+}
+
+function identifyBy(
+  job: Job,
+  provenance: Provenance,
+  rule: Identify | undefined,
+  sealer: Pick<Sealer, 'open'>,
+  signer: Pick<Signer, 'verify' | 'isOn'>,
+): Identified | Unidentified {
+  const problem = jobNameProblem(job.name) ?? jobIdProblem(job.id ?? '');
+  if (problem !== undefined) return refuse('payload_invalid', `${named(job)}: ${problem}`);
+  switch (provenance.kind) {
+    case 'ours':
+      return identifyOurs(job, provenance, sealer, signer);
+    case 'unconfirmed':
+      // Under an id of its producer's choosing it is that producer's data, whatever it looks like.
+      return rule === undefined || provenance.hasDerivedId
+        ? refuseUnconfirmed(job, provenance.envelope)
+        : identifyPlain(job, rule);
+    case 'plain':
+      return identifyPlain(job, rule);
+    default:
+      return provenance satisfies never;
+  }
+}
+
+/** Whose a job is, as far as can be told without running it: to find the jobs of a tenant. */
+export function tenantOfJob(job: Job, rule: Identify | undefined): string | undefined {
+  const provenance = provenanceOf(job);
+  if (provenance.kind === 'ours') return provenance.identity.tenantId;
+  try {
+    return rule?.(job)?.tenantId;
+  } catch {
+    return undefined;
+  }
+}
+
+function identifyPlain(job: Job, rule: Identify | undefined): Identified | Unidentified {
+  if (rule === undefined) {
+    return refuse(
+      'identity_missing',
+      `${named(job)} has no operation. Enqueue it through IdempotentQueue, or tell the processor how to identify such jobs: identify: (job) => ({ tenantId, operationKey }).`,
+    );
+  }
+  // Other producers cannot have sealed it: as evidence, or as a payload, it could never be read again.
+  if (isSealed(job.data))
+    return refuse(
+      'payload_invalid',
+      `${named(job)} has a property "$sealed", by which the ledger tells what it has encrypted.`,
+    );
+  try {
+    const identity = assertIdentity(rule(job) ?? { tenantId: undefined, operationKey: undefined });
+    return identified(identity, job, job.data, { ...PLAIN, availableAt: availableAtOf(job) });
+  } catch (cause) {
+    return refuse(
+      'identity_missing',
+      `identify() could not name the operation of job ${storableJobId(job.id ?? '')} of queue "${job.queueName}": ${messageOf(cause)}`,
+      cause,
+    );
+  }
+}
+
+function identifyOurs(
+  job: Job,
+  provenance: Ours,
+  sealer: Pick<Sealer, 'open'>,
+  signer: Pick<Signer, 'verify' | 'isOn'>,
+): Identified | Unidentified {
+  const { envelope, identity, dueAt } = provenance;
+  const { operation, signature } = envelope;
+  const deadline = operation.deadlineAt === undefined ? undefined : readDate(operation.deadlineAt);
+  const problem = deadline && deadlineProblem(deadline);
+  if (problem !== undefined) return refuse('payload_invalid', `${named(job)}: its deadline ${problem}.`);
+  const opened = openPayload(job, envelope, sealer, signer);
+  if (opened.kind === 'refused') return opened;
+  const found = identified(identity, job, opened.payload, {
+    availableAt: dueAt?.getTime() ?? availableAtOf(job),
+    rowMs: operation.row === undefined ? undefined : timeOf(operation.row),
+    deadline,
+    ...tracesOf(operation),
+  });
+  if (found.kind === 'refused') return found;
+  const refusal = refusalOf(job, envelope, found.fingerprint, signer);
+  if (refusal !== undefined) return refusal;
+  // Without keys nobody has vouched for what stands there.
+  const isVouchedFor = signer.isOn && signature !== undefined;
+  return dueAt === undefined && isVouchedFor ? { ...found, availableAt: timeOf(signature.at) } : found;
+}
+
+type Ours = Extract<Provenance, { kind: 'ours' }>;
+
+/**
+ * The payload, read. Where it cannot be, and jobs are signed, the signature is judged by the fingerprint that the job names:
+ * only a job that somebody with a key has made is worth waiting for a key to read it with.
+ */
+function openPayload(
+  job: Job,
+  envelope: Envelope,
+  sealer: Pick<Sealer, 'open'>,
+  signer: Pick<Signer, 'verify' | 'isOn'>,
+): { readonly kind: 'opened'; readonly payload: unknown } | Unidentified {
+  const { operation, payload } = envelope;
+  try {
+    // A schedule's payload was sealed once, for all of its iterations.
+    return { kind: 'opened', payload: sealer.open(payload, payloadBinding(operation)) };
+  } catch (error) {
+    if (!isA(error, RecordUnreadableError) || !signer.isOn) throw error;
+    const refusal = refusalOf(job, envelope, operation.fingerprint, signer);
+    if (refusal !== undefined) return refusal;
+    // No key will ever open it.
+    if (error.reason === 'damaged' || error.data['keyId'] === undefined)
+      return { kind: 'refused', reason: 'payload_invalid', error };
+    throw error;
+  }
+}
+
+/** Why the signature of a job does not do; undefined: it does. */
+function refusalOf(
+  job: Job,
+  { operation, signature }: Envelope,
+  fingerprint: string,
+  signer: Pick<Signer, 'verify'>,
+): Unidentified | undefined {
+  const verdict = signer.verify(signature, {
+    queue: job.queueName,
+    jobName: job.name,
+    fingerprint,
+    operation,
+  });
+  return verdict === 'accepted' ? undefined : refuseSignature(job, operation, verdict);
+}
+
+/** Whoever wrote it had none of the keys, or changed it since. */
+function refuseSignature(
+  job: Job,
+  { tenantId }: OperationIdentity,
+  verdict: 'unsigned' | 'forged',
+): Unidentified {
+  if (verdict === 'unsigned')
+    return refuse(
+      'identity_missing',
+      `${named(job)} is not signed. Give every process that enqueues the keys (forRoot({ signing })), and accept unsigned jobs until theirs are through: signing.acceptUnsignedUntil.`,
+    );
+  const message = `${named(job)} names tenant "${tenantId}", but its signature is none of that job, or of a key that is not configured here: it was forged, changed, or moved from elsewhere. If the key is missing, add it to forRoot({ signing: { keys } }).`;
+  return {
+    kind: 'refused',
+    reason: 'tenant_mismatch',
+    error: new TenantMismatchError(message, { jobId: job.id }),
+  };
+}
+
+function readDate(text: unknown): Date {
+  return new Date(typeof text === 'string' ? text : Number.NaN);
+}
+
+/** It calls itself an operation of the library, and its id does not bear it out. */
+function refuseUnconfirmed(job: Job, { operation }: Envelope): Unidentified {
+  try {
+    assertIdentity(operation);
+  } catch (cause) {
+    return refuse('identity_missing', `${named(job)} has no valid operation: ${messageOf(cause)}`, cause);
+  }
+  const message = `${named(job)} names tenant "${operation.tenantId}", which is not the tenant it was enqueued for: its id was not made from that tenant and key. Jobs of operations come from IdempotentQueue alone, under the ids that it gives them.`;
+  const error = new TenantMismatchError(message, { jobId: job.id });
+  return { kind: 'refused', reason: 'tenant_mismatch', error };
+}
+
+function named(job: Job): string {
+  return `Job ${storableJobId(job.id ?? '')} of queue "${job.queueName}"`;
+}
+
+/** What is known of an operation besides what it asks for. */
+type Circumstances = Pick<Identified, 'availableAt' | 'rowMs' | 'deadline' | 'trace' | 'parentTrace'>;
+
+const PLAIN = { rowMs: undefined, deadline: undefined, trace: undefined, parentTrace: undefined };
+
+/** A schedule outlives whoever made it, and a redrive comes when the first trace is long over. */
+function tracesOf({
+  trace,
+  redriveTrace,
+  isSchedule,
+}: Envelope['operation']): Pick<Identified, 'trace' | 'parentTrace'> {
+  return { trace, parentTrace: isSchedule === true ? undefined : (redriveTrace ?? trace) };
+}
+
+function identified(
+  identity: OperationIdentity,
+  job: Job,
+  payload: unknown,
+  circumstances: Circumstances,
+): Identified | Unidentified {
+  const { tenantId, operationKey } = identity;
+  try {
+    const canonical = canonicalRequest(identity, job.name, payload);
+    const fingerprint = fingerprintOf(canonical);
+    return {
+      kind: 'identified',
+      tenantId,
+      operationKey,
+      canonical,
+      fingerprint,
+      payload,
+      ...circumstances,
+    };
+  } catch (cause) {
+    // Nested deeper than the stack, most likely: nothing can be said about what it asks for.
+    return refuse(
+      'payload_invalid',
+      `The payload of job ${storableJobId(job.id ?? '')} of queue "${job.queueName}" cannot be read: ${messageOf(cause)}`,
+      cause,
+    );
+  }
+}
+
+function refuse(reason: DeadLetterReason, message: string, cause?: unknown): Unidentified {
+  const error = new InvalidIdentityError(message);
+  if (cause !== undefined) error.cause = cause;
+  return { kind: 'refused', reason, error };
+}

@@ -1,0 +1,36 @@
+import type { Delivery } from './delivery.js';
+import type { Identified } from '../identify/identify.js';
+import { identityAttributes, queueAttributes } from '../../tracing/attributes.js';
+import { OperationSpan } from '../attempt/operation-span.js';
+import type { Tracing } from '../../tracing/tracing.js';
+
+/**
+ * Runs a delivery in its span. It belongs to the trace of whoever asked for the operation; where it cannot (an iteration
+ * of a schedule, an operation that was brought back), it is linked to it.
+ */
+export function inDeliverySpan<T>(
+  tracing: Tracing,
+  { job, rules, workerId }: Delivery,
+  identified: Identified,
+  work: (span: OperationSpan) => Promise<T>,
+): Promise<T> {
+  const { trace, parentTrace } = identified;
+  const attributes = {
+    ...queueAttributes(job.queueName, 'process', 'process'),
+    'messaging.message.id': job.id,
+    ...identityAttributes(identified),
+    'idempotent_jobs.job_name': job.name,
+    'idempotent_jobs.effect': rules.effect,
+    'idempotent_jobs.worker_id': workerId,
+  };
+  return tracing.span(
+    {
+      name: `process ${job.queueName}`,
+      kind: 'consumer',
+      attributes,
+      parent: parentTrace,
+      links: trace === undefined || trace === parentTrace ? [] : [trace],
+    },
+    (span) => work(new OperationSpan(tracing, span)),
+  );
+}

@@ -1,0 +1,100 @@
+import { Injectable } from '@nestjs/common';
+import { Due } from '../../producer/due.js';
+import { LibraryLog } from '../../events/library-log.js';
+import { OutcomeStore } from '../../ledger/record/outcome.store.js';
+import { CALLS } from '../../operation/calls.js';
+import { OperationInDoubtError } from '../../operation/errors.js';
+import { Database } from '../../ledger/postgres/database.js';
+import { statement } from '../../ledger/postgres/statement.js';
+
+/**
+ * Doubts that nobody would find by himself. Calls and steps whose process has vanished, or whose doubt has outlived the
+ * service's memory, and that must not be repeated: no job is delivered again for them, and their callers may never come
+ * back. And operations that should have been asked about a day ago, and that no dispatcher puts on their queue again:
+ * their job is lost, or their handler gone. Parameter: how many.
+ *
+ * What can be looked up, and a step, whose handler comes again, is given the day that the plan of questions has by default.
+ */
+const FORGOTTEN_DOUBTS = statement(
+  'forgotten_doubts',
+  `
+(
+  SELECT tenant_id, operation_key, fencing_token FROM {schema}.job_outcomes
+  WHERE (queue = '${CALLS}' OR step_of IS NOT NULL) AND lease_expires_at <= clock_timestamp() - CASE
+      WHEN effect = 'reconciled' OR status = 'in_doubt' OR step_of IS NOT NULL THEN interval '1 day'
+      ELSE interval '1 minute' END
+    AND (status = 'in_doubt' OR repeatable_until <= clock_timestamp())
+  ORDER BY lease_expires_at LIMIT $1
+) UNION ALL (
+  SELECT tenant_id, operation_key, fencing_token FROM {schema}.job_outcomes
+  WHERE (queue = '${CALLS}' OR step_of IS NOT NULL) AND status = 'retrying' AND doubt_since IS NOT NULL
+    AND repeatable_until <= clock_timestamp() - interval '1 day'
+  ORDER BY repeatable_until LIMIT $1
+) UNION ALL (
+  SELECT tenant_id, operation_key, fencing_token FROM {schema}.job_outcomes
+  WHERE status = 'in_doubt' AND lease_expires_at IS NULL AND payload IS NULL AND reconcile_due_at <= clock_timestamp() - interval '1 day'
+  ORDER BY reconcile_due_at LIMIT $1
+)
+`,
+);
+
+interface ForgottenDoubt {
+  readonly tenant_id: string;
+  readonly operation_key: string;
+  readonly fencing_token: string;
+}
+
+/** Writes the dead letters of doubts that nobody looks after. Any number of processes may sweep. */
+@Injectable()
+export class DoubtSweep {
+  #timer: NodeJS.Timeout | undefined;
+  #sweeping: Promise<void> | undefined;
+
+  constructor(
+    private readonly database: Database,
+    private readonly outcomes: OutcomeStore,
+    private readonly due: Due,
+    private readonly log: LibraryLog,
+  ) {}
+
+  start(intervalMs: number): void {
+    this.#timer = setInterval(() => {
+      this.#sweeping ??= this.sweep()
+        .catch((error: unknown) => this.log.trouble('Looking for forgotten doubts was interrupted', error))
+        .finally(() => {
+          this.#sweeping = undefined;
+        });
+    }, intervalMs);
+    this.#timer.unref();
+  }
+
+  async stop(): Promise<void> {
+    clearInterval(this.#timer);
+    await this.#sweeping;
+  }
+
+  async sweep(): Promise<void> {
+    const forgotten = await this.database.run<ForgottenDoubt>(FORGOTTEN_DOUBTS, [BATCH]);
+    for (const doubt of forgotten) {
+      try {
+        await this.#record(doubt);
+      } catch (error) {
+        // One that somebody holds, or that cannot be written, keeps no other from being found.
+        this.log.trouble('A forgotten doubt could not be recorded, and is looked at again', error);
+      }
+    }
+  }
+
+  async #record({
+    tenant_id: tenantId,
+    operation_key: operationKey,
+    fencing_token: token,
+  }: ForgottenDoubt): Promise<void> {
+    const identity = { tenantId, operationKey };
+    const error = new OperationInDoubtError(identity);
+    const recorded = await this.outcomes.doubt(identity, Number(token), error, undefined);
+    if (recorded === 'recorded') this.due.wake();
+  }
+}
+
+const BATCH = 100;

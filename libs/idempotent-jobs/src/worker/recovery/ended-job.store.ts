@@ -1,0 +1,62 @@
+import { Injectable } from '@nestjs/common';
+import type { Effect } from '../../operation/effect.js';
+import type { OperationIdentity } from '../../operation/identity.js';
+import type { OperationStatus } from '../../operation/status.js';
+import { Database } from '../../ledger/postgres/database.js';
+import { CARRIED_BY_JOB, SUSPECT } from './ended-job.statements.js';
+
+/** An operation that only its BullMQ job carries. */
+export interface CarriedOperation extends OperationIdentity {
+  readonly jobName: string;
+  readonly jobId: string;
+  readonly token: number;
+  readonly attempts: number;
+  readonly status: OperationStatus;
+  /** As its last attempt declared it; undefined: there was none. */
+  readonly effect: Effect | undefined;
+  /** When its job should have been delivered, in µs since 1970: for the next page. */
+  readonly dueUs: string;
+}
+
+interface CarriedRow {
+  readonly tenant_id: string;
+  readonly operation_key: string;
+  readonly job_name: string;
+  readonly job_id: string;
+  readonly fencing_token: string;
+  readonly attempts: number;
+  readonly status: OperationStatus;
+  readonly effect: Effect | null;
+  readonly due_us: string;
+}
+
+/** Reads and writes operations whose job may have ended without them. */
+@Injectable()
+export class EndedJobStore {
+  constructor(private readonly database: Database) {}
+
+  /** Those that are due, the longest first, behind the one that was seen last. */
+  async due(queue: string, seen: CarriedOperation | undefined, limit: number): Promise<CarriedOperation[]> {
+    const behind = [seen?.dueUs ?? null, seen?.tenantId ?? '', seen?.operationKey ?? ''];
+    const rows = await this.database.run<CarriedRow>(CARRIED_BY_JOB, [queue, ...behind, limit]);
+    return rows.map((row) => ({
+      tenantId: row.tenant_id,
+      operationKey: row.operation_key,
+      jobName: row.job_name,
+      jobId: row.job_id,
+      token: Number(row.fencing_token),
+      attempts: row.attempts,
+      status: row.status,
+      effect: row.effect ?? undefined,
+      dueUs: row.due_us,
+    }));
+  }
+
+  /** Notes that somebody may have run it; `repeatableMs`: as in the terms of its processor. False: it has been claimed since. */
+  async suspect(
+    { tenantId, operationKey, token }: CarriedOperation,
+    repeatableMs: number | null,
+  ): Promise<boolean> {
+    return (await this.database.run(SUSPECT, [tenantId, operationKey, token, repeatableMs])).length > 0;
+  }
+}

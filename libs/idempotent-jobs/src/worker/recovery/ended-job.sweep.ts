@@ -1,0 +1,161 @@
+import { Injectable } from '@nestjs/common';
+import type { Job } from 'bullmq';
+import { Due } from '../../producer/due.js';
+import { provenanceOf } from '../../producer/provenance.js';
+import { identify } from '../identify/identify.js';
+import { LibraryLog } from '../../events/library-log.js';
+import { JobEvents } from '../../events/job-events.js';
+import { IdempotentJobsError } from '../../operation/errors.js';
+import { payloadTextOf } from '../../operation/fingerprint.js';
+import { OutcomeStore } from '../../ledger/record/outcome.store.js';
+import { Sealer } from '../../ledger/encryption/sealer.js';
+import { Signer } from '../../producer/signer.js';
+import { type CarriedOperation, EndedJobStore } from './ended-job.store.js';
+import type { SweptQueue } from './swept-queue.js';
+
+/** The job of an operation that goes on, as BullMQ has ended it. */
+interface EndedJob {
+  readonly end: 'completed' | 'failed' | 'gone';
+  /** Undefined: it is gone, or its id is another operation's by now. */
+  readonly job: Job | undefined;
+  /** What it asks for, as JSON text. */
+  readonly payload: string | undefined;
+}
+
+/**
+ * Looks for operations that go on while BullMQ has ended, or lost, the only job that carries them: a worker without the
+ * library took it, somebody removed it, a queue was emptied. Nothing else would ever look at them again. (What the ledger
+ * has the payload of, it puts on its queue again by itself.)
+ *
+ * Whoever ended the job may have run it, and nobody has recorded that: what can be repeated, looked up or told by its key
+ * is delivered again; of all else a person has to find out. So must one where there is no job left to deliver.
+ *
+ * One that just ends is none of these: the ledger has recorded its end before BullMQ is told. Any number of processes may
+ * sweep: what they write names the token that they saw, and BullMQ puts a job back once.
+ */
+@Injectable()
+export class EndedJobSweep {
+  /** Where to go on, by queue; none: from the start. */
+  readonly #seen = new Map<string, CarriedOperation>();
+
+  constructor(
+    private readonly store: EndedJobStore,
+    private readonly outcomes: OutcomeStore,
+    private readonly events: JobEvents,
+    private readonly sealer: Sealer,
+    private readonly signer: Signer,
+    private readonly due: Due,
+    private readonly log: LibraryLog,
+  ) {}
+
+  /** Looks at the next few pages of a queue. */
+  async sweep(queue: SweptQueue): Promise<void> {
+    const { name, contents } = queue.port;
+    for (let page = 0; page < MAX_PAGES; page += 1) {
+      const due = await this.store.due(name, this.#seen.get(name), PAGE);
+      const ends = await Promise.all(due.map(({ jobId }) => contents.endOf(jobId)));
+      for (const [index, operation] of due.entries()) {
+        const end = ends[index];
+        if (end !== undefined) await this.#goOn(queue, operation, end);
+      }
+      const last = due.length < PAGE ? undefined : due.at(-1);
+      if (last === undefined) this.#seen.delete(name);
+      else this.#seen.set(name, last);
+      if (last === undefined) return;
+    }
+  }
+
+  /** One that cannot be read, or that somebody else is about, must not keep the others from being looked at. */
+  async #goOn(queue: SweptQueue, operation: CarriedOperation, end: EndedJob['end']): Promise<void> {
+    try {
+      const ended = await this.#read(queue, operation, end);
+      if (ended.job === undefined) return await this.#doubt(queue, operation, ended);
+      // Its lease, or its doubt, says already what has to be found out before it is run.
+      const isKnown = operation.status === 'running' || operation.status === 'in_doubt';
+      if (isKnown || effectsOf(queue, operation).every((effect) => effect === 'natural'))
+        return await deliverAgain(ended.job, ended.end);
+      if (
+        effectsOf(queue, operation).some((effect) => effect === 'unrepeatable' || effect === 'transactional')
+      )
+        return await this.#doubt(queue, operation, ended);
+      const isSuspected = await this.store.suspect(operation, queue.settings.terms.repeatableMs);
+      if (isSuspected) await deliverAgain(ended.job, ended.end);
+    } catch (error) {
+      this.log.trouble(
+        `Operation "${operation.operationKey}" of tenant "${operation.tenantId}" goes on, but its job ${operation.jobId} of queue "${queue.port.name}" has ended; it is looked at again with the next sweep`,
+        error,
+      );
+    }
+  }
+
+  async #read(
+    { port, settings }: SweptQueue,
+    { tenantId, operationKey, jobId }: CarriedOperation,
+    end: EndedJob['end'],
+  ): Promise<EndedJob> {
+    // One that was removed between the look and the reading comes back empty.
+    const job = end === 'gone' ? undefined : ((await port.contents.find(jobId)) ?? undefined);
+    const identified = job && identify(job, provenanceOf(job), settings.identify, this.sealer, this.signer);
+    const isItsOwn =
+      identified?.kind === 'identified' &&
+      identified.tenantId === tenantId &&
+      identified.operationKey === operationKey;
+    return isItsOwn
+      ? { end, job, payload: payloadTextOf(identified.canonical) }
+      : { end: 'gone', job: undefined, payload: undefined };
+  }
+
+  async #doubt(
+    { port: { name: queue } }: SweptQueue,
+    operation: CarriedOperation,
+    { end, payload }: EndedJob,
+  ): Promise<void> {
+    const { tenantId, operationKey, jobName, jobId, token, attempts: attempt } = operation;
+    const error = new JobEndedError(operation, end);
+    const recorded = await this.outcomes.doubt(operation, token, error, payload);
+    if (recorded === 'lost') return;
+    this.due.wake();
+    this.events.emit({
+      kind: 'in_doubt',
+      queue,
+      jobName,
+      jobId,
+      tenantId,
+      operationKey,
+      attempt,
+      failure: 'in_doubt',
+      reason: 'job_ended',
+      error: error.message,
+      durationMs: 0,
+    });
+  }
+}
+
+/** Of the processor, and of the last attempt, which may have been of another version. */
+function effectsOf({ settings }: SweptQueue, { effect }: CarriedOperation): readonly string[] {
+  return effect === undefined ? [settings.effect] : [settings.effect, effect];
+}
+
+/** As a new one: the ledger counts its attempts. */
+async function deliverAgain(job: Job, end: EndedJob['end']): Promise<void> {
+  if (end !== 'gone') await job.retry(end, { resetAttemptsMade: true, resetAttemptsStarted: true });
+}
+
+/** The only job of an operation has ended, or is gone, without a record of what became of it. */
+class JobEndedError extends IdempotentJobsError {
+  constructor({ tenantId, operationKey, jobId }: CarriedOperation, end: EndedJob['end']) {
+    const what =
+      end === 'gone'
+        ? 'is not on its queue any more'
+        : `was ${end} by somebody who does not know the ledger, a worker of another kind for example`;
+    super(
+      'JOB_ENDED',
+      `Job ${jobId}, which carries operation "${operationKey}" of tenant "${tenantId}", ${what}; whether it has run meanwhile is not recorded. Find out, and resolve its dead letter as applied or as not applied.`,
+      { data: { tenantId, operationKey, jobId, end } },
+    );
+  }
+}
+
+/** So many jobs are looked up in BullMQ at a time, and so many times in one sweep. */
+const PAGE = 200;
+const MAX_PAGES = 5;

@@ -1,0 +1,113 @@
+import { Injectable } from '@nestjs/common';
+import type { Job } from 'bullmq';
+import { wasFailedByBullmq } from '../../bullmq/unprocessed.js';
+import { LetterStore } from '../../dead-letters/letter.store.js';
+import { provenanceOf } from '../../producer/provenance.js';
+import { identify } from '../identify/identify.js';
+import { ProcessorHost } from '../host/processor-host.js';
+import type { ProcessorSettings } from '../rules/operation-rules.js';
+import { LibraryLog } from '../../events/library-log.js';
+import { jobSubjectOf } from '../../operation/job-subject.js';
+import { EndedJobSweep } from './ended-job.sweep.js';
+import type { SweptQueue } from './swept-queue.js';
+
+/**
+ * Looks for failed BullMQ jobs that the ledger does not account for. BullMQ fails a job without calling the processor
+ * when its workers died under it too often; the `failed` event that tells of it is lost if that worker dies as well.
+ *
+ * Newest first, until a page holds nothing unknown: everything older was looked at before. The first sweep of a
+ * process looks at all.
+ */
+@Injectable()
+export class FailedJobSweep {
+  #timer: NodeJS.Timeout | undefined;
+  #isSweeping = false;
+  readonly #sweptOnce = new Set<string>();
+
+  constructor(
+    private readonly letters: LetterStore,
+    private readonly host: ProcessorHost,
+    /** Looks at a queue for operations whose job has ended without them. */
+    private readonly endedJobs: EndedJobSweep,
+    private readonly log: LibraryLog,
+  ) {}
+
+  start(intervalMs: number, queues: readonly SweptQueue[]): void {
+    this.#timer = setInterval(() => {
+      if (this.#isSweeping) return;
+      this.#isSweeping = true;
+      void this.sweep(queues).finally(() => {
+        this.#isSweeping = false;
+      });
+    }, intervalMs);
+    this.#timer.unref();
+  }
+
+  /** A sweep under way is left to itself: it may wait for a backend that is out of reach, and a shutdown must not. */
+  stop(): void {
+    clearInterval(this.#timer);
+  }
+
+  async sweep(queues: readonly SweptQueue[]): Promise<void> {
+    for (const queue of queues) {
+      try {
+        await this.#sweepQueue(queue);
+        this.#sweptOnce.add(queue.port.name);
+        await this.endedJobs.sweep(queue);
+      } catch (error) {
+        this.log.trouble(
+          `Sweeping the jobs of queue "${queue.port.name}" was interrupted; it goes on with the next sweep`,
+          error,
+        );
+      }
+    }
+  }
+
+  async #sweepQueue({ port, settings }: SweptQueue): Promise<void> {
+    for (let from = 0; ; from += PAGE) {
+      const jobs = await port.contents.failed(from, from + PAGE - 1);
+      const unknown = await this.#unaccounted(port.name, settings, jobs);
+      for (const job of unknown) await this.#bury(settings, job);
+      const isAllKnown = unknown.length === 0 && this.#sweptOnce.has(port.name);
+      if (jobs.length < PAGE || isAllKnown) return;
+    }
+  }
+
+  /** One that cannot be buried, or read, is left for a later sweep, and must not keep the others from theirs. */
+  async #bury(settings: ProcessorSettings, job: Job): Promise<void> {
+    try {
+      await this.host.buryUnprocessed(settings, job, new Error(job.failedReason ?? 'BullMQ failed the job'));
+    } catch (error) {
+      this.log.trouble(
+        `Job ${jobSubjectOf(job).jobId} of queue "${settings.queue}" has no dead letter yet`,
+        error,
+      );
+    }
+  }
+
+  async #unaccounted(queue: string, settings: ProcessorSettings, jobs: readonly Job[]): Promise<Job[]> {
+    const present = await failedByBullmq(jobs);
+    if (present.length === 0) return [];
+    const asked = present.map((job) => {
+      const identified = identify(job, provenanceOf(job), settings.identify, UNOPENED, UNVERIFIED);
+      return { jobId: job.id as string, identity: identified.kind === 'identified' ? identified : undefined };
+    });
+    const accounted = await this.letters.accountedFor(queue, asked);
+    return present.filter((job) => !accounted.has(job.id as string));
+  }
+}
+
+async function failedByBullmq(jobs: readonly Job[]): Promise<Job[]> {
+  // A failed job that was retried or removed between listing and reading comes back empty.
+  const present = jobs.filter((job) => job?.id !== undefined);
+  const areOwn = await Promise.all(present.map(wasFailedByBullmq));
+  return present.filter((_job, index) => areOwn[index]);
+}
+
+const PAGE = 100;
+
+/** Who a job is can be told without reading its payload. */
+const UNOPENED = { open: (payload: unknown): unknown => payload };
+
+/** Only what is accounted for already is looked for under that name. */
+const UNVERIFIED = { isOn: false, verify: () => 'accepted' as const };

@@ -1,0 +1,151 @@
+import { nextQuestionMs, type ReconcilePlan } from './reconcile-plan.js';
+import { type DeadLetterReason, type RetryReason } from '../../operation/reasons.js';
+import type { Effect } from '../../operation/effect.js';
+import { backoffMs, type BackoffOptions } from '../../resilience/backoff.js';
+import type { Failure } from '../../operation/failure.js';
+import { signOf } from '../../resilience/classify/failure-sign.js';
+
+/** How often and how long an operation is tried. */
+export interface RetryPolicy {
+  /** Attempts in all, the first included. */
+  readonly attempts: number;
+  readonly backoff: BackoffOptions;
+  /** How many attempts may vanish with their worker before the operation counts as killing its workers. */
+  readonly crashes: number;
+  /** When to ask about a doubt; undefined: there is nobody to ask. */
+  readonly plan: ReconcilePlan | undefined;
+  /**
+   * Whether somebody else decides about further attempts: the handler that a step belongs to, or the caller of a service
+   * method. Such operations are neither paused nor given up here.
+   */
+  readonly isCallers: boolean;
+}
+
+/** What the ledger knows when an attempt has failed. */
+export interface AttemptFacts {
+  readonly attempt: number;
+  readonly failures: number;
+  /** The last wait before another attempt; undefined: there was none. */
+  readonly lastDelayMs: number | undefined;
+  readonly isDoubtful: boolean;
+  readonly remainingMs: number | undefined;
+  readonly repeatableMs: number;
+}
+
+/** What becomes of an operation after a failed attempt, and `why`. */
+export type Decision = { readonly why: RetryReason } & (
+  | { readonly status: 'retrying'; readonly delayMs: number; readonly isDoubtful: boolean }
+  | { readonly status: 'dead'; readonly reason: DeadLetterReason; readonly isDoubtful: boolean }
+  /** `askInMs`: the service is asked then; undefined: a person has to find out. */
+  | {
+      readonly status: 'in_doubt';
+      readonly reason: 'in_doubt';
+      readonly isDoubtful: true;
+      readonly askInMs: number | undefined;
+    }
+);
+
+/**
+ * Decides after a failed attempt. Pure: the same facts and the same random number give the same decision.
+ *
+ * The failure says whether the effect may have happened, the effect's kind says whether that matters, the policy says
+ * how often to try. An error that says nothing is read with care: where repeating is safe it is worth another try
+ * (or, being a bug, is not), where it is not, the operation is in doubt.
+ */
+export function decideFailure(
+  failure: Failure,
+  effect: Effect,
+  facts: AttemptFacts,
+  policy: RetryPolicy,
+  random: () => number,
+): Decision {
+  // "In progress" is what 409 means to a key; to anything else it means a conflict, which trying again will not end.
+  if (signOf(failure) === 'key_in_progress' && failure.kind === 'transient' && effect !== 'keyed')
+    return decideFailure({ ...failure, kind: 'permanent' }, effect, facts, policy, random);
+  const isRevertible = effect === 'natural' || effect === 'transactional';
+  const saysNothing = failure.kind === 'unknown' || failure.kind === 'programming';
+  const mayHaveHappened = !isRevertible && (failure.kind === 'in_doubt' || saysNothing);
+  const isDoubtful = mayHaveHappened || facts.isDoubtful;
+
+  if ((effect === 'unrepeatable' || effect === 'reconciled') && mayHaveHappened)
+    return doubt(policy, 'may_have_happened');
+  // The service downstream has forgotten the key: what may have happened cannot be repeated any more.
+  if (!isRevertible && isDoubtful && facts.repeatableMs <= 0)
+    return doubt(policy, effect === 'keyed' ? 'key_forgotten' : 'may_have_happened');
+  // Whoever asked for it decides what comes next; it did not happen, or may be done again.
+  if (policy.isCallers) return { status: 'retrying', delayMs: 0, isDoubtful, why: 'callers_turn' };
+  // Given up with a doubt that somebody can be asked about, it is asked about first.
+  const giveUp = (reason: DeadLetterReason): Decision =>
+    !isRevertible && isDoubtful && policy.plan !== undefined
+      ? doubt(policy, whyGivenUp(reason))
+      : { status: 'dead', reason, isDoubtful, why: whyGivenUp(reason) };
+  if (failure.kind === 'permanent' || failure.kind === 'programming') return giveUp('permanent_error');
+  if (facts.attempt >= policy.attempts) return giveUp('retries_exhausted');
+
+  const waitMs = backoffMs(
+    {
+      failures: facts.failures + 1,
+      previousMs: facts.failures === 0 ? undefined : facts.lastDelayMs,
+      isThrottled: failure.isThrottled === true,
+    },
+    policy.backoff,
+    random,
+  );
+  const delayMs = Math.max(waitMs, spread(failure.retryAfterMs ?? 0, random));
+  if (facts.remainingMs !== undefined && delayMs >= facts.remainingMs) return giveUp('time_budget_exceeded');
+  // The service downstream will have forgotten the key by then: another try could be a second effect.
+  if (isDoubtful && delayMs >= facts.repeatableMs) return doubt(policy, 'key_forgotten');
+  return { status: 'retrying', delayMs, isDoubtful, why: delayMs > waitMs ? 'retry_after' : 'backoff' };
+}
+
+/** All that were told to come back at one moment would come in one. Never earlier: a tenth later, a second is enough. */
+function spread(retryAfterMs: number, random: () => number): number {
+  return Math.ceil(retryAfterMs + random() * Math.min(retryAfterMs / 10, 1000));
+}
+
+function doubt({ plan }: RetryPolicy, why: RetryReason): Decision {
+  const askInMs = plan === undefined ? undefined : nextQuestionMs(plan, 0);
+  return { status: 'in_doubt', reason: 'in_doubt', isDoubtful: true, askInMs, why };
+}
+
+/** What an operation's dead letter says, as the history of its attempts says it. */
+export function whyGivenUp(reason: DeadLetterReason): RetryReason {
+  switch (reason) {
+    case 'retries_exhausted':
+      return 'attempts_spent';
+    case 'time_budget_exceeded':
+    case 'deferred_too_long':
+      return 'time_budget_spent';
+    case 'crash_loop':
+      return 'crash_loop';
+    default:
+      return 'not_retryable';
+  }
+}
+
+/**
+ * What becomes of an operation that its dependency lets nothing through for: later, but not beyond its time budget, which
+ * counts from its first attempt, or from when an open circuit kept it from that. Without a budget it waits for as long as
+ * it takes.
+ */
+export function decideHold(
+  { remainingMs, attempts }: { readonly remainingMs: number | undefined; readonly attempts: number },
+  holdMs: number,
+):
+  | { readonly kind: 'defer'; readonly delayMs: number }
+  | { readonly kind: 'give_up'; readonly reason: DeadLetterReason } {
+  if (remainingMs === undefined || remainingMs > 0)
+    return { kind: 'defer', delayMs: Math.min(holdMs, remainingMs ?? Infinity) };
+  return { kind: 'give_up', reason: attempts === 0 ? 'deferred_too_long' : 'time_budget_exceeded' };
+}
+
+/** Why an attempt that was just claimed must not run, or undefined if it may. */
+export function decideStart(facts: AttemptFacts, policy: RetryPolicy): DeadLetterReason | undefined {
+  if (policy.isCallers) return undefined;
+  const vanished = facts.attempt - 1 - facts.failures;
+  if (facts.remainingMs !== undefined && facts.remainingMs <= 0) return 'time_budget_exceeded';
+  if (vanished >= policy.crashes) return 'crash_loop';
+  // The policy was made stricter, or a crash followed the last attempt.
+  if (facts.attempt > policy.attempts) return vanished > 0 ? 'crash_loop' : 'retries_exhausted';
+  return undefined;
+}

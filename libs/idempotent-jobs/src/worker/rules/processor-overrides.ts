@@ -1,0 +1,73 @@
+import type { WorkerOptions } from 'bullmq';
+import { ConfigurationError } from '../../operation/errors.js';
+import { type OptionChecks, optionChecks } from '../../options/option-checks.js';
+import type { IdempotentProcessorOptions } from './processor.options.js';
+
+/** Options of a processor that a configuration may give: numbers and names, nothing that is code. */
+export type ProcessorOverrides = Pick<
+  IdempotentProcessorOptions,
+  | 'timeoutMs'
+  | 'timeBudgetMs'
+  | 'retry'
+  | 'retryByJob'
+  | 'leaseMs'
+  | 'keyRetentionMs'
+  | 'reconcile'
+  | 'clientRetries'
+> &
+  Pick<WorkerOptions, 'concurrency'>;
+
+/** `Record`: the compiler says when one is missing here. */
+const OVERRIDABLE: Record<keyof ProcessorOverrides, true> = {
+  timeoutMs: true,
+  timeBudgetMs: true,
+  retry: true,
+  retryByJob: true,
+  leaseMs: true,
+  keyRetentionMs: true,
+  reconcile: true,
+  clientRetries: true,
+  concurrency: true,
+};
+
+/** Checks which options are given, and of which queues; their values are checked with those of their processors. */
+export function readOverrides(
+  checks: OptionChecks,
+  processors: Readonly<Record<string, ProcessorOverrides>> = {},
+): ReadonlyMap<string, ProcessorOverrides> {
+  if (processors === null || typeof processors !== 'object') {
+    checks.fail('processors', processors, 'an object of options by queue');
+    return new Map();
+  }
+  for (const [queue, options] of Object.entries(processors)) {
+    if (options === null || typeof options !== 'object') {
+      checks.fail(`processors.${queue}`, options, 'an object of options');
+      continue;
+    }
+    const unknown = Object.keys(options).filter((option) => !(option in OVERRIDABLE));
+    if (unknown.length > 0)
+      checks.problem(
+        `processors.${queue} has ${unknown.join(', ')}, but a configuration can give ${Object.keys(OVERRIDABLE).join(', ')}; all else belongs into @IdempotentProcessor()`,
+      );
+  }
+  return new Map(Object.entries(processors));
+}
+
+/**
+ * The options of the decorator, with those of the configuration in their places.
+ *
+ * @throws ConfigurationError if the concurrency is no whole number greater than 0
+ */
+export function overridden(
+  queue: string,
+  options: IdempotentProcessorOptions,
+  overrides: ProcessorOverrides = {},
+): { readonly options: IdempotentProcessorOptions; readonly concurrency: number | undefined } {
+  const { concurrency, ...own } = overrides;
+  const checks = optionChecks(`forRoot({ processors }), queue "${queue}"`);
+  if (concurrency !== undefined) checks.count('concurrency', concurrency, 1);
+  checks.throwIfAny((message) => new ConfigurationError(message));
+  // A configuration leaves out what it does not know by giving undefined.
+  const given = Object.entries(own).filter(([, value]) => value !== undefined);
+  return { options: { ...options, ...Object.fromEntries(given) }, concurrency };
+}

@@ -1,0 +1,254 @@
+import { DEFAULT_KEY_RETENTION_MS, type Effect, EFFECTS, repeatableForMs } from '../../operation/effect.js';
+import { ConfigurationError } from '../../operation/errors.js';
+import type { Classify } from '../../resilience/classify/classify.js';
+import { inOrder } from '../../resilience/classify/in-order.js';
+import { type OptionChecks, optionChecks } from '../../options/option-checks.js';
+import { type ReconcileOptions, resolveReconcile } from './reconcile.options.js';
+import type { Dependencies } from '../../resilience/dependency/dependencies.js';
+import type { Dependency } from '../../resilience/dependency/dependency.js';
+import type { KeyedDependency } from '../../resilience/dependency/dependency-key.js';
+import type { ProcessorDeclaration } from './processor-declaration.js';
+import type { Identify } from '../identify/identify.js';
+import { DEFAULT_TIMEOUT_MS, PolicedSettings } from './policed-settings.js';
+import type { ProcessorSettings } from './operation-rules.js';
+import { budgetOf, policyOf, type RetryOptions, type RetrySettings } from './retry.options.js';
+import { ANY_PAYLOAD, type PayloadClass, type PayloadRule } from './validate-payload.js';
+
+/** What `@IdempotentProcessor()` needs to know about a processor. */
+export interface IdempotentProcessorOptions {
+  /** What kind of side effect the handler has. Default `unrepeatable`, the careful one. */
+  readonly effect?: Effect;
+  /** For `keyed`: how long the service remembers a key, in ms from the first attempt. Default 24 h. */
+  readonly keyRetentionMs?: number;
+  /** For `reconciled`, and for `keyed` with a `reconcile()`: when and how the service is asked about a doubt. */
+  readonly reconcile?: ReconcileOptions;
+  /** The class-validator DTO of the payload, or one per job name. Without it payloads are not validated. */
+  readonly payload?: PayloadClass | Readonly<Record<string, PayloadClass>>;
+  /**
+   * What becomes of a job whose name `payload` does not list, where it lists DTOs by job name: `refuse` (default) makes it
+   * a dead letter `payload_invalid`, `accept` runs it with its payload as it is.
+   */
+  readonly unlistedPayloads?: 'refuse' | 'accept';
+  /** How long an attempt may take, in ms. Default: the policy's `timeoutMs`, else 30,000. */
+  readonly timeoutMs?: number;
+  /** How long all attempts together may take, in ms from the first. Default: the policy's, else no limit. */
+  readonly timeBudgetMs?: number;
+  /** How often and how long to try: a policy, or the name of one of `forRoot({ retryPolicies })`. */
+  readonly retry?: RetryOptions | string;
+  /** Other policies for some of the queue's jobs, by job name. */
+  readonly retryByJob?: Readonly<Record<string, RetryOptions | string>>;
+  /**
+   * What the handler calls: the name of one of `forRoot({ dependencies })`. While its circuit is open, its bulkhead full
+   * or its retry budget spent, jobs are put off without spending an attempt.
+   *
+   * `{ name, per }`: each key has a circuit and a retry budget of its own, so that the endpoint of one tenant that fails
+   * holds nobody else's jobs back.
+   */
+  readonly dependency?: string | KeyedDependency;
+  /**
+   * Whether nothing is taken off the queue, by any worker with this option, while the dependency's circuit is open. For
+   * queues all of whose jobs need the dependency; not with a circuit for each key. Default false.
+   */
+  readonly pauseQueue?: boolean;
+  /**
+   * How often the HTTP client or SDK that the handler calls retries a call by itself; 0: not at all. Changes nothing,
+   * but lets the doctor multiply. Default: the dependency's, else not declared.
+   */
+  readonly clientRetries?: number;
+  /** How long a vanished worker keeps its claim, in ms; renewed at a third. Default: the module's `leaseMs`. */
+  readonly leaseMs?: number;
+  /**
+   * Whether what the handler returns is kept, and replayed to whoever asks again. False: nobody is given anything, at the
+   * first run as little as later. Default true.
+   */
+  readonly storeResult?: boolean;
+  /**
+   * What to keep of a result in its place, e.g. without what is secret; the first run's callers are given the same.
+   * Synchronous. When it throws, nothing is kept, and the operation completes all the same.
+   */
+  readonly redact?: (result: any) => unknown;
+  /** For producers that write plain data: who the operation of a job is. */
+  readonly identify?: Identify;
+  /**
+   * What a plain job without a record is that somebody has started before, such as a worker from before the library:
+   * `doubt` (default), an attempt that nobody recorded, which `unrepeatable` and `reconciled` must not repeat unasked, or
+   * `run`, a job like any other.
+   */
+  readonly startedElsewhere?: 'doubt' | 'run';
+  /** Looks at an error before the built-in rules; undefined leaves it to them. Its `reason` is a label, whatever it says. */
+  readonly classify?: Classify;
+}
+
+/** What processors have from their application. */
+export interface ProcessorDefaults {
+  readonly leaseMs: number;
+  readonly retentionMs: number;
+  readonly maxResultBytes: number;
+  readonly policies: ReadonlyMap<string, RetrySettings>;
+  readonly dependencies: Pick<Dependencies, 'find' | 'names' | 'readingOf'>;
+}
+
+/** Fills in the defaults. @throws ConfigurationError naming each option that is wrong, its value and the fix */
+export function resolveProcessorOptions(
+  className: string,
+  {
+    queue,
+    options,
+    canReconcile,
+    hasFallback,
+  }: Pick<ProcessorDeclaration, 'queue' | 'options' | 'canReconcile' | 'hasFallback'>,
+  defaults: ProcessorDefaults,
+): PolicedSettings {
+  const checks = optionChecks(`@IdempotentProcessor("${queue}") on ${className}`);
+  const effect = options.effect ?? 'unrepeatable';
+  if (!EFFECTS.includes(effect)) {
+    checks.fail('effect', effect, `one of ${EFFECTS.map((known) => `"${known}"`).join(', ')}`);
+  }
+  if (options.keyRetentionMs !== undefined && effect !== 'keyed') {
+    checks.fail('keyRetentionMs', options.keyRetentionMs, 'left out unless effect is "keyed"');
+  }
+  checkReconcile(checks, effect, canReconcile, options.reconcile);
+  const reconcile = canReconcile ? resolveReconcile(checks, options.reconcile) : undefined;
+  const leaseMs = checks.timer('leaseMs', options.leaseMs, defaults.leaseMs, 500);
+  const keyRetentionMs = checks.positive('keyRetentionMs', options.keyRetentionMs, DEFAULT_KEY_RETENTION_MS);
+  const retry = policyOf(checks, 'retry', options.retry, defaults.policies);
+  const dependency = dependencyOf(checks, options.dependency, defaults.dependencies);
+  const settings: ProcessorSettings = {
+    queue,
+    effect,
+    leaseMs,
+    timeoutMs: DEFAULT_TIMEOUT_MS,
+    terms: {
+      queue,
+      effect,
+      leaseMs,
+      repeatableMs: repeatableForMs(effect, keyRetentionMs),
+      budgetMs: null,
+      retentionMs: defaults.retentionMs,
+      asks: canReconcile,
+    },
+    policy: {
+      attempts: retry.attempts,
+      crashes: retry.crashes,
+      backoff: retry.backoff,
+      plan: reconcile?.plan,
+      isCallers: false,
+    },
+    reconcile,
+    dependency,
+    per: typeof options.dependency === 'object' ? options.dependency.per : undefined,
+    hasFallback,
+    results: {
+      isStored: checks.flag('storeResult', options.storeResult, true),
+      redact: options.redact,
+      maxBytes: defaults.maxResultBytes,
+    },
+    identify: options.identify,
+    doubtsEarlierStarts: doubtsEarlierStarts(effect, options.startedElsewhere, checks),
+    classify: inOrder(options.classify, defaults.dependencies.readingOf, dependency?.classify),
+    jobNames: jobNamesOf(options),
+    payloadRuleOf: payloadRules(options, checks),
+  };
+  if (options.timeoutMs !== undefined) checks.timer('timeoutMs', options.timeoutMs, 0);
+  if (options.timeBudgetMs !== undefined) budgetOf(checks, 'timeBudgetMs', options.timeBudgetMs);
+  const byJob = Object.entries(options.retryByJob ?? {}).map(
+    ([jobName, asked]) =>
+      [jobName, policyOf(checks, `retryByJob.${jobName}`, asked, defaults.policies)] as const,
+  );
+  checks.flag('pauseQueue', options.pauseQueue, false);
+  if (dependency === undefined && options.pauseQueue === true)
+    checks.fail('pauseQueue', true, 'left out unless the processor has a dependency');
+  if (settings.per !== undefined && options.pauseQueue === true)
+    checks.fail('pauseQueue', true, 'left out where dependency has a "per": one key would pause all others');
+  if (dependency === undefined && hasFallback)
+    checks.fail('dependency', undefined, 'given, because the class has a fallback() that stands in for it');
+  checks.countFromZero('clientRetries', options.clientRetries, 0);
+  checks.callback('redact', options.redact);
+  checks.callback('identify', options.identify);
+  checks.callback('classify', options.classify);
+  checks.throwIfAny((message) => new ConfigurationError(message));
+  return new PolicedSettings(settings, options, { own: retry, byJob, named: defaults.policies });
+}
+
+function dependencyOf(
+  checks: OptionChecks,
+  option: string | KeyedDependency | undefined,
+  dependencies: ProcessorDefaults['dependencies'],
+): Dependency | undefined {
+  if (option === undefined) return undefined;
+  if (typeof option === 'object' && typeof option?.per !== 'function') {
+    checks.fail('dependency', 'an object', 'the name of one, or { name, per: (operation) => key }');
+    return undefined;
+  }
+  const { name } = typeof option === 'object' ? option : { name: option };
+  const found = dependencies.find(name);
+  if (found === undefined) checks.fail('dependency', name, `one of ${dependencies.names}`);
+  return found;
+}
+
+/** An effect that is asked about needs somebody to ask, and whoever can ask is not left unasked. */
+function checkReconcile(
+  checks: OptionChecks,
+  effect: Effect,
+  canReconcile: boolean,
+  options: ReconcileOptions | undefined,
+): void {
+  if (effect === 'reconciled' && !canReconcile)
+    checks.fail('effect', effect, 'another one, or the class needs a method reconcile(operation) { … }');
+  if (canReconcile && effect !== 'reconciled' && effect !== 'keyed')
+    checks.fail(
+      'effect',
+      effect,
+      '"reconciled" or "keyed", because only these call the reconcile() of the class',
+    );
+  if (options !== undefined && !canReconcile)
+    checks.fail('reconcile', 'given', 'left out unless the class has a reconcile(operation) method');
+}
+
+/** Where the effect may be repeated, it does not matter who has run it before. */
+function doubtsEarlierStarts(
+  effect: Effect,
+  startedElsewhere: IdempotentProcessorOptions['startedElsewhere'] = 'doubt',
+  checks: OptionChecks,
+): boolean {
+  if (startedElsewhere !== 'doubt' && startedElsewhere !== 'run')
+    checks.fail('startedElsewhere', startedElsewhere, '"doubt" or "run"');
+  return startedElsewhere === 'doubt' && (effect === 'unrepeatable' || effect === 'reconciled');
+}
+
+/** The names of jobs that the options speak of. */
+function jobNamesOf({ payload, retryByJob }: IdempotentProcessorOptions): readonly string[] {
+  const byPayload = typeof payload === 'object' && payload !== null ? Object.keys(payload) : [];
+  return [...new Set([...byPayload, ...Object.keys(retryByJob ?? {})])];
+}
+
+function payloadRules(
+  { payload, unlistedPayloads = 'refuse' }: IdempotentProcessorOptions,
+  checks: OptionChecks,
+): ProcessorSettings['payloadRuleOf'] {
+  if (unlistedPayloads !== 'refuse' && unlistedPayloads !== 'accept')
+    checks.fail('unlistedPayloads', unlistedPayloads, '"refuse" or "accept"');
+  if (payload === undefined) return () => ANY_PAYLOAD;
+  if (typeof payload === 'function') return () => ({ kind: 'validated', dto: payload });
+  if (payload === null || typeof payload !== 'object') {
+    checks.fail('payload', payload, 'a DTO class, or an object of DTO classes by job name');
+    return () => ANY_PAYLOAD;
+  }
+  for (const [jobName, dto] of Object.entries(payload)) {
+    if (typeof dto !== 'function') {
+      checks.fail(
+        `payload.${jobName}`,
+        dto,
+        'a DTO class; an import cycle makes it undefined while decorators run',
+      );
+    }
+  }
+  const byName = new Map(
+    Object.entries(payload).map(([jobName, dto]): [string, PayloadRule] => [
+      jobName,
+      { kind: 'validated', dto },
+    ]),
+  );
+  const unlisted: PayloadRule = unlistedPayloads === 'accept' ? ANY_PAYLOAD : { kind: 'unlisted' };
+  return (jobName) => byName.get(jobName) ?? unlisted;
+}
