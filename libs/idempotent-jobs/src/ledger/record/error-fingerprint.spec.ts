@@ -1,5 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { describeError } from '../../operation/error-evidence.js';
+import { assertIdentity } from '../../operation/identity.js';
+import { toJsonText } from '../../operation/json.js';
 import { errorFingerprint } from './error-fingerprint.js';
 
 /** An error as thrown at a place. */
@@ -48,6 +50,21 @@ describe('errorFingerprint', () => {
       fingerprint(bare('Job 00ff00ff-bbbb was lost')),
     );
     expect(fingerprint(bare('The bank is closed'))).not.toBe(one);
+  });
+
+  it('takes no frame of the library for one of the application, whatever folder it is in', () => {
+    const thrown: unknown[] = [];
+    for (const fail of [() => assertIdentity({ tenantId: '', operationKey: '' }), () => toJsonText('payload', 1n)])
+      try {
+        fail();
+      } catch (error) {
+        thrown.push(error);
+      }
+    expect(thrown).toHaveLength(2);
+    for (const error of thrown) {
+      const { stack: _stack, ...withoutStack } = describeError(error);
+      expect(fingerprint(error)).toBe(errorFingerprint('permanent_error', withoutStack));
+    }
   });
 
   it('looks into causes for a frame of the application', () => {

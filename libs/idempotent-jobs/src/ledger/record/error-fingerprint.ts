@@ -1,5 +1,4 @@
 import { hash } from 'node:crypto';
-import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { ErrorEvidence } from '../../operation/error-evidence.js';
 
@@ -16,7 +15,7 @@ export function errorFingerprint(reason: string, error: ErrorEvidence): string {
 }
 
 /** The library's own frames say nothing about the application. */
-const LIBRARY = dirname(dirname(fileURLToPath(import.meta.url)));
+const LIBRARY = fileURLToPath(new URL('../../', import.meta.url));
 
 /** `ChargeProcessor.process charges/charge.processor.js`: function and the tail of its path, the same on each machine. */
 function firstOwnFrame(error: ErrorEvidence): string | undefined {
