@@ -1,6 +1,6 @@
 import { Injectable } from '@nestjs/common';
 import type { Author } from '../operation/ledger-action.js';
-import type { Database, Queryable } from '../ledger/postgres/database.js';
+import { Database, type Queryable } from '../ledger/postgres/database.js';
 import type { DeadLetterFilter } from './dead-letter.js';
 import { filterValues, LONG_MS } from './letter.queries.js';
 import type { Redrive, RedrivePace } from './redrive.js';

@@ -54,7 +54,10 @@ describe('errorFingerprint', () => {
 
   it('takes no frame of the library for one of the application, whatever folder it is in', () => {
     const thrown: unknown[] = [];
-    for (const fail of [() => assertIdentity({ tenantId: '', operationKey: '' }), () => toJsonText('payload', 1n)])
+    for (const fail of [
+      () => assertIdentity({ tenantId: '', operationKey: '' }),
+      () => toJsonText('payload', 1n),
+    ])
       try {
         fail();
       } catch (error) {
