@@ -1,3 +1,4 @@
+import { AsyncResource } from 'node:async_hooks';
 import { WorkerHost } from '@nestjs/bullmq';
 import {
   type CallHandler,
@@ -20,7 +21,7 @@ import { currentOperation, IdempotentProcessor, PermanentError, TenantContext } 
 import { retry, tap, throwError, timeout } from 'rxjs';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
-import { bullQueue, enqueue, lettersOf, settled } from '../support/ledger.js';
+import { bullQueue, enqueue, idempotentQueue, lettersOf, settled } from '../support/ledger.js';
 import { processorOf, SHORT_CLOCKS } from '../support/processors.js';
 import { BACKENDS } from '../support/scenario.js';
 
@@ -222,6 +223,37 @@ describe.each(BACKENDS)('guards and interceptors, on %s', (backend) => {
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
     expect(await settled(app, 'charge:1')).toMatchObject({ status: 'dead', attempts: 1 });
     expect(calls).toBe(1);
+  });
+
+  it('a global interceptor that goes on in the context of another job runs no handler there', async () => {
+    const ran: [inFrameOf: string | undefined, job: string | undefined][] = [];
+    const processor = processorOf('charges', { effect: 'keyed', retry: { attempts: 1 } }, (job) => {
+      ran.push([app.get(TenantContext).current, job.data as string]);
+    });
+    let first: AsyncResource | undefined;
+    const astray: NestInterceptor = {
+      intercept: (_context, next) => {
+        first ??= new AsyncResource('the first job');
+        return first.runInAsyncScope(() => next.handle());
+      },
+    };
+    const { app } = await apps.fresh(backend, {
+      queues: ['charges'],
+      providers: [processor, { provide: APP_INTERCEPTOR, useValue: astray }],
+    });
+    const queue = idempotentQueue(app, 'charges');
+    await queue.enqueue('charge', 'of acme', { tenantId: 'acme', operationKey: 'charge:1' });
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed' });
+    await queue.enqueue('charge', 'of globex', { tenantId: 'globex', operationKey: 'charge:1' });
+    expect(await settled(app, 'charge:1', 'globex')).toMatchObject({ status: 'dead' });
+    expect(ran).toEqual([['acme', 'of acme']]);
+    expect(await lettersOf(app)).toMatchObject([
+      {
+        tenant_id: 'globex',
+        reason: 'retries_exhausted',
+        error: { message: expect.stringMatching(/asynchronous context of its job/) },
+      },
+    ]);
   });
 
   it('an interceptor of the processor that times out leaves an unrepeatable effect in doubt', async () => {
