@@ -1,0 +1,325 @@
+import { type Provider, type Type } from '@nestjs/common';
+import { ModulesContainer } from '@nestjs/core';
+import { getDataSourceToken } from '@nestjs/typeorm';
+import type { DataSource } from 'typeorm';
+import { ApplicationLifecycle } from './application.lifecycle.js';
+import { Attempts } from '../worker/attempt/attempt.js';
+import { AttemptRecorder } from '../worker/attempt/attempt.recorder.js';
+import { AttemptReporter } from '../worker/attempt/attempt.reporter.js';
+import { AttemptRunner } from '../worker/attempt/attempt.runner.js';
+import { FollowUps } from '../worker/attempt/follow-ups.js';
+import { Grounds } from '../worker/attempt/grounds.js';
+import { Reconciler } from '../worker/attempt/reconciler.js';
+import { IdempotencyService } from '../calls/idempotency.service.js';
+import { ClaimStore } from '../ledger/claim/claim.store.js';
+import { LeaseKeeper } from '../ledger/claim/lease-keeper.js';
+import { UnusedClaims } from '../ledger/claim/unused-claims.js';
+import { ActionStore } from '../dead-letters/action.store.js';
+import { Burials } from '../worker/acknowledge/burials.js';
+import { DeadLetterService, type OnClosed } from '../dead-letters/dead-letter.service.js';
+import { EditedRedrive } from '../dead-letters/edited-redrive.js';
+import { LetterLifecycle } from '../dead-letters/letter.lifecycle.js';
+import { LetterQueries } from '../dead-letters/letter.queries.js';
+import { LetterStore } from '../dead-letters/letter.store.js';
+import { RedriveRunner } from '../dead-letters/redrive.runner.js';
+import { RedriveStore } from '../dead-letters/redrive.store.js';
+import { ToldStore } from '../dead-letters/told.store.js';
+import { Dependencies } from '../resilience/dependency/dependencies.js';
+import { DependencyGuard } from '../calls/dependency-guard.js';
+import { DispatchListener } from '../dispatch/dispatch-listener.js';
+import { DispatchService } from '../dispatch/dispatch.service.js';
+import { Dispatcher } from '../dispatch/dispatcher.js';
+import { Due } from '../producer/due.js';
+import { LetterSource } from '../dispatch/letter.source.js';
+import { OperationSource } from '../dispatch/operation.source.js';
+import { CheckUp } from '../operate/doctor/check-up.js';
+import { Doctor } from '../operate/doctor/doctor.js';
+import { QueueDirectory } from '../operate/doctor/queue-directory.js';
+import { OperationStore } from '../producer/operation.store.js';
+import { QueueRegistry } from '../producer/queue-registry.js';
+import { RunningHandlers } from '../worker/attempt/running-handlers.js';
+import { IdempotentJobsHealthIndicator } from '../operate/health/idempotent-jobs.health.js';
+import { type ResolvedOptions } from './idempotent-jobs.options.js';
+import { EnhancerChains } from '../worker/intake/enhancer-chain.js';
+import { IdempotencyInterceptor } from '../worker/intake/idempotency.interceptor.js';
+import { ProcessorHost } from '../worker/host/processor-host.js';
+import { SharedKeys } from '../worker/intake/shared-keys.js';
+import { WorkerLifecycle } from '../worker/host/worker.lifecycle.js';
+import { workerIdentity } from '../operation/worker-identity.js';
+import { GaugeReader } from '../observe/metrics/gauge.reader.js';
+import { LEDGER_GAUGES } from '../observe/metrics/ledger-gauges.statement.js';
+import { JobEvents } from '../events/job-events.js';
+import { LibraryLog } from '../events/library-log.js';
+import { ConfigurationError } from '../operation/errors.js';
+import { OutcomeService } from '../outcome/outcome.service.js';
+import { Settler } from '../outcome/settler.js';
+import { Database } from '../ledger/postgres/database.js';
+import { schemaOf } from '../ledger/postgres/migrations.js';
+import { prepareLedger } from '../ledger/postgres/prepare-ledger.js';
+import { OutcomeStore } from '../ledger/record/outcome.store.js';
+import { DoubtSweep } from '../worker/recovery/doubt.sweep.js';
+import { EndedJobStore } from '../worker/recovery/ended-job.store.js';
+import { EndedJobSweep } from '../worker/recovery/ended-job.sweep.js';
+import { FailedJobSweep } from '../worker/recovery/failed-job.sweep.js';
+import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
+import { Erasure } from '../operate/retention/erasure.js';
+import { Pruner } from '../operate/retention/pruner.js';
+import { RetentionService } from '../operate/retention/retention.service.js';
+import { Sealer } from '../ledger/encryption/sealer.js';
+import { Signer } from '../producer/signer.js';
+import { TenantContext } from '../tenancy/tenant-context.js';
+import { TenantMiddleware } from '../tenancy/tenant.middleware.js';
+import { JobPipeline } from '../worker/pipeline.js';
+
+/**
+ * Two of them would be two applications of the library in one, with options of their own, and each injection would get the
+ * one or the other.
+ *
+ * @throws ConfigurationError
+ */
+function refuseSecondRoot(modules: ModulesContainer): void {
+  const roots = [...modules.values()].filter(({ providers }) => providers.has(Database)).length;
+  if (roots <= 1) return;
+  throw new ConfigurationError(
+    `IdempotentJobsModule.forRoot() or forRootAsync() is imported ${roots} times in this application. Import it once, in the root module: what it provides is global. Modules that use a queue import IdempotentJobsModule.registerQueue() only.`,
+  );
+}
+
+/** The ledger is there, and at the right version, before anything else is made that might ask it. */
+export function databaseProvider(dataSource: ReturnType<typeof getDataSourceToken>): Provider {
+  return {
+    provide: Database,
+    inject: [dataSource, RESOLVED_OPTIONS, LibraryLog, ModulesContainer],
+    useFactory: async (
+      source: DataSource,
+      options: ResolvedOptions,
+      log: LibraryLog,
+      modules: ModulesContainer,
+    ): Promise<Database> => {
+      refuseSecondRoot(modules);
+      const database = new Database(source, options.schema ?? schemaOf(source.options), options.pool);
+      await prepareLedger(database, options, log.trouble);
+      return database;
+    },
+  };
+}
+
+/** What is made of the application's options, or of more than one source. */
+export const MADE: readonly Provider[] = [
+  {
+    provide: Sealer,
+    inject: [RESOLVED_OPTIONS],
+    useFactory: ({ encryption }: ResolvedOptions) => new Sealer(encryption),
+  },
+  {
+    provide: Signer,
+    inject: [RESOLVED_OPTIONS],
+    useFactory: ({ signing }: ResolvedOptions) => new Signer(signing),
+  },
+  {
+    provide: Dependencies,
+    inject: [RESOLVED_OPTIONS, JobEvents],
+    useFactory: ({ dependencies }: ResolvedOptions, events: JobEvents) =>
+      new Dependencies(dependencies, { events, now: () => performance.now(), random: Math.random }),
+  },
+  {
+    provide: Dispatcher,
+    inject: [OperationSource, LetterSource, QueueRegistry, Due, LibraryLog, RESOLVED_OPTIONS],
+    useFactory: (
+      operations: OperationSource,
+      letters: LetterSource,
+      queues: QueueRegistry,
+      due: Due,
+      log: LibraryLog,
+      { dispatch, tracing }: ResolvedOptions,
+    ) => {
+      const dispatcher = new Dispatcher({
+        sources: [operations, letters],
+        queues: () => queues.names,
+        portOf: (queue) => queues.portOf(queue),
+        onError: log.trouble,
+        pollMs: dispatch.pollMs,
+        tracing,
+      });
+      due.onWake(() => {
+        dispatcher.wake();
+        return dispatcher.isRunning;
+      });
+      return dispatcher;
+    },
+  },
+  {
+    provide: DispatchService,
+    inject: [Database, Due, QueueRegistry, TenantContext],
+    useFactory: (database: Database, due: Due, queues: QueueRegistry, tenants: TenantContext) =>
+      new DispatchService(
+        database,
+        () => due.wake(),
+        () => queues.names,
+        tenants,
+      ),
+  },
+  {
+    provide: GaugeReader,
+    inject: [Database, QueueRegistry, Dependencies],
+    useFactory: (database: Database, queues: QueueRegistry, dependencies: Dependencies) =>
+      new GaugeReader({
+        queues: () => queues.names,
+        depthOf: (queue) => queues.contentsOf(queue).depth(),
+        oldestWaitingMsOf: (queue) => queues.contentsOf(queue).oldestWaitingMs(),
+        ledger: () => database.run(LEDGER_GAUGES, []),
+        dependencies: () => dependencies.states,
+      }),
+  },
+  {
+    provide: ActionStore,
+    inject: [Database, RESOLVED_OPTIONS],
+    useFactory: (database: Database, { retention }: ResolvedOptions) => new ActionStore(database, retention),
+  },
+  {
+    provide: RedriveRunner,
+    inject: [RedriveStore, ActionStore, JobEvents, Due, LibraryLog],
+    useFactory: (store: RedriveStore, actions: ActionStore, events: JobEvents, due: Due, log: LibraryLog) =>
+      new RedriveRunner({
+        store,
+        actions,
+        onClosed: closedIn(events),
+        runnerId: workerIdentity()(),
+        onDue: (queue) => due.announce(queue),
+        onError: log.trouble,
+        pollMs: REDRIVE_POLL_MS,
+      }),
+  },
+  {
+    provide: EditedRedrive,
+    inject: [Database, OperationStore, Sealer, QueueRegistry, RESOLVED_OPTIONS],
+    useFactory: (
+      database: Database,
+      operations: OperationStore,
+      sealer: Sealer,
+      queues: QueueRegistry,
+      { editedRedrive, retention }: ResolvedOptions,
+    ) =>
+      new EditedRedrive(
+        database,
+        operations,
+        sealer,
+        (queue, jobName, payload, identity) => queues.queueOf(queue)?.ask(jobName, payload, identity),
+        editedRedrive,
+        retention,
+      ),
+  },
+  {
+    provide: DeadLetterService,
+    inject: [
+      Database,
+      RedriveStore,
+      ActionStore,
+      EditedRedrive,
+      RedriveRunner,
+      Sealer,
+      TenantContext,
+      JobEvents,
+      Due,
+    ],
+    useFactory: (
+      database: Database,
+      store: RedriveStore,
+      actions: ActionStore,
+      edited: EditedRedrive,
+      redrives: RedriveRunner,
+      sealer: Sealer,
+      tenants: TenantContext,
+      events: JobEvents,
+      due: Due,
+    ) =>
+      new DeadLetterService({
+        database,
+        store,
+        actions,
+        sealer,
+        tenants,
+        edited,
+        onClosed: closedIn(events),
+        onDue: (queue) => due.announce(queue),
+        wakeRunner: () => redrives.wake(),
+      }),
+  },
+  {
+    provide: Settler,
+    inject: [ActionStore, JobEvents, Sealer, Due],
+    useFactory: (actions: ActionStore, events: JobEvents, sealer: Sealer, due: Due) =>
+      new Settler({
+        actions,
+        events,
+        sealer,
+        onDue: (queue) => due.announce(queue),
+        onClosed: closedIn(events),
+      }),
+  },
+];
+
+/** A redrive is begun by a person, and carried on by the process that began it unless that dies. */
+const REDRIVE_POLL_MS = 2_000;
+
+function closedIn(events: JobEvents): OnClosed {
+  return ({ id: letterId, queue, jobName, jobId, identity }, as, actor) =>
+    events.emit({ kind: 'letter_closed', queue, jobName, jobId, ...identity, letterId, as, actor });
+}
+
+/** Those that Nest makes by itself. */
+export const PARTS: readonly Provider[] = [
+  LibraryLog,
+  OperationStore,
+  LetterStore,
+  OutcomeStore,
+  ClaimStore,
+  EndedJobStore,
+  RedriveStore,
+  ToldStore,
+  LetterQueries,
+  LeaseKeeper,
+  UnusedClaims,
+  RunningHandlers,
+  Due,
+  OperationSource,
+  LetterSource,
+  DispatchListener,
+  FollowUps,
+  AttemptReporter,
+  AttemptRecorder,
+  Reconciler,
+  Grounds,
+  Attempts,
+  AttemptRunner,
+  Burials,
+  SharedKeys,
+  JobPipeline,
+  EnhancerChains,
+  WorkerLifecycle,
+  LetterLifecycle,
+  DoubtSweep,
+  EndedJobSweep,
+  FailedJobSweep,
+  Pruner,
+  Erasure,
+  QueueDirectory,
+  CheckUp,
+  ApplicationLifecycle,
+];
+
+/** What applications inject, and what the library's decorators and modules of queues do. */
+export const PUBLIC: readonly Type[] = [
+  TenantContext,
+  TenantMiddleware,
+  JobEvents,
+  IdempotencyInterceptor,
+  QueueRegistry,
+  ProcessorHost,
+  OutcomeService,
+  IdempotencyService,
+  DependencyGuard,
+  RetentionService,
+  IdempotentJobsHealthIndicator,
+  Doctor,
+];
