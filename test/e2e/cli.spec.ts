@@ -6,7 +6,7 @@ import type { INestApplicationContext } from '@nestjs/common';
 import { PermanentError } from 'nestjs-idempotent-jobs';
 import { beforeAll, describe, expect, inject, it } from 'vitest';
 import { useApps } from '../support/apps.js';
-import { cli, cliIn, jsonOf } from '../support/cli.js';
+import { cli, cliIn, cliProcess, jsonOf } from '../support/cli.js';
 import { eventually } from '../support/eventually.js';
 import { bullQueue, enqueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
 import type { Backend, Place } from '../support/place.js';
@@ -30,7 +30,7 @@ const COMMANDS = [
 
 describe('idempotent-jobs, the command', () => {
   it('says with --help what it can do, and what its exit codes mean', async () => {
-    const { code, stdout, stderr } = await cli(['--help']);
+    const { code, stdout, stderr } = await cliProcess(['--help']);
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
     for (const command of COMMANDS) expect(stdout).toContain(`\n  ${command} `);
     expect(stdout).toMatch(/Exit codes:\n {2}0 {2}done\n {2}1 {2}refused.*\n {2}2 {2}wrong usage/);
@@ -120,7 +120,7 @@ describe('idempotent-jobs, the command', () => {
     const wrong = await cli(['redo', '--json']);
     expect(wrong.code).toBe(2);
     expect(jsonOf(wrong)).toMatchObject({ error: { code: 'WRONG_USAGE' } });
-    const unreachable = await cli(['status', '--json'], somewhere);
+    const unreachable = await cliProcess(['status', '--json'], somewhere);
     expect(unreachable.code).toBe(1);
     expect(jsonOf(unreachable)).toMatchObject({ error: { code: 'UNAVAILABLE' } });
   });
@@ -143,10 +143,10 @@ describe('idempotent-jobs, the command', () => {
     const place = await makePlace('postgres');
     await cliIn(place, 'migrate');
     const redis = { REDIS_URL: 'redis://:hunter2hunter2@127.0.0.1:1' };
-    const { code, stdout, stderr } = await cli(['status'], { DATABASE_URL: place.databaseUrl, ...redis });
+    const { code, stdout, stderr } = await cliProcess(['status'], { DATABASE_URL: place.databaseUrl, ...redis });
     expect({ code, stdout }).toEqual({ code: 0, stdout: 'The ledger knows no queue yet.\n' });
     await apps.beside(place, { queues: ['charges'] });
-    const answer = await cli(['status'], { DATABASE_URL: place.databaseUrl, ...redis });
+    const answer = await cliProcess(['status'], { DATABASE_URL: place.databaseUrl, ...redis });
     expect(answer).toMatchObject({ code: 1, stdout: '' });
     expect(answer.stderr).toMatch(/^Redis at 127\.0\.0\.1:1 \(REDIS_URL\) cannot be reached: /);
     expect(stderr + answer.stderr).not.toContain('hunter2');
@@ -161,7 +161,7 @@ describe('idempotent-jobs, the command', () => {
     const place = await makePlace('postgres');
     await apps.beside(place, { queues: ['charges'] });
     const env = { DATABASE_URL: place.databaseUrl, REDIS_URL: `redis://127.0.0.1:${port}` };
-    expect(await cli(['status'], env)).toEqual({
+    expect(await cliProcess(['status'], env)).toEqual({
       code: 1,
       stdout: '',
       stderr: `Redis at 127.0.0.1:${port} (REDIS_URL) cannot be reached: no answer within 10000 ms\n`,

@@ -1,6 +1,7 @@
 import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { inject } from 'vitest';
+import { runCli } from '../../libs/idempotent-jobs/dist/operate/cli/run-cli.js';
 import type { Place } from './place.js';
 
 /** The built program, as `npx -p nestjs-idempotent-jobs idempotent-jobs` starts it. */
@@ -15,8 +16,18 @@ export interface CliAnswer {
   readonly stderr: string;
 }
 
-/** Calls the command line in a process of its own, with nothing of ours in its environment but what is given. */
-export function cli(args: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<CliAnswer> {
+/** Calls the command line, with nothing in its environment but what is given. */
+export async function cli(args: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<CliAnswer> {
+  let [stdout, stderr] = ['', ''];
+  const code = await runCli(args, env, {
+    out: (text) => (stdout += `${text}\n`),
+    err: (text) => (stderr += `${text}\n`),
+  });
+  return { code, stdout, stderr };
+}
+
+/** As {@link cli}, in a process of its own: for how it starts, ends and exits. */
+export function cliProcess(args: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<CliAnswer> {
   return new Promise((resolve) => {
     const options = { env: { PATH: process.env['PATH'], ...env }, timeout: 40_000 };
     const child = execFile(process.execPath, [PROGRAM, ...args], options, (_error, stdout, stderr) =>
