@@ -143,7 +143,10 @@ describe('idempotent-jobs, the command', () => {
     const place = await makePlace('postgres');
     await cliIn(place, 'migrate');
     const redis = { REDIS_URL: 'redis://:hunter2hunter2@127.0.0.1:1' };
-    const { code, stdout, stderr } = await cliProcess(['status'], { DATABASE_URL: place.databaseUrl, ...redis });
+    const { code, stdout, stderr } = await cliProcess(['status'], {
+      DATABASE_URL: place.databaseUrl,
+      ...redis,
+    });
     expect({ code, stdout }).toEqual({ code: 0, stdout: 'The ledger knows no queue yet.\n' });
     await apps.beside(place, { queues: ['charges'] });
     const answer = await cliProcess(['status'], { DATABASE_URL: place.databaseUrl, ...redis });

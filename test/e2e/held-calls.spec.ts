@@ -104,6 +104,44 @@ describe.each(BACKENDS)('calls that are held back, on %s', (backend) => {
     expect(charges).toBe(1);
   });
 
+  it('transactional: it is put off without an attempt, also where an earlier attempt could not be repeated', async () => {
+    // Its next attempt is the other processor's.
+    const slow = { attempts: 3, backoff: { baseMs: 4_000, capMs: 4_000, jitter: 'equal' as const } };
+    const before = processorOf('orders', { effect: 'unrepeatable', retry: slow }, () => {
+      throw new TransientError('refused');
+    });
+    const { app: old, place } = await apps.fresh(backend, { queues: ['orders'], providers: [before] });
+    await enqueue(old, 'orders', 'order', {}, 'order:1');
+    await eventually(
+      () => outcomeOf(old, 'order:1'),
+      (outcome) => expect(outcome).toMatchObject({ status: 'retrying', attempts: 1 }),
+    );
+    await apps.close(old);
+
+    let runs = 0;
+    let guard!: DependencyGuard;
+    const after = processorOf('orders', { effect: 'transactional', retry: RETRY }, async () => {
+      runs += 1;
+      await guard.call('gateway', () => undefined);
+      return guard.call('mail', () => 'sent');
+    });
+    const app = await apps.beside(place, {
+      queues: ['orders'],
+      providers: [after],
+      jobs: { dependencies: { gateway: QUICK, mail: QUICK } },
+    });
+    guard = app.get(DependencyGuard);
+    guard.forceOpen('mail');
+    await eventually(
+      () => runs,
+      (made) => expect(made).toBeGreaterThan(RETRY.attempts),
+    );
+    expect(await outcomeOf(app, 'order:1')).toMatchObject({ status: 'retrying', attempts: 1, failures: 1 });
+    guard.unforce('mail');
+    expect(await settled(app, 'order:1')).toMatchObject({ status: 'completed', attempts: 2, failures: 1 });
+    expect(await lettersOf(app)).toEqual([]);
+  });
+
   it('natural: it is put off without an attempt, whatever was sent before, and completes', async () => {
     let reads = 0;
     let guard!: DependencyGuard;

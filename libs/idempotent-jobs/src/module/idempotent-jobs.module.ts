@@ -82,10 +82,10 @@ export class IdempotentJobsModule {
   static registerQueue(...queues: (string | IdempotentQueueOptions)[]): DynamicModule {
     const named = queues.map((queue) => (typeof queue === 'string' ? { name: queue } : queue));
     return registered(
-      named.map(({ name, deadLetterQueue, retention, bullmq = {} }: IdempotentQueueOptions) => ({
+      named.map(({ name, deadLetterQueue, retention, bullmq }: IdempotentQueueOptions) => ({
         name,
         deadLetterQueue,
-        configKey: bullmq.configKey,
+        configKey: bullmq?.configKey,
         useFactory: () => ({ retention, bullmq }),
       })),
     );
@@ -126,13 +126,14 @@ function registered(queues: readonly IdempotentQueueAsyncOptions[]): DynamicModu
         configKey,
         imports: [settings],
         inject: [token],
-        useFactory: ({ bullmq = {} }: IdempotentQueueSettings) => bullmq,
+        // Names are known already; whatever else is among the settings, these stay.
+        useFactory: (own?: IdempotentQueueSettings) => ({ ...own?.bullmq, name: bullName }),
       }));
       const provider = {
         provide: getIdempotentQueueToken(name),
         inject: [QueueRegistry, getQueueToken(name), getQueueToken(deadLetterQueue), token],
-        useFactory: (registry: QueueRegistry, queue: Queue, letters: Queue, own: IdempotentQueueSettings) =>
-          registry.register(queue, letters, own.retention),
+        useFactory: (registry: QueueRegistry, queue: Queue, letters: Queue, own?: IdempotentQueueSettings) =>
+          registry.register(queue, letters, own?.retention),
       };
       return { settings, bullQueues, provider };
     },

@@ -111,7 +111,7 @@ export class JobPipeline {
     if (guarded === undefined) return attempts.run(run, () => handler(handlerRun));
     const guardedRun = new GuardedRun(job, (behindGuards) => attempts.run(run, behindGuards));
     guardedRun.enter();
-    const thrown = await thrownBy(handlerRun.follow(guarded(handlerRun)));
+    const thrown = await thrownBy(() => handlerRun.follow(guarded(handlerRun)));
     if (guardedRun.result !== undefined) {
       handlerRun.abandon('cancelled', 'an interceptor gave up on it');
       return guardedRun.result;
@@ -222,9 +222,9 @@ async function noteUnclaimed(starts: EarlierStarts | undefined): Promise<void> {
   await starts?.noteUnclaimed().catch(() => undefined);
 }
 
-async function thrownBy(work: Promise<unknown>): Promise<{ readonly error: unknown } | undefined> {
+async function thrownBy(work: () => Promise<unknown>): Promise<{ readonly error: unknown } | undefined> {
   try {
-    await work;
+    await work();
     return undefined;
   } catch (error) {
     return { error };

@@ -204,7 +204,9 @@ export class AttemptRecorder {
   /** Postgres is out of reach, a record unreadable, or a bug of ours: nothing is known to be recorded. */
   unavailable(run: OperationRun, error: unknown): AttemptResult {
     if (error instanceof UnstorableError) return { kind: 'unstorable', error: unstorable(run, error.cause) };
-    if (sqlStateOf(error) === LOCK_NOT_AVAILABLE) return this.#locked(run);
+    // A transaction that met a locked row is gone, and nothing of it is left.
+    if (run.rules.effect === 'transactional' && sqlStateOf(error) === LOCK_NOT_AVAILABLE)
+      return this.#locked(run);
     const { deferral, reason } = unavailability(error);
     return this.#deferredFor(run, 1000 + this.random() * 4000, deferral, reason);
   }

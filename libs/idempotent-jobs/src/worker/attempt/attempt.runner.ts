@@ -102,7 +102,7 @@ export class AttemptRunner {
     const { effect, terms, reconcile } = run.rules;
     if (seen.isDoubtful && reconcile !== undefined) return ended(await this.#leaveDoubt(run, hold));
     const decision = decideHold(seen, hold.retryAfterMs);
-    if (decision.kind === 'give_up') return ended(await this.attempts.refuse(run, decision.reason));
+    if (decision.kind === 'give_up') return ended(await this.attempts.giveUp(run, decision.reason, hold));
     // Looked up before any other attempt: nothing stands in for what may be there.
     const isDoubtful = seen.isDoubtful || (effect === 'reconciled' && seen.attempts > 0);
     // Waiting for room is like waiting in the queue; waiting for a dependency that fails is not.

@@ -59,14 +59,24 @@ export class Attempts {
     });
   }
 
-  /** The operation must not be run at all. What may have happened is asked about all the same. */
-  refuse(run: OperationRun, reason: DeadLetterReason, error?: unknown): Promise<AttemptResult> {
+  /** The operation must not be run at all; a policy that allows no other attempt goes first. */
+  refuse(run: OperationRun, reason: DeadLetterReason, error: unknown): Promise<AttemptResult> {
+    return this.withoutHandler(run, (ground, claim) =>
+      // What may have happened is asked about, whatever keeps it from being run.
+      claim.mustAsk
+        ? this.reconciler.unresolved(run, ground, claim, reason, error)
+        : this.recorder.giveUp(run, ground, claim, reason, error),
+    );
+  }
+
+  /** Nothing more is let through for the operation, and its time is over, whatever its policy says. */
+  giveUp(run: OperationRun, reason: DeadLetterReason, hold: Hold): Promise<AttemptResult> {
     return this.#claimed(run, async (ground, claim) => {
       const result = await this.recorder.takeOver(run, ground, claim);
       if (result !== undefined) return result;
       return claim.mustAsk
-        ? this.reconciler.unresolved(run, ground, claim, reason, error)
-        : this.recorder.giveUp(run, ground, claim, reason, error);
+        ? this.reconciler.unresolved(run, ground, claim, reason, new DependencyHeldError(hold))
+        : this.recorder.giveUp(run, ground, claim, reason);
     });
   }
 
@@ -80,7 +90,7 @@ export class Attempts {
       if (answer.kind !== 'acquired') return await this.recorder.refused(run, answer);
       return await work(ground, answer.claim);
     } catch (error) {
-      ground.forgo();
+      if (!run.handlerRun.wasStarted) ground.forgo();
       throw error;
     } finally {
       await ground.leave();
@@ -171,7 +181,8 @@ export class Attempts {
     const hold = result.kind === 'threw' ? holdBehind(result.error) : undefined;
     if (hold !== undefined) {
       // What another guarded call did before it may have had an effect, and is an attempt.
-      if (!frame.hasCalled || claim.repeatableMs === Infinity) return this.putBack(run, ground, claim, hold);
+      if (ground.takesBack || !frame.hasCalled || claim.repeatableMs === Infinity)
+        return this.putBack(run, ground, claim, hold);
       const { retryAfterMs } = hold;
       const failure: Failure = { kind: 'in_doubt', reason: 'dependency_held', retryAfterMs };
       const error = result.kind === 'threw' ? result.error : undefined;
@@ -226,7 +237,7 @@ export class Attempts {
     await ground.abandon();
     this.reporter.abandoned(run, claim, why);
     // Stopped with the worker, the attempt counts as not started, but its effect may have happened.
-    const isGivenBack = !wasStarted || (why === 'shutdown' && claim.repeatableMs > 0);
+    const isGivenBack = !wasStarted || (why === 'shutdown' && (ground.takesBack || claim.repeatableMs > 0));
     if (!isGivenBack)
       return this.recorder.fail(run, ground, claim, error, { kind: 'in_doubt', reason: why }, startedAt);
     await ground.release(claim, wasStarted && run.rules.effect === 'keyed');

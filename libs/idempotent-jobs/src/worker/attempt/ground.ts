@@ -16,6 +16,8 @@ export interface Ground {
   claim(): Promise<GroundAnswer>;
   /** Whether the claim is over, or so nearly that nothing may be begun under it. */
   readonly isNearlyOver: boolean;
+  /** Whether to give the claim back takes back what the handler did, so that no doubt is left. */
+  readonly takesBack: boolean;
   /** Records the attempt that a claim took over. */
   takeOver(claim: Claim, vanished: VanishedAttempt): Promise<void>;
   /** Right before the handler: the transaction that it writes through, where there is one. */
@@ -41,7 +43,7 @@ export interface Ground {
    * how long nobody is to claim it.
    */
   release(claim: Claim, isDoubtful: boolean, waitMs?: number): Promise<void>;
-  /** Gives back what may have been won, unless the handler was called: a claim that nobody used is no doubt. */
+  /** Gives back what may have been won, where the handler was not called: a claim that nobody used is no doubt. */
   forgo(): void;
   /** Lets go of whatever is still held. */
   leave(): Promise<void>;

@@ -153,6 +153,24 @@ describe('HandlerRun: it is abandoned first', () => {
   );
 });
 
+describe('HandlerRun: whether the handler was called', () => {
+  it('is so from when it is run, and stays so', async () => {
+    const { attempt } = watched();
+    expect(attempt.wasStarted).toBe(false);
+    const running = attempt.run(async () => 'done', 1_000);
+    expect(attempt.wasStarted).toBe(true);
+    await running;
+    expect(attempt.wasStarted).toBe(true);
+  });
+
+  it('is not so of one that was abandoned before', async () => {
+    const { attempt } = watched();
+    attempt.abandon('cancelled');
+    await attempt.run(async () => 'done', 1_000);
+    expect(attempt.wasStarted).toBe(false);
+  });
+});
+
 describe('HandlerRun: its signal', () => {
   it('aborts with the error that the attempt ends with', async () => {
     const { attempt } = watched();

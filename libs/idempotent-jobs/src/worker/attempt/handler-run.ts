@@ -82,6 +82,11 @@ export class HandlerRun {
     return !this.isOver;
   }
 
+  /** Whether the handler was called. */
+  get wasStarted(): boolean {
+    return this.#end !== undefined;
+  }
+
   /** Why it was abandoned; undefined: it was not. */
   get abandonedBecause(): AbandonReason | undefined {
     return this.#abandoned?.why;
@@ -93,7 +98,7 @@ export class HandlerRun {
     this.#isOver = true;
     this.onAbandoned?.();
     const error = new AbandonedError(why, `The attempt was abandoned: ${detail ?? EXPLANATIONS[why]}.`);
-    this.#abandoned = { kind: 'abandoned', why, error, wasStarted: this.#end !== undefined };
+    this.#abandoned = { kind: 'abandoned', why, error, wasStarted: this.wasStarted };
     inFrame(this.#frame, () => this.#controller?.abort(error));
     this.#end?.(this.#abandoned);
     this.#reject?.(error);

@@ -31,7 +31,7 @@ export interface LeaseServices {
 export class LeaseGround implements Ground {
   /** Held until the end is written: a worker that took over meanwhile must win. */
   #lease: LeaseHold | undefined;
-  #isOpen = false;
+  readonly takesBack = false;
 
   constructor(
     private readonly run: OperationRun,
@@ -76,7 +76,6 @@ export class LeaseGround implements Ground {
   }
 
   open(): Promise<undefined> {
-    this.#isOpen = true;
     return NOTHING;
   }
 
@@ -136,7 +135,7 @@ export class LeaseGround implements Ground {
   }
 
   forgo(): void {
-    if (!this.#isOpen) this.#giveBack();
+    this.#giveBack();
   }
 
   leave(): Promise<void> {

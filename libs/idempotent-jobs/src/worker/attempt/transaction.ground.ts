@@ -39,6 +39,7 @@ export class TransactionGround implements Ground {
   #transaction: HandlerTransaction | undefined;
   #isOpen = false;
   readonly isNearlyOver = false;
+  readonly takesBack = true;
 
   constructor(
     private readonly run: OperationRun,
