@@ -147,12 +147,11 @@ describe.each(BACKENDS)('doubts that are not lost on the way, on %s', (backend) 
     const { app } = await apps.fresh(backend, { queues: ['orders'], providers: [processor] });
     await enqueue(app, 'orders', 'order', {}, 'order:1');
     await gate.arrival;
-    const startedAt = performance.now();
     const mail = { tenantId: 'acme', operationKey: 'order:1', step: 'mail' };
     expect(await app.get(OutcomeService).settle(mail, applied('sent'), { source: 'mailbox' })).toEqual({
       kind: 'settled',
     });
-    expect(performance.now() - startedAt).toBeLessThan(5000);
+    // Its handler is still at it: nobody has waited for that.
     gate.open();
     expect(await stepOf(app, 'order:1', 'mail')).toMatchObject({ status: 'completed', result: 'sent' });
   });
