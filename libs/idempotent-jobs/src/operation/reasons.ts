@@ -2,7 +2,10 @@
  * The words for why something happened, each list closed: they are kept in the ledger, told in events and counted in metrics.
  */
 
-/** Why a delivery was given up on. A closed list, the same as the database's. */
+/**
+ * Why a delivery was given up on. The database has the same list as a CHECK: a new reason needs a step of the schema
+ * (`ledger/postgres/migrations/`), a place in `dead-letters/judge.ts`, and a row in docs/dead-letters.md.
+ */
 export const DEAD_LETTER_REASONS = [
   'permanent_error',
   'retries_exhausted',

@@ -31,7 +31,8 @@ import type { Tracing } from '../tracing/tracing.js';
 
 /**
  * The way of a job, on one page: identify, enter the tenant, validate, pass the guards, attempt (claim, reconcile, run,
- * record: `attempt/attempt.ts`), acknowledge. The order of the steps is known here, and nowhere else.
+ * record), acknowledge. The order of the steps is known here; that of an attempt in `attempt/attempt.ts`; nothing else
+ * knows either.
  *
  * Whatever happens, a delivery ends in one {@link Ack}.
  */
@@ -186,7 +187,7 @@ export class JobPipeline {
       default:
     }
     const ack = ackOf(result, this.random);
-    // BullMQ would keep it in plain text.
+    // A result that the ledger encrypts must not stand in BullMQ in plain text.
     return ack.kind === 'done' && this.sealer.isOn ? { kind: 'done', result: undefined } : ack;
   }
 

@@ -42,7 +42,7 @@ export class Attempts {
     private readonly due: Due,
   ) {}
 
-  /** `gate`: past the dependency of the processor; undefined: it has none. */
+  /** `gate` lets the attempt through to the dependency of its processor; undefined where the processor has none. */
   run(
     run: OperationRun,
     handler: () => Promise<unknown>,
@@ -59,7 +59,10 @@ export class Attempts {
     });
   }
 
-  /** The operation must not be run at all; a policy that allows no other attempt goes first. */
+  /**
+   * Ends an operation that must not be run at all, with a dead letter. Where its retry policy allows no other attempt
+   * anyway, the letter says that instead of `reason`.
+   */
   refuse(run: OperationRun, reason: DeadLetterReason, error: unknown): Promise<AttemptResult> {
     return this.withoutHandler(run, (ground, claim) =>
       // What may have happened is asked about, whatever keeps it from being run.
@@ -69,7 +72,7 @@ export class Attempts {
     );
   }
 
-  /** Nothing more is let through for the operation, and its time is over, whatever its policy says. */
+  /** Ends an operation whose time is over while its dependency lets nothing through, whatever its policy says. */
   giveUp(run: OperationRun, reason: DeadLetterReason, hold: Hold): Promise<AttemptResult> {
     return this.#claimed(run, async (ground, claim) => {
       const result = await this.recorder.takeOver(run, ground, claim);
