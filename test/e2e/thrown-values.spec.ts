@@ -1,5 +1,4 @@
-import type { LoggerService } from '@nestjs/common';
-import { BadRequestException } from '@nestjs/common';
+import { type LoggerService, BadRequestException } from '@nestjs/common';
 import { TransientError } from 'nestjs-idempotent-jobs';
 import { IdempotencyService } from 'nestjs-idempotent-jobs/calls';
 import { type JobEvent, JobEvents } from 'nestjs-idempotent-jobs/observe';

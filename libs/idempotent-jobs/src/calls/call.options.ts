@@ -1,4 +1,4 @@
-import type { ReconcileOptions } from '../worker/rules/reconcile.options.js';
+import { type ReconcileOptions, resolveReconcile } from '../worker/rules/reconcile.options.js';
 import type { CurrentOperation } from '../worker/attempt/current-operation.js';
 import { DEFAULT_KEY_RETENTION_MS, type Effect, EFFECTS, repeatableForMs } from '../operation/effect.js';
 import { UsageError } from '../operation/errors.js';
@@ -6,7 +6,6 @@ import { optionChecks } from '../options/option-checks.js';
 import { CALLS } from '../operation/calls.js';
 import type { ProcessorSettings } from '../worker/rules/operation-rules.js';
 import { ANY_PAYLOAD } from '../worker/rules/validate-payload.js';
-import { resolveReconcile } from '../worker/rules/reconcile.options.js';
 import type { Reconciliation } from '../operation/verdict.js';
 import type { Classify } from '../resilience/classify/classify.js';
 import { inOrder } from '../resilience/classify/in-order.js';

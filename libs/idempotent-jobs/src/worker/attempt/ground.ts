@@ -1,7 +1,6 @@
 import type { EntityManager } from 'typeorm';
-import type { Claim, ClaimAnswer } from '../../ledger/claim/claim.js';
+import type { Claim, ClaimAnswer, VanishedAttempt } from '../../ledger/claim/claim.js';
 import type { AskedOperation } from '../../producer/operation.store.js';
-import type { VanishedAttempt } from '../../ledger/claim/claim.js';
 import type { RecordedResult } from '../../ledger/record/kept-result.js';
 import type { FailureRecord, Recorded } from '../../ledger/record/outcome.store.js';
 
