@@ -84,7 +84,7 @@ describe.each(BACKENDS)('doubts that are not lost on the way, on %s', (backend) 
     await gate.arrival;
     // As a crash leaves it: another worker's, its lease over.
     await dataSourceOf(app).query(
-      `UPDATE job_outcomes SET worker_id = 'gone', fencing_token = fencing_token + 1, lease_expires_at = clock_timestamp(), dispatch_due_at = clock_timestamp()`,
+      `UPDATE job_outcomes SET run_id = 'gone', fencing_token = fencing_token + 1, lease_expires_at = clock_timestamp(), dispatch_due_at = clock_timestamp()`,
     );
     gate.open();
     await apps.close(app);
@@ -187,7 +187,7 @@ describe('doubts of guarded calls', () => {
     const { app, place } = await apps.fresh('postgres', { queues: [], jobs: SWEPT });
     const forgotten = (tenant: string): string => `
       INSERT INTO job_outcomes (tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, effect, attempts,
-        fencing_token, worker_id, started_at, lease_expires_at, repeatable_until)
+        fencing_token, run_id, started_at, lease_expires_at, repeatable_until)
       VALUES ('${tenant}', 'refund:1', '(calls)', 'call', '', repeat('0', 64), 'running', 'unrepeatable', 1,
         1, 'gone', clock_timestamp() - interval '3 h', clock_timestamp() - interval '2 h', clock_timestamp() - interval '1 h')`;
     const colleague = await sessions.open(place);
@@ -214,7 +214,7 @@ describe('doubts of guarded calls', () => {
     });
     await gate.arrival;
     await dataSourceOf(app).query(
-      `UPDATE job_outcomes SET worker_id = 'gone', fencing_token = fencing_token + 1, lease_expires_at = clock_timestamp() - interval '2 minutes'`,
+      `UPDATE job_outcomes SET run_id = 'gone', fencing_token = fencing_token + 1, lease_expires_at = clock_timestamp() - interval '2 minutes'`,
     );
     await eventually(
       () => lettersOf(app),

@@ -605,7 +605,7 @@ describe.each(BACKENDS)('retention, on %s', (backend) => {
       kind: 'attempt_failed',
       failure: 'transient',
       reason: 'ECONNREFUSED',
-      workerId: expect.any(String),
+      runId: expect.any(String),
       startedAt: expect.any(Date),
     };
     expect(history).toMatchObject([

@@ -4,7 +4,7 @@ import {
   notApplied,
   OutcomeService,
   PermanentError,
-  type SettleResult,
+  type ResolveResult,
   unknown,
 } from 'nestjs-idempotent-jobs';
 import { TenantMismatchError } from 'nestjs-idempotent-jobs/errors';
@@ -28,7 +28,7 @@ function lost(): never {
 function settle(
   app: INestApplicationContext,
   verdict: Parameters<OutcomeService['settle']>[1],
-): Promise<SettleResult> {
+): Promise<ResolveResult> {
   return app.get(OutcomeService).settle(CHARGE, verdict, WEBHOOK);
 }
 
@@ -145,7 +145,9 @@ describe.each(BACKENDS)('a webhook that knows what happened, on %s', (backend) =
     await expect(outcomes.settle(CHARGE, applied(), { source: '' })).rejects.toThrow(/its source/);
     await expect(outcomes.settle(CHARGE, unknown() as never, WEBHOOK)).rejects.toThrow(/applied\(result\)/);
     await expect(outcomes.settle(CHARGE, applied(1n), WEBHOOK)).rejects.toThrow(/BigInt/);
-    await expect(outcomes.settle(CHARGE, applied({ $sealed: 'x' }), WEBHOOK)).rejects.toThrow(/\$sealed/);
+    await expect(outcomes.settle(CHARGE, applied({ $encrypted: 'x' }), WEBHOOK)).rejects.toThrow(
+      /\$encrypted/,
+    );
     await expect(asTenant(app, 'globex', () => settle(app, applied()))).rejects.toThrow(TenantMismatchError);
   });
 });

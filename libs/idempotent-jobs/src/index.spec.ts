@@ -42,7 +42,7 @@ describe('the public API', () => {
         ],
         "dependencies": [
           "DependencyGuard",
-          "DependencyHeldError",
+          "DependencyRejectedError",
           "DependencyTimeoutError",
         ],
         "entities": [
@@ -87,8 +87,8 @@ describe('the public API', () => {
           "getIdempotentQueueToken",
           "notApplied",
           "putBackOperation",
+          "selectBackendByConnection",
           "unknown",
-          "useBackendOfConnection",
         ],
         "observe": [
           "Doctor",

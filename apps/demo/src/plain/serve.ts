@@ -4,7 +4,7 @@ import { BullModule } from '@nestjs/bullmq';
 import { Module, type Type } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { TypeOrmModule } from '@nestjs/typeorm';
-import { useBackendOfConnection } from 'nestjs-idempotent-jobs';
+import { selectBackendByConnection } from 'nestjs-idempotent-jobs';
 import {
   endWithParent,
   Mailer,
@@ -22,7 +22,7 @@ class PlainShop {}
 /** Runs the processors until the program that started this one ends. */
 export async function serve(processors: readonly Type[], tables: readonly Type[] = []): Promise<void> {
   endWithParent();
-  useBackendOfConnection();
+  selectBackendByConnection();
   const settings = settingsFrom(process.env);
   const entities = [...TABLES, ...tables];
   const shop = {

@@ -1,6 +1,6 @@
 /** The door of the variants (a) and (b): stores the order, then adds the job to BullMQ. */
 import { Queue } from 'bullmq';
-import { useBackendOfConnection } from 'nestjs-idempotent-jobs';
+import { selectBackendByConnection } from 'nestjs-idempotent-jobs';
 import { queueConnection, type Settings } from 'payments';
 import { Pool } from 'pg';
 import { CHARGES, type OrderJob, RECEIPTS, RETRIES } from '../plain/order-job.js';
@@ -23,7 +23,7 @@ export async function openPlainShop(
   undo: UndoList,
   { schema, jobIdOf }: PlainShopOptions,
 ): Promise<Shop> {
-  useBackendOfConnection();
+  selectBackendByConnection();
   const pool = new Pool({ connectionString: settings.databaseUrl, max: 4 });
   pool.on('error', () => undefined);
   undo.add(() => pool.end());

@@ -1,4 +1,4 @@
-import { applied, type EffectVerdict, notApplied } from '../../operation/verdict.js';
+import { applied, type EffectVerdict, notApplied } from '../../operation/reconciliation.js';
 import { ACTOR, type Command, DRY_RUN, NOTE } from './command.js';
 import { actionOf, letterOf, OPERATION_OPTIONS } from './letter-options.js';
 import { deadLettersOf } from './services.js';
