@@ -1,10 +1,9 @@
 import type { INestApplicationContext, Provider } from '@nestjs/common';
 import {
   InDoubtError,
-  notApplied,
   OutcomeService,
   PermanentError,
-  type Reconciliation,
+  Reconciliation,
   TransientError,
 } from 'nestjs-idempotent-jobs';
 import { IdempotencyService } from 'nestjs-idempotent-jobs/calls';
@@ -96,7 +95,7 @@ describe.each(BACKENDS)('dependencies, on %s', (backend) => {
       expect(deferred[0]).toMatchObject({
         queue: 'charges',
         operationKey: 'charge:1',
-        because: 'circuit_open',
+        cause: 'circuit_open',
         dependency: 'gateway',
       });
       for (const { delayMs } of deferred) expect(delayMs).toBeLessThanOrEqual(300 * 1.25);
@@ -107,7 +106,7 @@ describe.each(BACKENDS)('dependencies, on %s', (backend) => {
       });
       expect(calls).toBe(0);
 
-      story.guard.unforce('gateway');
+      story.guard.resetCircuit('gateway');
       expect(await settled(story.app, 'charge:1')).toMatchObject({ status: 'completed', attempts: 1 });
       expect(story.told('started').map(({ attempt }) => attempt)).toEqual([1]);
       expect(calls).toBe(1);
@@ -124,7 +123,7 @@ describe.each(BACKENDS)('dependencies, on %s', (backend) => {
       await deliver(story.app, 'charges', 'charge:1');
       await story.toldOften('deferred', 2);
       expect(await outcomeOf(story.app, 'charge:1')).toBeUndefined();
-      story.guard.unforce('gateway');
+      story.guard.resetCircuit('gateway');
       expect(await settled(story.app, 'charge:1')).toMatchObject({ status: 'completed', attempts: 1 });
     });
 
@@ -215,7 +214,7 @@ describe.each(BACKENDS)('dependencies, on %s', (backend) => {
           },
           ({ attempt }): Reconciliation => {
             asked.push(attempt);
-            return notApplied();
+            return Reconciliation.notApplied();
           },
         ),
       ]);
@@ -227,7 +226,7 @@ describe.each(BACKENDS)('dependencies, on %s', (backend) => {
       expect(await outcomeOf(app, 'charge:1')).toMatchObject({ status: 'in_doubt', attempts: 1 });
       expect(asked).toEqual([]);
 
-      story.guard.unforce('gateway');
+      story.guard.resetCircuit('gateway');
       expect(await settled(app, 'charge:1')).toMatchObject({
         status: 'completed',
         result: { attempt: 2 },
@@ -262,7 +261,7 @@ describe.each(BACKENDS)('dependencies, on %s', (backend) => {
           },
           ({ attempt }): Reconciliation => {
             asked.push(attempt);
-            return notApplied();
+            return Reconciliation.notApplied();
           },
         ),
       ]);
@@ -270,7 +269,7 @@ describe.each(BACKENDS)('dependencies, on %s', (backend) => {
       await enqueue(app, 'charges', 'charge', {}, 'charge:1');
       if (asks) await story.toldOften('reconciled', 2);
       else
-        expect((await story.toldOften('deferred', 2)).map(({ because }) => because)).toEqual([
+        expect((await story.toldOften('deferred', 2)).map(({ cause }) => cause)).toEqual([
           'circuit_open',
           'circuit_open',
         ]);
@@ -278,7 +277,7 @@ describe.each(BACKENDS)('dependencies, on %s', (backend) => {
       expect(held).toMatchObject({ status: asks ? 'in_doubt' : 'retrying', attempts: 1 });
       expect(held?.doubtSince).toBeInstanceOf(Date);
       expect(asked).toEqual([]);
-      story.guard.unforce('gateway');
+      story.guard.resetCircuit('gateway');
       expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', attempts: 2 });
       expect(asked).toEqual(asks ? [1] : []);
     });
@@ -339,7 +338,7 @@ describe.each(BACKENDS)('dependencies, on %s', (backend) => {
       story.guard.forceOpen('gateway');
       await enqueue(app, 'charges', 'charge', {}, 'charge:1');
       const deferred = await story.toldOften('deferred', 2);
-      expect(deferred[0]).toMatchObject({ because: 'circuit_open', dependency: 'gateway' });
+      expect(deferred[0]).toMatchObject({ cause: 'circuit_open', dependency: 'gateway' });
       await eventually(
         () => outcomeOf(app, 'charge:1'),
         (outcome) =>
@@ -351,7 +350,7 @@ describe.each(BACKENDS)('dependencies, on %s', (backend) => {
           }),
       );
       expect(sent).toBe(0);
-      story.guard.unforce('gateway');
+      story.guard.resetCircuit('gateway');
       expect(await settled(app, 'charge:1')).toMatchObject({
         status: 'completed',
         attempts: 1,
@@ -369,7 +368,7 @@ describe.each(BACKENDS)('dependencies, on %s', (backend) => {
           try {
             return await story.guard.call('gateway', () => 'charged');
           } catch (error) {
-            if (error instanceof DependencyRejectedError) return { later: error.hold.cause };
+            if (error instanceof DependencyRejectedError) return { later: error.rejection.cause };
             throw error;
           }
         }),
@@ -399,7 +398,7 @@ describe.each(BACKENDS)('dependencies, on %s', (backend) => {
       await story.toldOften('deferred', 2);
       expect(await rows()).toEqual([]);
       expect(await outcomeOf(app, 'charge:1')).toMatchObject({ status: 'pending', attempts: 0 });
-      story.guard.unforce('gateway');
+      story.guard.resetCircuit('gateway');
       expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', attempts: 1 });
       expect(await rows()).toHaveLength(1);
     });
@@ -433,7 +432,7 @@ describe.each(BACKENDS)('dependencies, on %s', (backend) => {
       story.guard.forceOpen('gateway');
       await enqueue(app, 'charges', 'order', {}, 'order:1');
       await eventually(
-        () => story.told('deferred').map(({ operationKey, because }) => `${operationKey} ${because}`),
+        () => story.told('deferred').map(({ operationKey, cause }) => `${operationKey} ${cause}`),
         (list) => {
           expect(list).toContain('order:1/charge circuit_open');
           expect(list).toContain('order:1 waiting');
@@ -444,7 +443,7 @@ describe.each(BACKENDS)('dependencies, on %s', (backend) => {
         (outcome) => expect(outcome).toMatchObject({ status: 'retrying', attempts: 0 }),
       );
       expect(runs).toEqual(['reserve']);
-      story.guard.unforce('gateway');
+      story.guard.resetCircuit('gateway');
       expect(await settled(app, 'order:1')).toMatchObject({ status: 'completed', attempts: 1, result: 2 });
       expect(await stepOf(app, 'order:1', 'charge')).toMatchObject({ status: 'completed', attempts: 1 });
       expect(runs).toEqual(['reserve', 'charge']);
@@ -462,8 +461,8 @@ describe.each(BACKENDS)('dependencies, on %s', (backend) => {
       const { app } = story;
       story.guard.forceOpen('gateway');
       await enqueue(app, 'charges', 'charge', {}, 'charge:1');
-      const isOwn = ({ operationKey, because }: EventOf<'deferred'>): boolean =>
-        operationKey === 'charge:1' && because === 'circuit_open';
+      const isOwn = ({ operationKey, cause }: EventOf<'deferred'>): boolean =>
+        operationKey === 'charge:1' && cause === 'circuit_open';
       await eventually(
         () => story.told('deferred').filter(isOwn),
         (list) => expect(list.length).toBeGreaterThanOrEqual(2),
@@ -473,7 +472,7 @@ describe.each(BACKENDS)('dependencies, on %s', (backend) => {
       );
       expect(await outcomeOf(app, 'refund:2')).toMatchObject({ attempts: 0, doubtSince: undefined });
       expect(sent).toBe(0);
-      story.guard.unforce('gateway');
+      story.guard.resetCircuit('gateway');
       expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', attempts: 1, result: 1 });
       expect(await asTenant(app, 'acme', () => refund(app, 'refund:2'))).toBe(2);
       expect(await outcomeOf(app, 'refund:2')).toMatchObject({ status: 'completed', attempts: 1 });
@@ -500,9 +499,7 @@ describe.each(BACKENDS)('dependencies, on %s', (backend) => {
         attempts: 2,
         result: { circuit: 'half_open', active: 1 },
       });
-      expect(new Set(story.told('deferred').map(({ because }) => because))).toEqual(
-        new Set(['circuit_open']),
-      );
+      expect(new Set(story.told('deferred').map(({ cause }) => cause))).toEqual(new Set(['circuit_open']));
       expect(story.told('circuit_changed').map(({ state }) => state)).toEqual([
         'open',
         'half_open',
@@ -540,7 +537,7 @@ describe.each(BACKENDS)('dependencies, on %s', (backend) => {
     for (const key of ids(10))
       expect(await settled(app, key)).toMatchObject({ status: 'completed', attempts: 1, failures: 0 });
     expect(most).toBe(1);
-    expect(new Set(story.told('deferred').map(({ because }) => because))).toEqual(new Set(['bulkhead_full']));
+    expect(new Set(story.told('deferred').map(({ cause }) => cause))).toEqual(new Set(['bulkhead_full']));
     expect(story.told('started')).toHaveLength(10);
   });
 
@@ -578,7 +575,7 @@ describe.each(BACKENDS)('dependencies, on %s', (backend) => {
     const held = story.told('deferred');
     expect(held).toHaveLength(story.told('retry_budget_denied').length);
     for (const event of held)
-      expect(event).toMatchObject({ because: 'retry_budget_spent', dependency: 'gateway' });
+      expect(event).toMatchObject({ cause: 'retry_budget_spent', dependency: 'gateway' });
     const started = story.told('started').map(({ operationKey, attempt }) => `${operationKey} ${attempt}`);
     expect(started.toSorted()).toEqual(ids(3).flatMap((key) => [`${key} 1`, `${key} 2`]));
   });

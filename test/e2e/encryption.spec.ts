@@ -59,7 +59,7 @@ describe.each(BACKENDS)('encryption, on %s', (backend) => {
   };
   const deferredAs = (events: readonly JobEvent[], what: RegExp) =>
     eventually(
-      () => events.flatMap((event) => (event.kind === 'deferred' ? [event.reason] : [])),
+      () => events.flatMap((event) => (event.kind === 'deferred' ? [event.detail] : [])),
       (reasons) => expect(reasons).toContainEqual(expect.stringMatching(what)),
     );
 

@@ -8,10 +8,10 @@ import {
   UseGuards,
 } from '@nestjs/common';
 import {
-  applied,
   IdempotentProcessor,
   InDoubtError,
   PermanentError,
+  Reconciliation,
   TransientError,
 } from 'nestjs-idempotent-jobs';
 import { IdempotencyService } from 'nestjs-idempotent-jobs/calls';
@@ -95,7 +95,7 @@ describe.each(BACKENDS)('calls that are held back, on %s', (backend) => {
         await guard.call('gateway', () => (charges += 1));
         await guard.call('mail', () => undefined);
       },
-      () => applied('charged'),
+      () => Reconciliation.applied('charged'),
     );
     const place = await begin(processor);
     guard = place.guard;
@@ -137,7 +137,7 @@ describe.each(BACKENDS)('calls that are held back, on %s', (backend) => {
       (made) => expect(made).toBeGreaterThan(RETRY.attempts),
     );
     expect(await outcomeOf(app, 'order:1')).toMatchObject({ status: 'retrying', attempts: 1, failures: 1 });
-    guard.unforce('mail');
+    guard.resetCircuit('mail');
     expect(await settled(app, 'order:1')).toMatchObject({ status: 'completed', attempts: 2, failures: 1 });
     expect(await lettersOf(app)).toEqual([]);
   });
@@ -156,7 +156,7 @@ describe.each(BACKENDS)('calls that are held back, on %s', (backend) => {
       () => reads,
       (made) => expect(made).toBeGreaterThan(RETRY.attempts),
     );
-    guard.unforce('mail');
+    guard.resetCircuit('mail');
     expect(await settled(place.app, 'order:1')).toMatchObject({
       status: 'completed',
       attempts: 1,
@@ -221,7 +221,7 @@ describe.each(BACKENDS)('calls that are held back, on %s', (backend) => {
     guard = app.get(DependencyGuard);
     let holds = 0;
     app.get(JobEvents).subscribe((event) => {
-      if (event.kind === 'deferred' && event.because === 'circuit_open') holds += 1;
+      if (event.kind === 'deferred' && event.cause === 'circuit_open') holds += 1;
     });
     await enqueue(app, 'orders', 'order', {}, 'order:1');
     await eventually(
@@ -251,14 +251,14 @@ describe.each(BACKENDS)('calls that are held back, on %s', (backend) => {
     const { app, guard } = await begin(OrderProcessor, { mail: QUICK }, [AskFirst]);
     let holds = 0;
     app.get(JobEvents).subscribe((event) => {
-      if (event.kind === 'deferred' && event.because === 'circuit_open') holds += 1;
+      if (event.kind === 'deferred' && event.cause === 'circuit_open') holds += 1;
     });
     await enqueue(app, 'orders', 'order', {}, 'order:1');
     await eventually(
       () => holds,
       (many) => expect(many).toBeGreaterThan(RETRY.attempts),
     );
-    guard.unforce('mail');
+    guard.resetCircuit('mail');
     expect(await settled(app, 'order:1')).toMatchObject({ status: 'completed', attempts: 1, failures: 0 });
   });
 
@@ -267,12 +267,12 @@ describe.each(BACKENDS)('calls that are held back, on %s', (backend) => {
     const call = app
       .get(IdempotencyService)
       .once('mail:1', () => guard.call('mail', () => 1), { tenantId: 'acme' });
-    await expect(call).rejects.toMatchObject({ code: 'DEPENDENCY_HELD' });
+    await expect(call).rejects.toMatchObject({ code: 'DEPENDENCY_REJECTED' });
     const [row] = await dataSourceOf(app).query<{ expires_at: Date | null }[]>(
       "SELECT expires_at FROM job_outcomes WHERE operation_key = 'mail:1'",
     );
     expect(row?.expires_at).not.toBeNull();
-    guard.unforce('mail');
+    guard.resetCircuit('mail');
     const again = app
       .get(IdempotencyService)
       .once('mail:1', () => guard.call('mail', () => 1), { tenantId: 'acme' });
@@ -294,7 +294,7 @@ describe.each(BACKENDS)('calls that are held back, on %s', (backend) => {
       mail: { breaker: { minimumCalls: 1 } },
     });
     guard = place.guard;
-    guard.unforce('mail');
+    guard.resetCircuit('mail');
     await enqueue(place.app, 'orders', 'order', {}, 'order:1');
     expect((await settled(place.app, 'order:1')).status).toBe('in_doubt');
     expect(sent).toBe(1);
@@ -333,7 +333,7 @@ describe.each(BACKENDS)('calls that are held back, on %s', (backend) => {
     await enqueue(place.app, 'orders', 'order', {}, 'order:1');
     await settled(place.app, 'order:1');
     guard.forceOpen('gateway');
-    expect(await late).toMatchObject({ code: 'DEPENDENCY_HELD' });
+    expect(await late).toMatchObject({ code: 'DEPENDENCY_REJECTED' });
   });
 
   it('a failure that says that nothing happened is tried again, with what was sent before it', async () => {

@@ -82,7 +82,7 @@ describe.each(BACKENDS)('circuits by key, on %s', (backend) => {
     await eventually(
       () => events.filter((event) => event.kind === 'deferred' && event.operationKey === 'hook:100'),
       (held) =>
-        expect(held).toMatchObject([{ because: 'circuit_open', dependency: 'hooks', tenantId: 'acme' }]),
+        expect(held).toMatchObject([{ cause: 'circuit_open', dependency: 'hooks', tenantId: 'acme' }]),
     );
     expect(guard.stateOf('hooks')).toMatchObject({ circuit: 'open', keys: { known: 2, notClosed: 1 } });
     expect(app.get(IdempotentJobsHealthIndicator).dependency('hooks')).toMatchObject({
@@ -235,7 +235,7 @@ describe.each(BACKENDS)('circuits by key, on %s', (backend) => {
     expect(await call('acme')).toBe(1);
     guard.forceOpen('hooks');
     for (const key of ['acme', 'globex']) await expect(call(key)).rejects.toThrow(DependencyRejectedError);
-    guard.unforce('hooks');
+    guard.resetCircuit('hooks');
     for (const key of ['acme', 'globex', 'initech']) expect(await call(key)).toBe(1);
   });
 

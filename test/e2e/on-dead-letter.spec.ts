@@ -270,7 +270,7 @@ describe.each(BACKENDS)('@OnDeadLetter, on %s', (backend) => {
     const dropped: string[] = [];
     const { app, place } = await apps.fresh(backend, { queues: ['charges'], providers: [alertsOf(told)] });
     app.get(JobEvents).subscribe((event) => {
-      if (event.kind === 'letter_dropped') dropped.push(event.because);
+      if (event.kind === 'letter_dropped') dropped.push(event.reason);
     });
     const other = await apps.beside(place, { queues: ['receipts'], providers: [failing('receipts')] });
     await enqueue(other, 'receipts', 'receipt', {}, 'receipt:1');
@@ -281,7 +281,7 @@ describe.each(BACKENDS)('@OnDeadLetter, on %s', (backend) => {
     await bullQueue(app, 'charges-dlq').add('dead-letter', { letterId: letter?.id });
     await eventually(
       () => dropped,
-      (because) => expect(because).toEqual(['elsewhere']),
+      (reason) => expect(reason).toEqual(['elsewhere']),
     );
     expect(told).toEqual([]);
     expect(await lettersOf(app)).toMatchObject([{ notified_at: null }]);
@@ -314,7 +314,7 @@ describe.each(BACKENDS)('@OnDeadLetter, on %s', (backend) => {
     });
     const dropped: string[] = [];
     app.get(JobEvents).subscribe((event) => {
-      if (event.kind === 'letter_dropped') dropped.push(event.because);
+      if (event.kind === 'letter_dropped') dropped.push(event.reason);
     });
     await enqueue(app, 'receipts', 'receipt', {}, 'receipt:1');
     await eventually(

@@ -69,6 +69,6 @@ export { TenantMiddleware } from './tenancy/tenant.middleware.js';
 export { type Outcome, type OperationRef, OutcomeService } from './outcome/outcome.service.js';
 export type { ResolveOptions, ResolveResult } from './outcome/doubt.resolver.js';
 export type { HistoryEntry } from './outcome/history.js';
-export { applied, notApplied, type Reconciliation, unknown } from './operation/reconciliation.js';
+export { Reconciliation } from './operation/reconciliation.js';
 export type { OperationIdentity } from './operation/identity.js';
 export type { OperationStatus } from './operation/status.js';

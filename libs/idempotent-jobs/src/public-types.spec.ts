@@ -4,7 +4,6 @@ import { describe, expectTypeOf, it } from 'vitest';
 import type { RejectionCause } from './exports/dependencies.js';
 import { JOB_METRICS, type OpenMetrics } from './exports/observe.js';
 import {
-  applied,
   type CurrentOperation,
   type EnqueuedOperation,
   type FallsBack,
@@ -14,14 +13,13 @@ import {
   type IdempotentQueue,
   type IdempotentQueueOptionsFactory,
   type JobName,
-  notApplied,
   type OperationJob,
   type OperationRef,
   type Outcome,
   type OutcomeService,
   type PayloadOf,
   type Reconciles,
-  type Reconciliation,
+  Reconciliation,
   type ResultOf,
 } from './index.js';
 
@@ -248,7 +246,9 @@ describe('the types of @IdempotentProcessor<ChargeJobs>', () => {
         return { receiptId: 'r-1' };
       }
       async reconcile(operation: CurrentOperation): Promise<Reconciliation<Receipt>> {
-        return operation.attempt > 1 ? applied({ receiptId: 'r-1' }) : notApplied();
+        return operation.attempt > 1
+          ? Reconciliation.applied({ receiptId: 'r-1' })
+          : Reconciliation.notApplied();
       }
     }
     expectTypeOf(Asking).toBeConstructibleWith();
@@ -269,7 +269,7 @@ describe('the types of @IdempotentProcessor<ChargeJobs>', () => {
         return { receiptId: 'r-1' };
       }
       reconcile(): Reconciliation<number> {
-        return applied(7);
+        return Reconciliation.applied(7);
       }
     }
     expectTypeOf(Counting).toBeConstructibleWith();

@@ -73,20 +73,20 @@ export function resolveCallOptions(options: CallOptions, defaults: CallDefaults)
     effect,
     leaseMs: defaults.leaseMs,
     timeoutMs: checks.timer('timeoutMs', options.timeoutMs, 30_000),
-    terms: {
+    claim: {
       queue: CALLS,
       effect,
       leaseMs: defaults.leaseMs,
       repeatableMs: repeatableForMs(effect, keyRetentionMs),
       retentionMs: defaults.retentionMs,
       budgetMs: null,
-      asks: canReconcile,
+      canReconcile,
     },
     policy: {
       attempts: Infinity,
       crashes: Infinity,
       backoff: { baseMs: 1, capMs: 1 },
-      plan: reconcile?.plan,
+      schedule: reconcile?.schedule,
       isCallers: true,
     },
     reconcile,

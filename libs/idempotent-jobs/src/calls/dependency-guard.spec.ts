@@ -120,7 +120,7 @@ describe('DependencyGuard.call', () => {
       () => guard.stateOf('gatway'),
       () => guard.forceOpen('gatway'),
       () => guard.forceClosed('gatway'),
-      () => guard.unforce('gatway'),
+      () => guard.resetCircuit('gatway'),
     ])
       expect(ask).toThrow(UsageError);
     await expect(new Bench({}).guard.call('gateway', () => 1)).rejects.toThrow('there are none');
@@ -142,7 +142,7 @@ describe('DependencyGuard.call', () => {
     const error = await errorOf(guard.call('gateway', fn));
     expect(error).toBeInstanceOf(DependencyRejectedError);
     expect(error).toMatchObject({
-      hold: { dependency: 'gateway', cause: 'circuit_open' },
+      rejection: { dependency: 'gateway', cause: 'circuit_open' },
       retryAfterMs: 10_000 * 1.125,
     });
     expect(fn).not.toHaveBeenCalled();
@@ -163,7 +163,9 @@ describe('DependencyGuard.call', () => {
     const { guard } = new Bench({ gateway: { ...WITHOUT, maxConcurrent: 1 } });
     let finish!: () => void;
     const slow = guard.call('gateway', () => new Promise<void>((resolve) => (finish = resolve)));
-    expect(await errorOf(guard.call('gateway', () => 1))).toMatchObject({ hold: { cause: 'bulkhead_full' } });
+    expect(await errorOf(guard.call('gateway', () => 1))).toMatchObject({
+      rejection: { cause: 'bulkhead_full' },
+    });
     await vi.advanceTimersByTimeAsync(0);
     finish();
     await slow;
@@ -177,7 +179,7 @@ describe('DependencyGuard.call', () => {
     guard.forceOpen('rates');
     const convert = (): Promise<number> => guard.call('gateway', () => guard.call('rates', () => 1));
     for (let call = 0; call < 5; call += 1)
-      expect(await errorOf(convert())).toMatchObject({ hold: { dependency: 'rates' } });
+      expect(await errorOf(convert())).toMatchObject({ rejection: { dependency: 'rates' } });
     expect(guard.stateOf('gateway').circuit).toBe('closed');
   });
 
@@ -187,7 +189,7 @@ describe('DependencyGuard.call', () => {
     expect(await errorOf(guard.call('gateway', () => 1))).toBeInstanceOf(DependencyRejectedError);
     guard.forceClosed('gateway');
     for (let call = 0; call < 5; call += 1) expect(await errorOf(guard.call('gateway', fails))).toBe(refused);
-    guard.unforce('gateway');
+    guard.resetCircuit('gateway');
     for (let call = 0; call < 2; call += 1) await errorOf(guard.call('gateway', fails));
     expect(guard.stateOf('gateway').circuit).toBe('open');
   });
@@ -229,7 +231,7 @@ describe('DependencyGuard.call: the timeout', () => {
       const error = errorOf(bench.inside(() => bench.guard.call('gateway', never)));
       await vi.advanceTimersByTimeAsync(100);
       expect(await error).toBeInstanceOf(InDoubtError);
-      expect(classify(await error)).toMatchObject({ kind: 'in_doubt', reason: 'DependencyTimeoutError' });
+      expect(classify(await error)).toMatchObject({ kind: 'in_doubt', code: 'DependencyTimeoutError' });
     }
     expect(bench.guard.stateOf('gateway').circuit).toBe('open');
     expect(bench.told.filter(({ kind }) => kind === 'dependency_timeout')).toEqual(
@@ -282,7 +284,7 @@ describe('DependencyGuard.call: inside of an operation', () => {
     expect(await bench.guard.call('gateway', () => 0)).toBe(0);
     expect(await call(1)).toBe(1);
     for (const attempt of [2, 3])
-      expect(await errorOf(call(attempt))).toMatchObject({ hold: { cause: 'retry_budget_spent' } });
+      expect(await errorOf(call(attempt))).toMatchObject({ rejection: { cause: 'retry_budget_spent' } });
     expect(bench.told).toEqual(
       [2, 3].map(() => ({ kind: 'retry_budget_denied', ...SUBJECT, dependency: 'gateway' })),
     );
@@ -294,7 +296,7 @@ describe('DependencyGuard.call: inside of an operation', () => {
       gateway: { breaker: BREAKER, maxConcurrent: 1, retryBudget: { ratio: 0, minPerSecond: 0 } },
     });
     const pass = bench.dependencies.named('gateway').enter(1_000);
-    if (pass.kind === 'held') throw new Error('Held');
+    if (pass.kind === 'rejected') throw new Error('Held');
     const inside = { attempt: 2, dependency: 'gateway' };
     expect(await bench.inside(() => bench.guard.call('gateway', () => 1), inside)).toBe(1);
     for (let call = 0; call < 5; call += 1)
@@ -317,7 +319,7 @@ describe('DependencyGuard.call: inside of an operation', () => {
     bench.guard.forceOpen('rates');
     const call = (): Promise<number> => bench.guard.call('rates', () => 1);
     expect(await errorOf(bench.inside(call, { dependency: 'gateway' }))).toMatchObject({
-      hold: { dependency: 'rates' },
+      rejection: { dependency: 'rates' },
     });
   });
 
@@ -473,10 +475,10 @@ describe('DependencyGuard.call: what the dependency reads into an error', () => 
     const { guard, dependencies } = new Bench({ gateway: { classify: () => 'permanent' }, rates: {} });
     await errorOf(guard.call('gateway', decline));
     const { knownFailureOf } = dependencies;
-    expect(knownFailureOf?.(declined)).toEqual({ kind: 'permanent', reason: 'classify' });
+    expect(knownFailureOf?.(declined)).toEqual({ kind: 'permanent', code: 'classify' });
     expect(classify(new Error('the order failed', { cause: declined }), knownFailureOf)).toEqual({
       kind: 'permanent',
-      reason: 'classify',
+      code: 'classify',
     });
     expect(knownFailureOf?.(new Error('declined'))).toBeUndefined();
   });
@@ -496,7 +498,7 @@ describe('DependencyGuard.call: what the dependency reads into an error', () => 
     );
     expect(dependencies.knownFailureOf?.('declined')).toBeUndefined();
     await errorOf(guard.call('rates', decline));
-    expect(dependencies.knownFailureOf?.(declined)).toEqual({ kind: 'unknown', reason: 'unclassified' });
+    expect(dependencies.knownFailureOf?.(declined)).toEqual({ kind: 'unknown', code: 'unclassified' });
     expect(new Bench({}).dependencies.knownFailureOf).toBeUndefined();
   });
 

@@ -91,7 +91,7 @@ export class DependencyGuard {
   }
 
   /**
-   * Lets nothing through in this process, for any tenant and key, until {@link unforce} or {@link forceClosed}.
+   * Lets nothing through in this process, for any tenant and key, until {@link resetCircuit} or {@link forceClosed}.
    *
    * @throws UsageError for a dependency that is not declared
    */
@@ -100,7 +100,7 @@ export class DependencyGuard {
   }
 
   /**
-   * Lets everything through in this process, whatever becomes of it, until {@link unforce} or {@link forceOpen}.
+   * Lets everything through in this process, whatever becomes of it, until {@link resetCircuit} or {@link forceOpen}.
    *
    * @throws as {@link forceOpen}
    */
@@ -109,8 +109,8 @@ export class DependencyGuard {
   }
 
   /** Lets each circuit decide by itself again, from closed. @throws as {@link forceOpen} */
-  unforce(name: string): void {
-    this.dependencies.named(name).unforce();
+  resetCircuit(name: string): void {
+    this.dependencies.named(name).resetCircuit();
   }
 
   /** The call, let through or not. Whatever becomes of it, its place is free again when this returns. */
@@ -121,13 +121,13 @@ export class DependencyGuard {
     if (around !== undefined && operation?.isOver !== true)
       return this.#run({ ...call, dependency: around }, undefined);
     const entry = dependency.enter(timeoutMs);
-    if (entry.kind === 'held')
+    if (entry.kind === 'rejected')
       return { kind: 'failed', reason: entry.cause, error: new DependencyRejectedError(entry) };
     try {
-      const hold = entry.begin((operation?.attempt ?? 1) > 1, subjectOf(operation));
-      return hold === undefined
+      const rejection = entry.begin((operation?.attempt ?? 1) > 1, subjectOf(operation));
+      return rejection === undefined
         ? await this.#run(call, entry)
-        : { kind: 'failed', reason: hold.cause, error: new DependencyRejectedError(hold) };
+        : { kind: 'failed', reason: rejection.cause, error: new DependencyRejectedError(rejection) };
     } finally {
       entry.leave();
     }
@@ -135,7 +135,7 @@ export class DependencyGuard {
 
   async #run<T>(
     { dependency, fn, timeoutMs, operation }: Call<T>,
-    pass: DependencyPermit | undefined,
+    permit: DependencyPermit | undefined,
   ): Promise<End<T>> {
     await operation?.mayBegin();
     operation?.noteCall();
@@ -143,12 +143,12 @@ export class DependencyGuard {
       const onTimeout = (): Error =>
         new DependencyTimeoutError(`Dependency "${dependency.name}" took longer than its ${timeoutMs} ms.`);
       const value = await inside(dependency, () => withTimeout(fn, timeoutMs, operation?.signal, onTimeout));
-      pass?.succeeded(subjectOf(operation));
+      permit?.succeeded(subjectOf(operation));
       return { kind: 'answered', value };
     } catch (error) {
       const failure = knownFailureOf(dependency, error, operation?.signal);
-      dependency.readings.note(error, dependency, failure);
-      pass?.failed(error, failure, subjectOf(operation));
+      dependency.knownFailures.note(error, dependency, failure);
+      permit?.failed(error, failure, subjectOf(operation));
       // Its operation was stopped from here; nobody waits for an answer.
       if (operation?.signal.aborted === true) throw error;
       return { kind: 'failed', reason: isTimeout(failure) ? 'timeout' : 'failed', error };
@@ -210,10 +210,10 @@ function knownFailureOf(dependency: Dependency, error: unknown, signal: AbortSig
     const failure = classify(error, dependency.classify);
     return isA(error, DependencyTimeoutError) ? signed('timeout', failure) : failure;
   }
-  const isTooLong = isA(stopped, AbandonedError) && stopped.why === 'timeout';
+  const isTooLong = isA(stopped, AbandonedError) && stopped.by === 'timeout';
   return isTooLong
-    ? signed('timeout', { kind: 'in_doubt', reason: 'timeout' })
-    : { kind: 'unknown', reason: 'cancelled' };
+    ? signed('timeout', { kind: 'in_doubt', code: 'timeout' })
+    : { kind: 'unknown', code: 'cancelled' };
 }
 
 const DEFAULT_TIMEOUT_MS = 30_000;

@@ -141,7 +141,7 @@ export class IdempotencyService {
     switch (causeOf(result.deferral)) {
       case 'unavailable':
         throw new LedgerUnavailableError(identity, errorOf(result));
-      case 'held':
+      case 'rejected':
         throw errorOf(result);
       case 'waiting':
         throw new OperationBusyError(identity, result.delayMs);
@@ -213,7 +213,7 @@ export class IdempotencyService {
   }
 
   /** Of all the looks at an operation that somebody else runs, the last one. */
-  #tellBusy(identity: OperationIdentity, { delayMs, reason }: Deferred): void {
+  #tellBusy(identity: OperationIdentity, { delayMs, detail }: Deferred): void {
     const { tenantId, operationKey } = identity;
     this.events.emit({
       kind: 'deferred',
@@ -221,19 +221,19 @@ export class IdempotencyService {
       tenantId,
       operationKey,
       delayMs,
-      because: 'busy',
-      reason,
+      cause: 'busy',
+      detail,
     });
   }
 
   /** The terms are one object for all calls that are guarded alike: their claims share statements. */
   #settingsOf(options: CallOptions): OperationRules {
     const settings = resolveCallOptions(options, this.#defaults);
-    const { effect, repeatableMs, asks } = settings.terms;
+    const { effect, repeatableMs, canReconcile: asks } = settings.claim;
     const name = JSON.stringify([effect, repeatableMs, asks]);
-    const terms = this.#terms.get(name) ?? settings.terms;
+    const terms = this.#terms.get(name) ?? settings.claim;
     if (this.#terms.size < MAX_KNOWN) this.#terms.set(name, terms);
-    return { ...settings, terms };
+    return { ...settings, claim: terms };
   }
 }
 
@@ -271,8 +271,8 @@ function answer(result: Exclude<AttemptResult, { kind: 'deferred' }>, identity: 
       if (result.degraded !== undefined) surroundingOperation()?.markDegraded(result.degraded);
       return result.result;
     case 'failed':
-      if (result.decision.status === 'in_doubt')
-        throw new OperationInDoubtError(identity, result.decision.reconcileInMs, result.error);
+      if (result.nextStep.status === 'in_doubt')
+        throw new OperationInDoubtError(identity, result.nextStep.reconcileInMs, result.error);
       throw result.error;
     case 'in_doubt':
     case 'conflict':

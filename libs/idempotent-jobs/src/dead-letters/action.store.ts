@@ -53,7 +53,7 @@ export class ActionStore {
   }
 
   /** `asOf`: of when the report is true; undefined: now. Answers undefined where the ledger has no such operation. */
-  async settle(
+  async resolveDoubt(
     identity: OperationIdentity,
     report: Report,
     author: Author,
@@ -79,7 +79,7 @@ export class ActionStore {
   }
 }
 
-const UNDER_WAY = { kind: 'refused', because: 'under_way' } as const;
+const UNDER_WAY = { kind: 'refused', reason: 'under_way' } as const;
 
 const AUDITED_AS = {
   redrive: 'redrive',
@@ -90,7 +90,7 @@ const AUDITED_AS = {
 
 async function letGo(run: RunStatement, written: readonly Judged[]): Promise<void> {
   const ids = written.flatMap(({ letter, judgement }) =>
-    judgement.kind === 'refused' && judgement.because !== 'resolved' ? [letter.id] : [],
+    judgement.kind === 'refused' && judgement.reason !== 'resolved' ? [letter.id] : [],
   );
   if (ids.length > 0) await run(LET_GO, [ids]);
 }

@@ -27,7 +27,7 @@ export interface RedriveRunnerServices {
  */
 export class BulkRedriveRunner {
   #timer: NodeJS.Timeout | undefined;
-  #looking: Promise<void> | undefined;
+  #polling: Promise<void> | undefined;
   #stopping = new AbortController();
   #taken = 0;
   readonly #carried = new Set<Promise<void>>();
@@ -46,12 +46,12 @@ export class BulkRedriveRunner {
     if (this.#isStopped) return;
     clearTimeout(this.#timer);
     // Whoever wakes it has nothing to do with what it brings back after this.
-    this.#looking ??= outsideOfAnyFrame(() => this.#lookAndRest());
+    this.#polling ??= outsideOfAnyFrame(() => this.#lookAndRest());
   }
 
   async #lookAndRest(): Promise<void> {
-    await this.#look();
-    this.#looking = undefined;
+    await this.#poll();
+    this.#polling = undefined;
     if (this.#isStopped) return;
     this.#timer = setTimeout(() => this.wake(), this.services.pollMs);
     this.#timer.unref();
@@ -61,7 +61,7 @@ export class BulkRedriveRunner {
   async stop(): Promise<void> {
     this.#stopping.abort();
     clearTimeout(this.#timer);
-    await this.#looking;
+    await this.#polling;
     await Promise.all(this.#carried);
   }
 
@@ -70,13 +70,13 @@ export class BulkRedriveRunner {
   }
 
   /** Redrives of several queues go on side by side. */
-  async #look(): Promise<void> {
+  async #poll(): Promise<void> {
     try {
       while (!this.#isStopped) {
         this.#taken += 1;
         const redrive = await this.services.store.take(`${this.services.runnerId}/${this.#taken}`, LEASE_MS);
         if (redrive === undefined) return;
-        const carried: Promise<void> = this.#hold(redrive)
+        const carried: Promise<void> = this.#reserve(redrive)
           .catch((error: unknown) => this.#tellOf(error))
           .finally(() => this.#carried.delete(carried));
         this.#carried.add(carried);
@@ -91,7 +91,7 @@ export class BulkRedriveRunner {
   }
 
   /** Renews the lease beside the work: counting a large redrive may take longer than a lease lasts. */
-  async #hold(redrive: ReservedRedrive): Promise<void> {
+  async #reserve(redrive: ReservedRedrive): Promise<void> {
     const renewal = setInterval(() => {
       this.services.store.keep(redrive, LEASE_MS).catch((error: unknown) => this.#tellOf(error));
     }, LEASE_MS / 3);

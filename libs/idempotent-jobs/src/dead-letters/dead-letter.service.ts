@@ -287,7 +287,7 @@ export class DeadLetterService {
       : (await actions.act([id], intent, { actor, note }))[0];
     if (judged === undefined) throw notFound(id);
     const { letter, judgement } = judged;
-    if (judgement.kind === 'refused') throw refused(id, judgement.because);
+    if (judgement.kind === 'refused') throw refused(id, judgement.reason);
     const { kind, as } = judgement;
     if (!dryRun) onClosed(letter, as, actor);
     if (!dryRun && kind === 'run_again') await onDue(letter.queue);

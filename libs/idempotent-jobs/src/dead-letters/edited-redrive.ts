@@ -83,7 +83,7 @@ export class EditedRedrive {
       const locked = await peekAtLetter(run, letter.id);
       if (locked === undefined) throw refused(letter.id, 'resolved');
       const judgement = judge(locked, { kind: 'edited' });
-      if (judgement.kind === 'refused') throw refused(letter.id, judgement.because);
+      if (judgement.kind === 'refused') throw refused(letter.id, judgement.reason);
       if (isDryRun) throw new DryRun();
       await write(run, [{ ...locked, judgement }], author, this.keptMs);
       await run(LINK, [tenantId, operationKey, letter.id]);

@@ -247,9 +247,9 @@ function named<T>(all: Readonly<Record<string, T>>, name: string): T {
 function inWords(judgement: ReportJudgement, closedAs: string | undefined): string {
   switch (judgement.kind) {
     case 'refused':
-      return `no: ${judgement.because}`;
+      return `no: ${judgement.reason}`;
     case 'nothing':
-      return `nothing: ${judgement.because}`;
+      return `nothing: ${judgement.reason}`;
     case 'leave':
       return judgement.as === closedAs ? 'close' : `close as ${judgement.as}`;
     case 'run_again':

@@ -78,12 +78,12 @@ export interface RunAgain {
 type Complete = { readonly kind: 'complete'; readonly as: 'applied'; readonly result: string | null };
 
 /** Something stands against it. */
-export type Refused = { readonly kind: 'refused'; readonly because: Objection };
+export type Refused = { readonly kind: 'refused'; readonly reason: Objection };
 
 /** Nothing is to be done, and why. */
 export interface Nothing {
   readonly kind: 'nothing';
-  readonly because: 'completed' | 'not_started' | 'outdated' | 'under_way' | 'dead' | 'no_doubt';
+  readonly reason: 'completed' | 'not_started' | 'outdated' | 'under_way' | 'dead' | 'no_doubt';
 }
 
 export type Judgement = Action | Refused;
@@ -127,8 +127,8 @@ export function judgeReport({ operation, letter }: OperationCase, report: Report
 /** The letter is resolved as if a person did it. */
 function judgeReportOnLetter(found: LetterCase): Judgement | Nothing {
   const judgement = judgeNotApplied(found);
-  if (judgement.kind === 'refused' && judgement.because === 'under_way') return nothing('under_way');
-  if (judgement.kind === 'refused' && judgement.because === 'not_in_doubt') return nothing('dead');
+  if (judgement.kind === 'refused' && judgement.reason === 'under_way') return nothing('under_way');
+  if (judgement.kind === 'refused' && judgement.reason === 'not_in_doubt') return nothing('dead');
   return judgement;
 }
 
@@ -210,10 +210,10 @@ function complete(result: string | null): Complete {
   return { kind: 'complete', as: 'applied', result };
 }
 
-function refused(because: Objection): Refused {
-  return { kind: 'refused', because };
+function refused(reason: Objection): Refused {
+  return { kind: 'refused', reason };
 }
 
-function nothing(because: Nothing['because']): Nothing {
-  return { kind: 'nothing', because };
+function nothing(reason: Nothing['reason']): Nothing {
+  return { kind: 'nothing', reason };
 }

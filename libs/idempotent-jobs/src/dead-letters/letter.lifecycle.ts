@@ -66,8 +66,7 @@ export class LetterLifecycle {
       tenants,
       encryption,
       onNotified: (letterId) => this.store.told(letterId),
-      onDropped: (job, because) =>
-        this.events.emit({ kind: 'letter_dropped', ...jobSubjectOf(job), because }),
+      onDropped: (job, reason) => this.events.emit({ kind: 'letter_dropped', ...jobSubjectOf(job), reason }),
       onError: this.log.trouble,
     };
   }

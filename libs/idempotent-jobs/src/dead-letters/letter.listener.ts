@@ -33,7 +33,7 @@ export interface LetterListenerServices {
   /** Every handler has heard of the letter. */
   readonly onNotified: (letterId: string) => Promise<void>;
   /** A message announced no letter that is to be told here. */
-  readonly onDropped: (job: Job, because: DropReason) => void;
+  readonly onDropped: (job: Job, reason: DropReason) => void;
   readonly onError: (message: string) => void;
 }
 

@@ -73,7 +73,7 @@ export class LetterStore {
   constructor(private readonly database: Database) {}
 
   /** Answers whether there is a new letter; false: the delivery has had its own before. */
-  async bury(burial: NewDeadLetter, connection?: Queryable): Promise<boolean> {
+  async write(burial: NewDeadLetter, connection?: Queryable): Promise<boolean> {
     const evidence = describeError(burial.error);
     const values = [
       burial.identity?.tenantId ?? null,

@@ -86,8 +86,8 @@ export class LetterSource implements DispatchSource {
     @Inject(RESOLVED_OPTIONS) private readonly options: Pick<DispatchOptions, 'dispatch'>,
   ) {}
 
-  async take(queues: readonly string[], limit: number, holdMs: number): Promise<DueJob[]> {
-    const rows = await this.database.run<LetterRow>(TAKE, [queues, limit, holdMs]);
+  async take(queues: readonly string[], limit: number, reserveMs: number): Promise<DueJob[]> {
+    const rows = await this.database.run<LetterRow>(TAKE, [queues, limit, reserveMs]);
     return rows.map((row) => ({ queue: this.targetOf(row.queue), job: toJob(row), row }));
   }
 

@@ -32,6 +32,8 @@ interface AttemptFacts {
 /** How an attempt failed. */
 interface FailureFacts extends AttemptFacts {
   readonly failure: FailureKind;
+  /** Why the failure was classified so, e.g. `http_503`. */
+  readonly failureCode: string;
   /** Whether the service asked for less. */
   readonly isThrottled?: boolean | undefined;
   /** The message of what was thrown, at most 2,000 characters. */
@@ -41,7 +43,7 @@ interface FailureFacts extends AttemptFacts {
 }
 
 /** Why a delivery was put off, as one of a few words; see {@link DeferralCause} and {@link RejectionCause}. */
-export type DeferralReason = Exclude<DeferralCause, 'held'> | RejectionCause;
+export type DeferralReason = Exclude<DeferralCause, 'rejected'> | RejectionCause;
 
 /**
  * What can happen to a job, as one closed set. Durations in milliseconds. Never a payload or a result. `enqueued` is told
@@ -72,17 +74,14 @@ export type JobEvent =
             readonly degraded?: string;
           } & AttemptFacts)
         | { readonly kind: 'replayed' }
-        /** `reason`: why the failure was classified so, e.g. `http_503`. */
         | ({
             readonly kind: 'retrying';
             readonly delayMs: number;
-            readonly reason: string;
             readonly decision: RetryDecision;
           } & FailureFacts)
         /** `delayMs`: until the service is asked; undefined: a person has to find out, and there is a dead letter. */
         | ({
             readonly kind: 'in_doubt';
-            readonly reason: string;
             readonly delayMs?: number | undefined;
             /** The attempt vanished with its worker. */
             readonly isVanished?: true;
@@ -92,7 +91,8 @@ export type JobEvent =
             readonly kind: 'reconciled';
             readonly attempt: number;
             readonly verdict: 'applied' | 'not_applied' | 'unknown';
-            readonly reason?: string;
+            /** Why it could not tell, or who told it. */
+            readonly detail?: string;
             readonly delayMs?: number | undefined;
           }
         /**
@@ -102,14 +102,13 @@ export type JobEvent =
         | ({
             readonly kind: 'dead';
             readonly reason: DeadLetterReason;
-            readonly failureCode: string;
             readonly isFollowUp?: true;
           } & FailureFacts)
         /**
          * A delivery that was not run, because there is nothing left to do: its operation was given up or is in doubt
-         * already, or it has had its own dead letter before (`buried`).
+         * already, or it has had its own dead letter before (`dead_lettered`).
          */
-        | { readonly kind: 'refused'; readonly because: 'dead' | 'in_doubt' | 'buried' }
+        | { readonly kind: 'refused'; readonly reason: 'dead' | 'in_doubt' | 'dead_lettered' }
         /**
          * The handler put its job off by BullMQ's own means, such as `moveToDelayed()`. `times`: how often in a row, in
          * this process, without an attempt that ended.
@@ -118,12 +117,13 @@ export type JobEvent =
         | {
             readonly kind: 'deferred';
             readonly delayMs: number;
-            readonly because: DeferralReason;
-            readonly reason: string;
+            readonly cause: DeferralReason;
+            /** What happened, in a sentence. */
+            readonly detail: string;
             readonly dependency?: string | undefined;
           }
         | { readonly kind: 'taken_over'; readonly attempt: number; readonly from: string | undefined }
-        | { readonly kind: 'abandoned'; readonly attempt: number; readonly why: AbandonedBy }
+        | { readonly kind: 'abandoned'; readonly attempt: number; readonly by: AbandonedBy }
         | { readonly kind: 'late_result_discarded'; readonly how: 'returned' | 'threw' }
         | { readonly kind: 'fence_rejected'; readonly attempt: number }
         /** Somebody closed a dead letter. `redriven`, `not_applied`: its operation runs again. */
@@ -137,7 +137,7 @@ export type JobEvent =
          * A message on a dead-letter queue told nobody: it names no letter (`malformed`), one that the ledger does not
          * have (`unknown`), or one that is announced on another queue (`elsewhere`). `queue` is the dead-letter queue.
          */
-        | { readonly kind: 'letter_dropped'; readonly because: DropReason }
+        | { readonly kind: 'letter_dropped'; readonly reason: DropReason }
       ))
   | DependencyEvent;
 

@@ -73,7 +73,8 @@ export type AbandonedBy = 'timeout' | 'lease_lost' | 'cancelled' | 'shutdown';
  * What deferrals come down to: another worker has the operation, or has taken it over; its time has not come; one of its
  * steps is not finished; the ledger cannot be asked; its dependency lets nothing through; or this process has stopped it.
  */
-export type DeferralCause = 'busy' | 'fenced' | 'not_yet' | 'waiting' | 'unavailable' | 'held' | 'stopped';
+export type DeferralCause =
+  'busy' | 'fenced' | 'not_yet' | 'waiting' | 'unavailable' | 'rejected' | 'stopped';
 
 /** Why a dependency lets nothing through for now. */
 export const REJECTION_CAUSES = ['circuit_open', 'bulkhead_full', 'retry_budget_spent'] as const;

@@ -20,19 +20,22 @@ export interface Unknown {
   readonly kind: 'unknown';
 }
 
-/** The effect happened. The result is recorded and replayed from then on; it must be JSON. */
-export function applied(): Applied<undefined>;
-export function applied<Result>(result: Result): Applied<Result>;
-export function applied(result?: unknown): Applied {
+function applied(): Applied<undefined>;
+function applied<Result>(result: Result): Applied<Result>;
+function applied(result?: unknown): Applied {
   return { kind: 'applied', result };
 }
 
-/** The effect did not happen: the operation may be run again. */
-export function notApplied(): NotApplied {
-  return { kind: 'not_applied' };
-}
-
-/** The service cannot tell, or not yet: it is asked again later. */
-export function unknown(): Unknown {
-  return { kind: 'unknown' };
-}
+/**
+ * What `reconcile()` returns, and what `OutcomeService.resolve()` takes:
+ *
+ * - `applied(result)`: the effect happened, and this is what the handler would have returned; it must be JSON, and is
+ *   replayed from then on.
+ * - `notApplied()`: the effect did not happen, and the operation may run again.
+ * - `unknown()`: the service cannot tell, or not yet; the library asks it again later.
+ */
+export const Reconciliation = {
+  applied,
+  notApplied: (): NotApplied => ({ kind: 'not_applied' }),
+  unknown: (): Unknown => ({ kind: 'unknown' }),
+};

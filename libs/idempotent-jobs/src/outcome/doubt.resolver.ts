@@ -57,7 +57,7 @@ export interface DoubtResolverServices {
 export class DoubtResolver {
   constructor(private readonly services: DoubtResolverServices) {}
 
-  async settle(
+  async resolve(
     name: OperationName,
     verdict: EffectVerdict,
     { source, note = 'settled from outside', asOf }: ResolveOptions,
@@ -73,12 +73,12 @@ export class DoubtResolver {
       throw new UsageError('settle(): asOf must be a valid Date.');
     const identity = assertName(name);
     const { actions, onClosed, onDue } = this.services;
-    const settled = await actions.settle(identity, this.#reportOf(verdict, identity), author, asOf);
-    if (settled === undefined) return { kind: 'unknown' };
-    const { operation, letter, judgement } = settled;
-    if (judgement.kind === 'nothing') return { kind: judgement.because };
+    const resolved = await actions.resolveDoubt(identity, this.#reportOf(verdict, identity), author, asOf);
+    if (resolved === undefined) return { kind: 'unknown' };
+    const { operation, letter, judgement } = resolved;
+    if (judgement.kind === 'nothing') return { kind: judgement.reason };
     // Only an open letter has something against it.
-    if (judgement.kind === 'refused') throw refused(letter?.id ?? operation.operationKey, judgement.because);
+    if (judgement.kind === 'refused') throw refused(letter?.id ?? operation.operationKey, judgement.reason);
     if (judgement.kind === 'run_again' && letter !== null) onClosed(letter, judgement.as, source);
     else this.#tell(operation, verdict.kind, source);
     // Also for the operation of a step, which is on the same queue.
@@ -98,9 +98,9 @@ export class DoubtResolver {
   #tell(
     { queue, jobName, jobId, tenantId, operationKey: key, attempts: attempt }: LockedOperation,
     verdict: EffectVerdict['kind'],
-    reason: string,
+    source: string,
   ): void {
     const subject = { queue, jobName, jobId, tenantId, operationKey: shownKey(key) };
-    this.services.events.emit({ kind: 'reconciled', ...subject, attempt, verdict, reason });
+    this.services.events.emit({ kind: 'reconciled', ...subject, attempt, verdict, detail: source });
   }
 }

@@ -72,7 +72,7 @@ export class OutcomeService {
     private readonly events: JobEvents,
     private readonly tenants: TenantContext,
     private readonly encryption: Encryption,
-    private readonly settler: DoubtResolver,
+    private readonly doubtResolver: DoubtResolver,
   ) {}
 
   /**
@@ -146,13 +146,13 @@ export class OutcomeService {
    *
    * @throws TenantMismatchError inside a frame of another tenant, InvalidIdentityError, InvalidPayloadError, UsageError
    */
-  async settle(
+  async resolve(
     operation: OperationRef,
     verdict: EffectVerdict,
     options: ResolveOptions,
   ): Promise<ResolveResult> {
     this.#visible(operation);
-    return this.settler.settle(operation, verdict, options);
+    return this.doubtResolver.resolve(operation, verdict, options);
   }
 
   #visible(operation: OperationName): OperationIdentity {

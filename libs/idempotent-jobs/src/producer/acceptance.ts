@@ -62,13 +62,13 @@ export class Acceptance {
    * @throws OperationConflictError for the first request whose key belongs to another one; RecordUnreadableError for the
    *   first that has completed with a result that cannot be read
    */
-  async accept(asked: Iterable<RequestedOperation>, count: number): Promise<FoundOperation[]> {
+  async accept(requested: Iterable<RequestedOperation>, count: number): Promise<FoundOperation[]> {
     const { operations, database } = this.services;
     const write = async (run: RunStatement): Promise<FoundOperation[]> =>
-      this.#found(await operations.accept(run, asked, { rowLockMs: ROW_LOCK_MS }));
+      this.#found(await operations.accept(run, requested, { rowLockMs: ROW_LOCK_MS }));
     const accepted =
       count === 1
-        ? await this.#inTurn(asked, () => retryWhileLocked(() => write(operations.onPool)))
+        ? await this.#inTurn(requested, () => retryWhileLocked(() => write(operations.onPool)))
         : await this.#unlocked(
             () =>
               retryAgainstRivals(() =>
@@ -85,8 +85,8 @@ export class Acceptance {
    * Calls with one key take turns, so that however many wait for a row that somebody holds, one connection does. When it has
    * waited in vain, so have all of them.
    */
-  async #inTurn<T>(asked: Iterable<RequestedOperation>, work: () => Promise<T>): Promise<T> {
-    const [operation] = asked as Iterable<RequestedOperation> & [RequestedOperation];
+  async #inTurn<T>(requested: Iterable<RequestedOperation>, work: () => Promise<T>): Promise<T> {
+    const [operation] = requested as Iterable<RequestedOperation> & [RequestedOperation];
     const key = identityKeyOf(operation);
     const before = this.#turns.get(key);
     const turn = (async (): Promise<T> => {
@@ -115,21 +115,21 @@ export class Acceptance {
   /** @throws OperationConflictError, RecordUnreadableError as {@link accept}; UsageError for a transaction that cannot be joined */
   acceptWithin(
     transaction: EnqueueTransaction,
-    asked: Iterable<RequestedOperation>,
+    requested: Iterable<RequestedOperation>,
   ): Promise<FoundOperation[]> {
     const { operations, database } = this.services;
     return inCallerTransaction(transaction, database, async (caller) => {
       const run = runIn(caller, database);
       if (await this.#mayHandOver(caller)) {
         try {
-          return await this.#handOver(caller, run, asked);
+          return await this.#handOver(caller, run, requested);
         } catch (error) {
           if (!(error instanceof NotHandedOver)) throw error;
           this.#pause(error.cause);
           await caller.undo();
         }
       }
-      const accepted = this.#found(await operations.accept(run, asked));
+      const accepted = this.#found(await operations.accept(run, requested));
       await operations.announce(run, this.port.name);
       return accepted;
     });
@@ -138,7 +138,7 @@ export class Acceptance {
   async #handOver(
     caller: CallerTransaction,
     run: RunStatement,
-    asked: Iterable<RequestedOperation>,
+    requested: Iterable<RequestedOperation>,
   ): Promise<FoundOperation[]> {
     const { operations, redispatchAfterMs } = this.services;
     const { signer } = this.services;
@@ -152,7 +152,7 @@ export class Acceptance {
         throw new NotHandedOver(error);
       }
     };
-    return this.#found(await operations.accept(run, asked, { handover: { redispatchAfterMs, put } }));
+    return this.#found(await operations.accept(run, requested, { handover: { redispatchAfterMs, put } }));
   }
 
   /** Inside the transaction, so that an error leaves nothing of it. */

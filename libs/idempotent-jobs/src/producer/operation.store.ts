@@ -83,13 +83,13 @@ export class OperationStore {
    */
   async accept(
     run: RunStatement,
-    asked: Iterable<RequestedOperation>,
+    requested: Iterable<RequestedOperation>,
     { handover, rowLockMs }: { handover?: Handover; rowLockMs?: number } = {},
   ): Promise<AcceptedOperation[]> {
     const accepted: AcceptedOperation[] = [];
     const fingerprints = new Map<string, string>();
     const life = Date.now().toString(36);
-    for (const asking of chunksOf(asked)) {
+    for (const asking of chunksOf(requested)) {
       const chunk = asking.map((operation) => ({ ...operation, jobId: `${operation.jobId}-${life}` }));
       const values = acceptValues(chunk, handover?.redispatchAfterMs, rowLockMs);
       let rows = await run<AcceptRow>(ACCEPT, values);
@@ -133,24 +133,24 @@ interface AcceptRow {
 }
 
 function acceptValues(
-  asked: readonly RequestedOperation[],
+  requested: readonly RequestedOperation[],
   redispatchAfterMs: number | undefined,
   rowLockMs: number | undefined,
 ): unknown[] {
   return [
-    asked[0]?.queue,
-    asked.map((operation) => operation.tenantId),
-    asked.map((operation) => operation.operationKey),
-    asked.map((operation) => operation.jobName),
-    asked.map((operation) => operation.jobId),
-    asked.map((operation) => operation.fingerprint),
-    asked.map((operation) => operation.payload),
-    asked.map((operation) => operation.priority ?? null),
-    asked.map((operation) => operation.delayMs ?? null),
-    asked.map((operation) => operation.deadline ?? null),
-    asked.map((operation) => operation.trace ?? null),
+    requested[0]?.queue,
+    requested.map((operation) => operation.tenantId),
+    requested.map((operation) => operation.operationKey),
+    requested.map((operation) => operation.jobName),
+    requested.map((operation) => operation.jobId),
+    requested.map((operation) => operation.fingerprint),
+    requested.map((operation) => operation.payload),
+    requested.map((operation) => operation.priority ?? null),
+    requested.map((operation) => operation.delayMs ?? null),
+    requested.map((operation) => operation.deadline ?? null),
+    requested.map((operation) => operation.trace ?? null),
     redispatchAfterMs ?? null,
-    asked.map((operation) => operation.retryPolicy ?? null),
+    requested.map((operation) => operation.retryPolicy ?? null),
     rowLockMs === undefined ? null : `${rowLockMs}ms`,
   ];
 }

@@ -187,14 +187,14 @@ class Wait extends Step {
 }
 
 class Force extends Step {
-  constructor(private readonly how: 'forceOpen' | 'forceClosed' | 'unforce') {
+  constructor(private readonly how: 'forceOpen' | 'forceClosed' | 'reset') {
     super();
   }
 
   protected act(model: Model, real: Real): void {
     real.breaker[this.how]();
     const isForced = model.kind === 'forced_open' || model.kind === 'forced_closed';
-    if (this.how === 'unforce') return isForced ? close(model) : undefined;
+    if (this.how === 'reset') return isForced ? close(model) : undefined;
     const kind = this.how === 'forceOpen' ? 'forced_open' : 'forced_closed';
     if (model.kind !== kind) enter(model, kind);
   }
@@ -214,7 +214,7 @@ const pass = fc
   .oneof(fc.nat({ max: 150 }), fc.nat({ max: 1_500 }), fc.constantFrom(700, 1_000, 1_200, 7_200, 3_600_000))
   .map((ms) => new DependencyPermit(ms));
 const force = fc
-  .constantFrom('forceOpen' as const, 'forceClosed' as const, 'unforce' as const)
+  .constantFrom('forceOpen' as const, 'forceClosed' as const, 'reset' as const)
   .map((how) => new Force(how));
 
 function setup(): { model: Model; real: Real } {

@@ -204,13 +204,13 @@ export class JobPipeline {
 
   #defer({ job }: Delivery, error: unknown): Ack {
     const delayMs = 1000 + this.random() * 4000;
-    const { reason } = unavailability(error);
+    const { detail } = unavailability(error);
     this.events.emit({
       kind: 'deferred',
       ...jobSubjectOf(job),
       delayMs,
-      because: 'unavailable',
-      reason,
+      cause: 'unavailable',
+      detail,
     });
     return { kind: 'defer', delayMs };
   }
@@ -220,7 +220,7 @@ export class JobPipeline {
 const NO_MEANS = { handsBack: undefined, reconcile: undefined, fallback: undefined };
 
 /** Deferrals after which an operation may have no row, although the job was delivered. */
-const IS_UNCLAIMED: ReadonlySet<DeferralCause> = new Set(['unavailable', 'held', 'stopped'] as const);
+const IS_UNCLAIMED: ReadonlySet<DeferralCause> = new Set(['unavailable', 'rejected', 'stopped'] as const);
 
 /** Without the note the next delivery is a doubt, which is the careful side. */
 async function noteUnclaimed(starts: EarlierStarts | undefined): Promise<void> {

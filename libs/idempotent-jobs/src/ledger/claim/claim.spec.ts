@@ -5,14 +5,14 @@ import { type ClaimRequest, type ClaimRow, type PeekRow, readAnswer, readPeek } 
 const request: ClaimRequest = {
   tenantId: 'acme',
   operationKey: 'charge:1',
-  terms: {
+  rules: {
     queue: 'charges',
     effect: 'keyed',
     leaseMs: 30_000,
     repeatableMs: 1_000,
     retentionMs: 60_000,
     budgetMs: null,
-    asks: false,
+    canReconcile: false,
   },
   jobName: 'charge',
   jobId: 'op-1',
@@ -71,7 +71,7 @@ function seen(status: OperationStatus, changes: Partial<ClaimRow> = {}): ClaimRo
 }
 
 /** Somebody who can ask whether the effect of an earlier attempt happened. */
-const asking: ClaimRequest = { ...request, terms: { ...request.terms, asks: true } };
+const asking: ClaimRequest = { ...request, rules: { ...request.rules, canReconcile: true } };
 
 /**
  * `look` = look again; `wait` = not yet while its time has not come, and look again from then on; `doubt` = in doubt;

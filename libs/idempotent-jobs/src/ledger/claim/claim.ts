@@ -15,7 +15,7 @@ export interface ClaimRules {
   /** Total time budget from the first attempt; null: none. */
   readonly budgetMs: number | null;
   /** Whether the claimant can find out if the effect of an earlier attempt happened. */
-  readonly asks: boolean;
+  readonly canReconcile: boolean;
 }
 
 /** Which step of which operation an operation is. */
@@ -28,7 +28,7 @@ export interface StepName {
 
 /** What a worker asks for when it wants to run an operation. */
 export interface ClaimRequest extends OperationIdentity {
-  readonly terms: ClaimRules;
+  readonly rules: ClaimRules;
   readonly jobName: string;
   readonly jobId: string;
   readonly fingerprint: string;
@@ -233,15 +233,15 @@ function isLeased({ lease_left_ms: leaseLeftMs }: ClaimRow): boolean {
 }
 
 /** An effect that must not be repeated, and nobody to ask whether it happened. */
-function mayNotRun({ terms }: ClaimRequest, row: ClaimRow): boolean {
-  return row.is_past_repeating === true && !terms.asks;
+function mayNotRun({ rules: terms }: ClaimRequest, row: ClaimRow): boolean {
+  return row.is_past_repeating === true && !terms.canReconcile;
 }
 
 /** Without a time for the next question, the operation waits for a person, and its letter is written. */
-function readDoubt({ terms }: ClaimRequest, row: ClaimRow): ReadAnswer {
+function readDoubt({ rules: terms }: ClaimRequest, row: ClaimRow): ReadAnswer {
   if (isLeased(row)) return { kind: 'busy', leaseLeftMs: row.lease_left_ms as number };
   if (row.is_reconciling !== true) return { kind: 'in_doubt', unrecorded: undefined };
-  return terms.asks ? readWait(row) : { kind: 'in_doubt', unrecorded: readUnrecorded(row) };
+  return terms.canReconcile ? readWait(row) : { kind: 'in_doubt', unrecorded: readUnrecorded(row) };
 }
 
 function readClaim(request: ClaimRequest, row: ClaimRow, token: number): Claim {

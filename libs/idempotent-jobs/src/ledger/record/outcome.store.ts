@@ -50,7 +50,7 @@ export interface FailureRecord {
 }
 
 /** A reason may come from the application's own `classify`. */
-const MAX_REASON = 200;
+const MAX_FAILURE_CODE = 200;
 
 interface Completion extends OperationIdentity {
   readonly token: number;
@@ -126,7 +126,7 @@ export class OutcomeStore {
         JSON.stringify(evidence),
         record.isDoubtful,
         record.kind,
-        cleanText(record.reason, MAX_REASON),
+        cleanText(record.reason, MAX_FAILURE_CODE),
         record.delayMs ?? null,
         record.letter ?? null,
         this.#encryptedPayload(claim, record.payload),

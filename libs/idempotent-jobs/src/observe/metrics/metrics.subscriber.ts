@@ -80,11 +80,11 @@ export class MetricsSubscriber {
         return job.reused.replayed.increment();
       }
       case 'retrying':
-        return this.#failed(event, event.reason)
-          .retries.at(event.dependency ?? '', labelOf(event, event.reason))
+        return this.#failed(event, event.failureCode)
+          .retries.at(event.dependency ?? '', labelOf(event, event.failureCode))
           .increment();
       case 'in_doubt':
-        this.#failed(event, event.reason);
+        this.#failed(event, event.failureCode);
         return this.#letterOf(event);
       case 'dead':
         return this.#dead(event);
@@ -95,7 +95,7 @@ export class MetricsSubscriber {
       case 'letter_closed':
         return this.#closed(event);
       case 'letter_dropped':
-        return this.#dropped.at(event.queue, event.because).increment();
+        return this.#dropped.at(event.queue, event.reason).increment();
       case 'circuit_changed':
         if (event.state === 'open') this.#dependency(event.dependency).opened.increment();
         return;
@@ -106,7 +106,7 @@ export class MetricsSubscriber {
       case 'fallback_used':
         return this.#dependency(event.dependency).fallbacks[event.reason].increment();
       case 'refused':
-        return this.#job(event).processed[event.because === 'in_doubt' ? 'in_doubt' : 'dead'].increment();
+        return this.#job(event).processed[event.reason === 'in_doubt' ? 'in_doubt' : 'dead'].increment();
       case 'handed_back':
         return this.#handedBack(event);
       case 'reconciled':
@@ -179,12 +179,12 @@ export class MetricsSubscriber {
   }
 
   #deferred(event: Event<'deferred'>): void {
-    const { queue, because, dependency } = event;
+    const { queue, cause, dependency } = event;
     const job = this.#job(event);
     job.processed.deferred.increment();
-    if (because === 'busy') job.reused.busy.increment();
+    if (cause === 'busy') job.reused.busy.increment();
     this.#queue(queue)
-      .deferred.at(dependency ?? '', because)
+      .deferred.at(dependency ?? '', cause)
       .increment();
   }
 
@@ -236,7 +236,7 @@ const IS_COUNTED_BY_JOB: ReadonlySet<JobEvent['kind']> = new Set([
 ] as const);
 
 function labelOf({ failure, isThrottled }: FailureEvent, reason: string): CodeLabel {
-  return codeLabelOf({ kind: failure, reason, ...(isThrottled !== undefined && { isThrottled }) });
+  return codeLabelOf({ kind: failure, code: reason, ...(isThrottled !== undefined && { isThrottled }) });
 }
 
 function isExhaustion(reason: string): reason is (typeof EXHAUSTION_REASONS)[number] {

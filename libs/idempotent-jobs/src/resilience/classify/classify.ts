@@ -9,7 +9,7 @@ import { byName, byOwnCode, bySaying } from './own.js';
 import { byPgMessage, bySqlState } from './postgres.js';
 import { byMailCode, bySmtpReply } from './smtp.js';
 import { byTypeOrmName } from './typeorm.js';
-import { type Failure, MAX_REASON } from '../../operation/failure.js';
+import { type Failure, MAX_FAILURE_CODE } from '../../operation/failure.js';
 import { FAILURE_KINDS, type FailureKind } from '../../operation/reasons.js';
 import { signOf } from './failure-sign.js';
 
@@ -30,13 +30,13 @@ export function classify(error: unknown, overrides?: Classify): Failure {
     const failure = look(error, overrides, new Set());
     if (failure !== undefined) return failure;
     // A TypeError, but no bug: fetch wraps whatever happened on the way, and how far it got is in a cause nobody knows.
-    if (read(error, 'message') === 'fetch failed') return { kind: 'in_doubt', reason: 'fetch_failed' };
+    if (read(error, 'message') === 'fetch failed') return { kind: 'in_doubt', code: 'fetch_failed' };
     if (isBug(error))
-      return { kind: 'programming', reason: cleanText(String(read(error, 'name')), MAX_REASON) };
+      return { kind: 'programming', code: cleanText(String(read(error, 'name')), MAX_FAILURE_CODE) };
   } catch {
     // A proxy that cannot even be looked at.
   }
-  return { kind: 'unknown', reason: 'unclassified' };
+  return { kind: 'unknown', code: 'unclassified' };
 }
 
 /** Not SyntaxError: it comes from parsing an answer, and an answer says that something was there to give it. */
@@ -95,9 +95,9 @@ function lookAmong(
     if (failure?.kind === 'in_doubt') return failure;
     first ??= failure;
     isMute ||= failure === undefined;
-    if (seen.size >= MAX_LOOKS) return first && { kind: 'in_doubt', reason: 'too_many_errors' };
+    if (seen.size >= MAX_LOOKS) return first && { kind: 'in_doubt', code: 'too_many_errors' };
   }
-  return first && isMute ? { kind: 'in_doubt', reason: 'partly_unknown' } : first;
+  return first && isMute ? { kind: 'in_doubt', code: 'partly_unknown' } : first;
 }
 
 function firstOf(
@@ -113,7 +113,7 @@ function firstOf(
 
 function asked(overrides: Classify | undefined, error: unknown): Failure | undefined {
   const answer = orUndefined(() => overrides?.(error));
-  const failure = typeof answer === 'string' ? { kind: answer, reason: 'classify' } : answer;
+  const failure = typeof answer === 'string' ? { kind: answer, code: 'classify' } : answer;
   return failure === undefined || failure === null ? undefined : orUndefined(() => wordOf(failure));
 }
 
@@ -121,12 +121,12 @@ function asked(overrides: Classify | undefined, error: unknown): Failure | undef
 function wordOf(failure: Failure): Failure | undefined {
   // A built-in rule of a guarded call has looked at the error before.
   if (signOf(failure) !== undefined) return failure;
-  const { kind, reason, retryAfterMs, isThrottled } = failure;
+  const { kind, code: reason, retryAfterMs, isThrottled } = failure;
   if (!FAILURE_KINDS.includes(kind)) return undefined;
   const waitMs = waitOf(retryAfterMs);
   return {
     kind,
-    reason: typeof reason === 'string' ? cleanText(reason, MAX_REASON) : 'classify',
+    code: typeof reason === 'string' ? cleanText(reason, MAX_FAILURE_CODE) : 'classify',
     ...(waitMs !== undefined && { retryAfterMs: waitMs }),
     ...(isThrottled === true && { isThrottled }),
   };

@@ -22,7 +22,7 @@ describe('codeLabelOf', () => {
     ['', 'other'],
     ['constructor', 'other'],
   ])('has a word for the reason “%s”: %s', (reason, label) => {
-    expect(codeLabelOf({ kind: 'in_doubt', reason })).toBe(label);
+    expect(codeLabelOf({ kind: 'in_doubt', code: reason })).toBe(label);
   });
 
   it.each<[unknown, CodeLabel]>([
@@ -72,7 +72,7 @@ describe('codeLabelOf', () => {
     expect(new Set(REASON_LABELS).size).toBe(REASON_LABELS.length);
     fc.assert(
       fc.property(fc.string(), fc.boolean(), (reason, isThrottled) => {
-        expect(REASON_LABELS).toContain(codeLabelOf({ kind: 'transient', reason, isThrottled }));
+        expect(REASON_LABELS).toContain(codeLabelOf({ kind: 'transient', code: reason, isThrottled }));
       }),
     );
   });

@@ -70,7 +70,7 @@ const PREFIXES: readonly (readonly [string, CodeLabel])[] = [
 ];
 
 /** The label for a failure's free-text reason; `other` for what no rule of the library would say. */
-export function codeLabelOf({ kind, reason, isThrottled }: Failure): CodeLabel {
+export function codeLabelOf({ kind, code: reason, isThrottled }: Failure): CodeLabel {
   if (isThrottled === true) return 'throttled';
   if (kind === 'programming') return 'programming';
   const known = WORDS.get(reason) ?? CODES.get(reason)?.label ?? familyOf(reason)?.label;

@@ -10,7 +10,7 @@ export function byCode(error: unknown): Failure | undefined {
   const code = codeOf(error);
   const meaning = code === undefined ? undefined : meaningOf(code, error);
   if (code === undefined || meaning === undefined) return undefined;
-  const failure: Failure = { kind: kindOf(meaning.kind, code, error), reason: code };
+  const failure: Failure = { kind: kindOf(meaning.kind, code, error), code };
   return meaning.label === 'timeout' ? signed('timeout', failure) : failure;
 }
 

@@ -15,16 +15,16 @@ describe('classify: what pg says without a code', () => {
     ['Connection terminated unexpectedly', 'in_doubt', 'pg_connection_lost'],
     ['Query read timeout', 'in_doubt', 'pg_read_timeout'],
   ])('%s: %s, by itself and through TypeORM', (message, kind, reason) => {
-    expect(classify(new Error(message))).toEqual({ kind, reason });
+    expect(classify(new Error(message))).toEqual({ kind, code: reason });
     const wrapped = new typeorm.QueryFailedError('SELECT 1', [], new Error(message));
-    expect(classify(wrapped)).toEqual({ kind, reason });
+    expect(classify(wrapped)).toEqual({ kind, code: reason });
   });
 
   it('is what a pool says that was ended', async () => {
     const pool = new pg.Pool();
     await pool.end();
     const error: unknown = await pool.query('SELECT 1').catch((thrown: unknown) => thrown);
-    expect(classify(error)).toEqual({ kind: 'in_doubt', reason: 'pg_not_connected' });
+    expect(classify(error)).toEqual({ kind: 'in_doubt', code: 'pg_not_connected' });
   });
 });
 
@@ -47,6 +47,6 @@ describe('classify: what TypeORM says itself', () => {
     [new typeorm.QueryRunnerAlreadyReleasedError(), 'programming'],
     [new typeorm.UpdateValuesMissingError(), 'programming'],
   ])('%s is %s', (error, kind) => {
-    expect(classify(error)).toEqual({ kind, reason: error.constructor.name });
+    expect(classify(error)).toEqual({ kind, code: error.constructor.name });
   });
 });

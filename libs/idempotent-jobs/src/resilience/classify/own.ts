@@ -5,7 +5,7 @@ import { isA, read } from '../../operation/thrown.js';
 import {
   type Failure,
   InDoubtError,
-  MAX_REASON,
+  MAX_FAILURE_CODE,
   PermanentError,
   RetryLaterError,
   TransientError,
@@ -17,18 +17,18 @@ import { waitOf } from './wait.js';
 /** What a handler threw on purpose. @internal */
 export function bySaying(error: unknown): Failure | undefined {
   if (isA(error, RetryLaterError)) {
-    return { kind: 'transient', reason: nameOf(error), retryAfterMs: waitOf(read(error, 'delayMs')) };
+    return { kind: 'transient', code: nameOf(error), retryAfterMs: waitOf(read(error, 'delayMs')) };
   }
-  if (isA(error, TransientError)) return { kind: 'transient', reason: nameOf(error) };
-  if (isA(error, PermanentError)) return { kind: 'permanent', reason: nameOf(error) };
-  if (isA(error, InDoubtError)) return { kind: 'in_doubt', reason: nameOf(error) };
+  if (isA(error, TransientError)) return { kind: 'transient', code: nameOf(error) };
+  if (isA(error, PermanentError)) return { kind: 'permanent', code: nameOf(error) };
+  if (isA(error, InDoubtError)) return { kind: 'in_doubt', code: nameOf(error) };
   // BullMQ's way to say: do not try again.
-  if (isA(error, UnrecoverableError)) return { kind: 'permanent', reason: 'UnrecoverableError' };
+  if (isA(error, UnrecoverableError)) return { kind: 'permanent', code: 'UnrecoverableError' };
   return undefined;
 }
 
 function nameOf(error: unknown): string {
-  return cleanText(String(read(error, 'name')), MAX_REASON);
+  return cleanText(String(read(error, 'name')), MAX_FAILURE_CODE);
 }
 
 /** What the library's own refusals say, thrown through a handler. @internal */
@@ -41,7 +41,7 @@ export const OWN_CODES: Readonly<Record<string, FailureKind>> = {
   LEDGER_UNAVAILABLE: 'transient',
   OPERATION_IN_DOUBT: 'in_doubt',
   // Nothing was sent.
-  DEPENDENCY_HELD: 'transient',
+  DEPENDENCY_REJECTED: 'transient',
 };
 
 /** By its class: a code is a field that any answer of any service can carry. @internal */
@@ -51,7 +51,7 @@ export function byOwnCode(error: unknown): Failure | undefined {
   const retryAfterMs = waitOf(read(error, 'retryAfterMs'));
   return signed('own_refusal', {
     kind: OWN_CODES[code] as FailureKind,
-    reason: code.toLowerCase(),
+    code: code.toLowerCase(),
     ...(retryAfterMs !== undefined && { retryAfterMs }),
   });
 }
@@ -60,9 +60,9 @@ export function byOwnCode(error: unknown): Failure | undefined {
 export function byName(error: unknown): Failure | undefined {
   switch (read(error, 'name')) {
     case 'AbortError':
-      return { kind: 'in_doubt', reason: 'AbortError' };
+      return { kind: 'in_doubt', code: 'AbortError' };
     case 'TimeoutError':
-      return signed('timeout', { kind: 'in_doubt', reason: 'TimeoutError' });
+      return signed('timeout', { kind: 'in_doubt', code: 'TimeoutError' });
     default:
       return undefined;
   }

@@ -7,11 +7,14 @@ import type { Classify } from '../classify/classify.js';
 /** The dependencies of this application, by name. */
 export class Dependencies {
   readonly #known: ReadonlyMap<string, Dependency>;
-  readonly #readings = new KnownFailures();
+  readonly #knownFailures = new KnownFailures();
 
-  constructor(settings: readonly DependencyRules[], services: Omit<DependencyServices, 'readings'>) {
+  constructor(settings: readonly DependencyRules[], services: Omit<DependencyServices, 'knownFailures'>) {
     this.#known = new Map(
-      settings.map((one) => [one.name, new Dependency(one, { ...services, readings: this.#readings })]),
+      settings.map((one) => [
+        one.name,
+        new Dependency(one, { ...services, knownFailures: this.#knownFailures }),
+      ]),
     );
   }
 
@@ -29,7 +32,7 @@ export class Dependencies {
 
   /** What is known of an error from the guarded call that threw it. Undefined: there are no dependencies. */
   get knownFailureOf(): Classify | undefined {
-    return this.#known.size === 0 ? undefined : (error) => this.#readings.of(error);
+    return this.#known.size === 0 ? undefined : (error) => this.#knownFailures.of(error);
   }
 
   /** For messages: where they are declared, and which there are. */

@@ -40,7 +40,7 @@ export class DependencyPermit {
 
   /** What another dependency's call threw, and what the library refused. */
   #isAnothers(error: unknown, failure: Failure): boolean {
-    const source = this.dependency.readings.sourceBehind(error);
+    const source = this.dependency.knownFailures.sourceBehind(error);
     return (source !== undefined && source !== this.dependency) || signOf(failure) === 'own_refusal';
   }
 

@@ -16,7 +16,7 @@ import { TenantShares } from './tenant-shares.js';
 /** What a dependency is made with. */
 export interface DependencyServices {
   readonly events: JobEvents;
-  readonly readings: KnownFailures;
+  readonly knownFailures: KnownFailures;
   /** A monotonic clock, in ms. */
   readonly now: () => number;
   /** A source of numbers in [0, 1). */
@@ -72,8 +72,8 @@ export class Dependency {
   #isSharedByTenants = false;
 
   /** What calls of all dependencies found out about errors. */
-  get readings(): KnownFailures {
-    return this.services.readings;
+  get knownFailures(): KnownFailures {
+    return this.services.knownFailures;
   }
 
   /** `whole`: what it is a key of; undefined: of nothing. */
@@ -234,16 +234,16 @@ export class Dependency {
     this.services.events.emit({ kind: 'fallback_used', ...subject, dependency: this.name, reason });
   }
 
-  /** Lets nothing through until {@link unforce}, or everything, whatever the key. */
+  /** Lets nothing through until {@link resetCircuit}, or everything, whatever the key. */
   force(state: 'open' | 'closed'): void {
     this.#forced = state;
     for (const one of this.#all) one.#force(state);
   }
 
   /** Back to what each circuit finds out by itself, from closed. */
-  unforce(): void {
+  resetCircuit(): void {
     this.#forced = undefined;
-    for (const one of this.#all) one.#breaker.unforce();
+    for (const one of this.#all) one.#breaker.reset();
   }
 
   get #all(): Dependency[] {
@@ -256,7 +256,7 @@ export class Dependency {
   }
 
   #hold(cause: Rejection['cause'], retryAfterMs: number): Rejection {
-    return { kind: 'held', dependency: this.name, cause, retryAfterMs };
+    return { kind: 'rejected', dependency: this.name, cause, retryAfterMs };
   }
 }
 

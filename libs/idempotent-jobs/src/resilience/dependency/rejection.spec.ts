@@ -3,7 +3,12 @@ import { IdempotentJobsError } from '../../operation/errors.js';
 import { classify } from '../classify/classify.js';
 import { DependencyRejectedError, type Rejection, rejectionBehind } from './rejection.js';
 
-const HOLD: Rejection = { kind: 'held', dependency: 'gateway', cause: 'circuit_open', retryAfterMs: 1_234.5 };
+const HOLD: Rejection = {
+  kind: 'rejected',
+  dependency: 'gateway',
+  cause: 'circuit_open',
+  retryAfterMs: 1_234.5,
+};
 const held = new DependencyRejectedError(HOLD);
 
 /** An error under so many others. */
@@ -17,7 +22,7 @@ describe('DependencyRejectedError', () => {
   it('says which dependency, why, that nothing was sent, and when to come again', () => {
     expect(held).toBeInstanceOf(IdempotentJobsError);
     expect(held).toMatchObject({
-      code: 'DEPENDENCY_HELD',
+      code: 'DEPENDENCY_REJECTED',
       retryAfterMs: 1_234.5,
       data: { dependency: 'gateway', cause: 'circuit_open' },
     });
@@ -52,9 +57,11 @@ describe('rejectionBehind', () => {
   });
 
   it('is found beneath whatever was thrown, and not for its name or code', () => {
-    expect(rejectionBehind({ cause: held })).toBe(held.hold);
+    expect(rejectionBehind({ cause: held })).toBe(held.rejection);
     expect(
-      rejectionBehind(Object.assign(new Error('x'), { name: held.name, code: held.code, hold: held.hold })),
+      rejectionBehind(
+        Object.assign(new Error('x'), { name: held.name, code: held.code, hold: held.rejection }),
+      ),
     ).toBeUndefined();
   });
 

@@ -6,7 +6,7 @@ import { InDoubtError, PermanentError, TransientError } from '../../operation/fa
 
 /** A call that was not let through: nothing of it was sent. */
 export interface Rejection {
-  readonly kind: 'held';
+  readonly kind: 'rejected';
   readonly dependency: string;
   readonly cause: RejectionCause;
   /** When to come again, in ms from now. */
@@ -21,13 +21,13 @@ export class DependencyRejectedError extends IdempotentJobsError {
   /** When to come again, in ms from when it was thrown. */
   readonly retryAfterMs: number;
 
-  constructor(readonly hold: Rejection) {
+  constructor(readonly rejection: Rejection) {
     super(
-      'DEPENDENCY_HELD',
-      `Dependency "${hold.dependency}" lets nothing through for now (${hold.cause}). Nothing was sent; come again in ${Math.ceil(hold.retryAfterMs)} ms.`,
-      { data: { dependency: hold.dependency, cause: hold.cause } },
+      'DEPENDENCY_REJECTED',
+      `Dependency "${rejection.dependency}" lets nothing through for now (${rejection.cause}). Nothing was sent; come again in ${Math.ceil(rejection.retryAfterMs)} ms.`,
+      { data: { dependency: rejection.dependency, cause: rejection.cause } },
     );
-    this.retryAfterMs = hold.retryAfterMs;
+    this.retryAfterMs = rejection.retryAfterMs;
   }
 }
 
@@ -37,7 +37,7 @@ export class DependencyRejectedError extends IdempotentJobsError {
  */
 export function rejectionBehind(error: unknown): Rejection | undefined {
   for (const one of causesOf(error)) {
-    if (isA(one, DependencyRejectedError)) return one.hold;
+    if (isA(one, DependencyRejectedError)) return one.rejection;
     if (SAID.some((kind) => isA(one, kind))) return undefined;
   }
   return undefined;

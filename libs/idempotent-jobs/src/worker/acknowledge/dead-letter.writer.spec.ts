@@ -24,7 +24,7 @@ function deadLetterWriter(isNew: boolean) {
   const told: JobEvent[] = [];
   let woken = 0;
   events.subscribe((event) => told.push(event));
-  const letters = { bury: async () => isNew } as unknown as LetterStore;
+  const letters = { write: async () => isNew } as unknown as LetterStore;
   const encryption = { encrypt: (text: string) => text } as unknown as Encryption;
   return {
     deadLetterWriter: new DeadLetterWriter(letters, events, encryption, {
@@ -49,7 +49,7 @@ describe('DeadLetterWriter', () => {
     const { deadLetterWriter: graves, told, woken } = deadLetterWriter(false);
     expect(await graves.ofConflict(received, identified)).toMatchObject({ kind: 'fail' });
     expect(told).toMatchObject([
-      { kind: 'refused', because: 'buried', jobId: 'op-1', operationKey: 'charge:order-17' },
+      { kind: 'refused', reason: 'dead_lettered', jobId: 'op-1', operationKey: 'charge:order-17' },
     ]);
     expect(woken()).toBe(0);
   });

@@ -83,7 +83,7 @@ export class DeadLetterWriter {
     fingerprint: string,
   ): Promise<Ack> {
     const subject = jobSubjectOf(job);
-    const isNew = await this.letters.bury({
+    const isNew = await this.letters.write({
       ...subject,
       identity: identified,
       reason,
@@ -94,7 +94,7 @@ export class DeadLetterWriter {
     });
     const whose = identified && { tenantId: identified.tenantId, operationKey: identified.operationKey };
     if (!isNew) {
-      this.events.emit({ kind: 'refused', ...subject, ...whose, because: 'buried' });
+      this.events.emit({ kind: 'refused', ...subject, ...whose, reason: 'dead_lettered' });
       return { kind: 'fail', error };
     }
     this.due.wake();

@@ -147,9 +147,9 @@ function nextState(effect: Effect, end: End, circumstance: Circumstance): Next {
     case 'vanished twice':
       return afterVanishing(effect, 2, circumstance);
     case 'timeout':
-      return afterFailure(effect, { kind: 'in_doubt', reason: 'timeout' }, circumstance);
+      return afterFailure(effect, { kind: 'in_doubt', code: 'timeout' }, circumstance);
     default:
-      return afterFailure(effect, { kind: end, reason: 'test' }, circumstance);
+      return afterFailure(effect, { kind: end, code: 'test' }, circumstance);
   }
 }
 
@@ -257,14 +257,14 @@ function requestOf(effect: Effect, asks: boolean): ClaimRequest {
   return {
     tenantId: 'acme',
     operationKey: 'charge:1',
-    terms: {
+    rules: {
       queue: 'charges',
       effect,
       leaseMs: 30_000,
       repeatableMs: null,
       retentionMs: 60_000,
       budgetMs: null,
-      asks,
+      canReconcile: asks,
     },
     jobName: 'charge',
     jobId: 'op-1',
@@ -281,7 +281,7 @@ function policyOf(asks: boolean): RetryPolicy {
     attempts: 5,
     crashes: 2,
     backoff: { baseMs: 1_000, capMs: 60_000 },
-    plan: asks ? DEFAULT_SCHEDULE : undefined,
+    schedule: asks ? DEFAULT_SCHEDULE : undefined,
     isCallers: false,
   };
 }

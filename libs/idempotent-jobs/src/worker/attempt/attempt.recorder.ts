@@ -16,7 +16,7 @@ import { type FailureRecord, OutcomeStore } from '../../ledger/record/outcome.st
 import { classify } from '../../resilience/classify/classify.js';
 import type { Failure } from '../../operation/failure.js';
 import { asKind } from '../../resilience/classify/failure-sign.js';
-import { decideFailure, type Decision, decideStart, whyGivenUp } from '../rules/decide.js';
+import { decideFailure, type NextStep, decideStart, decisionOf } from '../rules/decide.js';
 import { AttemptReporter, type DecidedFailure } from './attempt.reporter.js';
 import { type AttemptResult, causeOf, type OwnDeferral, unavailability } from './attempt-result.js';
 import type { Ground, GroundAnswer } from './ground.js';
@@ -112,19 +112,21 @@ export class AttemptRecorder {
   ): Promise<AttemptResult> {
     const answer = await ground.revert(claim);
     if (answer.kind !== 'acquired') return this.refused(run, answer);
-    const { claim: held } = answer;
-    if (held === claim)
-      return this.#record(run, ground, held, this.#decide(run, held, error, known, startedAt));
+    const { claim: rejected } = answer;
+    if (rejected === claim)
+      return this.#record(run, ground, rejected, this.#decide(run, rejected, error, known, startedAt));
     // The attempt was committed, and with it whatever its handler had written: trying again would write it twice.
-    if (held.token === claim.token)
+    if (rejected.token === claim.token)
       return this.#record(
         run,
         ground,
-        held,
-        this.#decide(run, held, new TransactionLeftError(), undefined, startedAt),
+        rejected,
+        this.#decide(run, rejected, new TransactionLeftError(), undefined, startedAt),
       );
-    const result = await this.begin(run, ground, held);
-    return result ?? this.#record(run, ground, held, this.#decide(run, held, error, known, startedAt));
+    const result = await this.begin(run, ground, rejected);
+    return (
+      result ?? this.#record(run, ground, rejected, this.#decide(run, rejected, error, known, startedAt))
+    );
   }
 
   /** What an error says that was thrown before the handler could have had an effect. */
@@ -142,14 +144,14 @@ export class AttemptRecorder {
     reason: DeadLetterReason,
     error: unknown = new GivenUpError(claim, reason),
   ): Promise<AttemptResult> {
-    const decision: Decision = {
+    const decision: NextStep = {
       status: 'dead',
       reason,
       isDoubtful: claim.isDoubtful,
-      why: whyGivenUp(reason),
+      decision: decisionOf(reason),
     };
-    const failure: Failure = { kind: 'permanent', reason };
-    return this.#record(run, ground, claim, { error, failure, decision, durationMs: 0 });
+    const failure: Failure = { kind: 'permanent', code: reason };
+    return this.#record(run, ground, claim, { error, failure, nextStep: decision, durationMs: 0 });
   }
 
   /** A doubt that stays one: to be asked about again in `reconcileInMs`; undefined: a person has to find out. */
@@ -179,7 +181,7 @@ export class AttemptRecorder {
         kind: 'deferred',
         delayMs: reconcileInMs,
         deferral: 'in_doubt',
-        reason: `in_doubt: ${reason}`,
+        detail: `in_doubt: ${reason}`,
       };
     this.due.wake();
     this.reporter.doubted(run, claim.attempt, reason, evidence);
@@ -201,11 +203,11 @@ export class AttemptRecorder {
   }
 
   /** The dependency lets nothing through. */
-  held(run: OperationRun, hold: Rejection, delayMs: number): AttemptResult {
-    const { cause, dependency } = hold;
+  rejected(run: OperationRun, rejection: Rejection, delayMs: number): AttemptResult {
+    const { cause, dependency } = rejection;
     const reason = `${cause}: dependency "${dependency}" lets nothing through`;
-    this.reporter.held(run, hold, delayMs, reason);
-    return { kind: 'deferred', delayMs, deferral: cause, reason, hold };
+    this.reporter.rejected(run, rejection, delayMs, reason);
+    return { kind: 'deferred', delayMs, deferral: cause, detail: reason, rejection };
   }
 
   /** Postgres is out of reach, a record unreadable, or a bug of ours: nothing is known to be recorded. */
@@ -214,7 +216,7 @@ export class AttemptRecorder {
     // A transaction that met a locked row is gone, and nothing of it is left.
     if (run.rules.effect === 'transactional' && sqlStateOf(error) === LOCK_NOT_AVAILABLE)
       return this.#locked(run);
-    const { deferral, reason } = unavailability(error);
+    const { deferral, detail: reason } = unavailability(error);
     return this.#deferredFor(run, 1000 + this.random() * 4000, deferral, reason);
   }
 
@@ -224,7 +226,7 @@ export class AttemptRecorder {
 
   #deferredFor(run: OperationRun, delayMs: number, deferral: OwnDeferral, reason: string): AttemptResult {
     this.reporter.deferred(run, delayMs, reason, causeOf(deferral));
-    return { kind: 'deferred', delayMs, deferral, reason };
+    return { kind: 'deferred', delayMs, deferral, detail: reason };
   }
 
   #locked(run: OperationRun): AttemptResult {
@@ -278,7 +280,7 @@ export class AttemptRecorder {
     const failure = known ?? classify(error, rules.classify);
     const decision = decideFailure(failure, rules.effect, claim, rules.policy, this.random);
     const durationMs = startedAt === undefined ? 0 : performance.now() - startedAt;
-    return { error, failure, decision, durationMs };
+    return { error, failure, nextStep: decision, durationMs };
   }
 
   async #record(
@@ -287,7 +289,7 @@ export class AttemptRecorder {
     claim: Claim,
     decided: DecidedFailure,
   ): Promise<AttemptResult> {
-    const { error, failure, decision } = decided;
+    const { error, failure, nextStep: decision } = decided;
     const reconcileInMs = decision.status === 'in_doubt' ? decision.reconcileInMs : undefined;
     const delayMs = decision.status === 'retrying' ? decision.delayMs : reconcileInMs;
     const isGivenUp = delayMs === undefined;
@@ -295,19 +297,19 @@ export class AttemptRecorder {
       status: decision.status,
       error,
       kind: failure.kind,
-      reason: failure.reason,
-      decision: decision.why,
+      reason: failure.code,
+      decision: decision.decision,
       isDoubtful: decision.isDoubtful,
       ...(delayMs !== undefined && { delayMs: Math.ceil(delayMs) }),
       // Nobody may ever call again.
-      ...(isCall(run) && { forgetAfterMs: run.rules.terms.retentionMs }),
+      ...(isCall(run) && { forgetAfterMs: run.rules.claim.retentionMs }),
       ...(isGivenUp &&
         decision.status !== 'retrying' && { letter: decision.reason, payload: payloadText(run) }),
     };
     if ((await ground.fail(claim, record)) === 'lost') return this.fenced(run, claim);
     if (isGivenUp) this.due.wake();
     this.reporter.failed(run, claim, decided);
-    return { kind: 'failed', error, failure, decision };
+    return { kind: 'failed', error, failure, nextStep: decision };
   }
 }
 

@@ -5,14 +5,14 @@ import type { AbandonedBy } from '../../operation/reasons.js';
 import { type DeferralReason, JobEvents } from '../../events/job-events.js';
 import { messageOf } from '../../operation/message-of.js';
 import type { Failure } from '../../operation/failure.js';
-import type { Decision } from '../rules/decide.js';
+import type { NextStep } from '../rules/decide.js';
 import { isCall, type OperationRun, subjectOf } from './operation-run.js';
 
 /** A failure as it was decided about. */
 export interface DecidedFailure {
   readonly error: unknown;
   readonly failure: Failure;
-  readonly decision: Decision;
+  readonly nextStep: NextStep;
   /** How long the handler ran, in ms; 0: it did not. */
   readonly durationMs: number;
 }
@@ -57,8 +57,8 @@ export class AttemptReporter {
   }
 
   /** Nothing is left to do for a delivery, or a call. */
-  refused(run: OperationRun, because: 'dead' | 'in_doubt'): void {
-    this.events.emit({ kind: 'refused', ...subjectOf(run), because });
+  refused(run: OperationRun, reason: 'dead' | 'in_doubt'): void {
+    this.events.emit({ kind: 'refused', ...subjectOf(run), reason });
   }
 
   tookOver(run: OperationRun, { attempt, runId: from }: VanishedAttempt): void {
@@ -66,7 +66,7 @@ export class AttemptReporter {
   }
 
   abandoned(run: OperationRun, { attempt }: Claim, why: AbandonedBy): void {
-    this.events.emit({ kind: 'abandoned', ...subjectOf(run), attempt, why });
+    this.events.emit({ kind: 'abandoned', ...subjectOf(run), attempt, by: why });
   }
 
   fenced(run: OperationRun, { attempt }: Claim): void {
@@ -74,63 +74,56 @@ export class AttemptReporter {
   }
 
   /** A call that finds its operation running looks again and again: it tells of itself, once, when it gives up. */
-  deferred(run: OperationRun, delayMs: number, reason: string, because: DeferralReason): void {
-    if (because === 'busy' && isCall(run) && run.step === undefined) return;
-    this.events.emit({ kind: 'deferred', ...subjectOf(run), delayMs, because, reason });
+  deferred(run: OperationRun, delayMs: number, detail: string, cause: DeferralReason): void {
+    if (cause === 'busy' && isCall(run) && run.step === undefined) return;
+    this.events.emit({ kind: 'deferred', ...subjectOf(run), delayMs, cause, detail });
   }
 
-  held(run: OperationRun, { cause: because, dependency }: Rejection, delayMs: number, reason: string): void {
-    this.events.emit({ kind: 'deferred', ...subjectOf(run), delayMs, because, reason, dependency });
+  rejected(run: OperationRun, { cause, dependency }: Rejection, delayMs: number, detail: string): void {
+    this.events.emit({ kind: 'deferred', ...subjectOf(run), delayMs, cause, detail, dependency });
   }
 
   failed(
     run: OperationRun,
     { attempt }: Claim,
-    { error, failure, decision, durationMs }: DecidedFailure,
+    { error, failure, nextStep, durationMs }: DecidedFailure,
   ): void {
-    const told = {
+    const facts = {
       ...subjectOf(run),
       attempt,
       failure: failure.kind,
+      failureCode: failure.code,
       ...(failure.isThrottled === true && { isThrottled: true }),
       error: messageOf(error),
       durationMs,
       dependency: run.rules.dependency?.name,
     };
-    switch (decision.status) {
+    switch (nextStep.status) {
       case 'retrying': {
-        const { delayMs, why } = decision;
-        return this.events.emit({
-          kind: 'retrying',
-          ...told,
-          delayMs,
-          reason: failure.reason,
-          decision: why,
-        });
+        const { delayMs, decision } = nextStep;
+        return this.events.emit({ kind: 'retrying', ...facts, delayMs, decision });
       }
       case 'in_doubt': {
-        const { reconcileInMs: delayMs } = decision;
-        return this.events.emit({ kind: 'in_doubt', ...told, reason: failure.reason, delayMs });
+        return this.events.emit({ kind: 'in_doubt', ...facts, delayMs: nextStep.reconcileInMs });
       }
       case 'dead': {
-        const { reason } = decision;
-        return this.events.emit({ kind: 'dead', ...told, reason, failureCode: failure.reason });
+        return this.events.emit({ kind: 'dead', ...facts, reason: nextStep.reason });
       }
       default:
-        return decision satisfies never;
+        return nextStep satisfies never;
     }
   }
 
   /** A doubt that ends no attempt: nobody could be asked about it. */
-  doubted(run: OperationRun, attempt: number, reason: string, error: unknown): void {
-    this.events.emit({ ...this.#doubtOf(run, attempt, error), reason });
+  doubted(run: OperationRun, attempt: number, failureCode: string, error: unknown): void {
+    this.events.emit({ ...this.#doubtOf(run, attempt, error), failureCode });
   }
 
   /** The doubt that an attempt has left which vanished with its worker. */
   vanished(run: OperationRun, attempt: number, error: unknown): void {
     this.events.emit({
       ...this.#doubtOf(run, attempt, error),
-      reason: 'lease_expired',
+      failureCode: 'lease_expired',
       isVanished: true,
     });
   }
@@ -145,13 +138,13 @@ export class AttemptReporter {
   }
 
   /** `delayMs`: until the next question; undefined: there is none. */
-  unanswered(run: OperationRun, { attempt }: Claim, reason: string, delayMs: number | undefined): void {
+  unanswered(run: OperationRun, { attempt }: Claim, detail: string, delayMs: number | undefined): void {
     this.events.emit({
       kind: 'reconciled',
       ...subjectOf(run),
       attempt,
       verdict: 'unknown',
-      reason,
+      detail,
       delayMs,
     });
   }

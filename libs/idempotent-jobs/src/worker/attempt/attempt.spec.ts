@@ -36,7 +36,7 @@ function scene() {
       timeoutMs: 1_000,
       policy: {},
       results: { isStored: true, maxBytes: 100 },
-      terms: {},
+      claim: {},
     },
     subject: { queue: 'charges', jobName: 'charge', jobId: '1' },
     identified: { tenantId: 'acme', operationKey: 'charge:1' },

@@ -58,7 +58,7 @@ export interface CurrentOperation {
    * Says that what the operation will complete with is a stand-in, and why, in few words; as `Outcome.degraded` and
    * metrics tell. Fallbacks of dependencies say it by themselves. The first reason stays.
    */
-  readonly markDegraded: (why: string) => void;
+  readonly markDegraded: (by: string) => void;
   /**
    * Says that this attempt has had no effect, before the handler hands its job back by BullMQ's own means
    * (`job.moveToDelayed()` and `throw new DelayedError()`). Without it, what must not be repeated is in doubt then. A

@@ -12,7 +12,7 @@ export interface DependencyGate {
   /** The dependency that the handler may call behind it; undefined: none. */
   readonly dependency: Dependency | undefined;
   /** What keeps the dependency from being asked about a doubt; undefined: nothing. */
-  readonly hold: Rejection | undefined;
+  readonly rejection: Rejection | undefined;
   /** Right before the handler: a hold, if it must not be called now. */
   admit(run: OperationRun, claim: Claim): Rejection | undefined;
   /** How the handler ended. */
@@ -21,30 +21,30 @@ export interface DependencyGate {
 
 /** The dependency lets the attempt through, and is told how it went. */
 export class AdmittedRun implements DependencyGate {
-  readonly hold = undefined;
+  readonly rejection = undefined;
 
-  constructor(private readonly pass: DependencyPermit) {}
+  constructor(private readonly permit: DependencyPermit) {}
 
   get dependency(): Dependency {
-    return this.pass.dependency;
+    return this.permit.dependency;
   }
 
   admit(run: OperationRun, { attempt }: Claim): Rejection | undefined {
-    return this.pass.begin(attempt > 1, subjectOf(run));
+    return this.permit.begin(attempt > 1, subjectOf(run));
   }
 
   report(run: OperationRun, result: HandlerResult): void {
     const subject = subjectOf(run);
     switch (result.kind) {
       case 'returned':
-        return this.pass.succeeded(subject);
+        return this.permit.succeeded(subject);
       case 'threw':
         if (handsBack(run, result)) return;
-        return this.pass.failed(result.error, classify(result.error, run.rules.classify), subject);
+        return this.permit.failed(result.error, classify(result.error, run.rules.classify), subject);
       case 'abandoned':
         // Lost leases and shutdowns are not the dependency's doing.
-        if (result.why === 'timeout')
-          this.pass.failed(result.error, signed('timeout', { kind: 'in_doubt', reason: 'timeout' }), subject);
+        if (result.by === 'timeout')
+          this.permit.failed(result.error, signed('timeout', { kind: 'in_doubt', code: 'timeout' }), subject);
         return;
       default:
         return result satisfies never;
@@ -56,14 +56,14 @@ export class AdmittedRun implements DependencyGate {
 export class FallbackRun implements DependencyGate {
   readonly dependency = undefined;
 
-  constructor(readonly hold: Rejection) {}
+  constructor(readonly rejection: Rejection) {}
 
   /** What may have happened already must not happen a second time in another way. */
   admit(_run: OperationRun, claim: Claim): Rejection | undefined {
-    return claim.isDoubtful ? this.hold : undefined;
+    return claim.isDoubtful ? this.rejection : undefined;
   }
 
   report(run: OperationRun, result: HandlerResult): void {
-    if (result.kind === 'returned') run.rules.dependency?.fellBack(this.hold.cause, subjectOf(run));
+    if (result.kind === 'returned') run.rules.dependency?.fellBack(this.rejection.cause, subjectOf(run));
   }
 }

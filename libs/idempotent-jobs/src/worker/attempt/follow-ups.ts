@@ -25,19 +25,20 @@ export class FollowUps {
   ): Promise<() => void> {
     const run = this.operations.on(connection);
     const conflicts: RequestedOperation[] = [];
-    for (const queue of new Set(followUps.map((asked) => asked.queue))) {
-      const asked = followUps.filter((followUp) => followUp.queue === queue);
-      const accepted = await this.operations.accept(run, asked);
+    for (const queue of new Set(followUps.map((requested) => requested.queue))) {
+      const requested = followUps.filter((followUp) => followUp.queue === queue);
+      const accepted = await this.operations.accept(run, requested);
       await this.operations.announce(run, queue);
-      conflicts.push(...asked.filter((_followUp, index) => accepted[index]?.kind === 'conflict'));
+      conflicts.push(...requested.filter((_followUp, index) => accepted[index]?.kind === 'conflict'));
     }
     const buried: RequestedOperation[] = [];
-    for (const asked of conflicts) if (await this.#bury(connection, asked, runId)) buried.push(asked);
-    return () => buried.forEach((asked) => this.#tellOf(asked));
+    for (const requested of conflicts)
+      if (await this.#bury(connection, requested, runId)) buried.push(requested);
+    return () => buried.forEach((requested) => this.#tellOf(requested));
   }
 
-  async #bury(connection: Queryable, asked: RequestedOperation, runId: string): Promise<boolean> {
-    const { tenantId, operationKey, queue, jobName, jobId, payload, fingerprint } = asked;
+  async #bury(connection: Queryable, requested: RequestedOperation, runId: string): Promise<boolean> {
+    const { tenantId, operationKey, queue, jobName, jobId, payload, fingerprint } = requested;
     const burial: NewDeadLetter = {
       identity: { tenantId, operationKey },
       queue,
@@ -49,7 +50,7 @@ export class FollowUps {
       error: new OperationConflictError(tenantId, operationKey),
       runId,
     };
-    return this.letters.bury(burial, connection);
+    return this.letters.write(burial, connection);
   }
 
   #tellOf({ tenantId, operationKey, queue, jobName, jobId }: RequestedOperation): void {

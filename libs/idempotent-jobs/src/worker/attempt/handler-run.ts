@@ -7,7 +7,7 @@ import { frames, inFrame } from '../../tenancy/frames.js';
 /** The reason of the signal of an attempt that nobody waits for any more. */
 export class AbandonedError extends InDoubtError {
   constructor(
-    readonly why: AbandonedBy,
+    readonly by: AbandonedBy,
     message: string,
   ) {
     super(message);
@@ -21,7 +21,7 @@ export type HandlerResult =
   /** `wasStarted`: whether the handler had been called. */
   | {
       readonly kind: 'abandoned';
-      readonly why: AbandonedBy;
+      readonly by: AbandonedBy;
       readonly error: InDoubtError;
       readonly wasStarted: boolean;
     };
@@ -89,16 +89,16 @@ export class HandlerRun {
 
   /** Why it was abandoned; undefined: it was not. */
   get abandonedBy(): AbandonedBy | undefined {
-    return this.#abandoned?.why;
+    return this.#abandoned?.by;
   }
 
   /** Stops waiting. Later calls, and calls after the handler's end, do nothing. */
-  abandon(why: AbandonedBy, detail?: string): void {
+  abandon(by: AbandonedBy, detail?: string): void {
     if (this.#isOver) return;
     this.#isOver = true;
     this.onAbandoned?.();
-    const error = new AbandonedError(why, `The attempt was abandoned: ${detail ?? EXPLANATIONS[why]}.`);
-    this.#abandoned = { kind: 'abandoned', why, error, wasStarted: this.wasStarted };
+    const error = new AbandonedError(by, `The attempt was abandoned: ${detail ?? EXPLANATIONS[by]}.`);
+    this.#abandoned = { kind: 'abandoned', by, error, wasStarted: this.wasStarted };
     inFrame(this.#frame, () => this.#controller?.abort(error));
     this.#end?.(this.#abandoned);
     this.#reject?.(error);

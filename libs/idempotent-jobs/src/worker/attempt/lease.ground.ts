@@ -46,7 +46,7 @@ export class LeaseGround implements Ground {
     const { tenantId, operationKey, token } = answer.claim;
     const { leaseMs } = run.rules;
     const onLost = (): void => run.handlerRun.abandon('lease_lost');
-    this.#lease = services.leases.hold({ tenantId, operationKey, token, leaseMs, onLost }, sentAt);
+    this.#lease = services.leases.keep({ tenantId, operationKey, token, leaseMs, onLost }, sentAt);
     run.handlerRun.runUnder(this.#lease);
     return answer;
   }
@@ -56,7 +56,7 @@ export class LeaseGround implements Ground {
     const { claims } = this.services;
     const { identified, earlierStarts } = this.run;
     const request = claimRequestOf(this.run);
-    const patienceMs = Math.min(request.terms.leaseMs / 2, MAX_CLAIM_PATIENCE_MS);
+    const patienceMs = Math.min(request.rules.leaseMs / 2, MAX_CLAIM_PATIENCE_MS);
     const claim = (requested: ClaimRequest): Promise<ClaimAnswer> =>
       withRetry(patienceMs, () => claims.claim(requested));
     const answer = await claim(request);
@@ -158,7 +158,7 @@ export class LeaseGround implements Ground {
 
   /** A call that was given back is forgotten after a while: nobody may ever call again. Undefined: it is a job's. */
   get #forgetAfterMs(): number | undefined {
-    return isCall(this.run) ? this.run.rules.terms.retentionMs : undefined;
+    return isCall(this.run) ? this.run.rules.claim.retentionMs : undefined;
   }
 
   #record<T>(write: () => Promise<T>): Promise<T> {

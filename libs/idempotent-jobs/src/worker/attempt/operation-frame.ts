@@ -30,8 +30,8 @@ export function openFrame(
   runStep: RunStep,
 ): OperationFrame {
   const followUps: RequestedOperation[] = [];
-  const markDegraded = (why: string): void => {
-    degraded ??= cleanText(why, MAX_DEGRADED);
+  const markDegraded = (by: string): void => {
+    degraded ??= cleanText(by, MAX_DEGRADED);
   };
   let degraded: string | undefined;
   let hasCalled = false;

@@ -81,7 +81,7 @@ export function claimRequestOf({
   return {
     tenantId: identified.tenantId,
     operationKey: identified.operationKey,
-    terms: rules.terms,
+    rules: rules.claim,
     jobName,
     jobId,
     fingerprint: identified.fingerprint,

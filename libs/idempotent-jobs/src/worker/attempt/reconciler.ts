@@ -53,7 +53,7 @@ export class Reconciler {
     private readonly due: Due,
   ) {}
 
-  async ask(run: OperationRun, ground: Ground, claim: Claim, runStep: RunStep): Promise<Cleared> {
+  async reconcile(run: OperationRun, ground: Ground, claim: Claim, runStep: RunStep): Promise<Cleared> {
     const { answer, followUps } = await this.#questionTraced(run, claim, runStep);
     switch (answer.kind) {
       case 'returned':
@@ -61,9 +61,9 @@ export class Reconciler {
       case 'threw':
         return this.#unresolved(run, ground, claim, 'failed', answer.error);
       case 'abandoned':
-        return answer.why === 'lease_lost'
+        return answer.by === 'lease_lost'
           ? { kind: 'ended', result: await this.recorder.fenced(run, claim) }
-          : this.#unresolved(run, ground, claim, answer.why, answer.error);
+          : this.#unresolved(run, ground, claim, answer.by, answer.error);
       default:
         return answer satisfies never;
     }
@@ -77,7 +77,7 @@ export class Reconciler {
     reason: string,
     error?: unknown,
   ): Promise<AttemptResult> {
-    const reconcileInMs = nextQuestionMs(settingsOf(run).plan, claim.doubtAgeMs ?? 0);
+    const reconcileInMs = nextQuestionMs(settingsOf(run).schedule, claim.doubtAgeMs ?? 0);
     return this.recorder.unresolved(run, ground, claim, reason, error, reconcileInMs);
   }
 
@@ -134,7 +134,7 @@ export class Reconciler {
     { result: value }: Applied,
     followUps: readonly RequestedOperation[],
   ): Promise<AttemptResult> {
-    const { leaseMs, terms, results } = run.rules;
+    const { leaseMs, claim: terms, results } = run.rules;
     const result = keepResult(value, results);
     const write = async (): Promise<[Recorded, () => void]> =>
       inTransaction(
@@ -156,10 +156,10 @@ export class Reconciler {
   }
 
   async #start(run: OperationRun, ground: Ground, claim: Claim): Promise<Cleared> {
-    const { lateArrivalMs } = settingsOf(run).plan;
+    const { lateArrivalMs } = settingsOf(run).schedule;
     if (claim.doubtAgeMs !== undefined && claim.doubtAgeMs < lateArrivalMs)
       return this.#unresolved(run, ground, claim, 'may_arrive_late');
-    const { leaseMs, terms } = run.rules;
+    const { leaseMs, claim: terms } = run.rules;
     const started = await withRetry(leaseMs, () => this.outcomes.start(claim, terms));
     if (started === 'lost') return { kind: 'ended', result: await this.recorder.fenced(run, claim) };
     this.reporter.reconciled(run, claim, 'not_applied');
@@ -189,7 +189,7 @@ function tellAnswer(span: OperationSpan, answer: HandlerResult): void {
     case 'threw':
       return span.unanswered('failed', answer.error);
     case 'abandoned':
-      return span.unanswered(answer.why, answer.error);
+      return span.unanswered(answer.by, answer.error);
     default:
       return answer satisfies never;
   }

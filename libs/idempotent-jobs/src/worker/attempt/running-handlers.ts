@@ -30,7 +30,7 @@ export class RunningHandlers {
     return isOverWithin(ms, new Promise<void>((resolve) => this.#onEmpty.push(resolve)));
   }
 
-  abandonAll(why: AbandonedBy): void {
-    for (const run of this.#runs) run.abandon(why);
+  abandonAll(by: AbandonedBy): void {
+    for (const run of this.#runs) run.abandon(by);
   }
 }

@@ -137,8 +137,8 @@ export class Steps {
         if (result.degraded !== undefined) this.onDegraded(result.degraded);
         return result.result;
       case 'failed':
-        if (result.decision.status !== 'in_doubt') throw result.error;
-        return this.#wait(step, result.decision.reconcileInMs ?? PERSON_MS, result.error);
+        if (result.nextStep.status !== 'in_doubt') throw result.error;
+        return this.#wait(step, result.nextStep.reconcileInMs ?? PERSON_MS, result.error);
       case 'in_doubt':
         return this.#wait(step, PERSON_MS, result.error);
       case 'deferred':

@@ -59,9 +59,9 @@ class Bench {
   calls(dependency: Dependency, end: 'succeed' | 'fail', times = 1): void {
     for (let call = 0; call < times; call += 1) {
       const entry = dependency.enter(100);
-      if (entry.kind === 'held') throw new Error(`Held: ${entry.cause}`);
+      if (entry.kind === 'rejected') throw new Error(`Held: ${entry.cause}`);
       if (end === 'succeed') entry.succeeded({});
-      else entry.failed(undefined, { kind: 'transient', reason: 'ECONNREFUSED' }, {});
+      else entry.failed(undefined, { kind: 'transient', code: 'ECONNREFUSED' }, {});
       entry.leave();
     }
   }
@@ -117,21 +117,21 @@ describe('pauseWhileOpen', () => {
     expect(await bench.look()).toEqual(['mails let go']);
     bench.mailer.force('open');
     await bench.look();
-    bench.mailer.unforce();
+    bench.mailer.resetCircuit();
     expect(await bench.look()).toEqual(['mails let go']);
   });
 
   /** A job of the dependency was put off. */
-  const putOff = (bench: Bench, because: 'circuit_open' | 'bulkhead_full' | 'busy'): void =>
+  const putOff = (bench: Bench, cause: 'circuit_open' | 'bulkhead_full' | 'busy'): void =>
     bench.events.emit({
       kind: 'deferred',
       queue: 'mails',
       jobName: 'mail',
       jobId: 'op-1',
       delayMs: 500,
-      because,
-      reason: 'lets nothing through',
-      ...(because !== 'busy' && { dependency: 'mailer' }),
+      cause,
+      detail: 'lets nothing through',
+      ...(cause !== 'busy' && { dependency: 'mailer' }),
     });
 
   it('holds back again when a job was taken although the circuit is open: a person keeps it so for longer', async () => {

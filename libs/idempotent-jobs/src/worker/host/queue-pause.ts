@@ -25,7 +25,7 @@ export function pauseWhileOpen(
   const waiting = new Set<QueuePort>();
   const held = new Set<QueuePort>();
   return events.subscribe((event) => {
-    const isPutOff = event.kind === 'deferred' && event.because === 'circuit_open';
+    const isPutOff = event.kind === 'deferred' && event.cause === 'circuit_open';
     if (event.kind !== 'circuit_changed' && !isPutOff) return;
     for (const { port, dependency } of queues) {
       if (dependency.name !== event.dependency || waiting.has(port)) continue;

@@ -78,7 +78,7 @@ export class EndedJobSweep {
         effectsOf(queue, operation).some((effect) => effect === 'unrepeatable' || effect === 'transactional')
       )
         return await this.#doubt(queue, operation, ended);
-      const isSuspected = await this.store.suspect(operation, queue.settings.terms.repeatableMs);
+      const isSuspected = await this.store.suspect(operation, queue.settings.claim.repeatableMs);
       if (isSuspected) await deliverAgain(ended.job, ended.end);
     } catch (error) {
       this.log.trouble(
@@ -125,7 +125,7 @@ export class EndedJobSweep {
       operationKey,
       attempt,
       failure: 'in_doubt',
-      reason: 'job_ended',
+      failureCode: 'job_ended',
       error: error.message,
       durationMs: 0,
     });

@@ -6,12 +6,12 @@ import { DEFAULT_SCHEDULE, type ReconcileSchedule } from './reconcile-schedule.j
 import type { FailureKind } from '../../operation/reasons.js';
 import {
   type AttemptFacts,
-  type Decision,
+  type NextStep,
   decideFailure,
   decideRejected,
   decideStart,
   type RetryPolicy,
-  whyGivenUp,
+  decisionOf,
 } from './decide.js';
 
 /** Nobody can be asked about a doubt. */
@@ -19,7 +19,7 @@ const policy: RetryPolicy = {
   attempts: 3,
   crashes: 2,
   backoff: { baseMs: 1_000, capMs: 60_000 },
-  plan: undefined,
+  schedule: undefined,
   isCallers: false,
 };
 const half = (): number => 0.5;
@@ -57,8 +57,8 @@ function facts(changes: Partial<AttemptFacts> = {}): AttemptFacts {
 
 /** Who can be asked about a doubt, and when the first question is due, in ms. */
 const ASKED = [
-  { who: 'a person', plan: undefined, reconcileInMs: undefined },
-  { who: 'the service', plan: DEFAULT_SCHEDULE, reconcileInMs: 5_000 },
+  { who: 'a person', schedule: undefined, reconcileInMs: undefined },
+  { who: 'the service', schedule: DEFAULT_SCHEDULE, reconcileInMs: 5_000 },
 ] as const;
 
 /**
@@ -157,7 +157,7 @@ const CASES = Object.entries(TABLE).flatMap(([situation, kinds]) =>
 );
 
 /** What the tables tell; why it was decided so is told further down. */
-function withoutWhy({ why: _why, ...rest }: Decision): object {
+function withoutDecision({ decision: _decision, ...rest }: NextStep): object {
   return rest;
 }
 
@@ -169,25 +169,25 @@ describe('decideFailure', () => {
 
   it.each(CASES)(
     '$situation, $kind failure, last attempt $isLast, earlier doubt $isDoubtful, $who can be asked: $cell',
-    ({ situation, kind, isLast, isDoubtful, cell, plan, reconcileInMs }) => {
+    ({ situation, kind, isLast, isDoubtful, cell, schedule, reconcileInMs }) => {
       const seen = facts({
         attempt: isLast ? 3 : 2,
         isDoubtful,
         repeatableMs: REPEATABLE_MS[situation],
       });
-      const failure = { kind, reason: 'test' };
+      const failure = { kind, code: 'test' };
       const [alone, ...orAsked] = cell.split(', ') as [keyof typeof MEANING, ...string[]];
-      const end = orAsked.length > 0 && plan !== undefined ? 'in_doubt?' : alone;
+      const end = orAsked.length > 0 && schedule !== undefined ? 'in_doubt?' : alone;
       const expected = end === 'in_doubt?' ? { ...MEANING[end], reconcileInMs } : MEANING[end];
-      const decision = decideFailure(failure, effectOf(situation), seen, { ...policy, plan }, half);
-      expect(withoutWhy(decision)).toStrictEqual(expected);
+      const decision = decideFailure(failure, effectOf(situation), seen, { ...policy, schedule }, half);
+      expect(withoutDecision(decision)).toStrictEqual(expected);
     },
   );
 
   it.each<{ title: string; changes: Partial<ReconcileSchedule>; reconcileInMs: number }>([
-    { title: 'at the first time of the plan', changes: { afterMs: [250, 900] }, reconcileInMs: 250 },
+    { title: 'at the first time of the schedule', changes: { afterMs: [250, 900] }, reconcileInMs: 250 },
     {
-      title: 'after the steady interval, if the plan begins with it',
+      title: 'after the steady interval, if the schedule begins with it',
       changes: { afterMs: [], thenEveryMs: 700 },
       reconcileInMs: 700,
     },
@@ -197,15 +197,15 @@ describe('decideFailure', () => {
       reconcileInMs: 3_000,
     },
     {
-      title: 'at the end of the plan, if that is earlier',
+      title: 'at the end of the schedule, if that is earlier',
       changes: { untilMs: 2_000 },
       reconcileInMs: 2_000,
     },
     { title: 'after a whole number of milliseconds', changes: { afterMs: [0.5] }, reconcileInMs: 1 },
   ])('has the service asked about a doubt $title', ({ changes, reconcileInMs }) => {
-    const failure = { kind: 'in_doubt', reason: 'test' } as const;
+    const failure = { kind: 'in_doubt', code: 'test' } as const;
     const seen = facts({ repeatableMs: 0 });
-    const asking = { ...policy, plan: { ...DEFAULT_SCHEDULE, ...changes } };
+    const asking = { ...policy, schedule: { ...DEFAULT_SCHEDULE, ...changes } };
     expect(decideFailure(failure, 'reconciled', seen, asking, half)).toMatchObject({
       status: 'in_doubt',
       reconcileInMs,
@@ -219,8 +219,8 @@ describe('decideFailure', () => {
   ])(
     'asks about a keyed doubt as soon as the key is forgotten before the next attempt: $repeatableMs ms left, a wait of 500 ms',
     ({ repeatableMs, end }) => {
-      const failure = { kind: 'in_doubt', reason: 'test' } as const;
-      const asking = { ...policy, plan: DEFAULT_SCHEDULE };
+      const failure = { kind: 'in_doubt', code: 'test' } as const;
+      const asking = { ...policy, schedule: DEFAULT_SCHEDULE };
       expect(decideFailure(failure, 'keyed', facts({ repeatableMs }), asking, half)).toMatchObject(end);
     },
   );
@@ -228,7 +228,7 @@ describe('decideFailure', () => {
   it.each(['reconciled', 'unrepeatable'] as const)(
     'a %s effect that did not happen is tried again, and no more often than the policy allows',
     (effect) => {
-      const failure = { kind: 'transient', reason: 'test' } as const;
+      const failure = { kind: 'transient', code: 'test' } as const;
       const statuses = [1, 2, 3, 4].map(
         (attempt) =>
           decideFailure(failure, effect, facts({ attempt, repeatableMs: -1 }), policy, half).status,
@@ -245,13 +245,13 @@ describe('decideFailure', () => {
     'backs off by recorded failures, not by crashes: $failures failures before attempt $attempt give $delayMs ms',
     ({ attempt, failures, delayMs }) => {
       const decision = decideFailure(
-        { kind: 'transient', reason: 'test' },
+        { kind: 'transient', code: 'test' },
         'natural',
         facts({ attempt, failures }),
         policy,
         half,
       );
-      expect(decision).toEqual({ status: 'retrying', delayMs, isDoubtful: false, why: 'backoff' });
+      expect(decision).toEqual({ status: 'retrying', delayMs, isDoubtful: false, decision: 'backoff' });
     },
   );
 
@@ -263,7 +263,7 @@ describe('decideFailure', () => {
   ])(
     'comes back a little after Retry-After, and never before it: $retryAfterMs ms gives $delayMs ms',
     ({ retryAfterMs, delayMs }) => {
-      const failure = { kind: 'transient', reason: 'http_429', retryAfterMs } as const;
+      const failure = { kind: 'transient', code: 'http_429', retryAfterMs } as const;
       expect(decideFailure(failure, 'unrepeatable', facts(), policy, half)).toMatchObject({ delayMs });
     },
   );
@@ -276,18 +276,18 @@ describe('decideFailure', () => {
   ])(
     'with $remainingMs ms left and a wait of 500 ms, the operation is $status',
     ({ remainingMs, ...end }) => {
-      const failure = { kind: 'transient', reason: 'test' } as const;
+      const failure = { kind: 'transient', code: 'test' } as const;
       expect(decideFailure(failure, 'natural', facts({ remainingMs }), policy, half)).toMatchObject(end);
     },
   );
 
   it('counts Retry-After against the time budget', () => {
-    const failure = { kind: 'transient', reason: 'http_429', retryAfterMs: 5_000 } as const;
+    const failure = { kind: 'transient', code: 'http_429', retryAfterMs: 5_000 } as const;
     expect(decideFailure(failure, 'natural', facts({ remainingMs: 4_000 }), policy, half)).toEqual({
       status: 'dead',
       reason: 'time_budget_exceeded',
       isDoubtful: false,
-      why: 'time_budget_spent',
+      decision: 'time_budget_spent',
     });
   });
 
@@ -303,7 +303,7 @@ describe('decideFailure', () => {
     'a keyed $kind failure, earlier doubt $isDoubtful, with the key remembered for $repeatableMs ms and a wait of 500 ms: $status',
     ({ kind, isDoubtful, repeatableMs, status }) => {
       const decision = decideFailure(
-        { kind, reason: 'test' },
+        { kind, code: 'test' },
         'keyed',
         facts({ isDoubtful, repeatableMs }),
         policy,
@@ -326,7 +326,7 @@ describe('decideFailure', () => {
   });
 
   it.each(EFFECTS)('takes the word of an application for status 409 of a %s effect', (effect) => {
-    const failure = { kind: 'transient', reason: 'http_409' } as const;
+    const failure = { kind: 'transient', code: 'http_409' } as const;
     const seen = facts({ repeatableMs: REPEATABLE_MS[effect] });
     expect(decideFailure(failure, effect, seen, policy, half).status).toBe('retrying');
   });
@@ -339,12 +339,12 @@ describe('decideFailure', () => {
     'a keyed $kind failure of attempt $attempt with an earlier doubt is in doubt when the key is remembered for $repeatableMs ms',
     ({ attempt, repeatableMs, kind }) => {
       const seen = facts({ attempt, repeatableMs, isDoubtful: true, remainingMs: -1 });
-      expect(decideFailure({ kind, reason: 'test' }, 'keyed', seen, policy, half)).toStrictEqual({
+      expect(decideFailure({ kind, code: 'test' }, 'keyed', seen, policy, half)).toStrictEqual({
         status: 'in_doubt',
         reason: 'in_doubt',
         isDoubtful: true,
         reconcileInMs: undefined,
-        why: 'key_forgotten',
+        decision: 'key_forgotten',
       });
     },
   );
@@ -359,7 +359,7 @@ describe('decideFailure', () => {
     'a keyed %s failure of the last attempt, without an earlier doubt and with the key forgotten: %o',
     (kind, end) => {
       const seen = facts({ attempt: 3, repeatableMs: 0 });
-      expect(decideFailure({ kind, reason: 'test' }, 'keyed', seen, policy, half)).toMatchObject(end);
+      expect(decideFailure({ kind, code: 'test' }, 'keyed', seen, policy, half)).toMatchObject(end);
     },
   );
 
@@ -367,12 +367,12 @@ describe('decideFailure', () => {
     'a %s effect is never in doubt, however long it is repeatable',
     (effect) => {
       const seen = facts({ attempt: 3, repeatableMs: 0, isDoubtful: true });
-      const decision = decideFailure({ kind: 'in_doubt', reason: 'test' }, effect, seen, policy, half);
+      const decision = decideFailure({ kind: 'in_doubt', code: 'test' }, effect, seen, policy, half);
       expect(decision).toEqual({
         status: 'dead',
         reason: 'retries_exhausted',
         isDoubtful: true,
-        why: 'attempts_spent',
+        decision: 'attempts_spent',
       });
     },
   );
@@ -391,7 +391,7 @@ describe('decideFailure', () => {
         policies,
         (seen, repeatableMs, kind, effect, any) => {
           const over = { ...seen, repeatableMs };
-          const decision = decideFailure({ kind, reason: 'test' }, effect, over, any, half);
+          const decision = decideFailure({ kind, code: 'test' }, effect, over, any, half);
           expect(decision.status === 'in_doubt').toBe(decision.isDoubtful);
         },
       ),
@@ -404,7 +404,7 @@ describe('decideFailure', () => {
       const kind = fc.constantFrom('in_doubt', 'unknown', 'programming');
       fc.assert(
         fc.property(anyFacts(), kind, anyPolicy(), (seen, kind, any) => {
-          const decision = decideFailure({ kind, reason: 'test' }, effect, seen, any, half);
+          const decision = decideFailure({ kind, code: 'test' }, effect, seen, any, half);
           expect(decision.status).toBe('in_doubt');
         }),
       );
@@ -415,7 +415,7 @@ describe('decideFailure', () => {
     const kind = fc.constantFrom(...KINDS);
     fc.assert(
       fc.property(anyFacts(), kind, fc.constantFrom(...EFFECTS), (seen, kind, effect) => {
-        const decision = decideFailure({ kind, reason: 'test' }, effect, seen, policy, half);
+        const decision = decideFailure({ kind, code: 'test' }, effect, seen, policy, half);
         if (decision.status !== 'retrying') return;
         expect(seen.attempt).toBeLessThan(policy.attempts);
         expect(decision.delayMs).toBeLessThan(seen.remainingMs ?? Infinity);
@@ -429,7 +429,7 @@ describe('decideFailure', () => {
     fc.assert(
       fc.property(anyFacts(), kind, fc.constantFrom(...EFFECTS), (seen, kind, effect) => {
         const doubtful = { ...seen, isDoubtful: true };
-        expect(decideFailure({ kind, reason: 'test' }, effect, doubtful, policy, half).isDoubtful).toBe(true);
+        expect(decideFailure({ kind, code: 'test' }, effect, doubtful, policy, half).isDoubtful).toBe(true);
       }),
     );
   });
@@ -451,7 +451,7 @@ function anyPolicy(): fc.Arbitrary<RetryPolicy> {
     attempts: fc.integer({ min: 1, max: 6 }),
     crashes: fc.integer({ min: 1, max: 3 }),
     backoff: fc.constant(policy.backoff),
-    plan: fc.constantFrom(undefined, DEFAULT_SCHEDULE),
+    schedule: fc.constantFrom(undefined, DEFAULT_SCHEDULE),
     isCallers: fc.constant(false),
   });
 }
@@ -537,20 +537,20 @@ describe('decideFailure: an operation whose caller decides about further attempt
 
   it.each(CALLERS_CASES)(
     '$situation, $kind failure, earlier doubt $isDoubtful, $who can be asked: $cell, however often and long it was tried',
-    ({ situation, kind, isDoubtful, cell, plan, reconcileInMs }) => {
+    ({ situation, kind, isDoubtful, cell, schedule, reconcileInMs }) => {
       const expected =
         cell === 'in_doubt?' ? { ...CALLERS_MEANING[cell], reconcileInMs } : CALLERS_MEANING[cell];
-      const failure = { kind, reason: 'test' };
+      const failure = { kind, code: 'test' };
       for (const tried of [{}, { attempt: 9, failures: 8, remainingMs: -1 }]) {
         const seen = facts({ ...tried, isDoubtful, repeatableMs: REPEATABLE_MS[situation] });
-        const decision = decideFailure(failure, effectOf(situation), seen, { ...callers, plan }, half);
-        expect(withoutWhy(decision)).toStrictEqual(expected);
+        const decision = decideFailure(failure, effectOf(situation), seen, { ...callers, schedule }, half);
+        expect(withoutDecision(decision)).toStrictEqual(expected);
       }
     },
   );
 
   it('leaves the wait to its caller, also that which the service has asked for', () => {
-    const failure = { kind: 'transient', reason: 'http_429', retryAfterMs: 90_000 } as const;
+    const failure = { kind: 'transient', code: 'http_429', retryAfterMs: 90_000 } as const;
     expect(decideFailure(failure, 'natural', facts(), callers, half)).toMatchObject({ delayMs: 0 });
   });
 
@@ -565,7 +565,7 @@ describe('decideFailure: an operation whose caller decides about further attempt
     fc.assert(
       fc.property(anyFacts(), kind, effect, anyPolicy(), (seen, kind, effect, any) => {
         const own = { ...any, isCallers: true };
-        expect(decideFailure({ kind, reason: 'test' }, effect, seen, own, half).status).not.toBe('dead');
+        expect(decideFailure({ kind, code: 'test' }, effect, seen, own, half).status).not.toBe('dead');
         expect(decideStart(seen, own)).toBeUndefined();
       }),
     );
@@ -668,7 +668,7 @@ describe('the reason of a decision', () => {
     kind: FailureKind;
     seen: Partial<AttemptFacts>;
     changes: Partial<RetryPolicy>;
-    why: string;
+    decision: string;
   }>([
     {
       title: 'a failure that may pass',
@@ -676,7 +676,7 @@ describe('the reason of a decision', () => {
       kind: 'transient',
       seen: {},
       changes: {},
-      why: 'backoff',
+      decision: 'backoff',
     },
     {
       title: 'a step or call',
@@ -684,7 +684,7 @@ describe('the reason of a decision', () => {
       kind: 'permanent',
       seen: {},
       changes: { isCallers: true },
-      why: 'callers_turn',
+      decision: 'callers_turn',
     },
     {
       title: 'what trying again will not help',
@@ -692,7 +692,7 @@ describe('the reason of a decision', () => {
       kind: 'permanent',
       seen: {},
       changes: {},
-      why: 'not_retryable',
+      decision: 'not_retryable',
     },
     {
       title: 'the last attempt',
@@ -700,7 +700,7 @@ describe('the reason of a decision', () => {
       kind: 'transient',
       seen: { attempt: 3 },
       changes: {},
-      why: 'attempts_spent',
+      decision: 'attempts_spent',
     },
     {
       title: 'a wait beyond the time budget',
@@ -708,7 +708,7 @@ describe('the reason of a decision', () => {
       kind: 'transient',
       seen: { remainingMs: 500 },
       changes: {},
-      why: 'time_budget_spent',
+      decision: 'time_budget_spent',
     },
     {
       title: 'an effect that may have happened',
@@ -716,7 +716,7 @@ describe('the reason of a decision', () => {
       kind: 'in_doubt',
       seen: {},
       changes: {},
-      why: 'may_have_happened',
+      decision: 'may_have_happened',
     },
     {
       title: 'an earlier attempt that may have had its effect',
@@ -724,7 +724,7 @@ describe('the reason of a decision', () => {
       kind: 'transient',
       seen: { isDoubtful: true, repeatableMs: 0 },
       changes: {},
-      why: 'may_have_happened',
+      decision: 'may_have_happened',
     },
     {
       title: 'a key that is forgotten',
@@ -732,7 +732,7 @@ describe('the reason of a decision', () => {
       kind: 'in_doubt',
       seen: { repeatableMs: 0 },
       changes: {},
-      why: 'key_forgotten',
+      decision: 'key_forgotten',
     },
     {
       title: 'a key that will be forgotten before the next attempt',
@@ -740,25 +740,27 @@ describe('the reason of a decision', () => {
       kind: 'in_doubt',
       seen: { repeatableMs: 500 },
       changes: {},
-      why: 'key_forgotten',
+      decision: 'key_forgotten',
     },
     {
       title: 'a doubt that is asked about before it is given up for its attempts',
       effect: 'keyed',
       kind: 'in_doubt',
       seen: { attempt: 3 },
-      changes: { plan: DEFAULT_SCHEDULE },
-      why: 'attempts_spent',
+      changes: { schedule: DEFAULT_SCHEDULE },
+      decision: 'attempts_spent',
     },
-  ])('of $title is $why', ({ effect, kind, seen, changes, why }) => {
-    const failure = { kind, reason: 'test' };
-    expect(decideFailure(failure, effect, facts(seen), { ...policy, ...changes }, half).why).toBe(why);
+  ])('of $title is $decision', ({ effect, kind, seen, changes, decision }) => {
+    const failure = { kind, code: 'test' };
+    expect(decideFailure(failure, effect, facts(seen), { ...policy, ...changes }, half).decision).toBe(
+      decision,
+    );
   });
 
   it('tells a wait that the service asked for from the own one', () => {
     const asked = (retryAfterMs: number): string =>
-      decideFailure({ kind: 'transient', reason: 'http_429', retryAfterMs }, 'natural', facts(), policy, half)
-        .why;
+      decideFailure({ kind: 'transient', code: 'http_429', retryAfterMs }, 'natural', facts(), policy, half)
+        .decision;
     expect(asked(501)).toBe('retry_after');
     expect(asked(470)).toBe('backoff');
   });
@@ -770,7 +772,7 @@ describe('the reason of a decision', () => {
     ['crash_loop', 'crash_loop'],
     ['payload_invalid', 'not_retryable'],
     ['permanent_error', 'not_retryable'],
-  ] as const)('of a letter for %s is %s', (reason, why) => {
-    expect(whyGivenUp(reason)).toBe(why);
+  ] as const)('of a letter for %s is %s', (reason, decision) => {
+    expect(decisionOf(reason)).toBe(decision);
   });
 });

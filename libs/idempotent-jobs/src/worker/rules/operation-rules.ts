@@ -15,7 +15,7 @@ export interface OperationRules {
   readonly effect: Effect;
   readonly leaseMs: number;
   readonly timeoutMs: number;
-  readonly terms: ClaimRules;
+  readonly claim: ClaimRules;
   readonly policy: RetryPolicy;
   /** How to ask about a doubt; undefined: there is no way. */
   readonly reconcile: ReconcileRules | undefined;

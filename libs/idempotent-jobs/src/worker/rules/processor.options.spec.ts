@@ -59,20 +59,20 @@ describe('resolveProcessorOptions', () => {
       effect: 'unrepeatable',
       leaseMs: 12_000,
       timeoutMs: 30_000,
-      terms: {
+      claim: {
         queue: 'charges',
         effect: 'unrepeatable',
         leaseMs: 12_000,
         repeatableMs: 0,
         retentionMs: 1000,
         budgetMs: null,
-        asks: false,
+        canReconcile: false,
       },
       policy: {
         attempts: 5,
         crashes: 2,
         backoff: { baseMs: 1_000, capMs: 300_000 },
-        plan: undefined,
+        schedule: undefined,
         isCallers: false,
       },
       reconcile: undefined,
@@ -109,7 +109,7 @@ describe('resolveProcessorOptions', () => {
       effect: 'keyed',
       leaseMs: 500,
       timeoutMs: 2_147_483_647,
-      terms: {
+      claim: {
         queue: 'charges',
         effect: 'keyed',
         leaseMs: 500,
@@ -139,7 +139,7 @@ describe('resolveProcessorOptions', () => {
     ['unrepeatable', 0],
   ])('knows for how long a %s effect is repeatable: %s', (effect, repeatableMs) => {
     const canReconcile = effect === 'reconciled';
-    expect(resolve({ effect }, 30_000, canReconcile).terms.repeatableMs).toBe(repeatableMs);
+    expect(resolve({ effect }, 30_000, canReconcile).claim.repeatableMs).toBe(repeatableMs);
   });
 
   it('takes one payload class for all jobs', () => {
@@ -251,35 +251,39 @@ describe('resolveProcessorOptions: reconcile', () => {
   it.each(['reconciled', 'keyed'] as const)(
     'fills in the documented defaults for a %s effect of a class with a reconcile()',
     (effect) => {
-      const plan = {
+      const schedule = {
         afterMs: [5 * SECOND, 15 * SECOND, 60 * SECOND, 300 * SECOND, 1_800 * SECOND],
         thenEveryMs: HOUR,
         untilMs: 24 * HOUR,
         lateArrivalMs: 0,
       };
       const settings = resolve({ effect }, 30_000, true);
-      expect(settings.reconcile).toEqual({ plan, timeoutMs: 10_000 });
-      expect(settings.policy.plan).toEqual(plan);
-      expect(settings.terms.asks).toBe(true);
+      expect(settings.reconcile).toEqual({ schedule, timeoutMs: 10_000 });
+      expect(settings.policy.schedule).toEqual(schedule);
+      expect(settings.claim.canReconcile).toBe(true);
     },
   );
 
   it('takes everything that is given, and plans and asks by it', () => {
-    const plan = { afterMs: [0.5, 200], thenEveryMs: 3_000, untilMs: 60_000, lateArrivalMs: 59_999 };
-    const settings = resolve({ effect: 'reconciled', reconcile: { ...plan, timeoutMs: 1 } }, 30_000, true);
-    expect(settings).toMatchObject({ reconcile: { plan, timeoutMs: 1 }, policy: { plan } });
+    const schedule = { afterMs: [0.5, 200], thenEveryMs: 3_000, untilMs: 60_000, lateArrivalMs: 59_999 };
+    const settings = resolve(
+      { effect: 'reconciled', reconcile: { ...schedule, timeoutMs: 1 } },
+      30_000,
+      true,
+    );
+    expect(settings).toMatchObject({ reconcile: { schedule, timeoutMs: 1 }, policy: { schedule } });
   });
 
-  it('takes a plan without first questions', () => {
+  it('takes a schedule without first questions', () => {
     const settings = resolve({ effect: 'keyed', reconcile: { afterMs: [] } }, 30_000, true);
-    expect(settings.policy.plan).toMatchObject({ afterMs: [], thenEveryMs: HOUR });
+    expect(settings.policy.schedule).toMatchObject({ afterMs: [], thenEveryMs: HOUR });
   });
 
   it('asks nobody where the class has no reconcile(), also for a keyed effect', () => {
     expect(resolve({ effect: 'keyed' })).toMatchObject({
       reconcile: undefined,
-      terms: { asks: false },
-      policy: { plan: undefined },
+      claim: { canReconcile: false },
+      policy: { schedule: undefined },
     });
   });
 
@@ -376,14 +380,14 @@ describe('resolveProcessorOptions: retry policies', () => {
   it('takes a policy by its name', () => {
     expect(resolve({ retry: 'charge' })).toMatchObject({
       timeoutMs: 4_000,
-      terms: { budgetMs: 60_000 },
+      claim: { budgetMs: 60_000 },
       policy: { attempts: 7, crashes: 3 },
     });
   });
 
   it('lets the timeout and the time budget of the processor go before those of its policy', () => {
     const settings = resolve({ retry: 'charge', timeoutMs: 9_000, timeBudgetMs: 1_000 });
-    expect(settings).toMatchObject({ timeoutMs: 9_000, terms: { budgetMs: 1_000 }, policy: { attempts: 7 } });
+    expect(settings).toMatchObject({ timeoutMs: 9_000, claim: { budgetMs: 1_000 }, policy: { attempts: 7 } });
   });
 
   it('waits no longer for an attempt than for its dependency', () => {
@@ -424,8 +428,8 @@ describe('resolveProcessorOptions: retry policies', () => {
 
   it('makes the settings of a policy once, so that claims under them share statements', () => {
     const settings = resolveAll({});
-    expect(under(settings, jobOf('a', 'mail')).settings.terms).toBe(
-      under(settings, jobOf('b', 'mail')).settings.terms,
+    expect(under(settings, jobOf('a', 'mail')).settings.claim).toBe(
+      under(settings, jobOf('b', 'mail')).settings.claim,
     );
   });
 

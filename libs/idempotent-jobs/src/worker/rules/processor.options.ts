@@ -118,20 +118,20 @@ export function resolveProcessorOptions(
     effect,
     leaseMs,
     timeoutMs: DEFAULT_TIMEOUT_MS,
-    terms: {
+    claim: {
       queue,
       effect,
       leaseMs,
       repeatableMs: repeatableForMs(effect, keyRetentionMs),
       budgetMs: null,
       retentionMs: defaults.retentionMs,
-      asks: canReconcile,
+      canReconcile,
     },
     policy: {
       attempts: retry.attempts,
       crashes: retry.crashes,
       backoff: retry.backoff,
-      plan: reconcile?.plan,
+      schedule: reconcile?.schedule,
       isCallers: false,
     },
     reconcile,

@@ -23,7 +23,7 @@ export interface ReconcileOptions {
 
 /** A plan, and how long each question may take, in ms. */
 export interface ReconcileRules {
-  readonly plan: ReconcileSchedule;
+  readonly schedule: ReconcileSchedule;
   readonly timeoutMs: number;
 }
 
@@ -57,7 +57,7 @@ export function resolveReconcile(
   if (lateArrivalMs > 0 && lateArrivalMs >= untilMs)
     checks.fail(`${name}.lateArrivalMs`, lateArrivalMs, `less than ${name}.untilMs, which is ${untilMs}`);
   return {
-    plan: {
+    schedule: {
       afterMs,
       thenEveryMs,
       untilMs,

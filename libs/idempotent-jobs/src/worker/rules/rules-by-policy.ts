@@ -8,7 +8,7 @@ import type { RetryRules } from './retry.options.js';
 export const DEFAULT_TIMEOUT_MS = 30_000;
 
 /** Where a processor's jobs have their policies from. */
-interface Policies {
+interface PoliciesInUse {
   readonly own: RetryRules;
   readonly byJob: readonly (readonly [jobName: string, policy: RetryRules])[];
   readonly named: ReadonlyMap<string, RetryRules>;
@@ -29,7 +29,7 @@ export class RulesByPolicy {
   constructor(
     private readonly settings: OperationRules,
     private readonly options: Pick<IdempotentProcessorOptions, 'timeoutMs' | 'timeBudgetMs'>,
-    private readonly policies: Policies,
+    private readonly policies: PoliciesInUse,
   ) {
     this.own = this.#under(policies.own);
     this.#byJob = new Map(policies.byJob.map(([jobName, policy]) => [jobName, this.#under(policy)]));
@@ -76,7 +76,7 @@ export class RulesByPolicy {
         options.timeoutMs ?? timeoutMs ?? DEFAULT_TIMEOUT_MS,
         settings.dependency?.timeoutMs ?? Infinity,
       ),
-      terms: { ...settings.terms, budgetMs: options.timeBudgetMs ?? budgetMs ?? null },
+      claim: { ...settings.claim, budgetMs: options.timeBudgetMs ?? budgetMs ?? null },
       policy: { ...settings.policy, attempts, crashes, backoff },
     };
   }

@@ -65,16 +65,16 @@ function resolve(
     ...handler,
     effect,
     timeoutMs,
-    terms: {
-      ...handler.terms,
+    claim: {
+      ...handler.claim,
       effect,
       repeatableMs: repeatableForMs(effect, keyRetentionMs),
       budgetMs: null,
-      asks: canReconcile,
+      canReconcile,
     },
     // The handler's own rules are for what the handler returns.
     results: { ...handler.results, isStored: true, redact: undefined },
-    policy: { ...handler.policy, plan: reconcile?.plan, isCallers: true },
+    policy: { ...handler.policy, schedule: reconcile?.schedule, isCallers: true },
     reconcile,
     // Its handler has been let through already.
     dependency: undefined,
