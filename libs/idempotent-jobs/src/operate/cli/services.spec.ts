@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { KeylessSealer } from './keyless-sealer.js';
+import { KeylessSealer } from './services.js';
 
 describe('KeylessSealer', () => {
   const sealed = { $sealed: 1, key: '2026-01', iv: 'a', data: 'b' };
