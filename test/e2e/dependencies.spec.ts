@@ -1,16 +1,15 @@
 import type { INestApplicationContext, Provider } from '@nestjs/common';
 import {
   InDoubtError,
-  notApplied,
   OutcomeService,
   PermanentError,
-  type Reconciliation,
+  Reconciliation,
   TransientError,
 } from 'nestjs-idempotent-jobs';
 import { IdempotencyService } from 'nestjs-idempotent-jobs/calls';
 import {
   DependencyGuard,
-  DependencyHeldError,
+  DependencyRejectedError,
   type DependencyOptions,
 } from 'nestjs-idempotent-jobs/dependencies';
 import { type JobEvent, JobEvents } from 'nestjs-idempotent-jobs/observe';
@@ -180,7 +179,7 @@ describe.each(BACKENDS)('dependencies, on %s', (backend) => {
       await enqueue(story.app, 'charges', 'charge', {}, 'charge:1');
       await story.toldOften('deferred', 1);
       const [row] = await dataSourceOf(story.app).query<object[]>(
-        'SELECT status, fencing_token, worker_id FROM job_outcomes',
+        'SELECT status, fencing_token, run_id FROM job_outcomes',
       );
       await apps.close(story.app);
       const heir = await apps.beside(story.place, {
@@ -193,7 +192,7 @@ describe.each(BACKENDS)('dependencies, on %s', (backend) => {
         attempts: 1,
         doubtSince: undefined,
       });
-      expect(row).toEqual({ status: 'pending', fencing_token: '0', worker_id: null });
+      expect(row).toEqual({ status: 'pending', fencing_token: '0', run_id: null });
       expect(calls).toBe(1);
     });
 
@@ -215,7 +214,7 @@ describe.each(BACKENDS)('dependencies, on %s', (backend) => {
           },
           ({ attempt }): Reconciliation => {
             asked.push(attempt);
-            return notApplied();
+            return Reconciliation.notApplied();
           },
         ),
       ]);
@@ -262,7 +261,7 @@ describe.each(BACKENDS)('dependencies, on %s', (backend) => {
           },
           ({ attempt }): Reconciliation => {
             asked.push(attempt);
-            return notApplied();
+            return Reconciliation.notApplied();
           },
         ),
       ]);
@@ -369,7 +368,7 @@ describe.each(BACKENDS)('dependencies, on %s', (backend) => {
           try {
             return await story.guard.call('gateway', () => 'charged');
           } catch (error) {
-            if (error instanceof DependencyHeldError) return { later: error.hold.cause };
+            if (error instanceof DependencyRejectedError) return { later: error.hold.cause };
             throw error;
           }
         }),
@@ -468,7 +467,9 @@ describe.each(BACKENDS)('dependencies, on %s', (backend) => {
         () => story.told('deferred').filter(isOwn),
         (list) => expect(list.length).toBeGreaterThanOrEqual(2),
       );
-      await expect(asTenant(app, 'acme', () => refund(app, 'refund:2'))).rejects.toThrow(DependencyHeldError);
+      await expect(asTenant(app, 'acme', () => refund(app, 'refund:2'))).rejects.toThrow(
+        DependencyRejectedError,
+      );
       expect(await outcomeOf(app, 'refund:2')).toMatchObject({ attempts: 0, doubtSince: undefined });
       expect(sent).toBe(0);
       story.guard.unforce('gateway');

@@ -8,10 +8,10 @@ import {
   UseGuards,
 } from '@nestjs/common';
 import {
-  applied,
   IdempotentProcessor,
   InDoubtError,
   PermanentError,
+  Reconciliation,
   TransientError,
 } from 'nestjs-idempotent-jobs';
 import { IdempotencyService } from 'nestjs-idempotent-jobs/calls';
@@ -95,7 +95,7 @@ describe.each(BACKENDS)('calls that are held back, on %s', (backend) => {
         await guard.call('gateway', () => (charges += 1));
         await guard.call('mail', () => undefined);
       },
-      () => applied('charged'),
+      () => Reconciliation.applied('charged'),
     );
     const place = await begin(processor);
     guard = place.guard;

@@ -3,10 +3,10 @@ import { OnWorkerEvent, WorkerHost } from '@nestjs/bullmq';
 import type { INestApplicationContext } from '@nestjs/common';
 import type { Job } from 'bullmq';
 import {
-  applied,
   IdempotentProcessor,
   OutcomeService,
   PermanentError,
+  Reconciliation,
   TenantContext,
 } from 'nestjs-idempotent-jobs';
 import { IdempotencyService } from 'nestjs-idempotent-jobs/calls';
@@ -79,7 +79,11 @@ const METHODS: readonly Method[] = [
   ['get()', REFUSED, (scene) => outcomes(scene).get(theirs)],
   ['history()', REFUSED, (scene) => outcomes(scene).history(theirs)],
   ['wait()', REFUSED, (scene) => outcomes(scene).wait(theirs, { timeoutMs: 0 })],
-  ['settle()', REFUSED, (scene) => outcomes(scene).settle(theirs, applied(), { source: 'hook' })],
+  [
+    'settle()',
+    REFUSED,
+    (scene) => outcomes(scene).settle(theirs, Reconciliation.applied(), { source: 'hook' }),
+  ],
   [
     'list()',
     { kept: ['acme'] },
@@ -93,7 +97,7 @@ const METHODS: readonly Method[] = [
   ],
   ['a letter', UNKNOWN, (scene) => letters(scene).get(scene.letterId)],
   ['redrive()', UNKNOWN, (scene) => letters(scene).redrive(scene.letterId, BY)],
-  ['resolve()', UNKNOWN, (scene) => letters(scene).resolve(scene.letterId, applied(), BY)],
+  ['resolve()', UNKNOWN, (scene) => letters(scene).resolve(scene.letterId, Reconciliation.applied(), BY)],
   ['discard()', UNKNOWN, (scene) => letters(scene).discard(scene.letterId, BY)],
   [
     'redriveMany()',

@@ -34,7 +34,7 @@ const TABLE: [JobEvent, Level, string][] = [
     'enqueued charge tenant=acme key=charge:order-17:1 duplicate=false queue=charges job=op-1',
   ],
   [
-    { kind: 'started', ...subject, attempt: 1, workerId: 'web-1:77:abcd/5' },
+    { kind: 'started', ...subject, attempt: 1, runId: 'web-1:77:abcd/5' },
     'debug',
     'started charge tenant=acme key=charge:order-17:1 attempt=1 worker=web-1:77:abcd/5 queue=charges job=op-1',
   ],
@@ -80,7 +80,7 @@ const TABLE: [JobEvent, Level, string][] = [
       attempt: 5,
       reason: 'retries_exhausted',
       failure: 'transient',
-      failureReason: 'http_429',
+      failureCode: 'http_429',
       error: 'declined',
       durationMs: 9,
     },
@@ -153,7 +153,7 @@ const TABLE: [JobEvent, Level, string][] = [
     'conflict_refused charge tenant=acme key=charge:order-17:1 queue=charges job=',
   ],
   [
-    { kind: 'started', ...subject, stepOf: 'charge:order-17', attempt: 1, workerId: 'w' },
+    { kind: 'started', ...subject, stepOf: 'charge:order-17', attempt: 1, runId: 'w' },
     'debug',
     'started charge tenant=acme key=charge:order-17:1 step_of=charge:order-17 attempt=1 worker=w queue=charges job=op-1',
   ],

@@ -7,11 +7,11 @@ import type { OperationStatus } from '../operation/status.js';
 import { Acceptance, type AcceptanceServices, type FoundOperation } from './acceptance.js';
 import { identityAttributes, queueAttributes } from '../tracing/attributes.js';
 import type { SpanAttributes, Tracing } from '../tracing/tracing.js';
-import { type AskingRules, askOperation } from './ask.js';
+import { type RequestRules, requestOperation } from './request.js';
 import { chunksOf } from './chunks.js';
 import type { EnqueueOptions, RequestOptions, WriteOptions } from './enqueue.options.js';
 import { type FlowNode, type FlowNodeOptions, withJobIdPerUse } from './flow-node.js';
-import type { AskedOperation } from './operation.store.js';
+import type { RequestedOperation } from './operation.store.js';
 import { outgoingJob } from './outgoing.js';
 import {
   assertSchedule,
@@ -41,7 +41,7 @@ export type OperationRequest<M extends JobMap<M>> = {
 }[JobName<M>];
 
 /** What a queue needs of the application it belongs to. */
-export interface QueueServices extends AcceptanceServices, AskingRules {
+export interface QueueServices extends AcceptanceServices, RequestRules {
   readonly events: JobEvents;
   readonly tracing: Tracing | undefined;
 }
@@ -103,9 +103,9 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
     options: WriteOptions = {},
   ): Promise<EnqueuedOperation<ResultOf<M>>[]> {
     if (requests.length === 0) return [];
-    const ask = ({ name, payload, ...rest }: OperationRequest<M>): AskedOperation =>
+    const ask = ({ name, payload, ...rest }: OperationRequest<M>): RequestedOperation =>
       this.ask(name, payload, rest);
-    const asked: Iterable<AskedOperation> = {
+    const asked: Iterable<RequestedOperation> = {
       *[Symbol.iterator]() {
         for (const request of requests) yield ask(request);
       },
@@ -185,14 +185,14 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
   }
 
   /** Checks a request and gives it its identity. @internal */
-  ask(name: string, payload: unknown, options: RequestOptions): AskedOperation {
-    const asked = askOperation(this.name, name, payload, options, this.services);
+  ask(name: string, payload: unknown, options: RequestOptions): RequestedOperation {
+    const asked = requestOperation(this.name, name, payload, options, this.services);
     this.#assertFits(asked);
     return asked;
   }
 
   /** Written to the ledger, what BullMQ will not take would wait for its queue for ever. */
-  #assertFits(asked: AskedOperation): void {
+  #assertFits(asked: RequestedOperation): void {
     const { maxDataBytes } = this.port;
     if (maxDataBytes === undefined) return;
     const { data } = outgoingJob({ ...asked, delayMs: 0 }, { ...this.services, rowMs: 0 });
@@ -221,7 +221,7 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
   }
 
   async #write(
-    asked: Iterable<AskedOperation>,
+    asked: Iterable<RequestedOperation>,
     count: number,
     { transaction, durability }: WriteOptions,
   ): Promise<EnqueuedOperation[]> {
@@ -242,7 +242,7 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
   }
 
   /** A key that was used for two requests is a bug of its producer, which nobody else would hear of. */
-  #refused(asked: Iterable<AskedOperation>, error: unknown): never {
+  #refused(asked: Iterable<RequestedOperation>, error: unknown): never {
     if (error instanceof OperationConflictError) {
       const { tenantId, operationKey } = error.data as unknown as OperationIdentity;
       const refused = [...asked].find((one) => one.operationKey === operationKey);
@@ -258,7 +258,7 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
     throw error;
   }
 
-  async #putDirectly(asked: AskedOperation[]): Promise<EnqueuedOperation[]> {
+  async #putDirectly(asked: RequestedOperation[]): Promise<EnqueuedOperation[]> {
     for (const chunk of chunksOf(asked)) {
       await this.port.put(
         chunk.map((operation) =>

@@ -7,15 +7,15 @@ import {
   type ClaimAnswer,
   type ClaimRequest,
   type ClaimRow,
-  type ClaimTerms,
-  type LookAnswer,
-  type LookRow,
+  type ClaimRules,
+  type PeekAnswer,
+  type PeekRow,
   readAnswer,
-  readLook,
+  readPeek,
 } from './claim.js';
 import { inTransaction } from '../postgres/transaction.js';
 import { resultBinding } from '../encryption/binding.js';
-import { Sealer } from '../encryption/sealer.js';
+import { Encryption } from '../encryption/encryption.js';
 import { LedgerClock } from '../postgres/ledger-clock.js';
 import { QUERY_TIMEOUT_MS } from '../postgres/ledger-pool.js';
 import { LOCK_NOT_AVAILABLE, sqlStateOf } from '../postgres/sqlstate.js';
@@ -30,13 +30,13 @@ import { IS_YOUNG, NOTE_UNRECORDED, REMEMBER } from './remember.statements.js';
  */
 @Injectable()
 export class ClaimStore {
-  readonly #coalescers = new WeakMap<ClaimTerms, Coalescer<ClaimRequest, ClaimRow>>();
-  readonly #looks = new Map<string, Coalescer<ClaimRequest, LookRow>>();
+  readonly #coalescers = new WeakMap<ClaimRules, Coalescer<ClaimRequest, ClaimRow>>();
+  readonly #looks = new Map<string, Coalescer<ClaimRequest, PeekRow>>();
   readonly #clock = new LedgerClock();
 
   constructor(
     private readonly database: Database,
-    private readonly sealer: Sealer,
+    private readonly encryption: Encryption,
   ) {}
 
   /** Claims on the pool, together with whatever else is being claimed under the same terms. */
@@ -119,8 +119,8 @@ export class ClaimStore {
    *
    * @throws RecordUnreadableError where the result of a completed operation cannot be read
    */
-  async look(request: ClaimRequest): Promise<LookAnswer> {
-    const answer = readLook(request, await this.#lookerFor(request.terms.queue).submit(request));
+  async look(request: ClaimRequest): Promise<PeekAnswer> {
+    const answer = readPeek(request, await this.#peekerFor(request.terms.queue).submit(request));
     return answer.kind === 'replay' ? this.#replay(request, answer) : answer;
   }
 
@@ -151,27 +151,27 @@ export class ClaimStore {
     request: ClaimRequest,
     { resultText, degraded }: { readonly resultText: string | null; readonly degraded: string | undefined },
   ): Extract<ClaimAnswer, { kind: 'replay' }> {
-    return { kind: 'replay', result: this.sealer.openText(resultText, resultBinding(request)), degraded };
+    return { kind: 'replay', result: this.encryption.openText(resultText, resultBinding(request)), degraded };
   }
 
-  #lookerFor(queue: string): Coalescer<ClaimRequest, LookRow> {
+  #peekerFor(queue: string): Coalescer<ClaimRequest, PeekRow> {
     let looker = this.#looks.get(queue);
     if (looker === undefined) {
-      const ask = (requests: ClaimRequest[]): Promise<LookRow[]> =>
-        this.database.run<LookRow>(LOOK, [
+      const ask = (requests: ClaimRequest[]): Promise<PeekRow[]> =>
+        this.database.run<PeekRow>(LOOK, [
           queue,
           requests.map((request) => request.tenantId),
           requests.map((request) => request.operationKey),
           requests.map((request) => request.fingerprint),
           requests.map((request) => request.deadline),
         ]);
-      looker = new Coalescer<ClaimRequest, LookRow>(ask, identityKeyOf);
+      looker = new Coalescer<ClaimRequest, PeekRow>(ask, identityKeyOf);
       this.#looks.set(queue, looker);
     }
     return looker;
   }
 
-  #coalescerFor(terms: ClaimTerms): Coalescer<ClaimRequest, ClaimRow> {
+  #coalescerFor(terms: ClaimRules): Coalescer<ClaimRequest, ClaimRow> {
     let coalescer = this.#coalescers.get(terms);
     if (coalescer === undefined) {
       coalescer = new Coalescer<ClaimRequest, ClaimRow>(
@@ -185,7 +185,7 @@ export class ClaimStore {
 
   /** `isKnown`: whether their rows were looked up before. */
   async #ask(
-    terms: ClaimTerms,
+    terms: ClaimRules,
     requests: ClaimRequest[],
     isKnown: boolean,
     connection?: Queryable,
@@ -204,7 +204,7 @@ export class ClaimStore {
         requests.map((request) => request.jobName),
         requests.map((request) => request.jobId),
         requests.map((request) => request.fingerprint),
-        requests.map((request) => request.workerId),
+        requests.map((request) => request.runId),
         sparse(requests.map((request) => request.deadline)),
         requests.map((request) => request.availableAt),
         isKnown,

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { Database } from '../postgres/database.js';
-import { type HeldLease, LeaseKeeper, type LeaseTime } from './lease-keeper.js';
+import { type KeptLease, LeaseKeeper, type LeaseTime } from './lease-keeper.js';
 
 const at = (ms: number): LeaseTime => ({ monotonicMs: ms, wallMs: ms });
 
@@ -47,7 +47,7 @@ function lease(
   operationKey: string,
   leaseMs = 30_000,
   tenantId = 'acme',
-): { held: HeldLease; lost: [string, number][] } {
+): { held: KeptLease; lost: [string, number][] } {
   const lost: [string, number][] = [];
   const held = {
     tenantId,

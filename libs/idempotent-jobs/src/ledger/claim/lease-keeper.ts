@@ -5,7 +5,7 @@ import { rowsOf, statement } from '../postgres/statement.js';
 import { outsideOfAnyFrame } from '../../tenancy/outside-of-any-frame.js';
 
 /** An attempt whose lease is kept alive while its handler runs. */
-export interface HeldLease extends OperationIdentity {
+export interface KeptLease extends OperationIdentity {
   readonly token: number;
   readonly leaseMs: number;
   /** Called once when the lease is gone: taken over, or not renewed in time. */
@@ -13,7 +13,7 @@ export interface HeldLease extends OperationIdentity {
 }
 
 /** A lease that is being kept alive. */
-export interface LeaseHold {
+export interface LeaseHandle {
   /**
    * Whether the lease is over, or so nearly that nothing must be begun under it. Reckoned now, by the clock: a process that
    * was stopped, or busy, for longer than its lease has not heard of that yet.
@@ -111,7 +111,7 @@ ORDER BY h.n
  */
 @Injectable()
 export class LeaseKeeper {
-  readonly #held = new Map<HeldLease, { renewedAt: LeaseTime }>();
+  readonly #held = new Map<KeptLease, { renewedAt: LeaseTime }>();
   #timer: NodeJS.Timeout | undefined;
   #shortestMs = Infinity;
   #renewingSince: LeaseTime | undefined;
@@ -122,7 +122,7 @@ export class LeaseKeeper {
   ) {}
 
   /** Starts renewing. `claimSentAt`: when the claim was sent. */
-  hold(lease: HeldLease, claimSentAt: LeaseTime): LeaseHold {
+  hold(lease: KeptLease, claimSentAt: LeaseTime): LeaseHandle {
     const held = { renewedAt: claimSentAt };
     this.#held.set(lease, held);
     if (lease.leaseMs < this.#shortestMs) {
@@ -188,7 +188,7 @@ export class LeaseKeeper {
     await Promise.race([renewal, new Promise((resolve) => setTimeout(resolve, patienceMs).unref())]);
   }
 
-  async #renew(leases: HeldLease[], sentAt: LeaseTime): Promise<void> {
+  async #renew(leases: KeptLease[], sentAt: LeaseTime): Promise<void> {
     let rows: { is_renewed: boolean; is_held: boolean }[];
     try {
       rows = await this.database.run(RENEW, [
@@ -216,7 +216,7 @@ export class LeaseKeeper {
     }
   }
 
-  #lose(lease: HeldLease, why: 'taken_over' | 'not_renewed'): void {
+  #lose(lease: KeptLease, why: 'taken_over' | 'not_renewed'): void {
     this.#held.delete(lease);
     lease.onLost(why);
   }

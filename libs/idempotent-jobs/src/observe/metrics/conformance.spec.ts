@@ -84,7 +84,7 @@ const failure = { failure: 'transient', error: 'declined', durationMs: 12.75 } a
 const SCENARIO: readonly JobEvent[] = [
   { kind: 'enqueued', ...charge, isDuplicate: false },
   { kind: 'enqueued', ...charge, isDuplicate: true },
-  { kind: 'started', ...charge, attempt: 1, workerId: 'w', waitMs: 10 },
+  { kind: 'started', ...charge, attempt: 1, runId: 'w', waitMs: 10 },
   {
     kind: 'retrying',
     ...charge,
@@ -94,7 +94,7 @@ const SCENARIO: readonly JobEvent[] = [
     reason: 'http_503',
     decision: 'backoff',
   },
-  { kind: 'started', ...charge, attempt: 2, workerId: 'w' },
+  { kind: 'started', ...charge, attempt: 2, runId: 'w' },
   {
     kind: 'retrying',
     ...charge,
@@ -105,10 +105,10 @@ const SCENARIO: readonly JobEvent[] = [
     decision: 'backoff',
     dependency: 'gateway',
   },
-  { kind: 'started', ...charge, attempt: 3, workerId: 'w' },
+  { kind: 'started', ...charge, attempt: 3, runId: 'w' },
   { kind: 'completed', ...charge, attempt: 3, durationMs: 5, endToEndMs: 60_000 },
   { kind: 'replayed', ...charge },
-  { kind: 'started', ...mail, attempt: 1, workerId: 'w', waitMs: 1e9 },
+  { kind: 'started', ...mail, attempt: 1, runId: 'w', waitMs: 1e9 },
   { kind: 'completed', ...mail, attempt: 1, durationMs: 5.001, endToEndMs: 0, degraded: 'gateway: timeout' },
   {
     kind: 'in_doubt',
@@ -128,7 +128,7 @@ const SCENARIO: readonly JobEvent[] = [
     durationMs: 400_000,
     attempt: 20,
     reason: 'crash_loop',
-    failureReason: 'timeout',
+    failureCode: 'timeout',
   },
   {
     kind: 'dead',
@@ -136,7 +136,7 @@ const SCENARIO: readonly JobEvent[] = [
     ...failure,
     attempt: 0,
     reason: 'idempotency_conflict',
-    failureReason: 'idempotency_conflict',
+    failureCode: 'idempotency_conflict',
   },
   { kind: 'deferred', ...charge, delayMs: 1, because: 'busy', reason: 'busy: …' },
   { kind: 'deferred', ...charge, delayMs: 1, because: 'circuit_open', reason: '…', dependency: 'gateway' },

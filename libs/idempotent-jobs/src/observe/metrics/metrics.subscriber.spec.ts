@@ -69,12 +69,12 @@ const TABLE: [title: string, event: JobEvent, changed: Record<string, number | n
   ],
   [
     'a first attempt',
-    { kind: 'started', ...subject, attempt: 1, workerId: 'w', waitMs: 1500 },
+    { kind: 'started', ...subject, attempt: 1, runId: 'w', waitMs: 1500 },
     { [`job_attempts_started_total{${J},kind=first}`]: 1, [`job_wait_seconds{${J}}`]: [1.5] },
   ],
   [
     'another attempt',
-    { kind: 'started', ...subject, attempt: 3, workerId: 'w' },
+    { kind: 'started', ...subject, attempt: 3, runId: 'w' },
     { [`job_attempts_started_total{${J},kind=retry}`]: 1 },
   ],
   [
@@ -168,7 +168,7 @@ const TABLE: [title: string, event: JobEvent, changed: Record<string, number | n
   ],
   [
     'a death of too many attempts',
-    { kind: 'dead', ...subject, ...failed, reason: 'retries_exhausted', failureReason: 'http_503' },
+    { kind: 'dead', ...subject, ...failed, reason: 'retries_exhausted', failureCode: 'http_503' },
     {
       [`jobs_processed_total{${J},result=dead}`]: 1,
       [`job_failures_total{${J},kind=transient,reason=http_5xx}`]: 1,
@@ -186,7 +186,7 @@ const TABLE: [title: string, event: JobEvent, changed: Record<string, number | n
       ...failed,
       failure: 'permanent',
       reason: 'permanent_error',
-      failureReason: 'unclassified',
+      failureCode: 'unclassified',
     },
     {
       [`jobs_processed_total{${J},result=dead}`]: 1,
@@ -206,7 +206,7 @@ const TABLE: [title: string, event: JobEvent, changed: Record<string, number | n
       failure: 'permanent',
       error: 'e',
       reason: 'idempotency_conflict',
-      failureReason: 'idempotency_conflict',
+      failureCode: 'idempotency_conflict',
     },
     {
       [`jobs_processed_total{${J},result=dead}`]: 1,
@@ -225,7 +225,7 @@ const TABLE: [title: string, event: JobEvent, changed: Record<string, number | n
       failure: 'permanent',
       error: 'e',
       reason: 'idempotency_conflict',
-      failureReason: 'idempotency_conflict',
+      failureCode: 'idempotency_conflict',
     },
     {
       [`idempotency_key_reused_total{${J},kind=conflict}`]: 1,
@@ -241,7 +241,7 @@ const TABLE: [title: string, event: JobEvent, changed: Record<string, number | n
       durationMs: 0,
       failure: 'permanent',
       reason: 'crash_loop',
-      failureReason: 'crash_loop',
+      failureCode: 'crash_loop',
     },
     {
       [`jobs_processed_total{${J},result=dead}`]: 1,
@@ -298,7 +298,7 @@ const TABLE: [title: string, event: JobEvent, changed: Record<string, number | n
       ...failed,
       stepOf: 'charge:order-17',
       reason: 'permanent_error',
-      failureReason: 'declined',
+      failureCode: 'declined',
     },
     { 'dead_letter_messages_total{queue=charges,reason=permanent_error}': 1 },
   ],
@@ -465,7 +465,7 @@ describe('MetricsSubscriber', () => {
   it('calls the 51st job of a queue, and all after it, other; the known ones count first', () => {
     const { ledger, count } = subscriber({ queues: ['charges'], jobs: [['charges', ['known']]] });
     const started = (queue: string, jobName: string): void =>
-      count({ kind: 'started', ...subject, queue, jobName, attempt: 1, workerId: 'w' });
+      count({ kind: 'started', ...subject, queue, jobName, attempt: 1, runId: 'w' });
     for (let job = 1; job <= 60; job += 1) started('charges', `job-${job}`);
     started('charges', 'known');
     started('mails', 'mail');

@@ -6,7 +6,7 @@ import type {
 } from '../../dead-letters/dead-letter.js';
 import { printableJson } from '../../events/printable.js';
 import { DEAD_LETTER_REASONS } from '../../operation/reasons.js';
-import { applied, type EffectVerdict, notApplied } from '../../operation/verdict.js';
+import { type EffectVerdict, Reconciliation } from '../../operation/reconciliation.js';
 import {
   type Call,
   command,
@@ -178,11 +178,11 @@ function verdictOf({
   if (isApplied === isNot) throw new WrongUsage('Give --applied or --not-applied.');
   if (isNot) {
     if (result !== undefined) throw new WrongUsage('--result needs --applied.');
-    return notApplied();
+    return Reconciliation.notApplied();
   }
   if (deadline !== undefined) throw new WrongUsage('--deadline needs --not-applied.');
   try {
-    return applied(result === undefined ? undefined : JSON.parse(result));
+    return Reconciliation.applied(result === undefined ? undefined : JSON.parse(result));
   } catch {
     throw new WrongUsage('--result is not JSON. Quote it for the shell: --result \'{"id":"ch_1"}\'');
   }

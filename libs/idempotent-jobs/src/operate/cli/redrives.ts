@@ -1,4 +1,4 @@
-import { DEFAULT_PACE, MAX_RATE_PER_SECOND, type Redrive } from '../../dead-letters/redrive.js';
+import { DEFAULT_PACE, MAX_RATE_PER_SECOND, type Redrive } from '../../dead-letters/bulk-redrive.js';
 import { PROGRAM } from '../../operation/program.js';
 import { type Call, command, type CommandResult, flag, number, text, time, WrongUsage } from './command.js';
 import { ACTION, FILTER, filterOf, letterOf } from './letters.js';

@@ -1,9 +1,9 @@
 import { ActionStore } from '../../dead-letters/action.store.js';
 import { DeadLetterService } from '../../dead-letters/dead-letter.service.js';
 import { EditedRedrive } from '../../dead-letters/edited-redrive.js';
-import { RedriveStore } from '../../dead-letters/redrive.store.js';
-import { isSealed, keyIdOf } from '../../ledger/encryption/sealed.js';
-import { Sealer } from '../../ledger/encryption/sealer.js';
+import { BulkRedriveStore } from '../../dead-letters/bulk-redrive.store.js';
+import { isEncrypted, keyIdOf } from '../../ledger/encryption/encrypted-value.js';
+import { Encryption } from '../../ledger/encryption/encryption.js';
 import type { Database } from '../../ledger/postgres/database.js';
 import { statement } from '../../ledger/postgres/statement.js';
 import { DEFAULT_RETENTION } from '../../ledger/retention.options.js';
@@ -18,15 +18,15 @@ import { Unavailable } from './command.js';
  */
 export function deadLettersOf(database: Database): DeadLetterService {
   const operations = new OperationStore(database);
-  const sealer = new KeylessSealer();
+  const encryption = new KeylessEncryption();
   return new DeadLetterService({
     database,
-    store: new RedriveStore(database),
+    store: new BulkRedriveStore(database),
     actions: new ActionStore(database, DEFAULT_RETENTION),
-    sealer,
+    encryption,
     tenants: new TenantContext(),
     // Only the queue's producer can say what a new operation is, and it is not here.
-    edited: new EditedRedrive(database, operations, sealer, () => undefined, false, DEFAULT_RETENTION),
+    edited: new EditedRedrive(database, operations, encryption, () => undefined, false, DEFAULT_RETENTION),
     // Metrics are the applications'; what was done here is in job_actions.
     onClosed: () => undefined,
     onDue: (queue) => operations.announce(operations.onPool, queue),
@@ -35,7 +35,7 @@ export function deadLettersOf(database: Database): DeadLetterService {
 }
 
 /** The command line has no keys: it shows an encrypted value as encrypted, wherever inside of another value it is. */
-export class KeylessSealer extends Sealer {
+export class KeylessEncryption extends Encryption {
   constructor() {
     super(undefined);
   }
@@ -44,7 +44,7 @@ export class KeylessSealer extends Sealer {
     return value === undefined
       ? undefined
       : JSON.parse(JSON.stringify(value), (_name, part: unknown) =>
-          isSealed(part) ? `(encrypted with key ${keyIdOf(part) ?? 'unknown'})` : part,
+          isEncrypted(part) ? `(encrypted with key ${keyIdOf(part) ?? 'unknown'})` : part,
         );
   }
 }

@@ -13,7 +13,7 @@ import {
 } from '../../operation/errors.js';
 import { classify } from './classify.js';
 import { signOf } from './failure-sign.js';
-import { REASON_LABELS, reasonLabelOf } from './reason-label.js';
+import { REASON_LABELS, codeLabelOf } from './code-label.js';
 import {
   type Failure,
   InDoubtError,
@@ -717,7 +717,7 @@ describe('classify: anything', () => {
   function expectFailure(failure: Failure): void {
     expect(KINDS).toContain(failure.kind);
     expect(failure.reason).toBeTypeOf('string');
-    expect(REASON_LABELS).toContain(reasonLabelOf(failure));
+    expect(REASON_LABELS).toContain(codeLabelOf(failure));
     if (failure.retryAfterMs !== undefined) expect(failure.retryAfterMs).toBeGreaterThanOrEqual(0);
   }
 

@@ -1,5 +1,5 @@
 import { cleanText } from '../../operation/clean-text.js';
-import { isA, quietly, read } from '../../operation/thrown.js';
+import { isA, orUndefined, read } from '../../operation/thrown.js';
 import { byAws } from './aws.js';
 import { byCode, isWrapper } from './code.js';
 import { byHttpStatus } from './http.js';
@@ -105,16 +105,16 @@ function firstOf(
   error: unknown,
 ): Failure | undefined {
   for (const rule of rules) {
-    const failure = quietly(() => rule(error));
+    const failure = orUndefined(() => rule(error));
     if (failure !== undefined) return failure;
   }
   return undefined;
 }
 
 function asked(overrides: Classify | undefined, error: unknown): Failure | undefined {
-  const answer = quietly(() => overrides?.(error));
+  const answer = orUndefined(() => overrides?.(error));
   const failure = typeof answer === 'string' ? { kind: answer, reason: 'classify' } : answer;
-  return failure === undefined || failure === null ? undefined : quietly(() => wordOf(failure));
+  return failure === undefined || failure === null ? undefined : orUndefined(() => wordOf(failure));
 }
 
 /** Somebody's own code: an async function, for one, answers a promise. */

@@ -7,8 +7,8 @@ import { signed } from '../classify/failure-sign.js';
 import { Dependencies } from './dependencies.js';
 import type { Dependency } from './dependency.js';
 import { type DependencyOptions, resolveDependencies } from './dependency.options.js';
-import type { Hold } from './hold.js';
-import { Pass } from './pass.js';
+import type { Rejection } from './rejection.js';
+import { DependencyPermit } from './dependency-permit.js';
 
 const REFUSED: Failure = { kind: 'transient', reason: 'ECONNREFUSED' };
 const coded = (code: string): Error => Object.assign(new Error('failed'), { code });
@@ -40,16 +40,16 @@ class Bench {
   }
 
   /** A call that must be let through. */
-  enter(timeoutMs = 1_000): Pass {
+  enter(timeoutMs = 1_000): DependencyPermit {
     const entry = this.dependency.enter(timeoutMs);
     if (entry.kind === 'held') throw new Error(`Held: ${entry.cause}`);
     return entry;
   }
 
   /** Why a call is held that must be. */
-  held(timeoutMs = 1_000): Hold {
+  held(timeoutMs = 1_000): Rejection {
     const entry = this.dependency.enter(timeoutMs);
-    if (entry instanceof Pass) throw new Error('Let through');
+    if (entry instanceof DependencyPermit) throw new Error('Let through');
     return entry;
   }
 
@@ -128,7 +128,7 @@ describe('Dependency: letting calls through', () => {
     bench.dice = 1;
     expect(bench.held().retryAfterMs).toBe(1_500);
     first.leave();
-    expect(bench.enter()).toBeInstanceOf(Pass);
+    expect(bench.enter()).toBeInstanceOf(DependencyPermit);
   });
 
   it('gives a place back once, however often the call is left', () => {

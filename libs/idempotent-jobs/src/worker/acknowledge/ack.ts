@@ -44,8 +44,8 @@ export function ackOf(result: AttemptResult, random: () => number): Ack {
 function ofDecision(decision: Decision, error: unknown): Ack {
   if (decision.status === 'retrying') return { kind: 'retry', error, delayMs: decision.delayMs };
   // The service is asked with the next delivery, which costs no attempt.
-  if (decision.status === 'in_doubt' && decision.askInMs !== undefined)
-    return { kind: 'defer', delayMs: decision.askInMs };
+  if (decision.status === 'in_doubt' && decision.reconcileInMs !== undefined)
+    return { kind: 'defer', delayMs: decision.reconcileInMs };
   return { kind: 'fail', error };
 }
 

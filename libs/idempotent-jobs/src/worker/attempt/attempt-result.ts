@@ -1,5 +1,5 @@
-import { type Hold, DependencyHeldError } from '../../resilience/dependency/hold.js';
-import type { HoldCause, AbandonReason, DeferralCause } from '../../operation/reasons.js';
+import { type Rejection, DependencyRejectedError } from '../../resilience/dependency/rejection.js';
+import type { RejectionCause, AbandonedBy, DeferralCause } from '../../operation/reasons.js';
 import { RecordUnreadableError } from '../../operation/errors.js';
 import { messageOf } from '../../operation/message-of.js';
 import { isA } from '../../operation/thrown.js';
@@ -31,7 +31,7 @@ export interface Deferred {
   /** The deferral, a colon, and what happened, for people. */
   readonly reason: string;
   /** What a dependency said that lets nothing through; undefined for every other deferral. */
-  readonly hold?: Hold | undefined;
+  readonly hold?: Rejection | undefined;
 }
 
 const CAUSES = {
@@ -50,13 +50,13 @@ const CAUSES = {
   cancelled: 'stopped',
   shutdown: 'stopped',
   not_started: 'stopped',
-} as const satisfies Record<HoldCause | AbandonReason, DeferralCause> & Record<string, DeferralCause>;
+} as const satisfies Record<RejectionCause | AbandonedBy, DeferralCause> & Record<string, DeferralCause>;
 
 /** Why a delivery is put off, as a closed list. */
 export type Deferral = keyof typeof CAUSES;
 
 /** Why the library itself, and no dependency, puts a delivery off. */
-export type OwnDeferral = Exclude<Deferral, HoldCause>;
+export type OwnDeferral = Exclude<Deferral, RejectionCause>;
 
 /** What a deferral comes down to. */
 export function causeOf(deferral: OwnDeferral): Exclude<DeferralCause, 'held'>;
@@ -69,7 +69,7 @@ export function causeOf(deferral: Deferral): DeferralCause {
 export function errorOf({ delayMs, reason, hold }: Deferred): Error {
   return hold === undefined
     ? new OperationDeferred(reason)
-    : new DependencyHeldError({ ...hold, retryAfterMs: delayMs });
+    : new DependencyRejectedError({ ...hold, retryAfterMs: delayMs });
 }
 
 /** Why nothing can be said about an operation for now: an unreadable record may be read once its key has arrived. */

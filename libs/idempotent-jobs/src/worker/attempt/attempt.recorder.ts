@@ -3,7 +3,7 @@ import type { Claim } from '../../ledger/claim/claim.js';
 import { UnstorableError } from '../../ledger/claim/claim.store.js';
 import type { DeadLetterReason } from '../../operation/reasons.js';
 import { Due } from '../../producer/due.js';
-import type { Hold } from '../../resilience/dependency/hold.js';
+import type { Rejection } from '../../resilience/dependency/rejection.js';
 import {
   InvalidPayloadError,
   OperationConflictError,
@@ -70,7 +70,9 @@ export class AttemptRecorder {
   /** Whether nothing has to be done before the handler may run. */
   mayRun(run: OperationRun, claim: Claim): boolean {
     return (
-      !claim.mustAsk && claim.tookOver === undefined && decideStart(claim, run.rules.policy) === undefined
+      !claim.mustReconcile &&
+      claim.tookOver === undefined &&
+      decideStart(claim, run.rules.policy) === undefined
     );
   }
 
@@ -78,7 +80,7 @@ export class AttemptRecorder {
   async begin(run: OperationRun, ground: Ground, claim: Claim): Promise<AttemptResult | undefined> {
     const result = await this.takeOver(run, ground, claim);
     // Asking is no attempt: whether one may follow is decided afterwards.
-    if (result !== undefined || claim.mustAsk) return result;
+    if (result !== undefined || claim.mustReconcile) return result;
     const reason = decideStart(claim, run.rules.policy);
     return reason === undefined ? undefined : this.giveUp(run, ground, claim, reason);
   }
@@ -94,7 +96,7 @@ export class AttemptRecorder {
     await ground.takeOver(claim, vanished);
     this.reporter.tookOver(run, vanished);
     // The claim of a transaction is undone with all that it wrote, unless its handler has committed both.
-    return claim.mustAsk || vanished.effect !== 'transactional'
+    return claim.mustReconcile || vanished.effect !== 'transactional'
       ? undefined
       : this.#record(run, ground, claim, this.#decide(run, claim, new TransactionLeftError()));
   }
@@ -150,14 +152,14 @@ export class AttemptRecorder {
     return this.#record(run, ground, claim, { error, failure, decision, durationMs: 0 });
   }
 
-  /** A doubt that stays one: to be asked about again in `askInMs`; undefined: a person has to find out. */
+  /** A doubt that stays one: to be asked about again in `reconcileInMs`; undefined: a person has to find out. */
   async unresolved(
     run: OperationRun,
     ground: Ground,
     claim: Claim,
     reason: string,
     error: unknown,
-    askInMs: number | undefined,
+    reconcileInMs: number | undefined,
   ): Promise<AttemptResult> {
     const evidence = error ?? new OperationInDoubtError(run.identified);
     const recorded = await ground.fail(claim, {
@@ -166,14 +168,19 @@ export class AttemptRecorder {
       kind: 'asked',
       reason,
       isDoubtful: true,
-      ...(askInMs === undefined
+      ...(reconcileInMs === undefined
         ? { letter: 'in_doubt' as const, payload: payloadText(run) }
-        : { delayMs: askInMs }),
+        : { delayMs: reconcileInMs }),
     });
     if (recorded === 'lost') return this.fenced(run, claim);
-    this.reporter.unanswered(run, claim, reason, askInMs);
-    if (askInMs !== undefined)
-      return { kind: 'deferred', delayMs: askInMs, deferral: 'in_doubt', reason: `in_doubt: ${reason}` };
+    this.reporter.unanswered(run, claim, reason, reconcileInMs);
+    if (reconcileInMs !== undefined)
+      return {
+        kind: 'deferred',
+        delayMs: reconcileInMs,
+        deferral: 'in_doubt',
+        reason: `in_doubt: ${reason}`,
+      };
     this.due.wake();
     this.reporter.doubted(run, claim.attempt, reason, evidence);
     return { kind: 'in_doubt', error: new OperationInDoubtError(run.identified) };
@@ -194,7 +201,7 @@ export class AttemptRecorder {
   }
 
   /** The dependency lets nothing through. */
-  held(run: OperationRun, hold: Hold, delayMs: number): AttemptResult {
+  held(run: OperationRun, hold: Rejection, delayMs: number): AttemptResult {
     const { cause, dependency } = hold;
     const reason = `${cause}: dependency "${dependency}" lets nothing through`;
     this.reporter.held(run, hold, delayMs, reason);
@@ -234,9 +241,9 @@ export class AttemptRecorder {
   }
 
   /** With Postgres out of reach: who knows. */
-  async #wasReplaced({ workerId }: OperationRun, claim: Claim): Promise<boolean> {
+  async #wasReplaced({ runId }: OperationRun, claim: Claim): Promise<boolean> {
     try {
-      return await this.outcomes.wasReplaced(claim, workerId);
+      return await this.outcomes.wasReplaced(claim, runId);
     } catch {
       return true;
     }
@@ -281,8 +288,8 @@ export class AttemptRecorder {
     decided: DecidedFailure,
   ): Promise<AttemptResult> {
     const { error, failure, decision } = decided;
-    const askInMs = decision.status === 'in_doubt' ? decision.askInMs : undefined;
-    const delayMs = decision.status === 'retrying' ? decision.delayMs : askInMs;
+    const reconcileInMs = decision.status === 'in_doubt' ? decision.reconcileInMs : undefined;
+    const delayMs = decision.status === 'retrying' ? decision.delayMs : reconcileInMs;
     const isGivenUp = delayMs === undefined;
     const record: FailureRecord = {
       status: decision.status,

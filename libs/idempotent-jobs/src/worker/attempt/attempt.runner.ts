@@ -2,9 +2,13 @@ import { Injectable } from '@nestjs/common';
 import { ClaimStore } from '../../ledger/claim/claim.store.js';
 import type { DeadLetterReason } from '../../operation/reasons.js';
 import { keyOfOperation } from '../../resilience/dependency/dependency-key.js';
-import { DependencyHeldError, type Hold, holdBehind } from '../../resilience/dependency/hold.js';
+import {
+  DependencyRejectedError,
+  type Rejection,
+  rejectionBehind,
+} from '../../resilience/dependency/rejection.js';
 import { currentOperation } from './current-operation.js';
-import { decideHold } from '../rules/decide.js';
+import { decideRejected } from '../rules/decide.js';
 import { Attempts, type EndWithoutHandler, type RolledBack } from './attempt.js';
 import { AttemptRecorder } from './attempt.recorder.js';
 import type { AttemptResult } from './attempt-result.js';
@@ -43,11 +47,11 @@ export class AttemptRunner {
     const { dependency, timeoutMs } = run.rules;
     if (dependency === undefined) return this.#attempt(run, handler, undefined);
     const entry = dependency.enter(timeoutMs);
-    if (entry.kind === 'held') return this.#runHeld(run, entry);
+    if (entry.kind === 'held') return this.#runRejected(run, entry);
     try {
       // Only the ledger knows whether it is a retry: where there is none to be had, it is asked before anything is claimed.
       if (!dependency.hasRetries && (await this.#isRetry(run)))
-        return await this.#runHeld(run, dependency.denyRetry(subjectOf(run)));
+        return await this.#runRejected(run, dependency.denyRetry(subjectOf(run)));
       return await this.#attempt(run, handler, new AdmittedRun(entry));
     } finally {
       entry.leave();
@@ -69,15 +73,15 @@ export class AttemptRunner {
 
   /** A claim that was rolled back took the start of its time budget with it. */
   async #afterRollback(run: OperationRun, result: AttemptResult | RolledBack): Promise<AttemptResult> {
-    return result.kind === 'rolled_back' ? this.#putOffHeld(run, result.hold) : result;
+    return result.kind === 'rolled_back' ? this.#deferRejected(run, result.hold) : result;
   }
 
   /**
    * The dependency lets nothing through. Nothing is claimed, so that no attempt is spent and none can vanish: what has
    * completed is replayed, what may stand in stands in, and everything else is put off, within its time budget.
    */
-  async #runHeld(run: OperationRun, hold: Hold): Promise<AttemptResult> {
-    const decided = await this.#decideHeld(run, hold);
+  async #runRejected(run: OperationRun, hold: Rejection): Promise<AttemptResult> {
+    const decided = await this.#decideRejected(run, hold);
     if (decided.kind === 'ended') return decided.result;
     const { fallback } = run;
     if (fallback === undefined || decided.isDoubtful) return this.recorder.held(run, hold, decided.delayMs);
@@ -89,19 +93,19 @@ export class AttemptRunner {
     return this.#attempt(run, standIn, new FallbackRun(hold));
   }
 
-  async #putOffHeld(run: OperationRun, hold: Hold): Promise<AttemptResult> {
-    const decided = await this.#decideHeld(run, hold);
+  async #deferRejected(run: OperationRun, hold: Rejection): Promise<AttemptResult> {
+    const decided = await this.#decideRejected(run, hold);
     return decided.kind === 'ended' ? decided.result : this.recorder.held(run, hold, decided.delayMs);
   }
 
   /** What the ledger says of an operation that is held back: it has ended, or may wait for so long. */
-  async #decideHeld(run: OperationRun, hold: Hold): Promise<HeldOperation> {
+  async #decideRejected(run: OperationRun, hold: Rejection): Promise<RejectedOperation> {
     const request = claimRequestOf(run);
     const seen = await this.claims.look(request);
     if (seen.kind !== 'runnable') return ended(await this.recorder.refused(run, seen));
     const { effect, terms, reconcile } = run.rules;
     if (seen.isDoubtful && reconcile !== undefined) return ended(await this.#leaveDoubt(run, hold));
-    const decision = decideHold(seen, hold.retryAfterMs);
+    const decision = decideRejected(seen, hold.retryAfterMs);
     if (decision.kind === 'give_up') return ended(await this.attempts.giveUp(run, decision.reason, hold));
     // Looked up before any other attempt: nothing stands in for what may be there.
     const isDoubtful = seen.isDoubtful || (effect === 'reconciled' && seen.attempts > 0);
@@ -113,10 +117,10 @@ export class AttemptRunner {
   }
 
   /** A question would be a call of the dependency too: the plan goes on as if it had not been answered. */
-  #leaveDoubt(run: OperationRun, hold: Hold): Promise<AttemptResult> {
+  #leaveDoubt(run: OperationRun, hold: Rejection): Promise<AttemptResult> {
     return this.attempts.withoutHandler(run, async (ground, claim) =>
-      claim.mustAsk
-        ? this.reconciler.unresolved(run, ground, claim, hold.cause, new DependencyHeldError(hold))
+      claim.mustReconcile
+        ? this.reconciler.unresolved(run, ground, claim, hold.cause, new DependencyRejectedError(hold))
         : this.#afterRollback(run, await this.attempts.putBack(run, ground, claim, hold)),
     );
   }
@@ -124,13 +128,13 @@ export class AttemptRunner {
   /** A guard, or an interceptor around ours, threw: the handler was not called, which counts as a failed attempt. */
   failUnstarted(run: OperationRun, error: unknown): Promise<AttemptResult> {
     return this.#orPutOff(run, async () => {
-      const hold = holdBehind(error);
-      if (hold !== undefined) return this.#putOffHeld(run, hold);
+      const hold = rejectionBehind(error);
+      if (hold !== undefined) return this.#deferRejected(run, hold);
       if (run.handsBack?.(error) === true) return { kind: 'handed_back', error };
       // Whatever the error says about effects, there was none.
       const known = this.recorder.failureBefore(run, error);
       const fail: EndWithoutHandler = (ground, claim) =>
-        claim.mustAsk
+        claim.mustReconcile
           ? this.reconciler.unresolved(run, ground, claim, 'not_asked', error)
           : this.recorder.fail(run, ground, claim, error, known);
       return this.attempts.withoutHandler(run, fail);
@@ -167,10 +171,10 @@ function underItsKey(run: OperationRun): OperationRun {
   return { ...run, rules: { ...rules, dependency: rules.dependency.of(key) } };
 }
 
-type HeldOperation =
+type RejectedOperation =
   | { readonly kind: 'ended'; readonly result: AttemptResult }
   | { readonly kind: 'waits'; readonly isDoubtful: boolean; readonly delayMs: number };
 
-function ended(result: AttemptResult): HeldOperation {
+function ended(result: AttemptResult): RejectedOperation {
   return { kind: 'ended', result };
 }

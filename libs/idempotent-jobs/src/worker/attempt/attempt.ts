@@ -1,7 +1,11 @@
 import { Injectable } from '@nestjs/common';
 import type { Claim } from '../../ledger/claim/claim.js';
 import type { DeadLetterReason } from '../../operation/reasons.js';
-import { DependencyHeldError, type Hold, holdBehind } from '../../resilience/dependency/hold.js';
+import {
+  DependencyRejectedError,
+  type Rejection,
+  rejectionBehind,
+} from '../../resilience/dependency/rejection.js';
 import { Due } from '../../producer/due.js';
 import { enterOperation } from './current-operation.js';
 import type { HandlerResult } from './handler-run.js';
@@ -15,14 +19,14 @@ import type { Ground } from './ground.js';
 import { Grounds } from './grounds.js';
 import { handsBack, type OperationRun } from './operation-run.js';
 import { type OperationFrame, openFrame } from './operation-frame.js';
-import { keepResult } from './result-text.js';
+import { keepResult } from './result-to-text.js';
 import { type Cleared, Reconciler } from './reconciler.js';
 import { HandedBackError, waitsForStep } from './refusal-errors.js';
 
 /** A dependency did not let the attempt through, or a call of it: nothing of it remains, not even its claim. */
 export interface RolledBack {
   readonly kind: 'rolled_back';
-  readonly hold: Hold;
+  readonly hold: Rejection;
 }
 
 /** Ends an operation that was claimed, without its handler. */
@@ -66,19 +70,19 @@ export class Attempts {
   refuse(run: OperationRun, reason: DeadLetterReason, error: unknown): Promise<AttemptResult> {
     return this.withoutHandler(run, (ground, claim) =>
       // What may have happened is asked about, whatever keeps it from being run.
-      claim.mustAsk
+      claim.mustReconcile
         ? this.reconciler.unresolved(run, ground, claim, reason, error)
         : this.recorder.giveUp(run, ground, claim, reason, error),
     );
   }
 
   /** Ends an operation whose time is over while its dependency lets nothing through, whatever its policy says. */
-  giveUp(run: OperationRun, reason: DeadLetterReason, hold: Hold): Promise<AttemptResult> {
+  giveUp(run: OperationRun, reason: DeadLetterReason, hold: Rejection): Promise<AttemptResult> {
     return this.#claimed(run, async (ground, claim) => {
       const result = await this.recorder.takeOver(run, ground, claim);
       if (result !== undefined) return result;
-      return claim.mustAsk
-        ? this.reconciler.unresolved(run, ground, claim, reason, new DependencyHeldError(hold))
+      return claim.mustReconcile
+        ? this.reconciler.unresolved(run, ground, claim, reason, new DependencyRejectedError(hold))
         : this.recorder.giveUp(run, ground, claim, reason);
     });
   }
@@ -147,12 +151,17 @@ export class Attempts {
    * What stands between a claim and its attempt: one that vanished, a doubt, a policy that allows no other. `hold`: the
    * service cannot be asked now.
    */
-  async #clear(run: OperationRun, ground: Ground, claim: Claim, hold: Hold | undefined): Promise<Cleared> {
+  async #clear(
+    run: OperationRun,
+    ground: Ground,
+    claim: Claim,
+    hold: Rejection | undefined,
+  ): Promise<Cleared> {
     const begun = await this.recorder.begin(run, ground, claim);
     if (begun !== undefined) return { kind: 'ended', result: begun };
-    if (!claim.mustAsk) return { kind: 'run', claim };
+    if (!claim.mustReconcile) return { kind: 'run', claim };
     if (hold !== undefined) {
-      const error = new DependencyHeldError(hold);
+      const error = new DependencyRejectedError(hold);
       return {
         kind: 'ended',
         result: await this.reconciler.unresolved(run, ground, claim, hold.cause, error),
@@ -181,7 +190,7 @@ export class Attempts {
   ): Promise<AttemptResult | RolledBack> {
     const { waitMs } = frame.steps;
     if (waitMs !== undefined && waitsForStep(result)) return this.#wait(run, ground, claim, waitMs);
-    const hold = result.kind === 'threw' ? holdBehind(result.error) : undefined;
+    const hold = result.kind === 'threw' ? rejectionBehind(result.error) : undefined;
     if (hold !== undefined) {
       // What another guarded call did before it may have had an effect, and is an attempt.
       if (ground.takesBack || !frame.hasCalled || claim.repeatableMs === Infinity)
@@ -259,7 +268,7 @@ export class Attempts {
     run: OperationRun,
     ground: Ground,
     claim: Claim,
-    hold: Hold,
+    hold: Rejection,
   ): Promise<AttemptResult | RolledBack> {
     const delayMs = Math.min(hold.retryAfterMs, Math.max(claim.remainingMs ?? Infinity, 1));
     await ground.release(claim, false, this.#pauseOf(run, delayMs));

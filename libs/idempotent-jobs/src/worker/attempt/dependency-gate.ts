@@ -1,7 +1,7 @@
 import type { Claim } from '../../ledger/claim/claim.js';
 import type { Dependency } from '../../resilience/dependency/dependency.js';
-import type { Hold } from '../../resilience/dependency/hold.js';
-import type { Pass } from '../../resilience/dependency/pass.js';
+import type { Rejection } from '../../resilience/dependency/rejection.js';
+import type { DependencyPermit } from '../../resilience/dependency/dependency-permit.js';
 import type { HandlerResult } from './handler-run.js';
 import { classify } from '../../resilience/classify/classify.js';
 import { signed } from '../../resilience/classify/failure-sign.js';
@@ -12,9 +12,9 @@ export interface DependencyGate {
   /** The dependency that the handler may call behind it; undefined: none. */
   readonly dependency: Dependency | undefined;
   /** What keeps the dependency from being asked about a doubt; undefined: nothing. */
-  readonly hold: Hold | undefined;
+  readonly hold: Rejection | undefined;
   /** Right before the handler: a hold, if it must not be called now. */
-  admit(run: OperationRun, claim: Claim): Hold | undefined;
+  admit(run: OperationRun, claim: Claim): Rejection | undefined;
   /** How the handler ended. */
   report(run: OperationRun, result: HandlerResult): void;
 }
@@ -23,13 +23,13 @@ export interface DependencyGate {
 export class AdmittedRun implements DependencyGate {
   readonly hold = undefined;
 
-  constructor(private readonly pass: Pass) {}
+  constructor(private readonly pass: DependencyPermit) {}
 
   get dependency(): Dependency {
     return this.pass.dependency;
   }
 
-  admit(run: OperationRun, { attempt }: Claim): Hold | undefined {
+  admit(run: OperationRun, { attempt }: Claim): Rejection | undefined {
     return this.pass.begin(attempt > 1, subjectOf(run));
   }
 
@@ -56,10 +56,10 @@ export class AdmittedRun implements DependencyGate {
 export class FallbackRun implements DependencyGate {
   readonly dependency = undefined;
 
-  constructor(readonly hold: Hold) {}
+  constructor(readonly hold: Rejection) {}
 
   /** What may have happened already must not happen a second time in another way. */
-  admit(_run: OperationRun, claim: Claim): Hold | undefined {
+  admit(_run: OperationRun, claim: Claim): Rejection | undefined {
     return claim.isDoubtful ? this.hold : undefined;
   }
 

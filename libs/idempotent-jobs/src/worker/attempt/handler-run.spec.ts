@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { InDoubtError } from '../../operation/failure.js';
 import { HandlerRun, type HandlerResult } from './handler-run.js';
-import type { AbandonReason } from '../../operation/reasons.js';
+import type { AbandonedBy } from '../../operation/reasons.js';
 
 beforeEach(() => {
   vi.useFakeTimers();
@@ -94,7 +94,7 @@ describe('HandlerRun: it is abandoned first', () => {
     expect(error.message).toBe('The attempt was abandoned: it took longer than its 1500 ms.');
   });
 
-  it.each<[AbandonReason, string]>([
+  it.each<[AbandonedBy, string]>([
     ['timeout', 'it took too long'],
     ['lease_lost', 'its lease went to another worker or could not be renewed'],
     ['cancelled', 'its job was cancelled'],

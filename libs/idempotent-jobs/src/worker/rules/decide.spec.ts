@@ -2,13 +2,13 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { classify } from '../../resilience/classify/classify.js';
 import { type Effect, EFFECTS } from '../../operation/effect.js';
-import { DEFAULT_PLAN, type ReconcilePlan } from './reconcile-plan.js';
+import { DEFAULT_SCHEDULE, type ReconcileSchedule } from './reconcile-schedule.js';
 import type { FailureKind } from '../../operation/reasons.js';
 import {
   type AttemptFacts,
   type Decision,
   decideFailure,
-  decideHold,
+  decideRejected,
   decideStart,
   type RetryPolicy,
   whyGivenUp,
@@ -57,8 +57,8 @@ function facts(changes: Partial<AttemptFacts> = {}): AttemptFacts {
 
 /** Who can be asked about a doubt, and when the first question is due, in ms. */
 const ASKED = [
-  { who: 'a person', plan: undefined, askInMs: undefined },
-  { who: 'the service', plan: DEFAULT_PLAN, askInMs: 5_000 },
+  { who: 'a person', plan: undefined, reconcileInMs: undefined },
+  { who: 'the service', plan: DEFAULT_SCHEDULE, reconcileInMs: 5_000 },
 ] as const;
 
 /**
@@ -169,7 +169,7 @@ describe('decideFailure', () => {
 
   it.each(CASES)(
     '$situation, $kind failure, last attempt $isLast, earlier doubt $isDoubtful, $who can be asked: $cell',
-    ({ situation, kind, isLast, isDoubtful, cell, plan, askInMs }) => {
+    ({ situation, kind, isLast, isDoubtful, cell, plan, reconcileInMs }) => {
       const seen = facts({
         attempt: isLast ? 3 : 2,
         isDoubtful,
@@ -178,45 +178,49 @@ describe('decideFailure', () => {
       const failure = { kind, reason: 'test' };
       const [alone, ...orAsked] = cell.split(', ') as [keyof typeof MEANING, ...string[]];
       const end = orAsked.length > 0 && plan !== undefined ? 'in_doubt?' : alone;
-      const expected = end === 'in_doubt?' ? { ...MEANING[end], askInMs } : MEANING[end];
+      const expected = end === 'in_doubt?' ? { ...MEANING[end], reconcileInMs } : MEANING[end];
       const decision = decideFailure(failure, effectOf(situation), seen, { ...policy, plan }, half);
       expect(withoutWhy(decision)).toStrictEqual(expected);
     },
   );
 
-  it.each<{ title: string; changes: Partial<ReconcilePlan>; askInMs: number }>([
-    { title: 'at the first time of the plan', changes: { afterMs: [250, 900] }, askInMs: 250 },
+  it.each<{ title: string; changes: Partial<ReconcileSchedule>; reconcileInMs: number }>([
+    { title: 'at the first time of the plan', changes: { afterMs: [250, 900] }, reconcileInMs: 250 },
     {
       title: 'after the steady interval, if the plan begins with it',
       changes: { afterMs: [], thenEveryMs: 700 },
-      askInMs: 700,
+      reconcileInMs: 700,
     },
     {
       title: 'at the end of the late-arrival window, if that is earlier',
       changes: { lateArrivalMs: 3_000 },
-      askInMs: 3_000,
+      reconcileInMs: 3_000,
     },
-    { title: 'at the end of the plan, if that is earlier', changes: { untilMs: 2_000 }, askInMs: 2_000 },
-    { title: 'after a whole number of milliseconds', changes: { afterMs: [0.5] }, askInMs: 1 },
-  ])('has the service asked about a doubt $title', ({ changes, askInMs }) => {
+    {
+      title: 'at the end of the plan, if that is earlier',
+      changes: { untilMs: 2_000 },
+      reconcileInMs: 2_000,
+    },
+    { title: 'after a whole number of milliseconds', changes: { afterMs: [0.5] }, reconcileInMs: 1 },
+  ])('has the service asked about a doubt $title', ({ changes, reconcileInMs }) => {
     const failure = { kind: 'in_doubt', reason: 'test' } as const;
     const seen = facts({ repeatableMs: 0 });
-    const asking = { ...policy, plan: { ...DEFAULT_PLAN, ...changes } };
+    const asking = { ...policy, plan: { ...DEFAULT_SCHEDULE, ...changes } };
     expect(decideFailure(failure, 'reconciled', seen, asking, half)).toMatchObject({
       status: 'in_doubt',
-      askInMs,
+      reconcileInMs,
     });
   });
 
   it.each([
     { repeatableMs: 501, end: { status: 'retrying', delayMs: 500, isDoubtful: true } },
-    { repeatableMs: 500, end: { status: 'in_doubt', askInMs: 5_000 } },
-    { repeatableMs: -10, end: { status: 'in_doubt', askInMs: 5_000 } },
+    { repeatableMs: 500, end: { status: 'in_doubt', reconcileInMs: 5_000 } },
+    { repeatableMs: -10, end: { status: 'in_doubt', reconcileInMs: 5_000 } },
   ])(
     'asks about a keyed doubt as soon as the key is forgotten before the next attempt: $repeatableMs ms left, a wait of 500 ms',
     ({ repeatableMs, end }) => {
       const failure = { kind: 'in_doubt', reason: 'test' } as const;
-      const asking = { ...policy, plan: DEFAULT_PLAN };
+      const asking = { ...policy, plan: DEFAULT_SCHEDULE };
       expect(decideFailure(failure, 'keyed', facts({ repeatableMs }), asking, half)).toMatchObject(end);
     },
   );
@@ -339,7 +343,7 @@ describe('decideFailure', () => {
         status: 'in_doubt',
         reason: 'in_doubt',
         isDoubtful: true,
-        askInMs: undefined,
+        reconcileInMs: undefined,
         why: 'key_forgotten',
       });
     },
@@ -447,7 +451,7 @@ function anyPolicy(): fc.Arbitrary<RetryPolicy> {
     attempts: fc.integer({ min: 1, max: 6 }),
     crashes: fc.integer({ min: 1, max: 3 }),
     backoff: fc.constant(policy.backoff),
-    plan: fc.constantFrom(undefined, DEFAULT_PLAN),
+    plan: fc.constantFrom(undefined, DEFAULT_SCHEDULE),
     isCallers: fc.constant(false),
   });
 }
@@ -533,8 +537,9 @@ describe('decideFailure: an operation whose caller decides about further attempt
 
   it.each(CALLERS_CASES)(
     '$situation, $kind failure, earlier doubt $isDoubtful, $who can be asked: $cell, however often and long it was tried',
-    ({ situation, kind, isDoubtful, cell, plan, askInMs }) => {
-      const expected = cell === 'in_doubt?' ? { ...CALLERS_MEANING[cell], askInMs } : CALLERS_MEANING[cell];
+    ({ situation, kind, isDoubtful, cell, plan, reconcileInMs }) => {
+      const expected =
+        cell === 'in_doubt?' ? { ...CALLERS_MEANING[cell], reconcileInMs } : CALLERS_MEANING[cell];
       const failure = { kind, reason: 'test' };
       for (const tried of [{}, { attempt: 9, failures: 8, remainingMs: -1 }]) {
         const seen = facts({ ...tried, isDoubtful, repeatableMs: REPEATABLE_MS[situation] });
@@ -617,14 +622,14 @@ describe('decideStart', () => {
   );
 });
 
-describe('decideHold', () => {
+describe('decideRejected', () => {
   it.each([
     { title: 'without a budget, for as long as it takes', remainingMs: undefined, delayMs: 1_000 },
     { title: 'with much of the budget left', remainingMs: 60_000, delayMs: 1_000 },
     { title: 'until the budget is over', remainingMs: 300, delayMs: 300 },
   ])('puts off, tried or not: $title', ({ remainingMs, delayMs }) => {
     for (const attempts of [0, 1, 7])
-      expect(decideHold({ remainingMs, attempts }, 1_000)).toEqual({ kind: 'defer', delayMs });
+      expect(decideRejected({ remainingMs, attempts }, 1_000)).toEqual({ kind: 'defer', delayMs });
   });
 
   it.each([
@@ -635,7 +640,7 @@ describe('decideHold', () => {
   ])(
     'gives up with $remainingMs ms left after $attempts attempts: $reason',
     ({ remainingMs, attempts, reason }) => {
-      expect(decideHold({ remainingMs, attempts }, 1_000)).toEqual({ kind: 'give_up', reason });
+      expect(decideRejected({ remainingMs, attempts }, 1_000)).toEqual({ kind: 'give_up', reason });
     },
   );
 
@@ -647,7 +652,7 @@ describe('decideHold', () => {
         fc.nat(),
         fc.double({ min: 1, max: 1e9, noNaN: true }),
         (remainingMs, attempts, holdMs) => {
-          const decision = decideHold({ remainingMs, attempts }, holdMs);
+          const decision = decideRejected({ remainingMs, attempts }, holdMs);
           if (decision.kind === 'give_up') return remainingMs !== undefined && remainingMs <= 0;
           return decision.delayMs > 0 && decision.delayMs <= Math.min(holdMs, remainingMs ?? Infinity);
         },
@@ -742,7 +747,7 @@ describe('the reason of a decision', () => {
       effect: 'keyed',
       kind: 'in_doubt',
       seen: { attempt: 3 },
-      changes: { plan: DEFAULT_PLAN },
+      changes: { plan: DEFAULT_SCHEDULE },
       why: 'attempts_spent',
     },
   ])('of $title is $why', ({ effect, kind, seen, changes, why }) => {

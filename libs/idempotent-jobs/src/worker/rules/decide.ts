@@ -1,5 +1,5 @@
-import { nextQuestionMs, type ReconcilePlan } from './reconcile-plan.js';
-import { type DeadLetterReason, type RetryReason } from '../../operation/reasons.js';
+import { nextQuestionMs, type ReconcileSchedule } from './reconcile-schedule.js';
+import { type DeadLetterReason, type RetryDecision } from '../../operation/reasons.js';
 import type { Effect } from '../../operation/effect.js';
 import { backoffMs, type BackoffOptions } from '../../resilience/backoff.js';
 import type { Failure } from '../../operation/failure.js';
@@ -13,7 +13,7 @@ export interface RetryPolicy {
   /** How many attempts may vanish with their worker before the operation counts as killing its workers. */
   readonly crashes: number;
   /** When to ask about a doubt; undefined: there is nobody to ask. */
-  readonly plan: ReconcilePlan | undefined;
+  readonly plan: ReconcileSchedule | undefined;
   /**
    * Whether somebody else decides about further attempts: the handler that a step belongs to, or the caller of a service
    * method. Such operations are neither paused nor given up here.
@@ -33,15 +33,15 @@ export interface AttemptFacts {
 }
 
 /** What becomes of an operation after a failed attempt, and `why`. */
-export type Decision = { readonly why: RetryReason } & (
+export type Decision = { readonly why: RetryDecision } & (
   | { readonly status: 'retrying'; readonly delayMs: number; readonly isDoubtful: boolean }
   | { readonly status: 'dead'; readonly reason: DeadLetterReason; readonly isDoubtful: boolean }
-  /** `askInMs`: the service is asked then; undefined: a person has to find out. */
+  /** `reconcileInMs`: the service is asked then; undefined: a person has to find out. */
   | {
       readonly status: 'in_doubt';
       readonly reason: 'in_doubt';
       readonly isDoubtful: true;
-      readonly askInMs: number | undefined;
+      readonly reconcileInMs: number | undefined;
     }
 );
 
@@ -103,13 +103,13 @@ function spread(retryAfterMs: number, random: () => number): number {
   return Math.ceil(retryAfterMs + random() * Math.min(retryAfterMs / 10, 1000));
 }
 
-function doubt({ plan }: RetryPolicy, why: RetryReason): Decision {
-  const askInMs = plan === undefined ? undefined : nextQuestionMs(plan, 0);
-  return { status: 'in_doubt', reason: 'in_doubt', isDoubtful: true, askInMs, why };
+function doubt({ plan }: RetryPolicy, why: RetryDecision): Decision {
+  const reconcileInMs = plan === undefined ? undefined : nextQuestionMs(plan, 0);
+  return { status: 'in_doubt', reason: 'in_doubt', isDoubtful: true, reconcileInMs, why };
 }
 
 /** What an operation's dead letter says, as the history of its attempts says it. */
-export function whyGivenUp(reason: DeadLetterReason): RetryReason {
+export function whyGivenUp(reason: DeadLetterReason): RetryDecision {
   switch (reason) {
     case 'retries_exhausted':
       return 'attempts_spent';
@@ -128,7 +128,7 @@ export function whyGivenUp(reason: DeadLetterReason): RetryReason {
  * counts from its first attempt, or from when an open circuit kept it from that. Without a budget it waits for as long as
  * it takes.
  */
-export function decideHold(
+export function decideRejected(
   { remainingMs, attempts }: { readonly remainingMs: number | undefined; readonly attempts: number },
   holdMs: number,
 ):

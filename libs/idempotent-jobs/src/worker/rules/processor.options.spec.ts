@@ -9,8 +9,8 @@ import { JobEvents } from '../../events/job-events.js';
 import { ConfigurationError } from '../../operation/errors.js';
 import { optionChecks } from '../../options/option-checks.js';
 import { type IdempotentProcessorOptions, resolveProcessorOptions } from './processor.options.js';
-import type { PolicedSettings } from './policed-settings.js';
-import type { ProcessorSettings } from './operation-rules.js';
+import type { RulesByPolicy } from './rules-by-policy.js';
+import type { OperationRules } from './operation-rules.js';
 import { resolvePolicies } from './retry.options.js';
 
 const POLICIES = resolvePolicies(optionChecks('test'), {
@@ -26,7 +26,7 @@ const DEPENDENCIES = new Dependencies(
 function resolveAll(
   options: unknown,
   { leaseMs = 30_000, canReconcile = false, hasFallback = false } = {},
-): PolicedSettings {
+): RulesByPolicy {
   return resolveProcessorOptions(
     'ChargeProcessor',
     { queue: 'charges', options: options as IdempotentProcessorOptions, canReconcile, hasFallback },
@@ -34,7 +34,7 @@ function resolveAll(
   );
 }
 
-function resolve(options: unknown, leaseMs = 30_000, canReconcile = false): ProcessorSettings {
+function resolve(options: unknown, leaseMs = 30_000, canReconcile = false): OperationRules {
   return resolveAll(options, { leaseMs, canReconcile }).own;
 }
 
@@ -360,7 +360,7 @@ describe('resolveProcessorOptions: reconcile', () => {
 });
 
 describe('resolveProcessorOptions: retry policies', () => {
-  const under = (settings: PolicedSettings, job: Job): ReturnType<PolicedSettings['of']> =>
+  const under = (settings: RulesByPolicy, job: Job): ReturnType<RulesByPolicy['of']> =>
     settings.of(job, provenanceOf(job));
 
   const jobOf = (name: string, retryPolicy?: string): Job =>
