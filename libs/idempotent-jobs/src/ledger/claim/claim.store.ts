@@ -72,7 +72,7 @@ export class ClaimStore {
 
   /** Whether the ledger can tell what became of the operation. */
   async #memoryOf(connection: Queryable, request: ClaimRequest): Promise<'there' | 'locked' | 'gone'> {
-    const { tenantId, operationKey, rules: rules, availableAt } = request;
+    const { tenantId, operationKey, rules, availableAt } = request;
     const [found] = await this.database.run<{ is_kept: boolean; is_there: boolean }>(
       REMEMBER,
       [tenantId, operationKey],
@@ -126,7 +126,7 @@ export class ClaimStore {
 
   /** Notes that a worker without the library may have run the operation, unless there is a row that says what is known. */
   async noteUnrecorded(request: ClaimRequest): Promise<void> {
-    const { tenantId, operationKey, jobName, jobId, fingerprint, rules: rules, deadline } = request;
+    const { tenantId, operationKey, jobName, jobId, fingerprint, rules, deadline } = request;
     const { queue, effect, repeatableMs, budgetMs } = rules;
     const values = [
       tenantId,
@@ -227,7 +227,7 @@ export class ClaimStore {
  * Whether a job is so old that its row may be pruned at this very moment, which the statement alone could not tell. What
  * is younger than half of the retention is far from that; the mark of what was forgotten is asked in any case.
  */
-function isOld({ availableAt, rules: rules }: ClaimRequest): boolean {
+function isOld({ availableAt, rules }: ClaimRequest): boolean {
   return Date.now() - availableAt > rules.retentionMs / 2;
 }
 

@@ -1,12 +1,12 @@
 import type { JobEvent, JobEventSubject } from '../../events/job-events.js';
 import { type CodeLabel, codeLabelOf } from '../../resilience/classify/code-label.js';
 import { JOB_METRICS as METRICS } from './catalogue.js';
-import { Grid } from './grid.js';
 import type { CounterSeries, OpenMetrics } from './metrics.port.js';
 import {
   type DependencySeries,
   dependencySeries,
   EXHAUSTION_REASONS,
+  Grid,
   type JobSeries,
   jobSeries,
   type QueueSeries,

@@ -1,58 +1,210 @@
+import { parseArgs } from 'node:util';
 import type { Database } from '../../ledger/postgres/database.js';
-import type { Values } from './values.js';
+import { messageOf } from '../../operation/message-of.js';
+import { PROGRAM } from '../../operation/program.js';
 
-/** 0: done. 1: refused, nothing matched, problems found, or not to be reached. */
-export type ExitCode = 0 | 1;
+/** The command was called wrongly, and nothing was done. Exit code 2. */
+export class WrongUsage extends Error {
+  /** @param help lines to print after the message. Default: none */
+  constructor(
+    message: string,
+    readonly help: readonly string[] = [],
+  ) {
+    super(message);
+  }
+}
 
-/** Exit code of wrong usage. */
-export const WRONG_USAGE = 2;
+/** The call was right, but what it wants cannot be done. Exit code 1. */
+export class Unavailable extends Error {}
 
-/** What a command has to say, for programs and for people. One of the two is printed, with whatever is unseen escaped. */
+/** What a command prints: `json` with `--json`, `lines` without. The caller escapes both. */
 export interface CommandResult {
-  readonly exitCode: ExitCode;
+  /** 0: done. 1: refused, nothing matched, or problems found. */
+  readonly exitCode: 0 | 1;
   /** Plain JSON; Dates are fine. */
   readonly json: unknown;
   readonly lines: readonly string[];
 }
 
-/** An option of a command, as `--help` shows it. */
-export interface CommandOption {
-  /** What stands for the value, e.g. `<name>`; undefined: a flag without one. */
-  readonly value?: string;
+/** An option of a command. Flags are false unless given, optional values are left out, and required ones must be there. */
+export interface Option<T = unknown, Kind = 'flag' | 'optional' | 'required'> {
+  readonly kind: Kind;
+  /** Its name on the command line, without the dashes. */
+  readonly name: string;
   readonly help: string;
+  /** What stands for the value in the help, e.g. `<name>`. A flag has none. */
+  readonly value?: string;
+  /** Reads what was given, which is never empty. Throws {@link WrongUsage}. */
+  readonly read: (given: string) => T;
 }
 
-/** What a command works with. */
-export interface CommandContext {
-  readonly values: Values;
+/** Options by the names that the command, and mostly the service it calls, has for them. */
+export type Options = Readonly<Record<string, Option>>;
+
+type ValueOf<O> = O extends Option<infer T, unknown> ? T : never;
+type IsOptional<O> = O extends Option<unknown, infer Kind> ? ('optional' extends Kind ? true : false) : never;
+
+/** The values of the options of a call. */
+export type Given<O extends Options> = {
+  readonly [Key in keyof O as IsOptional<O[Key]> extends true ? never : Key]: ValueOf<O[Key]>;
+} & {
+  readonly [Key in keyof O as IsOptional<O[Key]> extends true ? Key : never]?: ValueOf<O[Key]>;
+};
+
+/** One call of a command. */
+export interface Call<O extends Options = Options> {
+  readonly given: Given<O>;
+  /** What stood there without an option's name. */
+  readonly operand: string | undefined;
   /** Connected; its schema is checked unless the command says otherwise. */
   readonly database: Database;
+  /** The prefix of BullMQ's keys in Redis. Undefined stands for BullMQ's default. */
+  readonly prefix: string | undefined;
   readonly env: NodeJS.ProcessEnv;
+  /** Throws {@link WrongUsage} if one of those options, which would be ignored, was given. `why` follows its name. */
+  readonly refuse: (keys: readonly (keyof O)[], why: string) => void;
 }
 
 /** A command of `npx -p nestjs-idempotent-jobs idempotent-jobs`. */
-export interface Command {
+export interface Command<O extends Options = Options> {
   readonly name: string;
   readonly summary: string;
-  /** What it takes besides options, as `--help` shows it, e.g. `[letter]`. Undefined: nothing. */
+  /** What it takes besides options, as the help shows it, e.g. `[letter]`. Default: nothing. */
   readonly operand?: string;
-  readonly options: Readonly<Record<string, CommandOption>>;
-  /** Whether it works on a ledger of this package's version; false for what makes one. Default true. */
+  readonly options: O;
+  /** Whether it needs a ledger of this package's version. Default: true. */
   readonly needsLedger?: boolean;
-  run(context: CommandContext): Promise<CommandResult>;
+  run(call: Call<O>): Promise<CommandResult>;
+}
+
+/** Declares a command, whose `run` gets values of the types that its options declare. */
+export function command<const O extends Options>(declared: Command<O>): Command {
+  return declared;
+}
+
+export function flag(name: string, help: string): Option<boolean, 'flag'> {
+  return { kind: 'flag', name, help, read: () => true };
+}
+
+export function text(name: string, value: string, help: string): Option<string, 'optional'> {
+  return { kind: 'optional', name, value, help, read: (given) => given };
+}
+
+/** A number from `min` to `max`. */
+export function number(
+  name: string,
+  [min, max]: readonly [min: number, max: number],
+  help: string,
+  value = '<n>',
+): Option<number, 'optional'> {
+  return reading(name, value, help, `a number from ${min} to ${max}`, (given) => {
+    const read = Number(given);
+    return /^\d+(?:\.\d+)?$/.test(given) && read >= min && read <= max ? read : undefined;
+  });
+}
+
+const UNIT_MS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+
+/** A time span such as `90s`, `15m`, `2h` or `7d`, read in ms. */
+export function duration(name: string, help: string): Option<number, 'optional'> {
+  return reading(name, '<span>', help, 'a time span such as 90s, 15m, 2h or 7d', (given) => {
+    const [, count, unit = ''] = /^(\d+(?:\.\d+)?)(ms|s|m|h|d)$/.exec(given) ?? [];
+    return count === undefined ? undefined : Number(count) * (UNIT_MS[unit] as number);
+  });
+}
+
+/** A point in time in ISO 8601. */
+export function time(name: string, help: string): Option<Date, 'optional'> {
+  return reading(name, '<time>', help, 'a time in ISO 8601 such as 2026-01-31T12:00:00Z', (given) => {
+    const date = new Date(given);
+    return /^\d{4}-\d\d-\d\d/.test(given) && !Number.isNaN(date.getTime()) ? date : undefined;
+  });
+}
+
+/** One word of a closed list. */
+export function word<W extends string>(
+  name: string,
+  value: string,
+  words: readonly W[],
+): Option<W, 'optional'> {
+  const list = `one of ${words.join(', ')}`;
+  return reading(name, value, list, list, (given) => words.find((known) => known === given));
+}
+
+/** `read` answers undefined for what it cannot read. */
+function reading<T>(
+  name: string,
+  value: string,
+  help: string,
+  what: string,
+  read: (given: string) => T | undefined,
+): Option<T, 'optional'> {
+  const readOrThrow = (given: string): T => {
+    const found = read(given);
+    if (found === undefined) throw new WrongUsage(`--${name} must be ${what}, but is "${given}".`);
+    return found;
+  };
+  return { kind: 'optional', name, value, help, read: readOrThrow };
+}
+
+export function required<T>(option: Option<T, 'optional'>): Option<T, 'required'> {
+  return { ...option, kind: 'required' };
 }
 
 /** Options that every command takes. */
-export const COMMON_OPTIONS: Readonly<Record<string, CommandOption>> = {
-  schema: { value: '<name>', help: 'the Postgres schema of the ledger (default: public)' },
-  prefix: { value: '<prefix>', help: 'the prefix of BullMQ’s keys in Redis (default: bull)' },
-  json: { help: 'print JSON, and nothing else, on stdout' },
-  help: { help: 'say how to use the command' },
+export const COMMON_OPTIONS = {
+  schema: text('schema', '<name>', 'the Postgres schema of the ledger (default: public)'),
+  prefix: text('prefix', '<prefix>', 'the prefix of BullMQ’s keys in Redis (default: bull)'),
+  json: flag('json', 'print JSON, and nothing else, on stdout'),
+  help: flag('help', 'say how to use the command'),
 };
 
-export const DRY_RUN: CommandOption = { help: 'only say what would be done' };
-export const ACTOR: CommandOption = {
-  value: '<who>',
-  help: 'who does this; kept with what is done (required)',
-};
-export const NOTE: CommandOption = { value: '<why>', help: 'why; kept with what is done (required)' };
+/** What was given, by the names of the command line, before any of it is read. */
+type Values = Readonly<Record<string, string | boolean | undefined>>;
+
+/** Takes a call apart. @throws WrongUsage for options that the command does not have, and for too many words */
+export function parse({ name, options, operand }: Command, args: readonly string[]) {
+  const known = [...Object.values(COMMON_OPTIONS), ...Object.values(options)];
+  const types = Object.fromEntries(
+    known.map(
+      ({ name, kind }) => [name, { type: kind === 'flag' ? ('boolean' as const) : 'string' }] as const,
+    ),
+  );
+  const { values, positionals } = parsed(name, () =>
+    parseArgs({ args: [...args], options: types, allowPositionals: true }),
+  );
+  const most = operand === undefined ? 0 : 1;
+  if (positionals.length > most)
+    throw new WrongUsage(`"${name}" does not know what to do with "${positionals[most]}".`);
+  return { values: values as Values, operand: positionals[0] };
+}
+
+function parsed<T>(name: string, parsing: () => T): T {
+  try {
+    return parsing();
+  } catch (error) {
+    throw new WrongUsage(`${messageOf(error)} See: ${PROGRAM} ${name} --help`);
+  }
+}
+
+/** Reads the values of options. @throws WrongUsage for one that is missing, empty or not to be read */
+export function read<O extends Options>(options: O, values: Values): Given<O> {
+  const given: Record<string, unknown> = {};
+  for (const [key, { kind, name, read }] of Object.entries(options)) {
+    const value = values[name];
+    if (value === '') throw new WrongUsage(`--${name} must not be empty.`);
+    if (value !== undefined) given[key] = read(String(value));
+    else if (kind === 'flag') given[key] = false;
+    else if (kind === 'required') throw new WrongUsage(`--${name} is missing.`);
+  }
+  return given as Given<O>;
+}
+
+/** Makes {@link Call.refuse}. */
+export function refusing(options: Options, values: Values): Call['refuse'] {
+  return (keys, why) => {
+    const names = keys.map((key) => options[key]?.name as string);
+    const wrong = names.find((name) => values[name] !== undefined);
+    if (wrong !== undefined) throw new WrongUsage(`--${wrong} ${why}.`);
+  };
+}

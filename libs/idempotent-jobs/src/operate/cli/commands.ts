@@ -1,17 +1,121 @@
-import type { Command } from './command.js';
-import { discard } from './discard.command.js';
-import { doctor } from './doctor.command.js';
-import { history } from './history.command.js';
-import { letters } from './letters.command.js';
-import { migrate } from './migrate.command.js';
-import { prune } from './prune.command.js';
-import { redispatch } from './redispatch.command.js';
-import { redrive } from './redrive.command.js';
-import { redrives } from './redrives.command.js';
-import { resolve } from './resolve.command.js';
-import { status } from './status.command.js';
+import { DispatchService } from '../../dispatch/dispatch.service.js';
+import { LibraryLog } from '../../events/library-log.js';
+import { ensureSchema, pendingSteps } from '../../ledger/postgres/schema-guard.js';
+import { assertName } from '../../operation/identity.js';
+import { type HistoryEntry, readHistory } from '../../outcome/history.js';
+import { Pruner } from '../retention/pruner.js';
+import { type Command, command, duration, required, text } from './command.js';
+import { doctor } from './doctor.js';
+import { discard, DRY_RUN, letters, resolve } from './letters.js';
+import { redrive, redrives } from './redrives.js';
+import { type Columns, done, listed } from './render.js';
+import { refuseUnknownQueue } from './services.js';
+import { status } from './status.js';
 
-/** All there are, in the order of the help. */
+const history = command({
+  name: 'history',
+  summary: 'show what has happened to one operation: attempts, letters, and what people did',
+  options: {
+    tenantId: required(text('tenant', '<id>', 'whose operation it is (required)')),
+    operationKey: required(text('key', '<key>', 'its operation key (required)')),
+    step: text('step', '<name>', 'the step of that operation'),
+  },
+  async run({ given, database }) {
+    const entries = await readHistory(database, assertName(given));
+    const nothing = `The ledger knows no operation "${given.operationKey}" of tenant "${given.tenantId}".`;
+    return listed({ ...given, entries }, entries, HISTORY_COLUMNS, nothing);
+  },
+});
+
+const HISTORY_COLUMNS: Columns<HistoryEntry> = {
+  at: ({ at }) => at,
+  what: ({ kind }) => kind,
+  details: (entry) => detailsOf(entry),
+};
+
+function detailsOf(entry: HistoryEntry): string {
+  switch (entry.kind) {
+    case 'accepted':
+      return `${entry.jobName} on ${entry.queue}`;
+    case 'attempt_failed': {
+      const { attempt, failure, decision, error } = entry;
+      const details = [`attempt ${attempt}: ${failure}`, decision, error?.message];
+      return details.filter((detail) => detail !== undefined).join(', ');
+    }
+    case 'asked':
+      return `about attempt ${entry.attempt}: ${entry.reason}`;
+    case 'running':
+    case 'completed':
+      return `attempt ${entry.attempt}`;
+    case 'buried':
+      return `${entry.reason}, letter ${entry.letterId}`;
+    case 'action':
+      return `${entry.action} by ${entry.actor}: ${entry.note}`;
+    default:
+      return entry satisfies never;
+  }
+}
+
+/** For the hour after a queue was lost. */
+const redispatch = command({
+  name: 'redispatch',
+  summary: 'put unsettled operations on their queues again, after a queue was lost',
+  options: {
+    queue: text('queue', '<name>', 'only those of this queue'),
+    olderThanMs: duration('older-than', 'only those asked for at least so long ago, e.g. 15m, 2h'),
+    dryRun: DRY_RUN,
+  },
+  async run({ given, database }) {
+    const { queue, dryRun } = given;
+    await refuseUnknownQueue(database, queue);
+    const report = await new DispatchService(database).redispatchUnsettled(given);
+    const { operations, withoutPayload } = report;
+    const due = `${operations} operations ${dryRun ? 'would be' : 'are'} due for their queues; the dispatchers of the applications put them there.`;
+    const lost =
+      withoutPayload > 0
+        ? ` ${withoutPayload} more are unsettled, but were delivered without the ledger: only their producers can put them again.`
+        : '';
+    return done({ ...report, dryRun }, due + lost);
+  },
+});
+
+/** What applications do now and then by themselves. */
+const prune = command({
+  name: 'prune',
+  summary: 'remove completed operations and resolved letters that are past their retention',
+  options: { dryRun: DRY_RUN },
+  async run({ given: { dryRun }, database }) {
+    const pruner = new Pruner(database, new LibraryLog({ warn: () => undefined, error: () => undefined }));
+    const pruned = dryRun ? await pruner.count() : await pruner.prune();
+    const { operations, letters: letterCount } = pruned;
+    return done(
+      { ...pruned, dryRun },
+      `${dryRun ? 'Would remove' : 'Removed'} ${operations} completed operations and ${letterCount} resolved letters.`,
+    );
+  },
+});
+
+/** Takes the steps that the ledger's schema lacks, as `forRoot({ migrations: 'run' })` would. */
+const migrate = command({
+  name: 'migrate',
+  summary: 'create the ledger, or bring it to this package’s version',
+  options: { dryRun: DRY_RUN },
+  needsLedger: false,
+  async run({ given: { dryRun }, database }) {
+    const { schema } = database;
+    const steps = (await pendingSteps(database)).map(({ version, name }) => ({ version, name }));
+    if (!dryRun) await ensureSchema(database, 'run');
+    const names = steps.map(({ version, name }) => `${version} ${name}`).join(', ');
+    return done(
+      { schema, dryRun, steps },
+      steps.length === 0
+        ? `The ledger in schema "${schema}" is up to date.`
+        : `${dryRun ? 'Would take' : 'Took'} ${steps.length} steps in schema "${schema}": ${names}.`,
+    );
+  },
+});
+
+/** All commands, in the order of the help. */
 export const COMMANDS: readonly Command[] = [
   status,
   letters,

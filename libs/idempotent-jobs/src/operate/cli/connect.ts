@@ -1,10 +1,10 @@
-import { messageOf } from '../../operation/message-of.js';
 import { Database } from '../../ledger/postgres/database.js';
 import { MIN_CONNECTIONS } from '../../ledger/postgres/lanes.js';
-import { serverUrl } from './server-url.js';
-import { Unavailable, WrongUsage } from './wrong-usage.js';
+import { messageOf } from '../../operation/message-of.js';
+import { Unavailable, WrongUsage } from './command.js';
 
 const CONNECT_TIMEOUT_MS = 10_000;
+const DATABASE_EXAMPLE = 'postgres://user:password@host:5432/database';
 
 /**
  * Connects to the ledger of `DATABASE_URL`.
@@ -12,12 +12,18 @@ const CONNECT_TIMEOUT_MS = 10_000;
  * @throws WrongUsage if the variable is missing or names no Postgres; Unavailable if Postgres does not let us in
  */
 export async function connect(env: NodeJS.ProcessEnv, schema: string): Promise<Database> {
-  const { host } = databaseUrl(env);
-  // Loaded when it is needed: `--help` and refusals should not wait for it.
+  const url = env['DATABASE_URL'];
+  if (url === undefined) {
+    throw new WrongUsage(
+      `DATABASE_URL is not set. Set it to the Postgres that holds the ledger: DATABASE_URL=${DATABASE_EXAMPLE}`,
+    );
+  }
+  const { host } = serverUrl('DATABASE_URL', url, /^postgres(?:ql)?:$/, DATABASE_EXAMPLE);
+  // TypeORM is loaded when it is needed: the help and refusals should not wait for it.
   const { DataSource } = await import('typeorm');
   const dataSource = new DataSource({
     type: 'postgres',
-    url: env['DATABASE_URL'] as string,
+    url,
     schema,
     poolSize: 1,
     applicationName: 'idempotent-jobs',
@@ -31,19 +37,69 @@ export async function connect(env: NodeJS.ProcessEnv, schema: string): Promise<D
   return new Database(dataSource, schema, { max: MIN_CONNECTIONS, connection: {} });
 }
 
-function databaseUrl(env: NodeJS.ProcessEnv): URL {
-  const text = env['DATABASE_URL'];
-  if (text === undefined) {
-    throw new WrongUsage(
-      'DATABASE_URL is not set. Set it to the Postgres that holds the ledger: DATABASE_URL=postgres://user:password@host:5432/database',
-    );
-  }
-  return serverUrl('DATABASE_URL', text, /^postgres(?:ql)?:$/, 'postgres://user:password@host:5432/database');
-}
-
-/** Node tells of several addresses that refused by an error without a message. */
+/** Why something failed. Node reports several addresses that refused by an error with a code and no message. */
 export function reasonOf(error: unknown): string {
   const message = messageOf(error);
   const { code } = error as { code?: unknown };
   return message === '' ? (typeof code === 'string' ? code : 'no reason given') : message;
+}
+
+/**
+ * Reads the URL of a server that a variable names. What it says of a URL that it refuses quotes nothing of it: an
+ * unescaped character of a password moves parts of that into the host, the path or the rest.
+ *
+ * @throws WrongUsage
+ */
+export function serverUrl(variable: string, text: string, protocols: RegExp, example: string): URL {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  if (url === undefined || !protocols.test(url.protocol))
+    throw new WrongUsage(`${variable} is not a URL of the form ${example}. ${HINT}`);
+  const { username, password, pathname, search, hash } = url;
+  if (`${pathname}${search}${hash}`.includes('@'))
+    throw new WrongUsage(`${variable} has an "@" behind its host. ${HINT}`);
+  if ([username, password, pathname].some((part) => decoded(part) === undefined))
+    throw new WrongUsage(`${variable} has a "%" that begins no escape such as %25. ${HINT}`);
+  return url;
+}
+
+const HINT =
+  'In a user name or password, write @ as %40, : as %3A, / as %2F, ? as %3F, # as %23 and % as %25.';
+
+/** Undefined for a text with an escape that is none. */
+function decoded(text: string): string | undefined {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Variables that may hold passwords. */
+const SECRET_VARIABLES = ['DATABASE_URL', 'REDIS_URL', 'PGPASSWORD'];
+
+/** Shorter secrets would tear other words apart; the URLs they stand in are masked all the same. */
+const MIN_SECRET_LENGTH = 4;
+
+/** Makes a function that takes the secrets of the environment out of a text. */
+export function redactor(env: NodeJS.ProcessEnv): (text: string) => string {
+  const secrets = SECRET_VARIABLES.flatMap((name) => secretsOf(env[name] ?? ''))
+    .filter((secret) => secret.length >= MIN_SECRET_LENGTH)
+    .toSorted((a, b) => b.length - a.length);
+  return (text) => {
+    const masked = secrets.reduce((left, secret) => left.replaceAll(secret, '***'), text);
+    // What stands between ":" and "@" is a password in any URL, also in one that nobody could parse.
+    return masked.replace(/(\/\/[^\s/:@]*:)\S+@/g, '$1***@');
+  };
+}
+
+function secretsOf(value: string): string[] {
+  // Between the first ":" and the last "@", whatever is in between: its writer may have escaped nothing.
+  const raw = /\/\/[^:]*:([^]*)@/.exec(value)?.[1] ?? '';
+  // What reads such a URL may take a part of its password for a host, a path or an option, and say so.
+  const passwords = [raw, ...raw.split(/[@/?#]/)];
+  if (URL.canParse(value)) {
+    const { password, searchParams } = new URL(value);
+    passwords.push(password, searchParams.get('password') ?? '');
+  }
+  return [value, ...passwords, ...passwords.map((password) => decoded(password) ?? '')];
 }

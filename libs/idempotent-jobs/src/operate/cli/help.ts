@@ -1,49 +1,66 @@
-import { COMMON_OPTIONS, type Command, type CommandOption } from './command.js';
+import { COMMON_OPTIONS, type Command, type Options } from './command.js';
 
-/** The help, for programs: of the whole, or of one command. */
+/** The help of the whole program, or of one command, for programs. */
 export function helpAsJson(commands: readonly Command[]): unknown {
   return {
-    commands: commands.map(({ name, summary, operand, options }) => ({ name, summary, operand, options })),
-    commonOptions: COMMON_OPTIONS,
+    commands: commands.map(({ name, summary, operand, options }) => ({
+      name,
+      summary,
+      operand,
+      options: optionsAsJson(options),
+    })),
+    commonOptions: optionsAsJson(COMMON_OPTIONS),
   };
+}
+
+function optionsAsJson(options: Options): unknown {
+  return Object.fromEntries(Object.values(options).map(({ name, value, help }) => [name, { value, help }]));
 }
 
 /** The help of the whole program. */
 export function helpOfAll(commands: readonly Command[]): string[] {
-  const width = Math.max(...commands.map(({ name }) => name.length));
-  const list = commands.map(({ name, summary }) => `  ${name.padEnd(width)}  ${summary}`);
   return [
     'Usage: idempotent-jobs <command> [options]',
     '',
     'Looks after a ledger of nestjs-idempotent-jobs, without the application.',
     '',
     'Commands:',
-    ...list,
-    '',
-    'Options of every command:',
-    ...optionsOf(COMMON_OPTIONS),
-    '',
-    ...ENVIRONMENT,
+    ...aligned(commands.map(({ name, summary }) => [name, summary])),
+    ...FOR_EVERY_COMMAND,
   ];
 }
 
 /** The help of one command. */
 export function helpOf({ name, summary, operand, options }: Command): string[] {
-  const own = Object.keys(options).length === 0 ? [] : ['', 'Options:', ...optionsOf(options)];
+  const own = Object.keys(options).length === 0 ? [] : ['', 'Options:', ...linesOf(options)];
   return [
     `Usage: idempotent-jobs ${name}${operand === undefined ? '' : ` ${operand}`} [options]`,
     '',
     `${summary[0]?.toUpperCase()}${summary.slice(1)}.`,
     ...own,
-    '',
-    'Options of every command:',
-    ...optionsOf(COMMON_OPTIONS),
-    '',
-    ...ENVIRONMENT,
+    ...FOR_EVERY_COMMAND,
   ];
 }
 
-const ENVIRONMENT = [
+function linesOf(options: Options): string[] {
+  return aligned(
+    Object.values(options).map(({ name, value, help }) => [
+      `--${name}${value === undefined ? '' : ` ${value}`}`,
+      help,
+    ]),
+  );
+}
+
+function aligned(lines: readonly (readonly [left: string, right: string])[]): string[] {
+  const width = Math.max(...lines.map(([left]) => left.length));
+  return lines.map(([left, right]) => `  ${left.padEnd(width)}  ${right}`);
+}
+
+const FOR_EVERY_COMMAND = [
+  '',
+  'Options of every command:',
+  ...linesOf(COMMON_OPTIONS),
+  '',
   'Environment:',
   '  DATABASE_URL  the Postgres that holds the ledger (required)',
   '  REDIS_URL     the Redis of BullMQ, for the depths of queues in "status"; without it',
@@ -54,12 +71,3 @@ const ENVIRONMENT = [
   '  1  refused, nothing matched, problems found, or a server could not be reached',
   '  2  wrong usage',
 ];
-
-function optionsOf(options: Readonly<Record<string, CommandOption>>): string[] {
-  const named = Object.entries(options).map(([name, { value, help }]) => ({
-    left: `--${name}${value === undefined ? '' : ` ${value}`}`,
-    help,
-  }));
-  const width = Math.max(...named.map(({ left }) => left.length));
-  return named.map(({ left, help }) => `  ${left.padEnd(width)}  ${help}`);
-}

@@ -1,9 +1,8 @@
 import { QueueContents, type QueueDepth } from '../../bullmq/queue-contents.js';
 import { isOverWithin } from '../../operation/within.js';
 import type { Database } from '../../ledger/postgres/database.js';
-import { reasonOf } from './connect.js';
-import { serverUrl } from './server-url.js';
-import { Unavailable } from './wrong-usage.js';
+import { Unavailable } from './command.js';
+import { reasonOf, serverUrl } from './connect.js';
 
 /** The depths of queues by name, and who was asked. */
 export interface QueueDepths {

@@ -1,16 +1,25 @@
-import { parseArgs } from 'node:util';
-import { IdempotentJobsError, InvalidIdentityError, UsageError } from '../../operation/errors.js';
 import { printable, printableJson } from '../../events/printable.js';
-import { PROGRAM } from '../../operation/program.js';
 import { ensureSchema } from '../../ledger/postgres/schema-guard.js';
-import { COMMON_OPTIONS, type Command, type CommandResult, WRONG_USAGE } from './command.js';
+import {
+  DeadLetterRefusedError,
+  IdempotentJobsError,
+  InvalidIdentityError,
+  UsageError,
+} from '../../operation/errors.js';
+import { isA } from '../../operation/thrown.js';
+import {
+  COMMON_OPTIONS,
+  type Command,
+  type CommandResult,
+  parse,
+  read,
+  refusing,
+  Unavailable,
+  WrongUsage,
+} from './command.js';
 import { COMMANDS } from './commands.js';
-import { connect, reasonOf } from './connect.js';
+import { connect, reasonOf, redactor } from './connect.js';
 import { helpAsJson, helpOf, helpOfAll } from './help.js';
-import { inOurWords } from './in-our-words.js';
-import { redactor } from './secrets.js';
-import { Values } from './values.js';
-import { Unavailable, WrongUsage } from './wrong-usage.js';
 
 /** Where a program speaks. Each call is one or more whole lines. */
 export interface Voice {
@@ -22,14 +31,15 @@ export interface Voice {
  * Runs a call of the command line. Never rejects, says no secret, and nothing that a terminal would obey instead of show:
  * whatever comes from a job, a server or the call itself is escaped here, line by line.
  *
- * @returns the exit code
+ * @returns the exit code: 0, 1 or, for wrong usage, 2
  */
 export async function runCli(
   args: readonly string[],
   given: NodeJS.ProcessEnv,
   voice: Voice,
 ): Promise<number> {
-  const env = withoutEmpty(given);
+  // A variable that is set to nothing, as in `REDIS_URL=`, counts as not set.
+  const env = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== ''));
   const isJson = args.includes('--json');
   try {
     const answer = await answerTo(args, env);
@@ -40,61 +50,58 @@ export async function runCli(
     if (isJson) voice.out(printableJson({ error: { code: codeOf(error), message } }));
     const help = error instanceof WrongUsage ? error.help : [];
     voice.err([message, ...help].map(printable).join('\n'));
-    return isWrongUsage(error) ? WRONG_USAGE : 1;
+    return isWrongUsage(error) ? 2 : 1;
   }
-}
-
-/** A variable that is set to nothing, as in `REDIS_URL=`, counts as not set. */
-function withoutEmpty(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
-  return Object.fromEntries(Object.entries(env).filter(([, value]) => value !== ''));
 }
 
 /** Help, or what the command has to say. */
 async function answerTo(args: readonly string[], env: NodeJS.ProcessEnv): Promise<CommandResult> {
   const [name, ...rest] = args[0] === '--json' ? args.slice(1) : args;
   if (name === undefined) throw new WrongUsage('Name a command.', ['', ...helpOfAll(COMMANDS)]);
-  if (name === '--help' || name === 'help') return help(helpOfAll(COMMANDS), COMMANDS);
+  if (name === '--help' || name === 'help')
+    return { exitCode: 0, json: helpAsJson(COMMANDS), lines: helpOfAll(COMMANDS) };
   const command = COMMANDS.find((known) => known.name === name);
   if (command === undefined) {
-    throw new WrongUsage(
-      `There is no command "${name}". There are: ${COMMANDS.map((known) => known.name).join(', ')}.`,
-    );
+    const known = COMMANDS.map((one) => one.name).join(', ');
+    throw new WrongUsage(`There is no command "${name}". There are: ${known}.`);
   }
-  const values = parse(command, rest);
-  if (values.flag('help')) return help(helpOf(command), [command]);
-  const schema = values.text('schema') ?? 'public';
+  return run(command, rest, env);
+}
+
+async function run(
+  command: Command,
+  args: readonly string[],
+  env: NodeJS.ProcessEnv,
+): Promise<CommandResult> {
+  const { values, operand } = parse(command, args);
+  if (values['help'] === true) return { exitCode: 0, json: helpAsJson([command]), lines: helpOf(command) };
+  const { schema = 'public', prefix } = read(COMMON_OPTIONS, values);
+  const given = read(command.options, values);
+  const refuse = refusing(command.options, values);
   const database = await connect(env, schema);
   try {
     if (command.needsLedger !== false) await ensureSchema(database, 'check');
-    return await command.run({ values, database, env });
+    return await command.run({ given, operand, database, prefix, env, refuse });
   } finally {
     await database.close();
     await database.dataSource.destroy();
   }
 }
 
-function help(lines: readonly string[], commands: readonly Command[]): CommandResult {
-  return { exitCode: 0, json: helpAsJson(commands), lines };
-}
+/** What helps against a refusal from here. Services name their own methods and options. */
+const HERE: Readonly<Record<string, string>> = {
+  no_identity:
+    'it has no tenant or operation key. Give it one by hand with redriveEdited() in the application, or discard it',
+  conflict:
+    'its key belongs to another request, which is untouched. Give it a key of its own with redriveEdited() in the application, or discard it',
+  no_payload: 'its payload was not kept. Give one with redriveEdited() in the application, or discard it',
+  deadline_passed: 'the deadline its producer gave has passed. Give another: --deadline <time>',
+};
 
-function parse(command: Command, args: readonly string[]): Values {
-  const options = Object.fromEntries(
-    Object.entries({ ...COMMON_OPTIONS, ...command.options }).map(([name, { value }]) => [
-      name,
-      { type: value === undefined ? ('boolean' as const) : ('string' as const) },
-    ]),
-  );
-  try {
-    const { values, positionals } = parseArgs({ args: [...args], options, allowPositionals: true });
-    const most = command.operand === undefined ? 0 : 1;
-    if (positionals.length > most) {
-      throw new WrongUsage(`"${command.name}" does not know what to do with "${positionals[most]}".`);
-    }
-    return new Values(values, positionals[0]);
-  } catch (error) {
-    if (error instanceof WrongUsage) throw error;
-    throw new WrongUsage(`${reasonOf(error)} See: ${PROGRAM} ${command.name} --help`);
-  }
+/** Why something failed, in words of the command line. */
+export function inOurWords(error: unknown): string {
+  if (!isA(error, DeadLetterRefusedError) || !Object.hasOwn(HERE, error.reason)) return reasonOf(error);
+  return `${String(error.data['id'])}: ${HERE[error.reason]}. Nothing was changed.`;
 }
 
 /** What a service refuses to understand was asked wrongly, too. */

@@ -2,16 +2,17 @@ import { ActionStore } from '../../dead-letters/action.store.js';
 import { DeadLetterService } from '../../dead-letters/dead-letter.service.js';
 import { EditedRedrive } from '../../dead-letters/edited-redrive.js';
 import { BulkRedriveStore } from '../../dead-letters/bulk-redrive.store.js';
-import { OperationStore } from '../../producer/operation.store.js';
-import { LibraryLog } from '../../events/library-log.js';
+import { isEncrypted, keyIdOf } from '../../ledger/encryption/encrypted-value.js';
+import { Encryption } from '../../ledger/encryption/encryption.js';
 import type { Database } from '../../ledger/postgres/database.js';
-import { Pruner } from '../retention/pruner.js';
+import { statement } from '../../ledger/postgres/statement.js';
 import { DEFAULT_RETENTION } from '../../ledger/retention.options.js';
-import { KeylessEncryption } from './keyless-encryption.js';
+import { OperationStore } from '../../producer/operation.store.js';
 import { TenantContext } from '../../tenancy/tenant-context.js';
+import { Unavailable } from './command.js';
 
 /**
- * The application's services, outside of it: what they make due is carried by the dispatchers of the applications, which
+ * The application's service, outside of it: what it makes due is carried by the dispatchers of the applications, which
  * are told by NOTIFY; redrives of many by whichever application looks first. Queues' own retention is read from
  * `job_queues`; the defaults are for queues that are not there.
  */
@@ -24,7 +25,7 @@ export function deadLettersOf(database: Database): DeadLetterService {
     actions: new ActionStore(database, DEFAULT_RETENTION),
     encryption,
     tenants: new TenantContext(),
-    // Nobody here has the queue's producer, who alone can say what a new operation is.
+    // Only the queue's producer can say what a new operation is, and it is not here.
     edited: new EditedRedrive(database, operations, encryption, () => undefined, false, DEFAULT_RETENTION),
     // Metrics are the applications'; what was done here is in job_actions.
     onClosed: () => undefined,
@@ -33,7 +34,39 @@ export function deadLettersOf(database: Database): DeadLetterService {
   });
 }
 
-/** See {@link deadLettersOf}. */
-export function prunerOf(database: Database): Pruner {
-  return new Pruner(database, new LibraryLog({ warn: () => undefined, error: () => undefined }));
+/** The command line has no keys: it shows an encrypted value as encrypted, wherever inside of another value it is. */
+export class KeylessEncryption extends Encryption {
+  constructor() {
+    super(undefined);
+  }
+
+  override open(value: unknown): unknown {
+    return value === undefined
+      ? undefined
+      : JSON.parse(JSON.stringify(value), (_name, part: unknown) =>
+          isEncrypted(part) ? `(encrypted with key ${keyIdOf(part) ?? 'unknown'})` : part,
+        );
+  }
+}
+
+/** Whether the ledger has ever heard of a queue. Parameters: queue. */
+const HAS_HEARD_OF = statement(
+  'has_heard_of_queue',
+  `
+SELECT EXISTS (SELECT FROM {schema}.job_queues WHERE queue = $1)
+    OR EXISTS (SELECT FROM {schema}.job_outcomes WHERE queue = $1)
+    OR EXISTS (SELECT FROM {schema}.dead_letters WHERE queue = $1) AS is_known
+`,
+);
+
+/**
+ * Tells a queue where there is nothing to find from a name that was mistyped.
+ *
+ * @throws Unavailable if the ledger has never heard of the queue
+ */
+export async function refuseUnknownQueue(database: Database, queue: string | undefined): Promise<void> {
+  if (queue === undefined) return;
+  const [answer] = await database.run<{ is_known: boolean }>(HAS_HEARD_OF, [queue]);
+  if (answer?.is_known !== true)
+    throw new Unavailable(`The ledger knows no queue "${queue}". Check the name, and --schema.`);
 }

@@ -2,6 +2,7 @@ import { getQueueToken } from '@nestjs/bullmq';
 import type { DiscoveryService } from '@nestjs/core';
 import type { InstanceWrapper } from '@nestjs/core/injector/instance-wrapper.js';
 import type { JobsOptions, Queue } from 'bullmq';
+import { getMetadataStorage } from 'class-validator';
 import type { DependencyRules } from '../../resilience/dependency/dependency.options.js';
 import type { Dependencies } from '../../resilience/dependency/dependencies.js';
 import type { QueueRegistry } from '../../producer/queue-registry.js';
@@ -18,7 +19,6 @@ import { DEFAULT_MAX_RESULT_BYTES } from '../../ledger/record/kept-result.js';
 import { type ProvidedClass, providedClassOf } from '../../bullmq/provided-class.js';
 import { type SigningRules, unsignedUntil } from '../../producer/signing.options.js';
 import type { AppDescription, DescribedProcessor, PlainProcessor } from './app-description.js';
-import { urlFieldsOf } from './url-fields.js';
 
 /** What the doctor looks at of the application's options. */
 export interface DescribedOptions {
@@ -110,6 +110,17 @@ function describeProcessor(
 function payloadClassesIn(payload: ProcessorDeclaration['options']['payload']): readonly PayloadClass[] {
   if (payload === undefined) return [];
   return typeof payload === 'function' ? [payload] : Object.values(payload);
+}
+
+/** The fields of payload classes that are validated as URLs, `@IsUrl()`: addresses that whoever enqueues has given. */
+function urlFieldsOf(payloads: readonly PayloadClass[]): readonly string[] {
+  const fields = payloads.flatMap((payload) =>
+    getMetadataStorage()
+      .getTargetValidationMetadatas(payload, '', false, false)
+      .filter(({ name }) => name === 'isUrl')
+      .map(({ propertyName }) => propertyName),
+  );
+  return [...new Set(fields)];
 }
 
 function isTimeoutGiven(

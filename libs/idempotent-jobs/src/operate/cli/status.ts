@@ -1,9 +1,49 @@
 import type { Database } from '../../ledger/postgres/database.js';
 import { statement } from '../../ledger/postgres/statement.js';
-import { toDate } from '../../ledger/postgres/to-date.js';
+import { toDateOrNone } from '../../ledger/postgres/to-date.js';
+import type { QueueDepth } from '../../bullmq/queue-contents.js';
+import { command, text } from './command.js';
+import { queueDepths } from './queue-depths.js';
+import { type Columns, listed } from './render.js';
+import { refuseUnknownQueue } from './services.js';
 
+/** Where every queue stands, by BullMQ and by the ledger. */
+export const status = command({
+  name: 'status',
+  summary: 'show every queue: what waits in BullMQ, what is unsettled in the ledger, what died',
+  options: { queue: text('queue', '<name>', 'only this queue') },
+  async run({ given: { queue }, database, env, prefix }) {
+    const all = await ledgerStatus(database);
+    const queues = queue === undefined ? all : all.filter((one) => one.queue === queue);
+    if (queues.length === 0) await refuseUnknownQueue(database, queue);
+    const names = queues.map((one) => one.queue);
+    const depths = await queueDepths(names, env['REDIS_URL'], prefix, database);
+    const rows = queues.map((one) => ({ ...one, bullmq: depths.of.get(one.queue) ?? null }));
+    const json = { bullmq: depths.source, queues: rows };
+    const { lines } = listed(json, rows, COLUMNS, 'The ledger knows no queue yet.');
+    const hint = rows.length > 0 && depths.source === 'none' ? ['', NO_DEPTHS] : [];
+    return { exitCode: 0, json, lines: [...lines, ...hint] };
+  },
+});
+
+const NO_DEPTHS =
+  'REDIS_URL is not set, and BullMQ has no schema "bullmq" in DATABASE_URL: the depths of queues are not known.';
+
+const COLUMNS: Columns<LedgerStatus & { readonly bullmq: QueueDepth | null }> = {
+  queue: ({ queue }) => queue,
+  waiting: ({ bullmq }) => bullmq?.waiting,
+  active: ({ bullmq }) => bullmq?.active,
+  delayed: ({ bullmq }) => bullmq?.delayed,
+  failed: ({ bullmq }) => bullmq?.failed,
+  pending: ({ pending }) => pending,
+  retrying: ({ retrying }) => retrying,
+  running: ({ running }) => running,
+  'in doubt': ({ inDoubt }) => inDoubt,
+  letters: ({ openLetters }) => openLetters,
+  'oldest letter': ({ oldestLetterAt }) => oldestLetterAt,
+};
 /** Where a queue stands, by the ledger. */
-export interface LedgerStatus {
+interface LedgerStatus {
   readonly queue: string;
   /** Undefined for a queue that no application has registered. */
   readonly deadLetterQueue: string | undefined;
@@ -54,7 +94,7 @@ interface StatusRow {
   readonly oldest_letter_at: Date | null;
 }
 
-export async function ledgerStatus(database: Database): Promise<LedgerStatus[]> {
+async function ledgerStatus(database: Database): Promise<LedgerStatus[]> {
   const rows = await database.run<StatusRow>(LEDGER_STATUS, []);
   return rows.map((row) => ({
     queue: row.queue,
@@ -64,6 +104,6 @@ export async function ledgerStatus(database: Database): Promise<LedgerStatus[]> 
     running: row.running,
     inDoubt: row.in_doubt,
     openLetters: row.open_letters,
-    oldestLetterAt: row.oldest_letter_at === null ? undefined : toDate(row.oldest_letter_at),
+    oldestLetterAt: toDateOrNone(row.oldest_letter_at),
   }));
 }

@@ -1,19 +1,17 @@
 import { type DoctorFinding, type DoctorReport, reportOf } from '../doctor/doctor-report.js';
 import { type QueueReport, QueueDirectory } from '../doctor/queue-directory.js';
-import type { Command } from './command.js';
-import { refuseUnknownQueue } from './known-queue.js';
-import { Unavailable } from './wrong-usage.js';
+import { command, text, Unavailable } from './command.js';
+import { refuseUnknownQueue } from './services.js';
 
 /** What the applications' doctors said when these last started, put together. */
-export const doctor: Command = {
+export const doctor = command({
   name: 'doctor',
   summary: 'say what the applications’ doctors found when these last started',
-  options: { queue: { value: '<name>', help: 'only this queue' } },
-  async run({ values, database }) {
-    const queue = values.text('queue');
+  options: { queue: text('queue', '<name>', 'only this queue') },
+  async run({ given: { queue }, database }) {
     const all = await new QueueDirectory(database).reports();
-    const asked = queue === undefined ? all : all.filter((one) => one.queue === queue);
-    if (asked.length === 0) {
+    const meant = queue === undefined ? all : all.filter((one) => one.queue === queue);
+    if (meant.length === 0) {
       await refuseUnknownQueue(database, queue);
       throw new Unavailable(
         queue === undefined
@@ -21,14 +19,14 @@ export const doctor: Command = {
           : `No application has registered a queue "${queue}".`,
       );
     }
-    const reported = asked.filter(({ report }) => report !== null);
+    const reported = meant.filter(({ report }) => report !== null);
     if (reported.length === 0) {
       throw new Unavailable(
         'No application that processes these queues has started with its doctor on: there is nothing to report.',
       );
     }
     const report = reportOf(findingsOf(reported));
-    const unreported = asked.filter((one) => one.report === null).map((one) => one.queue);
+    const unreported = meant.filter((one) => one.report === null).map((one) => one.queue);
     const queues = reported.map((one) => ({ queue: one.queue, reportedAt: one.reportedAt }));
     return {
       exitCode: report.healthy ? 0 : 1,
@@ -36,7 +34,7 @@ export const doctor: Command = {
       lines: linesOf(report, reported, unreported),
     };
   },
-};
+});
 
 /** What concerns a whole application is said by each of its queues, but is one finding. */
 function findingsOf(reports: readonly QueueReport[]): DoctorFinding[] {
@@ -49,17 +47,15 @@ function linesOf(
   reported: readonly QueueReport[],
   unreported: readonly string[],
 ): string[] {
-  const questions = answers.map(({ question, answer }, index) => `${index + 1}. ${question} ${answer}`);
-  const found = findings.flatMap(({ severity, code, message, fix }) => [
-    '',
-    `${severity} ${code}`,
-    `  ${message}`,
-    `  Fix: ${fix}`,
-  ]);
   const dates = reported.map(({ queue, reportedAt }) => `${queue} (${reportedAt?.toISOString()})`);
   return [
-    ...questions,
-    ...found,
+    ...answers.map(({ question, answer }, index) => `${index + 1}. ${question} ${answer}`),
+    ...findings.flatMap(({ severity, code, message, fix }) => [
+      '',
+      `${severity} ${code}`,
+      `  ${message}`,
+      `  Fix: ${fix}`,
+    ]),
     '',
     `Reported: ${dates.join(', ')}.${unreported.length > 0 ? ` No report of: ${unreported.join(', ')}.` : ''}`,
   ];

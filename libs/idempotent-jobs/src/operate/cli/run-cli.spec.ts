@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { refused } from '../../dead-letters/refusals.js';
-import { inOurWords } from './in-our-words.js';
+import { inOurWords } from './run-cli.js';
 
 describe('inOurWords', () => {
   it('names the option of the command line where a refusal names one of a method', () => {
