@@ -15,7 +15,7 @@ import {
 import { workerIdentity } from '../operation/worker-identity.js';
 import type { ProcessorSettings } from '../worker/rules/operation-rules.js';
 import { JobEvents } from '../events/job-events.js';
-import { CALLS } from '../operation/calls.js';
+import { CALLS } from '../operation/origin.js';
 import {
   IdempotentJobsError,
   OperationBusyError,

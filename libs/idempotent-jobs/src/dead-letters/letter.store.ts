@@ -17,8 +17,8 @@ import type { DeadLetterReason } from '../operation/reasons.js';
 const BURY = statement(
   'bury',
   `
-INSERT INTO {schema}.dead_letters (tenant_id, operation_key, queue, job_name, job_id, reason, payload, fingerprint, error, worker_id, versions, error_fingerprint)
-VALUES ($1, $2, $3, $4, $5, $6, $7::json, $8, $9::json, $10, $11::json, $12)
+INSERT INTO {schema}.dead_letters (origin, tenant_id, operation_key, queue, job_name, job_id, reason, payload, fingerprint, error, worker_id, versions, error_fingerprint)
+VALUES ('job', $1, $2, $3, $4, $5, $6, $7::json, $8, $9::json, $10, $11::json, $12)
 ON CONFLICT DO NOTHING
 RETURNING 1
 `,

@@ -1,4 +1,3 @@
-import { CALLS } from '../operation/calls.js';
 import type { OperationIdentity } from '../operation/identity.js';
 import { type RunStatement, statement } from '../ledger/postgres/statement.js';
 import type { Case, LetterFacts, OperationFacts } from './judge.js';
@@ -47,7 +46,7 @@ const found = (startedSince: string): string => `
       json_build_object('tenantId', l.tenant_id, 'operationKey', l.operation_key) END,
     'isResolved', l.resolved_at IS NOT NULL,
     'hasPayload', l.payload IS NOT NULL,
-    'isOfJob', l.step_of IS NULL AND l.queue <> '${CALLS}') END AS letter,
+    'isOfJob', l.origin = 'job') END AS letter,
   CASE WHEN o.tenant_id IS NOT NULL THEN json_build_object(
     'tenantId', o.tenant_id, 'operationKey', o.operation_key, 'queue', o.queue, 'jobName', o.job_name, 'jobId', o.job_id,
     'attempts', o.attempts, 'stepOf', o.step_of, 'status', o.status,

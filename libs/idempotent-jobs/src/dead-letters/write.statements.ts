@@ -1,4 +1,3 @@
-import { CALLS } from '../operation/calls.js';
 import { statement } from '../ledger/postgres/statement.js';
 import { COMPLETED } from '../ledger/record/record.statements.js';
 
@@ -13,9 +12,6 @@ const TAKEN_BACK = `fencing_token = o.fencing_token + 1, lease_expires_at = NULL
 /** Makes a job id another than all before it, since BullMQ may still hold the old one. */
 const LIFE = `'-' || to_hex((EXTRACT(EPOCH FROM clock_timestamp()) * 1000)::bigint)`;
 
-/** A step is run by the operation that it belongs to, a call by its next caller. */
-const isOfJob = (row: string): string => `${row}.step_of IS NULL AND ${row}.queue <> '${CALLS}'`;
-
 /** When an operation is forgotten that ends now. `ms` is what its queue `q` has told, `otherwise` a parameter. */
 const keptUntil = (ms: string, queue: string, otherwise: string): string =>
   `clock_timestamp() + interval '1 millisecond' * COALESCE(
@@ -27,6 +23,8 @@ const KEPT_LIKE_LETTERS_MS = 'GREATEST(letter_retention_ms, completed_retention_
 /**
  * Operations of letters are run again. Parameters: parallel arrays of letter, what the operation's job ids begin with, and
  * whether an earlier attempt may have had its effect; then a new deadline (null: the old one).
+ *
+ * What is put on its queue again is a job. A step is run by the operation that it belongs to, a call by its next caller.
  *
  * What is reset: attempts and failures, error, a deadline that followed from the time budget. What stays: key, tenant,
  * priority, a start time still to come, a deadline of the producer's own. With a doubt it comes back as `retrying`, so
@@ -46,8 +44,8 @@ UPDATE {schema}.job_outcomes o SET
   repeatable_until = CASE WHEN a.keeps_doubt THEN o.repeatable_until END,
   deadline_at      = COALESCE($4::timestamptz, CASE WHEN o.has_own_deadline THEN o.deadline_at END),
   has_own_deadline = o.has_own_deadline OR $4 IS NOT NULL,
-  payload          = CASE WHEN ${isOfJob('o')} THEN l.payload END,
-  dispatch_due_at  = CASE WHEN ${isOfJob('o')} THEN clock_timestamp() END,
+  payload          = CASE WHEN o.origin = 'job' THEN l.payload END,
+  dispatch_due_at  = CASE WHEN o.origin = 'job' THEN clock_timestamp() END,
   attempts = 0, failures = 0, dispatches = 0, worker_id = NULL, error = NULL, settled_at = NULL, expires_at = NULL
 FROM unnest($1::uuid[], $2::text[], $3::boolean[]) AS a (letter_id, job_id_stem, keeps_doubt)
 JOIN {schema}.dead_letters l ON l.id = a.letter_id
@@ -64,13 +62,13 @@ export const MAKE_AGAIN = statement(
   'make_again',
   `
 INSERT INTO {schema}.job_outcomes (
-  tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, fencing_token, redrives, redriven_from, payload,
+  tenant_id, operation_key, origin, queue, job_name, job_id, fingerprint, status, fencing_token, redrives, redriven_from, payload,
   deadline_at, has_own_deadline, trace_context, step_of, step, dispatch_due_at
 )
-SELECT l.tenant_id, l.operation_key, l.queue, l.job_name, a.job_id_stem || ${LIFE}, l.fingerprint, 'pending', l.fencing_token,
-       1, l.id, CASE WHEN ${isOfJob('l')} THEN l.payload END,
+SELECT l.tenant_id, l.operation_key, l.origin, l.queue, l.job_name, a.job_id_stem || ${LIFE}, l.fingerprint, 'pending', l.fencing_token,
+       1, l.id, CASE WHEN l.origin = 'job' THEN l.payload END,
        $3, $3::timestamptz IS NOT NULL, l.trace_context, l.step_of, l.step,
-       CASE WHEN ${isOfJob('l')} THEN clock_timestamp() END
+       CASE WHEN l.origin = 'job' THEN clock_timestamp() END
 FROM unnest($1::uuid[], $2::text[]) AS a (letter_id, job_id_stem)
 JOIN {schema}.dead_letters l ON l.id = a.letter_id
 ON CONFLICT (tenant_id, operation_key) DO NOTHING
@@ -100,10 +98,10 @@ export const REMEMBER_COMPLETED = statement(
   'remember_completed',
   `
 INSERT INTO {schema}.job_outcomes (
-  tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, fencing_token, result, step_of, step, settled_at,
+  tenant_id, operation_key, origin, queue, job_name, job_id, fingerprint, status, fencing_token, result, step_of, step, settled_at,
   expires_at
 )
-SELECT l.tenant_id, l.operation_key, l.queue, l.job_name, l.job_id, l.fingerprint, 'completed', l.fencing_token + 1, $2::json,
+SELECT l.tenant_id, l.operation_key, l.origin, l.queue, l.job_name, l.job_id, l.fingerprint, 'completed', l.fencing_token + 1, $2::json,
        l.step_of, l.step, clock_timestamp(), ${keptUntil(KEPT_MS, 'l.queue', '$3')}
 FROM {schema}.dead_letters l WHERE l.id = $1
 ON CONFLICT (tenant_id, operation_key) DO NOTHING

@@ -1,6 +1,5 @@
 import { ANNOUNCE } from '../producer/accept.statement.js';
 import { dispatchChannel } from '../producer/operation.store.js';
-import { CALLS } from '../operation/calls.js';
 import { UsageError } from '../operation/errors.js';
 import type { Database } from '../ledger/postgres/database.js';
 import { rowsOf, statement } from '../ledger/postgres/statement.js';
@@ -62,7 +61,7 @@ function unsettled(only = ''): string {
 WITH page AS MATERIALIZED (
   SELECT tenant_id, operation_key, payload IS NOT NULL AS has_payload,
     (status IN ('pending', 'retrying') OR COALESCE(lease_expires_at <= clock_timestamp(), reconcile_due_at IS NOT NULL))
-    AND step_of IS NULL AND queue <> '${CALLS}'
+    AND origin = 'job'
     AND ($3::text IS NULL OR queue = $3)
     AND EXTRACT(EPOCH FROM created_at) <= $4::numeric - $5::numeric / 1000 AS is_meant
   FROM {schema}.job_outcomes

@@ -37,11 +37,11 @@ WITH patience AS MATERIALIZED (
   )
 ), accepted AS (
   INSERT INTO {schema}.job_outcomes (
-    tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, payload, priority, available_at, deadline_at,
+    tenant_id, operation_key, origin, queue, job_name, job_id, fingerprint, status, payload, priority, available_at, deadline_at,
     has_own_deadline, trace_context, retry_policy, dispatch_due_at, dispatches
   )
   SELECT
-    tenant_id, operation_key, $1, job_name, job_id, fingerprint, 'pending', payload::json, priority,
+    tenant_id, operation_key, 'job', $1, job_name, job_id, fingerprint, 'pending', payload::json, priority,
     clock_timestamp() + delay_ms * interval '1 millisecond', deadline_at,
     deadline_at IS NOT NULL, trace_context::json, retry_policy,
     CASE

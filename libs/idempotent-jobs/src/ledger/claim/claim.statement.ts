@@ -50,7 +50,7 @@ const SEEN = `
  * 1970); whether their rows are known to be there, or to have never been; in arrays again the operation it is a step of and
  * the step's name (null: none), and the run's trace (null: nobody traces); until when the claimant waits for the answer
  * (ms since 1970 by this database's clock; null: nobody knows); and, in an array again, whether nothing is to be claimed
- * where there is no row. No two elements name the same operation.
+ * where there is no row; and the operations' origin. No two elements name the same operation.
  *
  * Whoever must ask gets the row as 'in_doubt' under a lease, and no attempt is counted before one is started.
  *
@@ -145,11 +145,11 @@ WITH patience AS MATERIALIZED (
   RETURNING ${CLAIMED}
 ), made AS (
   INSERT INTO {schema}.job_outcomes AS o (
-    tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, effect, fencing_token, worker_id,
+    tenant_id, operation_key, origin, queue, job_name, job_id, fingerprint, status, effect, fencing_token, worker_id,
     lease_expires_at, attempts, started_at, repeatable_until, deadline_at, has_own_deadline, step_of, step, last_trace
   )
   SELECT
-    a.tenant_id, a.operation_key, $1, a.job_name, a.job_id, a.fingerprint, 'running', $2, ${NOW_MS}, a.worker_id,
+    a.tenant_id, a.operation_key, $21, $1, a.job_name, a.job_id, a.fingerprint, 'running', $2, ${NOW_MS}, a.worker_id,
     ${LEASE_END}, 1, clock_timestamp(), ${REPEATABLE_UNTIL}, ${DEADLINE}, a.deadline_at IS NOT NULL, a.step_of, a.step, a.trace
   FROM asked a
   WHERE a.is_waited_for AND NOT a.is_old AND NOT a.needs_row AND a.status IS NULL

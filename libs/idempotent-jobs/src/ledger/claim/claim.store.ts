@@ -214,6 +214,7 @@ export class ClaimStore {
         // A transaction that nobody ends is rolled back.
         connection === undefined ? this.#clock.in(QUERY_TIMEOUT_MS) : null,
         requests.map((request) => request.needsRow),
+        terms.origin,
       ],
       connection,
     );

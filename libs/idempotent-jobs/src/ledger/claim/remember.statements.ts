@@ -51,11 +51,11 @@ export const NOTE_UNRECORDED = statement(
   'note_unrecorded',
   `
 INSERT INTO {schema}.job_outcomes (
-  tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, effect, fencing_token, worker_id,
+  tenant_id, operation_key, origin, queue, job_name, job_id, fingerprint, status, effect, fencing_token, worker_id,
   lease_expires_at, attempts, started_at, repeatable_until, deadline_at, has_own_deadline
 )
 VALUES (
-  $1, $2, $3, $4, $5, $6, 'running', $7, (EXTRACT(EPOCH FROM clock_timestamp()) * 1000)::bigint, 'a worker without the library',
+  $1, $2, 'job', $3, $4, $5, $6, 'running', $7, (EXTRACT(EPOCH FROM clock_timestamp()) * 1000)::bigint, 'a worker without the library',
   clock_timestamp(), 1, clock_timestamp(), COALESCE(clock_timestamp() + $8::float8 * interval '1 millisecond', 'infinity'),
   COALESCE($10::timestamptz, clock_timestamp() + $9::float8 * interval '1 millisecond'), $10::timestamptz IS NOT NULL
 )

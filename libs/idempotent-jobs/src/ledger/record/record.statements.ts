@@ -1,4 +1,3 @@
-import { CALLS } from '../../operation/calls.js';
 import { PATIENCE } from '../postgres/quickly.js';
 import { rowsOf, statement } from '../postgres/statement.js';
 
@@ -9,13 +8,13 @@ export const COMPLETED = `status = 'completed', settled_at = clock_timestamp(), 
 /** The letter of an operation whose row says when its last attempt ended, for a FROM. The values are SQL. */
 const letterOf = (value: Record<'reason' | 'payload' | 'error' | 'versions' | 'cause', string>): string => `
   INSERT INTO {schema}.dead_letters (
-    tenant_id, operation_key, queue, job_name, job_id, reason, payload, fingerprint, error, attempts, failures,
+    tenant_id, operation_key, origin, queue, job_name, job_id, reason, payload, fingerprint, error, attempts, failures,
     fencing_token, doubt_since, worker_id, versions, trace_context, error_fingerprint, step_of, step, created_at, dispatch_due_at
   )
   SELECT
-    tenant_id, operation_key, queue, job_name, job_id, ${value.reason}, ${value.payload}, fingerprint, ${value.error},
+    tenant_id, operation_key, origin, queue, job_name, job_id, ${value.reason}, ${value.payload}, fingerprint, ${value.error},
     attempts, failures, fencing_token, doubt_since, worker_id, ${value.versions}, trace_context, ${value.cause}, step_of, step,
-    ended_at, CASE WHEN queue <> '${CALLS}' THEN ended_at END`;
+    ended_at, CASE WHEN origin <> 'call' THEN ended_at END`;
 
 /**
  * running → completed, for many operations at once.

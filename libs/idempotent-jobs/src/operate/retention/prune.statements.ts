@@ -1,4 +1,3 @@
-import { CALLS } from '../../operation/calls.js';
 import { statement } from '../../ledger/postgres/statement.js';
 
 /*
@@ -9,7 +8,7 @@ import { statement } from '../../ledger/postgres/statement.js';
 /** Of operation `o`: whether it may be forgotten. */
 const IS_FORGETTABLE = `
     o.expires_at <= clock_timestamp()
-    AND (o.queue = '${CALLS}' OR EXISTS (SELECT FROM {schema}.job_queues q WHERE q.queue = o.queue))
+    AND (o.origin = 'call' OR EXISTS (SELECT FROM {schema}.job_queues q WHERE q.queue = o.queue))
     AND NOT EXISTS (
       SELECT FROM {schema}.dead_letters l
       WHERE l.tenant_id = o.tenant_id AND l.operation_key = o.operation_key AND l.resolved_at IS NULL

@@ -2,7 +2,6 @@ import { Injectable } from '@nestjs/common';
 import { Due } from '../../producer/due.js';
 import { LibraryLog } from '../../events/library-log.js';
 import { OutcomeStore } from '../../ledger/record/outcome.store.js';
-import { CALLS } from '../../operation/calls.js';
 import { OperationInDoubtError } from '../../operation/errors.js';
 import { Database } from '../../ledger/postgres/database.js';
 import { statement } from '../../ledger/postgres/statement.js';
@@ -20,14 +19,14 @@ const FORGOTTEN_DOUBTS = statement(
   `
 (
   SELECT tenant_id, operation_key, fencing_token FROM {schema}.job_outcomes
-  WHERE (queue = '${CALLS}' OR step_of IS NOT NULL) AND lease_expires_at <= clock_timestamp() - CASE
+  WHERE origin <> 'job' AND lease_expires_at <= clock_timestamp() - CASE
       WHEN effect = 'reconciled' OR status = 'in_doubt' OR step_of IS NOT NULL THEN interval '1 day'
       ELSE interval '1 minute' END
     AND (status = 'in_doubt' OR repeatable_until <= clock_timestamp())
   ORDER BY lease_expires_at LIMIT $1
 ) UNION ALL (
   SELECT tenant_id, operation_key, fencing_token FROM {schema}.job_outcomes
-  WHERE (queue = '${CALLS}' OR step_of IS NOT NULL) AND status = 'retrying' AND doubt_since IS NOT NULL
+  WHERE origin <> 'job' AND status = 'retrying' AND doubt_since IS NOT NULL
     AND repeatable_until <= clock_timestamp() - interval '1 day'
   ORDER BY repeatable_until LIMIT $1
 ) UNION ALL (

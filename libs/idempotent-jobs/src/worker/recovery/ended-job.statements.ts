@@ -1,4 +1,3 @@
-import { CALLS } from '../../operation/calls.js';
 import { statement } from '../../ledger/postgres/statement.js';
 
 /** When the job of an operation should have been delivered. As in the index `job_outcomes_carried_by_job`. */
@@ -14,7 +13,7 @@ export const CARRIED_BY_JOB = statement(
 SELECT tenant_id, operation_key, job_name, job_id, fencing_token, attempts, status, effect,
   (EXTRACT(EPOCH FROM ${DUE_AT}) * 1000000)::bigint::text AS due_us
 FROM {schema}.job_outcomes
-WHERE queue = $1 AND payload IS NULL AND step_of IS NULL AND queue <> '${CALLS}'
+WHERE queue = $1 AND payload IS NULL AND origin = 'job'
   AND (status IN ('pending', 'running', 'retrying') OR reconcile_due_at IS NOT NULL)
   AND ${DUE_AT} <= clock_timestamp()
   AND (${DUE_AT}, tenant_id, operation_key) > (COALESCE(timestamptz 'epoch' + $2::float8 * interval '1 microsecond', '-infinity'), $3, $4)

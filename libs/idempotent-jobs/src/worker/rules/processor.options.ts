@@ -120,6 +120,7 @@ export function resolveProcessorOptions(
     timeoutMs: DEFAULT_TIMEOUT_MS,
     terms: {
       queue,
+      origin: 'job',
       effect,
       leaseMs,
       repeatableMs: repeatableForMs(effect, keyRetentionMs),

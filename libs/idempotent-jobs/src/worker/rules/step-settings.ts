@@ -67,6 +67,7 @@ function resolve(
     timeoutMs,
     terms: {
       ...handler.terms,
+      origin: handler.terms.origin === 'job' ? 'step' : handler.terms.origin,
       effect,
       repeatableMs: repeatableForMs(effect, keyRetentionMs),
       budgetMs: null,
