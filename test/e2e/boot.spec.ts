@@ -1,4 +1,4 @@
-import { applied, InDoubtError } from 'nestjs-idempotent-jobs';
+import { InDoubtError, Reconciliation } from 'nestjs-idempotent-jobs';
 import { DeadLetterService } from 'nestjs-idempotent-jobs/dead-letters';
 import { RetentionService } from 'nestjs-idempotent-jobs/operate';
 import { describe, expect, it } from 'vitest';
@@ -68,7 +68,10 @@ describe('boot of an application whose database is in use', () => {
     expect(await settled(app, 'charge:1')).toMatchObject({ status: 'in_doubt' });
     await app
       .get(DeadLetterService)
-      .resolve({ tenantId: 'acme', operationKey: 'charge:1' }, applied(), { actor: 'ada', note: 'looked' });
+      .resolve({ tenantId: 'acme', operationKey: 'charge:1' }, Reconciliation.applied(), {
+        actor: 'ada',
+        note: 'looked',
+      });
     expect(await outcomeOf(app, 'charge:1')).toMatchObject({ status: 'completed' });
     await app.get(RetentionService).prune();
     expect(await lettersOf(app)).toHaveLength(2);

@@ -4,15 +4,12 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { setTimeout as pause } from 'node:timers/promises';
 import { DelayedError, type Job, Queue } from 'bullmq';
 import {
-  applied,
   type CurrentOperation,
   type IdempotentProcessorOptions,
-  notApplied,
   PermanentError,
-  type Reconciliation,
+  Reconciliation,
   RetryLaterError,
   TransientError,
-  unknown,
 } from 'nestjs-idempotent-jobs';
 import { fencedUpdate } from 'nestjs-idempotent-jobs/calls';
 import { OnDeadLetter } from 'nestjs-idempotent-jobs/dead-letters';
@@ -134,8 +131,8 @@ async function lookUp({ tenantId, idempotencyKey }: CurrentOperation): Promise<R
   const url = new URL(`${script.gateway}/charges`);
   url.searchParams.set('key', idempotencyKey);
   const response = await fetch(url, { headers: { 'x-run': script.run ?? '', 'x-tenant': tenantId } });
-  if (response.status === 404) return notApplied();
-  return response.ok ? applied(await response.json()) : unknown();
+  if (response.status === 404) return Reconciliation.notApplied();
+  return response.ok ? Reconciliation.applied(await response.json()) : Reconciliation.unknown();
 }
 
 async function charge(operation: CurrentOperation): Promise<unknown> {

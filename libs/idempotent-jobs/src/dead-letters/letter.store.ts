@@ -17,8 +17,8 @@ import type { DeadLetterReason } from '../operation/reasons.js';
 const BURY = statement(
   'bury',
   `
-INSERT INTO {schema}.dead_letters (origin, tenant_id, operation_key, queue, job_name, job_id, reason, payload, fingerprint, error, worker_id, versions, error_fingerprint)
-VALUES ('job', :tenantId, :operationKey, :queue, :jobName, :jobId, :reason, :payload::json, :fingerprint, :error::json, :workerId, :versions::json, :errorFingerprint)
+INSERT INTO {schema}.dead_letters (origin, tenant_id, operation_key, queue, job_name, job_id, reason, payload, fingerprint, error, run_id, versions, error_fingerprint)
+VALUES ('job', :tenantId, :operationKey, :queue, :jobName, :jobId, :reason, :payload::json, :fingerprint, :error::json, :runId, :versions::json, :errorFingerprint)
 ON CONFLICT DO NOTHING
 RETURNING 1
 `,
@@ -53,7 +53,7 @@ SELECT EXISTS (
 );
 
 /** A delivery that was given up on. */
-export interface Burial {
+export interface NewDeadLetter {
   readonly identity: OperationIdentity | undefined;
   readonly queue: string;
   readonly jobName: string;
@@ -63,7 +63,7 @@ export interface Burial {
   readonly payload: string | undefined;
   readonly fingerprint: string;
   readonly error: unknown;
-  readonly workerId: string;
+  readonly runId: string;
 }
 
 /** Writes letters for deliveries, and knows which have one. */
@@ -72,9 +72,9 @@ export class LetterStore {
   constructor(private readonly database: Database) {}
 
   /** Answers whether there is a new letter; false: the delivery has had its own before. */
-  async bury(burial: Burial, connection?: Queryable): Promise<boolean> {
+  async write(burial: NewDeadLetter, connection?: Queryable): Promise<boolean> {
     const evidence = describeError(burial.error);
-    const { identity, queue, reason, payload, fingerprint, workerId } = burial;
+    const { identity, queue, reason, payload, fingerprint, runId } = burial;
     const call = BURY.with({
       tenantId: identity?.tenantId,
       operationKey: identity?.operationKey,
@@ -85,7 +85,7 @@ export class LetterStore {
       payload,
       fingerprint,
       error: JSON.stringify(evidence),
-      workerId,
+      runId,
       versions: VERSIONS,
       errorFingerprint: errorFingerprint(reason, evidence),
     });

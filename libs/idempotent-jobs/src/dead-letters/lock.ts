@@ -1,7 +1,7 @@
 import type { OperationIdentity } from '../operation/identity.js';
 import { type RunStatement, statement } from '../ledger/postgres/statement.js';
-import type { Case, LetterFacts, OperationFacts } from './judge.js';
-import type { HeldRedrive } from './redrive.store.js';
+import type { Case, LetterFacts, OperationFacts } from './judge-letter.js';
+import type { ReservedRedrive } from './bulk-redrive.store.js';
 
 /*
  * The rows that somebody's action is about, locked and read, so that of two actions one finds what the other has done.
@@ -119,13 +119,13 @@ FROM operation o LEFT JOIN letter l ON true
 export function lockLetters(
   run: RunStatement,
   ids: readonly string[],
-  held?: HeldRedrive,
+  held?: ReservedRedrive,
 ): Promise<LockedLetterCase[]> {
   return run(LOCK_LETTERS.with({ letterIds: ids, redriveId: held?.id, runnerId: held?.runnerId }));
 }
 
 /** For a dry run, and for a transaction that has locked it. */
-export async function lookAtLetter(run: RunStatement, id: string): Promise<LockedLetterCase | undefined> {
+export async function peekAtLetter(run: RunStatement, id: string): Promise<LockedLetterCase | undefined> {
   return (await run<LockedLetterCase>(LOOK_AT_LETTER.with({ letterId: id })))[0];
 }
 

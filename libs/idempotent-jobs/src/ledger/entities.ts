@@ -1,7 +1,7 @@
 import { Column, type ColumnType, Entity, PrimaryColumn } from 'typeorm';
 import type { Effect } from '../operation/effect.js';
 import type { Origin } from '../operation/origin.js';
-import type { DeadLetterReason, DeadLetterResolution, RetryReason } from '../operation/reasons.js';
+import type { DeadLetterReason, DeadLetterResolution, RetryDecision } from '../operation/reasons.js';
 import type { OperationStatus } from '../operation/status.js';
 import type { ResultOmitted } from './record/kept-result.js';
 
@@ -194,5 +194,5 @@ export class JobAttemptEntity {
 
   /** Why the operation was tried again, given up, or left in doubt. Null where its worker vanished, or the service was asked. */
   @read('decision', 'text')
-  decision!: RetryReason | null;
+  decision!: RetryDecision | null;
 }

@@ -3,7 +3,7 @@ import { isYoung } from './remember.statements.js';
 
 /* The row as it was, `o`, and the delivery that wants it, `a`. */
 
-const IS_MINE = `(o.worker_id = a.worker_id AND o.lease_expires_at IS NOT NULL)`;
+const IS_MINE = `(o.run_id = a.run_id AND o.lease_expires_at IS NOT NULL)`;
 const IS_FREE = `COALESCE(o.lease_expires_at <= clock_timestamp(), true)`;
 const IS_AVAILABLE = `COALESCE(o.available_at <= clock_timestamp(), true)`;
 /** Grows over all lives of a key: one that was forgotten and is used again begins above what it ever had. */
@@ -32,9 +32,9 @@ const SEEN = `
   o.result::text AS result,
   o.degraded,
   ${ms('COALESCE(o.reconcile_due_at, o.available_at) - clock_timestamp()')} AS wait_ms,
-  o.reconcile_due_at IS NOT NULL AS is_asked_about,
+  o.reconcile_due_at IS NOT NULL AS is_reconciling,
   o.fencing_token AS seen_token,
-  o.worker_id AS seen_worker_id,
+  o.run_id AS seen_worker_id,
   o.effect AS seen_effect,
   o.attempts AS seen_attempts,
   o.started_at AS seen_started_at,
@@ -77,7 +77,7 @@ WITH patience AS MATERIALIZED (
     COALESCE(clock_timestamp() <= timestamptz 'epoch' + :waitedForUntilMs::float8 * interval '1 millisecond', true) AS is_waited_for,
     (SELECT forgotten_until FROM {schema}.job_queues WHERE queue = :queue) AS forgotten_until
 ), delivery AS (
-  SELECT * FROM ${rowsOf('d', 'tenantId text', 'operationKey text', 'jobName text', 'jobId text', 'fingerprint text', 'workerId text', 'deadlineAt timestamptz', 'availableMs float8', 'stepOf text', 'step text', 'trace text', 'needsRow boolean')}
+  SELECT * FROM ${rowsOf('d', 'tenantId text', 'operationKey text', 'jobName text', 'jobId text', 'fingerprint text', 'runId text', 'deadlineAt timestamptz', 'availableMs float8', 'stepOf text', 'step text', 'trace text', 'needsRow boolean')}
 ), asked AS MATERIALIZED (
   SELECT a.*, seen.*, p.is_waited_for, NOT :isKnown::boolean AND p.forgotten_until IS NOT NULL
     AND NOT ${isYoung('a.available_ms', 'p.forgotten_until')} AS is_old
@@ -100,7 +100,7 @@ WITH patience AS MATERIALIZED (
     effect           = :effect,
     fencing_token    = CASE WHEN ${IS_MINE} THEN o.fencing_token ELSE GREATEST(o.fencing_token + 1, ${NOW_MS}) END,
     attempts         = o.attempts + CASE WHEN ${IS_MINE} OR ${MUST_ASK} THEN 0 ELSE 1 END,
-    worker_id        = a.worker_id,
+    run_id        = a.run_id,
     last_trace       = COALESCE(a.trace, o.last_trace),
     expires_at       = NULL,
     lease_expires_at = ${LEASE_END},
@@ -127,11 +127,11 @@ WITH patience AS MATERIALIZED (
   RETURNING ${CLAIMED}
 ), made AS (
   INSERT INTO {schema}.job_outcomes AS o (
-    tenant_id, operation_key, origin, queue, job_name, job_id, fingerprint, status, effect, fencing_token, worker_id,
+    tenant_id, operation_key, origin, queue, job_name, job_id, fingerprint, status, effect, fencing_token, run_id,
     lease_expires_at, attempts, started_at, repeatable_until, deadline_at, has_own_deadline, step_of, step, last_trace
   )
   SELECT
-    a.tenant_id, a.operation_key, :origin, :queue, a.job_name, a.job_id, a.fingerprint, 'running', :effect, ${NOW_MS}, a.worker_id,
+    a.tenant_id, a.operation_key, :origin, :queue, a.job_name, a.job_id, a.fingerprint, 'running', :effect, ${NOW_MS}, a.run_id,
     ${LEASE_END}, 1, clock_timestamp(), ${REPEATABLE_UNTIL}, ${DEADLINE}, a.deadline_at IS NOT NULL, a.step_of, a.step, a.trace
   FROM asked a
   WHERE a.is_waited_for AND NOT a.is_old AND NOT a.needs_row AND a.status IS NULL
@@ -152,13 +152,13 @@ SELECT
   -- Apart, because Postgres before 17 cannot subtract from infinity.
   (EXTRACT(EPOCH FROM c.repeatable_until)::float8 - EXTRACT(EPOCH FROM clock_timestamp())::float8) * 1000 AS repeatable_ms,
   c.started_at,
-  c.status = 'in_doubt' AS must_ask,
+  c.status = 'in_doubt' AS must_reconcile,
   ${ms('clock_timestamp() - c.doubted_at')} AS doubt_age_ms,
   c.delay_ms,
   a.is_old,
   a.status IS NOT NULL AND a.n NOT IN (SELECT n FROM free) AS is_locked,
   ${ms('clock_timestamp()')} AS now_ms,
-  a.status, a.is_same_request, a.result, a.degraded, a.wait_ms, a.is_asked_about, a.seen_token, a.seen_worker_id, a.seen_effect,
+  a.status, a.is_same_request, a.result, a.degraded, a.wait_ms, a.is_reconciling, a.seen_token, a.seen_worker_id, a.seen_effect,
   a.seen_attempts, a.seen_started_at, a.lease_left_ms, a.is_past_repeating, a.last_trace
 FROM asked a
 LEFT JOIN claimed c ON c.operation_key = a.operation_key AND c.tenant_id = a.tenant_id
@@ -177,12 +177,12 @@ export const GIVE_BACK = statement(
   'give_back',
   `
 WITH asked AS (
-  SELECT * FROM ${rowsOf('u', 'tenantId text', 'operationKey text', 'workerId text', 'forgetAfterMs float8')}
+  SELECT * FROM ${rowsOf('u', 'tenantId text', 'operationKey text', 'runId text', 'forgetAfterMs float8')}
 ), unused AS (
   SELECT u.*
   FROM asked u CROSS JOIN LATERAL (
     SELECT FROM {schema}.job_outcomes o
-    WHERE o.tenant_id = u.tenant_id AND o.operation_key = u.operation_key AND o.worker_id = u.worker_id
+    WHERE o.tenant_id = u.tenant_id AND o.operation_key = u.operation_key AND o.run_id = u.run_id
       AND o.lease_expires_at IS NOT NULL
     FOR UPDATE SKIP LOCKED
   ) o
@@ -191,7 +191,7 @@ WITH asked AS (
     status           = CASE o.status WHEN 'running' THEN 'retrying' ELSE o.status END,
     attempts         = o.attempts - CASE o.status WHEN 'running' THEN 1 ELSE 0 END,
     lease_expires_at = NULL,
-    worker_id        = NULL,
+    run_id        = NULL,
     -- A doubt is never forgotten.
     expires_at       = CASE WHEN o.doubt_since IS NULL
                             THEN ${inMs('u.forget_after_ms')} END
@@ -202,7 +202,7 @@ SELECT
   unused.n IS NULL AND EXISTS (
     SELECT FROM {schema}.job_outcomes o
     WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
-      AND o.worker_id = a.worker_id AND o.lease_expires_at IS NOT NULL
+      AND o.run_id = a.run_id AND o.lease_expires_at IS NOT NULL
   ) AS is_locked,
   ${ms('clock_timestamp()')} AS now_ms
 FROM asked a LEFT JOIN unused ON unused.n = a.n

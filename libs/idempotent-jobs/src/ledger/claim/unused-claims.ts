@@ -7,7 +7,7 @@ import { GIVE_BACK } from './claim.statement.js';
 /** A claim that nobody will use, if it was won at all. */
 export interface UnusedClaim extends OperationIdentity {
   /** Names the run that asked for it. */
-  readonly workerId: string;
+  readonly runId: string;
   /** Until when its statement may begin, in ms since 1970 by the database's clock; undefined: nobody knows. */
   readonly possibleUntil: number | undefined;
   /** After how many ms it is forgotten if nobody claims it again; undefined: it is not. */
@@ -74,7 +74,7 @@ export class UnusedClaims {
         GIVE_BACK.with({
           tenantId: claims.map(({ tenantId }) => tenantId),
           operationKey: claims.map(({ operationKey }) => operationKey),
-          workerId: claims.map(({ workerId }) => workerId),
+          runId: claims.map(({ runId }) => runId),
           forgetAfterMs: claims.map(({ forgetAfterMs }) => forgetAfterMs ?? null),
         }),
       );

@@ -30,7 +30,7 @@ CREATE TABLE {schema}.job_outcomes (
   effect            text                 CHECK (effect IN ('natural', 'transactional', 'keyed', 'reconciled', 'unrepeatable')),
   -- Grows with every claim. Every write that leaves 'running' names it.
   fencing_token     bigint      NOT NULL DEFAULT 0 CHECK (fencing_token >= 0),
-  worker_id         text,
+  run_id         text,
   lease_expires_at  timestamptz,
   -- attempts counts starts, failures counts recorded ends; their difference shows crashes.
   attempts          integer     NOT NULL DEFAULT 0 CHECK (attempts >= 0),
@@ -85,9 +85,9 @@ CREATE TABLE {schema}.job_outcomes (
   -- An operation that is being asked about is in doubt under a lease, so that one worker asks at a time.
   CONSTRAINT job_outcomes_running_has_lease CHECK (CASE status
     WHEN 'running' THEN
-      lease_expires_at IS NOT NULL AND worker_id IS NOT NULL AND started_at IS NOT NULL AND fencing_token > 0 AND attempts > 0
+      lease_expires_at IS NOT NULL AND run_id IS NOT NULL AND started_at IS NOT NULL AND fencing_token > 0 AND attempts > 0
     WHEN 'in_doubt' THEN
-      lease_expires_at IS NULL OR (reconcile_due_at IS NOT NULL AND worker_id IS NOT NULL AND fencing_token > 0)
+      lease_expires_at IS NULL OR (reconcile_due_at IS NOT NULL AND run_id IS NOT NULL AND fencing_token > 0)
     ELSE lease_expires_at IS NULL
   END),
   CONSTRAINT job_outcomes_only_doubt_is_reconciled CHECK (reconcile_due_at IS NULL OR status = 'in_doubt'),
@@ -159,7 +159,7 @@ CREATE TABLE {schema}.dead_letters (
   failures          integer     NOT NULL DEFAULT 0,
   fencing_token     bigint      NOT NULL DEFAULT 0,
   doubt_since       timestamptz,
-  worker_id         text,
+  run_id         text,
   -- Versions of library and Node that gave up.
   versions          json,
   trace_context     json,
@@ -168,7 +168,7 @@ CREATE TABLE {schema}.dead_letters (
   -- application had heard of it.
   dispatch_due_at   timestamptz          DEFAULT clock_timestamp(),
   dispatches        integer     NOT NULL DEFAULT 0,
-  told_at           timestamptz,
+  notified_at           timestamptz,
   -- The redrive of many that has taken it on.
   redrive_id        uuid,
   resolved_at       timestamptz,
@@ -204,7 +204,7 @@ CREATE TABLE {schema}.job_attempts (
   operation_key text        NOT NULL,
   fencing_token bigint      NOT NULL,
   attempt       integer     NOT NULL,
-  worker_id     text,
+  run_id     text,
   started_at    timestamptz,
   ended_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
   -- The failure's kind; 'taken_over' where the worker vanished, 'surrendered' where it came back late, 'asked' of a question.

@@ -16,11 +16,11 @@ const letterOf = <const Reason extends string, const Payload extends string>(
   `
   INSERT INTO {schema}.dead_letters (
     tenant_id, operation_key, origin, queue, job_name, job_id, reason, payload, fingerprint, error, attempts, failures,
-    fencing_token, doubt_since, worker_id, versions, trace_context, error_fingerprint, step_of, step, created_at, dispatch_due_at
+    fencing_token, doubt_since, run_id, versions, trace_context, error_fingerprint, step_of, step, created_at, dispatch_due_at
   )
   SELECT
     tenant_id, operation_key, origin, queue, job_name, job_id, ${reason}, ${payload}, fingerprint, :error::json,
-    attempts, failures, fencing_token, doubt_since, worker_id, :versions::json, trace_context, :errorFingerprint, step_of, step,
+    attempts, failures, fencing_token, doubt_since, run_id, :versions::json, trace_context, :errorFingerprint, step_of, step,
     ended_at, CASE WHEN origin <> 'call' THEN ended_at END` as const;
 
 /**
@@ -113,10 +113,10 @@ WITH ${PATIENCE}, failed AS (
   RETURNING o.*, clock_timestamp() AS ended_at
 ), attempted AS (
   INSERT INTO {schema}.job_attempts (
-    tenant_id, operation_key, fencing_token, attempt, worker_id, started_at, ended_at, kind, reason, error, delay_ms, decision
+    tenant_id, operation_key, fencing_token, attempt, run_id, started_at, ended_at, kind, reason, error, delay_ms, decision
   )
   SELECT
-    tenant_id, operation_key, fencing_token, attempts, worker_id, started_at, ended_at, :kind, :reason, :error::json, :delayMs::bigint, :decision
+    tenant_id, operation_key, fencing_token, attempts, run_id, started_at, ended_at, :kind, :reason, :error::json, :delayMs::bigint, :decision
   FROM failed
 ), buried AS (
   ${letterOf(':letter', ':payload::json')}
@@ -167,8 +167,8 @@ WITH ${PATIENCE}, asked AS (
   WHERE tenant_id = :tenantId AND operation_key = :operationKey AND fencing_token = :token AND lease_expires_at IS NOT NULL
   FOR UPDATE OF o
 ), answered AS (
-  INSERT INTO {schema}.job_attempts (tenant_id, operation_key, fencing_token, attempt, worker_id, started_at, kind, reason)
-  SELECT tenant_id, operation_key, fencing_token, attempts, worker_id, started_at, 'asked', 'not_applied'
+  INSERT INTO {schema}.job_attempts (tenant_id, operation_key, fencing_token, attempt, run_id, started_at, kind, reason)
+  SELECT tenant_id, operation_key, fencing_token, attempts, run_id, started_at, 'asked', 'not_applied'
   FROM asked WHERE status = 'in_doubt'
 )
 UPDATE {schema}.job_outcomes o SET
@@ -194,7 +194,7 @@ RETURNING
  * in_doubt, asked about → completed: the effect of the last attempt happened, with its result as JSON text. One row:
  * `is_recorded` is false when the lease was lost; a second asking finds it completed.
  */
-export const APPLY_ASKED = statement(
+export const APPLY_RECONCILED = statement(
   'apply_asked',
   `
 WITH ${PATIENCE}, applied AS (
@@ -209,9 +209,9 @@ WITH ${PATIENCE}, applied AS (
   RETURNING o.*
 ), answered AS (
   INSERT INTO {schema}.job_attempts (
-    tenant_id, operation_key, fencing_token, attempt, worker_id, started_at, ended_at, kind, reason
+    tenant_id, operation_key, fencing_token, attempt, run_id, started_at, ended_at, kind, reason
   )
-  SELECT tenant_id, operation_key, fencing_token, attempts, worker_id, started_at, settled_at, 'asked', 'applied' FROM applied
+  SELECT tenant_id, operation_key, fencing_token, attempts, run_id, started_at, settled_at, 'asked', 'applied' FROM applied
 )
 SELECT EXISTS (SELECT FROM applied) OR EXISTS (
   SELECT FROM {schema}.job_outcomes
@@ -252,9 +252,9 @@ WITH ${PATIENCE}, vanished AS (
   RETURNING o.*, clock_timestamp() AS ended_at
 ), attempted AS (
   INSERT INTO {schema}.job_attempts (
-    tenant_id, operation_key, fencing_token, attempt, worker_id, started_at, ended_at, kind, reason, error
+    tenant_id, operation_key, fencing_token, attempt, run_id, started_at, ended_at, kind, reason, error
   )
-  SELECT v.tenant_id, v.operation_key, v.fencing_token, v.attempts, v.worker_id, v.started_at, d.ended_at,
+  SELECT v.tenant_id, v.operation_key, v.fencing_token, v.attempts, v.run_id, v.started_at, d.ended_at,
          'taken_over', 'lease_expired', :error::json
   FROM vanished v CROSS JOIN doubted d WHERE v.status = 'running'
   ON CONFLICT DO NOTHING
@@ -271,8 +271,8 @@ RETURNING true AS is_recorded
 export const TAKE_OVER = statement(
   'take_over',
   `
-INSERT INTO {schema}.job_attempts (tenant_id, operation_key, fencing_token, attempt, worker_id, started_at, kind, reason)
-VALUES (:tenantId, :operationKey, :token, :attempt, :workerId, :startedAt, 'taken_over', 'lease_expired')
+INSERT INTO {schema}.job_attempts (tenant_id, operation_key, fencing_token, attempt, run_id, started_at, kind, reason)
+VALUES (:tenantId, :operationKey, :token, :attempt, :runId, :startedAt, 'taken_over', 'lease_expired')
 ON CONFLICT DO NOTHING
 `,
   'record',
@@ -301,14 +301,14 @@ WHERE o.tenant_id = :tenantId AND o.operation_key = :operationKey AND o.fencing_
 );
 
 /**
- * Whether an attempt that may write nothing any more has been replaced by another one (:workerId). Told from
+ * Whether an attempt that may write nothing any more has been replaced by another one (:runId). Told from
  * elsewhere how its operation ended, it has not been: the row is settled and still names its worker. *No row*: the
  * operation was erased.
  */
 export const WAS_REPLACED = statement(
   'was_replaced',
   `
-SELECT worker_id IS DISTINCT FROM :workerId OR status NOT IN ('completed', 'dead') AS was_replaced
+SELECT run_id IS DISTINCT FROM :runId OR status NOT IN ('completed', 'dead') AS was_replaced
 FROM {schema}.job_outcomes WHERE tenant_id = :tenantId AND operation_key = :operationKey
 `,
   'record',
