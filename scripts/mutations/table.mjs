@@ -15,8 +15,8 @@ export const MUTATIONS = [
     file: RECORDS,
     edits: [
       {
-        find: "      AND o.fencing_token = a.token AND o.status = 'running'\n      AND (NOT $8",
-        replace: "      AND o.status = 'running'\n      AND (NOT $8",
+        find: "      AND o.fencing_token = a.token AND o.status = 'running'\n      AND (NOT :isOwn",
+        replace: "      AND o.status = 'running'\n      AND (NOT :isOwn",
       },
       {
         find: "    AND o.fencing_token = a.token AND o.status = 'running'\n  RETURNING a.n",
@@ -30,9 +30,9 @@ export const MUTATIONS = [
     file: RECORDS,
     edits: [
       {
-        find: 'WHERE o.tenant_id = $1 AND o.operation_key = $2 AND o.fencing_token = $3 AND o.lease_expires_at IS NOT NULL',
+        find: 'WHERE o.tenant_id = :tenantId AND o.operation_key = :operationKey AND o.fencing_token = :token AND o.lease_expires_at IS NOT NULL',
         replace:
-          'WHERE o.tenant_id = $1 AND o.operation_key = $2 AND $3::bigint IS NOT NULL AND o.lease_expires_at IS NOT NULL',
+          'WHERE o.tenant_id = :tenantId AND o.operation_key = :operationKey AND :token::bigint IS NOT NULL AND o.lease_expires_at IS NOT NULL',
       },
     ],
     cases: IN_FENCING('an attempt that fails after'),
@@ -42,9 +42,9 @@ export const MUTATIONS = [
     file: RECORDS,
     edits: [
       {
-        find: "WHERE o.tenant_id = $1 AND o.operation_key = $2 AND o.fencing_token = $3 AND o.status = 'running'\nRETURNING true",
+        find: "WHERE o.tenant_id = :tenantId AND o.operation_key = :operationKey AND o.fencing_token = :token AND o.status = 'running'\nRETURNING true",
         replace:
-          "WHERE o.tenant_id = $1 AND o.operation_key = $2 AND $3::bigint IS NOT NULL AND o.status = 'running'\nRETURNING true",
+          "WHERE o.tenant_id = :tenantId AND o.operation_key = :operationKey AND :token::bigint IS NOT NULL AND o.status = 'running'\nRETURNING true",
       },
     ],
     cases: IN_FENCING('an attempt that hands its job back after'),
@@ -65,9 +65,9 @@ export const MUTATIONS = [
     file: RECORDS,
     edits: [
       {
-        find: "WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key\n      AND o.fencing_token = a.token AND o.status = 'running'\n      AND (NOT $8",
+        find: "WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key\n      AND o.fencing_token = a.token AND o.status = 'running'\n      AND (NOT :isOwn",
         replace:
-          "WHERE o.operation_key = a.operation_key\n      AND o.fencing_token = a.token AND o.status = 'running'\n      AND (NOT $8",
+          "WHERE o.operation_key = a.operation_key\n      AND o.fencing_token = a.token AND o.status = 'running'\n      AND (NOT :isOwn",
       },
       {
         find: '  WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key\n    AND o.fencing_token = a.token',
@@ -81,9 +81,9 @@ export const MUTATIONS = [
     file: RECORDS,
     edits: [
       {
-        find: 'WHERE o.tenant_id = $1 AND o.operation_key = $2 AND o.fencing_token = $3 AND o.lease_expires_at IS NOT NULL',
+        find: 'WHERE o.tenant_id = :tenantId AND o.operation_key = :operationKey AND o.fencing_token = :token AND o.lease_expires_at IS NOT NULL',
         replace:
-          'WHERE $1::text IS NOT NULL AND o.operation_key = $2 AND o.fencing_token = $3 AND o.lease_expires_at IS NOT NULL',
+          'WHERE :tenantId::text IS NOT NULL AND o.operation_key = :operationKey AND o.fencing_token = :token AND o.lease_expires_at IS NOT NULL',
       },
     ],
     cases: IN_TENANTS('many tenants with one key'),
@@ -93,8 +93,8 @@ export const MUTATIONS = [
     file: CLAIMS,
     edits: [
       {
-        find: '  WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key\n    AND o.fingerprint = a.fingerprint AND o.queue = $1',
-        replace: '  WHERE o.operation_key = a.operation_key\n    AND o.queue = $1',
+        find: '  WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key\n    AND o.fingerprint = a.fingerprint AND o.queue = :queue',
+        replace: '  WHERE o.operation_key = a.operation_key\n    AND o.queue = :queue',
       },
     ],
     cases: IN_TENANTS('many tenants with one key'),

@@ -182,7 +182,7 @@ describe('idempotent-jobs, the command', () => {
     expect(dry).toMatchObject({ code: 0, stderr: '' });
     expect(dry.stdout).toMatch(/^Would take \d+ steps in schema "jobs": 1 ledger/);
     const taken = jsonOf(await cliIn(place, 'migrate', '--schema', 'jobs', '--json'));
-    expect(taken.steps.length).toBeGreaterThan(2);
+    expect(taken.steps).toEqual([{ version: 1, name: 'ledger' }]);
     expect(await cliIn(place, 'migrate', '--schema', 'jobs')).toMatchObject({
       code: 0,
       stdout: 'The ledger in schema "jobs" is up to date.\n',

@@ -185,9 +185,9 @@ describe('doubts of guarded calls', () => {
   it('one whose row somebody holds keeps no other from being found', async () => {
     const { app, place } = await apps.fresh('postgres', { queues: [], jobs: SWEPT });
     const forgotten = (tenant: string): string => `
-      INSERT INTO job_outcomes (tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, effect, attempts,
+      INSERT INTO job_outcomes (tenant_id, operation_key, origin, queue, job_name, job_id, fingerprint, status, effect, attempts,
         fencing_token, run_id, started_at, lease_expires_at, repeatable_until)
-      VALUES ('${tenant}', 'refund:1', '(calls)', 'call', '', repeat('0', 64), 'running', 'unrepeatable', 1,
+      VALUES ('${tenant}', 'refund:1', 'call', '(calls)', 'call', '', repeat('0', 64), 'running', 'unrepeatable', 1,
         1, 'gone', clock_timestamp() - interval '3 h', clock_timestamp() - interval '2 h', clock_timestamp() - interval '1 h')`;
     const colleague = await sessions.open(place);
     await colleague.query(`BEGIN; ${forgotten('acme')}; COMMIT; BEGIN; SELECT FROM job_outcomes FOR UPDATE`);

@@ -61,8 +61,8 @@ describe.each(BACKENDS)('rows and tables that somebody holds, queues on %s', (ba
       await colleague.query('BEGIN');
       for (const key of keys)
         await colleague.query(
-          `INSERT INTO job_outcomes (tenant_id, operation_key, queue, job_name, job_id, fingerprint, status)
-         VALUES ('acme', $1, 'charges', 'charge', 'op-1', repeat('0', 64), 'pending')`,
+          `INSERT INTO job_outcomes (tenant_id, operation_key, origin, queue, job_name, job_id, fingerprint, status)
+         VALUES ('acme', $1, 'job', 'charges', 'charge', 'op-1', repeat('0', 64), 'pending')`,
           [key],
         );
       const queue = idempotentQueue(app, 'charges');

@@ -176,8 +176,8 @@ describe.each(BACKENDS)('putting operations on their queue again, on %s', (backe
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
     const add = (from: number, to: number): Promise<unknown> =>
       dataSourceOf(app).query(
-        `INSERT INTO job_outcomes (tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, payload, dispatch_due_at, dispatches)
-         SELECT 'tenant ' || n % 3, 'charge:' || n, CASE WHEN n % 2 = 0 THEN 'charges' ELSE 'refunds' END, 'charge', 'job ' || n,
+        `INSERT INTO job_outcomes (tenant_id, operation_key, origin, queue, job_name, job_id, fingerprint, status, payload, dispatch_due_at, dispatches)
+         SELECT 'tenant ' || n % 3, 'charge:' || n, 'job', CASE WHEN n % 2 = 0 THEN 'charges' ELSE 'refunds' END, 'charge', 'job ' || n,
            repeat('0', 64), 'pending', '{}', clock_timestamp() + interval '1 hour', 3
          FROM generate_series($1::integer, $2::integer) AS n`,
         [from, to],

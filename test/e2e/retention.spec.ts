@@ -160,8 +160,8 @@ describe.each(BACKENDS)('retention, on %s', (backend) => {
     const runs: string[] = [];
     const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor(runs)] });
     await dataSourceOf(app).query(`
-      INSERT INTO job_outcomes (tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, result, settled_at, expires_at)
-      SELECT 'acme', 'old:' || n, 'charges', 'charge', 'op-' || n, repeat('0', 64), 'completed', '1', now() - interval '9 days', now() - interval '2 days'
+      INSERT INTO job_outcomes (tenant_id, operation_key, origin, queue, job_name, job_id, fingerprint, status, result, settled_at, expires_at)
+      SELECT 'acme', 'old:' || n, 'job', 'charges', 'charge', 'op-' || n, repeat('0', 64), 'completed', '1', now() - interval '9 days', now() - interval '2 days'
       FROM generate_series(1, 3000) n`);
     const requests = Array.from({ length: 200 }, (_, index) => ({
       name: 'charge',

@@ -3,7 +3,7 @@ import type { CurrentOperation } from '../worker/attempt/current-operation.js';
 import { DEFAULT_KEY_RETENTION_MS, type Effect, EFFECTS, repeatableForMs } from '../operation/effect.js';
 import { UsageError } from '../operation/errors.js';
 import { optionChecks } from '../options/option-checks.js';
-import { CALLS } from '../operation/calls.js';
+import { CALLS } from '../operation/origin.js';
 import type { OperationRules } from '../worker/rules/operation-rules.js';
 import { ANY_PAYLOAD } from '../worker/rules/validate-payload.js';
 import type { Reconciliation } from '../operation/reconciliation.js';
@@ -75,6 +75,7 @@ export function resolveCallOptions(options: CallOptions, defaults: CallDefaults)
     timeoutMs: checks.timer('timeoutMs', options.timeoutMs, 30_000),
     claim: {
       queue: CALLS,
+      origin: 'call',
       effect,
       leaseMs: defaults.leaseMs,
       repeatableMs: repeatableForMs(effect, keyRetentionMs),

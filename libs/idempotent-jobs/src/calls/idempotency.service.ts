@@ -15,7 +15,7 @@ import {
 import { runIds } from '../operation/run-ids.js';
 import type { OperationRules } from '../worker/rules/operation-rules.js';
 import { JobEvents } from '../events/job-events.js';
-import { CALLS } from '../operation/calls.js';
+import { CALLS } from '../operation/origin.js';
 import {
   IdempotentJobsError,
   OperationBusyError,

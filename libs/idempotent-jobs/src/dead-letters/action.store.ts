@@ -48,7 +48,7 @@ export class ActionStore {
 
   /** What {@link act} would do now. Nothing is changed, and no lock is waited for. */
   async foresee(letterId: string, intent: SimpleIntent): Promise<Judged | undefined> {
-    const found = await peekAtLetter((statement, values) => this.database.run(statement, values), letterId);
+    const found = await peekAtLetter((call) => this.database.run(call), letterId);
     return found && { ...found, judgement: judge(found, intent) };
   }
 
@@ -73,9 +73,7 @@ export class ActionStore {
   }
 
   #inTransaction<T>(work: (run: RunStatement) => Promise<T>): Promise<T> {
-    return inTransaction(this.database, (connection) =>
-      work((statement, values) => this.database.run(statement, values, connection)),
-    );
+    return inTransaction(this.database, (connection) => work((call) => this.database.run(call, connection)));
   }
 }
 
@@ -92,5 +90,5 @@ async function letGo(run: RunStatement, written: readonly Judged[]): Promise<voi
   const ids = written.flatMap(({ letter, judgement }) =>
     judgement.kind === 'refused' && judgement.reason !== 'resolved' ? [letter.id] : [],
   );
-  if (ids.length > 0) await run(LET_GO, [ids]);
+  if (ids.length > 0) await run(LET_GO.with({ letterIds: ids }));
 }

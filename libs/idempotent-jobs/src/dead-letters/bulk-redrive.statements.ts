@@ -1,11 +1,11 @@
-import { statement } from '../ledger/postgres/statement.js';
+import { inMs, statement } from '../ledger/postgres/statement.js';
 import { INTO_AUDIT } from '../ledger/record/audit.js';
 import { MATCHES_FILTER } from './letter.queries.js';
 
 /** What can be redriven as it is: with an identity of its own, and known not to have happened. */
 const REDRIVABLE = `l.resolved_at IS NULL AND l.tenant_id IS NOT NULL AND l.reason NOT IN ('idempotency_conflict', 'in_doubt', 'expired')`;
 
-/** How many open letters match, by whether they can be redriven as they are. Parameters: the filter. */
+/** How many open letters match, by whether they can be redriven as they are. */
 export const COUNT_REDRIVABLE = statement(
   'count_redrivable',
   `
@@ -17,10 +17,9 @@ WHERE ${MATCHES_FILTER} AND l.resolved_at IS NULL
 );
 
 /**
- * Begins a redrive: takes the matching letters on, all at once, so that it has an end. Parameters: the filter (1 is the
- * queue), 8 actor, 9 note, 10 filter as JSON, 11 letters a second, 12 canary, 13 highest share of failures. No row: no
- * letter matches. Fails on dead_letter_redrives_one_per_queue while another redrive of the queue is running, which also
- * means that no two redrives hold one letter.
+ * Begins a redrive: takes the matching letters on, all at once, so that it has an end. No row: no letter matches. Fails on
+ * dead_letter_redrives_one_per_queue while another redrive of the queue is running, which also means that no two redrives
+ * hold one letter.
  */
 export const START_REDRIVE = statement(
   'start_redrive',
@@ -31,14 +30,14 @@ WITH chosen AS (
   ORDER BY l.id FOR UPDATE OF l
 ), started AS (
   INSERT INTO {schema}.dead_letter_redrives (queue, filter, actor, note, rate_per_second, canary, max_failure_share, letters)
-  SELECT $1, $10::json, $8, $9, $11, $12, $13, (SELECT count(*) FROM chosen)
+  SELECT :queue, :filter::json, :actor, :note, :ratePerSecond, :canary, :maxFailureShare, (SELECT count(*) FROM chosen)
   WHERE EXISTS (SELECT FROM chosen)
   RETURNING id, letters
 ), taken_on AS (
   UPDATE {schema}.dead_letters l SET redrive_id = s.id FROM chosen c, started s WHERE l.id = c.id
 ), audited AS (
   ${INTO_AUDIT}
-  SELECT 'redrive_many', $8, $9, id, $1, NULL, NULL, NULL, json_build_object('filter', $10::json, 'letters', letters)
+  SELECT 'redrive_many', :actor, :note, id, :queue, NULL, NULL, NULL, json_build_object('filter', :filter::json, 'letters', letters)
   FROM started
 )
 SELECT id FROM started
@@ -46,14 +45,14 @@ SELECT id FROM started
 );
 
 /**
- * Takes a running redrive that nobody carries on: a new one, or one whose process has died. Parameters: runner, lease in
- * ms. SKIP LOCKED: of two processes one gets it.
+ * Takes a running redrive that nobody carries on: a new one, or one whose process has died. SKIP LOCKED: of two processes
+ * one gets it.
  */
 export const TAKE_REDRIVE = statement(
   'take_redrive',
   `
 UPDATE {schema}.dead_letter_redrives r
-SET runner_id = $1, lease_expires_at = clock_timestamp() + $2::float8 * interval '1 millisecond'
+SET runner_id = :runnerId, lease_expires_at = ${inMs(':leaseMs::float8')}
 WHERE r.id = (
   SELECT id FROM {schema}.dead_letter_redrives
   WHERE status = 'running' AND (lease_expires_at IS NULL OR lease_expires_at <= clock_timestamp())
@@ -64,27 +63,26 @@ RETURNING r.id, r.queue, json_build_object(
 `,
 );
 
-/** Keeps the lease of the redrive. Parameters: redrive, runner, lease in ms. No row: it has ended, or is another's. */
+/** Keeps the lease of the redrive. No row: it has ended, or is another's. */
 export const KEEP_REDRIVE = statement(
   'keep_redrive',
   `
 UPDATE {schema}.dead_letter_redrives
-SET lease_expires_at = clock_timestamp() + $3::float8 * interval '1 millisecond'
-WHERE id = $1 AND runner_id = $2 AND status = 'running'
+SET lease_expires_at = ${inMs(':leaseMs::float8')}
+WHERE id = :redriveId AND runner_id = :runnerId AND status = 'running'
 RETURNING id
 `,
 );
 
-/** Lets go of it, so that another process can go on at once. Parameters: redrive, runner. */
+/** Lets go of it, so that another process can go on at once. */
 export const LEAVE_REDRIVE = statement(
   'leave_redrive',
-  `UPDATE {schema}.dead_letter_redrives SET lease_expires_at = NULL WHERE id = $1 AND runner_id = $2 AND status = 'running'`,
+  `UPDATE {schema}.dead_letter_redrives SET lease_expires_at = NULL WHERE id = :redriveId AND runner_id = :runnerId AND status = 'running'`,
 );
 
 /**
- * How far redrives are, newest first. Parameters: ids (null: all), queue (null: any), tenant that they are limited to (null:
- * any), how many. An operation that
- * somebody has redriven again by another letter has left this redrive, and counts as ended.
+ * How far redrives are, newest first. An operation that somebody has redriven again by another letter has left this
+ * redrive, and counts as ended.
  */
 export const REDRIVE_STATES = statement(
   'redrive_states',
@@ -93,9 +91,9 @@ SELECT r.id, r.queue, r.status, r.ended_because AS "endedBecause", r.filter, r.a
        r.created_at AS "createdAt", r.ended_at AS "endedAt"
 FROM (
   SELECT * FROM {schema}.dead_letter_redrives
-  WHERE ($1::uuid[] IS NULL OR id = ANY ($1)) AND ($2::text IS NULL OR queue = $2)
-    AND ($3::text IS NULL OR filter->>'tenantId' = $3)
-  ORDER BY created_at DESC LIMIT $4
+  WHERE (:ids::uuid[] IS NULL OR id = ANY (:ids)) AND (:queue::text IS NULL OR queue = :queue)
+    AND (:tenantId::text IS NULL OR filter->>'tenantId' = :tenantId)
+  ORDER BY created_at DESC LIMIT :limit
 ) r
 CROSS JOIN LATERAL (
   SELECT json_build_object(
@@ -112,33 +110,30 @@ ORDER BY r.created_at DESC
 `,
 );
 
-/** The letters a redrive comes to next, oldest first. Parameters: redrive, how many. */
+/** The letters a redrive comes to next, oldest first. */
 export const NEXT_LETTERS = statement(
   'next_letters',
   `
 SELECT id
 FROM {schema}.dead_letters
-WHERE redrive_id = $1 AND resolved_at IS NULL
+WHERE redrive_id = :redriveId AND resolved_at IS NULL
 ORDER BY created_at, id
-LIMIT $2
+LIMIT :limit
 `,
 );
 
-/**
- * Ends a running redrive, with an audit row. Parameters: redrive, new status, because, actor (null: who began it), note
- * (null: because), the action's name, runner (null: a person). No row: it was not running, or is another runner's.
- */
+/** Ends a running redrive, with an audit row. No row: it was not running, or is another runner's. */
 export const END_REDRIVE = statement(
   'end_redrive',
   `
 WITH ended AS (
   UPDATE {schema}.dead_letter_redrives
-  SET status = $2, ended_because = $3, ended_at = clock_timestamp(), lease_expires_at = NULL
-  WHERE id = $1 AND status = 'running' AND ($7::text IS NULL OR runner_id = $7)
+  SET status = :status, ended_because = :because, ended_at = clock_timestamp(), lease_expires_at = NULL
+  WHERE id = :redriveId AND status = 'running' AND (:runnerId::text IS NULL OR runner_id = :runnerId)
   RETURNING *
 ), audited AS (
   ${INTO_AUDIT}
-  SELECT $6, COALESCE($4, actor), COALESCE($5, $3, note), id, queue, NULL, NULL, NULL, NULL FROM ended
+  SELECT :action, COALESCE(:actor, actor), COALESCE(:note, :because, note), id, queue, NULL, NULL, NULL, NULL FROM ended
 )
 SELECT id FROM ended
 `,

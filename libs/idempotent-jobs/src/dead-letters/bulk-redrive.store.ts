@@ -2,7 +2,7 @@ import { Injectable } from '@nestjs/common';
 import type { Author } from '../operation/ledger-action.js';
 import { Database, type Queryable } from '../ledger/postgres/database.js';
 import type { DeadLetterFilter } from './dead-letter.js';
-import { filterValues, LONG_MS } from './letter.queries.js';
+import { filterInput, LONG_MS } from './letter.queries.js';
 import type { Redrive, RedrivePace } from './bulk-redrive.js';
 import {
   COUNT_REDRIVABLE,
@@ -30,8 +30,7 @@ export class BulkRedriveStore {
 
   async count(filter: DeadLetterFilter): Promise<{ redrivable: number; others: number }> {
     const [row] = await this.database.run<{ redrivable: number; others: number }>(
-      COUNT_REDRIVABLE,
-      filterValues(filter),
+      COUNT_REDRIVABLE.with(filterInput(filter)),
       undefined,
       LONG_MS,
     );
@@ -45,17 +44,19 @@ export class BulkRedriveStore {
     author: Author,
   ): Promise<{ readonly id: string } | 'running' | 'nothing'> {
     const { queue: _queue, ...conditions } = filter;
-    const values = [
-      ...filterValues(filter),
-      author.actor,
-      author.note,
-      JSON.stringify(conditions),
-      pace.ratePerSecond,
-      pace.canary,
-      pace.maxFailureShare,
-    ];
+    const { actor, note } = author;
+    const { ratePerSecond, canary, maxFailureShare } = pace;
+    const call = START_REDRIVE.with({
+      ...filterInput(filter),
+      filter: JSON.stringify(conditions),
+      actor,
+      note,
+      ratePerSecond,
+      canary,
+      maxFailureShare,
+    });
     try {
-      const [row] = await this.database.run<{ id: string }>(START_REDRIVE, values, undefined, LONG_MS);
+      const [row] = await this.database.run<{ id: string }>(call, undefined, LONG_MS);
       return row ?? 'nothing';
     } catch (error) {
       if ((error as { code?: unknown }).code === UNIQUE_VIOLATION) return 'running';
@@ -64,24 +65,23 @@ export class BulkRedriveStore {
   }
 
   async take(runnerId: string, leaseMs: number): Promise<ReservedRedrive | undefined> {
-    const [row] = await this.database.run<Omit<ReservedRedrive, 'runnerId'>>(TAKE_REDRIVE, [
-      runnerId,
-      leaseMs,
-    ]);
+    const [row] = await this.database.run<Omit<ReservedRedrive, 'runnerId'>>(
+      TAKE_REDRIVE.with({ runnerId, leaseMs }),
+    );
     return row && { ...row, runnerId };
   }
 
   /** Whether the redrive is still this runner's to carry on. */
   async keep({ id, runnerId }: ReservedRedrive, leaseMs: number): Promise<boolean> {
-    return (await this.database.run(KEEP_REDRIVE, [id, runnerId, leaseMs])).length > 0;
+    return (await this.database.run(KEEP_REDRIVE.with({ redriveId: id, runnerId, leaseMs }))).length > 0;
   }
 
   async leave({ id, runnerId }: ReservedRedrive): Promise<void> {
-    await this.database.run(LEAVE_REDRIVE, [id, runnerId]);
+    await this.database.run(LEAVE_REDRIVE.with({ redriveId: id, runnerId }));
   }
 
   async nextLetters(redriveId: string, limit: number): Promise<string[]> {
-    const rows = await this.database.run<{ id: string }>(NEXT_LETTERS, [redriveId, limit]);
+    const rows = await this.database.run<{ id: string }>(NEXT_LETTERS.with({ redriveId, limit }));
     return rows.map(({ id }) => id);
   }
 
@@ -95,16 +95,15 @@ export class BulkRedriveStore {
   ): Promise<boolean> {
     const author = 'author' in by ? by.author : undefined;
     const rows = await this.database.run(
-      END_REDRIVE,
-      [
-        id,
+      END_REDRIVE.with({
+        redriveId: id,
         status,
-        because ?? null,
-        author?.actor ?? null,
-        author?.note ?? null,
-        `redrive_${status}`,
-        'runnerId' in by ? by.runnerId : null,
-      ],
+        because,
+        actor: author?.actor,
+        note: author?.note,
+        action: `redrive_${status}`,
+        runnerId: 'runnerId' in by ? by.runnerId : null,
+      }),
       on,
     );
     return rows.length > 0;
@@ -112,14 +111,14 @@ export class BulkRedriveStore {
 
   /** `tenantId`: only if it is limited to that tenant. */
   async get(id: string, tenantId?: string): Promise<Redrive | undefined> {
-    const values = [[id], null, tenantId ?? null, 1];
-    const [row] = await this.database.run<RedriveRow>(REDRIVE_STATES, values, undefined, LONG_MS);
+    const call = REDRIVE_STATES.with({ ids: [id], queue: null, tenantId, limit: 1 });
+    const [row] = await this.database.run<RedriveRow>(call, undefined, LONG_MS);
     return row === undefined ? undefined : readRedrive(row);
   }
 
   async list(queue: string | undefined, tenantId: string | undefined, limit: number): Promise<Redrive[]> {
-    const values = [null, queue ?? null, tenantId ?? null, limit];
-    const rows = await this.database.run<RedriveRow>(REDRIVE_STATES, values, undefined, LONG_MS);
+    const call = REDRIVE_STATES.with({ ids: null, queue, tenantId, limit });
+    const rows = await this.database.run<RedriveRow>(call, undefined, LONG_MS);
     return rows.map(readRedrive);
   }
 }

@@ -32,10 +32,10 @@ export type RequestAsProducer = (
   identity: { readonly tenantId: string; readonly operationKey: string },
 ) => RequestedOperation | undefined;
 
-/** Ties a new operation to the letter that it was made from. Parameters: tenant, key, letter. */
+/** Ties a new operation to the letter that it was made from. */
 const LINK = statement(
   'link_edited',
-  'UPDATE {schema}.job_outcomes SET redriven_from = $3 WHERE tenant_id = $1 AND operation_key = $2',
+  'UPDATE {schema}.job_outcomes SET redriven_from = :letterId WHERE tenant_id = :tenantId AND operation_key = :operationKey',
 );
 
 /** Makes a new operation from a letter that cannot be run as it is. */
@@ -86,7 +86,7 @@ export class EditedRedrive {
       if (judgement.kind === 'refused') throw refused(letter.id, judgement.reason);
       if (isDryRun) throw new DryRun();
       await write(run, [{ ...locked, judgement }], author, this.keptMs);
-      await run(LINK, [tenantId, operationKey, letter.id]);
+      await run(LINK.with({ tenantId, operationKey, letterId: letter.id }));
       const { queue, id: letterId, identity } = locked.letter;
       const details = identity ?? { tenantId: null, operationKey: null };
       await audit(run, 'redrive_edited', author, [{ queue, letterId, tenantId, operationKey, details }]);

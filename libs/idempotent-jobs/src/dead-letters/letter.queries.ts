@@ -5,19 +5,20 @@ import { statement } from '../ledger/postgres/statement.js';
 import { toDate } from '../ledger/postgres/to-date.js';
 import type { DeadLetter, DeadLetterFilter, DeadLetterGroup, DeadLetterWithPayload } from './dead-letter.js';
 
-/** A {@link DeadLetterFilter} as SQL. Parameters 1 to 7 as {@link filterValues} gives them. */
+/** A {@link DeadLetterFilter} as SQL. Null stands for any. */
 export const MATCHES_FILTER = `
-      ($1::text IS NULL OR l.queue = $1)
-  AND ($2::text IS NULL OR l.tenant_id = $2)
-  AND ($3::text IS NULL OR l.reason = $3)
-  AND ($4::text IS NULL OR l.error_fingerprint = $4)
-  AND ($5::text IS NULL OR l.operation_key = $5 OR l.step_of = $5)
-  AND ($6::timestamptz IS NULL OR l.created_at >= $6)
-  AND ($7::timestamptz IS NULL OR l.created_at < $7)`;
+      (:queue::text IS NULL OR l.queue = :queue)
+  AND (:tenantId::text IS NULL OR l.tenant_id = :tenantId)
+  AND (:reason::text IS NULL OR l.reason = :reason)
+  AND (:fingerprint::text IS NULL OR l.error_fingerprint = :fingerprint)
+  AND (:operationKey::text IS NULL OR l.operation_key = :operationKey OR l.step_of = :operationKey)
+  AND (:from::timestamptz IS NULL OR l.created_at >= :from)
+  AND (:until::timestamptz IS NULL OR l.created_at < :until)`;
 
-export function filterValues(filter: DeadLetterFilter): unknown[] {
+/** The parameters of {@link MATCHES_FILTER}. Undefined: any. */
+export function filterInput(filter: DeadLetterFilter): Record<keyof DeadLetterFilter, unknown> {
   const { queue, tenantId, reason, fingerprint, operationKey, from, until } = filter;
-  return [queue, tenantId, reason, fingerprint, operationKey, from, until].map((value) => value ?? null);
+  return { queue, tenantId, reason, fingerprint, operationKey, from, until };
 }
 
 /** A letter as it is shown, save for what is not there. */
@@ -28,9 +29,8 @@ const COLUMNS = `l.id, l.reason, l.error_fingerprint AS fingerprint, l.queue, l.
     'at', l.resolved_at, 'as', l.resolution, 'actor', l.actor, 'note', l.note) END AS resolved`;
 
 /**
- * Newest first. Parameters: the filter; 8 open, resolved or both (null); 9, 10 the last letter of the page before (its
- * time in microseconds, its id); 11 how many. Time and id together are unique and never change, so a page never shows a
- * letter twice or leaves one out, whatever is written or resolved meanwhile.
+ * Newest first. Time and id together are unique and never change, so a page never shows a letter twice or leaves one out,
+ * whatever is written or resolved meanwhile.
  */
 const LIST = statement(
   'list_letters',
@@ -38,14 +38,14 @@ const LIST = statement(
 SELECT ${COLUMNS}, (EXTRACT(EPOCH FROM l.created_at) * 1000000)::bigint::text AS "createdUs"
 FROM {schema}.dead_letters l
 WHERE ${MATCHES_FILTER}
-  AND ($8::boolean IS NULL OR (l.resolved_at IS NULL) = $8)
-  AND ($9::bigint IS NULL OR (l.created_at, l.id) < (timestamptz 'epoch' + $9 * interval '1 microsecond', $10::uuid))
+  AND (:isOpen::boolean IS NULL OR (l.resolved_at IS NULL) = :isOpen)
+  AND (:afterUs::bigint IS NULL OR (l.created_at, l.id) < (timestamptz 'epoch' + :afterUs * interval '1 microsecond', :afterId::uuid))
 ORDER BY l.created_at DESC, l.id DESC
-LIMIT $11
+LIMIT :limit
 `,
 );
 
-/** Open letters by cause, the largest group first. Parameters: the filter; 8 how many groups. */
+/** Open letters by cause, the largest group first. */
 const GROUP = statement(
   'group_letters',
   `
@@ -56,7 +56,7 @@ WITH grouped AS (
   WHERE ${MATCHES_FILTER} AND l.resolved_at IS NULL
   GROUP BY l.error_fingerprint, l.queue, l.reason
   ORDER BY letters DESC, "newestAt" DESC
-  LIMIT $8
+  LIMIT :limit
 )
 SELECT g.fingerprint, g.queue, g.reason, g.letters, g."oldestAt", g."newestAt", json_build_object('id', s.id, 'error',
   CASE WHEN s.error IS NOT NULL THEN json_build_object('name', s.error->'name', 'message', s.error->'message') END) AS sample
@@ -67,7 +67,7 @@ ORDER BY g.letters DESC, g."newestAt" DESC
 
 const GET = statement(
   'get_letter',
-  `SELECT ${COLUMNS}, l.payload FROM {schema}.dead_letters l WHERE l.id = $1`,
+  `SELECT ${COLUMNS}, l.payload FROM {schema}.dead_letters l WHERE l.id = :letterId`,
 );
 
 /** The open letter of an operation; where a conflicting or an expired request has one too, the operation's own. */
@@ -75,7 +75,7 @@ const FIND_OPEN = statement(
   'find_open_letter',
   `
 SELECT l.id FROM {schema}.dead_letters l
-WHERE l.tenant_id = $1 AND l.operation_key = $2 AND l.resolved_at IS NULL
+WHERE l.tenant_id = :tenantId AND l.operation_key = :operationKey AND l.resolved_at IS NULL
 ORDER BY l.reason IN ('idempotency_conflict', 'expired'), l.created_at
 LIMIT 1
 `,
@@ -101,19 +101,15 @@ export class LetterQueries {
     after: LetterPosition | undefined,
     limit: number,
   ): Promise<{ letters: DeadLetter[]; last: LetterPosition | undefined }> {
-    const rows = await this.database.run<{ id: string; createdUs: string }>(LIST, [
-      ...filterValues(filter),
-      isOpen ?? null,
-      after?.createdUs ?? null,
-      after?.id ?? null,
-      limit,
-    ]);
+    const rows = await this.database.run<{ id: string; createdUs: string }>(
+      LIST.with({ ...filterInput(filter), isOpen, afterUs: after?.createdUs, afterId: after?.id, limit }),
+    );
     return { letters: rows.map(readLetter), last: rows.at(-1) };
   }
 
   async groups(filter: DeadLetterFilter, limit: number): Promise<DeadLetterGroup[]> {
-    const values = [...filterValues(filter), limit];
-    const rows = await this.database.run<GroupRow>(GROUP, values, undefined, LONG_MS);
+    const call = GROUP.with({ ...filterInput(filter), limit });
+    const rows = await this.database.run<GroupRow>(call, undefined, LONG_MS);
     return rows.map(({ sample, ...group }) => {
       return { ...group, sample: { ...sample, error: sample.error ?? undefined } };
     });
@@ -121,12 +117,12 @@ export class LetterQueries {
 
   /** The payload as it is kept, which may be encrypted. */
   async get(id: string): Promise<DeadLetterWithPayload | undefined> {
-    const [row] = await this.database.run<object>(GET, [id]);
+    const [row] = await this.database.run<object>(GET.with({ letterId: id }));
     return row && readLetter(row);
   }
 
   async findOpen(tenantId: string, operationKey: string): Promise<string | undefined> {
-    const [row] = await this.database.run<{ id: string }>(FIND_OPEN, [tenantId, operationKey]);
+    const [row] = await this.database.run<{ id: string }>(FIND_OPEN.with({ tenantId, operationKey }));
     return row?.id;
   }
 }

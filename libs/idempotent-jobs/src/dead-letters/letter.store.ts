@@ -17,23 +17,22 @@ import type { DeadLetterReason } from '../operation/reasons.js';
 const BURY = statement(
   'bury',
   `
-INSERT INTO {schema}.dead_letters (tenant_id, operation_key, queue, job_name, job_id, reason, payload, fingerprint, error, run_id, versions, error_fingerprint)
-VALUES ($1, $2, $3, $4, $5, $6, $7::json, $8, $9::json, $10, $11::json, $12)
+INSERT INTO {schema}.dead_letters (origin, tenant_id, operation_key, queue, job_name, job_id, reason, payload, fingerprint, error, run_id, versions, error_fingerprint)
+VALUES ('job', :tenantId, :operationKey, :queue, :jobName, :jobId, :reason, :payload::json, :fingerprint, :error::json, :runId, :versions::json, :errorFingerprint)
 ON CONFLICT DO NOTHING
 RETURNING 1
 `,
 );
 
 /**
- * Which failed jobs the ledger answers for: by a letter of that job, or by its operation, which has ended or is in
- * doubt. Parameters: queue; then parallel arrays: job id, tenant and key (null where the job has none).
+ * Which failed jobs the ledger answers for: by a letter of that job, or by its operation, which has ended or is in doubt.
  */
 const ACCOUNTED = statement(
   'accounted',
   `
 SELECT failed.n
-FROM unnest($2::text[], $3::text[], $4::text[]) WITH ORDINALITY AS failed (job_id, tenant_id, operation_key, n)
-WHERE EXISTS (SELECT FROM {schema}.dead_letters l WHERE l.queue = $1 AND l.job_id = failed.job_id)
+FROM unnest(:jobId::text[], :tenantId::text[], :operationKey::text[]) WITH ORDINALITY AS failed (job_id, tenant_id, operation_key, n)
+WHERE EXISTS (SELECT FROM {schema}.dead_letters l WHERE l.queue = :queue AND l.job_id = failed.job_id)
    OR EXISTS (
      SELECT FROM {schema}.job_outcomes o
      WHERE o.tenant_id = failed.tenant_id AND o.operation_key = failed.operation_key
@@ -42,13 +41,13 @@ WHERE EXISTS (SELECT FROM {schema}.dead_letters l WHERE l.queue = $1 AND l.job_i
 `,
 );
 
-/** Whether a tenant was erased after a time. Parameters: tenant, ms since 1970 by the database's clock. */
+/** Whether a tenant was erased after a time. */
 const WAS_ERASED = statement(
   'was_erased',
   `
 SELECT EXISTS (
   SELECT FROM {schema}.job_actions
-  WHERE tenant_id = $1 AND action = 'erase' AND at >= timestamptz 'epoch' + $2::float8 * interval '1 millisecond'
+  WHERE tenant_id = :tenantId AND action = 'erase' AND at >= timestamptz 'epoch' + :sinceMs::float8 * interval '1 millisecond'
 ) AS was_erased
 `,
 );
@@ -75,26 +74,27 @@ export class LetterStore {
   /** Answers whether there is a new letter; false: the delivery has had its own before. */
   async write(burial: NewDeadLetter, connection?: Queryable): Promise<boolean> {
     const evidence = describeError(burial.error);
-    const values = [
-      burial.identity?.tenantId ?? null,
-      burial.identity?.operationKey ?? null,
-      burial.queue,
-      cleanText(burial.jobName, MAX_JOB_NAME_LENGTH),
-      storableJobId(burial.jobId),
-      burial.reason,
-      burial.payload ?? null,
-      burial.fingerprint,
-      JSON.stringify(evidence),
-      burial.runId,
-      VERSIONS,
-      errorFingerprint(burial.reason, evidence),
-    ];
-    return (await this.database.run(BURY, values, connection)).length > 0;
+    const { identity, queue, reason, payload, fingerprint, runId } = burial;
+    const call = BURY.with({
+      tenantId: identity?.tenantId,
+      operationKey: identity?.operationKey,
+      queue,
+      jobName: cleanText(burial.jobName, MAX_JOB_NAME_LENGTH),
+      jobId: storableJobId(burial.jobId),
+      reason,
+      payload,
+      fingerprint,
+      error: JSON.stringify(evidence),
+      runId,
+      versions: VERSIONS,
+      errorFingerprint: errorFingerprint(reason, evidence),
+    });
+    return (await this.database.run(call, connection)).length > 0;
   }
 
   /** Whether the tenant was erased after that time, in ms since 1970 by the database's clock. */
   async wasErased(tenantId: string, sinceMs: number): Promise<boolean> {
-    const [row] = await this.database.run<{ was_erased: boolean }>(WAS_ERASED, [tenantId, sinceMs]);
+    const [row] = await this.database.run<{ was_erased: boolean }>(WAS_ERASED.with({ tenantId, sinceMs }));
     return row?.was_erased === true;
   }
 
@@ -103,12 +103,14 @@ export class LetterStore {
     queue: string,
     jobs: readonly { readonly jobId: string; readonly identity: OperationIdentity | undefined }[],
   ): Promise<Set<string>> {
-    const rows = await this.database.run<{ n: string }>(ACCOUNTED, [
-      queue,
-      jobs.map((job) => storableJobId(job.jobId)),
-      jobs.map((job) => job.identity?.tenantId ?? null),
-      jobs.map((job) => job.identity?.operationKey ?? null),
-    ]);
+    const rows = await this.database.run<{ n: string }>(
+      ACCOUNTED.with({
+        queue,
+        jobId: jobs.map((job) => storableJobId(job.jobId)),
+        tenantId: jobs.map((job) => job.identity?.tenantId ?? null),
+        operationKey: jobs.map((job) => job.identity?.operationKey ?? null),
+      }),
+    );
     return new Set(rows.map((row) => jobs[Number(row.n) - 1]?.jobId as string));
   }
 }

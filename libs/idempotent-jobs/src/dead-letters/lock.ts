@@ -1,4 +1,3 @@
-import { CALLS } from '../operation/calls.js';
 import type { OperationIdentity } from '../operation/identity.js';
 import { type RunStatement, statement } from '../ledger/postgres/statement.js';
 import type { Case, LetterFacts, OperationFacts } from './judge-letter.js';
@@ -40,14 +39,15 @@ export type LockedOperationCase = Case<LockedLetter | null, LockedOperation>;
  * Letter `l` and operation `o` as the decision sees them; null where there is none. `startedSince` is SQL: whether an attempt
  * was started after the time of a report.
  */
-const found = (startedSince: string): string => `
+const found = <const Since extends string>(startedSince: Since) =>
+  `
   CASE WHEN l.id IS NOT NULL THEN json_build_object(
     'id', l.id, 'queue', l.queue, 'jobName', l.job_name, 'jobId', l.job_id, 'reason', l.reason,
     'identity', CASE WHEN l.tenant_id IS NOT NULL THEN
       json_build_object('tenantId', l.tenant_id, 'operationKey', l.operation_key) END,
     'isResolved', l.resolved_at IS NOT NULL,
     'hasPayload', l.payload IS NOT NULL,
-    'isOfJob', l.step_of IS NULL AND l.queue <> '${CALLS}') END AS letter,
+    'isOfJob', l.origin = 'job') END AS letter,
   CASE WHEN o.tenant_id IS NOT NULL THEN json_build_object(
     'tenantId', o.tenant_id, 'operationKey', o.operation_key, 'queue', o.queue, 'jobName', o.job_name, 'jobId', o.job_id,
     'attempts', o.attempts, 'stepOf', o.step_of, 'status', o.status,
@@ -57,21 +57,20 @@ const found = (startedSince: string): string => `
     'isPastDeadline', COALESCE(o.has_own_deadline AND o.deadline_at <= clock_timestamp(), false),
     'wasClaimed', o.fencing_token > 0,
     'isUnderLease', COALESCE(o.lease_expires_at > clock_timestamp(), false),
-    'wasStartedSince', COALESCE(${startedSince}, false)) END AS operation`;
+    'wasStartedSince', COALESCE(${startedSince}, false)) END AS operation` as const;
 
 /**
- * Letters with the operations that have their keys. Parameters: letter ids; for a redrive of many its id and its runner
- * (null: a person asks), of whose letters nothing is found once it has ended or is another runner's. *No row*: there is no
- * such letter. The operation of a conflicting letter is another request's, and is not touched.
+ * Letters with the operations that have their keys. *No row*: there is no such letter. The operation of a conflicting
+ * letter is another request's, and is not touched.
  */
 const LOCK_LETTERS = statement(
   'lock_letters',
   `
 WITH permit AS (
-  SELECT id FROM {schema}.dead_letter_redrives WHERE id = $2 AND status = 'running' AND runner_id = $3 FOR SHARE
+  SELECT id FROM {schema}.dead_letter_redrives WHERE id = :redriveId AND status = 'running' AND runner_id = :runnerId FOR SHARE
 ), letter AS (
   SELECT * FROM {schema}.dead_letters
-  WHERE id = ANY ($1::uuid[]) AND ($2::uuid IS NULL OR (redrive_id = $2 AND EXISTS (SELECT FROM permit)))
+  WHERE id = ANY (:letterIds::uuid[]) AND (:redriveId::uuid IS NULL OR (redrive_id = :redriveId AND EXISTS (SELECT FROM permit)))
   ORDER BY id
   FOR UPDATE
 ), operation AS (
@@ -86,7 +85,7 @@ FROM letter l LEFT JOIN operation o ON o.tenant_id = l.tenant_id AND o.operation
 `,
 );
 
-/** The same of one letter without a lock. Parameter: letter. */
+/** The same of one letter without a lock. */
 const LOOK_AT_LETTER = statement(
   'look_at_letter',
   `
@@ -94,27 +93,24 @@ SELECT ${found('false')}
 FROM {schema}.dead_letters l
 LEFT JOIN {schema}.job_outcomes o
   ON o.tenant_id = l.tenant_id AND o.operation_key = l.operation_key AND l.reason <> 'idempotency_conflict'
-WHERE l.id = $1
+WHERE l.id = :letterId
 `,
 );
 
-/**
- * An operation with its own open letter, which is locked before it. Parameters: tenant, key, a time (null: now). *No row*:
- * there is no such operation.
- */
+/** An operation with its own open letter, which is locked before it. *No row*: there is no such operation. */
 const LOCK_OPERATION = statement(
   'lock_operation',
   `
 WITH letter AS (
   SELECT * FROM {schema}.dead_letters
-  WHERE tenant_id = $1 AND operation_key = $2 AND resolved_at IS NULL AND reason NOT IN ('idempotency_conflict', 'expired')
+  WHERE tenant_id = :tenantId AND operation_key = :operationKey AND resolved_at IS NULL AND reason NOT IN ('idempotency_conflict', 'expired')
   FOR UPDATE
 ), operation AS (
   SELECT * FROM {schema}.job_outcomes
-  WHERE tenant_id = $1 AND operation_key = $2 AND (SELECT count(*) FROM letter) >= 0
+  WHERE tenant_id = :tenantId AND operation_key = :operationKey AND (SELECT count(*) FROM letter) >= 0
   FOR UPDATE
 )
-SELECT ${found('o.started_at > $3::timestamptz')}
+SELECT ${found('o.started_at > :asOf::timestamptz')}
 FROM operation o LEFT JOIN letter l ON true
 `,
 );
@@ -125,12 +121,12 @@ export function lockLetters(
   ids: readonly string[],
   held?: ReservedRedrive,
 ): Promise<LockedLetterCase[]> {
-  return run(LOCK_LETTERS, [ids, held?.id ?? null, held?.runnerId ?? null]);
+  return run(LOCK_LETTERS.with({ letterIds: ids, redriveId: held?.id, runnerId: held?.runnerId }));
 }
 
 /** For a dry run, and for a transaction that has locked it. */
 export async function peekAtLetter(run: RunStatement, id: string): Promise<LockedLetterCase | undefined> {
-  return (await run<LockedLetterCase>(LOOK_AT_LETTER, [id]))[0];
+  return (await run<LockedLetterCase>(LOOK_AT_LETTER.with({ letterId: id })))[0];
 }
 
 export async function lockOperation(
@@ -138,5 +134,5 @@ export async function lockOperation(
   { tenantId, operationKey }: OperationIdentity,
   asOf: Date | undefined,
 ): Promise<LockedOperationCase | undefined> {
-  return (await run<LockedOperationCase>(LOCK_OPERATION, [tenantId, operationKey, asOf ?? null]))[0];
+  return (await run<LockedOperationCase>(LOCK_OPERATION.with({ tenantId, operationKey, asOf })))[0];
 }

@@ -64,16 +64,18 @@ async function runAgain(run: RunStatement, judged: readonly AnyJudged[]): Promis
   const deadline = again[0]?.judgement.deadline ?? null;
   const known = again.filter(({ operation }) => operation !== null);
   const doubts = known.map(({ judgement }) => judgement.keepsDoubt);
-  if (known.length > 0) await run(RUN_AGAIN, [...idsAndJobs(known), doubts, deadline]);
+  if (known.length > 0) await run(RUN_AGAIN.with({ ...idsAndJobs(known), keepsDoubt: doubts, deadline }));
   const gone = again.filter(({ operation }) => operation === null);
   if (gone.length === 0) return [];
-  const made = await run<{ id: string }>(MAKE_AGAIN, [...idsAndJobs(gone), deadline]);
+  const made = await run<{ id: string }>(MAKE_AGAIN.with({ ...idsAndJobs(gone), deadline }));
   return gone.map(({ letter }) => letter).filter(({ id }) => !made.some((row) => row.id === id));
 }
 
-function idsAndJobs(again: readonly { readonly letter: LockedLetter }[]): unknown[] {
-  const stems = again.map(({ letter: { identity } }) => identity && jobIdOf(identity));
-  return [again.map(({ letter }) => letter.id), stems];
+function idsAndJobs(
+  again: readonly { readonly letter: LockedLetter }[],
+): Record<'letterId' | 'jobIdStem', unknown> {
+  const jobIdStem = again.map(({ letter: { identity } }) => identity && jobIdOf(identity));
+  return { letterId: again.map(({ letter }) => letter.id), jobIdStem };
 }
 
 /** False: a delivery has made the operation meanwhile. */
@@ -82,18 +84,21 @@ async function changeOperation(
   { letter, operation, judgement }: AnyJudged,
   { completedMs, lettersMs }: KeptMs,
 ): Promise<boolean> {
-  const identity = [operation?.tenantId, operation?.operationKey];
+  const identity = { tenantId: operation?.tenantId, operationKey: operation?.operationKey };
   switch (judgement.kind) {
     case 'complete':
-      if (operation !== null) await run(COMPLETE_BY_WORD, [...identity, judgement.result, completedMs]);
-      else return (await run(REMEMBER_COMPLETED, [letter?.id, judgement.result, completedMs])).length > 0;
+      if (operation === null) {
+        const remembered = { letterId: letter?.id, result: judgement.result, retentionMs: completedMs };
+        return (await run(REMEMBER_COMPLETED.with(remembered))).length > 0;
+      }
+      await run(COMPLETE_BY_WORD.with({ ...identity, result: judgement.result, retentionMs: completedMs }));
       break;
     case 'give_up':
     case 'replace':
-      await run(GIVE_UP, [...identity, Math.max(lettersMs, completedMs)]);
+      await run(GIVE_UP.with({ ...identity, retentionMs: Math.max(lettersMs, completedMs) }));
       break;
     case 'put_back':
-      await run(PUT_BACK, [...identity, operation && jobIdOf(operation)]);
+      await run(PUT_BACK.with({ ...identity, jobIdStem: operation && jobIdOf(operation) }));
       break;
     case 'run_again':
     case 'leave':
@@ -113,16 +118,18 @@ async function closeLetters(
 ): Promise<void> {
   const closed = done.filter(({ letter }) => letter !== null);
   if (closed.length === 0) return;
-  const ids = closed.map(({ letter }) => letter?.id);
-  await run(CLOSE_LETTERS, [ids, closed.map(({ judgement }) => judgement.as), actor, note]);
+  const letterId = closed.map(({ letter }) => letter?.id);
+  const resolution = closed.map(({ judgement }) => judgement.as);
+  await run(CLOSE_LETTERS.with({ letterId, resolution, actor, note }));
 }
 
 /** Has the handlers go on that wait for these operations as their steps. */
 async function wakeParents(run: RunStatement, done: readonly (AnyJudged & Done)[]): Promise<void> {
   const changed = done.filter(({ judgement: { kind } }) => kind !== 'leave' && kind !== 'replace');
   const steps = changed.flatMap(({ operation }) => (operation?.stepOf == null ? [] : [operation]));
-  if (steps.length > 0)
-    await run(WAKE, [steps.map(({ tenantId }) => tenantId), steps.map(({ stepOf }) => stepOf)]);
+  if (steps.length === 0) return;
+  const tenantId = steps.map((step) => step.tenantId);
+  await run(WAKE.with({ tenantId, stepOf: steps.map((step) => step.stepOf) }));
 }
 
 /** Puts into the audit what {@link write} has done. */

@@ -1,6 +1,5 @@
 import { ANNOUNCE } from '../producer/accept.statement.js';
 import { dispatchChannel } from '../producer/operation.store.js';
-import { CALLS } from '../operation/calls.js';
 import { UsageError } from '../operation/errors.js';
 import type { Database } from '../ledger/postgres/database.js';
 import { rowsOf, statement } from '../ledger/postgres/statement.js';
@@ -27,12 +26,12 @@ export interface RedispatchReport {
   readonly withoutPayload: number;
 }
 
-/** Whether a queue was ever registered or used. Parameters: queue. */
+/** Whether a queue was ever registered or used. */
 const KNOWS_QUEUE = statement(
   'knows_queue',
   `
-SELECT EXISTS (SELECT FROM {schema}.job_queues WHERE queue = $1)
-    OR EXISTS (SELECT FROM {schema}.job_outcomes WHERE queue = $1) AS is_known
+SELECT EXISTS (SELECT FROM {schema}.job_queues WHERE queue = :queue)
+    OR EXISTS (SELECT FROM {schema}.job_outcomes WHERE queue = :queue) AS is_known
 `,
 );
 
@@ -43,30 +42,29 @@ const PAGE_SIZE = 1000;
 const NOW = statement('redispatch_now', 'SELECT EXTRACT(EPOCH FROM clock_timestamp())::text AS now');
 
 /**
- * Looks at the next operations in the order of their keys for those that wait for their queue to deliver them.
- * Parameters: the tenant and key looked at last ('' and '' at first), queue (null: all), the time of the first page
- * as seconds since 1970, least age in ms at that time. One row: those with a payload, how many have none, and where to go on; its last tenant
- * and key are null when there are no more operations.
+ * Looks at the next operations in the order of their keys for those that wait for their queue to deliver them. One row:
+ * those with a payload, how many have none, and where to go on; its last tenant and key are null when there are no more
+ * operations.
  *
  * A page is a number of rows looked at, not found: however few of a large ledger are unsettled, no statement takes long.
  * It walks the unique index; keys never change, so nothing that changes meanwhile is skipped or seen twice.
  */
-const UNSETTLED = statement('unsettled', unsettled());
+const UNSETTLED = statement('unsettled', unsettled(''));
 
 /** As {@link UNSETTLED}, of one tenant. One parameter more: the tenant. */
-const UNSETTLED_OF_TENANT = statement('unsettled_of_tenant', unsettled('AND tenant_id = $6::text'));
+const UNSETTLED_OF_TENANT = statement('unsettled_of_tenant', unsettled('AND tenant_id = :tenantId::text'));
 
 /** `only`: a condition that the looked-at rows must meet as well. */
-function unsettled(only = ''): string {
+function unsettled<const Only extends string>(only: Only) {
   return `
 WITH page AS MATERIALIZED (
   SELECT tenant_id, operation_key, payload IS NOT NULL AS has_payload,
     (status IN ('pending', 'retrying') OR COALESCE(lease_expires_at <= clock_timestamp(), reconcile_due_at IS NOT NULL))
-    AND step_of IS NULL AND queue <> '${CALLS}'
-    AND ($3::text IS NULL OR queue = $3)
-    AND EXTRACT(EPOCH FROM created_at) <= $4::numeric - $5::numeric / 1000 AS is_meant
+    AND origin = 'job'
+    AND (:queue::text IS NULL OR queue = :queue)
+    AND EXTRACT(EPOCH FROM created_at) <= :now::numeric - :olderThanMs::numeric / 1000 AS is_meant
   FROM {schema}.job_outcomes
-  WHERE (tenant_id, operation_key) > ($1::text, $2::text) ${only}
+  WHERE (tenant_id, operation_key) > (:afterTenantId::text, :afterKey::text) ${only}
   ORDER BY tenant_id, operation_key
   LIMIT ${PAGE_SIZE}
 ), last AS (
@@ -79,22 +77,21 @@ SELECT
   (SELECT tenant_id FROM last) AS last_tenant,
   (SELECT operation_key FROM last) AS last_key
 FROM page
-`;
+` as const;
 }
 
 /**
- * Makes operations due for their queue, unless they were settled or claimed meanwhile. Parameters: parallel arrays:
- * tenant, key. One row per operation made due.
+ * Makes operations due for their queue, unless they were settled or claimed meanwhile. One row per operation made due.
  *
- * `dispatches` goes back to 1 and not to 0: the times between further puts start anew, and a finished job that BullMQ
- * may still hold is revived. SKIP LOCKED: whoever has a row locked is claiming, recording or putting it.
+ * `dispatches` goes back to 1 and not to 0: the times between further puts start anew, and a finished job that BullMQ may
+ * still hold is revived. SKIP LOCKED: whoever has a row locked is claiming, recording or putting it.
  */
 const MAKE_DUE = statement(
   'make_due',
   `
 WITH unsettled AS (
   SELECT seen.*
-  FROM ${rowsOf('$1::text[]', '$2::text[]')} AS seen (tenant_id, operation_key, n)
+  FROM ${rowsOf('seen', 'tenantId text', 'operationKey text')}
   CROSS JOIN LATERAL (
     SELECT FROM {schema}.job_outcomes o
     WHERE o.tenant_id = seen.tenant_id AND o.operation_key = seen.operation_key AND o.payload IS NOT NULL
@@ -169,13 +166,13 @@ export class DispatchService {
   /** Each page is a statement by itself: behind a pooler, no connection is the same as the one before. */
   async *#pages(queue: string | undefined, olderThanMs: number): AsyncGenerator<UnsettledPage> {
     const tenantId = this.tenants.current;
-    const [{ now }] = (await this.database.run<{ now: string }>(NOW, [])) as [{ now: string }];
+    const [{ now }] = (await this.database.run<{ now: string }>(NOW.with({}))) as [{ now: string }];
     let after: readonly [string, string] = [tenantId ?? '', ''];
     for (;;) {
-      const values = [...after, queue ?? null, now, olderThanMs];
-      const [page] = (await (tenantId === undefined
-        ? this.database.run<UnsettledPage>(UNSETTLED, values)
-        : this.database.run<UnsettledPage>(UNSETTLED_OF_TENANT, [...values, tenantId]))) as [UnsettledPage];
+      const input = { afterTenantId: after[0], afterKey: after[1], queue, now, olderThanMs };
+      const call =
+        tenantId === undefined ? UNSETTLED.with(input) : UNSETTLED_OF_TENANT.with({ ...input, tenantId });
+      const [page] = (await this.database.run<UnsettledPage>(call)) as [UnsettledPage];
       if (page.last_tenant === null || page.last_key === null) return;
       yield page;
       after = [page.last_tenant, page.last_key];
@@ -184,10 +181,10 @@ export class DispatchService {
 
   async #makeDue({ tenants, keys }: UnsettledPage): Promise<number> {
     if (keys.length === 0) return 0;
-    const due = await this.database.run(MAKE_DUE, [tenants, keys]);
+    const due = await this.database.run(MAKE_DUE.with({ tenantId: tenants, operationKey: keys }));
     if (due.length === 0) return 0;
     // The dispatchers start with this page while the next one is read.
-    await this.database.run(ANNOUNCE, [dispatchChannel(this.database.schema), '']);
+    await this.database.run(ANNOUNCE.with({ channel: dispatchChannel(this.database.schema), queue: '' }));
     this.wake();
     return due.length;
   }
@@ -198,7 +195,7 @@ export class DispatchService {
         `redispatchUnsettled(): queue must be the name of a queue, but is ${JSON.stringify(queue)}.`,
       );
     if (this.queues().includes(queue)) return;
-    const [answer] = await this.database.run<{ is_known: boolean }>(KNOWS_QUEUE, [queue]);
+    const [answer] = await this.database.run<{ is_known: boolean }>(KNOWS_QUEUE.with({ queue }));
     if (answer?.is_known !== true)
       throw new UsageError(
         `redispatchUnsettled(): no application has registered a queue "${queue}", and the ledger has no operation of it. Check the name.`,

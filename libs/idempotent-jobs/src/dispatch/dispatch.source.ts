@@ -15,7 +15,7 @@ export interface DispatchSource {
   readonly carriesRetries: boolean;
   /** The queue that the rows of a source queue are put on. */
   readonly targetOf: (queue: string) => string;
-  /** Takes due rows for `holdMs`, so that no other instance takes them meanwhile. At most `limit`, oldest first. */
+  /** Takes due rows for `reserveMs`, so that no other instance takes them meanwhile. At most `limit`, oldest first. */
   take(queues: readonly string[], limit: number, reserveMs: number): Promise<DueJob[]>;
   /** Notes that they are on their queues. */
   mark(jobs: readonly DueJob[]): Promise<void>;

@@ -4,7 +4,7 @@ import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
 import { DEAD_LETTER_JOB_NAME, type DeadLetterMessage } from '../operation/dead-letter-message.js';
 import { shownKey } from '../operation/step-key.js';
 import { Database } from '../ledger/postgres/database.js';
-import { statement } from '../ledger/postgres/statement.js';
+import { inMs, statement } from '../ledger/postgres/statement.js';
 import { toDate } from '../ledger/postgres/to-date.js';
 import type { ErrorEvidence } from '../operation/error-evidence.js';
 import type { DispatchSource, DueJob } from './dispatch.source.js';
@@ -17,13 +17,13 @@ const TAKE = statement(
 WITH due AS (
   SELECT id
   FROM {schema}.dead_letters
-  WHERE dispatch_due_at <= clock_timestamp() AND queue = ANY ($1)
+  WHERE dispatch_due_at <= clock_timestamp() AND queue = ANY (:queues)
   ORDER BY dispatch_due_at
-  LIMIT $2
+  LIMIT :limit
   FOR UPDATE SKIP LOCKED
 )
 UPDATE {schema}.dead_letters l
-SET dispatch_due_at = clock_timestamp() + $3 * interval '1 millisecond'
+SET dispatch_due_at = ${inMs(':reserveMs')}
 FROM due
 WHERE l.id = due.id
 RETURNING
@@ -35,21 +35,21 @@ RETURNING
 
 /**
  * Notes that letters are on their queue. Where the application hears of them by `@OnDeadLetter()`, an open letter is put
- * there again until it was told: first after $2 ms, then doubling up to $3 ms. Anywhere else it is put there once; the
+ * there again until it was told: first after `redispatchAfterMs`, then doubling up to `redispatchMaxMs`. Anywhere else it is put there once; the
  * evidence stays here, so a lost message loses nothing.
  */
 const MARK = statement(
   'mark_letters',
   `
 WITH put AS (
-  SELECT id FROM {schema}.dead_letters WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE
+  SELECT id FROM {schema}.dead_letters WHERE id = ANY (:letterIds::uuid[]) ORDER BY id FOR UPDATE
 )
 UPDATE {schema}.dead_letters l SET
   dispatches      = l.dispatches + 1,
   dispatch_due_at = CASE
     WHEN l.notified_at IS NULL AND l.resolved_at IS NULL
       AND (SELECT listened_at > clock_timestamp() - interval '1 day' FROM {schema}.job_queues q WHERE q.queue = l.queue)
-    THEN clock_timestamp() + LEAST($2::float8 * 2 ^ LEAST(l.dispatches, 20), $3::float8) * interval '1 millisecond'
+    THEN clock_timestamp() + LEAST(:redispatchAfterMs::float8 * 2 ^ LEAST(l.dispatches, 20), :redispatchMaxMs::float8) * interval '1 millisecond'
   END
 FROM put WHERE l.id = put.id
 `,
@@ -87,16 +87,14 @@ export class LetterSource implements DispatchSource {
   ) {}
 
   async take(queues: readonly string[], limit: number, reserveMs: number): Promise<DueJob[]> {
-    const rows = await this.database.run<LetterRow>(TAKE, [queues, limit, reserveMs]);
+    const rows = await this.database.run<LetterRow>(TAKE.with({ queues, limit, reserveMs }));
     return rows.map((row) => ({ queue: this.targetOf(row.queue), job: toJob(row), row }));
   }
 
   async mark(jobs: readonly DueJob[]): Promise<void> {
-    await this.database.run(MARK, [
-      jobs.map((job) => (job.row as LetterRow).id),
-      this.options.dispatch.redispatchAfterMs,
-      this.options.dispatch.redispatchMaxMs,
-    ]);
+    const { redispatchAfterMs, redispatchMaxMs } = this.options.dispatch;
+    const letterIds = jobs.map((job) => (job.row as LetterRow).id);
+    await this.database.run(MARK.with({ letterIds, redispatchAfterMs, redispatchMaxMs }));
   }
 }
 

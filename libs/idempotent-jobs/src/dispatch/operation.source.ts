@@ -2,7 +2,7 @@ import { Inject, Injectable } from '@nestjs/common';
 import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
 import { outgoingJob } from '../producer/outgoing.js';
 import { Database } from '../ledger/postgres/database.js';
-import { rowsOf, statement } from '../ledger/postgres/statement.js';
+import { inMs, ms, rowsOf, statement } from '../ledger/postgres/statement.js';
 import { Signer } from '../producer/signer.js';
 import { toDateOrNone } from '../ledger/postgres/to-date.js';
 import { identityAttributes, queueAttributes } from '../tracing/attributes.js';
@@ -10,9 +10,8 @@ import type { TraceCarrier, Tracing } from '../tracing/tracing.js';
 import type { DispatchSource, DueJob } from './dispatch.source.js';
 
 /**
- * Takes operations that are due for their queue and pushes their due time into the future: whoever dies between this
- * and the mark leaves them to be taken again. Parameters: queues, limit, hold in ms. SKIP LOCKED: instances share the
- * work and never wait for each other.
+ * Takes operations that are due for their queue and pushes their due time into the future: whoever dies between this and
+ * the mark leaves them to be taken again. SKIP LOCKED: instances share the work and never wait for each other.
  */
 const TAKE = statement(
   'take_operations',
@@ -20,26 +19,26 @@ const TAKE = statement(
 WITH due AS (
   SELECT tenant_id, operation_key
   FROM {schema}.job_outcomes
-  WHERE dispatch_due_at <= clock_timestamp() AND queue = ANY ($1)
+  WHERE dispatch_due_at <= clock_timestamp() AND queue = ANY (:queues)
   ORDER BY dispatch_due_at
-  LIMIT $2
+  LIMIT :limit
   FOR UPDATE SKIP LOCKED
 )
 UPDATE {schema}.job_outcomes o
-SET dispatch_due_at = clock_timestamp() + $3 * interval '1 millisecond'
+SET dispatch_due_at = ${inMs(':reserveMs')}
 FROM due
 WHERE o.tenant_id = due.tenant_id AND o.operation_key = due.operation_key
 RETURNING
   o.tenant_id, o.operation_key, o.queue, o.job_name, o.job_id, o.fingerprint, o.payload::text AS payload, o.priority,
-  EXTRACT(EPOCH FROM o.created_at)::float8 * 1000 AS row_ms, o.deadline_at, o.trace_context::text AS trace, o.retry_policy, o.dispatches > 0 AS was_put,
+  ${ms('o.created_at')} AS row_ms, o.deadline_at, o.trace_context::text AS trace, o.retry_policy, o.dispatches > 0 AS was_put,
   o.redrives > 0 AS was_redriven, o.last_trace,
-  GREATEST(0, EXTRACT(EPOCH FROM COALESCE(o.reconcile_due_at, o.available_at) - clock_timestamp())::float8 * 1000) AS delay_ms
+  GREATEST(0, ${ms('COALESCE(o.reconcile_due_at, o.available_at) - clock_timestamp()')}) AS delay_ms
 `,
 );
 
 /**
- * Notes that operations are on their queue: due again only should the queue lose them, first after $3 ms, then doubling
- * up to $4 ms, counted from the time they may run. Settled meanwhile: nothing is due, and nothing is written;
+ * Notes that operations are on their queue: due again only should the queue lose them, first after `redispatchAfterMs`,
+ * then doubling up to `redispatchMaxMs`, counted from the time they may run. Settled meanwhile: nothing is due, and nothing is written;
  * redriven meanwhile: its new job is still due. SKIP LOCKED: a handler may hold a row for as long as it runs, and its
  * batch must not wait for it; it is put once more when its hold ends, which is harmless.
  */
@@ -48,7 +47,7 @@ const MARK = statement(
   `
 WITH put AS (
   SELECT p.*
-  FROM ${rowsOf('$1::text[]', '$2::text[]', '$5::text[]')} AS p (tenant_id, operation_key, job_id, n)
+  FROM ${rowsOf('p', 'tenantId text', 'operationKey text', 'jobId text')}
   CROSS JOIN LATERAL (
     SELECT FROM {schema}.job_outcomes o
     WHERE o.tenant_id = p.tenant_id AND o.operation_key = p.operation_key AND o.job_id = p.job_id
@@ -58,7 +57,7 @@ WITH put AS (
 )
 UPDATE {schema}.job_outcomes o
 SET dispatch_due_at = GREATEST(clock_timestamp(), COALESCE(o.reconcile_due_at, o.available_at))
-      + LEAST($3::float8 * 2 ^ LEAST(o.dispatches, 20), $4::float8) * interval '1 millisecond',
+      + LEAST(:redispatchAfterMs::float8 * 2 ^ LEAST(o.dispatches, 20), :redispatchMaxMs::float8) * interval '1 millisecond',
     dispatches = o.dispatches + 1
 FROM put
 WHERE o.tenant_id = put.tenant_id AND o.operation_key = put.operation_key
@@ -108,7 +107,7 @@ export class OperationSource implements DispatchSource {
   ) {}
 
   async take(queues: readonly string[], limit: number, reserveMs: number): Promise<DueJob[]> {
-    const rows = await this.database.run<OperationRow>(TAKE, [queues, limit, reserveMs]);
+    const rows = await this.database.run<OperationRow>(TAKE.with({ queues, limit, reserveMs }));
     const dueOf = (row: OperationRow, trace?: TraceCarrier): DueJob => ({
       queue: row.queue,
       job: this.#jobOf(row, trace),
@@ -126,13 +125,16 @@ export class OperationSource implements DispatchSource {
 
   async mark(jobs: readonly DueJob[]): Promise<void> {
     const rows = jobs.map((job) => job.row as OperationRow);
-    await this.database.run(MARK, [
-      rows.map((row) => row.tenant_id),
-      rows.map((row) => row.operation_key),
-      this.options.dispatch.redispatchAfterMs,
-      this.options.dispatch.redispatchMaxMs,
-      rows.map((row) => row.job_id),
-    ]);
+    const { redispatchAfterMs, redispatchMaxMs } = this.options.dispatch;
+    await this.database.run(
+      MARK.with({
+        tenantId: rows.map((row) => row.tenant_id),
+        operationKey: rows.map((row) => row.operation_key),
+        jobId: rows.map((row) => row.job_id),
+        redispatchAfterMs,
+        redispatchMaxMs,
+      }),
+    );
   }
 }
 

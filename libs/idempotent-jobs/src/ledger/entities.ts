@@ -1,15 +1,24 @@
-import { Column, Entity, PrimaryColumn } from 'typeorm';
-import type { DeadLetterReason, RetryDecision } from '../operation/reasons.js';
+import { Column, type ColumnType, Entity, PrimaryColumn } from 'typeorm';
+import type { Effect } from '../operation/effect.js';
+import type { Origin } from '../operation/origin.js';
+import type { DeadLetterReason, DeadLetterResolution, RetryDecision } from '../operation/reasons.js';
 import type { OperationStatus } from '../operation/status.js';
 import type { ResultOmitted } from './record/kept-result.js';
 
 /*
- * The ledger for reading with TypeORM. The library itself never goes through them. `synchronize: false` keeps TypeORM
- * from changing tables whose constraints it cannot express.
+ * The ledger for reading with TypeORM: what an application may want to know of its operations. The library itself never goes
+ * through these classes. TypeORM neither changes the tables, whose constraints it cannot express, nor writes a column.
  */
 
+const TABLE = { synchronize: false } as const;
+
+/** A column that is read and never written. */
+function read(name: string, type: ColumnType): PropertyDecorator {
+  return Column({ name, type, nullable: true, insert: false, update: false });
+}
+
 /** A row of `job_outcomes`. */
-@Entity({ name: 'job_outcomes', synchronize: false })
+@Entity({ name: 'job_outcomes', ...TABLE })
 export class JobOutcomeEntity {
   @PrimaryColumn({ name: 'tenant_id', type: 'text' })
   tenantId!: string;
@@ -17,237 +26,143 @@ export class JobOutcomeEntity {
   @PrimaryColumn({ name: 'operation_key', type: 'text' })
   operationKey!: string;
 
-  @Column({ type: 'text' })
-  queue!: string;
+  /** Who comes again for it: its job, the handler whose step it is, or the caller of a guarded call. */
+  @read('origin', 'text')
+  origin!: Origin;
 
-  @Column({ name: 'job_name', type: 'text' })
-  jobName!: string;
-
-  @Column({ name: 'job_id', type: 'text' })
-  jobId!: string;
-
-  @Column({ type: 'text' })
-  fingerprint!: string;
-
-  @Column({ type: 'text' })
-  status!: OperationStatus;
-
-  @Column({ type: 'text', nullable: true })
-  effect!: string | null;
-
-  /** A bigint, which the driver reads as text. */
-  @Column({ name: 'fencing_token', type: 'bigint' })
-  fencingToken!: string;
-
-  @Column({ name: 'run_id', type: 'text', nullable: true })
-  runId!: string | null;
-
-  @Column({ name: 'lease_expires_at', type: 'timestamptz', nullable: true })
-  leaseExpiresAt!: Date | null;
-
-  @Column({ type: 'integer' })
-  attempts!: number;
-
-  @Column({ type: 'integer' })
-  failures!: number;
-
-  /** Until when an attempt may follow one whose effect may have happened. `Infinity`: for ever. Null before the first claim. */
-  @Column({ name: 'repeatable_until', type: 'timestamptz', nullable: true })
-  repeatableUntil!: Date | number | null;
-
-  @Column({ name: 'doubt_since', type: 'timestamptz', nullable: true })
-  doubtSince!: Date | null;
-
-  /** The last wait before another attempt, which `decorrelated` jitter grows from. */
-  @Column({ name: 'delay_ms', type: 'double precision', nullable: true })
-  delayMs!: number | null;
-
-  /** When the last attempt that left a doubt had ended, or was found to have vanished. */
-  @Column({ name: 'doubted_at', type: 'timestamptz', nullable: true })
-  doubtedAt!: Date | null;
-
-  /** In doubt: when the service is asked next whether the effect happened. */
-  @Column({ name: 'reconcile_due_at', type: 'timestamptz', nullable: true })
-  reconcileDueAt!: Date | null;
-
-  /** The key of the operation whose handler runs it as a step. */
-  @Column({ name: 'step_of', type: 'text', nullable: true })
+  /** The key of the operation whose handler runs it as a step, and the step's name. */
+  @read('step_of', 'text')
   stepOf!: string | null;
 
-  /** The name of that step. Its row's key is made so that no producer's key can be it. */
-  @Column({ type: 'text', nullable: true })
+  @read('step', 'text')
   step!: string | null;
 
-  /** The name of the retry policy that its producer asked for; null: the processor's. */
-  @Column({ name: 'retry_policy', type: 'text', nullable: true })
-  retryPolicy!: string | null;
+  @read('queue', 'text')
+  queue!: string;
 
-  @Column({ name: 'deadline_at', type: 'timestamptz', nullable: true })
+  @read('job_name', 'text')
+  jobName!: string;
+
+  @read('job_id', 'text')
+  jobId!: string;
+
+  @read('status', 'text')
+  status!: OperationStatus;
+
+  @read('effect', 'text')
+  effect!: Effect | null;
+
+  @read('attempts', 'integer')
+  attempts!: number;
+
+  @read('failures', 'integer')
+  failures!: number;
+
+  /** Since when the effect may have happened without a record of it. */
+  @read('doubt_since', 'timestamptz')
+  doubtSince!: Date | null;
+
+  /** In doubt: when the service is asked next whether the effect happened. */
+  @read('reconcile_due_at', 'timestamptz')
+  reconcileDueAt!: Date | null;
+
+  @read('deadline_at', 'timestamptz')
   deadlineAt!: Date | null;
 
-  /** Whether its producer gave the deadline; one that follows from the time budget is reset by a redrive. */
-  @Column({ name: 'has_own_deadline', type: 'boolean' })
-  hasOwnDeadline!: boolean;
-
-  @Column({ name: 'available_at', type: 'timestamptz', nullable: true })
+  @read('available_at', 'timestamptz')
   availableAt!: Date | null;
 
-  @Column({ type: 'integer', nullable: true })
-  priority!: number | null;
-
-  @Column({ type: 'json', nullable: true })
-  payload!: unknown;
-
-  @Column({ type: 'json', nullable: true })
+  /** As it is kept: encrypted, where that is switched on. */
+  @read('result', 'json')
   result!: unknown;
 
   /** Why it completed without the result that its handler returned. */
-  @Column({ name: 'result_omitted', type: 'text', nullable: true })
+  @read('result_omitted', 'text')
   resultOmitted!: ResultOmitted | null;
 
-  /** Which dependency a fallback answered for, and why; null: the result is the real thing. */
-  @Column({ type: 'text', nullable: true })
+  /** Which dependency a fallback answered for, and why. Null means that the result is the real thing. */
+  @read('degraded', 'text')
   degraded!: string | null;
 
-  @Column({ type: 'json', nullable: true })
+  @read('error', 'json')
   error!: unknown;
 
-  @Column({ name: 'dispatch_due_at', type: 'timestamptz', nullable: true })
-  dispatchDueAt!: Date | null;
-
-  /** How often it was put on its queue, since it was accepted or last brought back. */
-  @Column({ type: 'integer' })
-  dispatches!: number;
-
-  /** What `traceContext` returned when it was enqueued. */
-  @Column({ name: 'trace_context', type: 'json', nullable: true })
-  traceContext!: unknown;
-
-  /** The trace of its last attempt that did not complete, for the next one to link to. */
-  @Column({ name: 'last_trace', type: 'text', nullable: true })
-  lastTrace!: string | null;
-
   /** How often it was brought back. */
-  @Column({ type: 'integer' })
+  @read('redrives', 'integer')
   redrives!: number;
 
-  /** The dead letter that brought it back last, or that it was made from by hand. */
-  @Column({ name: 'redriven_from', type: 'uuid', nullable: true })
-  redrivenFrom!: string | null;
-
-  @Column({ name: 'created_at', type: 'timestamptz' })
+  @read('created_at', 'timestamptz')
   createdAt!: Date;
 
-  @Column({ name: 'started_at', type: 'timestamptz', nullable: true })
+  @read('started_at', 'timestamptz')
   startedAt!: Date | null;
 
-  @Column({ name: 'settled_at', type: 'timestamptz', nullable: true })
+  @read('settled_at', 'timestamptz')
   settledAt!: Date | null;
 
-  @Column({ name: 'expires_at', type: 'timestamptz', nullable: true })
+  @read('expires_at', 'timestamptz')
   expiresAt!: Date | null;
 }
 
 /** A row of `dead_letters`. */
-@Entity({ name: 'dead_letters', synchronize: false })
+@Entity({ name: 'dead_letters', ...TABLE })
 export class DeadLetterEntity {
   @PrimaryColumn({ type: 'uuid' })
   id!: string;
 
-  @Column({ name: 'tenant_id', type: 'text', nullable: true })
+  @read('tenant_id', 'text')
   tenantId!: string | null;
 
-  @Column({ name: 'operation_key', type: 'text', nullable: true })
+  @read('operation_key', 'text')
   operationKey!: string | null;
 
   /** Of a step's letter: the key of its operation, and the step's name. */
-  @Column({ name: 'step_of', type: 'text', nullable: true })
+  @read('step_of', 'text')
   stepOf!: string | null;
 
-  @Column({ type: 'text', nullable: true })
+  @read('step', 'text')
   step!: string | null;
 
-  @Column({ type: 'text' })
+  @read('queue', 'text')
   queue!: string;
 
-  @Column({ name: 'job_name', type: 'text' })
+  @read('job_name', 'text')
   jobName!: string;
 
-  @Column({ name: 'job_id', type: 'text' })
+  @read('job_id', 'text')
   jobId!: string;
 
-  @Column({ type: 'text' })
+  @read('reason', 'text')
   reason!: DeadLetterReason;
 
-  @Column({ type: 'json', nullable: true })
-  payload!: unknown;
-
-  /** Of the request, as in {@link JobOutcomeEntity}; where there is no identity, of the job's time and data. */
-  @Column({ type: 'text' })
-  fingerprint!: string;
-
-  @Column({ type: 'json', nullable: true })
+  @read('error', 'json')
   error!: unknown;
 
-  /** Of the cause: the same for letters of one group. `DeadLetterService` calls it `fingerprint`. */
-  @Column({ name: 'error_fingerprint', type: 'text' })
+  /** The same for letters of one cause. `DeadLetterService` calls it `fingerprint`. */
+  @read('error_fingerprint', 'text')
   errorFingerprint!: string;
 
-  @Column({ type: 'integer' })
+  @read('attempts', 'integer')
   attempts!: number;
 
-  @Column({ type: 'integer' })
-  failures!: number;
-
-  /** A bigint, which the driver reads as text. */
-  @Column({ name: 'fencing_token', type: 'bigint' })
-  fencingToken!: string;
-
-  @Column({ name: 'doubt_since', type: 'timestamptz', nullable: true })
-  doubtSince!: Date | null;
-
-  @Column({ name: 'run_id', type: 'text', nullable: true })
-  runId!: string | null;
-
-  @Column({ type: 'json', nullable: true })
-  versions!: unknown;
-
-  @Column({ name: 'trace_context', type: 'json', nullable: true })
-  traceContext!: unknown;
-
-  @Column({ name: 'created_at', type: 'timestamptz' })
+  @read('created_at', 'timestamptz')
   createdAt!: Date;
 
-  @Column({ name: 'dispatch_due_at', type: 'timestamptz', nullable: true })
-  dispatchDueAt!: Date | null;
-
-  /** How often it was put on the dead-letter queue. */
-  @Column({ type: 'integer' })
-  dispatches!: number;
-
-  /** When the `@OnDeadLetter()` handlers had heard of it. */
-  @Column({ name: 'notified_at', type: 'timestamptz', nullable: true })
-  notifiedAt!: Date | null;
-
-  /** The redrive of many that has taken it on. */
-  @Column({ name: 'redrive_id', type: 'uuid', nullable: true })
-  redriveId!: string | null;
-
-  @Column({ name: 'resolved_at', type: 'timestamptz', nullable: true })
+  @read('resolved_at', 'timestamptz')
   resolvedAt!: Date | null;
 
-  @Column({ type: 'text', nullable: true })
-  resolution!: string | null;
+  @read('resolution', 'text')
+  resolution!: DeadLetterResolution | null;
 
-  @Column({ type: 'text', nullable: true })
+  @read('actor', 'text')
   actor!: string | null;
 
-  @Column({ type: 'text', nullable: true })
+  @read('note', 'text')
   note!: string | null;
 }
 
-/** A row of `job_attempts`: an attempt that did not succeed. */
-@Entity({ name: 'job_attempts', synchronize: false })
+/** A row of `job_attempts`: an attempt that did not succeed, or a question about one. */
+@Entity({ name: 'job_attempts', ...TABLE })
 export class JobAttemptEntity {
   @PrimaryColumn({ name: 'tenant_id', type: 'text' })
   tenantId!: string;
@@ -259,32 +174,25 @@ export class JobAttemptEntity {
   @PrimaryColumn({ name: 'fencing_token', type: 'bigint' })
   fencingToken!: string;
 
-  @Column({ type: 'integer' })
-  attempt!: number;
-
-  @Column({ name: 'run_id', type: 'text', nullable: true })
-  runId!: string | null;
-
-  @Column({ name: 'started_at', type: 'timestamptz', nullable: true })
-  startedAt!: Date | null;
-
-  @Column({ name: 'ended_at', type: 'timestamptz' })
-  endedAt!: Date;
-
   @PrimaryColumn({ type: 'text' })
   kind!: string;
 
-  @Column({ type: 'text', nullable: true })
+  @read('attempt', 'integer')
+  attempt!: number;
+
+  @read('started_at', 'timestamptz')
+  startedAt!: Date | null;
+
+  @read('ended_at', 'timestamptz')
+  endedAt!: Date;
+
+  @read('reason', 'text')
   reason!: string | null;
 
-  @Column({ type: 'json', nullable: true })
+  @read('error', 'json')
   error!: unknown;
 
-  /** A bigint, which the driver reads as text. */
-  @Column({ name: 'delay_ms', type: 'bigint', nullable: true })
-  delayMs!: string | null;
-
-  /** Why the operation was tried again, given up, or left in doubt; null: its worker vanished, or the service was asked. */
-  @Column({ type: 'text', nullable: true })
+  /** Why the operation was tried again, given up, or left in doubt. Null where its worker vanished, or the service was asked. */
+  @read('decision', 'text')
   decision!: RetryDecision | null;
 }

@@ -167,7 +167,7 @@ export const MADE: readonly Provider[] = [
         queues: () => queues.names,
         depthOf: (queue) => queues.contentsOf(queue).depth(),
         oldestWaitingMsOf: (queue) => queues.contentsOf(queue).oldestWaitingMs(),
-        ledger: () => database.run(LEDGER_GAUGES, []),
+        ledger: () => database.run(LEDGER_GAUGES.with({})),
         dependencies: () => dependencies.states,
       }),
   },

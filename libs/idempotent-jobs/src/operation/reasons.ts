@@ -4,7 +4,7 @@
 
 /**
  * Why a delivery was given up on. The database has the same list as a CHECK: a new reason needs a step of the schema
- * (`ledger/postgres/migrations/`), a place in `dead-letters/judge.ts`, and a row in docs/dead-letters.md.
+ * (`ledger/postgres/migrations.ts`), a place in `dead-letters/judge.ts`, and a row in docs/dead-letters.md.
  */
 export const DEAD_LETTER_REASONS = [
   'permanent_error',

@@ -65,14 +65,14 @@ export type HistoryEntry = { readonly at: Date } & (
 );
 
 /**
- * All that the ledger has written about an operation, in the order it happened. Parameters: tenant, key. One statement, so
- * that it is one moment's story.
+ * All that the ledger has written about an operation, in the order it happened. One statement, so that it is one moment's
+ * story.
  */
 const HISTORY = statement(
   'history',
   `
 WITH operation AS (
-  SELECT * FROM {schema}.job_outcomes WHERE tenant_id = $1 AND operation_key = $2
+  SELECT * FROM {schema}.job_outcomes WHERE tenant_id = :tenantId AND operation_key = :operationKey
 ), entry AS (
   SELECT created_at AS at, 0 AS rank, json_build_object('kind', 'accepted', 'queue', queue, 'jobName', job_name) AS what
   FROM operation
@@ -80,20 +80,20 @@ WITH operation AS (
   SELECT ended_at, 1, json_build_object(
     'kind', 'attempt_failed', 'attempt', attempt, 'fencingToken', fencing_token, 'runId', run_id,
     'startedAt', started_at, 'failure', kind, 'reason', reason, 'error', error, 'delayMs', delay_ms, 'decision', decision)
-  FROM {schema}.job_attempts WHERE tenant_id = $1 AND operation_key = $2 AND kind <> 'asked'
+  FROM {schema}.job_attempts WHERE tenant_id = :tenantId AND operation_key = :operationKey AND kind <> 'asked'
   UNION ALL
   SELECT ended_at, 1, json_build_object(
     'kind', 'asked', 'attempt', attempt, 'fencingToken', fencing_token, 'runId', run_id,
     'reason', reason, 'error', error, 'delayMs', delay_ms)
-  FROM {schema}.job_attempts WHERE tenant_id = $1 AND operation_key = $2 AND kind = 'asked'
+  FROM {schema}.job_attempts WHERE tenant_id = :tenantId AND operation_key = :operationKey AND kind = 'asked'
   UNION ALL
   SELECT created_at, 2, json_build_object('kind', 'buried', 'letterId', id, 'reason', reason, 'error', error)
-  FROM {schema}.dead_letters WHERE tenant_id = $1 AND operation_key = $2
+  FROM {schema}.dead_letters WHERE tenant_id = :tenantId AND operation_key = :operationKey
   UNION ALL
   SELECT at, 3, json_build_object('kind', 'action', 'action', action, 'actor', actor, 'note', note, 'letterId', letter_id)
   FROM {schema}.job_actions
-  WHERE (tenant_id = $1 AND operation_key = $2)
-    OR letter_id IN (SELECT id FROM {schema}.dead_letters WHERE tenant_id = $1 AND operation_key = $2)
+  WHERE (tenant_id = :tenantId AND operation_key = :operationKey)
+    OR letter_id IN (SELECT id FROM {schema}.dead_letters WHERE tenant_id = :tenantId AND operation_key = :operationKey)
   UNION ALL
   SELECT started_at, 4, json_build_object(
     'kind', 'running', 'attempt', attempts, 'fencingToken', fencing_token, 'runId', run_id)
@@ -112,10 +112,9 @@ export async function readHistory(
   database: Database,
   { tenantId, operationKey }: OperationIdentity,
 ): Promise<HistoryEntry[]> {
-  const rows = await database.run<{ at: Date; what: Record<string, unknown> }>(HISTORY, [
-    tenantId,
-    operationKey,
-  ]);
+  const rows = await database.run<{ at: Date; what: Record<string, unknown> }>(
+    HISTORY.with({ tenantId, operationKey }),
+  );
   return rows.map(({ at, what }) => {
     const facts = Object.entries(what).map(([name, value]) => [
       name,

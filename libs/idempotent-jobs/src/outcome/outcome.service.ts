@@ -59,7 +59,7 @@ SELECT tenant_id, operation_key, queue, job_name, job_id, status, attempts, fail
        error, doubt_since, reconcile_due_at,
        created_at, started_at, settled_at
 FROM {schema}.job_outcomes
-WHERE tenant_id = $1 AND operation_key = $2
+WHERE tenant_id = :tenantId AND operation_key = :operationKey
 `,
 );
 
@@ -83,7 +83,7 @@ export class OutcomeService {
    */
   async get<Result = unknown>(operation: OperationRef<Result>): Promise<Outcome<Result> | undefined> {
     const { tenantId, operationKey } = this.#visible(operation);
-    const [row] = await this.database.run<OutcomeRow>(LOOK_UP, [tenantId, operationKey]);
+    const [row] = await this.database.run<OutcomeRow>(LOOK_UP.with({ tenantId, operationKey }));
     if (row === undefined) return undefined;
     const result = this.encryption.openText(row.result, resultBinding({ tenantId, operationKey }));
     return readOutcome(row, result as Result | undefined);

@@ -1,54 +1,38 @@
-import { rowsOf, statement } from '../ledger/postgres/statement.js';
+import { inMs, ms, rowsOf, statement } from '../ledger/postgres/statement.js';
 
 /**
  * (none) → pending: writes the intent to run operations, once each.
  *
- * Parameters: queue, then parallel arrays: tenant, key, job name, job id, fingerprint, payload as JSON text,
- * priority, delay in ms, deadline, trace context; and, where the same transaction puts them on their queue, after how
- * many ms they are put there again (null: they are due for the dispatcher at once); in an array again, their retry
- * policies; and how long a row that a rival is inserting is waited for (null: as the transaction has it). One row per element comes back; `is_new` tells whether this
- * statement wrote it. Otherwise the columns show the operation that has the key; they are null when a rival has
- * written it since the statement's snapshot, and the caller looks again.
+ * One row per element comes back; `is_new` tells whether this statement wrote it. Otherwise the columns show the operation
+ * that has the key; they are null when a rival has written it since the statement's snapshot, and the caller looks again.
  *
  * Safe under concurrency: rivals meet on the unique row; ON CONFLICT DO NOTHING waits for an uncommitted one, and fails
  * with a lock timeout where that does not come in time.
+ *
+ * NULL for `:redispatchAfterMs` leaves them to the dispatcher, at once; else the same transaction puts them on their queue. NULL for
+ * `:lockTimeout` keeps that of the transaction.
  */
 export const ACCEPT = statement(
   'accept',
   `
 WITH patience AS MATERIALIZED (
-  SELECT set_config('lock_timeout', COALESCE($14, current_setting('lock_timeout')), true) AS lock_timeout
+  SELECT set_config('lock_timeout', COALESCE(:lockTimeout, current_setting('lock_timeout')), true) AS lock_timeout
 ), asked AS (
-  SELECT a.* FROM patience CROSS JOIN ${rowsOf(
-    '$2::text[]',
-    '$3::text[]',
-    '$4::text[]',
-    '$5::text[]',
-    '$6::text[]',
-    '$7::text[]',
-    '$8::integer[]',
-    '$9::float8[]',
-    '$10::timestamptz[]',
-    '$11::text[]',
-    '$13::text[]',
-  )} AS a (
-    tenant_id, operation_key, job_name, job_id, fingerprint, payload, priority, delay_ms, deadline_at, trace_context,
-    retry_policy, n
-  )
+  SELECT a.* FROM patience CROSS JOIN ${rowsOf('a', 'tenantId text', 'operationKey text', 'jobName text', 'jobId text', 'fingerprint text', 'payload text', 'priority integer', 'delayMs float8', 'deadlineAt timestamptz', 'traceContext text', 'retryPolicy text')}
 ), accepted AS (
   INSERT INTO {schema}.job_outcomes (
-    tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, payload, priority, available_at, deadline_at,
+    tenant_id, operation_key, origin, queue, job_name, job_id, fingerprint, status, payload, priority, available_at, deadline_at,
     has_own_deadline, trace_context, retry_policy, dispatch_due_at, dispatches
   )
   SELECT
-    tenant_id, operation_key, $1, job_name, job_id, fingerprint, 'pending', payload::json, priority,
-    clock_timestamp() + delay_ms * interval '1 millisecond', deadline_at,
+    tenant_id, operation_key, 'job', :queue, job_name, job_id, fingerprint, 'pending', payload::json, priority,
+    ${inMs('delay_ms')}, deadline_at,
     deadline_at IS NOT NULL, trace_context::json, retry_policy,
     CASE
-      WHEN $12::float8 IS NULL THEN clock_timestamp()
-      ELSE clock_timestamp() + (COALESCE(delay_ms, 0) + $12) * interval '1 millisecond'
+      WHEN :redispatchAfterMs::float8 IS NULL THEN clock_timestamp()
+      ELSE clock_timestamp() + (COALESCE(delay_ms, 0) + :redispatchAfterMs) * interval '1 millisecond'
     END,
-    CASE WHEN $12 IS NULL THEN 0 ELSE 1 END
+    CASE WHEN :redispatchAfterMs IS NULL THEN 0 ELSE 1 END
   FROM asked
   ORDER BY tenant_id, operation_key
   ON CONFLICT (tenant_id, operation_key) DO NOTHING
@@ -57,7 +41,7 @@ WITH patience AS MATERIALIZED (
 SELECT
   acc.tenant_id IS NOT NULL AS is_new,
   COALESCE(acc.job_id, o.job_id) AS job_id,
-  EXTRACT(EPOCH FROM acc.created_at)::float8 * 1000 AS row_ms,
+  ${ms('acc.created_at')} AS row_ms,
   o.fingerprint,
   o.queue,
   o.status,
@@ -74,5 +58,5 @@ ORDER BY a.n
 `,
 );
 
-/** Wakes the dispatchers of all instances when the surrounding transaction commits. Parameters: channel, queue. */
-export const ANNOUNCE = statement('announce', 'SELECT pg_notify($1, $2)');
+/** Wakes the dispatchers of all instances when the surrounding transaction commits. */
+export const ANNOUNCE = statement('announce', 'SELECT pg_notify(:channel, :queue)');

@@ -251,8 +251,8 @@ const MAX_TRIES = 7;
 const FIRST_PAUSE_MS = 200;
 
 function runIn({ connection }: CallerTransaction, database: Database): RunStatement {
-  return async (statement, values) => {
-    const { rows } = await connection.query({ text: database.textOf(statement), values });
+  return async (call) => {
+    const { rows } = await connection.query({ text: database.textOf(call), values: call.values() });
     return rows;
   };
 }

@@ -3,7 +3,7 @@ import { hash } from 'node:crypto';
 import { identityKeyOf, type OperationIdentity } from '../operation/identity.js';
 import type { OperationStatus } from '../operation/status.js';
 import { Database, type Queryable } from '../ledger/postgres/database.js';
-import type { RunStatement } from '../ledger/postgres/statement.js';
+import type { Call, RunStatement } from '../ledger/postgres/statement.js';
 import { ACCEPT, ANNOUNCE } from './accept.statement.js';
 import { chunksOf } from './chunks.js';
 
@@ -66,11 +66,11 @@ export class OperationStore {
   constructor(private readonly database: Database) {}
 
   /** Runs statements on the pool, each a transaction of its own. */
-  readonly onPool: RunStatement = (statement, values) => this.database.run(statement, values);
+  readonly onPool: RunStatement = (call) => this.database.run(call);
 
   /** Runs statements on a connection, in whatever transaction it has open. */
   on(connection: Queryable): RunStatement {
-    return (statement, values) => this.database.run(statement, values, connection);
+    return (call) => this.database.run(call, connection);
   }
 
   /**
@@ -91,11 +91,11 @@ export class OperationStore {
     const life = Date.now().toString(36);
     for (const asking of chunksOf(requested)) {
       const chunk = asking.map((operation) => ({ ...operation, jobId: `${operation.jobId}-${life}` }));
-      const values = acceptValues(chunk, handover?.redispatchAfterMs, rowLockMs);
-      let rows = await run<AcceptRow>(ACCEPT, values);
+      const call = acceptCall(chunk, handover?.redispatchAfterMs, rowLockMs);
+      let rows = await run<AcceptRow>(call);
       // A rival's row was not in the snapshot yet; the next statement's snapshot has it.
       if (rows.some((row) => !row.is_new && row.status === null)) {
-        const seen = await run<AcceptRow>(ACCEPT, values);
+        const seen = await run<AcceptRow>(call);
         rows = rows.map((row, index) => (row.is_new ? row : (seen[index] as AcceptRow)));
       }
       const answers = chunk.map((operation, index) =>
@@ -117,7 +117,7 @@ export class OperationStore {
 
   /** Wakes the dispatchers of all instances once the transaction commits. */
   async announce(run: RunStatement, queue: string): Promise<void> {
-    await run(ANNOUNCE, [dispatchChannel(this.database.schema), queue]);
+    await run(ANNOUNCE.with({ channel: dispatchChannel(this.database.schema), queue }));
   }
 }
 
@@ -132,27 +132,27 @@ interface AcceptRow {
   readonly result: string | null;
 }
 
-function acceptValues(
+function acceptCall(
   requested: readonly RequestedOperation[],
   redispatchAfterMs: number | undefined,
   rowLockMs: number | undefined,
-): unknown[] {
-  return [
-    requested[0]?.queue,
-    requested.map((operation) => operation.tenantId),
-    requested.map((operation) => operation.operationKey),
-    requested.map((operation) => operation.jobName),
-    requested.map((operation) => operation.jobId),
-    requested.map((operation) => operation.fingerprint),
-    requested.map((operation) => operation.payload),
-    requested.map((operation) => operation.priority ?? null),
-    requested.map((operation) => operation.delayMs ?? null),
-    requested.map((operation) => operation.deadline ?? null),
-    requested.map((operation) => operation.trace ?? null),
-    redispatchAfterMs ?? null,
-    requested.map((operation) => operation.retryPolicy ?? null),
-    rowLockMs === undefined ? null : `${rowLockMs}ms`,
-  ];
+): Call {
+  return ACCEPT.with({
+    queue: requested[0]?.queue,
+    tenantId: requested.map((operation) => operation.tenantId),
+    operationKey: requested.map((operation) => operation.operationKey),
+    jobName: requested.map((operation) => operation.jobName),
+    jobId: requested.map((operation) => operation.jobId),
+    fingerprint: requested.map((operation) => operation.fingerprint),
+    payload: requested.map((operation) => operation.payload),
+    priority: requested.map((operation) => operation.priority ?? null),
+    delayMs: requested.map((operation) => operation.delayMs ?? null),
+    deadlineAt: requested.map((operation) => operation.deadline ?? null),
+    traceContext: requested.map((operation) => operation.trace ?? null),
+    retryPolicy: requested.map((operation) => operation.retryPolicy ?? null),
+    redispatchAfterMs,
+    lockTimeout: rowLockMs === undefined ? null : `${rowLockMs}ms`,
+  });
 }
 
 /** `knownId`: the job that carries the operation, which may have been there before. */

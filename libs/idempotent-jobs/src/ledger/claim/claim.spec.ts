@@ -7,6 +7,7 @@ const request: ClaimRequest = {
   operationKey: 'charge:1',
   rules: {
     queue: 'charges',
+    origin: 'job',
     effect: 'keyed',
     leaseMs: 30_000,
     repeatableMs: 1_000,

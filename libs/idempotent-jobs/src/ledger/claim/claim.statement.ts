@@ -1,4 +1,4 @@
-import { rowsOf, statement } from '../postgres/statement.js';
+import { inMs, ms, rowsOf, statement } from '../postgres/statement.js';
 import { isYoung } from './remember.statements.js';
 
 /* The row as it was, `o`, and the delivery that wants it, `a`. */
@@ -9,16 +9,16 @@ const IS_AVAILABLE = `COALESCE(o.available_at <= clock_timestamp(), true)`;
 /** Grows over all lives of a key: one that was forgotten and is used again begins above what it ever had. */
 const NOW_MS = `(EXTRACT(EPOCH FROM clock_timestamp()) * 1000)::bigint`;
 const IS_REPEATABLE = `clock_timestamp() < o.repeatable_until`;
-const LEASE_END = `clock_timestamp() + $3::float8 * interval '1 millisecond'`;
-const REPEATABLE_UNTIL = `COALESCE(clock_timestamp() + $4::float8 * interval '1 millisecond', 'infinity')`;
-const DEADLINE = `COALESCE(a.deadline_at, clock_timestamp() + $5::float8 * interval '1 millisecond')`;
+const LEASE_END = inMs(':leaseMs::float8');
+const REPEATABLE_UNTIL = `COALESCE(${inMs(':repeatableMs::float8')}, 'infinity')`;
+const DEADLINE = `COALESCE(a.deadline_at, ${inMs(':budgetMs::float8')})`;
 
 /** Whether another attempt may follow one that failed. The effect `reconciled` is looked up before each of them. */
-const MAY_FOLLOW = `(o.doubt_since IS NULL AND ($2 <> 'reconciled' OR o.attempts = 0) OR $2 <> 'reconciled' AND ${IS_REPEATABLE})`;
+const MAY_FOLLOW = `(o.doubt_since IS NULL AND (:effect <> 'reconciled' OR o.attempts = 0) OR :effect <> 'reconciled' AND ${IS_REPEATABLE})`;
 
 /** Whether the claimant must ask whether the effect happened before anything else. */
-const MUST_ASK = `($6::boolean AND (
-  o.status = 'in_doubt' OR (o.status = 'running' AND ($2 = 'reconciled' OR NOT ${IS_REPEATABLE})) OR (o.status = 'retrying' AND NOT ${MAY_FOLLOW})
+const MUST_ASK = `(:canReconcile::boolean AND (
+  o.status = 'in_doubt' OR (o.status = 'running' AND (:effect = 'reconciled' OR NOT ${IS_REPEATABLE})) OR (o.status = 'retrying' AND NOT ${MAY_FOLLOW})
 ))`;
 
 /** What a claim that was won is told of its row, `o`. */
@@ -28,48 +28,45 @@ const CLAIMED = `o.tenant_id, o.operation_key, o.status, o.fencing_token, o.atte
 /** What the row, `o`, says to a delivery, `a`, that has not won it. */
 const SEEN = `
   o.status,
-  o.fingerprint = a.fingerprint AND o.queue = $1 AS is_same_request,
+  o.fingerprint = a.fingerprint AND o.queue = :queue AS is_same_request,
   o.result::text AS result,
   o.degraded,
-  EXTRACT(EPOCH FROM COALESCE(o.reconcile_due_at, o.available_at) - clock_timestamp())::float8 * 1000 AS wait_ms,
+  ${ms('COALESCE(o.reconcile_due_at, o.available_at) - clock_timestamp()')} AS wait_ms,
   o.reconcile_due_at IS NOT NULL AS is_reconciling,
   o.fencing_token AS seen_token,
   o.run_id AS seen_worker_id,
   o.effect AS seen_effect,
   o.attempts AS seen_attempts,
   o.started_at AS seen_started_at,
-  EXTRACT(EPOCH FROM o.lease_expires_at - clock_timestamp())::float8 * 1000 AS lease_left_ms,
-  (o.status = 'running' OR o.doubt_since IS NOT NULL) AND o.repeatable_until <= clock_timestamp() AS is_past_repeating`;
+  ${ms('o.lease_expires_at - clock_timestamp()')} AS lease_left_ms,
+  (o.status = 'running' OR o.doubt_since IS NOT NULL) AND o.repeatable_until <= clock_timestamp() AS is_past_repeating` as const;
 
 /**
  * Wins the right to run operations, or to ask about those in doubt, or says why not.
  *
- * Parameters: queue, effect, lease in ms, how long the effect is repeatable in ms (null: forever), time budget in ms
- * (null: none), whether the claimant can ask; then parallel arrays, one element per delivery: tenant, key, job name, job
- * id, fingerprint, worker (one per run), deadline given at enqueue (null: none), when its job could first run (ms since
- * 1970); whether their rows are known to be there, or to have never been; in arrays again the operation it is a step of and
- * the step's name (null: none), and the run's trace (null: nobody traces); until when the claimant waits for the answer
- * (ms since 1970 by this database's clock; null: nobody knows); and, in an array again, whether nothing is to be claimed
- * where there is no row. No two elements name the same operation.
+ * No two elements name the same operation.
  *
  * Whoever must ask gets the row as 'in_doubt' under a lease, and no attempt is counted before one is started.
  *
- * One row comes back per delivery. `token` is set where the claim was won. Otherwise the other columns show the row
- * as the statement's snapshot saw it; a row written since by somebody else is not in that snapshot (`status` is null,
- * or claimable), and the caller asks again. `is_locked`: some transaction holds the row, and nothing was claimed.
+ * One row comes back per delivery. `token` is set where the claim was won. Otherwise the other columns show the row as the
+ * statement's snapshot saw it; a row written since by somebody else is not in that snapshot (`status` is null, or
+ * claimable), and the caller asks again. `is_locked`: some transaction holds the row, and nothing was claimed.
  *
  * Safe under concurrency: rows are locked before they are judged, by their latest version, so exactly one of two rivals
  * moves a row to 'running', under a token nobody else has had. No row is waited for (SKIP LOCKED): one that somebody holds
- * keeps no other operation of the batch from its worker. Only a row that is being inserted in another transaction is waited
- * for, for 200 ms; inserts go in key order, so that overlapping batches cannot deadlock.
+ * keeps no other operation of the batch from its worker. Only a row that is being inserted in another transaction is
+ * waited for, for 200 ms; inserts go in key order, so that overlapping batches cannot deadlock.
  *
  * A statement that arrives when nobody waits for it any more, held up in a network, claims nothing.
  *
- * An operation that is not in the ledger may have completed and been forgotten. `is_old` tells that its job is not
- * younger than what was forgotten of its queue, or says of itself that it comes from the future, which makes it of unknown
- * age: nothing was claimed then, and the caller makes sure first.
+ * An operation that is not in the ledger may have completed and been forgotten. `is_old` tells that its job is not younger
+ * than what was forgotten of its queue, or says of itself that it comes from the future, which makes it of unknown age:
+ * nothing was claimed then, and the caller makes sure first.
  *
  * Asking twice for the same run (its first answer was lost on the way) returns the claim it already has.
+ *
+ * NULL for `:repeatableMs` means forever, for `:budgetMs` and a deadline none, and for `:waitedForUntilMs` (ms since 1970 by the
+ * database's clock) that nobody knows. `:isKnown` says that the rows are known to be there, or to have never been.
  */
 export const CLAIM = statement(
   'claim',
@@ -77,27 +74,12 @@ export const CLAIM = statement(
 WITH patience AS MATERIALIZED (
   SELECT
     set_config('lock_timeout', '200ms', true) AS lock_timeout,
-    COALESCE(clock_timestamp() <= timestamptz 'epoch' + $19::float8 * interval '1 millisecond', true) AS is_waited_for,
-    (SELECT forgotten_until FROM {schema}.job_queues WHERE queue = $1) AS forgotten_until
+    COALESCE(clock_timestamp() <= timestamptz 'epoch' + :waitedForUntilMs::float8 * interval '1 millisecond', true) AS is_waited_for,
+    (SELECT forgotten_until FROM {schema}.job_queues WHERE queue = :queue) AS forgotten_until
 ), delivery AS (
-  SELECT * FROM ${rowsOf(
-    '$7::text[]',
-    '$8::text[]',
-    '$9::text[]',
-    '$10::text[]',
-    '$11::text[]',
-    '$12::text[]',
-    '$13::timestamptz[]',
-    '$14::float8[]',
-    '$16::text[]',
-    '$17::text[]',
-    '$18::text[]',
-    '$20::boolean[]',
-  )} AS d (
-    tenant_id, operation_key, job_name, job_id, fingerprint, run_id, deadline_at, available_ms, step_of, step, trace, needs_row, n
-  )
+  SELECT * FROM ${rowsOf('d', 'tenantId text', 'operationKey text', 'jobName text', 'jobId text', 'fingerprint text', 'runId text', 'deadlineAt timestamptz', 'availableMs float8', 'stepOf text', 'step text', 'trace text', 'needsRow boolean')}
 ), asked AS MATERIALIZED (
-  SELECT a.*, seen.*, p.is_waited_for, NOT $15::boolean AND p.forgotten_until IS NOT NULL
+  SELECT a.*, seen.*, p.is_waited_for, NOT :isKnown::boolean AND p.forgotten_until IS NOT NULL
     AND NOT ${isYoung('a.available_ms', 'p.forgotten_until')} AS is_old
   FROM patience p CROSS JOIN delivery a LEFT JOIN LATERAL (
     SELECT ${SEEN}, o.last_trace FROM {schema}.job_outcomes o
@@ -115,7 +97,7 @@ WITH patience AS MATERIALIZED (
 ), taken AS (
   UPDATE {schema}.job_outcomes o SET
     status           = CASE WHEN ${IS_MINE} THEN o.status WHEN ${MUST_ASK} THEN 'in_doubt' ELSE 'running' END,
-    effect           = $2,
+    effect           = :effect,
     fencing_token    = CASE WHEN ${IS_MINE} THEN o.fencing_token ELSE GREATEST(o.fencing_token + 1, ${NOW_MS}) END,
     attempts         = o.attempts + CASE WHEN ${IS_MINE} OR ${MUST_ASK} THEN 0 ELSE 1 END,
     run_id        = a.run_id,
@@ -134,22 +116,22 @@ WITH patience AS MATERIALIZED (
                             THEN COALESCE(o.reconcile_due_at, clock_timestamp()) END
   FROM free a
   WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
-    AND o.fingerprint = a.fingerprint AND o.queue = $1
+    AND o.fingerprint = a.fingerprint AND o.queue = :queue
     AND (
       ${IS_MINE}
       OR (o.status = 'pending' AND ${IS_AVAILABLE})
-      OR (o.status = 'retrying' AND ${IS_AVAILABLE} AND (${MAY_FOLLOW} OR $6))
-      OR (o.status = 'running' AND ${IS_FREE} AND (${IS_REPEATABLE} OR $6))
-      OR (o.status = 'in_doubt' AND ${IS_FREE} AND o.reconcile_due_at <= clock_timestamp() AND $6)
+      OR (o.status = 'retrying' AND ${IS_AVAILABLE} AND (${MAY_FOLLOW} OR :canReconcile))
+      OR (o.status = 'running' AND ${IS_FREE} AND (${IS_REPEATABLE} OR :canReconcile))
+      OR (o.status = 'in_doubt' AND ${IS_FREE} AND o.reconcile_due_at <= clock_timestamp() AND :canReconcile)
     )
   RETURNING ${CLAIMED}
 ), made AS (
   INSERT INTO {schema}.job_outcomes AS o (
-    tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, effect, fencing_token, run_id,
+    tenant_id, operation_key, origin, queue, job_name, job_id, fingerprint, status, effect, fencing_token, run_id,
     lease_expires_at, attempts, started_at, repeatable_until, deadline_at, has_own_deadline, step_of, step, last_trace
   )
   SELECT
-    a.tenant_id, a.operation_key, $1, a.job_name, a.job_id, a.fingerprint, 'running', $2, ${NOW_MS}, a.run_id,
+    a.tenant_id, a.operation_key, :origin, :queue, a.job_name, a.job_id, a.fingerprint, 'running', :effect, ${NOW_MS}, a.run_id,
     ${LEASE_END}, 1, clock_timestamp(), ${REPEATABLE_UNTIL}, ${DEADLINE}, a.deadline_at IS NOT NULL, a.step_of, a.step, a.trace
   FROM asked a
   WHERE a.is_waited_for AND NOT a.is_old AND NOT a.needs_row AND a.status IS NULL
@@ -166,16 +148,16 @@ SELECT
   c.failures,
   c.doubt_since,
   c.deadline_at,
-  EXTRACT(EPOCH FROM c.deadline_at - clock_timestamp())::float8 * 1000 AS remaining_ms,
+  ${ms('c.deadline_at - clock_timestamp()')} AS remaining_ms,
   -- Apart, because Postgres before 17 cannot subtract from infinity.
   (EXTRACT(EPOCH FROM c.repeatable_until)::float8 - EXTRACT(EPOCH FROM clock_timestamp())::float8) * 1000 AS repeatable_ms,
   c.started_at,
   c.status = 'in_doubt' AS must_reconcile,
-  EXTRACT(EPOCH FROM clock_timestamp() - c.doubted_at)::float8 * 1000 AS doubt_age_ms,
+  ${ms('clock_timestamp() - c.doubted_at')} AS doubt_age_ms,
   c.delay_ms,
   a.is_old,
   a.status IS NOT NULL AND a.n NOT IN (SELECT n FROM free) AS is_locked,
-  EXTRACT(EPOCH FROM clock_timestamp())::float8 * 1000 AS now_ms,
+  ${ms('clock_timestamp()')} AS now_ms,
   a.status, a.is_same_request, a.result, a.degraded, a.wait_ms, a.is_reconciling, a.seen_token, a.seen_worker_id, a.seen_effect,
   a.seen_attempts, a.seen_started_at, a.lease_left_ms, a.is_past_repeating, a.last_trace
 FROM asked a
@@ -186,17 +168,16 @@ ORDER BY a.n
 );
 
 /**
- * Gives back what a run has claimed without ever calling its handler, because the answer was lost. Parameters: parallel
- * arrays: tenant, key, worker (one per run), after how many ms it is forgotten (null: it is a job's). Under the worker's
- * name and not a token, which nobody has been told. What somebody else has taken over since is theirs. One row per run, in order: whether somebody holds its row, so that it is
- * still to be given back (one held row keeps no other from that), and this database's time, in ms since 1970.
+ * Gives back what a run has claimed without ever calling its handler, because the answer was lost. Under the worker's name
+ * and not a token, which nobody has been told. What somebody else has taken over since is theirs. One row per run, in
+ * order: whether somebody holds its row, so that it is still to be given back (one held row keeps no other from that), and
+ * this database's time, in ms since 1970.
  */
 export const GIVE_BACK = statement(
   'give_back',
   `
 WITH asked AS (
-  SELECT * FROM ${rowsOf('$1::text[]', '$2::text[]', '$3::text[]', '$4::float8[]')}
-    AS u (tenant_id, operation_key, run_id, forget_after_ms, n)
+  SELECT * FROM ${rowsOf('u', 'tenantId text', 'operationKey text', 'runId text', 'forgetAfterMs float8')}
 ), unused AS (
   SELECT u.*
   FROM asked u CROSS JOIN LATERAL (
@@ -213,7 +194,7 @@ WITH asked AS (
     run_id        = NULL,
     -- A doubt is never forgotten.
     expires_at       = CASE WHEN o.doubt_since IS NULL
-                            THEN clock_timestamp() + u.forget_after_ms * interval '1 millisecond' END
+                            THEN ${inMs('u.forget_after_ms')} END
   FROM unused u
   WHERE o.tenant_id = u.tenant_id AND o.operation_key = u.operation_key
 )
@@ -223,7 +204,7 @@ SELECT
     WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
       AND o.run_id = a.run_id AND o.lease_expires_at IS NOT NULL
   ) AS is_locked,
-  EXTRACT(EPOCH FROM clock_timestamp())::float8 * 1000 AS now_ms
+  ${ms('clock_timestamp()')} AS now_ms
 FROM asked a LEFT JOIN unused ON unused.n = a.n
 ORDER BY a.n
 `,
@@ -231,9 +212,8 @@ ORDER BY a.n
 );
 
 /**
- * Looks at operations without claiming them, for deliveries that would not be run now. Parameters: queue, then parallel
- * arrays: tenant, key, fingerprint, deadline given at enqueue (null: none).
- * One row per delivery: `status` is null where the operation has none yet.
+ * Looks at operations without claiming them, for deliveries that would not be run now. One row per delivery: `status` is
+ * null where the operation has none yet.
  */
 export const LOOK = statement(
   'look',
@@ -244,9 +224,8 @@ SELECT
   false AS is_old,
   ${SEEN},
   o.doubt_since,
-  EXTRACT(EPOCH FROM COALESCE(o.deadline_at, a.deadline_at) - clock_timestamp())::float8 * 1000 AS remaining_ms
-FROM ${rowsOf('$2::text[]', '$3::text[]', '$4::text[]', '$5::timestamptz[]')}
-  AS a (tenant_id, operation_key, fingerprint, deadline_at, n)
+  ${ms('COALESCE(o.deadline_at, a.deadline_at) - clock_timestamp()')} AS remaining_ms
+FROM ${rowsOf('a', 'tenantId text', 'operationKey text', 'fingerprint text', 'deadlineAt timestamptz')}
 LEFT JOIN LATERAL (
   SELECT * FROM {schema}.job_outcomes o
   WHERE o.operation_key = a.operation_key AND o.tenant_id = a.tenant_id
@@ -258,15 +237,14 @@ ORDER BY a.n
 );
 
 /**
- * Begins the time budget of an operation that is kept from its first attempt. Parameters: tenant, key, budget in ms. No row:
- * it has begun already, somebody runs the operation, or it has no row: its job may be older than the ledger's memory, and
- * must not be given one.
+ * Begins the time budget of an operation that is kept from its first attempt. No row: it has begun already, somebody runs
+ * the operation, or it has no row: its job may be older than the ledger's memory, and must not be given one.
  */
 export const BEGIN_BUDGET = statement(
   'begin_budget',
   `
-UPDATE {schema}.job_outcomes o SET deadline_at = clock_timestamp() + $3::float8 * interval '1 millisecond'
-WHERE o.tenant_id = $1 AND o.operation_key = $2 AND o.deadline_at IS NULL AND o.status IN ('pending', 'retrying')
+UPDATE {schema}.job_outcomes o SET deadline_at = ${inMs(':budgetMs::float8')}
+WHERE o.tenant_id = :tenantId AND o.operation_key = :operationKey AND o.deadline_at IS NULL AND o.status IN ('pending', 'retrying')
 RETURNING true
 `,
   'claim',

@@ -74,14 +74,12 @@ export class ClaimStore {
   async #memoryOf(connection: Queryable, request: ClaimRequest): Promise<'there' | 'locked' | 'gone'> {
     const { tenantId, operationKey, rules, availableAt } = request;
     const [found] = await this.database.run<{ is_kept: boolean; is_there: boolean }>(
-      REMEMBER,
-      [tenantId, operationKey],
+      REMEMBER.with({ tenantId, operationKey }),
       connection,
     );
     if (found?.is_there === true) return found.is_kept ? 'there' : 'locked';
     const [row] = await this.database.run<{ is_young: boolean }>(
-      IS_YOUNG,
-      [rules.queue, availableAt],
+      IS_YOUNG.with({ queue: rules.queue, availableMs: availableAt }),
       connection,
     );
     return row?.is_young === true ? 'there' : 'gone';
@@ -128,23 +126,14 @@ export class ClaimStore {
   async noteUnrecorded(request: ClaimRequest): Promise<void> {
     const { tenantId, operationKey, jobName, jobId, fingerprint, rules, deadline } = request;
     const { queue, effect, repeatableMs, budgetMs } = rules;
-    const values = [
-      tenantId,
-      operationKey,
-      queue,
-      jobName,
-      jobId,
-      fingerprint,
-      effect,
-      repeatableMs,
-      budgetMs,
-    ];
-    await this.database.run(NOTE_UNRECORDED, [...values, deadline]);
+    const identity = { tenantId, operationKey, fingerprint };
+    const values = { queue, effect, repeatableMs, budgetMs, jobName, jobId, deadline };
+    await this.database.run(NOTE_UNRECORDED.with({ ...identity, ...values }));
   }
 
   /** Begins the time budget of an operation that is kept from its first attempt. */
   async beginBudget({ tenantId, operationKey }: ClaimRequest, budgetMs: number): Promise<void> {
-    await this.database.run(BEGIN_BUDGET, [tenantId, operationKey, budgetMs]);
+    await this.database.run(BEGIN_BUDGET.with({ tenantId, operationKey, budgetMs }));
   }
 
   #replay(
@@ -158,13 +147,15 @@ export class ClaimStore {
     let looker = this.#peeks.get(queue);
     if (looker === undefined) {
       const ask = (requests: ClaimRequest[]): Promise<PeekRow[]> =>
-        this.database.run<PeekRow>(LOOK, [
-          queue,
-          requests.map((request) => request.tenantId),
-          requests.map((request) => request.operationKey),
-          requests.map((request) => request.fingerprint),
-          requests.map((request) => request.deadline),
-        ]);
+        this.database.run<PeekRow>(
+          LOOK.with({
+            queue,
+            tenantId: requests.map((request) => request.tenantId),
+            operationKey: requests.map((request) => request.operationKey),
+            fingerprint: requests.map((request) => request.fingerprint),
+            deadlineAt: requests.map((request) => request.deadline),
+          }),
+        );
       looker = new Coalescer<ClaimRequest, PeekRow>(ask, identityKeyOf);
       this.#peeks.set(queue, looker);
     }
@@ -191,30 +182,30 @@ export class ClaimStore {
     connection?: Queryable,
   ): Promise<ClaimRow[]> {
     const rows = await this.database.run<ClaimRow>(
-      CLAIM,
-      () => [
-        rules.queue,
-        rules.effect,
-        rules.leaseMs,
-        rules.repeatableMs,
-        rules.budgetMs,
-        rules.canReconcile,
-        requests.map((request) => request.tenantId),
-        requests.map((request) => request.operationKey),
-        requests.map((request) => request.jobName),
-        requests.map((request) => request.jobId),
-        requests.map((request) => request.fingerprint),
-        requests.map((request) => request.runId),
-        sparse(requests.map((request) => request.deadline)),
-        requests.map((request) => request.availableAt),
+      CLAIM.with(() => ({
+        queue: rules.queue,
+        origin: rules.origin,
+        effect: rules.effect,
+        leaseMs: rules.leaseMs,
+        repeatableMs: rules.repeatableMs,
+        budgetMs: rules.budgetMs,
+        canReconcile: rules.canReconcile,
+        tenantId: requests.map((request) => request.tenantId),
+        operationKey: requests.map((request) => request.operationKey),
+        jobName: requests.map((request) => request.jobName),
+        jobId: requests.map((request) => request.jobId),
+        fingerprint: requests.map((request) => request.fingerprint),
+        runId: requests.map((request) => request.runId),
+        deadlineAt: sparse(requests.map((request) => request.deadline)),
+        availableMs: requests.map((request) => request.availableAt),
+        stepOf: sparse(requests.map((request) => request.step?.of ?? null)),
+        step: sparse(requests.map((request) => request.step?.name ?? null)),
+        trace: sparse(requests.map((request) => request.span?.reference ?? null)),
+        needsRow: requests.map((request) => request.needsRow),
         isKnown,
-        sparse(requests.map((request) => request.step?.of ?? null)),
-        sparse(requests.map((request) => request.step?.name ?? null)),
-        sparse(requests.map((request) => request.span?.reference ?? null)),
         // A transaction that nobody ends is rolled back.
-        connection === undefined ? this.#clock.in(QUERY_TIMEOUT_MS) : null,
-        requests.map((request) => request.needsRow),
-      ],
+        waitedForUntilMs: connection === undefined ? this.#clock.in(QUERY_TIMEOUT_MS) : null,
+      })),
       connection,
     );
     const [first] = rows;

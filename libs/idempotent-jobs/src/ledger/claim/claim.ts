@@ -1,11 +1,13 @@
 import type { Effect } from '../../operation/effect.js';
 import type { OperationIdentity } from '../../operation/identity.js';
+import type { Origin } from '../../operation/origin.js';
 import type { OperationStatus } from '../../operation/status.js';
 import { toDate, toDateOrNone } from '../postgres/to-date.js';
 
 /** What all claims of a processor have in common. One object per processor: claims under the same terms are batched. */
 export interface ClaimRules {
   readonly queue: string;
+  readonly origin: Origin;
   readonly effect: Effect;
   readonly leaseMs: number;
   /** For how long after the first attempt the effect may be repeated; null: forever. */

@@ -1,3 +1,4 @@
+import type { Call } from '../postgres/statement.js';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { Database } from '../postgres/database.js';
 import { type KeptLease, LeaseKeeper, type LeaseTime } from './lease-keeper.js';
@@ -25,7 +26,8 @@ function make() {
   const locked = new Set<string>();
   const world = { answer: async (rows: object[]): Promise<object[]> => rows };
   const database = {
-    run: (_statement: unknown, values: unknown[]) => {
+    run: (call: Call) => {
+      const values = call.values();
       const [tenants, keys, tokens, leasesMs] = values as [string[], string[], number[], number[]];
       renewals.push({ atMs: Date.now(), keys, tokens, leasesMs });
       const rows = keys.map((operation_key, index) => {

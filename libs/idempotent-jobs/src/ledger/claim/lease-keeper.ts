@@ -1,7 +1,7 @@
 import { Injectable, Optional } from '@nestjs/common';
 import type { OperationIdentity } from '../../operation/identity.js';
 import { Database } from '../postgres/database.js';
-import { rowsOf, statement } from '../postgres/statement.js';
+import { inMs, rowsOf, statement } from '../postgres/statement.js';
 import { outsideOfAnyFrame } from '../../tenancy/outside-of-any-frame.js';
 
 /** An attempt whose lease is kept alive while its handler runs. */
@@ -69,8 +69,7 @@ const RENEW = statement(
   'renew',
   `
 WITH asked AS (
-  SELECT * FROM ${rowsOf('$1::text[]', '$2::text[]', '$3::bigint[]', '$4::float8[]')}
-    AS h (tenant_id, operation_key, token, lease_ms, n)
+  SELECT * FROM ${rowsOf('h', 'tenantId text', 'operationKey text', 'token bigint', 'leaseMs float8')}
 ), held AS (
   SELECT h.*
   FROM asked h CROSS JOIN LATERAL (
@@ -81,7 +80,7 @@ WITH asked AS (
   ) o
 ), renewed AS (
   UPDATE {schema}.job_outcomes o
-  SET lease_expires_at = clock_timestamp() + held.lease_ms * interval '1 millisecond'
+  SET lease_expires_at = ${inMs('held.lease_ms')}
   FROM held
   WHERE o.tenant_id = held.tenant_id AND o.operation_key = held.operation_key
   RETURNING held.n
@@ -191,12 +190,14 @@ export class LeaseKeeper {
   async #renew(leases: KeptLease[], sentAt: LeaseTime): Promise<void> {
     let rows: { is_renewed: boolean; is_held: boolean }[];
     try {
-      rows = await this.database.run(RENEW, [
-        leases.map((lease) => lease.tenantId),
-        leases.map((lease) => lease.operationKey),
-        leases.map((lease) => lease.token),
-        leases.map((lease) => lease.leaseMs),
-      ]);
+      rows = await this.database.run(
+        RENEW.with({
+          tenantId: leases.map((lease) => lease.tenantId),
+          operationKey: leases.map((lease) => lease.operationKey),
+          token: leases.map((lease) => lease.token),
+          leaseMs: leases.map((lease) => lease.leaseMs),
+        }),
+      );
     } catch {
       // Postgres is out of reach: nothing is known to be lost yet. #dropExpired decides when it is.
       return;

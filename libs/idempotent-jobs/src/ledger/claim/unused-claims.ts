@@ -70,12 +70,14 @@ export class UnusedClaims {
   async #giveBack(): Promise<void> {
     const claims = this.#unused;
     try {
-      const rows = await this.database.run<{ is_locked: boolean; now_ms: number }>(GIVE_BACK, [
-        claims.map(({ tenantId }) => tenantId),
-        claims.map(({ operationKey }) => operationKey),
-        claims.map(({ runId }) => runId),
-        claims.map(({ forgetAfterMs }) => forgetAfterMs ?? null),
-      ]);
+      const rows = await this.database.run<{ is_locked: boolean; now_ms: number }>(
+        GIVE_BACK.with({
+          tenantId: claims.map(({ tenantId }) => tenantId),
+          operationKey: claims.map(({ operationKey }) => operationKey),
+          runId: claims.map(({ runId }) => runId),
+          forgetAfterMs: claims.map(({ forgetAfterMs }) => forgetAfterMs ?? null),
+        }),
+      );
       const done = new Set(
         claims.filter((claim, index) => {
           const { is_locked: isLocked, now_ms: nowMs } = rows[index] as (typeof rows)[number];

@@ -16,7 +16,7 @@ import { listenForErrors } from './listen-for-errors.js';
 import { Location, nameDatabase } from './location.js';
 import { inSchema } from './migrations.js';
 import { namedFailure, NoConnectionError } from './no-connection.js';
-import type { Statement } from './statement.js';
+import type { Call, Statement } from './statement.js';
 
 export type { Queryable } from './connection.js';
 
@@ -92,15 +92,10 @@ export class Database {
    * @param timeoutMs how long an answer is waited for, in ms; Postgres gives up a little earlier. Default 10,000
    * @throws NoConnectionError without an answer; whatever Postgres says, as it says it
    */
-  async run<Row>(
-    statement: Statement,
-    values: unknown[] | (() => unknown[]),
-    on?: Queryable,
-    timeoutMs = QUERY_TIMEOUT_MS,
-  ): Promise<Row[]> {
+  async run<Row>({ statement, values }: Call, on?: Queryable, timeoutMs = QUERY_TIMEOUT_MS): Promise<Row[]> {
     const query = (): Query => ({
       ...this.#named(statement),
-      values: typeof values === 'function' ? values() : values,
+      values: values(),
       timeoutMs,
     });
     if (on !== undefined) return (await on.query(query())).rows as Row[];
@@ -135,8 +130,8 @@ export class Database {
     };
   }
 
-  /** The statement's text for this schema, to run elsewhere. */
-  textOf(statement: Statement): string {
+  /** The text of a statement for this schema, to run elsewhere. */
+  textOf({ statement }: Call): string {
     return this.#prepare(statement).text;
   }
 

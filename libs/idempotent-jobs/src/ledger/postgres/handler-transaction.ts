@@ -20,12 +20,12 @@ export interface TransactionLimits {
 }
 
 /**
- * Ends a session, and waits until it is gone. Parameters: its process, when its transaction began, in seconds since 1970.
- * A process that another session has by now is in another transaction, or in none. No row: it is gone.
+ * Ends a session, and waits until it is gone. A process that another session has by now is in another transaction, or in
+ * none. No row: it is gone.
  */
 const END_SESSION = statement(
   'end_session',
-  'SELECT pg_terminate_backend(pid, 5000) AS is_gone FROM pg_stat_activity WHERE pid = $1 AND EXTRACT(EPOCH FROM xact_start)::text = $2',
+  'SELECT pg_terminate_backend(pid, 5000) AS is_gone FROM pg_stat_activity WHERE pid = :pid AND EXTRACT(EPOCH FROM xact_start)::text = :beganAt',
   'record',
 );
 
@@ -192,7 +192,7 @@ export class HandlerTransaction {
   async #endSession(): Promise<boolean> {
     try {
       const { pid, began_at: beganAt } = this.session;
-      const [row] = await this.database.run<{ is_gone: boolean }>(END_SESSION, [pid, beganAt]);
+      const [row] = await this.database.run<{ is_gone: boolean }>(END_SESSION.with({ pid, beganAt }));
       return row?.is_gone !== false;
     } catch {
       return false;

@@ -1,25 +1,27 @@
-import type { SchemaStep } from './migrations/schema-step.js';
 import type { MigrationInterface, QueryRunner } from 'typeorm';
-import { CREATE_LEDGER } from './migrations/1-ledger.js';
-import { CREATE_WAY_BACK } from './migrations/2-way-back.js';
-import { CREATE_QUEUES } from './migrations/3-queues.js';
-import { CREATE_DOUBT } from './migrations/4-doubt.js';
-import { CREATE_RESULTS } from './migrations/5-results.js';
-import { CREATE_RETRIES } from './migrations/6-retries.js';
-import { FIND_ENDED_JOBS } from './migrations/7-ended-jobs.js';
-import { CREATE_STEPS } from './migrations/8-steps.js';
+import { LEDGER_TABLES } from './schema.js';
+
+/** One forward step of the ledger's schema. `{schema}` stands for the quoted schema. */
+export interface SchemaStep {
+  readonly version: number;
+  readonly name: string;
+  /** What {@link batch} needs. May be run again. */
+  readonly before?: string;
+  /**
+   * Changes some thousands of rows, and returns one row for each; run until there is none left, each time in a transaction of
+   * its own, so that nobody waits for more than a batch. What it leaves over, `sql` does.
+   */
+  readonly batch?: string;
+  readonly sql: string;
+  /**
+   * Indexes on tables that may be full: each what follows `CREATE`. Built afterwards, without keeping anybody from the table,
+   * where the step is not part of a larger transaction.
+   */
+  readonly indexes?: readonly `INDEX ${string}`[];
+}
 
 /** All steps, in order. Never edited once released; a change is a new step. */
-export const SCHEMA_STEPS: readonly SchemaStep[] = [
-  CREATE_LEDGER,
-  CREATE_WAY_BACK,
-  CREATE_QUEUES,
-  CREATE_DOUBT,
-  CREATE_RESULTS,
-  CREATE_RETRIES,
-  FIND_ENDED_JOBS,
-  CREATE_STEPS,
-];
+export const SCHEMA_STEPS: readonly SchemaStep[] = [{ version: 1, name: 'ledger', sql: LEDGER_TABLES }];
 
 /** The schema version this package was written for. */
 export const SCHEMA_VERSION = SCHEMA_STEPS.length;
@@ -50,13 +52,13 @@ export function migrationLock(schema: string): string {
 const LOCK_PATIENCE = '30s';
 
 /**
- * Takes the steps that a schema still lacks, in the caller's transaction. Another migration that does not end makes it fail
- * after 30 s.
+ * Takes a step that a schema still lacks, in the caller's transaction. Another migration that does not end makes it fail after
+ * 30 s.
  */
-async function migrate(
+async function take(
+  step: SchemaStep,
   query: (sql: string) => Promise<unknown>,
   schema: string,
-  upTo: number,
 ): Promise<void> {
   const ask = async <Row>(sql: string): Promise<Row[]> => (await query(inSchema(schema, sql))) as Row[];
   const [{ before } = { before: '0' }] = await ask<{ before: string }>(
@@ -70,18 +72,12 @@ async function migrate(
   );
   if (!hasSchema) await ask('CREATE SCHEMA IF NOT EXISTS {schema}');
   await ask(CREATE_VERSION_TABLE);
-  const taken = await ask<{ version: number | bigint }>(
-    'SELECT version FROM {schema}.idempotent_jobs_schema',
-  );
-  // The application may have told pg to read integers as BigInt.
-  const versions = new Set(taken.map((row) => Number(row.version)));
-  for (const step of SCHEMA_STEPS) {
-    if (versions.has(step.version) || step.version > upTo) continue;
-    if (step.before !== undefined) await ask(step.before);
-    await ask(step.sql);
-    for (const index of step.indexes ?? []) await ask(`CREATE ${index}`);
-    await ask(recordOf(step, step.name));
-  }
+  const taken = await ask(`SELECT FROM {schema}.idempotent_jobs_schema WHERE version = ${step.version}`);
+  if (taken.length > 0) return;
+  if (step.before !== undefined) await ask(step.before);
+  await ask(step.sql);
+  for (const index of step.indexes ?? []) await ask(`CREATE ${index}`);
+  await ask(recordOf(step, step.name));
 }
 
 /** Notes that a step was taken. */
@@ -97,23 +93,16 @@ export function recordOf({ version }: SchemaStep, name: string): string {
  * is large and in use, `migrations: 'run'` and the command line build them beside the traffic.
  */
 export const IDEMPOTENT_JOBS_MIGRATIONS: readonly (new () => MigrationInterface)[] = [
-  migrationTo('IdempotentJobsLedger1767225600000', 1),
-  migrationTo('IdempotentJobsWayBack1795305600000', 2),
-  migrationTo('IdempotentJobsQueues1795305600001', 3),
-  migrationTo('IdempotentJobsDoubt1795305600002', 4),
-  migrationTo('IdempotentJobsResults1795305600003', 5),
-  migrationTo('IdempotentJobsRetries1795305600004', 6),
-  migrationTo('IdempotentJobsEndedJobs1795305600005', 7),
-  migrationTo('IdempotentJobsSteps1795651200000', 8),
+  migrationOf('IdempotentJobsLedger1767225600000', SCHEMA_STEPS[0] as SchemaStep),
 ];
 
 /** TypeORM remembers migrations by name, and runs those it does not know: each step of the schema is one. */
-function migrationTo(name: string, version: number): new () => MigrationInterface {
+export function migrationOf(name: string, step: SchemaStep): new () => MigrationInterface {
   return class implements MigrationInterface {
     readonly name = name;
 
     async up(runner: QueryRunner): Promise<void> {
-      await migrate((sql) => runner.query(sql), schemaOf(runner.dataSource.options), version);
+      await take(step, (sql) => runner.query(sql), schemaOf(runner.dataSource.options));
     }
 
     down(): Promise<void> {

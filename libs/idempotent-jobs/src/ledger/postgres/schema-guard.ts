@@ -1,8 +1,7 @@
 import { ConfigurationError } from '../../operation/errors.js';
 import { PROGRAM } from '../../operation/program.js';
 import type { Database } from './database.js';
-import { inSchema, SCHEMA_STEPS, SCHEMA_VERSION, UNFINISHED } from './migrations.js';
-import type { SchemaStep } from './migrations/schema-step.js';
+import { inSchema, SCHEMA_STEPS, type SchemaStep, UNFINISHED } from './migrations.js';
 import { SchemaUpgrade } from './schema-upgrade.js';
 
 /**
@@ -10,6 +9,7 @@ import { SchemaUpgrade } from './schema-upgrade.js';
  *
  * @param mode `run` takes the missing steps, `check` only looks
  * @param meanwhile what is given the building of indexes, which may take minutes and is not waited for then; by default it is
+ * @param steps those of a later version, for tests
  * @throws ConfigurationError if the schema is missing, older (`check`) or newer than this package, or cannot be upgraded
  *   because somebody holds its locks
  */
@@ -17,22 +17,23 @@ export async function ensureSchema(
   database: Database,
   mode: 'run' | 'check',
   meanwhile?: (building: Promise<void>) => void,
+  steps = SCHEMA_STEPS,
 ): Promise<void> {
   const { schema } = database;
-  const state = await refuseNewer(database);
+  const state = await refuseNewer(database, steps);
   const { version } = state;
   // Nothing is locked, and no privilege is needed, where nothing is to be done.
   if (mode === 'run') {
     const upgrade = new SchemaUpgrade(database);
-    const missing = missingIn(state);
+    const missing = missingIn(state, steps);
     await upgrade.run(missing, version === undefined);
     if (version === undefined) return;
     const building = upgrade.buildIndexes(missing);
     return meanwhile === undefined ? building : meanwhile(building);
   }
-  if (version === SCHEMA_VERSION) return;
+  if (version === steps.length) return;
   throw new ConfigurationError(
-    `${version === undefined ? `Schema "${schema}" has no ledger` : `The ledger in schema "${schema}" is at version ${version}, but this package needs ${SCHEMA_VERSION}`}. ` +
+    `${version === undefined ? `Schema "${schema}" has no ledger` : `The ledger in schema "${schema}" is at version ${version}, but this package needs ${steps.length}`}. ` +
       `Run "${PROGRAM} migrate", set forRoot({ migrations: 'run' }), or add ...IDEMPOTENT_JOBS_MIGRATIONS to the DataSource's migrations and run them before the application starts.`,
   );
 }
@@ -45,11 +46,11 @@ interface SchemaState {
   readonly unfinished: readonly number[];
 }
 
-async function refuseNewer(database: Database): Promise<SchemaState> {
+async function refuseNewer(database: Database, steps = SCHEMA_STEPS): Promise<SchemaState> {
   const state = await stateOf(database);
-  if (state.version === undefined || state.version <= SCHEMA_VERSION) return state;
+  if (state.version === undefined || state.version <= steps.length) return state;
   throw new ConfigurationError(
-    `The ledger in schema "${database.schema}" is at version ${state.version}, but this package knows only up to ${SCHEMA_VERSION}. A newer nestjs-idempotent-jobs has migrated it; deploy that version here too.`,
+    `The ledger in schema "${database.schema}" is at version ${state.version}, but this package knows only up to ${steps.length}. A newer nestjs-idempotent-jobs has migrated it; deploy that version here too.`,
   );
 }
 
@@ -80,6 +81,6 @@ export async function pendingSteps(database: Database): Promise<readonly SchemaS
   return missingIn(await refuseNewer(database));
 }
 
-function missingIn({ version = 0, unfinished }: SchemaState): readonly SchemaStep[] {
-  return SCHEMA_STEPS.filter((step) => step.version > version || unfinished.includes(step.version));
+function missingIn({ version = 0, unfinished }: SchemaState, steps = SCHEMA_STEPS): readonly SchemaStep[] {
+  return steps.filter((step) => step.version > version || unfinished.includes(step.version));
 }

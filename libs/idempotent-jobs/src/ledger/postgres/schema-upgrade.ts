@@ -8,9 +8,9 @@ import {
   literal,
   migrationLock,
   recordOf,
+  type SchemaStep,
   UNFINISHED,
 } from './migrations.js';
-import type { SchemaStep } from './migrations/schema-step.js';
 import { LOCK_NOT_AVAILABLE, sqlStateOf } from './sqlstate.js';
 
 /** How long a step is tried while somebody holds what it needs. */

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { ORIGINS } from '../../operation/origin.js';
 import { DEAD_LETTER_REASONS } from '../../operation/reasons.js';
 import { SCHEMA_STEPS } from './migrations.js';
 
@@ -11,7 +12,10 @@ function allowed(column: string): string[] {
 }
 
 describe('the schema', () => {
-  it('allows the same reasons of dead letters as the code has', () => {
-    expect(allowed('reason')).toEqual([...DEAD_LETTER_REASONS]);
+  it.each([
+    ['reasons of dead letters', 'reason', DEAD_LETTER_REASONS],
+    ['origins of operations', 'origin', ORIGINS],
+  ])('allows the same %s as the code has', (_title, column, words) => {
+    expect(allowed(column)).toEqual([...words]);
   });
 });

@@ -1,33 +1,127 @@
 import type { Lane } from './lanes.js';
 
 /**
- * One SQL statement of the library, named by the transition it makes. `{schema}` in the text stands for the quoted
- * schema of the ledger. The name becomes the name of a prepared statement, so Postgres plans it once a connection.
+ * One SQL statement of the library, named by the transition it makes. The name becomes the name of a prepared statement, so
+ * Postgres plans it once a connection. `{schema}` in the text stands for the quoted schema of the ledger.
  */
-export interface Statement {
-  readonly name: string;
+export class Statement<Name extends string = string> {
+  /** With `$1`, `$2` … for the parameters. */
   readonly text: string;
-  /** How urgent it is, when it is run by itself. */
-  readonly lane: Lane;
+  readonly #names: readonly string[];
+
+  /** @param lane how urgent it is, when it is run by itself */
+  constructor(
+    readonly name: string,
+    text: string,
+    readonly lane: Lane,
+  ) {
+    const names: string[] = [];
+    this.text = text.trim().replaceAll(PARAMETER, (_all, parameter: string) => {
+      if (!names.includes(parameter)) names.push(parameter);
+      return `$${names.indexOf(parameter) + 1}`;
+    });
+    this.#names = names;
+  }
+
+  /**
+   * The statement with its parameters: all that its text names, and no other. Undefined becomes NULL. A function is called when
+   * there is a connection.
+   */
+  with(input: Input<Name> | (() => Input<Name>)): Call {
+    return { statement: this, values: () => this.#valuesOf(typeof input === 'function' ? input() : input) };
+  }
+
+  #valuesOf(input: Readonly<Record<string, unknown>>): unknown[] {
+    const values: unknown[] = [];
+    for (const name of this.#names) {
+      if (!(name in input)) throw new Error(`Statement "${this.name}" has no value for :${name}`);
+      values.push(input[name]);
+    }
+    return values;
+  }
+}
+
+/** A statement with its parameters, to be run. */
+export interface Call {
+  readonly statement: Statement;
+  /** In the order of the text. */
+  readonly values: () => unknown[];
 }
 
 /** Runs a statement in whatever transaction the caller has open. */
-export type RunStatement = <Row>(statement: Statement, values: unknown[]) => Promise<Row[]>;
+export type RunStatement = <Row>(call: Call) => Promise<Row[]>;
 
-/** Declares a {@link Statement}. */
-export function statement(name: string, text: string, lane: Lane = 'other'): Statement {
-  return { name, text: text.trim(), lane };
+/** `:name` stands for a parameter; `::type` is a cast. */
+const PARAMETER = /(?<!:):([a-zA-Z]\w*)/g;
+
+/** Declares a {@link Statement}. Its parameters are the `:names` of the text, which the compiler reads out of it. */
+export function statement<const Text extends string>(
+  name: string,
+  text: Text,
+  lane: Lane = 'other',
+): Statement<NameIn<Text>> {
+  return new Statement(name, text, lane);
 }
 
+type Input<Name extends string> = { readonly [Key in Name]: unknown };
+
+type NameIn<Text extends string, Found extends string = never> = Text extends `${string}:${infer Rest}`
+  ? Rest extends `:${infer Type}`
+    ? NameIn<Type, Found>
+    : NameIn<Rest, Found | WordAtStart<Rest>>
+  : Exclude<Found, ''>;
+
+type WordAtStart<Text extends string, Word extends string = ''> = Text extends `${infer First}${infer Rest}`
+  ? Lowercase<First> extends WordCharacter
+    ? WordAtStart<Rest, `${Word}${First}`>
+    : Word
+  : Word;
+
+// prettier-ignore
+type WordCharacter = 'a' | 'b' | 'c' | 'd' | 'e' | 'f' | 'g' | 'h' | 'i' | 'j' | 'k' | 'l' | 'm' | 'n' | 'o' | 'p' | 'q' | 'r'
+  | 's' | 't' | 'u' | 'v' | 'w' | 'x' | 'y' | 'z' | '_' | '0' | '1' | '2' | '3' | '4' | '5' | '6' | '7' | '8' | '9';
+
 /**
- * The rows that parallel arrays make, with their number at the end. Sub-selects hide the arrays from the planner: it would
- * plan for what is in them, each time anew, which takes longer than the statement itself. So it plans once, for ten rows.
+ * Rows for a FROM, made of parallel arrays, with their number `n` at the end: `rowsOf('i', 'tenantId text')` has the column
+ * `tenant_id` of the parameter `:tenantId`, an array.
+ *
+ * Sub-selects hide the arrays from the planner: it would plan for what is in them, each time anew, which takes longer than the
+ * statement itself. So it plans once, for ten rows.
  */
-export function rowsOf(...arrays: readonly string[]): string {
-  return `unnest(${arrays.map((array) => `(SELECT ${array})`).join(', ')}) WITH ORDINALITY`;
+export function rowsOf<const Columns extends readonly `${string} ${string}`[]>(
+  alias: string,
+  ...columns: Columns
+): Mentioned<Columns> {
+  const arrays = columns.map((column) => `(SELECT :${column.replace(' ', '::')}[])`);
+  const names = columns.map((column) => snakeCase(column.slice(0, column.indexOf(' '))));
+  return `unnest(${arrays.join(', ')}) WITH ORDINALITY AS ${alias} (${names.join(', ')}, n)` as Mentioned<Columns>;
+}
+
+/** As much of the text as the compiler has to know. */
+type Mentioned<Columns extends readonly string[]> = Columns extends readonly [
+  `${infer Name} ${string}`,
+  ...infer Rest extends readonly string[],
+]
+  ? `:${Name} ${Mentioned<Rest>}`
+  : '';
+
+function snakeCase(name: string): string {
+  return name.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 }
 
 /** For {@link rowsOf}: an array that holds nothing but nulls, as most do that are seldom used, need not be sent at all. */
 export function sparse<T>(values: readonly (T | null)[]): readonly (T | null)[] | null {
   return values.every((value) => value === null) ? null : values;
+}
+
+/** An interval in ms; of a moment, the ms since 1970. */
+export function ms<const Sql extends string>(interval: Sql): `EXTRACT(EPOCH FROM ${Sql})::float8 * 1000` {
+  return `EXTRACT(EPOCH FROM ${interval})::float8 * 1000`;
+}
+
+/** The moment so many ms from now. */
+export function inMs<const Sql extends string>(
+  duration: Sql,
+): `clock_timestamp() + ${Sql} * interval '1 millisecond'` {
+  return `clock_timestamp() + ${duration} * interval '1 millisecond'`;
 }

@@ -5,16 +5,13 @@ import { type RunStatement, statement } from '../postgres/statement.js';
 export const INTO_AUDIT = `INSERT INTO {schema}.job_actions
     (action, actor, note, redrive_id, queue, letter_id, tenant_id, operation_key, details)`;
 
-/**
- * What one person did, to one thing or many. Parameters: action, actor, note, redrive of many (null: none), and a JSON array
- * of {@link AuditEntry}.
- */
+/** What one person did, to one thing or many. */
 const AUDIT = statement(
   'audit',
   `
 ${INTO_AUDIT}
-SELECT $1, $2, $3, $4::uuid, e."queue", e."letterId", e."tenantId", e."operationKey", e."details"
-FROM json_to_recordset($5::json)
+SELECT :action, :actor, :note, :redriveId::uuid, e."queue", e."letterId", e."tenantId", e."operationKey", e."details"
+FROM json_to_recordset(:entries::json)
   AS e ("queue" text, "letterId" uuid, "tenantId" text, "operationKey" text, "details" json)
 `,
 );
@@ -36,5 +33,6 @@ export async function audit(
   entries: readonly AuditEntry[],
   redriveId?: string,
 ): Promise<void> {
-  if (entries.length > 0) await run(AUDIT, [action, actor, note, redriveId ?? null, JSON.stringify(entries)]);
+  if (entries.length > 0)
+    await run(AUDIT.with({ action, actor, note, redriveId, entries: JSON.stringify(entries) }));
 }

@@ -117,24 +117,23 @@ export class OutcomeStore {
   async fail(claim: Claim, record: FailureRecord, connection?: Queryable): Promise<Recorded> {
     const evidence = describeError(record.error);
     const rows = await this.database.run<{ is_recorded: boolean }>(
-      FAIL,
-      [
-        claim.tenantId,
-        claim.operationKey,
-        claim.token,
-        record.status,
-        JSON.stringify(evidence),
-        record.isDoubtful,
-        record.kind,
-        cleanText(record.reason, MAX_FAILURE_CODE),
-        record.delayMs ?? null,
-        record.letter ?? null,
-        this.#encryptedPayload(claim, record.payload),
-        VERSIONS,
-        record.letter === undefined ? null : errorFingerprint(record.letter, evidence),
-        record.forgetAfterMs ?? null,
-        record.decision ?? null,
-      ],
+      FAIL.with({
+        tenantId: claim.tenantId,
+        operationKey: claim.operationKey,
+        token: claim.token,
+        status: record.status,
+        error: JSON.stringify(evidence),
+        isDoubtful: record.isDoubtful,
+        kind: record.kind,
+        reason: cleanText(record.reason, MAX_FAILURE_CODE),
+        delayMs: record.delayMs,
+        decision: record.decision,
+        forgetAfterMs: record.forgetAfterMs,
+        letter: record.letter,
+        payload: this.#encryptedPayload(claim, record.payload),
+        versions: VERSIONS,
+        errorFingerprint: record.letter && errorFingerprint(record.letter, evidence),
+      }),
       connection,
     );
     return rows[0]?.is_recorded === true ? 'recorded' : 'lost';
@@ -142,19 +141,14 @@ export class OutcomeStore {
 
   /** Gives the claim back as if the attempt had not been started; not to be claimed again before `waitMs` are over, and, a call's, forgotten after `forgetAfterMs`. */
   async release(
-    claim: Claim,
+    { tenantId, operationKey, token }: Claim,
     isDoubtful: boolean,
     waitMs?: number,
     forgetAfterMs?: number,
   ): Promise<Recorded> {
-    const rows = await this.database.run(RELEASE, [
-      claim.tenantId,
-      claim.operationKey,
-      claim.token,
-      isDoubtful,
-      waitMs ?? null,
-      forgetAfterMs ?? null,
-    ]);
+    const rows = await this.database.run(
+      RELEASE.with({ tenantId, operationKey, token, isDoubtful, waitMs, forgetAfterMs }),
+    );
     return rows.length > 0 ? 'recorded' : 'lost';
   }
 
@@ -166,15 +160,17 @@ export class OutcomeStore {
     payload: string | undefined,
   ): Promise<Recorded> {
     const evidence = describeError(error);
-    const rows = await this.database.run(DOUBT, [
-      identity.tenantId,
-      identity.operationKey,
-      seenToken,
-      JSON.stringify(evidence),
-      this.#encryptedPayload(identity, payload),
-      VERSIONS,
-      errorFingerprint('in_doubt', evidence),
-    ]);
+    const rows = await this.database.run(
+      DOUBT.with({
+        tenantId: identity.tenantId,
+        operationKey: identity.operationKey,
+        seenToken,
+        error: JSON.stringify(evidence),
+        payload: this.#encryptedPayload(identity, payload),
+        versions: VERSIONS,
+        errorFingerprint: errorFingerprint('in_doubt', evidence),
+      }),
+    );
     return rows.length > 0 ? 'recorded' : 'lost';
   }
 
@@ -183,8 +179,10 @@ export class OutcomeStore {
     claim: Claim,
     { repeatableMs, budgetMs }: Pick<ClaimRules, 'repeatableMs' | 'budgetMs'>,
   ): Promise<Claim | 'lost'> {
-    const values = [claim.tenantId, claim.operationKey, claim.token, repeatableMs, budgetMs];
-    const [row] = await this.database.run<StartedRow>(START, values);
+    const { tenantId, operationKey, token } = claim;
+    const [row] = await this.database.run<StartedRow>(
+      START.with({ tenantId, operationKey, token, repeatableMs, budgetMs }),
+    );
     if (row === undefined) return 'lost';
     return {
       ...claim,
@@ -208,45 +206,34 @@ export class OutcomeStore {
     recorded: RecordedResult,
     retentionMs: number,
   ): Promise<Recorded> {
-    const { tenantId, operationKey, token, result, resultOmitted } = this.#completionOf(
-      claim,
-      recorded,
-      retentionMs,
+    const { degraded: _none, ...completion } = this.#completionOf(claim, recorded, retentionMs);
+    const [row] = await this.database.run<{ is_recorded: boolean }>(
+      APPLY_RECONCILED.with(completion),
+      connection,
     );
-    const values = [tenantId, operationKey, token, result, retentionMs, resultOmitted];
-    const [row] = await this.database.run<{ is_recorded: boolean }>(APPLY_RECONCILED, values, connection);
     return row?.is_recorded === true ? 'recorded' : 'lost';
   }
 
   /** Keeps the record of an attempt that was taken over. */
   async takeOver(
-    identity: OperationIdentity,
-    vanished: VanishedAttempt,
+    { tenantId, operationKey }: OperationIdentity,
+    { token, attempt, runId, startedAt }: VanishedAttempt,
     connection?: Queryable,
   ): Promise<void> {
-    const values = [
-      identity.tenantId,
-      identity.operationKey,
-      vanished.token,
-      vanished.attempt,
-      vanished.runId ?? null,
-      vanished.startedAt ?? null,
-    ];
-    await this.database.run(TAKE_OVER, values, connection);
+    const vanished = { tenantId, operationKey, token, attempt, runId, startedAt };
+    await this.database.run(TAKE_OVER.with(vanished), connection);
   }
 
   /** Says of an attempt that was taken over that its process lives: it gave the attempt up, late. */
   async surrender({ tenantId, operationKey, token, attempt, startedAt }: Claim): Promise<void> {
-    await this.database.run(SURRENDER, [tenantId, operationKey, token, attempt, startedAt]);
+    await this.database.run(SURRENDER.with({ tenantId, operationKey, token, attempt, startedAt }));
   }
 
   /** Of an attempt whose end was `lost`: whether another one has taken its place, or nobody, but somebody said how it ended. */
   async wasReplaced({ tenantId, operationKey }: OperationIdentity, runId: string): Promise<boolean> {
-    const [row] = await this.database.run<{ was_replaced: boolean }>(WAS_REPLACED, [
-      tenantId,
-      operationKey,
-      runId,
-    ]);
+    const [row] = await this.database.run<{ was_replaced: boolean }>(
+      WAS_REPLACED.with({ tenantId, operationKey, runId }),
+    );
     return row?.was_replaced === true;
   }
 
@@ -256,17 +243,16 @@ export class OutcomeStore {
     isOwn = false,
   ): Promise<(Recorded | RowLockedError)[]> {
     const rows = await this.database.run<{ is_recorded: boolean; is_locked: boolean }>(
-      COMPLETE,
-      [
-        completions.map((completion) => completion.tenantId),
-        completions.map((completion) => completion.operationKey),
-        completions.map((completion) => completion.token),
-        completions.map((completion) => completion.result),
-        completions.map((completion) => completion.retentionMs),
-        sparse(completions.map((completion) => completion.resultOmitted)),
-        sparse(completions.map((completion) => completion.degraded)),
+      COMPLETE.with({
+        tenantId: completions.map((completion) => completion.tenantId),
+        operationKey: completions.map((completion) => completion.operationKey),
+        token: completions.map((completion) => completion.token),
+        result: completions.map((completion) => completion.result),
+        retentionMs: completions.map((completion) => completion.retentionMs),
+        resultOmitted: sparse(completions.map((completion) => completion.resultOmitted)),
+        degraded: sparse(completions.map((completion) => completion.degraded)),
         isOwn,
-      ],
+      }),
       connection,
     );
     return rows.map((row) => {

@@ -1,31 +1,35 @@
-import { CALLS } from '../../operation/calls.js';
 import { PATIENCE } from '../postgres/quickly.js';
-import { rowsOf, statement } from '../postgres/statement.js';
+import { inMs, ms, rowsOf, statement } from '../postgres/statement.js';
 
 /** Of a row that becomes completed. An earlier attempt may have left a doubt, which its end now settles. */
 export const COMPLETED = `status = 'completed', settled_at = clock_timestamp(), error = NULL, payload = NULL,
     doubt_since = NULL, doubted_at = NULL, reconcile_due_at = NULL, lease_expires_at = NULL, dispatch_due_at = NULL`;
 
-/** The letter of an operation whose row says when its last attempt ended, for a FROM. The values are SQL. */
-const letterOf = (value: Record<'reason' | 'payload' | 'error' | 'versions' | 'cause', string>): string => `
+/**
+ * The letter of an operation whose row says when its last attempt ended, for a FROM. The reason and the payload are SQL. A call has
+ * no queue that a letter could be announced for.
+ */
+const letterOf = <const Reason extends string, const Payload extends string>(
+  reason: Reason,
+  payload: Payload,
+) =>
+  `
   INSERT INTO {schema}.dead_letters (
-    tenant_id, operation_key, queue, job_name, job_id, reason, payload, fingerprint, error, attempts, failures,
+    tenant_id, operation_key, origin, queue, job_name, job_id, reason, payload, fingerprint, error, attempts, failures,
     fencing_token, doubt_since, run_id, versions, trace_context, error_fingerprint, step_of, step, created_at, dispatch_due_at
   )
   SELECT
-    tenant_id, operation_key, queue, job_name, job_id, ${value.reason}, ${value.payload}, fingerprint, ${value.error},
-    attempts, failures, fencing_token, doubt_since, run_id, ${value.versions}, trace_context, ${value.cause}, step_of, step,
-    ended_at, CASE WHEN queue <> '${CALLS}' THEN ended_at END`;
+    tenant_id, operation_key, origin, queue, job_name, job_id, ${reason}, ${payload}, fingerprint, :error::json,
+    attempts, failures, fencing_token, doubt_since, run_id, :versions::json, trace_context, :errorFingerprint, step_of, step,
+    ended_at, CASE WHEN origin <> 'call' THEN ended_at END` as const;
 
 /**
  * running → completed, for many operations at once.
  *
- * Parameters: parallel arrays: tenant, key, token, result as JSON text, retention in ms, why there is no result (null: it
- * is there, or there was none), which dependency a stand-in answered for (null: none); and whether the rows must have been
- * claimed in this very transaction. One row per element comes back: `is_recorded` is false when the lease was lost (another
- * token, or no longer running, or, where that is asked for, a claim that was committed or rolled back since). A second asking
- * after a lost answer finds the row completed under its own token, which is as good as having written it. `is_locked`: some
- * transaction holds the row; nothing was written, and the caller asks again.
+ * One row per element comes back: `is_recorded` is false when the lease was lost (another token, or no longer running, or,
+ * where that is asked for, a claim that was committed or rolled back since). A second asking after a lost answer finds the
+ * row completed under its own token, which is as good as having written it. `is_locked`: some transaction holds the row;
+ * nothing was written, and the caller asks again.
  *
  * No row is waited for (SKIP LOCKED): one that somebody holds must not keep others' outcomes from being recorded.
  */
@@ -33,15 +37,14 @@ export const COMPLETE = statement(
   'complete',
   `
 WITH asked AS (
-  SELECT * FROM ${rowsOf('$1::text[]', '$2::text[]', '$3::bigint[]', '$4::text[]', '$5::float8[]', '$6::text[]', '$7::text[]')}
-    AS a (tenant_id, operation_key, token, result, retention_ms, result_omitted, degraded, n)
+  SELECT * FROM ${rowsOf('a', 'tenantId text', 'operationKey text', 'token bigint', 'result text', 'retentionMs float8', 'resultOmitted text', 'degraded text')}
 ), held AS MATERIALIZED (
   SELECT a.*
   FROM asked a CROSS JOIN LATERAL (
     SELECT FROM {schema}.job_outcomes o
     WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
       AND o.fencing_token = a.token AND o.status = 'running'
-      AND (NOT $8::boolean OR o.xmin = pg_current_xact_id_if_assigned()::xid)
+      AND (NOT :isOwn::boolean OR o.xmin = pg_current_xact_id_if_assigned()::xid)
     FOR UPDATE SKIP LOCKED
   ) o
 ), completed AS (
@@ -50,7 +53,7 @@ WITH asked AS (
     result           = a.result::json,
     result_omitted   = a.result_omitted,
     degraded         = a.degraded,
-    expires_at       = clock_timestamp() + a.retention_ms * interval '1 millisecond'
+    expires_at       = ${inMs('a.retention_ms')}
   FROM held a
   WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
     AND o.fencing_token = a.token AND o.status = 'running'
@@ -58,7 +61,7 @@ WITH asked AS (
 )
 SELECT
   c.n IS NOT NULL OR COALESCE(o.status = 'completed', false) AS is_recorded,
-  NOT $8 AND COALESCE(o.status = 'running', false) AS is_locked
+  NOT :isOwn AND COALESCE(o.status = 'running', false) AS is_locked
 FROM asked a
 LEFT JOIN completed c ON c.n = a.n
 -- Only what was not written is looked at.
@@ -73,39 +76,39 @@ ORDER BY a.n
 );
 
 /**
- * running, or in_doubt while it is asked about → retrying, in_doubt or dead, with the record of the attempt (or of what was
- * asked) and, when given up, the dead letter; all or nothing.
+ * running, or in_doubt while it is asked about → retrying, in_doubt or dead, with the record of the attempt (or of what
+ * was asked) and, when given up, the dead letter; all or nothing.
  *
- * Parameters: tenant, key, token, next status, error, whether the effect may have happened, failure kind, failure
- * reason, delay in ms until the next attempt or question (null: there is none), letter's reason (null: no letter), letter's
- * payload, versions, error fingerprint, after how many ms a call that failed is forgotten (null: it is a job's), why it was decided so (null: it was asked about). `is_recorded`
- * is false when the lease was lost; a second asking finds the record under its own token.
+ * `is_recorded` is false when the lease was lost; a second asking finds the record under its own token.
+ *
+ * NULL for `:delayMs` means that nothing follows, for `:letter` (its reason) that there is none, for `:forgetAfterMs` that the
+ * operation is a job's, and for `:decision` that it was asked about.
  */
 export const FAIL = statement(
   'fail',
   `
 WITH ${PATIENCE}, failed AS (
   UPDATE {schema}.job_outcomes o SET
-    status           = $4,
+    status           = :status,
     failures         = o.failures + CASE WHEN o.status = 'running' THEN 1 ELSE 0 END,
-    error            = $5::json,
-    doubt_since      = CASE WHEN $6::boolean THEN COALESCE(o.doubt_since, o.started_at) ELSE o.doubt_since END,
-    doubted_at       = CASE WHEN NOT $6 THEN o.doubted_at
+    error            = :error::json,
+    doubt_since      = CASE WHEN :isDoubtful::boolean THEN COALESCE(o.doubt_since, o.started_at) ELSE o.doubt_since END,
+    doubted_at       = CASE WHEN NOT :isDoubtful THEN o.doubted_at
                             WHEN o.status = 'running' THEN clock_timestamp()
                             ELSE COALESCE(o.doubted_at, clock_timestamp()) END,
-    reconcile_due_at = CASE WHEN $4 = 'in_doubt' THEN clock_timestamp() + $9::bigint * interval '1 millisecond' END,
-    payload          = CASE WHEN $4 <> 'dead' THEN o.payload END,
+    reconcile_due_at = CASE WHEN :status = 'in_doubt' THEN ${inMs(':delayMs::bigint')} END,
+    payload          = CASE WHEN :status <> 'dead' THEN o.payload END,
     lease_expires_at = NULL,
     -- The pause is the ledger's: a queue that was lost and filled again keeps it.
-    delay_ms         = CASE WHEN $4 = 'retrying' THEN $9::float8 END,
-    available_at     = CASE WHEN $4 = 'retrying' THEN clock_timestamp() + $9::bigint * interval '1 millisecond' ELSE o.available_at END,
-    dispatch_due_at  = CASE WHEN $4 = 'retrying' OR ($4 = 'in_doubt' AND $9 IS NOT NULL) THEN o.dispatch_due_at END,
-    settled_at       = CASE WHEN $4 = 'dead' THEN clock_timestamp() END,
+    delay_ms         = CASE WHEN :status = 'retrying' THEN :delayMs::float8 END,
+    available_at     = CASE WHEN :status = 'retrying' THEN ${inMs(':delayMs::bigint')} ELSE o.available_at END,
+    dispatch_due_at  = CASE WHEN :status = 'retrying' OR (:status = 'in_doubt' AND :delayMs IS NOT NULL) THEN o.dispatch_due_at END,
+    settled_at       = CASE WHEN :status = 'dead' THEN clock_timestamp() END,
     -- A doubt is never forgotten.
-    expires_at       = CASE WHEN $4 = 'retrying' AND NOT $6 AND o.doubt_since IS NULL
-                            THEN clock_timestamp() + $14::float8 * interval '1 millisecond' END
+    expires_at       = CASE WHEN :status = 'retrying' AND NOT :isDoubtful AND o.doubt_since IS NULL
+                            THEN ${inMs(':forgetAfterMs::float8')} END
   FROM patience
-  WHERE o.tenant_id = $1 AND o.operation_key = $2 AND o.fencing_token = $3 AND o.lease_expires_at IS NOT NULL
+  WHERE o.tenant_id = :tenantId AND o.operation_key = :operationKey AND o.fencing_token = :token AND o.lease_expires_at IS NOT NULL
   -- One time for the attempt's end and the letter, so that the history has them in order.
   RETURNING o.*, clock_timestamp() AS ended_at
 ), attempted AS (
@@ -113,25 +116,24 @@ WITH ${PATIENCE}, failed AS (
     tenant_id, operation_key, fencing_token, attempt, run_id, started_at, ended_at, kind, reason, error, delay_ms, decision
   )
   SELECT
-    tenant_id, operation_key, fencing_token, attempts, run_id, started_at, ended_at, $7, $8, $5::json, $9::bigint, $15
+    tenant_id, operation_key, fencing_token, attempts, run_id, started_at, ended_at, :kind, :reason, :error::json, :delayMs::bigint, :decision
   FROM failed
 ), buried AS (
-  ${letterOf({ reason: '$10', payload: '$11::json', error: '$5::json', versions: '$12::json', cause: '$13' })}
-  FROM failed WHERE $10::text IS NOT NULL
+  ${letterOf(':letter', ':payload::json')}
+  FROM failed WHERE :letter::text IS NOT NULL
   ON CONFLICT DO NOTHING
 )
 SELECT EXISTS (SELECT FROM failed) OR EXISTS (
   SELECT FROM {schema}.job_attempts
-  WHERE tenant_id = $1 AND operation_key = $2 AND fencing_token = $3 AND kind = $7
+  WHERE tenant_id = :tenantId AND operation_key = :operationKey AND fencing_token = :token AND kind = :kind
 ) AS is_recorded
 `,
   'record',
 );
 
 /**
- * running → retrying without a trace of the attempt: it was not the operation's fault (shutdown, a handler that handed
- * its job back, a step that it has to wait for). Parameters: tenant, key, token, whether the effect may have happened, how
- * long to wait in ms (null: not at all), after how many ms a call is forgotten (null: it is a job's). No row: the lease was lost.
+ * running → retrying without a trace of the attempt: it was not the operation's fault (shutdown, a handler that handed its
+ * job back, a step that it has to wait for). No row: the lease was lost.
  */
 export const RELEASE = statement(
   'release',
@@ -141,13 +143,13 @@ UPDATE {schema}.job_outcomes o SET
   status           = 'retrying',
   attempts         = o.attempts - 1,
   lease_expires_at = NULL,
-  available_at     = COALESCE(clock_timestamp() + $5::float8 * interval '1 millisecond', o.available_at),
-  doubt_since      = CASE WHEN $4::boolean THEN COALESCE(o.doubt_since, o.started_at) ELSE o.doubt_since END,
-  doubted_at       = CASE WHEN $4 THEN clock_timestamp() ELSE o.doubted_at END,
+  available_at     = COALESCE(${inMs(':waitMs::float8')}, o.available_at),
+  doubt_since      = CASE WHEN :isDoubtful::boolean THEN COALESCE(o.doubt_since, o.started_at) ELSE o.doubt_since END,
+  doubted_at       = CASE WHEN :isDoubtful THEN clock_timestamp() ELSE o.doubted_at END,
   -- A doubt is never forgotten.
-  expires_at       = CASE WHEN NOT $4 AND o.doubt_since IS NULL THEN clock_timestamp() + $6::float8 * interval '1 millisecond' END
+  expires_at       = CASE WHEN NOT :isDoubtful AND o.doubt_since IS NULL THEN ${inMs(':forgetAfterMs::float8')} END
 FROM patience
-WHERE o.tenant_id = $1 AND o.operation_key = $2 AND o.fencing_token = $3 AND o.status = 'running'
+WHERE o.tenant_id = :tenantId AND o.operation_key = :operationKey AND o.fencing_token = :token AND o.status = 'running'
 RETURNING true AS is_recorded
 `,
   'record',
@@ -155,15 +157,14 @@ RETURNING true AS is_recorded
 
 /**
  * in_doubt → running: the effect of the last attempt did not happen, and the next one begins, under the token it was asked
- * with. Parameters: tenant, key, token, how long the effect is repeatable in ms (null: forever), time budget in ms (null:
- * none). No row: the lease was lost. A second asking finds the attempt begun.
+ * with. No row: the lease was lost. A second asking finds the attempt begun.
  */
 export const START = statement(
   'start',
   `
 WITH ${PATIENCE}, asked AS (
   SELECT o.* FROM patience CROSS JOIN {schema}.job_outcomes o
-  WHERE tenant_id = $1 AND operation_key = $2 AND fencing_token = $3 AND lease_expires_at IS NOT NULL
+  WHERE tenant_id = :tenantId AND operation_key = :operationKey AND fencing_token = :token AND lease_expires_at IS NOT NULL
   FOR UPDATE OF o
 ), answered AS (
   INSERT INTO {schema}.job_attempts (tenant_id, operation_key, fencing_token, attempt, run_id, started_at, kind, reason)
@@ -177,22 +178,21 @@ UPDATE {schema}.job_outcomes o SET
   doubt_since      = NULL,
   doubted_at       = NULL,
   reconcile_due_at = NULL,
-  repeatable_until = COALESCE(clock_timestamp() + $4::float8 * interval '1 millisecond', 'infinity'),
-  deadline_at      = COALESCE(o.deadline_at, clock_timestamp() + $5::float8 * interval '1 millisecond')
+  repeatable_until = COALESCE(${inMs(':repeatableMs::float8')}, 'infinity'),
+  deadline_at      = COALESCE(o.deadline_at, ${inMs(':budgetMs::float8')})
 FROM asked
 WHERE o.tenant_id = asked.tenant_id AND o.operation_key = asked.operation_key
 RETURNING
   o.attempts, o.failures, o.deadline_at, o.started_at,
-  EXTRACT(EPOCH FROM o.deadline_at - clock_timestamp())::float8 * 1000 AS remaining_ms,
+  ${ms('o.deadline_at - clock_timestamp()')} AS remaining_ms,
   (EXTRACT(EPOCH FROM o.repeatable_until)::float8 - EXTRACT(EPOCH FROM clock_timestamp())::float8) * 1000 AS repeatable_ms
 `,
   'record',
 );
 
 /**
- * in_doubt, asked about → completed: the effect of the last attempt happened, with its result as JSON text. Parameters:
- * tenant, key, token, result, retention in ms, why there is none. One row: `is_recorded` is false when the lease was lost; a second asking
- * finds it completed.
+ * in_doubt, asked about → completed: the effect of the last attempt happened, with its result as JSON text. One row:
+ * `is_recorded` is false when the lease was lost; a second asking finds it completed.
  */
 export const APPLY_RECONCILED = statement(
   'apply_asked',
@@ -200,11 +200,11 @@ export const APPLY_RECONCILED = statement(
 WITH ${PATIENCE}, applied AS (
   UPDATE {schema}.job_outcomes o SET
     ${COMPLETED},
-    result           = $4::json,
-    result_omitted   = $6,
-    expires_at       = clock_timestamp() + $5::float8 * interval '1 millisecond'
+    result           = :result::json,
+    result_omitted   = :resultOmitted,
+    expires_at       = ${inMs(':retentionMs::float8')}
   FROM patience
-  WHERE o.tenant_id = $1 AND o.operation_key = $2 AND o.fencing_token = $3 AND o.status = 'in_doubt'
+  WHERE o.tenant_id = :tenantId AND o.operation_key = :operationKey AND o.fencing_token = :token AND o.status = 'in_doubt'
     AND o.lease_expires_at IS NOT NULL
   RETURNING o.*
 ), answered AS (
@@ -215,7 +215,7 @@ WITH ${PATIENCE}, applied AS (
 )
 SELECT EXISTS (SELECT FROM applied) OR EXISTS (
   SELECT FROM {schema}.job_outcomes
-  WHERE tenant_id = $1 AND operation_key = $2 AND fencing_token = $3 AND status = 'completed'
+  WHERE tenant_id = :tenantId AND operation_key = :operationKey AND fencing_token = :token AND status = 'completed'
 ) AS is_recorded
 `,
   'record',
@@ -223,24 +223,24 @@ SELECT EXISTS (SELECT FROM applied) OR EXISTS (
 
 /**
  * An attempt that nobody answers for and that must not be repeated, and an operation that nobody here can ask about:
- * running (lease over), pending, retrying, or in_doubt (until now asked about) → in_doubt, with its record and its dead letter. The token grows, so that the vanished worker can write nothing any more.
+ * running (lease over), pending, retrying, or in_doubt (until now asked about) → in_doubt, with its record and its dead
+ * letter. The token grows, so that the vanished worker can write nothing any more.
  *
- * Parameters: tenant, key, the token that was seen, error, letter's payload, versions, error fingerprint. No row: somebody else was
- * faster, and the operation is theirs.
+ * No row: somebody else was faster, and the operation is theirs.
  */
 export const DOUBT = statement(
   'doubt',
   `
 WITH ${PATIENCE}, vanished AS (
   SELECT o.* FROM patience CROSS JOIN {schema}.job_outcomes o
-  WHERE tenant_id = $1 AND operation_key = $2 AND fencing_token = $3
+  WHERE tenant_id = :tenantId AND operation_key = :operationKey AND fencing_token = :seenToken
     AND (status IN ('pending', 'retrying') OR COALESCE(lease_expires_at <= clock_timestamp(), reconcile_due_at IS NOT NULL))
   FOR UPDATE OF o
 ), doubted AS (
   UPDATE {schema}.job_outcomes o SET
     status           = 'in_doubt',
     fencing_token    = o.fencing_token + 1,
-    error            = $4::json,
+    error            = :error::json,
     doubt_since      = COALESCE(o.doubt_since, o.started_at, clock_timestamp()),
     doubted_at       = COALESCE(o.doubted_at, clock_timestamp()),
     reconcile_due_at = NULL,
@@ -255,17 +255,11 @@ WITH ${PATIENCE}, vanished AS (
     tenant_id, operation_key, fencing_token, attempt, run_id, started_at, ended_at, kind, reason, error
   )
   SELECT v.tenant_id, v.operation_key, v.fencing_token, v.attempts, v.run_id, v.started_at, d.ended_at,
-         'taken_over', 'lease_expired', $4::json
+         'taken_over', 'lease_expired', :error::json
   FROM vanished v CROSS JOIN doubted d WHERE v.status = 'running'
   ON CONFLICT DO NOTHING
 )
-${letterOf({
-  reason: `'in_doubt'`,
-  payload: 'COALESCE($5::json, payload)',
-  error: '$4::json',
-  versions: '$6::json',
-  cause: '$7',
-})}
+${letterOf("'in_doubt'", 'COALESCE(:payload::json, payload)')}
 FROM doubted
 ON CONFLICT DO NOTHING
 RETURNING true AS is_recorded
@@ -278,7 +272,7 @@ export const TAKE_OVER = statement(
   'take_over',
   `
 INSERT INTO {schema}.job_attempts (tenant_id, operation_key, fencing_token, attempt, run_id, started_at, kind, reason)
-VALUES ($1, $2, $3, $4, $5, $6, 'taken_over', 'lease_expired')
+VALUES (:tenantId, :operationKey, :token, :attempt, :runId, :startedAt, 'taken_over', 'lease_expired')
 ON CONFLICT DO NOTHING
 `,
   'record',
@@ -286,37 +280,36 @@ ON CONFLICT DO NOTHING
 
 /**
  * An attempt that was taken over has not vanished with its process: that was slow, or out of reach, and has given it up
- * itself. Counted once as an attempt that failed, so that only those that killed their process look like it. Parameters:
- * tenant, key, token, attempt, when it was started.
+ * itself. Counted once as an attempt that failed, so that only those that killed their process look like it.
  */
 export const SURRENDER = statement(
   'surrender',
   `
 WITH ${PATIENCE}, surrendered AS (
   INSERT INTO {schema}.job_attempts (tenant_id, operation_key, fencing_token, attempt, started_at, kind, reason)
-  SELECT $1, $2, $3::bigint, $4::integer, $5::timestamptz, 'surrendered', 'lease_lost' FROM patience
-  WHERE EXISTS (SELECT FROM {schema}.job_outcomes WHERE tenant_id = $1 AND operation_key = $2)
+  SELECT :tenantId, :operationKey, :token::bigint, :attempt::integer, :startedAt::timestamptz, 'surrendered', 'lease_lost' FROM patience
+  WHERE EXISTS (SELECT FROM {schema}.job_outcomes WHERE tenant_id = :tenantId AND operation_key = :operationKey)
   ON CONFLICT DO NOTHING
   RETURNING true
 )
 UPDATE {schema}.job_outcomes o SET failures = o.failures + 1
 FROM surrendered
-WHERE o.tenant_id = $1 AND o.operation_key = $2 AND o.fencing_token > $3 AND o.failures < o.attempts
-  AND o.attempts > $4 AND o.status IN ('running', 'retrying', 'in_doubt')
+WHERE o.tenant_id = :tenantId AND o.operation_key = :operationKey AND o.fencing_token > :token AND o.failures < o.attempts
+  AND o.attempts > :attempt AND o.status IN ('running', 'retrying', 'in_doubt')
 `,
   'record',
 );
 
 /**
- * Whether an attempt that may write nothing any more has been replaced by another one ($3: its worker). Told from
+ * Whether an attempt that may write nothing any more has been replaced by another one (:runId). Told from
  * elsewhere how its operation ended, it has not been: the row is settled and still names its worker. *No row*: the
  * operation was erased.
  */
 export const WAS_REPLACED = statement(
   'was_replaced',
   `
-SELECT run_id IS DISTINCT FROM $3 OR status NOT IN ('completed', 'dead') AS was_replaced
-FROM {schema}.job_outcomes WHERE tenant_id = $1 AND operation_key = $2
+SELECT run_id IS DISTINCT FROM :runId OR status NOT IN ('completed', 'dead') AS was_replaced
+FROM {schema}.job_outcomes WHERE tenant_id = :tenantId AND operation_key = :operationKey
 `,
   'record',
 );

@@ -49,13 +49,13 @@ export class KeylessEncryption extends Encryption {
   }
 }
 
-/** Whether the ledger has ever heard of a queue. Parameters: queue. */
+/** Whether the ledger has ever heard of a queue. */
 const HAS_HEARD_OF = statement(
   'has_heard_of_queue',
   `
-SELECT EXISTS (SELECT FROM {schema}.job_queues WHERE queue = $1)
-    OR EXISTS (SELECT FROM {schema}.job_outcomes WHERE queue = $1)
-    OR EXISTS (SELECT FROM {schema}.dead_letters WHERE queue = $1) AS is_known
+SELECT EXISTS (SELECT FROM {schema}.job_queues WHERE queue = :queue)
+    OR EXISTS (SELECT FROM {schema}.job_outcomes WHERE queue = :queue)
+    OR EXISTS (SELECT FROM {schema}.dead_letters WHERE queue = :queue) AS is_known
 `,
 );
 
@@ -66,7 +66,7 @@ SELECT EXISTS (SELECT FROM {schema}.job_queues WHERE queue = $1)
  */
 export async function refuseUnknownQueue(database: Database, queue: string | undefined): Promise<void> {
   if (queue === undefined) return;
-  const [answer] = await database.run<{ is_known: boolean }>(HAS_HEARD_OF, [queue]);
+  const [answer] = await database.run<{ is_known: boolean }>(HAS_HEARD_OF.with({ queue }));
   if (answer?.is_known !== true)
     throw new Unavailable(`The ledger knows no queue "${queue}". Check the name, and --schema.`);
 }

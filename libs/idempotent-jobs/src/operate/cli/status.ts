@@ -95,7 +95,7 @@ interface StatusRow {
 }
 
 async function ledgerStatus(database: Database): Promise<LedgerStatus[]> {
-  const rows = await database.run<StatusRow>(LEDGER_STATUS, []);
+  const rows = await database.run<StatusRow>(LEDGER_STATUS.with({}));
   return rows.map((row) => ({
     queue: row.queue,
     deadLetterQueue: row.dead_letter_queue ?? undefined,

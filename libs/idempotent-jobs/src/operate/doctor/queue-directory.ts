@@ -6,10 +6,9 @@ import type { AppDescription } from './app-description.js';
 import { type DoctorReport, reportOf } from './doctor-report.js';
 
 /**
- * Notes what the application says about its queues. Parameters: parallel arrays: queue, dead-letter queue, retention of
- * completed operations and of letters (ms), report (JSON text), whether the report counts. A process that runs no
- * processor of a queue has nothing to say about it and leaves the other one's report. Rows are locked in the order of
- * their names, so that instances that boot together wait for each other and never in a circle.
+ * Notes what the application says about its queues. A process that runs no processor of a queue has nothing to say about
+ * it and leaves the other one's report. Rows are locked in the order of their names, so that instances that boot together
+ * wait for each other and never in a circle.
  */
 const NOTE_QUEUES = statement(
   'note_queues',
@@ -18,7 +17,7 @@ INSERT INTO {schema}.job_queues AS known
   (queue, dead_letter_queue, completed_retention_ms, letter_retention_ms, report, reported_at)
 SELECT queue, dead_letter_queue, completed_ms, letters_ms,
   CASE WHEN speaks THEN report::json END, CASE WHEN speaks THEN clock_timestamp() END
-FROM unnest($1::text[], $2::text[], $3::float8[], $4::float8[], $5::text[], $6::boolean[])
+FROM unnest(:queue::text[], :deadLetterQueue::text[], :completedMs::float8[], :lettersMs::float8[], :report::text[], :speaks::boolean[])
   AS said (queue, dead_letter_queue, completed_ms, letters_ms, report, speaks)
 ORDER BY queue
 ON CONFLICT (queue) DO UPDATE SET
@@ -57,20 +56,21 @@ export class QueueDirectory {
     if (queues.length === 0) return;
     const names = queues.map(({ name }) => name);
     const processed = new Set([...processors, ...plainProcessors].map(({ queue }) => queue));
-    await this.database.run(NOTE_QUEUES, [
-      names,
-      queues.map(({ deadLetterQueue }) => deadLetterQueue),
-      queues.map(({ retention }) => retention.completedMs),
-      queues.map(({ retention }) => retention.lettersMs),
-      names.map((name) => (report === undefined ? null : JSON.stringify(reportAbout(name, report, names)))),
-      names.map((name) => processed.has(name)),
-    ]);
+    await this.database.run(
+      NOTE_QUEUES.with({
+        queue: names,
+        deadLetterQueue: queues.map(({ deadLetterQueue }) => deadLetterQueue),
+        completedMs: queues.map(({ retention }) => retention.completedMs),
+        lettersMs: queues.map(({ retention }) => retention.lettersMs),
+        report: names.map((name) => report && JSON.stringify(reportAbout(name, report, names))),
+        speaks: names.map((name) => processed.has(name)),
+      }),
+    );
   }
 
   async reports(): Promise<QueueReport[]> {
     const rows = await this.database.run<Omit<QueueReport, 'reportedAt'> & { reported_at: Date | null }>(
-      QUEUE_REPORTS,
-      [],
+      QUEUE_REPORTS.with({}),
     );
     return rows.map(({ queue, report, reported_at: at }) => ({
       queue,

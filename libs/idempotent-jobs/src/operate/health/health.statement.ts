@@ -1,15 +1,15 @@
 import { UNDISPATCHED_SINCE } from '../../ledger/undispatched-since.js';
 import { statement } from '../../ledger/postgres/statement.js';
 
-/** What a person would want to know of a queue's ledger. Parameters: queue, how many letters and doubts to count at most. */
+/** What a person would want to know of a queue's ledger. */
 export const QUEUE_STATE = statement(
   'queue_state',
   `
 SELECT
   (SELECT count(*) FROM (
-     SELECT FROM {schema}.dead_letters WHERE queue = $1 AND resolved_at IS NULL LIMIT $2) AS open)::integer AS dead_letters,
+     SELECT FROM {schema}.dead_letters WHERE queue = :queue AND resolved_at IS NULL LIMIT :limit) AS open)::integer AS dead_letters,
   (SELECT count(*) FROM (
-     SELECT FROM {schema}.job_outcomes WHERE queue = $1 AND status = 'in_doubt' LIMIT $2) AS doubted)::integer AS in_doubt
+     SELECT FROM {schema}.job_outcomes WHERE queue = :queue AND status = 'in_doubt' LIMIT :limit) AS doubted)::integer AS in_doubt
 `,
 );
 

@@ -61,7 +61,10 @@ export class IdempotentJobsHealthIndicator {
       const [version, [lag]] = await answered(
         timeoutMs,
         'the ledger',
-        Promise.all([schemaVersion(database), database.run<{ lag_ms: number | null }>(DISPATCH_LAG, [])]),
+        Promise.all([
+          schemaVersion(database),
+          database.run<{ lag_ms: number | null }>(DISPATCH_LAG.with({})),
+        ]),
       );
       const facts = { schemaVersion: version ?? null, dispatchLagMs: Math.round(lag?.lag_ms ?? 0) };
       if (version !== SCHEMA_VERSION)
@@ -92,7 +95,9 @@ export class IdempotentJobsHealthIndicator {
         `queue "${name}"`,
         Promise.all([
           port.contents.oldestWaitingMs(),
-          this.database.run<{ dead_letters: number; in_doubt: number }>(QUEUE_STATE, [name, COUNT_LIMIT]),
+          this.database.run<{ dead_letters: number; in_doubt: number }>(
+            QUEUE_STATE.with({ queue: name, limit: COUNT_LIMIT }),
+          ),
           port.ping(),
         ]),
       );

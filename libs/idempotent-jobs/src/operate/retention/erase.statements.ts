@@ -1,31 +1,31 @@
 import { statement } from '../../ledger/postgres/statement.js';
 import { INTO_AUDIT } from '../../ledger/record/audit.js';
 
-/** What there is of a tenant. Parameter: tenant. */
+/** What there is of a tenant. */
 export const COUNT_TENANT = statement(
   'count_tenant',
   `
 SELECT
-  (SELECT count(*)::integer FROM {schema}.job_outcomes WHERE tenant_id = $1) AS operations,
+  (SELECT count(*)::integer FROM {schema}.job_outcomes WHERE tenant_id = :tenantId) AS operations,
   (SELECT count(*)::integer FROM {schema}.job_outcomes
-   WHERE tenant_id = $1 AND lease_expires_at > clock_timestamp()) AS running,
-  (SELECT count(*)::integer FROM {schema}.dead_letters WHERE tenant_id = $1) AS letters,
-  (SELECT count(*)::integer FROM {schema}.job_attempts WHERE tenant_id = $1) AS attempts
+   WHERE tenant_id = :tenantId AND lease_expires_at > clock_timestamp()) AS running,
+  (SELECT count(*)::integer FROM {schema}.dead_letters WHERE tenant_id = :tenantId) AS letters,
+  (SELECT count(*)::integer FROM {schema}.job_attempts WHERE tenant_id = :tenantId) AS attempts
 `,
 );
 
 /**
  * Gives up a tenant's open operations, in batches: a job of theirs that a worker takes from now on finds a dead operation
- * and runs nothing. Running ones are left to end. Parameters: tenant, how many.
+ * and runs nothing. Running ones are left to end.
  */
 export const GIVE_UP_TENANT = statement(
   'give_up_tenant',
   `
 WITH open AS (
   SELECT tenant_id, operation_key FROM {schema}.job_outcomes
-  WHERE tenant_id = $1 AND (
+  WHERE tenant_id = :tenantId AND (
     status IN ('pending', 'retrying') OR (status IN ('running', 'in_doubt') AND COALESCE(lease_expires_at <= clock_timestamp(), true)))
-  ORDER BY operation_key LIMIT $2
+  ORDER BY operation_key LIMIT :limit
   FOR UPDATE
 ), given_up AS (
   UPDATE {schema}.job_outcomes o SET
@@ -38,14 +38,14 @@ SELECT count(*)::integer AS rows FROM given_up
 `,
 );
 
-/** Deletes a tenant's settled operations with their attempts, in batches. Parameters: tenant, how many. */
+/** Deletes a tenant's settled operations with their attempts, in batches. */
 export const ERASE_OPERATIONS = statement(
   'erase_operations',
   `
 WITH settled AS (
   SELECT tenant_id, operation_key FROM {schema}.job_outcomes
-  WHERE tenant_id = $1 AND status IN ('completed', 'dead')
-  LIMIT $2
+  WHERE tenant_id = :tenantId AND status IN ('completed', 'dead')
+  LIMIT :limit
   FOR UPDATE
 ), attempts AS (
   DELETE FROM {schema}.job_attempts a USING settled s
@@ -60,37 +60,34 @@ SELECT (SELECT count(*) FROM erased)::integer AS rows, (SELECT count(*) FROM att
 `,
 );
 
-/** Deletes a tenant's letters, in batches. Parameters: tenant, how many. */
+/** Deletes a tenant's letters, in batches. */
 export const ERASE_LETTERS = statement(
   'erase_letters',
   `
 WITH erased AS (
   DELETE FROM {schema}.dead_letters
-  WHERE id IN (SELECT id FROM {schema}.dead_letters WHERE tenant_id = $1 LIMIT $2)
+  WHERE id IN (SELECT id FROM {schema}.dead_letters WHERE tenant_id = :tenantId LIMIT :limit)
   RETURNING 1
 )
 SELECT count(*)::integer AS rows FROM erased
 `,
 );
 
-/**
- * Keeps who did what and when, but not for whom, and writes down the erasure itself. Parameters: tenant, actor, note,
- * what was erased as JSON.
- */
+/** Keeps who did what and when, but not for whom, and writes down the erasure itself. */
 export const ERASE_TRACES = statement(
   'erase_traces',
   `
 WITH redrives AS (
   UPDATE {schema}.dead_letter_redrives SET filter = '{}', note = '(erased)', ended_because = NULL
-  WHERE filter->>'tenantId' = $1
+  WHERE filter->>'tenantId' = :tenantId
   RETURNING id
 ), actions AS (
   UPDATE {schema}.job_actions
   SET tenant_id = NULL, operation_key = NULL, letter_id = NULL, note = '(erased)', details = NULL
   WHERE action <> 'erase' AND (
-    tenant_id = $1 OR details->>'tenantId' = $1 OR redrive_id IN (SELECT id FROM redrives))
+    tenant_id = :tenantId OR details->>'tenantId' = :tenantId OR redrive_id IN (SELECT id FROM redrives))
 )
 ${INTO_AUDIT}
-VALUES ('erase', $2, $3, NULL, NULL, NULL, $1, NULL, $4::json)
+VALUES ('erase', :actor, :note, NULL, NULL, NULL, :tenantId, NULL, :erased::json)
 `,
 );

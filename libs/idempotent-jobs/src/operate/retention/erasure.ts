@@ -62,9 +62,9 @@ export class Erasure {
 
   /** What {@link erase} would remove, and how many operations and jobs would keep it from that. */
   async count(tenantId: string): Promise<Erased & { readonly running: number }> {
-    const [found] = await this.database.run<Omit<Erased, 'jobs'> & { running: number }>(COUNT_TENANT, [
-      tenantId,
-    ]);
+    const [found] = await this.database.run<Omit<Erased, 'jobs'> & { running: number }>(
+      COUNT_TENANT.with({ tenantId }),
+    );
     const { operations = 0, letters = 0, attempts = 0, running = 0 } = found ?? {};
     const active = await this.#activeJobs(tenantId);
     const jobs = await this.#eachJob(tenantId, () => Promise.resolve(true));
@@ -89,20 +89,23 @@ export class Erasure {
       letters: letters.rows + late.rows,
       jobs: first.done + second.done,
     };
-    await this.database.run(ERASE_TRACES, [tenantId, author.actor, author.note, JSON.stringify(erased)]);
+    const { actor, note } = author;
+    await this.database.run(ERASE_TRACES.with({ tenantId, actor, note, erased: JSON.stringify(erased) }));
     const left = await this.count(tenantId);
     const remains = left.operations + left.jobs + left.letters;
     if (remains > 0) throw stillRunning(tenantId, remains, GIVEN_UP);
     return erased;
   }
 
-  async #inBatches(statement: Statement, tenantId: string): Promise<{ rows: number; attempts: number }> {
+  async #inBatches(
+    statement: Statement<'tenantId' | 'limit'>,
+    tenantId: string,
+  ): Promise<{ rows: number; attempts: number }> {
     const all = { rows: 0, attempts: 0 };
     for (;;) {
-      const [row] = await this.database.run<{ rows: number; attempts?: number }>(statement, [
-        tenantId,
-        BATCH,
-      ]);
+      const [row] = await this.database.run<{ rows: number; attempts?: number }>(
+        statement.with({ tenantId, limit: BATCH }),
+      );
       all.rows += row?.rows ?? 0;
       all.attempts += row?.attempts ?? 0;
       if ((row?.rows ?? 0) < BATCH) return all;

@@ -1,4 +1,3 @@
-import { CALLS } from '../../operation/calls.js';
 import { statement } from '../../ledger/postgres/statement.js';
 
 /*
@@ -9,7 +8,7 @@ import { statement } from '../../ledger/postgres/statement.js';
 /** Of operation `o`: whether it may be forgotten. */
 const IS_FORGETTABLE = `
     o.expires_at <= clock_timestamp()
-    AND (o.queue = '${CALLS}' OR EXISTS (SELECT FROM {schema}.job_queues q WHERE q.queue = o.queue))
+    AND (o.origin = 'call' OR EXISTS (SELECT FROM {schema}.job_queues q WHERE q.queue = o.queue))
     AND NOT EXISTS (
       SELECT FROM {schema}.dead_letters l
       WHERE l.tenant_id = o.tenant_id AND l.operation_key = o.operation_key AND l.resolved_at IS NULL
@@ -19,12 +18,11 @@ const IS_FORGETTABLE = `
       SELECT FROM {schema}.job_outcomes p WHERE p.tenant_id = o.tenant_id AND p.operation_key = o.step_of))`;
 
 /**
- * Completed, or discarded, operations past their retention, with their attempts. Parameter: how many. An operation with an
- * open letter stays.
+ * Completed, or discarded, operations past their retention, with their attempts. An operation with an open letter stays.
  *
- * What is forgotten raises the mark of its queue, which tells jobs that may have asked for it. The mark lies an hour behind
- * the end of the operation, or a quarter of its retention if that is less: so far may a producer's clock be off. A queue
- * that no application has registered has no mark, so its operations are kept, except calls.
+ * What is forgotten raises the mark of its queue, which tells jobs that may have asked for it. The mark lies an hour
+ * behind the end of the operation, or a quarter of its retention if that is less: so far may a producer's clock be off. A
+ * queue that no application has registered has no mark, so its operations are kept, except calls.
  */
 export const PRUNE_OPERATIONS = statement(
   'prune_operations',
@@ -34,7 +32,7 @@ WITH expired AS (
   FROM {schema}.job_outcomes o
   WHERE ${IS_FORGETTABLE}
   ORDER BY o.expires_at
-  LIMIT $1
+  LIMIT :limit
   FOR UPDATE OF o SKIP LOCKED
 ), steps AS (
   -- What never finished, of operations that go: nobody will run it any more. A doubt waits for its person.
@@ -67,7 +65,7 @@ SELECT count(*)::integer AS rows FROM pruned
 `,
 );
 
-/** Resolved letters past the retention of their queue. Parameter: how many. */
+/** Resolved letters past the retention of their queue. */
 export const PRUNE_LETTERS = statement(
   'prune_letters',
   `
@@ -76,10 +74,10 @@ WITH expired AS (
   FROM {schema}.job_queues q CROSS JOIN LATERAL (
     SELECT id FROM {schema}.dead_letters
     WHERE queue = q.queue AND resolved_at <= clock_timestamp() - q.letter_retention_ms * interval '1 millisecond'
-    ORDER BY resolved_at LIMIT $1
+    ORDER BY resolved_at LIMIT :limit
     FOR UPDATE SKIP LOCKED
   ) l
-  LIMIT $1
+  LIMIT :limit
 ), pruned AS (
   DELETE FROM {schema}.dead_letters l USING expired e WHERE l.id = e.id RETURNING 1
 )

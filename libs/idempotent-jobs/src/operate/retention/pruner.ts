@@ -49,15 +49,15 @@ export class Pruner {
 
   /** What {@link prune} would remove. */
   async count(): Promise<Pruned> {
-    const [row] = await this.database.run<Pruned>(COUNT_PRUNABLE, []);
+    const [row] = await this.database.run<Pruned>(COUNT_PRUNABLE.with({}));
     return row as Pruned;
   }
 
-  async #inBatches(statement: Statement): Promise<number> {
+  async #inBatches(statement: Statement<'limit'>): Promise<number> {
     let all = 0;
     while (!this.#isStopped) {
       const startedAt = performance.now();
-      const [row] = await this.database.run<{ rows: number }>(statement, [BATCH]);
+      const [row] = await this.database.run<{ rows: number }>(statement.with({ limit: BATCH }));
       const rows = row?.rows ?? 0;
       all += rows;
       if (rows < BATCH) break;

@@ -259,6 +259,7 @@ function requestOf(effect: Effect, asks: boolean): ClaimRequest {
     operationKey: 'charge:1',
     rules: {
       queue: 'charges',
+      origin: 'job',
       effect,
       leaseMs: 30_000,
       repeatableMs: null,

@@ -7,7 +7,6 @@ import type { EarlierStarts } from '../identify/earlier-starts.js';
 import type { Identified } from '../identify/identify.js';
 import type { OperationRules } from '../rules/operation-rules.js';
 import type { JobEventSubject } from '../../events/job-events.js';
-import { CALLS } from '../../operation/calls.js';
 import { payloadTextOf } from '../../operation/fingerprint.js';
 import type { JobSubject } from '../../operation/job-subject.js';
 import { shownKey } from '../../operation/step-key.js';
@@ -43,8 +42,8 @@ export interface OperationRun extends HandlerMeans {
 }
 
 /** Whether a call asks for the operation, or a step of one, and no job. */
-export function isCall({ subject }: OperationRun): boolean {
-  return subject.queue === CALLS;
+export function isCall({ rules }: OperationRun): boolean {
+  return rules.claim.origin === 'call';
 }
 
 /** Whether the handler ended by handing its job back. */

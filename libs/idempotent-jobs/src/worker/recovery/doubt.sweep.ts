@@ -2,7 +2,6 @@ import { Injectable } from '@nestjs/common';
 import { Due } from '../../producer/due.js';
 import { LibraryLog } from '../../events/library-log.js';
 import { OutcomeStore } from '../../ledger/record/outcome.store.js';
-import { CALLS } from '../../operation/calls.js';
 import { OperationInDoubtError } from '../../operation/errors.js';
 import { Database } from '../../ledger/postgres/database.js';
 import { statement } from '../../ledger/postgres/statement.js';
@@ -11,29 +10,30 @@ import { statement } from '../../ledger/postgres/statement.js';
  * Doubts that nobody would find by himself. Calls and steps whose process has vanished, or whose doubt has outlived the
  * service's memory, and that must not be repeated: no job is delivered again for them, and their callers may never come
  * back. And operations that should have been asked about a day ago, and that no dispatcher puts on their queue again:
- * their job is lost, or their handler gone. Parameter: how many.
+ * their job is lost, or their handler gone.
  *
- * What can be looked up, and a step, whose handler comes again, is given the day that the plan of questions has by default.
+ * What can be looked up, and a step, whose handler comes again, is given the day that the plan of questions has by
+ * default.
  */
 const FORGOTTEN_DOUBTS = statement(
   'forgotten_doubts',
   `
 (
   SELECT tenant_id, operation_key, fencing_token FROM {schema}.job_outcomes
-  WHERE (queue = '${CALLS}' OR step_of IS NOT NULL) AND lease_expires_at <= clock_timestamp() - CASE
+  WHERE origin <> 'job' AND lease_expires_at <= clock_timestamp() - CASE
       WHEN effect = 'reconciled' OR status = 'in_doubt' OR step_of IS NOT NULL THEN interval '1 day'
       ELSE interval '1 minute' END
     AND (status = 'in_doubt' OR repeatable_until <= clock_timestamp())
-  ORDER BY lease_expires_at LIMIT $1
+  ORDER BY lease_expires_at LIMIT :limit
 ) UNION ALL (
   SELECT tenant_id, operation_key, fencing_token FROM {schema}.job_outcomes
-  WHERE (queue = '${CALLS}' OR step_of IS NOT NULL) AND status = 'retrying' AND doubt_since IS NOT NULL
+  WHERE origin <> 'job' AND status = 'retrying' AND doubt_since IS NOT NULL
     AND repeatable_until <= clock_timestamp() - interval '1 day'
-  ORDER BY repeatable_until LIMIT $1
+  ORDER BY repeatable_until LIMIT :limit
 ) UNION ALL (
   SELECT tenant_id, operation_key, fencing_token FROM {schema}.job_outcomes
   WHERE status = 'in_doubt' AND lease_expires_at IS NULL AND payload IS NULL AND reconcile_due_at <= clock_timestamp() - interval '1 day'
-  ORDER BY reconcile_due_at LIMIT $1
+  ORDER BY reconcile_due_at LIMIT :limit
 )
 `,
 );
@@ -74,7 +74,7 @@ export class DoubtSweep {
   }
 
   async sweep(): Promise<void> {
-    const forgotten = await this.database.run<ForgottenDoubt>(FORGOTTEN_DOUBTS, [BATCH]);
+    const forgotten = await this.database.run<ForgottenDoubt>(FORGOTTEN_DOUBTS.with({ limit: BATCH }));
     for (const doubt of forgotten) {
       try {
         await this.#record(doubt);

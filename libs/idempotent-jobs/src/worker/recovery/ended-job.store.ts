@@ -37,8 +37,10 @@ export class EndedJobStore {
 
   /** Those that are due, the longest first, behind the one that was seen last. */
   async due(queue: string, seen: CarriedOperation | undefined, limit: number): Promise<CarriedOperation[]> {
-    const behind = [seen?.dueUs ?? null, seen?.tenantId ?? '', seen?.operationKey ?? ''];
-    const rows = await this.database.run<CarriedRow>(CARRIED_BY_JOB, [queue, ...behind, limit]);
+    const { dueUs: seenDueUs, tenantId: seenTenantId = '', operationKey: seenKey = '' } = seen ?? {};
+    const rows = await this.database.run<CarriedRow>(
+      CARRIED_BY_JOB.with({ queue, seenDueUs, seenTenantId, seenKey, limit }),
+    );
     return rows.map((row) => ({
       tenantId: row.tenant_id,
       operationKey: row.operation_key,
@@ -57,6 +59,7 @@ export class EndedJobStore {
     { tenantId, operationKey, token }: CarriedOperation,
     repeatableMs: number | null,
   ): Promise<boolean> {
-    return (await this.database.run(SUSPECT, [tenantId, operationKey, token, repeatableMs])).length > 0;
+    const call = SUSPECT.with({ tenantId, operationKey, token, repeatableMs });
+    return (await this.database.run(call)).length > 0;
   }
 }

@@ -61,6 +61,7 @@ describe('resolveProcessorOptions', () => {
       timeoutMs: 30_000,
       claim: {
         queue: 'charges',
+        origin: 'job',
         effect: 'unrepeatable',
         leaseMs: 12_000,
         repeatableMs: 0,
@@ -111,6 +112,7 @@ describe('resolveProcessorOptions', () => {
       timeoutMs: 2_147_483_647,
       claim: {
         queue: 'charges',
+        origin: 'job',
         effect: 'keyed',
         leaseMs: 500,
         repeatableMs: 3_600_000,

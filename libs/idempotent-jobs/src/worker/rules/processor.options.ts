@@ -120,6 +120,7 @@ export function resolveProcessorOptions(
     timeoutMs: DEFAULT_TIMEOUT_MS,
     claim: {
       queue,
+      origin: 'job',
       effect,
       leaseMs,
       repeatableMs: repeatableForMs(effect, keyRetentionMs),

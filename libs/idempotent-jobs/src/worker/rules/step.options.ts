@@ -67,10 +67,11 @@ function resolve(
     timeoutMs,
     claim: {
       ...handler.claim,
+      origin: handler.claim.origin === 'job' ? 'step' : handler.claim.origin,
       effect,
       repeatableMs: repeatableForMs(effect, keyRetentionMs),
       budgetMs: null,
-      canReconcile,
+      canReconcile: canReconcile,
     },
     // The handler's own rules are for what the handler returns.
     results: { ...handler.results, isStored: true, redact: undefined },
