@@ -1,10 +1,18 @@
 import { defineConfig } from 'vitest/config';
+import { SlowestFirst } from './test/support/slowest-first.js';
 
 /** Nest injects constructor parameters by their emitted types, so the test transform has to emit them too. */
 const decorators = { decorator: { legacy: true, emitDecoratorMetadata: true } };
 
+/**
+ * One process runs file after file: to load Nest, TypeORM and BullMQ for each of them takes longer than most of them do.
+ * What a file changes of the process (a variable of the environment, a spy, a static logger) it has to put back.
+ */
+const isolate = false;
+
 export default defineConfig({
   test: {
+    sequence: { sequencer: SlowestFirst },
     projects: [
       {
         oxc: decorators,
@@ -12,9 +20,10 @@ export default defineConfig({
           name: 'unit',
           // Some go through thousands of cases; on a loaded machine that takes longer than the five seconds there are by default.
           testTimeout: 30_000,
-          include: ['libs/**/*.spec.ts', 'apps/**/*.spec.ts', 'test/support/**/*.spec.ts'],
+          include: ['libs/**/*.spec.ts', 'apps/**/*.spec.ts', 'test/ops/**/*.spec.ts'],
           exclude: ['**/dist/**', '**/node_modules/**'],
           setupFiles: ['reflect-metadata'],
+          isolate,
         },
       },
       {
@@ -25,10 +34,13 @@ export default defineConfig({
           include: ['test/e2e/**/*.spec.ts'],
           setupFiles: ['reflect-metadata'],
           globalSetup: ['test/support/global-setup.ts'],
+          // What is built is loaded as it is, and once, whichever file asks for it.
+          server: { deps: { external: [/\/(libs|apps)\/[^/]+\/dist\//] } },
           testTimeout: 60_000,
           hookTimeout: 60_000,
-          // Most of the time they wait for leases, locks and clocks to run out.
-          maxWorkers: 3,
+          isolate,
+          // They wait for leases, locks and clocks to run out; three would leave the machine idle for half of the time.
+          maxWorkers: 6,
         },
       },
     ],

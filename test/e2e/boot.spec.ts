@@ -9,7 +9,7 @@ import { eventually } from '../support/eventually.js';
 import { enqueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
 import type { Place } from '../support/place.js';
 import { processorOf } from '../support/processors.js';
-import { BACKENDS, makePlace } from '../support/scenario.js';
+import { BACKENDS, makeEmptyPlace } from '../support/scenario.js';
 import { useSessions } from '../support/sessions.js';
 
 /** The lock under which steps of the schema are taken. */
@@ -17,7 +17,7 @@ const HOLD_LOCK = `SELECT pg_advisory_lock(hashtextextended('nestjs-idempotent-j
 const [backend = 'postgres'] = BACKENDS;
 
 async function placeAtVersion1(): Promise<Place> {
-  const place = await makePlace(backend);
+  const place = await makeEmptyPlace(backend);
   const source = await new DataSource({
     type: 'postgres',
     url: place.databaseUrl,

@@ -8,7 +8,7 @@ import { useApps } from '../support/apps.js';
 import { enqueue, outcomeOf, settled } from '../support/ledger.js';
 import type { Place } from '../support/place.js';
 import { processorOf } from '../support/processors.js';
-import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
+import { BACKENDS, dataSourceOf, makeEmptyPlace } from '../support/scenario.js';
 import { useSessions } from '../support/sessions.js';
 
 const [backend = 'postgres'] = BACKENDS.toReversed();
@@ -19,7 +19,7 @@ describe('the ledger schema', () => {
   const processor = processorOf('charges', { effect: 'natural' }, () => 'done');
 
   it('boot fails clearly when it is missing, and says both ways to get it', async () => {
-    const place = await makePlace(backend);
+    const place = await makeEmptyPlace(backend);
     const boot = apps.beside(place, { queues: ['charges'], jobs: { migrations: 'check' } });
     await expect(boot).rejects.toThrow(ConfigurationError);
     await expect(apps.beside(place, { queues: ['charges'], jobs: { migrations: 'check' } })).rejects.toThrow(
@@ -43,7 +43,7 @@ describe('the ledger schema', () => {
   describe('at version 1', () => {
     /** What an application left there that ran before the later steps existed. */
     const placeAtVersion1 = async (): Promise<Place> => {
-      const place = await makePlace(backend);
+      const place = await makeEmptyPlace(backend);
       const source = await new DataSource({
         type: 'postgres',
         url: place.databaseUrl,
@@ -85,7 +85,7 @@ describe('the ledger schema', () => {
     const STEP = `tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, effect, step_of, attempts, fencing_token`;
     /** With a step of a keyed charge that may have been sent, under its old key. */
     const placeAtVersion7 = async (steps = ''): Promise<Place> => {
-      const place = await makePlace(backend);
+      const place = await makeEmptyPlace(backend);
       const source = await new DataSource({
         type: 'postgres',
         url: place.databaseUrl,
@@ -152,7 +152,7 @@ describe('the ledger schema', () => {
   });
 
   it('is made in a database where nobody may make temporary tables', async () => {
-    const place = await makePlace(backend);
+    const place = await makeEmptyPlace(backend);
     const admin = await sessions.open(place);
     const database = new URL(place.databaseUrl).pathname.slice(1);
     const role = `app_${database}`;
@@ -174,7 +174,7 @@ describe('the ledger schema', () => {
   });
 
   it("TypeORM's own migrations make it, and a later boot with 'run' finds nothing to do", async () => {
-    const place = await makePlace(backend);
+    const place = await makeEmptyPlace(backend);
     const source = await new DataSource({
       type: 'postgres',
       url: place.databaseUrl,
@@ -193,12 +193,12 @@ describe('the ledger schema', () => {
   });
 
   it('instances that boot together migrate once', async () => {
-    const place = await makePlace(backend);
+    const place = await makeEmptyPlace(backend);
     await Promise.all(Array.from({ length: 4 }, () => apps.beside(place, { queues: ['charges'] })));
   });
 
   it('may live in a schema of its own', async () => {
-    const { app } = await apps.fresh(backend, {
+    const app = await apps.beside(await makeEmptyPlace(backend), {
       queues: ['charges'],
       providers: [processor],
       jobs: { schema: 'My "jobs"' },
