@@ -10,6 +10,17 @@ const decorators = { decorator: { legacy: true, emitDecoratorMetadata: true } };
  */
 const isolate = false;
 
+/** Those that say before it is loaded how a module is to be: what they mock, and what it reads of the environment. */
+const APART = ['apps/**/*.spec.ts', 'libs/idempotent-jobs/src/worker/attempt/persistently.spec.ts'];
+
+const unit = {
+  // Some go through thousands of cases; on a loaded machine that takes longer than the five seconds there are by default.
+  testTimeout: 30_000,
+  exclude: ['**/dist/**', '**/node_modules/**'],
+  setupFiles: ['reflect-metadata'],
+  maxWorkers: 3,
+};
+
 export default defineConfig({
   test: {
     sequence: { sequencer: SlowestFirst },
@@ -17,14 +28,16 @@ export default defineConfig({
       {
         oxc: decorators,
         test: {
+          ...unit,
           name: 'unit',
-          // Some go through thousands of cases; on a loaded machine that takes longer than the five seconds there are by default.
-          testTimeout: 30_000,
-          include: ['libs/**/*.spec.ts', 'apps/**/*.spec.ts', 'test/ops/**/*.spec.ts'],
-          exclude: ['**/dist/**', '**/node_modules/**'],
-          setupFiles: ['reflect-metadata'],
+          include: ['libs/**/*.spec.ts', 'test/ops/**/*.spec.ts'],
+          exclude: [...unit.exclude, ...APART],
           isolate,
         },
+      },
+      {
+        oxc: decorators,
+        test: { ...unit, name: 'unit-apart', include: APART },
       },
       {
         oxc: decorators,

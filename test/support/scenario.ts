@@ -1,7 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { Client } from 'pg';
-import { inject, onTestFinished } from 'vitest';
-import { getCurrentTest } from 'vitest/suite';
+import { inject, onTestFinished, TestRunner } from 'vitest';
 import { type Backend, type Place, placeIn, TEMPLATES } from './place.js';
 
 /** The backends there are here. Redis suites are skipped, and said to be, where there is no Redis. */
@@ -22,7 +21,8 @@ async function place(backend: Backend, template: string): Promise<Place> {
   const name = `test_${randomUUID().replaceAll('-', '')}`;
   await onServer(`CREATE DATABASE ${name} TEMPLATE ${template} STRATEGY file_copy`);
   // Those of a whole file stay until the server goes.
-  if (getCurrentTest() !== undefined) onTestFinished(() => onServer(`DROP DATABASE ${name} WITH (FORCE)`));
+  if (TestRunner.getCurrentTest() !== undefined)
+    onTestFinished(() => onServer(`DROP DATABASE ${name} WITH (FORCE)`));
   return placeIn(name, backend, inject('postgresUrl'), inject('redisUrl'));
 }
 
@@ -36,4 +36,4 @@ async function onServer(statement: string): Promise<void> {
   }
 }
 
-export { dataSourceOf } from './data-source.js';
+export { dataSourceOf } from './ledger.js';

@@ -2,7 +2,29 @@ import { basename } from 'node:path';
 import { BaseSequencer, type TestSpecification } from 'vitest/node';
 
 /** The files that take longest, in this order: they begin first, so that no worker is left with one of them at the end. */
-const SLOWEST = ['crash-points', 'dependency-outages', 'sleeping-workers'];
+const SLOWEST = [
+  'crash-points',
+  'dependency-outages',
+  'sleeping-workers',
+  'lost-queue',
+  'fencing',
+  'enqueue-many',
+  'shutdown',
+  'locked-rows',
+  'crash',
+  'boot',
+  'unsettled-jobs',
+  'on-dead-letter',
+  'silent-postgres',
+  'thrown-values',
+  'redrive-many',
+  'dependencies',
+  'schedules',
+  'started-elsewhere',
+  'encryption',
+  'lost-answers',
+  'enqueue',
+];
 
 /** The slowest files first, then the larger ones. */
 export class SlowestFirst extends BaseSequencer {
