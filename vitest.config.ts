@@ -49,7 +49,8 @@ export default defineConfig({
           globalSetup: ['test/support/global-setup.ts'],
           // What is built is loaded as it is, and once, whichever file asks for it.
           server: { deps: { external: [/\/(libs|apps)\/[^/]+\/dist\//] } },
-          testTimeout: 60_000,
+          // Longer than any wait within them: on a busy machine most of them wait.
+          testTimeout: 120_000,
           hookTimeout: 60_000,
           isolate,
           // They wait for leases, locks and clocks to run out; three would leave the machine idle for half of the time.
