@@ -230,7 +230,7 @@ const JOB = {
 };
 const SUCCESS: readonly JobEvent[] = [
   { kind: 'enqueued', ...JOB, isDuplicate: false },
-  { kind: 'started', ...JOB, workerId: 'w', waitMs: 12.5 },
+  { kind: 'started', ...JOB, runId: 'w', waitMs: 12.5 },
   { kind: 'completed', ...JOB, durationMs: 3.25, endToEndMs: 15.75 },
 ];
 

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { startPostgres, startRedis } from 'local-servers';
-import { useBackendOfConnection } from 'nestjs-idempotent-jobs';
+import { selectBackendByConnection } from 'nestjs-idempotent-jobs';
 import {
   bullmq,
   type Contender,
@@ -40,7 +40,7 @@ const options = readOptions();
 const CONTENDERS = contenders();
 /** Enough for the compiler to be through with them. */
 const ENOUGH = 200_000;
-useBackendOfConnection();
+selectBackendByConnection();
 
 const postgres = await startPostgres({ durable: true });
 const givenRedisUrl = process.env['REDIS_URL'] || undefined;

@@ -1,4 +1,4 @@
-import { applied, IDEMPOTENT_JOBS_MIGRATIONS, InDoubtError } from 'nestjs-idempotent-jobs';
+import { IDEMPOTENT_JOBS_MIGRATIONS, InDoubtError, Reconciliation } from 'nestjs-idempotent-jobs';
 import { DeadLetterService } from 'nestjs-idempotent-jobs/dead-letters';
 import { ConfigurationError } from 'nestjs-idempotent-jobs/errors';
 import { RetentionService } from 'nestjs-idempotent-jobs/operate';
@@ -175,7 +175,10 @@ describe('boot of an application whose database is in use', () => {
     expect(await settled(app, 'charge:1')).toMatchObject({ status: 'in_doubt' });
     await app
       .get(DeadLetterService)
-      .resolve({ tenantId: 'acme', operationKey: 'charge:1' }, applied(), { actor: 'ada', note: 'looked' });
+      .resolve({ tenantId: 'acme', operationKey: 'charge:1' }, Reconciliation.applied(), {
+        actor: 'ada',
+        note: 'looked',
+      });
     expect(await outcomeOf(app, 'charge:1')).toMatchObject({ status: 'completed' });
     await app.get(RetentionService).prune();
     expect(await lettersOf(app)).toHaveLength(2);

@@ -1,14 +1,12 @@
 import { Controller, Get, Injectable, Param, type INestApplicationContext, UseGuards } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import {
-  applied,
   currentOperation,
   InDoubtError,
-  notApplied,
   PermanentError,
+  Reconciliation,
   TenantContext,
   TransientError,
-  unknown,
 } from 'nestjs-idempotent-jobs';
 import { IdempotencyService, IdempotentEffect } from 'nestjs-idempotent-jobs/calls';
 import { DeadLetterService } from 'nestjs-idempotent-jobs/dead-letters';
@@ -125,10 +123,10 @@ describe('guarded calls', () => {
       { reason: 'in_doubt', queue: '(calls)', dispatch_due_at: null },
     ]);
     const letters = app.get(DeadLetterService);
-    await letters.resolve({ tenantId: 'acme', operationKey: 'mail:1' }, applied('sent'), BY);
+    await letters.resolve({ tenantId: 'acme', operationKey: 'mail:1' }, Reconciliation.applied('sent'), BY);
     expect(await once('mail:1', mail)).toBe('sent');
     await expect(once('mail:2', mail)).rejects.toThrow(OperationInDoubtError);
-    await letters.resolve({ tenantId: 'acme', operationKey: 'mail:2' }, notApplied(), BY);
+    await letters.resolve({ tenantId: 'acme', operationKey: 'mail:2' }, Reconciliation.notApplied(), BY);
     expect(await once('mail:2', () => 'sent again')).toBe('sent again');
     await expect(once('mail:3', mail)).rejects.toThrow(OperationInDoubtError);
     await letters.discard({ tenantId: 'acme', operationKey: 'mail:3' }, BY);
@@ -139,7 +137,7 @@ describe('guarded calls', () => {
     const { once } = await begin();
     let asked = 0;
     const options = {
-      reconcile: () => ((asked += 1) === 1 ? unknown() : applied('found')),
+      reconcile: () => ((asked += 1) === 1 ? Reconciliation.unknown() : Reconciliation.applied('found')),
       reconcileOptions: { afterMs: [150, 300], untilMs: 5000 },
     };
     const charge = () => {
@@ -211,7 +209,7 @@ describe('guarded calls', () => {
     await gate.arrival;
     await expect(once('refund:1', () => 'again', { waitMs: 500 })).rejects.toThrow(OperationBusyError);
     expect(told.slice(1)).toMatchObject([
-      { kind: 'deferred', because: 'busy', queue: '(calls)', operationKey: 'refund:1' },
+      { kind: 'deferred', cause: 'busy', queue: '(calls)', operationKey: 'refund:1' },
     ]);
     const patient = once('refund:1', () => 'again', { waitMs: 20_000 });
     gate.open();
@@ -294,7 +292,7 @@ describe('guarded calls', () => {
     await expect(once('refund:1', undefined as never)).rejects.toThrow(UsageError);
     await expect(once('refund:1', call, { effect: 'magic' as never })).rejects.toThrow(/effect is "magic"/);
     await expect(once('refund:1', call, { effect: 'reconciled' })).rejects.toThrow(/a reconcile function/);
-    const never = { reconcile: () => unknown(), reconcileOptions: { untilMs: 0 } };
+    const never = { reconcile: () => Reconciliation.unknown(), reconcileOptions: { untilMs: 0 } };
     await expect(once('refund:1', call, never)).rejects.toThrow(/reconcileOptions.untilMs is 0/);
     await expect(once('refund:1', call, { timeoutMs: 0 })).rejects.toThrow(/timeoutMs is 0/);
     await expect(once('refund:1', call, { input: 1n })).rejects.toThrow(/BigInt/);

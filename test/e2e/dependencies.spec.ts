@@ -1,16 +1,15 @@
 import type { INestApplicationContext, Provider } from '@nestjs/common';
 import {
   InDoubtError,
-  notApplied,
   OutcomeService,
   PermanentError,
-  type Reconciliation,
+  Reconciliation,
   TransientError,
 } from 'nestjs-idempotent-jobs';
 import { IdempotencyService } from 'nestjs-idempotent-jobs/calls';
 import {
   DependencyGuard,
-  DependencyHeldError,
+  DependencyRejectedError,
   type DependencyOptions,
 } from 'nestjs-idempotent-jobs/dependencies';
 import { type JobEvent, JobEvents } from 'nestjs-idempotent-jobs/observe';
@@ -107,7 +106,7 @@ describe.each(BACKENDS)('dependencies, on %s', (backend) => {
       });
       expect(calls).toBe(0);
 
-      story.guard.unforce('gateway');
+      story.guard.resetCircuit('gateway');
       expect(await settled(story.app, 'charge:1')).toMatchObject({ status: 'completed', attempts: 1 });
       expect(story.told('started').map(({ attempt }) => attempt)).toEqual([1]);
       expect(calls).toBe(1);
@@ -124,7 +123,7 @@ describe.each(BACKENDS)('dependencies, on %s', (backend) => {
       await deliver(story.app, 'charges', 'charge:1');
       await story.toldOften('deferred', 2);
       expect(await outcomeOf(story.app, 'charge:1')).toBeUndefined();
-      story.guard.unforce('gateway');
+      story.guard.resetCircuit('gateway');
       expect(await settled(story.app, 'charge:1')).toMatchObject({ status: 'completed', attempts: 1 });
     });
 
@@ -180,7 +179,7 @@ describe.each(BACKENDS)('dependencies, on %s', (backend) => {
       await enqueue(story.app, 'charges', 'charge', {}, 'charge:1');
       await story.toldOften('deferred', 1);
       const [row] = await dataSourceOf(story.app).query<object[]>(
-        'SELECT status, fencing_token, worker_id FROM job_outcomes',
+        'SELECT status, fencing_token, run_id FROM job_outcomes',
       );
       await apps.close(story.app);
       const heir = await apps.beside(story.place, {
@@ -193,7 +192,7 @@ describe.each(BACKENDS)('dependencies, on %s', (backend) => {
         attempts: 1,
         doubtSince: undefined,
       });
-      expect(row).toEqual({ status: 'pending', fencing_token: '0', worker_id: null });
+      expect(row).toEqual({ status: 'pending', fencing_token: '0', run_id: null });
       expect(calls).toBe(1);
     });
 
@@ -215,7 +214,7 @@ describe.each(BACKENDS)('dependencies, on %s', (backend) => {
           },
           ({ attempt }): Reconciliation => {
             asked.push(attempt);
-            return notApplied();
+            return Reconciliation.notApplied();
           },
         ),
       ]);
@@ -227,7 +226,7 @@ describe.each(BACKENDS)('dependencies, on %s', (backend) => {
       expect(await outcomeOf(app, 'charge:1')).toMatchObject({ status: 'in_doubt', attempts: 1 });
       expect(asked).toEqual([]);
 
-      story.guard.unforce('gateway');
+      story.guard.resetCircuit('gateway');
       expect(await settled(app, 'charge:1')).toMatchObject({
         status: 'completed',
         result: { attempt: 2 },
@@ -262,7 +261,7 @@ describe.each(BACKENDS)('dependencies, on %s', (backend) => {
           },
           ({ attempt }): Reconciliation => {
             asked.push(attempt);
-            return notApplied();
+            return Reconciliation.notApplied();
           },
         ),
       ]);
@@ -278,7 +277,7 @@ describe.each(BACKENDS)('dependencies, on %s', (backend) => {
       expect(held).toMatchObject({ status: asks ? 'in_doubt' : 'retrying', attempts: 1 });
       expect(held?.doubtSince).toBeInstanceOf(Date);
       expect(asked).toEqual([]);
-      story.guard.unforce('gateway');
+      story.guard.resetCircuit('gateway');
       expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', attempts: 2 });
       expect(asked).toEqual(asks ? [1] : []);
     });
@@ -351,7 +350,7 @@ describe.each(BACKENDS)('dependencies, on %s', (backend) => {
           }),
       );
       expect(sent).toBe(0);
-      story.guard.unforce('gateway');
+      story.guard.resetCircuit('gateway');
       expect(await settled(app, 'charge:1')).toMatchObject({
         status: 'completed',
         attempts: 1,
@@ -369,7 +368,7 @@ describe.each(BACKENDS)('dependencies, on %s', (backend) => {
           try {
             return await story.guard.call('gateway', () => 'charged');
           } catch (error) {
-            if (error instanceof DependencyHeldError) return { later: error.hold.cause };
+            if (error instanceof DependencyRejectedError) return { later: error.rejection.cause };
             throw error;
           }
         }),
@@ -399,7 +398,7 @@ describe.each(BACKENDS)('dependencies, on %s', (backend) => {
       await story.toldOften('deferred', 2);
       expect(await rows()).toEqual([]);
       expect(await outcomeOf(app, 'charge:1')).toMatchObject({ status: 'pending', attempts: 0 });
-      story.guard.unforce('gateway');
+      story.guard.resetCircuit('gateway');
       expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', attempts: 1 });
       expect(await rows()).toHaveLength(1);
     });
@@ -444,7 +443,7 @@ describe.each(BACKENDS)('dependencies, on %s', (backend) => {
         (outcome) => expect(outcome).toMatchObject({ status: 'retrying', attempts: 0 }),
       );
       expect(runs).toEqual(['reserve']);
-      story.guard.unforce('gateway');
+      story.guard.resetCircuit('gateway');
       expect(await settled(app, 'order:1')).toMatchObject({ status: 'completed', attempts: 1, result: 2 });
       expect(await stepOf(app, 'order:1', 'charge')).toMatchObject({ status: 'completed', attempts: 1 });
       expect(runs).toEqual(['reserve', 'charge']);
@@ -468,10 +467,12 @@ describe.each(BACKENDS)('dependencies, on %s', (backend) => {
         () => story.told('deferred').filter(isOwn),
         (list) => expect(list.length).toBeGreaterThanOrEqual(2),
       );
-      await expect(asTenant(app, 'acme', () => refund(app, 'refund:2'))).rejects.toThrow(DependencyHeldError);
+      await expect(asTenant(app, 'acme', () => refund(app, 'refund:2'))).rejects.toThrow(
+        DependencyRejectedError,
+      );
       expect(await outcomeOf(app, 'refund:2')).toMatchObject({ attempts: 0, doubtSince: undefined });
       expect(sent).toBe(0);
-      story.guard.unforce('gateway');
+      story.guard.resetCircuit('gateway');
       expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', attempts: 1, result: 1 });
       expect(await asTenant(app, 'acme', () => refund(app, 'refund:2'))).toBe(2);
       expect(await outcomeOf(app, 'refund:2')).toMatchObject({ status: 'completed', attempts: 1 });

@@ -277,7 +277,7 @@ describe.each(BACKENDS)('a gateway in trouble, on %s', (backend) => {
     });
     expect(story.count('fallback_used')).toBe(10);
 
-    story.app.get(DependencyGuard).unforce('gateway');
+    story.app.get(DependencyGuard).resetCircuit('gateway');
     await idempotentQueue(story.app, 'charges').enqueue(
       'charge',
       {},

@@ -135,7 +135,7 @@ describe.each(BACKENDS)('encryption, on %s', (backend) => {
 
     const stored = await storedText(app, place);
     expect(stored).toContain('charge:follow-up');
-    expect(stored).toContain('$sealed');
+    expect(stored).toContain('$encrypted');
     expect(stored).not.toContain(PAYLOAD_SECRET);
     expect(stored).not.toContain(RESULT_SECRET);
   });
@@ -145,7 +145,7 @@ describe.each(BACKENDS)('encryption, on %s', (backend) => {
     const stored = await storedText(app, place);
     expect(stored.split(PAYLOAD_SECRET).length - 1).toBeGreaterThanOrEqual(6);
     expect(stored.split(RESULT_SECRET).length - 1).toBeGreaterThanOrEqual(4);
-    expect(stored).not.toContain('$sealed');
+    expect(stored).not.toContain('$encrypted');
   });
 
   it('a replay is answered with the result, to producers and to deliveries, but not to BullMQ', async () => {
@@ -386,7 +386,7 @@ describe.each(BACKENDS)('encryption, on %s', (backend) => {
     ['without', undefined],
   ])('refuses a payload that calls itself encrypted, %s', async (_title, encryption) => {
     const { app } = await apps.fresh(backend, { queues: ['charges'], jobs: jobsWith(encryption) });
-    const look = { $sealed: 1, key: 'old', iv: '', data: '' };
+    const look = { $encrypted: 1, key: 'old', iv: '', data: '' };
     await expect(enqueue(app, 'charges', 'charge', look, 'charge:1')).rejects.toThrow(InvalidPayloadError);
   });
 
@@ -453,7 +453,7 @@ describe.each(BACKENDS)('encryption, on %s', (backend) => {
     const letter = { tenantId: 'acme', operationKey: 'charge:1' };
     const resolve = (result: unknown) =>
       app.get(DeadLetterService).resolve(letter, { kind: 'applied', result }, BY_ADA);
-    await expect(resolve({ $sealed: 1 })).rejects.toThrow(InvalidPayloadError);
+    await expect(resolve({ $encrypted: 1 })).rejects.toThrow(InvalidPayloadError);
     await resolve({ receipt: RESULT_SECRET });
     expect(await outcomeOf(app, 'charge:1')).toMatchObject({ result: { receipt: RESULT_SECRET } });
     expect(await storedText(app, place)).not.toContain(RESULT_SECRET);

@@ -64,7 +64,7 @@ describe.each(BACKENDS)('fallbacks, on %s', (backend) => {
       degraded: 'gateway: circuit_open',
     });
 
-    guard.unforce('gateway');
+    guard.resetCircuit('gateway');
     await enqueue(app, 'orders', 'order', {}, 'order:1');
     await enqueue(app, 'orders', 'order', {}, 'order:2');
     expect(await settled(app, 'order:2')).toMatchObject({ result: 1, degraded: undefined });
@@ -102,7 +102,7 @@ describe.each(BACKENDS)('fallbacks, on %s', (backend) => {
         { effect: 'keyed', dependency: 'gateway', retry: QUICK },
         () => 'charged',
         () => {
-          if (currentOperation().attempt === 3) guard.unforce('gateway');
+          if (currentOperation().attempt === 3) guard.resetCircuit('gateway');
           throw new TransientError('there is no room to note it');
         },
       ),
@@ -139,7 +139,7 @@ describe.each(BACKENDS)('fallbacks, on %s', (backend) => {
       (held) => expect(held.length).toBeGreaterThanOrEqual(2),
     );
     expect(await outcomeOf(app, 'order:1')).toMatchObject({ status: 'retrying', attempts: 1 });
-    guard.unforce('gateway');
+    guard.resetCircuit('gateway');
     expect(await settled(app, 'order:1')).toMatchObject({
       result: { attempt: 2 },
       attempts: 2,
@@ -173,7 +173,7 @@ describe.each(BACKENDS)('fallbacks, on %s', (backend) => {
       processorOf('orders', { effect: 'keyed', retry: QUICK }, async (_job, { attempt }) => {
         const rate = await guard.call('rates', () => 2, { fallback: () => 1 });
         if (attempt > 1) return { rate };
-        guard.unforce('rates');
+        guard.resetCircuit('rates');
         throw new TransientError('refused');
       }),
     ]);
@@ -195,7 +195,7 @@ describe.each(BACKENDS)('fallbacks, on %s', (backend) => {
           return guard.call('rates', () => 2, { fallback: () => 1 });
         });
         if (attempt > 1) return { rate };
-        guard.unforce('rates');
+        guard.resetCircuit('rates');
         throw new TransientError('refused');
       }),
     ]);
@@ -222,7 +222,7 @@ describe.each(BACKENDS)('fallbacks, on %s', (backend) => {
         .once('rate:today', () => guard.call('rates', () => 2, { fallback: () => 1 }));
     guard.forceOpen('rates');
     expect(await asTenant(app, 'acme', () => rate(app))).toBe(1);
-    guard.unforce('rates');
+    guard.resetCircuit('rates');
     await enqueue(app, 'orders', 'order', {}, 'order:1');
     expect(await settled(app, 'order:1')).toMatchObject({ result: 1, degraded: 'rates: circuit_open' });
     expect(await outcomeOf(app, 'rate:today')).toMatchObject({

@@ -127,7 +127,7 @@ describe.each(BACKENDS)('fenced writes to tables of the application, on %s', (ba
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
     await gate.arrival;
     await dataSourceOf(app).query(`UPDATE job_outcomes SET
-      fencing_token = fencing_token + 1, worker_id = 'another', lease_expires_at = now() + interval '1 hour'`);
+      fencing_token = fencing_token + 1, run_id = 'another', lease_expires_at = now() + interval '1 hour'`);
     await eventually(
       () => whys,
       (reasons) => expect(reasons).toHaveLength(1),
@@ -169,7 +169,7 @@ describe.each(BACKENDS)('fenced writes to tables of the application, on %s', (ba
       await enqueue(app, 'charges', 'charge', {}, 'charge:1');
       await gate.arrival;
       const [theirs] = await dataSourceOf(app).query<object[][]>(`UPDATE job_outcomes SET
-      fencing_token = fencing_token + 1, attempts = 2, worker_id = 'another', lease_expires_at = now() + interval '1 hour'
+      fencing_token = fencing_token + 1, attempts = 2, run_id = 'another', lease_expires_at = now() + interval '1 hour'
       RETURNING *`);
       gate.open();
       await eventually(

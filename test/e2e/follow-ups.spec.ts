@@ -105,7 +105,7 @@ describe.each(BACKENDS)('a follow-up enqueued by a handler, on %s', (backend) =>
     async (effect) => {
       const { app, events } = await start(effect, async (_job, _operation, current) => {
         await dataSourceOf(current).query(
-          `UPDATE job_outcomes SET fencing_token = fencing_token + 1, worker_id = 'rival',
+          `UPDATE job_outcomes SET fencing_token = fencing_token + 1, run_id = 'rival',
              lease_expires_at = clock_timestamp() + interval '1 hour'
            WHERE operation_key = 'order:1'`,
         );

@@ -7,7 +7,7 @@ import {
   UseGuards,
 } from '@nestjs/common';
 import { DelayedError, type Job, RateLimitError, WaitingError } from 'bullmq';
-import { type IdempotentProcessorOptions, notApplied } from 'nestjs-idempotent-jobs';
+import { type IdempotentProcessorOptions, Reconciliation } from 'nestjs-idempotent-jobs';
 import { IdempotencyService } from 'nestjs-idempotent-jobs/calls';
 import { OperationInDoubtError } from 'nestjs-idempotent-jobs/errors';
 import { type JobEvent, JobEvents } from 'nestjs-idempotent-jobs/observe';
@@ -167,7 +167,7 @@ describe.each(BACKENDS)('jobs that their handler hands back, on %s', (backend) =
       },
       () => {
         story.push('asked');
-        return notApplied();
+        return Reconciliation.notApplied();
       },
     );
     const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });

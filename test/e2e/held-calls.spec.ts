@@ -8,10 +8,10 @@ import {
   UseGuards,
 } from '@nestjs/common';
 import {
-  applied,
   IdempotentProcessor,
   InDoubtError,
   PermanentError,
+  Reconciliation,
   TransientError,
 } from 'nestjs-idempotent-jobs';
 import { IdempotencyService } from 'nestjs-idempotent-jobs/calls';
@@ -94,7 +94,7 @@ describe.each(BACKENDS)('calls that are held back, on %s', (backend) => {
         await guard.call('gateway', () => (charges += 1));
         await guard.call('mail', () => undefined);
       },
-      () => applied('charged'),
+      () => Reconciliation.applied('charged'),
     );
     const place = await begin(processor);
     guard = place.guard;
@@ -136,7 +136,7 @@ describe.each(BACKENDS)('calls that are held back, on %s', (backend) => {
       (made) => expect(made).toBeGreaterThan(RETRY.attempts),
     );
     expect(await outcomeOf(app, 'order:1')).toMatchObject({ status: 'retrying', attempts: 1, failures: 1 });
-    guard.unforce('mail');
+    guard.resetCircuit('mail');
     expect(await settled(app, 'order:1')).toMatchObject({ status: 'completed', attempts: 2, failures: 1 });
     expect(await lettersOf(app)).toEqual([]);
   });
@@ -155,7 +155,7 @@ describe.each(BACKENDS)('calls that are held back, on %s', (backend) => {
       () => reads,
       (made) => expect(made).toBeGreaterThan(RETRY.attempts),
     );
-    guard.unforce('mail');
+    guard.resetCircuit('mail');
     expect(await settled(place.app, 'order:1')).toMatchObject({
       status: 'completed',
       attempts: 1,
@@ -257,7 +257,7 @@ describe.each(BACKENDS)('calls that are held back, on %s', (backend) => {
       () => holds,
       (many) => expect(many).toBeGreaterThan(RETRY.attempts),
     );
-    guard.unforce('mail');
+    guard.resetCircuit('mail');
     expect(await settled(app, 'order:1')).toMatchObject({ status: 'completed', attempts: 1, failures: 0 });
   });
 
@@ -271,7 +271,7 @@ describe.each(BACKENDS)('calls that are held back, on %s', (backend) => {
       "SELECT expires_at FROM job_outcomes WHERE operation_key = 'mail:1'",
     );
     expect(row?.expires_at).not.toBeNull();
-    guard.unforce('mail');
+    guard.resetCircuit('mail');
     const again = app
       .get(IdempotencyService)
       .once('mail:1', () => guard.call('mail', () => 1), { tenantId: 'acme' });
@@ -293,7 +293,7 @@ describe.each(BACKENDS)('calls that are held back, on %s', (backend) => {
       mail: { breaker: { minimumCalls: 1 } },
     });
     guard = place.guard;
-    guard.unforce('mail');
+    guard.resetCircuit('mail');
     await enqueue(place.app, 'orders', 'order', {}, 'order:1');
     expect((await settled(place.app, 'order:1')).status).toBe('in_doubt');
     expect(sent).toBe(1);

@@ -1,11 +1,4 @@
-import {
-  applied,
-  InDoubtError,
-  notApplied,
-  OutcomeService,
-  PermanentError,
-  unknown,
-} from 'nestjs-idempotent-jobs';
+import { InDoubtError, OutcomeService, PermanentError, Reconciliation } from 'nestjs-idempotent-jobs';
 import { IdempotencyService } from 'nestjs-idempotent-jobs/calls';
 import { DeadLetterService } from 'nestjs-idempotent-jobs/dead-letters';
 import { RetentionService } from 'nestjs-idempotent-jobs/operate';
@@ -47,12 +40,16 @@ describe.each(BACKENDS)('doubts that are not lost on the way, on %s', (backend) 
     await settled(app, 'charge:1');
     const webhook = { source: 'gateway-webhook', asOf: new Date() };
     const outcomes = app.get(OutcomeService);
-    expect(await outcomes.settle(operation, notApplied(), webhook)).toEqual({ kind: 'settled' });
+    expect(await outcomes.resolve(operation, Reconciliation.notApplied(), webhook)).toEqual({
+      kind: 'settled',
+    });
     await eventually(
       () => lettersOf(app),
       (letters) => expect(letters).toHaveLength(2),
     );
-    expect(await outcomes.settle(operation, notApplied(), webhook)).toEqual({ kind: 'outdated' });
+    expect(await outcomes.resolve(operation, Reconciliation.notApplied(), webhook)).toEqual({
+      kind: 'outdated',
+    });
     expect(await outcomeOf(app, 'charge:1')).toMatchObject({ status: 'in_doubt' });
     expect(effects).toBe(2);
   });
@@ -66,7 +63,7 @@ describe.each(BACKENDS)('doubts that are not lost on the way, on %s', (backend) 
         calls += 1;
         throw new PermanentError('the second service refused');
       },
-      () => applied('found'),
+      () => Reconciliation.applied('found'),
     );
     const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
@@ -84,7 +81,7 @@ describe.each(BACKENDS)('doubts that are not lost on the way, on %s', (backend) 
     await gate.arrival;
     // As a crash leaves it: another worker's, its lease over.
     await dataSourceOf(app).query(
-      `UPDATE job_outcomes SET worker_id = 'gone', fencing_token = fencing_token + 1, lease_expires_at = clock_timestamp(), dispatch_due_at = clock_timestamp()`,
+      `UPDATE job_outcomes SET run_id = 'gone', fencing_token = fencing_token + 1, lease_expires_at = clock_timestamp(), dispatch_due_at = clock_timestamp()`,
     );
     gate.open();
     await apps.close(app);
@@ -93,7 +90,7 @@ describe.each(BACKENDS)('doubts that are not lost on the way, on %s', (backend) 
       'charges',
       { effect: 'reconciled', reconcile: PLAN },
       () => (calls += 1),
-      () => applied('found'),
+      () => Reconciliation.applied('found'),
     );
     const later = await apps.beside(place, { queues: ['charges'], providers: [reconciled] });
     expect(await settled(later, 'charge:1')).toMatchObject({ status: 'completed', result: 'found' });
@@ -106,7 +103,7 @@ describe.each(BACKENDS)('doubts that are not lost on the way, on %s', (backend) 
       cents!: number;
     }
     const options = { effect: 'reconciled', reconcile: { ...PLAN, untilMs: 900 } } as const;
-    const first = reconcilingProcessorOf('charges', options, lost, () => unknown());
+    const first = reconcilingProcessorOf('charges', options, lost, () => Reconciliation.unknown());
     const { app, place } = await apps.fresh(backend, { queues: ['charges'], providers: [first] });
     await enqueue(app, 'charges', 'charge', { cents: 'five' }, 'charge:1');
     await eventually(
@@ -115,7 +112,7 @@ describe.each(BACKENDS)('doubts that are not lost on the way, on %s', (backend) 
     );
     await apps.close(app);
     const strict = reconcilingProcessorOf('charges', { ...options, payload: StrictPayload }, lost, () =>
-      unknown(),
+      Reconciliation.unknown(),
     );
     const later = await apps.beside(place, { queues: ['charges'], providers: [strict] });
     expect(await settled(later, 'charge:1')).toMatchObject({ status: 'in_doubt' });
@@ -133,7 +130,7 @@ describe.each(BACKENDS)('doubts that are not lost on the way, on %s', (backend) 
       (letters) => expect(letters).toMatchObject([{ step_of: 'order:1', step: 'outer/mail' }]),
     );
     const mail = { tenantId: 'acme', operationKey: 'order:1', step: 'outer/mail' };
-    await app.get(DeadLetterService).resolve(mail, applied('sent'), BY);
+    await app.get(DeadLetterService).resolve(mail, Reconciliation.applied('sent'), BY);
     expect(await settled(app, 'order:1')).toMatchObject({ status: 'completed', result: 'sent' });
   });
 
@@ -148,7 +145,9 @@ describe.each(BACKENDS)('doubts that are not lost on the way, on %s', (backend) 
     await enqueue(app, 'orders', 'order', {}, 'order:1');
     await gate.arrival;
     const mail = { tenantId: 'acme', operationKey: 'order:1', step: 'mail' };
-    expect(await app.get(OutcomeService).settle(mail, applied('sent'), { source: 'mailbox' })).toEqual({
+    expect(
+      await app.get(OutcomeService).resolve(mail, Reconciliation.applied('sent'), { source: 'mailbox' }),
+    ).toEqual({
       kind: 'settled',
     });
     // Its handler is still at it: nobody has waited for that.
@@ -176,7 +175,7 @@ describe('doubts of guarded calls', () => {
     // A person, and then the next caller.
     await app
       .get(DeadLetterService)
-      .resolve({ tenantId: 'acme', operationKey: 'refund:1' }, notApplied(), BY);
+      .resolve({ tenantId: 'acme', operationKey: 'refund:1' }, Reconciliation.notApplied(), BY);
     expect(
       await dataSourceOf(app).query('SELECT status, dispatch_due_at, payload FROM job_outcomes'),
     ).toEqual([{ status: 'pending', dispatch_due_at: null, payload: null }]);
@@ -187,7 +186,7 @@ describe('doubts of guarded calls', () => {
     const { app, place } = await apps.fresh('postgres', { queues: [], jobs: SWEPT });
     const forgotten = (tenant: string): string => `
       INSERT INTO job_outcomes (tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, effect, attempts,
-        fencing_token, worker_id, started_at, lease_expires_at, repeatable_until)
+        fencing_token, run_id, started_at, lease_expires_at, repeatable_until)
       VALUES ('${tenant}', 'refund:1', '(calls)', 'call', '', repeat('0', 64), 'running', 'unrepeatable', 1,
         1, 'gone', clock_timestamp() - interval '3 h', clock_timestamp() - interval '2 h', clock_timestamp() - interval '1 h')`;
     const colleague = await sessions.open(place);
@@ -214,14 +213,16 @@ describe('doubts of guarded calls', () => {
     });
     await gate.arrival;
     await dataSourceOf(app).query(
-      `UPDATE job_outcomes SET worker_id = 'gone', fencing_token = fencing_token + 1, lease_expires_at = clock_timestamp() - interval '2 minutes'`,
+      `UPDATE job_outcomes SET run_id = 'gone', fencing_token = fencing_token + 1, lease_expires_at = clock_timestamp() - interval '2 minutes'`,
     );
     await eventually(
       () => lettersOf(app),
       (letters) => expect(letters).toHaveLength(1),
     );
     const mail = { tenantId: 'acme', operationKey: 'mail:1' };
-    expect(await app.get(OutcomeService).settle(mail, notApplied(), { source: 'mailbox' })).toEqual({
+    expect(
+      await app.get(OutcomeService).resolve(mail, Reconciliation.notApplied(), { source: 'mailbox' }),
+    ).toEqual({
       kind: 'settled',
     });
     gate.open();

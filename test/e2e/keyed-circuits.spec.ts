@@ -3,7 +3,7 @@ import { IsUrl } from 'class-validator';
 import type { IdempotentProcessorOptions } from 'nestjs-idempotent-jobs';
 import {
   DependencyGuard,
-  DependencyHeldError,
+  DependencyRejectedError,
   type DependencyOptions,
 } from 'nestjs-idempotent-jobs/dependencies';
 import { ConfigurationError, UsageError } from 'nestjs-idempotent-jobs/errors';
@@ -177,7 +177,9 @@ describe.each(BACKENDS)('circuits by key, on %s', (backend) => {
     };
     for (let n = 0; n < 4; n += 1)
       await expect(guard.call('hooks', fails, { per: 'acme/other' })).rejects.toThrow('503');
-    await expect(guard.call('hooks', () => 1, { per: 'acme/other' })).rejects.toThrow(DependencyHeldError);
+    await expect(guard.call('hooks', () => 1, { per: 'acme/other' })).rejects.toThrow(
+      DependencyRejectedError,
+    );
     expect(await guard.call('hooks', () => 1, { per: 'globex/other' })).toBe(1);
     expect(await guard.call('hooks', () => 1)).toBe(1);
     await send('globex', 1, 1);
@@ -232,8 +234,8 @@ describe.each(BACKENDS)('circuits by key, on %s', (backend) => {
     const call = (per: string): Promise<number> => guard.call('hooks', () => 1, { per });
     expect(await call('acme')).toBe(1);
     guard.forceOpen('hooks');
-    for (const key of ['acme', 'globex']) await expect(call(key)).rejects.toThrow(DependencyHeldError);
-    guard.unforce('hooks');
+    for (const key of ['acme', 'globex']) await expect(call(key)).rejects.toThrow(DependencyRejectedError);
+    guard.resetCircuit('hooks');
     for (const key of ['acme', 'globex', 'initech']) expect(await call(key)).toBe(1);
   });
 
@@ -246,7 +248,7 @@ describe.each(BACKENDS)('circuits by key, on %s', (backend) => {
       }).catch(() => undefined);
     for (let n = 0; n < 50; n += 1) await call(`tenant-${n}`);
     expect(guard.stateOf('hooks')).toMatchObject({ circuit: 'open', keys: { known: 3, notClosed: 1 } });
-    await expect(call('acme')).rejects.toThrow(DependencyHeldError);
+    await expect(call('acme')).rejects.toThrow(DependencyRejectedError);
   });
 
   it('a retry budget that one key has spent is not spent for others', async () => {

@@ -6,8 +6,8 @@ import {
   IdempotentJobsModule,
   type IdempotentJobsOptions,
   type IdempotentJobsOptionsFactory,
-  type IdempotentQueueSettings,
-  type IdempotentQueueSettingsFactory,
+  type UnnamedQueueOptions,
+  type IdempotentQueueOptionsFactory,
   TransientError,
 } from 'nestjs-idempotent-jobs';
 import { afterEach, describe, expect, it } from 'vitest';
@@ -19,12 +19,12 @@ import { BACKENDS, makePlace } from '../support/scenario.js';
 
 /** What an application reads its configuration with. */
 @Injectable()
-class Settings implements IdempotentJobsOptionsFactory, IdempotentQueueSettingsFactory {
+class Settings implements IdempotentJobsOptionsFactory, IdempotentQueueOptionsFactory {
   createIdempotentJobsOptions(): IdempotentJobsOptions {
     return { migrations: 'run', logs: 'none', results: { maxBytes: 10 } };
   }
 
-  async createIdempotentQueueSettings(queue: string): Promise<IdempotentQueueSettings> {
+  async createIdempotentQueueOptions(queue: string): Promise<UnnamedQueueOptions> {
     return { bullmq: { defaultJobOptions: { priority: queue === 'charges' ? 7 : 3 } } };
   }
 }
@@ -58,7 +58,7 @@ const QUEUE_SOURCES: readonly [string, () => DynamicModule][] = [
         deadLetterQueue: 'dead-charges',
         imports: [SettingsModule],
         inject: [Settings],
-        useFactory: (settings: Settings) => settings.createIdempotentQueueSettings('charges'),
+        useFactory: (settings: Settings) => settings.createIdempotentQueueOptions('charges'),
       }),
   ],
   [

@@ -95,7 +95,7 @@ describe.each(BACKENDS)('@OnDeadLetter, on %s', (backend) => {
     // Told, it is put there no more.
     await eventually(
       () => lettersOf(app),
-      (letters) => expect(letters).toMatchObject([{ dispatch_due_at: null, told_at: expect.any(Date) }]),
+      (letters) => expect(letters).toMatchObject([{ dispatch_due_at: null, notified_at: expect.any(Date) }]),
     );
   });
 
@@ -118,7 +118,7 @@ describe.each(BACKENDS)('@OnDeadLetter, on %s', (backend) => {
       (completed) => expect(completed).toBe(1),
     );
     await dataSourceOf(app).query(
-      `UPDATE dead_letters SET told_at = NULL, dispatch_due_at = clock_timestamp()`,
+      `UPDATE dead_letters SET notified_at = NULL, dispatch_due_at = clock_timestamp()`,
     );
     await eventually(
       () => told,
@@ -260,7 +260,7 @@ describe.each(BACKENDS)('@OnDeadLetter, on %s', (backend) => {
     await apps.beside(place, { queues: ['charges'], providers: [alertsOf(told)] });
     await eventually(
       () => lettersOf(app),
-      (letters) => expect(letters).toMatchObject([{ told_at: expect.any(Date) }]),
+      (letters) => expect(letters).toMatchObject([{ notified_at: expect.any(Date) }]),
     );
     expect(keysOf(told)).toContain('charge:1');
   });
@@ -284,7 +284,7 @@ describe.each(BACKENDS)('@OnDeadLetter, on %s', (backend) => {
       (because) => expect(because).toEqual(['elsewhere']),
     );
     expect(told).toEqual([]);
-    expect(await lettersOf(app)).toMatchObject([{ told_at: null }]);
+    expect(await lettersOf(app)).toMatchObject([{ notified_at: null }]);
   });
 
   it('counts a job of another kind on the dead-letter queue, and fails it', async () => {

@@ -99,7 +99,7 @@ describe('what alert rules and dashboards ask of a real application', () => {
       () => held,
       (times) => expect(times).toBeGreaterThan(0),
     );
-    app.get(DependencyGuard).unforce('gateway');
+    app.get(DependencyGuard).resetCircuit('gateway');
     await enqueue(app, 'charges', 'flaky', {}, 'charge:2');
     await enqueue(app, 'charges', 'doomed', {}, 'charge:3');
     await enqueue(app, 'mails', 'mail', {}, 'mail:1');

@@ -90,7 +90,7 @@ describe.each(BACKENDS)('queues that pause with their dependency, on %s', (backe
     const times = (performance.now() - forcedAt) / 1_000 + 2;
     expect(events.filter(({ kind }) => kind === 'deferred').length).toBeLessThan(10 * times);
     expect(events.filter(({ kind }) => kind === 'started')).toEqual([]);
-    guard.unforce('gateway');
+    guard.resetCircuit('gateway');
     for (const key of ids(20))
       expect(await settled(app, key)).toMatchObject({ status: 'completed', attempts: 1 });
   });

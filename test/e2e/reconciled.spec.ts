@@ -1,11 +1,4 @@
-import {
-  applied,
-  InDoubtError,
-  notApplied,
-  OutcomeService,
-  TransientError,
-  unknown,
-} from 'nestjs-idempotent-jobs';
+import { InDoubtError, OutcomeService, Reconciliation, TransientError } from 'nestjs-idempotent-jobs';
 import { DeadLetterService } from 'nestjs-idempotent-jobs/dead-letters';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
@@ -47,7 +40,7 @@ describe.each(BACKENDS)('effects that are looked up, on %s', (backend) => {
       },
       ({ attempt, operationKey, job, tenantId }) => {
         asked.push({ attempt, operationKey, tenantId, payload: job.data });
-        return applied({ chargeId: 'ch_1' });
+        return Reconciliation.applied({ chargeId: 'ch_1' });
       },
     );
     const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
@@ -78,7 +71,7 @@ describe.each(BACKENDS)('effects that are looked up, on %s', (backend) => {
       (_job, { attempt }) => (attempt < 3 ? lost() : { attempt }),
       ({ attempt }) => {
         asked.push(attempt);
-        return notApplied();
+        return Reconciliation.notApplied();
       },
     );
     const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
@@ -101,7 +94,7 @@ describe.each(BACKENDS)('effects that are looked up, on %s', (backend) => {
         calls += 1;
         throw new TransientError('the second service is down, but the first has charged');
       },
-      () => applied('found'),
+      () => Reconciliation.applied('found'),
     );
     const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
@@ -115,13 +108,13 @@ describe.each(BACKENDS)('effects that are looked up, on %s', (backend) => {
 
   it('unknown, an error, silence and nonsense do no harm: it is asked again, without attempts, until it knows', async () => {
     const answers: (() => unknown)[] = [
-      () => unknown(),
+      () => Reconciliation.unknown(),
       () => {
         throw new Error('the look-up is down');
       },
       () => 'yes',
       () => new Promise(() => undefined),
-      () => applied('at last'),
+      () => Reconciliation.applied('at last'),
     ];
     const plan = { ...PLAN, untilMs: 20_000, timeoutMs: 200 };
     const processor = reconcilingProcessorOf('charges', { ...RECONCILED, reconcile: plan }, lost, () =>
@@ -159,7 +152,7 @@ describe.each(BACKENDS)('effects that are looked up, on %s', (backend) => {
       () => ((calls += 1) === 1 ? lost() : 'second time'),
       () => {
         asked += 1;
-        return unknown();
+        return Reconciliation.unknown();
       },
     );
     const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
@@ -178,7 +171,7 @@ describe.each(BACKENDS)('effects that are looked up, on %s', (backend) => {
 
     const letters = app.get(DeadLetterService);
     const by = { actor: 'ada', note: 'looked' };
-    await letters.resolve({ tenantId: 'acme', operationKey: 'charge:1' }, notApplied(), by);
+    await letters.resolve({ tenantId: 'acme', operationKey: 'charge:1' }, Reconciliation.notApplied(), by);
     expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', result: 'second time' });
   });
 
@@ -198,7 +191,7 @@ describe.each(BACKENDS)('effects that are looked up, on %s', (backend) => {
       },
       () => {
         askedAt.push(performance.now() - failedAt);
-        return notApplied();
+        return Reconciliation.notApplied();
       },
     );
     const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
@@ -218,7 +211,7 @@ describe.each(BACKENDS)('effects that are looked up, on %s', (backend) => {
       asked += 1;
       const key = asked === 1 ? 'receipt:early' : 'receipt:1';
       operation.enqueue(idempotentQueue(app, 'receipts'), 'receipt', { asked }, { operationKey: key });
-      return asked === 1 ? unknown() : applied();
+      return asked === 1 ? Reconciliation.unknown() : Reconciliation.applied();
     });
     const receipts = processorOf('receipts', { effect: 'natural' }, () => 'sent');
     const { app } = await apps.fresh(backend, {
@@ -244,7 +237,7 @@ describe.each(BACKENDS)('effects that are looked up, on %s', (backend) => {
         calls += 1;
         return lost();
       },
-      () => applied({ calls }),
+      () => Reconciliation.applied({ calls }),
     );
     const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
@@ -265,7 +258,7 @@ describe.each(BACKENDS)('effects that are looked up, on %s', (backend) => {
         most = Math.max(most, asking);
         await new Promise((resolve) => setTimeout(resolve, 300));
         asking -= 1;
-        return applied('found');
+        return Reconciliation.applied('found');
       },
     );
     const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
@@ -277,7 +270,7 @@ describe.each(BACKENDS)('effects that are looked up, on %s', (backend) => {
   it('is buried when the deployment that follows cannot ask any more', async () => {
     const plan = { ...PLAN, afterMs: [60_000], untilMs: 90_000 };
     const asking = reconcilingProcessorOf('charges', { ...RECONCILED, reconcile: plan }, lost, () =>
-      unknown(),
+      Reconciliation.unknown(),
     );
     const { app, place } = await apps.fresh(backend, { queues: ['charges'], providers: [asking] });
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');

@@ -1,5 +1,5 @@
 import { type INestApplicationContext } from '@nestjs/common';
-import { applied, notApplied, OutcomeService, PermanentError, TransientError } from 'nestjs-idempotent-jobs';
+import { OutcomeService, PermanentError, Reconciliation, TransientError } from 'nestjs-idempotent-jobs';
 import { DeadLetterService } from 'nestjs-idempotent-jobs/dead-letters';
 import {
   DeadLetterNotFoundError,
@@ -272,7 +272,9 @@ describe.each(BACKENDS)('a dead letter that comes back, on %s', (backend) => {
       leftOut: 0,
       dryRun: true,
     });
-    await expect(deadLetters(app).resolve(letter, applied(), dry)).rejects.toThrow(/not in doubt/);
+    await expect(deadLetters(app).resolve(letter, Reconciliation.applied(), dry)).rejects.toThrow(
+      /not in doubt/,
+    );
     expect(await ledgerOf(app)).toBe(before);
   });
 
@@ -300,7 +302,9 @@ describe.each(BACKENDS)('a dead letter that comes back, on %s', (backend) => {
 
     it('resolved as applied, it completes with that result, which is replayed from then on', async () => {
       const app = await inDoubt();
-      expect(await deadLetters(app).resolve(letter, applied({ receipt: 'r-1' }), BY)).toMatchObject({
+      expect(
+        await deadLetters(app).resolve(letter, Reconciliation.applied({ receipt: 'r-1' }), BY),
+      ).toMatchObject({
         outcome: 'applied',
         dryRun: false,
       });
@@ -320,7 +324,7 @@ describe.each(BACKENDS)('a dead letter that comes back, on %s', (backend) => {
 
     it('resolved as not applied, it runs again', async () => {
       const app = await inDoubt();
-      await deadLetters(app).resolve(letter, notApplied(), BY);
+      await deadLetters(app).resolve(letter, Reconciliation.notApplied(), BY);
       // The handler is as unsure as before, so it ends in doubt again, by a second letter.
       await eventually(
         () => lettersOf(app),
@@ -338,16 +342,18 @@ describe.each(BACKENDS)('a dead letter that comes back, on %s', (backend) => {
       await dataSourceOf(app).query(
         `UPDATE job_outcomes SET status = 'completed', settled_at = clock_timestamp(), doubt_since = NULL`,
       );
-      await expect(deadLetters(app).resolve(letter, notApplied(), BY)).rejects.toThrow(/has completed/);
+      await expect(deadLetters(app).resolve(letter, Reconciliation.notApplied(), BY)).rejects.toThrow(
+        /has completed/,
+      );
       expect(await deadLetters(app).redrive(letter, BY)).toMatchObject({ outcome: 'completed' });
     });
 
     it('a result that is not JSON is refused, and nothing is changed', async () => {
       const app = await inDoubt();
       const before = await ledgerOf(app);
-      await expect(deadLetters(app).resolve(letter, applied({ amount: 5n }), BY)).rejects.toThrow(
-        InvalidPayloadError,
-      );
+      await expect(
+        deadLetters(app).resolve(letter, Reconciliation.applied({ amount: 5n }), BY),
+      ).rejects.toThrow(InvalidPayloadError);
       await expect(deadLetters(app).resolve(letter, 'applied' as never, BY)).rejects.toThrow(UsageError);
       expect(await ledgerOf(app)).toBe(before);
     });
@@ -509,14 +515,19 @@ describe.each(BACKENDS)('a dead letter that comes back, on %s', (backend) => {
         [() => service.redrive(NOWHERE, BY), DeadLetterNotFoundError, /no dead letter/],
         [() => service.redrive('17', BY), UsageError, /UUID/],
         [() => service.discard(NOWHERE, BY), DeadLetterNotFoundError, /no dead letter/],
-        [() => service.resolve(NOWHERE, notApplied(), BY), DeadLetterNotFoundError, /no dead letter/],
+        [
+          () => service.resolve(NOWHERE, Reconciliation.notApplied(), BY),
+          DeadLetterNotFoundError,
+          /no dead letter/,
+        ],
         [
           () => service.redrive({ tenantId: 'globex', operationKey: 'charge:1' }, BY),
           DeadLetterNotFoundError,
           /globex/,
         ],
         [
-          () => service.resolve({ tenantId: 'acme', operationKey: 'charge:1' }, notApplied(), BY),
+          () =>
+            service.resolve({ tenantId: 'acme', operationKey: 'charge:1' }, Reconciliation.notApplied(), BY),
           DeadLetterRefusedError,
           /not in doubt/,
         ],

@@ -123,7 +123,7 @@ describe.each(BACKENDS)('the result of an operation, on %s', (backend) => {
     ['is a BigInt', 5n, {}, 'not_json', /cannot be written as JSON/],
     ['is a cycle', cycle, {}, 'not_json', /cannot be written as JSON/],
     ['holds a NUL', 'a\0', {}, 'not_json', /holds a NUL/],
-    ['would pass for encrypted', { $sealed: 1 }, {}, 'not_json', /"\$sealed"/],
+    ['would pass for encrypted', { $encrypted: 1 }, {}, 'not_json', /"\$encrypted"/],
     ['is not to be stored', { id: 7 }, { storeResult: false }, 'not_stored', undefined],
     [
       'cannot be redacted',

@@ -1,6 +1,6 @@
 import { WorkerHost } from '@nestjs/bullmq';
 import { type CanActivate, type INestApplicationContext, UseGuards } from '@nestjs/common';
-import { IdempotentProcessor, notApplied, OutcomeService, PermanentError } from 'nestjs-idempotent-jobs';
+import { IdempotentProcessor, OutcomeService, PermanentError, Reconciliation } from 'nestjs-idempotent-jobs';
 import { DeadLetterService } from 'nestjs-idempotent-jobs/dead-letters';
 import { ConfigurationError, TenantMismatchError, UsageError } from 'nestjs-idempotent-jobs/errors';
 import { RetentionService } from 'nestjs-idempotent-jobs/operate';
@@ -222,7 +222,7 @@ describe.each(BACKENDS)('retention, on %s', (backend) => {
     const service = app.get(DeadLetterService);
     await expect(service.redrive(letter, BY)).rejects.toThrow(/nobody knows whether/);
     await expect(service.redriveMany({ queue: 'charges' }, BY)).rejects.toThrow(/expired/);
-    await service.resolve(letter, notApplied(), BY);
+    await service.resolve(letter, Reconciliation.notApplied(), BY);
     expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', attempts: 1 });
     expect(runs).toEqual(['charge:1']);
   });
@@ -351,7 +351,9 @@ describe.each(BACKENDS)('retention, on %s', (backend) => {
     expect((await lettersOf(app)).map((letter) => letter.reason)).toEqual(['expired', 'permanent_error']);
     const [expired] = await lettersOf(app);
     const service = app.get(DeadLetterService);
-    await expect(service.resolve(expired?.id as string, notApplied(), BY)).rejects.toThrow(/another request/);
+    await expect(service.resolve(expired?.id as string, Reconciliation.notApplied(), BY)).rejects.toThrow(
+      /another request/,
+    );
     const found = await service.get({ tenantId: 'acme', operationKey: 'charge:1' });
     expect(found).toMatchObject({ reason: 'permanent_error' });
   });
@@ -605,7 +607,7 @@ describe.each(BACKENDS)('retention, on %s', (backend) => {
       kind: 'attempt_failed',
       failure: 'transient',
       reason: 'ECONNREFUSED',
-      workerId: expect.any(String),
+      runId: expect.any(String),
       startedAt: expect.any(Date),
     };
     expect(history).toMatchObject([

@@ -1,11 +1,9 @@
 import {
-  applied,
   InDoubtError,
-  notApplied,
   OutcomeService,
   PermanentError,
-  type SettleResult,
-  unknown,
+  Reconciliation,
+  type ResolveResult,
 } from 'nestjs-idempotent-jobs';
 import { TenantMismatchError } from 'nestjs-idempotent-jobs/errors';
 import { JobEvents } from 'nestjs-idempotent-jobs/observe';
@@ -27,9 +25,9 @@ function lost(): never {
 
 function settle(
   app: INestApplicationContext,
-  verdict: Parameters<OutcomeService['settle']>[1],
-): Promise<SettleResult> {
-  return app.get(OutcomeService).settle(CHARGE, verdict, WEBHOOK);
+  verdict: Parameters<OutcomeService['resolve']>[1],
+): Promise<ResolveResult> {
+  return app.get(OutcomeService).resolve(CHARGE, verdict, WEBHOOK);
 }
 
 function inDoubt(app: INestApplicationContext): Promise<unknown> {
@@ -47,14 +45,14 @@ describe.each(BACKENDS)('a webhook that knows what happened, on %s', (backend) =
       'charges',
       { effect: 'reconciled', reconcile: SLOW_PLAN },
       lost,
-      () => unknown(),
+      () => Reconciliation.unknown(),
     );
     const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
     await inDoubt(app);
-    expect(await settle(app, applied({ chargeId: 'ch_1' }))).toEqual({ kind: 'settled' });
-    expect(await settle(app, applied({ chargeId: 'other' }))).toEqual({ kind: 'completed' });
-    expect(await settle(app, notApplied())).toEqual({ kind: 'completed' });
+    expect(await settle(app, Reconciliation.applied({ chargeId: 'ch_1' }))).toEqual({ kind: 'settled' });
+    expect(await settle(app, Reconciliation.applied({ chargeId: 'other' }))).toEqual({ kind: 'completed' });
+    expect(await settle(app, Reconciliation.notApplied())).toEqual({ kind: 'completed' });
     expect(await outcomeOf(app, 'charge:1')).toMatchObject({
       status: 'completed',
       result: { chargeId: 'ch_1' },
@@ -71,12 +69,12 @@ describe.each(BACKENDS)('a webhook that knows what happened, on %s', (backend) =
       'charges',
       { effect: 'reconciled', reconcile: SLOW_PLAN },
       () => ((calls += 1) === 1 ? lost() : 'charged'),
-      () => unknown(),
+      () => Reconciliation.unknown(),
     );
     const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
     await inDoubt(app);
-    expect(await settle(app, notApplied())).toEqual({ kind: 'settled' });
+    expect(await settle(app, Reconciliation.notApplied())).toEqual({ kind: 'settled' });
     expect(await settled(app, 'charge:1')).toMatchObject({
       status: 'completed',
       result: 'charged',
@@ -92,7 +90,9 @@ describe.each(BACKENDS)('a webhook that knows what happened, on %s', (backend) =
       const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
       await enqueue(app, 'charges', 'charge', {}, 'charge:1');
       await settled(app, 'charge:1');
-      expect(await settle(app, said === 'applied' ? applied('first') : notApplied())).toEqual({
+      expect(
+        await settle(app, said === 'applied' ? Reconciliation.applied('first') : Reconciliation.notApplied()),
+      ).toEqual({
         kind: 'settled',
       });
       expect(await settled(app, 'charge:1')).toMatchObject({
@@ -116,8 +116,8 @@ describe.each(BACKENDS)('a webhook that knows what happened, on %s', (backend) =
     const kinds: string[] = [];
     app.get(JobEvents).subscribe(({ kind }) => kinds.push(kind));
     await gate.arrival;
-    expect(await settle(app, notApplied())).toEqual({ kind: 'under_way' });
-    expect(await settle(app, applied('by the webhook'))).toEqual({ kind: 'settled' });
+    expect(await settle(app, Reconciliation.notApplied())).toEqual({ kind: 'under_way' });
+    expect(await settle(app, Reconciliation.applied('by the webhook'))).toEqual({ kind: 'settled' });
     gate.open();
     expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', result: 'by the webhook' });
     await eventually(
@@ -131,21 +131,29 @@ describe.each(BACKENDS)('a webhook that knows what happened, on %s', (backend) =
 
   it('too early, of nobody, or against what is known, changes nothing and says so', async () => {
     const { app, place } = await apps.fresh(backend, { queues: ['charges'] });
-    expect(await settle(app, applied())).toEqual({ kind: 'unknown' });
+    expect(await settle(app, Reconciliation.applied())).toEqual({ kind: 'unknown' });
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
-    expect(await settle(app, applied())).toEqual({ kind: 'not_started' });
+    expect(await settle(app, Reconciliation.applied())).toEqual({ kind: 'not_started' });
     const processor = processorOf('charges', {}, () => {
       throw new PermanentError('no such account');
     });
     await apps.beside(place, { queues: ['charges'], providers: [processor] });
     await settled(app, 'charge:1');
-    expect(await settle(app, notApplied())).toEqual({ kind: 'dead' });
+    expect(await settle(app, Reconciliation.notApplied())).toEqual({ kind: 'dead' });
     expect(await outcomeOf(app, 'charge:1')).toMatchObject({ status: 'dead' });
     const outcomes = app.get(OutcomeService);
-    await expect(outcomes.settle(CHARGE, applied(), { source: '' })).rejects.toThrow(/its source/);
-    await expect(outcomes.settle(CHARGE, unknown() as never, WEBHOOK)).rejects.toThrow(/applied\(result\)/);
-    await expect(outcomes.settle(CHARGE, applied(1n), WEBHOOK)).rejects.toThrow(/BigInt/);
-    await expect(outcomes.settle(CHARGE, applied({ $sealed: 'x' }), WEBHOOK)).rejects.toThrow(/\$sealed/);
-    await expect(asTenant(app, 'globex', () => settle(app, applied()))).rejects.toThrow(TenantMismatchError);
+    await expect(outcomes.resolve(CHARGE, Reconciliation.applied(), { source: '' })).rejects.toThrow(
+      /its source/,
+    );
+    await expect(outcomes.resolve(CHARGE, Reconciliation.unknown() as never, WEBHOOK)).rejects.toThrow(
+      /applied\(result\)/,
+    );
+    await expect(outcomes.resolve(CHARGE, Reconciliation.applied(1n), WEBHOOK)).rejects.toThrow(/BigInt/);
+    await expect(
+      outcomes.resolve(CHARGE, Reconciliation.applied({ $encrypted: 'x' }), WEBHOOK),
+    ).rejects.toThrow(/\$encrypted/);
+    await expect(asTenant(app, 'globex', () => settle(app, Reconciliation.applied()))).rejects.toThrow(
+      TenantMismatchError,
+    );
   });
 });

@@ -175,8 +175,8 @@ describe.each(BACKENDS)('signed jobs, on %s', (backend) => {
   describe('with a payload that nobody can read', () => {
     const encryption = { keys: { k1: randomBytes(32) }, current: 'k1' };
     const unreadable: [string, object, ReadonlyArray<'signed' | 'encrypted'>][] = [
-      ['that says nothing but that it is encrypted', { $sealed: 1 }, []],
-      ['of a key that is not known', { $sealed: 1, key: 'k2', iv: '', data: '' }, ['encrypted']],
+      ['that says nothing but that it is encrypted', { $encrypted: 1 }, []],
+      ['of a key that is not known', { $encrypted: 1, key: 'k2', iv: '', data: '' }, ['encrypted']],
     ];
 
     it.each(unreadable)('are letters where they are not signed: %s', async (_title, payload, withKeys) => {
@@ -194,7 +194,7 @@ describe.each(BACKENDS)('signed jobs, on %s', (backend) => {
     it('are letters where the signature is made up', async () => {
       const place = await makePlace(backend);
       const { name, data, opts } = await taken(place, SIGNED);
-      const payload = { $sealed: 1, key: 'unknown', iv: '', data: '' };
+      const payload = { $encrypted: 1, key: 'unknown', iv: '', data: '' };
       const signature = { ...data.signature, mac: randomBytes(32).toString('base64url') };
       const { app, runs } = await worker(place, { ...SIGNED, encryption });
       await bullQueue(app, 'charges').add(name, { ...data, payload, signature }, opts);

@@ -1,6 +1,6 @@
 import type { INestApplicationContext } from '@nestjs/common';
 import { type Job, type JobsOptions, Worker } from 'bullmq';
-import { applied, type IdempotentProcessorOptions, notApplied } from 'nestjs-idempotent-jobs';
+import { type IdempotentProcessorOptions, Reconciliation } from 'nestjs-idempotent-jobs';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
@@ -79,8 +79,8 @@ describe.each(BACKENDS)('a plain job that a plain worker has started, on %s', (b
   });
 
   it.each([
-    ['applied: is not run', () => applied('charged'), 0, 'completed'],
-    ['not applied: is run', () => notApplied(), 1, 'completed'],
+    ['applied: is not run', () => Reconciliation.applied('charged'), 0, 'completed'],
+    ['not applied: is run', () => Reconciliation.notApplied(), 1, 'completed'],
   ])('reconciled: is asked about, and where it was %s', async (_title, verdict, calls, status) => {
     const place = await startedBy(failed);
     let asked = 0;

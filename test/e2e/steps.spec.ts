@@ -1,12 +1,10 @@
 import {
-  applied,
   currentOperation,
   InDoubtError,
-  notApplied,
   OutcomeService,
   PermanentError,
+  Reconciliation,
   TransientError,
-  unknown,
 } from 'nestjs-idempotent-jobs';
 import { IdempotencyService } from 'nestjs-idempotent-jobs/calls';
 import { DeadLetterService } from 'nestjs-idempotent-jobs/dead-letters';
@@ -158,7 +156,11 @@ describe.each(BACKENDS)('steps of a handler, on %s', (backend) => {
     ]);
     await app
       .get(DeadLetterService)
-      .resolve({ tenantId: 'acme', operationKey: 'order:1', step: 'mail' }, applied({ sent: true }), BY);
+      .resolve(
+        { tenantId: 'acme', operationKey: 'order:1', step: 'mail' },
+        Reconciliation.applied({ sent: true }),
+        BY,
+      );
     expect(await settled(app, 'order:1')).toMatchObject({
       status: 'completed',
       attempts: 1,
@@ -182,7 +184,7 @@ describe.each(BACKENDS)('steps of a handler, on %s', (backend) => {
     );
     await app
       .get(DeadLetterService)
-      .resolve({ tenantId: 'acme', operationKey: 'order:1', step: 'mail' }, notApplied(), BY);
+      .resolve({ tenantId: 'acme', operationKey: 'order:1', step: 'mail' }, Reconciliation.notApplied(), BY);
     expect(await settled(app, 'order:1')).toMatchObject({ status: 'completed', result: 2 });
   });
 
@@ -216,7 +218,7 @@ describe.each(BACKENDS)('steps of a handler, on %s', (backend) => {
           },
           reconcile: ({ operationKey }) => {
             asked += 1;
-            return asked === 1 ? unknown() : applied(operationKey);
+            return asked === 1 ? Reconciliation.unknown() : Reconciliation.applied(operationKey);
           },
         },
         { reconcile: { afterMs: [100, 300], untilMs: 5000 } },

@@ -3,10 +3,10 @@ import { OnWorkerEvent, WorkerHost } from '@nestjs/bullmq';
 import type { INestApplicationContext } from '@nestjs/common';
 import type { Job } from 'bullmq';
 import {
-  applied,
   IdempotentProcessor,
   OutcomeService,
   PermanentError,
+  Reconciliation,
   TenantContext,
 } from 'nestjs-idempotent-jobs';
 import { IdempotencyService } from 'nestjs-idempotent-jobs/calls';
@@ -72,14 +72,18 @@ const METHODS: readonly Method[] = [
   ['erase()', REFUSED, ({ app }) => app.get(RetentionService).erase({ tenantId: 'globex', ...BY })],
   ['forceOpen()', SAME, (scene) => guard(scene).forceOpen('gateway')],
   ['forceClosed()', SAME, (scene) => guard(scene).forceClosed('gateway')],
-  ['unforce()', SAME, (scene) => guard(scene).unforce('gateway')],
+  ['unforce()', SAME, (scene) => guard(scene).resetCircuit('gateway')],
   ['stateOf()', SAME, (scene) => guard(scene).stateOf('gateway')],
   ['states', SAME, (scene) => guard(scene).states],
   ['a guarded call', SAME, (scene) => guard(scene).call('gateway', () => 'answer')],
   ['get()', REFUSED, (scene) => outcomes(scene).get(theirs)],
   ['history()', REFUSED, (scene) => outcomes(scene).history(theirs)],
   ['wait()', REFUSED, (scene) => outcomes(scene).wait(theirs, { timeoutMs: 0 })],
-  ['settle()', REFUSED, (scene) => outcomes(scene).settle(theirs, applied(), { source: 'hook' })],
+  [
+    'settle()',
+    REFUSED,
+    (scene) => outcomes(scene).resolve(theirs, Reconciliation.applied(), { source: 'hook' }),
+  ],
   [
     'list()',
     { kept: ['acme'] },
@@ -93,7 +97,7 @@ const METHODS: readonly Method[] = [
   ],
   ['a letter', UNKNOWN, (scene) => letters(scene).get(scene.letterId)],
   ['redrive()', UNKNOWN, (scene) => letters(scene).redrive(scene.letterId, BY)],
-  ['resolve()', UNKNOWN, (scene) => letters(scene).resolve(scene.letterId, applied(), BY)],
+  ['resolve()', UNKNOWN, (scene) => letters(scene).resolve(scene.letterId, Reconciliation.applied(), BY)],
   ['discard()', UNKNOWN, (scene) => letters(scene).discard(scene.letterId, BY)],
   [
     'redriveMany()',

@@ -8,8 +8,8 @@ import {
   type IdempotentProcessorOptions,
   type IdempotentQueue,
   PermanentError,
+  Reconciliation,
   TransientError,
-  unknown,
 } from 'nestjs-idempotent-jobs';
 import { IdempotencyService } from 'nestjs-idempotent-jobs/calls';
 import { DeadLetterService } from 'nestjs-idempotent-jobs/dead-letters';
@@ -284,7 +284,7 @@ describe.each(CASES)(
         'charges',
         { effect: 'reconciled', timeoutMs: 100, reconcile: { afterMs: [10], thenEveryMs: 60_000 } },
         () => new Promise(() => undefined),
-        () => inSpan('look up', async () => unknown()),
+        () => inSpan('look up', async () => Reconciliation.unknown()),
         { ...SHORT_CLOCKS, ...telemetry },
       );
       const app = await start(asked);

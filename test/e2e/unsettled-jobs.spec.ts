@@ -1,6 +1,6 @@
 import type { INestApplicationContext, Provider } from '@nestjs/common';
 import { type Job, Worker } from 'bullmq';
-import { notApplied, RetryLaterError } from 'nestjs-idempotent-jobs';
+import { Reconciliation, RetryLaterError } from 'nestjs-idempotent-jobs';
 import type { Effect } from 'nestjs-idempotent-jobs/types';
 import { afterEach, describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
@@ -36,7 +36,7 @@ describe.each(BACKENDS)('operations whose job has ended without them, on %s', (b
     };
     const reconcile = (): unknown => {
       story.push('asked');
-      return notApplied();
+      return Reconciliation.notApplied();
     };
     return effect === 'reconciled'
       ? reconcilingProcessorOf('charges', { ...options, reconcile: { lateArrivalMs: 0 } }, handler, reconcile)

@@ -77,7 +77,7 @@ describe.each(BACKENDS)('reasons that an application has written, on %s', (backe
   const apps = useApps();
   const says =
     (kind: 'transient' | 'permanent' | 'in_doubt', reason: string): Classify =>
-    () => ({ kind, reason });
+    () => ({ kind, code: reason });
 
   it.each(['http_409', 'http_425', 'http_500', 'operation_busy', 'lease_expired', 'permanent_error'])(
     'a failure said to be transient for the reason "%s" is transient',
@@ -214,5 +214,5 @@ describe.each(BACKENDS)('reasons that an application has written, on %s', (backe
 });
 
 function saidOf(error: unknown): ReturnType<Classify> {
-  return error instanceof TransientError ? undefined : { kind: 'permanent', reason: 'http_404' };
+  return error instanceof TransientError ? undefined : { kind: 'permanent', code: 'http_404' };
 }

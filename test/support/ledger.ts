@@ -28,7 +28,7 @@ export interface LetterRow {
   readonly error: { name: string; message: string; stack?: string } | null;
   readonly dispatch_due_at: Date | null;
   readonly resolution: string | null;
-  readonly told_at: Date | null;
+  readonly notified_at: Date | null;
   readonly step_of: string | null;
   readonly step: string | null;
 }

@@ -9,7 +9,7 @@ import {
   type ProcessorWorkerOptions,
   type Reconciliation,
 } from 'nestjs-idempotent-jobs';
-import type { HoldCause } from 'nestjs-idempotent-jobs/dependencies';
+import type { RejectionCause } from 'nestjs-idempotent-jobs/dependencies';
 
 /** What a scripted processor does for a job. */
 export type Handler = (job: Job, operation: CurrentOperation, signal: AbortSignal) => unknown;
@@ -64,7 +64,7 @@ export function fallingBackProcessorOf(
   queue: string,
   options: IdempotentProcessorOptions,
   handler: Handler,
-  fallback: (operation: CurrentOperation, reason: HoldCause) => unknown,
+  fallback: (operation: CurrentOperation, reason: RejectionCause) => unknown,
   workerOptions: ProcessorWorkerOptions = SHORT_CLOCKS,
 ): Type<WorkerHost> {
   @IdempotentProcessor(queue, options, workerOptions)
@@ -73,7 +73,7 @@ export function fallingBackProcessorOf(
       return handler(job, currentOperation(), signal as AbortSignal);
     }
 
-    async fallback(operation: CurrentOperation, reason: HoldCause): Promise<unknown> {
+    async fallback(operation: CurrentOperation, reason: RejectionCause): Promise<unknown> {
       return fallback(operation, reason);
     }
   }

@@ -4,15 +4,12 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { setTimeout as pause } from 'node:timers/promises';
 import { DelayedError, type Job, Queue } from 'bullmq';
 import {
-  applied,
   type CurrentOperation,
   type IdempotentProcessorOptions,
-  notApplied,
   PermanentError,
-  type Reconciliation,
+  Reconciliation,
   RetryLaterError,
   TransientError,
-  unknown,
 } from 'nestjs-idempotent-jobs';
 import { fencedUpdate } from 'nestjs-idempotent-jobs/calls';
 import { OnDeadLetter } from 'nestjs-idempotent-jobs/dead-letters';
@@ -216,8 +213,8 @@ export class ScriptedWorker {
     const url = new URL(`${this.#script.gateway}/charges`);
     url.searchParams.set('key', idempotencyKey);
     const response = await fetch(url, { headers: { 'x-run': this.#script.run ?? '', 'x-tenant': tenantId } });
-    if (response.status === 404) return notApplied();
-    return response.ok ? applied(await response.json()) : unknown();
+    if (response.status === 404) return Reconciliation.notApplied();
+    return response.ok ? Reconciliation.applied(await response.json()) : Reconciliation.unknown();
   }
 
   async #charge(operation: CurrentOperation): Promise<unknown> {

@@ -7,11 +7,11 @@ import {
   IdempotentJobsModule,
   type IdempotentJobsOptions,
   type IdempotentQueueOptions,
-  useBackendOfConnection,
+  selectBackendByConnection,
 } from 'nestjs-idempotent-jobs';
 import type { Place } from './place.js';
 
-useBackendOfConnection();
+selectBackendByConnection();
 
 export interface AppOptions {
   readonly queues: readonly (string | IdempotentQueueOptions)[];

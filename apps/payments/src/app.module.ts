@@ -7,7 +7,7 @@ import {
   type NestModule,
 } from '@nestjs/common';
 import { TypeOrmModule } from '@nestjs/typeorm';
-import { IdempotentJobsModule, TenantMiddleware, useBackendOfConnection } from 'nestjs-idempotent-jobs';
+import { IdempotentJobsModule, TenantMiddleware, selectBackendByConnection } from 'nestjs-idempotent-jobs';
 import { prometheusMetrics } from 'nestjs-idempotent-jobs/prometheus';
 import { Registry } from 'prom-client';
 import { AlertsModule } from './alerts/alerts.module.js';
@@ -29,7 +29,7 @@ import { currentTrace, traceRequest } from './tracing/request-trace.js';
 @Module({})
 export class AppModule implements NestModule {
   static with(settings: Settings): DynamicModule {
-    useBackendOfConnection();
+    selectBackendByConnection();
     const registry = new Registry();
     return {
       module: AppModule,

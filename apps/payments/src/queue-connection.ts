@@ -4,7 +4,7 @@ import type { Settings } from './settings.js';
 /** On Postgres each queue and each worker has a pool of its own; a few connections are plenty for one. */
 const CONNECTIONS_PER_QUEUE = 4;
 
-/** How BullMQ reaches its queues. The kind of connection decides about the backend: see `useBackendOfConnection()`. */
+/** How BullMQ reaches its queues. The kind of connection decides about the backend: see `selectBackendByConnection()`. */
 export function queueConnection(settings: Settings): BullRootModuleOptions {
   if (settings.queueBackend === 'redis') {
     return { connection: { url: settings.redisUrl }, prefix: settings.queuePrefix };

@@ -42,7 +42,7 @@ describe('the public API', () => {
         ],
         "dependencies": [
           "DependencyGuard",
-          "DependencyHeldError",
+          "DependencyRejectedError",
           "DependencyTimeoutError",
         ],
         "entities": [
@@ -88,7 +88,7 @@ describe('the public API', () => {
           "notApplied",
           "putBackOperation",
           "unknown",
-          "useBackendOfConnection",
+          "selectBackendByConnection",
         ],
         "observe": [
           "Doctor",

@@ -6,8 +6,8 @@ export {
   IdempotentJobsModule,
   type IdempotentQueueAsyncOptions,
   type IdempotentQueueOptions,
-  type IdempotentQueueSettings,
-  type IdempotentQueueSettingsFactory,
+  type UnnamedQueueOptions,
+  type IdempotentQueueOptionsFactory,
   InjectIdempotentQueue,
 } from './module/idempotent-jobs.module.js';
 export type {
@@ -18,7 +18,7 @@ export type {
 export type { EncryptionOptions } from './ledger/encryption/key-ring.js';
 export type { SigningOptions } from './producer/signing.options.js';
 export { IDEMPOTENT_JOBS_MIGRATIONS } from './ledger/postgres/migrations.js';
-export { useBackendOfConnection } from './bullmq/backend.js';
+export { selectBackendByConnection } from './bullmq/backend.js';
 export { putBackOperation } from './worker/host/put-back-operation.js';
 
 // 2 Processors
@@ -40,7 +40,7 @@ export {
   type FollowUpOptions,
 } from './worker/attempt/current-operation.js';
 export type { ReconciledStep, StepRun } from './worker/attempt/step.js';
-export type { StepOptions } from './worker/rules/step-settings.js';
+export type { StepOptions } from './worker/rules/step.options.js';
 
 // 3 What a handler may throw
 export { InDoubtError, PermanentError, RetryLaterError, TransientError } from './operation/failure.js';
@@ -67,8 +67,8 @@ export { TenantMiddleware } from './tenancy/tenant.middleware.js';
 
 // 6 Outcomes
 export { type Outcome, type OperationRef, OutcomeService } from './outcome/outcome.service.js';
-export type { SettleOptions, SettleResult } from './outcome/settler.js';
+export type { ResolveOptions, ResolveResult } from './outcome/doubt.resolver.js';
 export type { HistoryEntry } from './outcome/history.js';
-export { applied, notApplied, type Reconciliation, unknown } from './operation/verdict.js';
+export { applied, notApplied, type Reconciliation, unknown } from './operation/reconciliation.js';
 export type { OperationIdentity } from './operation/identity.js';
 export type { OperationStatus } from './operation/status.js';

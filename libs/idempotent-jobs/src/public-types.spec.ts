@@ -1,7 +1,7 @@
 import { WorkerHost } from '@nestjs/bullmq';
 import type { Job } from 'bullmq';
 import { describe, expectTypeOf, it } from 'vitest';
-import type { HoldCause } from './exports/dependencies.js';
+import type { RejectionCause } from './exports/dependencies.js';
 import { JOB_METRICS, type OpenMetrics } from './exports/observe.js';
 import {
   applied,
@@ -12,7 +12,7 @@ import {
   type IdempotentJobsOptionsFactory,
   IdempotentProcessor,
   type IdempotentQueue,
-  type IdempotentQueueSettingsFactory,
+  type IdempotentQueueOptionsFactory,
   type JobName,
   notApplied,
   type OperationJob,
@@ -290,7 +290,7 @@ describe('the types of @IdempotentProcessor<ChargeJobs>', () => {
       async process(_job: OperationJob<ChargeJobs>): Promise<Receipt> {
         return { receiptId: 'r-1' };
       }
-      fallback(_operation: CurrentOperation, reason: HoldCause): Receipt {
+      fallback(_operation: CurrentOperation, reason: RejectionCause): Receipt {
         return { receiptId: reason };
       }
     }
@@ -317,11 +317,11 @@ describe('the types of @IdempotentProcessor<ChargeJobs>', () => {
 
 describe('the types of the module', () => {
   it('take options from a factory, a class or a provider that exists', () => {
-    class Options implements IdempotentJobsOptionsFactory, IdempotentQueueSettingsFactory {
+    class Options implements IdempotentJobsOptionsFactory, IdempotentQueueOptionsFactory {
       createIdempotentJobsOptions() {
         return { leaseMs: 10_000 };
       }
-      createIdempotentQueueSettings() {
+      createIdempotentQueueOptions() {
         return { retention: { completedMs: 86_400_000 } };
       }
     }

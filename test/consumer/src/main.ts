@@ -12,7 +12,7 @@ import {
   type IdempotentQueue,
   InjectIdempotentQueue,
   OutcomeService,
-  useBackendOfConnection,
+  selectBackendByConnection,
 } from 'nestjs-idempotent-jobs';
 import { type DeadLetterMessage, OnDeadLetter } from 'nestjs-idempotent-jobs/dead-letters';
 
@@ -73,7 +73,7 @@ class Alerts {
   }
 }
 
-useBackendOfConnection();
+selectBackendByConnection();
 
 @Module({
   imports: [

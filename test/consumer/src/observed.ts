@@ -4,7 +4,7 @@ import { Module } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { TypeOrmModule } from '@nestjs/typeorm';
 import { metrics, trace } from '@opentelemetry/api';
-import { IdempotentJobsModule, useBackendOfConnection } from 'nestjs-idempotent-jobs';
+import { IdempotentJobsModule, selectBackendByConnection } from 'nestjs-idempotent-jobs';
 import { otelMetrics, otelTracing } from 'nestjs-idempotent-jobs/otel';
 import { prometheusMetrics } from 'nestjs-idempotent-jobs/prometheus';
 import { Registry } from 'prom-client';
@@ -13,7 +13,7 @@ import { Registry } from 'prom-client';
 
 const registry = new Registry();
 
-useBackendOfConnection();
+selectBackendByConnection();
 
 @Module({
   imports: [

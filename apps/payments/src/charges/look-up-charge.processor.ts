@@ -1,13 +1,11 @@
 import { WorkerHost } from '@nestjs/bullmq';
 import {
-  applied,
   type CurrentOperation,
   currentOperation,
   IdempotentProcessor,
-  notApplied,
   type OperationJob,
   type Reconciles,
-  type Reconciliation,
+  Reconciliation,
   type ResultOf,
 } from 'nestjs-idempotent-jobs';
 import { PACE, QUESTIONS } from '../pace.js';
@@ -44,7 +42,9 @@ export class LookUpChargeProcessor extends WorkerHost implements Reconciles<Resu
   /** Anything but a charge or "there is none" throws, which leaves the question open. */
   async reconcile(operation: CurrentOperation): Promise<Reconciliation<ResultOf<ChargeJobs>>> {
     const charge = await this.charge.find(operation);
-    if (charge === undefined) return notApplied();
-    return applied(this.charge.proceed(operation, operation.job.data as ChargePayload, charge));
+    if (charge === undefined) return Reconciliation.notApplied();
+    return Reconciliation.applied(
+      this.charge.proceed(operation, operation.job.data as ChargePayload, charge),
+    );
   }
 }

@@ -1,13 +1,11 @@
 import { WorkerHost } from '@nestjs/bullmq';
 import {
-  applied,
   type CurrentOperation,
   currentOperation,
   IdempotentProcessor,
-  notApplied,
   type OperationJob,
   type Reconciles,
-  type Reconciliation,
+  Reconciliation,
   type ResultOf,
 } from 'nestjs-idempotent-jobs';
 import { PACE, QUESTIONS } from '../pace.js';
@@ -47,6 +45,6 @@ export class LookUpReceiptProcessor extends WorkerHost implements Reconciles<Res
   async reconcile(operation: CurrentOperation): Promise<Reconciliation<ResultOf<ReceiptJobs>>> {
     const messageId = messageIdOf(operation);
     const isThere = await this.mailbox.has(messageId, operation.signal);
-    return isThere ? applied({ messageId }) : notApplied();
+    return isThere ? Reconciliation.applied({ messageId }) : Reconciliation.notApplied();
   }
 }

@@ -6,11 +6,11 @@ import { createPostgresBackend, createRedisBackend, setDefaultBackendFactory } f
  * one default per process. Call it once, before queues are made; calling it again changes nothing.
  *
  * ```ts
- * useBackendOfConnection();
+ * selectBackendByConnection();
  * BullModule.forRoot({ connection: { connectionString: process.env.DATABASE_URL, migrate: true } });
  * ```
  */
-export function useBackendOfConnection(): void {
+export function selectBackendByConnection(): void {
   setDefaultBackendFactory(((name, options, factoryOptions) =>
     isPostgresConnection(options.connection)
       ? createPostgresBackend(name, options as never, factoryOptions)

@@ -4,9 +4,9 @@ import { DEFAULT_KEY_RETENTION_MS, type Effect, EFFECTS, repeatableForMs } from 
 import { UsageError } from '../operation/errors.js';
 import { optionChecks } from '../options/option-checks.js';
 import { CALLS } from '../operation/calls.js';
-import type { ProcessorSettings } from '../worker/rules/operation-rules.js';
+import type { OperationRules } from '../worker/rules/operation-rules.js';
 import { ANY_PAYLOAD } from '../worker/rules/validate-payload.js';
-import type { Reconciliation } from '../operation/verdict.js';
+import type { Reconciliation } from '../operation/reconciliation.js';
 import type { Classify } from '../resilience/classify/classify.js';
 import { inOrder } from '../resilience/classify/in-order.js';
 
@@ -47,7 +47,7 @@ export interface CallDefaults {
 }
 
 /** @throws UsageError naming each option that is wrong, its value and the fix */
-export function resolveCallOptions(options: CallOptions, defaults: CallDefaults): ProcessorSettings {
+export function resolveCallOptions(options: CallOptions, defaults: CallDefaults): OperationRules {
   const checks = optionChecks('once()');
   const canReconcile = options.reconcile !== undefined;
   const effect = options.effect ?? (canReconcile ? 'reconciled' : 'unrepeatable');
@@ -68,25 +68,25 @@ export function resolveCallOptions(options: CallOptions, defaults: CallDefaults)
   const reconcile = canReconcile
     ? resolveReconcile(checks, options.reconcileOptions, 'reconcileOptions')
     : undefined;
-  const settings: ProcessorSettings = {
+  const settings: OperationRules = {
     queue: CALLS,
     effect,
     leaseMs: defaults.leaseMs,
     timeoutMs: checks.timer('timeoutMs', options.timeoutMs, 30_000),
-    terms: {
+    claim: {
       queue: CALLS,
       effect,
       leaseMs: defaults.leaseMs,
       repeatableMs: repeatableForMs(effect, keyRetentionMs),
       retentionMs: defaults.retentionMs,
       budgetMs: null,
-      asks: canReconcile,
+      canReconcile: canReconcile,
     },
     policy: {
       attempts: Infinity,
       crashes: Infinity,
       backoff: { baseMs: 1, capMs: 1 },
-      plan: reconcile?.plan,
+      schedule: reconcile?.schedule,
       isCallers: true,
     },
     reconcile,

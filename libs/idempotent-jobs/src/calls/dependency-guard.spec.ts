@@ -13,7 +13,7 @@ import { TenantContext } from '../tenancy/tenant-context.js';
 import { Dependencies } from '../resilience/dependency/dependencies.js';
 import { DependencyGuard, DependencyTimeoutError, type GuardedCallOptions } from './dependency-guard.js';
 import { type DependencyOptions, resolveDependencies } from '../resilience/dependency/dependency.options.js';
-import { DependencyHeldError } from '../resilience/dependency/hold.js';
+import { DependencyRejectedError } from '../resilience/dependency/rejection.js';
 import { FALLBACK_REASONS, type FallbackReason } from '../operation/reasons.js';
 
 beforeEach(() => {
@@ -120,7 +120,7 @@ describe('DependencyGuard.call', () => {
       () => guard.stateOf('gatway'),
       () => guard.forceOpen('gatway'),
       () => guard.forceClosed('gatway'),
-      () => guard.unforce('gatway'),
+      () => guard.resetCircuit('gatway'),
     ])
       expect(ask).toThrow(UsageError);
     await expect(new Bench({}).guard.call('gateway', () => 1)).rejects.toThrow('there are none');
@@ -140,7 +140,7 @@ describe('DependencyGuard.call', () => {
     for (let call = 0; call < 2; call += 1) await errorOf(guard.call('gateway', fails));
     const fn = vi.fn();
     const error = await errorOf(guard.call('gateway', fn));
-    expect(error).toBeInstanceOf(DependencyHeldError);
+    expect(error).toBeInstanceOf(DependencyRejectedError);
     expect(error).toMatchObject({
       hold: { dependency: 'gateway', cause: 'circuit_open' },
       retryAfterMs: 10_000 * 1.125,
@@ -184,10 +184,10 @@ describe('DependencyGuard.call', () => {
   it('does what a person says: nothing, everything, and by itself again', async () => {
     const { guard } = new Bench({ gateway: { breaker: BREAKER } });
     guard.forceOpen('gateway');
-    expect(await errorOf(guard.call('gateway', () => 1))).toBeInstanceOf(DependencyHeldError);
+    expect(await errorOf(guard.call('gateway', () => 1))).toBeInstanceOf(DependencyRejectedError);
     guard.forceClosed('gateway');
     for (let call = 0; call < 5; call += 1) expect(await errorOf(guard.call('gateway', fails))).toBe(refused);
-    guard.unforce('gateway');
+    guard.resetCircuit('gateway');
     for (let call = 0; call < 2; call += 1) await errorOf(guard.call('gateway', fails));
     expect(guard.stateOf('gateway').circuit).toBe('open');
   });
@@ -229,7 +229,7 @@ describe('DependencyGuard.call: the timeout', () => {
       const error = errorOf(bench.inside(() => bench.guard.call('gateway', never)));
       await vi.advanceTimersByTimeAsync(100);
       expect(await error).toBeInstanceOf(InDoubtError);
-      expect(classify(await error)).toMatchObject({ kind: 'in_doubt', reason: 'DependencyTimeoutError' });
+      expect(classify(await error)).toMatchObject({ kind: 'in_doubt', code: 'DependencyTimeoutError' });
     }
     expect(bench.guard.stateOf('gateway').circuit).toBe('open');
     expect(bench.told.filter(({ kind }) => kind === 'dependency_timeout')).toEqual(
@@ -379,7 +379,7 @@ describe('DependencyGuard.call: the fallback', () => {
         return;
       }
       expect(await end).toBe('stand-in');
-      expect(fallback).toHaveBeenCalledExactlyOnceWith(reason, expect.any(DependencyHeldError));
+      expect(fallback).toHaveBeenCalledExactlyOnceWith(reason, expect.any(DependencyRejectedError));
       expect(bench.degraded).toEqual([`gateway: ${reason}`]);
       expect(bench.told).toContainEqual({
         kind: 'fallback_used',
@@ -472,19 +472,19 @@ describe('DependencyGuard.call: what the dependency reads into an error', () => 
   it('is known further up, by the error itself and where it is another’s cause', async () => {
     const { guard, dependencies } = new Bench({ gateway: { classify: () => 'permanent' }, rates: {} });
     await errorOf(guard.call('gateway', decline));
-    const { readingOf } = dependencies;
-    expect(readingOf?.(declined)).toEqual({ kind: 'permanent', reason: 'classify' });
-    expect(classify(new Error('the order failed', { cause: declined }), readingOf)).toEqual({
+    const { knownFailureOf } = dependencies;
+    expect(knownFailureOf?.(declined)).toEqual({ kind: 'permanent', code: 'classify' });
+    expect(classify(new Error('the order failed', { cause: declined }), knownFailureOf)).toEqual({
       kind: 'permanent',
-      reason: 'classify',
+      code: 'classify',
     });
-    expect(readingOf?.(new Error('declined'))).toBeUndefined();
+    expect(knownFailureOf?.(new Error('declined'))).toBeUndefined();
   });
 
   it('is known of the error of a call that its processor’s dependency let through, too', async () => {
     const bench = new Bench({ gateway: { classify: () => 'in_doubt' } });
     await errorOf(bench.inside(() => bench.guard.call('gateway', decline), { dependency: 'gateway' }));
-    expect(bench.dependencies.readingOf?.(declined)).toMatchObject({ kind: 'in_doubt' });
+    expect(bench.dependencies.knownFailureOf?.(declined)).toMatchObject({ kind: 'in_doubt' });
   });
 
   it('is noted by the built-in rules, too, but not for what is no object', async () => {
@@ -494,10 +494,10 @@ describe('DependencyGuard.call: what the dependency reads into an error', () => 
         throw 'declined';
       }),
     );
-    expect(dependencies.readingOf?.('declined')).toBeUndefined();
+    expect(dependencies.knownFailureOf?.('declined')).toBeUndefined();
     await errorOf(guard.call('rates', decline));
-    expect(dependencies.readingOf?.(declined)).toEqual({ kind: 'unknown', reason: 'unclassified' });
-    expect(new Bench({}).dependencies.readingOf).toBeUndefined();
+    expect(dependencies.knownFailureOf?.(declined)).toEqual({ kind: 'unknown', code: 'unclassified' });
+    expect(new Bench({}).dependencies.knownFailureOf).toBeUndefined();
   });
 
   it('may be that an error of a function is a timeout', async () => {

@@ -11,9 +11,9 @@ import { frames } from '../tenancy/frames.js';
 import { Dependencies } from '../resilience/dependency/dependencies.js';
 import { assertDependencyKey } from '../resilience/dependency/dependency-key.js';
 import type { Dependency, DependencyState, EventSubject } from '../resilience/dependency/dependency.js';
-import { DependencyHeldError } from '../resilience/dependency/hold.js';
-import { type FallbackReason, HOLD_CAUSES } from '../operation/reasons.js';
-import { isTimeout, type Pass } from '../resilience/dependency/pass.js';
+import { DependencyRejectedError } from '../resilience/dependency/rejection.js';
+import { type FallbackReason, REJECTION_CAUSES } from '../operation/reasons.js';
+import { isTimeout, type DependencyPermit } from '../resilience/dependency/dependency-permit.js';
 import { withTimeout } from './with-timeout.js';
 
 /** How a call is guarded. */
@@ -60,7 +60,7 @@ export class DependencyGuard {
    * In an operation's second attempt and later the call is a retry, and needs the retry budget. In a handler whose
    * processor has the same `dependency`, the call is part of what was let through, and only its timeout is its own.
    *
-   * @throws DependencyHeldError when it is not let through; nothing was sent
+   * @throws DependencyRejectedError when it is not let through; nothing was sent
    * @throws DependencyTimeoutError when it takes too long; and whatever `fn` throws
    * @throws UsageError for a dependency that `forRoot({ dependencies })` does not have
    */
@@ -91,7 +91,7 @@ export class DependencyGuard {
   }
 
   /**
-   * Lets nothing through in this process, for any tenant and key, until {@link unforce} or {@link forceClosed}.
+   * Lets nothing through in this process, for any tenant and key, until {@link resetCircuit} or {@link forceClosed}.
    *
    * @throws UsageError for a dependency that is not declared
    */
@@ -100,7 +100,7 @@ export class DependencyGuard {
   }
 
   /**
-   * Lets everything through in this process, whatever becomes of it, until {@link unforce} or {@link forceOpen}.
+   * Lets everything through in this process, whatever becomes of it, until {@link resetCircuit} or {@link forceOpen}.
    *
    * @throws as {@link forceOpen}
    */
@@ -109,8 +109,8 @@ export class DependencyGuard {
   }
 
   /** Lets each circuit decide by itself again, from closed. @throws as {@link forceOpen} */
-  unforce(name: string): void {
-    this.dependencies.named(name).unforce();
+  resetCircuit(name: string): void {
+    this.dependencies.named(name).resetCircuit();
   }
 
   /** The call, let through or not. Whatever becomes of it, its place is free again when this returns. */
@@ -122,30 +122,33 @@ export class DependencyGuard {
       return this.#run({ ...call, dependency: around }, undefined);
     const entry = dependency.enter(timeoutMs);
     if (entry.kind === 'held')
-      return { kind: 'failed', reason: entry.cause, error: new DependencyHeldError(entry) };
+      return { kind: 'failed', reason: entry.cause, error: new DependencyRejectedError(entry) };
     try {
-      const hold = entry.begin((operation?.attempt ?? 1) > 1, subjectOf(operation));
-      return hold === undefined
+      const rejection = entry.begin((operation?.attempt ?? 1) > 1, subjectOf(operation));
+      return rejection === undefined
         ? await this.#run(call, entry)
-        : { kind: 'failed', reason: hold.cause, error: new DependencyHeldError(hold) };
+        : { kind: 'failed', reason: rejection.cause, error: new DependencyRejectedError(rejection) };
     } finally {
       entry.leave();
     }
   }
 
-  async #run<T>({ dependency, fn, timeoutMs, operation }: Call<T>, pass: Pass | undefined): Promise<End<T>> {
+  async #run<T>(
+    { dependency, fn, timeoutMs, operation }: Call<T>,
+    permit: DependencyPermit | undefined,
+  ): Promise<End<T>> {
     await operation?.mayBegin();
     operation?.noteCall();
     try {
       const onTimeout = (): Error =>
         new DependencyTimeoutError(`Dependency "${dependency.name}" took longer than its ${timeoutMs} ms.`);
       const value = await inside(dependency, () => withTimeout(fn, timeoutMs, operation?.signal, onTimeout));
-      pass?.succeeded(subjectOf(operation));
+      permit?.succeeded(subjectOf(operation));
       return { kind: 'answered', value };
     } catch (error) {
-      const failure = readingOf(dependency, error, operation?.signal);
-      dependency.readings.note(error, dependency, failure);
-      pass?.failed(error, failure, subjectOf(operation));
+      const failure = knownFailureOf(dependency, error, operation?.signal);
+      dependency.knownFailures.note(error, dependency, failure);
+      permit?.failed(error, failure, subjectOf(operation));
       // Its operation was stopped from here; nobody waits for an answer.
       if (operation?.signal.aborted === true) throw error;
       return { kind: 'failed', reason: isTimeout(failure) ? 'timeout' : 'failed', error };
@@ -160,7 +163,7 @@ export class DependencyGuard {
   ): Promise<T> {
     // What an earlier attempt may have done must not be done a second time in another way, unless the call has no effect.
     const isUnsafe = fallbackOn === undefined && operation?.mayHaveHappened === true;
-    if (fallback === undefined || isUnsafe || !(fallbackOn ?? HOLD_CAUSES).includes(reason)) throw error;
+    if (fallback === undefined || isUnsafe || !(fallbackOn ?? REJECTION_CAUSES).includes(reason)) throw error;
     const onTimeout = (): Error =>
       new DependencyTimeoutError(
         `The fallback of dependency "${dependency.name}" took longer than its ${timeoutMs} ms.`,
@@ -201,16 +204,16 @@ function inside<T>(dependency: Dependency, fn: () => T): T {
 const NOBODYS = { owner: {}, tenantId: '', operation: undefined };
 
 /** A call that its attempt outran took too long; one that was stopped for another reason says nothing. */
-function readingOf(dependency: Dependency, error: unknown, signal: AbortSignal | undefined): Failure {
+function knownFailureOf(dependency: Dependency, error: unknown, signal: AbortSignal | undefined): Failure {
   const stopped: unknown = signal?.aborted === true ? signal.reason : undefined;
   if (stopped === undefined) {
     const failure = classify(error, dependency.classify);
     return isA(error, DependencyTimeoutError) ? signed('timeout', failure) : failure;
   }
-  const isTooLong = isA(stopped, AbandonedError) && stopped.why === 'timeout';
+  const isTooLong = isA(stopped, AbandonedError) && stopped.by === 'timeout';
   return isTooLong
-    ? signed('timeout', { kind: 'in_doubt', reason: 'timeout' })
-    : { kind: 'unknown', reason: 'cancelled' };
+    ? signed('timeout', { kind: 'in_doubt', code: 'timeout' })
+    : { kind: 'unknown', code: 'cancelled' };
 }
 
 const DEFAULT_TIMEOUT_MS = 30_000;

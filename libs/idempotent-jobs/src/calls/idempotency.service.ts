@@ -3,7 +3,7 @@ import { type AttemptResult, causeOf, type Deferred, errorOf } from '../worker/a
 import type { OperationRun } from '../worker/attempt/operation-run.js';
 import { AttemptRunner } from '../worker/attempt/attempt.runner.js';
 import { Dependencies } from '../resilience/dependency/dependencies.js';
-import type { ClaimTerms } from '../ledger/claim/claim.js';
+import type { ClaimRules } from '../ledger/claim/claim.js';
 import { HandlerRun } from '../worker/attempt/handler-run.js';
 import { RunningHandlers } from '../worker/attempt/running-handlers.js';
 import {
@@ -12,8 +12,8 @@ import {
   surroundingOperation,
   type CurrentOperation,
 } from '../worker/attempt/current-operation.js';
-import { workerIdentity } from '../operation/worker-identity.js';
-import type { ProcessorSettings } from '../worker/rules/operation-rules.js';
+import { runIds } from '../operation/run-ids.js';
+import type { OperationRules } from '../worker/rules/operation-rules.js';
 import { JobEvents } from '../events/job-events.js';
 import { CALLS } from '../operation/calls.js';
 import {
@@ -36,7 +36,7 @@ import type { Tracing } from '../tracing/tracing.js';
 import { type CallDefaults, type CallOptions, DEFAULT_WAIT_MS, resolveCallOptions } from './call.options.js';
 
 /** What calls have from the application's options. */
-interface CallSettings {
+interface CallRules {
   readonly leaseMs: number;
   readonly retention: { readonly completedMs: number };
   readonly results: { readonly maxBytes: number };
@@ -52,8 +52,8 @@ interface CallSettings {
  */
 @Injectable()
 export class IdempotencyService {
-  readonly #terms = new Map<string, ClaimTerms>();
-  readonly #nextWorkerId = workerIdentity();
+  readonly #terms = new Map<string, ClaimRules>();
+  readonly #nextRunId = runIds();
   readonly #defaults: CallDefaults;
   readonly #tracing: Tracing | undefined;
 
@@ -64,14 +64,14 @@ export class IdempotencyService {
     private readonly running: RunningHandlers,
     private readonly attempts: AttemptRunner,
     dependencies: Dependencies,
-    @Inject(RESOLVED_OPTIONS) { leaseMs, retention, results, tracing }: CallSettings,
+    @Inject(RESOLVED_OPTIONS) { leaseMs, retention, results, tracing }: CallRules,
   ) {
     this.#tracing = tracing;
     this.#defaults = {
       leaseMs,
       retentionMs: retention.completedMs,
       maxResultBytes: results.maxBytes,
-      classify: dependencies.readingOf,
+      classify: dependencies.knownFailureOf,
     };
   }
 
@@ -83,7 +83,7 @@ export class IdempotencyService {
    * and for effect `transactional` the transaction that the outcome commits with.
    *
    * @throws OperationBusyError if another caller has not ended within `waitMs`; it says when to come again
-   * @throws DependencyHeldError if a dependency let nothing through, and nothing was sent
+   * @throws DependencyRejectedError if a dependency let nothing through, and nothing was sent
    * @throws OperationInDoubtError if nobody knows whether the effect of an earlier call happened
    * @throws OperationConflictError if the key belongs to another request; OperationDeadError if it was given up
    * @throws TenantMissingError, TenantMismatchError, InvalidIdentityError, InvalidPayloadError
@@ -115,7 +115,7 @@ export class IdempotencyService {
   async #untilEnded<T>(
     identity: OperationIdentity,
     fn: (operation: CurrentOperation) => Promise<T> | T,
-    settings: ProcessorSettings,
+    settings: OperationRules,
     options: CallOptions,
     span?: OperationSpan,
   ): Promise<T> {
@@ -156,13 +156,13 @@ export class IdempotencyService {
   async #run(
     identity: OperationIdentity,
     canonical: string,
-    rules: ProcessorSettings,
+    rules: OperationRules,
     fn: (operation: CurrentOperation) => unknown,
     { reconcile }: CallOptions,
     span: OperationSpan | undefined,
   ): Promise<AttemptResult> {
     const call: OperationRun = {
-      workerId: this.#nextWorkerId(),
+      runId: this.#nextRunId(),
       rules,
       subject: CALL,
       identified: {
@@ -213,7 +213,7 @@ export class IdempotencyService {
   }
 
   /** Of all the looks at an operation that somebody else runs, the last one. */
-  #tellBusy(identity: OperationIdentity, { delayMs, reason }: Deferred): void {
+  #tellBusy(identity: OperationIdentity, { delayMs, detail: reason }: Deferred): void {
     const { tenantId, operationKey } = identity;
     this.events.emit({
       kind: 'deferred',
@@ -227,13 +227,13 @@ export class IdempotencyService {
   }
 
   /** The terms are one object for all calls that are guarded alike: their claims share statements. */
-  #settingsOf(options: CallOptions): ProcessorSettings {
+  #settingsOf(options: CallOptions): OperationRules {
     const settings = resolveCallOptions(options, this.#defaults);
-    const { effect, repeatableMs, asks } = settings.terms;
+    const { effect, repeatableMs, canReconcile: asks } = settings.claim;
     const name = JSON.stringify([effect, repeatableMs, asks]);
-    const terms = this.#terms.get(name) ?? settings.terms;
+    const terms = this.#terms.get(name) ?? settings.claim;
     if (this.#terms.size < MAX_KNOWN) this.#terms.set(name, terms);
-    return { ...settings, terms };
+    return { ...settings, claim: terms };
   }
 }
 
@@ -271,8 +271,8 @@ function answer(result: Exclude<AttemptResult, { kind: 'deferred' }>, identity: 
       if (result.degraded !== undefined) surroundingOperation()?.markDegraded(result.degraded);
       return result.result;
     case 'failed':
-      if (result.decision.status === 'in_doubt')
-        throw new OperationInDoubtError(identity, result.decision.askInMs, result.error);
+      if (result.nextStep.status === 'in_doubt')
+        throw new OperationInDoubtError(identity, result.nextStep.reconcileInMs, result.error);
       throw result.error;
     case 'in_doubt':
     case 'conflict':

@@ -3,9 +3,9 @@ import type { Author } from '../operation/ledger-action.js';
 import type { Database } from '../ledger/postgres/database.js';
 import type { RunStatement } from '../ledger/postgres/statement.js';
 import { inTransaction } from '../ledger/postgres/transaction.js';
-import { type Intent, judge, judgeReport, type Report } from './judge.js';
-import { lockLetters, lockOperation, lookAtLetter } from './lock.js';
-import type { HeldRedrive } from './redrive.store.js';
+import { type Intent, judge, judgeReport, type Report } from './judge-letter.js';
+import { lockLetters, lockOperation, peekAtLetter } from './lock.js';
+import type { ReservedRedrive } from './bulk-redrive.store.js';
 import { auditDone, type Judged, type JudgedReport, type KeptMs, write } from './write.js';
 import { LET_GO } from './write.statements.js';
 
@@ -31,7 +31,7 @@ export class ActionStore {
     letterIds: readonly string[],
     intent: SimpleIntent,
     author: Author,
-    held?: HeldRedrive,
+    held?: ReservedRedrive,
   ): Promise<Judged[]> {
     return this.#inTransaction(async (run) => {
       const found = await lockLetters(run, letterIds, held);
@@ -48,12 +48,12 @@ export class ActionStore {
 
   /** What {@link act} would do now. Nothing is changed, and no lock is waited for. */
   async foresee(letterId: string, intent: SimpleIntent): Promise<Judged | undefined> {
-    const found = await lookAtLetter((statement, values) => this.database.run(statement, values), letterId);
+    const found = await peekAtLetter((statement, values) => this.database.run(statement, values), letterId);
     return found && { ...found, judgement: judge(found, intent) };
   }
 
   /** `asOf`: of when the report is true; undefined: now. Answers undefined where the ledger has no such operation. */
-  async settle(
+  async resolveDoubt(
     identity: OperationIdentity,
     report: Report,
     author: Author,
@@ -90,7 +90,7 @@ const AUDITED_AS = {
 
 async function letGo(run: RunStatement, written: readonly Judged[]): Promise<void> {
   const ids = written.flatMap(({ letter, judgement }) =>
-    judgement.kind === 'refused' && judgement.because !== 'resolved' ? [letter.id] : [],
+    judgement.kind === 'refused' && judgement.reason !== 'resolved' ? [letter.id] : [],
   );
   if (ids.length > 0) await run(LET_GO, [ids]);
 }

@@ -1,6 +1,6 @@
 import type { LedgerAction } from '../operation/ledger-action.js';
 import type { DeadLetter } from './dead-letter.js';
-import type { RedrivePace } from './redrive.js';
+import type { RedrivePace } from './bulk-redrive.js';
 
 /** How one letter is redriven, or resolved as not applied. */
 export interface RedriveOptions extends LedgerAction {

@@ -9,10 +9,10 @@ import {
 import { toJsonText } from '../operation/json.js';
 import { assertAuthor, type LedgerAction } from '../operation/ledger-action.js';
 import type { Database } from '../ledger/postgres/database.js';
-import type { EffectVerdict } from '../operation/verdict.js';
+import type { EffectVerdict } from '../operation/reconciliation.js';
 import { letterBinding, resultBinding } from '../ledger/encryption/binding.js';
-import { isSealed, RESULT_LOOKS_SEALED } from '../ledger/encryption/sealed.js';
-import type { Sealer } from '../ledger/encryption/sealer.js';
+import { isEncrypted, RESULT_LOOKS_ENCRYPTED } from '../ledger/encryption/encrypted-value.js';
+import type { Encryption } from '../ledger/encryption/encryption.js';
 import type { TenantContext } from '../tenancy/tenant-context.js';
 import type { ActionStore, SimpleIntent } from './action.store.js';
 import type {
@@ -41,9 +41,9 @@ import {
 } from './letter-arguments.js';
 import { readCursor, writeCursor } from './letter-cursor.js';
 import { type LetterPosition, LetterQueries } from './letter.queries.js';
-import type { Redrive } from './redrive.js';
+import type { Redrive } from './bulk-redrive.js';
 import type { LockedLetter } from './lock.js';
-import type { RedriveStore } from './redrive.store.js';
+import type { BulkRedriveStore } from './bulk-redrive.store.js';
 import { redriveRunning, refused } from './refusals.js';
 
 /** Hears of every letter that was closed. */
@@ -52,9 +52,9 @@ export type OnClosed = (letter: LockedLetter, as: DeadLetterResolution, actor: s
 /** What the service needs of the application it belongs to. */
 export interface DeadLetterDependencies {
   readonly database: Database;
-  readonly store: RedriveStore;
+  readonly store: BulkRedriveStore;
   readonly actions: ActionStore;
-  readonly sealer: Sealer;
+  readonly encryption: Encryption;
   readonly tenants: TenantContext;
   readonly edited: EditedRedrive;
   readonly onClosed: OnClosed;
@@ -114,7 +114,7 @@ export class DeadLetterService {
   /** One letter, with its payload. @throws DeadLetterNotFoundError, RecordUnreadableError if that cannot be decrypted here */
   async get(letter: DeadLetterRef): Promise<DeadLetterWithPayload> {
     const found = await this.#find(letter);
-    return { ...found, payload: this.services.sealer.open(found.payload, letterBinding(found)) };
+    return { ...found, payload: this.services.encryption.open(found.payload, letterBinding(found)) };
   }
 
   /** With its payload as it is kept: most of what is done to a letter needs no key. */
@@ -249,7 +249,7 @@ export class DeadLetterService {
     assertAuthor(options);
     const text = verdict.result === undefined ? undefined : toJsonText('result', verdict.result);
     const found = await this.#find(letter);
-    const result = options.dryRun === true ? null : this.#sealed(text, found);
+    const result = options.dryRun === true ? null : this.#encrypted(text, found);
     return this.#act(found.id, { kind: 'applied', result }, options);
   }
 
@@ -287,7 +287,7 @@ export class DeadLetterService {
       : (await actions.act([id], intent, { actor, note }))[0];
     if (judged === undefined) throw notFound(id);
     const { letter, judgement } = judged;
-    if (judgement.kind === 'refused') throw refused(id, judgement.because);
+    if (judgement.kind === 'refused') throw refused(id, judgement.reason);
     const { kind, as } = judgement;
     if (!dryRun) onClosed(letter, as, actor);
     if (!dryRun && kind === 'run_again') await onDue(letter.queue);
@@ -295,17 +295,17 @@ export class DeadLetterService {
   }
 
   /** The result that a person gives, as it is kept. */
-  #sealed(text: string | undefined, letter: DeadLetterWithPayload): string | null {
+  #encrypted(text: string | undefined, letter: DeadLetterWithPayload): string | null {
     if (text === undefined) return null;
-    if (isSealed(JSON.parse(text))) throw new InvalidPayloadError(RESULT_LOOKS_SEALED);
-    const { sealer } = this.services;
-    if (!sealer.isOn && isSealed(letter.payload))
+    if (isEncrypted(JSON.parse(text))) throw new InvalidPayloadError(RESULT_LOOKS_ENCRYPTED);
+    const { encryption } = this.services;
+    if (!encryption.isOn && isEncrypted(letter.payload))
       throw new UsageError(
         'The operation is encrypted, and no keys are configured here: its result would be kept in plain text. Resolve it in the application, or without a result.',
       );
     const identity = identityIn(letter);
     // Without an identity there is no operation to complete.
-    return identity === undefined ? text : sealer.seal(text, resultBinding(identity));
+    return identity === undefined ? text : encryption.encrypt(text, resultBinding(identity));
   }
 
   async #findOpen(operation: Exclude<DeadLetterRef, string>): Promise<string> {

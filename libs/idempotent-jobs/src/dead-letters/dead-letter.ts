@@ -23,7 +23,7 @@ export interface DeadLetter {
   readonly failures: number;
   /** Since when the effect may have happened without a record of it. */
   readonly doubtSince: Date | undefined;
-  readonly workerId: string | undefined;
+  readonly runId: string | undefined;
   /** What gave up: versions of library and Node. */
   readonly versions: Readonly<Record<string, string>> | undefined;
   readonly createdAt: Date;

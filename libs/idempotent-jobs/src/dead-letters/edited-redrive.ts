@@ -1,5 +1,5 @@
 import { provenanceOf } from '../producer/provenance.js';
-import type { AskedOperation, OperationStore } from '../producer/operation.store.js';
+import type { RequestedOperation, OperationStore } from '../producer/operation.store.js';
 import { OperationConflictError, UsageError } from '../operation/errors.js';
 import type { Database, Queryable } from '../ledger/postgres/database.js';
 import { statement } from '../ledger/postgres/statement.js';
@@ -7,10 +7,10 @@ import { inTransaction } from '../ledger/postgres/transaction.js';
 import type { DeadLetterWithPayload } from './dead-letter.js';
 import type { Author } from '../operation/ledger-action.js';
 import { letterBinding, payloadBinding } from '../ledger/encryption/binding.js';
-import type { Sealer } from '../ledger/encryption/sealer.js';
+import type { Encryption } from '../ledger/encryption/encryption.js';
 import { audit } from '../ledger/record/audit.js';
-import { judge } from './judge.js';
-import { lockLetters, type LockedLetter, lookAtLetter } from './lock.js';
+import { judge } from './judge-letter.js';
+import { lockLetters, type LockedLetter, peekAtLetter } from './lock.js';
 import { refused } from './refusals.js';
 import { type KeptMs, write } from './write.js';
 
@@ -25,12 +25,12 @@ export interface OperationEdit {
 }
 
 /** Checks a request as if it were enqueued; undefined: the queue is not registered here. */
-export type AskAsProducer = (
+export type RequestAsProducer = (
   queue: string,
   jobName: string,
   payload: unknown,
   identity: { readonly tenantId: string; readonly operationKey: string },
-) => AskedOperation | undefined;
+) => RequestedOperation | undefined;
 
 /** Ties a new operation to the letter that it was made from. Parameters: tenant, key, letter. */
 const LINK = statement(
@@ -43,8 +43,8 @@ export class EditedRedrive {
   constructor(
     private readonly database: Database,
     private readonly operations: OperationStore,
-    private readonly sealer: Sealer,
-    private readonly ask: AskAsProducer,
+    private readonly encryption: Encryption,
+    private readonly ask: RequestAsProducer,
     private readonly isAllowed: boolean,
     private readonly keptMs: KeptMs,
   ) {}
@@ -80,10 +80,10 @@ export class EditedRedrive {
       if (accepted?.kind === 'conflict') throw new OperationConflictError(tenantId, operationKey);
       if (accepted?.kind === 'duplicate') throw refused(letter.id, 'key_taken');
       // Read only now: what was just made may have the letter's own key.
-      const locked = await lookAtLetter(run, letter.id);
+      const locked = await peekAtLetter(run, letter.id);
       if (locked === undefined) throw refused(letter.id, 'resolved');
       const judgement = judge(locked, { kind: 'edited' });
-      if (judgement.kind === 'refused') throw refused(letter.id, judgement.because);
+      if (judgement.kind === 'refused') throw refused(letter.id, judgement.reason);
       if (isDryRun) throw new DryRun();
       await write(run, [{ ...locked, judgement }], author, this.keptMs);
       await run(LINK, [tenantId, operationKey, letter.id]);
@@ -100,16 +100,16 @@ export class EditedRedrive {
 
   /**
    * A job that nobody could identify is kept as it came. Under an id that the library has derived that is the library's
-   * own form, with a payload that was sealed for whomever it names; under any other it is what its producer wrote.
+   * own form, with a payload that was encrypted for whomever it names; under any other it is what its producer wrote.
    */
   #payloadOf(letter: DeadLetterWithPayload): unknown {
-    const payload = this.sealer.open(letter.payload, letterBinding(letter));
+    const payload = this.encryption.open(letter.payload, letterBinding(letter));
     if (letter.tenantId !== undefined) return payload;
     const provenance = provenanceOf({ id: letter.jobId, data: payload });
     if (provenance.kind === 'plain' || (provenance.kind === 'unconfirmed' && !provenance.hasDerivedId))
       return payload;
     const { envelope } = provenance;
-    return this.sealer.open(envelope.payload, payloadBinding(envelope.operation));
+    return this.encryption.open(envelope.payload, payloadBinding(envelope.operation));
   }
 }
 

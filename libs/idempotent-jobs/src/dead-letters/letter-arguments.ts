@@ -1,7 +1,7 @@
 import { UsageError } from '../operation/errors.js';
 import type { DeadLetterFilter } from './dead-letter.js';
 import { DEAD_LETTER_REASONS } from '../operation/reasons.js';
-import { DEFAULT_PACE, MAX_RATE_PER_SECOND, type RedrivePace } from './redrive.js';
+import { DEFAULT_PACE, MAX_RATE_PER_SECOND, type RedrivePace } from './bulk-redrive.js';
 
 /* What callers hand to the service, checked. Each throws a UsageError that says what is allowed. */
 

@@ -8,12 +8,12 @@ import { ConfigurationError } from '../operation/errors.js';
 import { jobSubjectOf } from '../operation/job-subject.js';
 import { LibraryLog } from '../events/library-log.js';
 import { providedClassOf } from '../bullmq/provided-class.js';
-import { Sealer } from '../ledger/encryption/sealer.js';
+import { Encryption } from '../ledger/encryption/encryption.js';
 import { TenantContext } from '../tenancy/tenant-context.js';
 import { type LetterHandler, LetterListener, type LetterListenerServices } from './letter.listener.js';
 import { LetterQueries } from './letter.queries.js';
 import { letterHandlersOf } from './on-dead-letter.decorator.js';
-import { ToldStore } from './told.store.js';
+import { NotificationStore } from './notification.store.js';
 
 /** A handler, and the queue that it asked for. */
 interface DeclaredHandler extends LetterHandler {
@@ -34,9 +34,9 @@ export class LetterLifecycle {
     private readonly discovery: DiscoveryService,
     private readonly queues: QueueRegistry,
     private readonly tenants: TenantContext,
-    private readonly store: ToldStore,
+    private readonly store: NotificationStore,
     private readonly letters: LetterQueries,
-    private readonly sealer: Sealer,
+    private readonly encryption: Encryption,
     private readonly log: LibraryLog,
     private readonly events: JobEvents,
   ) {}
@@ -56,7 +56,7 @@ export class LetterLifecycle {
   }
 
   #servicesOf(handlersOf: LetterListenerServices['handlersOf']): LetterListenerServices {
-    const { tenants, sealer, queues } = this;
+    const { tenants, encryption, queues } = this;
     return {
       letterOf: (letterId) => this.letters.get(letterId),
       // Of a queue that other applications have, the ledger knows.
@@ -64,8 +64,8 @@ export class LetterLifecycle {
         queues.names.includes(queue) ? queues.deadLetterQueueOf(queue) : this.store.deadLetterQueueOf(queue),
       handlersOf,
       tenants,
-      sealer,
-      onTold: (letterId) => this.store.told(letterId),
+      encryption,
+      onNotified: (letterId) => this.store.told(letterId),
       onDropped: (job, because) =>
         this.events.emit({ kind: 'letter_dropped', ...jobSubjectOf(job), because }),
       onError: this.log.trouble,
@@ -147,10 +147,10 @@ export class LetterLifecycle {
         `${rival.name} processes queue "${deadLetterQueue}", and @OnDeadLetter() on ${handlers} listens there: each would take letters from the other. Keep one of the two; @OnDeadLetter() without a queue listens to every registered one.`,
       );
     }
-    const untold = sources.filter((queue) => handlersOf(queue).length === 0);
-    if (untold.length > 0) {
+    const unnotified = sources.filter((queue) => handlersOf(queue).length === 0);
+    if (unnotified.length > 0) {
       throw new ConfigurationError(
-        `Queue "${untold[0]}" shares dead-letter queue "${deadLetterQueue}" with queues that @OnDeadLetter() on ${handlers} listens to, but nobody is told of its letters. Add @OnDeadLetter("${untold[0]}"), or give it a dead-letter queue of its own.`,
+        `Queue "${unnotified[0]}" shares dead-letter queue "${deadLetterQueue}" with queues that @OnDeadLetter() on ${handlers} listens to, but nobody is told of its letters. Add @OnDeadLetter("${unnotified[0]}"), or give it a dead-letter queue of its own.`,
       );
     }
   }

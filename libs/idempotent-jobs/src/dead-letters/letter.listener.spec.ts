@@ -3,7 +3,7 @@ import { createRedisBackend, type Job, Queue, UnrecoverableError } from 'bullmq'
 import { describe, expect, it } from 'vitest';
 import { QueuePort } from '../bullmq/queue-port.js';
 import { letterBinding } from '../ledger/encryption/binding.js';
-import { Sealer } from '../ledger/encryption/sealer.js';
+import { Encryption } from '../ledger/encryption/encryption.js';
 import { TenantContext } from '../tenancy/tenant-context.js';
 import type { DeadLetterWithPayload } from './dead-letter.js';
 import type { DeadLetterMessage } from '../operation/dead-letter-message.js';
@@ -41,7 +41,10 @@ const news: DeadLetterMessage = {
   createdAt: '2026-01-01T00:00:00.000Z',
 };
 
-const sealer = new Sealer({ keys: new Map([['k1', createSecretKey(Buffer.alloc(32, 1))]]), current: 'k1' });
+const encryption = new Encryption({
+  keys: new Map([['k1', createSecretKey(Buffer.alloc(32, 1))]]),
+  current: 'k1',
+});
 
 function jobOf(
   data: unknown = { letterId: ID },
@@ -77,8 +80,8 @@ function listenerWith(
     onDropped: (_job: Job, because: string) => dropped.push(because),
     handlersOf: (queue: string) => (queue === 'charges' ? handlers : []),
     tenants: new TenantContext(),
-    sealer,
-    onTold: () => Promise.resolve(),
+    encryption,
+    onNotified: () => Promise.resolve(),
     onError: (message: string) => errors.push(message),
   };
   return { listener: new LetterListener({ name: 'charges-dlq' } as QueuePort, services), errors, dropped };
@@ -101,8 +104,8 @@ describe('LetterListener.start', () => {
       onDropped: () => undefined,
       handlersOf: () => [],
       tenants: new TenantContext(),
-      sealer: new Sealer(undefined),
-      onTold: async () => undefined,
+      encryption: new Encryption(undefined),
+      onNotified: async () => undefined,
       onError: () => undefined,
     });
     listener.start();
@@ -168,13 +171,13 @@ describe('LetterListener.tell', () => {
   it('tells an encrypted payload in plain text, and nothing where it cannot be read, until it can', async () => {
     const told: unknown[] = [];
     const hears = [{ name: 'a', tell: ({ payload }: DeadLetterMessage) => told.push(payload) }];
-    const sealedFor = (other: object): DeadLetterWithPayload => {
+    const encryptedFor = (other: object): DeadLetterWithPayload => {
       const binding = letterBinding({ ...letter, ...other });
-      return { ...letter, payload: JSON.parse(sealer.seal('{"card":"4242"}', binding)) as unknown };
+      return { ...letter, payload: JSON.parse(encryption.encrypt('{"card":"4242"}', binding)) as unknown };
     };
-    await listenerWith(sealedFor({}), hears).listener.tell(jobOf());
+    await listenerWith(encryptedFor({}), hears).listener.tell(jobOf());
     expect(told).toEqual([letter.payload]);
-    const { listener, errors } = listenerWith(sealedFor({ tenantId: 'globex' }), hears);
+    const { listener, errors } = listenerWith(encryptedFor({ tenantId: 'globex' }), hears);
     await expect(listener.tell(jobOf())).rejects.toThrow('does not authenticate');
     expect(told).toHaveLength(1);
     expect(errors).toEqual([
@@ -212,8 +215,8 @@ describe('LetterListener.tell', () => {
       deadLetterQueueOf: async () => 'charges-dlq',
       handlersOf: () => [],
       tenants: new TenantContext(),
-      sealer,
-      onTold: () => Promise.resolve(),
+      encryption,
+      onNotified: () => Promise.resolve(),
       onDropped: (_job, because) => dropped.push(because),
       onError: () => undefined,
     });

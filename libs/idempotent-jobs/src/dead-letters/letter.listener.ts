@@ -1,13 +1,13 @@
-import type { DroppedBecause } from '../operation/reasons.js';
+import type { DropReason } from '../operation/reasons.js';
 import { type Job, UnrecoverableError, Worker } from 'bullmq';
 import type { QueuePort } from '../bullmq/queue-port.js';
-import { toldError, toldFinalError } from '../bullmq/told-error.js';
+import { errorForBullmq, finalErrorForBullmq } from '../bullmq/error-for-bullmq.js';
 import { isOverWithin } from '../operation/within.js';
 import { messageOf } from '../operation/message-of.js';
 import { jobSubjectOf } from '../operation/job-subject.js';
 import { isA } from '../operation/thrown.js';
 import { letterBinding } from '../ledger/encryption/binding.js';
-import type { Sealer } from '../ledger/encryption/sealer.js';
+import type { Encryption } from '../ledger/encryption/encryption.js';
 import { outsideOfAnyFrame } from '../tenancy/outside-of-any-frame.js';
 import type { TenantContext } from '../tenancy/tenant-context.js';
 import type { DeadLetterWithPayload } from './dead-letter.js';
@@ -29,11 +29,11 @@ export interface LetterListenerServices {
   /** Who is to be told of a source queue's letters. */
   readonly handlersOf: (queue: string) => readonly LetterHandler[];
   readonly tenants: TenantContext;
-  readonly sealer: Sealer;
+  readonly encryption: Encryption;
   /** Every handler has heard of the letter. */
-  readonly onTold: (letterId: string) => Promise<void>;
+  readonly onNotified: (letterId: string) => Promise<void>;
   /** A message announced no letter that is to be told here. */
-  readonly onDropped: (job: Job, because: DroppedBecause) => void;
+  readonly onDropped: (job: Job, because: DropReason) => void;
   readonly onError: (message: string) => void;
 }
 
@@ -45,7 +45,7 @@ export interface LetterListenerServices {
  */
 export class LetterListener {
   #worker: Worker | undefined;
-  readonly #told = new ToldHandlers();
+  readonly #told = new NotifiedHandlers();
 
   constructor(
     private readonly port: QueuePort,
@@ -118,7 +118,7 @@ export class LetterListener {
       }),
     );
     if (failed.length === 0) {
-      await this.services.onTold(letter.letterId);
+      await this.services.onNotified(letter.letterId);
       this.#told.forget(letter.letterId);
       return;
     }
@@ -126,7 +126,7 @@ export class LetterListener {
     throw new Error(`${failed.join(', ')} failed.`);
   }
 
-  async #find(job: Job): Promise<DeadLetterWithPayload | DroppedBecause> {
+  async #find(job: Job): Promise<DeadLetterWithPayload | DropReason> {
     const { letterId } = (job.data ?? {}) as { letterId?: unknown };
     if (typeof letterId !== 'string' || !LETTER_ID.test(letterId)) return 'malformed';
     const letter = await this.services.letterOf(letterId);
@@ -138,7 +138,7 @@ export class LetterListener {
   /** Unreadable, it is told again like one whose handler failed: its key may be on its way. */
   #opened(letter: DeadLetterWithPayload): DeadLetterMessage {
     try {
-      return messageOfLetter(letter, this.services.sealer.open(letter.payload, letterBinding(letter)));
+      return messageOfLetter(letter, this.services.encryption.open(letter.payload, letterBinding(letter)));
     } catch (error) {
       this.services.onError(
         `Dead letter ${letter.id} of queue "${letter.queue}" is told later: ${messageOf(error)}`,
@@ -201,7 +201,7 @@ function messageOfLetter(letter: DeadLetterWithPayload, payload: unknown): DeadL
 }
 
 /** The handlers that were told of letters of which others have not heard yet, as far as this process knows. */
-class ToldHandlers {
+class NotifiedHandlers {
   readonly #byLetter = new Map<string, Set<string>>();
 
   of(letterId: string): Set<string> {
@@ -236,7 +236,7 @@ function failureOf(name: string, letter: DeadLetterMessage, job: Job, error: unk
 
 /** BullMQ gets a copy: what is on a queue, and what a server says, may be anything. */
 function tellBullmq(error: unknown): never {
-  throw isA(error, UnrecoverableError) ? toldFinalError(error) : toldError(error);
+  throw isA(error, UnrecoverableError) ? finalErrorForBullmq(error) : errorForBullmq(error);
 }
 
 function ignore(): void {}

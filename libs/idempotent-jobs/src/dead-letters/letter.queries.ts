@@ -23,7 +23,7 @@ export function filterValues(filter: DeadLetterFilter): unknown[] {
 /** A letter as it is shown, save for what is not there. */
 const COLUMNS = `l.id, l.reason, l.error_fingerprint AS fingerprint, l.queue, l.job_name AS "jobName", l.job_id AS "jobId",
   l.tenant_id AS "tenantId", l.operation_key AS "operationKey", l.step_of AS "stepOf", l.step, l.error, l.attempts, l.failures,
-  l.doubt_since AS "doubtSince", l.worker_id AS "workerId", l.versions, l.created_at AS "createdAt",
+  l.doubt_since AS "doubtSince", l.run_id AS "runId", l.versions, l.created_at AS "createdAt",
   CASE WHEN l.resolved_at IS NOT NULL THEN json_build_object(
     'at', l.resolved_at, 'as', l.resolution, 'actor', l.actor, 'note', l.note) END AS resolved`;
 

@@ -17,7 +17,7 @@ import type { DeadLetterReason } from '../operation/reasons.js';
 const BURY = statement(
   'bury',
   `
-INSERT INTO {schema}.dead_letters (tenant_id, operation_key, queue, job_name, job_id, reason, payload, fingerprint, error, worker_id, versions, error_fingerprint)
+INSERT INTO {schema}.dead_letters (tenant_id, operation_key, queue, job_name, job_id, reason, payload, fingerprint, error, run_id, versions, error_fingerprint)
 VALUES ($1, $2, $3, $4, $5, $6, $7::json, $8, $9::json, $10, $11::json, $12)
 ON CONFLICT DO NOTHING
 RETURNING 1
@@ -54,7 +54,7 @@ SELECT EXISTS (
 );
 
 /** A delivery that was given up on. */
-export interface Burial {
+export interface NewDeadLetter {
   readonly identity: OperationIdentity | undefined;
   readonly queue: string;
   readonly jobName: string;
@@ -64,7 +64,7 @@ export interface Burial {
   readonly payload: string | undefined;
   readonly fingerprint: string;
   readonly error: unknown;
-  readonly workerId: string;
+  readonly runId: string;
 }
 
 /** Writes letters for deliveries, and knows which have one. */
@@ -73,7 +73,7 @@ export class LetterStore {
   constructor(private readonly database: Database) {}
 
   /** Answers whether there is a new letter; false: the delivery has had its own before. */
-  async bury(burial: Burial, connection?: Queryable): Promise<boolean> {
+  async write(burial: NewDeadLetter, connection?: Queryable): Promise<boolean> {
     const evidence = describeError(burial.error);
     const values = [
       burial.identity?.tenantId ?? null,
@@ -85,7 +85,7 @@ export class LetterStore {
       burial.payload ?? null,
       burial.fingerprint,
       JSON.stringify(evidence),
-      burial.workerId,
+      burial.runId,
       VERSIONS,
       errorFingerprint(burial.reason, evidence),
     ];

@@ -1,8 +1,8 @@
 import { CALLS } from '../operation/calls.js';
 import type { OperationIdentity } from '../operation/identity.js';
 import { type RunStatement, statement } from '../ledger/postgres/statement.js';
-import type { Case, LetterFacts, OperationFacts } from './judge.js';
-import type { HeldRedrive } from './redrive.store.js';
+import type { Case, LetterFacts, OperationFacts } from './judge-letter.js';
+import type { ReservedRedrive } from './bulk-redrive.store.js';
 
 /*
  * The rows that somebody's action is about, locked and read, so that of two actions one finds what the other has done.
@@ -123,13 +123,13 @@ FROM operation o LEFT JOIN letter l ON true
 export function lockLetters(
   run: RunStatement,
   ids: readonly string[],
-  held?: HeldRedrive,
+  held?: ReservedRedrive,
 ): Promise<LockedLetterCase[]> {
   return run(LOCK_LETTERS, [ids, held?.id ?? null, held?.runnerId ?? null]);
 }
 
 /** For a dry run, and for a transaction that has locked it. */
-export async function lookAtLetter(run: RunStatement, id: string): Promise<LockedLetterCase | undefined> {
+export async function peekAtLetter(run: RunStatement, id: string): Promise<LockedLetterCase | undefined> {
   return (await run<LockedLetterCase>(LOOK_AT_LETTER, [id]))[0];
 }
 

@@ -48,7 +48,7 @@ UPDATE {schema}.job_outcomes o SET
   has_own_deadline = o.has_own_deadline OR $4 IS NOT NULL,
   payload          = CASE WHEN ${isOfJob('o')} THEN l.payload END,
   dispatch_due_at  = CASE WHEN ${isOfJob('o')} THEN clock_timestamp() END,
-  attempts = 0, failures = 0, dispatches = 0, worker_id = NULL, error = NULL, settled_at = NULL, expires_at = NULL
+  attempts = 0, failures = 0, dispatches = 0, run_id = NULL, error = NULL, settled_at = NULL, expires_at = NULL
 FROM unnest($1::uuid[], $2::text[], $3::boolean[]) AS a (letter_id, job_id_stem, keeps_doubt)
 JOIN {schema}.dead_letters l ON l.id = a.letter_id
 WHERE o.tenant_id = l.tenant_id AND o.operation_key = l.operation_key

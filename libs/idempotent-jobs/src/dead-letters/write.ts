@@ -3,7 +3,7 @@ import type { Author } from '../operation/ledger-action.js';
 import type { RunStatement } from '../ledger/postgres/statement.js';
 import { audit } from '../ledger/record/audit.js';
 import type { Retention } from '../ledger/retention.options.js';
-import type { Judgement, Nothing, Refused, ReportJudgement } from './judge.js';
+import type { Judgement, Nothing, Refused, ReportJudgement } from './judge-letter.js';
 import type { LockedLetter, LockedLetterCase, LockedOperationCase } from './lock.js';
 import {
   CLOSE_LETTERS,

@@ -16,7 +16,7 @@ export interface DispatchSource {
   /** The queue that the rows of a source queue are put on. */
   readonly targetOf: (queue: string) => string;
   /** Takes due rows for `holdMs`, so that no other instance takes them meanwhile. At most `limit`, oldest first. */
-  take(queues: readonly string[], limit: number, holdMs: number): Promise<DueJob[]>;
+  take(queues: readonly string[], limit: number, reserveMs: number): Promise<DueJob[]>;
   /** Notes that they are on their queues. */
   mark(jobs: readonly DueJob[]): Promise<void>;
 }

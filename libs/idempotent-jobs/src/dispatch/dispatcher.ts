@@ -1,6 +1,6 @@
 import type { QueuePort } from '../bullmq/queue-port.js';
 import { outsideOfAnyFrame } from '../tenancy/outside-of-any-frame.js';
-import { Carrier, pauseMs } from './carrier.js';
+import { OutboxRelay, pauseMs } from './outbox-relay.js';
 import type { Tracing } from '../tracing/tracing.js';
 import type { DispatchSource } from './dispatch.source.js';
 
@@ -16,14 +16,14 @@ export interface DispatcherServices {
 }
 
 /**
- * Decides when to look for committed rows that must get to BullMQ; each source's {@link Carrier} carries them. Any
+ * Decides when to look for committed rows that must get to BullMQ; each source's {@link OutboxRelay} carries them. Any
  * number of instances may run.
  *
  * Killed before the put, or between put and mark, the rows fall due again when their hold ends and are put again,
  * under the same job id, which BullMQ ignores while it has the job. With BullMQ's backend out of reach the rows stay.
  */
 export class Dispatcher {
-  readonly #carriers: readonly Carrier[];
+  readonly #relays: readonly OutboxRelay[];
   #timer: NodeJS.Timeout | undefined;
   #working: Promise<void> | undefined;
   #isWoken = false;
@@ -35,8 +35,8 @@ export class Dispatcher {
     const { sources, queues, portOf, onError } = services;
     const isStopped = (): boolean => this.#isStopped;
     const onFree = (): void => this.wake();
-    this.#carriers = sources.map(
-      (source) => new Carrier(source, { queues, portOf, onError, isStopped, onFree }),
+    this.#relays = sources.map(
+      (source) => new OutboxRelay(source, { queues, portOf, onError, isStopped, onFree }),
     );
   }
 
@@ -71,7 +71,7 @@ export class Dispatcher {
     this.#isStopped = true;
     clearTimeout(this.#timer);
     await this.#working;
-    await Promise.all(this.#carriers.map((carrier) => carrier.settle()));
+    await Promise.all(this.#relays.map((carrier) => carrier.settle()));
   }
 
   #rest(): void {
@@ -87,7 +87,7 @@ export class Dispatcher {
     await new Promise((resolve) => setImmediate(resolve));
     this.#isWoken = false;
     let isWell = true;
-    for (const carrier of this.#carriers) {
+    for (const carrier of this.#relays) {
       try {
         await carrier.carry();
       } catch (error) {

@@ -47,7 +47,7 @@ WITH put AS (
 UPDATE {schema}.dead_letters l SET
   dispatches      = l.dispatches + 1,
   dispatch_due_at = CASE
-    WHEN l.told_at IS NULL AND l.resolved_at IS NULL
+    WHEN l.notified_at IS NULL AND l.resolved_at IS NULL
       AND (SELECT listened_at > clock_timestamp() - interval '1 day' FROM {schema}.job_queues q WHERE q.queue = l.queue)
     THEN clock_timestamp() + LEAST($2::float8 * 2 ^ LEAST(l.dispatches, 20), $3::float8) * interval '1 millisecond'
   END
@@ -86,8 +86,8 @@ export class LetterSource implements DispatchSource {
     @Inject(RESOLVED_OPTIONS) private readonly options: Pick<DispatchOptions, 'dispatch'>,
   ) {}
 
-  async take(queues: readonly string[], limit: number, holdMs: number): Promise<DueJob[]> {
-    const rows = await this.database.run<LetterRow>(TAKE, [queues, limit, holdMs]);
+  async take(queues: readonly string[], limit: number, reserveMs: number): Promise<DueJob[]> {
+    const rows = await this.database.run<LetterRow>(TAKE, [queues, limit, reserveMs]);
     return rows.map((row) => ({ queue: this.targetOf(row.queue), job: toJob(row), row }));
   }
 

@@ -107,8 +107,8 @@ export class OperationSource implements DispatchSource {
     @Inject(RESOLVED_OPTIONS) private readonly options: DispatchOptions,
   ) {}
 
-  async take(queues: readonly string[], limit: number, holdMs: number): Promise<DueJob[]> {
-    const rows = await this.database.run<OperationRow>(TAKE, [queues, limit, holdMs]);
+  async take(queues: readonly string[], limit: number, reserveMs: number): Promise<DueJob[]> {
+    const rows = await this.database.run<OperationRow>(TAKE, [queues, limit, reserveMs]);
     const dueOf = (row: OperationRow, trace?: TraceCarrier): DueJob => ({
       queue: row.queue,
       job: this.#jobOf(row, trace),

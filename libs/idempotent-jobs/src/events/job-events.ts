@@ -3,12 +3,12 @@ import type {
   DeferralCause,
   DeadLetterResolution,
   DeadLetterReason,
-  DroppedBecause,
+  DropReason,
   FailureKind,
-  RetryReason,
-  AbandonReason,
+  RetryDecision,
+  AbandonedBy,
   FallbackReason,
-  HoldCause,
+  RejectionCause,
   CircuitStateName,
 } from '../operation/reasons.js';
 
@@ -40,8 +40,8 @@ interface FailureFacts extends AttemptFacts {
   readonly dependency?: string | undefined;
 }
 
-/** Why a delivery was put off, as one of a few words; see {@link DeferralCause} and {@link HoldCause}. */
-export type DeferredBecause = Exclude<DeferralCause, 'held'> | HoldCause;
+/** Why a delivery was put off, as one of a few words; see {@link DeferralCause} and {@link RejectionCause}. */
+export type DeferralReason = Exclude<DeferralCause, 'held'> | RejectionCause;
 
 /**
  * What can happen to a job, as one closed set. Durations in milliseconds. Never a payload or a result. `enqueued` is told
@@ -58,7 +58,7 @@ export type JobEvent =
         | {
             readonly kind: 'started';
             readonly attempt: number;
-            readonly workerId: string;
+            readonly runId: string;
             readonly waitMs?: number;
           }
         /**
@@ -77,7 +77,7 @@ export type JobEvent =
             readonly kind: 'retrying';
             readonly delayMs: number;
             readonly reason: string;
-            readonly decision: RetryReason;
+            readonly decision: RetryDecision;
           } & FailureFacts)
         /** `delayMs`: until the service is asked; undefined: a person has to find out, and there is a dead letter. */
         | ({
@@ -102,7 +102,7 @@ export type JobEvent =
         | ({
             readonly kind: 'dead';
             readonly reason: DeadLetterReason;
-            readonly failureReason: string;
+            readonly failureCode: string;
             readonly isFollowUp?: true;
           } & FailureFacts)
         /**
@@ -118,12 +118,12 @@ export type JobEvent =
         | {
             readonly kind: 'deferred';
             readonly delayMs: number;
-            readonly because: DeferredBecause;
+            readonly because: DeferralReason;
             readonly reason: string;
             readonly dependency?: string | undefined;
           }
         | { readonly kind: 'taken_over'; readonly attempt: number; readonly from: string | undefined }
-        | { readonly kind: 'abandoned'; readonly attempt: number; readonly why: AbandonReason }
+        | { readonly kind: 'abandoned'; readonly attempt: number; readonly by: AbandonedBy }
         | { readonly kind: 'late_result_discarded'; readonly how: 'returned' | 'threw' }
         | { readonly kind: 'fence_rejected'; readonly attempt: number }
         /** Somebody closed a dead letter. `redriven`, `not_applied`: its operation runs again. */
@@ -137,7 +137,7 @@ export type JobEvent =
          * A message on a dead-letter queue told nobody: it names no letter (`malformed`), one that the ledger does not
          * have (`unknown`), or one that is announced on another queue (`elsewhere`). `queue` is the dead-letter queue.
          */
-        | { readonly kind: 'letter_dropped'; readonly because: DroppedBecause }
+        | { readonly kind: 'letter_dropped'; readonly because: DropReason }
       ))
   | DependencyEvent;
 

@@ -19,5 +19,5 @@ export type {
 } from '../dead-letters/dead-letter.js';
 export type { DeadLetterResolution } from '../operation/reasons.js';
 export type { OperationEdit } from '../dead-letters/edited-redrive.js';
-export type { Redrive, RedrivePace, RedriveProgress } from '../dead-letters/redrive.js';
+export type { Redrive, RedrivePace, RedriveProgress } from '../dead-letters/bulk-redrive.js';
 export type { ErrorEvidence } from '../operation/error-evidence.js';

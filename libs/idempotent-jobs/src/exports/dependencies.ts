@@ -4,8 +4,8 @@ export {
   DependencyTimeoutError,
   type GuardedCallOptions,
 } from '../calls/dependency-guard.js';
-export { DependencyHeldError, type Hold } from '../resilience/dependency/hold.js';
-export type { FallbackReason, HoldCause } from '../operation/reasons.js';
+export { DependencyRejectedError, type Rejection } from '../resilience/dependency/rejection.js';
+export type { FallbackReason, RejectionCause } from '../operation/reasons.js';
 export type {
   DependencyBreakerOptions,
   DependencyBudgetOptions,

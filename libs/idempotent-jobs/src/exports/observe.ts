@@ -18,7 +18,7 @@ export {
   JobEvents,
   type JobEventSubject,
 } from '../events/job-events.js';
-export type { RetryReason } from '../operation/reasons.js';
+export type { RetryDecision } from '../operation/reasons.js';
 export type { SpanAttributes, SpanStart, TraceCarrier, Tracing, TracingSpan } from '../tracing/tracing.js';
 export {
   type CounterMetric,

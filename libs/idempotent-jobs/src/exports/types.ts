@@ -1,6 +1,6 @@
 // Types that are part of others, for those who write them out.
 export type { Effect } from '../operation/effect.js';
-export type { Applied, NotApplied, Unknown, EffectVerdict } from '../operation/verdict.js';
+export type { Applied, NotApplied, Unknown, EffectVerdict } from '../operation/reconciliation.js';
 export type { ProcessorClass, ProcessorOptionsFor } from '../worker/host/idempotent-processor.decorator.js';
 export type { JobType } from '../operation/job-map.js';
 export type { WriteOptions } from '../producer/enqueue.options.js';

@@ -1,5 +1,5 @@
 import { Column, Entity, PrimaryColumn } from 'typeorm';
-import type { DeadLetterReason, RetryReason } from '../operation/reasons.js';
+import type { DeadLetterReason, RetryDecision } from '../operation/reasons.js';
 import type { OperationStatus } from '../operation/status.js';
 import type { ResultOmitted } from './record/kept-result.js';
 
@@ -39,8 +39,8 @@ export class JobOutcomeEntity {
   @Column({ name: 'fencing_token', type: 'bigint' })
   fencingToken!: string;
 
-  @Column({ name: 'worker_id', type: 'text', nullable: true })
-  workerId!: string | null;
+  @Column({ name: 'run_id', type: 'text', nullable: true })
+  runId!: string | null;
 
   @Column({ name: 'lease_expires_at', type: 'timestamptz', nullable: true })
   leaseExpiresAt!: Date | null;
@@ -206,8 +206,8 @@ export class DeadLetterEntity {
   @Column({ name: 'doubt_since', type: 'timestamptz', nullable: true })
   doubtSince!: Date | null;
 
-  @Column({ name: 'worker_id', type: 'text', nullable: true })
-  workerId!: string | null;
+  @Column({ name: 'run_id', type: 'text', nullable: true })
+  runId!: string | null;
 
   @Column({ type: 'json', nullable: true })
   versions!: unknown;
@@ -226,8 +226,8 @@ export class DeadLetterEntity {
   dispatches!: number;
 
   /** When the `@OnDeadLetter()` handlers had heard of it. */
-  @Column({ name: 'told_at', type: 'timestamptz', nullable: true })
-  toldAt!: Date | null;
+  @Column({ name: 'notified_at', type: 'timestamptz', nullable: true })
+  notifiedAt!: Date | null;
 
   /** The redrive of many that has taken it on. */
   @Column({ name: 'redrive_id', type: 'uuid', nullable: true })
@@ -262,8 +262,8 @@ export class JobAttemptEntity {
   @Column({ type: 'integer' })
   attempt!: number;
 
-  @Column({ name: 'worker_id', type: 'text', nullable: true })
-  workerId!: string | null;
+  @Column({ name: 'run_id', type: 'text', nullable: true })
+  runId!: string | null;
 
   @Column({ name: 'started_at', type: 'timestamptz', nullable: true })
   startedAt!: Date | null;
@@ -286,5 +286,5 @@ export class JobAttemptEntity {
 
   /** Why the operation was tried again, given up, or left in doubt; null: its worker vanished, or the service was asked. */
   @Column({ type: 'text', nullable: true })
-  decision!: RetryReason | null;
+  decision!: RetryDecision | null;
 }

@@ -9,7 +9,7 @@ import type { QueuePort } from '../bullmq/queue-port.js';
 import { LeaseKeeper } from '../ledger/claim/lease-keeper.js';
 import { UnusedClaims } from '../ledger/claim/unused-claims.js';
 import { LetterLifecycle } from '../dead-letters/letter.lifecycle.js';
-import { RedriveRunner } from '../dead-letters/redrive.runner.js';
+import { BulkRedriveRunner } from '../dead-letters/bulk-redrive.runner.js';
 import { Dependencies } from '../resilience/dependency/dependencies.js';
 import { DispatchListener } from '../dispatch/dispatch-listener.js';
 import { Dispatcher } from '../dispatch/dispatcher.js';
@@ -62,7 +62,7 @@ export class ApplicationLifecycle
     private readonly failedJobs: FailedJobSweep,
     private readonly doubts: DoubtSweep,
     private readonly pruner: Pruner,
-    private readonly redrives: RedriveRunner,
+    private readonly redrives: BulkRedriveRunner,
     private readonly dispatcher: Dispatcher,
     private readonly listener: DispatchListener,
     private readonly leases: LeaseKeeper,

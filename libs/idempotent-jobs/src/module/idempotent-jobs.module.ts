@@ -25,7 +25,7 @@ interface QueueNames {
 }
 
 /** What a queue of idempotent jobs may have that is known only once the application starts. */
-export interface IdempotentQueueSettings {
+export interface UnnamedQueueOptions {
   /** How long the queue's operations and letters are kept. Default: the module's retention. */
   readonly retention?: RetentionOptions;
   /** BullMQ's and @nestjs/bullmq's own options for both queues: connection, prefix, configKey, defaultJobOptions … */
@@ -33,18 +33,18 @@ export interface IdempotentQueueSettings {
 }
 
 /** A queue of idempotent jobs. */
-export interface IdempotentQueueOptions extends QueueNames, IdempotentQueueSettings {}
+export interface IdempotentQueueOptions extends QueueNames, UnnamedQueueOptions {}
 
 /** A queue of idempotent jobs whose settings come from `useFactory`, `useClass` or `useExisting`. */
 export interface IdempotentQueueAsyncOptions
-  extends QueueNames, AsyncOptions<IdempotentQueueSettings, IdempotentQueueSettingsFactory> {
+  extends QueueNames, AsyncOptions<UnnamedQueueOptions, IdempotentQueueOptionsFactory> {
   /** The `configKey` of `BullModule.forRoot()` whose configuration both queues share. Default: the one without a key. */
   readonly configKey?: string;
 }
 
 /** What `registerQueueAsync({ useClass })` and `registerQueueAsync({ useExisting })` name. */
-export interface IdempotentQueueSettingsFactory {
-  createIdempotentQueueSettings(queue: string): IdempotentQueueSettings | Promise<IdempotentQueueSettings>;
+export interface IdempotentQueueOptionsFactory {
+  createIdempotentQueueOptions(queue: string): UnnamedQueueOptions | Promise<UnnamedQueueOptions>;
 }
 
 /** Injection token of an {@link IdempotentQueue}. */
@@ -107,17 +107,17 @@ const GIVEN_OPTIONS = Symbol('nestjs-idempotent-jobs:given-options');
 
 /** The settings of queues. BullMQ's queues and ours, in other modules, need the same ones. */
 @Module({})
-class QueueSettingsModule {}
+class QueueOptionsModule {}
 
 function registered(queues: readonly IdempotentQueueAsyncOptions[]): DynamicModule {
   const registrations = queues.map(
     ({ name, deadLetterQueue = name + DEAD_LETTER_QUEUE_SUFFIX, configKey, imports = [], ...source }) => {
       const token = `IdempotentQueueSettings_${name}`;
       const settings: DynamicModule = {
-        module: QueueSettingsModule,
+        module: QueueOptionsModule,
         imports,
         providers: asyncProviders(token, `registerQueueAsync() of queue "${name}"`, source, (factory) =>
-          factory.createIdempotentQueueSettings(name),
+          factory.createIdempotentQueueOptions(name),
         ),
         exports: [token],
       };
@@ -127,12 +127,12 @@ function registered(queues: readonly IdempotentQueueAsyncOptions[]): DynamicModu
         imports: [settings],
         inject: [token],
         // Names are known already; whatever else is among the settings, these stay.
-        useFactory: (own?: IdempotentQueueSettings) => ({ ...own?.bullmq, name: bullName }),
+        useFactory: (own?: UnnamedQueueOptions) => ({ ...own?.bullmq, name: bullName }),
       }));
       const provider = {
         provide: getIdempotentQueueToken(name),
         inject: [QueueRegistry, getQueueToken(name), getQueueToken(deadLetterQueue), token],
-        useFactory: (registry: QueueRegistry, queue: Queue, letters: Queue, own?: IdempotentQueueSettings) =>
+        useFactory: (registry: QueueRegistry, queue: Queue, letters: Queue, own?: UnnamedQueueOptions) =>
           registry.register(queue, letters, own?.retention),
       };
       return { settings, bullQueues, provider };

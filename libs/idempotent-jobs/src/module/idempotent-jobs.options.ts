@@ -1,11 +1,11 @@
 import type { AsyncOptions } from '../options/async-options.js';
 import {
   type DependencyOptions,
-  type DependencySettings,
+  type DependencyRules,
   resolveDependencies,
 } from '../resilience/dependency/dependency.options.js';
 import { type ProcessorOverrides, readOverrides } from '../worker/rules/processor-overrides.js';
-import { resolvePolicies, type RetryPolicies, type RetrySettings } from '../worker/rules/retry.options.js';
+import { resolvePolicies, type RetryPolicies, type RetryRules } from '../worker/rules/retry.options.js';
 import type { MetricsAdapter } from '../observe/metrics/metrics.port.js';
 import { ConfigurationError } from '../operation/errors.js';
 import { type OptionChecks, optionChecks } from '../options/option-checks.js';
@@ -152,8 +152,8 @@ export interface ResolvedOptions {
   readonly migrations: 'run' | 'check';
   readonly pool: LedgerPoolOptions;
   readonly leaseMs: number;
-  readonly retryPolicies: ReadonlyMap<string, RetrySettings>;
-  readonly dependencies: readonly DependencySettings[];
+  readonly retryPolicies: ReadonlyMap<string, RetryRules>;
+  readonly dependencies: readonly DependencyRules[];
   readonly processors: ReadonlyMap<string, ProcessorOverrides>;
   readonly retention: Retention;
   readonly resolveTenant:

@@ -15,15 +15,15 @@ import { ClaimStore } from '../ledger/claim/claim.store.js';
 import { LeaseKeeper } from '../ledger/claim/lease-keeper.js';
 import { UnusedClaims } from '../ledger/claim/unused-claims.js';
 import { ActionStore } from '../dead-letters/action.store.js';
-import { Burials } from '../worker/acknowledge/burials.js';
+import { DeadLetterWriter } from '../worker/acknowledge/dead-letter.writer.js';
 import { DeadLetterService, type OnClosed } from '../dead-letters/dead-letter.service.js';
 import { EditedRedrive } from '../dead-letters/edited-redrive.js';
 import { LetterLifecycle } from '../dead-letters/letter.lifecycle.js';
 import { LetterQueries } from '../dead-letters/letter.queries.js';
 import { LetterStore } from '../dead-letters/letter.store.js';
-import { RedriveRunner } from '../dead-letters/redrive.runner.js';
-import { RedriveStore } from '../dead-letters/redrive.store.js';
-import { ToldStore } from '../dead-letters/told.store.js';
+import { BulkRedriveRunner } from '../dead-letters/bulk-redrive.runner.js';
+import { BulkRedriveStore } from '../dead-letters/bulk-redrive.store.js';
+import { NotificationStore } from '../dead-letters/notification.store.js';
 import { Dependencies } from '../resilience/dependency/dependencies.js';
 import { DependencyGuard } from '../calls/dependency-guard.js';
 import { DispatchListener } from '../dispatch/dispatch-listener.js';
@@ -45,14 +45,14 @@ import { IdempotencyInterceptor } from '../worker/intake/idempotency.interceptor
 import { ProcessorHost } from '../worker/host/processor-host.js';
 import { SharedKeys } from '../worker/intake/shared-keys.js';
 import { WorkerLifecycle } from '../worker/host/worker.lifecycle.js';
-import { workerIdentity } from '../operation/worker-identity.js';
+import { runIds } from '../operation/run-ids.js';
 import { GaugeReader } from '../observe/metrics/gauge.reader.js';
 import { LEDGER_GAUGES } from '../observe/metrics/ledger-gauges.statement.js';
 import { JobEvents } from '../events/job-events.js';
 import { LibraryLog } from '../events/library-log.js';
 import { ConfigurationError } from '../operation/errors.js';
 import { OutcomeService } from '../outcome/outcome.service.js';
-import { Settler } from '../outcome/settler.js';
+import { DoubtResolver } from '../outcome/doubt.resolver.js';
 import { Database } from '../ledger/postgres/database.js';
 import { schemaOf } from '../ledger/postgres/migrations.js';
 import { prepareLedger } from '../ledger/postgres/prepare-ledger.js';
@@ -65,7 +65,7 @@ import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
 import { Erasure } from '../operate/retention/erasure.js';
 import { Pruner } from '../operate/retention/pruner.js';
 import { RetentionService } from '../operate/retention/retention.service.js';
-import { Sealer } from '../ledger/encryption/sealer.js';
+import { Encryption } from '../ledger/encryption/encryption.js';
 import { Signer } from '../producer/signer.js';
 import { TenantContext } from '../tenancy/tenant-context.js';
 import { TenantMiddleware } from '../tenancy/tenant.middleware.js';
@@ -107,9 +107,9 @@ export function databaseProvider(dataSource: ReturnType<typeof getDataSourceToke
 /** What is made of the application's options, or of more than one source. */
 export const MADE: readonly Provider[] = [
   {
-    provide: Sealer,
+    provide: Encryption,
     inject: [RESOLVED_OPTIONS],
-    useFactory: ({ encryption }: ResolvedOptions) => new Sealer(encryption),
+    useFactory: ({ encryption }: ResolvedOptions) => new Encryption(encryption),
   },
   {
     provide: Signer,
@@ -177,14 +177,20 @@ export const MADE: readonly Provider[] = [
     useFactory: (database: Database, { retention }: ResolvedOptions) => new ActionStore(database, retention),
   },
   {
-    provide: RedriveRunner,
-    inject: [RedriveStore, ActionStore, JobEvents, Due, LibraryLog],
-    useFactory: (store: RedriveStore, actions: ActionStore, events: JobEvents, due: Due, log: LibraryLog) =>
-      new RedriveRunner({
+    provide: BulkRedriveRunner,
+    inject: [BulkRedriveStore, ActionStore, JobEvents, Due, LibraryLog],
+    useFactory: (
+      store: BulkRedriveStore,
+      actions: ActionStore,
+      events: JobEvents,
+      due: Due,
+      log: LibraryLog,
+    ) =>
+      new BulkRedriveRunner({
         store,
         actions,
         onClosed: closedIn(events),
-        runnerId: workerIdentity()(),
+        runnerId: runIds()(),
         onDue: (queue) => due.announce(queue),
         onError: log.trouble,
         pollMs: REDRIVE_POLL_MS,
@@ -192,18 +198,18 @@ export const MADE: readonly Provider[] = [
   },
   {
     provide: EditedRedrive,
-    inject: [Database, OperationStore, Sealer, QueueRegistry, RESOLVED_OPTIONS],
+    inject: [Database, OperationStore, Encryption, QueueRegistry, RESOLVED_OPTIONS],
     useFactory: (
       database: Database,
       operations: OperationStore,
-      sealer: Sealer,
+      encryption: Encryption,
       queues: QueueRegistry,
       { editedRedrive, retention }: ResolvedOptions,
     ) =>
       new EditedRedrive(
         database,
         operations,
-        sealer,
+        encryption,
         (queue, jobName, payload, identity) => queues.queueOf(queue)?.ask(jobName, payload, identity),
         editedRedrive,
         retention,
@@ -213,22 +219,22 @@ export const MADE: readonly Provider[] = [
     provide: DeadLetterService,
     inject: [
       Database,
-      RedriveStore,
+      BulkRedriveStore,
       ActionStore,
       EditedRedrive,
-      RedriveRunner,
-      Sealer,
+      BulkRedriveRunner,
+      Encryption,
       TenantContext,
       JobEvents,
       Due,
     ],
     useFactory: (
       database: Database,
-      store: RedriveStore,
+      store: BulkRedriveStore,
       actions: ActionStore,
       edited: EditedRedrive,
-      redrives: RedriveRunner,
-      sealer: Sealer,
+      redrives: BulkRedriveRunner,
+      encryption: Encryption,
       tenants: TenantContext,
       events: JobEvents,
       due: Due,
@@ -237,7 +243,7 @@ export const MADE: readonly Provider[] = [
         database,
         store,
         actions,
-        sealer,
+        encryption,
         tenants,
         edited,
         onClosed: closedIn(events),
@@ -246,13 +252,13 @@ export const MADE: readonly Provider[] = [
       }),
   },
   {
-    provide: Settler,
-    inject: [ActionStore, JobEvents, Sealer, Due],
-    useFactory: (actions: ActionStore, events: JobEvents, sealer: Sealer, due: Due) =>
-      new Settler({
+    provide: DoubtResolver,
+    inject: [ActionStore, JobEvents, Encryption, Due],
+    useFactory: (actions: ActionStore, events: JobEvents, encryption: Encryption, due: Due) =>
+      new DoubtResolver({
         actions,
         events,
-        sealer,
+        encryption,
         onDue: (queue) => due.announce(queue),
         onClosed: closedIn(events),
       }),
@@ -275,8 +281,8 @@ export const PARTS: readonly Provider[] = [
   OutcomeStore,
   ClaimStore,
   EndedJobStore,
-  RedriveStore,
-  ToldStore,
+  BulkRedriveStore,
+  NotificationStore,
   LetterQueries,
   LeaseKeeper,
   UnusedClaims,
@@ -292,7 +298,7 @@ export const PARTS: readonly Provider[] = [
   Grounds,
   Attempts,
   AttemptRunner,
-  Burials,
+  DeadLetterWriter,
   SharedKeys,
   JobPipeline,
   EnhancerChains,

@@ -34,7 +34,7 @@ const TABLE: [JobEvent, Level, string][] = [
     'enqueued charge tenant=acme key=charge:order-17:1 duplicate=false queue=charges job=op-1',
   ],
   [
-    { kind: 'started', ...subject, attempt: 1, workerId: 'web-1:77:abcd/5' },
+    { kind: 'started', ...subject, attempt: 1, runId: 'web-1:77:abcd/5' },
     'debug',
     'started charge tenant=acme key=charge:order-17:1 attempt=1 worker=web-1:77:abcd/5 queue=charges job=op-1',
   ],
@@ -60,7 +60,7 @@ const TABLE: [JobEvent, Level, string][] = [
       attempt: 1,
       durationMs: 5,
       delayMs: 812.2,
-      reason: 'http_503',
+      failureCode: 'http_503',
       decision: 'backoff',
       failure: 'transient',
       error: 'said "no"',
@@ -69,7 +69,7 @@ const TABLE: [JobEvent, Level, string][] = [
     String.raw`retrying charge tenant=acme key=charge:order-17:1 attempt=1 ms=5 delay_ms=812 reason=http_503 decision=backoff failure=transient error="said \"no\"" queue=charges job=op-1`,
   ],
   [
-    { kind: 'in_doubt', ...subject, ...DOUBT, reason: 'ECONNRESET', error: 'socket hang up' },
+    { kind: 'in_doubt', ...subject, ...DOUBT, failureCode: 'ECONNRESET', error: 'socket hang up' },
     'error',
     'in_doubt charge tenant=acme key=charge:order-17:1 attempt=1 failure=in_doubt ms=8 reason=ECONNRESET error="socket hang up" queue=charges job=op-1',
   ],
@@ -80,7 +80,7 @@ const TABLE: [JobEvent, Level, string][] = [
       attempt: 5,
       reason: 'retries_exhausted',
       failure: 'transient',
-      failureReason: 'http_429',
+      failureCode: 'http_429',
       error: 'declined',
       durationMs: 9,
     },
@@ -88,12 +88,12 @@ const TABLE: [JobEvent, Level, string][] = [
     'dead charge tenant=acme key=charge:order-17:1 attempt=5 reason=retries_exhausted failure=transient failure_reason=http_429 error=declined ms=9 queue=charges job=op-1',
   ],
   [
-    { kind: 'deferred', ...subject, delayMs: 200, because: 'busy', reason: 'busy: another' },
+    { kind: 'deferred', ...subject, delayMs: 200, cause: 'busy', detail: 'busy: another' },
     'warn',
     'deferred charge tenant=acme key=charge:order-17:1 delay_ms=200 because=busy reason="busy: another" queue=charges job=op-1',
   ],
   [
-    { kind: 'deferred', ...subject, delayMs: 9, because: 'circuit_open', reason: 'r', dependency: 'gateway' },
+    { kind: 'deferred', ...subject, delayMs: 9, cause: 'circuit_open', detail: 'r', dependency: 'gateway' },
     'debug',
     'deferred charge tenant=acme key=charge:order-17:1 delay_ms=9 because=circuit_open reason=r dependency=gateway queue=charges job=op-1',
   ],
@@ -103,7 +103,7 @@ const TABLE: [JobEvent, Level, string][] = [
     'taken_over charge tenant=acme key=charge:order-17:1 attempt=1 queue=charges job=op-1',
   ],
   [
-    { kind: 'abandoned', ...subject, attempt: 1, why: 'timeout' },
+    { kind: 'abandoned', ...subject, attempt: 1, by: 'timeout' },
     'warn',
     'abandoned charge tenant=acme key=charge:order-17:1 attempt=1 why=timeout queue=charges job=op-1',
   ],
@@ -123,7 +123,7 @@ const TABLE: [JobEvent, Level, string][] = [
     'letter_closed charge tenant=acme key=charge:order-17:1 letter=5f2b as=redriven actor=ada queue=charges job=op-1',
   ],
   [
-    { kind: 'refused', ...subject, because: 'dead' },
+    { kind: 'refused', ...subject, reason: 'dead' },
     'log',
     'refused charge tenant=acme key=charge:order-17:1 because=dead queue=charges job=op-1',
   ],
@@ -153,7 +153,7 @@ const TABLE: [JobEvent, Level, string][] = [
     'conflict_refused charge tenant=acme key=charge:order-17:1 queue=charges job=',
   ],
   [
-    { kind: 'started', ...subject, stepOf: 'charge:order-17', attempt: 1, workerId: 'w' },
+    { kind: 'started', ...subject, stepOf: 'charge:order-17', attempt: 1, runId: 'w' },
     'debug',
     'started charge tenant=acme key=charge:order-17:1 step_of=charge:order-17 attempt=1 worker=w queue=charges job=op-1',
   ],
@@ -201,8 +201,8 @@ describe('logEvents', () => {
       jobName: 'n',
       jobId: '1',
       delayMs: 1,
-      because: 'busy',
-      reason: 'r',
+      cause: 'busy',
+      detail: 'r',
     });
     expect(lines).toEqual([
       ['warn', 'deferred n tenant=- key=- delay_ms=1 because=busy reason=r queue=q job=1'],
@@ -224,7 +224,7 @@ describe('logEvents', () => {
     ['plain:text/1', 'plain:text/1'],
   ])('quotes a value that could be read as more than one: %s', (error, written) => {
     const { events, lines } = listen();
-    events.emit({ kind: 'in_doubt', ...subject, ...DOUBT, reason: 'r', error });
+    events.emit({ kind: 'in_doubt', ...subject, ...DOUBT, failureCode: 'r', error });
     expect(lines.at(0)!.at(1)).toContain(` error=${written} queue=`);
   });
 

@@ -70,7 +70,7 @@ function line(event: JobEvent): string {
 const NAMES: Readonly<Record<string, string>> = {
   durationMs: 'ms',
   delayMs: 'delay_ms',
-  workerId: 'worker',
+  runId: 'worker',
   isDuplicate: 'duplicate',
   isVanished: 'vanished',
   letterId: 'letter',
@@ -78,7 +78,7 @@ const NAMES: Readonly<Record<string, string>> = {
   stepOf: 'step_of',
   endToEndMs: 'end_to_end_ms',
   waitMs: 'wait_ms',
-  failureReason: 'failure_reason',
+  failureCode: 'failure_reason',
   isOneTenantsFault: 'one_tenants_fault',
 };
 

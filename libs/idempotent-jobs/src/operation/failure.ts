@@ -6,7 +6,7 @@ export const MAX_REASON = 200;
 export interface Failure {
   readonly kind: FailureKind;
   /** Why it was classified so, e.g. `ECONNREFUSED` or `http_503`: a label for logs and metrics, at most 200 characters. */
-  readonly reason: string;
+  readonly code: string;
   /** The earliest time to try again that the service asked for, in milliseconds from now. */
   readonly retryAfterMs?: number | undefined;
   /** Whether the service asked for less (429, 503 with Retry-After, throttling); the waits then start from a slower base. */

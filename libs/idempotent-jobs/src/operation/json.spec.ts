@@ -50,7 +50,9 @@ describe('toJsonText', () => {
     ['function', () => 1],
     ['symbol', Symbol('x')],
   ])('refuses %s, which would be lost without a word', (type, value) => {
-    expect(refusal(value).message).toBe(`The payload is ${type}, which JSON cannot express. Pass an object.`);
+    expect(refusal(value).message).toBe(
+      `The payload is ${type}, which JSON cannot express. DependencyPermit an object.`,
+    );
   });
 
   it.each([

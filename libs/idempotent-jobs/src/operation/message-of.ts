@@ -1,12 +1,12 @@
 import { cleanText } from './clean-text.js';
-import { quietly, read } from './thrown.js';
+import { orUndefined, read } from './thrown.js';
 
 /** How much of a message logs, events, job logs and BullMQ are shown, in characters. The ledger keeps more. */
 export const MAX_SHOWN_MESSAGE = 2_000;
 
 /** What something that was thrown says, whatever it is; cut to length, and without what Postgres refuses. Never throws. */
 export function messageOf(error: unknown, maxLength = MAX_SHOWN_MESSAGE): string {
-  return cleanText(quietly(() => wordsOf(error)) ?? `a thrown ${typeof error}`, maxLength);
+  return cleanText(orUndefined(() => wordsOf(error)) ?? `a thrown ${typeof error}`, maxLength);
 }
 
 function wordsOf(error: unknown): string {

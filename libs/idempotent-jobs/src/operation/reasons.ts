@@ -28,7 +28,7 @@ export type DeadLetterReason = (typeof DEAD_LETTER_REASONS)[number];
 export type DeadLetterResolution = 'redriven' | 'discarded' | 'applied' | 'not_applied' | 'completed';
 
 /** Why a message on a dead-letter queue was dropped: it names no letter, one that the ledger does not have, or one of another queue. */
-export type DroppedBecause = 'malformed' | 'unknown' | 'elsewhere';
+export type DropReason = 'malformed' | 'unknown' | 'elsewhere';
 
 /**
  * What a failure says about the side effect:
@@ -55,7 +55,7 @@ export const FAILURE_KINDS = ['transient', 'in_doubt', 'permanent', 'programming
  * - `may_have_happened`: the effect must not be repeated while nobody knows.
  * - `key_forgotten`: the service no longer deduplicates by the key, or will not by the next attempt.
  */
-export type RetryReason =
+export type RetryDecision =
   | 'backoff'
   | 'retry_after'
   | 'callers_turn'
@@ -67,7 +67,7 @@ export type RetryReason =
   | 'key_forgotten';
 
 /** Why the library stopped waiting for a handler. */
-export type AbandonReason = 'timeout' | 'lease_lost' | 'cancelled' | 'shutdown';
+export type AbandonedBy = 'timeout' | 'lease_lost' | 'cancelled' | 'shutdown';
 
 /**
  * What deferrals come down to: another worker has the operation, or has taken it over; its time has not come; one of its
@@ -76,13 +76,13 @@ export type AbandonReason = 'timeout' | 'lease_lost' | 'cancelled' | 'shutdown';
 export type DeferralCause = 'busy' | 'fenced' | 'not_yet' | 'waiting' | 'unavailable' | 'held' | 'stopped';
 
 /** Why a dependency lets nothing through for now. */
-export const HOLD_CAUSES = ['circuit_open', 'bulkhead_full', 'retry_budget_spent'] as const;
+export const REJECTION_CAUSES = ['circuit_open', 'bulkhead_full', 'retry_budget_spent'] as const;
 
-/** One of {@link HOLD_CAUSES}. */
-export type HoldCause = (typeof HOLD_CAUSES)[number];
+/** One of {@link REJECTION_CAUSES}. */
+export type RejectionCause = (typeof REJECTION_CAUSES)[number];
 
 /** What a fallback stands in for: a call that was not let through, or one that failed. */
-export const FALLBACK_REASONS = [...HOLD_CAUSES, 'timeout', 'failed'] as const;
+export const FALLBACK_REASONS = [...REJECTION_CAUSES, 'timeout', 'failed'] as const;
 
 /** One of {@link FALLBACK_REASONS}. */
 export type FallbackReason = (typeof FALLBACK_REASONS)[number];

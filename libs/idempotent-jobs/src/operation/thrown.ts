@@ -4,7 +4,7 @@
  */
 
 /** What `look` answers, or undefined if it throws. */
-export function quietly<T>(look: () => T): T | undefined {
+export function orUndefined<T>(look: () => T): T | undefined {
   try {
     return look();
   } catch {
@@ -15,12 +15,12 @@ export function quietly<T>(look: () => T): T | undefined {
 /** A property of whatever was thrown; undefined where there is none, or reading it throws. */
 export function read(holder: unknown, property: string): unknown {
   if (holder === null || (typeof holder !== 'object' && typeof holder !== 'function')) return undefined;
-  return quietly(() => (holder as Record<string, unknown>)[property]);
+  return orUndefined(() => (holder as Record<string, unknown>)[property]);
 }
 
 /** `instanceof`, which throws for a revoked proxy. */
 export function isA<T>(value: unknown, kind: abstract new (...args: never[]) => T): value is T {
-  return quietly(() => value instanceof kind) === true;
+  return orUndefined(() => value instanceof kind) === true;
 }
 
 /** An error and what lies beneath it, outermost first: ten at most. */

@@ -182,7 +182,7 @@ describe('otelTracing: a delivery', () => {
     expect(ended()).toEqual([]);
   });
 
-  it('links to references and carriers, each once, and neither to itself nor to what is none', async () => {
+  it('links to references and relays, each once, and neither to itself nor to what is none', async () => {
     await otelTracing().span(start({ links: [PARENT] }), async (span) => {
       span.link(`00-${TRACE}-${SPAN}-01`);
       span.link(`00-${TRACE}-${'c'.repeat(16)}-00`);

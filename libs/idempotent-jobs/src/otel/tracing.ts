@@ -14,7 +14,7 @@ import {
 } from '@opentelemetry/api';
 import { ConfigurationError } from '../operation/errors.js';
 import { errorTypeOf } from '../tracing/attributes.js';
-import { quietly } from '../operation/thrown.js';
+import { orUndefined } from '../operation/thrown.js';
 import {
   isCarrier,
   type SpanAttributes,
@@ -55,7 +55,7 @@ class OtelTracing implements Tracing {
 
   carrier(): TraceCarrier | undefined {
     const carrier: Record<string, string> = {};
-    quietly(() => propagation.inject(context.active(), carrier));
+    orUndefined(() => propagation.inject(context.active(), carrier));
     return isCarrier(carrier) ? carrier : undefined;
   }
 
@@ -64,19 +64,19 @@ class OtelTracing implements Tracing {
   }
 
   async span<T>(start: SpanStart, work: (span: TracingSpan) => Promise<T>): Promise<T> {
-    const around = start.kind === 'consumer' ? quietly(() => trace.getActiveSpan()) : undefined;
+    const around = start.kind === 'consumer' ? orUndefined(() => trace.getActiveSpan()) : undefined;
     if (around !== undefined) return work(adopt(around, start));
-    const opening = quietly(() => this.#open(start));
+    const opening = orUndefined(() => this.#open(start));
     if (opening === undefined) return work(NO_SPAN);
     const { span, inside } = opening;
     try {
       return await within(inside, () => work(opened(span, start)));
     } catch (error) {
-      quietly(() => span.setAttribute('error.type', errorTypeOf(error)));
-      quietly(() => span.setStatus({ code: SpanStatusCode.ERROR }));
+      orUndefined(() => span.setAttribute('error.type', errorTypeOf(error)));
+      orUndefined(() => span.setStatus({ code: SpanStatusCode.ERROR }));
       throw error;
     } finally {
-      quietly(() => span.end());
+      orUndefined(() => span.end());
     }
   }
 
@@ -100,7 +100,7 @@ function within<T>(inside: Context, work: () => T): T {
       };
     }
   };
-  quietly(() => context.with(inside, run));
+  orUndefined(() => context.with(inside, run));
   if (answer === undefined) run();
   return (answer as unknown as () => T)();
 }
@@ -137,7 +137,7 @@ class OtelSpan implements TracingSpan {
   readonly #linked = new Set<string>();
 
   constructor(private readonly span: Span) {
-    const own = quietly(() => span.spanContext());
+    const own = orUndefined(() => span.spanContext());
     if (own === undefined || !isSpanContextValid(own)) return;
     this.#own = own;
     this.#linked.add(own.spanId);
@@ -150,7 +150,7 @@ class OtelSpan implements TracingSpan {
   }
 
   set(attributes: SpanAttributes): void {
-    quietly(() => this.span.setAttributes(known(attributes)));
+    orUndefined(() => this.span.setAttributes(known(attributes)));
   }
 
   link(to: unknown): void {
@@ -158,22 +158,22 @@ class OtelSpan implements TracingSpan {
     if (target === undefined || !isSpanContextValid(target) || this.#linked.has(target.spanId)) return;
     this.#linked.add(target.spanId);
     // Spans of an SDK for @opentelemetry/api before 1.9 cannot be linked.
-    quietly(() => this.span.addLink({ context: target }));
+    orUndefined(() => this.span.addLink({ context: target }));
   }
 
   event(name: string, attributes: SpanAttributes = {}): void {
-    quietly(() => this.span.addEvent(name, known(attributes)));
+    orUndefined(() => this.span.addEvent(name, known(attributes)));
   }
 
   fail(description: string): void {
-    quietly(() => this.span.setStatus({ code: SpanStatusCode.ERROR, message: description }));
+    orUndefined(() => this.span.setStatus({ code: SpanStatusCode.ERROR, message: description }));
   }
 }
 
 /** What was handed on, whatever it is, seen from outside of every trace. */
 function contextOf(trace: unknown): Context {
   if (!isCarrier(trace)) return ROOT_CONTEXT;
-  return quietly(() => propagation.extract(ROOT_CONTEXT, trace)) ?? ROOT_CONTEXT;
+  return orUndefined(() => propagation.extract(ROOT_CONTEXT, trace)) ?? ROOT_CONTEXT;
 }
 
 /** By itself, since the application's propagator may speak another language than W3C. */

@@ -1,4 +1,4 @@
-import type { DeadLetterReason, RetryReason } from '../operation/reasons.js';
+import type { DeadLetterReason, RetryDecision } from '../operation/reasons.js';
 import type { OperationIdentity } from '../operation/identity.js';
 import type { Database } from '../ledger/postgres/database.js';
 import { statement } from '../ledger/postgres/statement.js';
@@ -13,7 +13,7 @@ export type HistoryEntry = { readonly at: Date } & (
       readonly kind: 'attempt_failed';
       readonly attempt: number;
       readonly fencingToken: number;
-      readonly workerId: string | undefined;
+      readonly runId: string | undefined;
       readonly startedAt: Date | undefined;
       /** `transient`, `in_doubt`, `permanent` …, `taken_over`: its lease ran out without a word; or `surrendered`: its process had not vanished, but was late. */
       readonly failure: string;
@@ -22,14 +22,14 @@ export type HistoryEntry = { readonly at: Date } & (
       /** The wait before the next attempt, in ms; undefined: there was none. */
       readonly delayMs: number | undefined;
       /** Why the operation was tried again, given up, or left in doubt. Undefined: its worker vanished. */
-      readonly decision: RetryReason | undefined;
+      readonly decision: RetryDecision | undefined;
     }
   /** The service was asked whether the effect of that attempt happened. */
   | {
       readonly kind: 'asked';
       readonly attempt: number;
       readonly fencingToken: number;
-      readonly workerId: string | undefined;
+      readonly runId: string | undefined;
       /** `applied`, `not_applied`, `unknown`, or why there was no answer. */
       readonly reason: string | undefined;
       readonly error: ErrorEvidence | undefined;
@@ -40,12 +40,12 @@ export type HistoryEntry = { readonly at: Date } & (
       readonly kind: 'running';
       readonly attempt: number;
       readonly fencingToken: number;
-      readonly workerId: string | undefined;
+      readonly runId: string | undefined;
     }
   | {
       readonly kind: 'completed';
       readonly attempt: number;
-      readonly workerId: string | undefined;
+      readonly runId: string | undefined;
       readonly startedAt: Date | undefined;
     }
   | {
@@ -78,12 +78,12 @@ WITH operation AS (
   FROM operation
   UNION ALL
   SELECT ended_at, 1, json_build_object(
-    'kind', 'attempt_failed', 'attempt', attempt, 'fencingToken', fencing_token, 'workerId', worker_id,
+    'kind', 'attempt_failed', 'attempt', attempt, 'fencingToken', fencing_token, 'runId', run_id,
     'startedAt', started_at, 'failure', kind, 'reason', reason, 'error', error, 'delayMs', delay_ms, 'decision', decision)
   FROM {schema}.job_attempts WHERE tenant_id = $1 AND operation_key = $2 AND kind <> 'asked'
   UNION ALL
   SELECT ended_at, 1, json_build_object(
-    'kind', 'asked', 'attempt', attempt, 'fencingToken', fencing_token, 'workerId', worker_id,
+    'kind', 'asked', 'attempt', attempt, 'fencingToken', fencing_token, 'runId', run_id,
     'reason', reason, 'error', error, 'delayMs', delay_ms)
   FROM {schema}.job_attempts WHERE tenant_id = $1 AND operation_key = $2 AND kind = 'asked'
   UNION ALL
@@ -96,11 +96,11 @@ WITH operation AS (
     OR letter_id IN (SELECT id FROM {schema}.dead_letters WHERE tenant_id = $1 AND operation_key = $2)
   UNION ALL
   SELECT started_at, 4, json_build_object(
-    'kind', 'running', 'attempt', attempts, 'fencingToken', fencing_token, 'workerId', worker_id)
+    'kind', 'running', 'attempt', attempts, 'fencingToken', fencing_token, 'runId', run_id)
   FROM operation WHERE status = 'running'
   UNION ALL
   SELECT settled_at, 4, json_build_object(
-    'kind', 'completed', 'attempt', attempts, 'workerId', worker_id, 'startedAt', started_at)
+    'kind', 'completed', 'attempt', attempts, 'runId', run_id, 'startedAt', started_at)
   FROM operation WHERE status = 'completed'
 )
 SELECT at, what FROM entry ORDER BY at, rank

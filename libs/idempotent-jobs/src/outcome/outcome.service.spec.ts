@@ -3,10 +3,10 @@ import { OutcomeTimeoutError } from '../operation/errors.js';
 import type { Database } from '../ledger/postgres/database.js';
 import { NoConnectionError } from '../ledger/postgres/no-connection.js';
 import { JobEvents } from '../events/job-events.js';
-import type { Sealer } from '../ledger/encryption/sealer.js';
+import type { Encryption } from '../ledger/encryption/encryption.js';
 import { TenantContext } from '../tenancy/tenant-context.js';
 import { OutcomeService } from './outcome.service.js';
-import type { Settler } from './settler.js';
+import type { DoubtResolver } from './doubt.resolver.js';
 
 const operation = { tenantId: 'acme', operationKey: 'charge:1' };
 
@@ -35,8 +35,8 @@ function outcomesOf(...answers: ReadonlyArray<object[] | Error>): OutcomeService
       return answer instanceof Error ? Promise.reject(answer) : Promise.resolve(answer);
     },
   } as unknown as Database;
-  const sealer = { openText: (text: string) => JSON.parse(text) as unknown } as unknown as Sealer;
-  return new OutcomeService(database, new JobEvents(), new TenantContext(), sealer, {} as Settler);
+  const encryption = { openText: (text: string) => JSON.parse(text) as unknown } as unknown as Encryption;
+  return new OutcomeService(database, new JobEvents(), new TenantContext(), encryption, {} as DoubtResolver);
 }
 
 describe('Waiting for an operation', () => {

@@ -9,14 +9,14 @@ import { statement } from '../ledger/postgres/statement.js';
 import { toDate, toDateOrNone } from '../ledger/postgres/to-date.js';
 import { JobEvents } from '../events/job-events.js';
 import { type HistoryEntry, readHistory } from './history.js';
-import type { EffectVerdict } from '../operation/verdict.js';
+import type { EffectVerdict } from '../operation/reconciliation.js';
 import { pauseUntilEnd } from './pause-until-end.js';
-import { Settler, type SettleOptions, type SettleResult } from './settler.js';
+import { DoubtResolver, type ResolveOptions, type ResolveResult } from './doubt.resolver.js';
 import { TenantContext } from '../tenancy/tenant-context.js';
 import type { ErrorEvidence } from '../operation/error-evidence.js';
 import type { ResultOmitted } from '../ledger/record/kept-result.js';
 import { resultBinding } from '../ledger/encryption/binding.js';
-import { Sealer } from '../ledger/encryption/sealer.js';
+import { Encryption } from '../ledger/encryption/encryption.js';
 
 /** An operation, as something to look up. What `enqueue()` returns is one, and carries the result's type. */
 export interface OperationRef<Result = unknown> extends OperationName {
@@ -71,8 +71,8 @@ export class OutcomeService {
     private readonly database: Database,
     private readonly events: JobEvents,
     private readonly tenants: TenantContext,
-    private readonly sealer: Sealer,
-    private readonly settler: Settler,
+    private readonly encryption: Encryption,
+    private readonly doubtResolver: DoubtResolver,
   ) {}
 
   /**
@@ -85,7 +85,7 @@ export class OutcomeService {
     const { tenantId, operationKey } = this.#visible(operation);
     const [row] = await this.database.run<OutcomeRow>(LOOK_UP, [tenantId, operationKey]);
     if (row === undefined) return undefined;
-    const result = this.sealer.openText(row.result, resultBinding({ tenantId, operationKey }));
+    const result = this.encryption.openText(row.result, resultBinding({ tenantId, operationKey }));
     return readOutcome(row, result as Result | undefined);
   }
 
@@ -146,13 +146,13 @@ export class OutcomeService {
    *
    * @throws TenantMismatchError inside a frame of another tenant, InvalidIdentityError, InvalidPayloadError, UsageError
    */
-  async settle(
+  async resolve(
     operation: OperationRef,
     verdict: EffectVerdict,
-    options: SettleOptions,
-  ): Promise<SettleResult> {
+    options: ResolveOptions,
+  ): Promise<ResolveResult> {
     this.#visible(operation);
-    return this.settler.settle(operation, verdict, options);
+    return this.doubtResolver.resolve(operation, verdict, options);
   }
 
   #visible(operation: OperationName): OperationIdentity {

@@ -14,13 +14,13 @@ import {
 import type { RunStatement } from '../ledger/postgres/statement.js';
 import { inTransaction } from '../ledger/postgres/transaction.js';
 import { resultBinding } from '../ledger/encryption/binding.js';
-import type { Sealer } from '../ledger/encryption/sealer.js';
+import type { Encryption } from '../ledger/encryption/encryption.js';
 import type { Signer } from './signer.js';
 import { type CallerTransaction, inCallerTransaction } from './caller-transaction.js';
 import type { EnqueueTransaction } from './enqueue.options.js';
 import type {
   AcceptedOperation,
-  AskedOperation,
+  RequestedOperation,
   OperationStore,
   WrittenOperation,
 } from './operation.store.js';
@@ -33,7 +33,7 @@ export type FoundOperation = AcceptedOperation & { readonly result: unknown };
 export interface AcceptanceServices {
   readonly database: Database;
   readonly operations: OperationStore;
-  readonly sealer: Sealer;
+  readonly encryption: Encryption;
   readonly signer: Signer;
   readonly due: Due;
   /** When an operation that is on its queue is put there again first, in ms. */
@@ -62,16 +62,16 @@ export class Acceptance {
    * @throws OperationConflictError for the first request whose key belongs to another one; RecordUnreadableError for the
    *   first that has completed with a result that cannot be read
    */
-  async accept(asked: Iterable<AskedOperation>, count: number): Promise<FoundOperation[]> {
+  async accept(requested: Iterable<RequestedOperation>, count: number): Promise<FoundOperation[]> {
     const { operations, database } = this.services;
     const write = async (run: RunStatement): Promise<FoundOperation[]> =>
-      this.#found(await operations.accept(run, asked, { rowLockMs: ROW_LOCK_MS }));
+      this.#found(await operations.accept(run, requested, { rowLockMs: ROW_LOCK_MS }));
     const accepted =
       count === 1
-        ? await this.#inTurn(asked, () => persistentlyWhileLocked(() => write(operations.onPool)))
+        ? await this.#inTurn(requested, () => retryWhileLocked(() => write(operations.onPool)))
         : await this.#unlocked(
             () =>
-              persistentlyAgainstRivals(() =>
+              retryAgainstRivals(() =>
                 inTransaction(database, (connection) => write(operations.on(connection))),
               ),
             { queue: this.port.name, count },
@@ -85,8 +85,8 @@ export class Acceptance {
    * Calls with one key take turns, so that however many wait for a row that somebody holds, one connection does. When it has
    * waited in vain, so have all of them.
    */
-  async #inTurn<T>(asked: Iterable<AskedOperation>, work: () => Promise<T>): Promise<T> {
-    const [operation] = asked as Iterable<AskedOperation> & [AskedOperation];
+  async #inTurn<T>(requested: Iterable<RequestedOperation>, work: () => Promise<T>): Promise<T> {
+    const [operation] = requested as Iterable<RequestedOperation> & [RequestedOperation];
     const key = identityKeyOf(operation);
     const before = this.#turns.get(key);
     const turn = (async (): Promise<T> => {
@@ -113,20 +113,23 @@ export class Acceptance {
   }
 
   /** @throws OperationConflictError, RecordUnreadableError as {@link accept}; UsageError for a transaction that cannot be joined */
-  acceptWithin(transaction: EnqueueTransaction, asked: Iterable<AskedOperation>): Promise<FoundOperation[]> {
+  acceptWithin(
+    transaction: EnqueueTransaction,
+    requested: Iterable<RequestedOperation>,
+  ): Promise<FoundOperation[]> {
     const { operations, database } = this.services;
     return inCallerTransaction(transaction, database, async (caller) => {
       const run = runIn(caller, database);
       if (await this.#mayHandOver(caller)) {
         try {
-          return await this.#handOver(caller, run, asked);
+          return await this.#handOver(caller, run, requested);
         } catch (error) {
           if (!(error instanceof NotHandedOver)) throw error;
           this.#pause(error.cause);
           await caller.undo();
         }
       }
-      const accepted = this.#found(await operations.accept(run, asked));
+      const accepted = this.#found(await operations.accept(run, requested));
       await operations.announce(run, this.port.name);
       return accepted;
     });
@@ -135,7 +138,7 @@ export class Acceptance {
   async #handOver(
     caller: CallerTransaction,
     run: RunStatement,
-    asked: Iterable<AskedOperation>,
+    requested: Iterable<RequestedOperation>,
   ): Promise<FoundOperation[]> {
     const { operations, redispatchAfterMs } = this.services;
     const { signer } = this.services;
@@ -149,7 +152,7 @@ export class Acceptance {
         throw new NotHandedOver(error);
       }
     };
-    return this.#found(await operations.accept(run, asked, { handover: { redispatchAfterMs, put } }));
+    return this.#found(await operations.accept(run, requested, { handover: { redispatchAfterMs, put } }));
   }
 
   /** Inside the transaction, so that an error leaves nothing of it. */
@@ -158,7 +161,7 @@ export class Acceptance {
       ...operation,
       result:
         operation.kind === 'duplicate'
-          ? this.services.sealer.openText(operation.resultText, resultBinding(operation))
+          ? this.services.encryption.openText(operation.resultText, resultBinding(operation))
           : undefined,
     }));
   }
@@ -179,7 +182,7 @@ export class Acceptance {
 
 const HANDOVER_PAUSE_MS = 60_000;
 
-type Named = Pick<AskedOperation, 'tenantId' | 'operationKey'>;
+type Named = Pick<RequestedOperation, 'tenantId' | 'operationKey'>;
 
 /** As many of one queue as were enqueued in one call. */
 interface Counted {
@@ -207,7 +210,7 @@ class NotHandedOver extends Error {
  * A row that somebody else is writing is waited for without a connection: tried again for a second, while others of this
  * process go on.
  */
-async function persistentlyWhileLocked<T>(work: () => Promise<T>): Promise<T> {
+async function retryWhileLocked<T>(work: () => Promise<T>): Promise<T> {
   for (let pauseMs = FIRST_LOCK_PAUSE_MS; ; pauseMs *= 2) {
     try {
       return await work();
@@ -227,7 +230,7 @@ const LAST_LOCK_PAUSE_MS = 400;
  * the same keys may each wait for the other. Postgres ends one of them, which finds the other's rows when it comes again;
  * and one of thousands of rows may take longer than a lock is waited for.
  */
-async function persistentlyAgainstRivals<T>(work: () => Promise<T>): Promise<T> {
+async function retryAgainstRivals<T>(work: () => Promise<T>): Promise<T> {
   for (let tries = 1; ; tries += 1) {
     try {
       return await work();

@@ -7,11 +7,11 @@ import type { OperationStatus } from '../operation/status.js';
 import { Acceptance, type AcceptanceServices, type FoundOperation } from './acceptance.js';
 import { identityAttributes, queueAttributes } from '../tracing/attributes.js';
 import type { SpanAttributes, Tracing } from '../tracing/tracing.js';
-import { type AskingRules, askOperation } from './ask.js';
+import { type RequestRules, requestOperation } from './request.js';
 import { chunksOf } from './chunks.js';
 import type { EnqueueOptions, RequestOptions, WriteOptions } from './enqueue.options.js';
 import { type FlowNode, type FlowNodeOptions, withJobIdPerUse } from './flow-node.js';
-import type { AskedOperation } from './operation.store.js';
+import type { RequestedOperation } from './operation.store.js';
 import { outgoingJob } from './outgoing.js';
 import {
   assertSchedule,
@@ -41,7 +41,7 @@ export type OperationRequest<M extends JobMap<M>> = {
 }[JobName<M>];
 
 /** What a queue needs of the application it belongs to. */
-export interface QueueServices extends AcceptanceServices, AskingRules {
+export interface QueueServices extends AcceptanceServices, RequestRules {
   readonly events: JobEvents;
   readonly tracing: Tracing | undefined;
 }
@@ -80,9 +80,9 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
     options: EnqueueOptions,
   ): Promise<EnqueuedOperation<ResultOf<M, N>>> {
     return this.#traced({}, async (tell) => {
-      const asked = this.ask(name, payload, options);
-      tell({ ...identityAttributes(asked), 'idempotent_jobs.job_name': name });
-      const [enqueued] = await this.#write([asked], 1, options);
+      const requested = this.ask(name, payload, options);
+      tell({ ...identityAttributes(requested), 'idempotent_jobs.job_name': name });
+      const [enqueued] = await this.#write([requested], 1, options);
       tell({ 'messaging.message.id': enqueued?.jobId, 'idempotent_jobs.duplicate': enqueued?.duplicate });
       return enqueued as EnqueuedOperation<ResultOf<M, N>>;
     });
@@ -103,15 +103,15 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
     options: WriteOptions = {},
   ): Promise<EnqueuedOperation<ResultOf<M>>[]> {
     if (requests.length === 0) return [];
-    const ask = ({ name, payload, ...rest }: OperationRequest<M>): AskedOperation =>
+    const ask = ({ name, payload, ...rest }: OperationRequest<M>): RequestedOperation =>
       this.ask(name, payload, rest);
-    const asked: Iterable<AskedOperation> = {
+    const requested: Iterable<RequestedOperation> = {
       *[Symbol.iterator]() {
         for (const request of requests) yield ask(request);
       },
     };
     return this.#traced({ 'messaging.batch.message_count': requests.length }, () =>
-      this.#write(asked, requests.length, options),
+      this.#write(requested, requests.length, options),
     );
   }
 
@@ -131,17 +131,17 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
     options: ScheduleOptions,
   ): Promise<Schedule> {
     const { operationKey, tenantId, priority, retryPolicy, ...repeat } = options;
-    const asked = this.ask(name, payload, { operationKey, tenantId, priority, retryPolicy });
-    assertSchedule(asked, repeat);
-    const schedulerId = schedulerIdOf(asked);
+    const requested = this.ask(name, payload, { operationKey, tenantId, priority, retryPolicy });
+    assertSchedule(requested, repeat);
+    const schedulerId = schedulerIdOf(requested);
     const job = await this.port.schedule(schedulerId, repeat, {
       name,
-      data: scheduleEnvelope(asked, this.services.signer),
+      data: scheduleEnvelope(requested, this.services.signer),
       priority,
       isUntraced: this.services.tracing !== undefined,
     });
     const nextAt = iterationTimeOf(job?.id, schedulerId);
-    return { tenantId: asked.tenantId, operationKey, schedulerId, nextAt };
+    return { tenantId: requested.tenantId, operationKey, schedulerId, nextAt };
   }
 
   /**
@@ -172,7 +172,7 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
       );
     }
     const { operationKey, tenantId, delayMs, priority, deadline, retryPolicy, ...onFailure } = options;
-    const asked = this.ask(name, payload, {
+    const requested = this.ask(name, payload, {
       operationKey,
       tenantId,
       delayMs,
@@ -180,26 +180,26 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
       deadline,
       retryPolicy,
     });
-    const node = this.port.nodeOf(outgoingJob({ ...asked, delayMs: delayMs ?? 0 }, this.services));
-    return { ...node, opts: withJobIdPerUse({ ...node.opts, ...onFailure }, asked.jobId) };
+    const node = this.port.nodeOf(outgoingJob({ ...requested, delayMs: delayMs ?? 0 }, this.services));
+    return { ...node, opts: withJobIdPerUse({ ...node.opts, ...onFailure }, requested.jobId) };
   }
 
   /** Checks a request and gives it its identity. @internal */
-  ask(name: string, payload: unknown, options: RequestOptions): AskedOperation {
-    const asked = askOperation(this.name, name, payload, options, this.services);
-    this.#assertFits(asked);
-    return asked;
+  ask(name: string, payload: unknown, options: RequestOptions): RequestedOperation {
+    const requested = requestOperation(this.name, name, payload, options, this.services);
+    this.#assertFits(requested);
+    return requested;
   }
 
   /** Written to the ledger, what BullMQ will not take would wait for its queue for ever. */
-  #assertFits(asked: AskedOperation): void {
+  #assertFits(requested: RequestedOperation): void {
     const { maxDataBytes } = this.port;
     if (maxDataBytes === undefined) return;
-    const { data } = outgoingJob({ ...asked, delayMs: 0 }, { ...this.services, rowMs: 0 });
+    const { data } = outgoingJob({ ...requested, delayMs: 0 }, { ...this.services, rowMs: 0 });
     const bytes = Buffer.byteLength(JSON.stringify(data));
     if (bytes <= maxDataBytes) return;
     throw new InvalidPayloadError(
-      `Job "${asked.jobName}" has ${bytes} bytes with its operation; queue "${this.name}" takes at most ${maxDataBytes} (defaultJobOptions.sizeLimit). Store the data elsewhere and enqueue a reference to it, or raise sizeLimit.`,
+      `Job "${requested.jobName}" has ${bytes} bytes with its operation; queue "${this.name}" takes at most ${maxDataBytes} (defaultJobOptions.sizeLimit). Store the data elsewhere and enqueue a reference to it, or raise sizeLimit.`,
     );
   }
 
@@ -221,7 +221,7 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
   }
 
   async #write(
-    asked: Iterable<AskedOperation>,
+    requested: Iterable<RequestedOperation>,
     count: number,
     { transaction, durability }: WriteOptions,
   ): Promise<EnqueuedOperation[]> {
@@ -231,21 +231,21 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
           'durability "queue" cannot join a transaction: the job would be visible before COMMIT and stay after ROLLBACK. Use the default durability "ledger".',
         );
       }
-      return this.#putDirectly([...asked]);
+      return this.#putDirectly([...requested]);
     }
     const accepting =
       transaction === undefined
-        ? this.#acceptance.accept(asked, count)
-        : this.#acceptance.acceptWithin(transaction, asked);
-    const accepted = await accepting.catch((error: unknown) => this.#refused(asked, error));
+        ? this.#acceptance.accept(requested, count)
+        : this.#acceptance.acceptWithin(transaction, requested);
+    const accepted = await accepting.catch((error: unknown) => this.#refused(requested, error));
     return accepted.map((operation) => this.#accepted(operation));
   }
 
   /** A key that was used for two requests is a bug of its producer, which nobody else would hear of. */
-  #refused(asked: Iterable<AskedOperation>, error: unknown): never {
+  #refused(requested: Iterable<RequestedOperation>, error: unknown): never {
     if (error instanceof OperationConflictError) {
       const { tenantId, operationKey } = error.data as unknown as OperationIdentity;
-      const refused = [...asked].find((one) => one.operationKey === operationKey);
+      const refused = [...requested].find((one) => one.operationKey === operationKey);
       this.services.events.emit({
         kind: 'conflict_refused',
         queue: this.name,
@@ -258,15 +258,15 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
     throw error;
   }
 
-  async #putDirectly(asked: AskedOperation[]): Promise<EnqueuedOperation[]> {
-    for (const chunk of chunksOf(asked)) {
+  async #putDirectly(requested: RequestedOperation[]): Promise<EnqueuedOperation[]> {
+    for (const chunk of chunksOf(requested)) {
       await this.port.put(
         chunk.map((operation) =>
           outgoingJob({ ...operation, delayMs: operation.delayMs ?? 0 }, this.services),
         ),
       );
     }
-    return asked.map(({ tenantId, operationKey, jobId }) => ({
+    return requested.map(({ tenantId, operationKey, jobId }) => ({
       tenantId,
       operationKey,
       jobId,

@@ -8,7 +8,7 @@ import { ACCEPT, ANNOUNCE } from './accept.statement.js';
 import { chunksOf } from './chunks.js';
 
 /** An operation that was asked for, checked and ready to be written. */
-export interface AskedOperation extends OperationIdentity {
+export interface RequestedOperation extends OperationIdentity {
   readonly queue: string;
   readonly jobName: string;
   readonly jobId: string;
@@ -25,10 +25,10 @@ export interface AskedOperation extends OperationIdentity {
 }
 
 /** What is known of an operation without its payload. */
-export type OperationSlip = Pick<AskedOperation, 'tenantId' | 'operationKey' | 'jobId' | 'jobName'>;
+export type OperationSummary = Pick<RequestedOperation, 'tenantId' | 'operationKey' | 'jobId' | 'jobName'>;
 
 /** Where an operation stands after it was asked for. */
-export type AcceptedOperation = OperationSlip & Acceptance;
+export type AcceptedOperation = OperationSummary & Acceptance;
 
 type Acceptance =
   | { readonly kind: 'new' }
@@ -42,7 +42,7 @@ type Acceptance =
   | { readonly kind: 'conflict' };
 
 /** An operation whose row was just written. */
-export interface WrittenOperation extends AskedOperation {
+export interface WrittenOperation extends RequestedOperation {
   /** When, in ms since 1970 by the database's clock. */
   readonly rowMs: number;
 }
@@ -83,13 +83,13 @@ export class OperationStore {
    */
   async accept(
     run: RunStatement,
-    asked: Iterable<AskedOperation>,
+    requested: Iterable<RequestedOperation>,
     { handover, rowLockMs }: { handover?: Handover; rowLockMs?: number } = {},
   ): Promise<AcceptedOperation[]> {
     const accepted: AcceptedOperation[] = [];
     const fingerprints = new Map<string, string>();
     const life = Date.now().toString(36);
-    for (const asking of chunksOf(asked)) {
+    for (const asking of chunksOf(requested)) {
       const chunk = asking.map((operation) => ({ ...operation, jobId: `${operation.jobId}-${life}` }));
       const values = acceptValues(chunk, handover?.redispatchAfterMs, rowLockMs);
       let rows = await run<AcceptRow>(ACCEPT, values);
@@ -107,7 +107,7 @@ export class OperationStore {
       if (added.length > 0) await handover?.put(added);
       accepted.push(
         ...chunk.map((operation, index) => ({
-          ...slipOf(operation, rows[index]?.job_id),
+          ...summaryOf(operation, rows[index]?.job_id),
           ...(answers[index] as Acceptance),
         })),
       );
@@ -133,37 +133,37 @@ interface AcceptRow {
 }
 
 function acceptValues(
-  asked: readonly AskedOperation[],
+  requested: readonly RequestedOperation[],
   redispatchAfterMs: number | undefined,
   rowLockMs: number | undefined,
 ): unknown[] {
   return [
-    asked[0]?.queue,
-    asked.map((operation) => operation.tenantId),
-    asked.map((operation) => operation.operationKey),
-    asked.map((operation) => operation.jobName),
-    asked.map((operation) => operation.jobId),
-    asked.map((operation) => operation.fingerprint),
-    asked.map((operation) => operation.payload),
-    asked.map((operation) => operation.priority ?? null),
-    asked.map((operation) => operation.delayMs ?? null),
-    asked.map((operation) => operation.deadline ?? null),
-    asked.map((operation) => operation.trace ?? null),
+    requested[0]?.queue,
+    requested.map((operation) => operation.tenantId),
+    requested.map((operation) => operation.operationKey),
+    requested.map((operation) => operation.jobName),
+    requested.map((operation) => operation.jobId),
+    requested.map((operation) => operation.fingerprint),
+    requested.map((operation) => operation.payload),
+    requested.map((operation) => operation.priority ?? null),
+    requested.map((operation) => operation.delayMs ?? null),
+    requested.map((operation) => operation.deadline ?? null),
+    requested.map((operation) => operation.trace ?? null),
     redispatchAfterMs ?? null,
-    asked.map((operation) => operation.retryPolicy ?? null),
+    requested.map((operation) => operation.retryPolicy ?? null),
     rowLockMs === undefined ? null : `${rowLockMs}ms`,
   ];
 }
 
 /** `knownId`: the job that carries the operation, which may have been there before. */
-function slipOf(
-  { tenantId, operationKey, jobId, jobName }: AskedOperation,
+function summaryOf(
+  { tenantId, operationKey, jobId, jobName }: RequestedOperation,
   knownId: string | null | undefined,
-): OperationSlip {
+): OperationSummary {
   return { tenantId, operationKey, jobId: knownId ?? jobId, jobName };
 }
 
-function read(operation: AskedOperation, row: AcceptRow): Acceptance {
+function read(operation: RequestedOperation, row: AcceptRow): Acceptance {
   if (row.is_new) return { kind: 'new' };
   // On another queue it would be run by another processor: that is another request, whatever its payload.
   if (row.fingerprint !== operation.fingerprint || row.queue !== operation.queue) return { kind: 'conflict' };
@@ -175,7 +175,7 @@ function read(operation: AskedOperation, row: AcceptRow): Acceptance {
  * `fingerprints`: of the requests before this one.
  */
 function settleTwin(
-  operation: AskedOperation,
+  operation: RequestedOperation,
   answer: Acceptance,
   fingerprints: Map<string, string>,
 ): Acceptance {

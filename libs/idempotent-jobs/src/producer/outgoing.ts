@@ -2,7 +2,7 @@ import type { OutgoingJob } from '../bullmq/queue-port.js';
 import type { Signer } from './signer.js';
 import type { TraceCarrier } from '../tracing/tracing.js';
 import type { Envelope } from './envelope.js';
-import type { AskedOperation } from './operation.store.js';
+import type { RequestedOperation } from './operation.store.js';
 
 /** What becomes of an operation's job besides the operation itself. */
 export interface OutgoingRules {
@@ -17,7 +17,7 @@ export interface OutgoingRules {
 
 /** The BullMQ job that carries an operation. */
 export function outgoingJob(
-  operation: Omit<AskedOperation, 'delayMs'> & { readonly delayMs: number },
+  operation: Omit<RequestedOperation, 'delayMs'> & { readonly delayMs: number },
   { signer, rowMs, wasPut = false, redriveTrace }: OutgoingRules,
 ): OutgoingJob {
   const { tenantId, operationKey, fingerprint, deadline, trace, retryPolicy } = operation;
@@ -48,7 +48,7 @@ export function outgoingJob(
 /** The envelope with its signature, where jobs are signed. `at`: when the job may first run, in ms since 1970. */
 export function signed(
   envelope: Envelope,
-  { queue, jobName, fingerprint }: Pick<AskedOperation, 'queue' | 'jobName' | 'fingerprint'>,
+  { queue, jobName, fingerprint }: Pick<RequestedOperation, 'queue' | 'jobName' | 'fingerprint'>,
   signer: Signer,
   at: number,
 ): Envelope {

@@ -10,7 +10,7 @@ import { optionChecks } from '../options/option-checks.js';
 import { Database } from '../ledger/postgres/database.js';
 import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
 import { resolveRetention, type Retention, type RetentionOptions } from '../ledger/retention.options.js';
-import { Sealer } from '../ledger/encryption/sealer.js';
+import { Encryption } from '../ledger/encryption/encryption.js';
 import { Signer } from './signer.js';
 import { TenantContext } from '../tenancy/tenant-context.js';
 import { OperationStore } from './operation.store.js';
@@ -42,7 +42,7 @@ export class QueueRegistry {
   constructor(
     database: Database,
     operations: OperationStore,
-    sealer: Sealer,
+    encryption: Encryption,
     signer: Signer,
     tenants: TenantContext,
     events: JobEvents,
@@ -55,7 +55,7 @@ export class QueueRegistry {
     this.#services = {
       database,
       operations,
-      sealer,
+      encryption,
       signer,
       tenants,
       events,

@@ -3,7 +3,7 @@ import { UsageError } from '../operation/errors.js';
 import { assertIdentity, jobIdOf, type OperationIdentity } from '../operation/identity.js';
 import type { RequestOptions } from './enqueue.options.js';
 import type { Envelope } from './envelope.js';
-import type { AskedOperation } from './operation.store.js';
+import type { RequestedOperation } from './operation.store.js';
 import type { Signer } from './signer.js';
 import { signed } from './outgoing.js';
 
@@ -43,8 +43,8 @@ export function iterationTimeOf(jobId: string | undefined, schedulerId: string):
 }
 
 /** What each of a schedule's jobs carries. The key is completed by the iteration's time when the job is read. */
-export function scheduleEnvelope(asked: AskedOperation, signer: Signer): Envelope {
-  const { tenantId, operationKey, fingerprint, trace, retryPolicy, payload } = asked;
+export function scheduleEnvelope(requested: RequestedOperation, signer: Signer): Envelope {
+  const { tenantId, operationKey, fingerprint, trace, retryPolicy, payload } = requested;
   const envelope: Envelope = {
     operation: {
       tenantId,
@@ -57,7 +57,7 @@ export function scheduleEnvelope(asked: AskedOperation, signer: Signer): Envelop
     payload: JSON.parse(payload),
   };
   // When an iteration may run is in its id.
-  return signed(envelope, asked, signer, 0);
+  return signed(envelope, requested, signer, 0);
 }
 
 /** @throws UsageError, InvalidIdentityError */

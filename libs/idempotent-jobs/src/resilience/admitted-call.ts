@@ -4,7 +4,7 @@ import type { Permit } from './circuit-state.js';
 export type CallResult = 'success' | 'failure' | 'nothing';
 
 /** Who is told how a call ended, with the phase it was admitted in. @internal */
-export type Settle = (permit: Permit, admittedIn: object, result: CallResult) => void;
+export type OnEnd = (permit: Permit, admittedIn: object, result: CallResult) => void;
 
 /** An admission that is its own permit: the way through a closed circuit, which every call takes, makes one object. @internal */
 export class AdmittedCall implements Permit {
@@ -13,7 +13,7 @@ export class AdmittedCall implements Permit {
 
   constructor(
     private readonly admittedIn: object,
-    private readonly settle: Settle,
+    private readonly onEnd: OnEnd,
   ) {}
 
   get permit(): Permit {
@@ -35,6 +35,6 @@ export class AdmittedCall implements Permit {
   #end(result: CallResult): void {
     if (this.#isOver) return;
     this.#isOver = true;
-    this.settle(this, this.admittedIn, result);
+    this.onEnd(this, this.admittedIn, result);
   }
 }

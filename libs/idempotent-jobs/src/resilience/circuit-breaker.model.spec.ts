@@ -158,7 +158,7 @@ class Settle extends Step {
   }
 }
 
-class Pass extends Step {
+class DependencyPermit extends Step {
   constructor(private readonly ms: number) {
     super();
   }
@@ -212,7 +212,7 @@ const end = (of: fc.Arbitrary<End>): fc.Arbitrary<Settle> =>
     .map(([back, how]) => new Settle(back, how));
 const pass = fc
   .oneof(fc.nat({ max: 150 }), fc.nat({ max: 1_500 }), fc.constantFrom(700, 1_000, 1_200, 7_200, 3_600_000))
-  .map((ms) => new Pass(ms));
+  .map((ms) => new DependencyPermit(ms));
 const force = fc
   .constantFrom('forceOpen' as const, 'forceClosed' as const, 'unforce' as const)
   .map((how) => new Force(how));

@@ -251,14 +251,14 @@ describe('CircuitBreaker: forced', () => {
     const bench = new Bench().open();
     bench.later(30_000).calls(1, 'fail');
     bench.breaker[force]();
-    bench.breaker.unforce();
+    bench.breaker.reset();
     expect(bench.breaker.state).toEqual({ kind: 'closed' });
     expect(bench.open().breaker.retryAfterMs).toBe(30_000);
   });
 
   it('leaves a circuit alone that was not forced', () => {
     const bench = new Bench().open();
-    bench.breaker.unforce();
+    bench.breaker.reset();
     expect(bench.breaker.state.kind).toBe('open');
   });
 
@@ -266,7 +266,7 @@ describe('CircuitBreaker: forced', () => {
     const bench = new Bench({ minimumCalls: 1 });
     const early = bench.admit();
     bench.breaker.forceClosed();
-    bench.breaker.unforce();
+    bench.breaker.reset();
     early.fail();
     expect(bench.breaker.state.kind).toBe('closed');
   });
@@ -280,7 +280,7 @@ describe('CircuitBreaker: who listens', () => {
     bench.breaker.forceOpen();
     bench.breaker.forceOpen();
     bench.breaker.forceClosed();
-    bench.breaker.unforce();
+    bench.breaker.reset();
     expect(bench.changes).toEqual([
       { kind: 'open', retryAfterMs: 30_000 },
       { kind: 'half_open', successes: 0 },

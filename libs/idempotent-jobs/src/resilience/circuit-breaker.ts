@@ -1,4 +1,4 @@
-import { AdmittedCall, type CallResult, type Settle } from './admitted-call.js';
+import { AdmittedCall, type CallResult, type OnEnd } from './admitted-call.js';
 import { type CircuitBreakerOptions, resolveBreakerOptions } from './circuit-breaker.options.js';
 import type { Admission, CircuitState, Permit } from './circuit-state.js';
 import { RollingWindow } from './rolling-window.js';
@@ -89,7 +89,7 @@ export class CircuitBreaker {
     }
     const wasOpen = this.#phase.kind === 'open';
     if (wasOpen) this.#phase = { kind: 'half_open', successes: 0, probe: undefined, leaseEndMs: 0 };
-    const call = new AdmittedCall(this.#phase, this.#settle);
+    const call = new AdmittedCall(this.#phase, this.#onEnd);
     if (this.#phase.kind === 'half_open') {
       this.#phase.probe = call;
       this.#phase.leaseEndMs = this.#options.now() + probeLeaseMs;
@@ -99,22 +99,22 @@ export class CircuitBreaker {
     return call;
   }
 
-  /** Turns every call away until {@link unforce} or {@link forceClosed}. */
+  /** Turns every call away until {@link reset} or {@link forceClosed}. */
   forceOpen(): void {
     if (this.#phase.kind !== 'forced_open') this.#enter({ kind: 'forced_open' });
   }
 
-  /** Lets every call through, whatever becomes of it, until {@link unforce} or {@link forceOpen}. */
+  /** Lets every call through, whatever becomes of it, until {@link reset} or {@link forceOpen}. */
   forceClosed(): void {
     if (this.#phase.kind !== 'forced_closed') this.#enter({ kind: 'forced_closed' });
   }
 
   /** Decides by itself again, from closed: what it knew before it was forced is out of date. */
-  unforce(): void {
+  reset(): void {
     if (this.#phase.kind === 'forced_open' || this.#phase.kind === 'forced_closed') this.#close();
   }
 
-  readonly #settle: Settle = (permit, admittedIn, result) => {
+  readonly #onEnd: OnEnd = (permit, admittedIn, result) => {
     const phase = this.#phase;
     if (admittedIn !== phase) return;
     if (phase.kind === 'closed') this.#count(phase.calls, result);

@@ -4,7 +4,7 @@ import { type AttemptResult, causeOf, unavailability } from './attempt/attempt-r
 import type { DeferralCause, DeadLetterReason } from '../operation/reasons.js';
 import { type OperationRun, subjectOf } from './attempt/operation-run.js';
 import { watchMoves } from '../bullmq/hand-back.js';
-import { Burials } from './acknowledge/burials.js';
+import { DeadLetterWriter } from './acknowledge/dead-letter.writer.js';
 import { HandlerRun } from './attempt/handler-run.js';
 import { RunningHandlers } from './attempt/running-handlers.js';
 import type { Delivery, ReceivedJob } from './intake/delivery.js';
@@ -19,7 +19,7 @@ import { HandBackCounter } from './acknowledge/hand-back-counter.js';
 import { JobEvents } from '../events/job-events.js';
 import { UsageError } from '../operation/errors.js';
 import { jobSubjectOf } from '../operation/job-subject.js';
-import { Sealer } from '../ledger/encryption/sealer.js';
+import { Encryption } from '../ledger/encryption/encryption.js';
 import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
 import { type Ack, ackOf } from './acknowledge/ack.js';
 import { acknowledge } from './acknowledge/acknowledge.js';
@@ -44,11 +44,11 @@ export class JobPipeline {
     private readonly tenants: TenantContext,
     private readonly attempts: AttemptRunner,
     private readonly running: RunningHandlers,
-    private readonly burials: Burials,
+    private readonly deadLetterWriter: DeadLetterWriter,
     private readonly queues: QueueRegistry,
     private readonly sharedKeys: SharedKeys,
     private readonly events: JobEvents,
-    private readonly sealer: Sealer,
+    private readonly encryption: Encryption,
     private readonly signer: Signer,
     @Inject(RESOLVED_OPTIONS) private readonly options: { readonly tracing: Tracing | undefined },
     @Optional() private readonly random: () => number = Math.random,
@@ -65,7 +65,8 @@ export class JobPipeline {
     const { tracing } = this.options;
     try {
       const identified = this.#identify(delivery);
-      if (identified.kind === 'refused') return await this.burials.ofUnidentified(delivery, identified);
+      if (identified.kind === 'refused')
+        return await this.deadLetterWriter.ofUnidentified(delivery, identified);
       this.sharedKeys.note(delivery.job, identified);
       return await this.tenants.runJob(identified.tenantId, () =>
         tracing === undefined
@@ -122,10 +123,10 @@ export class JobPipeline {
   }
 
   /** A job that BullMQ has failed without calling the processor: its workers died under it, or a child of it failed. */
-  async buryUnprocessed(received: ReceivedJob, reason: DeadLetterReason, error: Error): Promise<void> {
+  async writeUnprocessed(received: ReceivedJob, reason: DeadLetterReason, error: Error): Promise<void> {
     const identified = this.#identify(received);
     if (identified.kind === 'refused') {
-      await this.burials.ofUnidentified(received, identified);
+      await this.deadLetterWriter.ofUnidentified(received, identified);
       return;
     }
     await this.tenants.runJob(identified.tenantId, async () => {
@@ -135,7 +136,7 @@ export class JobPipeline {
   }
 
   #identify({ job, provenance, rules }: ReceivedJob): Identified | Unidentified {
-    return identify(job, provenance, rules.identify, this.sealer, this.signer);
+    return identify(job, provenance, rules.identify, this.encryption, this.signer);
   }
 
   #runOf(
@@ -144,13 +145,13 @@ export class JobPipeline {
     { handsBack, reconcile, fallback }: Pick<OperationRun, 'handsBack' | 'reconcile' | 'fallback'>,
     span: OperationSpan | undefined,
   ): OperationRun {
-    const { job, rules, workerId } = received;
+    const { job, rules, runId } = received;
     const subject = jobSubjectOf(job);
     const { tenantId, operationKey } = identified;
     const onLate = (how: 'returned' | 'threw'): void =>
       this.events.emit({ kind: 'late_result_discarded', ...subject, tenantId, operationKey, how });
     return {
-      workerId,
+      runId,
       rules,
       subject,
       identified,
@@ -176,11 +177,14 @@ export class JobPipeline {
     this.#countHandBack(run, result);
     switch (result.kind) {
       case 'conflict':
-        return this.burials.ofConflict(received, run.identified);
+        return this.deadLetterWriter.ofConflict(received, run.identified);
       case 'expired':
-        return this.burials.ofExpired(received, run.identified, result.error);
+        return this.deadLetterWriter.ofExpired(received, run.identified, result.error);
       case 'unstorable':
-        return this.burials.ofUnidentified(received, { reason: 'payload_invalid', error: result.error });
+        return this.deadLetterWriter.ofUnidentified(received, {
+          reason: 'payload_invalid',
+          error: result.error,
+        });
       case 'deferred':
         if (IS_UNCLAIMED.has(causeOf(result.deferral))) await noteUnclaimed(run.earlierStarts);
         break;
@@ -188,7 +192,7 @@ export class JobPipeline {
     }
     const ack = ackOf(result, this.random);
     // A result that the ledger encrypts must not stand in BullMQ in plain text.
-    return ack.kind === 'done' && this.sealer.isOn ? { kind: 'done', result: undefined } : ack;
+    return ack.kind === 'done' && this.encryption.isOn ? { kind: 'done', result: undefined } : ack;
   }
 
   #countHandBack(run: OperationRun, { kind }: AttemptResult): void {
@@ -200,7 +204,7 @@ export class JobPipeline {
 
   #defer({ job }: Delivery, error: unknown): Ack {
     const delayMs = 1000 + this.random() * 4000;
-    const { reason } = unavailability(error);
+    const { detail: reason } = unavailability(error);
     this.events.emit({
       kind: 'deferred',
       ...jobSubjectOf(job),

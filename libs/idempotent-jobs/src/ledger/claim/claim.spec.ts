@@ -1,24 +1,24 @@
 import { describe, expect, it } from 'vitest';
 import { rowsOf } from '../../../../../test/support/table.js';
 import { OPERATION_STATUSES, type OperationStatus } from '../../operation/status.js';
-import { type ClaimRequest, type ClaimRow, type LookRow, readAnswer, readLook } from './claim.js';
+import { type ClaimRequest, type ClaimRow, type PeekRow, readAnswer, readPeek } from './claim.js';
 
 const request: ClaimRequest = {
   tenantId: 'acme',
   operationKey: 'charge:1',
-  terms: {
+  rules: {
     queue: 'charges',
     effect: 'keyed',
     leaseMs: 30_000,
     repeatableMs: 1_000,
     retentionMs: 60_000,
     budgetMs: null,
-    asks: false,
+    canReconcile: false,
   },
   jobName: 'charge',
   jobId: 'op-1',
   fingerprint: 'f',
-  workerId: 'web-1:77/1',
+  runId: 'web-1:77/1',
   deadline: null,
   availableAt: 0,
   needsRow: false,
@@ -35,7 +35,7 @@ function row(changes: Partial<ClaimRow>): ClaimRow {
     remaining_ms: null,
     repeatable_ms: 0,
     started_at: new Date('2026-01-01T10:00:00Z'),
-    must_ask: null,
+    must_reconcile: null,
     doubt_age_ms: null,
     delay_ms: null,
     status: null,
@@ -45,7 +45,7 @@ function row(changes: Partial<ClaimRow>): ClaimRow {
     is_old: false,
     now_ms: 0,
     wait_ms: null,
-    is_asked_about: null,
+    is_reconciling: null,
     seen_token: null,
     seen_worker_id: null,
     seen_effect: null,
@@ -72,7 +72,7 @@ function seen(status: OperationStatus, changes: Partial<ClaimRow> = {}): ClaimRo
 }
 
 /** Somebody who can ask whether the effect of an earlier attempt happened. */
-const asking: ClaimRequest = { ...request, terms: { ...request.terms, asks: true } };
+const asking: ClaimRequest = { ...request, rules: { ...request.rules, canReconcile: true } };
 
 /** What an answer in the table means before the time of the row has come, for one seen 1,200 ms early; and after that. */
 const ANSWER: Readonly<Record<string, { early: object; due: object }>> = {
@@ -91,10 +91,10 @@ function always(answer: object): { early: object; due: object } {
 
 /** How a row may be seen: may its effect still be repeated, and has it a time for a question? */
 const COLUMNS = [
-  { seen: 'repeatable', isPast: false, isAskedAbout: false },
-  { seen: 'past repeating', isPast: true, isAskedAbout: false },
-  { seen: 'repeatable, time for a question', isPast: false, isAskedAbout: true },
-  { seen: 'past repeating, time for a question', isPast: true, isAskedAbout: true },
+  { seen: 'repeatable', isPast: false, isReconciling: false },
+  { seen: 'past repeating', isPast: true, isReconciling: false },
+  { seen: 'repeatable, time for a question', isPast: false, isReconciling: true },
+  { seen: 'past repeating, time for a question', isPast: true, isReconciling: true },
 ] as const;
 
 /**
@@ -128,14 +128,14 @@ const CASES = TABLE.flatMap((row) =>
     (['can ask', 'can ask nobody'] as const)
       .filter((claimant) => ['either', claimant].includes(row.claimant))
       .flatMap((claimant) =>
-        COLUMNS.map(({ seen: column, isPast, isAskedAbout }) => ({
+        COLUMNS.map(({ seen: column, isPast, isReconciling }) => ({
           status: row.status as OperationStatus,
           lease,
           leaseLeftMs,
           claimant,
           seen: column,
           isPast,
-          isAskedAbout,
+          isReconciling,
           answer: row[column],
         })),
       ),
@@ -150,12 +150,12 @@ describe('readAnswer: a claim that was not won', () => {
 
   it.each(CASES)(
     '$status, lease $lease, $seen, claimant $claimant: $answer',
-    ({ status, leaseLeftMs, claimant, isPast, isAskedAbout, answer }) => {
+    ({ status, leaseLeftMs, claimant, isPast, isReconciling, answer }) => {
       const claims = claimant === 'can ask' ? asking : request;
       const found = seen(status, {
         lease_left_ms: leaseLeftMs,
         is_past_repeating: isPast,
-        is_asked_about: isAskedAbout,
+        is_reconciling: isReconciling,
         result: '"done before"',
       });
       expect(readAnswer(claims, { ...found, wait_ms: 1_200 })).toStrictEqual(ANSWER[answer]?.early);
@@ -201,13 +201,13 @@ describe('readAnswer: a claim that was not won', () => {
   });
 
   it('says for how long the lease of whoever is asking about a doubt lasts', () => {
-    const found = seen('in_doubt', { lease_left_ms: 1_234.5, is_asked_about: true, wait_ms: -1 });
+    const found = seen('in_doubt', { lease_left_ms: 1_234.5, is_reconciling: true, wait_ms: -1 });
     expect(readAnswer(asking, found)).toEqual({ kind: 'busy', leaseLeftMs: 1_234.5 });
   });
 
   it('is not kept busy by a lease that ends this very moment', () => {
     expect(readAnswer(request, seen('running', { lease_left_ms: 0 })).kind).toBe('look_again');
-    const askedAbout = seen('in_doubt', { lease_left_ms: 0, is_asked_about: true });
+    const askedAbout = seen('in_doubt', { lease_left_ms: 0, is_reconciling: true });
     expect(readAnswer(asking, askedAbout).kind).toBe('look_again');
   });
 
@@ -237,7 +237,7 @@ describe('readAnswer: a claim that was not won', () => {
   );
 
   it('leaves a doubt to a person when it is not known whether there is a time for a question', () => {
-    const found = seen('in_doubt', { is_asked_about: null, wait_ms: 1_200 });
+    const found = seen('in_doubt', { is_reconciling: null, wait_ms: 1_200 });
     expect(readAnswer(asking, found)).toEqual({ kind: 'in_doubt', unrecorded: undefined });
   });
 });
@@ -251,7 +251,7 @@ describe('readAnswer: a claim that was won', () => {
     repeatable_ms: Infinity,
     deadline_at: new Date('2026-02-02T00:00:00Z'),
     started_at: new Date('2026-01-31T08:30:00Z'),
-    must_ask: false,
+    must_reconcile: false,
   });
 
   it('reads the claim, its token as a number', () => {
@@ -262,7 +262,7 @@ describe('readAnswer: a claim that was won', () => {
         operationKey: 'charge:1',
         token: 9_007_199_254_740_991,
         attempt: 3,
-        mustAsk: false,
+        mustReconcile: false,
         startedAt: new Date('2026-01-31T08:30:00Z'),
         doubtAgeMs: undefined,
         failures: 1,
@@ -302,12 +302,15 @@ describe('readAnswer: a claim that was won', () => {
   });
 
   it.each([
-    { must_ask: true, mustAsk: true },
-    { must_ask: false, mustAsk: false },
-    { must_ask: null, mustAsk: false },
-  ])('must ask first only when the statement says so: $must_ask', ({ must_ask, mustAsk }) => {
-    expect(readAnswer(asking, { ...won, must_ask })).toMatchObject({ claim: { mustAsk } });
-  });
+    { must_reconcile: true, mustReconcile: true },
+    { must_reconcile: false, mustReconcile: false },
+    { must_reconcile: null, mustReconcile: false },
+  ])(
+    'must ask first only when the statement says so: $must_reconcile',
+    ({ must_reconcile, mustReconcile }) => {
+      expect(readAnswer(asking, { ...won, must_reconcile })).toMatchObject({ claim: { mustReconcile } });
+    },
+  );
 
   it.each([
     { title: 'no doubt', doubt_since: null, doubt_age_ms: null, doubtAgeMs: undefined },
@@ -353,12 +356,18 @@ describe('readAnswer: a claim that was won', () => {
       ...seen('running'),
       token: '5',
       attempts: 3,
-      must_ask: true,
+      must_reconcile: true,
       doubt_since: new Date(0),
       doubt_age_ms: 0,
     });
     expect(answer).toMatchObject({
-      claim: { token: 5, attempt: 3, mustAsk: true, isDoubtful: true, tookOver: { token: 4, attempt: 3 } },
+      claim: {
+        token: 5,
+        attempt: 3,
+        mustReconcile: true,
+        isDoubtful: true,
+        tookOver: { token: 4, attempt: 3 },
+      },
     });
   });
 
@@ -370,7 +379,7 @@ describe('readAnswer: a claim that was won', () => {
         tookOver: {
           token: 4,
           attempt: 3,
-          workerId: 'web-2:88/9',
+          runId: 'web-2:88/9',
           startedAt: new Date('2026-01-01T10:00:00Z'),
         },
       },
@@ -394,7 +403,7 @@ describe('readAnswer: a claim that was won', () => {
   it('says so little of a vanished attempt as the row knows', () => {
     const bare = { seen_worker_id: null, seen_attempts: null, seen_started_at: null };
     expect(readAnswer(request, { ...seen('running', bare), token: '5' })).toMatchObject({
-      claim: { tookOver: { token: 4, attempt: 0, workerId: undefined, startedAt: undefined } },
+      claim: { tookOver: { token: 4, attempt: 0, runId: undefined, startedAt: undefined } },
     });
   });
 
@@ -419,17 +428,17 @@ describe('readAnswer: a claim that was won', () => {
  * What a look says in place of what a claim that was not won says: where that is to look again, somebody may run it. The
  * rest is no different.
  */
-describe('readLook', () => {
-  const looked = (found: ClaimRow): LookRow => ({ ...found, remaining_ms: null, seen_attempts: 3 });
+describe('readPeek', () => {
+  const looked = (found: ClaimRow): PeekRow => ({ ...found, remaining_ms: null, seen_attempts: 3 });
 
   it.each(CASES)(
     '$status, lease $lease, $seen, claimant $claimant: $answer, or runnable',
-    ({ status, leaseLeftMs, claimant, isPast, isAskedAbout, answer }) => {
+    ({ status, leaseLeftMs, claimant, isPast, isReconciling, answer }) => {
       const claims = claimant === 'can ask' ? asking : request;
       const found = seen(status, {
         lease_left_ms: leaseLeftMs,
         is_past_repeating: isPast,
-        is_asked_about: isAskedAbout,
+        is_reconciling: isReconciling,
         result: '"done before"',
         doubt_since: status === 'in_doubt' ? new Date(0) : null,
       });
@@ -441,14 +450,14 @@ describe('readLook', () => {
       };
       const early = answer === 'look again' ? runnable : ANSWER[answer]?.early;
       const due = answer.endsWith('look again') ? runnable : ANSWER[answer]?.due;
-      expect(readLook(claims, looked({ ...found, wait_ms: 1_200 }))).toStrictEqual(early);
+      expect(readPeek(claims, looked({ ...found, wait_ms: 1_200 }))).toStrictEqual(early);
       for (const wait_ms of [0, -1, null])
-        expect(readLook(claims, looked({ ...found, wait_ms }))).toStrictEqual(due);
+        expect(readPeek(claims, looked({ ...found, wait_ms }))).toStrictEqual(due);
     },
   );
 
   it('takes an operation that has no row yet for one that may be run', () => {
-    expect(readLook(request, { ...row({}), remaining_ms: 250 })).toStrictEqual({
+    expect(readPeek(request, { ...row({}), remaining_ms: 250 })).toStrictEqual({
       kind: 'runnable',
       remainingMs: 250,
       attempts: 0,
@@ -458,7 +467,7 @@ describe('readLook', () => {
 
   it('says what is left of the time budget, also when nothing is', () => {
     for (const remaining_ms of [0, -5])
-      expect(readLook(request, { ...looked(seen('pending')), remaining_ms })).toMatchObject({
+      expect(readPeek(request, { ...looked(seen('pending')), remaining_ms })).toMatchObject({
         kind: 'runnable',
         remainingMs: remaining_ms,
       });
@@ -466,20 +475,20 @@ describe('readLook', () => {
 
   it.each(['pending', 'retrying'] as const)('%s: is doubtful when an earlier attempt was', (status) => {
     const found = looked(seen(status, { doubt_since: new Date(0) }));
-    expect(readLook(request, found)).toMatchObject({ kind: 'runnable', isDoubtful: true });
-    expect(readLook(request, { ...found, doubt_since: null })).toMatchObject({ isDoubtful: false });
+    expect(readPeek(request, found)).toMatchObject({ kind: 'runnable', isDoubtful: true });
+    expect(readPeek(request, { ...found, doubt_since: null })).toMatchObject({ isDoubtful: false });
   });
 
   it('is never runnable under the key of another request', () => {
     for (const status of OPERATION_STATUSES)
-      expect(readLook(request, looked(seen(status, { is_same_request: false })))).toEqual({
+      expect(readPeek(request, looked(seen(status, { is_same_request: false })))).toEqual({
         kind: 'conflict',
       });
   });
 
   it('replays what a stand-in answered as such', () => {
     const found = looked(seen('completed', { result: 'null', degraded: 'gateway: circuit_open' }));
-    expect(readLook(request, found)).toEqual({
+    expect(readPeek(request, found)).toEqual({
       kind: 'replay',
       resultText: 'null',
       degraded: 'gateway: circuit_open',

@@ -3,7 +3,7 @@ import { isYoung } from './remember.statements.js';
 
 /* The row as it was, `o`, and the delivery that wants it, `a`. */
 
-const IS_MINE = `(o.worker_id = a.worker_id AND o.lease_expires_at IS NOT NULL)`;
+const IS_MINE = `(o.run_id = a.run_id AND o.lease_expires_at IS NOT NULL)`;
 const IS_FREE = `COALESCE(o.lease_expires_at <= clock_timestamp(), true)`;
 const IS_AVAILABLE = `COALESCE(o.available_at <= clock_timestamp(), true)`;
 /** Grows over all lives of a key: one that was forgotten and is used again begins above what it ever had. */
@@ -32,9 +32,9 @@ const SEEN = `
   o.result::text AS result,
   o.degraded,
   EXTRACT(EPOCH FROM COALESCE(o.reconcile_due_at, o.available_at) - clock_timestamp())::float8 * 1000 AS wait_ms,
-  o.reconcile_due_at IS NOT NULL AS is_asked_about,
+  o.reconcile_due_at IS NOT NULL AS is_reconciling,
   o.fencing_token AS seen_token,
-  o.worker_id AS seen_worker_id,
+  o.run_id AS seen_worker_id,
   o.effect AS seen_effect,
   o.attempts AS seen_attempts,
   o.started_at AS seen_started_at,
@@ -94,7 +94,7 @@ WITH patience AS MATERIALIZED (
     '$18::text[]',
     '$20::boolean[]',
   )} AS d (
-    tenant_id, operation_key, job_name, job_id, fingerprint, worker_id, deadline_at, available_ms, step_of, step, trace, needs_row, n
+    tenant_id, operation_key, job_name, job_id, fingerprint, run_id, deadline_at, available_ms, step_of, step, trace, needs_row, n
   )
 ), asked AS MATERIALIZED (
   SELECT a.*, seen.*, p.is_waited_for, NOT $15::boolean AND p.forgotten_until IS NOT NULL
@@ -118,7 +118,7 @@ WITH patience AS MATERIALIZED (
     effect           = $2,
     fencing_token    = CASE WHEN ${IS_MINE} THEN o.fencing_token ELSE GREATEST(o.fencing_token + 1, ${NOW_MS}) END,
     attempts         = o.attempts + CASE WHEN ${IS_MINE} OR ${MUST_ASK} THEN 0 ELSE 1 END,
-    worker_id        = a.worker_id,
+    run_id        = a.run_id,
     last_trace       = COALESCE(a.trace, o.last_trace),
     expires_at       = NULL,
     lease_expires_at = ${LEASE_END},
@@ -145,11 +145,11 @@ WITH patience AS MATERIALIZED (
   RETURNING ${CLAIMED}
 ), made AS (
   INSERT INTO {schema}.job_outcomes AS o (
-    tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, effect, fencing_token, worker_id,
+    tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, effect, fencing_token, run_id,
     lease_expires_at, attempts, started_at, repeatable_until, deadline_at, has_own_deadline, step_of, step, last_trace
   )
   SELECT
-    a.tenant_id, a.operation_key, $1, a.job_name, a.job_id, a.fingerprint, 'running', $2, ${NOW_MS}, a.worker_id,
+    a.tenant_id, a.operation_key, $1, a.job_name, a.job_id, a.fingerprint, 'running', $2, ${NOW_MS}, a.run_id,
     ${LEASE_END}, 1, clock_timestamp(), ${REPEATABLE_UNTIL}, ${DEADLINE}, a.deadline_at IS NOT NULL, a.step_of, a.step, a.trace
   FROM asked a
   WHERE a.is_waited_for AND NOT a.is_old AND NOT a.needs_row AND a.status IS NULL
@@ -170,13 +170,13 @@ SELECT
   -- Apart, because Postgres before 17 cannot subtract from infinity.
   (EXTRACT(EPOCH FROM c.repeatable_until)::float8 - EXTRACT(EPOCH FROM clock_timestamp())::float8) * 1000 AS repeatable_ms,
   c.started_at,
-  c.status = 'in_doubt' AS must_ask,
+  c.status = 'in_doubt' AS must_reconcile,
   EXTRACT(EPOCH FROM clock_timestamp() - c.doubted_at)::float8 * 1000 AS doubt_age_ms,
   c.delay_ms,
   a.is_old,
   a.status IS NOT NULL AND a.n NOT IN (SELECT n FROM free) AS is_locked,
   EXTRACT(EPOCH FROM clock_timestamp())::float8 * 1000 AS now_ms,
-  a.status, a.is_same_request, a.result, a.degraded, a.wait_ms, a.is_asked_about, a.seen_token, a.seen_worker_id, a.seen_effect,
+  a.status, a.is_same_request, a.result, a.degraded, a.wait_ms, a.is_reconciling, a.seen_token, a.seen_worker_id, a.seen_effect,
   a.seen_attempts, a.seen_started_at, a.lease_left_ms, a.is_past_repeating, a.last_trace
 FROM asked a
 LEFT JOIN claimed c ON c.operation_key = a.operation_key AND c.tenant_id = a.tenant_id
@@ -196,12 +196,12 @@ export const GIVE_BACK = statement(
   `
 WITH asked AS (
   SELECT * FROM ${rowsOf('$1::text[]', '$2::text[]', '$3::text[]', '$4::float8[]')}
-    AS u (tenant_id, operation_key, worker_id, forget_after_ms, n)
+    AS u (tenant_id, operation_key, run_id, forget_after_ms, n)
 ), unused AS (
   SELECT u.*
   FROM asked u CROSS JOIN LATERAL (
     SELECT FROM {schema}.job_outcomes o
-    WHERE o.tenant_id = u.tenant_id AND o.operation_key = u.operation_key AND o.worker_id = u.worker_id
+    WHERE o.tenant_id = u.tenant_id AND o.operation_key = u.operation_key AND o.run_id = u.run_id
       AND o.lease_expires_at IS NOT NULL
     FOR UPDATE SKIP LOCKED
   ) o
@@ -210,7 +210,7 @@ WITH asked AS (
     status           = CASE o.status WHEN 'running' THEN 'retrying' ELSE o.status END,
     attempts         = o.attempts - CASE o.status WHEN 'running' THEN 1 ELSE 0 END,
     lease_expires_at = NULL,
-    worker_id        = NULL,
+    run_id        = NULL,
     -- A doubt is never forgotten.
     expires_at       = CASE WHEN o.doubt_since IS NULL
                             THEN clock_timestamp() + u.forget_after_ms * interval '1 millisecond' END
@@ -221,7 +221,7 @@ SELECT
   unused.n IS NULL AND EXISTS (
     SELECT FROM {schema}.job_outcomes o
     WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
-      AND o.worker_id = a.worker_id AND o.lease_expires_at IS NOT NULL
+      AND o.run_id = a.run_id AND o.lease_expires_at IS NOT NULL
   ) AS is_locked,
   EXTRACT(EPOCH FROM clock_timestamp())::float8 * 1000 AS now_ms
 FROM asked a LEFT JOIN unused ON unused.n = a.n

@@ -7,15 +7,15 @@ import {
   type ClaimAnswer,
   type ClaimRequest,
   type ClaimRow,
-  type ClaimTerms,
-  type LookAnswer,
-  type LookRow,
+  type ClaimRules,
+  type PeekAnswer,
+  type PeekRow,
   readAnswer,
-  readLook,
+  readPeek,
 } from './claim.js';
 import { inTransaction } from '../postgres/transaction.js';
 import { resultBinding } from '../encryption/binding.js';
-import { Sealer } from '../encryption/sealer.js';
+import { Encryption } from '../encryption/encryption.js';
 import { LedgerClock } from '../postgres/ledger-clock.js';
 import { QUERY_TIMEOUT_MS } from '../postgres/ledger-pool.js';
 import { LOCK_NOT_AVAILABLE, sqlStateOf } from '../postgres/sqlstate.js';
@@ -30,20 +30,20 @@ import { IS_YOUNG, NOTE_UNRECORDED, REMEMBER } from './remember.statements.js';
  */
 @Injectable()
 export class ClaimStore {
-  readonly #coalescers = new WeakMap<ClaimTerms, Coalescer<ClaimRequest, ClaimRow>>();
-  readonly #looks = new Map<string, Coalescer<ClaimRequest, LookRow>>();
+  readonly #coalescers = new WeakMap<ClaimRules, Coalescer<ClaimRequest, ClaimRow>>();
+  readonly #peeks = new Map<string, Coalescer<ClaimRequest, PeekRow>>();
   readonly #clock = new LedgerClock();
 
   constructor(
     private readonly database: Database,
-    private readonly sealer: Sealer,
+    private readonly encryption: Encryption,
   ) {}
 
   /** Claims on the pool, together with whatever else is being claimed under the same terms. */
   async claim(request: ClaimRequest): Promise<ClaimAnswer> {
     if (isOld(request)) return this.#claimOld(request);
-    const coalescer = this.#coalescerFor(request.terms);
-    const answer = await this.#look(request, () => coalescer.submit(request));
+    const coalescer = this.#coalescerFor(request.rules);
+    const answer = await this.#peek(request, () => coalescer.submit(request));
     return answer.kind === 'old' ? this.#claimOld(request) : answer;
   }
 
@@ -55,14 +55,14 @@ export class ClaimStore {
   /** Claims inside a transaction: the claim is taken back if the transaction is. */
   async claimWithin(connection: Queryable, request: ClaimRequest): Promise<ClaimAnswer> {
     const ask = async (isKnown: boolean): Promise<ClaimRow> =>
-      (await this.#ask(request.terms, [request], isKnown, connection))[0] as ClaimRow;
+      (await this.#ask(request.rules, [request], isKnown, connection))[0] as ClaimRow;
     if (!isOld(request)) {
-      const answer = await this.#look(request, () => ask(false));
+      const answer = await this.#peek(request, () => ask(false));
       if (answer.kind !== 'old') return answer;
     }
     const memory = await this.#memoryOf(connection, request);
     if (memory !== 'there') return memory === 'locked' ? LOCKED : { kind: 'expired' };
-    return (await this.#look(request, () => ask(true))) as ClaimAnswer;
+    return (await this.#peek(request, () => ask(true))) as ClaimAnswer;
   }
 
   /** With its row, if it has one, kept from being pruned between the look and the claim. */
@@ -72,7 +72,7 @@ export class ClaimStore {
 
   /** Whether the ledger can tell what became of the operation. */
   async #memoryOf(connection: Queryable, request: ClaimRequest): Promise<'there' | 'locked' | 'gone'> {
-    const { tenantId, operationKey, terms, availableAt } = request;
+    const { tenantId, operationKey, rules: rules, availableAt } = request;
     const [found] = await this.database.run<{ is_kept: boolean; is_there: boolean }>(
       REMEMBER,
       [tenantId, operationKey],
@@ -81,18 +81,18 @@ export class ClaimStore {
     if (found?.is_there === true) return found.is_kept ? 'there' : 'locked';
     const [row] = await this.database.run<{ is_young: boolean }>(
       IS_YOUNG,
-      [terms.queue, availableAt],
+      [rules.queue, availableAt],
       connection,
     );
     return row?.is_young === true ? 'there' : 'gone';
   }
 
   /** @throws RecordUnreadableError where the result of a completed operation cannot be read */
-  async #look(
+  async #peek(
     request: ClaimRequest,
     ask: () => Promise<ClaimRow>,
   ): Promise<ClaimAnswer | { readonly kind: 'old' }> {
-    for (let look = 1; look <= MAX_LOOKS; look += 1) {
+    for (let peek = 1; peek <= MAX_LOOKS; peek += 1) {
       let row: ClaimRow;
       try {
         row = await ask();
@@ -102,8 +102,8 @@ export class ClaimStore {
         throw unlessUnstorable(error);
       }
       const answer = readAnswer(request, row);
-      if (answer.kind === 'locked' && look < MAX_LOOKS) {
-        await pause(LOCKED_PAUSE_MS * look);
+      if (answer.kind === 'locked' && peek < MAX_LOOKS) {
+        await pause(LOCKED_PAUSE_MS * peek);
         continue;
       }
       if (answer.kind !== 'look_again') request.span?.follows(row.last_trace);
@@ -119,15 +119,15 @@ export class ClaimStore {
    *
    * @throws RecordUnreadableError where the result of a completed operation cannot be read
    */
-  async look(request: ClaimRequest): Promise<LookAnswer> {
-    const answer = readLook(request, await this.#lookerFor(request.terms.queue).submit(request));
+  async peek(request: ClaimRequest): Promise<PeekAnswer> {
+    const answer = readPeek(request, await this.#peekerFor(request.rules.queue).submit(request));
     return answer.kind === 'replay' ? this.#replay(request, answer) : answer;
   }
 
   /** Notes that a worker without the library may have run the operation, unless there is a row that says what is known. */
   async noteUnrecorded(request: ClaimRequest): Promise<void> {
-    const { tenantId, operationKey, jobName, jobId, fingerprint, terms, deadline } = request;
-    const { queue, effect, repeatableMs, budgetMs } = terms;
+    const { tenantId, operationKey, jobName, jobId, fingerprint, rules: rules, deadline } = request;
+    const { queue, effect, repeatableMs, budgetMs } = rules;
     const values = [
       tenantId,
       operationKey,
@@ -151,41 +151,41 @@ export class ClaimStore {
     request: ClaimRequest,
     { resultText, degraded }: { readonly resultText: string | null; readonly degraded: string | undefined },
   ): Extract<ClaimAnswer, { kind: 'replay' }> {
-    return { kind: 'replay', result: this.sealer.openText(resultText, resultBinding(request)), degraded };
+    return { kind: 'replay', result: this.encryption.openText(resultText, resultBinding(request)), degraded };
   }
 
-  #lookerFor(queue: string): Coalescer<ClaimRequest, LookRow> {
-    let looker = this.#looks.get(queue);
+  #peekerFor(queue: string): Coalescer<ClaimRequest, PeekRow> {
+    let looker = this.#peeks.get(queue);
     if (looker === undefined) {
-      const ask = (requests: ClaimRequest[]): Promise<LookRow[]> =>
-        this.database.run<LookRow>(LOOK, [
+      const ask = (requests: ClaimRequest[]): Promise<PeekRow[]> =>
+        this.database.run<PeekRow>(LOOK, [
           queue,
           requests.map((request) => request.tenantId),
           requests.map((request) => request.operationKey),
           requests.map((request) => request.fingerprint),
           requests.map((request) => request.deadline),
         ]);
-      looker = new Coalescer<ClaimRequest, LookRow>(ask, identityKeyOf);
-      this.#looks.set(queue, looker);
+      looker = new Coalescer<ClaimRequest, PeekRow>(ask, identityKeyOf);
+      this.#peeks.set(queue, looker);
     }
     return looker;
   }
 
-  #coalescerFor(terms: ClaimTerms): Coalescer<ClaimRequest, ClaimRow> {
-    let coalescer = this.#coalescers.get(terms);
+  #coalescerFor(rules: ClaimRules): Coalescer<ClaimRequest, ClaimRow> {
+    let coalescer = this.#coalescers.get(rules);
     if (coalescer === undefined) {
       coalescer = new Coalescer<ClaimRequest, ClaimRow>(
-        (requests) => this.#ask(terms, requests, false),
+        (requests) => this.#ask(rules, requests, false),
         identityKeyOf,
       );
-      this.#coalescers.set(terms, coalescer);
+      this.#coalescers.set(rules, coalescer);
     }
     return coalescer;
   }
 
   /** `isKnown`: whether their rows were looked up before. */
   async #ask(
-    terms: ClaimTerms,
+    rules: ClaimRules,
     requests: ClaimRequest[],
     isKnown: boolean,
     connection?: Queryable,
@@ -193,18 +193,18 @@ export class ClaimStore {
     const rows = await this.database.run<ClaimRow>(
       CLAIM,
       () => [
-        terms.queue,
-        terms.effect,
-        terms.leaseMs,
-        terms.repeatableMs,
-        terms.budgetMs,
-        terms.asks,
+        rules.queue,
+        rules.effect,
+        rules.leaseMs,
+        rules.repeatableMs,
+        rules.budgetMs,
+        rules.canReconcile,
         requests.map((request) => request.tenantId),
         requests.map((request) => request.operationKey),
         requests.map((request) => request.jobName),
         requests.map((request) => request.jobId),
         requests.map((request) => request.fingerprint),
-        requests.map((request) => request.workerId),
+        requests.map((request) => request.runId),
         sparse(requests.map((request) => request.deadline)),
         requests.map((request) => request.availableAt),
         isKnown,
@@ -227,8 +227,8 @@ export class ClaimStore {
  * Whether a job is so old that its row may be pruned at this very moment, which the statement alone could not tell. What
  * is younger than half of the retention is far from that; the mark of what was forgotten is asked in any case.
  */
-function isOld({ availableAt, terms }: ClaimRequest): boolean {
-  return Date.now() - availableAt > terms.retentionMs / 2;
+function isOld({ availableAt, rules: rules }: ClaimRequest): boolean {
+  return Date.now() - availableAt > rules.retentionMs / 2;
 }
 
 /**

@@ -4,7 +4,7 @@ import type { OperationStatus } from '../../operation/status.js';
 import { toDate, toDateOrNone } from '../postgres/to-date.js';
 
 /** What all claims of a processor have in common. One object per processor: claims under the same terms are batched. */
-export interface ClaimTerms {
+export interface ClaimRules {
   readonly queue: string;
   readonly effect: Effect;
   readonly leaseMs: number;
@@ -15,7 +15,7 @@ export interface ClaimTerms {
   /** Total time budget from the first attempt; null: none. */
   readonly budgetMs: number | null;
   /** Whether the claimant can find out if the effect of an earlier attempt happened. */
-  readonly asks: boolean;
+  readonly canReconcile: boolean;
 }
 
 /** Which step of which operation an operation is. */
@@ -28,12 +28,12 @@ export interface StepName {
 
 /** What a worker asks for when it wants to run an operation. */
 export interface ClaimRequest extends OperationIdentity {
-  readonly terms: ClaimTerms;
+  readonly rules: ClaimRules;
   readonly jobName: string;
   readonly jobId: string;
   readonly fingerprint: string;
   /** Names this run, not this process: two deliveries in one process are rivals too. */
-  readonly workerId: string;
+  readonly runId: string;
   /** The deadline given at enqueue, which goes before the budget; null: none. */
   readonly deadline: Date | null;
   /** When its job could first run, in ms since 1970 by the clock of whoever made it. */
@@ -52,14 +52,14 @@ export interface ClaimSpan {
   follows(reference: string | null): void;
 }
 
-/** The right to run one attempt, or, with `mustAsk`, to find out first what became of the last one. */
+/** The right to run one attempt, or, with `mustReconcile`, to find out first what became of the last one. */
 export interface Claim extends OperationIdentity {
   readonly token: number;
-  /** This attempt's number, from 1; with `mustAsk`, that of the last one, 0 after a redrive. */
+  /** This attempt's number, from 1; with `mustReconcile`, that of the last one, 0 after a redrive. */
   readonly attempt: number;
   /** The operation is in doubt, and whether its effect happened must be asked before anything else. */
-  readonly mustAsk: boolean;
-  /** When the attempt (with `mustAsk`, the last one) was started. */
+  readonly mustReconcile: boolean;
+  /** When the attempt (with `mustReconcile`, the last one) was started. */
   readonly startedAt: Date;
   /** For how long the last attempt that left a doubt has been over, in ms; undefined: none has left one. */
   readonly doubtAgeMs: number | undefined;
@@ -82,7 +82,7 @@ export interface Claim extends OperationIdentity {
 export interface VanishedAttempt {
   readonly token: number;
   readonly attempt: number;
-  readonly workerId: string | undefined;
+  readonly runId: string | undefined;
   readonly startedAt: Date | undefined;
   /** The effect that it had declared; undefined: it was never started. */
   readonly effect: Effect | undefined;
@@ -122,7 +122,7 @@ export interface Runnable {
 }
 
 /** All that a look can be answered with. */
-export type LookAnswer = Exclude<ClaimAnswer, { kind: 'acquired' | 'expired' | 'absent' }> | Runnable;
+export type PeekAnswer = Exclude<ClaimAnswer, { kind: 'acquired' | 'expired' | 'absent' }> | Runnable;
 
 /** One row of the claim statement. */
 export interface ClaimRow {
@@ -134,7 +134,7 @@ export interface ClaimRow {
   readonly remaining_ms: number | null;
   readonly repeatable_ms: number;
   readonly started_at: Date | null;
-  readonly must_ask: boolean | null;
+  readonly must_reconcile: boolean | null;
   readonly doubt_age_ms: number | null;
   readonly delay_ms: number | null;
   readonly status: OperationStatus | null;
@@ -147,7 +147,7 @@ export interface ClaimRow {
   readonly is_locked?: boolean;
   readonly now_ms: number;
   readonly wait_ms: number | null;
-  readonly is_asked_about: boolean | null;
+  readonly is_reconciling: boolean | null;
   readonly seen_token: string | null;
   readonly seen_worker_id: string | null;
   readonly seen_effect: Effect | null;
@@ -166,12 +166,12 @@ type ReadAnswer =
   | { readonly kind: 'old' };
 
 /** One row of the look statement. */
-export type LookRow = ClaimRow;
+export type PeekRow = ClaimRow;
 
 /** Reads what a look found. A row that a claim would have won is runnable. */
-export function readLook(
+export function readPeek(
   request: ClaimRequest,
-  row: LookRow,
+  row: PeekRow,
 ): Exclude<ReadAnswer, { kind: 'acquired' | 'expired' | 'absent' | 'look_again' | 'old' }> | Runnable {
   const answer = readAnswer(request, { ...row, token: null });
   switch (answer.kind) {
@@ -233,15 +233,15 @@ function isLeased({ lease_left_ms: leaseLeftMs }: ClaimRow): boolean {
 }
 
 /** An effect that must not be repeated, and nobody to ask whether it happened. */
-function mayNotRun({ terms }: ClaimRequest, row: ClaimRow): boolean {
-  return row.is_past_repeating === true && !terms.asks;
+function mayNotRun({ rules: terms }: ClaimRequest, row: ClaimRow): boolean {
+  return row.is_past_repeating === true && !terms.canReconcile;
 }
 
 /** Without a time for the next question, the operation waits for a person, and its letter is written. */
-function readDoubt({ terms }: ClaimRequest, row: ClaimRow): ReadAnswer {
+function readDoubt({ rules: terms }: ClaimRequest, row: ClaimRow): ReadAnswer {
   if (isLeased(row)) return { kind: 'busy', leaseLeftMs: row.lease_left_ms as number };
-  if (row.is_asked_about !== true) return { kind: 'in_doubt', unrecorded: undefined };
-  return terms.asks ? readWait(row) : { kind: 'in_doubt', unrecorded: readUnrecorded(row) };
+  if (row.is_reconciling !== true) return { kind: 'in_doubt', unrecorded: undefined };
+  return terms.canReconcile ? readWait(row) : { kind: 'in_doubt', unrecorded: readUnrecorded(row) };
 }
 
 function readClaim(request: ClaimRequest, row: ClaimRow, token: number): Claim {
@@ -253,14 +253,14 @@ function readClaim(request: ClaimRequest, row: ClaimRow, token: number): Claim {
     failures: row.failures,
     lastDelayMs: row.delay_ms ?? undefined,
     isDoubtful: row.doubt_since !== null,
-    mustAsk: row.must_ask === true,
+    mustReconcile: row.must_reconcile === true,
     startedAt: toDate(row.started_at as Date),
     doubtAgeMs: row.doubt_since === null ? undefined : (row.doubt_age_ms ?? undefined),
     deadline: toDateOrNone(row.deadline_at),
     remainingMs: row.remaining_ms ?? undefined,
     repeatableMs: row.repeatable_ms,
     tookOver:
-      row.status === 'running' && row.seen_worker_id !== request.workerId ? readVanished(row) : undefined,
+      row.status === 'running' && row.seen_worker_id !== request.runId ? readVanished(row) : undefined,
   };
 }
 
@@ -276,7 +276,7 @@ function readVanished(row: ClaimRow): VanishedAttempt {
   return {
     token: Number(row.seen_token),
     attempt: row.seen_attempts ?? 0,
-    workerId: row.seen_worker_id ?? undefined,
+    runId: row.seen_worker_id ?? undefined,
     startedAt: toDateOrNone(row.seen_started_at),
     effect: row.seen_effect ?? undefined,
   };

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { Database } from '../postgres/database.js';
-import { type HeldLease, LeaseKeeper, type LeaseTime } from './lease-keeper.js';
+import { type KeptLease, LeaseKeeper, type LeaseTime } from './lease-keeper.js';
 
 const at = (ms: number): LeaseTime => ({ monotonicMs: ms, wallMs: ms });
 
@@ -47,7 +47,7 @@ function lease(
   operationKey: string,
   leaseMs = 30_000,
   tenantId = 'acme',
-): { held: HeldLease; lost: [string, number][] } {
+): { held: KeptLease; lost: [string, number][] } {
   const lost: [string, number][] = [];
   const held = {
     tenantId,
@@ -66,7 +66,7 @@ describe('LeaseKeeper: renewing', () => {
   it('renews a lease at each third of its length, under its token', async () => {
     const { keeper, renewals } = make();
     const { held, lost } = lease('charge:1');
-    keeper.hold(held, at(Date.now()));
+    keeper.keep(held, at(Date.now()));
     await vi.advanceTimersByTimeAsync(30_000);
     expect(renewals.map(({ atMs }) => atMs)).toEqual([10_000, 20_000, 30_000]);
     expect(renewals[0]).toMatchObject({ keys: ['charge:1'], tokens: [7], leasesMs: [30_000] });
@@ -76,7 +76,7 @@ describe('LeaseKeeper: renewing', () => {
   it('keeps a lease for as long as the ledger answers', async () => {
     const { keeper, renewals } = make();
     const { held, lost } = lease('charge:1', 600);
-    keeper.hold(held, at(Date.now()));
+    keeper.keep(held, at(Date.now()));
     await vi.advanceTimersByTimeAsync(600 * 100);
     expect(lost).toEqual([]);
     expect(renewals.length).toBeGreaterThanOrEqual(300);
@@ -84,16 +84,16 @@ describe('LeaseKeeper: renewing', () => {
 
   it('renews the leases of all running attempts in one statement', async () => {
     const { keeper, renewals } = make();
-    for (const key of ['a', 'b', 'c']) keeper.hold(lease(key).held, at(Date.now()));
+    for (const key of ['a', 'b', 'c']) keeper.keep(lease(key).held, at(Date.now()));
     await vi.advanceTimersByTimeAsync(10_000);
     expect(renewals.map(({ keys }) => keys)).toEqual([['a', 'b', 'c']]);
   });
 
   it('renews a lease that arrives between two looks before half of its length is over', async () => {
     const { keeper, renewals } = make();
-    keeper.hold(lease('a').held, at(Date.now()));
+    keeper.keep(lease('a').held, at(Date.now()));
     await vi.advanceTimersByTimeAsync(5_001);
-    keeper.hold(lease('b').held, at(Date.now()));
+    keeper.keep(lease('b').held, at(Date.now()));
     await vi.advanceTimersByTimeAsync(15_000);
     const first = renewals.find(({ keys }) => keys.includes('b'));
     expect(first!.atMs).toBeLessThanOrEqual(5_001 + 15_000);
@@ -103,9 +103,9 @@ describe('LeaseKeeper: renewing', () => {
   it('renews a short lease in time that comes while the timer is set for a long one', async () => {
     const { keeper, renewals } = make();
     const [long, short] = [lease('long', 60_000), lease('short', 600)];
-    keeper.hold(long.held, at(Date.now()));
+    keeper.keep(long.held, at(Date.now()));
     await vi.advanceTimersByTimeAsync(50);
-    keeper.hold(short.held, at(Date.now()));
+    keeper.keep(short.held, at(Date.now()));
     await vi.advanceTimersByTimeAsync(6_000);
     expect(renewals.at(0)).toMatchObject({ atMs: 250, keys: ['short'] });
     expect([...long.lost, ...short.lost]).toEqual([]);
@@ -113,9 +113,9 @@ describe('LeaseKeeper: renewing', () => {
 
   it('looks no more often than before for a long lease that comes to a short one', async () => {
     const { keeper, renewals } = make();
-    keeper.hold(lease('short', 6_000).held, at(Date.now()));
+    keeper.keep(lease('short', 6_000).held, at(Date.now()));
     await vi.advanceTimersByTimeAsync(500);
-    keeper.hold(lease('long', 60_000).held, at(Date.now()));
+    keeper.keep(lease('long', 60_000).held, at(Date.now()));
     await vi.advanceTimersByTimeAsync(3_500);
     expect(renewals.map(({ atMs, keys }) => [atMs, ...keys])).toEqual([
       [2_000, 'short'],
@@ -126,18 +126,18 @@ describe('LeaseKeeper: renewing', () => {
   it('counts from when the claim was sent, not from when its answer came', async () => {
     const { keeper, renewals } = make();
     vi.setSystemTime(6_000);
-    keeper.hold(lease('a').held, at(0));
+    keeper.keep(lease('a').held, at(0));
     await vi.advanceTimersByTimeAsync(10_000);
     expect(renewals.at(0)!.atMs).toBe(11_000);
   });
 
   it('starts again for a lease that comes after it had nothing to do', async () => {
     const { keeper, renewals } = make();
-    keeper.hold(lease('a').held, at(Date.now())).release();
+    keeper.keep(lease('a').held, at(Date.now())).release();
     await vi.advanceTimersByTimeAsync(60_000);
     expect(renewals).toEqual([]);
     expect(vi.getTimerCount()).toBe(0);
-    keeper.hold(lease('b').held, at(Date.now()));
+    keeper.keep(lease('b').held, at(Date.now()));
     await vi.advanceTimersByTimeAsync(10_000);
     expect(renewals.map(({ keys }) => keys)).toEqual([['b']]);
   });
@@ -148,8 +148,8 @@ describe('LeaseKeeper: losing', () => {
     const { keeper, renewals, taken } = make();
     const mine = lease('charge:1');
     const other = lease('charge:2');
-    keeper.hold(mine.held, at(Date.now()));
-    keeper.hold(other.held, at(Date.now()));
+    keeper.keep(mine.held, at(Date.now()));
+    keeper.keep(other.held, at(Date.now()));
     taken.add('acme/charge:1');
     await vi.advanceTimersByTimeAsync(40_000);
     expect(mine.lost).toEqual([['taken_over', 10_000]]);
@@ -160,8 +160,8 @@ describe('LeaseKeeper: losing', () => {
   it('neither renews nor loses a lease whose row somebody has locked, and asks again at the next look', async () => {
     const { keeper, renewals, locked } = make();
     const [mine, other] = [lease('charge:1'), lease('charge:2')];
-    keeper.hold(mine.held, at(Date.now()));
-    keeper.hold(other.held, at(Date.now()));
+    keeper.keep(mine.held, at(Date.now()));
+    keeper.keep(other.held, at(Date.now()));
     locked.add('acme/charge:1');
     await vi.advanceTimersByTimeAsync(15_000);
     expect(renewals.map(({ keys }) => keys)).toEqual([['charge:1', 'charge:2'], ['charge:1']]);
@@ -173,7 +173,7 @@ describe('LeaseKeeper: losing', () => {
   it('loses a lease whose row stays locked for its whole length', async () => {
     const { keeper, locked } = make();
     const { held, lost } = lease('charge:1');
-    keeper.hold(held, at(Date.now()));
+    keeper.keep(held, at(Date.now()));
     locked.add('acme/charge:1');
     await vi.advanceTimersByTimeAsync(60_000);
     expect(lost).toEqual([['not_renewed', 30_000]]);
@@ -183,8 +183,8 @@ describe('LeaseKeeper: losing', () => {
     const { keeper, taken } = make();
     const acme = lease('charge:1', 30_000, 'acme');
     const globex = lease('charge:1', 30_000, 'globex');
-    keeper.hold(acme.held, at(Date.now()));
-    keeper.hold(globex.held, at(Date.now()));
+    keeper.keep(acme.held, at(Date.now()));
+    keeper.keep(globex.held, at(Date.now()));
     taken.add('globex/charge:1');
     await vi.advanceTimersByTimeAsync(10_000);
     expect(acme.lost).toEqual([]);
@@ -199,7 +199,7 @@ describe('LeaseKeeper: losing', () => {
     async (_how, answer) => {
       const { keeper, world } = make();
       const { held, lost } = lease('charge:1');
-      keeper.hold(held, at(Date.now()));
+      keeper.keep(held, at(Date.now()));
       await vi.advanceTimersByTimeAsync(10_000);
       world.answer = answer;
       await vi.advanceTimersByTimeAsync(29_999);
@@ -215,7 +215,7 @@ describe('LeaseKeeper: losing', () => {
   it('counts from when the renewal was sent: an answer that took long gives no longer lease', async () => {
     const { keeper, world } = make();
     const { held, lost } = lease('charge:1');
-    keeper.hold(held, at(Date.now()));
+    keeper.keep(held, at(Date.now()));
     world.answer = (rows) => new Promise((resolve) => setTimeout(() => resolve(rows), 7_000));
     await vi.advanceTimersByTimeAsync(17_000);
     world.answer = refuse;
@@ -226,7 +226,7 @@ describe('LeaseKeeper: losing', () => {
   it('keeps the lease when the ledger is back before its length has passed', async () => {
     const { keeper, world } = make();
     const { held, lost } = lease('charge:1');
-    keeper.hold(held, at(Date.now()));
+    keeper.keep(held, at(Date.now()));
     world.answer = refuse;
     await vi.advanceTimersByTimeAsync(24_999);
     world.answer = async (rows) => rows;
@@ -236,7 +236,7 @@ describe('LeaseKeeper: losing', () => {
 
   it('tries again soon after the ledger refused, not a third of the lease later', async () => {
     const { keeper, renewals, world } = make();
-    keeper.hold(lease('charge:1').held, at(Date.now()));
+    keeper.keep(lease('charge:1').held, at(Date.now()));
     world.answer = refuse;
     await vi.advanceTimersByTimeAsync(20_000);
     expect(renewals.map(({ atMs }) => atMs)).toEqual([10_000, 15_000, 20_000]);
@@ -244,7 +244,7 @@ describe('LeaseKeeper: losing', () => {
 
   it('sends another renewal once the one before was not answered for a third of the shortest lease, not before', async () => {
     const { keeper, renewals, world } = make();
-    keeper.hold(lease('charge:1').held, at(Date.now()));
+    keeper.keep(lease('charge:1').held, at(Date.now()));
     world.answer = never;
     await vi.advanceTimersByTimeAsync(19_999);
     expect(renewals.map(({ atMs }) => atMs)).toEqual([10_000]);
@@ -255,7 +255,7 @@ describe('LeaseKeeper: losing', () => {
   it('keeps a lease whose first renewal is never answered when the next one is', async () => {
     const { keeper, world } = make();
     const { held, lost } = lease('charge:1');
-    keeper.hold(held, at(Date.now()));
+    keeper.keep(held, at(Date.now()));
     world.answer = never;
     await vi.advanceTimersByTimeAsync(10_500);
     world.answer = async (rows) => rows;
@@ -268,7 +268,7 @@ describe('LeaseKeeper: releasing', () => {
   it('renews a released lease no more, and tells nobody that it is gone', async () => {
     const { keeper, renewals } = make();
     const { held, lost } = lease('charge:1');
-    const { release } = keeper.hold(held, at(Date.now()));
+    const { release } = keeper.keep(held, at(Date.now()));
     await vi.advanceTimersByTimeAsync(10_000);
     release();
     await vi.advanceTimersByTimeAsync(90_000);
@@ -279,7 +279,7 @@ describe('LeaseKeeper: releasing', () => {
   it('tells nothing of a lease that was released while its renewal was under way', async () => {
     const { keeper, taken, world } = make();
     const { held, lost } = lease('charge:1');
-    const { release } = keeper.hold(held, at(Date.now()));
+    const { release } = keeper.keep(held, at(Date.now()));
     taken.add('acme/charge:1');
     world.answer = (rows) => new Promise((resolve) => setTimeout(() => resolve(rows), 1_000));
     await vi.advanceTimersByTimeAsync(10_500);
@@ -291,7 +291,7 @@ describe('LeaseKeeper: releasing', () => {
   it('stays stopped when a renewal was under way', async () => {
     const { keeper, renewals, world } = make();
     const { held, lost } = lease('charge:1');
-    keeper.hold(held, at(Date.now()));
+    keeper.keep(held, at(Date.now()));
     world.answer = (rows) => new Promise((resolve) => setTimeout(() => resolve(rows), 1_000));
     await vi.advanceTimersByTimeAsync(10_500);
     keeper.stop();
@@ -304,8 +304,8 @@ describe('LeaseKeeper: releasing', () => {
   it('stops for all leases, and leaves no timer behind', async () => {
     const { keeper, renewals } = make();
     const [first, second] = [lease('a'), lease('b')];
-    keeper.hold(first.held, at(Date.now()));
-    keeper.hold(second.held, at(Date.now()));
+    keeper.keep(first.held, at(Date.now()));
+    keeper.keep(second.held, at(Date.now()));
     keeper.stop();
     expect(vi.getTimerCount()).toBe(0);
     await vi.advanceTimersByTimeAsync(90_000);
@@ -317,7 +317,7 @@ describe('LeaseKeeper: releasing', () => {
 describe('LeaseKeeper: when the clock of the wall is set', () => {
   it('nothing is begun by the old one, what runs goes on, and Postgres says that it may', async () => {
     const { keeper, renewals, wall } = make();
-    const { isNearlyOver, hasRunOut, confirm } = keeper.hold(lease('charge:1').held, at(Date.now()));
+    const { isNearlyOver, hasRunOut, confirm } = keeper.keep(lease('charge:1').held, at(Date.now()));
     wall.aheadMs = 60_000;
     expect([isNearlyOver(), hasRunOut()]).toEqual([true, false]);
     expect(await confirm()).toBe(true);
@@ -328,7 +328,7 @@ describe('LeaseKeeper: when the clock of the wall is set', () => {
   it('nothing may be begun where somebody has taken over, or where Postgres does not answer', async () => {
     const { keeper, taken, world, wall } = make();
     const [one, other] = [lease('charge:1'), lease('charge:2')];
-    const [first, second] = [one, other].map(({ held }) => keeper.hold(held, at(Date.now())));
+    const [first, second] = [one, other].map(({ held }) => keeper.keep(held, at(Date.now())));
     wall.aheadMs = 60_000;
     taken.add('acme/charge:1');
     expect(await first?.confirm()).toBe(false);

@@ -5,7 +5,7 @@ import { rowsOf, statement } from '../postgres/statement.js';
 import { outsideOfAnyFrame } from '../../tenancy/outside-of-any-frame.js';
 
 /** An attempt whose lease is kept alive while its handler runs. */
-export interface HeldLease extends OperationIdentity {
+export interface KeptLease extends OperationIdentity {
   readonly token: number;
   readonly leaseMs: number;
   /** Called once when the lease is gone: taken over, or not renewed in time. */
@@ -13,7 +13,7 @@ export interface HeldLease extends OperationIdentity {
 }
 
 /** A lease that is being kept alive. */
-export interface LeaseHold {
+export interface LeaseHandle {
   /**
    * Whether the lease is over, or so nearly that nothing must be begun under it. Reckoned now, by the clock: a process that
    * was stopped, or busy, for longer than its lease has not heard of that yet.
@@ -111,7 +111,7 @@ ORDER BY h.n
  */
 @Injectable()
 export class LeaseKeeper {
-  readonly #held = new Map<HeldLease, { renewedAt: LeaseTime }>();
+  readonly #leases = new Map<KeptLease, { renewedAt: LeaseTime }>();
   #timer: NodeJS.Timeout | undefined;
   #shortestMs = Infinity;
   #renewingSince: LeaseTime | undefined;
@@ -122,9 +122,9 @@ export class LeaseKeeper {
   ) {}
 
   /** Starts renewing. `claimSentAt`: when the claim was sent. */
-  hold(lease: HeldLease, claimSentAt: LeaseTime): LeaseHold {
+  keep(lease: KeptLease, claimSentAt: LeaseTime): LeaseHandle {
     const held = { renewedAt: claimSentAt };
-    this.#held.set(lease, held);
+    this.#leases.set(lease, held);
     if (lease.leaseMs < this.#shortestMs) {
       // The timer that runs was set for longer leases.
       clearTimeout(this.#timer);
@@ -138,22 +138,22 @@ export class LeaseKeeper {
       hasRunOut: () => ageMs(held.renewedAt, this.now()) >= usableMs,
       confirm: async () => {
         await this.#renew([lease], this.now());
-        return this.#held.has(lease) && !isNearlyOver();
+        return this.#leases.has(lease) && !isNearlyOver();
       },
-      release: () => this.#held.delete(lease),
+      release: () => this.#leases.delete(lease),
     };
   }
 
   stop(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    this.#held.clear();
+    this.#leases.clear();
   }
 
   #schedule(): void {
-    if (this.#timer !== undefined || this.#held.size === 0) return;
+    if (this.#timer !== undefined || this.#leases.size === 0) return;
     this.#shortestMs = Infinity;
-    for (const lease of this.#held.keys()) this.#shortestMs = Math.min(this.#shortestMs, lease.leaseMs);
+    for (const lease of this.#leases.keys()) this.#shortestMs = Math.min(this.#shortestMs, lease.leaseMs);
     // Looking twice per third: a lease that arrives just after a look is still renewed before half its length.
     // All leases have one timer: it belongs to none of their tenants.
     this.#timer = outsideOfAnyFrame(() => setTimeout(() => void this.#tick(), this.#shortestMs / 6));
@@ -172,7 +172,7 @@ export class LeaseKeeper {
 
   async #renewDue(): Promise<void> {
     const sentAt = this.now();
-    const due = [...this.#held].filter(
+    const due = [...this.#leases].filter(
       ([lease, { renewedAt }]) => ageMs(renewedAt, sentAt) >= lease.leaseMs / 3,
     );
     if (due.length === 0) return;
@@ -188,7 +188,7 @@ export class LeaseKeeper {
     await Promise.race([renewal, new Promise((resolve) => setTimeout(resolve, patienceMs).unref())]);
   }
 
-  async #renew(leases: HeldLease[], sentAt: LeaseTime): Promise<void> {
+  async #renew(leases: KeptLease[], sentAt: LeaseTime): Promise<void> {
     let rows: { is_renewed: boolean; is_held: boolean }[];
     try {
       rows = await this.database.run(RENEW, [
@@ -202,7 +202,7 @@ export class LeaseKeeper {
       return;
     }
     for (const [index, lease] of leases.entries()) {
-      const held = this.#held.get(lease);
+      const held = this.#leases.get(lease);
       if (held === undefined) continue;
       if (rows[index]?.is_renewed === true) held.renewedAt = laterOf(held.renewedAt, sentAt);
       else if (rows[index]?.is_held !== true) this.#lose(lease, 'taken_over');
@@ -211,13 +211,13 @@ export class LeaseKeeper {
 
   #dropExpired(): void {
     const now = this.now();
-    for (const [lease, { renewedAt }] of this.#held) {
+    for (const [lease, { renewedAt }] of this.#leases) {
       if (ageMs(renewedAt, now) >= lease.leaseMs) this.#lose(lease, 'not_renewed');
     }
   }
 
-  #lose(lease: HeldLease, why: 'taken_over' | 'not_renewed'): void {
-    this.#held.delete(lease);
+  #lose(lease: KeptLease, why: 'taken_over' | 'not_renewed'): void {
+    this.#leases.delete(lease);
     lease.onLost(why);
   }
 }

@@ -51,7 +51,7 @@ export const NOTE_UNRECORDED = statement(
   'note_unrecorded',
   `
 INSERT INTO {schema}.job_outcomes (
-  tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, effect, fencing_token, worker_id,
+  tenant_id, operation_key, queue, job_name, job_id, fingerprint, status, effect, fencing_token, run_id,
   lease_expires_at, attempts, started_at, repeatable_until, deadline_at, has_own_deadline
 )
 VALUES (

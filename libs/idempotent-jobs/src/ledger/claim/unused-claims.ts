@@ -7,7 +7,7 @@ import { GIVE_BACK } from './claim.statement.js';
 /** A claim that nobody will use, if it was won at all. */
 export interface UnusedClaim extends OperationIdentity {
   /** Names the run that asked for it. */
-  readonly workerId: string;
+  readonly runId: string;
   /** Until when its statement may begin, in ms since 1970 by the database's clock; undefined: nobody knows. */
   readonly possibleUntil: number | undefined;
   /** After how many ms it is forgotten if nobody claims it again; undefined: it is not. */
@@ -73,7 +73,7 @@ export class UnusedClaims {
       const rows = await this.database.run<{ is_locked: boolean; now_ms: number }>(GIVE_BACK, [
         claims.map(({ tenantId }) => tenantId),
         claims.map(({ operationKey }) => operationKey),
-        claims.map(({ workerId }) => workerId),
+        claims.map(({ runId }) => runId),
         claims.map(({ forgetAfterMs }) => forgetAfterMs ?? null),
       ]);
       const done = new Set(

@@ -1,7 +1,7 @@
 import { assertName, type OperationIdentity } from '../../operation/identity.js';
 import { storableJobId } from '../../operation/job-id.js';
 
-/** Where a sealed value belongs. It opens nowhere else: not for another tenant, operation or column. */
+/** Where a encrypted value belongs. It opens nowhere else: not for another tenant, operation or column. */
 export interface Binding {
   /** Null: of a job that nobody could identify. */
   readonly tenantId: string | null;

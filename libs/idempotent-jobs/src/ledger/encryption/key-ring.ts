@@ -1,6 +1,6 @@
 import { createSecretKey, type KeyObject } from 'node:crypto';
 import type { OptionChecks } from '../../options/option-checks.js';
-import { KEY_ID } from './sealed.js';
+import { KEY_ID } from './encrypted-value.js';
 
 /** How what the ledger and the queues keep is encrypted. */
 export interface EncryptionOptions {

@@ -30,12 +30,12 @@ export async function prepareLedger(
     });
   const leadsElsewhere = Object.keys(pool.connection).length > 0;
   try {
-    await persistentlyAtBoot(() => probePoolers(database, leadsElsewhere));
+    await retryAtBoot(() => probePoolers(database, leadsElsewhere));
     if (leadsElsewhere) {
-      await persistentlyAtBoot(() => refuseOtherDatabase(database));
-      await persistentlyAtBoot(() => refusePowerlessRole(database));
+      await retryAtBoot(() => refuseOtherDatabase(database));
+      await retryAtBoot(() => refusePowerlessRole(database));
     }
-    await persistentlyAtBoot(() => ensureSchema(database, migrations, buildIndexes));
+    await retryAtBoot(() => ensureSchema(database, migrations, buildIndexes));
   } catch (error) {
     await database.close();
     throw error;
@@ -79,7 +79,7 @@ const PATIENCE_MS = 30_000;
 const PAUSE_MS = 500;
 
 /** Tries again for a while what fails because Postgres starts, stops or cannot be reached. */
-async function persistentlyAtBoot(work: () => Promise<void>): Promise<void> {
+async function retryAtBoot(work: () => Promise<void>): Promise<void> {
   const giveUpAt = performance.now() + PATIENCE_MS;
   for (;;) {
     try {

@@ -45,7 +45,7 @@ export class SchemaUpgrade {
    */
   async run(steps: readonly SchemaStep[], isNew: boolean): Promise<void> {
     for (const step of steps)
-      await this.#persistently(step, (connection) => this.#take(connection, step, isNew));
+      await this.#withRetry(step, (connection) => this.#take(connection, step, isNew));
   }
 
   /**
@@ -60,7 +60,7 @@ export class SchemaUpgrade {
         await pause(BUILDER_PAUSE_MS, undefined, { signal: closing });
   }
 
-  async #persistently(
+  async #withRetry(
     step: SchemaStep,
     work: (connection: LedgerConnection) => Promise<'done' | 'busy'>,
   ): Promise<void> {

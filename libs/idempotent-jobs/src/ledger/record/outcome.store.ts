@@ -1,6 +1,6 @@
 import { Injectable } from '@nestjs/common';
-import type { Claim, ClaimTerms, VanishedAttempt } from '../claim/claim.js';
-import type { DeadLetterReason, RetryReason } from '../../operation/reasons.js';
+import type { Claim, ClaimRules, VanishedAttempt } from '../claim/claim.js';
+import type { DeadLetterReason, RetryDecision } from '../../operation/reasons.js';
 import { cleanText } from '../../operation/clean-text.js';
 import { identityKeyOf, type OperationIdentity } from '../../operation/identity.js';
 import { Coalescer } from '../postgres/coalescer.js';
@@ -8,13 +8,13 @@ import { toDate, toDateOrNone } from '../postgres/to-date.js';
 import { Database, type Queryable } from '../postgres/database.js';
 import { sparse } from '../postgres/statement.js';
 import { payloadBinding, resultBinding } from '../encryption/binding.js';
-import { Sealer } from '../encryption/sealer.js';
+import { Encryption } from '../encryption/encryption.js';
 import { RowLockedError } from './row-locked.js';
 import { describeError } from '../../operation/error-evidence.js';
 import { errorFingerprint } from './error-fingerprint.js';
 import type { RecordedResult, ResultOmitted } from './kept-result.js';
 import {
-  APPLY_ASKED,
+  APPLY_RECONCILED,
   COMPLETE,
   DOUBT,
   FAIL,
@@ -36,7 +36,7 @@ export interface FailureRecord {
   readonly kind: string;
   readonly reason: string;
   /** Why the operation is tried again, given up, or left in doubt; undefined: it was asked about. */
-  readonly decision?: RetryReason;
+  readonly decision?: RetryDecision;
   /** Whether the effect may have happened. */
   readonly isDoubtful: boolean;
   /** The wait before the next attempt, or before the service is asked; undefined: there is none. */
@@ -71,7 +71,7 @@ export class OutcomeStore {
 
   constructor(
     private readonly database: Database,
-    private readonly sealer: Sealer,
+    private readonly encryption: Encryption,
   ) {
     this.#completions = new Coalescer<Completion, Recorded | RowLockedError>(
       (completions) => this.#complete(completions),
@@ -129,7 +129,7 @@ export class OutcomeStore {
         cleanText(record.reason, MAX_REASON),
         record.delayMs ?? null,
         record.letter ?? null,
-        this.#sealedPayload(claim, record.payload),
+        this.#encryptedPayload(claim, record.payload),
         VERSIONS,
         record.letter === undefined ? null : errorFingerprint(record.letter, evidence),
         record.forgetAfterMs ?? null,
@@ -171,7 +171,7 @@ export class OutcomeStore {
       identity.operationKey,
       seenToken,
       JSON.stringify(evidence),
-      this.#sealedPayload(identity, payload),
+      this.#encryptedPayload(identity, payload),
       VERSIONS,
       errorFingerprint('in_doubt', evidence),
     ]);
@@ -181,7 +181,7 @@ export class OutcomeStore {
   /** Begins the next attempt of an operation that was asked about, because the last one's effect did not happen. */
   async start(
     claim: Claim,
-    { repeatableMs, budgetMs }: Pick<ClaimTerms, 'repeatableMs' | 'budgetMs'>,
+    { repeatableMs, budgetMs }: Pick<ClaimRules, 'repeatableMs' | 'budgetMs'>,
   ): Promise<Claim | 'lost'> {
     const values = [claim.tenantId, claim.operationKey, claim.token, repeatableMs, budgetMs];
     const [row] = await this.database.run<StartedRow>(START, values);
@@ -190,7 +190,7 @@ export class OutcomeStore {
       ...claim,
       attempt: row.attempts,
       failures: row.failures,
-      mustAsk: false,
+      mustReconcile: false,
       startedAt: toDate(row.started_at),
       isDoubtful: false,
       doubtAgeMs: undefined,
@@ -214,7 +214,7 @@ export class OutcomeStore {
       retentionMs,
     );
     const values = [tenantId, operationKey, token, result, retentionMs, resultOmitted];
-    const [row] = await this.database.run<{ is_recorded: boolean }>(APPLY_ASKED, values, connection);
+    const [row] = await this.database.run<{ is_recorded: boolean }>(APPLY_RECONCILED, values, connection);
     return row?.is_recorded === true ? 'recorded' : 'lost';
   }
 
@@ -229,7 +229,7 @@ export class OutcomeStore {
       identity.operationKey,
       vanished.token,
       vanished.attempt,
-      vanished.workerId ?? null,
+      vanished.runId ?? null,
       vanished.startedAt ?? null,
     ];
     await this.database.run(TAKE_OVER, values, connection);
@@ -241,11 +241,11 @@ export class OutcomeStore {
   }
 
   /** Of an attempt whose end was `lost`: whether another one has taken its place, or nobody, but somebody said how it ended. */
-  async wasReplaced({ tenantId, operationKey }: OperationIdentity, workerId: string): Promise<boolean> {
+  async wasReplaced({ tenantId, operationKey }: OperationIdentity, runId: string): Promise<boolean> {
     const [row] = await this.database.run<{ was_replaced: boolean }>(WAS_REPLACED, [
       tenantId,
       operationKey,
-      workerId,
+      runId,
     ]);
     return row?.was_replaced === true;
   }
@@ -275,14 +275,14 @@ export class OutcomeStore {
     });
   }
 
-  /** Sealed once, however often it is written. */
+  /** EncryptedValue once, however often it is written. */
   #completionOf(
     { tenantId, operationKey, token }: Claim,
     { text, omitted, degraded }: RecordedResult,
     retentionMs: number,
   ): Completion {
     const result =
-      text === undefined ? null : this.sealer.seal(text, resultBinding({ tenantId, operationKey }));
+      text === undefined ? null : this.encryption.encrypt(text, resultBinding({ tenantId, operationKey }));
     return {
       tenantId,
       operationKey,
@@ -294,8 +294,8 @@ export class OutcomeStore {
     };
   }
 
-  #sealedPayload(identity: OperationIdentity, payload: string | undefined): string | null {
-    return payload === undefined ? null : this.sealer.seal(payload, payloadBinding(identity));
+  #encryptedPayload(identity: OperationIdentity, payload: string | undefined): string | null {
+    return payload === undefined ? null : this.encryption.encrypt(payload, payloadBinding(identity));
   }
 }
 

@@ -10,11 +10,11 @@ export const COMPLETED = `status = 'completed', settled_at = clock_timestamp(), 
 const letterOf = (value: Record<'reason' | 'payload' | 'error' | 'versions' | 'cause', string>): string => `
   INSERT INTO {schema}.dead_letters (
     tenant_id, operation_key, queue, job_name, job_id, reason, payload, fingerprint, error, attempts, failures,
-    fencing_token, doubt_since, worker_id, versions, trace_context, error_fingerprint, step_of, step, created_at, dispatch_due_at
+    fencing_token, doubt_since, run_id, versions, trace_context, error_fingerprint, step_of, step, created_at, dispatch_due_at
   )
   SELECT
     tenant_id, operation_key, queue, job_name, job_id, ${value.reason}, ${value.payload}, fingerprint, ${value.error},
-    attempts, failures, fencing_token, doubt_since, worker_id, ${value.versions}, trace_context, ${value.cause}, step_of, step,
+    attempts, failures, fencing_token, doubt_since, run_id, ${value.versions}, trace_context, ${value.cause}, step_of, step,
     ended_at, CASE WHEN queue <> '${CALLS}' THEN ended_at END`;
 
 /**
@@ -110,10 +110,10 @@ WITH ${PATIENCE}, failed AS (
   RETURNING o.*, clock_timestamp() AS ended_at
 ), attempted AS (
   INSERT INTO {schema}.job_attempts (
-    tenant_id, operation_key, fencing_token, attempt, worker_id, started_at, ended_at, kind, reason, error, delay_ms, decision
+    tenant_id, operation_key, fencing_token, attempt, run_id, started_at, ended_at, kind, reason, error, delay_ms, decision
   )
   SELECT
-    tenant_id, operation_key, fencing_token, attempts, worker_id, started_at, ended_at, $7, $8, $5::json, $9::bigint, $15
+    tenant_id, operation_key, fencing_token, attempts, run_id, started_at, ended_at, $7, $8, $5::json, $9::bigint, $15
   FROM failed
 ), buried AS (
   ${letterOf({ reason: '$10', payload: '$11::json', error: '$5::json', versions: '$12::json', cause: '$13' })}
@@ -166,8 +166,8 @@ WITH ${PATIENCE}, asked AS (
   WHERE tenant_id = $1 AND operation_key = $2 AND fencing_token = $3 AND lease_expires_at IS NOT NULL
   FOR UPDATE OF o
 ), answered AS (
-  INSERT INTO {schema}.job_attempts (tenant_id, operation_key, fencing_token, attempt, worker_id, started_at, kind, reason)
-  SELECT tenant_id, operation_key, fencing_token, attempts, worker_id, started_at, 'asked', 'not_applied'
+  INSERT INTO {schema}.job_attempts (tenant_id, operation_key, fencing_token, attempt, run_id, started_at, kind, reason)
+  SELECT tenant_id, operation_key, fencing_token, attempts, run_id, started_at, 'asked', 'not_applied'
   FROM asked WHERE status = 'in_doubt'
 )
 UPDATE {schema}.job_outcomes o SET
@@ -194,7 +194,7 @@ RETURNING
  * tenant, key, token, result, retention in ms, why there is none. One row: `is_recorded` is false when the lease was lost; a second asking
  * finds it completed.
  */
-export const APPLY_ASKED = statement(
+export const APPLY_RECONCILED = statement(
   'apply_asked',
   `
 WITH ${PATIENCE}, applied AS (
@@ -209,9 +209,9 @@ WITH ${PATIENCE}, applied AS (
   RETURNING o.*
 ), answered AS (
   INSERT INTO {schema}.job_attempts (
-    tenant_id, operation_key, fencing_token, attempt, worker_id, started_at, ended_at, kind, reason
+    tenant_id, operation_key, fencing_token, attempt, run_id, started_at, ended_at, kind, reason
   )
-  SELECT tenant_id, operation_key, fencing_token, attempts, worker_id, started_at, settled_at, 'asked', 'applied' FROM applied
+  SELECT tenant_id, operation_key, fencing_token, attempts, run_id, started_at, settled_at, 'asked', 'applied' FROM applied
 )
 SELECT EXISTS (SELECT FROM applied) OR EXISTS (
   SELECT FROM {schema}.job_outcomes
@@ -252,9 +252,9 @@ WITH ${PATIENCE}, vanished AS (
   RETURNING o.*, clock_timestamp() AS ended_at
 ), attempted AS (
   INSERT INTO {schema}.job_attempts (
-    tenant_id, operation_key, fencing_token, attempt, worker_id, started_at, ended_at, kind, reason, error
+    tenant_id, operation_key, fencing_token, attempt, run_id, started_at, ended_at, kind, reason, error
   )
-  SELECT v.tenant_id, v.operation_key, v.fencing_token, v.attempts, v.worker_id, v.started_at, d.ended_at,
+  SELECT v.tenant_id, v.operation_key, v.fencing_token, v.attempts, v.run_id, v.started_at, d.ended_at,
          'taken_over', 'lease_expired', $4::json
   FROM vanished v CROSS JOIN doubted d WHERE v.status = 'running'
   ON CONFLICT DO NOTHING
@@ -277,7 +277,7 @@ RETURNING true AS is_recorded
 export const TAKE_OVER = statement(
   'take_over',
   `
-INSERT INTO {schema}.job_attempts (tenant_id, operation_key, fencing_token, attempt, worker_id, started_at, kind, reason)
+INSERT INTO {schema}.job_attempts (tenant_id, operation_key, fencing_token, attempt, run_id, started_at, kind, reason)
 VALUES ($1, $2, $3, $4, $5, $6, 'taken_over', 'lease_expired')
 ON CONFLICT DO NOTHING
 `,
@@ -315,7 +315,7 @@ WHERE o.tenant_id = $1 AND o.operation_key = $2 AND o.fencing_token > $3 AND o.f
 export const WAS_REPLACED = statement(
   'was_replaced',
   `
-SELECT worker_id IS DISTINCT FROM $3 OR status NOT IN ('completed', 'dead') AS was_replaced
+SELECT run_id IS DISTINCT FROM $3 OR status NOT IN ('completed', 'dead') AS was_replaced
 FROM {schema}.job_outcomes WHERE tenant_id = $1 AND operation_key = $2
 `,
   'record',

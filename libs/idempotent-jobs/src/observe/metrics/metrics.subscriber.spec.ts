@@ -69,12 +69,12 @@ const TABLE: [title: string, event: JobEvent, changed: Record<string, number | n
   ],
   [
     'a first attempt',
-    { kind: 'started', ...subject, attempt: 1, workerId: 'w', waitMs: 1500 },
+    { kind: 'started', ...subject, attempt: 1, runId: 'w', waitMs: 1500 },
     { [`job_attempts_started_total{${J},kind=first}`]: 1, [`job_wait_seconds{${J}}`]: [1.5] },
   ],
   [
     'another attempt',
-    { kind: 'started', ...subject, attempt: 3, workerId: 'w' },
+    { kind: 'started', ...subject, attempt: 3, runId: 'w' },
     { [`job_attempts_started_total{${J},kind=retry}`]: 1 },
   ],
   [
@@ -114,7 +114,7 @@ const TABLE: [title: string, event: JobEvent, changed: Record<string, number | n
   ],
   [
     'a failure with another attempt after it',
-    { kind: 'retrying', ...subject, ...failed, delayMs: 5, reason: 'http_503', decision: 'backoff' },
+    { kind: 'retrying', ...subject, ...failed, delayMs: 5, failureCode: 'http_503', decision: 'backoff' },
     {
       [`jobs_processed_total{${J},result=retrying}`]: 1,
       [`job_failures_total{${J},kind=transient,reason=http_5xx}`]: 1,
@@ -129,7 +129,7 @@ const TABLE: [title: string, event: JobEvent, changed: Record<string, number | n
       ...subject,
       ...failed,
       delayMs: 5,
-      reason: 'card_4242_declined',
+      failureCode: 'card_4242_declined',
       decision: 'backoff',
       dependency: 'gateway',
     },
@@ -142,7 +142,7 @@ const TABLE: [title: string, event: JobEvent, changed: Record<string, number | n
   ],
   [
     'a doubt that the service is asked about',
-    { kind: 'in_doubt', ...subject, ...failed, failure: 'in_doubt', reason: 'timeout', delayMs: 5000 },
+    { kind: 'in_doubt', ...subject, ...failed, failure: 'in_doubt', failureCode: 'timeout', delayMs: 5000 },
     {
       [`jobs_processed_total{${J},result=in_doubt}`]: 1,
       [`job_failures_total{${J},kind=in_doubt,reason=timeout}`]: 1,
@@ -157,7 +157,7 @@ const TABLE: [title: string, event: JobEvent, changed: Record<string, number | n
       ...failed,
       durationMs: 0,
       failure: 'in_doubt',
-      reason: 'lease_expired',
+      failureCode: 'lease_expired',
       isVanished: true,
     },
     {
@@ -168,7 +168,7 @@ const TABLE: [title: string, event: JobEvent, changed: Record<string, number | n
   ],
   [
     'a death of too many attempts',
-    { kind: 'dead', ...subject, ...failed, reason: 'retries_exhausted', failureReason: 'http_503' },
+    { kind: 'dead', ...subject, ...failed, reason: 'retries_exhausted', failureCode: 'http_503' },
     {
       [`jobs_processed_total{${J},result=dead}`]: 1,
       [`job_failures_total{${J},kind=transient,reason=http_5xx}`]: 1,
@@ -186,7 +186,7 @@ const TABLE: [title: string, event: JobEvent, changed: Record<string, number | n
       ...failed,
       failure: 'permanent',
       reason: 'permanent_error',
-      failureReason: 'unclassified',
+      failureCode: 'unclassified',
     },
     {
       [`jobs_processed_total{${J},result=dead}`]: 1,
@@ -206,7 +206,7 @@ const TABLE: [title: string, event: JobEvent, changed: Record<string, number | n
       failure: 'permanent',
       error: 'e',
       reason: 'idempotency_conflict',
-      failureReason: 'idempotency_conflict',
+      failureCode: 'idempotency_conflict',
     },
     {
       [`jobs_processed_total{${J},result=dead}`]: 1,
@@ -225,7 +225,7 @@ const TABLE: [title: string, event: JobEvent, changed: Record<string, number | n
       failure: 'permanent',
       error: 'e',
       reason: 'idempotency_conflict',
-      failureReason: 'idempotency_conflict',
+      failureCode: 'idempotency_conflict',
     },
     {
       [`idempotency_key_reused_total{${J},kind=conflict}`]: 1,
@@ -241,7 +241,7 @@ const TABLE: [title: string, event: JobEvent, changed: Record<string, number | n
       durationMs: 0,
       failure: 'permanent',
       reason: 'crash_loop',
-      failureReason: 'crash_loop',
+      failureCode: 'crash_loop',
     },
     {
       [`jobs_processed_total{${J},result=dead}`]: 1,
@@ -252,7 +252,7 @@ const TABLE: [title: string, event: JobEvent, changed: Record<string, number | n
   ],
   [
     'a doubt that nobody could tell about in the end, whose attempt was counted',
-    { kind: 'in_doubt', ...subject, ...failed, durationMs: 0, failure: 'in_doubt', reason: 'unknown' },
+    { kind: 'in_doubt', ...subject, ...failed, durationMs: 0, failure: 'in_doubt', failureCode: 'unknown' },
     {
       [`jobs_processed_total{${J},result=in_doubt}`]: 1,
       'dead_letter_messages_total{queue=charges,reason=in_doubt}': 1,
@@ -266,7 +266,7 @@ const TABLE: [title: string, event: JobEvent, changed: Record<string, number | n
     ] as const
   ).map(([because, result]): [string, JobEvent, Record<string, number>] => [
     `a delivery with nothing left to do: ${because}`,
-    { kind: 'refused', ...subject, because },
+    { kind: 'refused', ...subject, reason },
     { [`jobs_processed_total{${J},result=${result}}`]: 1 },
   ]),
   [
@@ -298,7 +298,7 @@ const TABLE: [title: string, event: JobEvent, changed: Record<string, number | n
       ...failed,
       stepOf: 'charge:order-17',
       reason: 'permanent_error',
-      failureReason: 'declined',
+      failureCode: 'declined',
     },
     { 'dead_letter_messages_total{queue=charges,reason=permanent_error}': 1 },
   ],
@@ -310,7 +310,7 @@ const TABLE: [title: string, event: JobEvent, changed: Record<string, number | n
       ...failed,
       stepOf: 'charge:order-17',
       failure: 'in_doubt',
-      reason: 'timeout',
+      failureCode: 'timeout',
     },
     { 'dead_letter_messages_total{queue=charges,reason=in_doubt}': 1 },
   ],
@@ -322,14 +322,14 @@ const TABLE: [title: string, event: JobEvent, changed: Record<string, number | n
       ...failed,
       stepOf: 'charge:order-17',
       failure: 'in_doubt',
-      reason: 'timeout',
+      failureCode: 'timeout',
       delayMs: 5000,
     },
     {},
   ],
   [
     'a delivery whose operation runs elsewhere',
-    { kind: 'deferred', ...subject, delayMs: 200, because: 'busy', reason: 'busy: …' },
+    { kind: 'deferred', ...subject, delayMs: 200, cause: 'busy', detail: 'busy: …' },
     {
       [`jobs_processed_total{${J},result=deferred}`]: 1,
       [`idempotency_key_reused_total{${J},kind=busy}`]: 1,
@@ -342,8 +342,8 @@ const TABLE: [title: string, event: JobEvent, changed: Record<string, number | n
       kind: 'deferred',
       ...subject,
       delayMs: 200,
-      because: 'circuit_open',
-      reason: '…',
+      cause: 'circuit_open',
+      detail: '…',
       dependency: 'gateway',
     },
     {
@@ -398,7 +398,7 @@ const TABLE: [title: string, event: JobEvent, changed: Record<string, number | n
   ],
   ['an answered question', { kind: 'reconciled', ...subject, attempt: 1, verdict: 'applied' }, {}],
   ['a claim taken over', { kind: 'taken_over', ...subject, attempt: 1, from: 'w' }, {}],
-  ['an attempt nobody waits for', { kind: 'abandoned', ...subject, attempt: 1, why: 'timeout' }, {}],
+  ['an attempt nobody waits for', { kind: 'abandoned', ...subject, attempt: 1, by: 'timeout' }, {}],
   ['a late end', { kind: 'late_result_discarded', ...subject, how: 'returned' }, {}],
 ];
 
@@ -465,7 +465,7 @@ describe('MetricsSubscriber', () => {
   it('calls the 51st job of a queue, and all after it, other; the known ones count first', () => {
     const { ledger, count } = subscriber({ queues: ['charges'], jobs: [['charges', ['known']]] });
     const started = (queue: string, jobName: string): void =>
-      count({ kind: 'started', ...subject, queue, jobName, attempt: 1, workerId: 'w' });
+      count({ kind: 'started', ...subject, queue, jobName, attempt: 1, runId: 'w' });
     for (let job = 1; job <= 60; job += 1) started('charges', `job-${job}`);
     started('charges', 'known');
     started('mails', 'mail');

@@ -1,5 +1,5 @@
 import type { JobEvent, JobEventSubject } from '../../events/job-events.js';
-import { type ReasonLabel, reasonLabelOf } from '../../resilience/classify/reason-label.js';
+import { type CodeLabel, codeLabelOf } from '../../resilience/classify/code-label.js';
 import { JOB_METRICS as METRICS } from './catalogue.js';
 import { Grid } from './grid.js';
 import type { CounterSeries, OpenMetrics } from './metrics.port.js';
@@ -139,11 +139,11 @@ export class MetricsSubscriber {
   }
 
   #dead(event: Event<'dead'>): void {
-    const { attempt, reason, failureReason, isFollowUp } = event;
+    const { attempt, reason, failureCode, isFollowUp } = event;
     this.#letterOf(event);
     // No delivery has ended.
     if (isFollowUp === true) return this.#job(event).reused.conflict.increment();
-    const job = this.#failed(event, failureReason);
+    const job = this.#failed(event, failureCode);
     if (attempt > 0) job.retryCount.record(attempt - 1);
     if (isExhaustion(reason)) job.exhausted[reason].increment();
     if (reason === 'idempotency_conflict') job.reused.conflict.increment();
@@ -235,8 +235,8 @@ const IS_COUNTED_BY_JOB: ReadonlySet<JobEvent['kind']> = new Set([
   'deferred',
 ] as const);
 
-function labelOf({ failure, isThrottled }: FailureEvent, reason: string): ReasonLabel {
-  return reasonLabelOf({ kind: failure, reason, ...(isThrottled !== undefined && { isThrottled }) });
+function labelOf({ failure, isThrottled }: FailureEvent, reason: string): CodeLabel {
+  return codeLabelOf({ kind: failure, code: reason, ...(isThrottled !== undefined && { isThrottled }) });
 }
 
 function isExhaustion(reason: string): reason is (typeof EXHAUSTION_REASONS)[number] {

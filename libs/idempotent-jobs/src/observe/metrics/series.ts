@@ -1,10 +1,10 @@
 import {
   DEAD_LETTER_REASONS,
   FALLBACK_REASONS,
-  HOLD_CAUSES,
-  type HoldCause,
+  REJECTION_CAUSES,
+  type RejectionCause,
 } from '../../operation/reasons.js';
-import type { DeferredBecause } from '../../events/job-events.js';
+import type { DeferralReason } from '../../events/job-events.js';
 import { JOB_METRICS as METRICS } from './catalogue.js';
 import { Grid } from './grid.js';
 import type { CounterSeries, OpenMetrics } from './metrics.port.js';
@@ -25,7 +25,7 @@ export const EXHAUSTION_REASONS = [
 const RESULTS = ['completed', 'degraded', 'replayed', 'retrying', 'in_doubt', 'dead', 'deferred'] as const;
 const REUSES = ['replayed', 'duplicate', 'conflict', 'busy'] as const;
 /** What puts off a delivery that no dependency holds back. */
-type OwnCause = Exclude<DeferredBecause, HoldCause>;
+type OwnCause = Exclude<DeferralReason, RejectionCause>;
 const DEFERRAL_CAUSES = Object.keys({
   busy: true,
   fenced: true,
@@ -74,7 +74,7 @@ export function queueSeries(metrics: OpenMetrics, queue: string, dependencies: r
     metrics.counter(METRICS.deferred, { queue, dependency, reason }),
   );
   for (const cause of DEFERRAL_CAUSES) deferred.at('', cause);
-  for (const dependency of dependencies) for (const cause of HOLD_CAUSES) deferred.at(dependency, cause);
+  for (const dependency of dependencies) for (const cause of REJECTION_CAUSES) deferred.at(dependency, cause);
   return {
     deferred,
     letters: each(DEAD_LETTER_REASONS, (reason) => metrics.counter(METRICS.deadLetters, { queue, reason })),

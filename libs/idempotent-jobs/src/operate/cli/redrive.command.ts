@@ -1,4 +1,4 @@
-import { DEFAULT_PACE, MAX_RATE_PER_SECOND } from '../../dead-letters/redrive.js';
+import { DEFAULT_PACE, MAX_RATE_PER_SECOND } from '../../dead-letters/bulk-redrive.js';
 import { PROGRAM } from '../../operation/program.js';
 import { ACTOR, type Command, type CommandContext, type CommandResult, DRY_RUN, NOTE } from './command.js';
 import { actionOf, FILTER_OPTIONS, filterOf, letterOf } from './letter-options.js';

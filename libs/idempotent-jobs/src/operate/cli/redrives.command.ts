@@ -1,4 +1,4 @@
-import type { Redrive } from '../../dead-letters/redrive.js';
+import type { Redrive } from '../../dead-letters/bulk-redrive.js';
 import { type Command, type CommandContext, type CommandResult } from './command.js';
 import { refuseUnknownQueue } from './known-queue.js';
 import { deadLettersOf } from './services.js';

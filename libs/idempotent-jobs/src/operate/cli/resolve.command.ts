@@ -1,4 +1,4 @@
-import { applied, type EffectVerdict, notApplied } from '../../operation/verdict.js';
+import { type EffectVerdict, Reconciliation } from '../../operation/reconciliation.js';
 import { ACTOR, type Command, DRY_RUN, NOTE } from './command.js';
 import { actionOf, letterOf, OPERATION_OPTIONS } from './letter-options.js';
 import { deadLettersOf } from './services.js';
@@ -40,11 +40,11 @@ function verdictOf(values: Values): EffectVerdict {
   const result = values.text('result');
   if (!isApplied) {
     if (result !== undefined) throw new WrongUsage('--result needs --applied.');
-    return notApplied();
+    return Reconciliation.notApplied();
   }
   if (values.text('deadline') !== undefined) throw new WrongUsage('--deadline needs --not-applied.');
   try {
-    return applied(result === undefined ? undefined : JSON.parse(result));
+    return Reconciliation.applied(result === undefined ? undefined : JSON.parse(result));
   } catch {
     throw new WrongUsage('--result is not JSON. Quote it for the shell: --result \'{"id":"ch_1"}\'');
   }

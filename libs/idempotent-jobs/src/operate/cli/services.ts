@@ -1,13 +1,13 @@
 import { ActionStore } from '../../dead-letters/action.store.js';
 import { DeadLetterService } from '../../dead-letters/dead-letter.service.js';
 import { EditedRedrive } from '../../dead-letters/edited-redrive.js';
-import { RedriveStore } from '../../dead-letters/redrive.store.js';
+import { BulkRedriveStore } from '../../dead-letters/bulk-redrive.store.js';
 import { OperationStore } from '../../producer/operation.store.js';
 import { LibraryLog } from '../../events/library-log.js';
 import type { Database } from '../../ledger/postgres/database.js';
 import { Pruner } from '../retention/pruner.js';
 import { DEFAULT_RETENTION } from '../../ledger/retention.options.js';
-import { KeylessSealer } from './keyless-sealer.js';
+import { KeylessEncryption } from './keyless-encryption.js';
 import { TenantContext } from '../../tenancy/tenant-context.js';
 
 /**
@@ -17,15 +17,15 @@ import { TenantContext } from '../../tenancy/tenant-context.js';
  */
 export function deadLettersOf(database: Database): DeadLetterService {
   const operations = new OperationStore(database);
-  const sealer = new KeylessSealer();
+  const encryption = new KeylessEncryption();
   return new DeadLetterService({
     database,
-    store: new RedriveStore(database),
+    store: new BulkRedriveStore(database),
     actions: new ActionStore(database, DEFAULT_RETENTION),
-    sealer,
+    encryption,
     tenants: new TenantContext(),
     // Nobody here has the queue's producer, who alone can say what a new operation is.
-    edited: new EditedRedrive(database, operations, sealer, () => undefined, false, DEFAULT_RETENTION),
+    edited: new EditedRedrive(database, operations, encryption, () => undefined, false, DEFAULT_RETENTION),
     // Metrics are the applications'; what was done here is in job_actions.
     onClosed: () => undefined,
     onDue: (queue) => operations.announce(operations.onPool, queue),

@@ -2,10 +2,10 @@ import { getQueueToken } from '@nestjs/bullmq';
 import type { DiscoveryService } from '@nestjs/core';
 import type { InstanceWrapper } from '@nestjs/core/injector/instance-wrapper.js';
 import type { JobsOptions, Queue } from 'bullmq';
-import type { DependencySettings } from '../../resilience/dependency/dependency.options.js';
+import type { DependencyRules } from '../../resilience/dependency/dependency.options.js';
 import type { Dependencies } from '../../resilience/dependency/dependencies.js';
 import type { QueueRegistry } from '../../producer/queue-registry.js';
-import type { RetrySettings } from '../../worker/rules/retry.options.js';
+import type { RetryRules } from '../../worker/rules/retry.options.js';
 import { processedQueueOf, workerOptionsOf } from '../../bullmq/bullmq-metadata.js';
 import {
   PROCESSOR_DECLARATION,
@@ -22,12 +22,12 @@ import { urlFieldsOf } from './url-fields.js';
 
 /** What the doctor looks at of the application's options. */
 export interface DescribedOptions {
-  readonly dependencies: readonly DependencySettings[];
+  readonly dependencies: readonly DependencyRules[];
   readonly leaseMs: number;
   readonly logs: AppDescription['logs'];
   readonly processors: ReadonlyMap<string, ProcessorOverrides>;
   readonly resolveTenant: unknown;
-  readonly retryPolicies: ReadonlyMap<string, RetrySettings>;
+  readonly retryPolicies: ReadonlyMap<string, RetryRules>;
   readonly signing: SigningRules | undefined;
   readonly traceContext: (() => unknown) | undefined;
 }

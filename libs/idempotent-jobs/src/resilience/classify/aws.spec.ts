@@ -27,7 +27,7 @@ describe('classify: errors of AWS SDK v3', () => {
     for (const status of [400, 429, 503, undefined]) {
       expect(classify(awsError(name, status))).toEqual({
         kind: 'transient',
-        reason: `aws_${name}`,
+        code: `aws_${name}`,
         isThrottled: true,
       });
     }
@@ -37,44 +37,36 @@ describe('classify: errors of AWS SDK v3', () => {
     [
       'throttling by its trait',
       awsError('BusyException', 400, { $retryable: { throttling: true } }),
-      { kind: 'transient', reason: 'aws_BusyException', isThrottled: true },
+      { kind: 'transient', code: 'aws_BusyException', isThrottled: true },
     ],
-    ['a refusal', awsError('ValidationException', 400), { kind: 'permanent', reason: 'http_400' }],
+    ['a refusal', awsError('ValidationException', 400), { kind: 'permanent', code: 'http_400' }],
     [
       'a refusal that is worth another try',
       awsError('ConflictException', 409, { $retryable: {} }),
-      { kind: 'transient', reason: 'aws_ConflictException' },
+      { kind: 'transient', code: 'aws_ConflictException' },
     ],
-    ['a failure', awsError('InternalFailure', 500), { kind: 'in_doubt', reason: 'http_500' }],
+    ['a failure', awsError('InternalFailure', 500), { kind: 'in_doubt', code: 'http_500' }],
     [
       'a failure that is worth another try',
       awsError('InternalFailure', 500, { $retryable: {} }),
-      { kind: 'in_doubt', reason: 'http_500' },
+      { kind: 'in_doubt', code: 'http_500' },
     ],
-    [
-      'a timeout with 400',
-      awsError('RequestTimeout', 400),
-      { kind: 'in_doubt', reason: 'aws_RequestTimeout' },
-    ],
+    ['a timeout with 400', awsError('RequestTimeout', 400), { kind: 'in_doubt', code: 'aws_RequestTimeout' }],
     [
       'a connection that was never made',
       Object.assign(new Error('failed'), { code: 'ECONNREFUSED', $metadata: { attempts: 1 } }),
-      { kind: 'transient', reason: 'ECONNREFUSED' },
+      { kind: 'transient', code: 'ECONNREFUSED' },
     ],
     [
       'a connection that was never made, at its third try',
       Object.assign(new Error('failed'), { code: 'ECONNREFUSED', $metadata: { attempts: 3 } }),
-      { kind: 'in_doubt', reason: 'client_retried' },
+      { kind: 'in_doubt', code: 'client_retried' },
     ],
-    [
-      'a timeout of its own',
-      awsError('TimeoutError', undefined),
-      { kind: 'in_doubt', reason: 'TimeoutError' },
-    ],
+    ['a timeout of its own', awsError('TimeoutError', undefined), { kind: 'in_doubt', code: 'TimeoutError' }],
     [
       'a name that is none',
       awsError('a name; with {things}', 400, { $retryable: {} }),
-      { kind: 'transient', reason: 'aws_Error' },
+      { kind: 'transient', code: 'aws_Error' },
     ],
   ])('%s', (_what, error, failure) => {
     expect(classify(error)).toEqual(failure);
@@ -93,6 +85,6 @@ describe('classify: errors of AWS SDK v3', () => {
 
   it('makes nothing of a name that somebody else gave to an error', () => {
     const error = Object.assign(new Error('credit'), { name: 'LimitExceededException', status: 402 });
-    expect(classify(error)).toEqual({ kind: 'permanent', reason: 'http_402' });
+    expect(classify(error)).toEqual({ kind: 'permanent', code: 'http_402' });
   });
 });

@@ -40,13 +40,13 @@ export function byAws(error: unknown): Failure | undefined {
   const name = read(error, 'name');
   const reason = `aws_${typeof name === 'string' && /^\w{1,64}$/.test(name) ? name : 'Error'}`;
   if (THROTTLING.has(name) || read(retryable, 'throttling') === true)
-    return { kind: 'transient', reason, retryAfterMs: retryAfterMs(error), isThrottled: true };
+    return { kind: 'transient', code: reason, retryAfterMs: retryAfterMs(error), isThrottled: true };
   const status = httpStatusOf(error);
-  if (TIMEOUTS.has(name)) return signed('timeout', { kind: 'in_doubt', reason });
+  if (TIMEOUTS.has(name)) return signed('timeout', { kind: 'in_doubt', code: reason });
   // 429 has a rule of its own, and 408 says too little whatever comes with it.
   const isRefused = status !== undefined && status < 500 && status !== 429 && status !== 408;
   return isRefused && typeof retryable === 'object' && retryable !== null
-    ? { kind: 'transient', reason }
+    ? { kind: 'transient', code: reason }
     : undefined;
 }
 

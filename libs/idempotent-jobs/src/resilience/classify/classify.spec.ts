@@ -13,7 +13,7 @@ import {
 } from '../../operation/errors.js';
 import { classify } from './classify.js';
 import { signOf } from './failure-sign.js';
-import { REASON_LABELS, reasonLabelOf } from './reason-label.js';
+import { REASON_LABELS, codeLabelOf } from './code-label.js';
 import {
   type Failure,
   InDoubtError,
@@ -48,15 +48,15 @@ function nested(depth: number, innermost: unknown): unknown {
 
 describe('classify: what handlers throw on purpose', () => {
   it.each<[unknown, Failure]>([
-    [new TransientError('x'), { kind: 'transient', reason: 'TransientError' }],
-    [new PermanentError('x'), { kind: 'permanent', reason: 'PermanentError' }],
-    [new InDoubtError('x'), { kind: 'in_doubt', reason: 'InDoubtError' }],
-    [new RetryLaterError(1500), { kind: 'transient', reason: 'RetryLaterError', retryAfterMs: 1500 }],
-    [new RetryLaterError(-3), { kind: 'transient', reason: 'RetryLaterError', retryAfterMs: 0 }],
-    [new RetryLaterError(NaN), { kind: 'transient', reason: 'RetryLaterError' }],
-    [new RetryLaterError(Infinity), { kind: 'transient', reason: 'RetryLaterError', retryAfterMs: DAYS_30 }],
-    [new RetryLaterError(1e18), { kind: 'transient', reason: 'RetryLaterError', retryAfterMs: DAYS_30 }],
-    [new RetryLaterError(-Infinity), { kind: 'transient', reason: 'RetryLaterError', retryAfterMs: 0 }],
+    [new TransientError('x'), { kind: 'transient', code: 'TransientError' }],
+    [new PermanentError('x'), { kind: 'permanent', code: 'PermanentError' }],
+    [new InDoubtError('x'), { kind: 'in_doubt', code: 'InDoubtError' }],
+    [new RetryLaterError(1500), { kind: 'transient', code: 'RetryLaterError', retryAfterMs: 1500 }],
+    [new RetryLaterError(-3), { kind: 'transient', code: 'RetryLaterError', retryAfterMs: 0 }],
+    [new RetryLaterError(NaN), { kind: 'transient', code: 'RetryLaterError' }],
+    [new RetryLaterError(Infinity), { kind: 'transient', code: 'RetryLaterError', retryAfterMs: DAYS_30 }],
+    [new RetryLaterError(1e18), { kind: 'transient', code: 'RetryLaterError', retryAfterMs: DAYS_30 }],
+    [new RetryLaterError(-Infinity), { kind: 'transient', code: 'RetryLaterError', retryAfterMs: 0 }],
   ])('takes %s at its word', (error, failure) => {
     expect(classify(error)).toEqual(failure);
   });
@@ -64,7 +64,7 @@ describe('classify: what handlers throw on purpose', () => {
   it('takes BullMQ’s UnrecoverableError for a permanent failure', () => {
     expect(classify(new UnrecoverableError('enough'))).toEqual({
       kind: 'permanent',
-      reason: 'UnrecoverableError',
+      code: 'UnrecoverableError',
     });
   });
 
@@ -104,7 +104,7 @@ describe('classify: errors of Node and undici', () => {
   it.each(['ETIMEDOUT', 'ECONNRESET', 'EPIPE'])(
     'reads %s while connecting as transient, because nothing was sent yet',
     (code) => {
-      expect(classify(failing({ code, syscall: 'connect' }))).toEqual({ kind: 'transient', reason: code });
+      expect(classify(failing({ code, syscall: 'connect' }))).toEqual({ kind: 'transient', code: code });
     },
   );
 
@@ -122,7 +122,7 @@ describe('classify: errors of Node and undici', () => {
 
   it('reads what fetch throws by its cause, although it is a TypeError', () => {
     const error = new TypeError('fetch failed', { cause: failing({ code: 'ECONNREFUSED' }) });
-    expect(classify(error)).toEqual({ kind: 'transient', reason: 'ECONNREFUSED' });
+    expect(classify(error)).toEqual({ kind: 'transient', code: 'ECONNREFUSED' });
   });
 
   it.each([undefined, new Error('nobody knows')])(
@@ -130,7 +130,7 @@ describe('classify: errors of Node and undici', () => {
     (cause) => {
       expect(classify(new TypeError('fetch failed', { cause }))).toEqual({
         kind: 'in_doubt',
-        reason: 'fetch_failed',
+        code: 'fetch_failed',
       });
     },
   );
@@ -177,12 +177,12 @@ describe('classify: HTTP statuses', () => {
     ['$metadata, as AWS SDK v3 does', failing({ $metadata: { httpStatusCode: 404 } })],
     ['a Nest HttpException', new HttpException('gone', 404)],
   ])('finds the status in %s', (_where, error) => {
-    expect(classify(error)).toEqual({ kind: 'permanent', reason: 'http_404' });
+    expect(classify(error)).toEqual({ kind: 'permanent', code: 'http_404' });
   });
 
   it('goes by the status even if the error has a code, as those of axios do', () => {
     const error = failing({ code: 'ERR_BAD_RESPONSE', response: { status: 422 } });
-    expect(classify(error)).toEqual({ kind: 'permanent', reason: 'http_422' });
+    expect(classify(error)).toEqual({ kind: 'permanent', code: 'http_422' });
   });
 });
 
@@ -223,7 +223,7 @@ describe('classify: Retry-After', () => {
     ['an age of milliseconds', { 'retry-after-ms': '99999999999999' }, 2_592_000_000],
   ])('makes 429 and 503 transient with the wait it names: %s', (_form, headers, retryAfterMs) => {
     for (const status of [429, 503]) {
-      const expected = { kind: 'transient', reason: `http_${status}`, retryAfterMs, isThrottled: true };
+      const expected = { kind: 'transient', code: `http_${status}`, retryAfterMs, isThrottled: true };
       expect(classify(failing({ status, headers }))).toEqual(expected);
       expect(classify(failing({ response: { status, headers } }))).toEqual(expected);
     }
@@ -251,10 +251,10 @@ describe('classify: Retry-After', () => {
       ),
     ],
   ])('leaves 503 in doubt and 429 without a wait when there is %s', (_form, headers) => {
-    expect(classify(failing({ status: 503, headers }))).toEqual({ kind: 'in_doubt', reason: 'http_503' });
+    expect(classify(failing({ status: 503, headers }))).toEqual({ kind: 'in_doubt', code: 'http_503' });
     expect(classify(failing({ status: 429, headers }))).toEqual({
       kind: 'transient',
-      reason: 'http_429',
+      code: 'http_429',
       isThrottled: true,
     });
   });
@@ -264,7 +264,7 @@ describe('classify: Retry-After', () => {
     (status) => {
       expect(classify(failing({ status, headers: { 'retry-after': '1' } }))).toEqual({
         kind: 'in_doubt',
-        reason: `http_${status}`,
+        code: `http_${status}`,
         retryAfterMs: 1_000,
       });
     },
@@ -273,7 +273,7 @@ describe('classify: Retry-After', () => {
   it.each([409, 425])('is a minimum for %i, too, which says that nothing happened', (status) => {
     expect(classify(failing({ status, headers: { 'retry-after': '2' } }))).toEqual({
       kind: 'transient',
-      reason: `http_${status}`,
+      code: `http_${status}`,
       retryAfterMs: 2_000,
     });
   });
@@ -357,7 +357,7 @@ describe('classify: Postgres', () => {
   it('finds the SQLSTATE where only driverError has it', () => {
     expect(classify(failing({ driverError: databaseError('40001') }))).toEqual({
       kind: 'transient',
-      reason: 'sql_40001',
+      code: 'sql_40001',
     });
   });
 
@@ -387,7 +387,7 @@ describe('classify: errors that say nothing', () => {
     ['an empty object', {}],
     ['an error whose cause is a bug', new Error('x', { cause: new TypeError('y') })],
   ])('reads %s as unknown', (_what, error) => {
-    expect(classify(error)).toEqual({ kind: 'unknown', reason: 'unclassified' });
+    expect(classify(error)).toEqual({ kind: 'unknown', code: 'unclassified' });
   });
 });
 
@@ -399,7 +399,7 @@ describe('classify: chains', () => {
   it('gives up after ten errors', () => {
     expect(classify(nested(11, failing({ code: 'ECONNREFUSED' })))).toEqual({
       kind: 'unknown',
-      reason: 'unclassified',
+      code: 'unclassified',
     });
   });
 
@@ -408,7 +408,7 @@ describe('classify: chains', () => {
       [failing({ code: 'ECONNREFUSED' }), failing({ status: 429 })],
       'all failed',
     );
-    expect(classify(error)).toEqual({ kind: 'transient', reason: 'ECONNREFUSED' });
+    expect(classify(error)).toEqual({ kind: 'transient', code: 'ECONNREFUSED' });
   });
 
   it('looks into an AggregateError that is a cause', () => {
@@ -427,12 +427,12 @@ describe('classify: chains', () => {
       [failing({ code: 'ENOTFOUND' }), new AggregateError([failing({ code: 'ECONNRESET' })])],
     ],
   ])('takes the sibling in doubt among the errors of an AggregateError: %s', (_where, errors) => {
-    expect(classify(new AggregateError(errors))).toEqual({ kind: 'in_doubt', reason: 'ECONNRESET' });
+    expect(classify(new AggregateError(errors))).toEqual({ kind: 'in_doubt', code: 'ECONNRESET' });
   });
 
   it('takes the first sibling when all tell something and none is in doubt', () => {
     const errors = [failing({ status: 422 }), failing({ code: 'ECONNREFUSED' })];
-    expect(classify(new AggregateError(errors))).toEqual({ kind: 'permanent', reason: 'http_422' });
+    expect(classify(new AggregateError(errors))).toEqual({ kind: 'permanent', code: 'http_422' });
   });
 
   it.each([
@@ -454,14 +454,14 @@ describe('classify: chains', () => {
         failing({ code, syscall: 'connect', address, port: 443 }),
       );
       const error = Object.assign(new AggregateError(attempts), { code });
-      expect(classify(error)).toEqual({ kind: 'transient', reason: code });
+      expect(classify(error)).toEqual({ kind: 'transient', code: code });
       expect(classify(new TypeError('fetch failed', { cause: error })).kind).toBe('transient');
     },
   );
 
   it('goes by the code of an AggregateError whose errors tell nothing', () => {
     const error = Object.assign(new AggregateError([new Error('mute')]), { code: 'ETIMEDOUT' });
-    expect(classify(error)).toEqual({ kind: 'in_doubt', reason: 'ETIMEDOUT' });
+    expect(classify(error)).toEqual({ kind: 'in_doubt', code: 'ETIMEDOUT' });
   });
 
   it.each([
@@ -478,7 +478,7 @@ describe('classify: chains', () => {
 
   it('takes the nearest error that tells something', () => {
     const error = failing({ status: 400 }, failing({ code: 'ECONNRESET' }));
-    expect(classify(error)).toEqual({ kind: 'permanent', reason: 'http_400' });
+    expect(classify(error)).toEqual({ kind: 'permanent', code: 'http_400' });
   });
 
   it('survives an error that is its own cause', () => {
@@ -492,7 +492,7 @@ describe('classify: chains', () => {
     const second = new Error('second', { cause: first });
     first.cause = second;
     first.errors = [...Array.from({ length: 20 }, () => first), second, failing({ code: 'EPIPE' })];
-    expect(classify(second)).toEqual({ kind: 'in_doubt', reason: 'EPIPE' });
+    expect(classify(second)).toEqual({ kind: 'in_doubt', code: 'EPIPE' });
   });
 
   it('survives getters that throw, and reads the rest', () => {
@@ -530,13 +530,13 @@ describe('classify: what cannot be looked at', () => {
     ['among the errors', () => new AggregateError([revoked()])],
     ['as the response', () => failing({ response: revoked() })],
   ])('reads a revoked proxy as unknown: %s', (_where, make) => {
-    expect(classify(make())).toEqual({ kind: 'unknown', reason: 'unclassified' });
+    expect(classify(make())).toEqual({ kind: 'unknown', code: 'unclassified' });
   });
 
   it('reads the headers’ status when the headers are a revoked proxy', () => {
     expect(classify(failing({ status: 404, headers: revoked() }))).toEqual({
       kind: 'permanent',
-      reason: 'http_404',
+      code: 'http_404',
     });
   });
 
@@ -546,7 +546,7 @@ describe('classify: what cannot be looked at', () => {
         throw new Error('do not touch');
       },
     });
-    expect(classify(error)).toEqual({ kind: 'transient', reason: 'ECONNREFUSED' });
+    expect(classify(error)).toEqual({ kind: 'transient', code: 'ECONNREFUSED' });
   });
 
   it.each([
@@ -560,7 +560,7 @@ describe('classify: what cannot be looked at', () => {
     });
     const failure = classify(error);
     expect(failure.kind).toBe(kind);
-    expect(failure.reason).toBeTypeOf('string');
+    expect(failure.code).toBeTypeOf('string');
   });
 });
 
@@ -568,12 +568,12 @@ describe('classify: overrides', () => {
   it('asks the override before the built-in rules', () => {
     expect(classify(failing({ status: 500 }), () => 'transient')).toEqual({
       kind: 'transient',
-      reason: 'classify',
+      code: 'classify',
     });
   });
 
   it('takes a whole failure from the override', () => {
-    const failure: Failure = { kind: 'in_doubt', reason: 'card_network', retryAfterMs: 5 };
+    const failure: Failure = { kind: 'in_doubt', code: 'card_network', retryAfterMs: 5 };
     expect(classify(new Error('x'), () => failure)).toEqual(failure);
   });
 
@@ -586,17 +586,17 @@ describe('classify: overrides', () => {
   ])('leaves errors to the built-in rules when the override answers nonsense: %s', (_what, answer) => {
     expect(classify(failing({ status: 404 }), () => answer as never)).toEqual({
       kind: 'permanent',
-      reason: 'http_404',
+      code: 'http_404',
     });
   });
 
   it('makes good what is missing from the override’s answer', () => {
     const failure = classify(new Error('x'), () => ({ kind: 'transient', retryAfterMs: 'soon' }) as never);
-    expect(failure).toEqual({ kind: 'transient', reason: 'classify' });
+    expect(failure).toEqual({ kind: 'transient', code: 'classify' });
   });
 
   it('lets the override say that the service asked for less', () => {
-    const failure: Failure = { kind: 'transient', reason: 'quota', isThrottled: true };
+    const failure: Failure = { kind: 'transient', code: 'quota', isThrottled: true };
     expect(classify(new Error('x'), () => failure)).toEqual(failure);
   });
 
@@ -608,7 +608,7 @@ describe('classify: overrides', () => {
     const failure = classify(failing({ status: 404 }), () => {
       throw new Error('a bug in classify');
     });
-    expect(failure).toEqual({ kind: 'permanent', reason: 'http_404' });
+    expect(failure).toEqual({ kind: 'permanent', code: 'http_404' });
   });
 
   it('shows the override the causes too', () => {
@@ -716,8 +716,8 @@ describe('classify: anything', () => {
 
   function expectFailure(failure: Failure): void {
     expect(KINDS).toContain(failure.kind);
-    expect(failure.reason).toBeTypeOf('string');
-    expect(REASON_LABELS).toContain(reasonLabelOf(failure));
+    expect(failure.code).toBeTypeOf('string');
+    expect(REASON_LABELS).toContain(codeLabelOf(failure));
     if (failure.retryAfterMs !== undefined) expect(failure.retryAfterMs).toBeGreaterThanOrEqual(0);
   }
 
@@ -763,7 +763,7 @@ describe('classify: what the library itself has refused', () => {
     'LEDGER_UNAVAILABLE',
     'DEPENDENCY_HELD',
   ])('the code %s of any other error says nothing', (code) => {
-    expect(classify(failing({ code, retryAfterMs: 5 }))).toEqual({ kind: 'unknown', reason: 'unclassified' });
+    expect(classify(failing({ code, retryAfterMs: 5 }))).toEqual({ kind: 'unknown', code: 'unclassified' });
   });
 
   it('hands on when to come again, if that makes sense', () => {
@@ -777,9 +777,9 @@ describe('classify: what the library itself has refused', () => {
 
 describe('classify: what an application says', () => {
   it('carries nothing that others act on, whatever its words and fields', () => {
-    const answer = { kind: 'transient', reason: 'http_409', sign: 'key_in_progress', isOwn: true } as const;
+    const answer = { kind: 'transient', code: 'http_409', sign: 'key_in_progress', isOwn: true } as const;
     const failure = classify(new Error('x'), () => answer);
-    expect(failure).toEqual({ kind: 'transient', reason: 'http_409' });
+    expect(failure).toEqual({ kind: 'transient', code: 'http_409' });
     expect(signOf(failure)).toBeUndefined();
   });
 
@@ -791,8 +791,8 @@ describe('classify: what an application says', () => {
   });
 
   it('is cut to a few words', () => {
-    const failure = classify(new Error('x'), () => ({ kind: 'transient', reason: `\0${'r'.repeat(1_000)}` }));
-    expect(failure.reason).toBe(`\u{FFFD}${'r'.repeat(199)}`);
+    const failure = classify(new Error('x'), () => ({ kind: 'transient', code: `\0${'r'.repeat(1_000)}` }));
+    expect(failure.code).toBe(`\u{FFFD}${'r'.repeat(199)}`);
   });
 });
 
@@ -830,7 +830,7 @@ describe('classify: a client that had sent the request before', () => {
       request: { retryCount: 1 },
       cause: failing({ code: 'ECONNREFUSED', syscall: 'connect' }),
     });
-    expect(classify(error)).toMatchObject({ kind: 'in_doubt', reason: 'client_retried' });
+    expect(classify(error)).toMatchObject({ kind: 'in_doubt', code: 'client_retried' });
   });
 
   it.each([

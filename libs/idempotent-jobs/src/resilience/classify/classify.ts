@@ -1,5 +1,5 @@
 import { cleanText } from '../../operation/clean-text.js';
-import { isA, quietly, read } from '../../operation/thrown.js';
+import { isA, orUndefined, read } from '../../operation/thrown.js';
 import { byAws } from './aws.js';
 import { byCode, isWrapper } from './code.js';
 import { byHttpStatus } from './http.js';
@@ -30,13 +30,13 @@ export function classify(error: unknown, overrides?: Classify): Failure {
     const failure = look(error, overrides, new Set());
     if (failure !== undefined) return failure;
     // A TypeError, but no bug: fetch wraps whatever happened on the way, and how far it got is in a cause nobody knows.
-    if (read(error, 'message') === 'fetch failed') return { kind: 'in_doubt', reason: 'fetch_failed' };
+    if (read(error, 'message') === 'fetch failed') return { kind: 'in_doubt', code: 'fetch_failed' };
     if (isBug(error))
-      return { kind: 'programming', reason: cleanText(String(read(error, 'name')), MAX_REASON) };
+      return { kind: 'programming', code: cleanText(String(read(error, 'name')), MAX_REASON) };
   } catch {
     // A proxy that cannot even be looked at.
   }
-  return { kind: 'unknown', reason: 'unclassified' };
+  return { kind: 'unknown', code: 'unclassified' };
 }
 
 /** Not SyntaxError: it comes from parsing an answer, and an answer says that something was there to give it. */
@@ -95,9 +95,9 @@ function lookAmong(
     if (failure?.kind === 'in_doubt') return failure;
     first ??= failure;
     isMute ||= failure === undefined;
-    if (seen.size >= MAX_LOOKS) return first && { kind: 'in_doubt', reason: 'too_many_errors' };
+    if (seen.size >= MAX_LOOKS) return first && { kind: 'in_doubt', code: 'too_many_errors' };
   }
-  return first && isMute ? { kind: 'in_doubt', reason: 'partly_unknown' } : first;
+  return first && isMute ? { kind: 'in_doubt', code: 'partly_unknown' } : first;
 }
 
 function firstOf(
@@ -105,28 +105,28 @@ function firstOf(
   error: unknown,
 ): Failure | undefined {
   for (const rule of rules) {
-    const failure = quietly(() => rule(error));
+    const failure = orUndefined(() => rule(error));
     if (failure !== undefined) return failure;
   }
   return undefined;
 }
 
 function asked(overrides: Classify | undefined, error: unknown): Failure | undefined {
-  const answer = quietly(() => overrides?.(error));
+  const answer = orUndefined(() => overrides?.(error));
   const failure = typeof answer === 'string' ? { kind: answer, reason: 'classify' } : answer;
-  return failure === undefined || failure === null ? undefined : quietly(() => wordOf(failure));
+  return failure === undefined || failure === null ? undefined : orUndefined(() => wordOf(failure));
 }
 
 /** Somebody's own code: an async function, for one, answers a promise. */
 function wordOf(failure: Failure): Failure | undefined {
   // A built-in rule of a guarded call has looked at the error before.
   if (signOf(failure) !== undefined) return failure;
-  const { kind, reason, retryAfterMs, isThrottled } = failure;
+  const { kind, code: reason, retryAfterMs, isThrottled } = failure;
   if (!FAILURE_KINDS.includes(kind)) return undefined;
   const waitMs = waitOf(retryAfterMs);
   return {
     kind,
-    reason: typeof reason === 'string' ? cleanText(reason, MAX_REASON) : 'classify',
+    code: typeof reason === 'string' ? cleanText(reason, MAX_REASON) : 'classify',
     ...(waitMs !== undefined && { retryAfterMs: waitMs }),
     ...(isThrottled === true && { isThrottled }),
   };

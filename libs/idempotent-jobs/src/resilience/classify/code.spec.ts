@@ -45,7 +45,7 @@ describe('classify: what never got as far as a request', () => {
       },
     ],
   ])('is transient: %s', (_what, properties) => {
-    expect(classify(failing(properties))).toEqual({ kind: 'transient', reason: properties.code });
+    expect(classify(failing(properties))).toEqual({ kind: 'transient', code: properties.code });
   });
 });
 
@@ -75,7 +75,7 @@ describe('classify: what may have arrived', () => {
     ['got, reading the answer', { code: 'ERR_READING_RESPONSE_STREAM', response: { statusCode: 200 } }],
     ['got, making sense of the answer', { code: 'ERR_BODY_PARSE_FAILURE', response: { statusCode: 200 } }],
   ])('is in doubt: %s', (_what, properties) => {
-    expect(classify(failing(properties))).toEqual({ kind: 'in_doubt', reason: properties.code });
+    expect(classify(failing(properties))).toEqual({ kind: 'in_doubt', code: properties.code });
   });
 });
 
@@ -88,7 +88,7 @@ describe('classify: what the client refuses itself', () => {
     ['undici', { code: 'UND_ERR_NOT_SUPPORTED' }],
     ['got', { code: 'ERR_UNSUPPORTED_PROTOCOL' }],
   ])('is permanent: %s, %o', (_who, properties) => {
-    expect(classify(failing(properties))).toEqual({ kind: 'permanent', reason: properties.code });
+    expect(classify(failing(properties))).toEqual({ kind: 'permanent', code: properties.code });
   });
 
   it('is no rule for the same words of others', () => {
@@ -116,13 +116,13 @@ describe('classify: clients that wrap', () => {
     const cause = Object.assign(new AggregateError(addresses), { code: 'ETIMEDOUT' });
     expect(classify(failing({ code: 'ETIMEDOUT', isAxiosError: true }, cause))).toEqual({
       kind: 'transient',
-      reason: 'ETIMEDOUT',
+      code: 'ETIMEDOUT',
     });
   });
 
   it('reads an error that is its own cause by its code', () => {
     const error = failing({ code: 'ECONNRESET' });
     Object.assign(error, { cause: error });
-    expect(classify(error)).toEqual({ kind: 'in_doubt', reason: 'ECONNRESET' });
+    expect(classify(error)).toEqual({ kind: 'in_doubt', code: 'ECONNRESET' });
   });
 });

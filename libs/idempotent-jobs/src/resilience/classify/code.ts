@@ -3,14 +3,14 @@ import type { Failure } from '../../operation/failure.js';
 import type { FailureKind } from '../../operation/reasons.js';
 import { signed } from './failure-sign.js';
 import { type CodeMeaning, CODES, familyOf } from './codes.js';
-import { quietly, read } from '../../operation/thrown.js';
+import { orUndefined, read } from '../../operation/thrown.js';
 
 /** @internal */
 export function byCode(error: unknown): Failure | undefined {
   const code = codeOf(error);
   const meaning = code === undefined ? undefined : meaningOf(code, error);
   if (code === undefined || meaning === undefined) return undefined;
-  const failure: Failure = { kind: kindOf(meaning.kind, code, error), reason: code };
+  const failure: Failure = { kind: kindOf(meaning.kind, code, error), code: code };
   return meaning.label === 'timeout' ? signed('timeout', failure) : failure;
 }
 
@@ -24,7 +24,7 @@ type Meaning = Pick<CodeMeaning, 'kind'> & Partial<CodeMeaning>;
 /** Any error of the operating system is one of connecting, where it comes from that: a socket's file that is not there. */
 function systemMeaning(code: string, error: unknown): Meaning | undefined {
   const errno = read(error, 'errno');
-  const isSystems = typeof errno === 'number' && quietly(() => getSystemErrorName(errno)) === code;
+  const isSystems = typeof errno === 'number' && orUndefined(() => getSystemErrorName(errno)) === code;
   return isSystems && isConnecting(error) ? { kind: 'transient' } : undefined;
 }
 

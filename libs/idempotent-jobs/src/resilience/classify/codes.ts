@@ -1,13 +1,13 @@
 import type { FailureKind } from '../../operation/reasons.js';
-import type { ReasonLabel } from './reason-label.js';
+import type { CodeLabel } from './code-label.js';
 
 /** What a code says wherever it comes from. @internal */
 export interface CodeMeaning {
   readonly kind: FailureKind;
-  readonly label: ReasonLabel;
+  readonly label: CodeLabel;
 }
 
-const GROUPS: readonly (readonly [FailureKind, ReasonLabel, string])[] = [
+const GROUPS: readonly (readonly [FailureKind, CodeLabel, string])[] = [
   // Never sent.
   [
     'transient',

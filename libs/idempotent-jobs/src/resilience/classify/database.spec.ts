@@ -24,7 +24,7 @@ describe('classify: what pg says without a code', () => {
     const pool = new pg.Pool();
     await pool.end();
     const error: unknown = await pool.query('SELECT 1').catch((thrown: unknown) => thrown);
-    expect(classify(error)).toEqual({ kind: 'in_doubt', reason: 'pg_not_connected' });
+    expect(classify(error)).toEqual({ kind: 'in_doubt', code: 'pg_not_connected' });
   });
 });
 

@@ -38,7 +38,7 @@ export function byHttpStatus(error: unknown): Failure | undefined {
   const isThrottled = status === 429 || (status === 503 && retryAfterMs !== undefined);
   return signed(status === 409 ? 'key_in_progress' : 'answer', {
     kind: isThrottled ? 'transient' : kindOf(status),
-    reason: `http_${status}`,
+    code: `http_${status}`,
     ...((isThrottled || retryAfterMs !== undefined) && { retryAfterMs }),
     ...(isThrottled && { isThrottled }),
   });

@@ -7,14 +7,14 @@ export function inOrder(...rules: readonly (Classify | undefined)[]): Classify |
   if (given.length < 2) return given[0];
   return (error) => {
     for (const rule of given) {
-      const answer = quietly(rule, error);
+      const answer = orUndefined(rule, error);
       if (tells(answer)) return answer;
     }
     return undefined;
   };
 }
 
-function quietly(rule: Classify, error: unknown): ReturnType<Classify> {
+function orUndefined(rule: Classify, error: unknown): ReturnType<Classify> {
   try {
     return rule(error);
   } catch {

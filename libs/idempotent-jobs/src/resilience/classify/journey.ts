@@ -10,8 +10,8 @@ import { read } from '../../operation/thrown.js';
  */
 export function afterJourney(error: unknown, failure: Failure | undefined): Failure | undefined {
   if (failure === undefined || failure.kind === 'in_doubt' || failure.kind === 'unknown') return failure;
-  if (wasRetried(error)) return { ...failure, kind: 'in_doubt', reason: 'client_retried' };
-  if (wasRedirected(error)) return { ...failure, kind: 'in_doubt', reason: 'redirected' };
+  if (wasRetried(error)) return { ...failure, kind: 'in_doubt', code: 'client_retried' };
+  if (wasRedirected(error)) return { ...failure, kind: 'in_doubt', code: 'redirected' };
   return failure;
 }
 

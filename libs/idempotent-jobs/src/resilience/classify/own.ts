@@ -17,13 +17,13 @@ import { waitOf } from './wait.js';
 /** What a handler threw on purpose. @internal */
 export function bySaying(error: unknown): Failure | undefined {
   if (isA(error, RetryLaterError)) {
-    return { kind: 'transient', reason: nameOf(error), retryAfterMs: waitOf(read(error, 'delayMs')) };
+    return { kind: 'transient', code: nameOf(error), retryAfterMs: waitOf(read(error, 'delayMs')) };
   }
-  if (isA(error, TransientError)) return { kind: 'transient', reason: nameOf(error) };
-  if (isA(error, PermanentError)) return { kind: 'permanent', reason: nameOf(error) };
-  if (isA(error, InDoubtError)) return { kind: 'in_doubt', reason: nameOf(error) };
+  if (isA(error, TransientError)) return { kind: 'transient', code: nameOf(error) };
+  if (isA(error, PermanentError)) return { kind: 'permanent', code: nameOf(error) };
+  if (isA(error, InDoubtError)) return { kind: 'in_doubt', code: nameOf(error) };
   // BullMQ's way to say: do not try again.
-  if (isA(error, UnrecoverableError)) return { kind: 'permanent', reason: 'UnrecoverableError' };
+  if (isA(error, UnrecoverableError)) return { kind: 'permanent', code: 'UnrecoverableError' };
   return undefined;
 }
 
@@ -51,7 +51,7 @@ export function byOwnCode(error: unknown): Failure | undefined {
   const retryAfterMs = waitOf(read(error, 'retryAfterMs'));
   return signed('own_refusal', {
     kind: OWN_CODES[code] as FailureKind,
-    reason: code.toLowerCase(),
+    code: code.toLowerCase(),
     ...(retryAfterMs !== undefined && { retryAfterMs }),
   });
 }
@@ -60,9 +60,9 @@ export function byOwnCode(error: unknown): Failure | undefined {
 export function byName(error: unknown): Failure | undefined {
   switch (read(error, 'name')) {
     case 'AbortError':
-      return { kind: 'in_doubt', reason: 'AbortError' };
+      return { kind: 'in_doubt', code: 'AbortError' };
     case 'TimeoutError':
-      return signed('timeout', { kind: 'in_doubt', reason: 'TimeoutError' });
+      return signed('timeout', { kind: 'in_doubt', code: 'TimeoutError' });
     default:
       return undefined;
   }

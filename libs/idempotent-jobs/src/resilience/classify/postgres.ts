@@ -8,7 +8,7 @@ export function bySqlState(error: unknown): Failure | undefined {
   // Five capitals are not enough: EPERM has them too.
   if (typeof code !== 'string' || !/^[0-9A-Z]{5}$/.test(code) || typeof read(error, 'severity') !== 'string')
     return undefined;
-  return { kind: kindOf(code), reason: `sql_${code}` };
+  return { kind: kindOf(code), code: `sql_${code}` };
 }
 
 /** Could not connect, and was not let in. */
@@ -38,5 +38,5 @@ const MESSAGES = new Map<unknown, string>([
 /** Some of them mean that nothing was sent. But anybody can write words, and none of them is believed to that point. @internal */
 export function byPgMessage(error: unknown): Failure | undefined {
   const reason = MESSAGES.get(read(error, 'message'));
-  return reason === undefined ? undefined : { kind: 'in_doubt', reason };
+  return reason === undefined ? undefined : { kind: 'in_doubt', code: reason };
 }

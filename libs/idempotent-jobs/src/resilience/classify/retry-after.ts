@@ -1,4 +1,4 @@
-import { quietly, read } from '../../operation/thrown.js';
+import { orUndefined, read } from '../../operation/thrown.js';
 import { waitOf } from './wait.js';
 
 /**
@@ -23,7 +23,7 @@ export function retryAfterOf(headers: unknown): number | undefined {
 function header(headers: unknown, name: string): unknown {
   const get = read(headers, 'get');
   return typeof get === 'function'
-    ? quietly(() => (get as (name: string) => unknown).call(headers, name))
+    ? orUndefined(() => (get as (name: string) => unknown).call(headers, name))
     : read(headers, name);
 }
 

@@ -13,7 +13,7 @@ export function bySmtpReply(error: unknown): Failure | undefined {
   const code = read(error, 'responseCode');
   // Others have response codes too; nodemailer says which command it was an answer to.
   if (typeof code !== 'number' || typeof read(error, 'command') !== 'string') return undefined;
-  return signed('answer', { kind: kindOf(code, error), reason: `smtp_${code}` });
+  return signed('answer', { kind: kindOf(code, error), code: `smtp_${code}` });
 }
 
 function kindOf(code: number, error: unknown): FailureKind {
@@ -60,12 +60,11 @@ export function byMailCode(error: unknown): Failure | undefined {
   const code = read(error, 'code');
   if (typeof code !== 'string') return undefined;
   // Refused by a connection that was already closed.
-  if (code === 'ECONNECTION' && read(error, 'command') === 'API') return { kind: 'transient', reason: code };
+  if (code === 'ECONNECTION' && read(error, 'command') === 'API') return { kind: 'transient', code: code };
   if (!isMailCode(code)) return undefined;
   // The server that gives out tokens could not be asked.
-  if (code === 'EAUTH' && read(error, 'originalCode') !== undefined)
-    return { kind: 'transient', reason: code };
-  return { kind: KINDS[code] as FailureKind, reason: code };
+  if (code === 'EAUTH' && read(error, 'originalCode') !== undefined) return { kind: 'transient', code: code };
+  return { kind: KINDS[code] as FailureKind, code: code };
 }
 
 /** @internal */

@@ -38,7 +38,7 @@ const KINDS = new Map<unknown, FailureKind>([
 export function byTypeOrmName(error: unknown): Failure | undefined {
   const name = isA(error, TypeORMError) ? read(error, 'name') : undefined;
   const kind = KINDS.get(name);
-  return kind === undefined ? undefined : { kind, reason: String(name) };
+  return kind === undefined ? undefined : { kind, code: String(name) };
 }
 
 /** @internal */

@@ -1,17 +1,20 @@
 import { UsageError } from '../../operation/errors.js';
 import { Dependency, type DependencyServices, type DependencyState } from './dependency.js';
-import type { DependencySettings } from './dependency.options.js';
-import { Readings } from './readings.js';
+import type { DependencyRules } from './dependency.options.js';
+import { KnownFailures } from './known-failures.js';
 import type { Classify } from '../classify/classify.js';
 
 /** The dependencies of this application, by name. */
 export class Dependencies {
   readonly #known: ReadonlyMap<string, Dependency>;
-  readonly #readings = new Readings();
+  readonly #knownFailures = new KnownFailures();
 
-  constructor(settings: readonly DependencySettings[], services: Omit<DependencyServices, 'readings'>) {
+  constructor(settings: readonly DependencyRules[], services: Omit<DependencyServices, 'readings'>) {
     this.#known = new Map(
-      settings.map((one) => [one.name, new Dependency(one, { ...services, readings: this.#readings })]),
+      settings.map((one) => [
+        one.name,
+        new Dependency(one, { ...services, knownFailures: this.#knownFailures }),
+      ]),
     );
   }
 
@@ -28,8 +31,8 @@ export class Dependencies {
   }
 
   /** What is known of an error from the guarded call that threw it. Undefined: there are no dependencies. */
-  get readingOf(): Classify | undefined {
-    return this.#known.size === 0 ? undefined : (error) => this.#readings.of(error);
+  get knownFailureOf(): Classify | undefined {
+    return this.#known.size === 0 ? undefined : (error) => this.#knownFailures.of(error);
   }
 
   /** For messages: where they are declared, and which there are. */

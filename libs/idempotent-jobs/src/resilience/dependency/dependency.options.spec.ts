@@ -1,12 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { optionChecks } from '../../options/option-checks.js';
-import {
-  type DependencyOptions,
-  type DependencySettings,
-  resolveDependencies,
-} from './dependency.options.js';
+import { type DependencyOptions, type DependencyRules, resolveDependencies } from './dependency.options.js';
 
-function resolve(options: unknown, name = 'gateway'): DependencySettings | undefined {
+function resolve(options: unknown, name = 'gateway'): DependencyRules | undefined {
   const checks = optionChecks('forRoot()');
   const [settings] = resolveDependencies(checks, { [name]: options as DependencyOptions });
   checks.throwIfAny((message) => new Error(message));

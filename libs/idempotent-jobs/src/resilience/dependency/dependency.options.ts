@@ -40,7 +40,7 @@ export type DependencyBreakerOptions = Pick<
 export type DependencyBudgetOptions = Pick<RetryBudgetOptions, 'ratio' | 'minPerSecond' | 'windowMs'>;
 
 /** A dependency's options, checked. */
-export interface DependencySettings extends Pick<
+export interface DependencyRules extends Pick<
   DependencyOptions,
   'timeoutMs' | 'maxConcurrent' | 'clientRetries' | 'classify'
 > {
@@ -56,11 +56,11 @@ export interface DependencySettings extends Pick<
 export function resolveDependencies(
   checks: OptionChecks,
   dependencies: Readonly<Record<string, DependencyOptions>> = {},
-): readonly DependencySettings[] {
+): readonly DependencyRules[] {
   return Object.entries(dependencies).map(([name, options]) => resolve(checks, name, options));
 }
 
-function resolve(checks: OptionChecks, name: string, options: DependencyOptions): DependencySettings {
+function resolve(checks: OptionChecks, name: string, options: DependencyOptions): DependencyRules {
   const path = `dependencies.${name}`;
   const { timeoutMs, breaker = {}, retryBudget = {}, maxConcurrent, clientRetries, classify } = options;
   if (!/^[\w.-]{1,50}$/.test(name))

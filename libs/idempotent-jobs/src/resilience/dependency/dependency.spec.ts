@@ -7,10 +7,10 @@ import { signed } from '../classify/failure-sign.js';
 import { Dependencies } from './dependencies.js';
 import type { Dependency } from './dependency.js';
 import { type DependencyOptions, resolveDependencies } from './dependency.options.js';
-import type { Hold } from './hold.js';
-import { Pass } from './pass.js';
+import type { Rejection } from './rejection.js';
+import { DependencyPermit } from './dependency-permit.js';
 
-const REFUSED: Failure = { kind: 'transient', reason: 'ECONNREFUSED' };
+const REFUSED: Failure = { kind: 'transient', code: 'ECONNREFUSED' };
 const coded = (code: string): Error => Object.assign(new Error('failed'), { code });
 const named = (name: string): Error => Object.assign(new Error('failed'), { name });
 const SUBJECT = {
@@ -40,16 +40,16 @@ class Bench {
   }
 
   /** A call that must be let through. */
-  enter(timeoutMs = 1_000): Pass {
+  enter(timeoutMs = 1_000): DependencyPermit {
     const entry = this.dependency.enter(timeoutMs);
     if (entry.kind === 'held') throw new Error(`Held: ${entry.cause}`);
     return entry;
   }
 
   /** Why a call is held that must be. */
-  held(timeoutMs = 1_000): Hold {
+  held(timeoutMs = 1_000): Rejection {
     const entry = this.dependency.enter(timeoutMs);
-    if (entry instanceof Pass) throw new Error('Let through');
+    if (entry instanceof DependencyPermit) throw new Error('Let through');
     return entry;
   }
 
@@ -128,7 +128,7 @@ describe('Dependency: letting calls through', () => {
     bench.dice = 1;
     expect(bench.held().retryAfterMs).toBe(1_500);
     first.leave();
-    expect(bench.enter()).toBeInstanceOf(Pass);
+    expect(bench.enter()).toBeInstanceOf(DependencyPermit);
   });
 
   it('gives a place back once, however often the call is left', () => {
@@ -222,45 +222,45 @@ describe('Dependency: what counts', () => {
     { title: 'a refused connection', failure: REFUSED, counts: 'failure' },
     {
       title: 'a status that is worth another try',
-      failure: { kind: 'transient', reason: 'http_503' },
+      failure: { kind: 'transient', code: 'http_503' },
       counts: 'failure',
     },
-    { title: 'a doubt', failure: { kind: 'in_doubt', reason: 'ECONNRESET' }, counts: 'failure' },
-    { title: 'a timeout', failure: { kind: 'in_doubt', reason: 'timeout' }, counts: 'failure' },
+    { title: 'a doubt', failure: { kind: 'in_doubt', code: 'ECONNRESET' }, counts: 'failure' },
+    { title: 'a timeout', failure: { kind: 'in_doubt', code: 'timeout' }, counts: 'failure' },
     {
       title: 'a request that is refused for good',
-      failure: signed('answer', { kind: 'permanent', reason: 'http_422' }),
+      failure: signed('answer', { kind: 'permanent', code: 'http_422' }),
       counts: 'success',
     },
     {
       title: 'a service that does not know how',
-      failure: signed('answer', { kind: 'permanent', reason: 'http_501' }),
+      failure: signed('answer', { kind: 'permanent', code: 'http_501' }),
       counts: 'success',
     },
     {
       title: 'a mail that is refused for good',
-      failure: signed('answer', { kind: 'permanent', reason: 'smtp_550' }),
+      failure: signed('answer', { kind: 'permanent', code: 'smtp_550' }),
       counts: 'success',
     },
     {
       title: 'what a handler says is final',
-      failure: { kind: 'permanent', reason: 'PermanentError' },
+      failure: { kind: 'permanent', code: 'PermanentError' },
       counts: 'nothing',
     },
     {
       title: 'what an application calls like an answer',
-      failure: { kind: 'permanent', reason: 'http_404' },
+      failure: { kind: 'permanent', code: 'http_404' },
       counts: 'nothing',
     },
-    { title: 'a bug', failure: { kind: 'programming', reason: 'TypeError' }, counts: 'nothing' },
+    { title: 'a bug', failure: { kind: 'programming', code: 'TypeError' }, counts: 'nothing' },
     {
       title: 'an error that says nothing',
-      failure: { kind: 'unknown', reason: 'unclassified' },
+      failure: { kind: 'unknown', code: 'unclassified' },
       counts: 'nothing',
     },
     {
       title: 'an unknown error about a status',
-      failure: { kind: 'unknown', reason: 'http_600' },
+      failure: { kind: 'unknown', code: 'http_600' },
       counts: 'nothing',
     },
   ])('$title is counted as a $counts', ({ failure, counts }) => {
@@ -304,7 +304,7 @@ describe('Dependency: what counts', () => {
     expect(bench.held()).toMatchObject({ cause: 'circuit_open', retryAfterMs: 30_000 });
     bench.dependency.force('closed');
     bench.enter();
-    bench.dependency.unforce();
+    bench.dependency.resetCircuit();
     expect(bench.circuit).toBe('closed');
     expect(bench.kinds()).toEqual([
       'circuit_changed forced_open',
@@ -316,7 +316,7 @@ describe('Dependency: what counts', () => {
   it.each<{ title: string; failure: Failure }>([
     {
       title: 'that the library noticed',
-      failure: signed('timeout', { kind: 'in_doubt', reason: 'timeout' }),
+      failure: signed('timeout', { kind: 'in_doubt', code: 'timeout' }),
     },
     { title: 'of a connection', failure: classify(coded('UND_ERR_CONNECT_TIMEOUT')) },
     { title: 'of a socket', failure: classify(coded('ETIMEDOUT')) },
@@ -329,7 +329,7 @@ describe('Dependency: what counts', () => {
 
   it('tells of no timeout where there was none', () => {
     const bench = new Bench({ breaker: false });
-    bench.fail(1).fail(1, { kind: 'permanent', reason: 'http_404' });
+    bench.fail(1).fail(1, { kind: 'permanent', code: 'http_404' });
     expect(bench.told).toEqual([]);
   });
 });

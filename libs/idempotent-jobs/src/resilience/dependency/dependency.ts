@@ -5,18 +5,18 @@ import { DEFAULT_WINDOW_MS } from '../circuit-breaker.options.js';
 import type { CircuitState, Permit } from '../circuit-state.js';
 import type { Classify } from '../classify/classify.js';
 import { RetryBudget } from '../retry-budget.js';
-import type { DependencySettings } from './dependency.options.js';
-import type { Hold } from './hold.js';
+import type { DependencyRules } from './dependency.options.js';
+import type { Rejection } from './rejection.js';
 import type { FallbackReason } from '../../operation/reasons.js';
 import { KeyedCircuits } from './keyed-circuits.js';
-import { Pass } from './pass.js';
-import type { Readings } from './readings.js';
+import { DependencyPermit } from './dependency-permit.js';
+import type { KnownFailures } from './known-failures.js';
 import { TenantShares } from './tenant-shares.js';
 
 /** What a dependency is made with. */
 export interface DependencyServices {
   readonly events: JobEvents;
-  readonly readings: Readings;
+  readonly knownFailures: KnownFailures;
   /** A monotonic clock, in ms. */
   readonly now: () => number;
   /** A source of numbers in [0, 1). */
@@ -72,13 +72,13 @@ export class Dependency {
   #isSharedByTenants = false;
 
   /** What calls of all dependencies found out about errors. */
-  get readings(): Readings {
-    return this.services.readings;
+  get knownFailures(): KnownFailures {
+    return this.services.knownFailures;
   }
 
   /** `whole`: what it is a key of; undefined: of nothing. */
   constructor(
-    settings: DependencySettings,
+    settings: DependencyRules,
     private readonly services: DependencyServices,
     whole?: Dependency,
   ) {
@@ -110,7 +110,7 @@ export class Dependency {
     return key === undefined ? this : this.#keyed.of(key);
   }
 
-  #keyMade(settings: DependencySettings): Dependency {
+  #keyMade(settings: DependencyRules): Dependency {
     const made = new Dependency(settings, this.services, this);
     if (this.#forced !== undefined) made.#force(this.#forced);
     return made;
@@ -174,14 +174,14 @@ export class Dependency {
    *
    * @param timeoutMs how long the call may take, in ms; a probe that is not heard of for longer is lost
    */
-  enter(timeoutMs: number): Pass | Hold {
+  enter(timeoutMs: number): DependencyPermit | Rejection {
     const admission = this.#breaker.tryAcquire(timeoutMs + PROBE_SETTLES_MS);
     if (admission.kind === 'open') return this.#hold('circuit_open', admission.retryAfterMs);
     const { permit } = admission;
     const giveBack = this.#bulkhead.tryAcquire();
     if (giveBack !== undefined) {
       this.#underWay += 1;
-      return new Pass(this, permit, () => this.#left(giveBack), this.#isBreaking);
+      return new DependencyPermit(this, permit, () => this.#left(giveBack), this.#isBreaking);
     }
     permit.ignore();
     return this.#hold('bulkhead_full', FULL_MS * (0.5 + this.services.random()));
@@ -212,7 +212,7 @@ export class Dependency {
   }
 
   /** Counts a first try, or asks for a retry: a hold, if retries were too large a share of all calls. */
-  spend(isRetry: boolean, subject: EventSubject): Hold | undefined {
+  spend(isRetry: boolean, subject: EventSubject): Rejection | undefined {
     if (this.#budget === undefined) return undefined;
     if (!isRetry) this.#budget.deposit();
     if (!isRetry || this.#budget.tryWithdraw()) return undefined;
@@ -220,7 +220,7 @@ export class Dependency {
   }
 
   /** There is no retry to be had. */
-  denyRetry(subject: EventSubject): Hold {
+  denyRetry(subject: EventSubject): Rejection {
     this.#deniedAt = this.services.now();
     this.services.events.emit({ kind: 'retry_budget_denied', ...subject, dependency: this.name });
     return this.#hold('retry_budget_spent', DENIED_MS * (0.5 + this.services.random()));
@@ -234,16 +234,16 @@ export class Dependency {
     this.services.events.emit({ kind: 'fallback_used', ...subject, dependency: this.name, reason });
   }
 
-  /** Lets nothing through until {@link unforce}, or everything, whatever the key. */
+  /** Lets nothing through until {@link resetCircuit}, or everything, whatever the key. */
   force(state: 'open' | 'closed'): void {
     this.#forced = state;
     for (const one of this.#all) one.#force(state);
   }
 
   /** Back to what each circuit finds out by itself, from closed. */
-  unforce(): void {
+  resetCircuit(): void {
     this.#forced = undefined;
-    for (const one of this.#all) one.#breaker.unforce();
+    for (const one of this.#all) one.#breaker.reset();
   }
 
   get #all(): Dependency[] {
@@ -255,7 +255,7 @@ export class Dependency {
     else this.#breaker.forceClosed();
   }
 
-  #hold(cause: Hold['cause'], retryAfterMs: number): Hold {
+  #hold(cause: Rejection['cause'], retryAfterMs: number): Rejection {
     return { kind: 'held', dependency: this.name, cause, retryAfterMs };
   }
 }

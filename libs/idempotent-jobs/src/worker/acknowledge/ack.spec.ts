@@ -3,7 +3,7 @@ import type { AttemptResult } from '../attempt/attempt-result.js';
 import { type Ack, ackOf } from './ack.js';
 
 const error = new Error('the handler failed');
-const failure = { kind: 'transient', reason: 'ECONNREFUSED' } as const;
+const failure = { kind: 'transient', code: 'ECONNREFUSED' } as const;
 
 const TABLE: [string, AttemptResult, Ack][] = [
   [
@@ -27,7 +27,7 @@ const TABLE: [string, AttemptResult, Ack][] = [
       kind: 'failed',
       error,
       failure,
-      decision: { status: 'retrying', why: 'backoff', delayMs: 1_234, isDoubtful: false },
+      nextStep: { status: 'retrying', decision: 'backoff', delayMs: 1_234, isDoubtful: false },
     },
     { kind: 'retry', error, delayMs: 1_234 },
   ],
@@ -37,12 +37,12 @@ const TABLE: [string, AttemptResult, Ack][] = [
       kind: 'failed',
       error,
       failure,
-      decision: {
+      nextStep: {
         status: 'in_doubt',
-        why: 'may_have_happened',
+        decision: 'may_have_happened',
         reason: 'in_doubt',
         isDoubtful: true,
-        askInMs: undefined,
+        reconcileInMs: undefined,
       },
     },
     { kind: 'fail', error },
@@ -53,12 +53,12 @@ const TABLE: [string, AttemptResult, Ack][] = [
       kind: 'failed',
       error,
       failure,
-      decision: {
+      nextStep: {
         status: 'in_doubt',
-        why: 'may_have_happened',
+        decision: 'may_have_happened',
         reason: 'in_doubt',
         isDoubtful: true,
-        askInMs: 5_000,
+        reconcileInMs: 5_000,
       },
     },
     { kind: 'defer', delayMs: 5_000 },
@@ -69,7 +69,7 @@ const TABLE: [string, AttemptResult, Ack][] = [
       kind: 'failed',
       error,
       failure,
-      decision: { status: 'dead', why: 'not_retryable', reason: 'permanent_error', isDoubtful: false },
+      nextStep: { status: 'dead', decision: 'not_retryable', reason: 'permanent_error', isDoubtful: false },
     },
     { kind: 'fail', error },
   ],
@@ -89,13 +89,13 @@ describe('ackOf', () => {
     [0.5, 1_050],
     [0.9, 1_090],
   ])('puts off a deferred delivery by up to a tenth more: random %d gives %d ms', (drawn, delayMs) => {
-    const ack = ackOf({ kind: 'deferred', delayMs: 1_000, deferral: 'busy', reason: 'busy' }, () => drawn);
+    const ack = ackOf({ kind: 'deferred', delayMs: 1_000, deferral: 'busy', detail: 'busy' }, () => drawn);
     expect(ack).toEqual({ kind: 'defer', delayMs: expect.closeTo(delayMs, 6) });
   });
 
   it('puts off a long wait by a second more at most', () => {
     const delayMs = 30 * 24 * 60 * 60 * 1000;
-    const ack = ackOf({ kind: 'deferred', delayMs, deferral: 'not_yet', reason: 'not_yet' }, () => 1);
+    const ack = ackOf({ kind: 'deferred', delayMs, deferral: 'not_yet', detail: 'not_yet' }, () => 1);
     expect(ack).toEqual({ kind: 'defer', delayMs: delayMs + 1000 });
   });
 });

@@ -1,5 +1,5 @@
 import type { AttemptResult } from '../attempt/attempt-result.js';
-import type { Decision } from '../rules/decide.js';
+import type { NextStep } from '../rules/decide.js';
 
 /** What BullMQ is told about a delivery. Every delivery ends in exactly one of these. */
 export type Ack =
@@ -21,7 +21,7 @@ export function ackOf(result: AttemptResult, random: () => number): Ack {
     case 'replayed':
       return { kind: 'done', result: result.result };
     case 'failed':
-      return ofDecision(result.decision, result.error);
+      return ofDecision(result.nextStep, result.error);
     case 'conflict':
     case 'dead':
     case 'in_doubt':
@@ -41,11 +41,11 @@ export function ackOf(result: AttemptResult, random: () => number): Ack {
   }
 }
 
-function ofDecision(decision: Decision, error: unknown): Ack {
+function ofDecision(decision: NextStep, error: unknown): Ack {
   if (decision.status === 'retrying') return { kind: 'retry', error, delayMs: decision.delayMs };
   // The service is asked with the next delivery, which costs no attempt.
-  if (decision.status === 'in_doubt' && decision.askInMs !== undefined)
-    return { kind: 'defer', delayMs: decision.askInMs };
+  if (decision.status === 'in_doubt' && decision.reconcileInMs !== undefined)
+    return { kind: 'defer', delayMs: decision.reconcileInMs };
   return { kind: 'fail', error };
 }
 

@@ -1,7 +1,7 @@
 import { DelayedError, type Job, RateLimitError } from 'bullmq';
 import { wasMoved } from '../../bullmq/hand-back.js';
 import { BACKOFF_TYPE, carryDelay } from '../../bullmq/retry-carrier.js';
-import { dropOldStacks, toldError, toldFinalError } from '../../bullmq/told-error.js';
+import { dropOldStacks, errorForBullmq, finalErrorForBullmq } from '../../bullmq/error-for-bullmq.js';
 import { messageOf } from '../../operation/message-of.js';
 import type { Ack } from './ack.js';
 
@@ -24,7 +24,7 @@ export async function acknowledge(job: Job, token: string | undefined, ack: Ack)
       return defer(job, token, ack.delayMs);
     case 'fail':
       dropOldStacks(job);
-      throw toldFinalError(ack.error);
+      throw finalErrorForBullmq(ack.error);
     case 'hand_back':
       throw new RateLimitError();
     default:
@@ -45,7 +45,7 @@ async function retry(
 ): Promise<never> {
   if (!carriesRetry(job)) return deferFailed(job, token, error, delayMs);
   dropOldStacks(job);
-  const told = toldError(error);
+  const told = errorForBullmq(error);
   carryDelay(told, delayMs);
   throw told;
 }
@@ -75,7 +75,7 @@ async function defer(job: Job, token: string | undefined, delayMs: number): Prom
     await job.moveToDelayed(Date.now() + Math.max(1, Math.ceil(delayMs)), token);
   } catch (error) {
     if (carriesRetry(job)) {
-      const told = toldError(error);
+      const told = errorForBullmq(error);
       carryDelay(told, delayMs);
       throw told;
     }

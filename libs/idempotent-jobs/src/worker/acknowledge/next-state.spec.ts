@@ -3,7 +3,7 @@ import { type ClaimRequest, type ClaimRow, readAnswer } from '../../ledger/claim
 import { resolveProcessorOptions } from '../rules/processor.options.js';
 import { type Effect, EFFECTS, repeatableForMs } from '../../operation/effect.js';
 import type { OperationStatus } from '../../operation/status.js';
-import { DEFAULT_PLAN } from '../rules/reconcile-plan.js';
+import { DEFAULT_SCHEDULE } from '../rules/reconcile-schedule.js';
 import type { Failure } from '../../operation/failure.js';
 import type { FailureKind } from '../../operation/reasons.js';
 import { decideFailure, decideStart, type RetryPolicy } from '../rules/decide.js';
@@ -147,9 +147,9 @@ function nextState(effect: Effect, end: End, circumstance: Circumstance): Next {
     case 'vanished twice':
       return afterVanishing(effect, 2, circumstance);
     case 'timeout':
-      return afterFailure(effect, { kind: 'in_doubt', reason: 'timeout' }, circumstance);
+      return afterFailure(effect, { kind: 'in_doubt', code: 'timeout' }, circumstance);
     default:
-      return afterFailure(effect, { kind: end, reason: 'test' }, circumstance);
+      return afterFailure(effect, { kind: end, code: 'test' }, circumstance);
   }
 }
 
@@ -165,7 +165,7 @@ function afterFailure(effect: Effect, failure: Failure, circumstance: Circumstan
   };
   const decision = decideFailure(failure, effect, facts, policyOf(asks), () => 0.5);
   if (decision.status !== 'in_doubt') return decision.status;
-  return decision.askInMs === undefined ? 'in_doubt, a person' : 'in_doubt, asked';
+  return decision.reconcileInMs === undefined ? 'in_doubt, a person' : 'in_doubt, asked';
 }
 
 /** `times`: how many attempts have vanished, all there were. */
@@ -176,7 +176,7 @@ function afterVanishing(effect: Effect, times: number, circumstance: Circumstanc
     case 'in_doubt':
       return 'in_doubt, a person';
     case 'acquired':
-      if (answer.claim.mustAsk) return 'in_doubt, asked';
+      if (answer.claim.mustReconcile) return 'in_doubt, asked';
       return decideStart(answer.claim, policyOf(asks)) === undefined ? 'retrying' : 'dead';
     default:
       throw new Error(`The claim was answered with ${answer.kind}`);
@@ -204,7 +204,7 @@ function rowAfter(effect: Effect, times: number, circumstance: Circumstance): Cl
       ...left,
       ...won,
       attempts: times + 1,
-      must_ask: false,
+      must_reconcile: false,
       repeatable_ms: repeatableMs,
       is_past_repeating: false,
     };
@@ -214,7 +214,7 @@ function rowAfter(effect: Effect, times: number, circumstance: Circumstance): Cl
       ...left,
       ...won,
       attempts: times,
-      must_ask: true,
+      must_reconcile: true,
       repeatable_ms: repeatableMs,
       is_past_repeating: true,
     };
@@ -231,7 +231,7 @@ function claimRow(status: OperationStatus): ClaimRow {
     remaining_ms: null,
     repeatable_ms: 0,
     started_at: null,
-    must_ask: null,
+    must_reconcile: null,
     doubt_age_ms: null,
     delay_ms: null,
     status,
@@ -242,7 +242,7 @@ function claimRow(status: OperationStatus): ClaimRow {
     is_old: false,
     now_ms: 0,
     wait_ms: null,
-    is_asked_about: false,
+    is_reconciling: false,
     seen_token: null,
     seen_worker_id: null,
     seen_attempts: null,
@@ -257,19 +257,19 @@ function requestOf(effect: Effect, asks: boolean): ClaimRequest {
   return {
     tenantId: 'acme',
     operationKey: 'charge:1',
-    terms: {
+    rules: {
       queue: 'charges',
       effect,
       leaseMs: 30_000,
       repeatableMs: null,
       retentionMs: 60_000,
       budgetMs: null,
-      asks,
+      canReconcile: asks,
     },
     jobName: 'charge',
     jobId: 'op-1',
     fingerprint: 'f',
-    workerId: 'web-1:77/1',
+    runId: 'web-1:77/1',
     deadline: null,
     availableAt: 0,
     needsRow: false,
@@ -281,7 +281,7 @@ function policyOf(asks: boolean): RetryPolicy {
     attempts: 5,
     crashes: 2,
     backoff: { baseMs: 1_000, capMs: 60_000 },
-    plan: asks ? DEFAULT_PLAN : undefined,
+    schedule: asks ? DEFAULT_SCHEDULE : undefined,
     isCallers: false,
   };
 }
@@ -297,7 +297,7 @@ function canBe(effect: Effect, circumstance: Circumstance): boolean {
       retentionMs: 60_000,
       maxResultBytes: 1_000,
       policies: new Map(),
-      dependencies: { find: () => undefined, names: 'none', readingOf: undefined },
+      dependencies: { find: () => undefined, names: 'none', knownFailureOf: undefined },
     });
     return true;
   } catch {

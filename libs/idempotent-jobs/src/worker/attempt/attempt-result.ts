@@ -1,10 +1,10 @@
-import { type Hold, DependencyHeldError } from '../../resilience/dependency/hold.js';
-import type { HoldCause, AbandonReason, DeferralCause } from '../../operation/reasons.js';
+import { type Rejection, DependencyRejectedError } from '../../resilience/dependency/rejection.js';
+import type { RejectionCause, AbandonedBy, DeferralCause } from '../../operation/reasons.js';
 import { RecordUnreadableError } from '../../operation/errors.js';
 import { messageOf } from '../../operation/message-of.js';
 import { isA } from '../../operation/thrown.js';
 import type { Failure } from '../../operation/failure.js';
-import type { Decision } from '../rules/decide.js';
+import type { NextStep } from '../rules/decide.js';
 
 /** How an attempt to run an operation ended. This is a closed set: each of them has one acknowledgement. */
 export type AttemptResult =
@@ -15,7 +15,7 @@ export type AttemptResult =
       readonly kind: 'failed';
       readonly error: unknown;
       readonly failure: Failure;
-      readonly decision: Decision;
+      readonly nextStep: NextStep;
     }
   /** The operation cannot be run for this job: the key is another's, or it is dead or in doubt. */
   | { readonly kind: 'conflict' | 'dead' | 'in_doubt' | 'expired' | 'unstorable'; readonly error: Error }
@@ -29,9 +29,9 @@ export interface Deferred {
   readonly delayMs: number;
   readonly deferral: Deferral;
   /** The deferral, a colon, and what happened, for people. */
-  readonly reason: string;
+  readonly detail: string;
   /** What a dependency said that lets nothing through; undefined for every other deferral. */
-  readonly hold?: Hold | undefined;
+  readonly rejection?: Rejection | undefined;
 }
 
 const CAUSES = {
@@ -50,13 +50,13 @@ const CAUSES = {
   cancelled: 'stopped',
   shutdown: 'stopped',
   not_started: 'stopped',
-} as const satisfies Record<HoldCause | AbandonReason, DeferralCause> & Record<string, DeferralCause>;
+} as const satisfies Record<RejectionCause | AbandonedBy, DeferralCause> & Record<string, DeferralCause>;
 
 /** Why a delivery is put off, as a closed list. */
 export type Deferral = keyof typeof CAUSES;
 
 /** Why the library itself, and no dependency, puts a delivery off. */
-export type OwnDeferral = Exclude<Deferral, HoldCause>;
+export type OwnDeferral = Exclude<Deferral, RejectionCause>;
 
 /** What a deferral comes down to. */
 export function causeOf(deferral: OwnDeferral): Exclude<DeferralCause, 'held'>;
@@ -66,16 +66,16 @@ export function causeOf(deferral: Deferral): DeferralCause {
 }
 
 /** What interceptors around the library's own, and the handlers of steps, are thrown when a delivery is put off. */
-export function errorOf({ delayMs, reason, hold }: Deferred): Error {
-  return hold === undefined
+export function errorOf({ delayMs, detail: reason, rejection: rejection }: Deferred): Error {
+  return rejection === undefined
     ? new OperationDeferred(reason)
-    : new DependencyHeldError({ ...hold, retryAfterMs: delayMs });
+    : new DependencyRejectedError({ ...rejection, retryAfterMs: delayMs });
 }
 
 /** Why nothing can be said about an operation for now: an unreadable record may be read once its key has arrived. */
-export function unavailability(error: unknown): { readonly deferral: OwnDeferral; readonly reason: string } {
+export function unavailability(error: unknown): { readonly deferral: OwnDeferral; readonly detail: string } {
   const deferral = isA(error, RecordUnreadableError) ? 'record_unreadable' : 'ledger_unavailable';
-  return { deferral, reason: `${deferral}: ${messageOf(error)}` };
+  return { deferral, detail: `${deferral}: ${messageOf(error)}` };
 }
 
 /** What interceptors around the library's own see when a delivery is put off. BullMQ never does. */

@@ -3,7 +3,7 @@ import type { Claim } from '../../ledger/claim/claim.js';
 import { UnstorableError } from '../../ledger/claim/claim.store.js';
 import type { DeadLetterReason } from '../../operation/reasons.js';
 import { Due } from '../../producer/due.js';
-import type { Hold } from '../../resilience/dependency/hold.js';
+import type { Rejection } from '../../resilience/dependency/rejection.js';
 import {
   InvalidPayloadError,
   OperationConflictError,
@@ -16,7 +16,7 @@ import { type FailureRecord, OutcomeStore } from '../../ledger/record/outcome.st
 import { classify } from '../../resilience/classify/classify.js';
 import type { Failure } from '../../operation/failure.js';
 import { asKind } from '../../resilience/classify/failure-sign.js';
-import { decideFailure, type Decision, decideStart, whyGivenUp } from '../rules/decide.js';
+import { decideFailure, type NextStep, decideStart, decisionOf } from '../rules/decide.js';
 import { AttemptReporter, type DecidedFailure } from './attempt.reporter.js';
 import { type AttemptResult, causeOf, type OwnDeferral, unavailability } from './attempt-result.js';
 import type { Ground, GroundAnswer } from './ground.js';
@@ -70,7 +70,9 @@ export class AttemptRecorder {
   /** Whether nothing has to be done before the handler may run. */
   mayRun(run: OperationRun, claim: Claim): boolean {
     return (
-      !claim.mustAsk && claim.tookOver === undefined && decideStart(claim, run.rules.policy) === undefined
+      !claim.mustReconcile &&
+      claim.tookOver === undefined &&
+      decideStart(claim, run.rules.policy) === undefined
     );
   }
 
@@ -78,7 +80,7 @@ export class AttemptRecorder {
   async begin(run: OperationRun, ground: Ground, claim: Claim): Promise<AttemptResult | undefined> {
     const result = await this.takeOver(run, ground, claim);
     // Asking is no attempt: whether one may follow is decided afterwards.
-    if (result !== undefined || claim.mustAsk) return result;
+    if (result !== undefined || claim.mustReconcile) return result;
     const reason = decideStart(claim, run.rules.policy);
     return reason === undefined ? undefined : this.giveUp(run, ground, claim, reason);
   }
@@ -94,7 +96,7 @@ export class AttemptRecorder {
     await ground.takeOver(claim, vanished);
     this.reporter.tookOver(run, vanished);
     // The claim of a transaction is undone with all that it wrote, unless its handler has committed both.
-    return claim.mustAsk || vanished.effect !== 'transactional'
+    return claim.mustReconcile || vanished.effect !== 'transactional'
       ? undefined
       : this.#record(run, ground, claim, this.#decide(run, claim, new TransactionLeftError()));
   }
@@ -110,19 +112,21 @@ export class AttemptRecorder {
   ): Promise<AttemptResult> {
     const answer = await ground.revert(claim);
     if (answer.kind !== 'acquired') return this.refused(run, answer);
-    const { claim: held } = answer;
-    if (held === claim)
-      return this.#record(run, ground, held, this.#decide(run, held, error, known, startedAt));
+    const { claim: rejected } = answer;
+    if (rejected === claim)
+      return this.#record(run, ground, rejected, this.#decide(run, rejected, error, known, startedAt));
     // The attempt was committed, and with it whatever its handler had written: trying again would write it twice.
-    if (held.token === claim.token)
+    if (rejected.token === claim.token)
       return this.#record(
         run,
         ground,
-        held,
-        this.#decide(run, held, new TransactionLeftError(), undefined, startedAt),
+        rejected,
+        this.#decide(run, rejected, new TransactionLeftError(), undefined, startedAt),
       );
-    const result = await this.begin(run, ground, held);
-    return result ?? this.#record(run, ground, held, this.#decide(run, held, error, known, startedAt));
+    const result = await this.begin(run, ground, rejected);
+    return (
+      result ?? this.#record(run, ground, rejected, this.#decide(run, rejected, error, known, startedAt))
+    );
   }
 
   /** What an error says that was thrown before the handler could have had an effect. */
@@ -140,24 +144,24 @@ export class AttemptRecorder {
     reason: DeadLetterReason,
     error: unknown = new GivenUpError(claim, reason),
   ): Promise<AttemptResult> {
-    const decision: Decision = {
+    const decision: NextStep = {
       status: 'dead',
       reason,
       isDoubtful: claim.isDoubtful,
-      why: whyGivenUp(reason),
+      decision: decisionOf(reason),
     };
-    const failure: Failure = { kind: 'permanent', reason };
-    return this.#record(run, ground, claim, { error, failure, decision, durationMs: 0 });
+    const failure: Failure = { kind: 'permanent', code: reason };
+    return this.#record(run, ground, claim, { error, failure, nextStep: decision, durationMs: 0 });
   }
 
-  /** A doubt that stays one: to be asked about again in `askInMs`; undefined: a person has to find out. */
+  /** A doubt that stays one: to be asked about again in `reconcileInMs`; undefined: a person has to find out. */
   async unresolved(
     run: OperationRun,
     ground: Ground,
     claim: Claim,
     reason: string,
     error: unknown,
-    askInMs: number | undefined,
+    reconcileInMs: number | undefined,
   ): Promise<AttemptResult> {
     const evidence = error ?? new OperationInDoubtError(run.identified);
     const recorded = await ground.fail(claim, {
@@ -166,14 +170,19 @@ export class AttemptRecorder {
       kind: 'asked',
       reason,
       isDoubtful: true,
-      ...(askInMs === undefined
+      ...(reconcileInMs === undefined
         ? { letter: 'in_doubt' as const, payload: payloadText(run) }
-        : { delayMs: askInMs }),
+        : { delayMs: reconcileInMs }),
     });
     if (recorded === 'lost') return this.fenced(run, claim);
-    this.reporter.unanswered(run, claim, reason, askInMs);
-    if (askInMs !== undefined)
-      return { kind: 'deferred', delayMs: askInMs, deferral: 'in_doubt', reason: `in_doubt: ${reason}` };
+    this.reporter.unanswered(run, claim, reason, reconcileInMs);
+    if (reconcileInMs !== undefined)
+      return {
+        kind: 'deferred',
+        delayMs: reconcileInMs,
+        deferral: 'in_doubt',
+        detail: `in_doubt: ${reason}`,
+      };
     this.due.wake();
     this.reporter.doubted(run, claim.attempt, reason, evidence);
     return { kind: 'in_doubt', error: new OperationInDoubtError(run.identified) };
@@ -194,11 +203,11 @@ export class AttemptRecorder {
   }
 
   /** The dependency lets nothing through. */
-  held(run: OperationRun, hold: Hold, delayMs: number): AttemptResult {
-    const { cause, dependency } = hold;
+  rejected(run: OperationRun, rejection: Rejection, delayMs: number): AttemptResult {
+    const { cause, dependency } = rejection;
     const reason = `${cause}: dependency "${dependency}" lets nothing through`;
-    this.reporter.held(run, hold, delayMs, reason);
-    return { kind: 'deferred', delayMs, deferral: cause, reason, hold };
+    this.reporter.rejected(run, rejection, delayMs, reason);
+    return { kind: 'deferred', delayMs, deferral: cause, detail: reason, rejection: rejection };
   }
 
   /** Postgres is out of reach, a record unreadable, or a bug of ours: nothing is known to be recorded. */
@@ -207,7 +216,7 @@ export class AttemptRecorder {
     // A transaction that met a locked row is gone, and nothing of it is left.
     if (run.rules.effect === 'transactional' && sqlStateOf(error) === LOCK_NOT_AVAILABLE)
       return this.#locked(run);
-    const { deferral, reason } = unavailability(error);
+    const { deferral, detail: reason } = unavailability(error);
     return this.#deferredFor(run, 1000 + this.random() * 4000, deferral, reason);
   }
 
@@ -217,7 +226,7 @@ export class AttemptRecorder {
 
   #deferredFor(run: OperationRun, delayMs: number, deferral: OwnDeferral, reason: string): AttemptResult {
     this.reporter.deferred(run, delayMs, reason, causeOf(deferral));
-    return { kind: 'deferred', delayMs, deferral, reason };
+    return { kind: 'deferred', delayMs, deferral, detail: reason };
   }
 
   #locked(run: OperationRun): AttemptResult {
@@ -234,9 +243,9 @@ export class AttemptRecorder {
   }
 
   /** With Postgres out of reach: who knows. */
-  async #wasReplaced({ workerId }: OperationRun, claim: Claim): Promise<boolean> {
+  async #wasReplaced({ runId }: OperationRun, claim: Claim): Promise<boolean> {
     try {
-      return await this.outcomes.wasReplaced(claim, workerId);
+      return await this.outcomes.wasReplaced(claim, runId);
     } catch {
       return true;
     }
@@ -271,7 +280,7 @@ export class AttemptRecorder {
     const failure = known ?? classify(error, rules.classify);
     const decision = decideFailure(failure, rules.effect, claim, rules.policy, this.random);
     const durationMs = startedAt === undefined ? 0 : performance.now() - startedAt;
-    return { error, failure, decision, durationMs };
+    return { error, failure, nextStep: decision, durationMs };
   }
 
   async #record(
@@ -280,27 +289,27 @@ export class AttemptRecorder {
     claim: Claim,
     decided: DecidedFailure,
   ): Promise<AttemptResult> {
-    const { error, failure, decision } = decided;
-    const askInMs = decision.status === 'in_doubt' ? decision.askInMs : undefined;
-    const delayMs = decision.status === 'retrying' ? decision.delayMs : askInMs;
+    const { error, failure, nextStep: decision } = decided;
+    const reconcileInMs = decision.status === 'in_doubt' ? decision.reconcileInMs : undefined;
+    const delayMs = decision.status === 'retrying' ? decision.delayMs : reconcileInMs;
     const isGivenUp = delayMs === undefined;
     const record: FailureRecord = {
       status: decision.status,
       error,
       kind: failure.kind,
-      reason: failure.reason,
-      decision: decision.why,
+      reason: failure.code,
+      decision: decision.decision,
       isDoubtful: decision.isDoubtful,
       ...(delayMs !== undefined && { delayMs: Math.ceil(delayMs) }),
       // Nobody may ever call again.
-      ...(isCall(run) && { forgetAfterMs: run.rules.terms.retentionMs }),
+      ...(isCall(run) && { forgetAfterMs: run.rules.claim.retentionMs }),
       ...(isGivenUp &&
         decision.status !== 'retrying' && { letter: decision.reason, payload: payloadText(run) }),
     };
     if ((await ground.fail(claim, record)) === 'lost') return this.fenced(run, claim);
     if (isGivenUp) this.due.wake();
     this.reporter.failed(run, claim, decided);
-    return { kind: 'failed', error, failure, decision };
+    return { kind: 'failed', error, failure, nextStep: decision };
   }
 }
 

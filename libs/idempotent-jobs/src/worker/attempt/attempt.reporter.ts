@@ -1,18 +1,18 @@
 import { Injectable } from '@nestjs/common';
 import type { Claim, VanishedAttempt } from '../../ledger/claim/claim.js';
-import type { Hold } from '../../resilience/dependency/hold.js';
-import type { AbandonReason } from '../../operation/reasons.js';
-import { type DeferredBecause, JobEvents } from '../../events/job-events.js';
+import type { Rejection } from '../../resilience/dependency/rejection.js';
+import type { AbandonedBy } from '../../operation/reasons.js';
+import { type DeferralReason, JobEvents } from '../../events/job-events.js';
 import { messageOf } from '../../operation/message-of.js';
 import type { Failure } from '../../operation/failure.js';
-import type { Decision } from '../rules/decide.js';
+import type { NextStep } from '../rules/decide.js';
 import { isCall, type OperationRun, subjectOf } from './operation-run.js';
 
 /** A failure as it was decided about. */
 export interface DecidedFailure {
   readonly error: unknown;
   readonly failure: Failure;
-  readonly decision: Decision;
+  readonly nextStep: NextStep;
   /** How long the handler ran, in ms; 0: it did not. */
   readonly durationMs: number;
 }
@@ -28,7 +28,7 @@ export class AttemptReporter {
       kind: 'started',
       ...subjectOf(run),
       attempt,
-      workerId: run.workerId,
+      runId: run.runId,
       ...(attempt === 1 && { waitMs: ageMs(run) }),
     });
   }
@@ -61,12 +61,12 @@ export class AttemptReporter {
     this.events.emit({ kind: 'refused', ...subjectOf(run), because });
   }
 
-  tookOver(run: OperationRun, { attempt, workerId: from }: VanishedAttempt): void {
+  tookOver(run: OperationRun, { attempt, runId: from }: VanishedAttempt): void {
     this.events.emit({ kind: 'taken_over', ...subjectOf(run), attempt, from });
   }
 
-  abandoned(run: OperationRun, { attempt }: Claim, why: AbandonReason): void {
-    this.events.emit({ kind: 'abandoned', ...subjectOf(run), attempt, why });
+  abandoned(run: OperationRun, { attempt }: Claim, why: AbandonedBy): void {
+    this.events.emit({ kind: 'abandoned', ...subjectOf(run), attempt, by: why });
   }
 
   fenced(run: OperationRun, { attempt }: Claim): void {
@@ -74,19 +74,24 @@ export class AttemptReporter {
   }
 
   /** A call that finds its operation running looks again and again: it tells of itself, once, when it gives up. */
-  deferred(run: OperationRun, delayMs: number, reason: string, because: DeferredBecause): void {
+  deferred(run: OperationRun, delayMs: number, reason: string, because: DeferralReason): void {
     if (because === 'busy' && isCall(run) && run.step === undefined) return;
     this.events.emit({ kind: 'deferred', ...subjectOf(run), delayMs, because, reason });
   }
 
-  held(run: OperationRun, { cause: because, dependency }: Hold, delayMs: number, reason: string): void {
+  rejected(
+    run: OperationRun,
+    { cause: because, dependency }: Rejection,
+    delayMs: number,
+    reason: string,
+  ): void {
     this.events.emit({ kind: 'deferred', ...subjectOf(run), delayMs, because, reason, dependency });
   }
 
   failed(
     run: OperationRun,
     { attempt }: Claim,
-    { error, failure, decision, durationMs }: DecidedFailure,
+    { error, failure, nextStep: decision, durationMs }: DecidedFailure,
   ): void {
     const told = {
       ...subjectOf(run),
@@ -99,22 +104,22 @@ export class AttemptReporter {
     };
     switch (decision.status) {
       case 'retrying': {
-        const { delayMs, why } = decision;
+        const { delayMs, decision: why } = decision;
         return this.events.emit({
           kind: 'retrying',
           ...told,
           delayMs,
-          reason: failure.reason,
+          reason: failure.code,
           decision: why,
         });
       }
       case 'in_doubt': {
-        const { askInMs: delayMs } = decision;
-        return this.events.emit({ kind: 'in_doubt', ...told, reason: failure.reason, delayMs });
+        const { reconcileInMs: delayMs } = decision;
+        return this.events.emit({ kind: 'in_doubt', ...told, reason: failure.code, delayMs });
       }
       case 'dead': {
         const { reason } = decision;
-        return this.events.emit({ kind: 'dead', ...told, reason, failureReason: failure.reason });
+        return this.events.emit({ kind: 'dead', ...told, reason, failureCode: failure.code });
       }
       default:
         return decision satisfies never;

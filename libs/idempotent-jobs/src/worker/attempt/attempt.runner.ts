@@ -2,9 +2,13 @@ import { Injectable } from '@nestjs/common';
 import { ClaimStore } from '../../ledger/claim/claim.store.js';
 import type { DeadLetterReason } from '../../operation/reasons.js';
 import { keyOfOperation } from '../../resilience/dependency/dependency-key.js';
-import { DependencyHeldError, type Hold, holdBehind } from '../../resilience/dependency/hold.js';
+import {
+  DependencyRejectedError,
+  type Rejection,
+  rejectionBehind,
+} from '../../resilience/dependency/rejection.js';
 import { currentOperation } from './current-operation.js';
-import { decideHold } from '../rules/decide.js';
+import { decideRejected } from '../rules/decide.js';
 import { Attempts, type EndWithoutHandler, type RolledBack } from './attempt.js';
 import { AttemptRecorder } from './attempt.recorder.js';
 import type { AttemptResult } from './attempt-result.js';
@@ -43,11 +47,11 @@ export class AttemptRunner {
     const { dependency, timeoutMs } = run.rules;
     if (dependency === undefined) return this.#attempt(run, handler, undefined);
     const entry = dependency.enter(timeoutMs);
-    if (entry.kind === 'held') return this.#runHeld(run, entry);
+    if (entry.kind === 'held') return this.#runRejected(run, entry);
     try {
       // Only the ledger knows whether it is a retry: where there is none to be had, it is asked before anything is claimed.
       if (!dependency.hasRetries && (await this.#isRetry(run)))
-        return await this.#runHeld(run, dependency.denyRetry(subjectOf(run)));
+        return await this.#runRejected(run, dependency.denyRetry(subjectOf(run)));
       return await this.#attempt(run, handler, new AdmittedRun(entry));
     } finally {
       entry.leave();
@@ -55,7 +59,7 @@ export class AttemptRunner {
   }
 
   async #isRetry(run: OperationRun): Promise<boolean> {
-    const seen = await this.claims.look(claimRequestOf(run));
+    const seen = await this.claims.peek(claimRequestOf(run));
     return seen.kind === 'runnable' && seen.attempts > 0;
   }
 
@@ -69,68 +73,78 @@ export class AttemptRunner {
 
   /** A claim that was rolled back took the start of its time budget with it. */
   async #afterRollback(run: OperationRun, result: AttemptResult | RolledBack): Promise<AttemptResult> {
-    return result.kind === 'rolled_back' ? this.#putOffHeld(run, result.hold) : result;
+    return result.kind === 'rolled_back' ? this.#deferRejected(run, result.rejection) : result;
   }
 
   /**
    * The dependency lets nothing through. Nothing is claimed, so that no attempt is spent and none can vanish: what has
    * completed is replayed, what may stand in stands in, and everything else is put off, within its time budget.
    */
-  async #runHeld(run: OperationRun, hold: Hold): Promise<AttemptResult> {
-    const decided = await this.#decideHeld(run, hold);
+  async #runRejected(run: OperationRun, rejection: Rejection): Promise<AttemptResult> {
+    const decided = await this.#decideRejected(run, rejection);
     if (decided.kind === 'ended') return decided.result;
     const { fallback } = run;
-    if (fallback === undefined || decided.isDoubtful) return this.recorder.held(run, hold, decided.delayMs);
-    const standIn = async (): Promise<unknown> => {
+    if (fallback === undefined || decided.isDoubtful)
+      return this.recorder.rejected(run, rejection, decided.delayMs);
+    const fallback = async (): Promise<unknown> => {
       const operation = currentOperation();
-      operation.markDegraded(`${hold.dependency}: ${hold.cause}`);
-      return fallback(operation, hold.cause);
+      operation.markDegraded(`${rejection.dependency}: ${rejection.cause}`);
+      return fallback(operation, rejection.cause);
     };
-    return this.#attempt(run, standIn, new FallbackRun(hold));
+    return this.#attempt(run, fallback, new FallbackRun(rejection));
   }
 
-  async #putOffHeld(run: OperationRun, hold: Hold): Promise<AttemptResult> {
-    const decided = await this.#decideHeld(run, hold);
-    return decided.kind === 'ended' ? decided.result : this.recorder.held(run, hold, decided.delayMs);
+  async #deferRejected(run: OperationRun, rejection: Rejection): Promise<AttemptResult> {
+    const decided = await this.#decideRejected(run, rejection);
+    return decided.kind === 'ended'
+      ? decided.result
+      : this.recorder.rejected(run, rejection, decided.delayMs);
   }
 
   /** What the ledger says of an operation that is held back: it has ended, or may wait for so long. */
-  async #decideHeld(run: OperationRun, hold: Hold): Promise<HeldOperation> {
+  async #decideRejected(run: OperationRun, rejection: Rejection): Promise<RejectedOperation> {
     const request = claimRequestOf(run);
-    const seen = await this.claims.look(request);
+    const seen = await this.claims.peek(request);
     if (seen.kind !== 'runnable') return ended(await this.recorder.refused(run, seen));
-    const { effect, terms, reconcile } = run.rules;
-    if (seen.isDoubtful && reconcile !== undefined) return ended(await this.#leaveDoubt(run, hold));
-    const decision = decideHold(seen, hold.retryAfterMs);
-    if (decision.kind === 'give_up') return ended(await this.attempts.giveUp(run, decision.reason, hold));
+    const { effect, claim: terms, reconcile } = run.rules;
+    if (seen.isDoubtful && reconcile !== undefined) return ended(await this.#leaveDoubt(run, rejection));
+    const decision = decideRejected(seen, rejection.retryAfterMs);
+    if (decision.kind === 'give_up')
+      return ended(await this.attempts.giveUp(run, decision.reason, rejection));
     // Looked up before any other attempt: nothing stands in for what may be there.
     const isDoubtful = seen.isDoubtful || (effect === 'reconciled' && seen.attempts > 0);
     // Waiting for room is like waiting in the queue; waiting for a dependency that fails is not.
-    const begins = seen.remainingMs === undefined && hold.cause === 'circuit_open';
+    const begins = seen.remainingMs === undefined && rejection.cause === 'circuit_open';
     if (!begins || terms.budgetMs === null) return { kind: 'waits', isDoubtful, delayMs: decision.delayMs };
     await this.claims.beginBudget(request, terms.budgetMs);
     return { kind: 'waits', isDoubtful, delayMs: Math.min(decision.delayMs, terms.budgetMs) };
   }
 
   /** A question would be a call of the dependency too: the plan goes on as if it had not been answered. */
-  #leaveDoubt(run: OperationRun, hold: Hold): Promise<AttemptResult> {
+  #leaveDoubt(run: OperationRun, rejection: Rejection): Promise<AttemptResult> {
     return this.attempts.withoutHandler(run, async (ground, claim) =>
-      claim.mustAsk
-        ? this.reconciler.unresolved(run, ground, claim, hold.cause, new DependencyHeldError(hold))
-        : this.#afterRollback(run, await this.attempts.putBack(run, ground, claim, hold)),
+      claim.mustReconcile
+        ? this.reconciler.unresolved(
+            run,
+            ground,
+            claim,
+            rejection.cause,
+            new DependencyRejectedError(rejection),
+          )
+        : this.#afterRollback(run, await this.attempts.putBack(run, ground, claim, rejection)),
     );
   }
 
   /** A guard, or an interceptor around ours, threw: the handler was not called, which counts as a failed attempt. */
   failUnstarted(run: OperationRun, error: unknown): Promise<AttemptResult> {
     return this.#orPutOff(run, async () => {
-      const hold = holdBehind(error);
-      if (hold !== undefined) return this.#putOffHeld(run, hold);
+      const rejection = rejectionBehind(error);
+      if (rejection !== undefined) return this.#deferRejected(run, rejection);
       if (run.handsBack?.(error) === true) return { kind: 'handed_back', error };
       // Whatever the error says about effects, there was none.
       const known = this.recorder.failureBefore(run, error);
       const fail: EndWithoutHandler = (ground, claim) =>
-        claim.mustAsk
+        claim.mustReconcile
           ? this.reconciler.unresolved(run, ground, claim, 'not_asked', error)
           : this.recorder.fail(run, ground, claim, error, known);
       return this.attempts.withoutHandler(run, fail);
@@ -167,10 +181,10 @@ function underItsKey(run: OperationRun): OperationRun {
   return { ...run, rules: { ...rules, dependency: rules.dependency.of(key) } };
 }
 
-type HeldOperation =
+type RejectedOperation =
   | { readonly kind: 'ended'; readonly result: AttemptResult }
   | { readonly kind: 'waits'; readonly isDoubtful: boolean; readonly delayMs: number };
 
-function ended(result: AttemptResult): HeldOperation {
+function ended(result: AttemptResult): RejectedOperation {
   return { kind: 'ended', result };
 }

@@ -1,7 +1,11 @@
 import { Injectable } from '@nestjs/common';
 import type { Claim } from '../../ledger/claim/claim.js';
 import type { DeadLetterReason } from '../../operation/reasons.js';
-import { DependencyHeldError, type Hold, holdBehind } from '../../resilience/dependency/hold.js';
+import {
+  DependencyRejectedError,
+  type Rejection,
+  rejectionBehind,
+} from '../../resilience/dependency/rejection.js';
 import { Due } from '../../producer/due.js';
 import { enterOperation } from './current-operation.js';
 import type { HandlerResult } from './handler-run.js';
@@ -15,14 +19,14 @@ import type { Ground } from './ground.js';
 import { Grounds } from './grounds.js';
 import { handsBack, type OperationRun } from './operation-run.js';
 import { type OperationFrame, openFrame } from './operation-frame.js';
-import { keepResult } from './result-text.js';
+import { keepResult } from './result-to-text.js';
 import { type Cleared, Reconciler } from './reconciler.js';
 import { HandedBackError, waitsForStep } from './refusal-errors.js';
 
 /** A dependency did not let the attempt through, or a call of it: nothing of it remains, not even its claim. */
 export interface RolledBack {
   readonly kind: 'rolled_back';
-  readonly hold: Hold;
+  readonly rejection: Rejection;
 }
 
 /** Ends an operation that was claimed, without its handler. */
@@ -66,19 +70,19 @@ export class Attempts {
   refuse(run: OperationRun, reason: DeadLetterReason, error: unknown): Promise<AttemptResult> {
     return this.withoutHandler(run, (ground, claim) =>
       // What may have happened is asked about, whatever keeps it from being run.
-      claim.mustAsk
+      claim.mustReconcile
         ? this.reconciler.unresolved(run, ground, claim, reason, error)
         : this.recorder.giveUp(run, ground, claim, reason, error),
     );
   }
 
   /** Ends an operation whose time is over while its dependency lets nothing through, whatever its policy says. */
-  giveUp(run: OperationRun, reason: DeadLetterReason, hold: Hold): Promise<AttemptResult> {
+  giveUp(run: OperationRun, reason: DeadLetterReason, rejection: Rejection): Promise<AttemptResult> {
     return this.#claimed(run, async (ground, claim) => {
       const result = await this.recorder.takeOver(run, ground, claim);
       if (result !== undefined) return result;
-      return claim.mustAsk
-        ? this.reconciler.unresolved(run, ground, claim, reason, new DependencyHeldError(hold))
+      return claim.mustReconcile
+        ? this.reconciler.unresolved(run, ground, claim, reason, new DependencyRejectedError(rejection))
         : this.recorder.giveUp(run, ground, claim, reason);
     });
   }
@@ -110,13 +114,13 @@ export class Attempts {
     if (ground.isNearlyOver) return this.#outlived(run, ground, claimed);
     let claim = claimed;
     if (!this.recorder.mayRun(run, claim)) {
-      const cleared = await this.#clear(run, ground, claim, gate?.hold);
+      const cleared = await this.#clear(run, ground, claim, gate?.rejection);
       if (cleared.kind === 'ended') return cleared.result;
       claim = cleared.claim;
       if (ground.isNearlyOver) return this.#outlived(run, ground, claim);
     }
-    const hold = gate?.admit(run, claim);
-    if (hold !== undefined) return this.putBack(run, ground, claim, hold);
+    const rejection = gate?.admit(run, claim);
+    if (rejection !== undefined) return this.putBack(run, ground, claim, rejection);
 
     const timeoutMs = Math.min(run.rules.timeoutMs, claim.remainingMs ?? Infinity);
     const transaction = await ground.open(timeoutMs);
@@ -136,7 +140,7 @@ export class Attempts {
     try {
       const result = await this.run(step, handler, undefined);
       return result.kind === 'rolled_back'
-        ? this.recorder.held(step, result.hold, result.hold.retryAfterMs)
+        ? this.recorder.rejected(step, result.rejection, result.rejection.retryAfterMs)
         : result;
     } catch (error) {
       return this.recorder.unavailable(step, error);
@@ -147,18 +151,23 @@ export class Attempts {
    * What stands between a claim and its attempt: one that vanished, a doubt, a policy that allows no other. `hold`: the
    * service cannot be asked now.
    */
-  async #clear(run: OperationRun, ground: Ground, claim: Claim, hold: Hold | undefined): Promise<Cleared> {
+  async #clear(
+    run: OperationRun,
+    ground: Ground,
+    claim: Claim,
+    rejection: Rejection | undefined,
+  ): Promise<Cleared> {
     const begun = await this.recorder.begin(run, ground, claim);
     if (begun !== undefined) return { kind: 'ended', result: begun };
-    if (!claim.mustAsk) return { kind: 'run', claim };
-    if (hold !== undefined) {
-      const error = new DependencyHeldError(hold);
+    if (!claim.mustReconcile) return { kind: 'run', claim };
+    if (rejection !== undefined) {
+      const error = new DependencyRejectedError(rejection);
       return {
         kind: 'ended',
-        result: await this.reconciler.unresolved(run, ground, claim, hold.cause, error),
+        result: await this.reconciler.unresolved(run, ground, claim, rejection.cause, error),
       };
     }
-    const asked = await this.reconciler.ask(run, ground, claim, this.#runStep);
+    const asked = await this.reconciler.reconcile(run, ground, claim, this.#runStep);
     if (asked.kind === 'ended') return asked;
     const result = await this.recorder.begin(run, ground, asked.claim);
     return result === undefined ? asked : { kind: 'ended', result };
@@ -181,13 +190,13 @@ export class Attempts {
   ): Promise<AttemptResult | RolledBack> {
     const { waitMs } = frame.steps;
     if (waitMs !== undefined && waitsForStep(result)) return this.#wait(run, ground, claim, waitMs);
-    const hold = result.kind === 'threw' ? holdBehind(result.error) : undefined;
-    if (hold !== undefined) {
+    const rejection = result.kind === 'threw' ? rejectionBehind(result.error) : undefined;
+    if (rejection !== undefined) {
       // What another guarded call did before it may have had an effect, and is an attempt.
       if (ground.takesBack || !frame.hasCalled || claim.repeatableMs === Infinity)
-        return this.putBack(run, ground, claim, hold);
-      const { retryAfterMs } = hold;
-      const failure: Failure = { kind: 'in_doubt', reason: 'dependency_held', retryAfterMs };
+        return this.putBack(run, ground, claim, rejection);
+      const { retryAfterMs } = rejection;
+      const failure: Failure = { kind: 'in_doubt', code: 'dependency_held', retryAfterMs };
       const error = result.kind === 'threw' ? result.error : undefined;
       return this.recorder.fail(run, ground, claim, error, failure, startedAt);
     }
@@ -214,7 +223,7 @@ export class Attempts {
     { followUps, degraded }: OperationFrame,
     startedAt: number,
   ): Promise<AttemptResult> {
-    const { results, terms, classify: ownRules } = run.rules;
+    const { results, claim: terms, classify: ownRules } = run.rules;
     const kept = keepResult(value, results);
     const result = { ...kept, degraded };
     const completion = await ground.complete(claim, result, followUps, terms.retentionMs);
@@ -234,7 +243,7 @@ export class Attempts {
     run: OperationRun,
     ground: Ground,
     claim: Claim,
-    { why, error, wasStarted }: Extract<HandlerResult, { kind: 'abandoned' }>,
+    { by: why, error, wasStarted }: Extract<HandlerResult, { kind: 'abandoned' }>,
     startedAt: number,
   ): Promise<AttemptResult> {
     await ground.abandon();
@@ -242,7 +251,7 @@ export class Attempts {
     // Stopped with the worker, the attempt counts as not started, but its effect may have happened.
     const isGivenBack = !wasStarted || (why === 'shutdown' && (ground.takesBack || claim.repeatableMs > 0));
     if (!isGivenBack)
-      return this.recorder.fail(run, ground, claim, error, { kind: 'in_doubt', reason: why }, startedAt);
+      return this.recorder.fail(run, ground, claim, error, { kind: 'in_doubt', code: why }, startedAt);
     await ground.release(claim, wasStarted && run.rules.effect === 'keyed');
     return this.recorder.deferred(run, 1, why, 'the attempt was given back');
   }
@@ -259,14 +268,14 @@ export class Attempts {
     run: OperationRun,
     ground: Ground,
     claim: Claim,
-    hold: Hold,
+    rejection: Rejection,
   ): Promise<AttemptResult | RolledBack> {
-    const delayMs = Math.min(hold.retryAfterMs, Math.max(claim.remainingMs ?? Infinity, 1));
+    const delayMs = Math.min(rejection.retryAfterMs, Math.max(claim.remainingMs ?? Infinity, 1));
     await ground.release(claim, false, this.#pauseOf(run, delayMs));
     // A transaction takes its claim back, and with it the start of its time budget.
     return run.rules.effect === 'transactional'
-      ? { kind: 'rolled_back', hold }
-      : this.recorder.held(run, hold, delayMs);
+      ? { kind: 'rolled_back', rejection: rejection }
+      : this.recorder.rejected(run, rejection, delayMs);
   }
 
   /**
@@ -283,7 +292,7 @@ export class Attempts {
   ): Promise<AttemptResult> {
     const { effect } = run.rules;
     if (effect === 'unrepeatable' && !isUntouched) {
-      const failure: Failure = { kind: 'in_doubt', reason: 'handed_back' };
+      const failure: Failure = { kind: 'in_doubt', code: 'handed_back' };
       return this.recorder.fail(run, ground, claim, new HandedBackError(claim), failure, startedAt);
     }
     await ground.release(claim, !isUntouched && (effect === 'reconciled' || effect === 'keyed'));

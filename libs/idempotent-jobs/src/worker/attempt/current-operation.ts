@@ -6,7 +6,7 @@ import type { Effect } from '../../operation/effect.js';
 import { UsageError } from '../../operation/errors.js';
 import type { JobMap, JobName, PayloadOf } from '../../operation/job-map.js';
 import type { ReconciledStep, StepRun } from './step.js';
-import type { StepOptions } from '../rules/step-settings.js';
+import type { StepOptions } from '../rules/step.options.js';
 import { frames } from '../../tenancy/frames.js';
 
 /** What a handler can know and do about the operation it is running for. */
@@ -26,7 +26,7 @@ export interface CurrentOperation {
   /** Grows with every claim of the operation. Send it to stores that can refuse writes of an outdated worker. */
   readonly fencingToken: number;
   /** Names this attempt's run, as the ledger records it: host, process and a running number. */
-  readonly workerId: string;
+  readonly runId: string;
   /** The same on every attempt: hand it to a service that deduplicates, e.g. as its `Idempotency-Key` header. */
   readonly idempotencyKey: string;
   /** Aborted when the attempt is over for the library: timeout, lost lease, cancellation, shutdown. */
@@ -58,7 +58,7 @@ export interface CurrentOperation {
    * Says that what the operation will complete with is a stand-in, and why, in few words; as `Outcome.degraded` and
    * metrics tell. Fallbacks of dependencies say it by themselves. The first reason stays.
    */
-  readonly markDegraded: (why: string) => void;
+  readonly markDegraded: (by: string) => void;
   /**
    * Says that this attempt has had no effect, before the handler hands its job back by BullMQ's own means
    * (`job.moveToDelayed()` and `throw new DelayedError()`). Without it, what must not be repeated is in doubt then. A

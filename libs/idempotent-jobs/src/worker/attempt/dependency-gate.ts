@@ -1,7 +1,7 @@
 import type { Claim } from '../../ledger/claim/claim.js';
 import type { Dependency } from '../../resilience/dependency/dependency.js';
-import type { Hold } from '../../resilience/dependency/hold.js';
-import type { Pass } from '../../resilience/dependency/pass.js';
+import type { Rejection } from '../../resilience/dependency/rejection.js';
+import type { DependencyPermit } from '../../resilience/dependency/dependency-permit.js';
 import type { HandlerResult } from './handler-run.js';
 import { classify } from '../../resilience/classify/classify.js';
 import { signed } from '../../resilience/classify/failure-sign.js';
@@ -12,39 +12,39 @@ export interface DependencyGate {
   /** The dependency that the handler may call behind it; undefined: none. */
   readonly dependency: Dependency | undefined;
   /** What keeps the dependency from being asked about a doubt; undefined: nothing. */
-  readonly hold: Hold | undefined;
+  readonly rejection: Rejection | undefined;
   /** Right before the handler: a hold, if it must not be called now. */
-  admit(run: OperationRun, claim: Claim): Hold | undefined;
+  admit(run: OperationRun, claim: Claim): Rejection | undefined;
   /** How the handler ended. */
   report(run: OperationRun, result: HandlerResult): void;
 }
 
 /** The dependency lets the attempt through, and is told how it went. */
 export class AdmittedRun implements DependencyGate {
-  readonly hold = undefined;
+  readonly rejection = undefined;
 
-  constructor(private readonly pass: Pass) {}
+  constructor(private readonly permit: DependencyPermit) {}
 
   get dependency(): Dependency {
-    return this.pass.dependency;
+    return this.permit.dependency;
   }
 
-  admit(run: OperationRun, { attempt }: Claim): Hold | undefined {
-    return this.pass.begin(attempt > 1, subjectOf(run));
+  admit(run: OperationRun, { attempt }: Claim): Rejection | undefined {
+    return this.permit.begin(attempt > 1, subjectOf(run));
   }
 
   report(run: OperationRun, result: HandlerResult): void {
     const subject = subjectOf(run);
     switch (result.kind) {
       case 'returned':
-        return this.pass.succeeded(subject);
+        return this.permit.succeeded(subject);
       case 'threw':
         if (handsBack(run, result)) return;
-        return this.pass.failed(result.error, classify(result.error, run.rules.classify), subject);
+        return this.permit.failed(result.error, classify(result.error, run.rules.classify), subject);
       case 'abandoned':
         // Lost leases and shutdowns are not the dependency's doing.
-        if (result.why === 'timeout')
-          this.pass.failed(result.error, signed('timeout', { kind: 'in_doubt', reason: 'timeout' }), subject);
+        if (result.by === 'timeout')
+          this.permit.failed(result.error, signed('timeout', { kind: 'in_doubt', code: 'timeout' }), subject);
         return;
       default:
         return result satisfies never;
@@ -56,14 +56,14 @@ export class AdmittedRun implements DependencyGate {
 export class FallbackRun implements DependencyGate {
   readonly dependency = undefined;
 
-  constructor(readonly hold: Hold) {}
+  constructor(readonly rejection: Rejection) {}
 
   /** What may have happened already must not happen a second time in another way. */
-  admit(_run: OperationRun, claim: Claim): Hold | undefined {
-    return claim.isDoubtful ? this.hold : undefined;
+  admit(_run: OperationRun, claim: Claim): Rejection | undefined {
+    return claim.isDoubtful ? this.rejection : undefined;
   }
 
   report(run: OperationRun, result: HandlerResult): void {
-    if (result.kind === 'returned') run.rules.dependency?.fellBack(this.hold.cause, subjectOf(run));
+    if (result.kind === 'returned') run.rules.dependency?.fellBack(this.rejection.cause, subjectOf(run));
   }
 }

@@ -1,6 +1,6 @@
 import { Injectable } from '@nestjs/common';
-import { type Burial, LetterStore } from '../../dead-letters/letter.store.js';
-import { type AskedOperation, OperationStore } from '../../producer/operation.store.js';
+import { type NewDeadLetter, LetterStore } from '../../dead-letters/letter.store.js';
+import { type RequestedOperation, OperationStore } from '../../producer/operation.store.js';
 import { JobEvents } from '../../events/job-events.js';
 import { OperationConflictError } from '../../operation/errors.js';
 import type { Queryable } from '../../ledger/postgres/database.js';
@@ -20,25 +20,26 @@ export class FollowUps {
   /** Answers with what to do once the transaction has committed: tell of the letters that were written. */
   async write(
     connection: Queryable,
-    followUps: readonly AskedOperation[],
-    workerId: string,
+    followUps: readonly RequestedOperation[],
+    runId: string,
   ): Promise<() => void> {
     const run = this.operations.on(connection);
-    const conflicts: AskedOperation[] = [];
-    for (const queue of new Set(followUps.map((asked) => asked.queue))) {
-      const asked = followUps.filter((followUp) => followUp.queue === queue);
-      const accepted = await this.operations.accept(run, asked);
+    const conflicts: RequestedOperation[] = [];
+    for (const queue of new Set(followUps.map((requested) => requested.queue))) {
+      const requested = followUps.filter((followUp) => followUp.queue === queue);
+      const accepted = await this.operations.accept(run, requested);
       await this.operations.announce(run, queue);
-      conflicts.push(...asked.filter((_followUp, index) => accepted[index]?.kind === 'conflict'));
+      conflicts.push(...requested.filter((_followUp, index) => accepted[index]?.kind === 'conflict'));
     }
-    const buried: AskedOperation[] = [];
-    for (const asked of conflicts) if (await this.#bury(connection, asked, workerId)) buried.push(asked);
-    return () => buried.forEach((asked) => this.#tellOf(asked));
+    const buried: RequestedOperation[] = [];
+    for (const requested of conflicts)
+      if (await this.#bury(connection, requested, runId)) buried.push(requested);
+    return () => buried.forEach((requested) => this.#tellOf(requested));
   }
 
-  async #bury(connection: Queryable, asked: AskedOperation, workerId: string): Promise<boolean> {
-    const { tenantId, operationKey, queue, jobName, jobId, payload, fingerprint } = asked;
-    const burial: Burial = {
+  async #bury(connection: Queryable, requested: RequestedOperation, runId: string): Promise<boolean> {
+    const { tenantId, operationKey, queue, jobName, jobId, payload, fingerprint } = requested;
+    const burial: NewDeadLetter = {
       identity: { tenantId, operationKey },
       queue,
       jobName,
@@ -47,12 +48,12 @@ export class FollowUps {
       payload,
       fingerprint,
       error: new OperationConflictError(tenantId, operationKey),
-      workerId,
+      runId,
     };
-    return this.letters.bury(burial, connection);
+    return this.letters.write(burial, connection);
   }
 
-  #tellOf({ tenantId, operationKey, queue, jobName, jobId }: AskedOperation): void {
+  #tellOf({ tenantId, operationKey, queue, jobName, jobId }: RequestedOperation): void {
     this.events.emit({
       kind: 'dead',
       queue,
@@ -64,7 +65,7 @@ export class FollowUps {
       attempt: 0,
       reason: 'idempotency_conflict',
       failure: 'permanent',
-      failureReason: 'idempotency_conflict',
+      failureCode: 'idempotency_conflict',
       error: new OperationConflictError(tenantId, operationKey).message,
       durationMs: 0,
     });

@@ -1,6 +1,6 @@
 import type { EntityManager } from 'typeorm';
 import type { Claim, ClaimAnswer, VanishedAttempt } from '../../ledger/claim/claim.js';
-import type { AskedOperation } from '../../producer/operation.store.js';
+import type { RequestedOperation } from '../../producer/operation.store.js';
 import type { RecordedResult } from '../../ledger/record/kept-result.js';
 import type { FailureRecord, Recorded } from '../../ledger/record/outcome.store.js';
 
@@ -27,7 +27,7 @@ export interface Ground {
   complete(
     claim: Claim,
     result: RecordedResult,
-    followUps: readonly AskedOperation[],
+    followUps: readonly RequestedOperation[],
     retentionMs: number,
   ): Promise<Completion>;
   /**

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { InDoubtError } from '../../operation/failure.js';
 import { HandlerRun, type HandlerResult } from './handler-run.js';
-import type { AbandonReason } from '../../operation/reasons.js';
+import type { AbandonedBy } from '../../operation/reasons.js';
 
 beforeEach(() => {
   vi.useFakeTimers();
@@ -88,13 +88,13 @@ describe('HandlerRun: it is abandoned first', () => {
     await vi.advanceTimersByTimeAsync(1_499);
     expect(attempt.isOver).toBe(false);
     await vi.advanceTimersByTimeAsync(2);
-    const { why, error } = abandoned(await running);
+    const { by: why, error } = abandoned(await running);
     expect(why).toBe('timeout');
     expect(error).toBeInstanceOf(InDoubtError);
     expect(error.message).toBe('The attempt was abandoned: it took longer than its 1500 ms.');
   });
 
-  it.each<[AbandonReason, string]>([
+  it.each<[AbandonedBy, string]>([
     ['timeout', 'it took too long'],
     ['lease_lost', 'its lease went to another worker or could not be renewed'],
     ['cancelled', 'its job was cancelled'],
@@ -105,7 +105,7 @@ describe('HandlerRun: it is abandoned first', () => {
     await settled();
     attempt.abandon(why);
     const execution = abandoned(await running);
-    expect(execution.why).toBe(why);
+    expect(execution.by).toBe(why);
     expect(execution.error.message).toBe(`The attempt was abandoned: ${explanation}.`);
   });
 
@@ -114,7 +114,7 @@ describe('HandlerRun: it is abandoned first', () => {
     const running = attempt.run(() => new Promise(() => undefined), 1_000);
     attempt.abandon('lease_lost');
     attempt.abandon('shutdown');
-    expect(abandoned(await running).why).toBe('lease_lost');
+    expect(abandoned(await running).by).toBe('lease_lost');
     expect((attempt.signal.reason as Error).message).toMatch(/lease/);
   });
 
@@ -122,7 +122,7 @@ describe('HandlerRun: it is abandoned first', () => {
     const { attempt, late } = watched();
     attempt.abandon('cancelled');
     const handler = vi.fn(async () => 'done');
-    expect(abandoned(await attempt.run(handler, 1_000)).why).toBe('cancelled');
+    expect(abandoned(await attempt.run(handler, 1_000)).by).toBe('cancelled');
     expect(handler).not.toHaveBeenCalled();
     expect(late).toEqual([]);
   });
@@ -130,7 +130,7 @@ describe('HandlerRun: it is abandoned first', () => {
   it('ends abandoned when the handler itself leads to that and then returns', async () => {
     const { attempt, late } = watched();
     const execution = await attempt.run(async () => attempt.abandon('cancelled'), 1_000);
-    expect(abandoned(execution).why).toBe('cancelled');
+    expect(abandoned(execution).by).toBe('cancelled');
     await settled();
     expect(late).toEqual(['returned']);
   });
@@ -145,7 +145,7 @@ describe('HandlerRun: it is abandoned first', () => {
         return 'late';
       }, 1_000);
       await vi.advanceTimersByTimeAsync(1_000);
-      expect(abandoned(await running).why).toBe('timeout');
+      expect(abandoned(await running).by).toBe('timeout');
       expect(late).toEqual([]);
       await vi.advanceTimersByTimeAsync(10_000);
       expect(late).toEqual([how]);
@@ -201,7 +201,7 @@ describe('HandlerRun: its signal', () => {
       1_000,
     );
     await vi.advanceTimersByTimeAsync(1_000);
-    expect(abandoned(await running).why).toBe('timeout');
+    expect(abandoned(await running).by).toBe('timeout');
     expect(late).toEqual(['returned']);
   });
 });

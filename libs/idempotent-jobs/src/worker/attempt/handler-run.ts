@@ -1,13 +1,13 @@
-import type { AbandonReason } from '../../operation/reasons.js';
+import type { AbandonedBy } from '../../operation/reasons.js';
 import { setMaxListeners } from 'node:events';
-import type { LeaseHold } from '../../ledger/claim/lease-keeper.js';
+import type { LeaseHandle } from '../../ledger/claim/lease-keeper.js';
 import { InDoubtError } from '../../operation/failure.js';
 import { frames, inFrame } from '../../tenancy/frames.js';
 
 /** The reason of the signal of an attempt that nobody waits for any more. */
 export class AbandonedError extends InDoubtError {
   constructor(
-    readonly why: AbandonReason,
+    readonly by: AbandonedBy,
     message: string,
   ) {
     super(message);
@@ -21,7 +21,7 @@ export type HandlerResult =
   /** `wasStarted`: whether the handler had been called. */
   | {
       readonly kind: 'abandoned';
-      readonly why: AbandonReason;
+      readonly by: AbandonedBy;
       readonly error: InDoubtError;
       readonly wasStarted: boolean;
     };
@@ -88,17 +88,17 @@ export class HandlerRun {
   }
 
   /** Why it was abandoned; undefined: it was not. */
-  get abandonedBecause(): AbandonReason | undefined {
-    return this.#abandoned?.why;
+  get abandonedBy(): AbandonedBy | undefined {
+    return this.#abandoned?.by;
   }
 
   /** Stops waiting. Later calls, and calls after the handler's end, do nothing. */
-  abandon(why: AbandonReason, detail?: string): void {
+  abandon(by: AbandonedBy, detail?: string): void {
     if (this.#isOver) return;
     this.#isOver = true;
     this.onAbandoned?.();
-    const error = new AbandonedError(why, `The attempt was abandoned: ${detail ?? EXPLANATIONS[why]}.`);
-    this.#abandoned = { kind: 'abandoned', why, error, wasStarted: this.wasStarted };
+    const error = new AbandonedError(by, `The attempt was abandoned: ${detail ?? EXPLANATIONS[by]}.`);
+    this.#abandoned = { kind: 'abandoned', by: by, error, wasStarted: this.wasStarted };
     inFrame(this.#frame, () => this.#controller?.abort(error));
     this.#end?.(this.#abandoned);
     this.#reject?.(error);
@@ -146,7 +146,7 @@ export class HandlerRun {
   }
 }
 
-type RunLease = Pick<LeaseHold, 'isNearlyOver' | 'hasRunOut' | 'confirm'>;
+type RunLease = Pick<LeaseHandle, 'isNearlyOver' | 'hasRunOut' | 'confirm'>;
 
 /** A handler that throws before its first await has thrown all the same. */
 function started(handler: () => Promise<unknown>): Promise<unknown> {
@@ -157,7 +157,7 @@ function started(handler: () => Promise<unknown>): Promise<unknown> {
   }
 }
 
-const EXPLANATIONS: Readonly<Record<AbandonReason, string>> = {
+const EXPLANATIONS: Readonly<Record<AbandonedBy, string>> = {
   timeout: 'it took too long',
   lease_lost: 'its lease went to another worker or could not be renewed',
   cancelled: 'its job was cancelled',

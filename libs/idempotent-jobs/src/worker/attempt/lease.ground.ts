@@ -1,8 +1,8 @@
 import type { Claim, ClaimAnswer, ClaimRequest, VanishedAttempt } from '../../ledger/claim/claim.js';
 import type { ClaimStore } from '../../ledger/claim/claim.store.js';
-import { type LeaseHold, type LeaseKeeper, leaseTime } from '../../ledger/claim/lease-keeper.js';
+import { type LeaseHandle, type LeaseKeeper, leaseTime } from '../../ledger/claim/lease-keeper.js';
 import type { UnusedClaims } from '../../ledger/claim/unused-claims.js';
-import type { AskedOperation } from '../../producer/operation.store.js';
+import type { RequestedOperation } from '../../producer/operation.store.js';
 import type { Database, Queryable } from '../../ledger/postgres/database.js';
 import { inTransaction } from '../../ledger/postgres/transaction.js';
 import type { RecordedResult } from '../../ledger/record/kept-result.js';
@@ -10,7 +10,7 @@ import type { FailureRecord, OutcomeStore, Recorded } from '../../ledger/record/
 import type { FollowUps } from './follow-ups.js';
 import type { Completion, Ground } from './ground.js';
 import { claimRequestOf, isCall, type OperationRun } from './operation-run.js';
-import { persistently, recordPatienceMs } from './persistently.js';
+import { withRetry, recordPatienceMs } from './with-retry.js';
 
 /** What leased attempts need of their application. */
 export interface LeaseServices {
@@ -30,7 +30,7 @@ export interface LeaseServices {
  */
 export class LeaseGround implements Ground {
   /** Held until the end is written: a worker that took over meanwhile must win. */
-  #lease: LeaseHold | undefined;
+  #lease: LeaseHandle | undefined;
   readonly takesBack = false;
 
   constructor(
@@ -46,7 +46,7 @@ export class LeaseGround implements Ground {
     const { tenantId, operationKey, token } = answer.claim;
     const { leaseMs } = run.rules;
     const onLost = (): void => run.handlerRun.abandon('lease_lost');
-    this.#lease = services.leases.hold({ tenantId, operationKey, token, leaseMs, onLost }, sentAt);
+    this.#lease = services.leases.keep({ tenantId, operationKey, token, leaseMs, onLost }, sentAt);
     run.handlerRun.runUnder(this.#lease);
     return answer;
   }
@@ -56,9 +56,9 @@ export class LeaseGround implements Ground {
     const { claims } = this.services;
     const { identified, earlierStarts } = this.run;
     const request = claimRequestOf(this.run);
-    const patienceMs = Math.min(request.terms.leaseMs / 2, MAX_CLAIM_PATIENCE_MS);
+    const patienceMs = Math.min(request.rules.leaseMs / 2, MAX_CLAIM_PATIENCE_MS);
     const claim = (requested: ClaimRequest): Promise<ClaimAnswer> =>
-      persistently(patienceMs, () => claims.claim(requested));
+      withRetry(patienceMs, () => claims.claim(requested));
     const answer = await claim(request);
     if (answer.kind !== 'absent' || identified.rowMs !== undefined) return answer;
     // Whoever has started it may have run it: an attempt without a record, unless it was one of ours without a claim.
@@ -86,7 +86,7 @@ export class LeaseGround implements Ground {
   complete(
     claim: Claim,
     result: RecordedResult,
-    followUps: readonly AskedOperation[],
+    followUps: readonly RequestedOperation[],
     retentionMs: number,
   ): Promise<Completion> {
     return this.#record(() =>
@@ -99,14 +99,14 @@ export class LeaseGround implements Ground {
   async #completeWith(
     claim: Claim,
     result: RecordedResult,
-    followUps: readonly AskedOperation[],
+    followUps: readonly RequestedOperation[],
     retentionMs: number,
   ): Promise<Recorded> {
     const { outcomes, followUps: writer, database } = this.services;
     let tell = (): void => undefined;
     const write = async (connection: Queryable): Promise<Recorded> => {
       const completed = await outcomes.completeWithin(connection, claim, result, retentionMs);
-      if (completed === 'recorded') tell = await writer.write(connection, followUps, this.run.workerId);
+      if (completed === 'recorded') tell = await writer.write(connection, followUps, this.run.runId);
       return completed;
     };
     const recorded = await inTransaction(database, write, 'record');
@@ -126,7 +126,7 @@ export class LeaseGround implements Ground {
   async release(claim: Claim, isDoubtful: boolean, waitMs?: number): Promise<void> {
     const { outcomes } = this.services;
     // What has to be asked about holds no attempt that could be given back.
-    if (claim.mustAsk) return this.#giveBack();
+    if (claim.mustReconcile) return this.#giveBack();
     const released = await this.#record(() =>
       outcomes.release(claim, isDoubtful, waitMs, this.#forgetAfterMs),
     );
@@ -144,13 +144,13 @@ export class LeaseGround implements Ground {
   }
 
   #giveBack(): void {
-    const { identified, workerId } = this.run;
+    const { identified, runId } = this.run;
     const { tenantId, operationKey } = identified;
     const { possibleUntil } = this.services.claims;
     this.services.unused.add({
       tenantId,
       operationKey,
-      workerId,
+      runId,
       possibleUntil,
       forgetAfterMs: this.#forgetAfterMs,
     });
@@ -158,11 +158,11 @@ export class LeaseGround implements Ground {
 
   /** A call that was given back is forgotten after a while: nobody may ever call again. Undefined: it is a job's. */
   get #forgetAfterMs(): number | undefined {
-    return isCall(this.run) ? this.run.rules.terms.retentionMs : undefined;
+    return isCall(this.run) ? this.run.rules.claim.retentionMs : undefined;
   }
 
   #record<T>(write: () => Promise<T>): Promise<T> {
-    return persistently(recordPatienceMs(this.run.rules.leaseMs), write);
+    return withRetry(recordPatienceMs(this.run.rules.leaseMs), write);
   }
 }
 

@@ -1,6 +1,6 @@
 import type { EntityManager } from 'typeorm';
 import type { Claim } from '../../ledger/claim/claim.js';
-import type { AskedOperation } from '../../producer/operation.store.js';
+import type { RequestedOperation } from '../../producer/operation.store.js';
 import type { CurrentOperation } from './current-operation.js';
 import { cleanText } from '../../operation/clean-text.js';
 import { UsageError } from '../../operation/errors.js';
@@ -12,7 +12,7 @@ import type { OperationRun } from './operation-run.js';
 /** The handler's view of its operation, and what it has asked to be enqueued with the outcome. */
 export interface OperationFrame {
   readonly operation: CurrentOperation;
-  readonly followUps: readonly AskedOperation[];
+  readonly followUps: readonly RequestedOperation[];
   readonly steps: Steps;
   /** Why what it completes with is a stand-in; undefined: it is not. */
   readonly degraded: string | undefined;
@@ -29,9 +29,9 @@ export function openFrame(
   transaction: EntityManager | undefined,
   runStep: RunStep,
 ): OperationFrame {
-  const followUps: AskedOperation[] = [];
-  const markDegraded = (why: string): void => {
-    degraded ??= cleanText(why, MAX_DEGRADED);
+  const followUps: RequestedOperation[] = [];
+  const markDegraded = (by: string): void => {
+    degraded ??= cleanText(by, MAX_DEGRADED);
   };
   let degraded: string | undefined;
   let hasCalled = false;
@@ -48,7 +48,7 @@ export function openFrame(
     attempt: claim.attempt,
     startedAt: claim.startedAt,
     fencingToken: claim.token,
-    workerId: run.workerId,
+    runId: run.runId,
     get idempotencyKey() {
       return operationDigest(claim);
     },

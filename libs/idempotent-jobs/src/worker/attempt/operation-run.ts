@@ -1,11 +1,11 @@
 import type { Job } from 'bullmq';
 import type { ClaimRequest, StepName } from '../../ledger/claim/claim.js';
-import type { HoldCause } from '../../operation/reasons.js';
+import type { RejectionCause } from '../../operation/reasons.js';
 import type { CurrentOperation } from './current-operation.js';
 import type { HandlerResult, HandlerRun } from './handler-run.js';
 import type { EarlierStarts } from '../identify/earlier-starts.js';
 import type { Identified } from '../identify/identify.js';
-import type { ProcessorSettings } from '../rules/operation-rules.js';
+import type { OperationRules } from '../rules/operation-rules.js';
 import type { JobEventSubject } from '../../events/job-events.js';
 import { CALLS } from '../../operation/calls.js';
 import { payloadTextOf } from '../../operation/fingerprint.js';
@@ -20,14 +20,14 @@ export interface HandlerMeans {
   /** Finds out whether the effect of the last attempt happened; undefined: there is no way. */
   readonly reconcile: ((operation: CurrentOperation) => unknown) | undefined;
   /** Stands in for the dependency while it lets nothing through; undefined: there is nothing that could. */
-  readonly fallback: ((operation: CurrentOperation, reason: HoldCause) => unknown) | undefined;
+  readonly fallback: ((operation: CurrentOperation, reason: RejectionCause) => unknown) | undefined;
 }
 
 /** One run of one operation, for a job, a step or a call: who it is, by which rules it runs, and what it can do. */
 export interface OperationRun extends HandlerMeans {
   /** Names this run, not this process: process and running number. */
-  readonly workerId: string;
-  readonly rules: ProcessorSettings;
+  readonly runId: string;
+  readonly rules: OperationRules;
   /** What asks for the operation, as events name it. */
   readonly subject: JobSubject;
   readonly identified: Identified;
@@ -71,7 +71,7 @@ export function subjectOf({
 /** What the run asks of the ledger. */
 export function claimRequestOf({
   rules,
-  workerId,
+  runId,
   subject: { jobName, jobId },
   identified,
   step,
@@ -81,11 +81,11 @@ export function claimRequestOf({
   return {
     tenantId: identified.tenantId,
     operationKey: identified.operationKey,
-    terms: rules.terms,
+    rules: rules.claim,
     jobName,
     jobId,
     fingerprint: identified.fingerprint,
-    workerId,
+    runId,
     deadline: identified.deadline ?? null,
     availableAt: identified.availableAt,
     needsRow: identified.rowMs !== undefined || earlierStarts?.areThere === true,

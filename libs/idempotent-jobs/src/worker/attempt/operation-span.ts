@@ -1,7 +1,7 @@
 import type { AttemptResult } from './attempt-result.js';
 import { resultAttributes, whatFailed } from './result.attributes.js';
 import { errorTypeOf } from '../../tracing/attributes.js';
-import { quietly } from '../../operation/thrown.js';
+import { orUndefined } from '../../operation/thrown.js';
 import type { SpanAttributes, Tracing, TracingSpan } from '../../tracing/tracing.js';
 
 /**
@@ -16,24 +16,24 @@ export class OperationSpan {
 
   /** What the operation's next run links to. */
   get reference(): string | undefined {
-    return quietly(() => this.span.reference);
+    return orUndefined(() => this.span.reference);
   }
 
   /** The operation's last run, as far as the ledger knows it. */
   follows(reference: string | null): void {
-    if (reference !== null) quietly(() => this.span.link(reference));
+    if (reference !== null) orUndefined(() => this.span.link(reference));
   }
 
   /** The right to run was won: everything before this moment was waiting for it. */
   claimed(attempt: number, fencingToken: number): void {
-    quietly(() => {
+    orUndefined(() => {
       this.span.set({ 'idempotent_jobs.attempt': attempt, 'idempotent_jobs.fencing_token': fencingToken });
       this.span.event('claimed', { 'idempotent_jobs.attempt': attempt });
     });
   }
 
   ended(result: AttemptResult): void {
-    quietly(() => {
+    orUndefined(() => {
       this.span.set(resultAttributes(result));
       const failed = whatFailed(result);
       if (failed !== undefined) this.span.fail(failed);
@@ -42,12 +42,12 @@ export class OperationSpan {
 
   /** What a question about a doubt came to. */
   answered(verdict: string): void {
-    quietly(() => this.span.set({ 'idempotent_jobs.verdict': verdict }));
+    orUndefined(() => this.span.set({ 'idempotent_jobs.verdict': verdict }));
   }
 
   /** A question that got no answer. */
   unanswered(reason: string, error: unknown): void {
-    quietly(() => {
+    orUndefined(() => {
       this.span.set({ 'idempotent_jobs.failure_reason': reason, 'error.type': errorTypeOf(error) });
       this.span.fail(reason);
     });

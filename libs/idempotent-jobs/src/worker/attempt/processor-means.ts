@@ -1,6 +1,6 @@
-import type { HoldCause } from '../../operation/reasons.js';
+import type { RejectionCause } from '../../operation/reasons.js';
 import type { CurrentOperation } from './current-operation.js';
-import type { Reconciliation } from '../../operation/verdict.js';
+import type { Reconciliation } from '../../operation/reconciliation.js';
 
 /**
  * A processor that can find out whether the effect of an attempt happened: for effect `reconciled`, which needs it, and for
@@ -21,5 +21,5 @@ export interface Reconciles<Result = unknown> {
 /** A processor that stands in for its dependency while that lets nothing through. */
 export interface FallsBack<Result = unknown> {
   /** Called in place of `process()`; what it returns completes the operation, which is marked as degraded. */
-  fallback(operation: CurrentOperation, reason: HoldCause): Promise<Result> | Result;
+  fallback(operation: CurrentOperation, reason: RejectionCause): Promise<Result> | Result;
 }

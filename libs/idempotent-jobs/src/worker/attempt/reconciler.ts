@@ -4,12 +4,12 @@ import { Due } from '../../producer/due.js';
 import { enterOperation } from './current-operation.js';
 import { type HandlerResult, HandlerRun } from './handler-run.js';
 import { UsageError } from '../../operation/errors.js';
-import type { AskedOperation } from '../../producer/operation.store.js';
+import type { RequestedOperation } from '../../producer/operation.store.js';
 import { Database } from '../../ledger/postgres/database.js';
 import { inTransaction } from '../../ledger/postgres/transaction.js';
-import { nextQuestionMs } from '../rules/reconcile-plan.js';
-import type { ReconcileSettings } from '../rules/reconcile.options.js';
-import type { Applied, Reconciliation } from '../../operation/verdict.js';
+import { nextQuestionMs } from '../rules/reconcile-schedule.js';
+import type { ReconcileRules } from '../rules/reconcile.options.js';
+import type { Applied, Reconciliation } from '../../operation/reconciliation.js';
 import { OutcomeStore, type Recorded } from '../../ledger/record/outcome.store.js';
 import { identityAttributes } from '../../tracing/attributes.js';
 import type { OperationSpan } from './operation-span.js';
@@ -20,14 +20,14 @@ import { FollowUps } from './follow-ups.js';
 import type { Ground } from './ground.js';
 import { openFrame } from './operation-frame.js';
 import type { OperationRun } from './operation-run.js';
-import { persistently, recordPatienceMs } from './persistently.js';
-import { keepResult } from './result-text.js';
+import { withRetry, recordPatienceMs } from './with-retry.js';
+import { keepResult } from './result-to-text.js';
 import type { RunStep } from './steps.js';
 
 /** How a question ended, and what `reconcile()` has asked to be enqueued. */
 interface Questioned {
   readonly answer: HandlerResult;
-  readonly followUps: readonly AskedOperation[];
+  readonly followUps: readonly RequestedOperation[];
 }
 
 /** What stands between a claim and its attempt comes to: the right to run, or an end without an attempt. */
@@ -53,7 +53,7 @@ export class Reconciler {
     private readonly due: Due,
   ) {}
 
-  async ask(run: OperationRun, ground: Ground, claim: Claim, runStep: RunStep): Promise<Cleared> {
+  async reconcile(run: OperationRun, ground: Ground, claim: Claim, runStep: RunStep): Promise<Cleared> {
     const { answer, followUps } = await this.#questionTraced(run, claim, runStep);
     switch (answer.kind) {
       case 'returned':
@@ -61,9 +61,9 @@ export class Reconciler {
       case 'threw':
         return this.#unresolved(run, ground, claim, 'failed', answer.error);
       case 'abandoned':
-        return answer.why === 'lease_lost'
+        return answer.by === 'lease_lost'
           ? { kind: 'ended', result: await this.recorder.fenced(run, claim) }
-          : this.#unresolved(run, ground, claim, answer.why, answer.error);
+          : this.#unresolved(run, ground, claim, answer.by, answer.error);
       default:
         return answer satisfies never;
     }
@@ -77,8 +77,8 @@ export class Reconciler {
     reason: string,
     error?: unknown,
   ): Promise<AttemptResult> {
-    const askInMs = nextQuestionMs(settingsOf(run).plan, claim.doubtAgeMs ?? 0);
-    return this.recorder.unresolved(run, ground, claim, reason, error, askInMs);
+    const reconcileInMs = nextQuestionMs(settingsOf(run).schedule, claim.doubtAgeMs ?? 0);
+    return this.recorder.unresolved(run, ground, claim, reason, error, reconcileInMs);
   }
 
   async #questionTraced(run: OperationRun, claim: Claim, runStep: RunStep): Promise<Questioned> {
@@ -94,7 +94,7 @@ export class Reconciler {
   async #question(run: OperationRun, claim: Claim, runStep: RunStep): Promise<Questioned> {
     const question = new HandlerRun(() => undefined);
     const { handlerRun, rules, reconcile } = run;
-    const stop = (): void => question.abandon(handlerRun.abandonedBecause ?? 'cancelled');
+    const stop = (): void => question.abandon(handlerRun.abandonedBy ?? 'cancelled');
     handlerRun.signal.addEventListener('abort', stop, { once: true });
     if (handlerRun.isOver) stop();
     try {
@@ -113,7 +113,7 @@ export class Reconciler {
     ground: Ground,
     claim: Claim,
     answer: unknown,
-    followUps: readonly AskedOperation[],
+    followUps: readonly RequestedOperation[],
   ): Promise<Cleared> {
     const verdict = readAnswer(answer);
     switch (verdict?.kind) {
@@ -132,9 +132,9 @@ export class Reconciler {
     run: OperationRun,
     claim: Claim,
     { result: value }: Applied,
-    followUps: readonly AskedOperation[],
+    followUps: readonly RequestedOperation[],
   ): Promise<AttemptResult> {
-    const { leaseMs, terms, results } = run.rules;
+    const { leaseMs, claim: terms, results } = run.rules;
     const result = keepResult(value, results);
     const write = async (): Promise<[Recorded, () => void]> =>
       inTransaction(
@@ -142,11 +142,11 @@ export class Reconciler {
         async (connection) => {
           const recorded = await this.outcomes.apply(connection, claim, result, terms.retentionMs);
           if (recorded === 'lost') return [recorded, () => undefined];
-          return [recorded, await this.followUps.write(connection, followUps, run.workerId)];
+          return [recorded, await this.followUps.write(connection, followUps, run.runId)];
         },
         'record',
       );
-    const [recorded, tell] = await persistently(recordPatienceMs(leaseMs), write);
+    const [recorded, tell] = await withRetry(recordPatienceMs(leaseMs), write);
     if (recorded === 'lost') return this.recorder.fenced(run, claim);
     tell();
     if (followUps.length > 0) this.due.wake();
@@ -156,11 +156,11 @@ export class Reconciler {
   }
 
   async #start(run: OperationRun, ground: Ground, claim: Claim): Promise<Cleared> {
-    const { lateArrivalMs } = settingsOf(run).plan;
+    const { lateArrivalMs } = settingsOf(run).schedule;
     if (claim.doubtAgeMs !== undefined && claim.doubtAgeMs < lateArrivalMs)
       return this.#unresolved(run, ground, claim, 'may_arrive_late');
-    const { leaseMs, terms } = run.rules;
-    const started = await persistently(leaseMs, () => this.outcomes.start(claim, terms));
+    const { leaseMs, claim: terms } = run.rules;
+    const started = await withRetry(leaseMs, () => this.outcomes.start(claim, terms));
     if (started === 'lost') return { kind: 'ended', result: await this.recorder.fenced(run, claim) };
     this.reporter.reconciled(run, claim, 'not_applied');
     return { kind: 'run', claim: started };
@@ -177,7 +177,7 @@ export class Reconciler {
   }
 }
 
-function settingsOf({ rules: { reconcile } }: OperationRun): ReconcileSettings {
+function settingsOf({ rules: { reconcile } }: OperationRun): ReconcileRules {
   if (reconcile === undefined) throw new UsageError('An operation is asked about that nobody can ask about.');
   return reconcile;
 }
@@ -189,7 +189,7 @@ function tellAnswer(span: OperationSpan, answer: HandlerResult): void {
     case 'threw':
       return span.unanswered('failed', answer.error);
     case 'abandoned':
-      return span.unanswered(answer.why, answer.error);
+      return span.unanswered(answer.by, answer.error);
     default:
       return answer satisfies never;
   }

@@ -7,7 +7,7 @@ class BankError extends Error {
   override readonly name = 'acme/secret-0815';
 }
 const error = new BankError('token hunter2');
-const failure = { kind: 'transient', reason: 'ECONNREFUSED' } as const;
+const failure = { kind: 'transient', code: 'ECONNREFUSED' } as const;
 
 const TABLE: { title: string; result: AttemptResult; attributes: object; failed: string | undefined }[] = [
   {
@@ -28,7 +28,7 @@ const TABLE: { title: string; result: AttemptResult; attributes: object; failed:
       kind: 'failed',
       error,
       failure,
-      decision: { status: 'retrying', why: 'backoff', delayMs: 12.3, isDoubtful: false },
+      nextStep: { status: 'retrying', decision: 'backoff', delayMs: 12.3, isDoubtful: false },
     },
     attributes: {
       'idempotent_jobs.outcome': 'retrying',
@@ -45,8 +45,8 @@ const TABLE: { title: string; result: AttemptResult; attributes: object; failed:
     result: {
       kind: 'failed',
       error: new PermanentError('hunter2'),
-      failure: { kind: 'permanent', reason: 'permanent' },
-      decision: { status: 'dead', why: 'not_retryable', reason: 'permanent_error', isDoubtful: false },
+      failure: { kind: 'permanent', code: 'permanent' },
+      nextStep: { status: 'dead', decision: 'not_retryable', reason: 'permanent_error', isDoubtful: false },
     },
     attributes: {
       'idempotent_jobs.outcome': 'dead',
@@ -64,7 +64,7 @@ const TABLE: { title: string; result: AttemptResult; attributes: object; failed:
       kind: 'deferred',
       delayMs: 200,
       deferral: 'busy',
-      reason: 'busy: another worker is running the operation',
+      detail: 'busy: another worker is running the operation',
     },
     attributes: {
       'idempotent_jobs.outcome': 'deferred',
@@ -79,7 +79,7 @@ const TABLE: { title: string; result: AttemptResult; attributes: object; failed:
       kind: 'deferred',
       delayMs: 1000,
       deferral: 'ledger_unavailable',
-      reason: 'ledger_unavailable: password hunter2 failed',
+      detail: 'ledger_unavailable: password hunter2 failed',
     },
     attributes: {
       'idempotent_jobs.outcome': 'deferred',
@@ -116,8 +116,8 @@ describe('resultAttributes', () => {
     const result: AttemptResult = {
       kind: 'failed',
       error: 'thrown text',
-      failure: { kind: 'transient', reason: 'r'.repeat(1000) },
-      decision: { status: 'retrying', why: 'backoff', delayMs: 1, isDoubtful: false },
+      failure: { kind: 'transient', code: 'r'.repeat(1000) },
+      nextStep: { status: 'retrying', decision: 'backoff', delayMs: 1, isDoubtful: false },
     };
     expect(resultAttributes(result)).toMatchObject({
       'idempotent_jobs.failure_reason': 'r'.repeat(200),

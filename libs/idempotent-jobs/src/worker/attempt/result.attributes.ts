@@ -9,12 +9,12 @@ export function resultAttributes(result: AttemptResult): SpanAttributes {
     case 'replayed':
       return { [OUTCOME]: result.kind };
     case 'failed': {
-      const { decision, failure, error } = result;
+      const { nextStep: decision, failure, error } = result;
       return {
         [OUTCOME]: decision.status,
         'idempotent_jobs.failure_kind': failure.kind,
-        'idempotent_jobs.failure_reason': failure.reason.slice(0, MAX_REASON),
-        'idempotent_jobs.decision': decision.why,
+        'idempotent_jobs.failure_reason': failure.code.slice(0, MAX_REASON),
+        'idempotent_jobs.decision': decision.decision,
         'idempotent_jobs.delay_ms': decision.status === 'retrying' ? Math.ceil(decision.delayMs) : undefined,
         'error.type': errorTypeOf(error),
       };
@@ -42,7 +42,7 @@ export function resultAttributes(result: AttemptResult): SpanAttributes {
 export function whatFailed(result: AttemptResult): string | undefined {
   switch (result.kind) {
     case 'failed':
-      return result.failure.reason.slice(0, MAX_REASON);
+      return result.failure.code.slice(0, MAX_REASON);
     case 'deferred':
       return causeOf(result.deferral) === 'unavailable' ? result.deferral : undefined;
     case 'conflict':

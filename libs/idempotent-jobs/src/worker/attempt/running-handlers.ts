@@ -1,7 +1,7 @@
 import { Injectable } from '@nestjs/common';
 import { isOverWithin } from '../../operation/within.js';
 import type { HandlerRun } from './handler-run.js';
-import type { AbandonReason } from '../../operation/reasons.js';
+import type { AbandonedBy } from '../../operation/reasons.js';
 
 /** The handlers that run in this process right now. */
 @Injectable()
@@ -30,7 +30,7 @@ export class RunningHandlers {
     return isOverWithin(ms, new Promise<void>((resolve) => this.#onEmpty.push(resolve)));
   }
 
-  abandonAll(why: AbandonReason): void {
-    for (const run of this.#runs) run.abandon(why);
+  abandonAll(by: AbandonedBy): void {
+    for (const run of this.#runs) run.abandon(by);
   }
 }

@@ -1,7 +1,7 @@
 import { HandlerRun } from './handler-run.js';
 import { assertNoTransactionAround, currentOperation } from './current-operation.js';
 import type { ReconciledStep, StepRun } from './step.js';
-import { type StepOptions, settingsOfStep } from '../rules/step-settings.js';
+import { type StepOptions, rulesOfStep } from '../rules/step.options.js';
 import { UsageError } from '../../operation/errors.js';
 import { fingerprintOf } from '../../operation/fingerprint.js';
 import { stepIdentity, stepNameProblem } from '../../operation/identity.js';
@@ -10,7 +10,7 @@ import { identityAttributes } from '../../tracing/attributes.js';
 import { type AttemptResult, errorOf } from './attempt-result.js';
 import { WaitingError } from './refusal-errors.js';
 import type { OperationRun } from './operation-run.js';
-import type { ProcessorSettings } from '../rules/operation-rules.js';
+import type { OperationRules } from '../rules/operation-rules.js';
 
 /** Runs a step as the operation that it is. Never rejects. */
 export type RunStep = (step: OperationRun, handler: () => Promise<unknown>) => Promise<AttemptResult>;
@@ -48,7 +48,7 @@ export class Steps {
     if (typeof run !== 'function')
       throw new UsageError(`Step "${name}" needs a function, or { run, reconcile }.`);
     const reconcile = typeof work === 'function' ? undefined : work.reconcile;
-    const rules = settingsOfStep(name, handlerRules, options, reconcile !== undefined);
+    const rules = rulesOfStep(name, handlerRules, options, reconcile !== undefined);
     assertNoTransactionAround(rules.effect);
     this.#names.add(name);
     if (!(await handlerRun.mayBegin()))
@@ -98,7 +98,7 @@ export class Steps {
 
   #stepOf(
     name: string,
-    rules: ProcessorSettings,
+    rules: OperationRules,
     reconcile: OperationRun['reconcile'],
     handlerRun: HandlerRun,
   ): OperationRun {
@@ -137,8 +137,8 @@ export class Steps {
         if (result.degraded !== undefined) this.onDegraded(result.degraded);
         return result.result;
       case 'failed':
-        if (result.decision.status !== 'in_doubt') throw result.error;
-        return this.#wait(step, result.decision.askInMs ?? PERSON_MS, result.error);
+        if (result.nextStep.status !== 'in_doubt') throw result.error;
+        return this.#wait(step, result.nextStep.reconcileInMs ?? PERSON_MS, result.error);
       case 'in_doubt':
         return this.#wait(step, PERSON_MS, result.error);
       case 'deferred':
@@ -163,7 +163,7 @@ export class Steps {
 /** Ends a step's run with its handler's. Returns how to stop that. */
 function endWith(handler: HandlerRun, step: HandlerRun): () => void {
   const stop = (): void => {
-    const why = handler.abandonedBecause ?? 'cancelled';
+    const why = handler.abandonedBy ?? 'cancelled';
     // The step's lease is its own: it is given up in order, and not left to run out.
     step.abandon(why === 'lease_lost' ? 'cancelled' : why);
   };

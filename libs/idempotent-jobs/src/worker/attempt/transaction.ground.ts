@@ -2,7 +2,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import type { EntityManager } from 'typeorm';
 import type { Claim, VanishedAttempt } from '../../ledger/claim/claim.js';
 import type { ClaimStore } from '../../ledger/claim/claim.store.js';
-import type { AskedOperation } from '../../producer/operation.store.js';
+import type { RequestedOperation } from '../../producer/operation.store.js';
 import type { Database } from '../../ledger/postgres/database.js';
 import { HandlerTransaction } from '../../ledger/postgres/handler-transaction.js';
 import { isConnectionTrouble } from '../../ledger/postgres/no-connection.js';
@@ -106,7 +106,7 @@ export class TransactionGround implements Ground {
   async complete(
     claim: Claim,
     result: RecordedResult,
-    followUps: readonly AskedOperation[],
+    followUps: readonly RequestedOperation[],
     retentionMs: number,
   ): Promise<Completion> {
     const { outcomes, followUps: writer } = this.services;
@@ -114,7 +114,7 @@ export class TransactionGround implements Ground {
     try {
       const recorded = await outcomes.completeOwn(transaction.connection, claim, result, retentionMs);
       if (recorded === 'lost') throw new TransactionLeftError();
-      const tell = await writer.write(transaction.connection, followUps, this.run.workerId);
+      const tell = await writer.write(transaction.connection, followUps, this.run.runId);
       await transaction.commit();
       tell();
       return 'recorded';

@@ -12,7 +12,7 @@ import type { Job } from 'bullmq';
 import { describe, expect, it } from 'vitest';
 import { backoffStrategy } from '../../bullmq/retry-carrier.js';
 import { ConfigurationError, UsageError } from '../../operation/errors.js';
-import { type Reconciliation, unknown } from '../../operation/verdict.js';
+import { Reconciliation } from '../../operation/reconciliation.js';
 import { IdempotencyInterceptor } from '../intake/idempotency.interceptor.js';
 import { IdempotentProcessor } from './idempotent-processor.decorator.js';
 import { PROCESSOR_DECLARATION, type ProcessorDeclaration } from '../rules/processor-declaration.js';
@@ -66,7 +66,7 @@ describe('@IdempotentProcessor: what it leaves on the class', () => {
     class Asked extends WorkerHost {
       async process(): Promise<void> {}
       reconcile(): Reconciliation {
-        return unknown();
+        return Reconciliation.unknown();
       }
     }
     @IdempotentProcessor('refunds')

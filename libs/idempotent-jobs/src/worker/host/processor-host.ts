@@ -9,14 +9,14 @@ import { JobPipeline } from '../pipeline.js';
 import { UsageError } from '../../operation/errors.js';
 import { LibraryLog } from '../../events/library-log.js';
 import { EnhancerChains, type ProcessMethod } from '../intake/enhancer-chain.js';
-import type { PolicedSettings } from '../rules/policed-settings.js';
+import type { RulesByPolicy } from '../rules/rules-by-policy.js';
 import type { FallsBack, Reconciles } from '../attempt/processor-means.js';
-import type { ProcessorSettings } from '../rules/operation-rules.js';
-import { workerIdentity } from '../../operation/worker-identity.js';
+import type { OperationRules } from '../rules/operation-rules.js';
+import { runIds } from '../../operation/run-ids.js';
 
 /** A processor of this application. */
 export interface RegisteredProcessor {
-  readonly settings: PolicedSettings;
+  readonly settings: RulesByPolicy;
   /** Set for request-scoped processors: the provider's id. */
   readonly requestScopedId: string | undefined;
 }
@@ -28,7 +28,7 @@ export class ProcessorHost {
   readonly limits = new QueueLimits();
   readonly #processors = new Map<unknown, RegisteredProcessor>();
   readonly #delivered = new WeakSet<Job>();
-  readonly #nextWorkerId = workerIdentity();
+  readonly #nextRunId = runIds();
   readonly #missed = new Set<string>();
 
   constructor(
@@ -67,7 +67,7 @@ export class ProcessorHost {
       cancellation,
       provenance,
       rules,
-      workerId: this.#nextWorkerId(),
+      runId: this.#nextRunId(),
       handler: (run) => original.call(instance, job, token, signalFor(run)),
       guarded: this.chains.isEmpty(instance.constructor, original)
         ? undefined
@@ -90,13 +90,13 @@ export class ProcessorHost {
   }
 
   /** A job that BullMQ has failed without calling the processor. */
-  async buryUnprocessed(rules: ProcessorSettings, job: Job, error: Error): Promise<void> {
-    const received = { job, provenance: provenanceOf(job), rules, workerId: this.#nextWorkerId() };
-    await this.pipeline.buryUnprocessed(received, unprocessedReasonOf(error.message) ?? 'crash_loop', error);
+  async writeUnprocessed(rules: OperationRules, job: Job, error: Error): Promise<void> {
+    const received = { job, provenance: provenanceOf(job), rules, runId: this.#nextRunId() };
+    await this.pipeline.writeUnprocessed(received, unprocessedReasonOf(error.message) ?? 'crash_loop', error);
   }
 
   /** A policy that only the producer's application knows: said once, and the processor's own in its place. */
-  #rulesOf({ settings }: RegisteredProcessor, job: Job, provenance: Provenance): ProcessorSettings {
+  #rulesOf({ settings }: RegisteredProcessor, job: Job, provenance: Provenance): OperationRules {
     const { settings: found, unknownPolicy } = settings.of(job, provenance);
     const missed = unknownPolicy?.slice(0, MAX_NAME);
     if (missed !== undefined && this.#missed.size < MAX_MISSED && !this.#missed.has(missed)) {

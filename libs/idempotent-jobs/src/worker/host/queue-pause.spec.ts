@@ -61,7 +61,7 @@ class Bench {
       const entry = dependency.enter(100);
       if (entry.kind === 'held') throw new Error(`Held: ${entry.cause}`);
       if (end === 'succeed') entry.succeeded({});
-      else entry.failed(undefined, { kind: 'transient', reason: 'ECONNREFUSED' }, {});
+      else entry.failed(undefined, { kind: 'transient', code: 'ECONNREFUSED' }, {});
       entry.leave();
     }
   }
@@ -117,7 +117,7 @@ describe('pauseWhileOpen', () => {
     expect(await bench.look()).toEqual(['mails let go']);
     bench.mailer.force('open');
     await bench.look();
-    bench.mailer.unforce();
+    bench.mailer.resetCircuit();
     expect(await bench.look()).toEqual(['mails let go']);
   });
 

@@ -19,11 +19,11 @@ import { QueueRegistry } from '../../producer/queue-registry.js';
 import { ProcessorHost } from './processor-host.js';
 import { overridden, type ProcessorOverrides } from '../rules/processor-overrides.js';
 import { type ProcessorDefaults, resolveProcessorOptions } from '../rules/processor.options.js';
-import type { ProcessorSettings } from '../rules/operation-rules.js';
+import type { OperationRules } from '../rules/operation-rules.js';
 
 /** A processor whose worker this process runs. */
 export interface RunningProcessor {
-  readonly settings: ProcessorSettings;
+  readonly settings: OperationRules;
   readonly worker: Worker;
   /** Whether nothing is taken off its queue while its dependency's circuit is open. */
   readonly pausesQueue: boolean;
@@ -167,7 +167,7 @@ export class WorkerLifecycle {
     return [{ provider, processorClass, declaration }];
   }
 
-  #attach(worker: Worker, settings: ProcessorSettings): void {
+  #attach(worker: Worker, settings: OperationRules): void {
     // Also tells of a lost BullMQ lock. The handler goes on: the right to run is the ledger's lease, under which another
     // delivery of the job is put off, and the queue that has lost the lock may have lost the job as well.
     worker.on('error', (error) => this.log.trouble(`Worker of queue "${settings.queue}"`, error));
@@ -176,8 +176,8 @@ export class WorkerLifecycle {
     });
   }
 
-  #bury(settings: ProcessorSettings, job: Job, error: Error): void {
-    this.host.buryUnprocessed(settings, job, error).catch((cause: unknown) => {
+  #bury(settings: OperationRules, job: Job, error: Error): void {
+    this.host.writeUnprocessed(settings, job, error).catch((cause: unknown) => {
       this.log.trouble(
         `Job ${jobSubjectOf(job).jobId} of queue "${settings.queue}" has no dead letter yet; the sweep will write it`,
         cause,
@@ -185,7 +185,7 @@ export class WorkerLifecycle {
     });
   }
 
-  #run(worker: Worker, settings: ProcessorSettings): void {
+  #run(worker: Worker, settings: OperationRules): void {
     worker
       .run()
       .catch((error: unknown) =>

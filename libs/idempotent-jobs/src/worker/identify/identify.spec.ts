@@ -7,15 +7,19 @@ import { InvalidIdentityError, RecordUnreadableError, TenantMismatchError } from
 import { canonicalRequest, fingerprintOf } from '../../operation/fingerprint.js';
 import { jobIdOf } from '../../operation/identity.js';
 import { payloadBinding } from '../../ledger/encryption/binding.js';
-import { Sealer } from '../../ledger/encryption/sealer.js';
+import { Encryption } from '../../ledger/encryption/encryption.js';
 import { Signer } from '../../producer/signer.js';
 import { type Identified, type Identify, identify as identifyWith, type Unidentified } from './identify.js';
 
 const acme = { tenantId: 'acme', operationKey: 'charge:1' };
-const identifyBy = (asked: Job, rule: Identify | undefined, sealer: Sealer): Identified | Unidentified =>
-  identifyWith(asked, provenanceOf(asked), rule, sealer, new Signer(undefined));
+const identifyBy = (
+  asked: Job,
+  rule: Identify | undefined,
+  encryption: Encryption,
+): Identified | Unidentified =>
+  identifyWith(asked, provenanceOf(asked), rule, encryption, new Signer(undefined));
 const identify = (asked: Job, rule: Identify | undefined): Identified | Unidentified =>
-  identifyBy(asked, rule, new Sealer(undefined));
+  identifyBy(asked, rule, new Encryption(undefined));
 const globex = { tenantId: 'globex', operationKey: 'charge:1' };
 
 /** Without an id of its own, that of acme's operation, where the data says that it is one. */
@@ -38,33 +42,38 @@ function refused(answer: Identified | Unidentified): Unidentified {
 }
 
 describe('identify: encrypted jobs', () => {
-  const sealer = new Sealer({ keys: new Map([['k1', createSecretKey(Buffer.alloc(32, 1))]]), current: 'k1' });
-  const sealedFor = (identity: typeof acme): unknown =>
-    JSON.parse(sealer.seal('{"amount":5}', payloadBinding(identity)));
+  const encryption = new Encryption({
+    keys: new Map([['k1', createSecretKey(Buffer.alloc(32, 1))]]),
+    current: 'k1',
+  });
+  const encryptedFor = (identity: typeof acme): unknown =>
+    JSON.parse(encryption.encrypt('{"amount":5}', payloadBinding(identity)));
 
   it('has the fingerprint and the payload of what was asked for in plain text', () => {
-    const sealed = accepted(identifyBy(job(envelope(acme, sealedFor(acme))), undefined, sealer));
+    const encrypted = accepted(identifyBy(job(envelope(acme, encryptedFor(acme))), undefined, encryption));
     const plain = accepted(identify(job(envelope(acme)), undefined));
-    expect(sealed).toEqual(plain);
+    expect(encrypted).toEqual(plain);
   });
 
-  it('opens the payload of an iteration as its schedule had it sealed', () => {
+  it('opens the payload of an iteration as its schedule had it encrypted', () => {
     const id = `repeat:${jobIdOf(acme)}:1767225600000`;
-    const data = envelope({ ...acme, isSchedule: true }, sealedFor(acme));
-    expect(identifyBy(job(data, id), undefined, sealer)).toMatchObject({
+    const data = envelope({ ...acme, isSchedule: true }, encryptedFor(acme));
+    expect(identifyBy(job(data, id), undefined, encryption)).toMatchObject({
       operationKey: 'charge:1:2026-01-01T00:00:00.000Z',
       payload: { amount: 5 },
     });
   });
 
   it('neither runs nor refuses what it cannot read: it throws', () => {
-    const read = (data: unknown, by: Sealer) => () => identifyBy(job(data), undefined, by);
-    expect(read(envelope(acme, sealedFor(acme)), new Sealer(undefined))).toThrow(RecordUnreadableError);
-    expect(read(envelope(acme, sealedFor(globex)), sealer)).toThrow(RecordUnreadableError);
+    const read = (data: unknown, by: Encryption) => () => identifyBy(job(data), undefined, by);
+    expect(read(envelope(acme, encryptedFor(acme)), new Encryption(undefined))).toThrow(
+      RecordUnreadableError,
+    );
+    expect(read(envelope(acme, encryptedFor(globex)), encryption)).toThrow(RecordUnreadableError);
   });
 
   it('refuses data of other producers that calls itself encrypted', () => {
-    const answer = refused(identifyBy(job(sealedFor(acme)), () => acme, sealer));
+    const answer = refused(identifyBy(job(encryptedFor(acme)), () => acme, encryption));
     expect(answer).toMatchObject({ reason: 'payload_invalid' });
   });
 });

@@ -6,8 +6,8 @@ import type { DeadLetterReason } from '../../operation/reasons.js';
 import { InvalidIdentityError, RecordUnreadableError, TenantMismatchError } from '../../operation/errors.js';
 import { isA } from '../../operation/thrown.js';
 import { payloadBinding } from '../../ledger/encryption/binding.js';
-import { isSealed } from '../../ledger/encryption/sealed.js';
-import type { Sealer } from '../../ledger/encryption/sealer.js';
+import { isEncrypted } from '../../ledger/encryption/encrypted-value.js';
+import type { Encryption } from '../../ledger/encryption/encryption.js';
 import { canonicalRequest, fingerprintOf } from '../../operation/fingerprint.js';
 import { deadlineProblem } from '../../operation/deadline.js';
 import { assertIdentity, jobNameProblem, type OperationIdentity } from '../../operation/identity.js';
@@ -52,11 +52,11 @@ export function identify(
   job: Job,
   provenance: Provenance,
   rule: Identify | undefined,
-  sealer: Pick<Sealer, 'open'>,
+  encryption: Pick<Encryption, 'open'>,
   signer: Pick<Signer, 'verify' | 'isOn'>,
 ): Identified | Unidentified {
   try {
-    return identifyBy(job, provenance, rule, sealer, signer);
+    return identifyBy(job, provenance, rule, encryption, signer);
   } catch (cause) {
     if (isA(cause, RecordUnreadableError)) throw cause;
     // Nothing but the job decides here, so it would end in the same way at every other delivery.
@@ -68,14 +68,14 @@ function identifyBy(
   job: Job,
   provenance: Provenance,
   rule: Identify | undefined,
-  sealer: Pick<Sealer, 'open'>,
+  encryption: Pick<Encryption, 'open'>,
   signer: Pick<Signer, 'verify' | 'isOn'>,
 ): Identified | Unidentified {
   const problem = jobNameProblem(job.name) ?? jobIdProblem(job.id ?? '');
   if (problem !== undefined) return refuse('payload_invalid', `${named(job)}: ${problem}`);
   switch (provenance.kind) {
     case 'ours':
-      return identifyOurs(job, provenance, sealer, signer);
+      return identifyOurs(job, provenance, encryption, signer);
     case 'unconfirmed':
       // Under an id of its producer's choosing it is that producer's data, whatever it looks like.
       return rule === undefined || provenance.hasDerivedId
@@ -106,11 +106,11 @@ function identifyPlain(job: Job, rule: Identify | undefined): Identified | Unide
       `${named(job)} has no operation. Enqueue it through IdempotentQueue, or tell the processor how to identify such jobs: identify: (job) => ({ tenantId, operationKey }).`,
     );
   }
-  // Other producers cannot have sealed it: as evidence, or as a payload, it could never be read again.
-  if (isSealed(job.data))
+  // Other producers cannot have encrypted it: as evidence, or as a payload, it could never be read again.
+  if (isEncrypted(job.data))
     return refuse(
       'payload_invalid',
-      `${named(job)} has a property "$sealed", by which the ledger tells what it has encrypted.`,
+      `${named(job)} has a property "$encrypted", by which the ledger tells what it has encrypted.`,
     );
   try {
     const identity = assertIdentity(rule(job) ?? { tenantId: undefined, operationKey: undefined });
@@ -127,7 +127,7 @@ function identifyPlain(job: Job, rule: Identify | undefined): Identified | Unide
 function identifyOurs(
   job: Job,
   provenance: Ours,
-  sealer: Pick<Sealer, 'open'>,
+  encryption: Pick<Encryption, 'open'>,
   signer: Pick<Signer, 'verify' | 'isOn'>,
 ): Identified | Unidentified {
   const { envelope, identity, dueAt } = provenance;
@@ -135,7 +135,7 @@ function identifyOurs(
   const deadline = operation.deadlineAt === undefined ? undefined : readDate(operation.deadlineAt);
   const problem = deadline && deadlineProblem(deadline);
   if (problem !== undefined) return refuse('payload_invalid', `${named(job)}: its deadline ${problem}.`);
-  const opened = openPayload(job, envelope, sealer, signer);
+  const opened = openPayload(job, envelope, encryption, signer);
   if (opened.kind === 'refused') return opened;
   const found = identified(identity, job, opened.payload, {
     availableAt: dueAt?.getTime() ?? availableAtOf(job),
@@ -160,13 +160,13 @@ type Ours = Extract<Provenance, { kind: 'ours' }>;
 function openPayload(
   job: Job,
   envelope: Envelope,
-  sealer: Pick<Sealer, 'open'>,
+  encryption: Pick<Encryption, 'open'>,
   signer: Pick<Signer, 'verify' | 'isOn'>,
 ): { readonly kind: 'opened'; readonly payload: unknown } | Unidentified {
   const { operation, payload } = envelope;
   try {
-    // A schedule's payload was sealed once, for all of its iterations.
-    return { kind: 'opened', payload: sealer.open(payload, payloadBinding(operation)) };
+    // A schedule's payload was encrypted once, for all of its iterations.
+    return { kind: 'opened', payload: encryption.open(payload, payloadBinding(operation)) };
   } catch (error) {
     if (!isA(error, RecordUnreadableError) || !signer.isOn) throw error;
     const refusal = refusalOf(job, envelope, operation.fingerprint, signer);

@@ -10,7 +10,7 @@ import type { Tracing } from '../../tracing/tracing.js';
  */
 export function inDeliverySpan<T>(
   tracing: Tracing,
-  { job, rules, workerId }: Delivery,
+  { job, rules, runId }: Delivery,
   identified: Identified,
   work: (span: OperationSpan) => Promise<T>,
 ): Promise<T> {
@@ -21,7 +21,7 @@ export function inDeliverySpan<T>(
     ...identityAttributes(identified),
     'idempotent_jobs.job_name': job.name,
     'idempotent_jobs.effect': rules.effect,
-    'idempotent_jobs.worker_id': workerId,
+    'idempotent_jobs.run_id': runId,
   };
   return tracing.span(
     {

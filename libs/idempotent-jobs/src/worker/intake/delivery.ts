@@ -2,16 +2,16 @@ import type { Job } from 'bullmq';
 import type { HandlerMeans } from '../attempt/operation-run.js';
 import type { HandlerRun } from '../attempt/handler-run.js';
 import type { Provenance } from '../../producer/provenance.js';
-import type { ProcessorSettings } from '../rules/operation-rules.js';
+import type { OperationRules } from '../rules/operation-rules.js';
 
 /** A job that BullMQ has handed over, or has failed without doing so, and the rules of its processor. */
 export interface ReceivedJob {
   readonly job: Job;
   /** Read when the job arrived: its data is replaced by what the handler shall see. */
   readonly provenance: Provenance;
-  readonly rules: ProcessorSettings;
+  readonly rules: OperationRules;
   /** Names this run: process and running number. */
-  readonly workerId: string;
+  readonly runId: string;
 }
 
 /** One delivery of a job by BullMQ to a processor. */

@@ -8,7 +8,7 @@ import { JobEvents } from '../../events/job-events.js';
 import { IdempotentJobsError } from '../../operation/errors.js';
 import { payloadTextOf } from '../../operation/fingerprint.js';
 import { OutcomeStore } from '../../ledger/record/outcome.store.js';
-import { Sealer } from '../../ledger/encryption/sealer.js';
+import { Encryption } from '../../ledger/encryption/encryption.js';
 import { Signer } from '../../producer/signer.js';
 import { type CarriedOperation, EndedJobStore } from './ended-job.store.js';
 import type { SweptQueue } from './swept-queue.js';
@@ -42,7 +42,7 @@ export class EndedJobSweep {
     private readonly store: EndedJobStore,
     private readonly outcomes: OutcomeStore,
     private readonly events: JobEvents,
-    private readonly sealer: Sealer,
+    private readonly encryption: Encryption,
     private readonly signer: Signer,
     private readonly due: Due,
     private readonly log: LibraryLog,
@@ -78,7 +78,7 @@ export class EndedJobSweep {
         effectsOf(queue, operation).some((effect) => effect === 'unrepeatable' || effect === 'transactional')
       )
         return await this.#doubt(queue, operation, ended);
-      const isSuspected = await this.store.suspect(operation, queue.settings.terms.repeatableMs);
+      const isSuspected = await this.store.suspect(operation, queue.settings.claim.repeatableMs);
       if (isSuspected) await deliverAgain(ended.job, ended.end);
     } catch (error) {
       this.log.trouble(
@@ -95,7 +95,8 @@ export class EndedJobSweep {
   ): Promise<EndedJob> {
     // One that was removed between the look and the reading comes back empty.
     const job = end === 'gone' ? undefined : ((await port.contents.find(jobId)) ?? undefined);
-    const identified = job && identify(job, provenanceOf(job), settings.identify, this.sealer, this.signer);
+    const identified =
+      job && identify(job, provenanceOf(job), settings.identify, this.encryption, this.signer);
     const isItsOwn =
       identified?.kind === 'identified' &&
       identified.tenantId === tenantId &&

@@ -2,7 +2,7 @@ import type { Job } from 'bullmq';
 import { describe, expect, it } from 'vitest';
 import type { QueuePort } from '../../bullmq/queue-port.js';
 import type { LetterStore } from '../../dead-letters/letter.store.js';
-import type { ProcessorSettings } from '../rules/operation-rules.js';
+import type { OperationRules } from '../rules/operation-rules.js';
 import { jobIdOf } from '../../operation/identity.js';
 import { RecordUnreadableError } from '../../operation/errors.js';
 import type { ProcessorHost } from '../host/processor-host.js';
@@ -14,7 +14,7 @@ const idOf = (operationKey: string): string => jobIdOf({ tenantId: 'acme', opera
 
 function failed(operationKey: string): Job {
   const operation = { tenantId: 'acme', operationKey, fingerprint: 'f' };
-  const payload = { $sealed: 1, key: 'k1', iv: '', data: '' };
+  const payload = { $encrypted: 1, key: 'k1', iv: '', data: '' };
   return {
     id: idOf(operationKey),
     name: 'charge',
@@ -41,7 +41,7 @@ describe('FailedJobSweep', () => {
       name: 'charges',
       contents: { failed: () => Promise.resolve(jobs) },
     } as unknown as QueuePort;
-    const settings = { queue: 'charges' } as ProcessorSettings;
+    const settings = { queue: 'charges' } as OperationRules;
     const bury = (_settings: unknown, { id }: Job): Promise<void> => {
       if (id === idOf('1'))
         return Promise.reject(
@@ -56,7 +56,7 @@ describe('FailedJobSweep', () => {
     };
     const sweep = new FailedJobSweep(
       letters,
-      { buryUnprocessed: bury } as unknown as ProcessorHost,
+      { writeUnprocessed: bury } as unknown as ProcessorHost,
       { sweep: async () => undefined } as unknown as EndedJobSweep,
       { trouble: (message) => void errors.push(message) } as LibraryLog,
     );

@@ -5,7 +5,7 @@ import { LetterStore } from '../../dead-letters/letter.store.js';
 import { provenanceOf } from '../../producer/provenance.js';
 import { identify } from '../identify/identify.js';
 import { ProcessorHost } from '../host/processor-host.js';
-import type { ProcessorSettings } from '../rules/operation-rules.js';
+import type { OperationRules } from '../rules/operation-rules.js';
 import { LibraryLog } from '../../events/library-log.js';
 import { jobSubjectOf } from '../../operation/job-subject.js';
 import { EndedJobSweep } from './ended-job.sweep.js';
@@ -74,9 +74,9 @@ export class FailedJobSweep {
   }
 
   /** One that cannot be buried, or read, is left for a later sweep, and must not keep the others from theirs. */
-  async #bury(settings: ProcessorSettings, job: Job): Promise<void> {
+  async #bury(settings: OperationRules, job: Job): Promise<void> {
     try {
-      await this.host.buryUnprocessed(settings, job, new Error(job.failedReason ?? 'BullMQ failed the job'));
+      await this.host.writeUnprocessed(settings, job, new Error(job.failedReason ?? 'BullMQ failed the job'));
     } catch (error) {
       this.log.trouble(
         `Job ${jobSubjectOf(job).jobId} of queue "${settings.queue}" has no dead letter yet`,
@@ -85,7 +85,7 @@ export class FailedJobSweep {
     }
   }
 
-  async #unaccounted(queue: string, settings: ProcessorSettings, jobs: readonly Job[]): Promise<Job[]> {
+  async #unaccounted(queue: string, settings: OperationRules, jobs: readonly Job[]): Promise<Job[]> {
     const present = await failedByBullmq(jobs);
     if (present.length === 0) return [];
     const asked = present.map((job) => {

@@ -1,8 +1,8 @@
 import type { QueuePort } from '../../bullmq/queue-port.js';
-import type { ProcessorSettings } from '../rules/operation-rules.js';
+import type { OperationRules } from '../rules/operation-rules.js';
 
 /** A queue whose failed jobs are looked after. */
 export interface SweptQueue {
   readonly port: QueuePort;
-  readonly settings: ProcessorSettings;
+  readonly settings: OperationRules;
 }

@@ -3,16 +3,16 @@ import { describe, expect, it } from 'vitest';
 import { classify } from '../../resilience/classify/classify.js';
 import { type Effect, EFFECTS } from '../../operation/effect.js';
 import { rowsOf } from '../../../../../test/support/table.js';
-import { DEFAULT_PLAN, type ReconcilePlan } from './reconcile-plan.js';
+import { DEFAULT_SCHEDULE, type ReconcileSchedule } from './reconcile-schedule.js';
 import type { FailureKind } from '../../operation/reasons.js';
 import {
   type AttemptFacts,
-  type Decision,
+  type NextStep,
   decideFailure,
-  decideHold,
+  decideRejected,
   decideStart,
   type RetryPolicy,
-  whyGivenUp,
+  decisionOf,
 } from './decide.js';
 
 /** Nobody can be asked about a doubt. */
@@ -20,7 +20,7 @@ const policy: RetryPolicy = {
   attempts: 3,
   crashes: 2,
   backoff: { baseMs: 1_000, capMs: 60_000 },
-  plan: undefined,
+  schedule: undefined,
   isCallers: false,
 };
 const half = (): number => 0.5;
@@ -58,8 +58,8 @@ function facts(changes: Partial<AttemptFacts> = {}): AttemptFacts {
 
 /** Who can be asked about a doubt, and when the first question is due, in ms. */
 const ASKED = [
-  { who: 'a person', plan: undefined, askInMs: undefined },
-  { who: 'the service', plan: DEFAULT_PLAN, askInMs: 5_000 },
+  { who: 'a person', plan: undefined, reconcileInMs: undefined },
+  { who: 'the service', plan: DEFAULT_SCHEDULE, reconcileInMs: 5_000 },
 ] as const;
 
 /** What an end in the table means. `doubtful`: an attempt may have had its effect. */
@@ -148,7 +148,7 @@ const CASES = TABLE.flatMap((row) =>
 );
 
 /** What the tables tell; why it was decided so is told further down. */
-function withoutWhy({ why: _why, ...rest }: Decision): object {
+function withoutWhy({ decision: _why, ...rest }: NextStep): object {
   return rest;
 }
 
@@ -161,52 +161,56 @@ describe('decideFailure', () => {
 
   it.each(CASES)(
     '$situation, $kind failure, $when, $who can be asked: $end',
-    ({ situation, kind, isLast, isDoubtful, end, plan, askInMs }) => {
+    ({ situation, kind, isLast, isDoubtful, end, plan, reconcileInMs }) => {
       const seen = facts({
         attempt: isLast ? 3 : 2,
         isDoubtful,
         repeatableMs: REPEATABLE_MS[situation],
       });
-      const failure = { kind, reason: 'test' };
-      const expected = end === 'in doubt' ? { ...END[end], askInMs } : END[end];
-      const decision = decideFailure(failure, effectOf(situation), seen, { ...policy, plan }, half);
+      const failure = { kind, code: 'test' };
+      const expected = end === 'in doubt' ? { ...END[end], reconcileInMs } : END[end];
+      const decision = decideFailure(failure, effectOf(situation), seen, { ...policy, schedule: plan }, half);
       expect(withoutWhy(decision)).toStrictEqual(expected);
     },
   );
 
-  it.each<{ title: string; changes: Partial<ReconcilePlan>; askInMs: number }>([
-    { title: 'at the first time of the plan', changes: { afterMs: [250, 900] }, askInMs: 250 },
+  it.each<{ title: string; changes: Partial<ReconcileSchedule>; reconcileInMs: number }>([
+    { title: 'at the first time of the plan', changes: { afterMs: [250, 900] }, reconcileInMs: 250 },
     {
       title: 'after the steady interval, if the plan begins with it',
       changes: { afterMs: [], thenEveryMs: 700 },
-      askInMs: 700,
+      reconcileInMs: 700,
     },
     {
       title: 'at the end of the late-arrival window, if that is earlier',
       changes: { lateArrivalMs: 3_000 },
-      askInMs: 3_000,
+      reconcileInMs: 3_000,
     },
-    { title: 'at the end of the plan, if that is earlier', changes: { untilMs: 2_000 }, askInMs: 2_000 },
-    { title: 'after a whole number of milliseconds', changes: { afterMs: [0.5] }, askInMs: 1 },
-  ])('has the service asked about a doubt $title', ({ changes, askInMs }) => {
-    const failure = { kind: 'in_doubt', reason: 'test' } as const;
+    {
+      title: 'at the end of the plan, if that is earlier',
+      changes: { untilMs: 2_000 },
+      reconcileInMs: 2_000,
+    },
+    { title: 'after a whole number of milliseconds', changes: { afterMs: [0.5] }, reconcileInMs: 1 },
+  ])('has the service asked about a doubt $title', ({ changes, reconcileInMs }) => {
+    const failure = { kind: 'in_doubt', code: 'test' } as const;
     const seen = facts({ repeatableMs: 0 });
-    const asking = { ...policy, plan: { ...DEFAULT_PLAN, ...changes } };
+    const asking = { ...policy, plan: { ...DEFAULT_SCHEDULE, ...changes } };
     expect(decideFailure(failure, 'reconciled', seen, asking, half)).toMatchObject({
       status: 'in_doubt',
-      askInMs,
+      reconcileInMs,
     });
   });
 
   it.each([
     { repeatableMs: 501, end: { status: 'retrying', delayMs: 500, isDoubtful: true } },
-    { repeatableMs: 500, end: { status: 'in_doubt', askInMs: 5_000 } },
-    { repeatableMs: -10, end: { status: 'in_doubt', askInMs: 5_000 } },
+    { repeatableMs: 500, end: { status: 'in_doubt', reconcileInMs: 5_000 } },
+    { repeatableMs: -10, end: { status: 'in_doubt', reconcileInMs: 5_000 } },
   ])(
     'asks about a keyed doubt as soon as the key is forgotten before the next attempt: $repeatableMs ms left, a wait of 500 ms',
     ({ repeatableMs, end }) => {
-      const failure = { kind: 'in_doubt', reason: 'test' } as const;
-      const asking = { ...policy, plan: DEFAULT_PLAN };
+      const failure = { kind: 'in_doubt', code: 'test' } as const;
+      const asking = { ...policy, plan: DEFAULT_SCHEDULE };
       expect(decideFailure(failure, 'keyed', facts({ repeatableMs }), asking, half)).toMatchObject(end);
     },
   );
@@ -214,7 +218,7 @@ describe('decideFailure', () => {
   it.each(['reconciled', 'unrepeatable'] as const)(
     'a %s effect that did not happen is tried again, and no more often than the policy allows',
     (effect) => {
-      const failure = { kind: 'transient', reason: 'test' } as const;
+      const failure = { kind: 'transient', code: 'test' } as const;
       const statuses = [1, 2, 3, 4].map(
         (attempt) =>
           decideFailure(failure, effect, facts({ attempt, repeatableMs: -1 }), policy, half).status,
@@ -231,7 +235,7 @@ describe('decideFailure', () => {
     'backs off by recorded failures, not by crashes: $failures failures before attempt $attempt give $delayMs ms',
     ({ attempt, failures, delayMs }) => {
       const decision = decideFailure(
-        { kind: 'transient', reason: 'test' },
+        { kind: 'transient', code: 'test' },
         'natural',
         facts({ attempt, failures }),
         policy,
@@ -249,7 +253,7 @@ describe('decideFailure', () => {
   ])(
     'comes back a little after Retry-After, and never before it: $retryAfterMs ms gives $delayMs ms',
     ({ retryAfterMs, delayMs }) => {
-      const failure = { kind: 'transient', reason: 'http_429', retryAfterMs } as const;
+      const failure = { kind: 'transient', code: 'http_429', retryAfterMs } as const;
       expect(decideFailure(failure, 'unrepeatable', facts(), policy, half)).toMatchObject({ delayMs });
     },
   );
@@ -262,13 +266,13 @@ describe('decideFailure', () => {
   ])(
     'with $remainingMs ms left and a wait of 500 ms, the operation is $status',
     ({ remainingMs, ...end }) => {
-      const failure = { kind: 'transient', reason: 'test' } as const;
+      const failure = { kind: 'transient', code: 'test' } as const;
       expect(decideFailure(failure, 'natural', facts({ remainingMs }), policy, half)).toMatchObject(end);
     },
   );
 
   it('counts Retry-After against the time budget', () => {
-    const failure = { kind: 'transient', reason: 'http_429', retryAfterMs: 5_000 } as const;
+    const failure = { kind: 'transient', code: 'http_429', retryAfterMs: 5_000 } as const;
     expect(decideFailure(failure, 'natural', facts({ remainingMs: 4_000 }), policy, half)).toEqual({
       status: 'dead',
       reason: 'time_budget_exceeded',
@@ -289,7 +293,7 @@ describe('decideFailure', () => {
     'a keyed $kind failure, earlier doubt $isDoubtful, with the key remembered for $repeatableMs ms and a wait of 500 ms: $status',
     ({ kind, isDoubtful, repeatableMs, status }) => {
       const decision = decideFailure(
-        { kind, reason: 'test' },
+        { kind, code: 'test' },
         'keyed',
         facts({ isDoubtful, repeatableMs }),
         policy,
@@ -312,7 +316,7 @@ describe('decideFailure', () => {
   });
 
   it.each(EFFECTS)('takes the word of an application for status 409 of a %s effect', (effect) => {
-    const failure = { kind: 'transient', reason: 'http_409' } as const;
+    const failure = { kind: 'transient', code: 'http_409' } as const;
     const seen = facts({ repeatableMs: REPEATABLE_MS[effect] });
     expect(decideFailure(failure, effect, seen, policy, half).status).toBe('retrying');
   });
@@ -325,11 +329,11 @@ describe('decideFailure', () => {
     'a keyed $kind failure of attempt $attempt with an earlier doubt is in doubt when the key is remembered for $repeatableMs ms',
     ({ attempt, repeatableMs, kind }) => {
       const seen = facts({ attempt, repeatableMs, isDoubtful: true, remainingMs: -1 });
-      expect(decideFailure({ kind, reason: 'test' }, 'keyed', seen, policy, half)).toStrictEqual({
+      expect(decideFailure({ kind, code: 'test' }, 'keyed', seen, policy, half)).toStrictEqual({
         status: 'in_doubt',
         reason: 'in_doubt',
         isDoubtful: true,
-        askInMs: undefined,
+        reconcileInMs: undefined,
         why: 'key_forgotten',
       });
     },
@@ -345,7 +349,7 @@ describe('decideFailure', () => {
     'a keyed %s failure of the last attempt, without an earlier doubt and with the key forgotten: %o',
     (kind, end) => {
       const seen = facts({ attempt: 3, repeatableMs: 0 });
-      expect(decideFailure({ kind, reason: 'test' }, 'keyed', seen, policy, half)).toMatchObject(end);
+      expect(decideFailure({ kind, code: 'test' }, 'keyed', seen, policy, half)).toMatchObject(end);
     },
   );
 
@@ -353,7 +357,7 @@ describe('decideFailure', () => {
     'a %s effect is never in doubt, however long it is repeatable',
     (effect) => {
       const seen = facts({ attempt: 3, repeatableMs: 0, isDoubtful: true });
-      const decision = decideFailure({ kind: 'in_doubt', reason: 'test' }, effect, seen, policy, half);
+      const decision = decideFailure({ kind: 'in_doubt', code: 'test' }, effect, seen, policy, half);
       expect(decision).toEqual({
         status: 'dead',
         reason: 'retries_exhausted',
@@ -377,7 +381,7 @@ describe('decideFailure', () => {
         policies,
         (seen, repeatableMs, kind, effect, any) => {
           const over = { ...seen, repeatableMs };
-          const decision = decideFailure({ kind, reason: 'test' }, effect, over, any, half);
+          const decision = decideFailure({ kind, code: 'test' }, effect, over, any, half);
           expect(decision.status === 'in_doubt').toBe(decision.isDoubtful);
         },
       ),
@@ -390,7 +394,7 @@ describe('decideFailure', () => {
       const kind = fc.constantFrom('in_doubt', 'unknown', 'programming');
       fc.assert(
         fc.property(anyFacts(), kind, anyPolicy(), (seen, kind, any) => {
-          const decision = decideFailure({ kind, reason: 'test' }, effect, seen, any, half);
+          const decision = decideFailure({ kind, code: 'test' }, effect, seen, any, half);
           expect(decision.status).toBe('in_doubt');
         }),
       );
@@ -401,7 +405,7 @@ describe('decideFailure', () => {
     const kind = fc.constantFrom(...KINDS);
     fc.assert(
       fc.property(anyFacts(), kind, fc.constantFrom(...EFFECTS), (seen, kind, effect) => {
-        const decision = decideFailure({ kind, reason: 'test' }, effect, seen, policy, half);
+        const decision = decideFailure({ kind, code: 'test' }, effect, seen, policy, half);
         if (decision.status !== 'retrying') return;
         expect(seen.attempt).toBeLessThan(policy.attempts);
         expect(decision.delayMs).toBeLessThan(seen.remainingMs ?? Infinity);
@@ -415,7 +419,7 @@ describe('decideFailure', () => {
     fc.assert(
       fc.property(anyFacts(), kind, fc.constantFrom(...EFFECTS), (seen, kind, effect) => {
         const doubtful = { ...seen, isDoubtful: true };
-        expect(decideFailure({ kind, reason: 'test' }, effect, doubtful, policy, half).isDoubtful).toBe(true);
+        expect(decideFailure({ kind, code: 'test' }, effect, doubtful, policy, half).isDoubtful).toBe(true);
       }),
     );
   });
@@ -437,7 +441,7 @@ function anyPolicy(): fc.Arbitrary<RetryPolicy> {
     attempts: fc.integer({ min: 1, max: 6 }),
     crashes: fc.integer({ min: 1, max: 3 }),
     backoff: fc.constant(policy.backoff),
-    plan: fc.constantFrom(undefined, DEFAULT_PLAN),
+    plan: fc.constantFrom(undefined, DEFAULT_SCHEDULE),
     isCallers: fc.constant(false),
   });
 }
@@ -507,19 +511,25 @@ describe('decideFailure: an operation whose caller decides about further attempt
 
   it.each(CALLERS_CASES)(
     '$situation, $kind failure, $when, $who can be asked: $end, however often and long it was tried',
-    ({ situation, kind, isDoubtful, end, plan, askInMs }) => {
-      const expected = end === 'in doubt' ? { ...CALLERS_END[end], askInMs } : CALLERS_END[end];
-      const failure = { kind, reason: 'test' };
+    ({ situation, kind, isDoubtful, end, plan, reconcileInMs }) => {
+      const expected = end === 'in doubt' ? { ...CALLERS_END[end], reconcileInMs } : CALLERS_END[end];
+      const failure = { kind, code: 'test' };
       for (const tried of [{}, { attempt: 9, failures: 8, remainingMs: -1 }]) {
         const seen = facts({ ...tried, isDoubtful, repeatableMs: REPEATABLE_MS[situation] });
-        const decision = decideFailure(failure, effectOf(situation), seen, { ...callers, plan }, half);
+        const decision = decideFailure(
+          failure,
+          effectOf(situation),
+          seen,
+          { ...callers, schedule: plan },
+          half,
+        );
         expect(withoutWhy(decision)).toStrictEqual(expected);
       }
     },
   );
 
   it('leaves the wait to its caller, also that which the service has asked for', () => {
-    const failure = { kind: 'transient', reason: 'http_429', retryAfterMs: 90_000 } as const;
+    const failure = { kind: 'transient', code: 'http_429', retryAfterMs: 90_000 } as const;
     expect(decideFailure(failure, 'natural', facts(), callers, half)).toMatchObject({ delayMs: 0 });
   });
 
@@ -534,7 +544,7 @@ describe('decideFailure: an operation whose caller decides about further attempt
     fc.assert(
       fc.property(anyFacts(), kind, effect, anyPolicy(), (seen, kind, effect, any) => {
         const own = { ...any, isCallers: true };
-        expect(decideFailure({ kind, reason: 'test' }, effect, seen, own, half).status).not.toBe('dead');
+        expect(decideFailure({ kind, code: 'test' }, effect, seen, own, half).status).not.toBe('dead');
         expect(decideStart(seen, own)).toBeUndefined();
       }),
     );
@@ -591,14 +601,14 @@ describe('decideStart', () => {
   );
 });
 
-describe('decideHold', () => {
+describe('decideRejected', () => {
   it.each([
     { title: 'without a budget, for as long as it takes', remainingMs: undefined, delayMs: 1_000 },
     { title: 'with much of the budget left', remainingMs: 60_000, delayMs: 1_000 },
     { title: 'until the budget is over', remainingMs: 300, delayMs: 300 },
   ])('puts off, tried or not: $title', ({ remainingMs, delayMs }) => {
     for (const attempts of [0, 1, 7])
-      expect(decideHold({ remainingMs, attempts }, 1_000)).toEqual({ kind: 'defer', delayMs });
+      expect(decideRejected({ remainingMs, attempts }, 1_000)).toEqual({ kind: 'defer', delayMs });
   });
 
   it.each([
@@ -609,7 +619,7 @@ describe('decideHold', () => {
   ])(
     'gives up with $remainingMs ms left after $attempts attempts: $reason',
     ({ remainingMs, attempts, reason }) => {
-      expect(decideHold({ remainingMs, attempts }, 1_000)).toEqual({ kind: 'give_up', reason });
+      expect(decideRejected({ remainingMs, attempts }, 1_000)).toEqual({ kind: 'give_up', reason });
     },
   );
 
@@ -621,7 +631,7 @@ describe('decideHold', () => {
         fc.nat(),
         fc.double({ min: 1, max: 1e9, noNaN: true }),
         (remainingMs, attempts, holdMs) => {
-          const decision = decideHold({ remainingMs, attempts }, holdMs);
+          const decision = decideRejected({ remainingMs, attempts }, holdMs);
           if (decision.kind === 'give_up') return remainingMs !== undefined && remainingMs <= 0;
           return decision.delayMs > 0 && decision.delayMs <= Math.min(holdMs, remainingMs ?? Infinity);
         },
@@ -716,18 +726,18 @@ describe('the reason of a decision', () => {
       effect: 'keyed',
       kind: 'in_doubt',
       seen: { attempt: 3 },
-      changes: { plan: DEFAULT_PLAN },
+      changes: { schedule: DEFAULT_SCHEDULE },
       why: 'attempts_spent',
     },
   ])('of $title is $why', ({ effect, kind, seen, changes, why }) => {
-    const failure = { kind, reason: 'test' };
-    expect(decideFailure(failure, effect, facts(seen), { ...policy, ...changes }, half).why).toBe(why);
+    const failure = { kind, code: 'test' };
+    expect(decideFailure(failure, effect, facts(seen), { ...policy, ...changes }, half).decision).toBe(why);
   });
 
   it('tells a wait that the service asked for from the own one', () => {
     const asked = (retryAfterMs: number): string =>
-      decideFailure({ kind: 'transient', reason: 'http_429', retryAfterMs }, 'natural', facts(), policy, half)
-        .why;
+      decideFailure({ kind: 'transient', code: 'http_429', retryAfterMs }, 'natural', facts(), policy, half)
+        .decision;
     expect(asked(501)).toBe('retry_after');
     expect(asked(470)).toBe('backoff');
   });
@@ -740,6 +750,6 @@ describe('the reason of a decision', () => {
     ['payload_invalid', 'not_retryable'],
     ['permanent_error', 'not_retryable'],
   ] as const)('of a letter for %s is %s', (reason, why) => {
-    expect(whyGivenUp(reason)).toBe(why);
+    expect(decisionOf(reason)).toBe(why);
   });
 });

@@ -1,5 +1,5 @@
-import { nextQuestionMs, type ReconcilePlan } from './reconcile-plan.js';
-import { type DeadLetterReason, type RetryReason } from '../../operation/reasons.js';
+import { nextQuestionMs, type ReconcileSchedule } from './reconcile-schedule.js';
+import { type DeadLetterReason, type RetryDecision } from '../../operation/reasons.js';
 import type { Effect } from '../../operation/effect.js';
 import { backoffMs, type BackoffOptions } from '../../resilience/backoff.js';
 import type { Failure } from '../../operation/failure.js';
@@ -13,7 +13,7 @@ export interface RetryPolicy {
   /** How many attempts may vanish with their worker before the operation counts as killing its workers. */
   readonly crashes: number;
   /** When to ask about a doubt; undefined: there is nobody to ask. */
-  readonly plan: ReconcilePlan | undefined;
+  readonly schedule: ReconcileSchedule | undefined;
   /**
    * Whether somebody else decides about further attempts: the handler that a step belongs to, or the caller of a service
    * method. Such operations are neither paused nor given up here.
@@ -33,15 +33,15 @@ export interface AttemptFacts {
 }
 
 /** What becomes of an operation after a failed attempt, and `why`. */
-export type Decision = { readonly why: RetryReason } & (
+export type NextStep = { readonly decision: RetryDecision } & (
   | { readonly status: 'retrying'; readonly delayMs: number; readonly isDoubtful: boolean }
   | { readonly status: 'dead'; readonly reason: DeadLetterReason; readonly isDoubtful: boolean }
-  /** `askInMs`: the service is asked then; undefined: a person has to find out. */
+  /** `reconcileInMs`: the service is asked then; undefined: a person has to find out. */
   | {
       readonly status: 'in_doubt';
       readonly reason: 'in_doubt';
       readonly isDoubtful: true;
-      readonly askInMs: number | undefined;
+      readonly reconcileInMs: number | undefined;
     }
 );
 
@@ -58,7 +58,7 @@ export function decideFailure(
   facts: AttemptFacts,
   policy: RetryPolicy,
   random: () => number,
-): Decision {
+): NextStep {
   // "In progress" is what 409 means to a key; to anything else it means a conflict, which trying again will not end.
   if (signOf(failure) === 'key_in_progress' && failure.kind === 'transient' && effect !== 'keyed')
     return decideFailure({ ...failure, kind: 'permanent' }, effect, facts, policy, random);
@@ -73,12 +73,12 @@ export function decideFailure(
   if (!isRevertible && isDoubtful && facts.repeatableMs <= 0)
     return doubt(policy, effect === 'keyed' ? 'key_forgotten' : 'may_have_happened');
   // Whoever asked for it decides what comes next; it did not happen, or may be done again.
-  if (policy.isCallers) return { status: 'retrying', delayMs: 0, isDoubtful, why: 'callers_turn' };
+  if (policy.isCallers) return { status: 'retrying', delayMs: 0, isDoubtful, decision: 'callers_turn' };
   // Given up with a doubt that somebody can be asked about, it is asked about first.
-  const giveUp = (reason: DeadLetterReason): Decision =>
-    !isRevertible && isDoubtful && policy.plan !== undefined
-      ? doubt(policy, whyGivenUp(reason))
-      : { status: 'dead', reason, isDoubtful, why: whyGivenUp(reason) };
+  const giveUp = (reason: DeadLetterReason): NextStep =>
+    !isRevertible && isDoubtful && policy.schedule !== undefined
+      ? doubt(policy, decisionOf(reason))
+      : { status: 'dead', reason, isDoubtful, decision: decisionOf(reason) };
   if (failure.kind === 'permanent' || failure.kind === 'programming') return giveUp('permanent_error');
   if (facts.attempt >= policy.attempts) return giveUp('retries_exhausted');
 
@@ -95,7 +95,7 @@ export function decideFailure(
   if (facts.remainingMs !== undefined && delayMs >= facts.remainingMs) return giveUp('time_budget_exceeded');
   // The service downstream will have forgotten the key by then: another try could be a second effect.
   if (isDoubtful && delayMs >= facts.repeatableMs) return doubt(policy, 'key_forgotten');
-  return { status: 'retrying', delayMs, isDoubtful, why: delayMs > waitMs ? 'retry_after' : 'backoff' };
+  return { status: 'retrying', delayMs, isDoubtful, decision: delayMs > waitMs ? 'retry_after' : 'backoff' };
 }
 
 /** All that were told to come back at one moment would come in one. Never earlier: a tenth later, a second is enough. */
@@ -103,13 +103,13 @@ function spread(retryAfterMs: number, random: () => number): number {
   return Math.ceil(retryAfterMs + random() * Math.min(retryAfterMs / 10, 1000));
 }
 
-function doubt({ plan }: RetryPolicy, why: RetryReason): Decision {
-  const askInMs = plan === undefined ? undefined : nextQuestionMs(plan, 0);
-  return { status: 'in_doubt', reason: 'in_doubt', isDoubtful: true, askInMs, why };
+function doubt({ schedule: plan }: RetryPolicy, why: RetryDecision): NextStep {
+  const reconcileInMs = plan === undefined ? undefined : nextQuestionMs(plan, 0);
+  return { status: 'in_doubt', reason: 'in_doubt', isDoubtful: true, reconcileInMs, decision: why };
 }
 
 /** What an operation's dead letter says, as the history of its attempts says it. */
-export function whyGivenUp(reason: DeadLetterReason): RetryReason {
+export function decisionOf(reason: DeadLetterReason): RetryDecision {
   switch (reason) {
     case 'retries_exhausted':
       return 'attempts_spent';
@@ -128,7 +128,7 @@ export function whyGivenUp(reason: DeadLetterReason): RetryReason {
  * counts from its first attempt, or from when an open circuit kept it from that. Without a budget it waits for as long as
  * it takes.
  */
-export function decideHold(
+export function decideRejected(
   { remainingMs, attempts }: { readonly remainingMs: number | undefined; readonly attempts: number },
   holdMs: number,
 ):

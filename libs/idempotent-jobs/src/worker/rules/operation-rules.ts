@@ -1,8 +1,8 @@
-import type { ClaimTerms } from '../../ledger/claim/claim.js';
+import type { ClaimRules } from '../../ledger/claim/claim.js';
 import type { Dependency } from '../../resilience/dependency/dependency.js';
 import type { KeyedDependency } from '../../resilience/dependency/dependency-key.js';
 import type { Effect } from '../../operation/effect.js';
-import type { ReconcileSettings } from './reconcile.options.js';
+import type { ReconcileRules } from './reconcile.options.js';
 import type { ResultRules } from '../../ledger/record/kept-result.js';
 import type { Classify } from '../../resilience/classify/classify.js';
 import type { RetryPolicy } from './decide.js';
@@ -10,15 +10,15 @@ import type { Identify } from '../identify/identify.js';
 import type { PayloadRule } from './validate-payload.js';
 
 /** A processor's options with all defaults filled in. */
-export interface ProcessorSettings {
+export interface OperationRules {
   readonly queue: string;
   readonly effect: Effect;
   readonly leaseMs: number;
   readonly timeoutMs: number;
-  readonly terms: ClaimTerms;
+  readonly claim: ClaimRules;
   readonly policy: RetryPolicy;
   /** How to ask about a doubt; undefined: there is no way. */
-  readonly reconcile: ReconcileSettings | undefined;
+  readonly reconcile: ReconcileRules | undefined;
   /** What the handler calls; undefined: nothing that is guarded. */
   readonly dependency: Dependency | undefined;
   /** Which of the dependency's circuits an operation has; undefined: the one of all calls without a key. */

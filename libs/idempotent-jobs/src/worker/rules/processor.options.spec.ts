@@ -9,8 +9,8 @@ import { JobEvents } from '../../events/job-events.js';
 import { ConfigurationError } from '../../operation/errors.js';
 import { optionChecks } from '../../options/option-checks.js';
 import { type IdempotentProcessorOptions, resolveProcessorOptions } from './processor.options.js';
-import type { PolicedSettings } from './policed-settings.js';
-import type { ProcessorSettings } from './operation-rules.js';
+import type { RulesByPolicy } from './rules-by-policy.js';
+import type { OperationRules } from './operation-rules.js';
 import { resolvePolicies } from './retry.options.js';
 
 const POLICIES = resolvePolicies(optionChecks('test'), {
@@ -26,7 +26,7 @@ const DEPENDENCIES = new Dependencies(
 function resolveAll(
   options: unknown,
   { leaseMs = 30_000, canReconcile = false, hasFallback = false } = {},
-): PolicedSettings {
+): RulesByPolicy {
   return resolveProcessorOptions(
     'ChargeProcessor',
     { queue: 'charges', options: options as IdempotentProcessorOptions, canReconcile, hasFallback },
@@ -34,7 +34,7 @@ function resolveAll(
   );
 }
 
-function resolve(options: unknown, leaseMs = 30_000, canReconcile = false): ProcessorSettings {
+function resolve(options: unknown, leaseMs = 30_000, canReconcile = false): OperationRules {
   return resolveAll(options, { leaseMs, canReconcile }).own;
 }
 
@@ -139,7 +139,7 @@ describe('resolveProcessorOptions', () => {
     ['unrepeatable', 0],
   ])('knows for how long a %s effect is repeatable: %s', (effect, repeatableMs) => {
     const canReconcile = effect === 'reconciled';
-    expect(resolve({ effect }, 30_000, canReconcile).terms.repeatableMs).toBe(repeatableMs);
+    expect(resolve({ effect }, 30_000, canReconcile).claim.repeatableMs).toBe(repeatableMs);
   });
 
   it('takes one payload class for all jobs', () => {
@@ -259,8 +259,8 @@ describe('resolveProcessorOptions: reconcile', () => {
       };
       const settings = resolve({ effect }, 30_000, true);
       expect(settings.reconcile).toEqual({ plan, timeoutMs: 10_000 });
-      expect(settings.policy.plan).toEqual(plan);
-      expect(settings.terms.asks).toBe(true);
+      expect(settings.policy.schedule).toEqual(plan);
+      expect(settings.claim.canReconcile).toBe(true);
     },
   );
 
@@ -272,7 +272,7 @@ describe('resolveProcessorOptions: reconcile', () => {
 
   it('takes a plan without first questions', () => {
     const settings = resolve({ effect: 'keyed', reconcile: { afterMs: [] } }, 30_000, true);
-    expect(settings.policy.plan).toMatchObject({ afterMs: [], thenEveryMs: HOUR });
+    expect(settings.policy.schedule).toMatchObject({ afterMs: [], thenEveryMs: HOUR });
   });
 
   it('asks nobody where the class has no reconcile(), also for a keyed effect', () => {
@@ -360,7 +360,7 @@ describe('resolveProcessorOptions: reconcile', () => {
 });
 
 describe('resolveProcessorOptions: retry policies', () => {
-  const under = (settings: PolicedSettings, job: Job): ReturnType<PolicedSettings['of']> =>
+  const under = (settings: RulesByPolicy, job: Job): ReturnType<RulesByPolicy['of']> =>
     settings.of(job, provenanceOf(job));
 
   const jobOf = (name: string, retryPolicy?: string): Job =>
@@ -424,8 +424,8 @@ describe('resolveProcessorOptions: retry policies', () => {
 
   it('makes the settings of a policy once, so that claims under them share statements', () => {
     const settings = resolveAll({});
-    expect(under(settings, jobOf('a', 'mail')).settings.terms).toBe(
-      under(settings, jobOf('b', 'mail')).settings.terms,
+    expect(under(settings, jobOf('a', 'mail')).settings.claim).toBe(
+      under(settings, jobOf('b', 'mail')).settings.claim,
     );
   });
 

@@ -9,9 +9,9 @@ import type { Dependency } from '../../resilience/dependency/dependency.js';
 import type { KeyedDependency } from '../../resilience/dependency/dependency-key.js';
 import type { ProcessorDeclaration } from './processor-declaration.js';
 import type { Identify } from '../identify/identify.js';
-import { DEFAULT_TIMEOUT_MS, PolicedSettings } from './policed-settings.js';
-import type { ProcessorSettings } from './operation-rules.js';
-import { budgetOf, policyOf, type RetryOptions, type RetrySettings } from './retry.options.js';
+import { DEFAULT_TIMEOUT_MS, RulesByPolicy } from './rules-by-policy.js';
+import type { OperationRules } from './operation-rules.js';
+import { budgetOf, policyOf, type RetryOptions, type RetryRules } from './retry.options.js';
 import { ANY_PAYLOAD, type PayloadClass, type PayloadRule } from './validate-payload.js';
 
 /** What `@IdempotentProcessor()` needs to know about a processor. */
@@ -84,8 +84,8 @@ export interface ProcessorDefaults {
   readonly leaseMs: number;
   readonly retentionMs: number;
   readonly maxResultBytes: number;
-  readonly policies: ReadonlyMap<string, RetrySettings>;
-  readonly dependencies: Pick<Dependencies, 'find' | 'names' | 'readingOf'>;
+  readonly policies: ReadonlyMap<string, RetryRules>;
+  readonly dependencies: Pick<Dependencies, 'find' | 'names' | 'knownFailureOf'>;
 }
 
 /** Fills in the defaults. @throws ConfigurationError naming each option that is wrong, its value and the fix */
@@ -98,7 +98,7 @@ export function resolveProcessorOptions(
     hasFallback,
   }: Pick<ProcessorDeclaration, 'queue' | 'options' | 'canReconcile' | 'hasFallback'>,
   defaults: ProcessorDefaults,
-): PolicedSettings {
+): RulesByPolicy {
   const checks = optionChecks(`@IdempotentProcessor("${queue}") on ${className}`);
   const effect = options.effect ?? 'unrepeatable';
   if (!EFFECTS.includes(effect)) {
@@ -113,25 +113,25 @@ export function resolveProcessorOptions(
   const keyRetentionMs = checks.positive('keyRetentionMs', options.keyRetentionMs, DEFAULT_KEY_RETENTION_MS);
   const retry = policyOf(checks, 'retry', options.retry, defaults.policies);
   const dependency = dependencyOf(checks, options.dependency, defaults.dependencies);
-  const settings: ProcessorSettings = {
+  const settings: OperationRules = {
     queue,
     effect,
     leaseMs,
     timeoutMs: DEFAULT_TIMEOUT_MS,
-    terms: {
+    claim: {
       queue,
       effect,
       leaseMs,
       repeatableMs: repeatableForMs(effect, keyRetentionMs),
       budgetMs: null,
       retentionMs: defaults.retentionMs,
-      asks: canReconcile,
+      canReconcile: canReconcile,
     },
     policy: {
       attempts: retry.attempts,
       crashes: retry.crashes,
       backoff: retry.backoff,
-      plan: reconcile?.plan,
+      schedule: reconcile?.schedule,
       isCallers: false,
     },
     reconcile,
@@ -145,7 +145,7 @@ export function resolveProcessorOptions(
     },
     identify: options.identify,
     doubtsEarlierStarts: doubtsEarlierStarts(effect, options.startedElsewhere, checks),
-    classify: inOrder(options.classify, defaults.dependencies.readingOf, dependency?.classify),
+    classify: inOrder(options.classify, defaults.dependencies.knownFailureOf, dependency?.classify),
     jobNames: jobNamesOf(options),
     payloadRuleOf: payloadRules(options, checks),
   };
@@ -167,7 +167,7 @@ export function resolveProcessorOptions(
   checks.callback('identify', options.identify);
   checks.callback('classify', options.classify);
   checks.throwIfAny((message) => new ConfigurationError(message));
-  return new PolicedSettings(settings, options, { own: retry, byJob, named: defaults.policies });
+  return new RulesByPolicy(settings, options, { own: retry, byJob, named: defaults.policies });
 }
 
 function dependencyOf(
@@ -225,7 +225,7 @@ function jobNamesOf({ payload, retryByJob }: IdempotentProcessorOptions): readon
 function payloadRules(
   { payload, unlistedPayloads = 'refuse' }: IdempotentProcessorOptions,
   checks: OptionChecks,
-): ProcessorSettings['payloadRuleOf'] {
+): OperationRules['payloadRuleOf'] {
   if (unlistedPayloads !== 'refuse' && unlistedPayloads !== 'accept')
     checks.fail('unlistedPayloads', unlistedPayloads, '"refuse" or "accept"');
   if (payload === undefined) return () => ANY_PAYLOAD;

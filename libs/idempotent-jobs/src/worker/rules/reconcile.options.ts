@@ -1,5 +1,5 @@
 import type { OptionChecks } from '../../options/option-checks.js';
-import { DEFAULT_PLAN, type ReconcilePlan } from './reconcile-plan.js';
+import { DEFAULT_SCHEDULE, type ReconcileSchedule } from './reconcile-schedule.js';
 
 /** How a service is asked whether an effect happened. All times in milliseconds. */
 export interface ReconcileOptions {
@@ -22,8 +22,8 @@ export interface ReconcileOptions {
 }
 
 /** A plan, and how long each question may take, in ms. */
-export interface ReconcileSettings {
-  readonly plan: ReconcilePlan;
+export interface ReconcileRules {
+  readonly schedule: ReconcileSchedule;
   readonly timeoutMs: number;
 }
 
@@ -32,11 +32,11 @@ export function resolveReconcile(
   checks: OptionChecks,
   given: ReconcileOptions | undefined,
   name = 'reconcile',
-): ReconcileSettings {
+): ReconcileRules {
   if (given !== undefined && (given === null || typeof given !== 'object'))
     checks.fail(name, given, 'an object of options');
   const options = given ?? {};
-  const { afterMs = DEFAULT_PLAN.afterMs } = options;
+  const { afterMs = DEFAULT_SCHEDULE.afterMs } = options;
   const isAscending =
     Array.isArray(afterMs) &&
     afterMs.every(
@@ -44,16 +44,20 @@ export function resolveReconcile(
         ms <= MAX_MS && Number.isFinite(ms) && ms > ((afterMs[index - 1] as number | undefined) ?? 0),
     );
   if (!isAscending) checks.fail(`${name}.afterMs`, afterMs, 'an ascending list of numbers greater than 0');
-  const untilMs = checks.positive(`${name}.untilMs`, options.untilMs, DEFAULT_PLAN.untilMs);
+  const untilMs = checks.positive(`${name}.untilMs`, options.untilMs, DEFAULT_SCHEDULE.untilMs);
   const lateArrivalMs = checks.atLeast(`${name}.lateArrivalMs`, options.lateArrivalMs, 0, 0);
-  const thenEveryMs = checks.positive(`${name}.thenEveryMs`, options.thenEveryMs, DEFAULT_PLAN.thenEveryMs);
+  const thenEveryMs = checks.positive(
+    `${name}.thenEveryMs`,
+    options.thenEveryMs,
+    DEFAULT_SCHEDULE.thenEveryMs,
+  );
   for (const [option, ms] of Object.entries({ untilMs, thenEveryMs }))
     if (Number.isFinite(ms) && ms > MAX_MS)
       checks.fail(`${name}.${option}`, ms, `at most a year, ${MAX_MS} ms`);
   if (lateArrivalMs > 0 && lateArrivalMs >= untilMs)
     checks.fail(`${name}.lateArrivalMs`, lateArrivalMs, `less than ${name}.untilMs, which is ${untilMs}`);
   return {
-    plan: {
+    schedule: {
       afterMs,
       thenEveryMs,
       untilMs,

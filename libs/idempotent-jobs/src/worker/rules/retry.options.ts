@@ -22,7 +22,7 @@ export interface RetryOptions {
 export type RetryPolicies = Readonly<Record<string, RetryOptions>>;
 
 /** A policy with all defaults filled in, except those that a processor may give. */
-export interface RetrySettings {
+export interface RetryRules {
   readonly attempts: number;
   readonly timeoutMs: number | undefined;
   readonly budgetMs: number | undefined;
@@ -34,7 +34,7 @@ export interface RetrySettings {
 const DEFAULT_CRASHES = 2;
 
 /** `path`: how the checks name the options, e.g. `retry`. */
-export function resolveRetry(checks: OptionChecks, path: string, options: RetryOptions = {}): RetrySettings {
+export function resolveRetry(checks: OptionChecks, path: string, options: RetryOptions = {}): RetryRules {
   const { attempts, timeoutMs, timeBudgetMs, backoff, crashes } = options;
   return {
     attempts: checks.count(`${path}.attempts`, attempts, 5),
@@ -63,7 +63,7 @@ const MAX_WAIT_MS = 30 * 24 * 60 * 60 * 1000;
 export function resolvePolicies(
   checks: OptionChecks,
   policies: RetryPolicies = {},
-): ReadonlyMap<string, RetrySettings> {
+): ReadonlyMap<string, RetryRules> {
   return new Map(
     Object.entries(policies).map(([name, options]) => [
       name,
@@ -77,8 +77,8 @@ export function policyOf(
   checks: OptionChecks,
   path: string,
   asked: string | RetryOptions | undefined,
-  policies: ReadonlyMap<string, RetrySettings>,
-): RetrySettings {
+  policies: ReadonlyMap<string, RetryRules>,
+): RetryRules {
   if (typeof asked !== 'string') return resolveRetry(checks, path, asked);
   const named = policies.get(asked);
   if (named === undefined)

@@ -26,7 +26,7 @@ CREATE TABLE {schema}.job_outcomes (
   effect            text                 CHECK (effect IN ('natural', 'transactional', 'keyed', 'reconciled', 'unrepeatable')),
   -- Grows with every claim; every write that leaves 'running' names it.
   fencing_token     bigint      NOT NULL DEFAULT 0 CHECK (fencing_token >= 0),
-  worker_id         text,
+  run_id         text,
   lease_expires_at  timestamptz,
   -- attempts counts starts, failures counts recorded ends; their difference shows crashes.
   attempts          integer     NOT NULL DEFAULT 0 CHECK (attempts >= 0),
@@ -56,7 +56,7 @@ CREATE TABLE {schema}.job_outcomes (
   CONSTRAINT job_outcomes_operation_unique UNIQUE (tenant_id, operation_key),
   CONSTRAINT job_outcomes_running_has_lease CHECK (
     (status = 'running') = (lease_expires_at IS NOT NULL)
-    AND (status <> 'running' OR (worker_id IS NOT NULL AND started_at IS NOT NULL AND fencing_token > 0 AND attempts > 0))
+    AND (status <> 'running' OR (run_id IS NOT NULL AND started_at IS NOT NULL AND fencing_token > 0 AND attempts > 0))
   ),
   CONSTRAINT job_outcomes_settled_has_time CHECK ((status IN ('completed', 'dead')) = (settled_at IS NOT NULL)),
   CONSTRAINT job_outcomes_only_completed_has_result CHECK (result IS NULL OR status = 'completed'),
@@ -92,7 +92,7 @@ CREATE TABLE {schema}.dead_letters (
   failures        integer     NOT NULL DEFAULT 0,
   fencing_token   bigint      NOT NULL DEFAULT 0,
   doubt_since     timestamptz,
-  worker_id       text,
+  run_id       text,
   -- Versions of library and Node that gave up.
   versions        json,
   trace_context   json,
@@ -123,7 +123,7 @@ CREATE TABLE {schema}.job_attempts (
   operation_key text        NOT NULL,
   fencing_token bigint      NOT NULL,
   attempt       integer     NOT NULL,
-  worker_id     text,
+  run_id     text,
   started_at    timestamptz,
   ended_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
   -- The failure's kind, or 'taken_over' where the worker vanished.

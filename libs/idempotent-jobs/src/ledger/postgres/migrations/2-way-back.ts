@@ -23,7 +23,7 @@ ALTER TABLE {schema}.dead_letters
   ADD COLUMN redrive_id        uuid,
   -- How often it was put on the dead-letter queue; and when a handler of the application had heard of it.
   ADD COLUMN dispatches        integer NOT NULL DEFAULT 0,
-  ADD COLUMN told_at           timestamptz;
+  ADD COLUMN notified_at           timestamptz;
 
 -- A job that is older than the ledger's memory is not its operation's own death either: the key may be in use again.
 DROP INDEX {schema}.dead_letters_one_open_per_operation;

@@ -19,9 +19,9 @@ ALTER TABLE {schema}.job_outcomes
   DROP CONSTRAINT job_outcomes_running_has_lease,
   ADD CONSTRAINT job_outcomes_running_has_lease CHECK (CASE status
     WHEN 'running' THEN
-      lease_expires_at IS NOT NULL AND worker_id IS NOT NULL AND started_at IS NOT NULL AND fencing_token > 0 AND attempts > 0
+      lease_expires_at IS NOT NULL AND run_id IS NOT NULL AND started_at IS NOT NULL AND fencing_token > 0 AND attempts > 0
     WHEN 'in_doubt' THEN
-      lease_expires_at IS NULL OR (reconcile_due_at IS NOT NULL AND worker_id IS NOT NULL AND fencing_token > 0)
+      lease_expires_at IS NULL OR (reconcile_due_at IS NOT NULL AND run_id IS NOT NULL AND fencing_token > 0)
     ELSE lease_expires_at IS NULL
   END),
   ADD CONSTRAINT job_outcomes_only_doubt_is_reconciled CHECK (reconcile_due_at IS NULL OR status = 'in_doubt'),

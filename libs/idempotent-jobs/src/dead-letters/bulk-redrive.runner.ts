@@ -1,0 +1,171 @@
+import { setTimeout as setTimeoutPromise } from 'node:timers/promises';
+import { outsideOfAnyFrame } from '../tenancy/outside-of-any-frame.js';
+import type { ActionStore } from './action.store.js';
+import type { OnClosed } from './dead-letter.service.js';
+import { nextStep, type Redrive, type RedriveProgress } from './bulk-redrive.js';
+import type { ReservedRedrive, BulkRedriveStore } from './bulk-redrive.store.js';
+import { isDone } from './write.js';
+
+/** What the runner needs of the application it belongs to. */
+export interface RedriveRunnerServices {
+  readonly store: BulkRedriveStore;
+  readonly actions: ActionStore;
+  /** Names this process among all that might carry on a redrive. */
+  readonly runnerId: string;
+  readonly onClosed: OnClosed;
+  /** Operations have been brought back and are due for their queues. */
+  readonly onDue: (queue: string) => Promise<void>;
+  readonly onError: (message: string, error: unknown) => void;
+  /** How often to look for a redrive to carry on, in ms. */
+  readonly pollMs: number;
+}
+
+/**
+ * Carries on redrives of many: the canaries first, then the rest, no faster than their rate, until their letters end or
+ * too many fail again. All that it knows is in the ledger: killed anywhere, another process finds the lease over and goes
+ * on with the letters that are still open. Cancelled, it brings nothing more back.
+ */
+export class BulkRedriveRunner {
+  #timer: NodeJS.Timeout | undefined;
+  #polling: Promise<void> | undefined;
+  #stopping = new AbortController();
+  #taken = 0;
+  readonly #carried = new Set<Promise<void>>();
+
+  constructor(private readonly services: RedriveRunnerServices) {
+    this.#stopping.abort();
+  }
+
+  start(): void {
+    this.#stopping = new AbortController();
+    this.wake();
+  }
+
+  /** There may be a redrive to carry on. */
+  wake(): void {
+    if (this.#isStopped) return;
+    clearTimeout(this.#timer);
+    // Whoever wakes it has nothing to do with what it brings back after this.
+    this.#polling ??= outsideOfAnyFrame(() => this.#lookAndRest());
+  }
+
+  async #lookAndRest(): Promise<void> {
+    await this.#poll();
+    this.#polling = undefined;
+    if (this.#isStopped) return;
+    this.#timer = setTimeout(() => this.wake(), this.services.pollMs);
+    this.#timer.unref();
+  }
+
+  /** Finishes the steps under way, and leaves the rest to other processes. */
+  async stop(): Promise<void> {
+    this.#stopping.abort();
+    clearTimeout(this.#timer);
+    await this.#polling;
+    await Promise.all(this.#carried);
+  }
+
+  get #isStopped(): boolean {
+    return this.#stopping.signal.aborted;
+  }
+
+  /** Redrives of several queues go on side by side. */
+  async #poll(): Promise<void> {
+    try {
+      while (!this.#isStopped) {
+        this.#taken += 1;
+        const redrive = await this.services.store.take(`${this.services.runnerId}/${this.#taken}`, LEASE_MS);
+        if (redrive === undefined) return;
+        const carried: Promise<void> = this.#reserve(redrive)
+          .catch((error: unknown) => this.#tellOf(error))
+          .finally(() => this.#carried.delete(carried));
+        this.#carried.add(carried);
+      }
+    } catch (error) {
+      this.#tellOf(error);
+    }
+  }
+
+  #tellOf(error: unknown): void {
+    this.services.onError('A redrive was interrupted; it goes on by itself', error);
+  }
+
+  /** Renews the lease beside the work: counting a large redrive may take longer than a lease lasts. */
+  async #reserve(redrive: ReservedRedrive): Promise<void> {
+    const renewal = setInterval(() => {
+      this.services.store.keep(redrive, LEASE_MS).catch((error: unknown) => this.#tellOf(error));
+    }, LEASE_MS / 3);
+    try {
+      await this.#carryOn(redrive);
+    } finally {
+      clearInterval(renewal);
+    }
+  }
+
+  async #carryOn(redrive: ReservedRedrive): Promise<void> {
+    const { store } = this.services;
+    let seen: Redrive | undefined;
+    let lookAgainAt = 0;
+    let allowance = 1;
+    let lastAt = performance.now();
+    while (!this.#isStopped && (await store.keep(redrive, LEASE_MS))) {
+      // Counting a large redrive takes a while: it must not take more than a tenth of the database's time.
+      if (seen === undefined || performance.now() >= lookAgainAt) {
+        const askedAt = performance.now();
+        seen = await store.get(redrive.id);
+        if (seen === undefined) return;
+        lookAgainAt = performance.now() + 9 * (performance.now() - askedAt);
+      }
+      const step = nextStep(seen.progress, redrive.pace, allowance);
+      if (step.kind === 'complete' || step.kind === 'stop') {
+        const status = step.kind === 'stop' ? 'stopped' : 'completed';
+        await store.end(redrive.id, status, step.kind === 'stop' ? step.because : undefined, redrive);
+        return;
+      }
+      if (step.kind === 'redrive') {
+        const redriven = await this.#bringBack(redrive, seen, step.letters);
+        seen = { ...seen, progress: after(seen.progress, step.letters, redriven) };
+        allowance -= step.letters;
+      }
+      await this.#pause(STEP_MS);
+      const now = performance.now();
+      // What waiting saved up is not spent at once.
+      allowance = Math.min(
+        allowance + ((now - lastAt) / 1000) * redrive.pace.ratePerSecond,
+        Math.max(1, redrive.pace.ratePerSecond),
+      );
+      lastAt = now;
+    }
+    await store.leave(redrive);
+  }
+
+  /** How many operations were brought back. */
+  async #bringBack(redrive: ReservedRedrive, { actor, note }: Redrive, letters: number): Promise<number> {
+    const next = await this.services.store.nextLetters(redrive.id, letters);
+    if (next.length === 0) return 0;
+    const judged = await this.services.actions.act(next, { kind: 'redrive' }, { actor, note }, redrive);
+    const done = judged.filter(isDone);
+    for (const { letter, judgement } of done) this.services.onClosed(letter, judgement.as, actor);
+    await this.services.onDue(redrive.queue);
+    return done.filter(({ judgement }) => judgement.kind === 'run_again').length;
+  }
+
+  async #pause(ms: number): Promise<void> {
+    await setTimeoutPromise(ms, undefined, { signal: this.#stopping.signal }).catch(() => undefined);
+  }
+}
+
+/** How far it is after a step, as far as that is known without counting. */
+function after(progress: RedriveProgress, letters: number, redriven: number): RedriveProgress {
+  return {
+    ...progress,
+    // Never 0 by reckoning: that it is complete is counted.
+    left: Math.max(1, progress.left - letters),
+    redriven: progress.redriven + redriven,
+    underWay: progress.underWay + redriven,
+  };
+}
+
+/** How long a redrive rests whose process has died. */
+const LEASE_MS = 15_000;
+const STEP_MS = 250;

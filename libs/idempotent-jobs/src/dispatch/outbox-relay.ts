@@ -1,0 +1,187 @@
+import type { QueuePort } from '../bullmq/queue-port.js';
+import { within } from '../operation/within.js';
+import type { DispatchSource, DueJob } from './dispatch.source.js';
+import { RefusedJobs } from './refused-jobs.js';
+
+/** What a carrier needs to know about the application. */
+export interface OutboxRelayServices {
+  /** The source queues this process serves; rows of others are left to whoever serves them. */
+  readonly queues: () => readonly string[];
+  readonly portOf: (queue: string) => QueuePort | undefined;
+  readonly onError: (message: string, error: unknown) => void;
+  readonly isStopped: () => boolean;
+  /** A queue that rows may have been waiting for is free again. */
+  readonly onFree: () => void;
+}
+
+/**
+ * Carries the due rows of one source to BullMQ: take (and hold), put, mark.
+ *
+ * Queues do not wait for each other: while a put is under way to one, and while one rests because its backend did not
+ * take anything, rows are taken for the others only.
+ */
+export class OutboxRelay {
+  /** Queues that rows are not taken for now. */
+  readonly #away = new Set<string>();
+  /** Those among them that were passed over: they are looked at as soon as they are free. */
+  readonly #passedOver = new Set<string>();
+  /** How often in a row a queue has taken nothing. */
+  readonly #failures = new Map<string, number>();
+  readonly #underWay = new Set<Promise<void>>();
+  readonly #rests = new Set<NodeJS.Timeout>();
+  readonly #refused = new RefusedJobs(HOLD_MS);
+
+  constructor(
+    private readonly source: DispatchSource,
+    private readonly services: OutboxRelayServices,
+  ) {}
+
+  /** Takes what is due and sends it on its way, without waiting for it to arrive. Rejects if nothing can be taken. */
+  async carry(): Promise<void> {
+    while (!this.services.isStopped()) {
+      const queues = this.#freeQueues();
+      if (queues.length === 0) return;
+      const due = await this.source.take(queues, BATCH_SIZE, HOLD_MS);
+      for (const [queue, jobs] of byQueue(due)) this.#send(queue, jobs);
+      if (due.length < BATCH_SIZE) return;
+    }
+  }
+
+  /** Waits for the puts that are under way, and ends all rests. */
+  async settle(): Promise<void> {
+    await Promise.all(this.#underWay);
+    for (const timer of this.#rests) clearTimeout(timer);
+    this.#rests.clear();
+    this.#away.clear();
+  }
+
+  #freeQueues(): string[] {
+    return this.services.queues().filter((queue) => {
+      const target = this.source.targetOf(queue);
+      if (!this.#away.has(target)) return true;
+      this.#passedOver.add(target);
+      return false;
+    });
+  }
+
+  #send(queue: string, jobs: DueJob[]): void {
+    this.#away.add(queue);
+    const sending = this.#deliver(queue, jobs).then((isWell) => {
+      this.#underWay.delete(sending);
+      if (isWell) {
+        this.#failures.delete(queue);
+        this.#free(queue);
+      } else {
+        this.#rest(queue);
+      }
+    });
+    this.#underWay.add(sending);
+  }
+
+  #rest(queue: string): void {
+    const failures = (this.#failures.get(queue) ?? 0) + 1;
+    this.#failures.set(queue, failures);
+    this.#passedOver.add(queue);
+    const timer = setTimeout(() => {
+      this.#rests.delete(timer);
+      this.#free(queue);
+    }, pauseMs(failures));
+    timer.unref();
+    this.#rests.add(timer);
+  }
+
+  #free(queue: string): void {
+    this.#away.delete(queue);
+    if (this.#passedOver.delete(queue)) this.services.onFree();
+  }
+
+  /** Puts and marks. Never rejects; says whether more may be sent to the queue. */
+  async #deliver(queue: string, due: DueJob[]): Promise<boolean> {
+    const port = this.services.portOf(queue);
+    if (port === undefined) return false;
+    // The others stay held; the next who takes them looks again.
+    const jobs = due.filter(({ job }) => !this.#refused.isResting(job.jobId));
+    if (jobs.length === 0) return true;
+    // What has not answered gets no more to keep until it does: it would all arrive one day.
+    if (this.#failures.has(queue) && !(await answers(port))) return false;
+    const { taken, isReachable } = await this.#put(port, jobs);
+    for (const { job } of taken) this.#refused.forget(job.jobId);
+    try {
+      if (taken.length > 0) await this.source.mark(taken);
+    } catch (error) {
+      // They are on their queue, and will be put there once more, which changes nothing.
+      this.services.onError(`Jobs of queue "${queue}" were put, but could not be marked`, error);
+    }
+    // A backend that refuses everything is left alone as well; a single bad job keeps no others waiting.
+    return isReachable && (taken.length > 0 || jobs.length === 1);
+  }
+
+  /** Puts a batch; if BullMQ refuses it, each job alone, so that one it cannot take holds up no other. Never rejects. */
+  async #put(port: QueuePort, jobs: DueJob[]): Promise<{ taken: DueJob[]; isReachable: boolean }> {
+    const outgoing = jobs.map(({ job }) => job);
+    let isAwaited = true;
+    try {
+      const put = port.put(outgoing, this.source.carriesRetries, () => isAwaited);
+      await answered(PUT_TIMEOUT_MS, put);
+      return { taken: jobs, isReachable: true };
+    } catch (error) {
+      isAwaited = false;
+      // What takes so long for all would take as long for each.
+      const isReachable = !(error instanceof NoAnswer) && (await answers(port));
+      if (jobs.length === 1 || !isReachable) {
+        if (isReachable) this.#refused.note(jobs[0]?.job.jobId as string);
+        const what = jobs.length === 1 ? `job ${jobs[0]?.job.jobId}` : `${jobs.length} jobs`;
+        this.services.onError(`Queue "${port.name}" did not take ${what}; they are tried again later`, error);
+        return { taken: [], isReachable };
+      }
+    }
+    const taken: DueJob[] = [];
+    for (const job of jobs) {
+      // What is not put by then is taken again when its hold ends.
+      if (this.services.isStopped()) break;
+      const alone = await this.#put(port, [job]);
+      taken.push(...alone.taken);
+      if (!alone.isReachable) return { taken, isReachable: false };
+    }
+    return { taken, isReachable: true };
+  }
+}
+
+const BATCH_SIZE = 500;
+/**
+ * Longer than a put may take, so that a slow put is not repeated by another instance; and how long operations wait whose
+ * dispatcher was killed with them in hand.
+ */
+const HOLD_MS = 10_000;
+const PUT_TIMEOUT_MS = 5_000;
+const PING_TIMEOUT_MS = 2_000;
+const MAX_PAUSE_MS = 10_000;
+
+/** How long to leave alone what has failed so often in a row, in ms: 500, doubling to 10,000. */
+export function pauseMs(failures: number): number {
+  return Math.min(MAX_PAUSE_MS, 250 * 2 ** Math.min(failures, 10));
+}
+
+function byQueue(due: readonly DueJob[]): Map<string, DueJob[]> {
+  const queues = new Map<string, DueJob[]>();
+  for (const job of due) {
+    const jobs = queues.get(job.queue);
+    if (jobs === undefined) queues.set(job.queue, [job]);
+    else jobs.push(job);
+  }
+  return queues;
+}
+
+function answers(port: QueuePort): Promise<boolean> {
+  return answered(PING_TIMEOUT_MS, port.ping()).then(
+    () => true,
+    () => false,
+  );
+}
+
+class NoAnswer extends Error {}
+
+/** BullMQ waits for a lost connection without end; the dispatcher must not. */
+function answered<T>(ms: number, work: Promise<T>): Promise<T> {
+  return within(ms, work, () => new NoAnswer(`No answer from the queue's backend within ${ms} ms`));
+}

@@ -1,0 +1,97 @@
+import { createCipheriv, createDecipheriv, type KeyObject, randomBytes } from 'node:crypto';
+import { RecordUnreadableError } from '../../operation/errors.js';
+import type { Binding } from './binding.js';
+import type { KeyRing } from './key-ring.js';
+import { isEncrypted, keyIdOf, type EncryptedValue } from './encrypted-value.js';
+
+/**
+ * Encrypts what the ledger and the queues keep of payloads and results, and reads it back: AES-256-GCM, with tenant,
+ * operation key, kind and key id as additional authenticated data, so that a encrypted value opens only where it was put.
+ * Without keys everything passes as it is, but nothing that is encrypted is taken for plain.
+ *
+ * Promises secrecy from whoever reads the stores, and that a encrypted value was not changed. It does not tell an old value
+ * of the same operation from its latest, nor does it refuse plain ones, which were written before.
+ */
+export class Encryption {
+  constructor(private readonly ring: KeyRing | undefined) {}
+
+  /** Whether what is written is encrypted. */
+  get isOn(): boolean {
+    return this.ring !== undefined;
+  }
+
+  /** JSON text, encrypted with the current key, as JSON text again. */
+  encrypt(text: string, binding: Binding): string {
+    if (this.ring === undefined) return text;
+    const { keys, current } = this.ring;
+    const iv = randomBytes(IV_BYTES);
+    const cipher = createCipheriv(ALGORITHM, keys.get(current) as KeyObject, iv, {
+      authTagLength: TAG_BYTES,
+    });
+    cipher.setAAD(boundTo(binding, current));
+    const data = Buffer.concat([cipher.update(text, 'utf8'), cipher.final(), cipher.getAuthTag()]);
+    const encrypted: EncryptedValue = {
+      $encrypted: 1,
+      key: current,
+      iv: iv.toString('base64url'),
+      data: data.toString('base64url'),
+    };
+    return JSON.stringify(encrypted);
+  }
+
+  /** The value that was encrypted, or, where nothing was, the value itself. @throws RecordUnreadableError */
+  open(value: unknown, binding: Binding): unknown {
+    if (!isEncrypted(value)) return value;
+    const keyId = keyIdOf(value);
+    if (this.ring === undefined) throw new RecordUnreadableError(binding, keyId, 'no_keys');
+    const key = keyId === undefined ? undefined : this.ring.keys.get(keyId);
+    if (keyId === undefined || key === undefined)
+      throw new RecordUnreadableError(binding, keyId, keyId === undefined ? 'damaged' : 'unknown_key');
+    const text = decrypt(value, key, boundTo(binding, keyId));
+    if (text === undefined) throw new RecordUnreadableError(binding, keyId, 'damaged');
+    return JSON.parse(text);
+  }
+
+  /** As {@link open}, of JSON text. No text: nothing. */
+  openText(text: string | null | undefined, binding: Binding): unknown {
+    return text === null || text === undefined ? undefined : this.open(JSON.parse(text), binding);
+  }
+}
+
+const ALGORITHM = 'aes-256-gcm';
+/** What GCM is made for, and as random as 2^32 values per key need. */
+const IV_BYTES = 12;
+const TAG_BYTES = 16;
+
+/** The parts are a JSON array: no two bindings have the same text. */
+function boundTo({ tenantId, operationKey, kind }: Binding, keyId: string): Buffer {
+  return Buffer.from(JSON.stringify(['nestjs-idempotent-jobs', 1, keyId, tenantId, operationKey, kind]));
+}
+
+/** Undefined: it was not encrypted like that. */
+function decrypt(encrypted: Record<string, unknown>, key: KeyObject, aad: Buffer): string | undefined {
+  const iv = bytesOf(encrypted['iv']);
+  const data = bytesOf(encrypted['data']);
+  if (
+    encrypted['$encrypted'] !== 1 ||
+    iv?.length !== IV_BYTES ||
+    data === undefined ||
+    data.length < TAG_BYTES
+  )
+    return undefined;
+  const decipher = createDecipheriv(ALGORITHM, key, iv, { authTagLength: TAG_BYTES });
+  decipher.setAAD(aad);
+  decipher.setAuthTag(data.subarray(-TAG_BYTES));
+  try {
+    return Buffer.concat([decipher.update(data.subarray(0, -TAG_BYTES)), decipher.final()]).toString('utf8');
+  } catch {
+    return undefined;
+  }
+}
+
+/** Node reads past what is no base64url; whatever we did not write in this very form was changed. */
+function bytesOf(text: unknown): Buffer | undefined {
+  if (typeof text !== 'string') return undefined;
+  const bytes = Buffer.from(text, 'base64url');
+  return bytes.toString('base64url') === text ? bytes : undefined;
+}

@@ -1,0 +1,17 @@
+import { isEncrypted, keyIdOf } from '../../ledger/encryption/encrypted-value.js';
+import { Encryption } from '../../ledger/encryption/encryption.js';
+
+/** The command line has no keys: what is encrypted it shows as such, wherever in a value that is. */
+export class KeylessEncryption extends Encryption {
+  constructor() {
+    super(undefined);
+  }
+
+  override open(value: unknown): unknown {
+    return value === undefined
+      ? undefined
+      : JSON.parse(JSON.stringify(value), (_name, part: unknown) =>
+          isEncrypted(part) ? `(encrypted with key ${keyIdOf(part) ?? 'unknown'})` : part,
+        );
+  }
+}

@@ -1,0 +1,47 @@
+import type { RejectionCause } from '../../operation/reasons.js';
+import { UnrecoverableError } from 'bullmq';
+import { IdempotentJobsError } from '../../operation/errors.js';
+import { causesOf, isA } from '../../operation/thrown.js';
+import { InDoubtError, PermanentError, TransientError } from '../../operation/failure.js';
+
+/** A call that was not let through: nothing of it was sent. */
+export interface Rejection {
+  readonly kind: 'held';
+  readonly dependency: string;
+  readonly cause: RejectionCause;
+  /** When to come again, in ms from now. */
+  readonly retryAfterMs: number;
+}
+
+/**
+ * A dependency did not let a call through; nothing of it was sent. Thrown out of a handler, it puts the operation off
+ * without spending an attempt.
+ */
+export class DependencyRejectedError extends IdempotentJobsError {
+  /** When to come again, in ms from when it was thrown. */
+  readonly retryAfterMs: number;
+
+  constructor(readonly rejection: Rejection) {
+    super(
+      'DEPENDENCY_HELD',
+      `Dependency "${rejection.dependency}" lets nothing through for now (${rejection.cause}). Nothing was sent; come again in ${Math.ceil(rejection.retryAfterMs)} ms.`,
+      { data: { dependency: rejection.dependency, cause: rejection.cause } },
+    );
+    this.retryAfterMs = rejection.retryAfterMs;
+  }
+}
+
+/**
+ * The hold that a handler ended with, also where it has wrapped the error; undefined: none, or the handler says itself what
+ * became of its effect.
+ */
+export function rejectionBehind(error: unknown): Rejection | undefined {
+  for (const one of causesOf(error)) {
+    if (isA(one, DependencyRejectedError)) return one.rejection;
+    if (SAID.some((kind) => isA(one, kind))) return undefined;
+  }
+  return undefined;
+}
+
+/** By these a handler says what became of its effect. */
+const SAID = [PermanentError, TransientError, InDoubtError, UnrecoverableError];

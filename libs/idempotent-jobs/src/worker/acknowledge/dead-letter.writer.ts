@@ -1,0 +1,137 @@
+import { Injectable } from '@nestjs/common';
+import { hash } from 'node:crypto';
+import { Due } from '../../producer/due.js';
+import type { ReceivedJob } from '../intake/delivery.js';
+import type { Identified, Unidentified } from '../identify/identify.js';
+import { JobEvents } from '../../events/job-events.js';
+import { removePayload } from '../intake/present-payload.js';
+import { IdempotentJobsError, OperationConflictError } from '../../operation/errors.js';
+import { messageOf } from '../../operation/message-of.js';
+import { jobSubjectOf } from '../../operation/job-subject.js';
+import { payloadTextOf } from '../../operation/fingerprint.js';
+import { letterBinding } from '../../ledger/encryption/binding.js';
+import { isEncrypted } from '../../ledger/encryption/encrypted-value.js';
+import { Encryption } from '../../ledger/encryption/encryption.js';
+import type { Ack } from './ack.js';
+import type { DeadLetterReason } from '../../operation/reasons.js';
+import { LetterStore } from '../../dead-letters/letter.store.js';
+
+/**
+ * Buries deliveries that are given up without an operation being given up: there is none, none that is
+ * known any more, or it is another request's.
+ */
+@Injectable()
+export class DeadLetterWriter {
+  constructor(
+    private readonly letters: LetterStore,
+    private readonly events: JobEvents,
+    private readonly encryption: Encryption,
+    private readonly due: Due,
+  ) {}
+
+  /** A job that cannot be run for anybody. */
+  async ofUnidentified(
+    received: ReceivedJob,
+    { reason, error }: Pick<Unidentified, 'reason' | 'error'>,
+  ): Promise<Ack> {
+    const { job } = received;
+    const payload = evidenceOf(job.data);
+    const fingerprint = hash('sha256', `${job.timestamp}:${payload}`, 'hex');
+    return this.#bury(received, undefined, reason, error, payload, fingerprint);
+  }
+
+  /** A job whose key belongs to another request. */
+  async ofConflict(received: ReceivedJob, identified: Identified): Promise<Ack> {
+    const error = new OperationConflictError(identified.tenantId, identified.operationKey);
+    return this.#writeIdentified(received, identified, 'idempotency_conflict', error);
+  }
+
+  /**
+   * A job that is older than the ledger's memory: nobody can tell whether its operation has run. One that was put from a
+   * row that went with its tenant brings nothing of the tenant back, neither into a letter nor in BullMQ.
+   */
+  async ofExpired(received: ReceivedJob, identified: Identified, error: Error): Promise<Ack> {
+    const { tenantId, rowMs } = identified;
+    if (rowMs !== undefined && (await this.letters.wasErased(tenantId, rowMs)))
+      return this.#writeErased(received);
+    return this.#writeIdentified(received, identified, 'expired', error);
+  }
+
+  async #writeErased(received: ReceivedJob): Promise<Ack> {
+    const { job } = received;
+    await removePayload(job);
+    const error = new JobOfErasedTenantError(job.queueName, job.id ?? '');
+    return this.#bury(received, undefined, 'expired', error, undefined, hash('sha256', job.id ?? '', 'hex'));
+  }
+
+  #writeIdentified(
+    received: ReceivedJob,
+    identified: Identified,
+    reason: DeadLetterReason,
+    error: Error,
+  ): Promise<Ack> {
+    const payload = payloadTextOf(identified.canonical);
+    return this.#bury(received, identified, reason, error, payload, identified.fingerprint);
+  }
+
+  async #bury(
+    { job, runId }: ReceivedJob,
+    identified: Identified | undefined,
+    reason: DeadLetterReason,
+    error: Error,
+    payload: string | undefined,
+    fingerprint: string,
+  ): Promise<Ack> {
+    const subject = jobSubjectOf(job);
+    const isNew = await this.letters.write({
+      ...subject,
+      identity: identified,
+      reason,
+      payload: payload && this.encryption.encrypt(payload, letterBinding({ ...subject, ...identified })),
+      fingerprint,
+      error,
+      runId,
+    });
+    const whose = identified && { tenantId: identified.tenantId, operationKey: identified.operationKey };
+    if (!isNew) {
+      this.events.emit({ kind: 'refused', ...subject, ...whose, because: 'buried' });
+      return { kind: 'fail', error };
+    }
+    this.due.wake();
+    this.events.emit({
+      kind: 'dead',
+      ...subject,
+      ...whose,
+      attempt: 0,
+      reason,
+      failure: 'permanent',
+      failureCode: reason,
+      error: messageOf(error),
+      durationMs: 0,
+    });
+    return { kind: 'fail', error };
+  }
+}
+
+/** A job that came when its tenant had been erased. Says nothing of the tenant. */
+class JobOfErasedTenantError extends IdempotentJobsError {
+  constructor(queue: string, jobId: string) {
+    super(
+      'JOB_EXPIRED',
+      `Job ${jobId} of queue "${queue}" was put there from a row that was erased with its tenant. It was not run, and its data was removed. Discard its letter.`,
+      { data: { queue, jobId } },
+    );
+  }
+}
+
+/**
+ * What JSON cannot write (nested deeper than the stack) is no evidence worth losing the letter for, nor is what would be
+ * taken for encrypted and could never be read.
+ */
+function evidenceOf(data: unknown): string | undefined {
+  try {
+    return isEncrypted(data) ? undefined : JSON.stringify(data);
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,72 @@
+import { toJsonText } from '../../operation/json.js';
+import { messageOf } from '../../operation/message-of.js';
+import { errorTypeOf } from '../../tracing/attributes.js';
+import type { RecordedResult, ResultOmitted, ResultRules } from '../../ledger/record/kept-result.js';
+import { isEncrypted, RESULT_LOOKS_ENCRYPTED } from '../../ledger/encryption/encrypted-value.js';
+
+/** A handler's result as the ledger keeps it. */
+export interface KeptResult extends RecordedResult {
+  /** What interceptors and BullMQ are given: the same that a replay will read. */
+  readonly value: unknown;
+  /** Why there is a result that could not be kept, for people. Never holds what the handler returned. */
+  readonly problem: string | undefined;
+}
+
+/**
+ * By now the effect has happened, so a result that cannot be kept must not fail the operation: it completes without
+ * one, and says so.
+ *
+ * What the first run is given is read back from the text that is kept, so that no replay can differ from it.
+ */
+export function keepResult(value: unknown, rules: ResultRules): KeptResult {
+  if (value === undefined) return NOTHING;
+  if (!rules.isStored) return without('not_stored', undefined);
+  const redacted = rules.redact === undefined ? { value } : redact(value, rules.redact);
+  if ('problem' in redacted) return without('redact_failed', redacted.problem);
+  return redacted.value === undefined ? NOTHING : keep(redacted.value, rules.maxBytes);
+}
+
+const NOTHING: KeptResult = { text: undefined, value: undefined, omitted: undefined, problem: undefined };
+
+function keep(value: unknown, maxBytes: number): KeptResult {
+  let text: string;
+  try {
+    text = toJsonText('result', value);
+  } catch (error) {
+    return without('not_json', messageOf(error));
+  }
+  const bytes = Buffer.byteLength(text);
+  if (bytes > maxBytes)
+    return without(
+      'too_large',
+      `The result has ${bytes} bytes as JSON; at most ${maxBytes} are kept. Return a reference to it, or raise forRoot({ results: { maxBytes } }).`,
+    );
+  const read = readBack(value, text);
+  if (isEncrypted(read)) return without('not_json', RESULT_LOOKS_ENCRYPTED);
+  return { text, value: read, omitted: undefined, problem: undefined };
+}
+
+function without(omitted: ResultOmitted, problem: string | undefined): KeptResult {
+  return { text: undefined, value: undefined, omitted, problem };
+}
+
+/** JSON gives these back as they are. */
+function readBack(value: unknown, text: string): unknown {
+  return value === null || typeof value === 'string' || typeof value === 'boolean' ? value : JSON.parse(text);
+}
+
+/** What the function throws may quote the result, so only the kind of error is told. */
+function redact(
+  value: unknown,
+  rule: (result: unknown) => unknown,
+): { readonly value: unknown } | { readonly problem: string } {
+  try {
+    const redacted = rule(value);
+    if (!(redacted instanceof Promise)) return { value: redacted };
+    redacted.catch(() => undefined);
+    return { problem: 'redact() returned a promise, but must be synchronous; the result was not kept.' };
+  } catch (error) {
+    const kind = errorTypeOf(error);
+    return { problem: `redact() threw ${kind}; the result was not kept.` };
+  }
+}

@@ -1,0 +1,88 @@
+import type { Job } from 'bullmq';
+import type { Provenance } from '../../producer/provenance.js';
+import type { IdempotentProcessorOptions } from './processor.options.js';
+import type { OperationRules } from './operation-rules.js';
+import type { RetryRules } from './retry.options.js';
+
+/** Long for a call over a network, short for a worker that waits for one that will never be answered. */
+export const DEFAULT_TIMEOUT_MS = 30_000;
+
+/** Where a processor's jobs have their policies from. */
+interface PoliciesInUse {
+  readonly own: RetryRules;
+  readonly byJob: readonly (readonly [jobName: string, policy: RetryRules])[];
+  readonly named: ReadonlyMap<string, RetryRules>;
+}
+
+/**
+ * A processor's settings under each retry policy its jobs may have. The operation's own, asked for with
+ * `enqueue(…, { retryPolicy })`, goes before its job name's, and that before the processor's.
+ *
+ * Made once each: claims under the same terms share statements.
+ */
+export class RulesByPolicy {
+  /** Under the processor's own policy. */
+  readonly own: OperationRules;
+  readonly #byJob: ReadonlyMap<string, OperationRules>;
+  readonly #byPolicy = new Map<string, OperationRules>();
+
+  constructor(
+    private readonly settings: OperationRules,
+    private readonly options: Pick<IdempotentProcessorOptions, 'timeoutMs' | 'timeBudgetMs'>,
+    private readonly policies: PoliciesInUse,
+  ) {
+    this.own = this.#under(policies.own);
+    this.#byJob = new Map(policies.byJob.map(([jobName, policy]) => [jobName, this.#under(policy)]));
+  }
+
+  /** `unknownPolicy`: what the job asks for, if this application has no such policy; it has another one then. */
+  of(
+    job: Pick<Job, 'name'>,
+    provenance: Provenance,
+  ): { readonly settings: OperationRules; readonly unknownPolicy: string | undefined } {
+    const asked =
+      provenance.kind === 'ours' ? policyNameIn(provenance.envelope.operation.retryPolicy) : undefined;
+    const named = asked === undefined ? undefined : this.#named(asked);
+    return {
+      settings: named ?? this.#byJob.get(job.name) ?? this.own,
+      unknownPolicy: named === undefined ? asked : undefined,
+    };
+  }
+
+  /** How often a job may kill its workers, under the most patient of the policies. */
+  get crashes(): number {
+    const { own, byJob, named } = this.policies;
+    return Math.max(
+      ...[own, ...byJob.map(([, policy]) => policy), ...named.values()].map(({ crashes }) => crashes),
+    );
+  }
+
+  #named(name: string): OperationRules | undefined {
+    const policy = this.policies.named.get(name);
+    if (policy === undefined) return undefined;
+    let settings = this.#byPolicy.get(name);
+    if (settings === undefined) {
+      settings = this.#under(policy);
+      this.#byPolicy.set(name, settings);
+    }
+    return settings;
+  }
+
+  #under({ attempts, crashes, backoff, timeoutMs, budgetMs }: RetryRules): OperationRules {
+    const { settings, options } = this;
+    return {
+      ...settings,
+      timeoutMs: Math.min(
+        options.timeoutMs ?? timeoutMs ?? DEFAULT_TIMEOUT_MS,
+        settings.dependency?.timeoutMs ?? Infinity,
+      ),
+      claim: { ...settings.claim, budgetMs: options.timeBudgetMs ?? budgetMs ?? null },
+      policy: { ...settings.policy, attempts, crashes, backoff },
+    };
+  }
+}
+
+/** Whoever writes to the queue can write anything. */
+function policyNameIn(asked: unknown): string | undefined {
+  return asked === undefined || typeof asked === 'string' ? asked : '(not a name)';
+}

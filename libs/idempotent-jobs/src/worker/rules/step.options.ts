@@ -1,0 +1,83 @@
+import type { OperationRules } from './operation-rules.js';
+import { DEFAULT_KEY_RETENTION_MS, type Effect, EFFECTS, repeatableForMs } from '../../operation/effect.js';
+import { UsageError } from '../../operation/errors.js';
+import { optionChecks } from '../../options/option-checks.js';
+import { type ReconcileOptions, resolveReconcile } from './reconcile.options.js';
+
+/** How a step is run. */
+export interface StepOptions {
+  /** What kind of side effect the step has. Default `unrepeatable`; with a `reconcile`, `reconciled`. */
+  readonly effect?: Effect;
+  /** How long one try may take, in ms. Default: the processor's `timeoutMs`. */
+  readonly timeoutMs?: number;
+  /** For `keyed`: how long the service remembers a key, in ms from the first try. Default 24 h. */
+  readonly keyRetentionMs?: number;
+  /** For steps with a `reconcile`: when and how the service is asked. */
+  readonly reconcile?: ReconcileOptions;
+}
+
+/** Options are written in code; whoever makes them from data shares no statements. */
+const MAX_KNOWN = 1000;
+
+/** By the processor, and then by what was asked for: claims under the same terms share statements. */
+const known = new WeakMap<OperationRules, Map<string, OperationRules>>();
+
+/** A step's settings: its own effect and timeout, everything else as its handler's. @throws UsageError */
+export function rulesOfStep(
+  name: string,
+  handler: OperationRules,
+  options: StepOptions,
+  canReconcile: boolean,
+): OperationRules {
+  const settings = known.get(handler) ?? new Map<string, OperationRules>();
+  known.set(handler, settings);
+  const asked = JSON.stringify([options, canReconcile]);
+  let found = settings.get(asked);
+  if (found === undefined) {
+    found = resolve(name, handler, options, canReconcile);
+    if (settings.size < MAX_KNOWN) settings.set(asked, found);
+  }
+  return found;
+}
+
+function resolve(
+  name: string,
+  handler: OperationRules,
+  options: StepOptions,
+  canReconcile: boolean,
+): OperationRules {
+  const checks = optionChecks(`Step "${name}"`);
+  const effect = options.effect ?? (canReconcile ? 'reconciled' : 'unrepeatable');
+  if (!EFFECTS.includes(effect)) checks.fail('effect', effect, `one of ${EFFECTS.join(', ')}`);
+  if (handler.effect === 'unrepeatable')
+    checks.fail(
+      'the effect of its handler',
+      handler.effect,
+      '"natural", where all effects are in steps: an unrepeatable handler is not run again, and could not resume',
+    );
+  if ((effect === 'reconciled') !== canReconcile && effect !== 'keyed')
+    checks.fail('effect', effect, '"reconciled" with, and only with, { run, reconcile }');
+  const reconcile = canReconcile ? resolveReconcile(checks, options.reconcile) : undefined;
+  const keyRetentionMs = checks.positive('keyRetentionMs', options.keyRetentionMs, DEFAULT_KEY_RETENTION_MS);
+  const timeoutMs = checks.timer('timeoutMs', options.timeoutMs, handler.timeoutMs);
+  checks.throwIfAny((message) => new UsageError(message));
+  return {
+    ...handler,
+    effect,
+    timeoutMs,
+    claim: {
+      ...handler.claim,
+      effect,
+      repeatableMs: repeatableForMs(effect, keyRetentionMs),
+      budgetMs: null,
+      canReconcile: canReconcile,
+    },
+    // The handler's own rules are for what the handler returns.
+    results: { ...handler.results, isStored: true, redact: undefined },
+    policy: { ...handler.policy, schedule: reconcile?.schedule, isCallers: true },
+    reconcile,
+    // Its handler has been let through already.
+    dependency: undefined,
+    hasFallback: false,
+  };
+}
