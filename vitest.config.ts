@@ -1,21 +1,43 @@
 import { defineConfig } from 'vitest/config';
+import { SlowestFirst } from './test/support/slowest-first.js';
 
 /** Nest injects constructor parameters by their emitted types, so the test transform has to emit them too. */
 const decorators = { decorator: { legacy: true, emitDecoratorMetadata: true } };
 
+/**
+ * One process runs file after file: to load Nest, TypeORM and BullMQ for each of them takes longer than most of them do.
+ * What a file changes of the process (a variable of the environment, a spy, a static logger) it has to put back.
+ */
+const isolate = false;
+
+/** Those that say before it is loaded how a module is to be: what they mock, and what it reads of the environment. */
+const APART = ['apps/**/*.spec.ts', 'libs/idempotent-jobs/src/worker/attempt/with-retry.spec.ts'];
+
+const unit = {
+  // Some go through thousands of cases; on a loaded machine that takes longer than the five seconds there are by default.
+  testTimeout: 30_000,
+  exclude: ['**/dist/**', '**/node_modules/**'],
+  setupFiles: ['reflect-metadata'],
+  maxWorkers: 3,
+};
+
 export default defineConfig({
   test: {
+    sequence: { sequencer: SlowestFirst },
     projects: [
       {
         oxc: decorators,
         test: {
+          ...unit,
           name: 'unit',
-          // Some go through thousands of cases; on a loaded machine that takes longer than the five seconds there are by default.
-          testTimeout: 30_000,
-          include: ['libs/**/*.spec.ts', 'apps/**/*.spec.ts', 'test/support/**/*.spec.ts'],
-          exclude: ['**/dist/**', '**/node_modules/**'],
-          setupFiles: ['reflect-metadata'],
+          include: ['libs/**/*.spec.ts', 'test/ops/**/*.spec.ts'],
+          exclude: [...unit.exclude, ...APART],
+          isolate,
         },
+      },
+      {
+        oxc: decorators,
+        test: { ...unit, name: 'unit-apart', include: APART },
       },
       {
         oxc: decorators,
@@ -25,10 +47,14 @@ export default defineConfig({
           include: ['test/e2e/**/*.spec.ts'],
           setupFiles: ['reflect-metadata'],
           globalSetup: ['test/support/global-setup.ts'],
-          testTimeout: 60_000,
+          // What is built is loaded as it is, and once, whichever file asks for it.
+          server: { deps: { external: [/\/(libs|apps)\/[^/]+\/dist\//] } },
+          // Longer than any wait within them: on a busy machine most of them wait.
+          testTimeout: 120_000,
           hookTimeout: 60_000,
-          // Most of the time they wait for leases, locks and clocks to run out.
-          maxWorkers: 3,
+          isolate,
+          // They wait for leases, locks and clocks to run out; three would leave the machine idle for half of the time.
+          maxWorkers: 6,
         },
       },
     ],

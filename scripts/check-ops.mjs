@@ -1,5 +1,5 @@
 // Checks ops/ with promtool: that the rules and the dashboards' queries are valid, and that each alert fires when its tests
-// say so and not otherwise. The names of what they ask for are checked by test/support/ops-metrics.spec.ts.
+// say so and not otherwise. The names of what they ask for are checked by test/ops/ops-metrics.spec.ts.
 // Exit code 1: promtool found something, or is missing.
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';

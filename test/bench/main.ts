@@ -1,7 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { startPostgres, startRedis } from 'local-servers';
 import { selectBackendByConnection } from 'nestjs-idempotent-jobs';
-import { variable } from '../support/environment.js';
 import {
   bullmq,
   type Contender,
@@ -44,7 +43,7 @@ const ENOUGH = 200_000;
 selectBackendByConnection();
 
 const postgres = await startPostgres({ durable: true });
-const givenRedisUrl = variable('REDIS_URL');
+const givenRedisUrl = process.env['REDIS_URL'] || undefined;
 const ownRedis = givenRedisUrl === undefined ? await startRedis() : undefined;
 const redisUrl = givenRedisUrl ?? ownRedis?.url;
 try {

@@ -20,14 +20,14 @@ import {
 } from 'nestjs-idempotent-jobs/errors';
 import { type JobEvent, JobEvents } from 'nestjs-idempotent-jobs/observe';
 import { RetentionService } from 'nestjs-idempotent-jobs/operate';
-import { afterEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
-import { CallerProcess } from '../support/caller-process.js';
-import type { CallScript } from '../support/call-program.js';
 import { eventually } from '../support/eventually.js';
 import { asTenant, enqueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
+import { type TestProcess, useProcesses } from '../support/processes.js';
 import { Gate, processorOf } from '../support/processors.js';
 import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
+import type { CallerScript } from '../support/script.js';
 import { rootModule } from '../support/start-app.js';
 
 const BY = { actor: 'ada', note: 'looked' };
@@ -42,10 +42,7 @@ function onceIn(app: INestApplicationContext): Once {
 
 describe('guarded calls', () => {
   const apps = useApps();
-  const callers: CallerProcess[] = [];
-  afterEach(async () => {
-    await Promise.all(callers.splice(0).map((caller) => caller.kill()));
-  });
+  const processes = useProcesses();
   const begin = async () => {
     const { app, place } = await apps.fresh('postgres', {
       queues: [],
@@ -53,11 +50,8 @@ describe('guarded calls', () => {
     });
     return { app, place, once: onceIn(app) };
   };
-  const startCaller = async (script: CallScript): Promise<CallerProcess> => {
-    const caller = await CallerProcess.start(script);
-    callers.push(caller);
-    return caller;
-  };
+  const startCaller = (script: Omit<CallerScript, 'role'>): Promise<TestProcess> =>
+    processes.start({ role: 'caller', ...script });
 
   it('run once for tenant and key, and answer every other caller with the result', async () => {
     const { app, once } = await begin();
@@ -179,7 +173,7 @@ describe('guarded calls', () => {
     const victim = await startCaller({ place, key: 'refund:1', callers: 1, options: { effect }, workMs: -1 });
     victim.call();
     await victim.reached('effect');
-    await victim.kill();
+    await victim.end();
     const next = await once('refund:1', () => 'again', { effect }).catch((error: unknown) => error);
     if (effect === 'keyed') expect(next).toBe('again');
     else expect(next).toBeInstanceOf(OperationInDoubtError);
@@ -191,7 +185,7 @@ describe('guarded calls', () => {
     const victim = await startCaller({ place, key: 'refund:1', callers: 1, options: {}, workMs: -1 });
     victim.call();
     await victim.reached('effect');
-    await victim.kill();
+    await victim.end();
     // A minute has passed since its lease ran out.
     await dataSourceOf(app).query(
       `UPDATE job_outcomes SET lease_expires_at = clock_timestamp() - interval '61 seconds'`,

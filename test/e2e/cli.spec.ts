@@ -11,7 +11,7 @@ import { eventually } from '../support/eventually.js';
 import { bullQueue, enqueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
 import type { Backend, Place } from '../support/place.js';
 import { processorOf } from '../support/processors.js';
-import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
+import { BACKENDS, dataSourceOf, makeEmptyPlace, makePlace } from '../support/scenario.js';
 
 const BY_ADA = ['--actor', 'ada', '--note', 'the account is back'];
 const COMMANDS = [
@@ -173,7 +173,7 @@ describe('idempotent-jobs, the command', () => {
   });
 
   it('migrates: first says what it would do, then does it, then finds nothing to do', async () => {
-    const place = await makePlace('postgres');
+    const place = await makeEmptyPlace('postgres');
     const missing = await cliIn(place, 'status');
     expect(missing).toMatchObject({ code: 1, stdout: '' });
     expect(missing.stderr).toContain('npx -p nestjs-idempotent-jobs idempotent-jobs migrate');
@@ -192,8 +192,8 @@ describe('idempotent-jobs, the command', () => {
   });
 
   it('says that it cannot know the depths of queues that are on a server it was not told of', async () => {
-    const place = await makePlace('postgres');
-    const { connection } = await makePlace('postgres');
+    const place = await makeEmptyPlace('postgres');
+    const { connection } = await makeEmptyPlace('postgres');
     await apps.beside({ ...place, connection }, { queues: ['charges'] });
     const { code, stdout } = await cliIn(place, 'status');
     expect(code).toBe(0);

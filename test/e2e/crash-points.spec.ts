@@ -9,8 +9,8 @@ import { eventually } from '../support/eventually.js';
 import { enqueue, lettersOf, settled } from '../support/ledger.js';
 import type { Place } from '../support/place.js';
 import { BACKENDS, dataSourceOf } from '../support/scenario.js';
-import { useWorkers, type WorkerProcess } from '../support/worker-process.js';
-import type { WorkerScript } from '../support/worker-script.js';
+import { useProcesses, type TestProcess } from '../support/processes.js';
+import type { WorkerScript } from '../support/script.js';
 
 /*
  * A worker is killed with SIGKILL at each moment in which an effect can get lost or doubled, and another one goes on. The
@@ -53,7 +53,7 @@ afterAll(() => simulator.stop());
 
 describe.each(BACKENDS)('a worker killed at each moment of an effect, on %s', (backend) => {
   const thieves = useThieves();
-  const workers = useWorkers();
+  const workers = useProcesses();
   const apps = useApps();
 
   it.each(CASES)(
@@ -134,7 +134,7 @@ describe.each(BACKENDS)('a worker killed at each moment of an effect, on %s', (b
     count: () => Promise<number>,
   ): Promise<void> {
     const isTransaction = script.effect === 'transactional';
-    const start = async (changes: Partial<WorkerScript>): Promise<WorkerProcess> => {
+    const start = async (changes: Partial<WorkerScript>): Promise<TestProcess> => {
       const worker = await workers.start({ place, ...script, ...changes });
       await enqueue(app, 'charges', 'charge', {}, 'charge:1');
       return worker;

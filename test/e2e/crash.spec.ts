@@ -8,8 +8,8 @@ import { eventually } from '../support/eventually.js';
 import { attemptKindsOf, bullQueue, enqueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
 import type { Place } from '../support/place.js';
 import { BACKENDS, dataSourceOf } from '../support/scenario.js';
-import { useWorkers, type WorkerProcess } from '../support/worker-process.js';
-import type { WorkerScript } from '../support/worker-script.js';
+import { useProcesses, type TestProcess } from '../support/processes.js';
+import type { WorkerScript } from '../support/script.js';
 
 /*
  * Real processes, real signals. The judge is the simulator's effect ledger: a process of its own that no fault touches.
@@ -23,12 +23,12 @@ afterAll(() => simulator.stop());
 
 describe.each(BACKENDS)('workers that crash or stop, on %s', (backend) => {
   const apps = useApps();
-  const workers = useWorkers();
+  const workers = useProcesses();
 
   const start = async (
     place: Place,
     script: Omit<WorkerScript, 'place' | 'gateway' | 'leaseMs'>,
-  ): Promise<WorkerProcess> => {
+  ): Promise<TestProcess> => {
     return workers.start({ leaseMs: 1000, place, gateway: simulator.http, ...script });
   };
   const begin = async (): Promise<{ app: INestApplicationContext; place: Place; run: string }> => {

@@ -1,14 +1,11 @@
-import { fork } from 'node:child_process';
-import { once } from 'node:events';
-import { fileURLToPath } from 'node:url';
 import { Client } from 'pg';
 import { InvalidPayloadError } from 'nestjs-idempotent-jobs/errors';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
 import { bullQueue, enqueue, idempotentQueue, outcomeOf, settled } from '../support/ledger.js';
+import { useProcesses } from '../support/processes.js';
 import { processorOf } from '../support/processors.js';
-import type { EnqueueScript } from '../support/enqueue-program.js';
 import type { Place } from '../support/place.js';
 import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
 
@@ -31,6 +28,7 @@ async function countingClient(place: Place): Promise<{ client: Client; texts: st
 
 describe.each(BACKENDS)('enqueueing many operations, on %s', (backend) => {
   const apps = useApps();
+  const processes = useProcesses();
   const key = { operationKey: 'charge:1', tenantId: 'acme' };
   const requestsOf = (count: number, payloadOf: (index: number) => unknown = (index) => ({ index })) =>
     Array.from({ length: count }, (_, index) => ({
@@ -94,15 +92,10 @@ describe.each(BACKENDS)('enqueueing many operations, on %s', (backend) => {
 
   it('160 MiB in one transaction fit through a heap of 96', async () => {
     const place = await makePlace(backend);
-    const script: EnqueueScript = { place, operations: 320, payloadLength: MEBI / 2 };
-    const program = fileURLToPath(new URL('../dist/support/enqueue-program.js', import.meta.url));
-    const child = fork(program, {
-      env: { ...process.env, ENQUEUE_SCRIPT: JSON.stringify(script) },
-      execArgv: ['--max-old-space-size=96'],
-      stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
-    });
-    const [code] = (await once(child, 'exit')) as [number | null];
-    expect(code).toBe(0);
+    const producer = processes.launch({ role: 'producer', place, operations: 320, payloadLength: MEBI / 2 }, [
+      '--max-old-space-size=96',
+    ]);
+    expect(await producer.exited).toBe(0);
     const app = await apps.beside(place, { queues: ['charges'], jobs: { dispatch: { enabled: false } } });
     expect(await dataSourceOf(app).query('SELECT count(*)::integer AS rows FROM job_outcomes')).toEqual([
       { rows: 320 },

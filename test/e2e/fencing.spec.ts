@@ -14,8 +14,8 @@ import { eventually } from '../support/eventually.js';
 import { attemptKindsOf, enqueue, settled } from '../support/ledger.js';
 import { Gate, processorOf } from '../support/processors.js';
 import { BACKENDS, dataSourceOf } from '../support/scenario.js';
-import { useWorkers } from '../support/worker-process.js';
-import type { WorkerScript } from '../support/worker-script.js';
+import { useProcesses } from '../support/processes.js';
+import type { WorkerScript } from '../support/script.js';
 
 const CREATE = 'CREATE TABLE accounts (id integer PRIMARY KEY, by_pid integer, fence bigint)';
 
@@ -41,7 +41,7 @@ async function say(file: string, verdict: string): Promise<void> {
 
 describe.each(BACKENDS)('fenced writes to tables of the application, on %s', (backend) => {
   const apps = useApps();
-  const workers = useWorkers();
+  const workers = useProcesses();
 
   it('a zombie that comes back while another worker has gone on loses, and the row stays as the other wrote it', async () => {
     const { app, place } = await apps.fresh(backend, { queues: ['charges'] });

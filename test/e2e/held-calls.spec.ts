@@ -19,9 +19,8 @@ import { type DependencyOptions, DependencyGuard } from 'nestjs-idempotent-jobs/
 import { JobEvents } from 'nestjs-idempotent-jobs/observe';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
-import { dataSourceOf } from '../support/data-source.js';
 import { eventually } from '../support/eventually.js';
-import { enqueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
+import { dataSourceOf, enqueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
 import { processorOf, reconcilingProcessorOf } from '../support/processors.js';
 import { BACKENDS } from '../support/scenario.js';
 

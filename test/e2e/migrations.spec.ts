@@ -6,7 +6,7 @@ import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { enqueue, settled } from '../support/ledger.js';
 import { processorOf } from '../support/processors.js';
-import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
+import { BACKENDS, dataSourceOf, makeEmptyPlace } from '../support/scenario.js';
 import { useSessions } from '../support/sessions.js';
 
 const [backend = 'postgres'] = BACKENDS.toReversed();
@@ -17,7 +17,7 @@ describe('the ledger schema', () => {
   const processor = processorOf('charges', { effect: 'natural' }, () => 'done');
 
   it('boot fails clearly when it is missing, and says both ways to get it', async () => {
-    const place = await makePlace(backend);
+    const place = await makeEmptyPlace(backend);
     const boot = apps.beside(place, { queues: ['charges'], jobs: { migrations: 'check' } });
     await expect(boot).rejects.toThrow(ConfigurationError);
     await expect(apps.beside(place, { queues: ['charges'], jobs: { migrations: 'check' } })).rejects.toThrow(
@@ -39,7 +39,7 @@ describe('the ledger schema', () => {
   );
 
   it('is made in a database where nobody may make temporary tables', async () => {
-    const place = await makePlace(backend);
+    const place = await makeEmptyPlace(backend);
     const admin = await sessions.open(place);
     const database = new URL(place.databaseUrl).pathname.slice(1);
     const role = `app_${database}`;
@@ -61,7 +61,7 @@ describe('the ledger schema', () => {
   });
 
   it("TypeORM's own migrations make it, and a later boot with 'run' finds nothing to do", async () => {
-    const place = await makePlace(backend);
+    const place = await makeEmptyPlace(backend);
     const source = await new DataSource({
       type: 'postgres',
       url: place.databaseUrl,
@@ -80,12 +80,12 @@ describe('the ledger schema', () => {
   });
 
   it('instances that boot together migrate once', async () => {
-    const place = await makePlace(backend);
+    const place = await makeEmptyPlace(backend);
     await Promise.all(Array.from({ length: 4 }, () => apps.beside(place, { queues: ['charges'] })));
   });
 
   it('may live in a schema of its own', async () => {
-    const { app } = await apps.fresh(backend, {
+    const app = await apps.beside(await makeEmptyPlace(backend), {
       queues: ['charges'],
       providers: [processor],
       jobs: { schema: 'My "jobs"' },

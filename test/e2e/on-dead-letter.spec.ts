@@ -11,7 +11,7 @@ import { eventually } from '../support/eventually.js';
 import { bullQueue, enqueue, lettersOf } from '../support/ledger.js';
 import { Gate, processorOf } from '../support/processors.js';
 import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
-import { useWorkers } from '../support/worker-process.js';
+import { useProcesses } from '../support/processes.js';
 
 type Told = [handler: string, letter: DeadLetterMessage, tenant: string | undefined];
 
@@ -39,7 +39,7 @@ const keysOf = (told: readonly Told[]): string[] =>
   told.map(([, letter]) => String(letter.operationKey)).toSorted();
 
 describe.each(BACKENDS)('@OnDeadLetter, on %s', (backend) => {
-  const workers = useWorkers();
+  const workers = useProcesses();
   const apps = useApps();
 
   it('is told of each dead letter of its queue, in the frame of its tenant', async () => {

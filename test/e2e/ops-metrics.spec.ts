@@ -8,11 +8,11 @@ import { Registry } from 'prom-client';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { eventually } from '../support/eventually.js';
 import { bullQueue, enqueue, settled } from '../support/ledger.js';
-import { opsMetrics } from '../support/ops-metrics.js';
+import { opsMetrics } from '../ops/ops-metrics.js';
 import { parseScrape, type Scrape } from '../support/parse-scrape.js';
-import { EXPORTED, HISTOGRAMS } from '../support/pinned-metrics.js';
+import { EXPORTED, HISTOGRAMS } from '../ops/pinned-metrics.js';
 import { processorOf } from '../support/processors.js';
-import type { LabelMatcher } from '../support/promql.js';
+import type { LabelMatcher } from '../ops/promql.js';
 import { makePlace } from '../support/scenario.js';
 import { startApp } from '../support/start-app.js';
 

@@ -1,6 +1,3 @@
-import { fork } from 'node:child_process';
-import { once } from 'node:events';
-import { fileURLToPath } from 'node:url';
 import type { INestApplicationContext } from '@nestjs/common';
 import { PermanentError } from 'nestjs-idempotent-jobs';
 import { DeadLetterService, type Redrive } from 'nestjs-idempotent-jobs/dead-letters';
@@ -9,6 +6,7 @@ import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
 import { idempotentQueue, lettersOf } from '../support/ledger.js';
 import type { Place } from '../support/place.js';
+import { useProcesses } from '../support/processes.js';
 import { Gate, processorOf } from '../support/processors.js';
 import { BACKENDS, dataSourceOf } from '../support/scenario.js';
 
@@ -19,6 +17,7 @@ type Bank = (order: number) => void | Promise<void>;
 
 describe.each(BACKENDS)('a redrive of many, on %s', (backend) => {
   const apps = useApps();
+  const processes = useProcesses();
 
   /** An application with that many dead charges. */
   async function withLetters(
@@ -211,15 +210,13 @@ describe.each(BACKENDS)('a redrive of many, on %s', (backend) => {
     const watcher = await apps.beside(place, { queues: ['charges'], jobs: { dispatch: { enabled: false } } });
     const service = watcher.get(DeadLetterService);
 
-    const program = fileURLToPath(new URL('../dist/support/redrive-program.js', import.meta.url));
-    const child = fork(program, { env: { ...process.env, REDRIVE_PLACE: JSON.stringify(place) } });
-    const [{ redriveId }] = (await once(child, 'message')) as [{ redriveId: string }];
+    const victim = processes.launch({ role: 'redriver', place });
+    const redriveId = (await victim.reached('begun')).redriveId as string;
     await eventually(
       () => service.getRedrive(redriveId),
       ({ progress }) => expect(progress.redriven).toBeGreaterThan(10),
     );
-    child.kill('SIGKILL');
-    await once(child, 'exit');
+    await victim.end();
     const { status, progress } = await service.getRedrive(redriveId);
     expect(status).toBe('running');
     expect(progress.left).toBeGreaterThan(0);

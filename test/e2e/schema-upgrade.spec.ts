@@ -15,7 +15,7 @@ import { eventually } from '../support/eventually.js';
 import { enqueue, settled } from '../support/ledger.js';
 import type { Place } from '../support/place.js';
 import { processorOf } from '../support/processors.js';
-import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
+import { BACKENDS, dataSourceOf, makeEmptyPlace } from '../support/scenario.js';
 import { useSessions } from '../support/sessions.js';
 
 /** The lock under which steps of the schema are taken. */
@@ -227,7 +227,7 @@ describe('the upgrade of a ledger that is in use', () => {
       expect(await source.runMigrations()).toHaveLength(migrations.length);
       await source.destroy();
     };
-    const place = await makePlace(backend);
+    const place = await makeEmptyPlace(backend);
     await migrateIn(place);
     await upgrade(await laterIn(place));
     const { app, place: other, later } = await begin();

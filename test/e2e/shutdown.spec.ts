@@ -7,8 +7,8 @@ import { bullQueue, idempotentQueue, lettersOf } from '../support/ledger.js';
 import type { Place } from '../support/place.js';
 import { processorOf } from '../support/processors.js';
 import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
-import { useWorkers, type WorkerProcess } from '../support/worker-process.js';
-import { CREATE_WORK, type WorkerScript } from '../support/worker-script.js';
+import { useProcesses, type TestProcess } from '../support/processes.js';
+import { CREATE_WORK, type WorkerScript } from '../support/script.js';
 
 /*
  * Deployments, with real processes and signals: workers that are asked to go, replaced one after another, and a
@@ -21,12 +21,12 @@ const ENDLESS = { act: 'work', concurrency: 50, workMs: 60_000, drainMs: 300 } a
 
 describe.each(BACKENDS)('processes that come and go, on %s', (backend) => {
   const apps = useApps();
-  const workers = useWorkers();
+  const workers = useProcesses();
 
   const start = async (
     place: Place,
     script: Pick<WorkerScript, 'effect' | 'act'> & Partial<WorkerScript>,
-  ): Promise<WorkerProcess> => {
+  ): Promise<TestProcess> => {
     return workers.start({ leaseMs: LEASE_MS, place, ...script });
   };
   /** An application that enqueues and looks; the queue's workers are the child processes. */
@@ -63,7 +63,7 @@ describe.each(BACKENDS)('processes that come and go, on %s', (backend) => {
     );
     return apps.beside(place, { queues: ['charges'], providers: [processor] });
   };
-  const startedBy = (app: INestApplicationContext, worker: WorkerProcess, count: number): Promise<unknown> =>
+  const startedBy = (app: INestApplicationContext, worker: TestProcess, count: number): Promise<unknown> =>
     eventually(
       () => noted(app, 'started', worker.pid),
       (started) => expect(started).toBeGreaterThanOrEqual(count),

@@ -15,12 +15,12 @@ import {
 import { Gate, processorOf } from '../support/processors.js';
 import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
 import { useSessions } from '../support/sessions.js';
-import { CREATE_WORK } from '../support/worker-script.js';
-import { useWorkers } from '../support/worker-process.js';
+import { CREATE_WORK } from '../support/script.js';
+import { useProcesses } from '../support/processes.js';
 
 describe.each(BACKENDS)('a Postgres that says nothing, or goodbye, queues on %s', (backend) => {
   const thieves = useThieves();
-  const workers = useWorkers();
+  const workers = useProcesses();
   const apps = useApps();
   const sessions = useSessions();
 

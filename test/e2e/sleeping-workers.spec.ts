@@ -9,7 +9,7 @@ import { eventually } from '../support/eventually.js';
 import { attemptKindsOf, bullQueue, enqueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
 import { Gate, processorOf } from '../support/processors.js';
 import { BACKENDS, dataSourceOf } from '../support/scenario.js';
-import { useWorkers } from '../support/worker-process.js';
+import { useProcesses } from '../support/processes.js';
 
 /*
  * Workers that live, but sleep: stopped by a debugger or a paused machine, with a loop that is blocked, or with a clock that
@@ -24,7 +24,7 @@ afterAll(() => simulator.stop());
 
 describe.each(BACKENDS)('a worker that sleeps, on %s', (backend) => {
   const thieves = useThieves();
-  const { start } = useWorkers();
+  const { start } = useProcesses();
   const apps = useApps();
 
   it.each([

@@ -103,7 +103,8 @@ export class AnswerThief {
       upstream.write(request);
     });
     upstream.on('data', (answer) => {
-      if (fate === undefined) {
+      // A server says goodbye between two messages: in the middle of one nobody could read it.
+      if (fate === undefined || (fate === 'goodbye' && !isWhole(answer))) {
         client.write(answer);
         return;
       }
@@ -131,6 +132,13 @@ export class AnswerThief {
         return fate satisfies never;
     }
   }
+}
+
+/** ReadyForQuery, with which an answer ends, up to the state of the transaction. */
+const READY = Buffer.from([0x5a, 0, 0, 0, 5]);
+
+function isWhole(answer: Buffer): boolean {
+  return answer.subarray(-READY.length - 1, -1).equals(READY);
 }
 
 /** ErrorResponse: FATAL 57P01, as a backend sends it that is told to end. */

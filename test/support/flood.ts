@@ -78,7 +78,7 @@ export class Flood {
     await eventually(
       () => this.#ledger(),
       (rows) => expect(rows).toContainEqual({ status: 'completed', attempts: 1, operations: everythingElse }),
-      30_000,
+      90_000,
     );
     // Held beyond its lock and its lease's first length.
     this.#gate.open();

@@ -1,33 +1,102 @@
+import { randomUUID } from 'node:crypto';
+import { existsSync, statfsSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 import { startPostgres, startRedis } from 'local-servers';
+import { Client } from 'pg';
+import { rolldown } from 'rolldown';
 import type { TestProject } from 'vitest/node';
-import { variable } from './environment.js';
+import { placeIn, TEMPLATES } from './place.js';
+import { startApp } from './start-app.js';
 
 declare module 'vitest' {
   export interface ProvidedContext {
-    /** A private Postgres server; each suite makes databases of its own on it. */
+    /** A private Postgres server; each case makes databases of its own on it. */
     postgresUrl: string;
     /** A Redis, if there is one. */
     redisUrl: string | undefined;
+    /** The file of the program that tests start beside themselves. */
+    program: string;
   }
 }
 
+/** Where Linux keeps files in memory: a database is created there in a tenth of the time. */
+const IN_MEMORY = '/dev/shm';
+
 /** Starts the private servers that all suites share, and stops them again. */
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
-  const postgres = await startPostgres();
-  const givenRedisUrl = variable('REDIS_URL');
+  const postgres = await startPostgres(dataInMemory());
+  // One that is set to nothing counts as not set.
+  const givenRedisUrl = process.env['REDIS_URL'] || undefined;
   const ownRedis = givenRedisUrl === undefined ? await startRedis() : undefined;
   const redisUrl = givenRedisUrl ?? ownRedis?.url;
   if (redisUrl === undefined) {
-    if (variable('REQUIRE_REDIS') !== undefined)
+    if (process.env['REQUIRE_REDIS'])
       throw new Error('REQUIRE_REDIS is set, but there is no redis-server on the PATH and no REDIS_URL.');
     console.warn(
       '\n*** SKIPPED: all Redis suites. There is no redis-server on the PATH and REDIS_URL is not set. ***\n',
     );
   }
+  await makeTemplates(postgres.url, redisUrl);
+  const program = await bundleProgram();
+  project.provide('program', program);
   project.provide('postgresUrl', postgres.url);
   project.provide('redisUrl', redisUrl);
   return async () => {
+    await rm(program);
     await ownRedis?.stop();
     await postgres.stop();
   };
+}
+
+/** Nowhere in particular where there is too little of it, as in a container. */
+function dataInMemory(): { dataDirectory?: string } {
+  if (!existsSync(IN_MEMORY)) return {};
+  const { bavail, bsize } = statfsSync(IN_MEMORY);
+  if (bavail * bsize < 4 * 1024 ** 3) return {};
+  return { dataDirectory: join(IN_MEMORY, `nestjs-idempotent-jobs-${randomUUID()}`) };
+}
+
+/** A database for each backend, as an application leaves it that has just started: those of the tests are copies. */
+async function makeTemplates(postgresUrl: string, redisUrl: string | undefined): Promise<void> {
+  const admin = new Client({ connectionString: postgresUrl });
+  await admin.connect();
+  // The databases of tests live for seconds, and there are many: it would look for work ten times a second.
+  await admin.query('ALTER SYSTEM SET autovacuum = off');
+  await admin.query('SELECT pg_reload_conf()');
+  for (const backend of redisUrl === undefined ? (['postgres'] as const) : (['redis', 'postgres'] as const)) {
+    const template = TEMPLATES[backend];
+    await admin.query(`CREATE DATABASE ${template}`);
+    const app = await startApp(placeIn(template, backend, postgresUrl, redisUrl), { queues: [] });
+    await app.close();
+  }
+  await admin.end();
+}
+
+/**
+ * The built program and all that it loads in one file, so that a process needs half the time to be there: there are
+ * hundreds of them. Each module still sees the path that it has on disk.
+ */
+async function bundleProgram(): Promise<string> {
+  const built = (name: string): string => fileURLToPath(new URL(`../dist/support/${name}`, import.meta.url));
+  const bundle = await rolldown({
+    input: built('program.js'),
+    platform: 'node',
+    // Nest loads them if they are there.
+    external: [/^@nestjs\/(microservices|websockets|platform-)/, /^class-(validator|transformer)/],
+    logLevel: 'silent',
+    plugins: [
+      {
+        name: 'own-path',
+        transform: (code, id) =>
+          code.includes('import.meta.url')
+            ? code.replaceAll('import.meta.url', JSON.stringify(pathToFileURL(id).href))
+            : null,
+      },
+    ],
+  });
+  const file = built(`program-${process.pid}.mjs`);
+  await bundle.write({ file, format: 'esm', codeSplitting: false });
+  return file;
 }

@@ -1,5 +1,6 @@
 import type { INestApplicationContext } from '@nestjs/common';
 import { getQueueToken } from '@nestjs/bullmq';
+import { getDataSourceToken } from '@nestjs/typeorm';
 import type { Job, Queue } from 'bullmq';
 import {
   getIdempotentQueueToken,
@@ -8,7 +9,11 @@ import {
   OutcomeService,
   TenantContext,
 } from 'nestjs-idempotent-jobs';
-import { dataSourceOf } from './data-source.js';
+import type { DataSource } from 'typeorm';
+
+export function dataSourceOf(app: INestApplicationContext): DataSource {
+  return app.get<DataSource>(getDataSourceToken());
+}
 
 /** A row of `dead_letters`, as far as tests look. */
 export interface LetterRow {

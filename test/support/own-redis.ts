@@ -1,5 +1,4 @@
 import { isRedisInstalled, type LocalRedis, startRedis } from 'local-servers';
-import { variable } from './environment.js';
 import { makePlace } from './scenario.js';
 import type { Place } from './place.js';
 
@@ -7,7 +6,7 @@ import type { Place } from './place.js';
 export const HAS_OWN_REDIS = isRedisInstalled();
 
 if (!HAS_OWN_REDIS) {
-  if (variable('REQUIRE_REDIS') !== undefined)
+  if (process.env['REQUIRE_REDIS'])
     throw new Error(
       'REQUIRE_REDIS is set, but there is no redis-server on the PATH for tests that break one.',
     );

@@ -4,14 +4,13 @@ import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { freePort } from 'local-servers';
-import { variable } from './environment.js';
 import { eventually } from './eventually.js';
 
 /** Whether this machine has a `pgbouncer` on its PATH. CI installs Debian's; elsewhere its suite is skipped, and says so. */
 export const HAS_PGBOUNCER = spawnSync('pgbouncer', ['--version'], { stdio: 'ignore' }).status === 0;
 
 if (!HAS_PGBOUNCER) {
-  if (variable('REQUIRE_REDIS') !== undefined)
+  if (process.env['REQUIRE_REDIS'])
     throw new Error('All suites must run here, but there is no pgbouncer on the PATH.');
   console.warn('\n*** SKIPPED: the suites of PgBouncer. There is no pgbouncer on the PATH. ***\n');
 }

@@ -1,6 +1,6 @@
 import type { INestApplicationContext } from '@nestjs/common';
 import { Redis } from 'ioredis';
-import { dataSourceOf } from './data-source.js';
+import { dataSourceOf } from './ledger.js';
 import type { Place } from './place.js';
 
 /** How to read a key of each type as a whole. */

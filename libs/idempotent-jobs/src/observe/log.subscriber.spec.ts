@@ -1,5 +1,5 @@
 import { Logger } from '@nestjs/common';
-import { afterEach, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
 import { type JobEvent, JobEvents } from '../events/job-events.js';
 import { logEvents } from './log.subscriber.js';
 
@@ -179,7 +179,7 @@ const TABLE: [JobEvent, Level, string][] = [
   ],
 ];
 
-afterEach(() => {
+beforeEach(() => {
   Logger.overrideLogger(['log', 'error', 'warn', 'debug', 'verbose', 'fatal']);
 });
 

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { rowsOf } from '../../../../../test/support/table.js';
 import { OPERATION_STATUSES, type OperationStatus } from '../../operation/status.js';
 import { type ClaimRequest, type ClaimRow, type PeekRow, readAnswer, readPeek } from './claim.js';
 
@@ -74,114 +75,93 @@ function seen(status: OperationStatus, changes: Partial<ClaimRow> = {}): ClaimRo
 /** Somebody who can ask whether the effect of an earlier attempt happened. */
 const asking: ClaimRequest = { ...request, rules: { ...request.rules, canReconcile: true } };
 
-/**
- * `look` = look again; `wait` = not yet while its time has not come, and look again from then on; `doubt` = in doubt;
- * `write` = in doubt, which the row does not say yet.
- */
-type Cell = 'replay' | 'dead' | 'busy' | 'look' | 'wait' | 'doubt' | 'write';
-
-/** Within and past the time of repeating, where the row has no time for a question; then both where it has one. */
-type Columns = [Cell, Cell, Cell, Cell];
-
-type Lease = 'alive' | 'over' | 'none';
-
-/**
- * What a claim that was not won means. A claimable row that was not claimed was written by a rival: look again. What may
- * not be repeated is in doubt for those who can ask nobody.
- */
-const TABLE: Record<OperationStatus, Record<Lease, { asks: Columns; asksNobody: Columns }>> = {
-  pending: {
-    alive: { asks: ['wait', 'wait', 'wait', 'wait'], asksNobody: ['wait', 'wait', 'wait', 'wait'] },
-    over: { asks: ['wait', 'wait', 'wait', 'wait'], asksNobody: ['wait', 'wait', 'wait', 'wait'] },
-    none: { asks: ['wait', 'wait', 'wait', 'wait'], asksNobody: ['wait', 'wait', 'wait', 'wait'] },
-  },
-  running: {
-    alive: { asks: ['busy', 'busy', 'busy', 'busy'], asksNobody: ['busy', 'busy', 'busy', 'busy'] },
-    over: { asks: ['look', 'look', 'look', 'look'], asksNobody: ['look', 'write', 'look', 'write'] },
-    none: { asks: ['look', 'look', 'look', 'look'], asksNobody: ['look', 'write', 'look', 'write'] },
-  },
-  retrying: {
-    alive: { asks: ['wait', 'wait', 'wait', 'wait'], asksNobody: ['wait', 'write', 'wait', 'write'] },
-    over: { asks: ['wait', 'wait', 'wait', 'wait'], asksNobody: ['wait', 'write', 'wait', 'write'] },
-    none: { asks: ['wait', 'wait', 'wait', 'wait'], asksNobody: ['wait', 'write', 'wait', 'write'] },
-  },
-  // Under a lease it is being asked about.
-  in_doubt: {
-    alive: { asks: ['busy', 'busy', 'busy', 'busy'], asksNobody: ['busy', 'busy', 'busy', 'busy'] },
-    over: { asks: ['doubt', 'doubt', 'wait', 'wait'], asksNobody: ['doubt', 'doubt', 'write', 'write'] },
-    none: { asks: ['doubt', 'doubt', 'wait', 'wait'], asksNobody: ['doubt', 'doubt', 'write', 'write'] },
-  },
-  completed: {
-    alive: {
-      asks: ['replay', 'replay', 'replay', 'replay'],
-      asksNobody: ['replay', 'replay', 'replay', 'replay'],
-    },
-    over: {
-      asks: ['replay', 'replay', 'replay', 'replay'],
-      asksNobody: ['replay', 'replay', 'replay', 'replay'],
-    },
-    none: {
-      asks: ['replay', 'replay', 'replay', 'replay'],
-      asksNobody: ['replay', 'replay', 'replay', 'replay'],
-    },
-  },
-  dead: {
-    alive: { asks: ['dead', 'dead', 'dead', 'dead'], asksNobody: ['dead', 'dead', 'dead', 'dead'] },
-    over: { asks: ['dead', 'dead', 'dead', 'dead'], asksNobody: ['dead', 'dead', 'dead', 'dead'] },
-    none: { asks: ['dead', 'dead', 'dead', 'dead'], asksNobody: ['dead', 'dead', 'dead', 'dead'] },
-  },
-};
-
-/** What each cell means before its time has come, for a row seen 1,200 ms early; and after that. */
-const MEANING: Record<Cell, { early: object; due: object }> = {
+/** What an answer in the table means before the time of the row has come, for one seen 1,200 ms early; and after that. */
+const ANSWER: Readonly<Record<string, { early: object; due: object }>> = {
   replay: always({ kind: 'replay', resultText: '"done before"', degraded: undefined }),
   dead: always({ kind: 'dead' }),
   busy: always({ kind: 'busy', leaseLeftMs: 1 }),
-  look: always({ kind: 'look_again' }),
-  wait: { early: { kind: 'not_yet', waitMs: 1_200 }, due: { kind: 'look_again' } },
-  doubt: always({ kind: 'in_doubt', unrecorded: undefined }),
-  write: always({ kind: 'in_doubt', unrecorded: { token: 4, attempt: 3 } }),
+  'look again': always({ kind: 'look_again' }),
+  'not yet, then look again': { early: { kind: 'not_yet', waitMs: 1_200 }, due: { kind: 'look_again' } },
+  'in doubt': always({ kind: 'in_doubt', unrecorded: undefined }),
+  'in doubt, to be written down': always({ kind: 'in_doubt', unrecorded: { token: 4, attempt: 3 } }),
 };
 
 function always(answer: object): { early: object; due: object } {
   return { early: answer, due: answer };
 }
 
-const LEASES: Record<Lease, number | null> = { alive: 1, over: -1, none: null };
+/** How a row may be seen: may its effect still be repeated, and has it a time for a question? */
+const COLUMNS = [
+  { seen: 'repeatable', isPast: false, isReconciling: false },
+  { seen: 'past repeating', isPast: true, isReconciling: false },
+  { seen: 'repeatable, time for a question', isPast: false, isReconciling: true },
+  { seen: 'past repeating, time for a question', isPast: true, isReconciling: true },
+] as const;
 
-const CASES = OPERATION_STATUSES.flatMap((status) =>
-  (['alive', 'over', 'none'] as const).flatMap((lease) =>
-    (['asks', 'asksNobody'] as const).flatMap((claimant) =>
-      TABLE[status][lease][claimant].map((cell, column) => ({
-        status,
-        lease,
-        claimant,
-        isPast: column % 2 === 1,
-        isReconciling: column >= 2,
-        cell,
-      })),
-    ),
+/**
+ * What a claim that was not won means. A claimable row that was not claimed was written by a rival: look again. What may
+ * not be repeated is in doubt for those who can ask nobody. A doubt under a lease is being asked about.
+ */
+const TABLE = rowsOf<'status' | 'lease' | 'claimant' | (typeof COLUMNS)[number]['seen']>(`
+| status    | lease        | claimant       | repeatable               | past repeating               | repeatable, time for a question | past repeating, time for a question |
+| --------- | ------------ | -------------- | ------------------------ | ---------------------------- | ------------------------------- | ----------------------------------- |
+| pending   | any          | either         | not yet, then look again | not yet, then look again     | not yet, then look again        | not yet, then look again            |
+| running   | alive        | either         | busy                     | busy                         | busy                            | busy                                |
+| running   | over or none | can ask        | look again               | look again                   | look again                      | look again                          |
+| running   | over or none | can ask nobody | look again               | in doubt, to be written down | look again                      | in doubt, to be written down        |
+| retrying  | any          | can ask        | not yet, then look again | not yet, then look again     | not yet, then look again        | not yet, then look again            |
+| retrying  | any          | can ask nobody | not yet, then look again | in doubt, to be written down | not yet, then look again        | in doubt, to be written down        |
+| in_doubt  | alive        | either         | busy                     | busy                         | busy                            | busy                                |
+| in_doubt  | over or none | can ask        | in doubt                 | in doubt                     | not yet, then look again        | not yet, then look again            |
+| in_doubt  | over or none | can ask nobody | in doubt                 | in doubt                     | in doubt, to be written down    | in doubt, to be written down        |
+| completed | any          | either         | replay                   | replay                       | replay                          | replay                              |
+| dead      | any          | either         | dead                     | dead                         | dead                            | dead                                |
+`);
+
+const LEASES = [
+  { lease: 'alive', leaseLeftMs: 1, rows: ['any', 'alive'] },
+  { lease: 'over', leaseLeftMs: -1, rows: ['any', 'over or none'] },
+  { lease: 'none', leaseLeftMs: null, rows: ['any', 'over or none'] },
+] as const;
+
+const CASES = TABLE.flatMap((row) =>
+  LEASES.filter(({ rows }) => rows.some((lease) => lease === row.lease)).flatMap(({ lease, leaseLeftMs }) =>
+    (['can ask', 'can ask nobody'] as const)
+      .filter((claimant) => ['either', claimant].includes(row.claimant))
+      .flatMap((claimant) =>
+        COLUMNS.map(({ seen: column, isPast, isReconciling }) => ({
+          status: row.status as OperationStatus,
+          lease,
+          leaseLeftMs,
+          claimant,
+          seen: column,
+          isPast,
+          isReconciling,
+          answer: row[column],
+        })),
+      ),
   ),
 );
 
 describe('readAnswer: a claim that was not won', () => {
   it('is told by this table for every status', () => {
+    expect(new Set(CASES.map(({ status }) => status))).toEqual(new Set(OPERATION_STATUSES));
     expect(CASES).toHaveLength(6 * 3 * 2 * 2 * 2);
   });
 
   it.each(CASES)(
-    '$status, lease $lease, past repeating $isPast, time for a question $isReconciling, claimant $claimant: $cell',
-    ({ status, lease, claimant, isPast, isReconciling, cell }) => {
-      const claims = claimant === 'asks' ? asking : request;
+    '$status, lease $lease, $seen, claimant $claimant: $answer',
+    ({ status, leaseLeftMs, claimant, isPast, isReconciling, answer }) => {
+      const claims = claimant === 'can ask' ? asking : request;
       const found = seen(status, {
-        lease_left_ms: LEASES[lease],
+        lease_left_ms: leaseLeftMs,
         is_past_repeating: isPast,
         is_reconciling: isReconciling,
         result: '"done before"',
       });
-      expect(readAnswer(claims, { ...found, wait_ms: 1_200 })).toStrictEqual(MEANING[cell].early);
+      expect(readAnswer(claims, { ...found, wait_ms: 1_200 })).toStrictEqual(ANSWER[answer]?.early);
       for (const wait_ms of [0, -1, null])
-        expect(readAnswer(claims, { ...found, wait_ms })).toStrictEqual(MEANING[cell].due);
+        expect(readAnswer(claims, { ...found, wait_ms })).toStrictEqual(ANSWER[answer]?.due);
     },
   );
 
@@ -453,11 +433,11 @@ describe('readPeek', () => {
   const looked = (found: ClaimRow): PeekRow => ({ ...found, remaining_ms: null, seen_attempts: 3 });
 
   it.each(CASES)(
-    '$status, lease $lease, past repeating $isPast, time for a question $isReconciling, claimant $claimant: $cell, or runnable',
-    ({ status, lease, claimant, isPast, isReconciling, cell }) => {
-      const claims = claimant === 'asks' ? asking : request;
+    '$status, lease $lease, $seen, claimant $claimant: $answer, or runnable',
+    ({ status, leaseLeftMs, claimant, isPast, isReconciling, answer }) => {
+      const claims = claimant === 'can ask' ? asking : request;
       const found = seen(status, {
-        lease_left_ms: LEASES[lease],
+        lease_left_ms: leaseLeftMs,
         is_past_repeating: isPast,
         is_reconciling: isReconciling,
         result: '"done before"',
@@ -469,8 +449,8 @@ describe('readPeek', () => {
         attempts: 3,
         isDoubtful: status === 'running' || status === 'in_doubt',
       };
-      const early = cell === 'look' ? runnable : MEANING[cell].early;
-      const due = cell === 'look' || cell === 'wait' ? runnable : MEANING[cell].due;
+      const early = answer === 'look again' ? runnable : ANSWER[answer]?.early;
+      const due = answer.endsWith('look again') ? runnable : ANSWER[answer]?.due;
       expect(readPeek(claims, looked({ ...found, wait_ms: 1_200 }))).toStrictEqual(early);
       for (const wait_ms of [0, -1, null])
         expect(readPeek(claims, looked({ ...found, wait_ms }))).toStrictEqual(due);

@@ -2,6 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { classify } from '../../resilience/classify/classify.js';
 import { type Effect, EFFECTS } from '../../operation/effect.js';
+import { rowsOf } from '../../../../../test/support/table.js';
 import { DEFAULT_SCHEDULE, type ReconcileSchedule } from './reconcile-schedule.js';
 import type { FailureKind } from '../../operation/reasons.js';
 import {
@@ -61,98 +62,88 @@ const ASKED = [
   { who: 'the service', schedule: DEFAULT_SCHEDULE, reconcileInMs: 5_000 },
 ] as const;
 
-/**
- * `retry` = retrying, `over` = dead for retries_exhausted, `never` = dead for permanent_error; `?` = doubtful; `or asked` = in
- * doubt instead, where the service can be asked.
- */
-type Cell =
-  | 'retry'
-  | 'retry?'
-  | 'over'
-  | 'over?'
-  | 'never'
-  | 'never?'
-  | 'in_doubt?'
-  | 'over?, or asked'
-  | 'never?, or asked';
-
-const MEANING: Record<Exclude<Cell, `${string}, or asked`>, object> = {
-  retry: { status: 'retrying', delayMs: 500, isDoubtful: false },
-  'retry?': { status: 'retrying', delayMs: 500, isDoubtful: true },
-  over: { status: 'dead', reason: 'retries_exhausted', isDoubtful: false },
-  'over?': { status: 'dead', reason: 'retries_exhausted', isDoubtful: true },
-  never: { status: 'dead', reason: 'permanent_error', isDoubtful: false },
-  'never?': { status: 'dead', reason: 'permanent_error', isDoubtful: true },
-  'in_doubt?': { status: 'in_doubt', reason: 'in_doubt', isDoubtful: true },
+/** What an end in the table means. `doubtful`: an attempt may have had its effect. */
+const END: Readonly<Record<string, object>> = {
+  retrying: { status: 'retrying', delayMs: 500, isDoubtful: false },
+  'retrying, doubtful': { status: 'retrying', delayMs: 500, isDoubtful: true },
+  'retries exhausted': { status: 'dead', reason: 'retries_exhausted', isDoubtful: false },
+  'retries exhausted, doubtful': { status: 'dead', reason: 'retries_exhausted', isDoubtful: true },
+  'permanent error': { status: 'dead', reason: 'permanent_error', isDoubtful: false },
+  'permanent error, doubtful': { status: 'dead', reason: 'permanent_error', isDoubtful: true },
+  'in doubt': { status: 'in_doubt', reason: 'in_doubt', isDoubtful: true },
 };
 
 /**
- * The columns: attempts left; attempts left and an earlier attempt in doubt; the last attempt; the last attempt and an
- * earlier one in doubt. What was in doubt before stays so, whatever comes after it.
+ * How an operation goes on after a failure. Natural effects are repeatable by nature: whether one happened does not
+ * matter. A transactional one rolled back. The service deduplicates a keyed one: it is safe to repeat, but may be there
+ * already; once the key is forgotten, it is not. A reconciled one is not tried again before somebody has said whether it
+ * happened, and of an unrepeatable one only what certainly did not happen is. What was in doubt before stays so, whatever
+ * comes after it.
  */
-const TABLE: Record<Situation, Record<FailureKind, [Cell, Cell, Cell, Cell]>> = {
-  // Repeatable by nature: whether it happened does not matter.
-  natural: {
-    transient: ['retry', 'retry?', 'over', 'over?'],
-    in_doubt: ['retry', 'retry?', 'over', 'over?'],
-    permanent: ['never', 'never?', 'never', 'never?'],
-    programming: ['never', 'never?', 'never', 'never?'],
-    unknown: ['retry', 'retry?', 'over', 'over?'],
-  },
-  // It rolled back.
-  transactional: {
-    transient: ['retry', 'retry?', 'over', 'over?'],
-    in_doubt: ['retry', 'retry?', 'over', 'over?'],
-    permanent: ['never', 'never?', 'never', 'never?'],
-    programming: ['never', 'never?', 'never', 'never?'],
-    unknown: ['retry', 'retry?', 'over', 'over?'],
-  },
-  // The service deduplicates: safe to repeat, but the effect may be there already.
-  keyed: {
-    transient: ['retry', 'retry?', 'over', 'over?, or asked'],
-    in_doubt: ['retry?', 'retry?', 'over?, or asked', 'over?, or asked'],
-    permanent: ['never', 'never?, or asked', 'never', 'never?, or asked'],
-    programming: ['never?, or asked', 'never?, or asked', 'never?, or asked', 'never?, or asked'],
-    unknown: ['retry?', 'retry?', 'over?, or asked', 'over?, or asked'],
-  },
-  // The service deduplicates no longer.
-  'keyed, forgotten': {
-    transient: ['retry', 'in_doubt?', 'over', 'in_doubt?'],
-    in_doubt: ['in_doubt?', 'in_doubt?', 'in_doubt?', 'in_doubt?'],
-    permanent: ['never', 'in_doubt?', 'never', 'in_doubt?'],
-    programming: ['in_doubt?', 'in_doubt?', 'in_doubt?', 'in_doubt?'],
-    unknown: ['in_doubt?', 'in_doubt?', 'in_doubt?', 'in_doubt?'],
-  },
-  // Somebody knows whether it happened: not tried again before that was said.
-  reconciled: {
-    transient: ['retry', 'in_doubt?', 'over', 'in_doubt?'],
-    in_doubt: ['in_doubt?', 'in_doubt?', 'in_doubt?', 'in_doubt?'],
-    permanent: ['never', 'in_doubt?', 'never', 'in_doubt?'],
-    programming: ['in_doubt?', 'in_doubt?', 'in_doubt?', 'in_doubt?'],
-    unknown: ['in_doubt?', 'in_doubt?', 'in_doubt?', 'in_doubt?'],
-  },
-  // Only what certainly did not happen may be tried again.
-  unrepeatable: {
-    transient: ['retry', 'in_doubt?', 'over', 'in_doubt?'],
-    in_doubt: ['in_doubt?', 'in_doubt?', 'in_doubt?', 'in_doubt?'],
-    permanent: ['never', 'in_doubt?', 'never', 'in_doubt?'],
-    programming: ['in_doubt?', 'in_doubt?', 'in_doubt?', 'in_doubt?'],
-    unknown: ['in_doubt?', 'in_doubt?', 'in_doubt?', 'in_doubt?'],
-  },
-};
+const TABLE = rowsOf<
+  | 'effect'
+  | 'failure'
+  | 'can be asked'
+  | 'attempts left'
+  | 'attempts left, earlier doubt'
+  | 'last attempt'
+  | 'last attempt, earlier doubt'
+>(`
+| effect           | failure     | can be asked | attempts left             | attempts left, earlier doubt | last attempt                | last attempt, earlier doubt |
+| ---------------- | ----------- | ------------ | ------------------------- | ---------------------------- | --------------------------- | --------------------------- |
+| natural          | transient   | either       | retrying                  | retrying, doubtful           | retries exhausted           | retries exhausted, doubtful |
+| natural          | in_doubt    | either       | retrying                  | retrying, doubtful           | retries exhausted           | retries exhausted, doubtful |
+| natural          | permanent   | either       | permanent error           | permanent error, doubtful    | permanent error             | permanent error, doubtful   |
+| natural          | programming | either       | permanent error           | permanent error, doubtful    | permanent error             | permanent error, doubtful   |
+| natural          | unknown     | either       | retrying                  | retrying, doubtful           | retries exhausted           | retries exhausted, doubtful |
+| transactional    | transient   | either       | retrying                  | retrying, doubtful           | retries exhausted           | retries exhausted, doubtful |
+| transactional    | in_doubt    | either       | retrying                  | retrying, doubtful           | retries exhausted           | retries exhausted, doubtful |
+| transactional    | permanent   | either       | permanent error           | permanent error, doubtful    | permanent error             | permanent error, doubtful   |
+| transactional    | programming | either       | permanent error           | permanent error, doubtful    | permanent error             | permanent error, doubtful   |
+| transactional    | unknown     | either       | retrying                  | retrying, doubtful           | retries exhausted           | retries exhausted, doubtful |
+| keyed            | transient   | a person     | retrying                  | retrying, doubtful           | retries exhausted           | retries exhausted, doubtful |
+| keyed            | transient   | the service  | retrying                  | retrying, doubtful           | retries exhausted           | in doubt                    |
+| keyed            | in_doubt    | a person     | retrying, doubtful        | retrying, doubtful           | retries exhausted, doubtful | retries exhausted, doubtful |
+| keyed            | in_doubt    | the service  | retrying, doubtful        | retrying, doubtful           | in doubt                    | in doubt                    |
+| keyed            | permanent   | a person     | permanent error           | permanent error, doubtful    | permanent error             | permanent error, doubtful   |
+| keyed            | permanent   | the service  | permanent error           | in doubt                     | permanent error             | in doubt                    |
+| keyed            | programming | a person     | permanent error, doubtful | permanent error, doubtful    | permanent error, doubtful   | permanent error, doubtful   |
+| keyed            | programming | the service  | in doubt                  | in doubt                     | in doubt                    | in doubt                    |
+| keyed            | unknown     | a person     | retrying, doubtful        | retrying, doubtful           | retries exhausted, doubtful | retries exhausted, doubtful |
+| keyed            | unknown     | the service  | retrying, doubtful        | retrying, doubtful           | in doubt                    | in doubt                    |
+| keyed, forgotten | transient   | either       | retrying                  | in doubt                     | retries exhausted           | in doubt                    |
+| keyed, forgotten | in_doubt    | either       | in doubt                  | in doubt                     | in doubt                    | in doubt                    |
+| keyed, forgotten | permanent   | either       | permanent error           | in doubt                     | permanent error             | in doubt                    |
+| keyed, forgotten | programming | either       | in doubt                  | in doubt                     | in doubt                    | in doubt                    |
+| keyed, forgotten | unknown     | either       | in doubt                  | in doubt                     | in doubt                    | in doubt                    |
+| reconciled       | transient   | either       | retrying                  | in doubt                     | retries exhausted           | in doubt                    |
+| reconciled       | in_doubt    | either       | in doubt                  | in doubt                     | in doubt                    | in doubt                    |
+| reconciled       | permanent   | either       | permanent error           | in doubt                     | permanent error             | in doubt                    |
+| reconciled       | programming | either       | in doubt                  | in doubt                     | in doubt                    | in doubt                    |
+| reconciled       | unknown     | either       | in doubt                  | in doubt                     | in doubt                    | in doubt                    |
+| unrepeatable     | transient   | either       | retrying                  | in doubt                     | retries exhausted           | in doubt                    |
+| unrepeatable     | in_doubt    | either       | in doubt                  | in doubt                     | in doubt                    | in doubt                    |
+| unrepeatable     | permanent   | either       | permanent error           | in doubt                     | permanent error             | in doubt                    |
+| unrepeatable     | programming | either       | in doubt                  | in doubt                     | in doubt                    | in doubt                    |
+| unrepeatable     | unknown     | either       | in doubt                  | in doubt                     | in doubt                    | in doubt                    |
+`);
 
-const CASES = Object.entries(TABLE).flatMap(([situation, kinds]) =>
-  Object.entries(kinds).flatMap(([kind, cells]) =>
-    cells.flatMap((cell, column) =>
-      ASKED.map((asked) => ({
-        situation: situation as Situation,
-        kind: kind as FailureKind,
-        isLast: column >= 2,
-        isDoubtful: column % 2 === 1,
-        cell,
-        ...asked,
-      })),
-    ),
+const COLUMNS = [
+  { when: 'attempts left', isLast: false, isDoubtful: false },
+  { when: 'attempts left, earlier doubt', isLast: false, isDoubtful: true },
+  { when: 'last attempt', isLast: true, isDoubtful: false },
+  { when: 'last attempt, earlier doubt', isLast: true, isDoubtful: true },
+] as const;
+
+const CASES = TABLE.flatMap((row) =>
+  COLUMNS.flatMap((column) =>
+    ASKED.filter(({ who }) => ['either', who].includes(row['can be asked'])).map((asked) => ({
+      situation: row.effect as Situation,
+      kind: row.failure as FailureKind,
+      end: row[column.when],
+      ...column,
+      ...asked,
+    })),
   ),
 );
 
@@ -163,31 +154,30 @@ function withoutDecision({ decision: _decision, ...rest }: NextStep): object {
 
 describe('decideFailure', () => {
   it('is told by this table for every effect', () => {
-    expect(Object.keys(TABLE).toSorted()).toEqual([...EFFECTS, 'keyed, forgotten'].toSorted());
+    const effects = new Set(TABLE.map(({ effect }) => effect));
+    expect([...effects].toSorted()).toEqual([...EFFECTS, 'keyed, forgotten'].toSorted());
     expect(CASES).toHaveLength(6 * 5 * 2 * 2 * 2);
   });
 
   it.each(CASES)(
-    '$situation, $kind failure, last attempt $isLast, earlier doubt $isDoubtful, $who can be asked: $cell',
-    ({ situation, kind, isLast, isDoubtful, cell, schedule, reconcileInMs }) => {
+    '$situation, $kind failure, $when, $who can be asked: $end',
+    ({ situation, kind, isLast, isDoubtful, end, schedule, reconcileInMs }) => {
       const seen = facts({
         attempt: isLast ? 3 : 2,
         isDoubtful,
         repeatableMs: REPEATABLE_MS[situation],
       });
       const failure = { kind, code: 'test' };
-      const [alone, ...orAsked] = cell.split(', ') as [keyof typeof MEANING, ...string[]];
-      const end = orAsked.length > 0 && schedule !== undefined ? 'in_doubt?' : alone;
-      const expected = end === 'in_doubt?' ? { ...MEANING[end], reconcileInMs } : MEANING[end];
+      const expected = end === 'in doubt' ? { ...END[end], reconcileInMs } : END[end];
       const decision = decideFailure(failure, effectOf(situation), seen, { ...policy, schedule }, half);
       expect(withoutDecision(decision)).toStrictEqual(expected);
     },
   );
 
   it.each<{ title: string; changes: Partial<ReconcileSchedule>; reconcileInMs: number }>([
-    { title: 'at the first time of the schedule', changes: { afterMs: [250, 900] }, reconcileInMs: 250 },
+    { title: 'at the first time of the plan', changes: { afterMs: [250, 900] }, reconcileInMs: 250 },
     {
-      title: 'after the steady interval, if the schedule begins with it',
+      title: 'after the steady interval, if the plan begins with it',
       changes: { afterMs: [], thenEveryMs: 700 },
       reconcileInMs: 700,
     },
@@ -197,7 +187,7 @@ describe('decideFailure', () => {
       reconcileInMs: 3_000,
     },
     {
-      title: 'at the end of the schedule, if that is earlier',
+      title: 'at the end of the plan, if that is earlier',
       changes: { untilMs: 2_000 },
       reconcileInMs: 2_000,
     },
@@ -459,74 +449,58 @@ function anyPolicy(): fc.Arbitrary<RetryPolicy> {
 /** A step, or a call: whoever asked for it decides what comes next. */
 const callers: RetryPolicy = { ...policy, isCallers: true };
 
-/** `again` = retrying at once; `?` = doubtful; `or asked` = in
- * doubt instead, where the service can be asked.
- */
-type CallersCell = 'again' | 'again?' | 'in_doubt?';
-
-const CALLERS_MEANING: Record<CallersCell, object> = {
-  again: { status: 'retrying', delayMs: 0, isDoubtful: false },
-  'again?': { status: 'retrying', delayMs: 0, isDoubtful: true },
-  'in_doubt?': { status: 'in_doubt', reason: 'in_doubt', isDoubtful: true },
+/** What an end in the table means: it is for the caller to wait. */
+const CALLERS_END: Readonly<Record<string, object>> = {
+  'tried again': { status: 'retrying', delayMs: 0, isDoubtful: false },
+  'tried again, doubtful': { status: 'retrying', delayMs: 0, isDoubtful: true },
+  'in doubt': { status: 'in_doubt', reason: 'in_doubt', isDoubtful: true },
 };
 
-/** The columns: no doubt before; an earlier attempt in doubt. */
-const CALLERS_TABLE: Record<Situation, Record<FailureKind, [CallersCell, CallersCell]>> = {
-  natural: {
-    transient: ['again', 'again?'],
-    in_doubt: ['again', 'again?'],
-    permanent: ['again', 'again?'],
-    programming: ['again', 'again?'],
-    unknown: ['again', 'again?'],
-  },
-  transactional: {
-    transient: ['again', 'again?'],
-    in_doubt: ['again', 'again?'],
-    permanent: ['again', 'again?'],
-    programming: ['again', 'again?'],
-    unknown: ['again', 'again?'],
-  },
-  keyed: {
-    transient: ['again', 'again?'],
-    in_doubt: ['again?', 'again?'],
-    permanent: ['again', 'again?'],
-    programming: ['again?', 'again?'],
-    unknown: ['again?', 'again?'],
-  },
-  'keyed, forgotten': {
-    transient: ['again', 'in_doubt?'],
-    in_doubt: ['in_doubt?', 'in_doubt?'],
-    permanent: ['again', 'in_doubt?'],
-    programming: ['in_doubt?', 'in_doubt?'],
-    unknown: ['in_doubt?', 'in_doubt?'],
-  },
-  reconciled: {
-    transient: ['again', 'in_doubt?'],
-    in_doubt: ['in_doubt?', 'in_doubt?'],
-    permanent: ['again', 'in_doubt?'],
-    programming: ['in_doubt?', 'in_doubt?'],
-    unknown: ['in_doubt?', 'in_doubt?'],
-  },
-  unrepeatable: {
-    transient: ['again', 'in_doubt?'],
-    in_doubt: ['in_doubt?', 'in_doubt?'],
-    permanent: ['again', 'in_doubt?'],
-    programming: ['in_doubt?', 'in_doubt?'],
-    unknown: ['in_doubt?', 'in_doubt?'],
-  },
-};
+const CALLERS_TABLE = rowsOf<'effect' | 'failure' | 'no earlier doubt' | 'earlier doubt'>(`
+| effect           | failure     | no earlier doubt      | earlier doubt         |
+| ---------------- | ----------- | --------------------- | --------------------- |
+| natural          | transient   | tried again           | tried again, doubtful |
+| natural          | in_doubt    | tried again           | tried again, doubtful |
+| natural          | permanent   | tried again           | tried again, doubtful |
+| natural          | programming | tried again           | tried again, doubtful |
+| natural          | unknown     | tried again           | tried again, doubtful |
+| transactional    | transient   | tried again           | tried again, doubtful |
+| transactional    | in_doubt    | tried again           | tried again, doubtful |
+| transactional    | permanent   | tried again           | tried again, doubtful |
+| transactional    | programming | tried again           | tried again, doubtful |
+| transactional    | unknown     | tried again           | tried again, doubtful |
+| keyed            | transient   | tried again           | tried again, doubtful |
+| keyed            | in_doubt    | tried again, doubtful | tried again, doubtful |
+| keyed            | permanent   | tried again           | tried again, doubtful |
+| keyed            | programming | tried again, doubtful | tried again, doubtful |
+| keyed            | unknown     | tried again, doubtful | tried again, doubtful |
+| keyed, forgotten | transient   | tried again           | in doubt              |
+| keyed, forgotten | in_doubt    | in doubt              | in doubt              |
+| keyed, forgotten | permanent   | tried again           | in doubt              |
+| keyed, forgotten | programming | in doubt              | in doubt              |
+| keyed, forgotten | unknown     | in doubt              | in doubt              |
+| reconciled       | transient   | tried again           | in doubt              |
+| reconciled       | in_doubt    | in doubt              | in doubt              |
+| reconciled       | permanent   | tried again           | in doubt              |
+| reconciled       | programming | in doubt              | in doubt              |
+| reconciled       | unknown     | in doubt              | in doubt              |
+| unrepeatable     | transient   | tried again           | in doubt              |
+| unrepeatable     | in_doubt    | in doubt              | in doubt              |
+| unrepeatable     | permanent   | tried again           | in doubt              |
+| unrepeatable     | programming | in doubt              | in doubt              |
+| unrepeatable     | unknown     | in doubt              | in doubt              |
+`);
 
-const CALLERS_CASES = Object.entries(CALLERS_TABLE).flatMap(([situation, kinds]) =>
-  Object.entries(kinds).flatMap(([kind, cells]) =>
-    cells.flatMap((cell, column) =>
-      ASKED.map((asked) => ({
-        situation: situation as Situation,
-        kind: kind as FailureKind,
-        isDoubtful: column === 1,
-        cell,
-        ...asked,
-      })),
-    ),
+const CALLERS_CASES = CALLERS_TABLE.flatMap((row) =>
+  (['no earlier doubt', 'earlier doubt'] as const).flatMap((when) =>
+    ASKED.map((asked) => ({
+      situation: row.effect as Situation,
+      kind: row.failure as FailureKind,
+      when,
+      isDoubtful: when === 'earlier doubt',
+      end: row[when],
+      ...asked,
+    })),
   ),
 );
 
@@ -536,10 +510,9 @@ describe('decideFailure: an operation whose caller decides about further attempt
   });
 
   it.each(CALLERS_CASES)(
-    '$situation, $kind failure, earlier doubt $isDoubtful, $who can be asked: $cell, however often and long it was tried',
-    ({ situation, kind, isDoubtful, cell, schedule, reconcileInMs }) => {
-      const expected =
-        cell === 'in_doubt?' ? { ...CALLERS_MEANING[cell], reconcileInMs } : CALLERS_MEANING[cell];
+    '$situation, $kind failure, $when, $who can be asked: $end, however often and long it was tried',
+    ({ situation, kind, isDoubtful, end, schedule, reconcileInMs }) => {
+      const expected = end === 'in doubt' ? { ...CALLERS_END[end], reconcileInMs } : CALLERS_END[end];
       const failure = { kind, code: 'test' };
       for (const tried of [{}, { attempt: 9, failures: 8, remainingMs: -1 }]) {
         const seen = facts({ ...tried, isDoubtful, repeatableMs: REPEATABLE_MS[situation] });

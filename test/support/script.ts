@@ -1,8 +1,13 @@
+import type { CallOptions } from 'nestjs-idempotent-jobs/calls';
 import type { Effect } from 'nestjs-idempotent-jobs/types';
 import type { Place } from './place.js';
 
+/** What a process beside the tests is told to do (see `program.ts`): to work, unless it has another role. */
+export type Script = WorkerScript | CallerScript | ProducerScript | RedriverScript;
+
 /** What a worker process is told to do. */
 export interface WorkerScript {
+  readonly role?: undefined;
   readonly place: Place;
   readonly effect: Effect;
   readonly leaseMs: number;
@@ -55,6 +60,31 @@ export interface WorkerScript {
   readonly clockAheadMs?: number;
   /** How long handlers may go on after SIGTERM. Default: the library's. */
   readonly drainMs?: number;
+}
+
+/** Callers of one guarded call, which is a row of `effects`; it is called when the process is told so. */
+export interface CallerScript {
+  readonly role: 'caller';
+  readonly place: Place;
+  readonly key: string;
+  readonly callers: number;
+  readonly options: CallOptions;
+  /** How long the call takes; -1: for ever. */
+  readonly workMs: number;
+}
+
+/** Enqueues all in one transaction, each payload made when it is asked for, and ends. */
+export interface ProducerScript {
+  readonly role: 'producer';
+  readonly place: Place;
+  readonly operations: number;
+  readonly payloadLength: number;
+}
+
+/** Redrives all letters of the queue, slowly enough to be killed in the middle. */
+export interface RedriverScript {
+  readonly role: 'redriver';
+  readonly place: Place;
 }
 
 /** What `work` leaves behind. */
