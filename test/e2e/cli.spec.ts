@@ -376,7 +376,9 @@ describe.each(BACKENDS)('idempotent-jobs, the command, beside an application on 
     expect(await cliIn(place, 'redrive', id, ...BY_ADA)).toMatchObject({ code: 1, stdout: '' });
     const story = await cliIn(place, 'history', '--tenant', 'acme', '--key', 'charge:1');
     expect(story.code).toBe(0);
-    expect(story.stdout).toMatch(/accepted[^]*buried[^]*redrive by ada: the account is back[^]*completed/);
+    expect(story.stdout).toMatch(
+      /accepted[^]*dead_lettered[^]*redrive by ada: the account is back[^]*completed/,
+    );
     expect(await cliIn(place, 'history', '--tenant', 'acme', '--key', 'charge:0')).toMatchObject({ code: 1 });
   });
 

@@ -41,7 +41,7 @@ describe.each(BACKENDS)('doubts that are not lost on the way, on %s', (backend) 
     const webhook = { source: 'gateway-webhook', asOf: new Date() };
     const outcomes = app.get(OutcomeService);
     expect(await outcomes.resolve(operation, Reconciliation.notApplied(), webhook)).toEqual({
-      kind: 'settled',
+      kind: 'resolved',
     });
     await eventually(
       () => lettersOf(app),
@@ -148,7 +148,7 @@ describe.each(BACKENDS)('doubts that are not lost on the way, on %s', (backend) 
     expect(
       await app.get(OutcomeService).resolve(mail, Reconciliation.applied('sent'), { source: 'mailbox' }),
     ).toEqual({
-      kind: 'settled',
+      kind: 'resolved',
     });
     // Its handler is still at it: nobody has waited for that.
     gate.open();
@@ -223,7 +223,7 @@ describe('doubts of guarded calls', () => {
     expect(
       await app.get(OutcomeService).resolve(mail, Reconciliation.notApplied(), { source: 'mailbox' }),
     ).toEqual({
-      kind: 'settled',
+      kind: 'resolved',
     });
     gate.open();
     // What it did under its lost lease does not count; it is still there, and the first to call again.

@@ -60,7 +60,7 @@ describe.each(BACKENDS)('effects that are looked up, on %s', (backend) => {
     const history = await app.get(OutcomeService).history({ tenantId: 'acme', operationKey: 'charge:1' });
     expect(
       history.map((entry) => ('reason' in entry ? `${entry.kind} ${entry.reason}` : entry.kind)),
-    ).toEqual(['accepted', 'attempt_failed InDoubtError', 'asked applied', 'completed']);
+    ).toEqual(['accepted', 'attempt_failed InDoubtError', 'reconciled applied', 'completed']);
   });
 
   it('not applied: the handler runs again as the next attempt, and its own doubt is asked about anew', async () => {
@@ -133,7 +133,7 @@ describe.each(BACKENDS)('effects that are looked up, on %s', (backend) => {
       failures: 1,
     });
     const history = await app.get(OutcomeService).history({ tenantId: 'acme', operationKey: 'charge:1' });
-    expect(history.flatMap((entry) => (entry.kind === 'asked' ? [entry.reason] : []))).toEqual([
+    expect(history.flatMap((entry) => (entry.kind === 'reconciled' ? [entry.reason] : []))).toEqual([
       'unknown',
       'failed',
       'no_answer',

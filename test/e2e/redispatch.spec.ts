@@ -204,11 +204,11 @@ describe.each(BACKENDS)('putting operations on their queue again, on %s', (backe
     await dataSourceOf(app).query('ANALYZE job_outcomes');
     const page = texts.find((text) => text.includes('last_tenant')) as string;
     const plan = await dataSourceOf(app).query<{ 'QUERY PLAN': string }[]>(`EXPLAIN ${page}`, [
-      'tenant 1',
-      'charge:1',
       null,
       '0',
       0,
+      'tenant 1',
+      'charge:1',
     ]);
     const lines = plan.map((line) => line['QUERY PLAN']).join('\n');
     expect(lines).toContain('Index Scan using job_outcomes_operation_unique on job_outcomes');

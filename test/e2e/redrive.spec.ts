@@ -482,7 +482,7 @@ describe.each(BACKENDS)('a dead letter that comes back, on %s', (backend) => {
       ).toEqual([{ status: 'dead' }]);
       expect(
         await app.get(OutcomeService).history({ tenantId: 'acme', operationKey: 'charge:1' }),
-      ).toMatchObject([{}, {}, { kind: 'buried' }, { kind: 'action', action: 'redrive_edited' }]);
+      ).toMatchObject([{}, {}, { kind: 'dead_lettered' }, { kind: 'action', action: 'redrive_edited' }]);
     });
 
     it('is not given one where that is switched off', async () => {

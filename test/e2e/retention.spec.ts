@@ -614,7 +614,7 @@ describe.each(BACKENDS)('retention, on %s', (backend) => {
       { kind: 'accepted', queue: 'charges', jobName: 'charge' },
       { ...retried, attempt: 1, error: { message: 'refused 1' }, delayMs: expect.any(Number) },
       { ...retried, attempt: 2, error: { message: 'refused 2' }, delayMs: undefined },
-      { kind: 'buried', reason: 'retries_exhausted' },
+      { kind: 'dead_lettered', reason: 'retries_exhausted' },
       { kind: 'action', action: 'redrive', ...BY },
       { kind: 'completed', attempt: 1 },
     ]);

@@ -50,7 +50,7 @@ describe.each(BACKENDS)('a webhook that knows what happened, on %s', (backend) =
     const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
     await inDoubt(app);
-    expect(await settle(app, Reconciliation.applied({ chargeId: 'ch_1' }))).toEqual({ kind: 'settled' });
+    expect(await settle(app, Reconciliation.applied({ chargeId: 'ch_1' }))).toEqual({ kind: 'resolved' });
     expect(await settle(app, Reconciliation.applied({ chargeId: 'other' }))).toEqual({ kind: 'completed' });
     expect(await settle(app, Reconciliation.notApplied())).toEqual({ kind: 'completed' });
     expect(await outcomeOf(app, 'charge:1')).toMatchObject({
@@ -59,7 +59,7 @@ describe.each(BACKENDS)('a webhook that knows what happened, on %s', (backend) =
       doubtSince: undefined,
     });
     expect(await dataSourceOf(app).query('SELECT action, actor FROM job_actions')).toEqual([
-      { action: 'settle_applied', actor: 'gateway-webhook' },
+      { action: 'report_applied', actor: 'gateway-webhook' },
     ]);
   });
 
@@ -74,7 +74,7 @@ describe.each(BACKENDS)('a webhook that knows what happened, on %s', (backend) =
     const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
     await inDoubt(app);
-    expect(await settle(app, Reconciliation.notApplied())).toEqual({ kind: 'settled' });
+    expect(await settle(app, Reconciliation.notApplied())).toEqual({ kind: 'resolved' });
     expect(await settled(app, 'charge:1')).toMatchObject({
       status: 'completed',
       result: 'charged',
@@ -93,7 +93,7 @@ describe.each(BACKENDS)('a webhook that knows what happened, on %s', (backend) =
       expect(
         await settle(app, said === 'applied' ? Reconciliation.applied('first') : Reconciliation.notApplied()),
       ).toEqual({
-        kind: 'settled',
+        kind: 'resolved',
       });
       expect(await settled(app, 'charge:1')).toMatchObject({
         status: 'completed',
@@ -117,7 +117,7 @@ describe.each(BACKENDS)('a webhook that knows what happened, on %s', (backend) =
     app.get(JobEvents).subscribe(({ kind }) => kinds.push(kind));
     await gate.arrival;
     expect(await settle(app, Reconciliation.notApplied())).toEqual({ kind: 'under_way' });
-    expect(await settle(app, Reconciliation.applied('by the webhook'))).toEqual({ kind: 'settled' });
+    expect(await settle(app, Reconciliation.applied('by the webhook'))).toEqual({ kind: 'resolved' });
     gate.open();
     expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', result: 'by the webhook' });
     await eventually(

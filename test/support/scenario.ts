@@ -19,18 +19,26 @@ export function makeEmptyPlace(backend: Backend): Promise<Place> {
 
 async function place(backend: Backend, template: string): Promise<Place> {
   const name = `test_${randomUUID().replaceAll('-', '')}`;
-  await onServer(`CREATE DATABASE ${name} TEMPLATE ${template} STRATEGY file_copy`);
+  await onServer((admin) => admin.query(`CREATE DATABASE ${name} TEMPLATE ${template} STRATEGY file_copy`));
   // Those of a whole file stay until the server goes.
-  if (TestRunner.getCurrentTest() !== undefined)
-    onTestFinished(() => onServer(`DROP DATABASE ${name} WITH (FORCE)`));
+  if (TestRunner.getCurrentTest() !== undefined) onTestFinished(() => onServer((admin) => drop(admin, name)));
   return placeIn(name, backend, inject('postgresUrl'), inject('redisUrl'));
 }
 
-async function onServer(statement: string): Promise<void> {
+/**
+ * Drops a database, unless an application that was refused at boot still has connections to it: their end would be an
+ * error that the application does not listen for any more. Such a database stays until the server goes.
+ */
+async function drop(admin: Client, name: string): Promise<void> {
+  const sessions = await admin.query('SELECT FROM pg_stat_activity WHERE datname = $1', [name]);
+  if (sessions.rowCount === 0) await admin.query(`DROP DATABASE ${name}`);
+}
+
+async function onServer(work: (admin: Client) => Promise<unknown>): Promise<void> {
   const admin = new Client({ connectionString: inject('postgresUrl') });
   await admin.connect();
   try {
-    await admin.query(statement);
+    await work(admin);
   } finally {
     await admin.end();
   }

@@ -66,7 +66,7 @@ export class ActionStore {
       const judged = { ...found, judgement };
       await write(run, [judged], author, this.keptMs);
       // An open letter is resolved as if a person did it.
-      const action = judgement.kind === 'run_again' ? 'resolve_not_applied' : `settle_${report.kind}`;
+      const action = judgement.kind === 'run_again' ? 'resolve_not_applied' : `report_${report.kind}`;
       await auditDone(run, action, author, [judged]);
       return judged;
     });

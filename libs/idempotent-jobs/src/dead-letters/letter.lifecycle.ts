@@ -27,7 +27,7 @@ const LISTEN_EVERY_MS = 60 * 60 * 1000;
 @Injectable()
 export class LetterLifecycle {
   #listeners: LetterListener[] = [];
-  #told: readonly string[] = [];
+  #notified: readonly string[] = [];
   #timer: NodeJS.Timeout | undefined;
 
   constructor(
@@ -46,8 +46,8 @@ export class LetterLifecycle {
     const handlers = this.#handlers();
     const handlersOf = (queue: string): DeclaredHandler[] =>
       handlers.filter((handler) => handler.queue === undefined || handler.queue === queue);
-    this.#told = this.queues.names.filter((queue) => handlersOf(queue).length > 0);
-    const deadLetterQueues = new Set(this.#told.map((queue) => this.queues.deadLetterQueueOf(queue)));
+    this.#notified = this.queues.names.filter((queue) => handlersOf(queue).length > 0);
+    const deadLetterQueues = new Set(this.#notified.map((queue) => this.queues.deadLetterQueueOf(queue)));
     for (const deadLetterQueue of deadLetterQueues) this.#refuseRivals(deadLetterQueue, handlersOf);
     this.#listeners = [...deadLetterQueues].flatMap((name) => {
       const port = this.queues.portOf(name);
@@ -65,7 +65,7 @@ export class LetterLifecycle {
       handlersOf,
       tenants,
       encryption,
-      onNotified: (letterId) => this.store.told(letterId),
+      onNotified: (letterId) => this.store.markNotified(letterId),
       onDropped: (job, reason) => this.events.emit({ kind: 'letter_dropped', ...jobSubjectOf(job), reason }),
       onError: this.log.trouble,
     };
@@ -73,10 +73,10 @@ export class LetterLifecycle {
 
   async start(): Promise<void> {
     await this.store.doNotListen(this.#processed());
-    await this.store.listen(this.#told);
+    await this.store.listen(this.#notified);
     this.#timer = setInterval(() => {
       this.store
-        .listen(this.#told)
+        .listen(this.#notified)
         .catch((error: unknown) =>
           this.log.trouble('That letters are heard of could not be noted; tried again in an hour', error),
         );

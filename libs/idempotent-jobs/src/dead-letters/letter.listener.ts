@@ -45,7 +45,7 @@ export interface LetterListenerServices {
  */
 export class LetterListener {
   #worker: Worker | undefined;
-  readonly #told = new NotifiedHandlers();
+  readonly #notified = new NotifiedHandlers();
 
   constructor(
     private readonly port: QueuePort,
@@ -103,14 +103,14 @@ export class LetterListener {
     // Another process may have one: queues can share a dead-letter queue.
     if (handlers.length === 0) throw new Error(`Nobody is told of letters of queue "${found.queue}" here.`);
     const letter = this.#opened(found);
-    const told = this.#told.of(letter.letterId);
-    const due = handlers.filter(({ name }) => !told.has(name));
+    const notified = this.#notified.of(letter.letterId);
+    const due = handlers.filter(({ name }) => !notified.has(name));
     const failed: string[] = [];
     await Promise.all(
       due.map(async ({ name, tell }) => {
         try {
           await this.#inFrameOf(letter, () => tell(letter));
-          told.add(name);
+          notified.add(name);
         } catch (error) {
           failed.push(name);
           this.services.onError(failureOf(name, letter, job, error));
@@ -119,10 +119,10 @@ export class LetterListener {
     );
     if (failed.length === 0) {
       await this.services.onNotified(letter.letterId);
-      this.#told.forget(letter.letterId);
+      this.#notified.forget(letter.letterId);
       return;
     }
-    this.#told.keep(letter.letterId, told);
+    this.#notified.keep(letter.letterId, notified);
     throw new Error(`${failed.join(', ')} failed.`);
   }
 

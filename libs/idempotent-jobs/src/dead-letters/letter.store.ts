@@ -11,11 +11,11 @@ import type { DeadLetterReason } from '../operation/reasons.js';
 
 /**
  * Buries a delivery whose operation, if it has one at all, is not touched: no valid identity, a conflict with the
- * operation that owns the key, or a job older than the ledger's memory. Parameters as the columns. A second burial
+ * operation that owns the key, or a job older than the ledger's memory. Parameters as the columns. A second letter
  * of the same delivery writes nothing, and no row comes back.
  */
-const BURY = statement(
-  'bury',
+const WRITE_LETTER = statement(
+  'write_letter',
   `
 INSERT INTO {schema}.dead_letters (origin, tenant_id, operation_key, queue, job_name, job_id, reason, payload, fingerprint, error, run_id, versions, error_fingerprint)
 VALUES ('job', :tenantId, :operationKey, :queue, :jobName, :jobId, :reason, :payload::json, :fingerprint, :error::json, :runId, :versions::json, :errorFingerprint)
@@ -72,15 +72,15 @@ export class LetterStore {
   constructor(private readonly database: Database) {}
 
   /** Answers whether there is a new letter; false: the delivery has had its own before. */
-  async write(burial: NewDeadLetter, connection?: Queryable): Promise<boolean> {
-    const evidence = describeError(burial.error);
-    const { identity, queue, reason, payload, fingerprint, runId } = burial;
-    const call = BURY.with({
+  async write(letter: NewDeadLetter, connection?: Queryable): Promise<boolean> {
+    const evidence = describeError(letter.error);
+    const { identity, queue, reason, payload, fingerprint, runId } = letter;
+    const call = WRITE_LETTER.with({
       tenantId: identity?.tenantId,
       operationKey: identity?.operationKey,
       queue,
-      jobName: cleanText(burial.jobName, MAX_JOB_NAME_LENGTH),
-      jobId: storableJobId(burial.jobId),
+      jobName: cleanText(letter.jobName, MAX_JOB_NAME_LENGTH),
+      jobId: storableJobId(letter.jobId),
       reason,
       payload,
       fingerprint,

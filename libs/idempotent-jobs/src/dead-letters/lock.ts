@@ -86,8 +86,8 @@ FROM letter l LEFT JOIN operation o ON o.tenant_id = l.tenant_id AND o.operation
 );
 
 /** The same of one letter without a lock. */
-const LOOK_AT_LETTER = statement(
-  'look_at_letter',
+const PEEK_AT_LETTER = statement(
+  'peek_at_letter',
   `
 SELECT ${found('false')}
 FROM {schema}.dead_letters l
@@ -126,7 +126,7 @@ export function lockLetters(
 
 /** For a dry run, and for a transaction that has locked it. */
 export async function peekAtLetter(run: RunStatement, id: string): Promise<LockedLetterCase | undefined> {
-  return (await run<LockedLetterCase>(LOOK_AT_LETTER.with({ letterId: id })))[0];
+  return (await run<LockedLetterCase>(PEEK_AT_LETTER.with({ letterId: id })))[0];
 }
 
 export async function lockOperation(

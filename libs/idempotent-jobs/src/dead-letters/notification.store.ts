@@ -3,8 +3,8 @@ import { Database } from '../ledger/postgres/database.js';
 import { statement } from '../ledger/postgres/statement.js';
 
 /** A handler has heard of a letter: it need not be put on its queue again. */
-const TOLD = statement(
-  'told',
+const MARK_NOTIFIED = statement(
+  'mark_notified',
   `UPDATE {schema}.dead_letters SET notified_at = clock_timestamp(), dispatch_due_at = NULL WHERE id = :letterId AND notified_at IS NULL`,
 );
 
@@ -44,8 +44,8 @@ const DEAD_LETTER_QUEUE_OF = statement(
 export class NotificationStore {
   constructor(private readonly database: Database) {}
 
-  async told(letterId: string): Promise<void> {
-    await this.database.run(TOLD.with({ letterId }));
+  async markNotified(letterId: string): Promise<void> {
+    await this.database.run(MARK_NOTIFIED.with({ letterId }));
   }
 
   /** Undefined: no application has registered that queue. */

@@ -91,7 +91,7 @@ WHERE o.tenant_id = :tenantId AND o.operation_key = :operationKey
 );
 
 /** The same for an operation whose row is gone. *No row*: a delivery has made the row meanwhile, and is running it. */
-export const REMEMBER_COMPLETED = statement(
+export const RECREATE_COMPLETED = statement(
   'remember_completed',
   `
 INSERT INTO {schema}.job_outcomes (

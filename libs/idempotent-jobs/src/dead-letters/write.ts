@@ -11,7 +11,7 @@ import {
   GIVE_UP,
   MAKE_AGAIN,
   PUT_BACK,
-  REMEMBER_COMPLETED,
+  RECREATE_COMPLETED,
   RUN_AGAIN,
   WAKE,
 } from './write.statements.js';
@@ -89,7 +89,7 @@ async function changeOperation(
     case 'complete':
       if (operation === null) {
         const remembered = { letterId: letter?.id, result: judgement.result, retentionMs: completedMs };
-        return (await run(REMEMBER_COMPLETED.with(remembered))).length > 0;
+        return (await run(RECREATE_COMPLETED.with(remembered))).length > 0;
       }
       await run(COMPLETE_BY_WORD.with({ ...identity, result: judgement.result, retentionMs: completedMs }));
       break;

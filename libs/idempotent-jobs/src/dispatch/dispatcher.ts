@@ -71,7 +71,7 @@ export class Dispatcher {
     this.#isStopped = true;
     clearTimeout(this.#timer);
     await this.#working;
-    await Promise.all(this.#relays.map((carrier) => carrier.settle()));
+    await Promise.all(this.#relays.map((relay) => relay.drain()));
   }
 
   #rest(): void {
@@ -87,9 +87,9 @@ export class Dispatcher {
     await new Promise((resolve) => setImmediate(resolve));
     this.#isWoken = false;
     let isWell = true;
-    for (const carrier of this.#relays) {
+    for (const relay of this.#relays) {
       try {
-        await carrier.carry();
+        await relay.carry();
       } catch (error) {
         isWell = false;
         this.services.onError('Dispatching was interrupted; it goes on by itself', error);

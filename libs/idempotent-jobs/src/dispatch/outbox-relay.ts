@@ -48,7 +48,7 @@ export class OutboxRelay {
   }
 
   /** Waits for the puts that are under way, and ends all rests. */
-  async settle(): Promise<void> {
+  async drain(): Promise<void> {
     await Promise.all(this.#underWay);
     for (const timer of this.#rests) clearTimeout(timer);
     this.#rests.clear();

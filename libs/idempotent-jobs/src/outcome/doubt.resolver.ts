@@ -40,7 +40,7 @@ export interface ResolveResult {
    * - `unknown`: there is no such operation.
    */
   readonly kind:
-    'settled' | 'completed' | 'not_started' | 'under_way' | 'outdated' | 'no_doubt' | 'dead' | 'unknown';
+    'resolved' | 'completed' | 'not_started' | 'under_way' | 'outdated' | 'no_doubt' | 'dead' | 'unknown';
 }
 
 /** What a settler needs of the application. */
@@ -60,17 +60,17 @@ export class DoubtResolver {
   async resolve(
     name: OperationName,
     verdict: EffectVerdict,
-    { source, note = 'settled from outside', asOf }: ResolveOptions,
+    { source, note = 'resolved from outside', asOf }: ResolveOptions,
   ): Promise<ResolveResult> {
     if (typeof source !== 'string' || source.trim() === '' || source.length > 200)
       throw new UsageError(
-        'settle() needs its source, in 1 to 200 characters: { source: "gateway-webhook" }.',
+        'resolve() needs its source, in 1 to 200 characters: { source: "gateway-webhook" }.',
       );
     const author = assertAuthor({ actor: source, note });
     if (verdict?.kind !== 'applied' && verdict?.kind !== 'not_applied')
-      throw new UsageError('settle() needs applied(result) or notApplied().');
+      throw new UsageError('resolve() needs Reconciliation.applied(result) or Reconciliation.notApplied().');
     if (asOf !== undefined && !(asOf instanceof Date && !Number.isNaN(asOf.getTime())))
-      throw new UsageError('settle(): asOf must be a valid Date.');
+      throw new UsageError('resolve(): asOf must be a valid Date.');
     const identity = assertName(name);
     const { actions, onClosed, onDue } = this.services;
     const resolved = await actions.resolveDoubt(identity, this.#reportOf(verdict, identity), author, asOf);
@@ -83,7 +83,7 @@ export class DoubtResolver {
     else this.#tell(operation, verdict.kind, source);
     // Also for the operation of a step, which is on the same queue.
     await onDue(operation.queue);
-    return { kind: 'settled' };
+    return { kind: 'resolved' };
   }
 
   #reportOf(verdict: EffectVerdict, identity: OperationIdentity): Report {

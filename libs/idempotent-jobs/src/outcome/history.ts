@@ -26,7 +26,7 @@ export type HistoryEntry = { readonly at: Date } & (
     }
   /** The service was asked whether the effect of that attempt happened. */
   | {
-      readonly kind: 'asked';
+      readonly kind: 'reconciled';
       readonly attempt: number;
       readonly fencingToken: number;
       readonly runId: string | undefined;
@@ -49,7 +49,7 @@ export type HistoryEntry = { readonly at: Date } & (
       readonly startedAt: Date | undefined;
     }
   | {
-      readonly kind: 'buried';
+      readonly kind: 'dead_lettered';
       readonly letterId: string;
       readonly reason: DeadLetterReason;
       readonly error: ErrorEvidence | undefined;
@@ -80,14 +80,14 @@ WITH operation AS (
   SELECT ended_at, 1, json_build_object(
     'kind', 'attempt_failed', 'attempt', attempt, 'fencingToken', fencing_token, 'runId', run_id,
     'startedAt', started_at, 'failure', kind, 'reason', reason, 'error', error, 'delayMs', delay_ms, 'decision', decision)
-  FROM {schema}.job_attempts WHERE tenant_id = :tenantId AND operation_key = :operationKey AND kind <> 'asked'
+  FROM {schema}.job_attempts WHERE tenant_id = :tenantId AND operation_key = :operationKey AND kind <> 'reconciled'
   UNION ALL
   SELECT ended_at, 1, json_build_object(
-    'kind', 'asked', 'attempt', attempt, 'fencingToken', fencing_token, 'runId', run_id,
+    'kind', 'reconciled', 'attempt', attempt, 'fencingToken', fencing_token, 'runId', run_id,
     'reason', reason, 'error', error, 'delayMs', delay_ms)
-  FROM {schema}.job_attempts WHERE tenant_id = :tenantId AND operation_key = :operationKey AND kind = 'asked'
+  FROM {schema}.job_attempts WHERE tenant_id = :tenantId AND operation_key = :operationKey AND kind = 'reconciled'
   UNION ALL
-  SELECT created_at, 2, json_build_object('kind', 'buried', 'letterId', id, 'reason', reason, 'error', error)
+  SELECT created_at, 2, json_build_object('kind', 'dead_lettered', 'letterId', id, 'reason', reason, 'error', error)
   FROM {schema}.dead_letters WHERE tenant_id = :tenantId AND operation_key = :operationKey
   UNION ALL
   SELECT at, 3, json_build_object('kind', 'action', 'action', action, 'actor', actor, 'note', note, 'letterId', letter_id)

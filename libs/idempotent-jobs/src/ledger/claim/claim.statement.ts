@@ -1,5 +1,5 @@
 import { inMs, ms, rowsOf, statement } from '../postgres/statement.js';
-import { isYoung } from './remember.statements.js';
+import { isYoung } from './forgotten.statements.js';
 
 /* The row as it was, `o`, and the delivery that wants it, `a`. */
 
@@ -215,8 +215,8 @@ ORDER BY a.n
  * Looks at operations without claiming them, for deliveries that would not be run now. One row per delivery: `status` is
  * null where the operation has none yet.
  */
-export const LOOK = statement(
-  'look',
+export const PEEK = statement(
+  'peek',
   `
 SELECT
   a.n,

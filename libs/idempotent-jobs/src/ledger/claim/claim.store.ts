@@ -20,8 +20,8 @@ import { LedgerClock } from '../postgres/ledger-clock.js';
 import { QUERY_TIMEOUT_MS } from '../postgres/ledger-pool.js';
 import { LOCK_NOT_AVAILABLE, sqlStateOf } from '../postgres/sqlstate.js';
 import { sparse } from '../postgres/statement.js';
-import { BEGIN_BUDGET, CLAIM, LOOK } from './claim.statement.js';
-import { IS_YOUNG, NOTE_UNRECORDED, REMEMBER } from './remember.statements.js';
+import { BEGIN_BUDGET, CLAIM, PEEK } from './claim.statement.js';
+import { IS_YOUNG, NOTE_UNRECORDED, KEEP_ROW } from './forgotten.statements.js';
 
 /**
  * Wins the right to run operations. All claims of a processor that arrive together share a statement.
@@ -60,8 +60,8 @@ export class ClaimStore {
       const answer = await this.#peek(request, () => ask(false));
       if (answer.kind !== 'old') return answer;
     }
-    const memory = await this.#memoryOf(connection, request);
-    if (memory !== 'there') return memory === 'locked' ? LOCKED : { kind: 'expired' };
+    const row = await this.#rowState(connection, request);
+    if (row !== 'there') return row === 'locked' ? LOCKED : { kind: 'expired' };
     return (await this.#peek(request, () => ask(true))) as ClaimAnswer;
   }
 
@@ -71,10 +71,10 @@ export class ClaimStore {
   }
 
   /** Whether the ledger can tell what became of the operation. */
-  async #memoryOf(connection: Queryable, request: ClaimRequest): Promise<'there' | 'locked' | 'gone'> {
+  async #rowState(connection: Queryable, request: ClaimRequest): Promise<'there' | 'locked' | 'gone'> {
     const { tenantId, operationKey, rules, availableAt } = request;
     const [found] = await this.database.run<{ is_kept: boolean; is_there: boolean }>(
-      REMEMBER.with({ tenantId, operationKey }),
+      KEEP_ROW.with({ tenantId, operationKey }),
       connection,
     );
     if (found?.is_there === true) return found.is_kept ? 'there' : 'locked';
@@ -148,7 +148,7 @@ export class ClaimStore {
     if (looker === undefined) {
       const ask = (requests: ClaimRequest[]): Promise<PeekRow[]> =>
         this.database.run<PeekRow>(
-          LOOK.with({
+          PEEK.with({
             queue,
             tenantId: requests.map((request) => request.tenantId),
             operationKey: requests.map((request) => request.operationKey),

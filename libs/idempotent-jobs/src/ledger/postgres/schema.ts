@@ -207,7 +207,7 @@ CREATE TABLE {schema}.job_attempts (
   run_id     text,
   started_at    timestamptz,
   ended_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
-  -- The failure's kind; 'taken_over' where the worker vanished, 'surrendered' where it came back late, 'asked' of a question.
+  -- The failure's kind; 'taken_over' where the worker vanished, 'surrendered' where it came back late, 'reconciled' of a question.
   kind          text        NOT NULL,
   reason        text,
   error         json,
@@ -247,7 +247,7 @@ CREATE TABLE {schema}.job_actions (
   at            timestamptz NOT NULL DEFAULT clock_timestamp(),
   action        text        NOT NULL CHECK (action IN (
     'redrive', 'redrive_edited', 'redrive_many', 'redrive_stopped', 'redrive_cancelled', 'redrive_completed',
-    'discard', 'resolve_applied', 'resolve_not_applied', 'settle_applied', 'settle_not_applied', 'erase'
+    'discard', 'resolve_applied', 'resolve_not_applied', 'report_applied', 'report_not_applied', 'erase'
   )),
   actor         text        NOT NULL,
   note          text        NOT NULL,

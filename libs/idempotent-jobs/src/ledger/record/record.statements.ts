@@ -118,7 +118,7 @@ WITH ${PATIENCE}, failed AS (
   SELECT
     tenant_id, operation_key, fencing_token, attempts, run_id, started_at, ended_at, :kind, :reason, :error::json, :delayMs::bigint, :decision
   FROM failed
-), buried AS (
+), letter AS (
   ${letterOf(':letter', ':payload::json')}
   FROM failed WHERE :letter::text IS NOT NULL
   ON CONFLICT DO NOTHING
@@ -168,7 +168,7 @@ WITH ${PATIENCE}, asked AS (
   FOR UPDATE OF o
 ), answered AS (
   INSERT INTO {schema}.job_attempts (tenant_id, operation_key, fencing_token, attempt, run_id, started_at, kind, reason)
-  SELECT tenant_id, operation_key, fencing_token, attempts, run_id, started_at, 'asked', 'not_applied'
+  SELECT tenant_id, operation_key, fencing_token, attempts, run_id, started_at, 'reconciled', 'not_applied'
   FROM asked WHERE status = 'in_doubt'
 )
 UPDATE {schema}.job_outcomes o SET
@@ -211,7 +211,7 @@ WITH ${PATIENCE}, applied AS (
   INSERT INTO {schema}.job_attempts (
     tenant_id, operation_key, fencing_token, attempt, run_id, started_at, ended_at, kind, reason
   )
-  SELECT tenant_id, operation_key, fencing_token, attempts, run_id, started_at, settled_at, 'asked', 'applied' FROM applied
+  SELECT tenant_id, operation_key, fencing_token, attempts, run_id, started_at, settled_at, 'reconciled', 'applied' FROM applied
 )
 SELECT EXISTS (SELECT FROM applied) OR EXISTS (
   SELECT FROM {schema}.job_outcomes

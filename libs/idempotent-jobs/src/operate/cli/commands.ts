@@ -42,12 +42,12 @@ function detailsOf(entry: HistoryEntry): string {
       const details = [`attempt ${attempt}: ${failure}`, decision, error?.message];
       return details.filter((detail) => detail !== undefined).join(', ');
     }
-    case 'asked':
+    case 'reconciled':
       return `about attempt ${entry.attempt}: ${entry.reason}`;
     case 'running':
     case 'completed':
       return `attempt ${entry.attempt}`;
-    case 'buried':
+    case 'dead_lettered':
       return `${entry.reason}, letter ${entry.letterId}`;
     case 'action':
       return `${entry.action} by ${entry.actor}: ${entry.note}`;

@@ -1,6 +1,6 @@
 import { DelayedError, type Job, RateLimitError, UnrecoverableError } from 'bullmq';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { BACKOFF_TYPE, backoffStrategy } from '../../bullmq/retry-carrier.js';
+import { BACKOFF_TYPE, backoffStrategy } from '../../bullmq/retry-delay.js';
 import type { Ack } from './ack.js';
 import { acknowledge } from './acknowledge.js';
 

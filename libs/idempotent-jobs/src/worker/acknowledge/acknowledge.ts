@@ -1,6 +1,6 @@
 import { DelayedError, type Job, RateLimitError } from 'bullmq';
 import { wasMoved } from '../../bullmq/hand-back.js';
-import { BACKOFF_TYPE, carryDelay } from '../../bullmq/retry-carrier.js';
+import { BACKOFF_TYPE, carryDelay } from '../../bullmq/retry-delay.js';
 import { dropOldStacks, errorForBullmq, finalErrorForBullmq } from '../../bullmq/error-for-bullmq.js';
 import { messageOf } from '../../operation/message-of.js';
 import type { Ack } from './ack.js';

@@ -37,7 +37,7 @@ export class DeadLetterWriter {
     const { job } = received;
     const payload = evidenceOf(job.data);
     const fingerprint = hash('sha256', `${job.timestamp}:${payload}`, 'hex');
-    return this.#bury(received, undefined, reason, error, payload, fingerprint);
+    return this.#writeLetter(received, undefined, reason, error, payload, fingerprint);
   }
 
   /** A job whose key belongs to another request. */
@@ -61,7 +61,14 @@ export class DeadLetterWriter {
     const { job } = received;
     await removePayload(job);
     const error = new JobOfErasedTenantError(job.queueName, job.id ?? '');
-    return this.#bury(received, undefined, 'expired', error, undefined, hash('sha256', job.id ?? '', 'hex'));
+    return this.#writeLetter(
+      received,
+      undefined,
+      'expired',
+      error,
+      undefined,
+      hash('sha256', job.id ?? '', 'hex'),
+    );
   }
 
   #writeIdentified(
@@ -71,10 +78,10 @@ export class DeadLetterWriter {
     error: Error,
   ): Promise<Ack> {
     const payload = payloadTextOf(identified.canonical);
-    return this.#bury(received, identified, reason, error, payload, identified.fingerprint);
+    return this.#writeLetter(received, identified, reason, error, payload, identified.fingerprint);
   }
 
-  async #bury(
+  async #writeLetter(
     { job, runId }: ReceivedJob,
     identified: Identified | undefined,
     reason: DeadLetterReason,

@@ -167,7 +167,7 @@ export class AttemptRecorder {
     const recorded = await ground.fail(claim, {
       status: 'in_doubt',
       error: evidence,
-      kind: 'asked',
+      kind: 'reconciled',
       reason,
       isDoubtful: true,
       ...(reconcileInMs === undefined

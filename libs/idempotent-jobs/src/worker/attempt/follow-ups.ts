@@ -31,13 +31,13 @@ export class FollowUps {
       await this.operations.announce(run, queue);
       conflicts.push(...requested.filter((_followUp, index) => accepted[index]?.kind === 'conflict'));
     }
-    const buried: RequestedOperation[] = [];
+    const refused: RequestedOperation[] = [];
     for (const requested of conflicts)
-      if (await this.#bury(connection, requested, runId)) buried.push(requested);
-    return () => buried.forEach((requested) => this.#tellOf(requested));
+      if (await this.#writeLetter(connection, requested, runId)) refused.push(requested);
+    return () => refused.forEach((requested) => this.#tellOf(requested));
   }
 
-  async #bury(connection: Queryable, requested: RequestedOperation, runId: string): Promise<boolean> {
+  async #writeLetter(connection: Queryable, requested: RequestedOperation, runId: string): Promise<boolean> {
     const { tenantId, operationKey, queue, jobName, jobId, payload, fingerprint } = requested;
     const burial: NewDeadLetter = {
       identity: { tenantId, operationKey },

@@ -10,7 +10,7 @@ import { GUARDS_METADATA, INTERCEPTORS_METADATA, PROPERTY_DEPS_METADATA } from '
 import { WorkerHost } from '@nestjs/bullmq';
 import type { Job } from 'bullmq';
 import { describe, expect, it } from 'vitest';
-import { backoffStrategy } from '../../bullmq/retry-carrier.js';
+import { backoffStrategy } from '../../bullmq/retry-delay.js';
 import { ConfigurationError, UsageError } from '../../operation/errors.js';
 import { Reconciliation } from '../../operation/reconciliation.js';
 import { IdempotencyInterceptor } from '../intake/idempotency.interceptor.js';

@@ -4,7 +4,7 @@ import { Inject } from '@nestjs/common';
 import { INTERCEPTORS_METADATA } from '@nestjs/common/constants.js';
 import { Processor, type WorkerHost } from '@nestjs/bullmq';
 import type { WorkerOptions } from 'bullmq';
-import { backoffStrategy } from '../../bullmq/retry-carrier.js';
+import { backoffStrategy } from '../../bullmq/retry-delay.js';
 import { ConfigurationError, UsageError } from '../../operation/errors.js';
 import type { AnyJobs, JobMap, JobName, OperationJob, ResultOf } from '../../operation/job-map.js';
 import { IdempotencyInterceptor } from '../intake/idempotency.interceptor.js';

@@ -172,11 +172,12 @@ export class WorkerLifecycle {
     // delivery of the job is put off, and the queue that has lost the lock may have lost the job as well.
     worker.on('error', (error) => this.log.trouble(`Worker of queue "${settings.queue}"`, error));
     worker.on('failed', (job, error) => {
-      if (job?.finishedOn !== undefined && !this.host.wasDelivered(job)) this.#bury(settings, job, error);
+      if (job?.finishedOn !== undefined && !this.host.wasDelivered(job))
+        this.#writeLetter(settings, job, error);
     });
   }
 
-  #bury(settings: OperationRules, job: Job, error: Error): void {
+  #writeLetter(settings: OperationRules, job: Job, error: Error): void {
     this.host.writeUnprocessed(settings, job, error).catch((cause: unknown) => {
       this.log.trouble(
         `Job ${jobSubjectOf(job).jobId} of queue "${settings.queue}" has no dead letter yet; the sweep will write it`,

@@ -67,14 +67,14 @@ export class FailedJobSweep {
     for (let from = 0; ; from += PAGE) {
       const jobs = await port.contents.failed(from, from + PAGE - 1);
       const unknown = await this.#unaccounted(port.name, settings, jobs);
-      for (const job of unknown) await this.#bury(settings, job);
+      for (const job of unknown) await this.#writeLetter(settings, job);
       const isAllKnown = unknown.length === 0 && this.#sweptOnce.has(port.name);
       if (jobs.length < PAGE || isAllKnown) return;
     }
   }
 
   /** One that cannot be buried, or read, is left for a later sweep, and must not keep the others from theirs. */
-  async #bury(settings: OperationRules, job: Job): Promise<void> {
+  async #writeLetter(settings: OperationRules, job: Job): Promise<void> {
     try {
       await this.host.writeUnprocessed(settings, job, new Error(job.failedReason ?? 'BullMQ failed the job'));
     } catch (error) {

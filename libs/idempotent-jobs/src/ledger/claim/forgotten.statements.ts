@@ -12,7 +12,7 @@ export const isYoung = <const Ms extends string>(availableMs: Ms, forgottenUntil
  * Whether an operation has a row, which is then kept from being pruned until the transaction ends. `is_there` without
  * `is_kept`: somebody has locked it, and is not waited for.
  */
-export const REMEMBER = statement(
+export const KEEP_ROW = statement(
   'remember',
   `
 WITH kept AS (
@@ -27,7 +27,7 @@ SELECT
 
 /**
  * Whether a job without a row is younger than all that was forgotten of its queue, so that its operation cannot have been
- * among it. Asked after {@link REMEMBER} has found nothing: a row that was pruned before that has raised the mark in the
+ * among it. Asked after {@link KEEP_ROW} has found nothing: a row that was pruned before that has raised the mark in the
  * statement that deleted it.
  */
 export const IS_YOUNG = statement(
