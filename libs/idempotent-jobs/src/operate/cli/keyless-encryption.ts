@@ -1,7 +1,7 @@
 import { isEncrypted, keyIdOf } from '../../ledger/encryption/encrypted-value.js';
 import { Encryption } from '../../ledger/encryption/encryption.js';
 
-/** The command line has no keys: what is encrypted it shows as such, wherever in a value that is. */
+/** The command line has no keys: it shows an encrypted value as encrypted, also inside of another value. */
 export class KeylessEncryption extends Encryption {
   constructor() {
     super(undefined);
