@@ -25,7 +25,7 @@ import { SettingsModule } from './settings.module.js';
 import { tenantOf } from './tenancy/tenant-of.js';
 import { currentTrace, traceRequest } from './tracing/request-trace.js';
 
-/** The shop's back end; `settings.role` says which of its parts this process is. */
+/** The shop's back end; `settings.role` decides which of its parts run in this process. */
 @Module({})
 export class AppModule implements NestModule {
   static with(settings: Settings): DynamicModule {
@@ -46,7 +46,7 @@ export class AppModule implements NestModule {
           logs: settings.logs,
           metrics: [prometheusMetrics({ registry })],
           traceContext: currentTrace,
-          // Quiet settings are for machines that look at events themselves.
+          // Without logs, a program reads the events instead.
           doctor: settings.logs === 'none' ? 'off' : 'warn',
         }),
         HealthModule,
@@ -62,7 +62,7 @@ export class AppModule implements NestModule {
   }
 }
 
-/** What runs jobs: how charges and mails are made is a matter of what their services can do. */
+/** The modules that run jobs: what the services can do decides which processors charge and mail. */
 function workersOf({ chargeBy, mailBy }: Settings): NonNullable<ModuleMetadata['imports']> {
   return [InventoryModule, ChargesModule.by(chargeBy), ReceiptsModule.by(mailBy), AlertsModule];
 }

@@ -9,13 +9,13 @@ import { ShopLogger } from './shop.logger.js';
 /** A running process of the shop. */
 export interface RunningShop {
   readonly app: INestApplicationContext;
-  /** Where it serves HTTP; undefined for a worker without a port. */
+  /** Where it serves HTTP. Undefined for a worker without a port. */
   readonly url: string | undefined;
 }
 
 /**
- * Brings the database up to date and starts what the settings' role asks for. Port 0 is a free one; a worker needs none, and
- * serves its health and its metrics where it has one.
+ * Brings the database up to date and starts the parts for the settings' role. Port 0 means a free one. A worker needs no
+ * port; with one, it serves its health and metrics.
  */
 export async function boot(settings: Settings, port: number | undefined): Promise<RunningShop> {
   await migrate(settings.databaseUrl);

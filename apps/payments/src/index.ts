@@ -1,4 +1,4 @@
-/** For the demo: what its other variants share with this application, so that only their processors differ. */
+/** The parts that the demo's variants share with this application, so that only their processors differ. */
 export { PaymentGateway } from './charges/payment-gateway.js';
 export { migrate } from './database/migrate.js';
 export { TABLES } from './database/tables.js';

@@ -1,6 +1,6 @@
 /**
- * One process of the shop: `ROLE=api`, `ROLE=worker` or both; see settings.ts for the environment. A program that
- * starts it with an IPC channel hears `{ ready: true, url }` when it is up, and takes it along when it ends.
+ * One process of the shop: `ROLE=api`, `ROLE=worker` or both; see settings.ts for the environment. A program that starts
+ * it with an IPC channel gets `{ ready: true, url }` when it is up; when that program ends, this process ends too.
  */
 import { boot } from './boot.js';
 import { endWithParent } from './end-with-parent.js';

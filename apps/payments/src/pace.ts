@@ -1,40 +1,43 @@
 /**
- * How hard the workers work and how soon they try again. Read from the environment when the processors' classes are
+ * How many jobs the workers run, and how soon they retry. Read from the environment when the processors' classes are
  * loaded, because decorators take constants; everything else is in settings.ts.
  */
 import type { ProcessorWorkerOptions, ReconcileOptions, RetryPolicies } from 'nestjs-idempotent-jobs';
 import type { DependencyOptions } from 'nestjs-idempotent-jobs/dependencies';
 import { numberOf, variable } from './environment.js';
 
-/** An option of the library's by its name; nothing, and with it the library's own default, where the variable is not set. */
+/** An option of the library, by its name. Left out when the variable is not set, so that the library's default holds. */
 const numberIfSet = <N extends string>(option: N, name: string): Partial<Record<N, number>> =>
   variable(name) === undefined ? {} : ({ [option]: Number(variable(name)) } as Record<N, number>);
 
-/** Of each worker. */
+/** The options of each worker. */
 export const PACE: ProcessorWorkerOptions = {
-  /** Jobs at the same time: they wait for others most of the time. */
+  /** Jobs at the same time: mostly they wait for a service. */
   concurrency: numberOf('CONCURRENCY', 10),
-  /** A job whose worker has vanished is delivered again after the lock has run out and a stall check has seen it. */
+  /** When a worker has vanished, its job is delivered again once the lock has run out and a stall check has seen it. */
   lockDuration: numberOf('LOCK_MS', 30_000),
   stalledInterval: numberOf('STALL_CHECK_MS', 30_000),
 };
 
 const backoff = { baseMs: numberOf('RETRY_BASE_MS', 1_000), capMs: numberOf('RETRY_CAP_MS', 60_000) };
 
-/** Eight attempts are about two minutes of trouble at the default pace. A charge is waited for; a receipt is not. */
+/**
+ * Eight attempts cover about two minutes of trouble at the default pace. The customer waits for the charge, but not for
+ * the receipt, so mail uses the slower `equal` jitter.
+ */
 export const POLICIES: RetryPolicies = {
   charge: { attempts: 8, timeoutMs: 15_000, backoff },
   mail: { attempts: 8, timeoutMs: 20_000, backoff: { ...backoff, jitter: 'equal' } },
 };
 
-/** Each service with a circuit and a retry budget of its own. Neither client retries by itself. */
+/** Each service has a circuit and a retry budget of its own. Neither client retries by itself. */
 const OUTSIDE: DependencyOptions = {
   clientRetries: 0,
   breaker: numberIfSet('openMs', 'CIRCUIT_OPEN_MS'),
   retryBudget: numberIfSet('minPerSecond', 'RETRIES_PER_SECOND'),
 };
 
-/** What the workers call. */
+/** The services that the workers call. */
 export const DEPENDENCIES = { gateway: OUTSIDE, mail: OUTSIDE };
 
 const afterMs = variable('RECONCILE_AFTER_MS')?.split(',').map(Number);
@@ -45,6 +48,9 @@ export const QUESTIONS: ReconcileOptions = {
   ...numberIfSet('thenEveryMs', 'RECONCILE_THEN_EVERY_MS'),
   ...numberIfSet('untilMs', 'RECONCILE_UNTIL_MS'),
   ...numberIfSet('timeoutMs', 'RECONCILE_TIMEOUT_MS'),
-  /** A request that we gave up on may still be waiting over there. Until it cannot be, "it did not happen" is "not yet". */
+  /**
+   * A request that timed out here may still arrive at the service later. Until then, "it did not happen" may be "not
+   * yet".
+   */
   lateArrivalMs: numberOf('RECONCILE_LATE_ARRIVAL_MS', 30_000),
 };

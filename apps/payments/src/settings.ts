@@ -1,18 +1,18 @@
 import { numberOf, variable } from './environment.js';
 
-/** What this process is to do: serve HTTP (`api`), run jobs (`worker`), or both. */
+/** What this process does: serve HTTP (`api`), run jobs (`worker`), or both. */
 export type Role = 'all' | 'api' | 'worker';
 
 /** Where BullMQ keeps its queues. */
 export type QueueBackend = 'postgres' | 'redis';
 
-/** How cards are charged: by what the gateway can do about a charge that nobody knows the end of. */
+/** How cards are charged, by what the gateway offers when the outcome of a charge is not known. */
 export type ChargeBy = 'key' | 'look-up' | 'neither';
 
-/** How receipts are mailed: by whether the mailbox can be looked into. */
+/** How receipts are mailed, by whether the mailbox can be looked up. */
 export type MailBy = 'look-up' | 'neither';
 
-/** All that differs between one place this application runs in and another. Injectable by its class. */
+/** Everything that differs between deployments of this application. Injectable by its class. */
 export abstract class Settings {
   abstract readonly role: Role;
   /** Postgres: orders, stock and the ledger of jobs. */
@@ -20,11 +20,14 @@ export abstract class Settings {
   abstract readonly queueBackend: QueueBackend;
   /** Only for the backend `redis`. */
   abstract readonly redisUrl: string | undefined;
-  /** Keeps the queues of several applications on one Redis apart. Default: `payments`. */
+  /** Keeps applications that share a Redis apart. Default: `payments`. */
   abstract readonly queuePrefix: string;
   /** The payment gateway, e.g. `https://gateway.example`. */
   abstract readonly gatewayUrl: string;
-  /** Whether the gateway honours idempotency keys, can only be asked about them, or neither. Default: `key`. */
+  /**
+   * Whether the gateway honours idempotency keys (`key`), only finds charges by them (`look-up`), or neither. Default:
+   * `key`.
+   */
   abstract readonly chargeBy: ChargeBy;
   /** How long the gateway may take to answer, in milliseconds. Default: 5,000. */
   abstract readonly gatewayTimeoutMs: number;
@@ -32,13 +35,16 @@ export abstract class Settings {
   abstract readonly smtpUrl: string;
   /** Whether mails that were sent can be looked up. Default: `neither`. */
   abstract readonly mailBy: MailBy;
-  /** Where they are looked up, e.g. `https://mail.example`. Only for `mailBy: 'look-up'`. */
+  /** Where sent mails are looked up, e.g. `https://mail.example`. Only for `mailBy: 'look-up'`. */
   abstract readonly mailboxUrl: string | undefined;
-  /** How long a worker that has vanished keeps its claims, in milliseconds. Default: 30,000. */
+  /** How long the lease of a worker that has vanished lasts, in milliseconds. Default: 30,000. */
   abstract readonly leaseMs: number;
-  /** When a job that is not done is put on its queue again, in case the queue has lost it, in milliseconds. Default: 15 minutes. */
+  /**
+   * After how long a job that has not ended is put on its queue again, in case the queue has lost it, in milliseconds.
+   * Default: 15 minutes.
+   */
   abstract readonly redispatchAfterMs: number;
-  /** What this worker calls itself towards the gateway and the mail server. */
+  /** This worker's name in requests to the gateway and the mail server. */
   abstract readonly workerName: string;
   abstract readonly logs: 'all' | 'problems' | 'none';
 }

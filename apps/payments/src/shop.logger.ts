@@ -1,12 +1,12 @@
 import { ConsoleLogger } from '@nestjs/common';
 import type { Settings } from './settings.js';
 
-/** What Nest tells about its own start. */
+/** The contexts in which Nest logs its own start. */
 const STARTING = new Set(['NestFactory', 'InstanceLoader', 'RoutesResolver', 'RouterExplorer']);
 
 /**
- * Tells what happens to orders, one line each. Nest's start is left out, and so are jobs that were enqueued or started,
- * which are `debug`: each of them will be completed, retried, in doubt or dead, and that is said.
+ * Logs what happens to orders, one line each. Nest's start is left out, and so is `debug`, that jobs were enqueued or
+ * started: each of them later logs a line when it is completed, retried, in doubt or dead.
  */
 export class ShopLogger extends ConsoleLogger {
   constructor({ workerName, logs }: Settings) {

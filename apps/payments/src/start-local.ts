@@ -1,6 +1,6 @@
 /**
- * `npm start`: the whole shop on this machine and nothing left behind. Brings its own Postgres and the simulated outside
- * world (payment gateway and mailbox), stocks the shelves of two tenants and says how to try it.
+ * `npm start`: runs the whole shop on this machine and leaves nothing behind. It starts its own Postgres and the
+ * simulated services (payment gateway and mailbox), stocks the shelves of two tenants and prints how to try it.
  */
 import { startPostgres } from 'local-servers';
 import { startSimulator } from 'simulator';
@@ -14,7 +14,7 @@ import { settingsFrom } from './settings.js';
 const TENANTS = ['acme', 'globex'];
 const STOP_MS = 15_000;
 
-/** What was started, to be stopped in reverse order. */
+/** The started parts, which are stopped in reverse order. */
 const started: { stop(): Promise<unknown> }[] = [];
 let stopping: Promise<void> | undefined;
 
@@ -23,7 +23,7 @@ async function stopAll(): Promise<void> {
 }
 
 function end(exitCode: number): void {
-  // A second Ctrl-C does not wait; the servers end with this process in any case.
+  // A second Ctrl-C exits at once; the servers end with this process in any case.
   if (stopping !== undefined) process.exit(exitCode);
   setTimeout(() => process.exit(exitCode), STOP_MS).unref();
   stopping = stopAll();
@@ -35,7 +35,7 @@ process.on('SIGTERM', () => end(0));
 async function keep<T extends { stop(): Promise<unknown> }>(starting: Promise<T>): Promise<T> {
   const part = await starting;
   started.push(part);
-  // Ctrl-C came while it was starting.
+  // Ctrl-C came while this part was starting.
   if (stopping !== undefined) await part.stop();
   return part;
 }

@@ -1,4 +1,4 @@
-// What most applications need, in reading order. All else is in a subpath: see `exports/`.
+// What most applications need, in reading order. Everything else is in a subpath: see `exports/`.
 
 // 1 The module
 export {

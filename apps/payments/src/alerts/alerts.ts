@@ -1,7 +1,7 @@
 import { Injectable, Logger } from '@nestjs/common';
 import { type DeadLetterMessage, OnDeadLetter } from 'nestjs-idempotent-jobs/dead-letters';
 
-/** Tells whoever is on call of every operation that was given up on. A real shop would page somebody. */
+/** Logs every dead letter. A real shop would page the operator on call. */
 @Injectable()
 export class Alerts {
   readonly #logger = new Logger('Alerts');

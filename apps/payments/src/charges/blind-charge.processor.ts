@@ -10,8 +10,8 @@ import { ChargePayload, CHARGES, type ChargeJobs } from './charge.jobs.js';
 import { OrderCharge } from './order-charge.js';
 
 /**
- * Charges through a gateway that knows no keys and cannot be asked. So the effect is `unrepeatable`: a lost answer or a
- * crash leaves the charge in doubt, and a person reads the bank statement. Nobody is charged twice.
+ * Charges through a gateway that has neither keys nor a look-up. So the effect is `unrepeatable`: a lost answer or a
+ * crash leaves the charge in doubt, and the operator checks the bank statement. No customer is charged twice.
  */
 @IdempotentProcessor<ChargeJobs>(
   CHARGES,

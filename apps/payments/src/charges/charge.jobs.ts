@@ -2,7 +2,7 @@ import { IsInt, IsISO4217CurrencyCode, IsNotEmpty, IsString, Min } from 'class-v
 
 export const CHARGES = 'charges';
 
-/** What to charge for which order. */
+/** The order and the amount to charge. */
 export class ChargePayload {
   @IsString()
   @IsNotEmpty()
@@ -21,7 +21,7 @@ export interface ChargeJobs {
   charge: { payload: ChargePayload; result: { readonly chargeId: string } };
 }
 
-/** Names the charge of an order: charging it again on purpose would be another key. */
+/** The operation key for the charge of an order. Charging it again on purpose would need another key. */
 export function chargeKeyOf(orderId: string): string {
   return `charge:${orderId}`;
 }

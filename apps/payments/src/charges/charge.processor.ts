@@ -11,7 +11,7 @@ import { OrderCharge } from './order-charge.js';
 
 /**
  * Charges the customer's card. The gateway honours idempotency keys, so the effect is `keyed`: after a lost answer or a
- * crash the same key is sent again, and the gateway answers with the charge that it has already made.
+ * crash the same key is sent again, and the gateway returns the charge that it has already made.
  */
 @IdempotentProcessor<ChargeJobs>(
   CHARGES,

@@ -15,7 +15,7 @@ const PROCESSORS: Readonly<Record<ChargeBy, Type>> = {
 
 @Module({})
 export class ChargesModule {
-  /** One processor only: they all work through the same queue. */
+  /** Registers only one of the processors, since they share a queue. */
   static by(way: ChargeBy): DynamicModule {
     const providers = [PROCESSORS[way], OrderCharge, PaymentGateway];
     return { module: ChargesModule, imports: [QueuesModule], providers };

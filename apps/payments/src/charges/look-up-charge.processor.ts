@@ -13,8 +13,8 @@ import { ChargePayload, CHARGES, type ChargeJobs } from './charge.jobs.js';
 import { OrderCharge } from './order-charge.js';
 
 /**
- * Charges through a gateway that stores our key with the charge, and charges again all the same when the key is sent
- * again. But it can be asked, so the effect is `reconciled`: after a lost answer or a crash the charge is looked up, and
+ * Charges through a gateway that stores the key with the charge, but charges again when the key is sent again. It can
+ * find a charge by its key, so the effect is `reconciled`: after a lost answer or a crash the charge is looked up, and
  * made again only if the gateway has none.
  */
 @IdempotentProcessor<ChargeJobs>(
@@ -39,7 +39,7 @@ export class LookUpChargeProcessor extends WorkerHost implements Reconciles<Resu
     return this.charge.proceed(operation, data, charge);
   }
 
-  /** Anything but a charge or "there is none" throws, which leaves the question open. */
+  /** Any response but a charge or "there is none" throws, so that the question stays open. */
   async reconcile(operation: CurrentOperation): Promise<Reconciliation<ResultOf<ChargeJobs>>> {
     const charge = await this.charge.find(operation);
     if (charge === undefined) return Reconciliation.notApplied();

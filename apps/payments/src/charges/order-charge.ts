@@ -6,7 +6,9 @@ import { Settings } from '../settings.js';
 import type { ChargePayload } from './charge.jobs.js';
 import { type Charge, PaymentGateway } from './payment-gateway.js';
 
-/** An order's charge, whichever way it is made: the call, and what is next once it is known to have happened. */
+/**
+ * The parts that every charge processor shares: the call, and the next steps once the charge is known to have happened.
+ */
 @Injectable()
 export class OrderCharge {
   constructor(
@@ -16,7 +18,7 @@ export class OrderCharge {
     @InjectIdempotentQueue(INVENTORY) private readonly inventory: IdempotentQueue<InventoryJobs>,
   ) {}
 
-  /** Calls the gateway, under a key if it can do anything with one. */
+  /** Calls the gateway, with a key if the gateway can use one. */
   make(operation: CurrentOperation, payload: ChargePayload, key?: string): Promise<Charge> {
     const { tenantId, attempt, fencingToken, signal } = operation;
     const { orderId, amountCents, currency } = payload;
@@ -30,12 +32,12 @@ export class OrderCharge {
     return this.gateway.charge({ tenant: tenantId, orderId, amountCents, currency }, headers, signal);
   }
 
-  /** Looks for the charge that an earlier attempt may have made under the operation's key. */
+  /** Finds the charge that an earlier attempt may have made under the operation's key. */
   find({ tenantId, idempotencyKey, signal }: CurrentOperation): Promise<Charge | undefined> {
     return this.gateway.findByKey(tenantId, idempotencyKey, signal);
   }
 
-  /** Asks for the receipt and the goods, and returns the operation's result. */
+  /** Enqueues the receipt and the shipment, and returns the operation's result. */
   proceed(operation: CurrentOperation, { orderId }: ChargePayload, { chargeId }: Charge): Charge {
     const receipt = { orderId, chargeId };
     operation.enqueue(this.receipts, 'receipt', receipt, { operationKey: receiptKeyOf(orderId) });

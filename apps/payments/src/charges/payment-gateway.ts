@@ -14,7 +14,7 @@ export interface Charge {
   readonly chargeId: string;
 }
 
-/** The gateway answered, and not with success. `status` and `headers` tell the retry policy what to make of it. */
+/** The gateway answered with an error. `status` and `headers` tell the library how to classify it. */
 export class GatewayError extends Error {
   override readonly name = 'GatewayError';
 
@@ -33,9 +33,9 @@ export class PaymentGateway {
   constructor(private readonly settings: Settings) {}
 
   /**
-   * Charges a card. Whether a second call charges again is up to `idempotency-key` among the headers.
+   * Charges a card. A header `idempotency-key` keeps a second call from charging again, if the gateway honours it.
    *
-   * @throws GatewayError when the answer is not success; whatever fetch throws when there is none
+   * @throws GatewayError for an error response; fetch's own error when there is no response
    */
   async charge(
     request: ChargeRequest,
@@ -55,14 +55,14 @@ export class PaymentGateway {
   }
 
   /**
-   * The charge that was made under a key of a tenant; undefined: the gateway says that there is none.
+   * Finds the charge that was made under a tenant's key. Undefined when the gateway says that there is none.
    *
-   * @throws GatewayError for any answer that is neither; whatever fetch throws when there is none
+   * @throws GatewayError for any other response; fetch's own error when there is no response
    */
   async findByKey(tenant: string, key: string, signal?: AbortSignal): Promise<Charge | undefined> {
     const path = `/charges?key=${encodeURIComponent(key)}`;
     const response = await this.send(path, { headers: { 'x-tenant': tenant } }, signal);
-    // Only this one says "none". A 500, say, is no answer to the question, however empty it looks.
+    // Only 404 says "none". A 500, for example, does not answer the question, even if it looks empty.
     if (response.status === 404) return undefined;
     return read(response);
   }

@@ -1,6 +1,6 @@
 import type { MigrationInterface, QueryRunner } from 'typeorm';
 
-/** The shop's own tables. The tenant leads every key, so that no row can be named without it. */
+/** The shop's own tables. The tenant comes first in every key, so that no row can be found without it. */
 export class CreateShop1767225600001 implements MigrationInterface {
   readonly name = 'CreateShop1767225600001';
 

@@ -2,10 +2,13 @@ import { IDEMPOTENT_JOBS_MIGRATIONS } from 'nestjs-idempotent-jobs';
 import { DataSource } from 'typeorm';
 import { CreateShop1767225600001 } from './create-shop.migration.js';
 
-/** Any number that nothing else in this database uses for an advisory lock. */
+/** Any number that no other advisory lock in this database uses. */
 const MIGRATION_LOCK = 7_241_905;
 
-/** Brings a database up to date. Processes that start together wait for each other: TypeORM itself knows no lock. */
+/**
+ * Brings a database up to date. An advisory lock makes processes that start together wait for each other: TypeORM has no
+ * lock.
+ */
 export async function migrate(databaseUrl: string): Promise<void> {
   const source = await new DataSource({
     type: 'postgres',
@@ -17,7 +20,7 @@ export async function migrate(databaseUrl: string): Promise<void> {
     await lock.query('SELECT pg_advisory_lock($1)', [MIGRATION_LOCK]);
     await source.runMigrations();
   } finally {
-    // The lock goes with its connection.
+    // This closes the connection, which releases the lock.
     await source.destroy();
   }
 }

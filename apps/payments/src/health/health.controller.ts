@@ -13,7 +13,9 @@ export class HealthController {
     private readonly jobs: IdempotentJobsHealthIndicator,
   ) {}
 
-  /** 503 when jobs cannot be run. `degraded`, with 200, when a person should look: something is in doubt, say. */
+  /**
+   * 503 when jobs cannot run. `degraded`, with 200, when the operator should look, for example at an operation in doubt.
+   */
   @Get()
   @HealthCheck()
   check(): Promise<HealthCheckResult> {
@@ -25,7 +27,7 @@ export class HealthController {
     ]);
   }
 
-  /** How this process gets through to the services it calls. No probe asks this: an outage over there is no reason to restart. */
+  /** The state of the services that this process calls. No probe uses it: their outage is no reason to restart. */
   @Get('dependencies')
   @HealthCheck()
   dependencies(): Promise<HealthCheckResult> {

@@ -17,7 +17,7 @@ export class ReservePayload {
   readonly quantity!: number;
 }
 
-/** Which order's goods to hand over to the carrier. */
+/** The order whose goods go to the carrier. */
 export class ShipPayload {
   @IsString()
   @IsNotEmpty()
@@ -30,12 +30,12 @@ export interface InventoryJobs {
   ship: { payload: ShipPayload; result: { readonly shippedAt: string } };
 }
 
-/** Names the reservation of an order. */
+/** The operation key for the reservation of an order. */
 export function reserveKeyOf(orderId: string): string {
   return `reserve:${orderId}`;
 }
 
-/** Names the shipment of an order. */
+/** The operation key for the shipment of an order. */
 export function shipKeyOf(orderId: string): string {
   return `ship:${orderId}`;
 }

@@ -14,11 +14,11 @@ import { INVENTORY, type InventoryJobs, ReservePayload, ShipPayload } from './in
 import { reserve, ship } from './stock.js';
 
 /**
- * Puts an order's goods aside, and ships them once they are paid for. The whole effect is in our own database, so it is
- * `transactional`: stock, reservation, outcome and the order for the charge are committed together, or nothing is.
+ * Puts an order's goods aside, and ships them once they are paid for. The whole effect is in the shop's own database, so
+ * it is `transactional`: stock, reservation, outcome and the enqueued charge are committed together, or nothing is.
  *
- * Outcomes are forgotten after a while, reservations are not. A job that comes back even later finds done what it was to
- * do, and answers the same.
+ * Outcomes are pruned after a while, reservations are not. A job that is repeated even later finds its work done, and
+ * returns the same result.
  */
 @IdempotentProcessor<InventoryJobs>(
   INVENTORY,
@@ -53,7 +53,7 @@ export class InventoryProcessor extends WorkerHost {
     const operation = currentOperation();
     const { tenantId, transaction } = operation;
     const status = await reserve(transaction, { tenantId, orderId, sku, quantity });
-    // Goods that have been shipped are paid for, and those that were released never will be.
+    // Goods that were shipped are already paid for; goods that were released never will be.
     if (status === 'reserved') {
       const { amountCents, currency } = await transaction.findOneByOrFail(Order, { tenantId, id: orderId });
       const charge = { orderId, amountCents, currency };

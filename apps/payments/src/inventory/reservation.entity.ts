@@ -1,9 +1,9 @@
 import { Column, Entity, PrimaryColumn } from 'typeorm';
 
-/** `reserved` becomes `shipped` or `released`, and these two nothing else. */
+/** `reserved` becomes `shipped` or `released`, which are final. */
 export type ReservationStatus = 'reserved' | 'shipped' | 'released';
 
-/** What was put aside for an order. */
+/** The goods put aside for an order. */
 @Entity({ name: 'reservations' })
 export class Reservation {
   @PrimaryColumn({ name: 'tenant_id', type: 'text' })

@@ -12,7 +12,7 @@ interface Take {
 }
 
 /**
- * Puts goods aside, unless they are already; returns what has become of them since.
+ * Puts goods aside, unless they already are; returns the current status of the reservation.
  *
  * @throws PermanentError if there are not enough
  */
@@ -27,23 +27,22 @@ export async function reserve(transaction: EntityManager, take: Take): Promise<R
     .returning('order_id')
     .execute();
   if ((inserted.raw as unknown[]).length === 0) return statusOf(transaction, tenantId, orderId);
-  // One statement looks and takes: two orders for the last piece meet on the row, and the second finds none.
+  // One statement checks and takes: of two orders for the last piece, the second waits on the row and finds none.
   const [rows] = await transaction.query<[unknown[], number]>(
     `UPDATE products SET available = available - $3
      WHERE tenant_id = $1 AND sku = $2 AND available >= $3
      RETURNING available`,
     [tenantId, sku, quantity],
   );
-  // The reservation goes with the transaction.
+  // The error rolls back the reservation, too.
   if (rows.length === 0) throw new PermanentError(`Not enough of ${sku} in stock: ${quantity} wanted`);
   return 'reserved';
 }
 
 /**
- * Turns what was reserved for an order into what was shipped; returns since when it is, which is the same however often
- * it is asked for.
+ * Ships what was reserved for an order. Returns when it was shipped; a repeated call returns the same time.
  *
- * @throws PermanentError if nothing is reserved for the order, or it has been released
+ * @throws PermanentError if nothing is reserved for the order, or the reservation has been released
  */
 export async function ship(transaction: EntityManager, tenantId: string, orderId: string): Promise<Date> {
   const [rows] = await transaction.query<[{ shipped_at: Date }[], number]>(
@@ -68,7 +67,7 @@ async function statusOf(
   return reservation.status;
 }
 
-/** Puts products on a tenant's shelves: sets price and stock of those that are there already. */
+/** Sets price and stock of a tenant's products, and adds those that are missing. */
 export async function stockUp(
   manager: EntityManager,
   tenantId: string,

@@ -5,7 +5,7 @@ import { Registry } from 'prom-client';
 export class MetricsController {
   constructor(private readonly registry: Registry) {}
 
-  /** For Prometheus. Of all tenants together, and of none by name, so that nobody has to say whose it is. */
+  /** Metrics for Prometheus. They cover all tenants and name none, so a scrape needs no tenant. */
   @Get()
   @Header('content-type', Registry.PROMETHEUS_CONTENT_TYPE)
   scrape(): Promise<string> {

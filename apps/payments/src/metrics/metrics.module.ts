@@ -2,7 +2,7 @@ import { type DynamicModule, Module } from '@nestjs/common';
 import { Registry } from 'prom-client';
 import { MetricsController } from './metrics.controller.js';
 
-/** Serves what is counted in the registry. */
+/** Serves the metrics of the registry. */
 @Module({ controllers: [MetricsController] })
 export class MetricsModule {
   static of(registry: Registry): DynamicModule {

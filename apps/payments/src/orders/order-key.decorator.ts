@@ -1,7 +1,7 @@
 import { BadRequestException, createParamDecorator, type ExecutionContext } from '@nestjs/common';
 import type { Request } from 'express';
 
-/** Whatever clients commonly use: UUIDs, ULIDs, `order-17`. */
+/** Matches what clients commonly use: UUIDs, ULIDs, `order-17`. */
 const PATTERN = /^[\w.-]{1,100}$/;
 
 /** The Idempotency-Key of the request, which becomes the order's id. */

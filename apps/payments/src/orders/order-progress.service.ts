@@ -4,7 +4,7 @@ import { chargeKeyOf } from '../charges/charge.jobs.js';
 import { reserveKeyOf, shipKeyOf } from '../inventory/inventory.jobs.js';
 import { receiptKeyOf } from '../receipts/receipt.jobs.js';
 
-/** How far one step of an order has come; `awaited`: the step before it has not completed. */
+/** The progress of one step of an order; `awaited`: the step before it has not completed. */
 export type StepProgress =
   | { readonly status: 'awaited' }
   | Pick<Outcome, 'status' | 'attempts' | 'failures' | 'result' | 'error' | 'doubtSince' | 'reconcileDueAt'>;
@@ -17,7 +17,7 @@ export interface OrderProgress {
   readonly ship: StepProgress;
 }
 
-/** Tells how far orders have come, by the outcomes of their operations. */
+/** Reads the progress of orders from the outcomes of their operations. */
 @Injectable()
 export class OrderProgressService {
   constructor(
@@ -25,7 +25,7 @@ export class OrderProgressService {
     private readonly tenants: TenantContext,
   ) {}
 
-  /** Of an order of the current tenant. */
+  /** The progress of an order of the current tenant. */
   async of(orderId: string): Promise<OrderProgress> {
     const [reserve, charge, receipt, ship] = await Promise.all([
       this.step(reserveKeyOf(orderId)),

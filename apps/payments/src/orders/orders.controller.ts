@@ -24,7 +24,7 @@ export class OrdersController {
     private readonly progress: OrderProgressService,
   ) {}
 
-  /** 201 for a new order, 200 with the same body for one that this key has placed before. */
+  /** 201 for a new order; 200 with the same body when the order was already placed with this key. */
   @Post()
   async place(
     @OrderKey() id: string,

@@ -9,7 +9,7 @@ import type { PlaceOrderDto } from './place-order.dto.js';
 /** An order as its customer sees it. */
 export type OrderView = Omit<Order, 'tenantId'>;
 
-/** Takes orders. Every query names the tenant: an order of another tenant is an order that does not exist. */
+/** Takes orders. Every query has the tenant: an order of another tenant is not found. */
 @Injectable()
 export class OrdersService {
   private readonly logger = new Logger('Orders');
@@ -21,8 +21,8 @@ export class OrdersService {
   ) {}
 
   /**
-   * Stores an order and asks for its goods in one transaction: there is never one without the other. The same id again
-   * gives the order that is there.
+   * Stores an order and enqueues the reservation of its goods in one transaction: there is never one without the other.
+   * The same id again returns the existing order.
    *
    * @throws ConflictException if the id belongs to another order
    * @throws UnprocessableEntityException if the tenant does not sell this
@@ -54,13 +54,13 @@ export class OrdersService {
     return { order: viewOf(placed.order), isNew: placed.isNew };
   }
 
-  /** An order of the current tenant. */
+  /** Finds an order of the current tenant. */
   async find(id: string): Promise<OrderView | undefined> {
     const order = await this.dataSource.manager.findOneBy(Order, { tenantId: this.tenants.require(), id });
     return order === null ? undefined : viewOf(order);
   }
 
-  /** False if the id is taken. Two requests with one id meet on the primary key, and the second waits for the first. */
+  /** Returns false if the id is taken. Of two requests with one id, the second waits on the primary key for the first. */
   private async store(
     manager: EntityManager,
     tenantId: string,

@@ -1,6 +1,6 @@
 import { IsEmail, IsInt, IsNotEmpty, IsString, Max, MaxLength, Min } from 'class-validator';
 
-/** The body of `POST /orders`. What it costs is the shop's business, not the customer's. */
+/** The body of `POST /orders`. It has no price: the shop sets it, not the customer. */
 export class PlaceOrderDto {
   @IsString()
   @IsNotEmpty()

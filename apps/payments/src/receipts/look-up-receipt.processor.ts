@@ -14,9 +14,9 @@ import { messageIdOf, OrderReceipt } from './order-receipt.js';
 import { ReceiptPayload, RECEIPTS, type ReceiptJobs } from './receipt.jobs.js';
 
 /**
- * Mails the receipt through a provider whose mailbox can be looked into. SMTP knows no idempotency keys, but every mail
- * has a Message-ID, and ours is the same on every attempt. So the effect is `reconciled`: after a lost answer or a crash
- * the mail is looked up, and sent again only if it is not there.
+ * Mails the receipt through a provider whose mailbox can be looked up. SMTP has no idempotency keys, but every mail has a
+ * Message-ID, and here it is the same on every attempt. So the effect is `reconciled`: after a lost answer or a crash the
+ * mail is looked up, and sent again only if it is not there.
  */
 @IdempotentProcessor<ReceiptJobs>(
   RECEIPTS,
@@ -41,7 +41,7 @@ export class LookUpReceiptProcessor extends WorkerHost implements Reconciles<Res
     return this.receipt.send(currentOperation(), data);
   }
 
-  /** A mailbox that does not answer throws, which leaves the question open. */
+  /** Throws when the mailbox does not answer, so that the question stays open. */
   async reconcile(operation: CurrentOperation): Promise<Reconciliation<ResultOf<ReceiptJobs>>> {
     const messageId = messageIdOf(operation);
     const isThere = await this.mailbox.has(messageId, operation.signal);

@@ -1,7 +1,7 @@
 import { Injectable } from '@nestjs/common';
 import { Settings } from '../settings.js';
 
-/** The mail provider's HTTP interface, which tells what it has delivered. */
+/** The mail provider's HTTP interface for looking up delivered mails. */
 @Injectable()
 export class MailboxClient {
   constructor(private readonly settings: Settings) {}
@@ -9,7 +9,7 @@ export class MailboxClient {
   /**
    * Whether a mail with this Message-ID (without the angle brackets) has been delivered.
    *
-   * @throws Error for any answer but a list of mails; whatever fetch throws when there is none
+   * @throws Error for any response but a list of mails; fetch's own error when there is no response
    */
   async has(messageId: string, signal: AbortSignal): Promise<boolean> {
     const url = new URL('/mailbox', this.settings.mailboxUrl);

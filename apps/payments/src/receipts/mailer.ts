@@ -13,7 +13,7 @@ export interface OutgoingMail {
   readonly headers?: Readonly<Record<string, string>>;
 }
 
-/** How long the mail server may keep silent, in milliseconds. nodemailer knows no AbortSignal, only these. */
+/** How long the mail server may stay silent, in milliseconds. nodemailer takes no AbortSignal, only such timeouts. */
 const SILENCE_MS = 5_000;
 
 /** The mail server, over SMTP. */
@@ -30,7 +30,7 @@ export class Mailer {
     });
   }
 
-  /** @throws nodemailer's error, which the library reads: only a refusal says that nothing was delivered */
+  /** @throws nodemailer's error, which the library classifies: only a refusal means that nothing was delivered */
   async send({ messageId, headers, ...mail }: OutgoingMail): Promise<void> {
     await this.transport.sendMail({
       ...mail,

@@ -9,14 +9,14 @@ import type { ReceiptPayload } from './receipt.jobs.js';
 import { receiptMail } from './receipt-mail.js';
 
 /**
- * The Message-ID of an operation's mail, without the angle brackets. The same on every attempt, so that whoever looks
- * into the mailbox, program or person, can tell whether it has arrived.
+ * The Message-ID of an operation's mail, without the angle brackets. It is the same on every attempt, so that the mailbox
+ * shows whether the mail has arrived.
  */
 export function messageIdOf({ idempotencyKey, tenantId }: CurrentOperation): string {
   return `${idempotencyKey}@${tenantId}.test`;
 }
 
-/** An order's receipt, whichever way it is mailed. */
+/** The part that every receipt processor shares. */
 @Injectable()
 export class OrderReceipt {
   constructor(
@@ -25,7 +25,7 @@ export class OrderReceipt {
     @InjectRepository(Order) private readonly orders: Repository<Order>,
   ) {}
 
-  /** Mails it and returns the operation's result. */
+  /** Mails the receipt and returns the operation's result. */
   async send(operation: CurrentOperation, payload: ReceiptPayload): Promise<{ messageId: string }> {
     const { tenantId, operationKey, attempt, fencingToken } = operation;
     const order = await this.orders.findOneByOrFail({ tenantId, id: payload.orderId });

@@ -2,7 +2,7 @@ import { IsNotEmpty, IsString } from 'class-validator';
 
 export const RECEIPTS = 'receipts';
 
-/** For which charge of which order. */
+/** The order and its charge. */
 export class ReceiptPayload {
   @IsString()
   @IsNotEmpty()
@@ -18,7 +18,7 @@ export interface ReceiptJobs {
   receipt: { payload: ReceiptPayload; result: { readonly messageId: string } };
 }
 
-/** Names the receipt of an order. */
+/** The operation key for the receipt of an order. */
 export function receiptKeyOf(orderId: string): string {
   return `receipt:${orderId}`;
 }

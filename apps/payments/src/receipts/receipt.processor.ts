@@ -10,8 +10,9 @@ import { OrderReceipt } from './order-receipt.js';
 import { ReceiptPayload, RECEIPTS, type ReceiptJobs } from './receipt.jobs.js';
 
 /**
- * Mails the receipt. SMTP knows no idempotency keys: what was sent twice arrives twice. So the effect is `unrepeatable`.
- * A refusal is tried again; a lost answer, or a crash, leaves the receipt in doubt, and never means a second mail.
+ * Mails the receipt. SMTP has no idempotency keys: a mail that is sent twice arrives twice. So the effect is
+ * `unrepeatable`. A refusal is retried; a lost answer or a crash leaves the receipt in doubt, and never causes a second
+ * mail.
  */
 @IdempotentProcessor<ReceiptJobs>(
   RECEIPTS,

@@ -16,7 +16,7 @@ const PROCESSORS: Readonly<Record<MailBy, Type>> = {
 
 @Module({})
 export class ReceiptsModule {
-  /** One processor only: they work through the same queue. */
+  /** Registers only one of the processors, since they share a queue. */
   static by(way: MailBy): DynamicModule {
     return {
       module: ReceiptsModule,

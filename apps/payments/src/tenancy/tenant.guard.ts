@@ -2,7 +2,7 @@ import { BadRequestException, type CanActivate, Injectable } from '@nestjs/commo
 import { TenantContext } from 'nestjs-idempotent-jobs';
 import { TENANT_HEADER } from './tenant-of.js';
 
-/** Turns requests away that are nobody's. */
+/** Rejects requests without a tenant. */
 @Injectable()
 export class TenantGuard implements CanActivate {
   constructor(private readonly tenants: TenantContext) {}

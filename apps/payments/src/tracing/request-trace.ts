@@ -9,12 +9,12 @@ export interface Trace {
 
 const traces = new AsyncLocalStorage<Trace>();
 
-/** Middleware: what a request asks for belongs to the trace that it came with, or to one of its own. */
+/** Middleware: the jobs that a request enqueues belong to the trace of the request, or to a new one. */
 export function traceRequest(request: Request, _response: Response, next: NextFunction): void {
   traces.run({ traceparent: request.header('traceparent') ?? newTraceparent() }, next);
 }
 
-/** The trace of the request that is being served; undefined: none is. */
+/** The trace of the current request. Undefined outside of a request. */
 export function currentTrace(): Trace | undefined {
   return traces.getStore();
 }

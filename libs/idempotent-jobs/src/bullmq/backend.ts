@@ -2,8 +2,8 @@ import { createPostgresBackend, createRedisBackend, setDefaultBackendFactory } f
 
 /**
  * Lets every BullMQ class of this process, also those that @nestjs/bullmq makes, choose its backend by its connection:
- * a Postgres connection string, `{ connectionString }` or pg.Pool means Postgres, all else Redis. BullMQ itself has
- * one default per process. Call it once, before queues are made; calling it again changes nothing.
+ * a Postgres connection string, `{ connectionString }` or pg.Pool means Postgres, everything else Redis. BullMQ itself
+ * has one default per process. Call it once, before queues are made; calling it again changes nothing.
  *
  * ```ts
  * selectBackendByConnection();
@@ -21,6 +21,6 @@ function isPostgresConnection(connection: unknown): boolean {
   if (typeof connection === 'string') return /^postgres(?:ql)?:\/\//.test(connection);
   if (connection === null || typeof connection !== 'object') return false;
   if ('connectionString' in connection) return true;
-  // A pg.Pool, whichever copy of pg made it.
+  // A pg.Pool, even one that another copy of pg made.
   return 'totalCount' in connection && 'idleCount' in connection && 'waitingCount' in connection;
 }

@@ -1,11 +1,11 @@
 import type { WorkerOptions } from 'bullmq';
 import type { ProvidedClass } from './provided-class.js';
 
-/** What `@Processor()` of @nestjs/bullmq leaves on a class. The package does not export its keys; a spec pins them. */
+/** The metadata keys of `@Processor()` of @nestjs/bullmq. The package does not export them; a spec pins them. */
 const PROCESSOR_METADATA = 'bullmq:processor_metadata';
 const WORKER_METADATA = 'bullmq:worker_metadata';
 
-/** The queue that a class with `@Processor()`, and so with `@IdempotentProcessor()`, works on; undefined without one. */
+/** The queue of a class with `@Processor()` or `@IdempotentProcessor()`. Undefined for any other class. */
 export function processedQueueOf(processorClass: ProvidedClass): string | undefined {
   const processor = Reflect.getMetadata(PROCESSOR_METADATA, processorClass) as { name?: string } | undefined;
   return processor?.name;

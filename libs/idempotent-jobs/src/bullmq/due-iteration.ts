@@ -2,16 +2,18 @@ import { ErrorCode, type Job, type JobsOptions, type Queue, type RepeatOptions }
 import { DEADLOCK_DETECTED, sqlStateOf } from '../ledger/postgres/sqlstate.js';
 
 /**
- * Changes or ends a scheduler without losing its iteration that is due and that no worker has taken yet. BullMQ by itself
- * drops the job of the next iteration with every change, whether or not its time has come.
+ * Changes or ends a scheduler without losing an iteration that is due but not yet taken by a worker. BullMQ by itself
+ * drops the job of the next iteration with every change, even if its time has come.
  *
- * What is due leaves the scheduler first, in the way that a worker takes it: in one step of BullMQ's, by whoever is first,
- * the scheduler goes on to its next iteration and the job stays on the queue as it is. So the change meets later ones only.
+ * First the due iteration leaves the scheduler, in the way that a worker takes it: in one atomic step of BullMQ's,
+ * which only the first process wins, the scheduler goes on to its next iteration and the job stays on the queue. The
+ * change then only meets later iterations.
  *
- * Killed anywhere, the job is on its queue, with one exception: it fell due between the look and the change.
+ * If the process is killed at any point, the job is on its queue, unless it fell due between the reading and the
+ * change.
  *
- * Where another process is changing the same scheduler, BullMQ may refuse the change, and its Postgres may end it as a
- * deadlock. Tried again, it finds what the other has made.
+ * If another process changes the same scheduler, BullMQ may refuse the change, and its Postgres backend may end it as a
+ * deadlock. A retry finds what the other process has made.
  */
 export async function keepingDue<T>(
   bullmq: Queue,
@@ -27,7 +29,7 @@ export async function keepingDue<T>(
   }
 }
 
-/** As many processes as may start at one time and be unlucky one after the other. */
+/** The number of processes that may start at one time and meet each other in turn. */
 const MAX_TRIES = 10;
 
 function isRivals(error: unknown): boolean {
@@ -44,7 +46,7 @@ async function changeOnce<T>(bullmq: Queue, schedulerId: string, change: () => P
   if (next === undefined) return change();
   if (isDue(next)) await leave(bullmq, schedulerId, next);
   const result = await change();
-  // It may have fallen due meanwhile, or have been the last one, which has no other to make way for.
+  // It may have fallen due meanwhile, or it was the last one, for which no next one exists.
   if (isDue(next)) await putBack(bullmq, next);
   return result;
 }
@@ -54,7 +56,7 @@ interface Iteration {
   readonly job: Job;
 }
 
-/** The iteration that the scheduler waits for; undefined: there is no such scheduler, or the job is gone. */
+/** The iteration that the scheduler waits for. Undefined when the scheduler does not exist or the job is gone. */
 async function nextOf(bullmq: Queue, schedulerId: string): Promise<Iteration | undefined> {
   const dueAt = (await bullmq.getJobScheduler(schedulerId))?.next;
   if (dueAt === undefined) return undefined;
@@ -62,7 +64,7 @@ async function nextOf(bullmq: Queue, schedulerId: string): Promise<Iteration | u
   return job && { dueAt, job };
 }
 
-/** By this process's clock, which is also the one that BullMQ changes schedulers by. */
+/** By this process's clock, by which BullMQ also changes schedulers. */
 function isDue({ dueAt }: Iteration): boolean {
   return dueAt <= Date.now();
 }
@@ -76,11 +78,11 @@ async function leave(bullmq: Queue, schedulerId: string, { job }: Iteration): Pr
       override: false,
       producerId: job.id,
     })
-    // Times that cannot be read any more have no next one either. The job is put back.
+    // A pattern that can no longer be read has no next iteration either. The job is put back.
     .catch(() => undefined);
 }
 
-/** As a job of its own, under its own id, which BullMQ ignores as long as it has the job. */
+/** Adds the iteration as a job of its own, under its own id. BullMQ ignores this as long as it has the job. */
 async function putBack(bullmq: Queue, { job }: Iteration): Promise<void> {
   const { attempts, backoff, priority, telemetry, removeOnComplete, removeOnFail } = job.opts;
   const opts: JobsOptions = { attempts, backoff, priority, telemetry, removeOnComplete, removeOnFail };

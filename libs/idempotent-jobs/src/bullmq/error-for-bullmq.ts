@@ -4,13 +4,16 @@ import { MAX_SHOWN_MESSAGE } from '../operation/message-of.js';
 import { describeError } from '../operation/error-evidence.js';
 import { unprocessedReasonOf } from './unprocessed.js';
 
-/** BullMQ keeps a stack with each attempt, and every reader of the job loads all of them. */
+/**
+ * The largest stack that BullMQ gets, in characters: it keeps one for each attempt, and every reader of the job loads
+ * all of them.
+ */
 const MAX_TOLD_STACK = 4_000;
 
 /** How many stacks of earlier attempts a job keeps, next to the last one. */
 const KEPT_STACKS = 9;
 
-/** The classes that BullMQ acts on, by these names. */
+/** The names of the error classes that BullMQ acts on. */
 const CONTROL_NAMES = new Set([
   'DelayedError',
   'WaitingError',
@@ -20,15 +23,15 @@ const CONTROL_NAMES = new Set([
 ]);
 
 /**
- * What BullMQ is told of an error: a plain copy of its words, cut to length and cleaned. It stores what it is given as it
- * is, which Postgres and Redis may refuse, and acts on names and messages, whoever has written them: the error itself,
- * which may be a stranger's, never reaches it.
+ * The error that BullMQ gets: a plain copy of the texts, cut to length and cleaned. BullMQ stores texts as they are,
+ * which Postgres and Redis may refuse, and acts on an error's name and message, even if a foreign service wrote them.
+ * So the original error never reaches it.
  */
 export function errorForBullmq(error: unknown): Error {
   return told(error, new Error());
 }
 
-/** As {@link errorForBullmq}, of the class that BullMQ never tries again. */
+/** As {@link errorForBullmq}, but of the class that BullMQ never retries. */
 export function finalErrorForBullmq(error: unknown): UnrecoverableError {
   return told(error, new UnrecoverableError());
 }
@@ -43,13 +46,13 @@ function told<E extends Error>(error: unknown, copy: E): E {
 
 const PREFIX = 'Error: ';
 
-/** Of what BullMQ says itself, nobody else's words can be told afterwards. */
+/** Adds a prefix to a message that looks like one of BullMQ's own, so that the two can be told apart later. */
 function unlikeBullmqsWords(message: string): string {
   const isBullmqs = message.startsWith('bullmq:') || unprocessedReasonOf(message) !== undefined;
   return isBullmqs ? `${PREFIX}${message}` : message;
 }
 
-/** Keeps a job that fails again and again from growing with each attempt. */
+/** Keeps a job from growing with each failed attempt. */
 export function dropOldStacks(job: { stacktrace: string[] | null }): void {
   if (job.stacktrace !== null && job.stacktrace !== undefined)
     job.stacktrace = job.stacktrace.slice(-KEPT_STACKS);

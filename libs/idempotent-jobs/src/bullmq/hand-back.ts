@@ -2,27 +2,27 @@ import { DelayedError, type Job, RateLimitError, WaitingChildrenError, WaitingEr
 import { isA } from '../operation/thrown.js';
 
 /*
- * A handler may arrange by BullMQ's own means what becomes of its job (`job.moveToDelayed()`, `worker.rateLimit()`), and
- * then throws one of BullMQ's control errors. BullMQ itself knows these by their names and messages, which any answer of
- * any service can carry. Here they are known by their class, and only once what they speak of has been done.
+ * A handler may hand its job back by BullMQ's own means (`job.moveToDelayed()`, `worker.rateLimit()`), and then throws
+ * one of BullMQ's control errors. BullMQ itself recognises these by their names and messages, which a service's answer
+ * may contain, too. The library recognises them by their class, and only after the job was moved or the limit was set.
  */
 
 /** Jobs that their handler has moved away from its worker. */
 const moved = new WeakSet<Job>();
 
-/** Notes from now on whether the job is moved, through the object that its handler has. */
+/** Watches the job object of the handler, and notes when it moves the job. */
 export function watchMoves(job: Job): void {
   job.moveToDelayed = moveToDelayed;
   job.moveToWait = moveToWait;
   job.moveToWaitingChildren = moveToWaitingChildren;
 }
 
-/** Whether BullMQ has put the job elsewhere, at its handler's wish, and must not be told anything about its end. */
+/** Whether the handler has moved the job, so that BullMQ must not be told about its end. */
 export function wasMoved(job: Job): boolean {
   return moved.has(job);
 }
 
-/** What the job's own functions stand before. */
+/** The class of the job, whose methods are hidden by the watching ones. */
 function classOf(job: Job): Job {
   return Object.getPrototypeOf(job) as Job;
 }
@@ -52,11 +52,11 @@ interface Limiter {
   rateLimit(ms: number): Promise<void>;
 }
 
-/** The limits that handlers of this application have set on queues, through the objects that the library knows. */
+/** The rate limits that handlers of this application have set through the workers and queues that are watched. */
 export class QueueLimits {
   readonly #until = new Map<string, number>();
 
-  /** Notes from now on the limits that are set through that worker or queue. */
+  /** Watches a worker or queue, and notes the limits that are set through it. */
   watch(queue: string, limiter: Limiter): void {
     const set = limiter.rateLimit.bind(limiter);
     limiter.rateLimit = async (ms) => {
@@ -65,7 +65,7 @@ export class QueueLimits {
     };
   }
 
-  /** Whether one of them, as set last, is not over yet. */
+  /** Whether the limit that was set last is still in force. */
   isSet(queue: string): boolean {
     return performance.now() < (this.#until.get(queue) ?? -Infinity);
   }
@@ -73,7 +73,7 @@ export class QueueLimits {
 
 const AFTER_A_MOVE = [DelayedError, WaitingError, WaitingChildrenError];
 
-/** Whether a handler has handed its job back, and says so by the error it threw. */
+/** Whether a handler has handed its job back, and says so by the error that it threw. */
 export function isHandBack(error: unknown, job: Job, limits: QueueLimits): boolean {
   return wasMoved(job)
     ? AFTER_A_MOVE.some((kind) => isA(error, kind))

@@ -1,12 +1,12 @@
 import type { InstanceWrapper } from '@nestjs/core/injector/instance-wrapper.js';
 
-/** A class as far as its decorators' metadata and its name are asked for. */
+/** A class, reduced to its name and its decorators' metadata. */
 export interface ProvidedClass {
   readonly name: string;
   readonly prototype: object;
 }
 
-/** The class of what a provider provides; undefined for values and factories whose result has none. */
+/** The class of a provider's instance. Undefined for values and for factories whose result has no class. */
 export function providedClassOf(provider: InstanceWrapper): ProvidedClass | undefined {
   const isFromFactory = !provider.metatype || provider.inject;
   const providedClass = isFromFactory

@@ -4,7 +4,7 @@ import { postgresOf } from './transaction-port.js';
 
 /** How many jobs a BullMQ queue holds. */
 export interface QueueDepth {
-  /** Paused and prioritised ones included. */
+  /** Includes paused and prioritised jobs. */
   readonly waiting: number;
   readonly active: number;
   readonly delayed: number;
@@ -14,7 +14,7 @@ export interface QueueDepth {
 /** Where BullMQ keeps a queue in Postgres. */
 type PostgresQueue = NonNullable<ReturnType<typeof postgresOf>>;
 
-/** The jobs that BullMQ holds for a queue: to look at, to count and to remove, the same on both backends. */
+/** The jobs that BullMQ has for a queue: reads, counts and removes them, in the same way on both backends. */
 export class QueueContents {
   constructor(private readonly bullmq: Queue) {}
 
@@ -23,7 +23,7 @@ export class QueueContents {
     return this.bullmq.getJobs(['failed'], from, to, false);
   }
 
-  /** For how long BullMQ keeps finished jobs, by the options of the queue and of its worker here. */
+  /** For how long BullMQ keeps finished jobs, in ms, by the options of the queue and of its worker in this process. */
   jobRetention(worker: Worker | undefined): JobRetention {
     const { removeOnComplete, removeOnFail } = this.bullmq.defaultJobOptions;
     return {
@@ -32,7 +32,7 @@ export class QueueContents {
     };
   }
 
-  /** All jobs BullMQ holds, in those states or in any. A job that changes its state meanwhile may be missed or come twice. */
+  /** All jobs that BullMQ has in the given states. A job that changes its state meanwhile may be missed or come twice. */
   async *jobs(states: readonly JobType[] = STATES): AsyncGenerator<Job> {
     for (const state of states) {
       for (let from = 0; ; from += PAGE) {
@@ -45,11 +45,11 @@ export class QueueContents {
   }
 
   /**
-   * Whether the job was there and is gone now; a job that a worker holds stays. An iteration of a schedule goes with the
-   * schedule, which would make another, if `isMeant` says so of its next iteration: an id tells whose a job is no more than
-   * its producer does.
+   * Removes a job. True if it was there and is gone now; a job that a worker is running stays. An iteration of a
+   * schedule, which would be made anew, is removed with its schedule, but only if `isMeant` accepts the schedule's next
+   * iteration: a producer chooses a job's id, so the id does not prove whose job it is.
    *
-   * In a flow nothing goes with the job: its children run, and its parent waits for it no longer.
+   * Nothing else of a flow is removed: the job's children run, and its parent no longer waits for it.
    */
   async remove(jobId: string, isMeant: (job: Job) => boolean): Promise<boolean> {
     try {
@@ -60,7 +60,7 @@ export class QueueContents {
     }
   }
 
-  /** On Postgres BullMQ scans all jobs that it holds for the queue. */
+  /** Counts the jobs. On Postgres BullMQ scans all jobs of the queue for it. */
   async depth(): Promise<QueueDepth> {
     const {
       waiting = 0,
@@ -70,11 +70,11 @@ export class QueueContents {
       delayed = 0,
       failed = 0,
     } = await this.bullmq.getJobCounts(...COUNTED);
-    // What waits on a paused queue is `waiting` on Redis, and `paused` on Postgres.
+    // Jobs that wait on a paused queue are `waiting` on Redis, and `paused` on Postgres.
     return { waiting: waiting + paused + prioritized, active, delayed, failed };
   }
 
-  /** How BullMQ has ended a job; `gone`: it does not have it any more; undefined: it has not. */
+  /** How BullMQ has ended a job; `gone` if it no longer has the job. Undefined when the job has not ended. */
   async endOf(jobId: string): Promise<'completed' | 'failed' | 'gone' | undefined> {
     const state = await this.bullmq.getJobState(jobId);
     if (state === 'unknown') return 'gone';
@@ -85,7 +85,7 @@ export class QueueContents {
     return this.bullmq.getJob(jobId);
   }
 
-  /** What the library has noted on a job, beside everything that others can write to it. */
+  /** The library's note on a job, which other writers of the job cannot change. Undefined when there is none. */
   async noteOn(jobId: string): Promise<string | undefined> {
     const postgres = postgresOf(this.bullmq);
     if (postgres === undefined) {
@@ -99,13 +99,13 @@ export class QueueContents {
     return rows[0]?.note ?? undefined;
   }
 
-  /** In the place of an earlier one. */
+  /** Replaces an earlier note. */
   async writeNoteOn(jobId: string, note: string): Promise<void> {
     const postgres = postgresOf(this.bullmq);
     if (postgres === undefined) {
       const client = await this.bullmq.getBackend().client;
       const key = this.bullmq.toKey(jobId);
-      // A job that was removed by force does not come back as a note.
+      // The note must not bring a job back that was removed by force.
       if ((await client.hexists(key, 'timestamp')) === 1) await client.hset(key, { [NOTE]: note });
       return;
     }
@@ -127,7 +127,7 @@ export class QueueContents {
     const isUnscheduled =
       next !== undefined && isMeant(next) && (await this.bullmq.removeJobScheduler(schedulerId));
     const postgres = postgresOf(this.bullmq);
-    // BullMQ 6.7 removes no job here that a scheduler has ever made, so it is told that none has.
+    // On Postgres BullMQ 6.7 removes no job that a scheduler has made, so the job's link to its scheduler is cleared.
     await postgres?.pool.query(
       `UPDATE ${jobTableOf(postgres)} SET scheduler_id = NULL
        WHERE queue = $1 AND id = $2 AND state <> 'active'`,
@@ -136,7 +136,7 @@ export class QueueContents {
     return isUnscheduled;
   }
 
-  /** What a scheduler makes next, by its template; undefined: there is no such scheduler. */
+  /** The next iteration of a scheduler, by its template. Undefined when the scheduler does not exist. */
   async #nextOf(schedulerId: string): Promise<Job | undefined> {
     const scheduler = await this.bullmq.getJobScheduler(schedulerId);
     if (scheduler === undefined) return undefined;
@@ -145,8 +145,8 @@ export class QueueContents {
   }
 
   /**
-   * How long the job that waits longest has been waiting, in ms; undefined: none waits. On Redis counted from when it was
-   * added plus its first delay, since Redis keeps no later time.
+   * How long the job that waits longest has been waiting, in ms. Undefined when none waits. On Redis it counts from
+   * when the job was added plus its first delay, since Redis keeps no later time.
    */
   async oldestWaitingMs(): Promise<number | undefined> {
     const postgres = postgresOf(this.bullmq);
@@ -164,9 +164,9 @@ export class QueueContents {
     return ages.length === 0 ? undefined : Math.min(...ages);
   }
 
-  /** BullMQ 6.7's getJobs answers with the newest job here, so its table is asked. */
+  /** Reads BullMQ's table, since getJobs of BullMQ 6.7 gives the newest job on Postgres. */
   async #oldestOnPostgres(postgres: PostgresQueue): Promise<number | undefined> {
-    // Its tables are made while the first application starts.
+    // BullMQ makes its tables while the first application starts.
     await this.bullmq.waitUntilReady();
     const { rows } = await postgres.pool.query(
       `SELECT COALESCE(process_at_ms, added_at_ms) AS since FROM ${jobTableOf(postgres)}
@@ -188,10 +188,10 @@ const STATES = [
   'completed',
 ] as const;
 const PAGE = 500;
-/** In Redis a field of the job, in Postgres one of its options. */
+/** The note's name: a field of the job in Redis, one of its options in Postgres. */
 const NOTE = 'nestjs-idempotent-jobs';
 
-/** BullMQ's types have forgotten `paused`. */
+/** BullMQ's types lack `paused`. */
 const COUNTED = ['waiting', 'paused', 'prioritized', 'active', 'delayed', 'failed'] as JobType[];
 
 /** BullMQ counts ages in seconds. */
@@ -207,7 +207,10 @@ function jobTableOf({ schema }: PostgresQueue): string {
   return `"${schema.replaceAll('"', '""')}".job`;
 }
 
-/** The scheduler that an iteration's id names, which may itself have colons; undefined: it is no iteration's id. */
+/**
+ * The scheduler that an iteration's id names; its name may itself contain colons. Undefined when the id is no
+ * iteration's.
+ */
 function schedulerIdIn(jobId: string): string | undefined {
   return /^repeat:(.+):[^:]*$/s.exec(jobId)?.[1];
 }

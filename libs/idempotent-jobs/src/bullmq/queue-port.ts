@@ -25,24 +25,24 @@ export interface OutgoingJob {
   readonly data: unknown;
   readonly delayMs: number;
   readonly priority: number | undefined;
-  /** It has been on the queue before. BullMQ may hold it as finished, while the ledger still waits for it. */
+  /** Whether it was on the queue before. BullMQ may have it as finished, while the ledger still waits for it. */
   readonly wasPut?: boolean;
-  /** Whose trace the worker's spans belong to, where it is a carrier. Else it is left to BullMQ. */
+  /** The trace that the worker's spans belong to, if it is a carrier. Otherwise BullMQ decides. */
   readonly trace?: unknown;
 }
 
 /** What each iteration of a schedule is made of. */
 export interface ScheduledJob extends Pick<OutgoingJob, 'name' | 'data' | 'priority'> {
-  /** No iteration belongs to the trace that the schedule was made in. */
+  /** Whether iterations are kept out of the trace that the schedule was made in. */
   readonly isUntraced: boolean;
 }
 
-/** BullMQ types its classes for Redis, whichever backend they have. */
+/** BullMQ types its classes for Redis, even on Postgres. */
 type MakeBackend = BackendFactory<RedisQueueBackend>;
 
-/** A BullMQ queue, reduced to what the library asks of it, the same on both backends. */
+/** A BullMQ queue, reduced to what the library needs of it, and the same on both backends. */
 export class QueuePort {
-  /** What is on it. */
+  /** The jobs of the queue. */
   readonly contents: QueueContents;
   readonly #location: Location;
 
@@ -55,7 +55,7 @@ export class QueuePort {
     return this.bullmq.name;
   }
 
-  /** What a worker of this queue is to be made with, so that it looks where the queue's jobs are. */
+  /** The backend factory for workers of this queue, so that they look where the queue's jobs are. */
   get makeBackend(): MakeBackend {
     return (this.bullmq as unknown as { backendFactory: MakeBackend }).backendFactory;
   }
@@ -64,7 +64,7 @@ export class QueuePort {
     return postgresOf(this.bullmq) === undefined ? 'redis' : 'postgres';
   }
 
-  /** How large a job's data may be as JSON in UTF-8, in bytes, by the queue's own options; BullMQ refuses larger ones. */
+  /** The largest data of a job as JSON in UTF-8, in bytes, by the queue's own options; BullMQ refuses larger data. */
   get maxDataBytes(): number | undefined {
     return this.bullmq.defaultJobOptions.sizeLimit;
   }
@@ -75,11 +75,11 @@ export class QueuePort {
   }
 
   /**
-   * Puts jobs on the queue. Putting one again while BullMQ still has to run it changes nothing; one that was put before
-   * and that BullMQ holds as finished starts anew. Jobs that carry no operation's retries are dead letters.
+   * Puts jobs on the queue. Putting a job again changes nothing while BullMQ still has to run it; a job that was put
+   * before and that BullMQ has as finished starts anew. Jobs with `carriesRetries` false are dead letters.
    *
-   * Rejects while Redis is not connected, since a command that waits in this process for its connection would be sent
-   * whenever that comes back. Nothing is sent any more once `isAwaited` says no.
+   * Rejects while Redis is not connected: a command that waits in this process for its connection would be sent
+   * whenever the connection comes back. Nothing more is sent once `isAwaited` returns false.
    */
   async put(
     jobs: readonly OutgoingJob[],
@@ -92,7 +92,7 @@ export class QueuePort {
     if (isAwaited()) await this.bullmq.addBulk(jobs.map((job) => entryOf(job, carriesRetries)));
   }
 
-  /** Waits a moment for the connection to Redis, and rejects if there is none then. Postgres pools refuse by themselves. */
+  /** Waits a moment for the connection to Redis, and rejects if there is none then. Postgres pools reject by themselves. */
   async #connected(): Promise<void> {
     if (this.backend === 'postgres') return;
     const client = await this.bullmq.getBackend().client;
@@ -104,19 +104,22 @@ export class QueuePort {
     }
   }
 
-  /** Puts jobs on the queue in a transaction of the database that it {@link isIn}: there if and only if it commits. */
+  /**
+   * Puts jobs on the queue in a transaction of the database that it {@link isIn}: they are there if and only if it
+   * commits.
+   */
   async putWithin(connection: Queryable, jobs: readonly OutgoingJob[]): Promise<void> {
     await withQueueInTransaction(this.bullmq, connection, async (queue) => {
       const [first, ...rest] = jobs.map((job) => entryOf(job, true));
-      // BullMQ adds many by way of temporary tables, which a transaction with one job had better be spared.
+      // BullMQ adds several jobs by way of temporary tables. A transaction with one job is spared them.
       if (rest.length === 0 && first !== undefined) await queue.add(first.name, first.data, first.opts);
       else await queue.addBulk([first, ...rest] as Parameters<Queue['addBulk']>[0]);
     });
   }
 
   /**
-   * Makes way for a job that is put again. One that BullMQ has put off for longer than the ledger says, because the clock of
-   * a worker was wrong, is due when the ledger says.
+   * Makes way for a job that is put again. If BullMQ has delayed it for longer than the ledger says, because a worker's
+   * clock was wrong, its delay is corrected.
    */
   async #makeWay({ jobId, delayMs }: OutgoingJob): Promise<void> {
     const state = await this.bullmq.getJobState(jobId);
@@ -130,22 +133,22 @@ export class QueuePort {
       if (delayMs > 0) await job?.changeDelay(Math.ceil(delayMs));
       else await job?.promote();
     } catch (error) {
-      // Its time had come by itself.
+      // The job is due by now, so nothing has to be corrected.
       if ((await this.bullmq.getJobState(jobId)) === 'delayed') throw error;
     }
   }
 
   /**
-   * Removes a finished job, which would keep its id from being put again. Between the look and the removal somebody else
-   * may have revived it: a worker that has it by then holds its lock, and a locked job is not removed; one that still
-   * waits is added again right after.
+   * Removes a finished job, which would block its id. Another process may revive the job between the check and the
+   * removal. If a worker has taken it by then, its lock keeps it from being removed; if it still waits, it is added
+   * again right after.
    */
   async #clear(jobId: string): Promise<void> {
-    // Its children, if it has any, are somebody else's operations.
+    // Its children, if it has any, are other operations.
     await this.bullmq.remove(jobId, { removeChildren: false });
   }
 
-  /** The job as a node of a flow, with the options that the queue gives to all its jobs. */
+  /** The job as a node of a flow, with the queue's default job options. */
   nodeOf(job: OutgoingJob): {
     name: string;
     queueName: string;
@@ -165,8 +168,8 @@ export class QueuePort {
   }
 
   /**
-   * Makes or replaces a scheduler. Gives the job of its next iteration; undefined: there will be none. An iteration that is
-   * due already stays on the queue, as it was made.
+   * Makes or replaces a scheduler. Returns the job of its next iteration, undefined when there will be none. An
+   * iteration that is due already stays on the queue as it was made.
    *
    * @throws UsageError for a pattern or time zone that BullMQ cannot read
    */
@@ -185,7 +188,7 @@ export class QueuePort {
 
   #assertReadable(repeat: RepeatOptions): void {
     const { settings } = this.bullmq.opts as { settings?: { repeatStrategy?: unknown } };
-    // A strategy of the application reads patterns in its own way.
+    // A repeat strategy of the application reads patterns in its own way.
     if (repeat.pattern === undefined || settings?.repeatStrategy !== undefined) return;
     try {
       getNextMillis(Date.now(), repeat);
@@ -197,12 +200,15 @@ export class QueuePort {
     }
   }
 
-  /** Ends a scheduler, with the job of its next iteration unless that is due already. False: there was none. */
+  /**
+   * Ends a scheduler and removes the job of its next iteration, unless that is due already. False when the scheduler
+   * does not exist.
+   */
   async unschedule(schedulerId: string): Promise<boolean> {
     return keepingDue(this.bullmq, schedulerId, () => this.bullmq.removeJobScheduler(schedulerId));
   }
 
-  /** Nothing is taken off the queue for that many ms, by workers that have a limiter. */
+  /** Keeps workers that have a limiter from taking jobs off the queue, for `ms`. */
   async holdBack(ms: number): Promise<void> {
     await this.bullmq.rateLimit(Math.ceil(ms));
   }
@@ -212,7 +218,7 @@ export class QueuePort {
     await this.bullmq.removeRateLimitKey();
   }
 
-  /** Asks the backend anything cheap; rejects if it does not answer. */
+  /** Sends the backend a cheap command; rejects if it does not answer. */
   async ping(): Promise<void> {
     await this.bullmq.isPaused();
   }
@@ -225,10 +231,10 @@ export class QueuePort {
   }
 }
 
-/** Longer than a connection takes that was lost by accident, shorter than whoever puts jobs waits. */
+/** Longer than it takes to restore a lost connection, shorter than the process that puts jobs waits. */
 const READY_MS = 3_000;
 
-/** A cluster is never `ready`, and connected as soon as it says so. */
+/** A Redis cluster is never `ready`: it is connected as soon as its status says `connect`. */
 function isReady({ status, isCluster }: { readonly status: string; readonly isCluster?: boolean }): boolean {
   return status === 'ready' || (status === 'connect' && isCluster === true);
 }
@@ -240,8 +246,8 @@ const RETRY_CARRIER: Pick<JobsOptions, 'attempts' | 'backoff'> = {
 };
 
 /**
- * Whoever reads a dead-letter queue may fail: ten attempts after 1, 2, 4 … s are nine minutes, enough for a pager to
- * come back. The letter's own attempts are over.
+ * The consumer of a dead-letter queue may fail: ten attempts after 1, 2, 4 … s take nine minutes, enough for a pager
+ * service to come back. The attempts of the letter's operation are over.
  */
 const LETTER_RETRIES: JobsOptions = {
   attempts: 10,
@@ -260,7 +266,7 @@ function entryOf(
       ...(carriesRetries ? RETRY_CARRIER : LETTER_RETRIES),
       ...(delayMs > 0 && { delay: Math.ceil(delayMs) }),
       ...(priority && { priority }),
-      // Of its own accord BullMQ would hand on the trace of whoever puts the job, and of each attempt to the next one.
+      // By default BullMQ would hand on the trace of the code that puts the job, and of each attempt to the next one.
       ...(isCarrier(trace) && { telemetry: { metadata: JSON.stringify(trace), omitContext: true } }),
     },
   };

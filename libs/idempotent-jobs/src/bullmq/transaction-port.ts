@@ -1,7 +1,7 @@
 import { type Queue, PostgresQueueBackend } from 'bullmq';
 import type { Queryable } from '../ledger/postgres/database.js';
 
-/** What BullMQ's Postgres backend asks of its connection when it adds jobs. */
+/** What BullMQ's Postgres backend needs of its connection to add jobs. */
 interface BackendConnection {
   readonly schema: string;
   readonly pool: { query(text: string, values: unknown[]): Promise<{ rows: any[] }> };
@@ -9,7 +9,7 @@ interface BackendConnection {
   waitUntilReady(): Promise<void>;
 }
 
-/** The Postgres backend's parts that its types keep to themselves. */
+/** The parts of the Postgres backend that its types hide. */
 interface PostgresBackendParts {
   readonly connection: BackendConnection;
   readonly opts: unknown;
@@ -22,7 +22,7 @@ type MakeBackend = new (
   ownsConnection: boolean,
 ) => PostgresQueueBackend;
 
-/** BullMQ's own pool and schema of a queue that it keeps in Postgres; undefined: it keeps it elsewhere. */
+/** BullMQ's own pool and schema for a queue in Postgres. Undefined when the queue is not in Postgres. */
 export function postgresOf(queue: Queue): { pool: BackendConnection['pool']; schema: string } | undefined {
   const backend = queue.getBackend() as unknown;
   if (!(backend instanceof PostgresQueueBackend)) return undefined;
@@ -30,11 +30,12 @@ export function postgresOf(queue: Queue): { pool: BackendConnection['pool']; sch
 }
 
 /**
- * Lends a Postgres queue the connection of a transaction: jobs that `work` adds to the queue it gets are there when the
- * transaction commits, and never if it does not.
+ * Lends a Postgres queue the connection of a transaction: jobs that `work` adds to the queue it gets are there if and
+ * only if the transaction commits.
  *
  * BullMQ's functions are found through `search_path`, which its own connections set to its schema. Here the schema is
- * put behind everything the transaction looks in, and taken away again: its own names mean what they meant, throughout.
+ * appended to the transaction's `search_path` and removed afterwards, so the application's names never change their
+ * meaning.
  */
 export async function withQueueInTransaction<T>(
   queue: Queue,
@@ -51,7 +52,7 @@ export async function withQueueInTransaction<T>(
   const backend = new (PostgresQueueBackend as unknown as MakeBackend)(borrowed, queue.name, opts, false);
   const inTransaction = Object.create(queue, {
     backend: { value: backend },
-    // Listeners must not hear of jobs that are not there yet.
+    // Listeners must not be told of jobs that are not committed yet.
     emit: { value: () => true },
   }) as Queue;
 
@@ -64,7 +65,7 @@ export async function withQueueInTransaction<T>(
   return result;
 }
 
-/** OFFSET 0 keeps the reading apart from the writing. */
+/** OFFSET 0 keeps the subquery from being merged, so that the old value is read before the new one is set. */
 const APPEND_TO_SEARCH_PATH = `
 SELECT before, set_config('search_path', CASE before WHEN '' THEN $1 ELSE before || ', ' || $1 END, true)
 FROM (SELECT current_setting('search_path') AS before OFFSET 0) AS path`;

@@ -1,12 +1,15 @@
 import type { Job } from 'bullmq';
 import type { DeadLetterReason } from '../operation/reasons.js';
 
-/** What BullMQ leaves on a job that it fails without calling its processor. */
+/** How a job looks that BullMQ fails without calling its processor. */
 interface OwnFailure {
-  /** What it writes into `failedReason`. */
+  /** The text that BullMQ writes into `failedReason`. */
   readonly said: RegExp;
   readonly reason: DeadLetterReason;
-  /** Whether what it has counted bears that out: a worker without the library may have failed the job with any text. */
+  /**
+   * Whether BullMQ's counters confirm the text: a worker without the library may have failed the job with the same
+   * text.
+   */
   readonly isBorneOut: (job: Job) => boolean | Promise<boolean>;
 }
 
@@ -19,11 +22,11 @@ const OWN_FAILURES: readonly OwnFailure[] = [
   {
     said: /^job started more than allowable limit$/,
     reason: 'crash_loop',
-    // Starts that ended in no attempt: those that came to an end are as many as there are attempts.
+    // More starts than ended attempts: some starts never ended.
     isBorneOut: ({ attemptsStarted, attemptsMade }) => attemptsStarted > attemptsMade,
   },
   {
-    // The parent in a flow: what it needs will not come, however often it is tried.
+    // A parent in a flow: its failed child will not come, however often it is tried.
     said: /^child .* failed$/,
     reason: 'permanent_error',
     isBorneOut: async (job) => ((await job.getDependenciesCount({ failed: true })).failed ?? 0) > 0,
@@ -31,16 +34,16 @@ const OWN_FAILURES: readonly OwnFailure[] = [
 ];
 
 /**
- * Why BullMQ has failed a job by itself, by what it says of that; undefined: it has not. To be believed of a job that no
- * processor was called for.
+ * Why BullMQ has failed a job by itself, by the text that it left. Undefined when it has not. Reliable only for a job
+ * whose processor was not called.
  */
 export function unprocessedReasonOf(failedReason: string | undefined): DeadLetterReason | undefined {
   return ownFailureOf(failedReason)?.reason;
 }
 
 /**
- * Whether BullMQ has failed a job by itself, as far as can be told afterwards. Jobs that a processor failed are accounted
- * for where that happened, and jobs that failed before this library came to the queue are none of its business.
+ * Whether BullMQ has failed a job by itself, as far as can be told afterwards. A job that a processor failed has been
+ * recorded then, and one that failed before this library came to the queue is not its concern.
  */
 export async function wasFailedByBullmq(job: Job): Promise<boolean> {
   return (await ownFailureOf(job.failedReason)?.isBorneOut(job)) === true;

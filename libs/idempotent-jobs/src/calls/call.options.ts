@@ -16,33 +16,33 @@ export interface CallOptions {
   readonly effect?: Effect;
   /** How long the call may take, in ms. Default 30,000. */
   readonly timeoutMs?: number;
-  /** How long to wait for another caller with the same key, in ms. Default 10,000; 0: not at all. */
+  /** How long to wait for another caller with the same key, in ms. Default 10,000; 0 for not at all. */
   readonly waitMs?: number;
   /** For `keyed`: how long the service remembers a key, in ms from the first call. Default 24 h. */
   readonly keyRetentionMs?: number;
-  /** Finds out whether the effect of the last call under this key happened: asked before it is called again. */
+  /** Finds out whether the effect of the last call under this key happened. Called before another call is made. */
   readonly reconcile?: (operation: CurrentOperation) => Promise<Reconciliation> | Reconciliation;
   /** When and how the service is asked. */
   readonly reconcileOptions?: ReconcileOptions;
-  /** What is asked for, as JSON: the same key with another input is a conflict. Default: the key alone says it. */
+  /** The request, as JSON: the same key with another input is a conflict. Default: the key alone identifies the request. */
   readonly input?: unknown;
-  /** Default: the tenant of the surrounding frame. Given inside a frame of another tenant, it is an error. */
+  /** Default: the tenant of the surrounding frame. Another tenant than the surrounding frame's is an error. */
   readonly tenantId?: string;
-  /** Looks at an error before the built-in rules. */
+  /** Classifies an error before the built-in rules; undefined leaves it to them. */
   readonly classify?: Classify;
-  /** As a processor's: false keeps no result, and gives none to anybody. Default true. */
+  /** As a processor's: if false, no result is kept and no caller gets one. Default true. */
   readonly storeResult?: boolean;
-  /** As a processor's: what to keep, and give to everybody, in place of the result. */
+  /** As a processor's: gives what to keep in place of the result; all callers get that. */
   readonly redact?: (result: any) => unknown;
 }
 
-/** What all calls of an application have in common. */
+/** The defaults of an application's calls. */
 export interface CallDefaults {
   readonly leaseMs: number;
   /** How long a completed call is remembered, in ms. */
   readonly retentionMs: number;
   readonly maxResultBytes: number;
-  /** What is known of an error already. */
+  /** Recognises errors of guarded calls, which are classified already. */
   readonly classify: Classify | undefined;
 }
 
@@ -107,5 +107,5 @@ export function resolveCallOptions(options: CallOptions, defaults: CallDefaults)
   return settings;
 }
 
-/** A person who waits for an answer waits about so long. */
+/** About as long as a person waits for an answer. */
 export const DEFAULT_WAIT_MS = 10_000;

@@ -19,32 +19,32 @@ import { withTimeout } from './with-timeout.js';
 /** How a call is guarded. */
 export interface GuardedCallOptions<T> {
   /**
-   * The key whose circuit and retry budget the call has: the endpoint of a tenant, for example. 1 to 400 characters.
-   * Default: in a handler whose processor has the same dependency, that of the handler; else none.
+   * The key whose circuit and retry budget the call uses, for example a tenant's endpoint. 1 to 400 characters.
+   * Default: in a handler whose processor has the same dependency, the handler's key; otherwise none.
    */
   readonly per?: string;
-  /** How long the call may take, in ms. Default: the dependency's `timeoutMs`, else 30,000. */
+  /** How long the call may take, in ms. Default: the dependency's `timeoutMs`, or else 30,000. */
   readonly timeoutMs?: number;
   /**
-   * Answers in place of the dependency; what it answers is given to the caller, counted, and makes the surrounding
-   * operation's outcome `degraded`. `error`: what it stands in for.
+   * Answers in place of the dependency. The caller gets its answer; it is counted, and makes the surrounding
+   * operation's outcome `degraded`. `error` is what it stands in for.
    */
   readonly fallback?: (reason: FallbackReason, error: unknown) => T | Promise<T>;
   /**
-   * When to fall back. Default: only where nothing was sent (`circuit_open`, `bulkhead_full`, `retry_budget_spent`). Add
-   * `timeout` and `failed` for calls without an effect: one that was sent may have had its effect.
+   * When to fall back. Default: only where nothing was sent (`circuit_open`, `bulkhead_full`, `retry_budget_spent`).
+   * Add `timeout` and `failed` only for calls without an effect: a call that was sent may have had its effect.
    */
   readonly fallbackOn?: readonly FallbackReason[];
 }
 
-/** A call that took longer than it may. Whether it had its effect, nobody knows. */
+/** A call exceeded its timeout. It is unknown whether it had its effect. */
 export class DependencyTimeoutError extends InDoubtError {
   override readonly name = 'DependencyTimeoutError';
 }
 
 /**
- * Guards single calls of dependencies: by circuit, bulkhead, retry budget and timeout. In a handler, a call that is not let
- * through puts the operation off without spending an attempt, if the handler lets the error pass.
+ * Guards single calls of dependencies by circuit, bulkhead, retry budget and timeout. In a handler, a rejected call
+ * puts the operation off without spending an attempt, if the handler lets the error pass.
  *
  * ```ts
  * const rate = await guard.call('rates', (signal) => fetchRate(signal), { fallback: () => lastKnownRate });
@@ -56,9 +56,10 @@ export class DependencyGuard {
   constructor(private readonly dependencies: Dependencies) {}
 
   /**
-   * Calls `fn`, if the dependency lets it through. `signal` is aborted at the timeout, and with the surrounding operation.
-   * In an operation's second attempt and later the call is a retry, and needs the retry budget. In a handler whose
-   * processor has the same `dependency`, the call is part of what was let through, and only its timeout is its own.
+   * Calls `fn`, if the dependency lets it through. `signal` is aborted at the timeout, and with the surrounding
+   * operation. From an operation's second attempt on the call is a retry, and needs the retry budget. In a handler
+   * whose processor has the same `dependency`, the call is covered by the handler's permit, and only its timeout is its
+   * own.
    *
    * @throws DependencyRejectedError when it is not let through; nothing was sent
    * @throws DependencyTimeoutError when it takes too long; and whatever `fn` throws
@@ -85,7 +86,7 @@ export class DependencyGuard {
     return this.dependencies.named(name).state;
   }
 
-  /** Of all dependencies, in this process. */
+  /** The states of all dependencies, in this process. */
   get states(): readonly DependencyState[] {
     return this.dependencies.states;
   }
@@ -100,7 +101,7 @@ export class DependencyGuard {
   }
 
   /**
-   * Lets everything through in this process, whatever becomes of it, until {@link resetCircuit} or {@link forceOpen}.
+   * Lets everything through in this process, even if calls fail, until {@link resetCircuit} or {@link forceOpen}.
    *
    * @throws as {@link forceOpen}
    */
@@ -108,16 +109,16 @@ export class DependencyGuard {
     this.dependencies.named(name).force('closed');
   }
 
-  /** Lets each circuit decide by itself again, from closed. @throws as {@link forceOpen} */
+  /** Lets each circuit decide by itself again, starting closed. @throws as {@link forceOpen} */
   resetCircuit(name: string): void {
     this.dependencies.named(name).resetCircuit();
   }
 
-  /** The call, let through or not. Whatever becomes of it, its place is free again when this returns. */
+  /** Makes the call if it is let through. Its permit is released when this returns, however the call ends. */
   async #attempt<T>(call: Call<T>): Promise<End<T>> {
     const { dependency, operation, timeoutMs } = call;
     const around = letThrough(dependency);
-    // Part of what was let through already, and heard of there.
+    // The call is covered by the surrounding permit, which also learns how it went.
     if (around !== undefined && operation?.isOver !== true)
       return this.#run({ ...call, dependency: around }, undefined);
     const entry = dependency.enter(timeoutMs);
@@ -149,7 +150,7 @@ export class DependencyGuard {
       const failure = knownFailureOf(dependency, error, operation?.signal);
       dependency.knownFailures.note(error, dependency, failure);
       permit?.failed(error, failure, subjectOf(operation));
-      // Its operation was stopped from here; nobody waits for an answer.
+      // The surrounding operation was stopped, so no caller waits for an answer.
       if (operation?.signal.aborted === true) throw error;
       return { kind: 'failed', reason: isTimeout(failure) ? 'timeout' : 'failed', error };
     }
@@ -161,7 +162,8 @@ export class DependencyGuard {
     error: unknown,
     { fallback, fallbackOn }: GuardedCallOptions<T>,
   ): Promise<T> {
-    // What an earlier attempt may have done must not be done a second time in another way, unless the call has no effect.
+    // What an earlier attempt may have done must not be done a second time by the fallback, unless the call has no
+    // effect.
     const isUnsafe = fallbackOn === undefined && operation?.mayHaveHappened === true;
     if (fallback === undefined || isUnsafe || !(fallbackOn ?? REJECTION_CAUSES).includes(reason)) throw error;
     const onTimeout = (): Error =>
@@ -187,13 +189,13 @@ type End<T> =
   | { readonly kind: 'answered'; readonly value: T }
   | { readonly kind: 'failed'; readonly reason: FallbackReason; readonly error: unknown };
 
-/** What has let the code through that makes the call: the dependency under the same key, or under any if it names none. */
+/** The surrounding permit's dependency, if it covers the call: the same key's, or any key's if the call names none. */
 function letThrough(dependency: Dependency): Dependency | undefined {
   const around = (frames.getStore()?.dependencies ?? []) as readonly Dependency[];
   return around.findLast((one) => one === dependency || one.whole === dependency);
 }
 
-/** Calls of the dependency inside of this one are part of it. */
+/** Runs `fn` so that calls of the dependency inside of it are part of this call. */
 function inside<T>(dependency: Dependency, fn: () => T): T {
   const around = frames.getStore();
   const dependencies = [...(around?.dependencies ?? []), dependency];
@@ -203,7 +205,10 @@ function inside<T>(dependency: Dependency, fn: () => T): T {
 /** The frame of code that runs for no tenant. */
 const NOBODYS = { owner: {}, tenantId: '', operation: undefined };
 
-/** A call that its attempt outran took too long; one that was stopped for another reason says nothing. */
+/**
+ * A call that was stopped by its attempt's timeout took too long; one that was stopped for another reason tells
+ * nothing.
+ */
 function knownFailureOf(dependency: Dependency, error: unknown, signal: AbortSignal | undefined): Failure {
   const stopped: unknown = signal?.aborted === true ? signal.reason : undefined;
   if (stopped === undefined) {

@@ -6,28 +6,29 @@ export interface FenceExecutor {
   query(text: string, values: unknown[]): Promise<unknown>;
 }
 
-/** A write to one row of a table of yours that an outdated worker must not win. */
+/** A write to one row of an application's table that an outdated worker must not win. */
 export interface FencedUpdate {
-  /** `accounts`, or with its schema: `billing.accounts`. */
+  /** The table's name: `accounts`, or with its schema `billing.accounts`. */
   readonly table: string;
-  /** Which row: columns and values, all of which must be equal. Not empty, no nulls. */
+  /** The row: columns and values, all of which must be equal. Not empty, no nulls. */
   readonly key: Readonly<Record<string, unknown>>;
   /** What to write: columns and values. */
   readonly set: Readonly<Record<string, unknown>>;
   /** The column that keeps the highest token, a nullable `bigint`. Default `fence`. */
   readonly fenceColumn?: string;
-  /** Default: that of the current operation. */
+  /** The fencing token. Default: that of the current operation. */
   readonly token?: number;
 }
 
 /**
  * Writes a row unless a later claim has written it: `UPDATE … WHERE fence <= token`, with the token noted in the row. A
- * worker that was paused beyond its lease, and comes back while another one has gone on, changes nothing.
+ * worker that was paused beyond its lease, and comes back while another worker has gone on, changes nothing.
  *
- * Tokens grow by the clock of the ledger's database with every claim, also from one life of a key to the next. A row should
- * be written by one kind of operation: between two that run at the same time, the later claim wins.
+ * Tokens grow by the clock of the ledger's database with every claim, even after a key was forgotten and used anew. A
+ * row should be written by one kind of operation: between two that run at the same time, the later claim wins.
  *
- * @returns `written`; `outdated`: a later claim was here, nothing was changed, and the caller stops; `missing`: no such row
+ * @returns `written`; `outdated` if a later claim has written the row: nothing was changed, and the caller must stop;
+ *   `missing` if there is no such row
  * @throws UsageError for an empty key, nulls in it, or outside of an operation without a token
  */
 export async function fencedUpdate(
@@ -58,7 +59,7 @@ export async function fencedUpdate(
     SELECT EXISTS (SELECT FROM written) AS is_written, EXISTS (SELECT FROM ${row} WHERE ${where}) AS is_known`,
     values,
   );
-  // pg answers with an object around the rows, TypeORM with the rows.
+  // pg returns an object that contains the rows, TypeORM the rows themselves.
   const rows = (Array.isArray(answer) ? answer : (answer as { rows: unknown[] }).rows) as {
     is_written: boolean;
     is_known: boolean;

@@ -35,7 +35,7 @@ import { type OperationSpan, openSpan } from '../worker/attempt/operation-span.j
 import type { Tracing } from '../tracing/tracing.js';
 import { type CallDefaults, type CallOptions, DEFAULT_WAIT_MS, resolveCallOptions } from './call.options.js';
 
-/** What calls have from the application's options. */
+/** The application's options that calls use. */
 interface CallRules {
   readonly leaseMs: number;
   readonly retention: { readonly completedMs: number };
@@ -44,11 +44,11 @@ interface CallRules {
 }
 
 /**
- * The guard of processors for any call, closest to its side effect: in HTTP handlers, in services, in jobs. A call is an
- * operation of its own, `(tenant, key)`, in the same ledger.
+ * Guards any call like a processor guards its handler, closest to the side effect: in HTTP handlers, in services, in
+ * jobs. A call is an operation of its own, `(tenant, key)`, in the same ledger.
  *
- * Nothing runs a call again by itself: what failed without an effect, or with one that may be repeated, is run by the next
- * caller with the same key.
+ * The library never repeats a call by itself: a call that failed without an effect, or with one that may be repeated,
+ * is run by the next caller with the same key.
  */
 @Injectable()
 export class IdempotencyService {
@@ -77,14 +77,14 @@ export class IdempotencyService {
 
   /**
    * Calls `fn` once for the tenant and key, and answers every other caller with what it returned (as JSON), for
-   * `retention.completedMs`. Of callers at the same time, in whatever process, one runs it and the others wait.
+   * `retention.completedMs`. Of several callers at the same time, in any processes, one runs it and the others wait.
    *
-   * Rejects with what `fn` threw. `fn` gets its operation, as does `currentOperation()` inside of it: key, token, signal,
-   * and for effect `transactional` the transaction that the outcome commits with.
+   * Rejects with what `fn` threw. `fn` gets its operation, as does `currentOperation()` inside of it: key, token,
+   * signal, and for effect `transactional` the transaction that the outcome commits with.
    *
    * @throws OperationBusyError if another caller has not ended within `waitMs`; it says when to come again
    * @throws DependencyRejectedError if a dependency let nothing through, and nothing was sent
-   * @throws OperationInDoubtError if nobody knows whether the effect of an earlier call happened
+   * @throws OperationInDoubtError if it is unknown whether the effect of an earlier call happened
    * @throws OperationConflictError if the key belongs to another request; OperationDeadError if it was given up
    * @throws TenantMissingError, TenantMismatchError, InvalidIdentityError, InvalidPayloadError
    * @throws UsageError inside of a call with the same key, which would wait for itself, and for bad input
@@ -136,7 +136,7 @@ export class IdempotencyService {
     }
   }
 
-  /** What waiting for another caller would not help against. */
+  /** Throws for deferrals that do not end by waiting for another caller. */
   #throwUnlessBusy(identity: OperationIdentity, result: Deferred): void {
     switch (causeOf(result.deferral)) {
       case 'unavailable':
@@ -200,19 +200,22 @@ export class IdempotencyService {
     }
   }
 
-  /** The inner one would wait for the outer one, which waits for it. @throws UsageError */
+  /**
+   * Refuses a call inside of a call with the same key: the inner one would wait for the outer one for ever. @throws
+   * UsageError
+   */
   #assertNotInside(identity: OperationIdentity): void {
     const around = frames.getStore()?.calls as readonly CallAround[] | undefined;
     if (around === undefined) return;
     const key = identityKeyOf(identity);
-    // What a call has left behind may call again once it is over: it is answered with the result.
+    // Code that a call left running may call again once the call is over: it gets the result.
     if (!around.some((call) => call.by === this && call.key === key && !call.run.isOver)) return;
     throw new UsageError(
       `once("${identity.operationKey}") was called inside of itself and would wait for itself. Give the inner call a key of its own, or call its function without once().`,
     );
   }
 
-  /** Of all the looks at an operation that somebody else runs, the last one. */
+  /** Emits the one event of a call that waited for another caller, when it gives up. */
   #tellBusy(identity: OperationIdentity, { delayMs, detail }: Deferred): void {
     const { tenantId, operationKey } = identity;
     this.events.emit({
@@ -226,7 +229,7 @@ export class IdempotencyService {
     });
   }
 
-  /** The terms are one object for all calls that are guarded alike: their claims share statements. */
+  /** All calls with the same options share one object of claim rules, so that their claims share statements. */
   #settingsOf(options: CallOptions): OperationRules {
     const settings = resolveCallOptions(options, this.#defaults);
     const { effect, repeatableMs, canReconcile: asks } = settings.claim;
@@ -237,20 +240,20 @@ export class IdempotencyService {
   }
 }
 
-/** What events call a call. */
+/** How events name a call. */
 const CALL = { queue: CALLS, jobName: 'call', jobId: '' } as const;
 
-/** Options are written in code; whoever makes them from data shares no statements. */
+/** Options are mostly written in code. Options made from data, beyond this number, share no statements. */
 const MAX_KNOWN = 1000;
 
-/** A call that runs around the code, as its frame knows it. */
+/** A call that surrounds the code, as its frame knows it. */
 interface CallAround {
   readonly by: IdempotencyService;
   readonly key: string;
   readonly run: HandlerRun;
 }
 
-/** Ends the call with the operation that it is made in. */
+/** Ends the call when the operation that makes it ends. Returns the function that stops this. */
 function followSurrounding(run: HandlerRun): () => void {
   const signal = surroundingOperation()?.signal;
   const stop = (): void => run.abandon('cancelled');
@@ -286,7 +289,7 @@ function answer(result: Exclude<AttemptResult, { kind: 'deferred' }>, identity: 
   }
 }
 
-/** Postgres is out of reach: whether the call was made, or its outcome kept, the next one finds out. */
+/** Postgres is out of reach. The next call finds out whether this one ran and whether its outcome was kept. */
 class LedgerUnavailableError extends IdempotentJobsError {
   constructor({ tenantId, operationKey }: OperationIdentity, cause: Error) {
     super(

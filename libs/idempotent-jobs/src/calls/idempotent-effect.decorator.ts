@@ -4,20 +4,20 @@ import { ConfigurationError, UsageError } from '../operation/errors.js';
 import type { CallOptions } from './call.options.js';
 import { IdempotencyService } from './idempotency.service.js';
 
-/** As for {@link IdempotencyService.once}, with what depends on the arguments as functions of them. */
+/** As for {@link IdempotencyService.once}, but the key and the input are functions of the arguments. */
 export interface IdempotentEffectOptions<Args extends unknown[]> extends Omit<
   CallOptions,
   'input' | 'tenantId'
 > {
   /** Names the effect of a call with these arguments, e.g. `(order) => 'refund:' + order.id`. */
   readonly key: (...args: Args) => string;
-  /** What is asked for, as JSON; the same key with another input is a conflict. Default: the key alone says it. */
+  /** The request, as JSON; the same key with another input is a conflict. Default: the key alone identifies the request. */
   readonly input?: (...args: Args) => unknown;
 }
 
 /**
- * Guards a method of any provider that Nest makes: it is called once for the tenant of the surrounding frame and the key
- * of its arguments; see {@link IdempotencyService.once}. The method must return a promise.
+ * Guards a method of any provider that Nest makes: it is called once for the surrounding frame's tenant and the key of
+ * its arguments; see {@link IdempotencyService.once}. The method must return a promise.
  *
  * ```ts
  * @IdempotentEffect({ key: (orderId: string) => `refund:${orderId}`, effect: 'keyed' })
@@ -51,7 +51,7 @@ export function IdempotentEffect<Args extends any[]>({
       const call = async (): Promise<T> => original.apply(this, args);
       return service.once(key(...args), call, { ...options, ...(input && { input: input(...args) }) });
     };
-    // Routes, guards and the like that other decorators have left on the method.
+    // Keeps the metadata (routes, guards and the like) that other decorators have set on the method.
     for (const known of Reflect.getMetadataKeys(original))
       Reflect.defineMetadata(known, Reflect.getMetadata(known, original), guarded);
     Object.defineProperty(guarded, 'name', { value: original.name, configurable: true });

@@ -1,6 +1,6 @@
 /**
- * Calls `fn` with a signal that is aborted after `timeoutMs`, or with `outer`. Whoever does not listen to it is no longer
- * waited for, either.
+ * Calls `fn` with a signal that is aborted after `timeoutMs`, or with `outer`. A function that ignores the signal is no
+ * longer waited for, either.
  */
 export function withTimeout<T>(
   fn: (signal: AbortSignal) => T | Promise<T>,

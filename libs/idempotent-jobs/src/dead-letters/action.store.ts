@@ -9,13 +9,13 @@ import type { ReservedRedrive } from './bulk-redrive.store.js';
 import { auditDone, type Judged, type JudgedReport, type KeptMs, write } from './write.js';
 import { LET_GO } from './write.statements.js';
 
-/** What a person may want by itself. A letter that is edited needs a new operation as well. */
+/** What an operator may do with a letter alone. Editing a letter needs a new operation as well. */
 export type SimpleIntent = Exclude<Intent, { readonly kind: 'edited' }>;
 
 /**
- * What people do to dead letters, and what somebody reports on operations. Each action is one transaction of four steps:
- * the rows are locked, what is to happen is decided, it is written, and it is put into the audit. A process that dies in
- * between has done nothing: Postgres rolls back, and lets go of the rows.
+ * Carries out what operators do to dead letters, and what webhooks report on operations. Each action is one transaction
+ * of four steps: lock the rows, decide, write, audit. A process that dies in between has done nothing: Postgres rolls
+ * back and releases the rows.
  */
 export class ActionStore {
   constructor(
@@ -24,8 +24,8 @@ export class ActionStore {
   ) {}
 
   /**
-   * Does the same to all letters that exist. `held`: for a redrive of many, only while its runner holds it; it lets go of
-   * what it may not bring back.
+   * Does the same to all letters that exist. With `held`, a bulk redrive acts: only while its runner holds it; it
+   * releases the letters that it may not bring back.
    */
   async act(
     letterIds: readonly string[],
@@ -46,13 +46,16 @@ export class ActionStore {
     });
   }
 
-  /** What {@link act} would do now. Nothing is changed, and no lock is waited for. */
+  /** Returns what {@link act} would do now. It changes nothing, and waits for no lock. */
   async foresee(letterId: string, intent: SimpleIntent): Promise<Judged | undefined> {
     const found = await peekAtLetter((call) => this.database.run(call), letterId);
     return found && { ...found, judgement: judge(found, intent) };
   }
 
-  /** `asOf`: of when the report is true; undefined: now. Answers undefined where the ledger has no such operation. */
+  /**
+   * `asOf` is the time that the report is about; undefined means now. Returns undefined when the ledger has no such
+   * operation.
+   */
   async resolveDoubt(
     identity: OperationIdentity,
     report: Report,
@@ -65,7 +68,7 @@ export class ActionStore {
       const judgement = judgeReport(found, report);
       const judged = { ...found, judgement };
       await write(run, [judged], author, this.keptMs);
-      // An open letter is resolved as if a person did it.
+      // An open letter is resolved as if an operator had done it.
       const action = judgement.kind === 'run_again' ? 'resolve_not_applied' : `report_${report.kind}`;
       await auditDone(run, action, author, [judged]);
       return judged;

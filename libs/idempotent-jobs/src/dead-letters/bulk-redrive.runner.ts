@@ -10,20 +10,20 @@ import { isDone } from './write.js';
 export interface RedriveRunnerServices {
   readonly store: BulkRedriveStore;
   readonly actions: ActionStore;
-  /** Names this process among all that might carry on a redrive. */
+  /** Identifies this process among all that may run a redrive. */
   readonly runnerId: string;
   readonly onClosed: OnClosed;
   /** Operations have been brought back and are due for their queues. */
   readonly onDue: (queue: string) => Promise<void>;
   readonly onError: (message: string, error: unknown) => void;
-  /** How often to look for a redrive to carry on, in ms. */
+  /** How often to look for a redrive to run, in ms. */
   readonly pollMs: number;
 }
 
 /**
- * Carries on redrives of many: the canaries first, then the rest, no faster than their rate, until their letters end or
- * too many fail again. All that it knows is in the ledger: killed anywhere, another process finds the lease over and goes
- * on with the letters that are still open. Cancelled, it brings nothing more back.
+ * Runs bulk redrives: the canaries first, then the rest, no faster than their rate, until all letters are done or too
+ * many fail again. All state is in the ledger: when the process is killed, another one finds the lease expired and goes
+ * on with the letters that are still open. A cancelled redrive brings nothing more back.
  */
 export class BulkRedriveRunner {
   #timer: NodeJS.Timeout | undefined;
@@ -41,11 +41,11 @@ export class BulkRedriveRunner {
     this.wake();
   }
 
-  /** There may be a redrive to carry on. */
+  /** Looks for a redrive to run at once. */
   wake(): void {
     if (this.#isStopped) return;
     clearTimeout(this.#timer);
-    // Whoever wakes it has nothing to do with what it brings back after this.
+    // The redrive runs outside of the caller's frame: it does not belong to the caller.
     this.#polling ??= outsideOfAnyFrame(() => this.#lookAndRest());
   }
 
@@ -69,7 +69,7 @@ export class BulkRedriveRunner {
     return this.#stopping.signal.aborted;
   }
 
-  /** Redrives of several queues go on side by side. */
+  /** Takes every redrive that is free: redrives of several queues run side by side. */
   async #poll(): Promise<void> {
     try {
       while (!this.#isStopped) {
@@ -90,7 +90,9 @@ export class BulkRedriveRunner {
     this.services.onError('A redrive was interrupted; it goes on by itself', error);
   }
 
-  /** Renews the lease beside the work: counting a large redrive may take longer than a lease lasts. */
+  /**
+   * Runs a redrive, and renews its lease beside the work: counting a large redrive may take longer than a lease lasts.
+   */
   async #reserve(redrive: ReservedRedrive): Promise<void> {
     const renewal = setInterval(() => {
       this.services.store.keep(redrive, LEASE_MS).catch((error: unknown) => this.#tellOf(error));
@@ -109,7 +111,7 @@ export class BulkRedriveRunner {
     let allowance = 1;
     let lastAt = performance.now();
     while (!this.#isStopped && (await store.keep(redrive, LEASE_MS))) {
-      // Counting a large redrive takes a while: it must not take more than a tenth of the database's time.
+      // Counting a large redrive is slow: it must not take more than a tenth of the database's time.
       if (seen === undefined || performance.now() >= lookAgainAt) {
         const askedAt = performance.now();
         seen = await store.get(redrive.id);
@@ -129,7 +131,7 @@ export class BulkRedriveRunner {
       }
       await this.#pause(STEP_MS);
       const now = performance.now();
-      // What waiting saved up is not spent at once.
+      // The unused allowance of a long wait must not be spent at once.
       allowance = Math.min(
         allowance + ((now - lastAt) / 1000) * redrive.pace.ratePerSecond,
         Math.max(1, redrive.pace.ratePerSecond),
@@ -139,7 +141,7 @@ export class BulkRedriveRunner {
     await store.leave(redrive);
   }
 
-  /** How many operations were brought back. */
+  /** Returns how many operations were brought back. */
   async #bringBack(redrive: ReservedRedrive, { actor, note }: Redrive, letters: number): Promise<number> {
     const next = await this.services.store.nextLetters(redrive.id, letters);
     if (next.length === 0) return 0;
@@ -155,17 +157,17 @@ export class BulkRedriveRunner {
   }
 }
 
-/** How far it is after a step, as far as that is known without counting. */
+/** The progress after a step, estimated without counting. */
 function after(progress: RedriveProgress, letters: number, redriven: number): RedriveProgress {
   return {
     ...progress,
-    // Never 0 by reckoning: that it is complete is counted.
+    // Never 0 in an estimate: only counting decides that a redrive is complete.
     left: Math.max(1, progress.left - letters),
     redriven: progress.redriven + redriven,
     underWay: progress.underWay + redriven,
   };
 }
 
-/** How long a redrive rests whose process has died. */
+/** How long a redrive rests after its process has died. */
 const LEASE_MS = 15_000;
 const STEP_MS = 250;

@@ -2,10 +2,12 @@ import { inMs, statement } from '../ledger/postgres/statement.js';
 import { INTO_AUDIT } from '../ledger/record/audit.js';
 import { MATCHES_FILTER } from './letter.queries.js';
 
-/** What can be redriven as it is: with an identity of its own, and known not to have happened. */
+/**
+ * Letters that can be redriven as they are: they have their own identity, and their effect is known not to have happened.
+ */
 const REDRIVABLE = `l.resolved_at IS NULL AND l.tenant_id IS NOT NULL AND l.reason NOT IN ('idempotency_conflict', 'in_doubt', 'expired')`;
 
-/** How many open letters match, by whether they can be redriven as they are. */
+/** Counts open letters that match, by whether they can be redriven as they are. */
 export const COUNT_REDRIVABLE = statement(
   'count_redrivable',
   `
@@ -17,9 +19,9 @@ WHERE ${MATCHES_FILTER} AND l.resolved_at IS NULL
 );
 
 /**
- * Begins a redrive: takes the matching letters on, all at once, so that it has an end. No row: no letter matches. Fails on
- * dead_letter_redrives_one_per_queue while another redrive of the queue is running, which also means that no two redrives
- * hold one letter.
+ * Starts a bulk redrive: takes on the letters that match now, and no later ones, so that it ends. *No row*: no letter
+ * matches. Fails on dead_letter_redrives_one_per_queue while another redrive of the queue is running; so no letter is
+ * ever in two redrives.
  */
 export const START_REDRIVE = statement(
   'start_redrive',
@@ -45,8 +47,8 @@ SELECT id FROM started
 );
 
 /**
- * Takes a running redrive that nobody carries on: a new one, or one whose process has died. SKIP LOCKED: of two processes
- * one gets it.
+ * Takes a running redrive that no process runs: a new one, or one whose process has died. SKIP LOCKED: of two processes
+ * only one gets it.
  */
 export const TAKE_REDRIVE = statement(
   'take_redrive',
@@ -63,7 +65,7 @@ RETURNING r.id, r.queue, json_build_object(
 `,
 );
 
-/** Keeps the lease of the redrive. No row: it has ended, or is another's. */
+/** Renews the lease of a redrive. *No row*: it has ended, or another process has it. */
 export const KEEP_REDRIVE = statement(
   'keep_redrive',
   `
@@ -74,15 +76,15 @@ RETURNING id
 `,
 );
 
-/** Lets go of it, so that another process can go on at once. */
+/** Releases the redrive, so that another process can go on at once. */
 export const LEAVE_REDRIVE = statement(
   'leave_redrive',
   `UPDATE {schema}.dead_letter_redrives SET lease_expires_at = NULL WHERE id = :redriveId AND runner_id = :runnerId AND status = 'running'`,
 );
 
 /**
- * How far redrives are, newest first. An operation that somebody has redriven again by another letter has left this
- * redrive, and counts as ended.
+ * The progress of redrives, newest first. An operation that was later redriven by another letter has left this redrive,
+ * and counts as ended.
  */
 export const REDRIVE_STATES = statement(
   'redrive_states',
@@ -110,7 +112,7 @@ ORDER BY r.created_at DESC
 `,
 );
 
-/** The letters a redrive comes to next, oldest first. */
+/** The next letters of a redrive, oldest first. */
 export const NEXT_LETTERS = statement(
   'next_letters',
   `
@@ -122,7 +124,7 @@ LIMIT :limit
 `,
 );
 
-/** Ends a running redrive, with an audit row. No row: it was not running, or is another runner's. */
+/** Ends a running redrive, with an audit row. *No row*: it was not running, or another runner has it. */
 export const END_REDRIVE = statement(
   'end_redrive',
   `

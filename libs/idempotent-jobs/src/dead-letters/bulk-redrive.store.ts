@@ -15,7 +15,7 @@ import {
   TAKE_REDRIVE,
 } from './bulk-redrive.statements.js';
 
-/** A redrive of many, as its runner holds it. */
+/** A bulk redrive, as its runner holds it. */
 export interface ReservedRedrive {
   readonly id: string;
   readonly queue: string;
@@ -23,7 +23,7 @@ export interface ReservedRedrive {
   readonly pace: RedrivePace;
 }
 
-/** Keeps the books of redrives of many. */
+/** Reads and writes the rows of bulk redrives. */
 @Injectable()
 export class BulkRedriveStore {
   constructor(private readonly database: Database) {}
@@ -37,7 +37,7 @@ export class BulkRedriveStore {
     return row as { redrivable: number; others: number };
   }
 
-  /** Begins a redrive of many: its id, or why there is none: another is running, or nothing matches. */
+  /** Starts a bulk redrive. Returns its id, or why it did not start: another one is running, or nothing matches. */
   async start(
     filter: DeadLetterFilter,
     pace: RedrivePace,
@@ -71,7 +71,7 @@ export class BulkRedriveStore {
     return row && { ...row, runnerId };
   }
 
-  /** Whether the redrive is still this runner's to carry on. */
+  /** Renews the lease. Returns false when the redrive is no longer this runner's. */
   async keep({ id, runnerId }: ReservedRedrive, leaseMs: number): Promise<boolean> {
     return (await this.database.run(KEEP_REDRIVE.with({ redriveId: id, runnerId, leaseMs }))).length > 0;
   }
@@ -85,7 +85,7 @@ export class BulkRedriveStore {
     return rows.map(({ id }) => id);
   }
 
-  /** Ends a redrive that is running; false: it was not. Without an author it ends by itself, by its runner's hand. */
+  /** Ends a running redrive. Returns false when it was not running. Without an author its runner ends it. */
   async end(
     id: string,
     status: 'completed' | 'stopped' | 'cancelled',
@@ -109,7 +109,7 @@ export class BulkRedriveStore {
     return rows.length > 0;
   }
 
-  /** `tenantId`: only if it is limited to that tenant. */
+  /** With `tenantId`, finds it only if it is limited to that tenant. */
   async get(id: string, tenantId?: string): Promise<Redrive | undefined> {
     const call = REDRIVE_STATES.with({ ids: [id], queue: null, tenantId, limit: 1 });
     const [row] = await this.database.run<RedriveRow>(call, undefined, LONG_MS);

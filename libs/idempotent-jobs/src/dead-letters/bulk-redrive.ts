@@ -1,12 +1,12 @@
 import type { DeadLetterFilter } from './dead-letter.js';
 
-/** A redrive of many letters of one source queue. Times are by the database's clock. */
+/** A bulk redrive: many letters of one source queue. Times are by the database's clock. */
 export interface Redrive {
   readonly id: string;
   readonly queue: string;
-  /** `stopped`: too many failed again. `cancelled`: by a person. */
+  /** `stopped`: too many failed again. `cancelled`: an operator ended it. */
   readonly status: 'running' | 'completed' | 'stopped' | 'cancelled';
-  /** Why it ended before its letters did. */
+  /** Why it ended before all its letters were done. */
   readonly endedBecause: string | undefined;
   readonly filter: Omit<DeadLetterFilter, 'queue'>;
   readonly actor: string;
@@ -18,23 +18,23 @@ export interface Redrive {
   readonly endedAt: Date | undefined;
 }
 
-/** How far a redrive of many is. */
+/** The progress of a bulk redrive. */
 export interface RedriveProgress {
-  /** Letters it has not come to yet. */
+  /** Letters that are not redriven yet. */
   readonly left: number;
   /** Operations brought back. */
   readonly redriven: number;
-  /** Of these, how many are still on their way. */
+  /** Of these, how many have not ended yet. */
   readonly underWay: number;
   /** Of these, how many died or fell in doubt again. */
   readonly failed: number;
 }
 
-/** How carefully a redrive of many goes. */
+/** How carefully a bulk redrive proceeds. */
 export interface RedrivePace {
-  /** Letters a second. Default 10, at most 500: what failed together must not come back together. */
+  /** Letters a second, at most 500. Default 10: what failed together must not come back together. */
   readonly ratePerSecond: number;
-  /** How many go first, and must have ended before the others follow. Default 5. */
+  /** How many letters go first. They must have ended before the others follow. Default 5. */
   readonly canary: number;
   /** The share of operations failing again, from 0 to 1, above which it stops by itself. Default 0.2. */
   readonly maxFailureShare: number;
@@ -43,7 +43,7 @@ export interface RedrivePace {
 export const DEFAULT_PACE: RedrivePace = { ratePerSecond: 10, canary: 5, maxFailureShare: 0.2 };
 export const MAX_RATE_PER_SECOND = 500;
 
-/** What a redrive of many does next. */
+/** What a bulk redrive does next. */
 export type RedriveStep =
   | { readonly kind: 'redrive'; readonly letters: number }
   /** The canaries have not all ended. */
@@ -52,10 +52,10 @@ export type RedriveStep =
   | { readonly kind: 'stop'; readonly because: string };
 
 /**
- * Decides what a redrive does next. Pure. `allowance`: how many letters the rate allows now.
+ * Decides what a redrive does next. Pure. `allowance` is how many letters the rate allows now.
  *
- * Too many failures stop it from the moment on that as many operations have ended as there are canaries (or letters, if
- * these are fewer): a share of one or two says nothing.
+ * Too many failures stop it only once as many operations have ended as there are canaries (or letters, if these are
+ * fewer): a share of one or two says nothing.
  */
 export function nextStep(
   { left, redriven, underWay, failed }: RedriveProgress,

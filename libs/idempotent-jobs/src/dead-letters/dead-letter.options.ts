@@ -4,16 +4,16 @@ import type { RedrivePace } from './bulk-redrive.js';
 
 /** How one letter is redriven, or resolved as not applied. */
 export interface RedriveOptions extends LedgerAction {
-  /** A deadline in place of the one its producer gave, which may have passed. */
+  /** A deadline that replaces the producer's, which may have passed. */
   readonly deadline?: Date;
 }
 
-/** How many letters are redriven. */
+/** Options of a bulk redrive. */
 export interface RedriveManyOptions extends LedgerAction, Partial<RedrivePace> {}
 
 /**
- * What became of one letter, or would. `redriven`: its operation runs again. `completed`: its operation had completed, so
- * nothing runs. `applied`: its operation is completed now.
+ * What became of one letter, or would in a dry run. `redriven`: its operation runs again. `completed`: its operation had
+ * already completed, so nothing runs. `applied`: its operation is completed now.
  */
 export interface LetterResult {
   readonly letterId: string;
@@ -21,12 +21,12 @@ export interface LetterResult {
   readonly dryRun: boolean;
 }
 
-/** What a redrive of many has begun, or would begin. */
+/** What a bulk redrive has started, or would start in a dry run. */
 export interface RedrivePlan {
   /** Undefined in a dry run. */
   readonly redriveId: string | undefined;
   readonly letters: number;
-  /** Letters that match, but need a decision of their own: in doubt, expired, in conflict, or without an identity. */
+  /** Letters that match but need a decision of their own: in doubt, expired, in conflict, or without an identity. */
   readonly leftOut: number;
   readonly dryRun: boolean;
 }
@@ -34,6 +34,6 @@ export interface RedrivePlan {
 /** A page of letters. */
 export interface DeadLetterPage {
   readonly letters: readonly DeadLetter[];
-  /** Hand it to the next call; undefined: there is no more. */
+  /** Pass it to the next call. Undefined on the last page. */
   readonly next: string | undefined;
 }

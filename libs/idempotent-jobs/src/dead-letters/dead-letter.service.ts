@@ -46,7 +46,7 @@ import type { LockedLetter } from './lock.js';
 import type { BulkRedriveStore } from './bulk-redrive.store.js';
 import { redriveRunning, refused } from './refusals.js';
 
-/** Hears of every letter that was closed. */
+/** Called for every letter that was closed. */
 export type OnClosed = (letter: LockedLetter, as: DeadLetterResolution, actor: string) => void;
 
 /** What the service needs of the application it belongs to. */
@@ -64,10 +64,10 @@ export interface DeadLetterDependencies {
 }
 
 /**
- * The way back: look at dead letters, run their operations again, or close them. Everything that changes something names
- * its actor and a reason, and leaves a row in `job_actions`, in the same transaction.
+ * The operator's API: read dead letters, run their operations again, or close them. Every change names its actor and a
+ * reason, and writes a row to `job_actions` in the same transaction.
  *
- * Inside a tenant's frame only that tenant's letters exist; outside of any, all of them.
+ * Inside a tenant's frame the service sees only that tenant's letters; outside of any frame it sees all of them.
  */
 export class DeadLetterService {
   readonly #queries: LetterQueries;
@@ -78,11 +78,11 @@ export class DeadLetterService {
   }
 
   /**
-   * Letters, newest first.
+   * Lists letters, newest first.
    *
-   * @param options.open only open ones (default true), only resolved ones (false), or both (`'any'`)
+   * @param options.open true: only open ones (the default); false: only resolved ones; `'any'`: both
    * @param options.limit how many, 1 to 1,000. Default 50.
-   * @param options.after the `next` of the page before
+   * @param options.after the `next` of the previous page
    * @throws UsageError for a filter or a cursor that cannot be read
    */
   async list(
@@ -102,7 +102,11 @@ export class DeadLetterService {
     return { letters: page.letters, next: isLast ? undefined : writeCursor(page.last as LetterPosition) };
   }
 
-  /** Open letters by cause, the largest group first. @param options.limit how many groups, 1 to 1,000. Default 50. */
+  /**
+   * Counts open letters by cause, the largest group first.
+   *
+   * @param options.limit how many groups, 1 to 1,000. Default 50.
+   */
   async groups(
     filter: DeadLetterFilter = {},
     { limit = 50 }: { readonly limit?: number } = {},
@@ -111,13 +115,17 @@ export class DeadLetterService {
     return this.#queries.groups(this.#seen(filter), limit);
   }
 
-  /** One letter, with its payload. @throws DeadLetterNotFoundError, RecordUnreadableError if that cannot be decrypted here */
+  /**
+   * Returns one letter with its payload.
+   *
+   * @throws DeadLetterNotFoundError; RecordUnreadableError if the payload cannot be decrypted here
+   */
   async get(letter: DeadLetterRef): Promise<DeadLetterWithPayload> {
     const found = await this.#find(letter);
     return { ...found, payload: this.services.encryption.open(found.payload, letterBinding(found)) };
   }
 
-  /** With its payload as it is kept: most of what is done to a letter needs no key. */
+  /** Finds a letter, its payload as it is stored: most actions on a letter need no key. */
   async #find(letter: DeadLetterRef): Promise<DeadLetterWithPayload> {
     const id = typeof letter === 'string' ? assertId(letter) : await this.#findOpen(letter);
     const found = await this.#queries.get(id);
@@ -129,19 +137,20 @@ export class DeadLetterService {
 
   /**
    * Runs a letter's operation again, under the same key and tenant, with fresh attempts and a fresh time budget. An
-   * operation that has completed meanwhile is not run: its letter is closed as `completed`.
+   * operation that has completed in the meantime does not run: its letter is closed as `completed`.
    *
-   * @throws DeadLetterNotFoundError, or DeadLetterRefusedError if it is resolved, under way, in doubt (resolve it), a
-   *   conflict or without identity (give it one by {@link redriveEdited}), or past its producer's deadline (give another)
+   * @throws DeadLetterNotFoundError; DeadLetterRefusedError if the letter is resolved, under way, in doubt (resolve it),
+   *   a conflict or without identity (give it one by {@link redriveEdited}), or past its producer's deadline (give a new
+   *   one)
    */
   async redrive(letter: DeadLetterRef, options: RedriveOptions): Promise<LetterResult> {
     return this.#runAgain(letter, 'redrive', options);
   }
 
   /**
-   * Runs all matching letters of a queue again, carefully: a few canaries first, the rest no faster than
-   * `ratePerSecond`, and not at all once too many fail again. Goes on in the background, in whatever process of the
-   * application is alive; see {@link getRedrive}. One redrive at a time per queue.
+   * Starts a bulk redrive: runs all matching letters of a queue again. It sends a few canaries first, then the rest no
+   * faster than `ratePerSecond`, and stops once too many fail again. It goes on in the background, in any living process
+   * of the application; see {@link getRedrive}. A queue has one bulk redrive at a time.
    *
    * @throws DeadLetterNotFoundError if no letter matches; DeadLetterRefusedError while another redrive of the queue runs
    */
@@ -169,7 +178,11 @@ export class DeadLetterService {
     return { ...plan, redriveId: started.id, dryRun: false };
   }
 
-  /** How far a redrive of many is. Inside a tenant's frame: if it is limited to that tenant. @throws DeadLetterNotFoundError */
+  /**
+   * Returns the progress of a bulk redrive. Inside a tenant's frame, only if the redrive is limited to that tenant.
+   *
+   * @throws DeadLetterNotFoundError
+   */
   async getRedrive(redriveId: string): Promise<Redrive> {
     const redrive = await this.services.store.get(assertId(redriveId), this.services.tenants.current);
     if (redrive === undefined)
@@ -177,7 +190,7 @@ export class DeadLetterService {
     return redrive;
   }
 
-  /** Redrives of many, newest first. @param options.limit 1 to 1,000. Default 20. */
+  /** Lists bulk redrives, newest first. @param options.limit 1 to 1,000. Default 20. */
   async redrives({ queue, limit = 20 }: { readonly queue?: string; readonly limit?: number } = {}): Promise<
     Redrive[]
   > {
@@ -187,9 +200,9 @@ export class DeadLetterService {
   }
 
   /**
-   * Ends a redrive of many. What it has brought back goes on; once this has returned, nothing more is brought back.
+   * Cancels a bulk redrive. Operations that it has brought back go on; once this has returned, it brings back no more.
    *
-   * @throws DeadLetterNotFoundError, or DeadLetterRefusedError if it has ended
+   * @throws DeadLetterNotFoundError; DeadLetterRefusedError if it has ended
    */
   async cancelRedrive(redriveId: string, action: Omit<LedgerAction, 'dryRun'>): Promise<Redrive> {
     const author = assertAuthor(action);
@@ -202,9 +215,9 @@ export class DeadLetterService {
   }
 
   /**
-   * Makes a new operation out of a letter that has no valid identity, or whose key or payload was wrong: with the
-   * identity given here, and the letter's payload unless another is given. The new operation names the letter it came
-   * from. Off unless `forRoot({ deadLetters: { editedRedrive: true } })`.
+   * Makes a new operation from a letter that has no valid identity, or whose key or payload was wrong. The new operation
+   * gets the identity given here, and the letter's payload unless another is given. It refers to the letter it came from.
+   * Off unless `forRoot({ deadLetters: { editedRedrive: true } })`.
    *
    * @throws UsageError where it is off, or if the queue is not registered here
    * @throws OperationConflictError if the key belongs to another request; DeadLetterNotFoundError, DeadLetterRefusedError
@@ -233,11 +246,13 @@ export class DeadLetterService {
   }
 
   /**
-   * Ends an operation in doubt with what a person found out: `applied(result)` completes it, and the result is replayed
-   * from then on; `notApplied()` runs it again. What the handler would have enqueued after it is not known here.
+   * Resolves an operation in doubt with what the operator found out: `applied(result)` completes it, and the result is
+   * replayed from then on; `notApplied()` runs it again. Jobs that the handler would have enqueued afterwards are not
+   * known here, and are not enqueued.
    *
-   * @throws DeadLetterNotFoundError, or DeadLetterRefusedError if it is resolved or not in doubt; InvalidPayloadError for a
-   *   result that JSON cannot express; UsageError for a result where the operation is encrypted and there are no keys here
+   * @throws DeadLetterNotFoundError; DeadLetterRefusedError if it is resolved or not in doubt; InvalidPayloadError for a
+   *   result that JSON cannot express; UsageError for a result where the operation is encrypted and there are no keys
+   *   here
    */
   async resolve(
     letter: DeadLetterRef,
@@ -254,9 +269,9 @@ export class DeadLetterService {
   }
 
   /**
-   * Closes a letter for good; its operation is not run, and stays or becomes dead.
+   * Closes a letter for good. Its operation does not run again: it stays or becomes dead.
    *
-   * @throws DeadLetterNotFoundError, or DeadLetterRefusedError if it is resolved
+   * @throws DeadLetterNotFoundError; DeadLetterRefusedError if the letter is resolved
    */
   async discard(letter: DeadLetterRef, action: LedgerAction): Promise<LetterResult> {
     assertAuthor(action);
@@ -294,7 +309,7 @@ export class DeadLetterService {
     return { letterId: id, outcome: as === 'not_applied' ? 'redriven' : as, dryRun };
   }
 
-  /** The result that a person gives, as it is kept. */
+  /** The result that the operator gives, as it is stored. */
   #encrypted(text: string | undefined, letter: DeadLetterWithPayload): string | null {
     if (text === undefined) return null;
     if (isEncrypted(JSON.parse(text))) throw new InvalidPayloadError(RESULT_LOOKS_ENCRYPTED);
@@ -318,7 +333,7 @@ export class DeadLetterService {
     return id;
   }
 
-  /** What the caller may see of what the filter asks for. */
+  /** The filter, narrowed to what the caller may see. */
   #seen<F extends DeadLetterFilter>(filter: F): F {
     assertFilter(filter);
     const { tenants } = this.services;
@@ -326,7 +341,7 @@ export class DeadLetterService {
   }
 }
 
-/** Under which identity the ledger has a letter's operation. */
+/** The identity under which the ledger has a letter's operation. */
 function identityIn({ tenantId, operationKey, stepOf, step }: DeadLetter): OperationIdentity | undefined {
   return tenantId === undefined || operationKey === undefined
     ? undefined

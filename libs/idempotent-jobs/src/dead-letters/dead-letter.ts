@@ -2,7 +2,7 @@ import type { OperationName } from '../operation/identity.js';
 import type { ErrorEvidence } from '../operation/error-evidence.js';
 import { type DeadLetterReason, type DeadLetterResolution } from '../operation/reasons.js';
 
-/** A delivery that was given up on, with what is known about why. Times are by the database's clock. */
+/** A delivery that failed for good, with what is known about why. Times are by the database's clock. */
 export interface DeadLetter {
   readonly id: string;
   readonly reason: DeadLetterReason;
@@ -12,10 +12,10 @@ export interface DeadLetter {
   readonly queue: string;
   readonly jobName: string;
   readonly jobId: string;
-  /** Undefined where the delivery had no valid identity. */
+  /** Undefined when the delivery had no valid identity. */
   readonly tenantId: string | undefined;
   readonly operationKey: string | undefined;
-  /** Of a step: the key of its operation and the step's name, by which it is looked up. `operationKey` shows both. */
+  /** For a step: the key of its operation and the step's name, by which it is looked up. `operationKey` shows both. */
   readonly stepOf?: string;
   readonly step?: string;
   readonly error: ErrorEvidence | undefined;
@@ -24,10 +24,10 @@ export interface DeadLetter {
   /** Since when the effect may have happened without a record of it. */
   readonly doubtSince: Date | undefined;
   readonly runId: string | undefined;
-  /** What gave up: versions of library and Node. */
+  /** The versions of the library and of Node that wrote the letter. */
   readonly versions: Readonly<Record<string, string>> | undefined;
   readonly createdAt: Date;
-  /** Undefined while it is open. */
+  /** Undefined while the letter is open. */
   readonly resolved:
     | {
         readonly at: Date;
@@ -40,7 +40,7 @@ export interface DeadLetter {
 
 /** A dead letter together with what the job carried. */
 export interface DeadLetterWithPayload extends DeadLetter {
-  /** Undefined where it could not be kept. */
+  /** Undefined when it could not be kept. */
   readonly payload: unknown;
 }
 
@@ -52,21 +52,21 @@ export interface DeadLetterGroup {
   readonly letters: number;
   readonly oldestAt: Date;
   readonly newestAt: Date;
-  /** The newest of them, to look at. */
+  /** The newest letter of the group, as an example. */
   readonly sample: {
     readonly id: string;
     readonly error: Pick<ErrorEvidence, 'name' | 'message'> | undefined;
   };
 }
 
-/** Which letters are meant. All conditions must hold; none given means all open letters. */
+/** Selects letters. All conditions must hold; without any, all open letters match. */
 export interface DeadLetterFilter {
   readonly queue?: string;
   readonly tenantId?: string;
   readonly reason?: DeadLetterReason;
-  /** Of a {@link DeadLetterGroup}. */
+  /** The letters of one {@link DeadLetterGroup}. */
   readonly fingerprint?: string;
-  /** That operation's, and those of its steps. */
+  /** The letters of that operation and of its steps. */
   readonly operationKey?: string;
   /** Written at or after that time. */
   readonly from?: Date;

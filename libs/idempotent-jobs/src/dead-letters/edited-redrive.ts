@@ -14,7 +14,7 @@ import { lockLetters, type LockedLetter, peekAtLetter } from './lock.js';
 import { refused } from './refusals.js';
 import { type KeptMs, write } from './write.js';
 
-/** What a person gives an operation that is made from a letter by hand. */
+/** What the operator sets for an operation that is made from a letter by hand. */
 export interface OperationEdit {
   readonly tenantId: string;
   readonly operationKey: string;
@@ -24,7 +24,7 @@ export interface OperationEdit {
   readonly payload?: unknown;
 }
 
-/** Checks a request as if it were enqueued; undefined: the queue is not registered here. */
+/** Checks a request as if it were enqueued. Undefined when the queue is not registered here. */
 export type RequestAsProducer = (
   queue: string,
   jobName: string,
@@ -32,13 +32,13 @@ export type RequestAsProducer = (
   identity: { readonly tenantId: string; readonly operationKey: string },
 ) => RequestedOperation | undefined;
 
-/** Ties a new operation to the letter that it was made from. */
+/** Links a new operation to the letter that it was made from. */
 const LINK = statement(
   'link_edited',
   'UPDATE {schema}.job_outcomes SET redriven_from = :letterId WHERE tenant_id = :tenantId AND operation_key = :operationKey',
 );
 
-/** Makes a new operation from a letter that cannot be run as it is. */
+/** Makes a new operation from a letter that cannot run as it is. */
 export class EditedRedrive {
   constructor(
     private readonly database: Database,
@@ -50,9 +50,9 @@ export class EditedRedrive {
   ) {}
 
   /**
-   * All or nothing: the operation exists if and only if the letter is closed. Whether its key is free is known only when it
-   * is taken, so a dry run takes it and gives it back. `letter`: with its payload as it is kept. Answers the letter that was
-   * closed; undefined after a dry run.
+   * All or nothing: the operation exists if and only if the letter is closed. Only taking a key shows whether it is free,
+   * so a dry run takes it and rolls back. `letter` has its payload as it is stored. Returns the letter that was closed;
+   * undefined after a dry run.
    */
   async make(
     letter: DeadLetterWithPayload,
@@ -79,7 +79,7 @@ export class EditedRedrive {
       const [accepted] = await this.operations.accept(run, [asked]);
       if (accepted?.kind === 'conflict') throw new OperationConflictError(tenantId, operationKey);
       if (accepted?.kind === 'duplicate') throw refused(letter.id, 'key_taken');
-      // Read only now: what was just made may have the letter's own key.
+      // Read after accepting: the new operation may have the letter's own key.
       const locked = await peekAtLetter(run, letter.id);
       if (locked === undefined) throw refused(letter.id, 'resolved');
       const judgement = judge(locked, { kind: 'edited' });
@@ -99,8 +99,9 @@ export class EditedRedrive {
   }
 
   /**
-   * A job that nobody could identify is kept as it came. Under an id that the library has derived that is the library's
-   * own form, with a payload that was encrypted for whomever it names; under any other it is what its producer wrote.
+   * The payload for the new operation. A job without a valid identity is kept as it came. If the library derived the
+   * job's id, its data is the library's own envelope, with a payload encrypted for the operation that the envelope names.
+   * Otherwise the data is what its producer wrote.
    */
   #payloadOf(letter: DeadLetterWithPayload): unknown {
     const payload = this.encryption.open(letter.payload, letterBinding(letter));
@@ -113,5 +114,5 @@ export class EditedRedrive {
   }
 }
 
-/** Takes back what a dry run has written. */
+/** Rolls back what a dry run has written. */
 class DryRun extends Error {}

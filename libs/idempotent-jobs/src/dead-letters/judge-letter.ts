@@ -3,8 +3,8 @@ import type { DeadLetterResolution, DeadLetterReason } from '../operation/reason
 import type { Objection } from './refusals.js';
 
 /*
- * What becomes of a dead letter, or of an operation, when somebody from outside speaks: a person, or a webhook. Pure: the
- * caller has locked both rows, and hands over what the database says about them.
+ * Decides what happens to a dead letter, or to an operation, when an operator or a webhook reports on it. Pure: the
+ * caller has locked both rows, and passes in what the database says about them.
  */
 
 /** What the decision needs to know about a letter. */
@@ -14,7 +14,7 @@ export interface LetterFacts {
   readonly identity: object | null;
   readonly reason: DeadLetterReason;
   readonly hasPayload: boolean;
-  /** A job carries its operation. Steps and calls have no job, and need no payload to be run again. */
+  /** A job carries its operation. Steps and calls have no job, and need no payload to run again. */
   readonly isOfJob: boolean;
 }
 
@@ -25,12 +25,12 @@ export interface OperationFacts {
   readonly isAnotherRequest: boolean;
   /** An attempt may have had its effect without a record of it. */
   readonly isDoubtful: boolean;
-  /** Its effect is looked up before each attempt that follows another one, and there was one. */
+  /** Its effect is looked up before every attempt but the first, and there has been an attempt. */
   readonly isLookedUp: boolean;
   /** The deadline that its producer gave has passed. */
   readonly isPastDeadline: boolean;
   readonly wasClaimed: boolean;
-  /** Somebody holds its lease, which has not run out. */
+  /** A worker holds its lease, which has not expired. */
   readonly isUnderLease: boolean;
   /** An attempt was started after the time that a report is about. */
   readonly wasStartedSince: boolean;
@@ -45,29 +45,34 @@ export interface Case<Letter, Operation> {
 type LetterCase = Case<LetterFacts, OperationFacts | null>;
 type OperationCase = Case<LetterFacts | null, OperationFacts>;
 
-/** What a person wants to be done about a letter. A result is JSON text, as it is kept. `edited` runs another operation. */
+/**
+ * What an operator wants to do with a letter. A result is JSON text, as it is stored. `edited` runs another operation.
+ */
 export type Intent =
   | { readonly kind: 'redrive' | 'not_applied'; readonly deadline?: Date | undefined }
   | { readonly kind: 'applied'; readonly result: string | null }
   | { readonly kind: 'discard' }
   | { readonly kind: 'edited' };
 
-/** What somebody who knows, most likely a webhook, says about an operation. */
+/** What a party that knows the outcome, most likely a webhook, says about an operation. */
 export type Report =
   { readonly kind: 'applied'; readonly result: string | null } | { readonly kind: 'not_applied' };
 
-/** What is to be done to the operation, and how its letter is closed. */
+/** What is done to the operation, and how its letter is closed. */
 export type Action =
   | RunAgain
   | Complete
-  /** It is dead from now on, or stays dead, and is forgotten in time. */
+  /** It becomes or stays dead, and its row is pruned in time. */
   | { readonly kind: 'give_up'; readonly as: 'discarded' }
-  /** It stays dead, and is forgotten in time; another one runs in its place. */
+  /** It stays dead, and its row is pruned in time; another operation runs in its place. */
   | { readonly kind: 'replace'; readonly as: 'redriven' }
-  /** It is not touched, or does not exist. */
+  /** It is not changed, or does not exist. */
   | { readonly kind: 'leave'; readonly as: DeadLetterResolution };
 
-/** With fresh attempts; with a doubt kept, its next claim obeys the rules of its effect. Without a deadline, the old one stays. */
+/**
+ * The operation runs again with fresh attempts. If it keeps its doubt, its next claim obeys the rules of its effect.
+ * Without a new deadline it keeps the old one.
+ */
 export interface RunAgain {
   readonly kind: 'run_again';
   readonly as: 'redriven' | 'not_applied';
@@ -77,10 +82,10 @@ export interface RunAgain {
 
 type Complete = { readonly kind: 'complete'; readonly as: 'applied'; readonly result: string | null };
 
-/** Something stands against it. */
+/** The action is refused. */
 export type Refused = { readonly kind: 'refused'; readonly reason: Objection };
 
-/** Nothing is to be done, and why. */
+/** Nothing is to be done; `reason` says why. */
 export interface Nothing {
   readonly kind: 'nothing';
   readonly reason: 'completed' | 'not_started' | 'outdated' | 'under_way' | 'dead' | 'no_doubt';
@@ -88,10 +93,10 @@ export interface Nothing {
 
 export type Judgement = Action | Refused;
 
-/** Without an open letter, the operation is put back: run again with the attempts that are left. */
+/** `put_back` is for an operation without an open letter: it runs again with the attempts that are left. */
 export type ReportJudgement = Judgement | Nothing | { readonly kind: 'put_back'; readonly as: 'not_applied' };
 
-/** Decides about a letter. The ledger may have no operation of its key. */
+/** Decides about a letter. The ledger may have no operation under its key. */
 export function judge(found: LetterCase, intent: Intent): Judgement {
   if (found.letter.isResolved) return refused('resolved');
   switch (intent.kind) {
@@ -110,13 +115,13 @@ export function judge(found: LetterCase, intent: Intent): Judgement {
   }
 }
 
-/** Decides about an operation that somebody reports on. It may have no open letter. */
+/** Decides about an operation that a report is about. It may have no open letter. */
 export function judgeReport({ operation, letter }: OperationCase, report: Report): ReportJudgement {
   if (operation.status === 'completed') return nothing('completed');
   if (!operation.wasClaimed) return nothing('not_started');
   if (report.kind === 'applied') return complete(report.result);
   if (operation.wasStartedSince) return nothing('outdated');
-  // The attempt that runs will tell by itself.
+  // The running attempt will record its outcome itself.
   if (operation.status === 'running' && operation.isUnderLease) return nothing('under_way');
   if (letter !== null) return judgeReportOnLetter({ letter, operation });
   if (operation.status === 'dead') return nothing('dead');
@@ -124,7 +129,7 @@ export function judgeReport({ operation, letter }: OperationCase, report: Report
   return isWaiting && !operation.isDoubtful ? nothing('no_doubt') : { kind: 'put_back', as: 'not_applied' };
 }
 
-/** The letter is resolved as if a person did it. */
+/** Resolves the letter as if an operator had done it. */
 function judgeReportOnLetter(found: LetterCase): Judgement | Nothing {
   const judgement = judgeNotApplied(found);
   if (judgement.kind === 'refused' && judgement.reason === 'under_way') return nothing('under_way');
@@ -139,7 +144,7 @@ function judgeRedrive(found: LetterCase, deadline: Date | undefined): Judgement 
   if (operation?.status === 'completed') return { kind: 'leave', as: 'completed' };
   if (isUnderWay(operation)) return refused('under_way');
   if (isInDoubt(found)) return refused('in_doubt');
-  // That an operation was given up does not say that nothing happened.
+  // That an operation was given up does not mean that its effect did not happen.
   const keepsDoubt = operation?.isDoubtful === true || operation?.isLookedUp === true;
   return objectionToRun(found, deadline) ?? { kind: 'run_again', as: 'redriven', keepsDoubt, deadline };
 }
@@ -150,7 +155,7 @@ function judgeNotApplied(found: LetterCase, deadline?: Date): RunAgain | Refused
 }
 
 function judgeDiscard({ letter: { reason }, operation }: LetterCase): Judgement {
-  // The operation of that key is not the one that the letter is about.
+  // The letter is about another operation than the one that has its key.
   const isOfAnother = reason === 'idempotency_conflict' || reason === 'expired';
   const isOver = operation?.status === 'dead' || operation?.status === 'in_doubt';
   return { kind: isOver && !isOfAnother ? 'give_up' : 'leave', as: 'discarded' };
@@ -164,14 +169,14 @@ function judgeEdit({ letter, operation }: LetterCase): Judgement {
   return { kind: own === null ? 'leave' : 'replace', as: 'redriven' };
 }
 
-/** Why the letter's operation cannot be meant. */
+/** The reason why the action cannot concern the letter's operation. */
 function objectionToIdentity({ letter, operation }: LetterCase): Refused | undefined {
   if (letter.identity === null) return refused('no_identity');
   const isConflict = letter.reason === 'idempotency_conflict' || operation?.isAnotherRequest === true;
   return isConflict ? refused('conflict') : undefined;
 }
 
-/** Why nobody can answer for the effect. A person may while it is not known whether it happened. */
+/** The reason why the operator cannot decide whether the effect happened. They can while that is not known. */
 function objectionToAnswer(found: LetterCase): Refused | undefined {
   const objection = objectionToIdentity(found);
   if (objection !== undefined) return objection;
@@ -180,7 +185,7 @@ function objectionToAnswer(found: LetterCase): Refused | undefined {
   return isInDoubt(found) || found.operation?.isDoubtful === true ? undefined : refused('not_in_doubt');
 }
 
-/** Why the operation cannot be run once more. */
+/** The reason why the operation cannot run again. */
 function objectionToRun({ letter, operation }: LetterCase, deadline: Date | undefined): Refused | undefined {
   if (letter.isOfJob && !letter.hasPayload) return refused('no_payload');
   return deadline === undefined && operation?.isPastDeadline === true
@@ -201,7 +206,7 @@ function isUnderWay(operation: OperationFacts | null): boolean {
   return operation !== null && IS_UNDER_WAY[operation.status];
 }
 
-/** Nobody knows whether the effect happened, also because the operation's row is gone. */
+/** Whether the effect may have happened without a record of it, also because the operation's row is gone. */
 function isInDoubt({ letter: { reason }, operation }: LetterCase): boolean {
   return reason === 'expired' || (operation === null ? reason : operation.status) === 'in_doubt';
 }

@@ -3,11 +3,11 @@ import type { DeadLetterFilter } from './dead-letter.js';
 import { DEAD_LETTER_REASONS } from '../operation/reasons.js';
 import { DEFAULT_PACE, MAX_RATE_PER_SECOND, type RedrivePace } from './bulk-redrive.js';
 
-/* What callers hand to the service, checked. Each throws a UsageError that says what is allowed. */
+/* Checks what callers pass to the service. Each check throws a UsageError that says what is allowed. */
 
 export const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
-/** The years that Postgres and JavaScript both know, with room to spare. */
+/** The end of the years that both Postgres and JavaScript can express, with room to spare. */
 const MAX_TIME_MS = Date.UTC(9999, 0);
 const MAX_CANARY = 1_000_000;
 

@@ -2,7 +2,7 @@ import { UsageError } from '../operation/errors.js';
 import { UUID } from './letter-arguments.js';
 import type { LetterPosition } from './letter.queries.js';
 
-/** Where a page ended, as text that callers hand back. */
+/** The end of a page as text, which the caller passes back for the next page. */
 export function writeCursor({ createdUs, id }: LetterPosition): string {
   return Buffer.from(`${createdUs}.${id}`).toString('base64url');
 }

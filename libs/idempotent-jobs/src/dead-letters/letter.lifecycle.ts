@@ -15,12 +15,14 @@ import { LetterQueries } from './letter.queries.js';
 import { letterHandlersOf } from './on-dead-letter.decorator.js';
 import { NotificationStore } from './notification.store.js';
 
-/** A handler, and the queue that it asked for. */
+/** A handler, and the queue that it was declared for. */
 interface DeclaredHandler extends LetterHandler {
   readonly queue: string | undefined;
 }
 
-/** Letters are put on their queue again only where somebody has said within a day that they are heard of. */
+/**
+ * A queue's letters count as listened to for a day after an application has said so; this leaves room for failed tries.
+ */
 const LISTEN_EVERY_MS = 60 * 60 * 1000;
 
 /** Finds the methods with `@OnDeadLetter()`, and runs a listener on each dead-letter queue that one of them needs. */
@@ -41,7 +43,7 @@ export class LetterLifecycle {
     private readonly events: JobEvents,
   ) {}
 
-  /** Looks before anything is started. @throws ConfigurationError as `@OnDeadLetter()` says */
+  /** Checks the handlers before anything is started. @throws ConfigurationError as `@OnDeadLetter()` says */
   prepare(): void {
     const handlers = this.#handlers();
     const handlersOf = (queue: string): DeclaredHandler[] =>
@@ -59,7 +61,7 @@ export class LetterLifecycle {
     const { tenants, encryption, queues } = this;
     return {
       letterOf: (letterId) => this.letters.get(letterId),
-      // Of a queue that other applications have, the ledger knows.
+      // The ledger knows the queues of other applications.
       deadLetterQueueOf: async (queue) =>
         queues.names.includes(queue) ? queues.deadLetterQueueOf(queue) : this.store.deadLetterQueueOf(queue),
       handlersOf,
@@ -90,7 +92,7 @@ export class LetterLifecycle {
     await Promise.all(this.#listeners.map((listener) => listener.stop(drainMs, closeMs)));
   }
 
-  /** Queues whose letters a processor of the application takes. */
+  /** Source queues whose dead-letter queue has a processor of this application. */
   #processed(): string[] {
     const processed = new Set(
       this.discovery.getProviders().flatMap((provider) => {
@@ -108,7 +110,7 @@ export class LetterLifecycle {
     return this.discovery.getProviders().flatMap((provider) => {
       const providerClass = providedClassOf(provider);
       const declarations = providerClass?.prototype ? letterHandlersOf(providerClass.prototype) : [];
-      // An alias (`useExisting`) is no second listener.
+      // An alias (`useExisting`) shares the instance, and is no second handler.
       if (providerClass === undefined || declarations.length === 0 || instances.has(provider.instance))
         return [];
       if (!provider.isDependencyTreeStatic() || provider.isTransient) {
@@ -130,7 +132,9 @@ export class LetterLifecycle {
     });
   }
 
-  /** Nobody else of this application may take the letters that the listener is to tell, nor may it take others'. */
+  /**
+   * Refuses a dead-letter queue that has a processor in this application too, or letters of a queue without a handler.
+   */
   #refuseRivals(deadLetterQueue: string, handlersOf: (queue: string) => DeclaredHandler[]): void {
     const sources = this.queues.names.filter(
       (queue) => this.queues.deadLetterQueueOf(queue) === deadLetterQueue,
@@ -163,7 +167,7 @@ function refuseController(controller: InstanceWrapper): void {
   );
 }
 
-/** A class may be provided twice, and a letter must be told to both. */
+/** A class may be provided twice, and both instances are notified of a letter. */
 function unique(title: string, seen: Map<string, number>): string {
   const count = (seen.get(title) ?? 0) + 1;
   seen.set(title, count);

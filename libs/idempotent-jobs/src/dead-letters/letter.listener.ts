@@ -13,7 +13,7 @@ import type { TenantContext } from '../tenancy/tenant-context.js';
 import type { DeadLetterWithPayload } from './dead-letter.js';
 import { DEAD_LETTER_JOB_NAME, type DeadLetterMessage } from '../operation/dead-letter-message.js';
 
-/** A method of the application that is told of dead letters. */
+/** A method of the application that is notified of dead letters. */
 export interface LetterHandler {
   /** `Class.method`; unique in the application. */
   readonly name: string;
@@ -22,26 +22,26 @@ export interface LetterHandler {
 
 /** What a listener needs of its application. */
 export interface LetterListenerServices {
-  /** The letter as the ledger has it, its payload as it is kept; undefined: there is none. */
+  /** Reads a letter from the ledger, its payload as it is stored. Undefined when there is none. */
   readonly letterOf: (letterId: string) => Promise<DeadLetterWithPayload | undefined>;
-  /** Where a source queue's letters are announced; undefined: nobody has ever registered it. */
+  /** The dead-letter queue of a source queue. Undefined when no application has registered the source queue. */
   readonly deadLetterQueueOf: (queue: string) => Promise<string | undefined>;
-  /** Who is to be told of a source queue's letters. */
+  /** The handlers to notify of a source queue's letters. */
   readonly handlersOf: (queue: string) => readonly LetterHandler[];
   readonly tenants: TenantContext;
   readonly encryption: Encryption;
-  /** Every handler has heard of the letter. */
+  /** Every handler was notified of the letter. */
   readonly onNotified: (letterId: string) => Promise<void>;
-  /** A message announced no letter that is to be told here. */
+  /** A message announced no letter that this listener may notify handlers of. */
   readonly onDropped: (job: Job, reason: DropReason) => void;
   readonly onError: (message: string) => void;
 }
 
 /**
- * Tells the application's handlers of each letter on one dead-letter queue. An ordinary BullMQ worker: a letter whose
- * process dies is delivered again by the stall check, one whose handler throws by BullMQ's retries.
+ * Notifies the application's handlers of each letter on one dead-letter queue. It is an ordinary BullMQ worker: when its
+ * process dies, the stall check delivers the letter again; when a handler throws, BullMQ's retries do.
  *
- * Of a message only the letter's id is believed. Everything that handlers are told is in the letter's row.
+ * Of a message only the letter's id is trusted. Everything that handlers get comes from the letter's row.
  */
 export class LetterListener {
   #worker: Worker | undefined;
@@ -76,7 +76,9 @@ export class LetterListener {
     });
   }
 
-  /** Takes no more letters and waits for handlers: `drainMs`, then no longer. Letters they still hold are told again. */
+  /**
+   * Takes no more letters and waits up to `drainMs` for handlers. The letters that are not finished are delivered again.
+   */
   async stop(drainMs: number, closeMs: number): Promise<void> {
     const worker = this.#worker;
     if (worker === undefined) return;
@@ -88,8 +90,9 @@ export class LetterListener {
   }
 
   /**
-   * Calls every handler that this process has not told of the letter yet. Rejects when one fails, so that BullMQ tries again.
-   * In another process, or after a restart, all are called: what stands in the message about that may be anybody's.
+   * Calls every handler that this process has not notified of the letter yet. Rejects when one fails, so that BullMQ
+   * tries again. Another process, or this one after a restart, calls all handlers: anyone may have written the message,
+   * so it is not trusted to say which ones were notified.
    */
   async tell(job: Job): Promise<void> {
     if (job.name !== DEAD_LETTER_JOB_NAME) {
@@ -100,7 +103,7 @@ export class LetterListener {
     const found = await this.#find(job);
     if (typeof found === 'string') return this.services.onDropped(job, found);
     const handlers = this.services.handlersOf(found.queue);
-    // Another process may have one: queues can share a dead-letter queue.
+    // Queues can share a dead-letter queue, so another process may have a handler.
     if (handlers.length === 0) throw new Error(`Nobody is told of letters of queue "${found.queue}" here.`);
     const letter = this.#opened(found);
     const notified = this.#notified.of(letter.letterId);
@@ -135,7 +138,7 @@ export class LetterListener {
     return announcedOn === this.port.name ? letter : 'elsewhere';
   }
 
-  /** Unreadable, it is told again like one whose handler failed: its key may be on its way. */
+  /** The letter, decrypted. An unreadable one throws and is delivered again later: its key may be on its way. */
   #opened(letter: DeadLetterWithPayload): DeadLetterMessage {
     try {
       return messageOfLetter(letter, this.services.encryption.open(letter.payload, letterBinding(letter)));
@@ -157,12 +160,14 @@ export class LetterListener {
 const WORKER_OPTIONS = {
   autorun: false,
   concurrency: 10,
-  /** News that a process died with is told again 10 to 15 s later. */
+  /** When a process dies, its letters are delivered again 10 to 15 s later. */
   lockDuration: 10_000,
   stalledInterval: 5_000,
-  /** A handler that kills its process is left alone for a while then. */
+  /** A handler that kills its process is then left alone for a while. */
   maxStalledCount: 10,
-  /** The letter itself is in Postgres. What was told is kept for a while, so that it is not put here a second time. */
+  /**
+   * The letter itself is in Postgres. Finished jobs are kept for a while, so that a letter is not announced here twice.
+   */
   removeOnComplete: { age: 24 * 60 * 60, count: 1000 },
 };
 
@@ -200,7 +205,7 @@ function messageOfLetter(letter: DeadLetterWithPayload, payload: unknown): DeadL
   };
 }
 
-/** The handlers that were told of letters of which others have not heard yet, as far as this process knows. */
+/** For letters of which only some handlers were notified: those handlers, as far as this process knows. */
 class NotifiedHandlers {
   readonly #byLetter = new Map<string, Set<string>>();
 
@@ -221,7 +226,10 @@ class NotifiedHandlers {
   }
 }
 
-/** More than are told within the nine minutes of BullMQ's retries where a handler is down. Of others all are told again. */
+/**
+ * More letters than are delivered in the nine minutes of BullMQ's retries while a handler is down. Beyond that, the
+ * oldest letter is forgotten, and all its handlers are called again.
+ */
 const MAX_LETTERS = 10_000;
 
 function failureOf(name: string, letter: DeadLetterMessage, job: Job, error: unknown): string {
@@ -234,7 +242,7 @@ function failureOf(name: string, letter: DeadLetterMessage, job: Job, error: unk
   return `${name} failed for dead letter ${letter.letterId} of queue "${letter.queue}" (attempt ${attempt} of ${attempts}; ${next}): ${messageOf(error)}`;
 }
 
-/** BullMQ gets a copy: what is on a queue, and what a server says, may be anything. */
+/** BullMQ gets a copy of the error, since an error may carry anything from a queue or a server. */
 function tellBullmq(error: unknown): never {
   throw isA(error, UnrecoverableError) ? finalErrorForBullmq(error) : errorForBullmq(error);
 }

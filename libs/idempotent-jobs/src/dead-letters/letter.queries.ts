@@ -5,7 +5,7 @@ import { statement } from '../ledger/postgres/statement.js';
 import { toDate } from '../ledger/postgres/to-date.js';
 import type { DeadLetter, DeadLetterFilter, DeadLetterGroup, DeadLetterWithPayload } from './dead-letter.js';
 
-/** A {@link DeadLetterFilter} as SQL. Null stands for any. */
+/** A {@link DeadLetterFilter} as SQL. Null matches everything. */
 export const MATCHES_FILTER = `
       (:queue::text IS NULL OR l.queue = :queue)
   AND (:tenantId::text IS NULL OR l.tenant_id = :tenantId)
@@ -15,13 +15,13 @@ export const MATCHES_FILTER = `
   AND (:from::timestamptz IS NULL OR l.created_at >= :from)
   AND (:until::timestamptz IS NULL OR l.created_at < :until)`;
 
-/** The parameters of {@link MATCHES_FILTER}. Undefined: any. */
+/** The parameters of {@link MATCHES_FILTER}. An undefined field matches everything. */
 export function filterInput(filter: DeadLetterFilter): Record<keyof DeadLetterFilter, unknown> {
   const { queue, tenantId, reason, fingerprint, operationKey, from, until } = filter;
   return { queue, tenantId, reason, fingerprint, operationKey, from, until };
 }
 
-/** A letter as it is shown, save for what is not there. */
+/** The columns of a letter as it is shown; fields without a value are left out later. */
 const COLUMNS = `l.id, l.reason, l.error_fingerprint AS fingerprint, l.queue, l.job_name AS "jobName", l.job_id AS "jobId",
   l.tenant_id AS "tenantId", l.operation_key AS "operationKey", l.step_of AS "stepOf", l.step, l.error, l.attempts, l.failures,
   l.doubt_since AS "doubtSince", l.run_id AS "runId", l.versions, l.created_at AS "createdAt",
@@ -29,8 +29,8 @@ const COLUMNS = `l.id, l.reason, l.error_fingerprint AS fingerprint, l.queue, l.
     'at', l.resolved_at, 'as', l.resolution, 'actor', l.actor, 'note', l.note) END AS resolved`;
 
 /**
- * Newest first. Time and id together are unique and never change, so a page never shows a letter twice or leaves one out,
- * whatever is written or resolved meanwhile.
+ * Newest first. Time and id together are unique and never change, so a page never repeats or skips a letter, whatever
+ * other transactions write or resolve in the meantime.
  */
 const LIST = statement(
   'list_letters',
@@ -70,7 +70,10 @@ const GET = statement(
   `SELECT ${COLUMNS}, l.payload FROM {schema}.dead_letters l WHERE l.id = :letterId`,
 );
 
-/** The open letter of an operation; where a conflicting or an expired request has one too, the operation's own. */
+/**
+ * Finds the open letter of an operation. A conflicting or expired request may have one under the same key; the
+ * operation's own goes first.
+ */
 const FIND_OPEN = statement(
   'find_open_letter',
   `
@@ -81,16 +84,16 @@ LIMIT 1
 `,
 );
 
-/** For what reads or takes on as many letters as there are. */
+/** The time limit, in ms, for statements that read or take on any number of letters. */
 export const LONG_MS = 5 * 60 * 1000;
 
-/** Where a page of letters ended: the next begins after it. */
+/** The position where a page of letters ended: the next page begins after it. */
 export interface LetterPosition {
   readonly createdUs: string;
   readonly id: string;
 }
 
-/** Reads dead letters for people. */
+/** Reads dead letters for the operator. */
 @Injectable()
 export class LetterQueries {
   constructor(private readonly database: Database) {}
@@ -115,7 +118,7 @@ export class LetterQueries {
     });
   }
 
-  /** The payload as it is kept, which may be encrypted. */
+  /** The payload is as it is stored, which may be encrypted. Undefined when there is no such letter. */
   async get(id: string): Promise<DeadLetterWithPayload | undefined> {
     const [row] = await this.database.run<object>(GET.with({ letterId: id }));
     return row && readLetter(row);
@@ -131,7 +134,7 @@ type GroupRow = DeadLetterGroup & {
   readonly sample: { readonly id: string; readonly error: DeadLetterGroup['sample']['error'] | null };
 };
 
-/** Of a row with {@link COLUMNS}, and perhaps the payload or its place among the pages, which is not shown. */
+/** Reads a row of {@link COLUMNS}. The row may also have the payload, or its position for paging, which is not shown. */
 function readLetter(row: object): DeadLetterWithPayload {
   const shown = Object.entries(row).filter(([name]) => name !== 'createdUs');
   const facts = shown.map(([name, value]: [string, unknown]) => [name, value ?? undefined]);

@@ -10,9 +10,9 @@ import { VERSIONS } from '../ledger/record/versions.js';
 import type { DeadLetterReason } from '../operation/reasons.js';
 
 /**
- * Buries a delivery whose operation, if it has one at all, is not touched: no valid identity, a conflict with the
- * operation that owns the key, or a job older than the ledger's memory. Parameters as the columns. A second letter
- * of the same delivery writes nothing, and no row comes back.
+ * Writes a letter for a delivery whose operation, if there is one, is not touched: the delivery has no valid identity,
+ * conflicts with the operation that owns the key, or is older than the ledger's memory. The parameters are named like the
+ * columns. *No row*: the delivery already has its letter, and nothing is written.
  */
 const WRITE_LETTER = statement(
   'write_letter',
@@ -25,7 +25,8 @@ RETURNING 1
 );
 
 /**
- * Which failed jobs the ledger answers for: by a letter of that job, or by its operation, which has ended or is in doubt.
+ * Of failed jobs, those that the ledger accounts for: by a letter of the job, or by its operation, which has ended or is
+ * in doubt.
  */
 const ACCOUNTED = statement(
   'accounted',
@@ -59,7 +60,7 @@ export interface NewDeadLetter {
   readonly jobName: string;
   readonly jobId: string;
   readonly reason: DeadLetterReason;
-  /** JSON text, as it is kept: encrypted, where that is switched on. */
+  /** JSON text, as it is stored: encrypted where encryption is on. */
   readonly payload: string | undefined;
   readonly fingerprint: string;
   readonly error: unknown;
@@ -71,7 +72,7 @@ export interface NewDeadLetter {
 export class LetterStore {
   constructor(private readonly database: Database) {}
 
-  /** Answers whether there is a new letter; false: the delivery has had its own before. */
+  /** Returns whether a new letter was written; false when the delivery already had one. */
   async write(letter: NewDeadLetter, connection?: Queryable): Promise<boolean> {
     const evidence = describeError(letter.error);
     const { identity, queue, reason, payload, fingerprint, runId } = letter;
@@ -98,7 +99,7 @@ export class LetterStore {
     return row?.was_erased === true;
   }
 
-  /** Of failed jobs, the ids of those that the ledger can answer for. */
+  /** Of failed jobs, returns the ids of those that the ledger accounts for. */
   async accountedFor(
     queue: string,
     jobs: readonly { readonly jobId: string; readonly identity: OperationIdentity | undefined }[],

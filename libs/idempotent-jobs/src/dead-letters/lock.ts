@@ -4,12 +4,12 @@ import type { Case, LetterFacts, OperationFacts } from './judge-letter.js';
 import type { ReservedRedrive } from './bulk-redrive.store.js';
 
 /*
- * The rows that somebody's action is about, locked and read, so that of two actions one finds what the other has done.
+ * Locks and reads the rows that an action is about, so that of two concurrent actions the second sees what the first did.
  *
- * All of them take locks in one order: the redrive of many, its letters by id, their operations by tenant and key; and they
- * change a letter only when they hold all of these. A worker (FAIL, DOUBT) holds its operation when it writes a letter. It
- * does not wait for an open letter that is locked, only for one that is being changed, and whoever changes one waits for
- * no operation any more. So nobody waits in a circle.
+ * All actions take locks in one order: the bulk redrive, its letters by id, their operations by tenant and key. They
+ * change a letter only when they hold all of these. A worker (FAIL, DOUBT) holds its operation when it writes a letter.
+ * It does not wait for an open letter that is locked, only for one that is being changed, and the action that changes one
+ * waits for no operation any more. So there is no deadlock.
  */
 
 /** A letter as an action finds it. */
@@ -18,7 +18,7 @@ export interface LockedLetter extends LetterFacts {
   readonly queue: string;
   readonly jobName: string;
   readonly jobId: string;
-  /** Under which the ledger has its operation. */
+  /** The identity under which the ledger has its operation. */
   readonly identity: OperationIdentity | null;
 }
 
@@ -36,8 +36,8 @@ export type LockedLetterCase = Case<LockedLetter, LockedOperation | null>;
 export type LockedOperationCase = Case<LockedLetter | null, LockedOperation>;
 
 /**
- * Letter `l` and operation `o` as the decision sees them; null where there is none. `startedSince` is SQL: whether an attempt
- * was started after the time of a report.
+ * Letter `l` and operation `o` as the decision needs them; null where there is none. `startedSince` is SQL that tells
+ * whether an attempt was started after the time of a report.
  */
 const found = <const Since extends string>(startedSince: Since) =>
   `
@@ -60,8 +60,8 @@ const found = <const Since extends string>(startedSince: Since) =>
     'wasStartedSince', COALESCE(${startedSince}, false)) END AS operation` as const;
 
 /**
- * Letters with the operations that have their keys. *No row*: there is no such letter. The operation of a conflicting
- * letter is another request's, and is not touched.
+ * Locks letters and the operations that have their keys. *No row*: there is no such letter. The operation that has a
+ * conflicting letter's key belongs to another request, and is not touched.
  */
 const LOCK_LETTERS = statement(
   'lock_letters',
@@ -85,7 +85,7 @@ FROM letter l LEFT JOIN operation o ON o.tenant_id = l.tenant_id AND o.operation
 `,
 );
 
-/** The same of one letter without a lock. */
+/** Reads the same of one letter, without a lock. */
 const PEEK_AT_LETTER = statement(
   'peek_at_letter',
   `
@@ -97,7 +97,7 @@ WHERE l.id = :letterId
 `,
 );
 
-/** An operation with its own open letter, which is locked before it. *No row*: there is no such operation. */
+/** Locks an operation and its own open letter, the letter first. *No row*: there is no such operation. */
 const LOCK_OPERATION = statement(
   'lock_operation',
   `
@@ -115,7 +115,7 @@ FROM operation o LEFT JOIN letter l ON true
 `,
 );
 
-/** `held`: the redrive of many that asks. */
+/** Locks letters. `held` is the bulk redrive on whose behalf it asks, if there is one. */
 export function lockLetters(
   run: RunStatement,
   ids: readonly string[],
@@ -124,7 +124,7 @@ export function lockLetters(
   return run(LOCK_LETTERS.with({ letterIds: ids, redriveId: held?.id, runnerId: held?.runnerId }));
 }
 
-/** For a dry run, and for a transaction that has locked it. */
+/** Reads a letter for a dry run, or in a transaction that has already locked it. */
 export async function peekAtLetter(run: RunStatement, id: string): Promise<LockedLetterCase | undefined> {
   return (await run<LockedLetterCase>(PEEK_AT_LETTER.with({ letterId: id })))[0];
 }

@@ -2,14 +2,15 @@ import { Injectable } from '@nestjs/common';
 import { Database } from '../ledger/postgres/database.js';
 import { statement } from '../ledger/postgres/statement.js';
 
-/** A handler has heard of a letter: it need not be put on its queue again. */
+/** Marks a letter as notified: it need not be put on its dead-letter queue again. */
 const MARK_NOTIFIED = statement(
   'mark_notified',
   `UPDATE {schema}.dead_letters SET notified_at = clock_timestamp(), dispatch_due_at = NULL WHERE id = :letterId AND notified_at IS NULL`,
 );
 
 /**
- * An application hears of the letters of these queues. Those that were announced before anybody did are announced again.
+ * Notes that an application listens to the letters of these queues. Letters announced before any application listened are
+ * announced again.
  */
 const LISTEN = statement(
   'listen',
@@ -27,19 +28,19 @@ WHERE NOT k.was_heard AND l.queue = k.queue
 `,
 );
 
-/** A processor of the application takes them, which does not say what it has heard. */
+/** Notes that a processor of the application takes the letters: the library cannot tell which ones it has handled. */
 const DO_NOT_LISTEN = statement(
   'do_not_listen',
   'UPDATE {schema}.job_queues SET listened_at = NULL WHERE queue = ANY (:queues) AND listened_at IS NOT NULL',
 );
 
-/** Where the letters of a queue are announced, as whoever registered it last has said. */
+/** The dead-letter queue of a source queue, as the application that registered it last has set it. */
 const DEAD_LETTER_QUEUE_OF = statement(
   'dead_letter_queue_of',
   'SELECT dead_letter_queue FROM {schema}.job_queues WHERE queue = :queue',
 );
 
-/** Keeps account of what the application has heard. */
+/** Records of which letters and queues the application is notified. */
 @Injectable()
 export class NotificationStore {
   constructor(private readonly database: Database) {}
@@ -48,7 +49,7 @@ export class NotificationStore {
     await this.database.run(MARK_NOTIFIED.with({ letterId }));
   }
 
-  /** Undefined: no application has registered that queue. */
+  /** Undefined when no application has registered that queue. */
   async deadLetterQueueOf(queue: string): Promise<string | undefined> {
     const [row] = await this.database.run<{ dead_letter_queue: string }>(
       DEAD_LETTER_QUEUE_OF.with({ queue }),
@@ -56,7 +57,7 @@ export class NotificationStore {
     return row?.dead_letter_queue;
   }
 
-  /** To be said again at least once a day, for as long as it is true. */
+  /** Must be called again at least once a day while the application listens. */
   async listen(queues: readonly string[]): Promise<void> {
     if (queues.length > 0) await this.database.run(LISTEN.with({ queues }));
   }

@@ -5,15 +5,15 @@ import type { DeadLetterMessage } from '../operation/dead-letter-message.js';
 /** What the decorator leaves on a prototype: one entry per method and queue. */
 export interface LetterHandlerDeclaration {
   readonly method: string | symbol;
-  /** Undefined: every registered queue. */
+  /** Undefined means every registered queue. */
   readonly queue: string | undefined;
 }
 
 const LETTER_HANDLERS = Symbol('nestjs-idempotent-jobs:letter-handlers');
 
 /**
- * Calls a provider's method for each dead letter of a queue, or of every registered queue, to alert whoever looks
- * after it.
+ * Calls a provider's method for each dead letter of a queue, or of every registered queue, for example to alert the
+ * operator.
  *
  * ```ts
  * @Injectable()
@@ -23,15 +23,16 @@ const LETTER_HANDLERS = Symbol('nestjs-idempotent-jobs:letter-handlers');
  * }
  * ```
  *
- * Durable: the message waits on the dead-letter queue until a process that has the handler takes it, and is told again
- * when that process dies, or when the handler throws: ten times, over about nine minutes; after that it stays failed on
- * the dead-letter queue. At least once, so a handler may see a letter twice. Of several handlers of a letter the
- * process that called them calls only those again that failed; another process calls all. The method runs in the letter's tenant frame, or in none if the letter has no tenant.
+ * Notifications are durable. The message waits on the dead-letter queue until a process that has the handler takes it. It
+ * is delivered again when that process dies, or when the handler throws: ten times, over about nine minutes; after that
+ * it stays failed on the dead-letter queue. Delivery is at least once, so a handler may see a letter twice. When several
+ * handlers are notified of a letter and one fails, the same process calls only the failed one again; another process
+ * calls all. The method runs in the letter's tenant frame, or in none if the letter has no tenant.
  *
- * Processes share the letters of a queue: handlers that must all hear of a letter belong into the same process.
+ * Processes share the letters of a queue: handlers that must all see every letter belong in the same process.
  *
- * @throws ConfigurationError on a static method or a property; and at boot for a queue that is not registered, whose
- *   dead-letter queue has a `@Processor()` too, or for a provider that has no single instance (request or transient
+ * @throws ConfigurationError on a static method or a property; at boot for a queue that is not registered or whose
+ *   dead-letter queue has a `@Processor()` too, and for a provider that has no single instance (request or transient
  *   scope, controllers)
  */
 export function OnDeadLetter(
@@ -56,7 +57,7 @@ export function OnDeadLetter(
   };
 }
 
-/** The handlers that a class, or what it extends, declares. */
+/** The handlers that a class declares or inherits. */
 export function letterHandlersOf(prototype: object): readonly LetterHandlerDeclaration[] {
   return (Reflect.getMetadata(LETTER_HANDLERS, prototype) ?? []) as LetterHandlerDeclaration[];
 }

@@ -1,12 +1,12 @@
 import { DeadLetterRefusedError } from '../operation/errors.js';
 
-/** What can stand against doing something to a letter or a redrive. */
+/** The reasons for which an action on a letter or a redrive is refused. */
 export type Refusal = keyof typeof REASONS;
 
-/** What can stand against it in the letter and its operation. */
+/** The reasons that lie in the letter and its operation. */
 export type Objection = Exclude<Refusal, 'key_taken' | 'redrive_ended'>;
 
-/** Why, and what can be done instead. */
+/** For each reason: what is wrong, and what can be done instead. */
 const REASONS = {
   resolved: 'it is resolved already',
   no_identity: 'it has no tenant or operation key. Give it one by hand with redriveEdited(), or discard it',

@@ -1,19 +1,16 @@
 import { statement } from '../ledger/postgres/statement.js';
 import { COMPLETED } from '../ledger/record/record.statements.js';
 
-/*
- * What was decided about letters and operations, written. Both are locked by the same transaction, and nothing is decided
- * here.
- */
+/* Writes what was decided about letters and operations. The same transaction has locked both; nothing is decided here. */
 
-/** The fencing token grows, so that no worker that still lives can write anything. */
+/** Raises the fencing token, so that a worker that still runs the operation can write nothing. */
 const TAKEN_BACK = `fencing_token = o.fencing_token + 1, lease_expires_at = NULL, reconcile_due_at = NULL`;
 
-/** Makes a job id another than all before it, since BullMQ may still hold the old one. */
+/** A suffix that makes the job id new, since BullMQ may still hold the old one. */
 const LIFE = `'-' || to_hex((EXTRACT(EPOCH FROM clock_timestamp()) * 1000)::bigint)`;
 
 /**
- * When an operation is forgotten that ends now. `ms` is what its queue `q` has told; where it has told nothing,
+ * When an operation that ends now may be pruned. `ms` is what its queue `q` has set; where it has set nothing,
  * `:retentionMs` holds.
  */
 const keptUntil = <const Ms extends string>(ms: Ms, queue: string) =>
@@ -24,13 +21,14 @@ const KEPT_MS = 'completed_retention_ms';
 const KEPT_LIKE_LETTERS_MS = 'GREATEST(letter_retention_ms, completed_retention_ms)';
 
 /**
- * Operations of letters are run again.
+ * Runs letters' operations again.
  *
- * What is put on its queue again is a job. A step is run by the operation that it belongs to, a call by its next caller.
+ * Only a job is put on its queue again. A step runs with the operation that it belongs to, a call when a caller makes it
+ * again.
  *
- * What is reset: attempts and failures, error, a deadline that followed from the time budget. What stays: key, tenant,
- * priority, a start time still to come, a deadline of the producer's own. With a doubt it comes back as `retrying`, so
- * that its next claim obeys the effect's rules.
+ * Reset: attempts and failures, the error, a deadline that followed from the time budget. Kept: key, tenant, priority, a
+ * start time still to come, the producer's own deadline. With a doubt the operation comes back as `retrying`, so that its
+ * next claim obeys the rules of its effect.
  */
 export const RUN_AGAIN = statement(
   'run_again',
@@ -56,7 +54,7 @@ WHERE o.tenant_id = l.tenant_id AND o.operation_key = l.operation_key
 );
 
 /**
- * The same for operations whose rows were forgotten, or removed by hand. A letter that does not come back has an operation
+ * The same for operations whose rows were pruned, or removed by hand. A letter whose id is not returned has an operation
  * again: a delivery was faster, and is running it.
  */
 export const MAKE_AGAIN = statement(
@@ -78,7 +76,8 @@ RETURNING redriven_from AS id
 );
 
 /**
- * An operation becomes completed on somebody's word that its effect happened. From then on it is replayed like any other.
+ * Completes an operation because an operator or a webhook says that its effect happened. From then on it is replayed like
+ * any other.
  */
 export const COMPLETE_BY_WORD = statement(
   'complete_by_word',
@@ -90,7 +89,9 @@ WHERE o.tenant_id = :tenantId AND o.operation_key = :operationKey
 `,
 );
 
-/** The same for an operation whose row is gone. *No row*: a delivery has made the row meanwhile, and is running it. */
+/**
+ * The same for an operation whose row is gone. *No row*: a delivery has made the row in the meantime, and is running it.
+ */
 export const RECREATE_COMPLETED = statement(
   'remember_completed',
   `
@@ -107,8 +108,8 @@ RETURNING true
 );
 
 /**
- * An operation becomes dead, or stays so. It is remembered as long as its letter, and as long as a completed one, so that
- * no stray retry runs it.
+ * Makes an operation dead, or leaves it so. Its row is kept as long as its letter and as a completed one, so that no
+ * stray retry runs it.
  */
 export const GIVE_UP = statement(
   'give_up',
@@ -122,8 +123,8 @@ WHERE o.tenant_id = :tenantId AND o.operation_key = :operationKey
 );
 
 /**
- * An operation becomes pending: it did not happen, and may be run again with the attempts that are left. Its next job is a
- * new one, since BullMQ has the old one put off until the next question.
+ * Makes an operation pending: its effect did not happen, and it may run again with the attempts that are left. Its next
+ * job gets a new id, since BullMQ has delayed the old one until the next lookup.
  */
 export const PUT_BACK = statement(
   'put_back',
@@ -138,9 +139,9 @@ WHERE o.tenant_id = :tenantId AND o.operation_key = :operationKey
 );
 
 /**
- * Operations become due at once whose handlers wait for steps that have changed. The job id is new, since BullMQ has the
- * old one put off; its first 46 characters are what is derived from tenant and key. SKIP LOCKED: an operation that is
- * being run at this moment may itself wait for the step, and will find it changed.
+ * Makes operations due at once whose handlers wait for steps that have changed. The job id is new, since BullMQ has
+ * delayed the old one; its first 46 characters are derived from tenant and key. SKIP LOCKED: an operation that is running
+ * now may itself wait for the step, and will find it changed.
  */
 export const WAKE = statement(
   'wake',
@@ -160,7 +161,7 @@ WHERE p.tenant_id = s.tenant_id AND p.operation_key = s.operation_key
 `,
 );
 
-/** Letters are closed. */
+/** Closes letters. */
 export const CLOSE_LETTERS = statement(
   'close_letters',
   `
@@ -176,7 +177,7 @@ WHERE l.id = a.letter_id
 `,
 );
 
-/** A redrive of many lets go of letters that it may not bring back, which stay open. */
+/** Releases letters that a bulk redrive may not bring back; they stay open. */
 export const LET_GO = statement(
   'let_go',
   'UPDATE {schema}.dead_letters SET redrive_id = NULL WHERE id = ANY (:letterIds::uuid[])',

@@ -23,18 +23,18 @@ interface Decided<J> {
 /** A letter, and what was decided about it. */
 export type Judged = LockedLetterCase & Decided<Judgement>;
 
-/** An operation that somebody has reported on, and what was decided about it. */
+/** An operation that a report is about, and what was decided about it. */
 export type JudgedReport = LockedOperationCase & Decided<ReportJudgement>;
 
 type AnyJudged = Judged | JudgedReport;
 type Done = Decided<Exclude<ReportJudgement, Refused | Nothing>>;
 
-/** How long operations and letters are kept where their queue has told nothing, in ms. */
+/** How long operations and letters are kept where their queue has set nothing, in ms. */
 export type KeptMs = Pick<Retention, 'completedMs' | 'lettersMs'>;
 
 /**
- * Writes what was decided about rows that are locked. Answers the letters for which nothing could be written: their
- * operation was not there, and has been made by a delivery in between, which is running it.
+ * Writes what was decided about rows that are locked. Returns the letters for which nothing could be written: their
+ * operation's row was gone, and a delivery has made it again and is running it.
  */
 export async function write(
   run: RunStatement,
@@ -56,7 +56,7 @@ export function isDone<One extends Decided<ReportJudgement>>(one: One): one is O
   return one.judgement.kind !== 'refused' && one.judgement.kind !== 'nothing';
 }
 
-/** All at once. Answers the letters whose operation a delivery has made again meanwhile. */
+/** Runs all at once. Returns the letters whose operation a delivery has made again in the meantime. */
 async function runAgain(run: RunStatement, judged: readonly AnyJudged[]): Promise<LockedLetter[]> {
   const again = judged.flatMap(({ letter, operation, judgement }) =>
     letter !== null && judgement.kind === 'run_again' ? [{ letter, operation, judgement }] : [],
@@ -78,7 +78,7 @@ function idsAndJobs(
   return { letterId: again.map(({ letter }) => letter.id), jobIdStem };
 }
 
-/** False: a delivery has made the operation meanwhile. */
+/** Returns false when a delivery has made the operation in the meantime. */
 async function changeOperation(
   run: RunStatement,
   { letter, operation, judgement }: AnyJudged,
@@ -123,7 +123,7 @@ async function closeLetters(
   await run(CLOSE_LETTERS.with({ letterId, resolution, actor, note }));
 }
 
-/** Has the handlers go on that wait for these operations as their steps. */
+/** Wakes the handlers that wait for these operations as their steps. */
 async function wakeParents(run: RunStatement, done: readonly (AnyJudged & Done)[]): Promise<void> {
   const changed = done.filter(({ judgement: { kind } }) => kind !== 'leave' && kind !== 'replace');
   const steps = changed.flatMap(({ operation }) => (operation?.stepOf == null ? [] : [operation]));
@@ -132,7 +132,7 @@ async function wakeParents(run: RunStatement, done: readonly (AnyJudged & Done)[
   await run(WAKE.with({ tenantId, stepOf: steps.map((step) => step.stepOf) }));
 }
 
-/** Puts into the audit what {@link write} has done. */
+/** Writes to the audit what {@link write} has done. */
 export async function auditDone(
   run: RunStatement,
   action: string,

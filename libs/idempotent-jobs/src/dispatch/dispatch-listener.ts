@@ -9,8 +9,8 @@ import { isOverWithin } from '../operation/within.js';
 import { Due } from '../producer/due.js';
 
 /**
- * Wakes the dispatcher when another process, or a caller's own transaction, has committed an operation. Uses one
- * connection of its own, made from the pool's settings. Losing it costs latency, not operations: the dispatcher polls.
+ * Wakes the dispatcher when another process, or a caller's own transaction, has committed an operation. Uses a connection
+ * of its own with the pool's options. Losing that connection costs latency, not operations, because the dispatcher polls.
  */
 @Injectable()
 export class DispatchListener {
@@ -24,7 +24,7 @@ export class DispatchListener {
     private readonly log: LibraryLog,
   ) {}
 
-  /** Never rejects: what fails is tried again. */
+  /** Never rejects; a connection that fails is made again. */
   async start(): Promise<void> {
     if (this.#isStopped) return;
     const { Client: ClientClass, options } = this.database.own.client;
@@ -36,14 +36,14 @@ export class DispatchListener {
     try {
       await client.connect();
       await answered(client.query(`LISTEN "${dispatchChannel(this.database.schema)}"`), QUERY_TIMEOUT_MS);
-      // What was announced while nobody listened.
+      // Covers what was announced before this connection listened.
       this.due.wake();
     } catch (error) {
       this.#restart(client, error);
     }
   }
 
-  /** Says goodbye for at most `closeMs`: a server that does not answer is left without it. */
+  /** Closes the connection, for at most `closeMs`: a server that does not answer is abandoned. */
   async stop(closeMs: number): Promise<void> {
     this.#isStopped = true;
     clearTimeout(this.#timer);
@@ -57,7 +57,7 @@ export class DispatchListener {
     this.#client = undefined;
     if (error !== undefined)
       this.log.trouble('The dispatcher lost its LISTEN connection; polling until it is back', error);
-    // It may be silent, and would wait for an answer to its goodbye.
+    // A silent server may never answer the goodbye.
     void isOverWithin(GOODBYE_MS, end(client)).then((isOver) => isOver || hangUp(client));
     this.#timer = setTimeout(() => void this.start(), RECONNECT_MS);
     this.#timer.unref();
@@ -71,7 +71,7 @@ function end(client: Client): Promise<void> {
   return client.end().catch(() => undefined);
 }
 
-/** pg has no word for it. */
+/** Closes the socket, for which pg has no method. */
 function hangUp(client: Client): void {
   (client as unknown as { connection: { stream: Duplex } }).connection.stream.destroy();
 }

@@ -7,21 +7,21 @@ import { TenantContext } from '../tenancy/tenant-context.js';
 
 /** Which operations to put on their queues again. */
 export interface RedispatchUnsettledOptions {
-  /** Only those of this queue. Default: of all queues. */
+  /** Only operations of this queue. Default: of all queues. */
   readonly queue?: string;
-  /** Only those that were asked for at least so long ago, in ms. Default 0: all. */
+  /** Only operations that were requested at least so long ago, in ms. Default 0: all. */
   readonly olderThanMs?: number;
-  /** Count them and change nothing. Default false. */
+  /** Only count them. Default false. */
   readonly dryRun?: boolean;
 }
 
 /** What {@link DispatchService.redispatchUnsettled} found. */
 export interface RedispatchReport {
-  /** Operations that are due for their queues now; with `dryRun`, that would be. */
+  /** Operations that are now due for their queues; with `dryRun`, those that would be. */
   readonly operations: number;
   /**
-   * Unsettled operations whose payload the ledger does not have: they were delivered straight to BullMQ (durability
-   * `queue`, or another producer's job) and claimed there. Only their producer can put them again.
+   * Unsettled operations whose payload is not in the ledger: they were put straight on BullMQ (durability `queue`, or
+   * another producer's job) and claimed there. Only their producer can put them again.
    */
   readonly withoutPayload: number;
 }
@@ -35,26 +35,26 @@ SELECT EXISTS (SELECT FROM {schema}.job_queues WHERE queue = :queue)
 `,
 );
 
-/** Few enough for statements that are over in milliseconds and lock little, many enough to make round trips negligible. */
+/** Few enough for statements that take milliseconds and lock little, many enough to make round trips negligible. */
 const PAGE_SIZE = 1000;
 
-/** The database's own time: no instance's clock decides what has been asked for already. */
+/** The database's own time: no instance's clock decides what was requested before. */
 const NOW = statement('redispatch_now', 'SELECT EXTRACT(EPOCH FROM clock_timestamp())::text AS now');
 
 /**
- * Looks at the next operations in the order of their keys for those that wait for their queue to deliver them. One row:
- * those with a payload, how many have none, and where to go on; its last tenant and key are null when there are no more
- * operations.
+ * Reads the next page of operations in the order of their keys, for those that wait for their queue to deliver them. One
+ * row: the operations with a payload, how many have none, and where the next page begins. Its last tenant and key are null
+ * when there are no more operations.
  *
- * A page is a number of rows looked at, not found: however few of a large ledger are unsettled, no statement takes long.
- * It walks the unique index; keys never change, so nothing that changes meanwhile is skipped or seen twice.
+ * A page is a number of rows read, not found: however few operations of a large ledger are unsettled, no statement takes
+ * long. It walks the unique index; keys never change, so no concurrent change makes it skip a row or see it twice.
  */
 const UNSETTLED = statement('unsettled', unsettled(''));
 
-/** As {@link UNSETTLED}, of one tenant. One parameter more: the tenant. */
+/** Like {@link UNSETTLED}, for one tenant. It has one more parameter, the tenant. */
 const UNSETTLED_OF_TENANT = statement('unsettled_of_tenant', unsettled('AND tenant_id = :tenantId::text'));
 
-/** `only`: a condition that the looked-at rows must meet as well. */
+/** `only` is a condition that the rows must also meet. */
 function unsettled<const Only extends string>(only: Only) {
   return `
 WITH page AS MATERIALIZED (
@@ -84,7 +84,7 @@ FROM page
  * Makes operations due for their queue, unless they were settled or claimed meanwhile. One row per operation made due.
  *
  * `dispatches` goes back to 1 and not to 0: the times between further puts start anew, and a finished job that BullMQ may
- * still hold is revived. SKIP LOCKED: whoever has a row locked is claiming, recording or putting it.
+ * still hold is revived. SKIP LOCKED: a transaction that holds a row is claiming, recording or putting the operation.
  */
 const MAKE_DUE = statement(
   'make_due',
@@ -116,15 +116,12 @@ interface UnsettledPage {
   readonly last_key: string | null;
 }
 
-/**
- * Brings operations back to queues that have lost them, without waiting for the dispatcher's own clock
- * (`dispatch.redispatchAfterMs`).
- */
+/** Brings operations back to queues that have lost them, without waiting for `dispatch.redispatchAfterMs`. */
 export class DispatchService {
   /**
    * @param wake tells the dispatcher of this process that something is due
    * @param queues the names of the queues that this process has registered
-   * @param tenants whose frame surrounds a call
+   * @param tenants the tenant context whose frame surrounds a call
    * @internal Injected; a plain class for programs that have nothing but a database.
    */
   constructor(
@@ -135,14 +132,15 @@ export class DispatchService {
   ) {}
 
   /**
-   * Makes unsettled operations due for their queues now: those that are pending, retrying, in doubt and
-   * asked about, or running under a lease that has expired. For the hour after a queue was lost; harmless at any other time, since BullMQ ignores jobs that it still
-   * has, and what has completed is answered with its result. Delayed operations keep their delay, all keep their priority
-   * and deadline. An operation that somebody is claiming or recording at this moment is passed over.
+   * Makes unsettled operations due for their queues now: those that are pending, retrying, in doubt and asked about, or
+   * running under an expired lease. Meant for the hour after a queue was lost. It is harmless at any other time, because
+   * BullMQ ignores jobs that it still has, and a completed operation is answered with its result. Delayed operations keep
+   * their delay; all keep their priority and deadline. An operation that another transaction is claiming or recording at
+   * this moment is skipped.
    *
-   * Ended halfway, it can be called again. Inside of a tenant's frame it is for that tenant's operations only.
+   * If it fails halfway, call it again. Inside of a tenant's frame, it covers that tenant's operations only.
    *
-   * @throws UsageError for a queue that nobody has registered or used, or an age that is no number; nothing is changed
+   * @throws UsageError for a queue that was never registered or used, or an age that is no number; nothing is changed
    */
   async redispatchUnsettled(options: RedispatchUnsettledOptions = {}): Promise<RedispatchReport> {
     const { queue, olderThanMs = 0, dryRun = false } = options;

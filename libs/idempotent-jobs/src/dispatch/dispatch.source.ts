@@ -1,19 +1,19 @@
 import type { OutgoingJob } from '../bullmq/queue-port.js';
 
-/** A committed thing that must get to a BullMQ queue. */
+/** A committed row that must get to a BullMQ queue. */
 export interface DueJob {
   /** The queue to put it on. */
   readonly queue: string;
   readonly job: OutgoingJob;
-  /** Names the row to the source again. */
+  /** Identifies the row to the source. */
   readonly row: unknown;
 }
 
 /** A table whose rows must get to BullMQ: operations to their queues, dead letters to theirs. */
 export interface DispatchSource {
-  /** Whether BullMQ shall carry retries for these jobs. */
+  /** Whether BullMQ retries these jobs. */
   readonly carriesRetries: boolean;
-  /** The queue that the rows of a source queue are put on. */
+  /** The queue on which the rows of a source queue are put. */
   readonly targetOf: (queue: string) => string;
   /** Takes due rows for `reserveMs`, so that no other instance takes them meanwhile. At most `limit`, oldest first. */
   take(queues: readonly string[], limit: number, reserveMs: number): Promise<DueJob[]>;

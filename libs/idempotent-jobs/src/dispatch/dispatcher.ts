@@ -7,7 +7,7 @@ import type { DispatchSource } from './dispatch.source.js';
 /** What the dispatcher needs to know about the application. */
 export interface DispatcherServices {
   readonly sources: readonly DispatchSource[];
-  /** The source queues this process serves; rows of others are left to whoever serves them. */
+  /** The source queues that this process serves; it leaves the rows of others to the processes that serve them. */
   readonly queues: () => readonly string[];
   readonly portOf: (queue: string) => QueuePort | undefined;
   readonly onError: (message: string, error: unknown) => void;
@@ -16,11 +16,12 @@ export interface DispatcherServices {
 }
 
 /**
- * Decides when to look for committed rows that must get to BullMQ; each source's {@link OutboxRelay} carries them. Any
- * number of instances may run.
+ * Decides when to look for committed rows that must get to BullMQ; the {@link OutboxRelay} of each source dispatches them.
+ * Any number of instances may run.
  *
- * Killed before the put, or between put and mark, the rows fall due again when their hold ends and are put again,
- * under the same job id, which BullMQ ignores while it has the job. With BullMQ's backend out of reach the rows stay.
+ * If a dispatcher is killed before the put, or between put and mark, the rows become due again when their reservation
+ * ends. They are then put again under the same job id, which BullMQ ignores while it has the job. While BullMQ's backend
+ * is out of reach, the rows stay in the ledger.
  */
 export class Dispatcher {
   readonly #relays: readonly OutboxRelay[];
@@ -49,13 +50,13 @@ export class Dispatcher {
     this.wake();
   }
 
-  /** Something may be due now. */
+  /** Looks for due rows soon, because there may be some now. */
   wake(): void {
     if (this.#isStopped) return;
     this.#isWoken = true;
     if (this.#working !== undefined) return;
     const { tracing } = this.services;
-    // Whoever wakes it has nothing to do with what it carries, now and for ever after.
+    // The rows that are dispatched have nothing to do with the frame or the trace of the caller that woke the dispatcher.
     outsideOfAnyFrame(() => (tracing === undefined ? this.#begin() : tracing.detached(() => this.#begin())));
   }
 
@@ -83,7 +84,7 @@ export class Dispatcher {
   }
 
   async #work(): Promise<void> {
-    // A tick's grace, so that what is enqueued together is dispatched together.
+    // Waits one turn of the event loop, so that what is enqueued together is dispatched together.
     await new Promise((resolve) => setImmediate(resolve));
     this.#isWoken = false;
     let isWell = true;

@@ -34,9 +34,9 @@ RETURNING
 );
 
 /**
- * Notes that letters are on their queue. Where the application hears of them by `@OnDeadLetter()`, an open letter is put
- * there again until it was told: first after `redispatchAfterMs`, then doubling up to `redispatchMaxMs`. Anywhere else it is put there once; the
- * evidence stays here, so a lost message loses nothing.
+ * Notes that letters are on their queue. Where the application listens with `@OnDeadLetter()`, an open letter is put there
+ * again until a handler was told: first after `redispatchAfterMs`, then doubling up to `redispatchMaxMs`. Elsewhere it is
+ * put there once; the evidence stays in the ledger, so a lost message loses nothing.
  */
 const MARK = statement(
   'mark_letters',

@@ -10,8 +10,8 @@ import type { TraceCarrier, Tracing } from '../tracing/tracing.js';
 import type { DispatchSource, DueJob } from './dispatch.source.js';
 
 /**
- * Takes operations that are due for their queue and pushes their due time into the future: whoever dies between this and
- * the mark leaves them to be taken again. SKIP LOCKED: instances share the work and never wait for each other.
+ * Takes operations that are due for their queue and moves their due time into the future. If the dispatcher dies before
+ * the mark, they are taken again then. SKIP LOCKED: instances share the work and never wait for each other.
  */
 const TAKE = statement(
   'take_operations',
@@ -37,10 +37,11 @@ RETURNING
 );
 
 /**
- * Notes that operations are on their queue: due again only should the queue lose them, first after `redispatchAfterMs`,
- * then doubling up to `redispatchMaxMs`, counted from the time they may run. Settled meanwhile: nothing is due, and nothing is written;
- * redriven meanwhile: its new job is still due. SKIP LOCKED: a handler may hold a row for as long as it runs, and its
- * batch must not wait for it; it is put once more when its hold ends, which is harmless.
+ * Notes that operations are on their queue. They become due again in case the queue loses them: first after
+ * `redispatchAfterMs`, then doubling up to `redispatchMaxMs`, counted from the time they may run. An operation that was
+ * settled meanwhile is not written; one that was redriven meanwhile stays due for its new job. SKIP LOCKED: a handler may
+ * hold a row for as long as it runs, and the batch must not wait for it; that operation is put once more, which is
+ * harmless.
  */
 const MARK = statement(
   'mark_operations',
@@ -83,7 +84,7 @@ interface OperationRow {
   readonly delay_ms: number | null;
 }
 
-/** What the sources have from the application's options. */
+/** What the sources need of the application's options. */
 export interface DispatchOptions {
   readonly dispatch: {
     /** When an operation that is on its queue is put there again, in ms. Putting it again is harmless. */
@@ -140,7 +141,7 @@ export class OperationSource implements DispatchSource {
 
 /**
  * The trace that a redrive begins, linked to those of the request and of the last attempt, which may be long over.
- * Undefined: it was not brought back.
+ * Undefined when the operation was not redriven.
  */
 async function redriveTrace(tracing: Tracing, row: OperationRow): Promise<TraceCarrier | undefined> {
   if (!row.was_redriven) return undefined;

@@ -3,27 +3,27 @@ import { within } from '../operation/within.js';
 import type { DispatchSource, DueJob } from './dispatch.source.js';
 import { RefusedJobs } from './refused-jobs.js';
 
-/** What a carrier needs to know about the application. */
+/** What a relay needs to know about the application. */
 export interface OutboxRelayServices {
-  /** The source queues this process serves; rows of others are left to whoever serves them. */
+  /** The source queues that this process serves; it leaves the rows of others to the processes that serve them. */
   readonly queues: () => readonly string[];
   readonly portOf: (queue: string) => QueuePort | undefined;
   readonly onError: (message: string, error: unknown) => void;
   readonly isStopped: () => boolean;
-  /** A queue that rows may have been waiting for is free again. */
+  /** Called when a queue that rows may have been waiting for is free again. */
   readonly onFree: () => void;
 }
 
 /**
- * Carries the due rows of one source to BullMQ: take (and hold), put, mark.
+ * Dispatches the due rows of one source to BullMQ: takes them for a while, puts them on their queue, and marks them.
  *
- * Queues do not wait for each other: while a put is under way to one, and while one rests because its backend did not
- * take anything, rows are taken for the others only.
+ * Queues do not wait for each other: while a put to one queue is under way, and while a queue rests because its backend
+ * took nothing, rows are taken for the other queues only.
  */
 export class OutboxRelay {
   /** Queues that rows are not taken for now. */
   readonly #away = new Set<string>();
-  /** Those among them that were passed over: they are looked at as soon as they are free. */
+  /** The queues among them that were skipped meanwhile; they are looked at as soon as they are free. */
   readonly #passedOver = new Set<string>();
   /** How often in a row a queue has taken nothing. */
   readonly #failures = new Map<string, number>();
@@ -36,7 +36,7 @@ export class OutboxRelay {
     private readonly services: OutboxRelayServices,
   ) {}
 
-  /** Takes what is due and sends it on its way, without waiting for it to arrive. Rejects if nothing can be taken. */
+  /** Takes what is due and starts putting it, without waiting for the puts. Rejects if the ledger cannot be read. */
   async carry(): Promise<void> {
     while (!this.services.isStopped()) {
       const queues = this.#freeQueues();
@@ -95,28 +95,28 @@ export class OutboxRelay {
     if (this.#passedOver.delete(queue)) this.services.onFree();
   }
 
-  /** Puts and marks. Never rejects; says whether more may be sent to the queue. */
+  /** Puts and marks. Never rejects; answers whether more may be sent to the queue. */
   async #deliver(queue: string, due: DueJob[]): Promise<boolean> {
     const port = this.services.portOf(queue);
     if (port === undefined) return false;
-    // The others stay held; the next who takes them looks again.
+    // The others stay reserved until their time is over; then they are taken again.
     const jobs = due.filter(({ job }) => !this.#refused.isResting(job.jobId));
     if (jobs.length === 0) return true;
-    // What has not answered gets no more to keep until it does: it would all arrive one day.
+    // BullMQ keeps commands for a backend that does not answer, and all of them would arrive one day. So it gets no more.
     if (this.#failures.has(queue) && !(await answers(port))) return false;
     const { taken, isReachable } = await this.#put(port, jobs);
     for (const { job } of taken) this.#refused.forget(job.jobId);
     try {
       if (taken.length > 0) await this.source.mark(taken);
     } catch (error) {
-      // They are on their queue, and will be put there once more, which changes nothing.
+      // The jobs are on their queue, and will be put there once more, which changes nothing.
       this.services.onError(`Jobs of queue "${queue}" were put, but could not be marked`, error);
     }
-    // A backend that refuses everything is left alone as well; a single bad job keeps no others waiting.
+    // A backend that refuses everything rests as well; a single bad job does not hold up the others.
     return isReachable && (taken.length > 0 || jobs.length === 1);
   }
 
-  /** Puts a batch; if BullMQ refuses it, each job alone, so that one it cannot take holds up no other. Never rejects. */
+  /** Puts a batch. If BullMQ refuses it, puts each job alone, so that a bad one holds up no other. Never rejects. */
   async #put(port: QueuePort, jobs: DueJob[]): Promise<{ taken: DueJob[]; isReachable: boolean }> {
     const outgoing = jobs.map(({ job }) => job);
     let isAwaited = true;
@@ -126,7 +126,7 @@ export class OutboxRelay {
       return { taken: jobs, isReachable: true };
     } catch (error) {
       isAwaited = false;
-      // What takes so long for all would take as long for each.
+      // If all of them take that long together, each of them would take as long alone.
       const isReachable = !(error instanceof NoAnswer) && (await answers(port));
       if (jobs.length === 1 || !isReachable) {
         if (isReachable) this.#refused.note(jobs[0]?.job.jobId as string);
@@ -137,7 +137,7 @@ export class OutboxRelay {
     }
     const taken: DueJob[] = [];
     for (const job of jobs) {
-      // What is not put by then is taken again when its hold ends.
+      // Jobs that are not put by then are taken again when their reservation ends.
       if (this.services.isStopped()) break;
       const alone = await this.#put(port, [job]);
       taken.push(...alone.taken);
@@ -149,15 +149,15 @@ export class OutboxRelay {
 
 const BATCH_SIZE = 500;
 /**
- * Longer than a put may take, so that a slow put is not repeated by another instance; and how long operations wait whose
- * dispatcher was killed with them in hand.
+ * How long taken rows are reserved. Longer than a put may take, so that no other instance repeats a slow put; operations
+ * whose dispatcher was killed in between wait for so long.
  */
 const HOLD_MS = 10_000;
 const PUT_TIMEOUT_MS = 5_000;
 const PING_TIMEOUT_MS = 2_000;
 const MAX_PAUSE_MS = 10_000;
 
-/** How long to leave alone what has failed so often in a row, in ms: 500, doubling to 10,000. */
+/** How long a queue rests after so many failures in a row, in ms: 500, doubling to 10,000. */
 export function pauseMs(failures: number): number {
   return Math.min(MAX_PAUSE_MS, 250 * 2 ** Math.min(failures, 10));
 }

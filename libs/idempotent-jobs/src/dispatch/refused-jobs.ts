@@ -1,24 +1,28 @@
 interface Refused {
   readonly times: number;
-  /** On the clock of `performance.now()`. */
+  /** By the clock of `performance.now()`. */
   readonly restsUntil: number;
 }
 
 /**
- * Jobs that BullMQ does not take for what they are (too large, most likely), although it takes others. Each is tried
- * again, for the queue's options may change, but ever more seldom. Of this process alone: another one tries by itself.
+ * Jobs that BullMQ refuses for what they are (most likely too large), although it takes others. Each is tried again, less
+ * and less often, because the queue's options may change. The list is this process's own; other processes try by
+ * themselves.
  */
 export class RefusedJobs {
   readonly #jobs = new Map<string, Refused>();
 
-  /** @param periodMs how often a job is looked at in any case */
+  /** @param periodMs how often the dispatcher takes a job again in any case */
   constructor(private readonly periodMs: number) {}
 
   isResting(jobId: string): boolean {
     return (this.#jobs.get(jobId)?.restsUntil ?? -Infinity) > performance.now();
   }
 
-  /** At its first refusal a job does not rest; then one period, three, seven … of them, and at most {@link MAX_REST_MS}. */
+  /**
+   * After its first refusal a job does not rest; then it rests for one period, three, seven …, and at most
+   * {@link MAX_REST_MS}.
+   */
   note(jobId: string): void {
     const times = (this.#jobs.get(jobId)?.times ?? 0) + 1;
     const restMs = Math.min(MAX_REST_MS, this.periodMs * (2 ** Math.min(times - 1, 20) - 1));
@@ -33,7 +37,7 @@ export class RefusedJobs {
   }
 }
 
-/** Soon enough after somebody has raised the queue's limit. */
+/** Short enough to notice soon that an operator has raised the queue's limit. */
 const MAX_REST_MS = 10 * 60_000;
-/** Beyond that, the one that was refused longest ago begins anew. */
+/** When there are more, the job that was refused longest ago begins anew. */
 const MAX_JOBS = 10_000;

@@ -12,18 +12,18 @@ import type {
   CircuitStateName,
 } from '../operation/reasons.js';
 
-/** What every event tells about the job it is about. */
+/** The job that an event is about. */
 export interface JobEventSubject {
   readonly queue: string;
   readonly jobName: string;
   readonly jobId: string;
   readonly tenantId?: string;
   readonly operationKey?: string;
-  /** The key of the operation whose handler runs it as a step; undefined: it is no step. */
+  /** For a step: the key of the operation whose handler runs it. Undefined for anything else. */
   readonly stepOf?: string;
 }
 
-/** An attempt's share of an event. */
+/** The attempt that an event is about. */
 interface AttemptFacts {
   readonly attempt: number;
   readonly durationMs: number;
@@ -34,29 +34,29 @@ interface FailureFacts extends AttemptFacts {
   readonly failure: FailureKind;
   /** Why the failure was classified so, e.g. `http_503`. */
   readonly failureCode: string;
-  /** Whether the service asked for less. */
+  /** Whether the service asked for fewer calls. */
   readonly isThrottled?: boolean | undefined;
   /** The message of what was thrown, at most 2,000 characters. */
   readonly error: string;
-  /** What the processor depends on. */
+  /** The dependency of the processor. */
   readonly dependency?: string | undefined;
 }
 
-/** Why a delivery was put off, as one of a few words; see {@link DeferralCause} and {@link RejectionCause}. */
+/** Why a delivery was deferred, from a closed list; see {@link DeferralCause} and {@link RejectionCause}. */
 export type DeferralReason = Exclude<DeferralCause, 'rejected'> | RejectionCause;
 
 /**
- * What can happen to a job, as one closed set. Durations in milliseconds. Never a payload or a result. `enqueued` is told
- * when the row is written, which the caller's transaction may still take back; follow-ups and durability `queue` tell
- * nothing before their first delivery.
+ * Everything that can happen to a job, as a closed set. Durations are in milliseconds. No event contains a payload or a
+ * result. `enqueued` is emitted when the row is written, which the caller's transaction may still roll back. Follow-ups
+ * and durability `queue` emit nothing before their first delivery.
  */
 export type JobEvent =
   | (JobEventSubject &
       (
         | { readonly kind: 'enqueued'; readonly isDuplicate: boolean }
-        /** Somebody asked for another operation under its key, and was refused. `jobId` is empty: there is no job. */
+        /** A request for another operation under its key was refused. `jobId` is empty, because there is no job. */
         | { readonly kind: 'conflict_refused' }
-        /** `waitMs`: with the first attempt, since when the job could have been run, by the clock of whoever enqueued it. */
+        /** `waitMs`, on the first attempt only: the time since the job could first run, by the producer's clock. */
         | {
             readonly kind: 'started';
             readonly attempt: number;
@@ -64,8 +64,8 @@ export type JobEvent =
             readonly waitMs?: number;
           }
         /**
-         * `endToEndMs`: since when the job could have been run. `droppedResult`: why a result could not be kept; the
-         * operation completed without one. `degraded`: whose fallback answered in place of which dependency, and why.
+         * `endToEndMs`: the time since the job could first run. `droppedResult`: why the result could not be kept; the
+         * operation completed without one. `degraded`: for which dependency a fallback answered, whose, and why.
          */
         | ({
             readonly kind: 'completed';
@@ -79,25 +79,27 @@ export type JobEvent =
             readonly delayMs: number;
             readonly decision: RetryDecision;
           } & FailureFacts)
-        /** `delayMs`: until the service is asked; undefined: a person has to find out, and there is a dead letter. */
+        /** `delayMs`: the time until the service is asked. Undefined when a dead letter leaves it to a person. */
         | ({
             readonly kind: 'in_doubt';
             readonly delayMs?: number | undefined;
             /** The attempt vanished with its worker. */
             readonly isVanished?: true;
           } & FailureFacts)
-        /** The service was asked whether the effect of that attempt happened. `delayMs`: until it is asked again. */
+        /**
+         * The service was asked whether the effect of that attempt happened. `delayMs`: the time until it is asked again.
+         */
         | {
             readonly kind: 'reconciled';
             readonly attempt: number;
             readonly verdict: 'applied' | 'not_applied' | 'unknown';
-            /** Why it could not tell, or who told it. */
+            /** Why the service could not tell, or who told. */
             readonly detail?: string;
             readonly delayMs?: number | undefined;
           }
         /**
-         * A dead letter was written. `attempt` 0: no operation was given up, but a delivery; with `isFollowUp`, not even
-         * that, but what a handler had enqueued under a key that belongs to another request.
+         * A dead letter was written. With `attempt` 0, a delivery was given up and not an operation; with `isFollowUp`, it
+         * was something that a handler had enqueued under a key that belongs to another request.
          */
         | ({
             readonly kind: 'dead';
@@ -105,12 +107,12 @@ export type JobEvent =
             readonly isFollowUp?: true;
           } & FailureFacts)
         /**
-         * A delivery that was not run, because there is nothing left to do: its operation was given up or is in doubt
-         * already, or it has had its own dead letter before (`dead_lettered`).
+         * A delivery was not run, because nothing is left to do: its operation was given up or is in doubt already, or the
+         * delivery itself has a dead letter (`dead_lettered`).
          */
         | { readonly kind: 'refused'; readonly reason: 'dead' | 'in_doubt' | 'dead_lettered' }
         /**
-         * The handler put its job off by BullMQ's own means, such as `moveToDelayed()`. `times`: how often in a row, in
+         * The handler deferred its job by BullMQ's own means, such as `moveToDelayed()`. `times`: how often in a row, in
          * this process, without an attempt that ended.
          */
         | { readonly kind: 'handed_back'; readonly times: number }
@@ -126,7 +128,7 @@ export type JobEvent =
         | { readonly kind: 'abandoned'; readonly attempt: number; readonly by: AbandonedBy }
         | { readonly kind: 'late_result_discarded'; readonly how: 'returned' | 'threw' }
         | { readonly kind: 'fence_rejected'; readonly attempt: number }
-        /** Somebody closed a dead letter. `redriven`, `not_applied`: its operation runs again. */
+        /** A person or a webhook closed a dead letter. After `redriven` and `not_applied` its operation runs again. */
         | {
             readonly kind: 'letter_closed';
             readonly letterId: string;
@@ -134,18 +136,19 @@ export type JobEvent =
             readonly actor: string;
           }
         /**
-         * A message on a dead-letter queue told nobody: it names no letter (`malformed`), one that the ledger does not
-         * have (`unknown`), or one that is announced on another queue (`elsewhere`). `queue` is the dead-letter queue.
+         * A message on a dead-letter queue was dropped without telling a handler: it names no letter (`malformed`), one
+         * that the ledger does not have (`unknown`), or one that belongs to another queue (`elsewhere`). `queue` is the
+         * dead-letter queue.
          */
         | { readonly kind: 'letter_dropped'; readonly reason: DropReason }
       ))
   | DependencyEvent;
 
-/** What can happen to a dependency, in a job or outside of any. */
+/** What can happen to a dependency, inside or outside of a job. */
 export type DependencyEvent = Partial<JobEventSubject> & { readonly dependency: string } &
   /**
-   * The circuit of a key names the operation whose call opened it. `isOneTenantsFault`: a circuit without a key opened on the
-   * failures of one tenant alone, and holds back others that were answered.
+   * The event of a circuit with a key names the operation whose call opened it. `isOneTenantsFault`: a circuit without a
+   * key opened on the failures of one tenant alone, and now rejects calls of tenants that were answered.
    */
   (
     | {
@@ -155,26 +158,26 @@ export type DependencyEvent = Partial<JobEventSubject> & { readonly dependency: 
       }
     /** A call of it, or an attempt of a processor that depends on it, took too long. */
     | { readonly kind: 'dependency_timeout' }
-    /** A retry was not let through: retries were too large a share of all calls. */
+    /** A retry was rejected, because retries were too large a share of all calls. */
     | { readonly kind: 'retry_budget_denied' }
-    /** Its fallback answered in its place. */
+    /** A fallback answered in place of the dependency. */
     | { readonly kind: 'fallback_used'; readonly reason: FallbackReason }
   );
 
 /**
- * The one stream of what happens, which logs, metrics and your own code subscribe to. Delivered synchronously, on the
- * job's own path: a subscriber must be quick, and one that throws is dropped out of the event, not the job.
+ * The one stream of events, which logs, metrics and your own code subscribe to. Events are delivered synchronously, on the
+ * job's own path: a subscriber must be quick, and the error of one that throws is ignored.
  */
 @Injectable()
 export class JobEvents {
   readonly #subscribers = new Set<(event: JobEvent) => void>();
 
-  /** Whether anybody listens, for those who would rather not make an event in vain. */
+  /** Whether there is a subscriber, so that no event needs to be made in vain. */
   get isObserved(): boolean {
     return this.#subscribers.size > 0;
   }
 
-  /** Returns how to unsubscribe. */
+  /** Returns a function that unsubscribes. */
   subscribe(subscriber: (event: JobEvent) => void): () => void {
     this.#subscribers.add(subscriber);
     return () => this.#subscribers.delete(subscriber);

@@ -4,8 +4,8 @@ import { printable } from './printable.js';
 import { Repeats } from './repeats.js';
 
 /**
- * What the library says in the application's log besides events. One for each application. Whatever it quotes is one
- * line, with what cannot be seen escaped.
+ * What the library logs besides events. One instance per application. Quoted values are shown on one line, with invisible
+ * characters escaped.
  */
 @Injectable()
 export class LibraryLog {
@@ -23,11 +23,11 @@ export class LibraryLog {
     this.logger.error(printable(message));
   }
 
-  /** Tells of something that failed and that is tried again: the same thing once in a while, with how often it was. */
+  /** Logs a failure that will be retried. Repeats of the same message are logged now and then, with their number. */
   readonly trouble = (message: string, error?: unknown): void =>
     this.#repeats.say(error === undefined ? message : `${message}: ${messageOf(error)}`);
 
-  /** Writes what was held back. */
+  /** Writes the repeats that are still held back. */
   flush(): void {
     this.#repeats.flush();
   }

@@ -1,20 +1,20 @@
 /**
- * What a terminal or a log viewer obeys, hides or turns around instead of showing it: control characters (C1 too), line
- * and paragraph separators, bidi and zero-width characters, tags, variation selectors, halves of characters.
+ * Characters that a terminal or a log viewer obeys, hides or reorders instead of showing: control characters (C1 too),
+ * line and paragraph separators, bidi and zero-width characters, tags, variation selectors, lone surrogates.
  */
 const UNSEEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/gu;
 
 /**
- * Text of whatever origin as one line for people: what cannot be seen stands there as its escape in JSON, so that it
- * neither steers the terminal nor looks like a line of ours. Only for display; what is kept stays as it came.
+ * Any text as one line for people. Invisible characters are shown as JSON escapes, so that they neither steer the terminal
+ * nor imitate a line of ours. Only for display; the stored text is unchanged.
  */
 export function printable(text: string): string {
   return text.replace(UNSEEN, escapeOf);
 }
 
-/** A value as JSON for people and programs: it reads back as it was, and nothing in it is unseen. Indented by two. */
+/** A value as JSON, indented by two. It parses back to the same value, and has no invisible characters. */
 export function printableJson(value: unknown): string {
-  // Line feeds of the indentation are the only ones that JSON has left.
+  // The only line feeds left in JSON are those of the indentation.
   return JSON.stringify(value, null, 2).replace(UNSEEN, (unseen) =>
     unseen === '\n' ? unseen : escapeOf(unseen),
   );
@@ -25,7 +25,7 @@ function escapeOf(unseen: string): string {
   return escaped === unseen ? unicodeEscapeOf(unseen) : escaped;
 }
 
-/** JSON has no escape for characters beyond U+FFFF: they are written as their two halves. */
+/** JSON has no escape for characters beyond U+FFFF, so they are written as two surrogates. */
 function unicodeEscapeOf(unseen: string): string {
   return unseen
     .split('')

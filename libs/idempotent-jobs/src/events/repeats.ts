@@ -1,4 +1,4 @@
-/** A message that was written, and what has come of its kind since. */
+/** The latest message of a kind, and how often it came since the last written line. */
 interface Repeated {
   count: number;
   latest: string;
@@ -7,10 +7,10 @@ interface Repeated {
 }
 
 /**
- * Writes the first message of a kind at once, and those that follow once in a while, as one line with their number: after
- * ten seconds, and then after twice as long each time, up to a minute. A server that is away for an hour makes sixty lines
- * of it, however often a second it is tried. Messages that differ in numbers and ids alone are of one kind; what stands in
- * quotes, such as the name of a queue, tells kinds apart.
+ * Writes the first message of a kind at once, and those that follow as one line with their number: after ten seconds, and
+ * then after twice as long each time, up to a minute. A server that is away for an hour makes some sixty lines, however
+ * often a second it is tried. Messages that differ only in numbers and ids are of one kind; quoted text, such as the name
+ * of a queue, distinguishes kinds.
  */
 export class Repeats {
   readonly #kinds = new Map<string, Repeated>();
@@ -34,7 +34,7 @@ export class Repeats {
     known.latest = line;
   }
 
-  /** Writes what has been held back. What comes later begins anew. */
+  /** Writes the repeats that are still held back. Later messages begin anew. */
   flush(): void {
     for (const [kind, repeated] of this.#kinds) {
       clearTimeout(repeated.timer);
@@ -43,7 +43,7 @@ export class Repeats {
     }
   }
 
-  /** Whoever makes up messages without end gets one kind for all of them. */
+  /** When there are too many kinds of messages, all further ones share one kind. */
   #kindOf(line: string): string {
     const kind = line.slice(0, MAX_KIND_LENGTH).replace(IDS, (id) => (id.startsWith('"') ? id : '?'));
     return this.#kinds.has(kind) || this.#kinds.size < MAX_KINDS ? kind : OTHERS;
@@ -76,5 +76,5 @@ const MAX_MS = 60_000;
 const MAX_KINDS = 100;
 const MAX_KIND_LENGTH = 500;
 const OTHERS = 'others';
-/** What stands in quotes; our own job ids; hexadecimal ids such as UUIDs and digests; numbers. */
+/** Quoted text, our own job ids, hexadecimal ids such as UUIDs and digests, and numbers. */
 const IDS = /"[^"]*"|\bop-[\w-]{43}|\b[0-9a-f]{8,}(?:-[0-9a-f]{4,})*\b|\d+/gi;

@@ -1,4 +1,4 @@
-// Operations and jobs that were given up, and what people do about them.
+// Operations and jobs that were given up, and what people can do about them.
 export { DeadLetterService } from '../dead-letters/dead-letter.service.js';
 export { OnDeadLetter } from '../dead-letters/on-dead-letter.decorator.js';
 export { type DeadLetterMessage } from '../operation/dead-letter-message.js';

@@ -1,4 +1,4 @@
-// What handlers call and cannot rely on.
+// Services that handlers call and that may fail.
 export {
   DependencyGuard,
   DependencyTimeoutError,

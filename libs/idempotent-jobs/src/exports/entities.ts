@@ -1,2 +1,2 @@
-// The tables of the ledger as TypeORM entities, to be read.
+// The tables of the ledger as TypeORM entities, for reading.
 export { DeadLetterEntity, JobAttemptEntity, JobOutcomeEntity } from '../ledger/entities.js';

@@ -1,4 +1,4 @@
-// What is seen from outside: events, metrics, traces, health and the doctor.
+// Observability: events, metrics, traces, health and the doctor.
 export {
   IdempotentJobsHealthIndicator,
   type LedgerThresholds,

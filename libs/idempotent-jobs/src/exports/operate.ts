@@ -1,4 +1,4 @@
-// What keeps a ledger in order.
+// Maintenance of a ledger.
 export { RetentionService } from '../operate/retention/retention.service.js';
 export type { Retention, RetentionOptions } from '../ledger/retention.options.js';
 export type { Erased } from '../operate/retention/erasure.js';

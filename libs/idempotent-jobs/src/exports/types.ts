@@ -1,4 +1,4 @@
-// Types that are part of others, for those who write them out.
+// Types that other types consist of, for code that names them.
 export type { Effect } from '../operation/effect.js';
 export type { Applied, NotApplied, Unknown, EffectVerdict } from '../operation/reconciliation.js';
 export type { ProcessorClass, ProcessorOptionsFor } from '../worker/host/idempotent-processor.decorator.js';

@@ -6,8 +6,8 @@ import type { OperationStatus } from '../operation/status.js';
 import type { ResultOmitted } from './record/kept-result.js';
 
 /*
- * The ledger for reading with TypeORM: what an application may want to know of its operations. The library itself never goes
- * through these classes. TypeORM neither changes the tables, whose constraints it cannot express, nor writes a column.
+ * The ledger as TypeORM entities, for applications that want to read it. The library itself never uses these classes.
+ * TypeORM must not change the tables, whose constraints it cannot express, and writes no column.
  */
 
 const TABLE = { synchronize: false } as const;
@@ -26,11 +26,11 @@ export class JobOutcomeEntity {
   @PrimaryColumn({ name: 'operation_key', type: 'text' })
   operationKey!: string;
 
-  /** Who comes again for it: its job, the handler whose step it is, or the caller of a guarded call. */
+  /** What asks for it again: its job, the handler whose step it is, or the caller of a guarded call. */
   @read('origin', 'text')
   origin!: Origin;
 
-  /** The key of the operation whose handler runs it as a step, and the step's name. */
+  /** For a step: the key of the operation whose handler runs it, and the step's name. */
   @read('step_of', 'text')
   stepOf!: string | null;
 
@@ -62,7 +62,7 @@ export class JobOutcomeEntity {
   @read('doubt_since', 'timestamptz')
   doubtSince!: Date | null;
 
-  /** In doubt: when the service is asked next whether the effect happened. */
+  /** For an operation in doubt: when the service is next asked whether the effect happened. */
   @read('reconcile_due_at', 'timestamptz')
   reconcileDueAt!: Date | null;
 
@@ -72,7 +72,7 @@ export class JobOutcomeEntity {
   @read('available_at', 'timestamptz')
   availableAt!: Date | null;
 
-  /** As it is kept: encrypted, where that is switched on. */
+  /** As stored: encrypted, where encryption is on. */
   @read('result', 'json')
   result!: unknown;
 
@@ -80,14 +80,14 @@ export class JobOutcomeEntity {
   @read('result_omitted', 'text')
   resultOmitted!: ResultOmitted | null;
 
-  /** Which dependency a fallback answered for, and why. Null means that the result is the real thing. */
+  /** Which dependency a fallback answered for, and why. Null means that the result is the real one. */
   @read('degraded', 'text')
   degraded!: string | null;
 
   @read('error', 'json')
   error!: unknown;
 
-  /** How often it was brought back. */
+  /** How often it was redriven. */
   @read('redrives', 'integer')
   redrives!: number;
 
@@ -116,7 +116,7 @@ export class DeadLetterEntity {
   @read('operation_key', 'text')
   operationKey!: string | null;
 
-  /** Of a step's letter: the key of its operation, and the step's name. */
+  /** For the letter of a step: the key of its operation, and the step's name. */
   @read('step_of', 'text')
   stepOf!: string | null;
 
@@ -138,7 +138,7 @@ export class DeadLetterEntity {
   @read('error', 'json')
   error!: unknown;
 
-  /** The same for letters of one cause. `DeadLetterService` calls it `fingerprint`. */
+  /** Equal for letters with the same cause. `DeadLetterService` calls it `fingerprint`. */
   @read('error_fingerprint', 'text')
   errorFingerprint!: string;
 
@@ -170,7 +170,7 @@ export class JobAttemptEntity {
   @PrimaryColumn({ name: 'operation_key', type: 'text' })
   operationKey!: string;
 
-  /** A bigint, which the driver reads as text. */
+  /** A bigint, which the driver returns as text. */
   @PrimaryColumn({ name: 'fencing_token', type: 'bigint' })
   fencingToken!: string;
 
@@ -192,7 +192,7 @@ export class JobAttemptEntity {
   @read('error', 'json')
   error!: unknown;
 
-  /** Why the operation was tried again, given up, or left in doubt. Null where its worker vanished, or the service was asked. */
+  /** Why the operation was retried, given up, or left in doubt. Null when its worker vanished or the service was asked. */
   @read('decision', 'text')
   decision!: RetryDecision | null;
 }

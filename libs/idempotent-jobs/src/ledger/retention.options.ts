@@ -1,11 +1,11 @@
 import type { OptionChecks } from '../options/option-checks.js';
 
-/** How long the ledger remembers, for the module or for one queue. All in ms. */
+/** How long the ledger keeps operations and letters, for the module or for one queue. All in ms. */
 export interface RetentionOptions {
   /**
-   * How long a completed operation is remembered, counted from its completion: for so long its key is answered with its
-   * result. After that the key is free, and a job older than this is not run any more but buried as `expired`.
-   * Default 7 days.
+   * How long a completed operation is remembered after its completion. Until then, its key is answered with its result.
+   * After that the key is free, and a job older than this is no longer run but gets a dead letter `expired`. Default 7
+   * days.
    */
   readonly completedMs?: number;
   /** How long a resolved dead letter is kept. Open ones are never deleted. Default 30 days. */
@@ -16,8 +16,8 @@ export interface RetentionOptions {
    */
   readonly redriveWindowMs?: number;
   /**
-   * For how long producers may ask again under the same key and must be given the outcome instead of a second run. Must
-   * not exceed `completedMs`. Default 24 hours.
+   * For how long producers may request an operation again under the same key and must get the outcome instead of a second
+   * run. Must not exceed `completedMs`. Default 24 hours.
    */
   readonly dedupeWindowMs?: number;
 }
@@ -34,7 +34,7 @@ export const DEFAULT_RETENTION: Retention = {
   dedupeWindowMs: 24 * HOUR_MS,
 };
 
-/** Fills in the defaults and notes what is no time. */
+/** Fills in the defaults, and reports values that are no durations. */
 export function resolveRetention(
   checks: OptionChecks,
   options: RetentionOptions | undefined,
@@ -50,15 +50,15 @@ export function resolveRetention(
   };
 }
 
-/** For how long BullMQ keeps a queue's finished jobs, by age; undefined: it was told no age. In ms. */
+/** For how long BullMQ keeps a queue's finished jobs, by age, in ms. Undefined when it was told no age. */
 export interface JobRetention {
   readonly completedMs: number | undefined;
   readonly failedMs: number | undefined;
 }
 
 /**
- * What must not outlive the ledger's memory of completed operations: whoever comes back within these times must find the
- * outcome, or the effect would happen again.
+ * Names the times that are longer than the ledger remembers completed operations. A request, redrive or job that comes
+ * back within these times must find the outcome, or the effect would happen again.
  */
 export function retentionProblems(
   { completedMs, redriveWindowMs, dedupeWindowMs }: Retention,

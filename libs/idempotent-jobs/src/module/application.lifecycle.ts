@@ -39,8 +39,8 @@ import { outsideOfAnyFrame } from '../tenancy/outside-of-any-frame.js';
 import { isOverWithin } from '../operation/within.js';
 
 /**
- * When what runs: workers only once the whole application is up, and all of them gone before Nest closes queues and
- * DataSource, which happens in `onApplicationShutdown`.
+ * Starts and stops what runs. Workers start only once the whole application is up, and all of them have ended before Nest
+ * closes queues and DataSource, which happens in `onApplicationShutdown`.
  */
 @Injectable()
 export class ApplicationLifecycle
@@ -86,11 +86,11 @@ export class ApplicationLifecycle
     this.#subscriptions.push(pauseWhileOpen(this.events, this.#pausedQueues(), this.log.trouble));
     const { tracing } = this.options;
     const start = (): Promise<void> => this.#startMeasured();
-    // Workers and timers started inside of a request's frame or trace would make everything they ever do part of it.
+    // Workers and timers that are started inside of a request's frame or trace would stay part of it for good.
     await outsideOfAnyFrame(() => (tracing === undefined ? start() : tracing.detached(start)));
   }
 
-  /** Where BullMQ does not answer, jobs that come by will tell. */
+  /** Finds schedulers whose iterations all name one operation. If BullMQ does not answer in time, later jobs show them. */
   async #lookForSharedKeys(): Promise<void> {
     const { queues, sharedKeys } = this;
     const looks = this.workers.running.map(async ({ settings: { queue, identify } }) => {
@@ -108,7 +108,7 @@ export class ApplicationLifecycle
       );
   }
 
-  /** An application that does not come up leaves no metrics behind: another one may take its place in this process. */
+  /** Stops the metrics of an application that fails to start, because another one may take its place in this process. */
   async #startMeasured(): Promise<void> {
     this.#metrics.start(this.#knownNames());
     try {
@@ -128,7 +128,8 @@ export class ApplicationLifecycle
     if (!this.options.dispatch.enabled) return;
     this.redrives.start();
     this.dispatcher.start();
-    // Whoever does not hear looks now and then; a server that is silent must not keep the application from starting.
+    // Not awaited: a silent server must not keep the application from starting. Without the listener, the dispatcher
+    // polls.
     void this.listener.start();
   }
 
@@ -151,12 +152,12 @@ export class ApplicationLifecycle
     this.log.flush();
   }
 
-  /** Last, like the application's own connections: what else shuts down may still look something up. */
+  /** Closes the library's connections last, because other providers may still query while they shut down. */
   async onApplicationShutdown(): Promise<void> {
     await this.database.close();
   }
 
-  /** Guarded calls may finish like handlers; what does not is told through its signal, and its end is recorded. */
+  /** Lets guarded calls finish, like handlers. Those that do not are aborted by their signal, and their end is recorded. */
   async #endCalls(drainMs: number, closeMs: number): Promise<void> {
     if (await this.handlers.isEmptyWithin(drainMs)) return;
     this.handlers.abandonAll('shutdown');
@@ -208,5 +209,5 @@ export class ApplicationLifecycle
   }
 }
 
-/** A start does not wait longer for what the doctor would like to know. */
+/** How long a start waits for that look at BullMQ's schedulers. */
 const LOOK_MS = 2_000;

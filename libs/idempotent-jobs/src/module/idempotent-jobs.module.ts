@@ -17,14 +17,17 @@ import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
 import type { RetentionOptions } from '../ledger/retention.options.js';
 import { databaseProvider, MADE, PARTS, PUBLIC } from './providers.js';
 
-/** A queue of idempotent jobs, with the queue of its dead letters. */
+/** The names of a queue of idempotent jobs and of its dead-letter queue. */
 interface QueueNames {
   readonly name: string;
-  /** Where its dead letters are announced. Default: the name with `-dlq`. Read it with `@OnDeadLetter()`, or with a processor, not both. */
+  /**
+   * Where its dead letters are announced. Default: the name with `-dlq`. Read by `@OnDeadLetter()` or by a processor, not
+   * both.
+   */
   readonly deadLetterQueue?: string;
 }
 
-/** What a queue of idempotent jobs may have that is known only once the application starts. */
+/** Options of a queue that may be known only once the application starts. */
 export interface UnnamedQueueOptions {
   /** How long the queue's operations and letters are kept. Default: the module's retention. */
   readonly retention?: RetentionOptions;
@@ -35,14 +38,14 @@ export interface UnnamedQueueOptions {
 /** A queue of idempotent jobs. */
 export interface IdempotentQueueOptions extends QueueNames, UnnamedQueueOptions {}
 
-/** A queue of idempotent jobs whose settings come from `useFactory`, `useClass` or `useExisting`. */
+/** A queue of idempotent jobs whose options come from `useFactory`, `useClass` or `useExisting`. */
 export interface IdempotentQueueAsyncOptions
   extends QueueNames, AsyncOptions<UnnamedQueueOptions, IdempotentQueueOptionsFactory> {
   /** The `configKey` of `BullModule.forRoot()` whose configuration both queues share. Default: the one without a key. */
   readonly configKey?: string;
 }
 
-/** What `registerQueueAsync({ useClass })` and `registerQueueAsync({ useExisting })` name. */
+/** Implemented by the class that `registerQueueAsync({ useClass })` or `registerQueueAsync({ useExisting })` names. */
 export interface IdempotentQueueOptionsFactory {
   createIdempotentQueueOptions(queue: string): UnnamedQueueOptions | Promise<UnnamedQueueOptions>;
 }
@@ -58,8 +61,8 @@ export function InjectIdempotentQueue(name: string): ParameterDecorator & Proper
 }
 
 /**
- * The module: `forRoot` once in the application (a second one is refused at boot), `registerQueue` wherever a queue is used. Needs `TypeOrmModule` with
- * a Postgres DataSource and `BullModule.forRoot` in the application.
+ * The module. Import `forRoot` once in the application (a second one is refused at boot), and `registerQueue` wherever a
+ * queue is used. The application also needs `TypeOrmModule` with a Postgres DataSource, and `BullModule.forRoot`.
  */
 @Module({})
 export class IdempotentJobsModule {
@@ -92,8 +95,8 @@ export class IdempotentJobsModule {
   }
 
   /**
-   * As {@link registerQueue}, with settings from a factory or a class. Names stay outside of it, because Nest needs them
-   * earlier.
+   * As {@link registerQueue}, with options from a factory or a class. Names are given outside of it, because Nest needs
+   * them earlier.
    *
    * @throws ConfigurationError without either
    */
@@ -102,10 +105,10 @@ export class IdempotentJobsModule {
   }
 }
 
-/** What `forRootAsync()` is given, before it is checked. */
+/** The options of `forRootAsync()` before they are checked. */
 const GIVEN_OPTIONS = Symbol('nestjs-idempotent-jobs:given-options');
 
-/** The settings of queues. BullMQ's queues and ours, in other modules, need the same ones. */
+/** Provides the options of queues to two modules, BullMQ's and ours, which need the same ones. */
 @Module({})
 class QueueOptionsModule {}
 
@@ -126,7 +129,7 @@ function registered(queues: readonly IdempotentQueueAsyncOptions[]): DynamicModu
         configKey,
         imports: [settings],
         inject: [token],
-        // Names are known already; whatever else is among the settings, these stay.
+        // The names are fixed already, whatever else the options contain.
         useFactory: (own?: UnnamedQueueOptions) => ({ ...own?.bullmq, name: bullName }),
       }));
       const provider = {

@@ -30,104 +30,111 @@ export interface IdempotentJobsOptions {
   /** The Postgres schema of the ledger. Default: the DataSource's `schema`, else `public`. */
   readonly schema?: string;
   /**
-   * What to do about the ledger's schema at boot: `check` (default) fails with instructions when it is missing or
-   * outdated, `run` creates and upgrades it under an advisory lock.
+   * What to do about the ledger's schema at boot. `check` (default) fails with instructions when the schema is missing or
+   * outdated; `run` creates and upgrades it under an advisory lock.
    */
   readonly migrations?: 'run' | 'check';
-  /** The library's own connections to Postgres, beside those of the DataSource. */
+  /** The library's own connections to Postgres, in addition to those of the DataSource. */
   readonly pool?: {
-    /** How many there may be in this process. At least 4. Default 8. One more listens for NOTIFY. */
+    /** The most connections in this process. At least 4. Default 8. One more listens for NOTIFY. */
     readonly max?: number;
     /**
-     * Where they lead, as far as that is not where the DataSource's lead: options of pg, for example `{ host, port }` of
-     * Postgres itself where the DataSource goes through a pooler in transaction mode. It must be the same database.
+     * Options of pg that differ from the DataSource's, for example `{ host, port }` of Postgres itself where the
+     * DataSource goes through a pooler in transaction mode. They must lead to the same database.
      */
     readonly connection?: Readonly<Record<string, unknown>>;
   };
-  /** How long a vanished worker keeps its claims, in ms; renewed at a third. At least 500. Default 30,000. */
+  /** How long a vanished worker keeps its claims, in ms; renewed after a third. At least 500. Default 30,000. */
   readonly leaseMs?: number;
   /**
    * Retry policies by name, for processors (`retry: 'charge'`), job names (`retryByJob`) and single operations
    * (`enqueue(…, { retryPolicy: 'charge' })`).
    */
   readonly retryPolicies?: RetryPolicies;
-  /** What handlers call and cannot rely on, by name: for processors (`dependency: 'gateway'`) and {@link DependencyGuard}. */
+  /**
+   * Services that handlers call and that may fail, by name: for processors (`dependency: 'gateway'`) and
+   * {@link DependencyGuard}.
+   */
   readonly dependencies?: Readonly<Record<string, DependencyOptions>>;
   /**
-   * Options of processors, by queue. They go before those of the decorator, which are written before configuration can be
+   * Options of processors, by queue. They override those of the decorator, which is evaluated before configuration can be
    * read: `processors: { charges: { concurrency: config.get('CHARGES_CONCURRENCY') } }`.
    */
   readonly processors?: Readonly<Record<string, ProcessorOverrides>>;
-  /** How long what is kept. A queue may have its own: `registerQueue({ name, retention })`. */
+  /** How long the ledger keeps operations and letters. A queue may have its own: `registerQueue({ name, retention })`. */
   readonly retention?: RetentionOptions;
   readonly tenants?: {
-    /** Whose request it is, for {@link TenantMiddleware}; undefined: nobody's. May be asynchronous. */
+    /** The tenant of a request, for {@link TenantMiddleware}. Undefined when it has none. May be asynchronous. */
     readonly resolve?: (request: any) => string | undefined | Promise<string | undefined>;
   };
   readonly enqueue?: {
     /**
-     * How large a payload may be as JSON in UTF-8, in bytes. It is stored in Postgres and in the queue, and read by
-     * every attempt. Default 1 MiB.
+     * The largest payload, as JSON in UTF-8, in bytes. Postgres and the queue store it, and every attempt reads it.
+     * Default 1 MiB.
      */
     readonly maxPayloadBytes?: number;
   };
   readonly results?: {
     /**
-     * How large a handler's result may be as JSON in UTF-8, in bytes. A larger one is not kept: the operation completes
+     * The largest result of a handler, as JSON in UTF-8, in bytes. A larger one is not kept: the operation completes
      * without a result, and its event and `Outcome.resultOmitted` say so. Default 1 MiB.
      */
     readonly maxBytes?: number;
   };
-  /** Encrypts payloads and results where they are kept: in the ledger, and in BullMQ. Default: they are plain. */
+  /** Encrypts payloads and results in the ledger and in BullMQ. Default: they are stored as plain JSON. */
   readonly encryption?: EncryptionOptions;
   /**
-   * Signs jobs on their way through BullMQ, and refuses those that are not, or not as they were: a dead letter
+   * Signs jobs on their way through BullMQ. A job that is unsigned or was changed is refused, with a dead letter
    * `identity_missing` or `tenant_mismatch`. All processes need the keys. Default: jobs are not signed.
    */
   readonly signing?: SigningOptions;
   readonly dispatch?: {
-    /** Whether this process carries operations to their queues. At least one process must. Default true. */
+    /** Whether this process dispatches operations to their queues. At least one process must. Default true. */
     readonly enabled?: boolean;
-    /** How often to look for due operations besides being woken, in ms. Default 1,000. */
+    /** How often to look for due operations when no signal arrives, in ms. Default 1,000. */
     readonly pollMs?: number;
-    /** When an operation that is on its queue, but not settled, is put there again first, in ms. Default 15 min. */
+    /** After how long an operation that is on its queue but not settled is put there again, in ms. Default 15 min. */
     readonly redispatchAfterMs?: number;
-    /** The time between puts doubles up to this, in ms. Default 6 h. */
+    /** The time between such puts doubles up to this, in ms. Default 6 h. */
     readonly redispatchMaxMs?: number;
   };
   readonly recovery?: {
-    /** How often failed BullMQ jobs without a dead letter, and doubts nobody looks after, are looked for, in ms. Default 30,000. */
+    /**
+     * How often to look for failed BullMQ jobs without a dead letter, and for operations in doubt that no worker looks
+     * after, in ms. Default 30,000.
+     */
     readonly sweepMs?: number;
-    /** How often what is past its retention is deleted, in ms. Default 1 h. */
+    /** How often to delete what is past its retention, in ms. Default 1 h. */
     readonly pruneMs?: number;
   };
   readonly deadLetters?: {
-    /** Whether a dead letter may be run under an identity or with a payload that a person gives it. Default false. */
+    /** Whether a person may redrive a dead letter under another identity or with another payload. Default false. */
     readonly editedRedrive?: boolean;
   };
   readonly shutdown?: {
-    /** How long running handlers may finish before their signals are aborted, in ms. Default 20,000. */
+    /** How long running handlers may take to finish before their signals are aborted, in ms. Default 20,000. */
     readonly drainMs?: number;
     /** How long to wait for workers to close after that, in ms. Default 5,000. */
     readonly closeMs?: number;
   };
-  /** Which transitions are logged: `all`, only `problems` (retries, deferrals but those by a dependency, doubt, death), or `none`. Default `all`. */
+  /**
+   * Which transitions are logged: `all`, only `problems` (retries, doubt, death, and deferrals other than a dependency's),
+   * or `none`. Default `all`.
+   */
   readonly logs?: 'all' | 'problems' | 'none';
-  /** Where metrics go: `prometheusMetrics()`, `otelMetrics()`, or an adapter of your own. Default: there are none. */
+  /** Where metrics go: `prometheusMetrics()`, `otelMetrics()`, or an adapter of your own. Default: nowhere. */
   readonly metrics?: readonly MetricsAdapter[];
   /**
-   * What to do at boot about what the {@link Doctor} finds: `warn` (default) logs each error and warning as one line,
-   * `fail` refuses to start with all of them, `off` does not look.
+   * What to do at boot about what the {@link Doctor} finds. `warn` (default) logs each error and warning as one line;
+   * `fail` refuses to start and names all of them; `off` skips the check.
    */
   readonly doctor?: 'warn' | 'fail' | 'off';
   /**
    * Spans for enqueueing, attempts, steps and calls, in one trace from the request that enqueued to the last attempt:
-   * `otelTracing()` from `nestjs-idempotent-jobs/otel`. Default: none. Not together with {@link traceContext}.
+   * `otelTracing()` from `nestjs-idempotent-jobs/otel`. Default: none. Cannot be combined with {@link traceContext}.
    */
   readonly tracing?: Tracing;
-  /**
-   * Without {@link tracing}: the trace context to hand on with an enqueued operation, e.g. a W3C carrier. Must be JSON.
-   */
+  /** Without {@link tracing}: the trace context for an enqueued operation, e.g. a W3C carrier. Must be JSON. */
   readonly traceContext?: () => unknown;
 }
 
@@ -136,11 +143,11 @@ export interface IdempotentJobsAsyncOptions extends AsyncOptions<
   Omit<IdempotentJobsOptions, 'dataSource'>,
   IdempotentJobsOptionsFactory
 > {
-  /** As in {@link IdempotentJobsOptions}; needed before the options are known. */
+  /** As in {@link IdempotentJobsOptions}. Given here because it is needed before the other options are known. */
   readonly dataSource?: string;
 }
 
-/** What `forRootAsync({ useClass })` and `forRootAsync({ useExisting })` name. */
+/** Implemented by the class that `forRootAsync({ useClass })` or `forRootAsync({ useExisting })` names. */
 export interface IdempotentJobsOptionsFactory {
   createIdempotentJobsOptions():
     Omit<IdempotentJobsOptions, 'dataSource'> | Promise<Omit<IdempotentJobsOptions, 'dataSource'>>;

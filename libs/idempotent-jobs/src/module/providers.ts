@@ -72,8 +72,8 @@ import { TenantMiddleware } from '../tenancy/tenant.middleware.js';
 import { JobPipeline } from '../worker/pipeline.js';
 
 /**
- * Two of them would be two applications of the library in one, with options of their own, and each injection would get the
- * one or the other.
+ * Two roots would be two applications of the library in one process, each with options of its own, and an injection would
+ * get the one or the other.
  *
  * @throws ConfigurationError
  */
@@ -85,7 +85,7 @@ function refuseSecondRoot(modules: ModulesContainer): void {
   );
 }
 
-/** The ledger is there, and at the right version, before anything else is made that might ask it. */
+/** Checks that the ledger exists at the right version before any other provider is made that might query it. */
 export function databaseProvider(dataSource: ReturnType<typeof getDataSourceToken>): Provider {
   return {
     provide: Database,
@@ -104,7 +104,7 @@ export function databaseProvider(dataSource: ReturnType<typeof getDataSourceToke
   };
 }
 
-/** What is made of the application's options, or of more than one source. */
+/** Providers that are made from the application's options, or from more than one source. */
 export const MADE: readonly Provider[] = [
   {
     provide: Encryption,
@@ -265,7 +265,7 @@ export const MADE: readonly Provider[] = [
   },
 ];
 
-/** A redrive is begun by a person, and carried on by the process that began it unless that dies. */
+/** The process that began a redrive carries it on without polling. Polling only finds redrives whose process has died. */
 const REDRIVE_POLL_MS = 2_000;
 
 function closedIn(events: JobEvents): OnClosed {
@@ -273,7 +273,7 @@ function closedIn(events: JobEvents): OnClosed {
     events.emit({ kind: 'letter_closed', queue, jobName, jobId, ...identity, letterId, as, actor });
 }
 
-/** Those that Nest makes by itself. */
+/** Providers that Nest makes by itself. */
 export const PARTS: readonly Provider[] = [
   LibraryLog,
   OperationStore,
@@ -314,7 +314,7 @@ export const PARTS: readonly Provider[] = [
   ApplicationLifecycle,
 ];
 
-/** What applications inject, and what the library's decorators and modules of queues do. */
+/** What applications inject, and what the library's decorators and queue modules inject. */
 export const PUBLIC: readonly Type[] = [
   TenantContext,
   TenantMiddleware,

@@ -3,9 +3,9 @@ import type { JobEvent, JobEvents } from '../events/job-events.js';
 import { printable } from '../events/printable.js';
 
 /**
- * One line per transition, readable and regular: what happened, then `tenant=… key=… attempt=…`. Never a payload; what
- * a stranger wrote cannot make it two lines.
- * Progress goes to `debug`, completion to `log`, what may need a look to `warn`, what does need one to `error`.
+ * Logs one line per transition, in a regular form: what happened, then `tenant=… key=… attempt=…`. A line never has a
+ * payload, and text from outside cannot break it into two lines.
+ * Progress is logged as `debug`, completion as `log`, what may need a look as `warn`, what does need one as `error`.
  */
 export function logEvents(
   events: JobEvents,
@@ -20,14 +20,14 @@ export function logEvents(
   });
 }
 
-/** A dependency in trouble is said once, by its circuit, and not by each job that waits for it. */
+/** A dependency in trouble is logged once, by its circuit, and not by each job that waits for it. */
 function levelOf(event: JobEvent): 'debug' | 'log' | 'warn' | 'error' {
   if (event.kind === 'deferred' && event.dependency !== undefined) return 'debug';
   if (event.kind === 'handed_back' && isWorthALine(event.times)) return 'warn';
   return LEVELS[event.kind];
 }
 
-/** Once a job is handed back again, and then each time that it was so twice as often: 2, 4, 8, … */
+/** Logs a job that is handed back the second time, then each time that the number has doubled: 2, 4, 8, … */
 function isWorthALine(times: number): boolean {
   return times > 1 && Number.isInteger(Math.log2(times));
 }
@@ -57,7 +57,9 @@ const LEVELS: Readonly<Record<JobEvent['kind'], 'debug' | 'log' | 'warn' | 'erro
   dead: 'error',
 };
 
-/** `completed charge tenant=acme key=charge:order-17:1 attempt=2 ms=38`; of a dependency, its name in place of the job's. */
+/**
+ * `completed charge tenant=acme key=charge:order-17:1 attempt=2 ms=38`; for a dependency, its name instead of the job's.
+ */
 function line(event: JobEvent): string {
   const { kind, queue, jobName, jobId, tenantId, operationKey, ...rest } = event;
   const facts = { tenant: tenantId ?? '-', key: operationKey ?? '-', ...rest, queue, job: jobId };

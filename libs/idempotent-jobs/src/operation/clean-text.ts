@@ -1,6 +1,6 @@
 /**
- * A text as the ledger, BullMQ and logs can take it: cut to length, without the NUL characters and halves of surrogate
- * pairs that Postgres refuses. Those become U+FFFD.
+ * Makes a text fit for the ledger, BullMQ and logs: cut to length, with U+FFFD in place of the NUL characters and lone
+ * surrogates that Postgres refuses.
  */
 export function cleanText(text: string, maxLength = Infinity): string {
   const cut = text.length > maxLength ? text.slice(0, maxLength) : text;

@@ -1,13 +1,13 @@
 /**
- * What kind of side effect a handler has, which decides what may be done when nobody knows whether it happened.
+ * What kind of side effect a handler has. It decides what may be done when it is unknown whether the effect happened.
  *
  * - `natural`: repeating it changes nothing (set a status, read, recompute).
  * - `transactional`: it writes only through the transaction that the library opens; outcome and writes commit together.
  * - `keyed`: it calls a service that deduplicates by the idempotency key it is handed.
- * - `reconciled`: it calls a service that can be asked afterwards whether the effect happened; the processor has a
- *   `reconcile()` that does so. It runs again only after "it did not happen".
- * - `unrepeatable` (the default): none of these is known. It runs at most once; if its end is unknown, the operation
- *   is in doubt until a person says what happened.
+ * - `reconciled`: it calls a service that can be asked afterwards whether the effect happened; the processor's
+ *   `reconcile()` asks it. It runs again only after "it did not happen".
+ * - `unrepeatable` (the default): none of these is known. It runs at most once; if its end is unknown, the operation is in
+ *   doubt until a person says what happened.
  */
 export type Effect = 'natural' | 'transactional' | 'keyed' | 'reconciled' | 'unrepeatable';
 
@@ -17,8 +17,8 @@ export const EFFECTS: readonly Effect[] = ['natural', 'transactional', 'keyed', 
 export const DEFAULT_KEY_RETENTION_MS = 24 * 60 * 60 * 1000;
 
 /**
- * For how long after an operation's first attempt another attempt is safe although an earlier one may have had its
- * effect: forever (`null`), for a time, or never (0).
+ * For how long after an operation's first attempt another attempt is safe, although an earlier one may have had its
+ * effect, in ms. Null means forever, and 0 means never.
  */
 export function repeatableForMs(effect: Effect, keyRetentionMs: number): number | null {
   switch (effect) {

@@ -2,13 +2,13 @@ import { cleanText } from './clean-text.js';
 import { messageOf } from './message-of.js';
 import { read } from './thrown.js';
 
-/** What the ledger keeps of an error: enough to understand it, bounded, without the objects it drags along. */
+/** What the ledger keeps of an error: enough to understand it, limited in size, without the objects that hang on it. */
 export interface ErrorEvidence {
   readonly name: string;
   /** At most 10,000 characters. */
   readonly message: string;
   readonly code?: string;
-  /** Of an HTTP answer. */
+  /** The status of an HTTP response. */
   readonly status?: number;
   /** At most 16,000 characters. */
   readonly stack?: string;
@@ -34,7 +34,7 @@ export function describeError(error: unknown, depth = 0): ErrorEvidence {
   };
 }
 
-/** What an error calls itself; of anything else, its class; of what has none, its type. */
+/** An error's own name; for anything else its class, or its type when it has no class. */
 function nameOf(error: unknown): string {
   const names = [read(error, 'name'), read(read(error, 'constructor'), 'name')];
   const name = names.find((one): one is string => typeof one === 'string' && one !== '');

@@ -1,8 +1,8 @@
 import { shownKey } from './step-key.js';
 
 /**
- * Every error this library throws. `code` is stable and meant for programs; the message is meant for people: what
- * happened, to which operation, and what to do next. Neither holds payloads or secrets.
+ * The base of every error that this library throws. `code` is stable and meant for programs. The message is meant for
+ * people: what happened, to which operation, and what to do next. Neither contains payloads or secrets.
  */
 export class IdempotentJobsError extends Error {
   constructor(
@@ -16,7 +16,7 @@ export class IdempotentJobsError extends Error {
     this.data = options?.data ?? {};
   }
 
-  /** The ids the message speaks of, for logs and programs. */
+  /** The ids that the message names, for logs and programs. */
   readonly data: Readonly<Record<string, unknown>>;
 }
 
@@ -53,21 +53,21 @@ export class TenantMissingError extends IdempotentJobsError {
   }
 }
 
-/** The tenant that was given is not the tenant of the surrounding context. */
+/** The given tenant is not the tenant of the surrounding frame. */
 export class TenantMismatchError extends IdempotentJobsError {
   constructor(message: string, data: Readonly<Record<string, unknown>>) {
     super('TENANT_MISMATCH', message, { data });
   }
 }
 
-/** A payload that JSON or Postgres cannot carry, or that does not match the processor's DTO. */
+/** JSON or Postgres cannot store the payload, or it does not match the processor's DTO. */
 export class InvalidPayloadError extends IdempotentJobsError {
   constructor(message: string, problems: readonly string[] = [], cause?: unknown) {
     super('INVALID_PAYLOAD', message, { cause, data: { problems } });
   }
 }
 
-/** The operation key is already taken by an operation with another payload. Nothing was enqueued. */
+/** The operation key belongs to an operation with another payload, job name or queue. Nothing was enqueued. */
 export class OperationConflictError extends IdempotentJobsError {
   constructor(tenantId: string, key: string) {
     const operationKey = shownKey(key);
@@ -80,7 +80,7 @@ export class OperationConflictError extends IdempotentJobsError {
   }
 }
 
-/** The operation was given up; asking for it again runs nothing. */
+/** The operation was given up, and requesting it again runs nothing. */
 export class OperationDeadError extends IdempotentJobsError {
   constructor({ tenantId, operationKey: key }: Named) {
     const operationKey = shownKey(key);
@@ -96,7 +96,7 @@ export class OperationDeadError extends IdempotentJobsError {
 export class OperationInDoubtError extends IdempotentJobsError {
   constructor(
     { tenantId, operationKey: key }: Named,
-    /** When the service can be asked, in ms from now: call again then. Undefined: a person has to find out. */
+    /** When the service can be asked, in ms from now: call again then. Undefined when a person has to find out. */
     readonly retryAfterMs?: number | undefined,
     cause?: unknown,
   ) {
@@ -113,11 +113,11 @@ export class OperationInDoubtError extends IdempotentJobsError {
   }
 }
 
-/** Another caller is running the operation, and has not ended in the time that this one would wait. */
+/** Another caller is running the operation, and has not finished within the time that this caller would wait. */
 export class OperationBusyError extends IdempotentJobsError {
   constructor(
     { tenantId, operationKey: key }: Named,
-    /** When to come again, in ms from now. */
+    /** When to call again, in ms from now. */
     readonly retryAfterMs: number,
   ) {
     const operationKey = shownKey(key);
@@ -130,11 +130,11 @@ export class OperationBusyError extends IdempotentJobsError {
 }
 
 /**
- * Another transaction is writing the operation, or holds its row, and has not ended while it was waited for: for a second,
- * by `enqueueMany()` for some 12 s. Nothing was written; try again when it has.
+ * Another transaction is writing the operation, or holds its row, and has not ended within the time that the library waits
+ * for it: a second, or some 12 s for `enqueueMany()`. Nothing was written; try again when that transaction has ended.
  */
 export class OperationLockedError extends IdempotentJobsError {
-  /** When to come again, in ms from now. */
+  /** When to call again, in ms from now. */
   readonly retryAfterMs = 1000;
 
   constructor(operations: Named | { readonly queue: string; readonly count: number }, cause: unknown) {
@@ -161,17 +161,17 @@ export class OutcomeTimeoutError extends IdempotentJobsError {
   }
 }
 
-/** No dead letter is known by that id, or no open one by that operation. Nothing was changed. */
+/** There is no dead letter with that id, or no open one of that operation. Nothing was changed. */
 export class DeadLetterNotFoundError extends IdempotentJobsError {
   constructor(message: string, data: Readonly<Record<string, unknown>>) {
     super('DEAD_LETTER_NOT_FOUND', message, { data });
   }
 }
 
-/** A dead letter, or a redrive, is not in a state in which that can be done. Nothing was changed. */
+/** The state of a dead letter, or of a redrive, does not allow the action. Nothing was changed. */
 export class DeadLetterRefusedError extends IdempotentJobsError {
   constructor(
-    /** Machine-readable: why. */
+    /** Machine-readable reason. */
     readonly reason: string,
     message: string,
     data: Readonly<Record<string, unknown>>,
@@ -181,15 +181,15 @@ export class DeadLetterRefusedError extends IdempotentJobsError {
 }
 
 /**
- * A payload or a result of the ledger is encrypted and cannot be read here: its key is not configured, or it does not
- * authenticate. Nothing is run and nothing is answered from it; a delivery is put off.
+ * An encrypted payload or result cannot be read here: its key is not configured, or it does not authenticate. Nothing is
+ * run or answered from it; a delivery is deferred.
  */
 export class RecordUnreadableError extends IdempotentJobsError {
   constructor(
     record: { readonly tenantId: string | null; readonly operationKey: string; readonly kind: string },
-    /** Undefined: it does not say. */
+    /** The key id that the value names. Undefined when it names none. */
     keyId: string | undefined,
-    /** Machine-readable: why. */
+    /** Machine-readable reason. */
     readonly reason: 'no_keys' | 'unknown_key' | 'damaged',
   ) {
     const { tenantId, kind } = record;

@@ -1,5 +1,5 @@
 import type { FailureKind } from './reasons.js';
-/** How long a reason may be, in characters: a word or two. */
+/** The longest failure code, in characters; a code is a word or two. */
 export const MAX_FAILURE_CODE = 200;
 
 /** A classified error. */
@@ -9,26 +9,26 @@ export interface Failure {
   readonly code: string;
   /** The earliest time to try again that the service asked for, in milliseconds from now. */
   readonly retryAfterMs?: number | undefined;
-  /** Whether the service asked for less (429, 503 with Retry-After, throttling); the waits then start from a slower base. */
+  /** Whether the service asked for fewer calls (429, 503 with Retry-After); the backoff then starts from a slower base. */
   readonly isThrottled?: boolean;
 }
 
-/** Throw it to say: the effect did not happen and never will. The operation goes to the dead letters at once. */
+/** Throw it when the effect did not happen and never will. The operation gets a dead letter at once. */
 export class PermanentError extends Error {
   override readonly name = 'PermanentError';
 }
 
-/** Throw it to say: the effect did not happen; trying again may help. */
+/** Throw it when the effect did not happen and trying again may help. */
 export class TransientError extends Error {
   override readonly name: string = 'TransientError';
 }
 
-/** Throw it to say: the effect may have happened. */
+/** Throw it when the effect may have happened. */
 export class InDoubtError extends Error {
   override readonly name: string = 'InDoubtError';
 }
 
-/** Throw it to say: the effect did not happen; try again, but not before `delayMs` milliseconds from now. */
+/** Throw it when the effect did not happen, to try again no earlier than `delayMs` milliseconds from now. */
 export class RetryLaterError extends TransientError {
   override readonly name = 'RetryLaterError';
 

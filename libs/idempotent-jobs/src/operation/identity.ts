@@ -2,7 +2,7 @@ import { hash } from 'node:crypto';
 import { InvalidIdentityError } from './errors.js';
 import { STEP_MARK } from './step-key.js';
 
-/** Who an operation is: one business effect of one tenant. */
+/** Identifies an operation: one business effect of one tenant. */
 export interface OperationIdentity {
   /** 1 to 255 characters, no control characters. */
   readonly tenantId: string;
@@ -54,14 +54,16 @@ export function stepIdentity({ tenantId, operationKey }: OperationIdentity, name
 
 /** An operation, or one of its steps. */
 export interface OperationName extends OperationIdentity {
-  /** The step's name; of a step inside of another one both, with "/" between. Undefined: the operation itself. */
+  /**
+   * The step's name; for a step inside of another one, both names with "/" between. Undefined means the operation itself.
+   */
   readonly step?: string | undefined;
 }
 
 /**
- * The identity under which the ledger keeps an operation, or the named step of it.
+ * The identity under which the ledger keeps an operation, or its named step.
  *
- * @throws InvalidIdentityError that names the part that is wrong and what is allowed
+ * @throws InvalidIdentityError that names the wrong part and what is allowed
  */
 export function assertName(name: OperationName): OperationIdentity {
   const identity = assertIdentity(name);
@@ -75,7 +77,7 @@ export function assertName(name: OperationName): OperationIdentity {
   }, identity);
 }
 
-/** @throws InvalidIdentityError that names the part that is wrong and what is allowed */
+/** @throws InvalidIdentityError that names the wrong part and what is allowed */
 export function assertIdentity(identity: { tenantId: unknown; operationKey: unknown }): OperationIdentity {
   const problem = tenantIdProblem(identity.tenantId) ?? operationKeyProblem(identity.operationKey);
   if (problem !== undefined) throw new InvalidIdentityError(problem);
@@ -83,19 +85,19 @@ export function assertIdentity(identity: { tenantId: unknown; operationKey: unkn
 }
 
 /**
- * A digest of tenant and key: 43 URL-safe characters that are the same on every attempt and in every process. It is
- * the key handed to services downstream, and the body of the BullMQ job id.
+ * A digest of tenant and key: 43 URL-safe characters that are the same on every attempt and in every process. It is the
+ * idempotency key that services get, and the body of the BullMQ job id.
  */
 export function operationDigest(identity: OperationIdentity): string {
   return hash('sha256', identityKeyOf(identity), 'base64url');
 }
 
-/** Tenant and key as one text, for maps; the tenant's length keeps the parts apart. */
+/** Tenant and key as one text, for maps. The tenant's length keeps the parts apart. */
 export function identityKeyOf({ tenantId, operationKey }: OperationIdentity): string {
   return `${tenantId.length}:${tenantId}${operationKey}`;
 }
 
-/** BullMQ job ids may hold no ":" and must not be integers; the prefix keeps even an all-digit digest apart. */
+/** BullMQ job ids must not contain ":" and must not be integers; the prefix makes even an all-digit digest valid. */
 export function jobIdOf(identity: OperationIdentity): string {
   return `op-${operationDigest(identity)}`;
 }
@@ -107,7 +109,7 @@ function textProblem(what: string, value: unknown, maxLength: number): string | 
   if (value.trim() !== value) return `The ${what} begins or ends with white space.`;
   if (value.length > maxLength)
     return `The ${what} has ${value.length} characters; at most ${maxLength} are allowed.`;
-  // Control characters and lone surrogates: Postgres refuses the first kind's NUL, UTF-8 cannot carry the second.
+  // Rejects control characters and lone surrogates: Postgres refuses NUL, and UTF-8 cannot express lone surrogates.
   if (/\p{Cc}/u.test(value) || !value.isWellFormed())
     return `The ${what} holds control or malformed characters.`;
   return undefined;

@@ -18,7 +18,7 @@ export interface JobType {
   result: any;
 }
 
-/** Where no description is given, every job name, payload and result is allowed. */
+/** The default without a description: every job name, payload and result is allowed. */
 export type AnyJobs = Record<string, JobType>;
 
 /** The names of a queue's jobs. */
@@ -30,7 +30,7 @@ export type PayloadOf<M extends JobMap<M>, N extends JobName<M> = JobName<M>> = 
 /** What a job of that name returns. */
 export type ResultOf<M extends JobMap<M>, N extends JobName<M> = JobName<M>> = M[N]['result'];
 
-/** The job a handler of the queue receives: `data` is the validated payload, and `name` tells the payloads apart. */
+/** The job that a handler of the queue receives: `data` is the validated payload, and `name` tells which payload it is. */
 export type OperationJob<M extends JobMap<M>> = {
   [N in JobName<M>]: Job<PayloadOf<M, N>, ResultOf<M, N>, N>;
 }[JobName<M>];

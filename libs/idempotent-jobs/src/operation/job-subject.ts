@@ -3,14 +3,14 @@ import { cleanText } from './clean-text.js';
 import { MAX_JOB_NAME_LENGTH } from './identity.js';
 import { storableJobId } from './job-id.js';
 
-/** What a job is called in letters, events and logs. */
+/** How letters, events and logs name a job. */
 export interface JobSubject {
   readonly queue: string;
   readonly jobName: string;
   readonly jobId: string;
 }
 
-/** Name and id are cut to what an operation's may have: whoever can add jobs can make them as long as a job's data. */
+/** Name and id are cut to an operation's limits, because a producer can make them as long as a job's data. */
 export function jobSubjectOf({
   queueName,
   name,

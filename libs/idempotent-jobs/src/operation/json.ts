@@ -2,10 +2,10 @@ import { messageOf } from './message-of.js';
 import { InvalidPayloadError } from './errors.js';
 
 /**
- * The JSON text of a value, as queues and Postgres will carry it.
+ * The JSON text of a value, as queues and Postgres will store it.
  *
  * @throws InvalidPayloadError if JSON cannot express it (BigInt, cycles, functions, undefined), or Postgres could not
- * store it (NUL characters and lone surrogates, which its jsonb refuses).
+ *   store it (NUL characters and lone surrogates, which its jsonb refuses)
  */
 export function toJsonText(what: string, value: unknown): string {
   let text: string | undefined;
@@ -27,5 +27,5 @@ export function toJsonText(what: string, value: unknown): string {
   return text;
 }
 
-/** The escapes `\u0000` and `\ud800`–`\udfff`: JSON.stringify writes only lone surrogates as escapes. */
+/** The escapes `\u0000` and `\ud800`–`\udfff`. Of the surrogates, JSON.stringify escapes only lone ones. */
 const UNSTORABLE = /(?<!\\)(?:\\\\)*\\u(?:0000|d[89a-f][0-9a-f]{2})/;

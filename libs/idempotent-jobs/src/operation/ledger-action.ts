@@ -1,12 +1,12 @@
 import { UsageError } from './errors.js';
 
-/** Who does something to the ledger by hand, and why: kept in `job_actions`. */
+/** Who changes the ledger by hand, and why; stored in `job_actions`. */
 export interface LedgerAction {
   /** A person or a system, 1 to 200 characters. */
   readonly actor: string;
   /** Why, 1 to 2,000 characters. */
   readonly note: string;
-  /** Only say what would happen. Default false. */
+  /** Only report what would happen. Default false. */
   readonly dryRun?: boolean;
 }
 

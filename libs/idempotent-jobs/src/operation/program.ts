@@ -1,5 +1,5 @@
 /**
- * How messages tell people to start the command line. Named with its package: where the package is not installed, `npx`
- * alone would run whatever somebody has published under the name of the command.
+ * How messages tell people to start the command line. It names the package, because `npx` alone would run any package that
+ * was published under the command's name where ours is not installed.
  */
 export const PROGRAM = 'npx -p nestjs-idempotent-jobs idempotent-jobs';

@@ -1,9 +1,10 @@
 /*
- * The words for why something happened, each list closed: they are kept in the ledger, told in events and counted in metrics.
+ * The closed lists of words for why something happened. They are stored in the ledger, emitted in events and counted in
+ * metrics.
  */
 
 /**
- * Why a delivery was given up on. The database has the same list as a CHECK: a new reason needs a step of the schema
+ * Why a delivery was given up. The database has the same list as a CHECK: a new reason needs a schema step
  * (`ledger/postgres/migrations.ts`), a place in `dead-letters/judge.ts`, and a row in docs/dead-letters.md.
  */
 export const DEAD_LETTER_REASONS = [
@@ -24,17 +25,17 @@ export const DEAD_LETTER_REASONS = [
 /** See {@link DEAD_LETTER_REASONS}. */
 export type DeadLetterReason = (typeof DEAD_LETTER_REASONS)[number];
 
-/** How a dead letter was closed. `completed`: its operation had completed by the time it was redriven. */
+/** How a dead letter was closed. `completed` means that its operation had completed by the time it was redriven. */
 export type DeadLetterResolution = 'redriven' | 'discarded' | 'applied' | 'not_applied' | 'completed';
 
-/** Why a message on a dead-letter queue was dropped: it names no letter, one that the ledger does not have, or one of another queue. */
+/** Why a message on a dead-letter queue was dropped: it names no letter, an unknown one, or one of another queue. */
 export type DropReason = 'malformed' | 'unknown' | 'elsewhere';
 
 /**
  * What a failure says about the side effect:
  *
  * - `transient`: it did not happen (refused, DNS, throttled, serialization failure). Repeating is safe and may help.
- * - `in_doubt`: it was on its way and nobody answered (timeout, reset, 500, 502, 504, lost lease).
+ * - `in_doubt`: the call was on its way, and no answer came (timeout, reset, 500, 502, 504, lost lease).
  * - `permanent`: it did not happen and never will (validation, other 4xx, constraint violations).
  * - `programming`: a bug (TypeError and its kin); says nothing about the effect, and repeating will not help.
  * - `unknown`: says nothing at all.
@@ -45,14 +46,14 @@ export type FailureKind = (typeof FAILURE_KINDS)[number];
 export const FAILURE_KINDS = ['transient', 'in_doubt', 'permanent', 'programming', 'unknown'] as const;
 
 /**
- * Why an operation is tried again, given up, or left in doubt; in the history of its attempts.
+ * Why an operation is tried again, given up, or left in doubt; recorded in the history of its attempts.
  *
  * - `backoff`, `retry_after`: tried again after the policy's wait, or after the service's own.
  * - `callers_turn`: a step or a call, whose caller decides.
  * - `not_retryable`: trying again will not help.
  * - `attempts_spent`, `time_budget_spent`: the policy allows no other attempt, or none in time.
- * - `crash_loop`: its workers died under it.
- * - `may_have_happened`: the effect must not be repeated while nobody knows.
+ * - `crash_loop`: its workers died while they ran it.
+ * - `may_have_happened`: the effect must not be repeated while it is unknown whether it happened.
  * - `key_forgotten`: the service no longer deduplicates by the key, or will not by the next attempt.
  */
 export type RetryDecision =
@@ -70,23 +71,23 @@ export type RetryDecision =
 export type AbandonedBy = 'timeout' | 'lease_lost' | 'cancelled' | 'shutdown';
 
 /**
- * What deferrals come down to: another worker has the operation, or has taken it over; its time has not come; one of its
- * steps is not finished; the ledger cannot be asked; its dependency lets nothing through; or this process has stopped it.
+ * Why a delivery is deferred: another worker has the operation, or has taken it over; its time has not come; one of its
+ * steps is not finished; the ledger cannot be asked; its dependency rejects it; or this process has stopped it.
  */
 export type DeferralCause =
   'busy' | 'fenced' | 'not_yet' | 'waiting' | 'unavailable' | 'rejected' | 'stopped';
 
-/** Why a dependency lets nothing through for now. */
+/** Why a dependency rejects a call or an attempt for now. */
 export const REJECTION_CAUSES = ['circuit_open', 'bulkhead_full', 'retry_budget_spent'] as const;
 
 /** One of {@link REJECTION_CAUSES}. */
 export type RejectionCause = (typeof REJECTION_CAUSES)[number];
 
-/** What a fallback stands in for: a call that was not let through, or one that failed. */
+/** Why a fallback answered: the call was rejected, or it failed. */
 export const FALLBACK_REASONS = [...REJECTION_CAUSES, 'timeout', 'failed'] as const;
 
 /** One of {@link FALLBACK_REASONS}. */
 export type FallbackReason = (typeof FALLBACK_REASONS)[number];
 
-/** Where a circuit breaker stands. */
+/** The state of a circuit breaker. */
 export type CircuitStateName = 'closed' | 'open' | 'half_open' | 'forced_open' | 'forced_closed';

@@ -1,7 +1,7 @@
-/** What somebody who knows says about an effect that was in doubt. */
+/** A definite answer about an effect that was in doubt. */
 export type EffectVerdict<Result = unknown> = Applied<Result> | NotApplied;
 
-/** What a service answers that is asked about an effect in doubt. */
+/** The answer of a service that was asked about an effect in doubt. */
 export type Reconciliation<Result = unknown> = EffectVerdict<Result> | Unknown;
 
 /** The effect happened; `result` is what the handler would have returned. */
@@ -29,7 +29,7 @@ function applied(result?: unknown): Applied {
 /**
  * What `reconcile()` returns, and what `OutcomeService.resolve()` takes:
  *
- * - `applied(result)`: the effect happened, and this is what the handler would have returned; it must be JSON, and is
+ * - `applied(result)`: the effect happened, and `result` is what the handler would have returned. It must be JSON, and is
  *   replayed from then on.
  * - `notApplied()`: the effect did not happen, and the operation may run again.
  * - `unknown()`: the service cannot tell, or not yet; the library asks it again later.

@@ -1,10 +1,10 @@
 /**
- * Stands between an operation's key and its step's name in the key that the ledger gives the step. Keys of producers hold no
- * control characters, so none of them can be that of a step.
+ * Separates an operation's key from its step's name in the key under which the ledger keeps the step. Keys of producers
+ * contain no control characters, so none of them can equal a step's.
  */
 export const STEP_MARK = '\u001F';
 
-/** A key for people to read, also of a step. Nothing is looked up by it. */
+/** A key, also of a step, for people to read. It is not used for lookups. */
 export function shownKey(operationKey: string): string {
   return operationKey.replaceAll(STEP_MARK, '/');
 }

@@ -1,4 +1,4 @@
-/** What the work gives, if it ends within `ms`; else rejects with what `tooLate` makes. The work itself is not stopped. */
+/** The result of the work if it ends within `ms`; else rejects with the error of `tooLate`. The work is not stopped. */
 export async function within<T>(ms: number, work: Promise<T>, tooLate: () => Error): Promise<T> {
   let timer: NodeJS.Timeout | undefined;
   const timeout = new Promise<never>((_resolve, reject) => {

@@ -1,22 +1,22 @@
 import type { FactoryProvider, ModuleMetadata, Provider, Type } from '@nestjs/common';
 import { ConfigurationError } from '../operation/errors.js';
 
-/** Options that a factory gives, or an object of a class. Exactly one of the three `use…` is to be given. */
+/** Options from a factory or from an object of a class. Exactly one of the three `use…` must be given. */
 export interface AsyncOptions<Options, Factory> extends Pick<ModuleMetadata, 'imports'> {
   /** What `useFactory` is called with. */
   readonly inject?: FactoryProvider['inject'];
   readonly useFactory?: (...args: any[]) => Options | Promise<Options>;
-  /** A class that Nest makes, with its dependencies out of `imports`. */
+  /** A class that Nest instantiates, with dependencies from `imports`. */
   readonly useClass?: Type<Factory>;
   /** A provider of one of the `imports`, or of a global module. */
   readonly useExisting?: FactoryProvider['provide'];
 }
 
 /**
- * Provides what the options come to under `token`.
+ * Provides the resulting options under `token`.
  *
- * @param name what an error calls the options by
- * @param ask how an object of the class is asked for them
+ * @param name the name of the options in errors
+ * @param ask gets the options from an object of the class
  * @throws ConfigurationError if not exactly one source of options is given
  */
 export function asyncProviders<Options, Factory>(

@@ -1,4 +1,4 @@
-/** Collects what is wrong with a set of options, so that one start tells it all. */
+/** Collects everything that is wrong with a set of options, so that one failed start names it all. */
 export interface OptionChecks {
   /** A positive, finite number, or the default. */
   positive(option: string, value: number | undefined, fallback: number): number;
@@ -15,15 +15,15 @@ export interface OptionChecks {
   /** A function, or nothing. */
   callback(option: string, value: unknown): void;
   fail(option: string, value: unknown, expected: string): void;
-  /** As {@link fail}, in words of its own, for what must not be quoted. */
+  /** As {@link fail}, but with a text that does not quote the value. */
   problem(text: string): void;
   throwIfAny(toError: (message: string) => Error): void;
 }
 
-/** What setTimeout can count: anything longer fires at once. */
+/** The longest time that setTimeout accepts: a longer one fires at once. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
 
-/** `subject`: whose options these are, as the error names it. */
+/** `subject` names the options in the error. */
 export function optionChecks(subject: string): OptionChecks {
   const problems: string[] = [];
   const fail = (option: string, value: unknown, expected: string): void => {

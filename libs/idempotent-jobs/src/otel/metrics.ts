@@ -18,13 +18,13 @@ import { ConfigurationError } from '../operation/errors.js';
 
 /** Options of {@link otelMetrics}. */
 export interface OtelMetricsOptions {
-  /** Default: the global meter provider's, by the name `nestjs-idempotent-jobs`, as it is when the application starts. */
+  /** Default: the global meter provider's meter `nestjs-idempotent-jobs`, looked up when the application starts. */
   readonly meter?: Meter;
 }
 
 /**
- * Metrics by the OpenTelemetry API; the SDK and its exporters are the application's. Start the SDK before the application
- * does: meters that were made before measure nothing.
+ * Metrics by the OpenTelemetry API; the application brings the SDK and its exporters. Start the SDK before the
+ * application: a meter that was made before the SDK measures nothing.
  *
  * ```ts
  * IdempotentJobsModule.forRoot({ metrics: [otelMetrics()] });
@@ -39,8 +39,8 @@ export function otelMetrics({ meter }: OtelMetricsOptions = {}): MetricsAdapter 
 }
 
 /**
- * The meters that applications of this process write to. A meter cannot be asked, and hands out the same instrument for
- * the same name: two applications would add up to one, and nobody would be told.
+ * The meters that applications of this process write to. A meter returns the same instrument for the same name: the
+ * numbers of two applications would silently be added up.
  */
 const metersInUse = new WeakSet<Meter>();
 
@@ -83,13 +83,13 @@ class OtelMetrics implements OpenMetrics {
     return { increment: () => counter.add(1, labels) };
   }
 
-  /** A histogram without a value is none to OpenTelemetry: its series begin with their first. */
+  /** A series begins with its first value: OpenTelemetry has no empty histograms. */
   histogram({ name }: HistogramMetric, labels: Record<string, string>): { record(value: number): void } {
     const histogram = this.#histograms.get(name) as Histogram;
     return { record: (value) => histogram.record(value, labels) };
   }
 
-  /** What was counted and observed stays where it is: OpenTelemetry has no way to take an instrument back. */
+  /** Instruments stay, with what they have counted: OpenTelemetry has no way to remove one. */
   close(): void {
     this.meter.removeBatchObservableCallback(this.#observe, [...this.#gauges.values()]);
     metersInUse.delete(this.meter);
@@ -105,12 +105,12 @@ class OtelMetrics implements OpenMetrics {
       missing.delete(series);
       result.observe(gauge, value, labels);
     }
-    // The SDK would go on showing the last value of a series that is not observed.
+    // Without NaN, the SDK would go on showing the last value of a series that is not observed.
     for (const { gauge, labels } of missing.values()) result.observe(gauge, Number.NaN, labels);
   };
 
   #occupy(): void {
-    // Without an SDK everybody has the same meter, which measures nothing.
+    // Without an SDK all applications share one meter, which measures nothing.
     if (this.meter === createNoopMeter()) return;
     if (metersInUse.has(this.meter))
       throw new ConfigurationError(
@@ -120,7 +120,7 @@ class OtelMetrics implements OpenMetrics {
   }
 }
 
-/** OpenTelemetry's counters do not say `_total`; exporters to Prometheus put it there. */
+/** OpenTelemetry's counters have no `_total`; exporters to Prometheus add it. */
 function nameOf({ name }: JobMetric): string {
   return name.replace(/_total$/, '');
 }

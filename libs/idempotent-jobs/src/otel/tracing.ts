@@ -31,10 +31,11 @@ export interface OtelTracingOptions {
 }
 
 /**
- * Spans by OpenTelemetry: `IdempotentJobsModule.forRoot({ tracing: otelTracing() })`. It uses what the application has
- * registered (tracer provider, context manager, propagator), before or after this call; without an SDK it does nothing.
+ * Spans by OpenTelemetry: `IdempotentJobsModule.forRoot({ tracing: otelTracing() })`. It uses the tracer provider,
+ * context manager and propagator that the application has registered, before or after this call; without an SDK it does
+ * nothing.
  *
- * @throws ConfigurationError if `tracer` is none
+ * @throws ConfigurationError if `tracer` is not a tracer
  */
 export function otelTracing(options: OtelTracingOptions = {}): Tracing {
   const { tracer = trace.getTracer('nestjs-idempotent-jobs') } = options;
@@ -47,8 +48,8 @@ export function otelTracing(options: OtelTracingOptions = {}): Tracing {
 }
 
 /**
- * Tracers, span processors, propagators and context managers are the application's, and what they throw stays here: a
- * span that cannot be had is done without, and the work is done all the same, once.
+ * Tracers, span processors, propagators and context managers belong to the application. Errors that they throw are
+ * swallowed here: the work then runs without a span, and still exactly once.
  */
 class OtelTracing implements Tracing {
   constructor(private readonly tracer: Tracer) {}
@@ -87,7 +88,7 @@ class OtelTracing implements Tracing {
   }
 }
 
-/** Runs `work` in a context; outside of it, where the context manager does not call it. */
+/** Runs `work` in a context, or outside of it if the context manager does not call it. */
 function within<T>(inside: Context, work: () => T): T {
   let answer: (() => T) | undefined;
   const run = (): void => {
@@ -119,7 +120,7 @@ const KINDS = {
   consumer: SpanKind.CONSUMER,
 } as const;
 
-/** Somebody else's span, who also ends it. */
+/** Uses the application's active span, which the application also ends. */
 function adopt(span: Span, start: SpanStart): TracingSpan {
   const adopted = opened(span, start);
   adopted.set(start.attributes);
@@ -170,13 +171,13 @@ class OtelSpan implements TracingSpan {
   }
 }
 
-/** What was handed on, whatever it is, seen from outside of every trace. */
+/** The context of a trace that was handed on, whatever value it is, independent of the current trace. */
 function contextOf(trace: unknown): Context {
   if (!isCarrier(trace)) return ROOT_CONTEXT;
   return orUndefined(() => propagation.extract(ROOT_CONTEXT, trace)) ?? ROOT_CONTEXT;
 }
 
-/** By itself, since the application's propagator may speak another language than W3C. */
+/** Parsed here, since the application's propagator may use another format than W3C. */
 function readReference(reference: string): SpanContext | undefined {
   const [, traceId, spanId, flags] = /^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$/.exec(reference) ?? [];
   if (traceId === undefined || spanId === undefined || flags === undefined) return undefined;

@@ -14,46 +14,46 @@ import { resultBinding } from '../ledger/encryption/binding.js';
 import { isEncrypted, RESULT_LOOKS_ENCRYPTED } from '../ledger/encryption/encrypted-value.js';
 import type { Encryption } from '../ledger/encryption/encryption.js';
 
-/** Who says what became of an operation. */
+/** Who says what became of an operation, and as of when. */
 export interface ResolveOptions {
-  /** E.g. `stripe-webhook`, 1 to 200 characters: kept in the audit as the actor. */
+  /** The source, e.g. `stripe-webhook`, 1 to 200 characters. The audit keeps it as the actor. */
   readonly source: string;
-  /** Default: that it was settled from outside. 1 to 2,000 characters. */
+  /** A note for the audit, 1 to 2,000 characters. Default: that it was settled from outside. */
   readonly note?: string;
   /**
-   * For `notApplied()`: of when that is true. An attempt that was started later is not meant, so that a webhook that comes
-   * twice, or late, has no say about it. Default: now.
+   * For `notApplied()`: the time for which it is true. It says nothing about an attempt that was started later, so a
+   * webhook that comes late or twice does no harm. Default: now.
    */
   readonly asOf?: Date;
 }
 
-/** What {@link OutcomeService.settle} has done. A webhook may come twice, or late: only `settled` has changed anything. */
+/** What {@link OutcomeService.resolve} has done. A webhook may come late or twice: only `settled` has changed anything. */
 export interface ResolveResult {
   /**
    * - `settled`: the operation is completed, or will be run again.
-   * - `completed`: it was before.
+   * - `completed`: it was completed before.
    * - `not_started`: nothing was tried yet that could have happened or not.
-   * - `under_way`: not applied, it is said, but an attempt is running, which will tell by itself.
-   * - `outdated`: not applied, it is said, but another attempt was started since `asOf`.
-   * - `no_doubt`: not applied, which was known: it waits for its next attempt.
-   * - `dead`: it was given up knowing that nothing happened; redrive its letter to run it again.
+   * - `under_way`: for `notApplied()`: an attempt is running, which will tell by itself.
+   * - `outdated`: for `notApplied()`: another attempt was started since `asOf`.
+   * - `no_doubt`: for `notApplied()`: this was known already, and the operation waits for its next attempt.
+   * - `dead`: it was given up knowing that nothing happened; redrive its dead letter to run it again.
    * - `unknown`: there is no such operation.
    */
   readonly kind:
     'resolved' | 'completed' | 'not_started' | 'under_way' | 'outdated' | 'no_doubt' | 'dead' | 'unknown';
 }
 
-/** What a settler needs of the application. */
+/** What a {@link DoubtResolver} needs of the application. */
 export interface DoubtResolverServices {
   readonly actions: ActionStore;
   readonly events: JobEvents;
   readonly encryption: Encryption;
-  /** Operations of that queue have become due. */
+  /** Called when operations of a queue have become due. */
   readonly onDue: (queue: string) => Promise<void>;
   readonly onClosed: OnClosed;
 }
 
-/** Writes what somebody outside knows about an operation: a webhook, mostly. */
+/** Records what an outside source, mostly a webhook, knows about an operation. */
 export class DoubtResolver {
   constructor(private readonly services: DoubtResolverServices) {}
 
@@ -77,11 +77,11 @@ export class DoubtResolver {
     if (resolved === undefined) return { kind: 'unknown' };
     const { operation, letter, judgement } = resolved;
     if (judgement.kind === 'nothing') return { kind: judgement.reason };
-    // Only an open letter has something against it.
+    // Only an open dead letter can be a reason to refuse.
     if (judgement.kind === 'refused') throw refused(letter?.id ?? operation.operationKey, judgement.reason);
     if (judgement.kind === 'run_again' && letter !== null) onClosed(letter, judgement.as, source);
     else this.#tell(operation, verdict.kind, source);
-    // Also for the operation of a step, which is on the same queue.
+    // Also wakes a step's operation, which is on the same queue.
     await onDue(operation.queue);
     return { kind: 'resolved' };
   }

@@ -8,20 +8,23 @@ import type { ErrorEvidence } from '../operation/error-evidence.js';
 /** One thing that happened to an operation. `at` is by the database's clock. */
 export type HistoryEntry = { readonly at: Date } & (
   | { readonly kind: 'accepted'; readonly queue: string; readonly jobName: string }
-  /** An attempt that did not succeed, at its end. Attempts are counted anew after a redrive; tokens never are. */
+  /** An attempt that did not succeed. `at` is its end. Attempts are counted anew after a redrive; tokens never are. */
   | {
       readonly kind: 'attempt_failed';
       readonly attempt: number;
       readonly fencingToken: number;
       readonly runId: string | undefined;
       readonly startedAt: Date | undefined;
-      /** `transient`, `in_doubt`, `permanent` …, `taken_over`: its lease ran out without a word; or `surrendered`: its process had not vanished, but was late. */
+      /**
+       * `transient`, `in_doubt`, `permanent` …; `taken_over` if its lease ran out without a report; `surrendered` if
+       * its process was late but had not vanished.
+       */
       readonly failure: string;
       readonly reason: string | undefined;
       readonly error: ErrorEvidence | undefined;
-      /** The wait before the next attempt, in ms; undefined: there was none. */
+      /** The wait before the next attempt, in ms. Undefined when there was none. */
       readonly delayMs: number | undefined;
-      /** Why the operation was tried again, given up, or left in doubt. Undefined: its worker vanished. */
+      /** Why the operation was tried again, given up, or left in doubt. Undefined when its worker vanished. */
       readonly decision: RetryDecision | undefined;
     }
   /** The service was asked whether the effect of that attempt happened. */
@@ -33,7 +36,7 @@ export type HistoryEntry = { readonly at: Date } & (
       /** `applied`, `not_applied`, `unknown`, or why there was no answer. */
       readonly reason: string | undefined;
       readonly error: ErrorEvidence | undefined;
-      /** Until it is asked again, in ms; undefined: it is not. */
+      /** The wait before the next question, in ms. Undefined when there is none. */
       readonly delayMs: number | undefined;
     }
   | {
@@ -54,7 +57,7 @@ export type HistoryEntry = { readonly at: Date } & (
       readonly reason: DeadLetterReason;
       readonly error: ErrorEvidence | undefined;
     }
-  /** What a person did. */
+  /** What an operator or a webhook did. */
   | {
       readonly kind: 'action';
       readonly action: string;
@@ -65,8 +68,8 @@ export type HistoryEntry = { readonly at: Date } & (
 );
 
 /**
- * All that the ledger has written about an operation, in the order it happened. One statement, so that it is one moment's
- * story.
+ * All that the ledger has recorded about an operation, in the order it happened. One statement, so that all of it is
+ * from one snapshot.
  */
 const HISTORY = statement(
   'history',
@@ -107,7 +110,7 @@ SELECT at, what FROM entry ORDER BY at, rank
 `,
 );
 
-/** Reads an operation's history; empty: the ledger knows nothing of it. */
+/** Reads an operation's history. Empty when the ledger does not know the operation. */
 export async function readHistory(
   database: Database,
   { tenantId, operationKey }: OperationIdentity,

@@ -18,7 +18,7 @@ import type { ResultOmitted } from '../ledger/record/kept-result.js';
 import { resultBinding } from '../ledger/encryption/binding.js';
 import { Encryption } from '../ledger/encryption/encryption.js';
 
-/** An operation, as something to look up. What `enqueue()` returns is one, and carries the result's type. */
+/** Names an operation to look up. What `enqueue()` returns is one, and carries the result's type. */
 export interface OperationRef<Result = unknown> extends OperationName {
   readonly result?: Result | undefined;
 }
@@ -29,7 +29,7 @@ export interface Outcome<Result = unknown> extends OperationIdentity {
   readonly jobName: string;
   readonly jobId: string;
   readonly status: OperationStatus;
-  /** Started and failed attempts; their difference, while not running, shows crashes. */
+  /** Started attempts; the failed ones follow. While the operation is not running, their difference shows crashes. */
   readonly attempts: number;
   readonly failures: number;
   /** Set once `completed`, unless the handler returned nothing. */
@@ -37,15 +37,18 @@ export interface Outcome<Result = unknown> extends OperationIdentity {
   /** Why it completed without the result that its handler returned. */
   readonly resultOmitted: ResultOmitted | undefined;
   /**
-   * Completed with a stand-in: which dependency a fallback answered for, and why, e.g. `gateway: circuit_open`. Undefined:
-   * it is the real thing.
+   * Why the result is a stand-in: which dependency a fallback answered for, and why, e.g. `gateway: circuit_open`.
+   * Undefined when it is a real result.
    */
   readonly degraded: string | undefined;
   /** The last failure, without its stack. */
   readonly error: Pick<ErrorEvidence, 'name' | 'message' | 'code'> | undefined;
-  /** Since when the effect may have happened without a record of it; undefined once `completed`, which is the record. */
+  /** Since when the effect may have happened without a record of it. Undefined once `completed`, which is the record. */
   readonly doubtSince: Date | undefined;
-  /** In doubt: when the service is asked next; undefined: nobody asks, a person has to find out. */
+  /**
+   * When the service is asked next about the doubt. Undefined when it is not asked any more, and a person has to find
+   * out.
+   */
   readonly reconcileDueAt: Date | undefined;
   readonly createdAt: Date;
   readonly startedAt: Date | undefined;
@@ -76,7 +79,7 @@ export class OutcomeService {
   ) {}
 
   /**
-   * The operation's row, or undefined if nobody has asked for it (or its row was deleted).
+   * The operation's row. Undefined when the operation was never asked for, or its row was deleted.
    *
    * @throws TenantMismatchError inside a frame of another tenant, InvalidIdentityError
    * @throws RecordUnreadableError if its result is encrypted and cannot be read here
@@ -90,21 +93,21 @@ export class OutcomeService {
   }
 
   /**
-   * All that happened to the operation, in order: attempts that failed, with their errors and delays, on whatever worker;
-   * dead letters; what people did; and, at the end, that it is running or has completed. Empty if the ledger knows nothing
-   * of it. An attempt that was given back by a shutdown, or put off, leaves no trace.
+   * All that happened to the operation, in order: attempts that failed, with their errors and delays, on any worker;
+   * dead letters; what operators did; and, at the end, that it is running or has completed. Empty when the ledger does
+   * not know the operation. An attempt that was put off, or given back by a shutdown, leaves no trace.
    */
   async history(operation: OperationRef): Promise<HistoryEntry[]> {
     return readHistory(this.database, this.#visible(operation));
   }
 
   /**
-   * Waits until the operation is completed, dead, or in doubt with nobody left to ask: until nothing more will happen by
-   * itself. While Postgres cannot be asked, it goes on waiting.
+   * Waits until nothing more will happen to the operation by itself: until it is completed, dead, or in doubt with no
+   * question left to ask. Goes on waiting while Postgres is out of reach.
    *
    * @param options.timeoutMs how long to wait, in ms. Default 30,000.
-   * @throws OutcomeTimeoutError if it is not by then; the operation goes on. If Postgres could not be asked even then, what
-   *   it or its driver said. And as {@link get}
+   * @throws OutcomeTimeoutError if it is not by then; the operation goes on. If Postgres is out of reach even then, the
+   *   error of Postgres or its driver. And as {@link get}
    */
   async wait<Result = unknown>(
     operation: OperationRef<Result>,
@@ -138,11 +141,13 @@ export class OutcomeService {
   }
 
   /**
-   * Says what became of an operation, for whoever learns it: a webhook, most likely. At any time: while it runs (the
-   * attempt's own end is not recorded any more), in doubt, dead. `applied(result)` completes it, `notApplied()` has it run
-   * again with the attempts that are left; an open dead letter is closed. Saying it twice is harmless, for `notApplied()` only with `asOf`.
+   * Records what became of an operation, when an outside source learns it, most likely a webhook. Works at any time:
+   * while it runs (the attempt's own end is then no longer recorded), in doubt, dead. `applied(result)` completes it;
+   * `notApplied()` has it run again with the attempts that are left. An open dead letter is closed. Repeating it is
+   * harmless, for `notApplied()` only with `asOf`.
    *
-   * What the handler would have enqueued after it is not known here: enqueue it before, under its own key.
+   * Follow-ups that the handler would have enqueued afterwards are not known here: enqueue them before, under their own
+   * keys.
    *
    * @throws TenantMismatchError inside a frame of another tenant, InvalidIdentityError, InvalidPayloadError, UsageError
    */
@@ -162,7 +167,7 @@ export class OutcomeService {
   }
 }
 
-/** As events name it. */
+/** The operation as events name it. */
 function shown(operation: OperationName): OperationIdentity {
   const { tenantId, operationKey } = assertName(operation);
   return { tenantId, operationKey: shownKey(operationKey) };

@@ -1,7 +1,7 @@
 import type { JobEvents } from '../events/job-events.js';
 import type { OperationIdentity } from '../operation/identity.js';
 
-/** Until something ends the operation in this process, or the time is over: another process may have ended it. */
+/** Waits until the operation ends in this process, at most `ms`: it may also end in another process. */
 export function pauseUntilEnd(
   events: JobEvents,
   { tenantId, operationKey }: OperationIdentity,

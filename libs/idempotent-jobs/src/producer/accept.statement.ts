@@ -1,16 +1,16 @@
 import { inMs, ms, rowsOf, statement } from '../ledger/postgres/statement.js';
 
 /**
- * (none) → pending: writes the intent to run operations, once each.
+ * (none) → pending: writes requested operations, once each.
  *
- * One row per element comes back; `is_new` tells whether this statement wrote it. Otherwise the columns show the operation
- * that has the key; they are null when a rival has written it since the statement's snapshot, and the caller looks again.
+ * One row per element comes back; `is_new` says whether this statement wrote it. Otherwise the columns show the operation
+ * that has the key. They are null when a rival has written it since the statement's snapshot, and the caller asks again.
  *
- * Safe under concurrency: rivals meet on the unique row; ON CONFLICT DO NOTHING waits for an uncommitted one, and fails
- * with a lock timeout where that does not come in time.
+ * Safe under concurrency: rivals meet on the unique index. ON CONFLICT DO NOTHING waits for an uncommitted row, and fails
+ * with a lock timeout when that transaction does not end in time.
  *
- * NULL for `:redispatchAfterMs` leaves them to the dispatcher, at once; else the same transaction puts them on their queue. NULL for
- * `:lockTimeout` keeps that of the transaction.
+ * NULL for `:redispatchAfterMs` makes them due for the dispatcher at once; otherwise the same transaction puts them on
+ * their queue. NULL for `:lockTimeout` keeps the transaction's own.
  */
 export const ACCEPT = statement(
   'accept',

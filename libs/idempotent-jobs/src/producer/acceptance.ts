@@ -26,7 +26,7 @@ import type {
 } from './operation.store.js';
 import { outgoingJob } from './outgoing.js';
 
-/** An accepted operation, with the result of one that has completed. */
+/** An accepted operation, with its result if it has completed. */
 export type FoundOperation = AcceptedOperation & { readonly result: unknown };
 
 /** What {@link Acceptance} needs of the application. */
@@ -42,11 +42,11 @@ export interface AcceptanceServices {
 }
 
 /**
- * Writes operations of one queue to the ledger, all or, if one conflicts, none, and sees to it that they get to their
- * queue once the transaction has committed: by the dispatcher, or, where BullMQ keeps the queue in the very database
- * that the caller's transaction is in, by adding the jobs in that transaction.
+ * Writes operations of one queue to the ledger; if one conflicts, none is written. Once the transaction has committed,
+ * they get to their queue by the dispatcher. Where BullMQ keeps the queue in the same database as the caller's
+ * transaction, the jobs are added in that transaction instead.
  *
- * `asked` may be gone through more than once, and is not held: it is made while it is written.
+ * `requested` may be iterated more than once, and is not kept in memory: each request is made while it is written.
  */
 export class Acceptance {
   #handsOverFrom = -Infinity;
@@ -59,8 +59,8 @@ export class Acceptance {
   ) {}
 
   /**
-   * @throws OperationConflictError for the first request whose key belongs to another one; RecordUnreadableError for the
-   *   first that has completed with a result that cannot be read
+   * @throws OperationConflictError for the first request whose key belongs to another request; RecordUnreadableError for
+   *   the first one that has completed with a result that cannot be read
    */
   async accept(requested: Iterable<RequestedOperation>, count: number): Promise<FoundOperation[]> {
     const { operations, database } = this.services;
@@ -76,14 +76,14 @@ export class Acceptance {
               ),
             { queue: this.port.name, count },
           );
-    // Rows are committed: from here on a crash changes only who puts them on the queue, and when.
+    // The rows are committed: from here on, a crash changes only when they reach the queue, and by which process.
     await this.services.due.announce(this.port.name);
     return accepted;
   }
 
   /**
-   * Calls with one key take turns, so that however many wait for a row that somebody holds, one connection does. When it has
-   * waited in vain, so have all of them.
+   * Calls with the same key take turns, so that one connection at most waits for a locked row. When that call has waited
+   * in vain, those behind it fail with it.
    */
   async #inTurn<T>(requested: Iterable<RequestedOperation>, work: () => Promise<T>): Promise<T> {
     const [operation] = requested as Iterable<RequestedOperation> & [RequestedOperation];
@@ -102,7 +102,7 @@ export class Acceptance {
     }
   }
 
-  /** @throws OperationLockedError that names what somebody else holds */
+  /** @throws OperationLockedError that names what another transaction holds */
   async #unlocked<T>(work: () => Promise<T>, what: Named | Counted): Promise<T> {
     try {
       return await work();
@@ -112,7 +112,10 @@ export class Acceptance {
     }
   }
 
-  /** @throws OperationConflictError, RecordUnreadableError as {@link accept}; UsageError for a transaction that cannot be joined */
+  /**
+   * @throws OperationConflictError, RecordUnreadableError as {@link accept}; UsageError for a transaction that cannot be
+   *   joined
+   */
   acceptWithin(
     transaction: EnqueueTransaction,
     requested: Iterable<RequestedOperation>,
@@ -155,7 +158,7 @@ export class Acceptance {
     return this.#found(await operations.accept(run, requested, { handover: { redispatchAfterMs, put } }));
   }
 
-  /** Inside the transaction, so that an error leaves nothing of it. */
+  /** Called inside the transaction, so that an error rolls back all of it. */
   #found(accepted: AcceptedOperation[]): FoundOperation[] {
     return refuseConflicts(accepted).map((operation) => ({
       ...operation,
@@ -170,7 +173,7 @@ export class Acceptance {
     return performance.now() >= this.#handsOverFrom && (await this.port.isIn(databaseName));
   }
 
-  /** What keeps BullMQ from adding jobs here (a missing privilege, most likely) will keep it from that for a while. */
+  /** Stops adding jobs in transactions for a while: the cause (most likely a missing privilege) does not pass at once. */
   #pause(error: unknown): void {
     this.#handsOverFrom = performance.now() + HANDOVER_PAUSE_MS;
     this.services.onError(
@@ -184,13 +187,13 @@ const HANDOVER_PAUSE_MS = 60_000;
 
 type Named = Pick<RequestedOperation, 'tenantId' | 'operationKey'>;
 
-/** As many of one queue as were enqueued in one call. */
+/** The operations of one queue that one call enqueues, as an error names them. */
 interface Counted {
   readonly queue: string;
   readonly count: number;
 }
 
-/** Waits for a call with the same key. @throws OperationLockedError as it did */
+/** Waits for the earlier call with the same key. @throws OperationLockedError if that call failed with it */
 async function endOf(before: Promise<unknown>): Promise<void> {
   try {
     await before;
@@ -199,7 +202,7 @@ async function endOf(before: Promise<unknown>): Promise<void> {
   }
 }
 
-/** BullMQ did not add jobs in the caller's transaction. What fails in the ledger is another matter, and the caller's. */
+/** BullMQ did not add the jobs in the caller's transaction. Errors of the ledger are not wrapped: they go to the caller. */
 class NotHandedOver extends Error {
   constructor(cause: unknown) {
     super('not handed over', { cause });
@@ -207,8 +210,8 @@ class NotHandedOver extends Error {
 }
 
 /**
- * A row that somebody else is writing is waited for without a connection: tried again for a second, while others of this
- * process go on.
+ * Retries for a second while another transaction is writing the row. It holds no connection between the tries, so that
+ * others of this process can use it.
  */
 async function retryWhileLocked<T>(work: () => Promise<T>): Promise<T> {
   for (let pauseMs = FIRST_LOCK_PAUSE_MS; ; pauseMs *= 2) {
@@ -226,9 +229,9 @@ const FIRST_LOCK_PAUSE_MS = 50;
 const LAST_LOCK_PAUSE_MS = 400;
 
 /**
- * Rows are written in the order of their keys, but only within a statement: two transactions of several statements with
- * the same keys may each wait for the other. Postgres ends one of them, which finds the other's rows when it comes again;
- * and one of thousands of rows may take longer than a lock is waited for.
+ * Rows are written in the order of their keys, but only within one statement. Two transactions of several statements with
+ * the same keys may wait for each other, and Postgres ends one of them; its retry finds the rows of the other. A
+ * transaction of thousands of rows may also hold them for longer than the lock timeout.
  */
 async function retryAgainstRivals<T>(work: () => Promise<T>): Promise<T> {
   for (let tries = 1; ; tries += 1) {
@@ -237,7 +240,7 @@ async function retryAgainstRivals<T>(work: () => Promise<T>): Promise<T> {
     } catch (error) {
       const state = sqlStateOf(error);
       if (tries === MAX_TRIES || state === undefined || !RIVALRY.has(state)) throw error;
-      // Back at once, it would stand in the way of the rival that it was ended for.
+      // A retry at once would block the rival that this transaction was ended for.
       await setTimeout(FIRST_PAUSE_MS * 2 ** (tries - 1) * (0.5 + Math.random()));
     }
   }
@@ -247,7 +250,7 @@ const RIVALRY: ReadonlySet<string> = new Set([DEADLOCK_DETECTED, SERIALIZATION_F
 
 /** Each rival that wins is one less to meet; more than a handful at one time are no accident. */
 const MAX_TRIES = 7;
-/** About what is left to do for a rival of some thousand rows. Doubling: 200 ms to 6.4 s. */
+/** About the time that a rival needs for some thousand rows. Doubling: 200 ms to 6.4 s. */
 const FIRST_PAUSE_MS = 200;
 
 function runIn({ connection }: CallerTransaction, database: Database): RunStatement {

@@ -11,16 +11,16 @@ export interface CallerTransaction {
   readonly connection: Queryable;
   /** Which database it is in, as `nameDatabase` names it. */
   readonly databaseName: string;
-  /** Takes back what was done so far, also after a statement that failed; then it may be done in another way. */
+  /** Rolls back what was done so far, even after a failed statement, so that it can be done in another way. */
   undo(): Promise<void>;
 }
 
 /**
- * Does `work` in the caller's transaction, whichever way that was handed over. Behind a savepoint: when `work` throws,
- * nothing of it is left and the transaction is usable, so that the caller may catch and go on. Calls in one
- * transaction take turns, because savepoints do not keep apart what runs side by side.
+ * Does `work` in the caller's transaction, whichever kind of handle was passed. It works behind a savepoint: when `work`
+ * throws, all of it is rolled back and the transaction stays usable, so that the caller may catch the error and go on.
+ * Calls in one transaction take turns, because savepoints cannot separate concurrent calls.
  *
- * @throws UsageError if no transaction is open, or it is open somewhere else than on the ledger's database
+ * @throws UsageError if no transaction is open, or it is open on another database than the ledger's
  */
 export async function inCallerTransaction<T>(
   transaction: EnqueueTransaction,
@@ -42,7 +42,7 @@ export async function inCallerTransaction<T>(
     try {
       let databaseName = await locate(client, connection);
       if (!isOnLedger && (await database.location.is(databaseName)) === false) {
-        // What was remembered may be out of date: a pooler can lead a connection to another server.
+        // The remembered name may be out of date: a pooler can lead a connection to another server.
         databaseNames.delete(client);
         databaseName = await locate(client, connection);
         if ((await database.location.is(databaseName)) === false) throw new UsageError(ELSEWHERE);
@@ -51,7 +51,7 @@ export async function inCallerTransaction<T>(
       await say(`RELEASE SAVEPOINT ${SAVEPOINT}`);
       return result;
     } catch (error) {
-      // A connection that is gone has taken the transaction with it; what happened first is what the caller must hear.
+      // If the connection is gone, so is the transaction; the caller must get the first error.
       await undo()
         .then(() => say(`RELEASE SAVEPOINT ${SAVEPOINT}`))
         .catch(() => undefined);
@@ -78,8 +78,8 @@ const NO_ACTIVE_TRANSACTION = '25P01';
 const IN_FAILED_TRANSACTION = '25P02';
 
 /**
- * Of each connection, for a minute: it stays in one database, but the server behind it may be replaced where a pooler
- * (PgBouncer) stands between, and a replaced server has another name.
+ * The database name of each connection, remembered for a minute. A connection stays in one database, but behind a pooler
+ * (PgBouncer) its server may be replaced, and another server has another name.
  */
 const databaseNames = new WeakMap<TransactionClient, { readonly name: string; readonly askedAt: number }>();
 const NAME_LASTS_MS = 60_000;
@@ -92,7 +92,7 @@ async function locate(client: TransactionClient, connection: Queryable): Promise
   return name;
 }
 
-/** TypeORM's part of what the caller handed over, which may be anything; undefined: a connection of pg. */
+/** The QueryRunner of the caller's handle, which may be anything. Undefined when the handle is a connection of pg. */
 function runnerOf(transaction: EnqueueTransaction): QueryRunner | undefined {
   if (transaction === null || typeof transaction !== 'object') throw new UsageError(NOT_ONE);
   if ('isTransactionActive' in transaction) return transaction;

@@ -1,12 +1,12 @@
 /** Enough rows to make the round trip negligible, few enough to bound the memory of one statement. */
 const MAX_ROWS = 1000;
 
-/** Payload characters after which a chunk ends: a statement's text is held several times on its way to Postgres. */
+/** Payload characters after which a chunk ends: several copies of a statement's text exist on its way to Postgres. */
 const MAX_CHARACTERS = 4 * 1024 * 1024;
 
 /**
- * Groups requests into chunks, each for one statement. Takes no more of them than it hands out, so that what is made on
- * the way (checked, written as JSON) is held one chunk at a time. A payload larger than a chunk gets one to itself.
+ * Groups requests into chunks, each for one statement. It consumes no more requests than it yields, so that only one chunk
+ * of checked and serialized requests is in memory. A payload larger than a chunk gets a chunk to itself.
  */
 export function* chunksOf<Request extends { readonly payload: string }>(
   requests: Iterable<Request>,

@@ -2,8 +2,8 @@ import { Injectable } from '@nestjs/common';
 import { OperationStore } from './operation.store.js';
 
 /**
- * The one signal for "rows have been written that must get to BullMQ". Whoever has written some says so here, after its
- * commit; the dispatcher of this process listens. Where a signal is lost, the dispatcher's next look finds the rows.
+ * The one signal for "rows have been written that must get to BullMQ". The writer of such rows sends it after its commit,
+ * and the dispatcher of this process listens. If a signal is lost, the dispatcher's next poll finds the rows.
  */
 @Injectable()
 export class Due {
@@ -11,17 +11,17 @@ export class Due {
 
   constructor(private readonly operations: OperationStore) {}
 
-  /** `wake` answers whether the dispatcher runs. */
+  /** `wake` returns whether the dispatcher runs. */
   onWake(wake: () => boolean): void {
     this.#wakeDispatcher = wake;
   }
 
-  /** Wakes the dispatcher of this process. False: it has none that runs. */
+  /** Wakes the dispatcher of this process. False when none is running here. */
   wake(): boolean {
     return this.#wakeDispatcher();
   }
 
-  /** As {@link wake}; where this process has no dispatcher, the others are told, through Postgres. */
+  /** As {@link wake}; without a dispatcher in this process, it wakes those of the others through Postgres. */
   async announce(queue: string): Promise<void> {
     if (!this.wake()) await this.operations.announce(this.operations.onPool, queue);
   }

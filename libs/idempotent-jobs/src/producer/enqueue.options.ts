@@ -1,20 +1,22 @@
 import type { EntityManager, QueryRunner } from 'typeorm';
 
-/** What one operation is asked for by. */
+/** What identifies one operation and decides how it runs. */
 export interface RequestOptions {
   /** Names the effect within the tenant, e.g. `charge:order-17:1`: the same key never has two outcomes. */
   readonly operationKey: string;
   /** Default: the tenant of the surrounding frame. Given inside a frame of another tenant, it is an error. */
   readonly tenantId?: string;
-  /** Not to be run for that many milliseconds, at most ten years. Default 0. */
+  /** Delays the operation by that many milliseconds, at most ten years. Default 0. */
   readonly delayMs?: number;
-  /** As BullMQ's: 0 (default) is first come, first served and goes before all others; then 1 before 2, up to 2,097,151. */
+  /**
+   * BullMQ's priority: 0 (default) is first come, first served, and precedes all others; then 1 before 2, up to 2,097,151.
+   */
   readonly priority?: number;
   /** When the total time budget ends. Default: the processor's `timeBudgetMs`, counted from the first attempt. */
   readonly deadline?: Date;
   /**
-   * The name of one of `forRoot({ retryPolicies })`, in place of its job name's or its processor's. Looked up by the worker,
-   * too: one that does not know it runs the operation as if it had not been given.
+   * The name of one of `forRoot({ retryPolicies })`, in place of that of the job name or the processor. The worker looks
+   * it up, too; a worker that does not know the name runs the operation as if none had been given.
    */
   readonly retryPolicy?: string;
 }
@@ -24,14 +26,14 @@ export interface WriteOptions {
   /**
    * The caller's transaction: the operation exists if and only if it commits. Only with durability `ledger`.
    *
-   * A TypeORM EntityManager or QueryRunner, or a connection of `pg`, with a transaction open on the ledger's database.
-   * Await the call before the next statement of the transaction: it works behind a savepoint.
+   * Pass a TypeORM EntityManager or QueryRunner, or a connection of `pg`, with a transaction open on the ledger's
+   * database. Await the call before the next statement of the transaction, because it works behind a savepoint.
    */
   readonly transaction?: EnqueueTransaction;
   /**
    * - `ledger` (default): the operation is a row in Postgres before this returns, and reaches its queue from there,
    *   however often the queue is lost.
-   * - `queue`: straight to BullMQ; fastest, and as durable as BullMQ's backend.
+   * - `queue`: the job goes straight to BullMQ; fastest, but only as durable as BullMQ's backend.
    */
   readonly durability?: 'ledger' | 'queue';
 }
@@ -42,7 +44,7 @@ export interface EnqueueOptions extends RequestOptions, WriteOptions {}
 /** A transaction that operations are enqueued in. */
 export type EnqueueTransaction = EntityManager | QueryRunner | TransactionClient;
 
-/** The part of pg's Client and PoolClient that is needed here. A pg Pool has it too, but no transaction. */
+/** The methods that the library needs of pg's Client and PoolClient. A pg Pool has them too, but no transaction. */
 export interface TransactionClient {
   query(query: {
     text: string;

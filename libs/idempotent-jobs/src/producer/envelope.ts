@@ -1,23 +1,23 @@
 import type { OperationIdentity } from '../operation/identity.js';
 
-/** What a job carries on the wire: who it is, and what it asks for. */
+/** The data of a job on the wire: the operation's identity and what it asks for. */
 export interface Envelope {
   readonly operation: OperationIdentity & {
     readonly fingerprint: string;
     /** ISO 8601. */
     readonly deadlineAt?: string;
     readonly trace?: unknown;
-    /** The name of the policy it is retried under, unless it is the processor's. */
+    /** The name of its retry policy, unless it is the processor's. */
     readonly retryPolicy?: string;
-    /** The trace that its attempts belong to since it was brought back. */
+    /** The trace of its attempts since it was redriven. */
     readonly redriveTrace?: unknown;
-    /** The job is one iteration of a schedule, and the key is the schedule's. */
+    /** Whether the job is an iteration of a schedule; the key is the schedule's then. */
     readonly isSchedule?: true;
-    /** When its row was written, in ms since 1970 by the database's clock: it was put from there, and runs with it only. */
+    /** When the row it was put from was written, in ms since 1970 by the database's clock. It runs only with that row. */
     readonly row?: number;
   };
   readonly payload: unknown;
-  /** Where jobs are signed. */
+  /** Set where jobs are signed. */
   readonly signature?: Signature;
 }
 
@@ -26,13 +26,13 @@ export interface Signature {
   readonly alg: 'HS256';
   /** The key's id. */
   readonly key: string;
-  /** When the job may first run, in ms since 1970 by the clock of whoever signed. */
+  /** When the job may first run, in ms since 1970 by the signer's clock. */
   readonly at: number;
-  /** In base64url. */
+  /** The HMAC, in base64url. */
   readonly mac: string;
 }
 
-/** Whether a job's data was written by {@link IdempotentQueue}, as opposed to a producer of another kind. */
+/** Whether a job's data looks as if {@link IdempotentQueue} had written it, in contrast to another producer's. */
 export function isEnvelope(data: unknown): data is Envelope {
   if (data === null || typeof data !== 'object' || !('payload' in data) || !('operation' in data))
     return false;

@@ -2,7 +2,9 @@ import { randomBytes } from 'node:crypto';
 import type { JobsOptions } from 'bullmq';
 import type { RequestOptions } from './enqueue.options.js';
 
-/** How an operation takes part in a flow. What becomes of the parent when it dies: one of BullMQ's four options, or none. */
+/**
+ * How an operation takes part in a flow. One of BullMQ's four options, or none, decides what its death does to the parent.
+ */
 export type FlowNodeOptions = RequestOptions &
   Pick<
     JobsOptions,
@@ -12,7 +14,7 @@ export type FlowNodeOptions = RequestOptions &
     | 'removeDependencyOnFailure'
   >;
 
-/** An operation as a node of a flow: hand it to BullMQ's FlowProducer, with `children` if it has any. */
+/** An operation as a node of a flow. Pass it to BullMQ's FlowProducer, with `children` if it has any. */
 export interface FlowNode {
   readonly name: string;
   readonly queueName: string;
@@ -22,9 +24,9 @@ export interface FlowNode {
 }
 
 /**
- * A node's job options under an id that begins with the operation's and is made anew whenever it is read: BullMQ attaches
- * no second parent to a job that it has, so each place that a node is put in gets a job of its own. The operation of
- * these jobs is one: it runs once, and its result is replayed into every parent.
+ * A node's job options, with an id that begins with the operation's and is made anew on each read. BullMQ attaches no
+ * second parent to an existing job, so each place in a tree gets a job of its own. All of these jobs carry one operation:
+ * it runs once, and its result is replayed into every parent.
  */
 export function withJobIdPerUse(opts: JobsOptions, jobId: string): JobsOptions {
   return {

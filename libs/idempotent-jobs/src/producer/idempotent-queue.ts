@@ -22,12 +22,12 @@ import {
   schedulerIdOf,
 } from './schedule.js';
 
-/** What an enqueued operation is known by, and where it stands. */
+/** The identity of an enqueued operation, and where it stands. */
 export interface EnqueuedOperation<Result = unknown> extends OperationIdentity {
   readonly jobId: string;
   /**
-   * Whether the operation existed before; nothing was added then. Undefined with durability `queue`, where nobody
-   * looks: the worker finds out.
+   * Whether the operation existed before; then nothing was added. Undefined with durability `queue`, which does not look
+   * into the ledger: the worker finds out.
    */
   readonly duplicate: boolean | undefined;
   readonly status: OperationStatus;
@@ -47,7 +47,8 @@ export interface QueueServices extends AcceptanceServices, RequestRules {
 }
 
 /**
- * The way into an idempotent queue: an operation is asked for by the key of its effect, and asking again is harmless.
+ * The producer's side of an idempotent queue. An operation is requested under the key of its effect, and requesting it
+ * again is harmless.
  *
  * Inject it with `@InjectIdempotentQueue('charges')`.
  */
@@ -65,13 +66,13 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
   }
 
   /**
-   * Enqueues an operation, or finds it. Same key and same payload: the existing operation is returned, with its result
-   * if it has completed. A dead or in-doubt operation stays what it is; see its dead letter.
+   * Enqueues an operation, or finds it. For the same key and the same payload it returns the existing operation, with its
+   * result if it has completed. A dead or in-doubt operation stays as it is; see its dead letter.
    *
-   * An error leaves nothing behind, and a transaction that was passed as it was.
+   * When it throws, nothing was enqueued, and a transaction that was passed is as it was before.
    *
-   * @throws OperationConflictError same key, other payload, job name or queue; nothing is enqueued
-   * @throws RecordUnreadableError it has completed, and its result cannot be decrypted here; nothing is enqueued
+   * @throws OperationConflictError when the key belongs to another payload, job name or queue
+   * @throws RecordUnreadableError when the operation has completed and its result cannot be decrypted here
    * @throws TenantMissingError, TenantMismatchError, InvalidIdentityError, InvalidPayloadError, UsageError
    */
   async enqueue<N extends JobName<M>>(
@@ -89,12 +90,12 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
   }
 
   /**
-   * Enqueues many operations in one transaction: all are accepted, or, if one conflicts or cannot be carried, none.
-   * They are read while they are written, so leave them as they are until this returns.
+   * Enqueues many operations in one transaction. All are accepted; if one conflicts or is invalid, none is. The requests
+   * are read while they are written, so do not change them until this returns.
    *
-   * More than a thousand take several statements, and two such calls with the same keys in another order may wait for
-   * each other until Postgres ends one of them (SQLSTATE 40P01). In the library's own transaction it is done again; in
-   * yours (`transaction`) it is yours to repeat. Requests sorted by tenant and key never meet like that.
+   * More than a thousand requests take several statements. Two such calls with the same keys in another order may then
+   * wait for each other until Postgres ends one of them (SQLSTATE 40P01). The library repeats that in its own transaction;
+   * in yours (`transaction`) you repeat it. Requests sorted by tenant and key never deadlock like that.
    *
    * @throws as {@link enqueue}
    */
@@ -116,12 +117,12 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
   }
 
   /**
-   * Makes a schedule, or replaces the one of the same tenant and key. Each of its iterations is an operation of its own,
-   * with the key `<operationKey>:<time it was due>`, e.g. `report:2026-01-31T06:00:00.000Z`, and runs once however often
-   * it is delivered.
+   * Makes a schedule, or replaces the one with the same tenant and key. Each iteration is an operation of its own, with
+   * the key `<operationKey>:<time it was due>`, e.g. `report:2026-01-31T06:00:00.000Z`, and runs once however often it is
+   * delivered.
    *
-   * The schedule lives in BullMQ and is lost with its backend: call this at every start. An iteration is in the ledger
-   * from its first attempt on. One that is due already and still waits runs as it was made, whatever replaces the schedule.
+   * The schedule lives in BullMQ and is lost with its backend, so call this at every start. An iteration enters the ledger
+   * with its first attempt. An iteration that is already due when the schedule is replaced runs as it was made.
    *
    * @throws TenantMissingError, TenantMismatchError, InvalidIdentityError, InvalidPayloadError, UsageError
    */
@@ -145,7 +146,7 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
   }
 
   /**
-   * Ends a schedule. Iterations that are due already still run. False: there was none.
+   * Ends a schedule. Iterations that are already due still run. Returns false when there was no such schedule.
    *
    * @throws TenantMissingError, TenantMismatchError, InvalidIdentityError
    */
@@ -157,11 +158,11 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
   }
 
   /**
-   * An operation as a node of a BullMQ flow, to hand to a FlowProducer. The flow lives in BullMQ, and is as durable as
-   * its backend: nothing is written to the ledger before a node's first attempt.
+   * Makes an operation a node of a BullMQ flow, to hand to a FlowProducer. The flow lives in BullMQ and is as durable as
+   * its backend: the ledger has no row before a node's first attempt.
    *
-   * One operation may be a child of any number of parents, also of flows that are added while it runs or after it has
-   * completed: each place in a tree is a job of its own, the operation runs once, and every parent gets its result.
+   * One operation may be a child of any number of parents, even of flows that are added while it runs or after it has
+   * completed. Each place in a tree is a job of its own, the operation runs once, and every parent gets its result.
    *
    * @throws TenantMissingError, TenantMismatchError, InvalidIdentityError, InvalidPayloadError, UsageError
    */
@@ -191,7 +192,7 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
     return requested;
   }
 
-  /** Written to the ledger, what BullMQ will not take would wait for its queue for ever. */
+  /** Rejects here what BullMQ would not take: once in the ledger, it would wait for its queue for ever. */
   #assertFits(requested: RequestedOperation): void {
     const { maxDataBytes } = this.port;
     if (maxDataBytes === undefined) return;
@@ -203,7 +204,7 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
     );
   }
 
-  /** The span that what is enqueued belongs to: it is what is handed on with it. */
+  /** Runs `work` in a span; the enqueued operations carry that span on. */
   async #traced<T>(
     attributes: SpanAttributes,
     work: (tell: (more: SpanAttributes) => void) => Promise<T>,
@@ -241,7 +242,7 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
     return accepted.map((operation) => this.#accepted(operation));
   }
 
-  /** A key that was used for two requests is a bug of its producer, which nobody else would hear of. */
+  /** Reports a key that was used for two requests. That is a bug of the producer, which no other process would see. */
   #refused(requested: Iterable<RequestedOperation>, error: unknown): never {
     if (error instanceof OperationConflictError) {
       const { tenantId, operationKey } = error.data as unknown as OperationIdentity;

@@ -7,20 +7,20 @@ import type { Call, RunStatement } from '../ledger/postgres/statement.js';
 import { ACCEPT, ANNOUNCE } from './accept.statement.js';
 import { chunksOf } from './chunks.js';
 
-/** An operation that was asked for, checked and ready to be written. */
+/** A request for an operation, checked and ready to be written. */
 export interface RequestedOperation extends OperationIdentity {
   readonly queue: string;
   readonly jobName: string;
   readonly jobId: string;
   readonly fingerprint: string;
-  /** JSON text, as it is kept: encrypted, where that is switched on. */
+  /** JSON text, as stored: encrypted, where encryption is on. */
   readonly payload: string;
   readonly priority: number | undefined;
   readonly delayMs: number | undefined;
   readonly deadline: Date | undefined;
   /** JSON text. */
   readonly trace: string | undefined;
-  /** The name of its retry policy; undefined: the processor's. */
+  /** The name of its retry policy. Undefined means the processor's. */
   readonly retryPolicy: string | undefined;
 }
 
@@ -32,7 +32,7 @@ export type AcceptedOperation = OperationSummary & Acceptance;
 
 type Acceptance =
   | { readonly kind: 'new' }
-  /** It existed before. `resultText` is set once it has completed: JSON, as it is kept. */
+  /** The operation existed before. `resultText` is set when it has completed: JSON, as stored. */
   | {
       readonly kind: 'duplicate';
       readonly status: OperationStatus;
@@ -43,24 +43,24 @@ type Acceptance =
 
 /** An operation whose row was just written. */
 export interface WrittenOperation extends RequestedOperation {
-  /** When, in ms since 1970 by the database's clock. */
+  /** When the row was written, in ms since 1970 by the database's clock. */
   readonly rowMs: number;
 }
 
 /** Puts operations on their queue in the transaction that writes their rows, so that no dispatcher has to. */
 export interface Handover {
-  /** When they are put there again if they are not settled, in ms after the time they may run. */
+  /** When operations that are not settled are put on their queue again, in ms after the time they may run. */
   readonly redispatchAfterMs: number;
   readonly put: (operations: readonly WrittenOperation[]) => Promise<void>;
 }
 
 /** The dispatchers' NOTIFY channel. Each schema has its own. */
 export function dispatchChannel(schema: string): string {
-  // Postgres cuts names at 63 bytes, and a schema may have as many by itself.
+  // Postgres cuts names at 63 bytes, and the schema's name alone may have that many.
   return `idempotent_jobs_${hash('sha256', schema, 'base64url').slice(0, 32)}`;
 }
 
-/** Writes the intent to run operations. */
+/** Writes requested operations to the ledger. */
 @Injectable()
 export class OperationStore {
   constructor(private readonly database: Database) {}
@@ -74,12 +74,13 @@ export class OperationStore {
   }
 
   /**
-   * Writes operations of one queue, or finds them there; with a handover, new ones are on their queue as well.
+   * Writes operations of one queue, or finds the existing ones. With a handover, new ones are put on their queue as well.
    *
-   * Each gets a job id that no job had before: BullMQ may still hold the finished job of an operation that had this key
-   * until the ledger forgot it, and would ignore another of the same id.
+   * Each operation gets a job id that no job had before: BullMQ may still hold the finished job of an operation that had
+   * this key until the ledger forgot it, and would ignore a new job of the same id.
    *
-   * `rowLockMs`: how long a row that somebody else is writing is waited for; undefined: as the transaction has it.
+   * `rowLockMs`: how long to wait for a row that another transaction is writing. Undefined keeps the transaction's own
+   * limit.
    */
   async accept(
     run: RunStatement,
@@ -124,7 +125,7 @@ export class OperationStore {
 interface AcceptRow {
   readonly is_new: boolean;
   readonly job_id: string | null;
-  /** Null unless it is new. */
+  /** Null unless the operation is new. */
   readonly row_ms: number | null;
   readonly fingerprint: string | null;
   readonly queue: string | null;
@@ -155,7 +156,7 @@ function acceptCall(
   });
 }
 
-/** `knownId`: the job that carries the operation, which may have been there before. */
+/** `knownId`: the job that carries the operation, which may have existed before. */
 function summaryOf(
   { tenantId, operationKey, jobId, jobName }: RequestedOperation,
   knownId: string | null | undefined,
@@ -165,14 +166,14 @@ function summaryOf(
 
 function read(operation: RequestedOperation, row: AcceptRow): Acceptance {
   if (row.is_new) return { kind: 'new' };
-  // On another queue it would be run by another processor: that is another request, whatever its payload.
+  // On another queue, another processor would run it: that is another request, whatever its payload.
   if (row.fingerprint !== operation.fingerprint || row.queue !== operation.queue) return { kind: 'conflict' };
   return { kind: 'duplicate', status: row.status ?? 'pending', resultText: row.result ?? undefined };
 }
 
 /**
- * Of several requests with one key in one call, the first is the operation; a statement calls all of its own new.
- * `fingerprints`: of the requests before this one.
+ * Of several requests with one key in one call, the first is the operation. The statement calls all of them new, so the
+ * later ones become duplicates or conflicts here. `fingerprints`: those of the requests before this one.
  */
 function settleTwin(
   operation: RequestedOperation,

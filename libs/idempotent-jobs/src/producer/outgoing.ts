@@ -4,14 +4,14 @@ import type { TraceCarrier } from '../tracing/tracing.js';
 import type { Envelope } from './envelope.js';
 import type { RequestedOperation } from './operation.store.js';
 
-/** What becomes of an operation's job besides the operation itself. */
+/** What a job gets besides its operation. */
 export interface OutgoingRules {
   readonly signer: Signer;
-  /** When the row was written that it is put from, in ms since 1970; undefined: it has none. */
+  /** When the operation's row was written, in ms since 1970. Undefined when the job is not put from a row. */
   readonly rowMs?: number | undefined;
-  /** It has been on its queue before. */
+  /** Whether the job has been on its queue before. */
   readonly wasPut?: boolean;
-  /** It was brought back, in a trace of its own. */
+  /** The trace that a redrive began. Undefined when the operation was not redriven. */
   readonly redriveTrace?: TraceCarrier | undefined;
 }
 

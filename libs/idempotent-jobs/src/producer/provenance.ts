@@ -9,13 +9,14 @@ import { type Envelope, isEnvelope } from './envelope.js';
 import { iterationOf, iterationTimeOf } from './schedule.js';
 
 /**
- * Whose words a job's data is, as far as its id confirms it. The one gate through which everything goes that reads an
- * envelope: whoever can have their own data put on a queue can have it look like one.
+ * Who wrote a job's data, as far as its id confirms it. Every reader of an envelope goes through this check, because a
+ * producer that puts its own data on a queue can make it look like an envelope.
  *
- * - `ours`: the id was derived from the tenant and key that the envelope names. With `dueAt`, it is one iteration of a
- *   schedule, `identity` is the iteration's, and `dueAt` when it was due.
- * - `unconfirmed`: it looks like an envelope, and the id says nothing (`hasDerivedId` false), or something else.
- * - `plain`: it does not look like one.
+ * - `ours`: the id was derived from the tenant and key that the envelope names. With `dueAt`, the job is one iteration of
+ *   a schedule: `identity` is the iteration's, and `dueAt` is when it was due.
+ * - `unconfirmed`: it looks like an envelope, but the id does not say so (`hasDerivedId` false) or names another
+ *   operation.
+ * - `plain`: it does not look like an envelope.
  */
 export type Provenance =
   | {
@@ -27,7 +28,7 @@ export type Provenance =
   | { readonly kind: 'unconfirmed'; readonly envelope: Envelope; readonly hasDerivedId: boolean }
   | { readonly kind: 'plain' };
 
-/** Reads nothing but the job's id and data. Never throws. */
+/** Reads only the job's id and data. Never throws. */
 export function provenanceOf({ id = '', data }: Pick<Job, 'id' | 'data'>): Provenance {
   if (!isEnvelope(data)) return PLAIN;
   const { operation } = data;
@@ -44,7 +45,7 @@ export function provenanceOf({ id = '', data }: Pick<Job, 'id' | 'data'>): Prove
   const dueAt = iterationTimeOf(id, stem);
   if (dueAt === undefined) return unconfirmed(id, data);
   const identity = iterationOf(named, dueAt);
-  // The time that is added may make the key too long.
+  // The added time may make the key too long.
   return isIdentity(identity) ? { kind: 'ours', envelope: data, identity, dueAt } : unconfirmed(id, data);
 }
 
@@ -54,7 +55,7 @@ function unconfirmed(id: string, envelope: Envelope): Provenance {
 
 const PLAIN: Provenance = { kind: 'plain' };
 
-/** An id that the library derived: a digest of tenant and key; jobs put again and flow nodes add a suffix, schedules a time. */
+/** An id derived from tenant and key. Jobs that are put again and flow nodes have a suffix, iterations a time. */
 const DERIVED_ID = /^(?:repeat:)?op-[\w-]{43}(?:$|[-:])/;
 
 function isIdentity({ tenantId, operationKey }: OperationIdentity): boolean {

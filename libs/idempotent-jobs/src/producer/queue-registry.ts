@@ -22,7 +22,7 @@ interface RegisteredQueue {
   readonly retention: Retention;
 }
 
-/** What queues have from the application's options. */
+/** What queues take from the application's options. */
 interface QueueDefaults extends Pick<QueueServices, 'traceContext' | 'retryPolicies' | 'tracing'> {
   readonly retention: Retention;
   readonly enqueue: { readonly maxPayloadBytes: number };
@@ -69,7 +69,7 @@ export class QueueRegistry {
     };
   }
 
-  /** Registering a queue again, from another module, gives the same one. */
+  /** Registering a queue again, from another module, returns the same one. */
   register(queue: Queue, deadLetterQueue: Queue, retention?: RetentionOptions): IdempotentQueue {
     this.#hear(queue);
     this.#hear(deadLetterQueue);
@@ -104,12 +104,12 @@ export class QueueRegistry {
     return idempotentQueue;
   }
 
-  /** The queues that operations are enqueued to; dead-letter queues are not among them. */
+  /** The queues that operations are enqueued to, without the dead-letter queues. */
   get names(): readonly string[] {
     return [...this.#queues.keys()];
   }
 
-  /** Also of dead-letter queues. */
+  /** Also finds dead-letter queues. */
   portOf(queue: string): QueuePort | undefined {
     return this.#ports.get(queue);
   }
@@ -129,12 +129,12 @@ export class QueueRegistry {
     return this.#known(queue).deadLetterQueue;
   }
 
-  /** The module's retention, as far as the queue has none of its own. @throws as {@link deadLetterQueueOf} */
+  /** The queue's own retention; the module's fills in what it leaves out. @throws as {@link deadLetterQueueOf} */
   retentionOf(queue: string): Retention {
     return this.#known(queue).retention;
   }
 
-  /** BullMQ prints each error of a queue that nobody listens to. Where the application listens, it is the one to tell. */
+  /** BullMQ prints each error of a queue without a listener. Where the application listens, it reports the error itself. */
   #hear(queue: Queue): void {
     if (this.#heard.has(queue)) return;
     this.#heard.add(queue);

@@ -40,7 +40,7 @@ export function requestOperation(
   assertSchedule(options);
   const text = toJsonText(`payload of job "${name}"`, payload);
   assertSize(name, text, rules.maxPayloadBytes);
-  // Parsed back, so that what is hashed is what the worker will read: no Dates, no undefined, no class instances.
+  // Parsed back, so that the hashed value is what the worker will read: without Dates, undefined and class instances.
   const plain: unknown = JSON.parse(text);
   if (isEncrypted(plain)) throw new InvalidPayloadError(reservedName(name));
   return {
@@ -80,16 +80,16 @@ function assertSchedule({ delayMs, priority, deadline }: RequestOptions): void {
   if (problem !== undefined) throw new UsageError(`deadline ${problem}, but is ${shown(deadline)}.`);
 }
 
-/** Longer ones are a slip of units; much longer ones are beyond the dates of Postgres. */
+/** A longer delay is a wrong unit; much longer ones are beyond the dates of Postgres. */
 const MAX_DELAY_MS = 10 * 365 * 24 * 60 * 60 * 1000;
 
-/** A value that is not what it should be, so that "5" is told from 5. */
+/** Shows a wrong value in an error message, so that "5" differs from 5. */
 function shown(value: unknown): string {
   return typeof value === 'string' ? `the string ${JSON.stringify(value)}` : String(value);
 }
 
 function assertSize(name: string, text: string, maxBytes: number): void {
-  // No character takes more than three bytes a UTF-16 unit: what is short enough need not be counted.
+  // A UTF-16 unit takes at most three bytes in UTF-8, so a short enough text need not be counted.
   if (text.length * 3 <= maxBytes) return;
   const bytes = Buffer.byteLength(text);
   if (bytes <= maxBytes) return;

@@ -8,33 +8,34 @@ import type { Signer } from './signer.js';
 import { signed } from './outgoing.js';
 
 /**
- * When a schedule's iterations run: `every` so many ms, or by a cron `pattern` (in time zone `tz`), one of both.
- * `startDate` and `endDate` as BullMQ takes them; not its `limit`, which begins anew whenever the schedule is made again.
+ * When a schedule's iterations run: `every` so many ms, or by a cron `pattern` (in time zone `tz`), but not both.
+ * `startDate` and `endDate` are BullMQ's. Its `limit` is left out, because it starts anew whenever the schedule is made
+ * again.
  */
 export type ScheduleOptions = Pick<RequestOptions, 'operationKey' | 'tenantId' | 'priority' | 'retryPolicy'> &
   Pick<RepeatOptions, 'every' | 'pattern' | 'tz' | 'startDate' | 'endDate'>;
 
 /** A schedule as BullMQ keeps it. */
 export interface Schedule extends OperationIdentity {
-  /** BullMQ's name of the scheduler. */
+  /** BullMQ's name for the scheduler. */
   readonly schedulerId: string;
-  /** When the next iteration is due; undefined: `endDate` is reached. */
+  /** When the next iteration is due. Undefined when `endDate` is reached. */
   readonly nextAt: Date | undefined;
 }
 
 /**
- * BullMQ's id of a schedule: a digest of tenant and key, so that no tenant can replace another's schedule, and the job
- * ids that BullMQ makes of it tell whose iterations they are.
+ * BullMQ's id of a schedule: a digest of tenant and key. No tenant can replace another's schedule, and the job ids that
+ * BullMQ derives from it show whose iterations they are.
  */
 export const schedulerIdOf = jobIdOf;
 
-/** The operation of one iteration. Its key names the moment the iteration was due, not the one it ran. */
+/** The operation of one iteration. Its key contains the time when the iteration was due, not when it ran. */
 export function iterationOf(schedule: OperationIdentity, dueAt: Date): OperationIdentity {
   const { tenantId, operationKey } = schedule;
   return { tenantId, operationKey: `${operationKey}:${dueAt.toISOString()}` };
 }
 
-/** When the iteration that a job stands for was due; undefined: the job is not one of that scheduler. */
+/** When the iteration that a job carries was due. Undefined when the job does not belong to that scheduler. */
 export function iterationTimeOf(jobId: string | undefined, schedulerId: string): Date | undefined {
   const [kind, scheduler, millis, ...rest] = (jobId ?? '').split(':');
   if (kind !== 'repeat' || scheduler !== schedulerId || rest.length > 0 || !/^\d{1,15}$/.test(millis ?? ''))
@@ -42,7 +43,7 @@ export function iterationTimeOf(jobId: string | undefined, schedulerId: string):
   return new Date(Number(millis));
 }
 
-/** What each of a schedule's jobs carries. The key is completed by the iteration's time when the job is read. */
+/** The envelope of each of a schedule's jobs. The key is completed with the iteration's time when the job is read. */
 export function scheduleEnvelope(requested: RequestedOperation, signer: Signer): Envelope {
   const { tenantId, operationKey, fingerprint, trace, retryPolicy, payload } = requested;
   const envelope: Envelope = {
@@ -56,7 +57,7 @@ export function scheduleEnvelope(requested: RequestedOperation, signer: Signer):
     },
     payload: JSON.parse(payload),
   };
-  // When an iteration may run is in its id.
+  // Signed for time 0, because an iteration's own time is in its job id.
   return signed(envelope, requested, signer, 0);
 }
 

@@ -2,36 +2,36 @@ import { createHmac, type KeyObject, timingSafeEqual } from 'node:crypto';
 import type { Envelope, Signature } from './envelope.js';
 import type { SigningRules } from './signing.options.js';
 
-/** What a signature vouches for, besides the time in it: all that decides which operation is run, and how. */
+/** What a signature vouches for, besides its time: everything that decides which operation is run, and how. */
 export interface SignedClaims {
   readonly queue: string;
   readonly jobName: string;
-  /** Of tenant, job name and payload, computed anew by whoever verifies. */
+  /** Of tenant, job name and payload. The verifier computes it anew. */
   readonly fingerprint: string;
   readonly operation: Omit<Envelope['operation'], 'fingerprint' | 'trace' | 'redriveTrace'>;
 }
 
-/** What a signature is worth. `unsigned`: there is none, and there has to be one. */
+/** The verdict on a signature. `unsigned` means that there is none, although one is required. */
 export type SignatureVerdict = 'accepted' | 'unsigned' | 'forged';
 
 /**
- * Signs what is put on queues, and verifies what comes off them: HMAC-SHA256. Traces stand outside of it: they decide
- * nothing. Without keys it signs nothing and accepts everything.
+ * Signs jobs that are put on queues, and verifies jobs that come off them: HMAC-SHA256. Traces are not signed, because
+ * they decide nothing. Without keys it signs nothing and accepts everything.
  */
 export class Signer {
   constructor(private readonly rules: SigningRules | undefined) {}
 
-  /** Whether what is put on queues is signed. */
+  /** Whether jobs are signed. */
   get isOn(): boolean {
     return this.rules !== undefined;
   }
 
-  /** Whether jobs without a signature are run at that time, in ms since 1970. */
+  /** Whether jobs without a signature are run at the given time, in ms since 1970. */
   acceptsUnsigned(now: number): boolean {
     return this.rules === undefined || now < this.rules.acceptUnsignedUntil;
   }
 
-  /** `at`: when the job may first run, in ms since 1970. Undefined without keys. */
+  /** `at`: when the job may first run, in ms since 1970. Returns undefined without keys. */
   sign(claims: SignedClaims, at: number): Signature | undefined {
     if (this.rules === undefined) return undefined;
     const { keys, current } = this.rules.ring;
@@ -60,7 +60,7 @@ function isSignature(value: unknown): value is Signature {
   return alg === ALGORITHM && typeof key === 'string' && typeof at === 'number' && typeof mac === 'string';
 }
 
-/** The parts are a JSON array: no two claims have the same text. */
+/** The parts are encoded as a JSON array, so no two claims have the same text. */
 function macOf(key: KeyObject, keyId: string, claims: SignedClaims, at: number): Buffer {
   const { queue, jobName, fingerprint, operation } = claims;
   const { tenantId, operationKey, deadlineAt, retryPolicy, isSchedule, row } = operation;

@@ -7,20 +7,20 @@ import { ConfigurationError } from '../operation/errors.js';
 export interface PrometheusMetricsOptions {
   /** Where the metrics go: prom-client's `register`, or a `new Registry()` of the application's own. */
   readonly registry: Registry<RegistryContentType>;
-  /** Goes before every name, e.g. `billing_`. Default: nothing. */
+  /** Put before every name, e.g. `billing_`. Default: nothing. */
   readonly prefix?: string;
 }
 
 /**
- * Metrics for Prometheus by prom-client 15, in the registry that you serve. When the application closes, they are taken
- * out of it.
+ * Metrics for Prometheus by prom-client 15, in the registry that you serve. They are removed from it when the application
+ * closes.
  *
  * ```ts
  * IdempotentJobsModule.forRoot({ metrics: [prometheusMetrics({ registry: register })] });
  * ```
  *
  * @throws ConfigurationError without a registry, or for a prefix that no name can begin with; when the application
- * starts, also if the registry has a metric of one of the names
+ *   starts, also if the registry already has a metric of one of the names
  */
 export function prometheusMetrics({ registry, prefix = '' }: PrometheusMetricsOptions): MetricsAdapter {
   if (typeof registry?.registerMetric !== 'function')
@@ -81,7 +81,7 @@ class PrometheusMetrics implements OpenMetrics {
 
   close(): void {
     for (const [name, metric] of this.#registered) {
-      // Somebody may have cleared the registry and put something else there.
+      // The application may have cleared the registry and registered another metric.
       if (this.registry.getSingleMetric(name) === metric) this.registry.removeSingleMetric(name);
     }
   }
@@ -93,12 +93,12 @@ class PrometheusMetrics implements OpenMetrics {
     const { readGauges } = this;
     return new Gauge<string>({
       ...settings,
-      // Of prom-client's cluster registry: all workers read the same.
+      // For prom-client's cluster registry: all workers read the same value.
       aggregator: 'max',
       async collect() {
         const readings = await readGauges();
         this.reset();
-        // reset() leaves a gauge without labels at 0, which is a claim.
+        // reset() leaves a gauge without labels at 0, which would be a false reading.
         if (settings.labelNames.length === 0) this.remove();
         for (const { metric, labels, value } of readings) if (metric.name === name) this.set(labels, value);
       },

@@ -1,12 +1,15 @@
 import type { Permit } from './circuit-state.js';
 
-/** How an admitted call ended; `nothing`: in a way that says nothing about the dependency. @internal */
+/** How an admitted call ended; `nothing` when it says nothing about the dependency. @internal */
 export type CallResult = 'success' | 'failure' | 'nothing';
 
-/** Who is told how a call ended, with the phase it was admitted in. @internal */
+/** Called when a call ends, with the phase that admitted it. @internal */
 export type OnEnd = (permit: Permit, admittedIn: object, result: CallResult) => void;
 
-/** An admission that is its own permit: the way through a closed circuit, which every call takes, makes one object. @internal */
+/**
+ * An admission that is its own permit, so that a call through a closed circuit, the most common case, makes one object.
+ * @internal
+ */
 export class AdmittedCall implements Permit {
   readonly kind = 'admitted';
   #isOver = false;

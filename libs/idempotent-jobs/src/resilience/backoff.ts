@@ -1,8 +1,8 @@
 /**
  * How the time between two attempts is spread:
  *
- * - `full`: anywhere between nothing and the bound. Spreads a herd the widest, and so costs a struggling service the least.
- * - `equal`: the upper half of the bound. For a service that must be left alone for a while whatever the dice say.
+ * - `full`: anywhere between zero and the bound. Spreads a herd the widest, so it costs a struggling service the least.
+ * - `equal`: the upper half of the bound. For a service that always needs some rest.
  * - `decorrelated`: between the base and three times the last wait. Grows by itself, without counting failures.
  *
  * Compared by M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
@@ -13,12 +13,12 @@ export type Jitter = 'full' | 'equal' | 'decorrelated';
 export interface BackoffOptions {
   /** The first wait's upper bound, in milliseconds; with `decorrelated` jitter the shortest wait. */
   baseMs: number;
-  /** No wait is longer, in milliseconds, but one that the service asked for. */
+  /** The longest wait, in milliseconds; only a wait that the service asked for may be longer. */
   capMs: number;
   /** How the waits are spread. Default: `full`. */
   jitter?: Jitter;
   /**
-   * The base after a failure by which the service asked for less (429, 503 with Retry-After, throttling), in
+   * The base after a failure by which the service asked for fewer calls (429, 503 with Retry-After, throttling), in
    * milliseconds; never less than `baseMs`. Default: five times `baseMs`, so 5 s where that is 1 s.
    */
   throttledBaseMs?: number;
@@ -28,13 +28,15 @@ export interface BackoffOptions {
 export interface BackoffFacts {
   /** How many attempts have failed, from 1. */
   readonly failures: number;
-  /** The last wait, in milliseconds; undefined: there was none, or nobody knows. Only `decorrelated` jitter asks. */
+  /**
+   * The last wait, in milliseconds. Undefined when there was none or it is not known. Only `decorrelated` jitter uses it.
+   */
   readonly previousMs?: number | undefined;
-  /** Whether the last failure was the service asking for less. */
+  /** Whether the service asked for fewer calls with the last failure. */
   readonly isThrottled: boolean;
 }
 
-/** AWS SDK v3 waits 500 ms at first when it was throttled, and 100 ms otherwise. */
+/** As in AWS SDK v3: its first wait is 500 ms when it was throttled, and 100 ms otherwise. */
 const THROTTLED_FACTOR = 5;
 
 /**
@@ -46,7 +48,7 @@ const THROTTLED_FACTOR = 5;
 export function backoffMs(facts: BackoffFacts, options: BackoffOptions, random: () => number): number {
   const { baseMs, capMs, jitter = 'full', throttledBaseMs = THROTTLED_FACTOR * baseMs } = options;
   const base = facts.isThrottled ? Math.max(baseMs, throttledBaseMs) : baseMs;
-  // 2^53 and beyond stay above any cap; the exponent is bounded only to keep the number finite.
+  // 2^53 is above any cap; the exponent is bounded only to keep the number finite.
   const bound = Math.min(capMs, base * 2 ** Math.min(facts.failures - 1, 52));
   switch (jitter) {
     case 'full':
@@ -54,7 +56,7 @@ export function backoffMs(facts: BackoffFacts, options: BackoffOptions, random: 
     case 'equal':
       return Math.floor(bound / 2 + (random() * bound) / 2);
     case 'decorrelated': {
-      // After a short wait, or with a base that has just become slower, there is nothing above the base to draw from.
+      // After a short wait, or with a base that has just grown, three times the last wait may be less than the base.
       const widest = Math.max(base, 3 * (facts.previousMs ?? base));
       return Math.floor(Math.min(capMs, base + random() * (widest - base)));
     }

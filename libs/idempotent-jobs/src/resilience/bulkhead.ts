@@ -1,6 +1,6 @@
 /**
- * Bounds how many calls to one dependency run at the same time in this process. Nobody waits inside: a call that finds
- * no room is turned away and deferred by its caller, so that a slow dependency holds a bounded share of the workers.
+ * Limits how many calls to one dependency run at the same time in this process. No call waits inside: a call that finds
+ * no room is rejected, and its caller defers it, so that a slow dependency takes a limited share of the workers.
  */
 export class Bulkhead {
   #active = 0;
@@ -13,7 +13,7 @@ export class Bulkhead {
     return this.#active;
   }
 
-  /** The way to give the place back, which works once; undefined: there is no room. */
+  /** Returns a function that gives the place back, which works once. Undefined when there is no room. */
   tryAcquire(): (() => void) | undefined {
     if (this.#active >= this.maxConcurrent) return undefined;
     this.#active += 1;

@@ -1,32 +1,32 @@
 import type { CircuitState } from './circuit-state.js';
 
 /**
- * When a circuit breaker opens and closes. The share is that of resilience4j, whose minimum of 100 calls is more than a
- * worker's process makes of one dependency in a minute.
+ * When a circuit breaker opens and closes. The default share is resilience4j's. Its minimum of 100 calls would be more
+ * than one process of workers makes to one dependency in a minute.
  */
 export interface CircuitBreakerOptions {
   /** How long a call counts, in milliseconds. Default: 60,000. */
   readonly windowMs?: number;
-  /** The circuit stays closed while it knows of fewer calls: three failures of four say little. Default: 20. */
+  /** The circuit stays closed while it knows of fewer calls, since three failures of four say little. Default: 20. */
   readonly minimumCalls?: number;
   /** The share of failures at which it opens, in (0, 1]. Default: 0.5. */
   readonly failureShare?: number;
   /** How long it is open the first time, in milliseconds; doubled each time a probe fails. Default: 30,000. */
   readonly openMs?: number;
-  /** The doubling ends here, in milliseconds. Default: 300,000. */
+  /** The longest open time, in milliseconds. Default: 300,000. */
   readonly maxOpenMs?: number;
-  /** How many probes in a row have to succeed. Default: 2, because one may have been luck. */
+  /** How many probes in a row must succeed. Default: 2, because one may have been luck. */
   readonly successes?: number;
   /**
-   * How long a probe keeps others out, in milliseconds. A probe that was lost with its worker must not close the way for
-   * good. Default: 35,000, the default timeout of an attempt and 5 s for its acknowledgement.
+   * How long a probe keeps others out, in milliseconds. A probe that was lost with its worker must not block the way for
+   * good. Default: 35,000: an attempt's default timeout of 30 s, and 5 s to record its outcome.
    */
   readonly probeLeaseMs?: number;
   /** A monotonic clock, in milliseconds. Default: `performance.now`. */
   readonly now?: () => number;
   /** A source of numbers in [0, 1). Default: `Math.random`. */
   readonly random?: () => number;
-  /** Told after each change, with the state it led to. Must not throw. */
+  /** Called after each change, with the new state. Must not throw. */
   readonly onChange?: (state: CircuitState) => void;
 }
 
@@ -46,7 +46,7 @@ const DEFAULTS: Required<CircuitBreakerOptions> = {
   onChange: () => undefined,
 };
 
-/** The options with their defaults; one that is there but undefined counts as missing. @internal */
+/** The options with their defaults; an option that is given as undefined counts as missing. @internal */
 export function resolveBreakerOptions(options: CircuitBreakerOptions): Required<CircuitBreakerOptions> {
   const given = Object.entries(options).filter(([, value]) => value !== undefined);
   return { ...DEFAULTS, ...(Object.fromEntries(given) as CircuitBreakerOptions) };

@@ -22,20 +22,20 @@ const BUCKETS = 12;
 /** Open times are spread by ± 20 %, so that processes which opened together do not probe together. */
 const OPEN_SPREAD = 0.2;
 
-/** Those who are turned away come back over a quarter of the time they were told, not at its end. */
+/** Rejected calls come back spread over a quarter of the time that they were told, not all at its end. */
 const RETURN_SPREAD = 0.25;
 
-/** A probe is mostly over long before its lease; whoever finds one on its way looks again soon, in milliseconds. */
+/** In ms. A probe mostly ends long before its lease, so a call that finds one running comes back soon. */
 const MAX_PROBE_WAIT_MS = 5_000;
 
 /**
- * Keeps calls from a dependency that fails most of them, and finds out when it has recovered. One per dependency and
- * process. Never blocks, has no timers: time passes when somebody asks.
+ * Stops calls to a dependency while most of them fail, and finds out when it has recovered. There is one per dependency
+ * and process. It never blocks and has no timers: it reads the clock when a call asks.
  *
- * It opens on a failure, when enough calls are known of the window and their share of failures is too large. A call
- * counts when it ends, and only for the phase it was admitted in: what ends after the circuit has opened says nothing
- * about the recovery. While half open, one probe at a time holds a lease that ends by the clock; a probe that ends
- * later does not count.
+ * It opens on a failure, when the window has enough calls and their share of failures is too large. A call counts when it
+ * ends, and only in the phase that admitted it: a call that ends after the circuit has opened says nothing about the
+ * recovery. While half open, one probe at a time holds a lease that ends by the clock; a probe that ends later does not
+ * count.
  */
 export class CircuitBreaker {
   readonly #options: Required<CircuitBreakerOptions>;
@@ -60,7 +60,7 @@ export class CircuitBreaker {
     }
   }
 
-  /** The milliseconds until the next call could be let through, without any spreading; 0: now. */
+  /** How long until the next call may be let through, in milliseconds, without jitter; 0 means now. */
   get retryAfterMs(): number {
     const phase = this.#phase;
     switch (phase.kind) {
@@ -68,7 +68,7 @@ export class CircuitBreaker {
       case 'forced_closed':
         return 0;
       case 'forced_open':
-        // Nobody knows; as long as it would be open by itself is a time to look again.
+        // The end of a forced state is unknown; after the usual open time it is worth asking again.
         return this.#options.openMs;
       case 'open':
         return Math.max(0, phase.untilMs - this.#options.now());
@@ -81,7 +81,7 @@ export class CircuitBreaker {
     }
   }
 
-  /** @param probeLeaseMs how long the call may keep others out if it becomes a probe; default: that of the options */
+  /** @param probeLeaseMs how long the call keeps others out if it becomes a probe. Default: that of the options */
   tryAcquire(probeLeaseMs: number = this.#options.probeLeaseMs): Admission {
     const waitMs = this.retryAfterMs;
     if (waitMs > 0 || this.#phase.kind === 'forced_open') {
@@ -94,22 +94,22 @@ export class CircuitBreaker {
       this.#phase.probe = call;
       this.#phase.leaseEndMs = this.#options.now() + probeLeaseMs;
     }
-    // Told only now, so that a listener which asks finds the place taken.
+    // Emitted only now, so that a listener which makes a call finds the probe's place taken.
     if (wasOpen) this.#options.onChange(this.state);
     return call;
   }
 
-  /** Turns every call away until {@link reset} or {@link forceClosed}. */
+  /** Rejects every call until {@link reset} or {@link forceClosed}. */
   forceOpen(): void {
     if (this.#phase.kind !== 'forced_open') this.#enter({ kind: 'forced_open' });
   }
 
-  /** Lets every call through, whatever becomes of it, until {@link reset} or {@link forceOpen}. */
+  /** Lets every call through, however it ends, until {@link reset} or {@link forceOpen}. */
   forceClosed(): void {
     if (this.#phase.kind !== 'forced_closed') this.#enter({ kind: 'forced_closed' });
   }
 
-  /** Decides by itself again, from closed: what it knew before it was forced is out of date. */
+  /** Decides by itself again, starting from closed: what it knew before it was forced is out of date. */
   reset(): void {
     if (this.#phase.kind === 'forced_open' || this.#phase.kind === 'forced_closed') this.#close();
   }

@@ -1,10 +1,13 @@
 import { RollingWindow } from './rolling-window.js';
 
-/** How many retries a dependency is given. Made like Finagle's `RetryBudget`, which gives twice the share and ten times the floor. */
+/**
+ * How many retries a dependency gets. Modelled on Finagle's `RetryBudget`, which has twice the share, ten times the
+ * floor.
+ */
 export interface RetryBudgetOptions {
-  /** Retries for each first try. Default: 0.1, so that a dependency which fails every call gets a tenth more of them. */
+  /** Retries per first try. Default: 0.1, so that a dependency which fails every call gets only a tenth more calls. */
   readonly ratio?: number;
-  /** Retries for each second that are allowed whatever the traffic, so that a rare job is retried too. Default: 1. */
+  /** Retries per second that are always allowed, so that a rare job is retried too. Default: 1. */
   readonly minPerSecond?: number;
   /** How long a first try counts, in milliseconds. Default: 10,000. */
   readonly windowMs?: number;
@@ -15,14 +18,15 @@ export interface RetryBudgetOptions {
 const BUCKETS = 10;
 
 /**
- * Bounds the retries against one dependency by its first tries: each first try is a deposit, a retry withdraws
+ * Limits the retries against one dependency by its first tries: each first try is a deposit, a retry withdraws
  * `1 / ratio` of them. Deposits and withdrawals expire together, after `windowMs` to 1.1 `windowMs`.
  *
  * The bound, for a retry granted at time t: the retries granted in the last `windowMs`, this one included, are at most
- * `ratio` times the first tries of the last 1.1 `windowMs`, plus `minPerSecond · windowMs / 1000`. So any window of
- * `windowMs`, however aligned, holds at most what the last retry granted in it was measured against.
+ * `ratio` times the first tries of the last 1.1 `windowMs`, plus `minPerSecond · windowMs / 1000`. So in any window of
+ * `windowMs`, however aligned, the bound of the last retry granted in it holds.
  *
- * A retry that was granted and then not made is not given back: the traffic that denied it is what the budget is for.
+ * A retry that was granted and then not made is not given back: the load that prevented it is what the budget guards
+ * against.
  */
 export class RetryBudget {
   readonly #ratio: number;
@@ -35,11 +39,11 @@ export class RetryBudget {
     this.#ratio = ratio;
     this.#floor = (minPerSecond * windowMs) / 1_000;
     this.#now = now;
-    // One bucket more than the window has: the one that is being filled is only partly over.
+    // One bucket more than the window: the bucket that is being filled is not complete.
     this.#triesAndRetries = new RollingWindow(BUCKETS + 1, windowMs / BUCKETS);
   }
 
-  /** A first try is made. */
+  /** Counts a first try. */
   deposit(): void {
     this.#triesAndRetries.add(this.#now(), 1, 0);
   }

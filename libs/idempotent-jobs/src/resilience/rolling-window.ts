@@ -5,16 +5,16 @@ export interface WindowTotals {
 }
 
 /**
- * Two counters over the recent past: a ring of buckets that expires by the clock and not by events, so that it forgets
- * while nothing happens too. It remembers for at least `buckets − 1` and less than `buckets` times `bucketMs`, because
- * the bucket that is being filled is only partly over.
+ * Two counters over the recent past, in a ring of buckets. It expires by the clock, so that it also forgets while nothing
+ * is counted. It remembers for at least `buckets − 1` and less than `buckets` times `bucketMs`, because the bucket that
+ * is being filled is not complete.
  *
  * @internal
  */
 export class RollingWindow {
   readonly #first: Float64Array;
   readonly #second: Float64Array;
-  /** The number of the newest bucket, counted from the beginning of time; undefined: nothing was counted yet. */
+  /** The number of the newest bucket on the monotonic clock. Undefined until something is counted. */
   #newest: number | undefined;
 
   /** @param bucketMs how long a bucket is filled, in milliseconds */
@@ -38,7 +38,7 @@ export class RollingWindow {
     return { first: sum(this.#first), second: sum(this.#second) };
   }
 
-  /** Empties the buckets whose time has come again. */
+  /** Empties the buckets that are about to be used again. */
   #advance(nowMs: number): number {
     const current = Math.floor(nowMs / this.bucketMs);
     const newest = this.#newest ?? current;

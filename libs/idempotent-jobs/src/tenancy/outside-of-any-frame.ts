@@ -4,8 +4,8 @@ import { AsyncResource } from 'node:async_hooks';
 const outside = new AsyncResource('nestjs-idempotent-jobs:outside');
 
 /**
- * Runs `fn` so that neither it nor what it starts inherits anybody's frame. A BullMQ worker that is run inside a
- * request would otherwise carry that request's tenant into every later job.
+ * Runs `fn` so that neither it nor what it starts inherits a frame. A BullMQ worker that is started inside of a request
+ * would otherwise carry that request's tenant into every later job.
  */
 export function outsideOfAnyFrame<T>(fn: () => T): T {
   return outside.runInAsyncScope(fn);

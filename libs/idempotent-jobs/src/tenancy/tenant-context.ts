@@ -4,14 +4,14 @@ import { tenantIdProblem } from '../operation/identity.js';
 import { frames, inFrame } from './frames.js';
 
 /**
- * Whose work is being done right now. The library opens a fresh frame around every job and never lets one be
- * inherited: a worker started inside a request would otherwise run every later job as that request's tenant.
+ * The tenant that the running code works for. The library opens a fresh frame around every job and never lets a job
+ * inherit one: a worker that was started inside of a request would otherwise run every later job as that request's tenant.
  *
  * One instance per application; two applications in one process do not see each other's frames.
  */
 @Injectable()
 export class TenantContext {
-  /** The tenant of the surrounding frame, or undefined outside of any. */
+  /** The tenant of the surrounding frame. Undefined outside of any frame. */
   get current(): string | undefined {
     const frame = frames.getStore();
     return frame?.owner === this ? frame.tenantId : undefined;
@@ -29,19 +29,22 @@ export class TenantContext {
   }
 
   /**
-   * Runs `fn` in no tenant's frame, whatever frame surrounds it: for what is done for all tenants, such as
-   * `RetentionService.prune()`, which is refused inside of a frame. Whoever calls it answers for that.
+   * Runs `fn` outside of every tenant's frame. For actions that concern all tenants, such as `RetentionService.prune()`,
+   * which is refused inside of a frame. The caller is responsible for that.
    */
   runOutside<T>(fn: () => T): T {
     return inFrame(undefined, fn);
   }
 
-  /** Opens a job's frame: nothing of the surrounding one is inherited. @internal */
+  /** Opens a job's frame, which inherits nothing from the surrounding one. @internal */
   runJob<T>(tenantId: string, fn: () => T): T {
     return frames.run({ owner: this, tenantId, operation: undefined }, fn);
   }
 
-  /** Opens a guarded call's frame: of the surrounding one the operation is not known, and `call` is inside of its calls. @internal */
+  /**
+   * Opens a guarded call's frame. It does not know the operation of the surrounding frame; `call` is added to its calls.
+   * @internal
+   */
   runCall<T>(tenantId: string, call: object, fn: () => T): T {
     const around = frames.getStore();
     const calls = [...(around?.calls ?? []), call];
@@ -59,7 +62,7 @@ export class TenantContext {
     return tenantId;
   }
 
-  /** Refuses inside of a tenant's frame what is done for all tenants. @throws TenantMismatchError @internal */
+  /** Refuses an action for all tenants inside of a tenant's frame. @throws TenantMismatchError @internal */
   assertOutside(what: string): void {
     const { current } = this;
     if (current === undefined) return;

@@ -4,12 +4,12 @@ import type { OperationIdentity } from '../operation/identity.js';
 import { shownKey } from '../operation/step-key.js';
 import type { SpanAttributes } from './tracing.js';
 
-/** Whose span it is. Tenants and keys are what traces are searched by; metrics do without them. */
+/** The operation that a span belongs to. Tenants and keys are what traces are searched by; metrics leave them out. */
 export function identityAttributes({ tenantId, operationKey }: OperationIdentity): SpanAttributes {
   return { 'idempotent_jobs.tenant_id': tenantId, 'idempotent_jobs.operation_key': shownKey(operationKey) };
 }
 
-/** A queue as OpenTelemetry's conventions for messaging name it. */
+/** A queue in the terms of OpenTelemetry's messaging conventions. */
 export function queueAttributes(
   queue: string,
   operation: 'send' | 'process',
@@ -23,7 +23,7 @@ export function queueAttributes(
   };
 }
 
-/** The class of what was thrown. Its message may hold anything, and is in the ledger and in the log. */
+/** The class of what was thrown. Its message may contain anything, and is in the ledger and in the log. */
 export function errorTypeOf(error: unknown): string {
   if (!isA(error, Error)) return typeof error;
   const name = read(read(error, 'constructor'), 'name');

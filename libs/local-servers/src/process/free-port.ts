@@ -3,15 +3,15 @@ import { once } from 'node:events';
 import { createServer } from 'node:net';
 
 /**
- * Below the range that any common system hands out for outgoing connections (Linux starts at 32768). A port from that
- * range can be taken while the server behind it is being restarted: by any client, even by one that connects to itself.
+ * Below the range that common systems use for outgoing connections (Linux starts at 32768). While a server is restarted,
+ * any client could take a port of that range, even one that tries to connect to the server.
  */
 const LOWEST = 15_000;
 const HIGHEST = 32_000;
 const TRIES = 100;
 
 /**
- * A loopback TCP port that nobody listens on. Another process may still take it before you do: be ready to ask again.
+ * Finds a loopback TCP port that no process listens on. Another process may still take it first: be ready to ask again.
  *
  * @throws Error when a hundred random ports were all taken
  */

@@ -1,6 +1,6 @@
 /**
- * A server of ours: one child process at a time, its log in a file, guarded by the watchdog from the moment it exists.
- * The log is a file and not a pipe because a pipe would stall the server when nobody reads, and kill it when we die.
+ * A server of this library: one child process at a time, with its log in a file, guarded by the watchdog from the start.
+ * The log is no pipe, because a pipe would stall the server when nothing reads it, and kill it when this process dies.
  */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
@@ -9,20 +9,20 @@ import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Watchdog } from './watchdog.js';
 
-/** How to start the server, and how to tell that it answers. */
+/** How to start the server, and how to see that it answers. */
 export interface ServerCommand {
-  /** For messages: `Postgres`, `Redis`. */
+  /** The name in messages: `Postgres`, `Redis`. */
   readonly name: string;
   readonly file: string;
   readonly args: readonly string[];
   readonly logFile: string;
-  /** Who it runs as, when that is not us. */
+  /** The user that it runs as. Undefined for the user of this process. */
   readonly user?: { readonly uid: number; readonly gid: number } | undefined;
-  /** Whether it takes requests by now. */
+  /** Whether it already takes requests. */
   isReady(): Promise<boolean>;
 }
 
-/** Generous: a cold machine under a full test run is slow, and a server that fails says so at once by exiting. */
+/** Long, because a cold machine under a full test run is slow; a server that fails exits at once. */
 const START_MS = 30_000;
 const STOP_MS = 20_000;
 
@@ -48,9 +48,9 @@ export class ServerProcess {
     const { name, file, args, logFile, user } = this.command;
     const log = openSync(logFile, 'w');
     const child = spawn(file, args, {
-      // Ctrl-C in a terminal is for the owner, which may still need its database to finish properly.
+      // Ctrl-C in a terminal must reach only this process, which may still need its database to shut down properly.
       detached: true,
-      // Ours may be closed to the user that the server runs as.
+      // The server's user may have no access to the current directory.
       cwd: dirname(logFile),
       stdio: ['ignore', log, log],
       ...user,
@@ -78,7 +78,7 @@ export class ServerProcess {
     child.unref();
   }
 
-  /** Sends the signal and waits for the end; after {@link STOP_MS} it is SIGKILL. Harmless when nothing runs. */
+  /** Sends the signal and waits for the end; after {@link STOP_MS} it sends SIGKILL. Does nothing when no server runs. */
   async end(signal: NodeJS.Signals): Promise<void> {
     const child = this.child;
     if (child?.pid === undefined) return;

@@ -1,9 +1,9 @@
 import { freePort } from './free-port.js';
 
-/** Somebody else may take a port between our look and the server's bind; three times in a row is not bad luck. */
+/** Another process may take a port before the server binds it; three times in a row is not bad luck. */
 const TRIES = 3;
 
-/** Calls `start` with a free port, again with another one when the server's log says that it was taken. */
+/** Calls `start` with a free port, and again with another one when the server's log says that the port was taken. */
 export async function startOnFreePort(start: (port: number) => Promise<void>): Promise<number> {
   for (let attempt = 1; ; attempt++) {
     const port = await freePort();

@@ -1,4 +1,4 @@
-/** The watchdog itself: see watchdog.ts. Reads lines from its owner, acts when they stop without `dismiss`. */
+/** The watchdog itself, see watchdog.ts. It reads lines from its owner, and acts when they end without `dismiss`. */
 import { readFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
@@ -21,10 +21,10 @@ for await (const line of createInterface({ input: process.stdin })) {
 if (guarded !== undefined) await end(guarded);
 for (const directory of directories) await rm(directory, { recursive: true, force: true, maxRetries: 5 });
 
-/** SIGQUIT is Postgres' immediate shutdown: the postmaster takes its children along, which SIGKILL would orphan. */
+/** SIGQUIT is Postgres' immediate shutdown: the postmaster ends its children too, which SIGKILL would orphan. */
 async function end(pid: number): Promise<void> {
   for (let waited = 0; waited < GRACE_MS; waited += POLL_MS) {
-    // Only the first signal counts; the later ones merely ask whether the process is still there.
+    // Only the first signal ends it; the later ones only check whether the process still exists.
     if (!signal(pid, waited === 0 ? 'SIGQUIT' : 0) || isZombie(pid)) return;
     await sleep(POLL_MS);
   }
@@ -39,7 +39,9 @@ function signal(pid: number, name: NodeJS.Signals | 0): boolean {
   }
 }
 
-/** Dead, but its new parent never collects it: so it is in containers whose first process is no real init. */
+/**
+ * Whether the process is dead but never reaped by its new parent, as in containers whose first process is no real init.
+ */
 function isZombie(pid: number): boolean {
   try {
     return readFileSync(`/proc/${pid}/stat`, 'utf8').includes(') Z ');

@@ -2,7 +2,7 @@ import { connect } from 'node:net';
 
 const TIMEOUT_MS = 1_000;
 
-/** Whether a Redis on this port takes commands: a server that is still loading its data answers, but not with PONG. */
+/** Whether a Redis on this port takes commands. While it loads its data it answers, but not with PONG. */
 export function answersPing(port: number): Promise<boolean> {
   return new Promise((resolve) => {
     const socket = connect({ port, host: '127.0.0.1', timeout: TIMEOUT_MS }, () => socket.write('PING\r\n'));

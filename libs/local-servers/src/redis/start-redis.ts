@@ -9,7 +9,7 @@ import { answersPing } from './ping.js';
 
 /** How to start a private Redis. */
 export interface StartRedisOptions {
-  /** Added at the end of the command line, where they win: `['--appendonly', 'yes']`. Default: none. */
+  /** Added at the end of the command line, where they override others: `['--appendonly', 'yes']`. Default: none. */
   readonly flags?: readonly string[];
 }
 
@@ -21,11 +21,11 @@ export interface LocalRedis {
   readonly directory: string;
   /** Its process id while it runs. */
   readonly pid: number | undefined;
-  /** Stops the server and removes its directory. For good. */
+  /** Stops the server and removes its directory. It cannot be restarted. */
   stop(): Promise<void>;
-  /** SIGKILL. Whatever was not persisted is gone; the directory stays for {@link restart}. */
+  /** Sends SIGKILL. Data that was not persisted is lost; the directory stays for {@link restart}. */
   kill(): Promise<void>;
-  /** Starts again with the same port and directory, after stopping a server that still runs. */
+  /** Starts again with the same port and directory; stops the server first if it still runs. */
   restart(): Promise<void>;
 }
 
@@ -35,8 +35,8 @@ export function isRedisInstalled(): boolean {
 }
 
 /**
- * Starts a Redis server of your own on a free loopback port, without persistence unless `flags` ask for it. It ends
- * with this process, however that ends. `undefined` when `redis-server` is not on the PATH.
+ * Starts a Redis server of your own on a free loopback port, without persistence unless `flags` ask for it. It ends with
+ * this process, even if that is killed. Returns undefined when `redis-server` is not on the PATH.
  *
  * @throws Error with the server's log when it cannot be started
  */
@@ -72,7 +72,7 @@ export async function startRedis(options: StartRedisOptions = {}): Promise<Local
         return server.pid;
       },
       async stop() {
-        // Everything goes: there is nothing that a gentler signal could save.
+        // Its data is removed anyway: a gentler signal would save nothing.
         await server.end('SIGKILL');
         await clean();
       },

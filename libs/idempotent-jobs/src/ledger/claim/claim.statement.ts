@@ -1,19 +1,22 @@
 import { inMs, ms, rowsOf, statement } from '../postgres/statement.js';
 import { isYoung } from './forgotten.statements.js';
 
-/* The row as it was, `o`, and the delivery that wants it, `a`. */
+/* `o` is the row as it was, and `a` is the delivery that wants it. */
 
 const IS_MINE = `(o.run_id = a.run_id AND o.lease_expires_at IS NOT NULL)`;
 const IS_FREE = `COALESCE(o.lease_expires_at <= clock_timestamp(), true)`;
 const IS_AVAILABLE = `COALESCE(o.available_at <= clock_timestamp(), true)`;
-/** Grows over all lives of a key: one that was forgotten and is used again begins above what it ever had. */
+/**
+ * The lower bound of a new fencing token. It grows over all lives of a key: a key that was forgotten and is used again
+ * begins above every token that it had before.
+ */
 const NOW_MS = `(EXTRACT(EPOCH FROM clock_timestamp()) * 1000)::bigint`;
 const IS_REPEATABLE = `clock_timestamp() < o.repeatable_until`;
 const LEASE_END = inMs(':leaseMs::float8');
 const REPEATABLE_UNTIL = `COALESCE(${inMs(':repeatableMs::float8')}, 'infinity')`;
 const DEADLINE = `COALESCE(a.deadline_at, ${inMs(':budgetMs::float8')})`;
 
-/** Whether another attempt may follow one that failed. The effect `reconciled` is looked up before each of them. */
+/** Whether another attempt may follow one that failed. For the effect `reconciled`, the service is asked first. */
 const MAY_FOLLOW = `(o.doubt_since IS NULL AND (:effect <> 'reconciled' OR o.attempts = 0) OR :effect <> 'reconciled' AND ${IS_REPEATABLE})`;
 
 /** Whether the claimant must ask whether the effect happened before anything else. */
@@ -21,11 +24,11 @@ const MUST_ASK = `(:canReconcile::boolean AND (
   o.status = 'in_doubt' OR (o.status = 'running' AND (:effect = 'reconciled' OR NOT ${IS_REPEATABLE})) OR (o.status = 'retrying' AND NOT ${MAY_FOLLOW})
 ))`;
 
-/** What a claim that was won is told of its row, `o`. */
+/** The columns of row `o` that a claim returns when it was won. */
 const CLAIMED = `o.tenant_id, o.operation_key, o.status, o.fencing_token, o.attempts, o.failures, o.doubt_since, o.doubted_at, o.deadline_at,
     o.repeatable_until, o.started_at, o.delay_ms`;
 
-/** What the row, `o`, says to a delivery, `a`, that has not won it. */
+/** The columns of row `o` that a delivery `a` sees when it has not won the claim. */
 const SEEN = `
   o.status,
   o.fingerprint = a.fingerprint AND o.queue = :queue AS is_same_request,
@@ -44,29 +47,30 @@ const SEEN = `
 /**
  * Wins the right to run operations, or to ask about those in doubt, or says why not.
  *
- * No two elements name the same operation.
+ * No two elements may name the same operation.
  *
- * Whoever must ask gets the row as 'in_doubt' under a lease, and no attempt is counted before one is started.
+ * A claimant that must ask first gets the row as 'in_doubt' under a lease; no attempt is counted before one is started.
  *
- * One row comes back per delivery. `token` is set where the claim was won. Otherwise the other columns show the row as the
- * statement's snapshot saw it; a row written since by somebody else is not in that snapshot (`status` is null, or
- * claimable), and the caller asks again. `is_locked`: some transaction holds the row, and nothing was claimed.
+ * One row comes back per delivery. `token` is set when the claim was won. Otherwise the other columns show the row as the
+ * statement's snapshot saw it. A row that a rival has written since is not in that snapshot (`status` is null, or
+ * claimable), and the caller asks again. `is_locked` means that another transaction holds the row, and nothing was
+ * claimed.
  *
  * Safe under concurrency: rows are locked before they are judged, by their latest version, so exactly one of two rivals
- * moves a row to 'running', under a token nobody else has had. No row is waited for (SKIP LOCKED): one that somebody holds
+ * moves a row to 'running', under a token that no other run has had. No row is waited for (SKIP LOCKED): a locked row
  * keeps no other operation of the batch from its worker. Only a row that is being inserted in another transaction is
  * waited for, for 200 ms; inserts go in key order, so that overlapping batches cannot deadlock.
  *
- * A statement that arrives when nobody waits for it any more, held up in a network, claims nothing.
+ * A statement that was held up in the network until its caller no longer waits for it claims nothing.
  *
- * An operation that is not in the ledger may have completed and been forgotten. `is_old` tells that its job is not younger
- * than what was forgotten of its queue, or says of itself that it comes from the future, which makes it of unknown age:
- * nothing was claimed then, and the caller makes sure first.
+ * An operation that is not in the ledger may have completed and been forgotten. `is_old` says that its job is at least as
+ * old as what was forgotten of its queue, or that the job claims to come from the future, which makes its age unknown.
+ * Nothing was claimed then, and the caller makes sure first.
  *
- * Asking twice for the same run (its first answer was lost on the way) returns the claim it already has.
+ * Asking twice for the same run (the first answer was lost on the way) returns the claim that it already has.
  *
- * NULL for `:repeatableMs` means forever, for `:budgetMs` and a deadline none, and for `:waitedForUntilMs` (ms since 1970 by the
- * database's clock) that nobody knows. `:isKnown` says that the rows are known to be there, or to have never been.
+ * NULL for `:repeatableMs` means forever; for `:budgetMs` and a deadline, none; for `:waitedForUntilMs` (ms since 1970 by
+ * the database's clock), unknown. `:isKnown` says that each row is known to exist, or to have never existed.
  */
 export const CLAIM = statement(
   'claim',
@@ -168,10 +172,11 @@ ORDER BY a.n
 );
 
 /**
- * Gives back what a run has claimed without ever calling its handler, because the answer was lost. Under the worker's name
- * and not a token, which nobody has been told. What somebody else has taken over since is theirs. One row per run, in
- * order: whether somebody holds its row, so that it is still to be given back (one held row keeps no other from that), and
- * this database's time, in ms since 1970.
+ * Gives back what a run has claimed without calling its handler, because the answer was lost. It finds the claim by the
+ * run id and not by the token, which never reached the run. Claims that another worker has taken over since stay with it.
+ *
+ * One row per run, in order: whether another transaction holds the operation's row, so that it is still to be given back
+ * (one locked row does not keep the others from it), and the database's time, in ms since 1970.
  */
 export const GIVE_BACK = statement(
   'give_back',
@@ -212,8 +217,8 @@ ORDER BY a.n
 );
 
 /**
- * Looks at operations without claiming them, for deliveries that would not be run now. One row per delivery: `status` is
- * null where the operation has none yet.
+ * Peeks at operations without claiming them, for deliveries that would not be run now. One row per delivery: `status` is
+ * null when the operation has no row yet.
  */
 export const PEEK = statement(
   'peek',
@@ -237,8 +242,9 @@ ORDER BY a.n
 );
 
 /**
- * Begins the time budget of an operation that is kept from its first attempt. No row: it has begun already, somebody runs
- * the operation, or it has no row: its job may be older than the ledger's memory, and must not be given one.
+ * Begins the time budget of an operation that is kept from its first attempt. No row means that the budget has begun
+ * already, that a worker runs the operation, or that it has no row: its job may then be older than the ledger's memory,
+ * and must not get a row.
  */
 export const BEGIN_BUDGET = statement(
   'begin_budget',

@@ -26,7 +26,7 @@ import { IS_YOUNG, NOTE_UNRECORDED, KEEP_ROW } from './forgotten.statements.js';
 /**
  * Wins the right to run operations. All claims of a processor that arrive together share a statement.
  *
- * A crash before the statement commits leaves nothing; after it, a lease that runs out by itself.
+ * A crash before the statement commits leaves nothing; a crash after it leaves a lease, which runs out by itself.
  */
 @Injectable()
 export class ClaimStore {
@@ -39,7 +39,7 @@ export class ClaimStore {
     private readonly encryption: Encryption,
   ) {}
 
-  /** Claims on the pool, together with whatever else is being claimed under the same terms. */
+  /** Claims on the pool, in one statement with the other claims that have the same rules. */
   async claim(request: ClaimRequest): Promise<ClaimAnswer> {
     if (isOld(request)) return this.#claimOld(request);
     const coalescer = this.#coalescerFor(request.rules);
@@ -47,12 +47,15 @@ export class ClaimStore {
     return answer.kind === 'old' ? this.#claimOld(request) : answer;
   }
 
-  /** Until when a claim that was sent by now may still be won, in ms since 1970 by the database's clock; undefined: nobody knows. */
+  /**
+   * Until when a claim that was sent by now may still be won, in ms since 1970 by the database's clock. Undefined when
+   * that clock is not known.
+   */
   get possibleUntil(): number | undefined {
     return this.#clock.in(QUERY_TIMEOUT_MS) ?? undefined;
   }
 
-  /** Claims inside a transaction: the claim is taken back if the transaction is. */
+  /** Claims inside of a transaction: if the transaction is rolled back, so is the claim. */
   async claimWithin(connection: Queryable, request: ClaimRequest): Promise<ClaimAnswer> {
     const ask = async (isKnown: boolean): Promise<ClaimRow> =>
       (await this.#ask(request.rules, [request], isKnown, connection))[0] as ClaimRow;
@@ -65,12 +68,12 @@ export class ClaimStore {
     return (await this.#peek(request, () => ask(true))) as ClaimAnswer;
   }
 
-  /** With its row, if it has one, kept from being pruned between the look and the claim. */
+  /** Claims in a transaction that keeps the operation's row, if there is one, from being pruned between peek and claim. */
   #claimOld(request: ClaimRequest): Promise<ClaimAnswer> {
     return inTransaction(this.database, (connection) => this.claimWithin(connection, request), 'claim');
   }
 
-  /** Whether the ledger can tell what became of the operation. */
+  /** Whether the ledger still knows what became of the operation. */
   async #rowState(connection: Queryable, request: ClaimRequest): Promise<'there' | 'locked' | 'gone'> {
     const { tenantId, operationKey, rules, availableAt } = request;
     const [found] = await this.database.run<{ is_kept: boolean; is_there: boolean }>(
@@ -95,7 +98,7 @@ export class ClaimStore {
       try {
         row = await ask();
       } catch (error) {
-        // Asked alone, a row that is being inserted by a transaction that does not end is as good as locked.
+        // Asked alone: a row that is being inserted by a transaction that does not end counts as locked.
         if (sqlStateOf(error) === LOCK_NOT_AVAILABLE) return LOCKED;
         throw unlessUnstorable(error);
       }
@@ -108,12 +111,12 @@ export class ClaimStore {
       if (answer.kind === 'replay') return this.#replay(request, answer);
       if (answer.kind !== 'look_again') return answer;
     }
-    // Rivals keep rewriting the row between our looks. Somebody is running it; come back shortly.
+    // Rivals keep rewriting the row between the peeks, so one of them is running it. The caller comes back shortly.
     return LOCKED;
   }
 
   /**
-   * Looks at an operation without claiming it, together with whatever else of its queue is being looked at.
+   * Looks at an operation without claiming it. Peeks of one queue that arrive together share a statement.
    *
    * @throws RecordUnreadableError where the result of a completed operation cannot be read
    */
@@ -122,7 +125,7 @@ export class ClaimStore {
     return answer.kind === 'replay' ? this.#replay(request, answer) : answer;
   }
 
-  /** Notes that a worker without the library may have run the operation, unless there is a row that says what is known. */
+  /** Notes that a worker without the library may have run the operation, unless the operation has a row. */
   async noteUnrecorded(request: ClaimRequest): Promise<void> {
     const { tenantId, operationKey, jobName, jobId, fingerprint, rules, deadline } = request;
     const { queue, effect, repeatableMs, budgetMs } = rules;
@@ -174,7 +177,7 @@ export class ClaimStore {
     return coalescer;
   }
 
-  /** `isKnown`: whether their rows were looked up before. */
+  /** `isKnown`: whether the rows of the requests were looked up before. */
   async #ask(
     rules: ClaimRules,
     requests: ClaimRequest[],
@@ -203,7 +206,7 @@ export class ClaimStore {
         trace: sparse(requests.map((request) => request.span?.reference ?? null)),
         needsRow: requests.map((request) => request.needsRow),
         isKnown,
-        // A transaction that nobody ends is rolled back.
+        // A transaction that its caller no longer ends is rolled back.
         waitedForUntilMs: connection === undefined ? this.#clock.in(QUERY_TIMEOUT_MS) : null,
       })),
       connection,
@@ -215,28 +218,28 @@ export class ClaimStore {
 }
 
 /**
- * Whether a job is so old that its row may be pruned at this very moment, which the statement alone could not tell. What
- * is younger than half of the retention is far from that; the mark of what was forgotten is asked in any case.
+ * Whether a job is so old that its row may be pruned at this very moment, which the claim statement alone could not tell.
+ * A job younger than half of the retention is far from that; the watermark of what was forgotten is checked in any case.
  */
 function isOld({ availableAt, rules }: ClaimRequest): boolean {
   return Date.now() - availableAt > rules.retentionMs / 2;
 }
 
 /**
- * Most of those that hold a row are through with it at once: a dispatcher that notes that it has put the job, for example.
- * In all 100 ms, for as long as there are looks; nobody else waits for it.
+ * Most transactions release a row at once, such as a dispatcher that marks a job as put. The pauses add up to 100 ms over
+ * all peeks; they hold up only this claim.
  */
 const LOCKED_PAUSE_MS = 10;
 
-/** A second look sees the rival's row; more are needed only when rivals follow each other within microseconds. */
+/** A second peek sees the rival's row; more are needed only when rivals follow each other within microseconds. */
 const MAX_LOOKS = 5;
 
 const LOCKED: ClaimAnswer = { kind: 'locked' };
 
-/** The class of SQLSTATEs that say that Postgres cannot take a value. */
+/** The class of SQLSTATEs which say that Postgres cannot store a value. */
 const DATA_EXCEPTION = '22';
 
-/** Postgres cannot take what the request is made of, however often it is asked. Nothing was claimed. */
+/** Postgres cannot store a value of the request, however often it is asked. Nothing was claimed. */
 export class UnstorableError extends Error {
   override readonly name = 'UnstorableError';
 

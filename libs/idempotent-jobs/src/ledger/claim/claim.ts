@@ -4,27 +4,27 @@ import type { Origin } from '../../operation/origin.js';
 import type { OperationStatus } from '../../operation/status.js';
 import { toDate, toDateOrNone } from '../postgres/to-date.js';
 
-/** What all claims of a processor have in common. One object per processor: claims under the same terms are batched. */
+/** What all claims of a processor have in common. One object per processor: claims with the same rules share a batch. */
 export interface ClaimRules {
   readonly queue: string;
   readonly origin: Origin;
   readonly effect: Effect;
   readonly leaseMs: number;
-  /** For how long after the first attempt the effect may be repeated; null: forever. */
+  /** For how long after the first attempt the effect may be repeated, in ms. Null means forever. */
   readonly repeatableMs: number | null;
-  /** How long completed operations are remembered. */
+  /** How long completed operations are remembered, in ms. */
   readonly retentionMs: number;
-  /** Total time budget from the first attempt; null: none. */
+  /** The total time budget from the first attempt, in ms. Null means that there is none. */
   readonly budgetMs: number | null;
-  /** Whether the claimant can find out if the effect of an earlier attempt happened. */
+  /** Whether the claimant can ask the service if the effect of an earlier attempt happened. */
   readonly canReconcile: boolean;
 }
 
-/** Which step of which operation an operation is. */
+/** The parent operation and the name of a step. */
 export interface StepName {
   /** The key of the operation whose handler runs it. */
   readonly of: string;
-  /** The name of the step; of one inside of another, both, with "/" between. */
+  /** The step's name. For a step inside of another step: both names, with "/" between. */
   readonly name: string;
 }
 
@@ -34,49 +34,49 @@ export interface ClaimRequest extends OperationIdentity {
   readonly jobName: string;
   readonly jobId: string;
   readonly fingerprint: string;
-  /** Names this run, not this process: two deliveries in one process are rivals too. */
+  /** Identifies this run, not this process: two deliveries in one process compete, too. */
   readonly runId: string;
-  /** The deadline given at enqueue, which goes before the budget; null: none. */
+  /** The deadline given at enqueue, which overrides the budget. Null when none was given. */
   readonly deadline: Date | null;
-  /** When its job could first run, in ms since 1970 by the clock of whoever made it. */
+  /** When its job could first run, in ms since 1970 by the clock of the process that made the job. */
   readonly availableAt: number;
-  /** Whether nothing is to be claimed where the operation has no row. */
+  /** Whether to claim nothing when the operation has no row. */
   readonly needsRow: boolean;
-  /** The step that it is; undefined: a job or a call asks for it. */
+  /** The step that is claimed. Undefined when a job or a call asks for the claim. */
   readonly step?: StepName | undefined;
-  /** The run's span: kept with the claim, and linked to the operation's last one. */
+  /** The run's span. It is kept with the claim and linked to the operation's last span. */
   readonly span?: ClaimSpan | undefined;
 }
 
-/** As much of a span as a claim needs. */
+/** The part of a span that a claim needs. */
 export interface ClaimSpan {
   readonly reference: string | undefined;
   follows(reference: string | null): void;
 }
 
-/** The right to run one attempt, or, with `mustReconcile`, to find out first what became of the last one. */
+/** The right to run one attempt or, with `mustReconcile`, to ask first what became of the last one. */
 export interface Claim extends OperationIdentity {
   readonly token: number;
-  /** This attempt's number, from 1; with `mustReconcile`, that of the last one, 0 after a redrive. */
+  /** This attempt's number, from 1. With `mustReconcile`, the number of the last attempt, which is 0 after a redrive. */
   readonly attempt: number;
-  /** The operation is in doubt, and whether its effect happened must be asked before anything else. */
+  /** Whether the operation is in doubt, so that the claimant must first ask whether its effect happened. */
   readonly mustReconcile: boolean;
   /** When the attempt (with `mustReconcile`, the last one) was started. */
   readonly startedAt: Date;
-  /** For how long the last attempt that left a doubt has been over, in ms; undefined: none has left one. */
+  /** For how long the last attempt that left a doubt has been over, in ms. Undefined when no attempt left one. */
   readonly doubtAgeMs: number | undefined;
-  /** How many earlier attempts failed on record; `attempt - 1 - failures` vanished without a word. */
+  /** How many earlier attempts failed on record; the other `attempt - 1 - failures` vanished without a record. */
   readonly failures: number;
-  /** The last wait before another attempt, in ms; undefined: there was none. */
+  /** The last wait before another attempt, in ms. Undefined when there was none. */
   readonly lastDelayMs: number | undefined;
   /** Whether an earlier attempt may have had its effect. */
   readonly isDoubtful: boolean;
   readonly deadline: Date | undefined;
-  /** What is left of the time budget, in ms by the database's clock; undefined: no budget. */
+  /** What is left of the time budget, in ms by the database's clock. Undefined when there is no budget. */
   readonly remainingMs: number | undefined;
-  /** For how long from now the effect stays repeatable, in ms; Infinity: forever. */
+  /** For how long from now the effect stays repeatable, in ms. Infinity means forever. */
   readonly repeatableMs: number;
-  /** The attempt that this claim took over after its worker vanished. */
+  /** The attempt that this claim took over after its worker vanished. Undefined when it took over none. */
   readonly tookOver: VanishedAttempt | undefined;
 }
 
@@ -86,36 +86,36 @@ export interface VanishedAttempt {
   readonly attempt: number;
   readonly runId: string | undefined;
   readonly startedAt: Date | undefined;
-  /** The effect that it had declared; undefined: it was never started. */
+  /** The effect that the attempt had declared. Undefined when no attempt was started. */
   readonly effect: Effect | undefined;
 }
 
-/** All that a claim can be answered with. */
+/** All answers to a claim. */
 export type ClaimAnswer =
   | { readonly kind: 'acquired'; readonly claim: Claim }
-  /** `degraded`: a stand-in answered in place of a dependency. */
+  /** `degraded` names the dependency that a fallback answered for. */
   | { readonly kind: 'replay'; readonly result: unknown; readonly degraded: string | undefined }
   | { readonly kind: 'busy'; readonly leaseLeftMs: number }
   /** Another transaction holds its row. */
   | { readonly kind: 'locked' }
-  /** Its delay, or the pause after its last attempt, is not over. */
+  /** The operation's delay, or the pause after its last attempt, is not over. */
   | { readonly kind: 'not_yet'; readonly waitMs: number }
   | { readonly kind: 'conflict' }
-  /** There is no such operation, but there may have been one that was forgotten since. */
+  /** There is no such operation, but one may have existed and been forgotten. */
   | { readonly kind: 'expired' }
-  /** There is no such operation, and nothing was claimed, as the request has it. */
+  /** There is no such operation, and nothing was claimed because the request has `needsRow`. */
   | { readonly kind: 'absent' }
-  /** `unrecorded`: the row does not say so yet, and the claimant must write it. */
+  /** With `unrecorded`, the row does not say in_doubt yet, and the claimant must write it. */
   | {
       readonly kind: 'in_doubt';
       readonly unrecorded: { readonly token: number; readonly attempt: number } | undefined;
     }
   | { readonly kind: 'dead' };
 
-/** What a look at an operation says that nobody is running, nothing keeps from being run, and is not run now. */
+/** A peek found an operation that could be claimed now. The peek itself claims nothing. */
 export interface Runnable {
   readonly kind: 'runnable';
-  /** What is left of its time budget, in ms by the database's clock; undefined: it has none yet. */
+  /** What is left of its time budget, in ms by the database's clock. Undefined when the budget has not begun. */
   readonly remainingMs: number | undefined;
   /** How many attempts were started. */
   readonly attempts: number;
@@ -123,7 +123,7 @@ export interface Runnable {
   readonly isDoubtful: boolean;
 }
 
-/** All that a look can be answered with. */
+/** All answers to a peek. */
 export type PeekAnswer = Exclude<ClaimAnswer, { kind: 'acquired' | 'expired' | 'absent' }> | Runnable;
 
 /** One row of the claim statement. */
@@ -141,11 +141,11 @@ export interface ClaimRow {
   readonly delay_ms: number | null;
   readonly status: OperationStatus | null;
   readonly is_same_request: boolean | null;
-  /** JSON text, as it is kept. */
+  /** JSON text, as stored. */
   readonly result: string | null;
   readonly degraded: string | null;
   readonly is_old: boolean;
-  /** Somebody holds the row. Not told by a look, which waits for nobody. */
+  /** Whether another transaction holds the row. A peek locks nothing and does not say. */
   readonly is_locked?: boolean;
   readonly now_ms: number;
   readonly wait_ms: number | null;
@@ -160,17 +160,17 @@ export interface ClaimRow {
   readonly last_trace: string | null;
 }
 
-/** What a row says. A replay's result is JSON text, as it is kept. */
+/** What a row says. The result of a replay is JSON text, as stored. */
 type ReadAnswer =
   | Exclude<ClaimAnswer, { kind: 'replay' }>
   | { readonly kind: 'replay'; readonly resultText: string | null; readonly degraded: string | undefined }
   | { readonly kind: 'look_again' }
   | { readonly kind: 'old' };
 
-/** One row of the look statement. */
+/** One row of the peek statement. */
 export type PeekRow = ClaimRow;
 
-/** Reads what a look found. A row that a claim would have won is runnable. */
+/** Reads what a peek found. A row that a claim would have won is runnable. */
 export function readPeek(
   request: ClaimRequest,
   row: PeekRow,
@@ -194,8 +194,8 @@ export function readPeek(
 }
 
 /**
- * Reads an answer out of a row. `look_again`: the row was written by a rival after the statement's snapshot was
- * taken, so nothing can be said about it yet. `old`: nothing was claimed, because its row may have been forgotten.
+ * Reads the answer from a row. `look_again`: a rival wrote the row after the statement's snapshot was taken, so nothing
+ * can be said about it yet. `old`: nothing was claimed, because the operation's row may have been pruned.
  */
 export function readAnswer(request: ClaimRequest, row: ClaimRow): ReadAnswer {
   if (row.is_old) return { kind: 'old' };
@@ -234,12 +234,12 @@ function isLeased({ lease_left_ms: leaseLeftMs }: ClaimRow): boolean {
   return leaseLeftMs !== null && leaseLeftMs > 0;
 }
 
-/** An effect that must not be repeated, and nobody to ask whether it happened. */
+/** Whether the effect must not be repeated and the claimant cannot ask whether it happened. */
 function mayNotRun({ rules: terms }: ClaimRequest, row: ClaimRow): boolean {
   return row.is_past_repeating === true && !terms.canReconcile;
 }
 
-/** Without a time for the next question, the operation waits for a person, and its letter is written. */
+/** When no next question is scheduled, the operation waits for a person, and its dead letter is already written. */
 function readDoubt({ rules: terms }: ClaimRequest, row: ClaimRow): ReadAnswer {
   if (isLeased(row)) return { kind: 'busy', leaseLeftMs: row.lease_left_ms as number };
   if (row.is_reconciling !== true) return { kind: 'in_doubt', unrecorded: undefined };

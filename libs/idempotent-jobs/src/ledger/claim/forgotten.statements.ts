@@ -1,8 +1,9 @@
 import { inMs, statement } from '../postgres/statement.js';
 
 /**
- * Whether a job that could first run at `availableMs` (ms since 1970) is younger than what was forgotten until then. A job
- * that is here and could not run yet for more than an hour, which is as far as clocks may be off, has made up its time.
+ * Whether a job that could first run at `availableMs` (ms since 1970) is younger than what was forgotten up to
+ * `forgottenUntil`. A job whose time is more than an hour ahead does not count as young: clocks differ by less, so the
+ * time is made up.
  */
 export const isYoung = <const Ms extends string>(availableMs: Ms, forgottenUntil: string) =>
   `(timestamptz 'epoch' + ${availableMs} * interval '1 millisecond' > ${forgottenUntil}
@@ -10,7 +11,7 @@ export const isYoung = <const Ms extends string>(availableMs: Ms, forgottenUntil
 
 /**
  * Whether an operation has a row, which is then kept from being pruned until the transaction ends. `is_there` without
- * `is_kept`: somebody has locked it, and is not waited for.
+ * `is_kept` means that another transaction has locked the row, which is not waited for.
  */
 export const KEEP_ROW = statement(
   'remember',
@@ -26,9 +27,9 @@ SELECT
 );
 
 /**
- * Whether a job without a row is younger than all that was forgotten of its queue, so that its operation cannot have been
- * among it. Asked after {@link KEEP_ROW} has found nothing: a row that was pruned before that has raised the mark in the
- * statement that deleted it.
+ * Whether a job without a row is younger than everything that was forgotten of its queue, so that its operation cannot be
+ * among it. Asked after {@link KEEP_ROW} has found nothing: the statement that pruned a row before that has also raised
+ * the watermark.
  */
 export const IS_YOUNG = statement(
   'is_young',
@@ -41,9 +42,9 @@ SELECT COALESCE(
 );
 
 /**
- * Writes down an attempt of a worker without the library, of which nobody has kept a record: as one that was claimed and
- * has vanished, so that the next claim decides by the effect. No row comes back. Where somebody has made a row meanwhile,
- * that says what is known.
+ * Records an attempt of a worker without the library, which itself recorded nothing, as one that was claimed and has
+ * vanished. So the next claim decides by the effect. No row comes back. An existing row is left alone, because it says
+ * more.
  */
 export const NOTE_UNRECORDED = statement(
   'note_unrecorded',

@@ -8,23 +8,23 @@ import { outsideOfAnyFrame } from '../../tenancy/outside-of-any-frame.js';
 export interface KeptLease extends OperationIdentity {
   readonly token: number;
   readonly leaseMs: number;
-  /** Called once when the lease is gone: taken over, or not renewed in time. */
+  /** Called once when the lease is lost: taken over, or not renewed in time. */
   readonly onLost: (why: 'taken_over' | 'not_renewed') => void;
 }
 
 /** A lease that is being kept alive. */
 export interface LeaseHandle {
   /**
-   * Whether the lease is over, or so nearly that nothing must be begun under it. Reckoned now, by the clock: a process that
-   * was stopped, or busy, for longer than its lease has not heard of that yet.
+   * Whether the lease is over, or will be so soon that nothing may begin under it. Computed from the clock on each call: a
+   * process that was stopped or busy for longer than its lease has not noticed yet.
    */
   readonly isNearlyOver: () => boolean;
   /**
-   * The same by the monotonic clock alone: what has begun goes on when somebody sets the clock of the wall, which says
-   * nothing about the lease.
+   * Whether the lease is over by the monotonic clock alone. Work that has begun uses this one: a change of the wall clock
+   * says nothing about the lease.
    */
   readonly hasRunOut: () => boolean;
-  /** Asks Postgres now; whether something may be begun under it afterwards. */
+  /** Renews the lease in Postgres now, and answers whether something may begin under it. */
   readonly confirm: () => Promise<boolean>;
   /** Stops renewing. */
   readonly release: () => void;
@@ -34,15 +34,15 @@ export interface LeaseHandle {
 const NEARLY = 0.1;
 
 /**
- * A moment by two clocks of the process: the monotonic one, by which leases are kept, and which stands still while some
- * virtual machines are paused; and that of the wall, which can be set.
+ * A moment by two clocks of the process. Leases are kept by the monotonic clock, which stands still while some virtual
+ * machines are paused; the wall clock does not, but can be set.
  */
 export interface LeaseTime {
   readonly monotonicMs: number;
   readonly wallMs: number;
 }
 
-/** Now. */
+/** The current moment. */
 export function leaseTime(): LeaseTime {
   return { monotonicMs: performance.now(), wallMs: Date.now() };
 }
@@ -51,7 +51,7 @@ function ageMs(since: LeaseTime, now: LeaseTime): number {
   return now.monotonicMs - since.monotonicMs;
 }
 
-/** By whichever clock says that more time has passed: not to begin is always safe. */
+/** The longer of the two ages: not to begin something is always safe. */
 function longestAgeMs(since: LeaseTime, now: LeaseTime): number {
   return Math.max(ageMs(since, now), now.wallMs - since.wallMs);
 }
@@ -61,9 +61,9 @@ function laterOf(one: LeaseTime, other: LeaseTime): LeaseTime {
 }
 
 /**
- * Extends leases that are still held under their token. A lease that ran out but was not taken over is extended too;
- * nobody else has the right. One row comes back per lease: `is_held` is false when it is gone (taken over, settled or
- * deleted). A row that somebody has locked is left alone this time: waiting for it would cost all the others.
+ * Renews leases that are still held under their token. A lease that ran out but was not taken over is renewed too, because
+ * no other worker has the right to the operation. One row comes back per lease: `is_held` is false when the lease is gone
+ * (taken over, settled or deleted). A locked row is skipped this time: waiting for it would delay all other renewals.
  */
 const RENEW = statement(
   'renew',
@@ -103,10 +103,10 @@ ORDER BY h.n
 );
 
 /**
- * Renews the leases of all of a process's running attempts, each at a third of its length, in one statement.
+ * Renews the leases of all running attempts of a process, each at a third of its length, in one statement.
  *
- * When Postgres cannot be reached, a lease counts as lost once its length has passed since the last renewal was
- * *sent*, by the process's monotonic clock: from then on another worker may hold it.
+ * When Postgres cannot be reached, a lease counts as lost once its length has passed since the last renewal was *sent*, by
+ * the process's monotonic clock: from then on another worker may hold it.
  */
 @Injectable()
 export class LeaseKeeper {
@@ -120,12 +120,12 @@ export class LeaseKeeper {
     @Optional() private readonly now: () => LeaseTime = leaseTime,
   ) {}
 
-  /** Starts renewing. `claimSentAt`: when the claim was sent. */
+  /** Starts renewing. `claimSentAt` is the moment when the claim was sent. */
   keep(lease: KeptLease, claimSentAt: LeaseTime): LeaseHandle {
     const held = { renewedAt: claimSentAt };
     this.#leases.set(lease, held);
     if (lease.leaseMs < this.#shortestMs) {
-      // The timer that runs was set for longer leases.
+      // The running timer was set for longer leases.
       clearTimeout(this.#timer);
       this.#timer = undefined;
     }
@@ -153,8 +153,8 @@ export class LeaseKeeper {
     if (this.#timer !== undefined || this.#leases.size === 0) return;
     this.#shortestMs = Infinity;
     for (const lease of this.#leases.keys()) this.#shortestMs = Math.min(this.#shortestMs, lease.leaseMs);
-    // Looking twice per third: a lease that arrives just after a look is still renewed before half its length.
-    // All leases have one timer: it belongs to none of their tenants.
+    // Two ticks per third: a lease that arrives just after a tick is still renewed before half its length. All leases
+    // share one timer, so it belongs to none of their tenants.
     this.#timer = outsideOfAnyFrame(() => setTimeout(() => void this.#tick(), this.#shortestMs / 6));
     this.#timer.unref();
   }
@@ -176,7 +176,8 @@ export class LeaseKeeper {
     );
     if (due.length === 0) return;
     this.#renewingSince = sentAt;
-    // Not awaited past the shortest lease: with Postgres out of reach the loop must go on to see leases expire.
+    // Awaited for no longer than the shortest lease: with Postgres out of reach, the loop must still notice expired
+    // leases.
     const renewal = this.#renew(
       due.map(([lease]) => lease),
       sentAt,
@@ -199,7 +200,7 @@ export class LeaseKeeper {
         }),
       );
     } catch {
-      // Postgres is out of reach: nothing is known to be lost yet. #dropExpired decides when it is.
+      // Postgres is out of reach, and no lease is known to be lost yet. #dropExpired decides when it is.
       return;
     }
     for (const [index, lease] of leases.entries()) {

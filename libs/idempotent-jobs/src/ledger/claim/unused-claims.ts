@@ -4,30 +4,32 @@ import { Database } from '../postgres/database.js';
 import { QUERY_TIMEOUT_MS } from '../postgres/ledger-pool.js';
 import { GIVE_BACK } from './claim.statement.js';
 
-/** A claim that nobody will use, if it was won at all. */
+/** A claim that was perhaps won, and that no run will use. */
 export interface UnusedClaim extends OperationIdentity {
-  /** Names the run that asked for it. */
+  /** Identifies the run that asked for it. */
   readonly runId: string;
-  /** Until when its statement may begin, in ms since 1970 by the database's clock; undefined: nobody knows. */
+  /**
+   * Until when its statement may begin, in ms since 1970 by the database's clock. Undefined when that clock is not known.
+   */
   readonly possibleUntil: number | undefined;
-  /** After how many ms it is forgotten if nobody claims it again; undefined: it is not. */
+  /** After how many ms the operation is forgotten if it is not claimed again. Undefined when it is kept. */
   readonly forgetAfterMs: number | undefined;
 }
 
-/** One that is not given back for good. */
+/** A claim that is still to be given back, because it may yet be won. */
 interface Waiting extends UnusedClaim {
-  /** When no statement can win it any more, by the database's clock; undefined: that clock has not been heard yet. */
+  /** When no statement can win it any more, by the database's clock. Undefined until that clock was heard. */
   overAt?: number;
 }
 
 const FIRST_PAUSE_MS = 250;
 const MAX_PAUSE_MS = 5_000;
-/** Many more say that Postgres is gone for long; their leases end by themselves. */
+/** More than that means that Postgres is gone for long; the leases of those that are dropped end by themselves. */
 const MAX_UNUSED = 10_000;
 
 /**
- * Gives back claims whose answers never came: their handlers were not called, and that must not look like a doubt. Goes on
- * until Postgres says that none of them can be won any more, or the process ends.
+ * Gives back claims whose answers never came: their handlers were not called, and that must not look like a doubt. Repeats
+ * this until Postgres says that none of them can be won any more, or the process ends.
  */
 @Injectable()
 export class UnusedClaims {
@@ -44,7 +46,7 @@ export class UnusedClaims {
     this.#schedule(0);
   }
 
-  /** Waits for what can be given back at once. What is left is left to the leases. */
+  /** Waits for one try to give back what is left. The leases of the rest end by themselves. */
   async stop(): Promise<void> {
     clearTimeout(this.#timer);
     this.#timer = undefined;
@@ -81,14 +83,14 @@ export class UnusedClaims {
       const done = new Set(
         claims.filter((claim, index) => {
           const { is_locked: isLocked, now_ms: nowMs } = rows[index] as (typeof rows)[number];
-          // What began in time may take as long as any statement.
+          // A statement that began in time may take as long as any other.
           claim.overAt ??= (claim.possibleUntil ?? nowMs + QUERY_TIMEOUT_MS) + QUERY_TIMEOUT_MS;
           return !isLocked && claim.overAt < nowMs;
         }),
       );
       this.#unused = this.#unused.filter((claim) => !done.has(claim));
     } catch {
-      // Postgres is out of reach: once more, later.
+      // Postgres is out of reach; a later try follows.
     }
   }
 }

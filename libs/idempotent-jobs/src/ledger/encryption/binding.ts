@@ -1,9 +1,9 @@
 import { assertName, type OperationIdentity } from '../../operation/identity.js';
 import { storableJobId } from '../../operation/job-id.js';
 
-/** Where a encrypted value belongs. It opens nowhere else: not for another tenant, operation or column. */
+/** Where an encrypted value belongs. It opens nowhere else: not for another tenant, operation or column. */
 export interface Binding {
-  /** Null: of a job that nobody could identify. */
+  /** Null for the payload of a job without a valid identity. */
   readonly tenantId: string | null;
   readonly operationKey: string;
   readonly kind: 'payload' | 'result';
@@ -18,8 +18,8 @@ export function resultBinding({ tenantId, operationKey }: OperationIdentity): Bi
 }
 
 /**
- * Where a letter's payload belongs: to its operation, whose own payload it becomes when the letter is redriven; without
- * one, to the job, whose id Postgres may have had to take otherwise than Redis.
+ * Where a letter's payload belongs: to its operation, whose own payload it becomes when the letter is redriven. Without an
+ * operation it belongs to the job, by the id under which Postgres stores it, which may differ from the one in Redis.
  */
 export function letterBinding(letter: {
   readonly tenantId?: string | null | undefined;

@@ -5,12 +5,13 @@ import type { KeyRing } from './key-ring.js';
 import { isEncrypted, keyIdOf, type EncryptedValue } from './encrypted-value.js';
 
 /**
- * Encrypts what the ledger and the queues keep of payloads and results, and reads it back: AES-256-GCM, with tenant,
- * operation key, kind and key id as additional authenticated data, so that a encrypted value opens only where it was put.
- * Without keys everything passes as it is, but nothing that is encrypted is taken for plain.
+ * Encrypts payloads and results for the ledger and the queues, and decrypts them: AES-256-GCM with tenant, operation key,
+ * kind and key id as additional authenticated data, so that an encrypted value opens only where it was put. Without keys,
+ * values pass unchanged, but an encrypted value is never taken for a plain one.
  *
- * Promises secrecy from whoever reads the stores, and that a encrypted value was not changed. It does not tell an old value
- * of the same operation from its latest, nor does it refuse plain ones, which were written before.
+ * A reader of the stores learns no value, and no value can be changed unnoticed. What this does not detect: an old value
+ * of the same operation in place of the latest one, and a plain value, which may have been written before encryption was
+ * on.
  */
 export class Encryption {
   constructor(private readonly ring: KeyRing | undefined) {}
@@ -39,7 +40,7 @@ export class Encryption {
     return JSON.stringify(encrypted);
   }
 
-  /** The value that was encrypted, or, where nothing was, the value itself. @throws RecordUnreadableError */
+  /** The decrypted value; a value that is not encrypted is returned as it is. @throws RecordUnreadableError */
   open(value: unknown, binding: Binding): unknown {
     if (!isEncrypted(value)) return value;
     const keyId = keyIdOf(value);
@@ -52,23 +53,23 @@ export class Encryption {
     return JSON.parse(text);
   }
 
-  /** As {@link open}, of JSON text. No text: nothing. */
+  /** As {@link open}, for JSON text. Without a text, undefined. */
   openText(text: string | null | undefined, binding: Binding): unknown {
     return text === null || text === undefined ? undefined : this.open(JSON.parse(text), binding);
   }
 }
 
 const ALGORITHM = 'aes-256-gcm';
-/** What GCM is made for, and as random as 2^32 values per key need. */
+/** The size that GCM is made for; random ones of this size are safe for 2^32 values per key. */
 const IV_BYTES = 12;
 const TAG_BYTES = 16;
 
-/** The parts are a JSON array: no two bindings have the same text. */
+/** The parts are encoded as a JSON array, so no two bindings have the same text. */
 function boundTo({ tenantId, operationKey, kind }: Binding, keyId: string): Buffer {
   return Buffer.from(JSON.stringify(['nestjs-idempotent-jobs', 1, keyId, tenantId, operationKey, kind]));
 }
 
-/** Undefined: it was not encrypted like that. */
+/** Undefined when the value does not authenticate or is malformed. */
 function decrypt(encrypted: Record<string, unknown>, key: KeyObject, aad: Buffer): string | undefined {
   const iv = bytesOf(encrypted['iv']);
   const data = bytesOf(encrypted['data']);
@@ -89,7 +90,7 @@ function decrypt(encrypted: Record<string, unknown>, key: KeyObject, aad: Buffer
   }
 }
 
-/** Node reads past what is no base64url; whatever we did not write in this very form was changed. */
+/** Node skips characters that are not base64url. A text that does not encode back to itself was changed. */
 function bytesOf(text: unknown): Buffer | undefined {
   if (typeof text !== 'string') return undefined;
   const bytes = Buffer.from(text, 'base64url');

@@ -2,18 +2,18 @@ import { createSecretKey, type KeyObject } from 'node:crypto';
 import type { OptionChecks } from '../../options/option-checks.js';
 import { KEY_ID } from './encrypted-value.js';
 
-/** How what the ledger and the queues keep is encrypted. */
+/** How payloads and results are encrypted in the ledger and in the queues. */
 export interface EncryptionOptions {
   /**
-   * The keys by their ids: 32 bytes each, as they are or as base64 text. All of them read. An id has 1 to 32 letters,
-   * digits, ".", "_" or "-", and always means the same bytes.
+   * The keys by their ids: 32 bytes each, raw or as base64 text. All of them decrypt. An id has 1 to 32 letters, digits,
+   * ".", "_" or "-", and always means the same bytes.
    */
   readonly keys: Readonly<Record<string, Uint8Array | string>>;
-  /** The id of the key that writes. */
+  /** The id of the key that encrypts. */
   readonly current: string;
 }
 
-/** Keys that were read. A `KeyObject` does not show its bytes when it is logged. */
+/** Keys that were parsed. A `KeyObject` does not show its bytes when it is logged. */
 export interface KeyRing {
   readonly keys: ReadonlyMap<string, KeyObject>;
   readonly current: string;
@@ -21,11 +21,11 @@ export interface KeyRing {
 
 const KEY_BYTES = 32;
 
-/** Reads the keys. What is wrong is told by position and size: an id that is none may be a key in the wrong place. */
+/** Parses the keys. Errors name a bad entry by its position and size: an invalid id may be a key in the wrong place. */
 export function readKeyRing(
   checks: OptionChecks,
   options: EncryptionOptions | undefined,
-  /** What the options are called where they are given. */
+  /** The name of the options in errors. */
   option: 'encryption' | 'signing' = 'encryption',
 ): KeyRing | undefined {
   if (options === undefined) return undefined;

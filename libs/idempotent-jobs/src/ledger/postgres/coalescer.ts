@@ -4,32 +4,33 @@ import { LOCK_NOT_AVAILABLE, QUERY_CANCELED, sqlStateOf } from './sqlstate.js';
 
 /** How much a {@link Coalescer} asks at once. */
 export interface CoalescerLimits {
-  /** How many questions a statement may have. */
+  /** The most questions of a statement. */
   readonly batchSize: number;
-  /** How many statements may be under way. */
+  /** The most statements under way. */
   readonly inFlight: number;
-  /** After how many ms without an answer a statement is no longer waited for by the questions that come after it. */
+  /** After how many ms without an answer a statement counts as slow, so that new questions no longer wait for it. */
   readonly slowMs: number;
 }
 
 /**
- * Most statements are over within 5 ms where Postgres is near and not busy. Where every one takes longer, it is the way to
- * Postgres, or its disk, that takes the time, and statements side by side do not keep each other waiting.
+ * Most statements take less than 5 ms when Postgres is near and not busy. Where every one takes longer, the time goes into
+ * the network or the disk, and parallel statements do not slow each other down.
  */
 const DEFAULT_LIMITS: CoalescerLimits = { batchSize: 500, inFlight: 3, slowMs: 5 };
 
 /**
- * Answers many small questions with few statements: whatever arrives while a statement is under way forms the next one,
- * since two that share what there is to ask cost Postgres nearly twice what one costs. Only where that one is slow, or the
- * next one is full, another goes beside it. An idle process pays no waiting time, and a busy one shares its round trips.
+ * Answers many small questions with few statements. Questions that arrive while a statement is under way form the next
+ * one, because two statements that share the questions cost Postgres nearly twice as much as one. Another statement starts
+ * beside it only where that one is slow or the next one is full. An idle process never waits, and a busy one shares round
+ * trips.
  *
- * Two questions with the same key never share a batch, since one INSERT … ON CONFLICT cannot touch a row twice.
- * If a batch fails because of its data, each of its questions is asked again alone, so that one bad item fails alone.
+ * Two questions with the same key never share a batch, since one INSERT … ON CONFLICT cannot touch a row twice. If a batch
+ * fails because of its data, each of its questions is asked again alone, so that one bad item fails alone.
  */
 export class Coalescer<Question, Answer> {
   #waiting: Entry<Question, Answer>[] = [];
   #inFlight = 0;
-  /** How many of those in flight are not slow, or not yet. */
+  /** How many of the statements in flight are not slow so far. */
   #quick = 0;
 
   constructor(
@@ -51,7 +52,7 @@ export class Coalescer<Question, Answer> {
     return this.#inFlight < inFlight && (this.#quick === 0 || this.#waiting.length >= batchSize);
   }
 
-  /** A statement for many belongs to none of their frames. */
+  /** A statement for many questions runs in none of their frames. */
   #next(): void {
     if (this.#waiting.length > 0 && this.#mayAsk()) outsideOfAnyFrame(() => this.#askWaiting());
   }
@@ -104,8 +105,8 @@ export class Coalescer<Question, Answer> {
   }
 
   /**
-   * One bad question fails alone. A lock that one after the other meets is the table's, and is not waited for by all; nor is
-   * a Postgres that has stopped answering.
+   * Asks each question alone, so that one bad question fails alone. If several in a row meet a lock, it is the table's
+   * lock, and the rest does not wait for it; nor does it wait for a Postgres that has stopped answering.
    */
   async #answerEach(batch: Entry<Question, Answer>[]): Promise<void> {
     let inARow = 0;
@@ -132,7 +133,7 @@ interface Entry<Question, Answer> {
   readonly reject: (error: unknown) => void;
 }
 
-/** What somebody holds, or what was not over in time: so many of these, one after the other, are no chance any more. */
+/** A lock that is held, or a statement that took too long. So many in a row are no coincidence. */
 const TOOK_TOO_LONG: ReadonlySet<string | undefined> = new Set([LOCK_NOT_AVAILABLE, QUERY_CANCELED]);
 const MAX_IN_A_ROW = 3;
 

@@ -1,6 +1,6 @@
 /**
- * How many connections of the application's pool handler transactions may hold at once: all but a few, which stay free
- * for everything else that the application does. Without a share, handlers that hold one connection and need a second one
+ * Limits how many connections of the application's pool handler transactions may hold at once: all but a few, which stay
+ * free for everything else that the application does. Otherwise handlers that hold one connection and need a second one
  * would wait for each other.
  */
 export class ConnectionShare {
@@ -12,8 +12,8 @@ export class ConnectionShare {
   }
 
   /**
-   * Waits for a connection's turn; the answer gives it back. Undefined when the turn has not come within `patienceMs`, or
-   * before the signal is aborted. The signal is asked for only where there is something to wait for.
+   * Waits for a connection's turn. Returns a function that gives it back, or undefined when the turn has not come within
+   * `patienceMs` or before the signal is aborted. `signalOf` is called only when it has to wait.
    */
   async take(patienceMs: number, signalOf?: () => AbortSignal): Promise<(() => void) | undefined> {
     if (this.#free > 0) this.#free -= 1;
@@ -46,5 +46,5 @@ export class ConnectionShare {
   }
 }
 
-/** Enough for a handler's own look beside its transaction, and for a request. */
+/** Enough for a handler's own query beside its transaction, and for a request. */
 const RESERVED = 4;

@@ -1,17 +1,17 @@
 import type { TypeParsers } from './ledger-types.js';
 
 /*
- * The parts of pg that the library needs. Its own words instead of pg's types, which applications without `@types/pg` do
- * not have.
+ * The parts of pg that the library needs. They are declared here because applications without `@types/pg` do not have pg's
+ * types.
  */
 
-/** A statement on its way. */
+/** A statement to be run. */
 export interface Query {
-  /** Of a prepared statement; undefined: it is not prepared. */
+  /** The name of a prepared statement. Undefined when it is not prepared. */
   readonly name?: string;
   readonly text: string;
   readonly values?: unknown[];
-  /** How long an answer is waited for, in ms. Default 10,000. */
+  /** How long to wait for the answer, in ms. Default 10,000. */
   readonly timeoutMs?: number;
 }
 
@@ -21,12 +21,12 @@ export interface QueryResult {
   readonly rowCount: number | null;
 }
 
-/** What statements can be run on: a transaction's connection, or a pool. */
+/** What can run statements: a transaction's connection, or a pool. */
 export interface Queryable {
   query(query: Query): Promise<QueryResult>;
 }
 
-/** A connection as pg has it. */
+/** A connection of pg. */
 export interface PgConnection {
   query(query: {
     name?: string;
@@ -48,7 +48,7 @@ export interface ConnectionPool {
 
 /** A connection of a {@link ConnectionPool}. Released with an error, it is closed. */
 export interface PooledConnection extends PgConnection {
-  /** The server's process, as whoever made the connection was told: by a pooler, another number. */
+  /** The server's process as reported when the connection was made. A pooler reports another number. */
   readonly processID?: number | null;
   release(error?: Error): void;
   on(event: 'error', listener: (error: Error) => void): unknown;

@@ -20,23 +20,23 @@ import type { Call, Statement } from './statement.js';
 
 export type { Queryable } from './connection.js';
 
-/** Enough for a flood: more share statements, they do not make them faster. */
+/** Enough for a flood of requests: more of them share statements, and more connections would not make those faster. */
 export const DEFAULT_POOL: LedgerPoolOptions = { max: 8, connection: {} };
 
 /**
- * The seam to Postgres: runs the library's statements as named prepared statements, on connections of its own
- * ({@link LedgerPool}), or inside of a transaction of the application, on that one's connection.
+ * The only access to Postgres. Runs the library's statements as named prepared statements, on connections of its own
+ * ({@link LedgerPool}) or, inside of a transaction of the application, on that transaction's connection.
  */
 export class Database {
   #handlerConnections: ConnectionShare | undefined;
   #own: LedgerPool | undefined;
   readonly #closing = new AbortController();
   readonly #prepared = new Map<Statement, PreparedStatement>();
-  /** Where the ledger is. */
+  /** Which database the ledger is in. */
   readonly location = new Location(() => nameDatabase(this.inLane('other')));
   /**
-   * Whether the application's connections change hands between transactions (a pooler in transaction mode), so that
-   * nothing that is prepared on one can be found there later.
+   * Whether the application's connections change hands between transactions (a pooler in transaction mode), so that a
+   * statement that was prepared on one cannot be found there later.
    */
   isPooled = false;
 
@@ -52,7 +52,11 @@ export class Database {
     }
   }
 
-  /** The application's pool, for handlers' transactions. Asked for on each use: TypeORM makes a new one when it reconnects. @throws NoConnectionError when there is none */
+  /**
+   * The application's pool, for handlers' transactions. Read on each use, because TypeORM makes a new pool when it
+   * reconnects.
+   * @throws NoConnectionError when there is none
+   */
   get applicationPool(): ConnectionPool {
     const { master } = this.dataSource.driver as unknown as { master?: ConnectionPool };
     if (master === undefined)
@@ -66,19 +70,19 @@ export class Database {
     return this.#closing.signal;
   }
 
-  /** The library's own connections, made when they are first used. */
+  /** The library's own connections, made on first use. */
   get own(): LedgerPool {
     this.#own ??= new LedgerPool(this.applicationPool, this.poolOptions);
     return this.#own;
   }
 
-  /** The connections that handler transactions may hold. */
+  /** Limits the connections that handler transactions may hold. */
   get handlerConnections(): ConnectionShare {
     this.#handlerConnections ??= new ConnectionShare(this.applicationPool.options.max);
     return this.#handlerConnections;
   }
 
-  /** Ends the library's own connections. What is asked after that makes new ones. */
+  /** Ends the library's own connections. A statement that is run later makes new ones. */
   async close(): Promise<void> {
     this.#closing.abort();
     const own = this.#own;
@@ -87,10 +91,10 @@ export class Database {
   }
 
   /**
-   * Runs a statement by itself or, inside a transaction, on its connection.
+   * Runs a statement by itself or, inside of a transaction, on its connection.
    *
-   * @param timeoutMs how long an answer is waited for, in ms; Postgres gives up a little earlier. Default 10,000
-   * @throws NoConnectionError without an answer; whatever Postgres says, as it says it
+   * @param timeoutMs how long to wait for the answer, in ms; Postgres gives up a little earlier. Default 10,000
+   * @throws NoConnectionError without an answer; an error of Postgres is thrown as it is
    */
   async run<Row>({ statement, values }: Call, on?: Queryable, timeoutMs = QUERY_TIMEOUT_MS): Promise<Row[]> {
     const query = (): Query => ({
@@ -135,7 +139,7 @@ export class Database {
     return this.#prepare(statement).text;
   }
 
-  /** The session's limit is for statements that are over in milliseconds. */
+  /** Raises the session's limit, which is meant for statements that take milliseconds. */
   async #runLong(query: Query, timeoutMs: number, lane: Lane): Promise<QueryResult> {
     const connection = await this.connect(lane);
     let broken: Error | undefined;
@@ -170,9 +174,9 @@ export class Database {
 }
 
 /**
- * A prepared statement that is planned anew as it is used more: after 8, 64, 512 … uses it goes on under another name.
- * Postgres keeps a prepared statement's plan until the table is analysed. A plan made for an empty ledger scans the
- * whole table, which costs nothing then, and everything a minute later, when a burst has filled it.
+ * A prepared statement that is planned again as it is used more: after 8, 64, 512 … uses, it continues under another name.
+ * Postgres keeps a prepared statement's plan until the table is analysed. A plan that was made for an empty ledger scans
+ * the whole table, which costs nothing then, but far too much a minute later, after a burst has filled it.
  */
 class PreparedStatement {
   #uses = 0;
@@ -187,7 +191,7 @@ class PreparedStatement {
   nextName(): string {
     this.#uses += 1;
     if (this.#uses >= this.#nextPlanAt && this.#nextPlanAt <= MAX_REPLANNED_USES) {
-      // Names are cut at 63 bytes, and two that are cut alike would be one; a digest keeps them apart.
+      // Postgres cuts names at 63 bytes, which could make two of them equal; a digest keeps them apart.
       this.#name = `ij_${hash('sha256', `${this.baseName}.${this.#nextPlanAt}`, 'base64url')}`;
       this.#nextPlanAt *= 8;
     }
@@ -195,5 +199,5 @@ class PreparedStatement {
   }
 }
 
-/** By then the table is as large as it gets, or autovacuum has looked at it. */
+/** After so many uses the table is as large as it gets, or autovacuum has analysed it. */
 const MAX_REPLANNED_USES = 8 ** 6;

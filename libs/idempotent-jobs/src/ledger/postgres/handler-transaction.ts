@@ -9,19 +9,21 @@ import { statement } from './statement.js';
 /** How long a handler's transaction may take, on the server too. */
 export interface TransactionLimits {
   readonly tenantId: string;
-  /** How long the claim waits for a row that is being inserted, in ms. */
+  /** How long the claim waits for a row that another transaction is inserting, in ms. */
   readonly lockTimeoutMs: number;
-  /** How long the session may sit in the open transaction without a statement, in ms: its process is gone then. */
+  /**
+   * How long the session may stay in the open transaction without a statement, in ms; its process is taken for dead then.
+   */
   readonly idleMs: number;
-  /** How long a connection's turn is waited for, in ms. */
+  /** How long to wait for a connection, in ms. */
   readonly patienceMs: number;
-  /** Ends that waiting. */
+  /** Aborts that wait. */
   readonly signalOf?: (() => AbortSignal) | undefined;
 }
 
 /**
- * Ends a session, and waits until it is gone. A process that another session has by now is in another transaction, or in
- * none. No row: it is gone.
+ * Ends a session, and waits until it is gone. The moment its transaction began identifies it: a session that now has the
+ * same process number is in another transaction, or in none. No row means that the session is gone.
  */
 const END_SESSION = statement(
   'end_session',
@@ -49,12 +51,12 @@ interface Opened {
 }
 
 /**
- * The transaction of one transactional attempt: the claim, the handler's writes and the outcome commit together or
- * not at all. Behind a savepoint set after the claim, so that a failed handler's writes can be taken back and its
- * failure recorded under the same claim, without ever letting go of the row.
+ * The transaction of one transactional attempt: the claim, the handler's writes and the outcome commit together or not at
+ * all. A savepoint follows the claim, so that the writes of a failed handler can be rolled back and its failure recorded
+ * under the same claim, without releasing the row.
  *
- * Nothing of it is waited for without end. What does not answer is destroyed, here and on the server: its session would
- * keep its locks for as long as its statement takes, whoever is still connected to it.
+ * Nothing waits for the transaction without end. One that does not answer is destroyed, here and on the server, where its
+ * session would otherwise keep its locks for as long as its statement takes.
  */
 export class HandlerTransaction {
   #isOver = false;
@@ -74,7 +76,7 @@ export class HandlerTransaction {
 
   /**
    * Opens a transaction that carries the tenant as `app.tenant_id`, for row-level security of the application's own
-   * tables. Undefined when other handlers' transactions have all connections, and none has ended in time.
+   * tables. Returns undefined when other handlers' transactions have all connections and none of them has ended in time.
    *
    * @throws NoConnectionError when the application's pool has no connection in time, or Postgres does not answer
    */
@@ -83,7 +85,7 @@ export class HandlerTransaction {
     if (giveBack === undefined) return undefined;
     const runner = database.dataSource.createQueryRunner();
     try {
-      // TypeORM may have made a new pool since: its connections need a listener before one is taken.
+      // TypeORM may have made a new pool since; its connections need a listener before one is taken.
       listenForErrors(database.applicationPool);
       const connection = database.borrowed(await connectionOf(runner));
       await answeredByRunner(runner.startTransaction());
@@ -100,7 +102,7 @@ export class HandlerTransaction {
       const session = rows[0] as Opened;
       return new HandlerTransaction(database, runner, connection, session, giveBack, limits);
     } catch (error) {
-      // A connection that comes after all must not stay with a runner that nobody uses.
+      // A connection that still arrives must be released from the unused runner.
       void runner
         .connect()
         .then(() => drop(runner))
@@ -115,7 +117,7 @@ export class HandlerTransaction {
   }
 
   /**
-   * From here on the handler may write; the session's own lock timeout applies again, and no statement takes longer than
+   * From here on the handler may write. The session's own lock timeout applies again, and no statement takes longer than
    * the attempt may, nor than the session's own limit.
    */
   async protect(attemptMs: number): Promise<void> {
@@ -126,12 +128,12 @@ export class HandlerTransaction {
     });
   }
 
-  /** Takes back what the handler wrote, and keeps the claim. */
+  /** Rolls back what the handler wrote, and keeps the claim. */
   async revert(): Promise<void> {
     await this.connection.query({ text: 'ROLLBACK TO SAVEPOINT idempotent_jobs_attempt' });
   }
 
-  /** @throws if the answer to COMMIT was lost, or was an error; which of both only the row can tell */
+  /** @throws if the answer to COMMIT was lost or was an error; only the row can tell which of the two happened */
   async commit(): Promise<void> {
     await this.#end(async () => {
       await this.#forgetTenant();
@@ -142,14 +144,14 @@ export class HandlerTransaction {
   async rollback(): Promise<void> {
     await this.#end(async () => {
       await answeredByRunner(this.runner.rollbackTransaction());
-      // A handler that ended the transaction itself may have set the tenant after it.
+      // A handler that ended the transaction itself may have set the tenant afterwards.
       if (!this.database.isPooled) await this.connection.query({ text: 'RESET app.tenant_id' });
     });
   }
 
   /**
-   * A handler may have set the tenant for the session, whose next user is somebody else. Behind a pooler that is somebody
-   * else as soon as the transaction is committed, so that it is reset in it; until then the tenant stays what it was.
+   * A handler may have set the tenant for the session, which the pool hands to another user next. A pooler does so as soon
+   * as the transaction is committed, so the setting is reset inside of the transaction, which itself keeps the tenant.
    */
   async #forgetTenant(): Promise<void> {
     const tenant = Buffer.from(this.limits.tenantId).toString('hex');
@@ -158,14 +160,15 @@ export class HandlerTransaction {
     });
   }
 
-  /** From now on the manager refuses to write, whoever still has it. */
+  /** From now on the manager refuses to write, for every holder of it. */
   refuse(): void {
     (this.runner as { isReleased: boolean }).isReleased = true;
   }
 
   /**
-   * Ends the session, on the server first: an abandoned handler may still be writing through it, and nobody else must get
-   * its connection, or wait for its locks. Its share is free when it is gone. Does nothing to a transaction that has ended.
+   * Ends the session, on the server first: an abandoned handler may still be writing through it, and no other user may get
+   * its connection, or wait for its locks. The connection's share is given back once the session is gone. Does nothing
+   * when the transaction has ended.
    */
   async destroy(): Promise<void> {
     if (this.#isOver) return;
@@ -178,7 +181,7 @@ export class HandlerTransaction {
     else this.#giveBackOnceItIsGone();
   }
 
-  /** Postgres cannot be asked now. It is asked again until the session's own limits have ended it at the latest. */
+  /** Postgres cannot be asked now. Asks again until the session is gone, at the latest when its own limits have ended it. */
   #giveBackOnceItIsGone(): void {
     const overAt = performance.now() + this.#endsByItselfMs;
     const look = async (): Promise<void> => {
@@ -212,10 +215,10 @@ export class HandlerTransaction {
   }
 }
 
-/** A restart of Postgres is over within seconds; whoever waits for a connection does not have to wait for more. */
+/** A restart of Postgres is over within seconds; those who wait for a connection should not wait much longer than that. */
 const LOOK_AGAIN_MS = 500;
 
-/** The most that Postgres can be told to wait. */
+/** The longest time that Postgres accepts for a limit. */
 const MAX_WAIT_MS = 2 ** 31 - 1;
 
 /** As Postgres reads a time. */
@@ -223,7 +226,7 @@ function inMs(ms: number): string {
   return `${Math.min(Math.ceil(ms), MAX_WAIT_MS)}ms`;
 }
 
-/** The attempt is given up first, and says so; the server's limit is for when nobody is left to do that. */
+/** The attempt gives up first and reports it; the server's limit is for a process that can no longer do that. */
 const GRACE_MS = 500;
 
 async function connectionOf(runner: QueryRunner): Promise<PgConnection> {
@@ -234,7 +237,7 @@ async function connectionOf(runner: QueryRunner): Promise<PgConnection> {
   }
 }
 
-/** TypeORM wraps what the driver says; what its subscribers throw is the application's. */
+/** Turns an error of the driver, which TypeORM wraps, into the library's own; other errors stay as they are. */
 async function answeredByRunner(work: Promise<void>): Promise<void> {
   try {
     await answered(work, QUERY_TIMEOUT_MS);
@@ -243,13 +246,13 @@ async function answeredByRunner(work: Promise<void>): Promise<void> {
   }
 }
 
-/** A connection that is released with an error is closed by the pool, and Postgres rolls back. */
+/** The pool closes a connection that is released with an error, and Postgres rolls back. */
 async function drop(runner: QueryRunner): Promise<void> {
   const destroyable = runner as unknown as { releasePostgresConnection(error: Error): Promise<void> };
   await destroyable.releasePostgresConnection(new Error('The transaction was abandoned'));
 }
 
-/** The session's own `statement_timeout`, as `current_setting` writes it, in ms; Infinity: it has none. */
+/** The session's own `statement_timeout`, as `current_setting` writes it, in ms. Infinity when it has none. */
 function ownLimitMs({ statement_timeout: setting }: Opened): number {
   const [, digits, unit = 'ms'] = /^(\d+)(ms|s|min|h|d)?$/.exec(setting) ?? [];
   const limit = Number(digits ?? 0) * (UNITS_MS[unit] ?? 1);

@@ -9,10 +9,10 @@ export const LANES = ['lease', 'record', 'claim', 'other'] as const;
 /** One of {@link LANES}. */
 export type Lane = (typeof LANES)[number];
 
-/** How many connections each lane leaves free for those before it. */
+/** How many connections each lane leaves free for the more urgent lanes. */
 const KEPT_FREE: Readonly<Record<Lane, number>> = { lease: 0, record: 1, claim: 2, other: 3 };
 
-/** With fewer connections the last lane would have none. */
+/** With fewer connections, the last lane would have none. */
 export const MIN_CONNECTIONS = 4;
 
 interface Waiter {
@@ -20,8 +20,8 @@ interface Waiter {
 }
 
 /**
- * Hands out the places of a small pool so that what keeps leases alive never queues behind anybody else: however many
- * producers wait for a row, a renewal, a record and a claim each find a connection.
+ * Hands out the places of a small pool so that a renewal of leases never queues behind less urgent statements: however
+ * many producers wait for a row, a renewal, a record and a claim each find a connection.
  */
 export class Lanes {
   #free: number;
@@ -37,9 +37,9 @@ export class Lanes {
   }
 
   /**
-   * Waits for a place; the answer gives it back.
+   * Waits for a place. Returns a function that gives it back.
    *
-   * @throws NoConnectionError when there is none within `patienceMs`
+   * @throws NoConnectionError when no place is free within `patienceMs`
    */
   async enter(lane: Lane, patienceMs: number): Promise<() => void> {
     if (this.#free > KEPT_FREE[lane] && this.#waiting[lane].size === 0) this.#free -= 1;
@@ -73,7 +73,7 @@ export class Lanes {
     });
   }
 
-  /** The most urgent of those who wait and may be let in now. */
+  /** Lets in the most urgent waiting statements for which there is a place. */
   #admit(): void {
     for (const lane of LANES) {
       const [next] = this.#waiting[lane];

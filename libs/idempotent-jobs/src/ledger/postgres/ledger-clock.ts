@@ -1,17 +1,14 @@
-/**
- * What the database's clock says, as far as its answers tell: a statement can say until when its answer is waited for, by
- * the only clock that counts.
- */
+/** Estimates the database's clock from its answers, so that a statement can say until when its answer is waited for. */
 export class LedgerClock {
   /** By how much the database's time, in ms since 1970, is ahead of this process's monotonic time. */
   #ahead = -Infinity;
-  /** What was known before the last minute began: clocks drift apart. */
+  /** The same from before the current minute began. Older values are dropped, because clocks drift apart. */
   #aheadBefore = -Infinity;
   #minuteEndsAt = -Infinity;
 
   constructor(private readonly monotonicMs: () => number = () => performance.now()) {}
 
-  /** An answer said what time it was when it was given. It is later by now: the answer that came fastest knows best. */
+  /** Takes the time that an answer contains. It is later by now, so the fastest answer gives the best estimate. */
   heard(databaseMs: number): void {
     const now = this.monotonicMs();
     if (now >= this.#minuteEndsAt) {
@@ -22,7 +19,7 @@ export class LedgerClock {
     this.#ahead = Math.max(this.#ahead, databaseMs - now);
   }
 
-  /** The database's time `ms` from now, or a little before that; null: it has never been heard. */
+  /** The database's time `ms` from now, or slightly less. Null when the clock was never heard. */
   in(ms: number): number | null {
     const ahead = Math.max(this.#ahead, this.#aheadBefore);
     return ahead === -Infinity ? null : ahead + this.monotonicMs() + ms;

@@ -7,33 +7,33 @@ import type { ConnectionPool, PooledConnection, Query, QueryResult } from './con
 
 /** How the library's own connections differ from the application's. */
 export interface LedgerPoolOptions {
-  /** How many there may be. */
+  /** The most connections. */
   readonly max: number;
-  /** pg's connection options that go before those of the DataSource. */
+  /** Connection options of pg that override those of the DataSource. */
   readonly connection: Readonly<Record<string, unknown>>;
 }
 
 /**
- * How long a statement may stay without an answer. A connection that died without a word would otherwise keep its place,
- * and whoever waits for it, for good; after this time the connection is destroyed.
+ * How long to wait for the answer to a statement; after that, the connection is destroyed. A connection that died silently
+ * would otherwise keep its place in the pool, and its waiting caller, for ever.
  */
 export const QUERY_TIMEOUT_MS = 10_000;
 
-/** Postgres gives up before the client does: what the client has given up on must not come true later. */
+/** Postgres gives up before the client does, so that a statement that the client has given up cannot take effect later. */
 export const STATEMENT_TIMEOUT_MS = 9_000;
 
 /**
- * How long a statement waits for a lock. Statements for many operations wait for no row (SKIP LOCKED); one that must wait
- * for a single row, or for a table, is tried again by its caller, which keeps the connection free for others meanwhile.
+ * How long a statement waits for a lock. Statements for many operations wait for no row (SKIP LOCKED). A statement that
+ * must wait for a single row, or for a table, is retried by its caller, which leaves the connection to others meanwhile.
  */
 const LOCK_TIMEOUT_MS = 1_000;
 
 /**
- * What a session of the library's own goes by, whatever the defaults of role, database and server are. A session that is
- * left in an open transaction ends after 15 s; one whose client has vanished is found out within a minute.
+ * Settings of the library's sessions, whatever the defaults of role, database and server are. A session that is left in an
+ * open transaction ends after 15 s; one whose client has vanished is noticed within a minute.
  *
- * Every statement of the library goes by an index. A plan that was made while a table was empty, and is kept, must not read
- * all of it when a burst has filled it.
+ * Every statement of the library uses an index. A plan that was made while a table was empty, and is kept, must not scan
+ * all of the table after a burst has filled it.
  */
 const SESSION = `
 SET default_transaction_isolation = 'read committed';
@@ -51,7 +51,7 @@ SET enable_seqscan = off;
 SET jit = off;
 SELECT pg_backend_pid() AS pid`;
 
-/** A connection on loan. Released with an error, it is closed. */
+/** A borrowed connection. One that is released with an error is closed. */
 export interface LedgerConnection {
   query(query: Query): Promise<QueryResult>;
   release(error?: Error): void;
@@ -59,18 +59,18 @@ export interface LedgerConnection {
 
 /**
  * The library's own connections: few, with their own limits on the server, isolation level and types, so that neither the
- * application's settings nor its load reach the statements that keep leases. Made from the options of the DataSource's
- * pool, by the same class, so that they lead to the same database as the same role.
+ * application's settings nor its load affect the statements that keep leases. They are made by the class and from the
+ * options of the DataSource's pool, so that they lead to the same database as the same role.
  */
 export class LedgerPool {
-  /** The connections themselves, without their order. */
+  /** The connections themselves, without the lanes that order access to them. */
   readonly pool: ConnectionPool;
   readonly #lanes: Lanes;
-  /** The server's process behind each connection that is in order. A pooler between tells the client another one. */
+  /** The server process behind each healthy connection. A pooler in between reports another number to the client. */
   readonly #pids = new WeakMap<PooledConnection, number>();
 
   constructor(template: ConnectionPool, { max, connection }: LedgerPoolOptions) {
-    // pg hides the password from being copied.
+    // pg makes the password non-enumerable, so a spread does not copy it.
     const { password, application_name: name } = template.options as {
       password?: unknown;
       application_name?: unknown;
@@ -84,7 +84,7 @@ export class LedgerPool {
       ...leadingTo(connection, template.options),
       max,
       min: 0,
-      // The limits are the library's own.
+      // The library's own limits override those of the DataSource.
       connectionTimeoutMillis: QUERY_TIMEOUT_MS,
       query_timeout: false,
       binary: false,
@@ -94,13 +94,13 @@ export class LedgerPool {
     this.#lanes = new Lanes(max);
   }
 
-  /** What a connection beside the pool is to be made with. */
+  /** The class and options for a connection outside of the pool. */
   get client(): { readonly Client: ConnectionPool['Client']; readonly options: object } {
     const { Client, options } = this.pool;
     return { Client, options: { ...options, password: (options as { password?: unknown }).password } };
   }
 
-  /** Runs one statement. `query` is made once there is a connection. */
+  /** Runs one statement. `query` is called once there is a connection. */
   async run(query: () => Query, lane: Lane): Promise<QueryResult> {
     const connection = await this.connect(lane);
     let broken: Error | undefined;
@@ -114,7 +114,7 @@ export class LedgerPool {
     }
   }
 
-  /** Lends a connection. @throws NoConnectionError if there is none to be had in time */
+  /** Lends a connection. @throws NoConnectionError if none is free in time */
   async connect(lane: Lane): Promise<LedgerConnection> {
     const leave = await this.#lanes.enter(lane, QUERY_TIMEOUT_MS);
     try {
@@ -168,22 +168,24 @@ export class LedgerPool {
     }
   }
 
-  /** What the client has given up on is not to come true behind its back, as far as Postgres can be reached. */
+  /**
+   * Cancels on the server what the client has given up, so that it does not take effect later, if Postgres can be reached.
+   */
   #cancel(connection: PooledConnection): void {
     const query = { text: 'SELECT pg_cancel_backend($1)', values: [this.#pids.get(connection)] };
     void this.run(() => query, 'lease').catch(() => undefined);
   }
 }
 
-/** Statements under way end within their own limit. */
+/** Statements under way end within their own limit; closing does not wait longer than this. */
 const CLOSE_MS = 5_000;
 
-/** What the work gives, if it ends within `ms`. The work itself is not stopped. @throws NoAnswerError */
+/** The result of the work, if it ends within `ms`. The work itself is not stopped. @throws NoAnswerError */
 export function answered<T>(work: Promise<T>, ms: number): Promise<T> {
   return within(ms, work, () => new NoAnswerError(ms));
 }
 
-/** pg lets an address in a URL go before any other. */
+/** Writes the given address into the DataSource's URL, because pg prefers an address in a URL over any other option. */
 function leadingTo(
   connection: Readonly<Record<string, unknown>>,
   { connectionString }: { readonly connectionString?: unknown },
@@ -199,7 +201,7 @@ function leadingTo(
   return { ...others, connectionString: url.toString() };
 }
 
-/** pg's words for where a connection leads. */
+/** pg's names for where a connection leads. */
 interface Address {
   readonly host?: string;
   readonly port?: number | string;

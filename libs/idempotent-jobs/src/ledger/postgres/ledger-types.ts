@@ -7,15 +7,15 @@ const asNumber = (text: string): number => Number(text);
 const asJson = (text: string): unknown => JSON.parse(text);
 const asText = (text: string): string => text;
 
-/** As Postgres writes it under `DateStyle` ISO, e.g. `2026-01-31 06:00:00.123456+00`. */
+/** Parses a time as Postgres writes it with `DateStyle` ISO, e.g. `2026-01-31 06:00:00.123456+00`. */
 function asDate(text: string): Date | number {
   if (text === 'infinity') return Infinity;
   if (text === '-infinity') return -Infinity;
-  // Nearly all: a year of four digits, in a session whose zone is UTC.
+  // The fast path for nearly all values: a year of four digits, in a session whose time zone is UTC.
   if (text[4] === '-' && text.endsWith('+00')) return new Date(`${text.slice(0, 10)}T${text.slice(11, -3)}Z`);
   const [, day = '', time = '', zone = ''] = /^(\S+) ([\d:.]+)([+-][\d:]+)$/.exec(text) ?? [];
   const year = /^\d{5,}/.test(day) ? `+${day.padStart(12, '0')}` : day;
-  // JavaScript knows milliseconds, and zones of hours and minutes.
+  // JavaScript accepts only milliseconds, and zones of hours and minutes.
   return new Date(`${year}T${time.replace(/(\.\d{3})\d+$/, '$1')}${zone.length === 3 ? `${zone}:00` : zone}`);
 }
 
@@ -33,7 +33,7 @@ const PARSERS = new Map<number, (text: string) => unknown>([
 
 /**
  * The types of the ledger's own statements. The application may have told pg to read timestamps as Temporal or integers as
- * BigInt, for all of the process: that is its business, and none of the library's.
+ * BigInt, for all of the process; that must not affect the library.
  */
 export const LEDGER_TYPES: TypeParsers = {
   getTypeParser: (oid) => PARSERS.get(oid) ?? asText,

@@ -3,9 +3,9 @@ import type { ConnectionPool, PooledConnection } from './connection.js';
 const listened = new WeakSet<object>();
 
 /**
- * Gives every connection of a pool a listener that stays. pg-pool takes its own away before whoever waits for the
- * connection can listen: a server that says goodbye in that moment (a planned restart) would end the process by an
- * unhandled 'error' event. What the error means is told by the statement that meets it.
+ * Gives every connection of a pool a permanent error listener. pg-pool removes its own before the caller that waits for
+ * the connection can add one: a server that closes the connection at that moment (a planned restart) would end the process
+ * with an unhandled 'error' event. The statement that fails on the connection reports the error.
  */
 export function listenForErrors(pool: Pick<ConnectionPool, 'on'>): void {
   if (listened.has(pool)) return;
@@ -15,7 +15,7 @@ export function listenForErrors(pool: Pick<ConnectionPool, 'on'>): void {
     listened.add(connection);
     connection.on('error', () => undefined);
   };
-  // Also those that were made before: each is seen when it is handed out next.
+  // Connections that were made before get their listener when they are next handed out.
   pool.on('connect', listen);
   pool.on('acquire', listen);
   pool.on('error', () => undefined);

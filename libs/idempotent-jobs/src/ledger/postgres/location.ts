@@ -2,9 +2,9 @@ import { isOverWithin } from '../../operation/within.js';
 import type { Queryable } from './database.js';
 
 /**
- * Names the database that a connection leads to: the same name, however it is addressed, and another one for any other
- * database, server or replica. The moment a server was started, to the microsecond, tells servers apart without a
- * privilege; a restart gives it another name.
+ * Names the database that a connection leads to: the same name however it is addressed, and another one for any other
+ * database, server or replica. The server's start time, in microseconds, distinguishes servers without a privilege; a
+ * restart gives a server another name.
  */
 export async function nameDatabase(connection: Queryable): Promise<string> {
   const { rows } = await connection.query({ text: NAME });
@@ -16,35 +16,35 @@ SELECT oid || '@' || EXTRACT(EPOCH FROM pg_postmaster_start_time()) AS name
 FROM pg_database
 WHERE datname = current_database()`;
 
-/** How long after the question an answer is waited for: whoever asks holds a transaction open. */
+/** How long an answer is waited for: the caller holds a transaction open meanwhile. */
 const PATIENCE_MS = 1000;
 
 /**
- * How long another database stays another one unasked. Not for good: while a server is replaced, callers may be led to
- * the new one before the library's own connections are.
+ * For how long another database is remembered as another one. Not for good: while a server is replaced, callers may be led
+ * to the new one before the library's own connections are.
  */
 const ELSEWHERE_MS = 10_000;
 
-/** Where something is that stays in one database. Asks as seldom as it can: what it has found does not move. */
+/** Finds out which database something is in, and remembers it. Asks as seldom as it can. */
 export class Location {
   #name: string | undefined;
   #asking: Promise<void> | undefined;
   #askedAt = -Infinity;
   /** Whether the last question was answered. */
   #isAnswered = false;
-  /** Names of other databases, and until when that need not be asked again. */
+  /** Names of other databases, and until when each is remembered. */
   readonly #elsewhere = new Map<string, number>();
 
   constructor(private readonly find: () => Promise<string>) {}
 
   /**
-   * Whether it is in the database of that name; undefined if nobody knows at the moment. While an answer fails to come,
-   * only calls of the first second wait for it, and none of them longer than that.
+   * Whether it is in the database of that name. Undefined when that cannot be found out now. While no answer comes, only
+   * calls within the first second wait for it, and none of them longer than that.
    */
   async is(name: string): Promise<boolean | undefined> {
     if (this.#name === name) return true;
     if ((this.#elsewhere.get(name) ?? -Infinity) > performance.now()) return false;
-    // Another name than the known one may only mean that the server was restarted.
+    // A name that differs from the known one may only mean that the server was restarted.
     await this.#ask();
     if (this.#name === name) return true;
     if (!this.#isAnswered) return undefined;
@@ -72,12 +72,12 @@ export class Location {
       this.#name = name;
       this.#isAnswered = true;
     } catch {
-      // It is asked again when the second is over.
+      // The next question may follow when the second is over.
     } finally {
       this.#asking = undefined;
     }
   }
 }
 
-/** More than a process has transactions on; names that come and go must not pile up. */
+/** More databases than a process has transactions on; names that come and go must not pile up. */
 const MAX_ELSEWHERE = 100;

@@ -5,17 +5,18 @@ import { LEDGER_TABLES } from './schema.js';
 export interface SchemaStep {
   readonly version: number;
   readonly name: string;
-  /** What {@link batch} needs. May be run again. */
+  /** SQL that {@link batch} needs. May be run again. */
   readonly before?: string;
   /**
-   * Changes some thousands of rows, and returns one row for each; run until there is none left, each time in a transaction of
-   * its own, so that nobody waits for more than a batch. What it leaves over, `sql` does.
+   * Changes some thousands of rows, and returns one row for each. It is run until it returns none, each time in a
+   * transaction of its own, so that no other transaction waits for more than a batch. `sql` changes the rows that it
+   * leaves over.
    */
   readonly batch?: string;
   readonly sql: string;
   /**
-   * Indexes on tables that may be full: each what follows `CREATE`. Built afterwards, without keeping anybody from the table,
-   * where the step is not part of a larger transaction.
+   * Indexes on tables that may be full; each entry is what follows `CREATE`. Built afterwards, without blocking the table,
+   * unless the step is part of a larger transaction.
    */
   readonly indexes?: readonly `INDEX ${string}`[];
 }
@@ -26,7 +27,7 @@ export const SCHEMA_STEPS: readonly SchemaStep[] = [{ version: 1, name: 'ledger'
 /** The schema version this package was written for. */
 export const SCHEMA_VERSION = SCHEMA_STEPS.length;
 
-/** Remembers which steps a schema has taken, whoever ran them: the module itself or TypeORM's migrations. */
+/** Records which steps a schema has taken, by the module itself or by TypeORM's migrations. */
 export const CREATE_VERSION_TABLE = `
 CREATE TABLE IF NOT EXISTS {schema}.idempotent_jobs_schema (
   version    integer     PRIMARY KEY,
@@ -34,7 +35,7 @@ CREATE TABLE IF NOT EXISTS {schema}.idempotent_jobs_schema (
   applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
 )`;
 
-/** What is appended to the name of a step whose indexes are still to be built. */
+/** Appended to the name of a step whose indexes are still to be built. */
 export const UNFINISHED = ' (indexes to be built)';
 
 /** Puts the schema's name into a step's SQL. */
@@ -43,18 +44,15 @@ export function inSchema(schema: string, sql: string): string {
   return sql.replaceAll('{schema}', () => quoted);
 }
 
-/** The lock under which steps are taken, so that instances that boot together take each once: the arguments of an advisory lock. */
+/** The arguments of the advisory lock that lets instances which boot together take each step once. */
 export function migrationLock(schema: string): string {
   return `hashtextextended('nestjs-idempotent-jobs:' || ${literal(schema)}, 0)`;
 }
 
-/** How long a migration in somebody else's transaction waits for another one to end. */
+/** How long a migration in the caller's transaction waits for another one to end. */
 const LOCK_PATIENCE = '30s';
 
-/**
- * Takes a step that a schema still lacks, in the caller's transaction. Another migration that does not end makes it fail after
- * 30 s.
- */
+/** Takes a missing step in the caller's transaction. Fails when another migration does not end within 30 s. */
 async function take(
   step: SchemaStep,
   query: (sql: string) => Promise<unknown>,
@@ -80,23 +78,23 @@ async function take(
   await ask(recordOf(step, step.name));
 }
 
-/** Notes that a step was taken. */
+/** SQL that records a step as taken. */
 export function recordOf({ version }: SchemaStep, name: string): string {
   return `INSERT INTO {schema}.idempotent_jobs_schema (version, name) VALUES (${version}, ${literal(name)})`;
 }
 
 /**
- * For `new DataSource({ migrations: [...IDEMPOTENT_JOBS_MIGRATIONS] })`: the ledger's schema as TypeORM migrations, in
- * the DataSource's own schema. Use these, or `forRoot({ migrations: 'run' })`; both know what the other has done.
+ * For `new DataSource({ migrations: [...IDEMPOTENT_JOBS_MIGRATIONS] })`: the ledger's schema as TypeORM migrations, in the
+ * DataSource's own schema. Use these or `forRoot({ migrations: 'run' })`; each knows what the other has done.
  *
- * TypeORM runs them in its transaction, so that indexes are built under a lock that keeps writers waiting; on a ledger that
- * is large and in use, `migrations: 'run'` and the command line build them beside the traffic.
+ * TypeORM runs them in its transaction, so that indexes are built under a lock that blocks writers. On a large ledger that
+ * is in use, `migrations: 'run'` and the command line build them without blocking writers.
  */
 export const IDEMPOTENT_JOBS_MIGRATIONS: readonly (new () => MigrationInterface)[] = [
   migrationOf('IdempotentJobsLedger1767225600000', SCHEMA_STEPS[0] as SchemaStep),
 ];
 
-/** TypeORM remembers migrations by name, and runs those it does not know: each step of the schema is one. */
+/** One step as a TypeORM migration. TypeORM remembers migrations by name, and runs those that it does not know. */
 export function migrationOf(name: string, step: SchemaStep): new () => MigrationInterface {
   return class implements MigrationInterface {
     readonly name = name;

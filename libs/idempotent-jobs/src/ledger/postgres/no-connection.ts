@@ -1,8 +1,8 @@
 import { isPostgresError, sqlStateOf } from './sqlstate.js';
 
 /**
- * Postgres has not answered a statement, or could not be asked: the connection was refused or lost, none was free, or
- * the answer did not come in time. Whether the statement has taken effect, nobody knows.
+ * Postgres has not answered a statement, or could not be asked: the connection was refused or lost, none was free, or the
+ * answer did not come in time. It is unknown whether the statement has taken effect.
  */
 export class NoConnectionError extends Error {
   override readonly name = 'NoConnectionError';
@@ -16,8 +16,8 @@ export class NoAnswerError extends NoConnectionError {
 }
 
 /**
- * What a statement's failure is called: an error of Postgres, with its SQLSTATE, as it is; whatever else the driver throws
- * says that there was no answer. Bugs stay bugs.
+ * The error to throw for a failed statement. An error of Postgres, with its SQLSTATE, stays as it is; any other error of
+ * the driver becomes a NoConnectionError. Bugs stay bugs.
  */
 export function namedFailure(error: unknown): unknown {
   if (error instanceof NoConnectionError || error instanceof TypeError || isPostgresError(error))

@@ -2,8 +2,8 @@ import type { ConnectionPool, PooledConnection } from './connection.js';
 import { answered, QUERY_TIMEOUT_MS } from './ledger-pool.js';
 
 /**
- * Does `work` on a connection of the pool, whoever's it is. One on which it fails is closed: an answer may still be under
- * way there.
+ * Does `work` on a connection of the pool, the library's or the application's. When `work` fails, the connection is
+ * closed, because an answer may still be under way on it.
  *
  * @throws NoAnswerError when the pool has no connection within 10 s
  */
@@ -16,7 +16,7 @@ export async function onConnectionOf<T>(
   try {
     connection = await answered(coming, QUERY_TIMEOUT_MS);
   } catch (error) {
-    // It may still come.
+    // The connection may still come, and must be released then.
     coming.then(
       (late) => late.release(),
       () => undefined,

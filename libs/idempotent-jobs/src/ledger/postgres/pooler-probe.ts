@@ -6,10 +6,12 @@ import { LEDGER_TYPES } from './ledger-types.js';
 import { onConnectionOf } from './on-connection-of.js';
 
 /**
- * Finds out, once at boot, whether a pooler in transaction mode (PgBouncer) stands before Postgres. What is prepared, set or
- * listened for on such a connection is somebody else's in the next moment: operations would be lost and doubted.
+ * Finds out once, at boot, whether a pooler in transaction mode (PgBouncer) stands before Postgres. What is prepared, set
+ * or listened for on such a connection belongs to another client a moment later: operations would be lost or left in
+ * doubt.
  *
- * The application's own connections may be of that kind; then nothing is prepared on them. The library's must not.
+ * The application's own connections may go through such a pooler; then nothing is prepared on them. The library's must
+ * not.
  *
  * @throws ConfigurationError if the library's own connections lead through such a pooler
  */
@@ -24,8 +26,8 @@ const FIX =
   "Lead the library's own few connections around the pooler, forRoot({ pool: { connection: { host: '<Postgres>', port: 5432 } } }), while the application goes on through it; or give them a database of the pooler with pool_mode = session.";
 
 /**
- * Whether two connections of the pool can be served by one process of the server. One look where the process is the one
- * that the connection was made with: there is no pooler at all.
+ * Whether one server process can serve two connections of the pool. A single check is enough when the process is the one
+ * that the connection was made with: then there is no pooler.
  */
 function isShared(pool: ConnectionPool): Promise<boolean> {
   return onConnectionOf(pool, async (one) => {
@@ -42,10 +44,10 @@ async function changes(one: PooledConnection, first: number): Promise<boolean> {
   return false;
 }
 
-/** Other traffic may come in between, so that one look is not enough. */
+/** Other traffic may come in between, so that one check is not enough. */
 const LOOKS = 5;
 
-/** A pooler in transaction mode gives the process that was free last to whoever asks next. */
+/** A pooler in transaction mode gives the next statement to the server process that became free last. */
 async function takesTurns(one: PooledConnection, other: PooledConnection, first: number): Promise<boolean> {
   for (let look = 1; look <= LOOKS; look += 1) {
     const pids = [await pidOf(one), await pidOf(other)];

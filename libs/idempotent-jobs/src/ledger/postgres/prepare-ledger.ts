@@ -10,8 +10,8 @@ import { probePoolers } from './pooler-probe.js';
 import { ensureSchema } from './schema-guard.js';
 
 /**
- * Makes sure, once at boot, that the ledger can be worked with: its connections lead where they must, and its schema is the
- * one this package was written for. Leaves no connection of the library's own behind when that is not so.
+ * Checks once, at boot, that the ledger can be used: its connections lead where they must, and its schema is the one that
+ * this package was written for. If not, no connection of the library stays open.
  *
  * @throws ConfigurationError saying what is wrong and what to do
  */
@@ -42,7 +42,7 @@ export async function prepareLedger(
   }
 }
 
-/** Both names are of databases, not of addresses: through a pooler and around it they must be the same. */
+/** Compares names of databases and not addresses: through a pooler and around it, the name must be the same. */
 async function refuseOtherDatabase(database: Database): Promise<void> {
   const [theirs, ours] = await Promise.all([
     onConnectionOf(database.applicationPool, (connection) => nameDatabase(database.borrowed(connection))),
@@ -54,10 +54,7 @@ async function refuseOtherDatabase(database: Database): Promise<void> {
   );
 }
 
-/**
- * What a handler's transaction is given up for is ended by the library's role, which must see and end the sessions of the
- * DataSource's.
- */
+/** The library's role ends sessions of abandoned handler transactions, so it must be allowed to end the DataSource's. */
 async function refusePowerlessRole(database: Database): Promise<void> {
   const { rows } = await onConnectionOf(database.applicationPool, (connection) =>
     database.borrowed(connection).query({ text: 'SELECT session_user AS role' }),
@@ -78,7 +75,7 @@ async function refusePowerlessRole(database: Database): Promise<void> {
 const PATIENCE_MS = 30_000;
 const PAUSE_MS = 500;
 
-/** Tries again for a while what fails because Postgres starts, stops or cannot be reached. */
+/** Retries for a while what fails because Postgres starts, stops or cannot be reached. */
 async function retryAtBoot(work: () => Promise<void>): Promise<void> {
   const giveUpAt = performance.now() + PATIENCE_MS;
   for (;;) {

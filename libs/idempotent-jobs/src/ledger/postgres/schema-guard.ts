@@ -5,13 +5,13 @@ import { inSchema, SCHEMA_STEPS, type SchemaStep, UNFINISHED } from './migration
 import { SchemaUpgrade } from './schema-upgrade.js';
 
 /**
- * Makes sure that the ledger's schema is the one this package was written for.
+ * Checks that the ledger's schema is the one that this package was written for.
  *
  * @param mode `run` takes the missing steps, `check` only looks
- * @param meanwhile what is given the building of indexes, which may take minutes and is not waited for then; by default it is
- * @param steps those of a later version, for tests
+ * @param meanwhile gets the promise of the index builds, which may take minutes; without it, they are awaited
+ * @param steps for tests: the steps of a later version
  * @throws ConfigurationError if the schema is missing, older (`check`) or newer than this package, or cannot be upgraded
- *   because somebody holds its locks
+ *   because another transaction holds its locks
  */
 export async function ensureSchema(
   database: Database,
@@ -22,7 +22,7 @@ export async function ensureSchema(
   const { schema } = database;
   const state = await refuseNewer(database, steps);
   const { version } = state;
-  // Nothing is locked, and no privilege is needed, where nothing is to be done.
+  // Without missing steps, nothing is locked and no privilege is needed.
   if (mode === 'run') {
     const upgrade = new SchemaUpgrade(database);
     const missing = missingIn(state, steps);
@@ -38,9 +38,9 @@ export async function ensureSchema(
   );
 }
 
-/** What a schema has. */
+/** The state of a schema. */
 interface SchemaState {
-  /** Undefined: it has no ledger. */
+  /** Undefined when it has no ledger. */
   readonly version: number | undefined;
   /** Steps whose indexes are still to be built. */
   readonly unfinished: readonly number[];
@@ -67,13 +67,13 @@ async function stateOf(database: Database): Promise<SchemaState> {
   };
 }
 
-/** The version a schema is at; undefined if it has no ledger. */
+/** The version of a schema. Undefined when it has no ledger. */
 export async function schemaVersion(database: Database): Promise<number | undefined> {
   return (await stateOf(database)).version;
 }
 
 /**
- * The steps that a schema still lacks; all of them where there is no ledger.
+ * The steps that a schema still lacks. Without a ledger, these are all steps.
  *
  * @throws ConfigurationError if the schema is newer than this package
  */

@@ -13,35 +13,36 @@ import {
 } from './migrations.js';
 import { LOCK_NOT_AVAILABLE, sqlStateOf } from './sqlstate.js';
 
-/** How long a step is tried while somebody holds what it needs. */
+/** How long a step is retried while another transaction holds a lock that it needs. */
 const PATIENCE_MS = 30_000;
 const PAUSE_MS = 250;
 
-/** How often it is looked whether another instance is through with the indexes. */
+/** How often to check whether another instance has built the indexes. */
 const BUILDER_PAUSE_MS = 1_000;
 
 /**
- * How long a step waits for a table's lock: everybody else's statements queue up behind it for so long. Tried again, it
- * comes in between two transactions sooner or later.
+ * How long a step waits for a table's lock: the statements of all others queue up behind it meanwhile. With retries, the
+ * step gets in between two transactions sooner or later.
  */
 const TABLE_LOCK_MS = 300;
 
-/** What a step may take once it has its locks: most are over in milliseconds. */
+/** How long a step may take once it has its locks; most are over in milliseconds. */
 const STEP_MS = 10 * 60_000;
 
 /**
- * Takes the steps that the ledger's schema lacks while applications go on using it: each step in short transactions of its
- * own, which give up a lock that they do not get at once; after all of them the indexes, beside the traffic.
+ * Takes the steps that the ledger's schema lacks while applications go on using it. Each step runs in short transactions
+ * of its own, which give up a lock that they do not get at once. The indexes follow after all steps, without blocking
+ * writers.
  *
- * Any number of instances may do it at one time: an advisory lock, held for one step, sorts them. Killed anywhere, the next
- * one goes on.
+ * Any number of instances may upgrade at one time: an advisory lock, held for one step, puts them in order. When an
+ * instance is killed, at whatever point, the next one continues.
  */
 export class SchemaUpgrade {
   constructor(private readonly database: Database) {}
 
   /**
-   * @param isNew there is no ledger yet, so that nobody waits for its tables
-   * @throws ConfigurationError if somebody holds a lock that is needed for longer than 30 s
+   * @param isNew whether there is no ledger yet, so that no transaction uses its tables
+   * @throws ConfigurationError if another transaction holds a needed lock for longer than 30 s
    */
   async run(steps: readonly SchemaStep[], isNew: boolean): Promise<void> {
     for (const step of steps)
@@ -49,9 +50,9 @@ export class SchemaUpgrade {
   }
 
   /**
-   * Builds the indexes of steps that were taken, or waits until another instance has. May take minutes: Postgres waits for all
-   * transactions that are older, and one instance builds them. Only speed depends on them. Ends with the library's
-   * connections.
+   * Builds the indexes of steps that were taken, or waits until another instance has. It may take minutes, because
+   * Postgres waits for all older transactions, and one instance builds all indexes. Only speed depends on them. Stops when
+   * the library's connections end.
    */
   async buildIndexes(steps: readonly SchemaStep[]): Promise<void> {
     const { closing } = this.database;
@@ -73,7 +74,7 @@ export class SchemaUpgrade {
     }
   }
 
-  /** What stood in the way; undefined: it is done. */
+  /** Tries once. Returns what stood in the way; undefined means that the work is done. */
   async #try(work: (connection: LedgerConnection) => Promise<'done' | 'busy'>): Promise<string | undefined> {
     const { closing } = this.database;
     closing.throwIfAborted();
@@ -95,7 +96,7 @@ export class SchemaUpgrade {
       return 'Other transactions hold locks on its tables';
     } finally {
       closing.removeEventListener('abort', hangUp);
-      // It carries settings, and perhaps a lock, that nobody else is to find.
+      // Closed: it carries settings, and perhaps a lock, that no other user of the pool may find.
       release(broken ?? new Error('The upgrade is over'));
     }
   }
@@ -103,7 +104,7 @@ export class SchemaUpgrade {
   async #take(connection: LedgerConnection, step: SchemaStep, isNew: boolean): Promise<'done' | 'busy'> {
     const ask = this.#asker(connection);
     const { name, before, batch, sql, indexes = [] } = step;
-    // What changes most rows of a large table reads them in the order in which they lie.
+    // A step that changes most rows of a large table must read them in their physical order.
     await ask('SET enable_seqscan = on');
     if (!isNew && (await this.#isTaken(ask, step))) return 'done';
     if (!isNew && before !== undefined) {
@@ -121,7 +122,7 @@ export class SchemaUpgrade {
     });
   }
 
-  /** Does `work` in a transaction, unless another instance upgrades at this moment. */
+  /** Does `work` in a transaction, unless another instance is upgrading at this moment. */
   async #underLock(ask: Ask, work: () => Promise<unknown>): Promise<'done' | 'busy'> {
     await ask(`BEGIN; SET LOCAL lock_timeout = ${TABLE_LOCK_MS}; SET LOCAL statement_timeout = ${STEP_MS}`);
     const [lock] = await ask<{ is_mine: boolean }>(
@@ -140,7 +141,7 @@ export class SchemaUpgrade {
     return (await ask(`SELECT FROM {schema}.idempotent_jobs_schema WHERE version = ${version}`)).length > 0;
   }
 
-  /** Only what is not there needs a privilege. */
+  /** Creates only what is missing, because creating needs a privilege. */
   async #prepareSchema(ask: Ask): Promise<void> {
     const [found] = await ask<{ has_schema: boolean; has_table: boolean }>(
       `SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = ${literal(this.database.schema)}) AS has_schema,
@@ -158,7 +159,7 @@ export class SchemaUpgrade {
     const isUnfinished = async (): Promise<boolean> =>
       (await ask(`SELECT FROM {schema}.idempotent_jobs_schema WHERE ${unfinished}`)).length > 0;
     if (!(await isUnfinished())) return 'done';
-    // Building waits for transactions that are older than it, which keeps nobody from anything.
+    // Building waits for older transactions without blocking any other.
     await ask(`SET lock_timeout = 0; SET statement_timeout = ${STEP_MS}`);
     const [lock] = await ask<{ is_mine: boolean }>(
       `SELECT pg_try_advisory_lock(${migrationLock(this.database.schema)}) AS is_mine`,
@@ -170,7 +171,7 @@ export class SchemaUpgrade {
     return 'done';
   }
 
-  /** A build that was interrupted has left an index behind that nothing uses. */
+  /** Builds an index, after dropping the unusable one that an interrupted build may have left. */
   async #build(ask: Ask, index: string): Promise<void> {
     const [, name = ''] = /^INDEX (\w+)/.exec(index) ?? [];
     const [found] = await ask<{ is_valid: boolean }>(
@@ -183,7 +184,7 @@ export class SchemaUpgrade {
     await ask(`CREATE ${index.replace(/^INDEX/, 'INDEX CONCURRENTLY')}`, STEP_MS);
   }
 
-  /** Who holds the advisory lock, as far as the role may see it. */
+  /** Names the holder of the advisory lock, as far as the role may see it. */
   async #holder(connection: LedgerConnection): Promise<string> {
     const [holder] = await this.#asker(connection)<{ pid: number }>(
       `SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1

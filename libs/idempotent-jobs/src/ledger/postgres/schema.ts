@@ -1,10 +1,10 @@
 /**
- * The ledger's tables, as version 1 of the schema makes them. `{schema}` stands for the quoted schema. Once released it is never
- * edited: a change is a step of its own in `migrations.ts`.
+ * The ledger's tables, as version 1 of the schema makes them. `{schema}` stands for the quoted schema. Never edit this
+ * after its release; a change is a new step in `migrations.ts`.
  *
- * The CHECK constraints restate the state machine, so that no statement, the library's or an operator's, can leave a row in a
- * state that the code does not know. Payloads and results are `json` instead of `jsonb`, which keeps the text as it was
- * written and costs no parsing. Most indexes are partial: what is settled, however much it is, is in none of them.
+ * The CHECK constraints restate the state machine, so that no statement, of the library or of an operator, can leave a row
+ * in a state that the code does not know. Payloads and results are `json` instead of `jsonb`, which keeps the text as it
+ * was written and costs no parsing. Most indexes are partial: they leave out settled rows, however many there are.
  */
 export const LEDGER_TABLES = `
 -- Intent, lease, result and outbox of an operation, in one row.

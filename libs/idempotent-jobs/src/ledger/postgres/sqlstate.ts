@@ -1,10 +1,10 @@
-/** Whether Postgres itself has said so: these errors have a severity beside their SQLSTATE. */
+/** Whether the error comes from Postgres itself: only those have a severity beside their SQLSTATE. */
 export function isPostgresError(error: unknown): error is { readonly code: string } {
   const { code, severity } = (error ?? {}) as { code?: unknown; severity?: unknown };
   return typeof severity === 'string' && typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code);
 }
 
-/** The SQLSTATE of an error of Postgres; undefined for any other. */
+/** The SQLSTATE of an error of Postgres. Undefined for any other error. */
 export function sqlStateOf(error: unknown): string | undefined {
   return isPostgresError(error) ? error.code : undefined;
 }

@@ -1,15 +1,15 @@
 import type { Lane } from './lanes.js';
 
 /**
- * One SQL statement of the library, named by the transition it makes. The name becomes the name of a prepared statement, so
- * Postgres plans it once a connection. `{schema}` in the text stands for the quoted schema of the ledger.
+ * One SQL statement of the library, named by the transition it makes. The name becomes that of a prepared statement, so
+ * that Postgres plans it once per connection. `{schema}` in the text stands for the quoted schema of the ledger.
  */
 export class Statement<Name extends string = string> {
   /** With `$1`, `$2` … for the parameters. */
   readonly text: string;
   readonly #names: readonly string[];
 
-  /** @param lane how urgent it is, when it is run by itself */
+  /** @param lane how urgent the statement is when it is run by itself */
   constructor(
     readonly name: string,
     text: string,
@@ -24,8 +24,8 @@ export class Statement<Name extends string = string> {
   }
 
   /**
-   * The statement with its parameters: all that its text names, and no other. Undefined becomes NULL. A function is called when
-   * there is a connection.
+   * The statement with its parameters: exactly those that its text names. Undefined becomes NULL. A function is called
+   * once there is a connection.
    */
   with(input: Input<Name> | (() => Input<Name>)): Call {
     return { statement: this, values: () => this.#valuesOf(typeof input === 'function' ? input() : input) };
@@ -44,7 +44,7 @@ export class Statement<Name extends string = string> {
 /** A statement with its parameters, to be run. */
 export interface Call {
   readonly statement: Statement;
-  /** In the order of the text. */
+  /** In the order in which the text names them. */
   readonly values: () => unknown[];
 }
 
@@ -54,7 +54,7 @@ export type RunStatement = <Row>(call: Call) => Promise<Row[]>;
 /** `:name` stands for a parameter; `::type` is a cast. */
 const PARAMETER = /(?<!:):([a-zA-Z]\w*)/g;
 
-/** Declares a {@link Statement}. Its parameters are the `:names` of the text, which the compiler reads out of it. */
+/** Declares a {@link Statement}. Its parameters are the `:names` in the text, which the compiler extracts. */
 export function statement<const Text extends string>(
   name: string,
   text: Text,
@@ -82,11 +82,11 @@ type WordCharacter = 'a' | 'b' | 'c' | 'd' | 'e' | 'f' | 'g' | 'h' | 'i' | 'j' |
   | 's' | 't' | 'u' | 'v' | 'w' | 'x' | 'y' | 'z' | '_' | '0' | '1' | '2' | '3' | '4' | '5' | '6' | '7' | '8' | '9';
 
 /**
- * Rows for a FROM, made of parallel arrays, with their number `n` at the end: `rowsOf('i', 'tenantId text')` has the column
- * `tenant_id` of the parameter `:tenantId`, an array.
+ * Rows for a FROM, made of parallel arrays, with their number `n` as last column: `rowsOf('i', 'tenantId text')` has the
+ * column `tenant_id` from the parameter `:tenantId`, an array.
  *
- * Sub-selects hide the arrays from the planner: it would plan for what is in them, each time anew, which takes longer than the
- * statement itself. So it plans once, for ten rows.
+ * Sub-selects hide the arrays from the planner. Otherwise it would plan for their contents, each time anew, which takes
+ * longer than the statement itself. So it plans once, for ten rows.
  */
 export function rowsOf<const Columns extends readonly `${string} ${string}`[]>(
   alias: string,
@@ -97,7 +97,7 @@ export function rowsOf<const Columns extends readonly `${string} ${string}`[]>(
   return `unnest(${arrays.join(', ')}) WITH ORDINALITY AS ${alias} (${names.join(', ')}, n)` as Mentioned<Columns>;
 }
 
-/** As much of the text as the compiler has to know. */
+/** The part of the text that the compiler needs. */
 type Mentioned<Columns extends readonly string[]> = Columns extends readonly [
   `${infer Name} ${string}`,
   ...infer Rest extends readonly string[],
@@ -109,12 +109,12 @@ function snakeCase(name: string): string {
   return name.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 }
 
-/** For {@link rowsOf}: an array that holds nothing but nulls, as most do that are seldom used, need not be sent at all. */
+/** For {@link rowsOf}: sends NULL for an array that holds only nulls, as arrays of seldom used columns mostly do. */
 export function sparse<T>(values: readonly (T | null)[]): readonly (T | null)[] | null {
   return values.every((value) => value === null) ? null : values;
 }
 
-/** An interval in ms; of a moment, the ms since 1970. */
+/** An interval in ms; for a timestamp, the ms since 1970. */
 export function ms<const Sql extends string>(interval: Sql): `EXTRACT(EPOCH FROM ${Sql})::float8 * 1000` {
   return `EXTRACT(EPOCH FROM ${interval})::float8 * 1000`;
 }

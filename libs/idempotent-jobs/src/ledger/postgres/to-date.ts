@@ -1,4 +1,4 @@
-/** A timestamptz as a Date, also where the application has told pg to hand it over as text. */
+/** A timestamptz as a Date, even where the application has told pg to return it as text. */
 export function toDate(value: Date | string): Date {
   return value instanceof Date ? value : new Date(value);
 }

@@ -18,12 +18,12 @@ export async function inTransaction<T>(
     await connection.query({ text: 'COMMIT' });
     return result;
   } catch (error) {
-    // Nothing can be rolled back on a connection that does not answer; Postgres does it when it is closed.
+    // A connection that does not answer cannot roll back; Postgres does that when it is closed.
     broken =
       error instanceof NoConnectionError ? error : await failureOf(connection.query({ text: 'ROLLBACK' }));
     throw error;
   } finally {
-    // A connection that could not roll back is destroyed: nobody must find its transaction open.
+    // A connection that could not roll back is closed, so that no other user finds its transaction open.
     connection.release(broken);
   }
 }

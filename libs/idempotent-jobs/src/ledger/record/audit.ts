@@ -1,11 +1,11 @@
 import type { Author } from '../../operation/ledger-action.js';
 import { type RunStatement, statement } from '../postgres/statement.js';
 
-/** The one way into the audit, for a SELECT or VALUES with these columns. It is part of the transaction that it is about. */
+/** Begins every INSERT into the audit; a SELECT or VALUES follows. Runs in the transaction that it records. */
 export const INTO_AUDIT = `INSERT INTO {schema}.job_actions
     (action, actor, note, redrive_id, queue, letter_id, tenant_id, operation_key, details)`;
 
-/** What one person did, to one thing or many. */
+/** Records one action of a person on one thing or many. */
 const AUDIT = statement(
   'audit',
   `
@@ -16,7 +16,7 @@ FROM json_to_recordset(:entries::json)
 `,
 );
 
-/** To what something was done. */
+/** What an action was applied to. */
 export interface AuditEntry {
   readonly queue: string | undefined;
   readonly letterId?: string | undefined;
@@ -25,7 +25,7 @@ export interface AuditEntry {
   readonly details?: object | undefined;
 }
 
-/** Says who did it and why. `action` is one that the CHECK of `job_actions` knows. */
+/** Records who did something and why. `action` is one that the CHECK of `job_actions` allows. */
 export async function audit(
   run: RunStatement,
   action: string,

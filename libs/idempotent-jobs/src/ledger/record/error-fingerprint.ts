@@ -3,10 +3,10 @@ import { fileURLToPath } from 'node:url';
 import type { ErrorEvidence } from '../../operation/error-evidence.js';
 
 /**
- * The same for dead letters of one cause, so that a thousand letters are read as three problems: a digest of the reason,
- * the error's class, code and status, and the place in the application that threw it, without its line, which moves with
- * every edit. An error that no code of the application threw is told by its message, without what differs between
- * operations.
+ * Equal for dead letters with one cause, so that a thousand letters read as three problems. A digest of the reason, of the
+ * error's class, code and status, and of the place in the application that threw it, without the line number, which
+ * changes with every edit. An error that no code of the application threw is identified by its message, without the parts
+ * that differ between operations.
  */
 export function errorFingerprint(reason: string, error: ErrorEvidence): string {
   const place = firstOwnFrame(error) ?? withoutIds(error.message);
@@ -17,7 +17,7 @@ export function errorFingerprint(reason: string, error: ErrorEvidence): string {
 /** The library's own frames say nothing about the application. */
 const LIBRARY = fileURLToPath(new URL('../../', import.meta.url));
 
-/** `ChargeProcessor.process charges/charge.processor.js`: function and the tail of its path, the same on each machine. */
+/** `ChargeProcessor.process charges/charge.processor.js`: function and end of its path, equal on each machine. */
 function firstOwnFrame(error: ErrorEvidence): string | undefined {
   for (let seen: ErrorEvidence | undefined = error; seen !== undefined; seen = seen.cause) {
     for (const line of seen.stack?.split('\n') ?? []) {

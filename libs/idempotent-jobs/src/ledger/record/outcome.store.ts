@@ -26,7 +26,9 @@ import {
 } from './record.statements.js';
 import { VERSIONS } from './versions.js';
 
-/** Whether a write under a fencing token took effect. `lost`: the lease had gone to somebody else; nothing was written. */
+/**
+ * Whether a write under a fencing token took effect. `lost` means that another worker had the lease; nothing was written.
+ */
 export type Recorded = 'recorded' | 'lost';
 
 /** A failed attempt and what becomes of its operation. */
@@ -35,21 +37,21 @@ export interface FailureRecord {
   readonly error: unknown;
   readonly kind: string;
   readonly reason: string;
-  /** Why the operation is tried again, given up, or left in doubt; undefined: it was asked about. */
+  /** Why the operation is tried again, given up, or left in doubt. Undefined when the service was asked about it. */
   readonly decision?: RetryDecision;
   /** Whether the effect may have happened. */
   readonly isDoubtful: boolean;
-  /** The wait before the next attempt, or before the service is asked; undefined: there is none. */
+  /** The wait before the next attempt, or before the service is asked, in ms. Undefined when nothing follows. */
   readonly delayMs?: number;
-  /** Set when the operation is given up or in doubt: the letter's reason. */
+  /** The reason of the dead letter. Set when the operation is given up or left in doubt. */
   readonly letter?: DeadLetterReason;
-  /** For calls, which nobody may ever ask for again. */
+  /** For calls, which may never be requested again: after how many ms the row is forgotten. */
   readonly forgetAfterMs?: number;
   /** The letter's payload, as plain JSON text. */
   readonly payload?: string;
 }
 
-/** A reason may come from the application's own `classify`. */
+/** In characters. The application's own `classify` may return a failure code of any length. */
 const MAX_FAILURE_CODE = 200;
 
 interface Completion extends OperationIdentity {
@@ -61,9 +63,9 @@ interface Completion extends OperationIdentity {
 }
 
 /**
- * Writes how attempts ended, each under its fencing token. `complete` and `fail` may be called again after their answer
- * was lost and then say what they would have said: the rows they find under their own token are their own. `release`
- * and `doubt` say `lost` then, which leaves the rest to the next claim.
+ * Writes how attempts ended, each under its fencing token. `complete` and `fail` may be repeated after a lost answer: they
+ * find the rows under their own token and answer as before. `release` and `doubt` answer `lost` then, and the next claim
+ * does the rest.
  */
 @Injectable()
 export class OutcomeStore {
@@ -80,7 +82,7 @@ export class OutcomeStore {
   }
 
   /**
-   * Records the result, to be kept for `retentionMs`, together with whatever else is being completed.
+   * Records the result, to be kept for `retentionMs`. Shares a statement with the other completions that arrive meanwhile.
    *
    * @throws RowLockedError while another transaction holds the operation's row: ask again
    */
@@ -102,7 +104,7 @@ export class OutcomeStore {
     return recorded as Recorded;
   }
 
-  /** Records the result in the transaction that claimed it. `lost`: the claim was committed or rolled back before. */
+  /** Records the result in the transaction that claimed it. `lost`: that claim was committed or rolled back. */
   async completeOwn(
     connection: Queryable,
     claim: Claim,
@@ -113,7 +115,7 @@ export class OutcomeStore {
     return (await this.#complete([completion], connection, true))[0] as Recorded;
   }
 
-  /** Records a failed attempt, the next status and, if given up, the dead letter. */
+  /** Records a failed attempt, the operation's next status and, if it is given up, the dead letter. */
   async fail(claim: Claim, record: FailureRecord, connection?: Queryable): Promise<Recorded> {
     const evidence = describeError(record.error);
     const rows = await this.database.run<{ is_recorded: boolean }>(
@@ -139,7 +141,10 @@ export class OutcomeStore {
     return rows[0]?.is_recorded === true ? 'recorded' : 'lost';
   }
 
-  /** Gives the claim back as if the attempt had not been started; not to be claimed again before `waitMs` are over, and, a call's, forgotten after `forgetAfterMs`. */
+  /**
+   * Gives the claim back as if the attempt had not started. The operation cannot be claimed again before `waitMs` are
+   * over; that of a call is forgotten after `forgetAfterMs`.
+   */
   async release(
     { tenantId, operationKey, token }: Claim,
     isDoubtful: boolean,
@@ -152,7 +157,7 @@ export class OutcomeStore {
     return rows.length > 0 ? 'recorded' : 'lost';
   }
 
-  /** Parks a doubt that nobody here can ask about. */
+  /** Parks an operation in doubt whose service this process cannot ask. */
   async doubt(
     identity: OperationIdentity,
     seenToken: number,
@@ -174,7 +179,7 @@ export class OutcomeStore {
     return rows.length > 0 ? 'recorded' : 'lost';
   }
 
-  /** Begins the next attempt of an operation that was asked about, because the last one's effect did not happen. */
+  /** Begins the next attempt of an operation in doubt, because the effect of the last one did not happen. */
   async start(
     claim: Claim,
     { repeatableMs, budgetMs }: Pick<ClaimRules, 'repeatableMs' | 'budgetMs'>,
@@ -199,7 +204,7 @@ export class OutcomeStore {
     };
   }
 
-  /** Completes an operation that was asked about, because its effect happened. */
+  /** Completes an operation in doubt, because its effect happened. */
   async apply(
     connection: Queryable,
     claim: Claim,
@@ -224,12 +229,12 @@ export class OutcomeStore {
     await this.database.run(TAKE_OVER.with(vanished), connection);
   }
 
-  /** Says of an attempt that was taken over that its process lives: it gave the attempt up, late. */
+  /** Records that the process of an attempt that was taken over is alive and has given the attempt up, late. */
   async surrender({ tenantId, operationKey, token, attempt, startedAt }: Claim): Promise<void> {
     await this.database.run(SURRENDER.with({ tenantId, operationKey, token, attempt, startedAt }));
   }
 
-  /** Of an attempt whose end was `lost`: whether another one has taken its place, or nobody, but somebody said how it ended. */
+  /** Whether an attempt whose end was `lost` was replaced by another run, and not settled from elsewhere. */
   async wasReplaced({ tenantId, operationKey }: OperationIdentity, runId: string): Promise<boolean> {
     const [row] = await this.database.run<{ was_replaced: boolean }>(
       WAS_REPLACED.with({ tenantId, operationKey, runId }),
@@ -261,7 +266,7 @@ export class OutcomeStore {
     });
   }
 
-  /** EncryptedValue once, however often it is written. */
+  /** Encrypts the result once, however often it is written. */
   #completionOf(
     { tenantId, operationKey, token }: Claim,
     { text, omitted, degraded }: RecordedResult,

@@ -1,13 +1,13 @@
 import { PATIENCE } from '../postgres/quickly.js';
 import { inMs, ms, rowsOf, statement } from '../postgres/statement.js';
 
-/** Of a row that becomes completed. An earlier attempt may have left a doubt, which its end now settles. */
+/** SET list of a row that becomes completed. The end also resolves a doubt that an earlier attempt may have left. */
 export const COMPLETED = `status = 'completed', settled_at = clock_timestamp(), error = NULL, payload = NULL,
     doubt_since = NULL, doubted_at = NULL, reconcile_due_at = NULL, lease_expires_at = NULL, dispatch_due_at = NULL`;
 
 /**
- * The letter of an operation whose row says when its last attempt ended, for a FROM. The reason and the payload are SQL. A call has
- * no queue that a letter could be announced for.
+ * INSERT … SELECT of an operation's dead letter; the caller appends the FROM, whose row says when the last attempt ended.
+ * The reason and the payload are SQL. A call has no dead-letter queue, so its letter is never due for one.
  */
 const letterOf = <const Reason extends string, const Payload extends string>(
   reason: Reason,
@@ -26,12 +26,12 @@ const letterOf = <const Reason extends string, const Payload extends string>(
 /**
  * running → completed, for many operations at once.
  *
- * One row per element comes back: `is_recorded` is false when the lease was lost (another token, or no longer running, or,
- * where that is asked for, a claim that was committed or rolled back since). A second asking after a lost answer finds the
- * row completed under its own token, which is as good as having written it. `is_locked`: some transaction holds the row;
+ * One row per element comes back. `is_recorded` is false when the lease was lost: the row has another token, it is no
+ * longer running, or, with `:isOwn`, the claim was committed or rolled back since. A repeat after a lost answer finds the
+ * row completed under its own token and reports it as recorded. `is_locked` means that another transaction holds the row:
  * nothing was written, and the caller asks again.
  *
- * No row is waited for (SKIP LOCKED): one that somebody holds must not keep others' outcomes from being recorded.
+ * No row is waited for (SKIP LOCKED): one locked row must not keep the other outcomes from being recorded.
  */
 export const COMPLETE = statement(
   'complete',
@@ -76,13 +76,13 @@ ORDER BY a.n
 );
 
 /**
- * running, or in_doubt while it is asked about → retrying, in_doubt or dead, with the record of the attempt (or of what
- * was asked) and, when given up, the dead letter; all or nothing.
+ * running (or in_doubt, while the service is asked) → retrying, in_doubt or dead. Writes the record of the attempt (or of
+ * the question) and, when the operation is given up, the dead letter; all or nothing.
  *
- * `is_recorded` is false when the lease was lost; a second asking finds the record under its own token.
+ * `is_recorded` is false when the lease was lost. A repeat finds the record under its own token.
  *
- * NULL for `:delayMs` means that nothing follows, for `:letter` (its reason) that there is none, for `:forgetAfterMs` that the
- * operation is a job's, and for `:decision` that it was asked about.
+ * NULL for `:delayMs` means that nothing follows; for `:letter` (its reason), that no letter is written; for
+ * `:forgetAfterMs`, that the operation belongs to a job; for `:decision`, that the service was asked.
  */
 export const FAIL = statement(
   'fail',
@@ -132,8 +132,8 @@ SELECT EXISTS (SELECT FROM failed) OR EXISTS (
 );
 
 /**
- * running → retrying without a trace of the attempt: it was not the operation's fault (shutdown, a handler that handed its
- * job back, a step that it has to wait for). No row: the lease was lost.
+ * running → retrying, without a record of the attempt, which was not the operation's fault (shutdown, a handler that
+ * handed its job back, a step that it has to wait for). No row means that the lease was lost.
  */
 export const RELEASE = statement(
   'release',
@@ -156,8 +156,8 @@ RETURNING true AS is_recorded
 );
 
 /**
- * in_doubt → running: the effect of the last attempt did not happen, and the next one begins, under the token it was asked
- * with. No row: the lease was lost. A second asking finds the attempt begun.
+ * in_doubt → running: the effect of the last attempt did not happen, and the next attempt begins under the token of the
+ * question. No row means that the lease was lost. A repeat finds the attempt begun.
  */
 export const START = statement(
   'start',
@@ -191,8 +191,8 @@ RETURNING
 );
 
 /**
- * in_doubt, asked about → completed: the effect of the last attempt happened, with its result as JSON text. One row:
- * `is_recorded` is false when the lease was lost; a second asking finds it completed.
+ * in_doubt, while the service is asked → completed: the effect of the last attempt happened, and its result is JSON text.
+ * One row: `is_recorded` is false when the lease was lost. A repeat finds the operation completed.
  */
 export const APPLY_RECONCILED = statement(
   'apply_asked',
@@ -222,11 +222,11 @@ SELECT EXISTS (SELECT FROM applied) OR EXISTS (
 );
 
 /**
- * An attempt that nobody answers for and that must not be repeated, and an operation that nobody here can ask about:
- * running (lease over), pending, retrying, or in_doubt (until now asked about) → in_doubt, with its record and its dead
- * letter. The token grows, so that the vanished worker can write nothing any more.
+ * running (lease over), pending, retrying, or in_doubt (so far asked about) → in_doubt, with the record of the attempt and
+ * the dead letter. For an attempt whose worker vanished and that must not be repeated, and for an operation whose service
+ * this process cannot ask. The fencing token grows, so that the vanished worker can write nothing any more.
  *
- * No row: somebody else was faster, and the operation is theirs.
+ * No row means that another worker was faster and has the operation.
  */
 export const DOUBT = statement(
   'doubt',
@@ -267,7 +267,7 @@ RETURNING true AS is_recorded
   'record',
 );
 
-/** The record of an attempt whose worker vanished and that was taken over. Parameters as the columns. */
+/** Records an attempt whose worker vanished and that was taken over. The parameters are named like the columns. */
 export const TAKE_OVER = statement(
   'take_over',
   `
@@ -279,8 +279,9 @@ ON CONFLICT DO NOTHING
 );
 
 /**
- * An attempt that was taken over has not vanished with its process: that was slow, or out of reach, and has given it up
- * itself. Counted once as an attempt that failed, so that only those that killed their process look like it.
+ * Records that an attempt that was taken over did not die with its process: the process was slow or cut off, and has given
+ * the attempt up itself. The attempt is counted once as failed, so that only attempts that killed their process count as
+ * vanished.
  */
 export const SURRENDER = statement(
   'surrender',
@@ -301,9 +302,9 @@ WHERE o.tenant_id = :tenantId AND o.operation_key = :operationKey AND o.fencing_
 );
 
 /**
- * Whether an attempt that may write nothing any more has been replaced by another one (:runId). Told from
- * elsewhere how its operation ended, it has not been: the row is settled and still names its worker. *No row*: the
- * operation was erased.
+ * Whether an attempt that may write nothing any more was replaced by another run than `:runId`. It was not replaced when
+ * its operation was settled from elsewhere (by a person or a webhook): that row still names this run. No row means that
+ * the operation was erased.
  */
 export const WAS_REPLACED = statement(
   'was_replaced',

@@ -1,4 +1,4 @@
-/** Another transaction holds the row that a statement was to write; nothing was written. */
+/** Another transaction holds the row that a statement should write; nothing was written. */
 export class RowLockedError extends Error {
   override readonly name = 'RowLockedError';
 

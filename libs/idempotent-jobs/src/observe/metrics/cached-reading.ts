@@ -1,18 +1,18 @@
 import { isOverWithin } from '../../operation/within.js';
 
-/** How long a reading may keep whoever asks waiting: a scrape has a timeout of its own, mostly 10 s. */
+/** The longest wait for a reading: a scrape has its own timeout, mostly 10 s. */
 const TIMEOUT_MS = 2_000;
 
-/** How long a reading is given out, also one that failed: counting is not for free, and scrapers come as they like. */
+/** How long a reading is reused, also a failed one: counting has a cost, and scrapers may come at any rate. */
 const CACHE_MS = 10_000;
 
 /**
- * A reading that does not end (a connection that died without a word) keeps its place for so long. Others would only
- * pile up behind it.
+ * How long a reading that does not end (its connection died silently) keeps others from starting: they would only pile up
+ * behind it.
  */
 const ABANDONED_AFTER_MS = 60_000;
 
-/** Something that is read at most every 10 s, by whoever asks, and never by two at a time. */
+/** A value that is read at most every 10 s, on request, and never twice at the same time. */
 export class CachedReading<T> {
   #value: T | undefined;
   #freshUntil = -Infinity;
@@ -24,12 +24,12 @@ export class CachedReading<T> {
     private readonly now: () => number = () => performance.now(),
   ) {}
 
-  /** Never rejects. Undefined: it could not be read, or not in time. */
+  /** Never rejects. Undefined when the value could not be read, or not in time. */
   async get(): Promise<T | undefined> {
     const now = this.now();
     if (now < this.#freshUntil) return this.#value;
     if (this.#reading === undefined || now - this.#startedAt >= ABANDONED_AFTER_MS) this.#start(now);
-    // One that has kept somebody waiting in vain keeps nobody else.
+    // The wait counts from the start of the reading: once it has taken too long, later callers do not wait for it.
     const leftMs = this.#startedAt + TIMEOUT_MS - now;
     const isOver = leftMs > 0 && (await isOverWithin(leftMs, this.#reading as Promise<void>));
     return isOver ? this.#value : undefined;

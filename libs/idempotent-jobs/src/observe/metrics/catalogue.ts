@@ -1,27 +1,27 @@
 /*
- * All metrics, with their Prometheus names. No tenant, key, id or message is ever a label: every label is a name that
- * the application's code gives to something, or a word of a closed list.
+ * All metrics, with their Prometheus names. No tenant, key, id or message is ever a label: every label is a name from the
+ * application's code, or a word of a closed list.
  */
 
-/** What all kinds of metrics have. */
+/** The fields of every kind of metric. */
 interface Metric<L extends string> {
   readonly name: string;
   readonly help: string;
   readonly labels: readonly L[];
 }
 
-/** Counts up, from the start of the process. */
+/** Counts up from the start of the process. */
 export interface CounterMetric<L extends string = string> extends Metric<L> {
   readonly kind: 'counter';
 }
 
-/** Values by how large they are; `buckets` are the upper bounds, without +Inf. */
+/** Counts values by size; `buckets` are the upper bounds, without +Inf. */
 export interface HistogramMetric<L extends string = string> extends Metric<L> {
   readonly kind: 'histogram';
   readonly buckets: readonly number[];
 }
 
-/** Read when somebody scrapes. Processes that share a ledger read the same, so put them together with `max`. */
+/** Read at each scrape. Processes that share a ledger read the same value, so aggregate them with `max`. */
 export interface GaugeMetric<L extends string = string> extends Metric<L> {
   readonly kind: 'gauge';
 }
@@ -49,9 +49,9 @@ const gauge = <L extends string = never>(name: string, help: string, ...labels: 
   labels,
 });
 
-/** From a handler that looks something up to one that runs for minutes; 30 is the default timeout. */
+/** From a handler that reads one row to one that runs for minutes; 30 s is the default timeout. */
 const RUN_SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300];
-/** From a worker with nothing else to do to a backlog of hours. */
+/** From a worker that is idle to a backlog of hours. */
 const WAIT_SECONDS = [0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600, 14_400];
 
 /** The catalogue of metrics. */

@@ -6,26 +6,26 @@ import { type GaugeMetric, JOB_METRICS as METRICS } from './catalogue.js';
 import type { LedgerGaugesRow } from './ledger-gauges.statement.js';
 import type { GaugeReading, Labels } from './metrics.port.js';
 
-/** A dependency, and whether its circuit lets calls through. */
+/** A dependency and the state of its circuit. */
 export interface DependencyCircuit {
   readonly name: string;
   readonly circuit: CircuitState['kind'];
 }
 
-/** What is read; all of it may be slow, and may fail. */
+/** What the gauges are read from; each source may be slow, and may fail. */
 export interface GaugeSources {
   /** The queues of this application. */
   queues(): readonly string[];
   depthOf(queue: string): Promise<QueueDepth>;
-  /** Undefined: no job waits. */
+  /** Undefined when no job waits. */
   oldestWaitingMsOf(queue: string): Promise<number | undefined>;
   ledger(): Promise<readonly LedgerGaugesRow[]>;
   dependencies(): readonly DependencyCircuit[];
 }
 
 /**
- * Reads the gauges for whoever scrapes. The ledger and each queue are read side by side and fail by themselves: a Redis
- * that is gone takes the depths of its queues with it, and nothing else.
+ * Reads the gauges for scrapes. The ledger and each queue are read in parallel and fail independently: when a Redis is
+ * gone, only the depths of its queues are missing.
  */
 export class GaugeReader {
   readonly #ledger: CachedReading<readonly GaugeReading[]>;
@@ -41,7 +41,7 @@ export class GaugeReader {
     );
   }
 
-  /** As {@link ReadGauges} promises. */
+  /** Keeps the promises of {@link ReadGauges}. */
   async read(): Promise<readonly GaugeReading[]> {
     const readings = await Promise.all([
       this.#ledger.get(),
@@ -74,7 +74,7 @@ export class GaugeReader {
   }
 }
 
-/** The application's own queues have a reading of everything, 0 included; other queues only of what they have. */
+/** The application's own queues have all readings, 0 included; other queues only those that have a value. */
 function ledgerReadings(
   rows: readonly LedgerGaugesRow[],
   queues: readonly string[],

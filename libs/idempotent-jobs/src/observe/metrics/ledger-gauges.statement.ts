@@ -10,15 +10,15 @@ export type LedgerGaugesRow =
 
 interface Counted {
   readonly many: number;
-  /** Null: there is none. */
+  /** Null when there is none. */
   readonly oldest_age: number | null;
 }
 
 /**
- * What waits for a person or for its queue, over all queues that the ledger knows. Each part is read from a partial
- * index: operations that are settled or on their queue, however many, are not looked at. One that was redriven has been
- * waiting for its queue since its letter was closed. `undispatched` is always there, with one row; queues without
- * letters or doubts have none.
+ * Counts what waits for the operator or for its queue, over all queues that the ledger knows. Each part is read from a
+ * partial index: operations that are settled or on their queue, however many, are not read. A redriven operation has been
+ * waiting for its queue since its letter was closed. `undispatched` always has one row; queues without letters or doubts
+ * have none.
  */
 export const LEDGER_GAUGES = statement(
   'ledger_gauges',

@@ -3,7 +3,9 @@ import type { GaugeReader } from './gauge.reader.js';
 import type { MetricsAdapter, OpenMetrics } from './metrics.port.js';
 import { type KnownNames, MetricsSubscriber } from './metrics.subscriber.js';
 
-/** Opens the adapters that the application was given, and feeds them for as long as it runs. Without any it does nothing. */
+/**
+ * Opens the application's metrics adapters, feeds them while it runs, and closes them. Without adapters it does nothing.
+ */
 export class MetricsLifecycle {
   readonly #running: { readonly metrics: OpenMetrics; unsubscribe: () => void }[] = [];
 
@@ -14,7 +16,7 @@ export class MetricsLifecycle {
     private readonly onError: (message: string, error: unknown) => void,
   ) {}
 
-  /** @throws whatever an adapter throws; none is left open then */
+  /** @throws what an adapter throws; the adapters opened before are then closed again */
   start(known: KnownNames): void {
     try {
       for (const adapter of this.adapters) {
@@ -29,7 +31,7 @@ export class MetricsLifecycle {
     }
   }
 
-  /** Again: nothing. An adapter that cannot be closed keeps no other one open. */
+  /** A second call does nothing. If one adapter fails to close, the others are still closed. */
   stop(): void {
     for (const { metrics, unsubscribe } of this.#running.splice(0)) {
       unsubscribe();

@@ -13,7 +13,7 @@ export interface HistogramSeries {
   record(value: number): void;
 }
 
-/** What one series of a gauge stands at. */
+/** The current value of one series of a gauge. */
 export interface GaugeReading {
   readonly metric: GaugeMetric;
   readonly labels: Labels;
@@ -21,20 +21,20 @@ export interface GaugeReading {
 }
 
 /**
- * Reads all gauges. Never rejects, and takes 2 s at most: what could not be read is missing, and must be left out
- * rather than shown as it was. May be called as often as one likes: the same reading is given out for 10 s.
+ * Reads all gauges. Never rejects, and takes 2 s at most: a gauge that could not be read is missing, and must be left out
+ * rather than shown with its old value. May be called at any rate: a reading is reused for 10 s.
  */
 export type ReadGauges = () => Promise<readonly GaugeReading[]>;
 
 /**
- * Where metrics go: what `forRoot({ metrics: […] })` takes. `prometheusMetrics()` and `otelMetrics()` make one; write
- * your own for anything else.
+ * The destination of metrics: what `forRoot({ metrics: […] })` takes. `prometheusMetrics()` and `otelMetrics()` make one;
+ * write your own for anything else.
  */
 export interface MetricsAdapter {
   /**
    * Called when the application starts, before its workers do.
    *
-   * @throws ConfigurationError if it cannot, which keeps the application from starting
+   * @throws ConfigurationError if it cannot open, which stops the start of the application
    */
   open(readGauges: ReadGauges): OpenMetrics;
 }
@@ -42,12 +42,12 @@ export interface MetricsAdapter {
 /** An adapter at work for one application. */
 export interface OpenMetrics {
   /**
-   * A series, which is to exist from now on, at 0. Called once per series; its `increment()` is called on the path of
-   * jobs, and must be quick.
+   * Makes a series, which exists from now on, at 0. Called once per series. Its `increment()` is called in the path of
+   * jobs, and must be fast.
    */
   counter<L extends string>(metric: CounterMetric<L>, labels: Labels<NoInfer<L>>): CounterSeries;
-  /** As {@link counter}. */
+  /** Works like {@link counter}. */
   histogram<L extends string>(metric: HistogramMetric<L>, labels: Labels<NoInfer<L>>): HistogramSeries;
-  /** Called when the workers have stopped: takes everything back that {@link MetricsAdapter.open} did. */
+  /** Called when the workers have stopped: undoes everything that {@link MetricsAdapter.open} did. */
   close(): void;
 }

@@ -13,7 +13,7 @@ import {
   queueSeries,
 } from './series.js';
 
-/** What is known before anything happens: its series are there from the start. */
+/** What is known before any event: its series exist from the start. */
 export interface KnownNames {
   readonly queues: readonly string[];
   /** The names of jobs, by the queue of their processor. */
@@ -23,7 +23,7 @@ export interface KnownNames {
   readonly isListed: (queue: string, jobName: string) => boolean;
 }
 
-/** A queue with more kinds of jobs than that has names that are made up at run time. */
+/** The most job names per queue that get their own series: a queue with more has names made up at run time. */
 const MAX_JOBS = 50;
 const OTHER_JOBS = 'other';
 
@@ -31,7 +31,7 @@ type Event<K extends JobEvent['kind']> = Extract<JobEvent, { kind: K }>;
 /** The events that end an attempt without success. */
 type FailureEvent = Event<'retrying' | 'in_doubt' | 'dead'>;
 
-/** Counts events. Runs on the path of jobs: once the series of a job exist, an event costs map look-ups. */
+/** Counts events. It runs in the path of jobs: once the series of a job exist, an event costs only map look-ups. */
 export class MetricsSubscriber {
   readonly #jobs: Grid<JobSeries>;
   readonly #queues = new Map<string, QueueSeries>();
@@ -61,7 +61,7 @@ export class MetricsSubscriber {
   }
 
   readonly count = (event: JobEvent): void => {
-    // A step is a part of its job, which is counted as a whole.
+    // A step is a part of its job, and only the job is counted.
     if ('stepOf' in event && event.stepOf !== undefined && IS_COUNTED_BY_JOB.has(event.kind))
       return this.#letterOf(event);
     switch (event.kind) {
@@ -110,7 +110,7 @@ export class MetricsSubscriber {
       case 'handed_back':
         return this.#handedBack(event);
       case 'reconciled':
-        // Otherwise what follows from the answer is told by itself.
+        // Without a delay, the consequence of the answer is an event of its own.
         if (event.delayMs !== undefined) this.#job(event).processed.deferred.increment();
         return;
       case 'taken_over':
@@ -141,7 +141,7 @@ export class MetricsSubscriber {
   #dead(event: Event<'dead'>): void {
     const { attempt, reason, failureCode, isFollowUp } = event;
     this.#letterOf(event);
-    // No delivery has ended.
+    // No delivery has ended with this event.
     if (isFollowUp === true) return this.#job(event).reused.conflict.increment();
     const job = this.#failed(event, failureCode);
     if (attempt > 0) job.retryCount.record(attempt - 1);
@@ -149,7 +149,7 @@ export class MetricsSubscriber {
     if (reason === 'idempotency_conflict') job.reused.conflict.increment();
   }
 
-  /** Those that are in doubt have one as soon as nobody is asked any more. */
+  /** Counts new letters. An operation in doubt gets one when no further lookup is planned. */
   #letterOf(event: JobEvent): void {
     if (event.kind === 'dead') this.#queue(event.queue).letters[event.reason].increment();
     else if (event.kind === 'in_doubt' && event.delayMs === undefined)
@@ -157,9 +157,8 @@ export class MetricsSubscriber {
   }
 
   /**
-   * What all deliveries have in common that ended without success. Of an attempt they tell only where its handler ran, or
-   * vanished: a doubt that a person has to find out about in the end, or an operation that may not be tried again, was
-   * counted before, with its attempt.
+   * Counts a delivery that ended without success. It counts as a failed attempt only if the handler ran, or vanished with
+   * its worker. When an operation later ends for good, dead or left to the operator, the attempt was counted before.
    */
   #failed(event: FailureEvent, reason: string): JobSeries {
     const { kind, attempt, durationMs, failure } = event;
@@ -194,7 +193,7 @@ export class MetricsSubscriber {
   }
 
   #job({ queue, jobName, tenantId }: JobEventSubject): JobSeries {
-    // A name that no processor is known to run, of a job that nobody is known to have asked for, is its producer's text.
+    // A name that no listed processor runs, or of a job without a tenant, is the producer's free text.
     const isKnown = tenantId !== undefined && this.known.isListed(queue, jobName);
     return this.#jobs.find(queue, jobName) ?? this.#newJob(queue, isKnown ? jobName : OTHER_JOBS);
   }
@@ -222,7 +221,7 @@ export class MetricsSubscriber {
   }
 }
 
-/** What a job tells of itself, whatever its steps tell; their letters are their own. */
+/** Events that are counted for a job, not for its steps. Letters are counted for steps too. */
 const IS_COUNTED_BY_JOB: ReadonlySet<JobEvent['kind']> = new Set([
   'started',
   'completed',

@@ -9,11 +9,12 @@ import { JOB_METRICS as METRICS } from './catalogue.js';
 import type { CounterSeries, OpenMetrics } from './metrics.port.js';
 
 /*
- * The series of one job, queue or dependency, held by those who count. Made together, at 0: a rate is then right from the
- * first event on. What depends on an open list (which dependency, why an attempt failed) is made when it first happens.
+ * The series of one job, queue or dependency, which the subscribers keep. They are made together, at 0, so that a rate is
+ * right from the first event on. Series that depend on an open list (which dependency, why an attempt failed) are made at
+ * the first event.
  */
 
-/** Why an operation is given up that one more attempt might have saved. */
+/** Why an operation is given up although one more attempt might have succeeded. */
 export const EXHAUSTION_REASONS = [
   'retries_exhausted',
   'time_budget_exceeded',
@@ -23,7 +24,7 @@ export const EXHAUSTION_REASONS = [
 
 const RESULTS = ['completed', 'degraded', 'replayed', 'retrying', 'in_doubt', 'dead', 'deferred'] as const;
 const REUSES = ['replayed', 'duplicate', 'conflict', 'busy'] as const;
-/** What puts off a delivery that no dependency holds back. */
+/** The causes of a deferral other than a dependency's rejection. */
 type OwnCause = Exclude<DeferralReason, RejectionCause>;
 const DEFERRAL_CAUSES = Object.keys({
   busy: true,
@@ -101,7 +102,7 @@ function each<K extends string, V>(names: readonly K[], make: (name: K) => V): R
   return Object.fromEntries(names.map((name) => [name, make(name)])) as Record<K, V>;
 }
 
-/** Values by two names, each made when it is first asked for. Looking one up allocates nothing. */
+/** Values by two names, each made at its first use. A look-up allocates nothing. */
 export class Grid<V> {
   readonly #rows = new Map<string, Map<string, V>>();
 

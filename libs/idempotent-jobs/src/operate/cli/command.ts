@@ -14,31 +14,31 @@ export class WrongUsage extends Error {
   }
 }
 
-/** The call was right, but what it wants cannot be done. Exit code 1. */
+/** The call was right, but what it asks for cannot be done. Exit code 1. */
 export class Unavailable extends Error {}
 
-/** What a command prints: `json` with `--json`, `lines` without. The caller escapes both. */
+/** What a command prints: `json` with `--json`, `lines` otherwise. The caller escapes both. */
 export interface CommandResult {
   /** 0: done. 1: refused, nothing matched, or problems found. */
   readonly exitCode: 0 | 1;
-  /** Plain JSON; Dates are fine. */
+  /** Plain JSON; Dates are allowed. */
   readonly json: unknown;
   readonly lines: readonly string[];
 }
 
-/** An option of a command. Flags are false unless given, optional values are left out, and required ones must be there. */
+/** An option of a command. A flag is false and an optional value undefined unless given; a required one must be given. */
 export interface Option<T = unknown, Kind = 'flag' | 'optional' | 'required'> {
   readonly kind: Kind;
   /** Its name on the command line, without the dashes. */
   readonly name: string;
   readonly help: string;
-  /** What stands for the value in the help, e.g. `<name>`. A flag has none. */
+  /** The placeholder for the value in the help, e.g. `<name>`. A flag has none. */
   readonly value?: string;
-  /** Reads what was given, which is never empty. Throws {@link WrongUsage}. */
+  /** Parses the given text, which is never empty. Throws {@link WrongUsage}. */
   readonly read: (given: string) => T;
 }
 
-/** Options by the names that the command, and mostly the service it calls, has for them. */
+/** Options, by the names that the command, and mostly the service it calls, uses for them. */
 export type Options = Readonly<Record<string, Option>>;
 
 type ValueOf<O> = O extends Option<infer T, unknown> ? T : never;
@@ -54,14 +54,14 @@ export type Given<O extends Options> = {
 /** One call of a command. */
 export interface Call<O extends Options = Options> {
   readonly given: Given<O>;
-  /** What stood there without an option's name. */
+  /** The argument without an option's name. */
   readonly operand: string | undefined;
-  /** Connected; its schema is checked unless the command says otherwise. */
+  /** Connected. Its schema is checked unless the command says otherwise. */
   readonly database: Database;
-  /** The prefix of BullMQ's keys in Redis. Undefined stands for BullMQ's default. */
+  /** The prefix of BullMQ's keys in Redis. Undefined means BullMQ's default. */
   readonly prefix: string | undefined;
   readonly env: NodeJS.ProcessEnv;
-  /** Throws {@link WrongUsage} if one of those options, which would be ignored, was given. `why` follows its name. */
+  /** Throws {@link WrongUsage} if one of those options was given, since it would be ignored. `why` follows its name. */
   readonly refuse: (keys: readonly (keyof O)[], why: string) => void;
 }
 
@@ -69,7 +69,7 @@ export interface Call<O extends Options = Options> {
 export interface Command<O extends Options = Options> {
   readonly name: string;
   readonly summary: string;
-  /** What it takes besides options, as the help shows it, e.g. `[letter]`. Default: nothing. */
+  /** The argument it takes besides options, as the help shows it, e.g. `[letter]`. Default: none. */
   readonly operand?: string;
   readonly options: O;
   /** Whether it needs a ledger of this package's version. Default: true. */
@@ -77,7 +77,7 @@ export interface Command<O extends Options = Options> {
   run(call: Call<O>): Promise<CommandResult>;
 }
 
-/** Declares a command, whose `run` gets values of the types that its options declare. */
+/** Declares a command. Its `run` gets values of the types that its options declare. */
 export function command<const O extends Options>(declared: Command<O>): Command {
   return declared;
 }
@@ -131,7 +131,7 @@ export function word<W extends string>(
   return reading(name, value, list, list, (given) => words.find((known) => known === given));
 }
 
-/** `read` answers undefined for what it cannot read. */
+/** `read` returns undefined for a text that it cannot read. */
 function reading<T>(
   name: string,
   value: string,
@@ -159,10 +159,14 @@ export const COMMON_OPTIONS = {
   help: flag('help', 'say how to use the command'),
 };
 
-/** What was given, by the names of the command line, before any of it is read. */
+/** The given texts by their names on the command line, before any is parsed. */
 type Values = Readonly<Record<string, string | boolean | undefined>>;
 
-/** Takes a call apart. @throws WrongUsage for options that the command does not have, and for too many words */
+/**
+ * Splits a call into options and operand.
+ *
+ * @throws WrongUsage for options that the command does not have, and for too many words
+ */
 export function parse({ name, options, operand }: Command, args: readonly string[]) {
   const known = [...Object.values(COMMON_OPTIONS), ...Object.values(options)];
   const types = Object.fromEntries(
@@ -187,7 +191,7 @@ function parsed<T>(name: string, parsing: () => T): T {
   }
 }
 
-/** Reads the values of options. @throws WrongUsage for one that is missing, empty or not to be read */
+/** Parses the values of options. @throws WrongUsage for one that is missing, empty or invalid */
 export function read<O extends Options>(options: O, values: Values): Given<O> {
   const given: Record<string, unknown> = {};
   for (const [key, { kind, name, read }] of Object.entries(options)) {

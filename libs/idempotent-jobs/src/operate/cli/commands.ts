@@ -56,7 +56,7 @@ function detailsOf(entry: HistoryEntry): string {
   }
 }
 
-/** For the hour after a queue was lost. */
+/** For the time right after a queue was lost. */
 const redispatch = command({
   name: 'redispatch',
   summary: 'put unsettled operations on their queues again, after a queue was lost',
@@ -79,7 +79,7 @@ const redispatch = command({
   },
 });
 
-/** What applications do now and then by themselves. */
+/** Prunes as applications do by themselves from time to time. */
 const prune = command({
   name: 'prune',
   summary: 'remove completed operations and resolved letters that are past their retention',
@@ -95,7 +95,7 @@ const prune = command({
   },
 });
 
-/** Takes the steps that the ledger's schema lacks, as `forRoot({ migrations: 'run' })` would. */
+/** Runs the migrations that the ledger's schema lacks, as `forRoot({ migrations: 'run' })` would. */
 const migrate = command({
   name: 'migrate',
   summary: 'create the ledger, or bring it to this package’s version',

@@ -9,7 +9,7 @@ const DATABASE_EXAMPLE = 'postgres://user:password@host:5432/database';
 /**
  * Connects to the ledger of `DATABASE_URL`.
  *
- * @throws WrongUsage if the variable is missing or names no Postgres; Unavailable if Postgres does not let us in
+ * @throws WrongUsage if the variable is missing or names no Postgres; Unavailable if Postgres refuses the connection
  */
 export async function connect(env: NodeJS.ProcessEnv, schema: string): Promise<Database> {
   const url = env['DATABASE_URL'];
@@ -19,7 +19,7 @@ export async function connect(env: NodeJS.ProcessEnv, schema: string): Promise<D
     );
   }
   const { host } = serverUrl('DATABASE_URL', url, /^postgres(?:ql)?:$/, DATABASE_EXAMPLE);
-  // TypeORM is loaded when it is needed: the help and refusals should not wait for it.
+  // TypeORM is loaded only when it is needed: the help and refusals should not wait for it.
   const { DataSource } = await import('typeorm');
   const dataSource = new DataSource({
     type: 'postgres',
@@ -37,7 +37,7 @@ export async function connect(env: NodeJS.ProcessEnv, schema: string): Promise<D
   return new Database(dataSource, schema, { max: MIN_CONNECTIONS, connection: {} });
 }
 
-/** Why something failed. Node reports several addresses that refused by an error with a code and no message. */
+/** Why something failed. When several addresses refuse, Node's error has a code and no message. */
 export function reasonOf(error: unknown): string {
   const message = messageOf(error);
   const { code } = error as { code?: unknown };
@@ -45,8 +45,8 @@ export function reasonOf(error: unknown): string {
 }
 
 /**
- * Reads the URL of a server that a variable names. What it says of a URL that it refuses quotes nothing of it: an
- * unescaped character of a password moves parts of that into the host, the path or the rest.
+ * Reads a server's URL from a variable. When it rejects the URL, the message quotes nothing of it: an unescaped character
+ * in a password moves parts of it into the host, the path or the rest.
  *
  * @throws WrongUsage
  */
@@ -65,7 +65,7 @@ export function serverUrl(variable: string, text: string, protocols: RegExp, exa
 const HINT =
   'In a user name or password, write @ as %40, : as %3A, / as %2F, ? as %3F, # as %23 and % as %25.';
 
-/** Undefined for a text with an escape that is none. */
+/** Undefined for a text with an invalid escape. */
 function decoded(text: string): string | undefined {
   try {
     return decodeURIComponent(text);
@@ -77,25 +77,25 @@ function decoded(text: string): string | undefined {
 /** Variables that may hold passwords. */
 const SECRET_VARIABLES = ['DATABASE_URL', 'REDIS_URL', 'PGPASSWORD'];
 
-/** Shorter secrets would tear other words apart; the URLs they stand in are masked all the same. */
+/** Shorter secrets would mask parts of ordinary words; the URLs that contain them are masked anyway. */
 const MIN_SECRET_LENGTH = 4;
 
-/** Makes a function that takes the secrets of the environment out of a text. */
+/** Makes a function that removes the environment's secrets from a text. */
 export function redactor(env: NodeJS.ProcessEnv): (text: string) => string {
   const secrets = SECRET_VARIABLES.flatMap((name) => secretsOf(env[name] ?? ''))
     .filter((secret) => secret.length >= MIN_SECRET_LENGTH)
     .toSorted((a, b) => b.length - a.length);
   return (text) => {
     const masked = secrets.reduce((left, secret) => left.replaceAll(secret, '***'), text);
-    // What stands between ":" and "@" is a password in any URL, also in one that nobody could parse.
+    // Between ":" and "@" there is a password in any URL, even in one that cannot be parsed.
     return masked.replace(/(\/\/[^\s/:@]*:)\S+@/g, '$1***@');
   };
 }
 
 function secretsOf(value: string): string[] {
-  // Between the first ":" and the last "@", whatever is in between: its writer may have escaped nothing.
+  // From the first ":" to the last "@": the password may be unescaped and contain either.
   const raw = /\/\/[^:]*:([^]*)@/.exec(value)?.[1] ?? '';
-  // What reads such a URL may take a part of its password for a host, a path or an option, and say so.
+  // A client that reads such a URL may take a part of its password for a host, a path or an option, and print it.
   const passwords = [raw, ...raw.split(/[@/?#]/)];
   if (URL.canParse(value)) {
     const { password, searchParams } = new URL(value);

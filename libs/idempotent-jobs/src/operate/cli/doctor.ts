@@ -3,7 +3,7 @@ import { type QueueReport, QueueDirectory } from '../doctor/queue-directory.js';
 import { command, text, Unavailable } from './command.js';
 import { refuseUnknownQueue } from './services.js';
 
-/** What the applications' doctors said when these last started, put together. */
+/** Combines what the applications' doctors reported when they last started. */
 export const doctor = command({
   name: 'doctor',
   summary: 'say what the applications’ doctors found when these last started',
@@ -36,7 +36,7 @@ export const doctor = command({
   },
 });
 
-/** What concerns a whole application is said by each of its queues, but is one finding. */
+/** Every queue's report repeats the findings about the whole application; each is listed once. */
 function findingsOf(reports: readonly QueueReport[]): DoctorFinding[] {
   const findings = reports.flatMap(({ report }) => report?.findings ?? []);
   return [...new Map(findings.map((finding) => [JSON.stringify(finding), finding])).values()];

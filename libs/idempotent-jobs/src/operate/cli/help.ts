@@ -1,6 +1,6 @@
 import { COMMON_OPTIONS, type Command, type Options } from './command.js';
 
-/** The help of the whole program, or of one command, for programs. */
+/** The help as JSON, of the whole program or of one command. */
 export function helpAsJson(commands: readonly Command[]): unknown {
   return {
     commands: commands.map(({ name, summary, operand, options }) => ({

@@ -24,14 +24,14 @@ import { type Columns, done, listed } from './render.js';
 import { deadLettersOf, refuseUnknownQueue } from './services.js';
 
 export const DRY_RUN = flag('dry-run', 'only say what would be done');
-/** Who does it, and why. */
+/** Options that say who acts, and why. */
 export const ACTION = {
   actor: required(text('actor', '<who>', 'who does this; kept with what is done (required)')),
   note: required(text('note', '<why>', 'why; kept with what is done (required)')),
   dryRun: DRY_RUN,
 };
 
-/** Which letters are meant. */
+/** Options that select letters. */
 export const FILTER = {
   queue: text('queue', '<name>', 'of this source queue'),
   tenantId: text('tenant', '<id>', 'of this tenant'),
@@ -47,14 +47,14 @@ export function filterOf(given: Given<typeof FILTER>): DeadLetterFilter {
   return { queue, tenantId, operationKey, reason, fingerprint, from, until };
 }
 
-/** Options that name one operation in place of a letter's id. */
+/** Options that name an operation instead of a letter's id. */
 const OPERATION = {
   tenantId: text('tenant', '<id>', 'with --key: the operation whose open letter is meant'),
   operationKey: text('key', '<key>', 'see --tenant'),
   step: text('step', '<name>', 'with --key: the step of that operation'),
 };
 
-/** The letter that is meant, by its id or by tenant and key. @throws WrongUsage if it is named by neither or by both */
+/** The letter that a call names, by its id or by tenant and key. @throws WrongUsage if it names neither or both */
 export function letterOf(
   id: string | undefined,
   { tenantId, operationKey, step }: Given<typeof OPERATION>,

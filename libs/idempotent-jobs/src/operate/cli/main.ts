@@ -1,7 +1,7 @@
 import 'reflect-metadata';
 import { runCli } from './run-cli.js';
 
-// `… | head` closes the pipe early; what is left unsaid is nobody's error.
+// `… | head` closes the pipe early; the output that is left is dropped, and that is no error.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code !== 'EPIPE') throw error;
 });
@@ -11,5 +11,5 @@ const exitCode = await runCli(process.argv.slice(2), process.env, {
   err: (text) => process.stderr.write(`${text}\n`),
 });
 
-// Once all is said: a server that stays silent keeps its connection open, which must not keep us.
+// Exits once all output is written: the open connection of a server that does not answer must not keep the process alive.
 process.stdout.write('', () => process.exit(exitCode));

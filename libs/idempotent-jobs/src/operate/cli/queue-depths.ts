@@ -4,17 +4,17 @@ import type { Database } from '../../ledger/postgres/database.js';
 import { Unavailable } from './command.js';
 import { reasonOf, serverUrl } from './connect.js';
 
-/** The depths of queues by name, and who was asked. */
+/** The depths of queues by name, and the backend that reported them. */
 export interface QueueDepths {
   readonly source: 'redis' | 'postgres' | 'none';
   readonly of: ReadonlyMap<string, QueueDepth>;
 }
 
 const TIMEOUT_MS = 10_000;
-/** Where BullMQ's Postgres backend keeps its jobs, unless it is told otherwise. */
+/** The default table of BullMQ's Postgres backend. */
 const BULLMQ_TABLE = 'bullmq.job';
 
-/** Asks the Redis of `REDIS_URL`, else BullMQ's Postgres backend beside the ledger, else nobody. */
+/** Asks the Redis of `REDIS_URL`, else BullMQ's Postgres backend in the ledger's database, else no backend. */
 export async function queueDepths(
   names: readonly string[],
   redisUrl: string | undefined,
@@ -31,7 +31,7 @@ async function depthsInRedis(
 ): Promise<QueueDepths> {
   const { host } = serverUrl('REDIS_URL', redisUrl, /^rediss?:$/, 'redis://user:password@host:6379');
   const { createRedisBackend, Queue } = await import('bullmq');
-  // It says once that it cannot be reached, instead of trying without end.
+  // Fails once when Redis cannot be reached, instead of trying without end.
   const connection = { url: redisUrl, maxRetriesPerRequest: 1, retryStrategy: () => null };
   const queues = names.map(
     (name) =>

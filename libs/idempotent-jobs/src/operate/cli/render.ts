@@ -4,10 +4,10 @@ import type { CommandResult } from './command.js';
 /** What a column can show. */
 export type Cell = string | number | Date | null | undefined;
 
-/** The columns of a table: what each shows of a row, by its header. */
+/** The columns of a table: by header, the function that reads the cell from a row. */
 export type Columns<Row> = Readonly<Record<string, (row: Row) => Cell>>;
 
-/** Something was done, or would be: one line says what. */
+/** The result of an action, done or planned, in one line. */
 export function done(json: unknown, line: string): CommandResult {
   return { exitCode: 0, json, lines: [line] };
 }
@@ -23,7 +23,7 @@ export function listed<Row>(
   return { exitCode: 0, json, lines: textTable(rows, columns) };
 }
 
-/** Rows in aligned columns. Numbers go to the right; what is undefined or null is left empty. */
+/** Rows in aligned columns. Numbers are aligned right; undefined and null are left empty. */
 export function textTable<Row>(rows: readonly Row[], columns: Columns<Row>): string[] {
   const aligned = Object.entries(columns).map(([header, show]) => {
     const values = rows.map(show);
@@ -42,11 +42,11 @@ export function textTable<Row>(rows: readonly Row[], columns: Columns<Row>): str
   );
 }
 
-/** One line, whatever an error message holds. */
+/** One line, even if an error message has several. */
 function cellOf(value: Cell): string {
   if (value === undefined || value === null) return '';
   const text = value instanceof Date ? value.toISOString() : String(value);
-  // Escaped here as well, so that columns are as wide as what is seen.
+  // Escaped here as well, so that a column is as wide as what is shown.
   const characters = Array.from(printable(text));
   return characters.length > MAX_CELL
     ? `${characters.slice(0, MAX_CELL - 1).join('')}…`

@@ -21,15 +21,15 @@ import { COMMANDS } from './commands.js';
 import { connect, reasonOf, redactor } from './connect.js';
 import { helpAsJson, helpOf, helpOfAll } from './help.js';
 
-/** Where a program speaks. Each call is one or more whole lines. */
+/** The output of the program. Each call is one or more whole lines. */
 export interface Voice {
   readonly out: (text: string) => void;
   readonly err: (text: string) => void;
 }
 
 /**
- * Runs a call of the command line. Never rejects, says no secret, and nothing that a terminal would obey instead of show:
- * whatever comes from a job, a server or the call itself is escaped here, line by line.
+ * Runs a call of the command line. Never rejects. Prints no secret, and no control characters that a terminal would obey:
+ * every line, with whatever text from a job, a server or the call itself, is escaped here.
  *
  * @returns the exit code: 0, 1 or, for wrong usage, 2
  */
@@ -38,7 +38,7 @@ export async function runCli(
   given: NodeJS.ProcessEnv,
   voice: Voice,
 ): Promise<number> {
-  // A variable that is set to nothing, as in `REDIS_URL=`, counts as not set.
+  // A variable that is empty, as in `REDIS_URL=`, counts as not set.
   const env = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== ''));
   const isJson = args.includes('--json');
   try {
@@ -54,7 +54,7 @@ export async function runCli(
   }
 }
 
-/** Help, or what the command has to say. */
+/** The help, or the result of the command. */
 async function answerTo(args: readonly string[], env: NodeJS.ProcessEnv): Promise<CommandResult> {
   const [name, ...rest] = args[0] === '--json' ? args.slice(1) : args;
   if (name === undefined) throw new WrongUsage('Name a command.', ['', ...helpOfAll(COMMANDS)]);
@@ -88,7 +88,7 @@ async function run(
   }
 }
 
-/** What helps against a refusal from here. Services name their own methods and options. */
+/** What helps when an action is refused here. The services' own messages name their methods and options. */
 const HERE: Readonly<Record<string, string>> = {
   no_identity:
     'it has no tenant or operation key. Give it one by hand with redriveEdited() in the application, or discard it',
@@ -98,13 +98,13 @@ const HERE: Readonly<Record<string, string>> = {
   deadline_passed: 'the deadline its producer gave has passed. Give another: --deadline <time>',
 };
 
-/** Why something failed, in words of the command line. */
+/** Why a call failed, in terms of the command line. */
 export function inOurWords(error: unknown): string {
   if (!isA(error, DeadLetterRefusedError) || !Object.hasOwn(HERE, error.reason)) return reasonOf(error);
   return `${String(error.data['id'])}: ${HERE[error.reason]}. Nothing was changed.`;
 }
 
-/** What a service refuses to understand was asked wrongly, too. */
+/** A request that a service rejects as invalid counts as wrong usage, too. */
 function isWrongUsage(error: unknown): boolean {
   return error instanceof WrongUsage || error instanceof UsageError || error instanceof InvalidIdentityError;
 }

@@ -12,9 +12,9 @@ import { TenantContext } from '../../tenancy/tenant-context.js';
 import { Unavailable } from './command.js';
 
 /**
- * The application's service, outside of it: what it makes due is carried by the dispatchers of the applications, which
- * are told by NOTIFY; redrives of many by whichever application looks first. Queues' own retention is read from
- * `job_queues`; the defaults are for queues that are not there.
+ * The application's service, outside of the application. The applications' dispatchers, notified by NOTIFY, carry what it
+ * makes due; whichever application polls first runs a bulk redrive. A queue's retention is read from `job_queues`; the
+ * defaults are for queues that are not there.
  */
 export function deadLettersOf(database: Database): DeadLetterService {
   const operations = new OperationStore(database);
@@ -25,16 +25,16 @@ export function deadLettersOf(database: Database): DeadLetterService {
     actions: new ActionStore(database, DEFAULT_RETENTION),
     encryption,
     tenants: new TenantContext(),
-    // Only the queue's producer can say what a new operation is, and it is not here.
+    // Only the queue's producer can check a new operation, and it is not here.
     edited: new EditedRedrive(database, operations, encryption, () => undefined, false, DEFAULT_RETENTION),
-    // Metrics are the applications'; what was done here is in job_actions.
+    // The applications count metrics; what was done here is in job_actions.
     onClosed: () => undefined,
     onDue: (queue) => operations.announce(operations.onPool, queue),
     wakeRunner: () => undefined,
   });
 }
 
-/** The command line has no keys: it shows an encrypted value as encrypted, wherever inside of another value it is. */
+/** The command line has no keys: it shows an encrypted value as encrypted, also inside of another value. */
 export class KeylessEncryption extends Encryption {
   constructor() {
     super(undefined);
@@ -49,7 +49,7 @@ export class KeylessEncryption extends Encryption {
   }
 }
 
-/** Whether the ledger has ever heard of a queue. */
+/** Whether the ledger knows a queue. */
 const HAS_HEARD_OF = statement(
   'has_heard_of_queue',
   `
@@ -60,9 +60,9 @@ SELECT EXISTS (SELECT FROM {schema}.job_queues WHERE queue = :queue)
 );
 
 /**
- * Tells a queue where there is nothing to find from a name that was mistyped.
+ * Distinguishes a mistyped name from a queue that has nothing to show.
  *
- * @throws Unavailable if the ledger has never heard of the queue
+ * @throws Unavailable if the ledger has never had the queue
  */
 export async function refuseUnknownQueue(database: Database, queue: string | undefined): Promise<void> {
   if (queue === undefined) return;

@@ -7,7 +7,7 @@ import { queueDepths } from './queue-depths.js';
 import { type Columns, listed } from './render.js';
 import { refuseUnknownQueue } from './services.js';
 
-/** Where every queue stands, by BullMQ and by the ledger. */
+/** The state of every queue, by BullMQ and by the ledger. */
 export const status = command({
   name: 'status',
   summary: 'show every queue: what waits in BullMQ, what is unsettled in the ledger, what died',
@@ -42,7 +42,7 @@ const COLUMNS: Columns<LedgerStatus & { readonly bullmq: QueueDepth | null }> = 
   letters: ({ openLetters }) => openLetters,
   'oldest letter': ({ oldestLetterAt }) => oldestLetterAt,
 };
-/** Where a queue stands, by the ledger. */
+/** The state of a queue by the ledger. */
 interface LedgerStatus {
   readonly queue: string;
   /** Undefined for a queue that no application has registered. */
@@ -56,7 +56,10 @@ interface LedgerStatus {
   readonly oldestLetterAt: Date | undefined;
 }
 
-/** All queues that the ledger knows of, each from a partial index: settled operations, however many, are not looked at. */
+/**
+ * All queues that the ledger knows of. Each number comes from a partial index: settled operations, however many, are not
+ * read.
+ */
 const LEDGER_STATUS = statement(
   'ledger_status',
   `

@@ -11,31 +11,31 @@ export interface DescribedProcessor {
   readonly name: string;
   readonly queue: string;
   readonly effect: Effect;
-  /** Whether the processor says so, or got the default. */
+  /** Whether the processor declares its effect; false when it got the default. */
   readonly isEffectGiven: boolean;
   readonly timeoutMs: number;
   readonly isTimeoutGiven: boolean;
   readonly attempts: number;
-  /** Of itself, or of its dependency; undefined: not declared. */
+  /** The processor's own, or its dependency's. Undefined when not declared. */
   readonly clientRetries: number | undefined;
-  /** The name of its dependency; undefined: none. */
+  /** The name of its dependency. Undefined when it has none. */
   readonly dependency: string | undefined;
   /** Whether the dependency has a circuit for each key. */
   readonly hasCircuitPerKey: boolean;
   /** The fields of its payload classes that are validated as URLs. */
   readonly urlFields: readonly string[];
-  /** Whether it reads tenants from job data, with `identify`. */
+  /** Whether it derives tenants from job data, with `identify`. */
   readonly identifies: boolean;
-  /** Of its worker. */
+  /** The worker's option. */
   readonly removeOnFail: RemoveOnFail;
 }
 
-/** A class with nothing but `@Processor()`, on any queue that is no dead-letter queue. */
+/** A class with only `@Processor()`, on any queue that is not a dead-letter queue. */
 export interface PlainProcessor {
   readonly name: string;
   readonly queue: string;
   readonly attempts: number;
-  /** Of its worker, or else of its queue. */
+  /** The worker's option, or else the queue's. */
   readonly removeOnFail: RemoveOnFail;
 }
 
@@ -50,22 +50,24 @@ export interface DescribedQueue {
 /** A dependency of `forRoot({ dependencies })`. */
 export interface DescribedDependency {
   readonly name: string;
-  /** Undefined: not declared. */
+  /** Undefined when not declared. */
   readonly clientRetries: number | undefined;
-  /** Whether its circuit was seen to open on one tenant's failures alone, and to hold back others that were answered. */
+  /**
+   * Whether its circuit was seen to open on one tenant's failures alone, and to reject others whose calls had succeeded.
+   */
   readonly isSharedByTenants: boolean;
 }
 
-/** An application, as far as the doctor looks. Plain data. */
+/** What the doctor needs to know about an application. Plain data. */
 export interface AppDescription {
   readonly processors: readonly DescribedProcessor[];
   readonly plainProcessors: readonly PlainProcessor[];
   readonly queues: readonly DescribedQueue[];
   readonly dependencies: readonly DescribedDependency[];
-  /** Schedulers whose iterations `identify` was seen to give one key. */
+  /** Schedulers for whose iterations `identify` was seen to give the same key. */
   readonly sharedKeys: readonly SharedKey[];
   readonly resolvesTenants: boolean;
-  /** ISO 8601. Undefined: jobs are not signed, or have to be. */
+  /** ISO 8601. Undefined when jobs are not signed, or must be. */
   readonly unsignedUntil: string | undefined;
   readonly handsOnTrace: boolean;
   readonly logs: 'all' | 'problems' | 'none';

@@ -7,7 +7,7 @@ import { Doctor } from './doctor.js';
 import { type DoctorReport, lineOf, problemsOf } from './doctor-report.js';
 import { QueueDirectory } from './queue-directory.js';
 
-/** The doctor's visit at boot, before any worker starts. */
+/** Runs the doctor at boot, before any worker starts. */
 @Injectable()
 export class CheckUp {
   constructor(
@@ -24,7 +24,7 @@ export class CheckUp {
     try {
       await this.directory.note(this.doctor.examined(), report);
     } catch (error) {
-      // Only those who look from outside miss something.
+      // Not fatal: only tools that read the ledger from outside miss it.
       this.log.warn(`What is known of the queues could not be noted in job_queues: ${messageOf(error)}`);
     }
   }

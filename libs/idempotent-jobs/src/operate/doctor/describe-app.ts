@@ -20,7 +20,7 @@ import { type ProvidedClass, providedClassOf } from '../../bullmq/provided-class
 import { type SigningRules, unsignedUntil } from '../../producer/signing.options.js';
 import type { AppDescription, DescribedProcessor, PlainProcessor } from './app-description.js';
 
-/** What the doctor looks at of the application's options. */
+/** The application's options that the doctor reads. */
 export interface DescribedOptions {
   readonly dependencies: readonly DependencyRules[];
   readonly leaseMs: number;
@@ -112,7 +112,7 @@ function payloadClassesIn(payload: ProcessorDeclaration['options']['payload']): 
   return typeof payload === 'function' ? [payload] : Object.values(payload);
 }
 
-/** The fields of payload classes that are validated as URLs, `@IsUrl()`: addresses that whoever enqueues has given. */
+/** The fields of payload classes that are validated as URLs, `@IsUrl()`: addresses that the producer has given. */
 function urlFieldsOf(payloads: readonly PayloadClass[]): readonly string[] {
   const fields = payloads.flatMap((payload) =>
     getMetadataStorage()
@@ -142,7 +142,7 @@ function describePlainProcessor(
   return [{ name: provided.name, queue, attempts, removeOnFail: ofWorker ?? removeOnFail }];
 }
 
-/** Empty for a queue that this process only works on, without having registered it. */
+/** Empty for a queue that this process works on without having registered it. */
 function defaultJobOptionsOf(providers: readonly InstanceWrapper[], queue: string): JobsOptions {
   const token = getQueueToken(queue);
   const found = providers.find((provider) => provider.token === token)?.instance as Queue | undefined;

@@ -7,17 +7,17 @@ import { type DoctorCode, type DoctorFinding, type DoctorReport, reportOf } from
 type Found = Pick<DoctorFinding, 'severity' | 'message' | 'fix'> &
   Partial<Pick<DoctorFinding, 'queue' | 'processor'>>;
 
-/** Something that the doctor looks for. */
+/** One check of the doctor. */
 interface Check {
   readonly code: DoctorCode;
-  /** Which of the five questions it concerns: 1 to 5. */
+  /** The question that it belongs to: 1 to 5. */
   readonly question: number;
   readonly find: (app: AppDescription) => readonly Found[];
 }
 
 /**
- * Looks for what makes retries unsafe. Sees declarations only: what a handler really does, how often a producer asks
- * BullMQ to try a single job, and processors of other processes are out of its sight.
+ * Looks for what makes retries unsafe. It reads declarations only: it cannot know what a handler really does, how often a
+ * producer asks BullMQ to try a single job, or which processors run in other processes.
  */
 export function diagnose(app: AppDescription): DoctorReport {
   return reportOf(
@@ -170,7 +170,7 @@ const CHECKS: readonly Check[] = [
         })),
   },
   {
-    // No declaration says whose endpoint a handler calls: payloads with URLs do, and what was seen at run time.
+    // No declaration says whose endpoint a handler calls. The hints are URLs in payloads, and what was seen at run time.
     code: 'circuit-shared-by-tenants',
     question: 3,
     find: ({ dependencies, processors }) => [
@@ -288,7 +288,7 @@ function retriesOfProcessor({
   ];
 }
 
-/** Dependencies that no processor names are called from handlers, by DependencyGuard, whose attempts multiply as well. */
+/** Dependencies that no processor names. Handlers call them by DependencyGuard, and their attempts multiply as well. */
 function unnamed({ dependencies, processors }: AppDescription): AppDescription['dependencies'] {
   return dependencies.filter(({ name }) => !processors.some(({ dependency }) => dependency === name));
 }
@@ -336,7 +336,7 @@ function removedFailure(subject: string, removeOnFail: RemoveOnFail, where: stri
   };
 }
 
-/** An hour, or a hundred jobs: less is gone before anybody who was alerted looks. */
+/** An hour, or a hundred jobs: with less, failed jobs are gone before the operator who was alerted can look at them. */
 const MIN_AGE_S = 60 * 60;
 const MIN_COUNT = 100;
 
@@ -348,7 +348,7 @@ function dropsEvidence(removeOnFail: RemoveOnFail): boolean {
   return typeof removeOnFail === 'number' ? removeOnFail < MIN_COUNT : removeOnFail === true;
 }
 
-/** What is natural or a transaction has no service behind it whose answer could get lost. */
+/** Whether the effect calls a service, whose answer could get lost. A natural or transactional effect does not. */
 function callsSomebody(effect: Effect): boolean {
   return effect !== 'natural' && effect !== 'transactional';
 }

@@ -1,4 +1,4 @@
-/** The five questions that decide whether retries are safe. The answer to each is to be yes. */
+/** The five questions that decide whether retries are safe. Each should be answered with yes. */
 export const QUESTIONS = [
   'Can every job run a second time without harm?',
   'Can a retry tell that the work has been done already?',
@@ -7,7 +7,7 @@ export const QUESTIONS = [
   'Can an operation be followed across its attempts?',
 ] as const;
 
-/** What the doctor can find. Stable: meant for programs. */
+/** The codes of the doctor's findings. Stable, so that programs can rely on them. */
 export type DoctorCode =
   | 'circuit-shared-by-tenants'
   | 'client-retries'
@@ -29,38 +29,38 @@ export type DoctorCode =
 /** `error`: retries are unsafe. `warning`: they may be. `info`: worth knowing. */
 export type DoctorSeverity = 'error' | 'warning' | 'info';
 
-/** One thing that stands in the way of safe retries. Plain JSON. */
+/** One finding that stands in the way of safe retries. Plain JSON. */
 export interface DoctorFinding {
   readonly code: DoctorCode;
   readonly severity: DoctorSeverity;
-  /** Which of the five questions it concerns: 1 to 5. */
+  /** The question that it belongs to: 1 to 5. */
   readonly question: number;
   /** Null for findings that concern the whole application. */
   readonly queue: string | null;
-  /** The class, or null. */
+  /** The name of the class, or null. */
   readonly processor: string | null;
   /** What was found, without the fix. */
   readonly message: string;
   readonly fix: string;
 }
 
-/** One of the five questions, answered: `no` after an error, `unsure` after a warning, else `yes`. */
+/** The answer to one of the five questions: `no` after an error, `unsure` after a warning, else `yes`. */
 export interface DoctorAnswer {
   readonly question: string;
   readonly answer: 'yes' | 'unsure' | 'no';
 }
 
-/** What the doctor says. Plain JSON. */
+/** The doctor's report. Plain JSON. */
 export interface DoctorReport {
   /** Whether there is no finding of severity error or warning. */
   readonly healthy: boolean;
   /** The five questions, in order. */
   readonly answers: readonly DoctorAnswer[];
-  /** Errors first, then warnings, then what is worth knowing. */
+  /** Errors first, then warnings, then infos. */
   readonly findings: readonly DoctorFinding[];
 }
 
-/** Answers the five questions from what was found. */
+/** Answers the five questions by the findings. */
 export function reportOf(findings: readonly DoctorFinding[]): DoctorReport {
   const has = (severity: DoctorSeverity, question: number): boolean =>
     findings.some((finding) => finding.severity === severity && finding.question === question);
@@ -74,7 +74,7 @@ export function reportOf(findings: readonly DoctorFinding[]): DoctorReport {
   };
 }
 
-/** The findings that ask for something to be done. */
+/** The findings that need action. */
 export function problemsOf(findings: readonly DoctorFinding[]): readonly DoctorFinding[] {
   return findings.filter(({ severity }) => severity !== 'info');
 }

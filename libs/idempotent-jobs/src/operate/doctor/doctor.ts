@@ -10,8 +10,8 @@ import { diagnose } from './diagnose.js';
 import type { DoctorReport } from './doctor-report.js';
 
 /**
- * Answers for the running application the five questions that decide whether retries are safe. Looks at what is
- * registered and declared in this process; asks neither Postgres nor BullMQ.
+ * Answers the five questions that decide whether retries are safe, for the running application. It looks at what is
+ * registered and declared in this process, and asks neither Postgres nor BullMQ.
  */
 @Injectable()
 export class Doctor {
@@ -24,12 +24,12 @@ export class Doctor {
     @Inject(RESOLVED_OPTIONS) private readonly options: DescribedOptions,
   ) {}
 
-  /** What stands in the way of safe retries, as plain JSON. */
+  /** The findings that stand in the way of safe retries, as plain JSON. */
   report(): DoctorReport {
     return diagnose(this.examined());
   }
 
-  /** What it looks at. @internal */
+  /** The description that the doctor examines. @internal */
   examined(): AppDescription {
     return {
       ...describeApp(this.discovery, this.queues, this.options, this.dependencies),

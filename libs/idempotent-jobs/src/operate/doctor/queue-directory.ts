@@ -6,9 +6,9 @@ import type { AppDescription } from './app-description.js';
 import { type DoctorReport, reportOf } from './doctor-report.js';
 
 /**
- * Notes what the application says about its queues. A process that runs no processor of a queue has nothing to say about
- * it and leaves the other one's report. Rows are locked in the order of their names, so that instances that boot together
- * wait for each other and never in a circle.
+ * Records what the application says about its queues. A process that runs no processor of a queue leaves the report of
+ * the process that does. Rows are locked in the order of their names, so that instances that boot together cannot
+ * deadlock.
  */
 const NOTE_QUEUES = statement(
   'note_queues',
@@ -30,25 +30,25 @@ ON CONFLICT (queue) DO UPDATE SET
 `,
 );
 
-/** What was last said about each queue, in the order of their names. */
+/** The last report about each queue, in the order of their names. */
 const QUEUE_REPORTS = statement(
   'queue_reports',
   'SELECT queue, report, reported_at FROM {schema}.job_queues ORDER BY queue',
 );
 
-/** What the application that last started a processor of a queue said about it; nulls: none has. */
+/** What the application that last started a processor of a queue said about it. The fields are null when none has. */
 export interface QueueReport {
   readonly queue: string;
   readonly report: DoctorReport | null;
   readonly reportedAt: Date | null;
 }
 
-/** Writes `job_queues`: what applications say about their queues to those who work on the ledger without being one. */
+/** Writes `job_queues`, in which applications describe their queues for tools that read the ledger from outside. */
 @Injectable()
 export class QueueDirectory {
   constructor(private readonly database: Database) {}
 
-  /** @param report undefined: the doctor is off; an earlier report of the queues that are processed here goes. */
+  /** @param report undefined when the doctor is off; earlier reports of the queues processed here are then deleted */
   async note(
     { queues, processors, plainProcessors }: AppDescription,
     report: DoctorReport | undefined,
@@ -80,7 +80,7 @@ export class QueueDirectory {
   }
 }
 
-/** What a report says about one queue, and about what is no queue of the ledger's: that has no row of its own. */
+/** A report's findings about one queue, together with those about anything that has no row of its own in `job_queues`. */
 function reportAbout(queue: string, { findings }: DoctorReport, registered: readonly string[]): DoctorReport {
   return reportOf(
     findings.filter(

@@ -1,7 +1,7 @@
 import { UNDISPATCHED_SINCE } from '../../ledger/undispatched-since.js';
 import { statement } from '../../ledger/postgres/statement.js';
 
-/** What a person would want to know of a queue's ledger. */
+/** Counts a queue's open letters and operations in doubt, each up to a limit. */
 export const QUEUE_STATE = statement(
   'queue_state',
   `
@@ -14,8 +14,8 @@ SELECT
 );
 
 /**
- * How long the operation or letter that waits longest for its queue, where it never was, has been waiting, in ms; null:
- * none waits. Counted from when it could have gone, not from its due time, which every attempt to put it moves.
+ * How long the longest waiting operation or letter that was never put on its queue has been waiting, in ms. Null when
+ * none waits. Counted from when it could first have been put there, not from its due time, which every attempt moves.
  */
 export const DISPATCH_LAG = statement(
   'dispatch_lag',

@@ -10,28 +10,28 @@ import { SCHEMA_VERSION } from '../../ledger/postgres/migrations.js';
 import { within } from '../../operation/within.js';
 import { DISPATCH_LAG, QUEUE_STATE } from './health.statement.js';
 
-/** From where on {@link IdempotentJobsHealthIndicator.ledger} calls the ledger impaired. */
+/** The limits beyond which {@link IdempotentJobsHealthIndicator.ledger} reports the ledger as impaired. */
 export interface LedgerThresholds {
-  /** `degraded` when an operation or letter has been due for its queue longer than that, in ms. Default 60,000. */
+  /** `degraded` when an operation or letter has been due for its queue for longer, in ms. Default 60,000. */
   readonly maxDispatchLagMs?: number;
-  /** `down` when Postgres does not answer within that, in ms. Default 2,000. */
+  /** `down` when Postgres does not answer in this time, in ms. Default 2,000. */
   readonly timeoutMs?: number;
 }
 
-/** From where on {@link IdempotentJobsHealthIndicator.queue} calls a queue impaired. */
+/** The limits beyond which {@link IdempotentJobsHealthIndicator.queue} reports a queue as impaired. */
 export interface QueueThresholds {
-  /** `degraded` when a job has been waiting longer than that, in ms. Default 60,000. */
+  /** `degraded` when a job has been waiting for longer, in ms. Default 60,000. */
   readonly maxWaitMs?: number;
-  /** `degraded` when more dead letters than that are open. Default 0. */
+  /** `degraded` when more dead letters are open. Default 0. */
   readonly maxDeadLetters?: number;
-  /** `degraded` when more operations than that are in doubt. Default 0. */
+  /** `degraded` when more operations are in doubt. Default 0. */
   readonly maxInDoubt?: number;
-  /** `down` when the queue's backend or Postgres does not answer within that, in ms. Default 2,000. */
+  /** `down` when the queue's backend or Postgres does not answer in this time, in ms. Default 2,000. */
   readonly timeoutMs?: number;
 }
 
 /**
- * Health for @nestjs/terminus 12. `down`: jobs are not run. `degraded`, which stays HTTP 200: they are, but a person
+ * Health for @nestjs/terminus 12. `down`: jobs do not run. `degraded`, which stays HTTP 200: they do, but the operator
  * should look.
  *
  * ```ts
@@ -50,7 +50,7 @@ export class IdempotentJobsHealthIndicator {
     private readonly workers: WorkerLifecycle,
   ) {}
 
-  /** Is the ledger reachable and migrated, and does what is due get to its queues? */
+  /** Reports whether the ledger is reachable and migrated, and whether due operations get to their queues. */
   async ledger({
     maxDispatchLagMs = 60_000,
     timeoutMs = 2000,
@@ -81,7 +81,7 @@ export class IdempotentJobsHealthIndicator {
     }
   }
 
-  /** Is the queue's backend reachable, does its worker run, and does anything wait for a worker or for a person? */
+  /** Reports whether the queue's backend is reachable, its worker runs, and little waits for a worker or the operator. */
   async queue(
     name: string,
     { maxWaitMs = 60_000, maxDeadLetters = 0, maxInDoubt = 0, timeoutMs = 2000 }: QueueThresholds = {},
@@ -128,8 +128,9 @@ export class IdempotentJobsHealthIndicator {
   }
 
   /**
-   * Does this process get through to the dependency? An open circuit is `degraded`, never `down`: jobs wait, and a restart
-   * would only forget what is known. For a probe of its own; in a liveness probe it would restart every worker at once.
+   * Reports whether this process gets through to a dependency. An open circuit is `degraded`, never `down`: jobs wait,
+   * and a restart would only lose what is known. Use it in a probe of its own; in a liveness probe it would restart all
+   * workers at once.
    */
   dependency(name: string): HealthIndicatorResult {
     const session = this.#health.check(name);
@@ -156,7 +157,7 @@ export class IdempotentJobsHealthIndicator {
   }
 }
 
-/** Enough to tell "many"; counting on would make health the slowest query of a bad day. */
+/** Enough to tell "many"; an exact count would be the slowest query when there are too many. */
 const COUNT_LIMIT = 1000;
 
 function answered<T>(ms: number, what: string, work: Promise<T>): Promise<T> {

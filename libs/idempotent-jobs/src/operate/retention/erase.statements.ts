@@ -1,7 +1,7 @@
 import { statement } from '../../ledger/postgres/statement.js';
 import { INTO_AUDIT } from '../../ledger/record/audit.js';
 
-/** What there is of a tenant. */
+/** Counts what there is of a tenant. */
 export const COUNT_TENANT = statement(
   'count_tenant',
   `
@@ -15,8 +15,8 @@ SELECT
 );
 
 /**
- * Gives up a tenant's open operations, in batches: a job of theirs that a worker takes from now on finds a dead operation
- * and runs nothing. Running ones are left to end.
+ * Gives up a tenant's open operations, in batches: a worker that takes one of their jobs from now on finds a dead
+ * operation and runs nothing. Running operations are left to end.
  */
 export const GIVE_UP_TENANT = statement(
   'give_up_tenant',
@@ -73,7 +73,7 @@ SELECT count(*)::integer AS rows FROM erased
 `,
 );
 
-/** Keeps who did what and when, but not for whom, and writes down the erasure itself. */
+/** Removes the tenant from the audit, which keeps who acted and when, and records the erasure itself. */
 export const ERASE_TRACES = statement(
   'erase_traces',
   `

@@ -22,7 +22,7 @@ export interface Erased {
   readonly operations: number;
   readonly letters: number;
   readonly attempts: number;
-  /** BullMQ jobs, on queues and dead-letter queues that are registered here. */
+  /** BullMQ jobs, on the queues and dead-letter queues that are registered here. */
   readonly jobs: number;
 }
 
@@ -30,14 +30,15 @@ export interface Erased {
 interface ErasableQueue {
   readonly port: QueuePort;
   readonly deadLetterPort: QueuePort;
-  /** Whose a job is; undefined: nobody can tell. */
+  /** The tenant of a job. Undefined when it cannot be told. */
   readonly tenantOf: (job: Job) => string | undefined;
 }
 
 /**
- * Removes a tenant. First its letters go, so that no redrive brings an operation back; then its operations are given up, so
- * that a job that a worker takes finds a dead one and runs nothing; then its jobs go; and only when none of them is held
- * by a worker any more, the rows that kept them from running. Killed anywhere, it is finished by doing it again.
+ * Removes a tenant. First its letters are deleted, so that no redrive brings an operation back. Then its operations are
+ * given up, so that a worker that takes a job finds a dead operation and runs nothing. Then its jobs are removed. The
+ * operations' rows, which keep jobs from running, are deleted only when no worker holds such a job any more. After a
+ * crash at any point, running it again finishes the erasure.
  */
 @Injectable()
 export class Erasure {
@@ -60,7 +61,7 @@ export class Erasure {
     });
   }
 
-  /** What {@link erase} would remove, and how many operations and jobs would keep it from that. */
+  /** Counts what {@link erase} would remove, and how many running operations and jobs stand against it. */
   async count(tenantId: string): Promise<Erased & { readonly running: number }> {
     const [found] = await this.database.run<Omit<Erased, 'jobs'> & { running: number }>(
       COUNT_TENANT.with({ tenantId }),
@@ -78,7 +79,7 @@ export class Erasure {
     const letters = await this.#inBatches(ERASE_LETTERS, tenantId);
     await this.#inBatches(GIVE_UP_TENANT, tenantId);
     const first = await this.#eachJob(tenantId, (port, id, isMeant) => port.contents.remove(id, isMeant));
-    // Without its row nothing would keep a job from running that a worker has taken in between.
+    // A worker may have taken a job in between; without its operation's row nothing would keep that job from running.
     if (first.left > 0) throw stillRunning(tenantId, first.left, GIVEN_UP);
     const operations = await this.#inBatches(ERASE_OPERATIONS, tenantId);
     const late = await this.#inBatches(ERASE_LETTERS, tenantId);
@@ -119,7 +120,7 @@ export class Erasure {
     return active;
   }
 
-  /** For how many jobs of the tenant `visit` was true (`done`), and for how many not. */
+  /** Calls `visit` for each job of the tenant; counts the jobs for which it returned true (`done`) and false (`left`). */
   async #eachJob(
     tenantId: string,
     visit: (port: QueuePort, jobId: string, isMeant: (job: Job) => boolean) => Promise<boolean>,
@@ -136,7 +137,7 @@ export class Erasure {
     }
     const isTheirMessage = (job: Job): boolean => isMessageOf(job, tenantId);
     for (const port of messages) {
-      // A message that a handler is being told runs no operation.
+      // A message that a listener is delivering to handlers runs no operation.
       for (const id of await idsOf(port, isTheirMessage))
         if (await visit(port, id, isTheirMessage)) all.done += 1;
     }
@@ -144,7 +145,7 @@ export class Erasure {
   }
 }
 
-/** Looked through first: removing while paging would skip. */
+/** Collects all ids first: removing jobs while paging would skip some. */
 async function idsOf(port: QueuePort, isMeant: (job: Job) => boolean): Promise<Set<string>> {
   const ids = new Set<string>();
   for await (const job of port.contents.jobs()) if (job.id !== undefined && isMeant(job)) ids.add(job.id);

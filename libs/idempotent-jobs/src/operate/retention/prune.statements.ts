@@ -1,11 +1,12 @@
 import { statement } from '../../ledger/postgres/statement.js';
 
 /*
- * What is past its time, in small batches, each a transaction of its own. SKIP LOCKED: a row that somebody is at is left
- * for the next time, so that pruning waits for no claim, and no claim for more than one batch.
+ * Deletes what is past its retention, in small batches, each in a transaction of its own. SKIP LOCKED: a row that another
+ * transaction has locked is left for the next time, so that pruning waits for no claim, and a claim at most for one
+ * batch.
  */
 
-/** Of operation `o`: whether it may be forgotten. */
+/** For operation `o`: whether it may be pruned. */
 const IS_FORGETTABLE = `
     o.expires_at <= clock_timestamp()
     AND (o.origin = 'call' OR EXISTS (SELECT FROM {schema}.job_queues q WHERE q.queue = o.queue))
@@ -18,11 +19,13 @@ const IS_FORGETTABLE = `
       SELECT FROM {schema}.job_outcomes p WHERE p.tenant_id = o.tenant_id AND p.operation_key = o.step_of))`;
 
 /**
- * Completed, or discarded, operations past their retention, with their attempts. An operation with an open letter stays.
+ * Deletes completed or discarded operations past their retention, with their attempts. An operation with an open letter
+ * stays.
  *
- * What is forgotten raises the mark of its queue, which tells jobs that may have asked for it. The mark lies an hour
- * behind the end of the operation, or a quarter of its retention if that is less: so far may a producer's clock be off. A
- * queue that no application has registered has no mark, so its operations are kept, except calls.
+ * Pruning raises the queue's mark, from which later jobs can tell that their operation may have been pruned. The mark
+ * lies an hour before the end of the pruned operation, or a quarter of its retention if that is less: a producer's clock
+ * may be off by that much. A queue that no application has registered has no mark, so its operations are kept, except
+ * calls.
  */
 export const PRUNE_OPERATIONS = statement(
   'prune_operations',
@@ -65,7 +68,7 @@ SELECT count(*)::integer AS rows FROM pruned
 `,
 );
 
-/** Resolved letters past the retention of their queue. */
+/** Deletes resolved letters past the retention of their queue. */
 export const PRUNE_LETTERS = statement(
   'prune_letters',
   `
@@ -85,7 +88,7 @@ SELECT count(*)::integer AS rows FROM pruned
 `,
 );
 
-/** How much there is to prune. */
+/** Counts what there is to prune. */
 export const COUNT_PRUNABLE = statement(
   'count_prunable',
   `

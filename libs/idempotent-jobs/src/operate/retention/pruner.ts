@@ -4,13 +4,13 @@ import { Database } from '../../ledger/postgres/database.js';
 import type { Statement } from '../../ledger/postgres/statement.js';
 import { COUNT_PRUNABLE, PRUNE_LETTERS, PRUNE_OPERATIONS } from './prune.statements.js';
 
-/** How many rows a pruning has removed, or would remove. */
+/** How many rows were pruned, or would be. */
 export interface Pruned {
   readonly operations: number;
   readonly letters: number;
 }
 
-/** Removes what is past its retention, now and then, and whenever it is asked to. Any number of processes may. */
+/** Prunes what is past its retention, at intervals and on request. Any number of processes may do so at the same time. */
 @Injectable()
 export class Pruner {
   #timer: NodeJS.Timeout | undefined;
@@ -47,7 +47,7 @@ export class Pruner {
     };
   }
 
-  /** What {@link prune} would remove. */
+  /** Counts what {@link prune} would remove. */
   async count(): Promise<Pruned> {
     const [row] = await this.database.run<Pruned>(COUNT_PRUNABLE.with({}));
     return row as Pruned;
@@ -61,7 +61,7 @@ export class Pruner {
       const rows = row?.rows ?? 0;
       all += rows;
       if (rows < BATCH) break;
-      // As long a rest as the batch took: pruning never takes more than half of the database's time.
+      // Rests for as long as the batch took: pruning never takes more than half of the database's time.
       await new Promise((resolve) => setTimeout(resolve, performance.now() - startedAt));
     }
     return all;

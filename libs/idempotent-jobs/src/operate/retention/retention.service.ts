@@ -6,7 +6,7 @@ import { TenantContext } from '../../tenancy/tenant-context.js';
 import { type Erased, Erasure } from './erasure.js';
 import { type Pruned, Pruner } from './pruner.js';
 
-/** Forgets: what is past its retention, and whole tenants. */
+/** Deletes what is past its retention, and whole tenants. */
 @Injectable()
 export class RetentionService {
   /** @internal Injected. */
@@ -18,10 +18,10 @@ export class RetentionService {
 
   /**
    * Removes completed operations and resolved letters that are past their retention, in small batches. The application
-   * does so by itself, every `recovery.pruneMs`.
+   * also does so by itself, every `recovery.pruneMs`.
    *
    * @param options.dryRun only count. Default false.
-   * @throws TenantMismatchError inside of a tenant's frame: it is done for all tenants
+   * @throws TenantMismatchError inside of a tenant's frame, since it works on all tenants
    */
   async prune({ dryRun = false }: { readonly dryRun?: boolean } = {}): Promise<Pruned> {
     this.tenants.assertOutside('prune()');
@@ -29,11 +29,11 @@ export class RetentionService {
   }
 
   /**
-   * Removes all that is known of a tenant: operations, attempts, dead letters, and its jobs on the queues that are
-   * registered here. The audit keeps that it was done, by whom and why, and of the tenant's other entries only who and
-   * when. Letters that never had a tenant cannot be told to be this one's.
+   * Removes a tenant: its operations, attempts and dead letters, and its jobs on the queues that are registered here. The
+   * audit keeps that it was done, by whom and why; of the tenant's other entries it keeps only who and when. Letters that
+   * never had a tenant stay, since they cannot be matched.
    *
-   * Stop enqueueing for the tenant before. If it is interrupted, do it again.
+   * Stop enqueueing for the tenant first. If the erasure is interrupted, run it again.
    *
    * @throws UsageError while operations of the tenant run; TenantMismatchError inside a frame of another tenant
    */

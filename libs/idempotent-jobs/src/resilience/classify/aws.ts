@@ -22,12 +22,12 @@ const THROTTLING = new Set<unknown>([
   'TransactionInProgressException',
 ]);
 
-/** The service gave up waiting, and answers 400 with it: how far it got is not known. */
+/** The service gave up waiting and answered 400: it is not known how far the request got. */
 const TIMEOUTS = new Set<unknown>(['RequestTimeout', 'RequestTimeoutException']);
 
 /**
  * Errors of AWS SDK v3. They say more than their status: throttling mostly comes with 400, and `SlowDown` with 503.
- * That trying again may help (`$retryable`) makes a refusal transient; after a 500 it does not say what happened.
+ * `$retryable` makes a refusal transient; after a 500 it does not say what happened.
  *
  * @internal
  */
@@ -43,14 +43,14 @@ export function byAws(error: unknown): Failure | undefined {
     return { kind: 'transient', code: reason, retryAfterMs: retryAfterMs(error), isThrottled: true };
   const status = httpStatusOf(error);
   if (TIMEOUTS.has(name)) return signed('timeout', { kind: 'in_doubt', code: reason });
-  // 429 has a rule of its own, and 408 says too little whatever comes with it.
+  // 429 has its own rule, and 408 says too little, whatever the name.
   const isRefused = status !== undefined && status < 500 && status !== 429 && status !== 408;
   return isRefused && typeof retryable === 'object' && retryable !== null
     ? { kind: 'transient', code: reason }
     : undefined;
 }
 
-/** From the headers, or from the member by which many services repeat Retry-After. */
+/** From the headers, or from the field by which many services repeat Retry-After. */
 function retryAfterMs(error: unknown): number | undefined {
   const seconds = read(error, 'retryAfterSeconds');
   const isNamed = (typeof seconds === 'number' || typeof seconds === 'string') && seconds !== '';

@@ -13,44 +13,46 @@ import { type Failure, MAX_FAILURE_CODE } from '../../operation/failure.js';
 import { FAILURE_KINDS, type FailureKind } from '../../operation/reasons.js';
 import { signOf } from './failure-sign.js';
 
-/** A look at one error of a chain: its kind if it tells, else undefined. */
+/** Classifies one error of a chain. Undefined when it does not recognise the error. */
 export type Classify = (error: unknown) => Failure | FailureKind | undefined;
 
 /**
- * Says what an error tells about the side effect. Looks at the error and at what lies beneath it: an AggregateError's
- * `errors`, then its own properties, then `driverError` (TypeORM) and `cause`; ten errors at most. A client's error
- * that only repeats the code of its cause goes by the cause. Among the errors of an aggregate the one that leaves a doubt
- * counts, and one that says nothing is one; else the first that tells something. A client that had sent the request before
- * (it retried, or followed a redirect) leaves a doubt, whatever its last try says. Survives cycles and throwing getters. Never throws.
+ * Says what an error means for the side effect. It looks at the error, then at what it wraps: an AggregateError's
+ * `errors`, then its own properties, then `driverError` (TypeORM) and `cause`; ten errors at most. A client's error that
+ * only repeats the code of its cause is classified by the cause. Of an aggregate's errors the one that leaves a doubt
+ * counts, and an unrecognised one leaves a doubt too; otherwise the first recognised one counts. If the client had sent
+ * the request before (it retried, or followed a redirect), the effect is in doubt, whatever its last try says. Survives
+ * cycles and throwing getters. Never throws.
  *
- * @param overrides asked before the built-in rules; may throw or answer nonsense, which counts as not knowing
+ * @param overrides asked before the built-in rules; if it throws or returns nonsense, the built-in rules decide
  */
 export function classify(error: unknown, overrides?: Classify): Failure {
   try {
     const failure = look(error, overrides, new Set());
     if (failure !== undefined) return failure;
-    // A TypeError, but no bug: fetch wraps whatever happened on the way, and how far it got is in a cause nobody knows.
+    // A TypeError, but no bug: fetch wraps every network failure, and the cause, which is unknown here, says how far it
+    // got.
     if (read(error, 'message') === 'fetch failed') return { kind: 'in_doubt', code: 'fetch_failed' };
     if (isBug(error))
       return { kind: 'programming', code: cleanText(String(read(error, 'name')), MAX_FAILURE_CODE) };
   } catch {
-    // A proxy that cannot even be looked at.
+    // A proxy that throws on any access.
   }
   return { kind: 'unknown', code: 'unclassified' };
 }
 
-/** Not SyntaxError: it comes from parsing an answer, and an answer says that something was there to give it. */
+/** SyntaxError is left out: it comes from parsing an answer, so that a request was sent. */
 function isBug(error: unknown): boolean {
   return isA(error, TypeError) || isA(error, ReferenceError) || isA(error, RangeError);
 }
 
-/** What was said on purpose. */
+/** Rules for what the application says on purpose. */
 const WORDS = [byOwnCode, bySaying];
 
-/** What was answered by the other side: goes before what lies beneath. */
+/** Rules for what the other side answered. They go before the errors that this one wraps. */
 const ANSWERS = [byAws, byHttpStatus, bySmtpReply];
 
-/** What was noticed on this side: an aggregate's errors know more. */
+/** Rules for what was noticed on this side. An aggregate's errors, which know more, go before them. */
 const SYMPTOMS = [bySqlState, byMailCode, byCode, byPgMessage, byTypeOrmName, byName];
 
 const MAX_LOOKS = 10;
@@ -79,8 +81,8 @@ function lookBeneath(
 }
 
 /**
- * The sibling that leaves a doubt, else the first that tells something. One that tells nothing, and too many to look at,
- * leave a doubt as well: they may be the ones that were sent.
+ * Returns the sibling that leaves a doubt, else the first recognised one. An unrecognised one, or too many to look at,
+ * leave a doubt as well: they may belong to the request that was sent.
  */
 function lookAmong(
   errors: readonly unknown[],
@@ -117,9 +119,9 @@ function asked(overrides: Classify | undefined, error: unknown): Failure | undef
   return failure === undefined || failure === null ? undefined : orUndefined(() => wordOf(failure));
 }
 
-/** Somebody's own code: an async function, for one, answers a promise. */
+/** Checks the answer of the application's code: an async function, for example, returns a promise. */
 function wordOf(failure: Failure): Failure | undefined {
-  // A built-in rule of a guarded call has looked at the error before.
+  // A built-in rule has already classified the error, in a guarded call.
   if (signOf(failure) !== undefined) return failure;
   const { kind, code: reason, retryAfterMs, isThrottled } = failure;
   if (!FAILURE_KINDS.includes(kind)) return undefined;

@@ -4,9 +4,9 @@ import { isMailCode } from './smtp.js';
 import { isTypeOrmName } from './typeorm.js';
 import type { Failure } from '../../operation/failure.js';
 
-/** Every label there is, for series that are to be there from the start. */
+/** All labels, for series that must exist from the start. */
 export const REASON_LABELS = [
-  /** Nothing was sent: no connection came to be. */
+  /** Nothing was sent: no connection was made. */
   'refused',
   'dns',
   'tls',
@@ -15,7 +15,7 @@ export const REASON_LABELS = [
   'connection_lost',
   /** An answer that could not be read. */
   'bad_answer',
-  /** The service asked for less. */
+  /** The service asked for fewer calls. */
   'throttled',
   'http_4xx',
   'http_5xx',
@@ -27,16 +27,16 @@ export const REASON_LABELS = [
   'lease_expired',
   'cancelled',
   'shutdown',
-  /** The handler or its `classify` said what it was. */
+  /** The handler or its `classify` said what kind of failure it was. */
   'said',
   'programming',
   'other',
 ] as const;
 
-/** Why attempts fail, in few enough words for a label of a metric. */
+/** Why attempts fail, with few enough values for the label of a metric. */
 export type CodeLabel = (typeof REASON_LABELS)[number];
 
-/** The reasons that are words of the library or names of errors. */
+/** The failure codes that are words of the library or names of errors. */
 const WORDS = new Map<string, CodeLabel>([
   ['timeout', 'timeout'],
   ['lease_lost', 'lease_lost'],
@@ -62,14 +62,14 @@ const WORDS = new Map<string, CodeLabel>([
 const PREFIXES: readonly (readonly [string, CodeLabel])[] = [
   ['http_4', 'http_4xx'],
   ['http_5', 'http_5xx'],
-  // Left over are refusals that are worth another try.
+  // What is left are refusals that are worth another try.
   ['aws_', 'http_4xx'],
   ['smtp_', 'smtp'],
   ['sql_', 'database'],
   ['pg_', 'database'],
 ];
 
-/** The label for a failure's free-text reason; `other` for what no rule of the library would say. */
+/** The label for a free-text failure code; `other` when no rule of the library gives it. */
 export function codeLabelOf({ kind, code: reason, isThrottled }: Failure): CodeLabel {
   if (isThrottled === true) return 'throttled';
   if (kind === 'programming') return 'programming';

@@ -14,14 +14,14 @@ export function byCode(error: unknown): Failure | undefined {
   return meaning.label === 'timeout' ? signed('timeout', failure) : failure;
 }
 
-/** Undefined for the code of a service: whatever else the error says then, the service may have written. */
+/** Undefined for a service's own code: the service may have written the error's other fields too. */
 function meaningOf(code: string, error: unknown): Meaning | undefined {
   return axiosMeaning(code, error) ?? CODES.get(code) ?? familyOf(code) ?? systemMeaning(code, error);
 }
 
 type Meaning = Pick<CodeMeaning, 'kind'> & Partial<CodeMeaning>;
 
-/** Any error of the operating system is one of connecting, where it comes from that: a socket's file that is not there. */
+/** Any error of the operating system may come from connecting, for example a socket's file that does not exist. */
 function systemMeaning(code: string, error: unknown): Meaning | undefined {
   const errno = read(error, 'errno');
   const isSystems = typeof errno === 'number' && orUndefined(() => getSystemErrorName(errno)) === code;
@@ -33,7 +33,7 @@ function kindOf(kind: FailureKind, code: string, error: unknown): FailureKind {
   return kind === 'transient' && wasConnected(error) ? 'in_doubt' : kind;
 }
 
-/** Nodemailer replaces the code of whatever broke its socket. */
+/** Nodemailer replaces the code of the error that broke its socket. */
 function codeOf(error: unknown): string | undefined {
   const code = read(error, 'code');
   const original = code === 'ESOCKET' ? read(error, 'originalCode') : undefined;
@@ -46,9 +46,8 @@ const BEFORE_THE_REQUEST = new Set<unknown>(['lookup', 'connect', 'secureConnect
 const NO_TLS = 'Client network socket disconnected before secure TLS connection was established';
 
 /**
- * Whether a connection never came to be, which the same codes also say. Node tells by its `syscall`, got by the `event`
- * it was waiting for, nodemailer by its `timeoutType`; its `command` does not tell, being CONN in every phase of a lost
- * connection.
+ * Whether no connection was made; the codes alone do not tell. Node tells by `syscall`, got by the `event` that it waited
+ * for, nodemailer by `timeoutType`. Nodemailer's `command` does not tell: it is CONN in every phase of a lost connection.
  */
 function isConnecting(error: unknown): boolean {
   const syscall = read(error, 'syscall');
@@ -87,16 +86,16 @@ const AXIOS_REFUSALS = new Set([
   'ERR_NOT_SUPPORT',
 ]);
 
-/** Axios refuses its own arguments; unless it has made a request, in whose middle it may be. */
+/** Axios rejects its own arguments. If it has made a request, it may have failed in the middle of it. */
 function axiosMeaning(code: string, error: unknown): Pick<Failure, 'kind'> | undefined {
   if (read(error, 'isAxiosError') !== true || !AXIOS_REFUSALS.has(code)) return undefined;
   return { kind: read(error, 'request') === undefined ? 'permanent' : 'in_doubt' };
 }
 
-/** Codes by which a client says no more than that something beneath it failed. */
+/** Codes by which a client only says that an inner error occurred. */
 const WRAPPERS = new Set<unknown>(['ERR_NETWORK', 'ERR_GOT_REQUEST_ERROR', 'ERR_UPLOAD']);
 
-/** Whether the cause knows more: axios and got repeat its code, but not what was going on. @internal */
+/** Whether the cause knows more: axios and got repeat its code, but not what they were doing. @internal */
 export function isWrapper(error: unknown): boolean {
   const code = read(error, 'code');
   return code !== undefined && (WRAPPERS.has(code) || read(read(error, 'cause'), 'code') === code);

@@ -1,7 +1,7 @@
 import type { FailureKind } from '../../operation/reasons.js';
 import type { CodeLabel } from './code-label.js';
 
-/** What a code says wherever it comes from. @internal */
+/** What a code means in any client. @internal */
 export interface CodeMeaning {
   readonly kind: FailureKind;
   readonly label: CodeLabel;
@@ -34,7 +34,7 @@ const GROUPS: readonly (readonly [FailureKind, CodeLabel, string])[] = [
      ERR_SSL_WRONG_VERSION_NUMBER ERR_SSL_UNSUPPORTED_PROTOCOL ERR_SSL_SSLV3_ALERT_HANDSHAKE_FAILURE
      ERR_SSL_TLSV1_ALERT_PROTOCOL_VERSION`,
   ],
-  // Sent, or on its way, and nobody answered. ECONNABORTED is also how axios says that its timeout is over.
+  // Sent, or on its way, without an answer. ECONNABORTED is also axios's code for its own timeout.
   ['in_doubt', 'timeout', 'ETIMEDOUT ECONNABORTED UND_ERR_HEADERS_TIMEOUT UND_ERR_BODY_TIMEOUT'],
   [
     'in_doubt',
@@ -45,7 +45,7 @@ const GROUPS: readonly (readonly [FailureKind, CodeLabel, string])[] = [
      ERR_UPLOAD`,
   ],
   ['in_doubt', 'cancelled', 'UND_ERR_ABORTED UND_ERR_ABORT ABORT_ERR ERR_CANCELED ERR_ABORTED'],
-  // Something answered, but not so that anybody could read it.
+  // An answer came, but it could not be read.
   [
     'in_doubt',
     'bad_answer',
@@ -53,7 +53,7 @@ const GROUPS: readonly (readonly [FailureKind, CodeLabel, string])[] = [
      ERR_TOO_MANY_REDIRECTS ERR_FR_TOO_MANY_REDIRECTS ERR_FR_REDIRECTION_FAILURE UND_ERR_HEADERS_OVERFLOW
      UND_ERR_RES_CONTENT_LENGTH_MISMATCH UND_ERR_RES_EXCEEDED_MAX_SIZE`,
   ],
-  // Refused by the client, before anything was sent.
+  // Rejected by the client before anything was sent.
   ['permanent', 'programming', 'UND_ERR_INVALID_ARG UND_ERR_NOT_SUPPORTED ERR_UNSUPPORTED_PROTOCOL'],
 ];
 
@@ -64,11 +64,11 @@ export const CODES: ReadonlyMap<string, CodeMeaning> = new Map(
   ),
 );
 
-/** What a code says of which only the family is known. @internal */
+/** The meaning of a code of which only the family is known. @internal */
 export function familyOf(code: string): CodeMeaning | undefined {
-  // Node's parser could not make sense of an answer.
+  // Node's parser could not read an answer.
   if (/^HPE_\w{1,60}$/.test(code)) return { kind: 'in_doubt', label: 'bad_answer' };
-  // Also in the middle of a connection; and in TLS 1.3 a client may have sent something before it is refused.
+  // It also occurs in the middle of a connection; and in TLS 1.3 a client may have sent data before it is refused.
   if (/^ERR_SSL_\w{1,80}$/.test(code)) return { kind: 'in_doubt', label: 'tls' };
   return undefined;
 }

@@ -5,8 +5,8 @@ import { read } from '../../operation/thrown.js';
 import { retryAfterOf } from './retry-after.js';
 
 /**
- * The status of an answer that is an error. Nest's HttpException, axios, undici and most SDKs carry it themselves, ky,
- * got and axios in their `response`, AWS SDK v3 in `$metadata`.
+ * The status of an error response. Nest's HttpException, axios, undici and most SDKs have it themselves; ky, got and
+ * axios have it in their `response`, AWS SDK v3 in `$metadata`.
  *
  * @internal
  */
@@ -21,7 +21,7 @@ export function httpStatusOf(error: unknown): number | undefined {
   ].find((value): value is number => typeof value === 'number' && value >= 400 && value < 600);
 }
 
-/** The wait that the answer to a failed request asks for. @internal */
+/** The wait that an error response asks for. @internal */
 export function httpRetryAfterOf(error: unknown): number | undefined {
   return retryAfterOf(
     read(error, 'headers') ??
@@ -45,8 +45,8 @@ export function byHttpStatus(error: unknown): Failure | undefined {
 }
 
 function kindOf(status: number): FailureKind {
-  // 409 answers a keyed request whose key is in progress, 425 one that came too early: this attempt did nothing.
+  // 409 answers a request whose idempotency key is in progress, 425 one that came too early: this attempt did nothing.
   if (status === 409 || status === 425) return 'transient';
-  // 408 is also what a local timeout throws (Nest's RequestTimeoutException), which says nothing about the other side.
+  // A local timeout throws 408 too (Nest's RequestTimeoutException), which says nothing about the other side.
   return status >= 500 || status === 408 ? 'in_doubt' : 'permanent';
 }

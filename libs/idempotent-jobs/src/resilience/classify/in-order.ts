@@ -1,7 +1,10 @@
 import type { Classify } from './classify.js';
 import { FAILURE_KINDS } from '../../operation/reasons.js';
 
-/** The first rule that tells anything has its say; one that throws, or answers nonsense, tells nothing. Undefined: there are no rules. */
+/**
+ * The first rule that recognises an error decides; one that throws or returns nonsense is skipped. Undefined when there
+ * are no rules.
+ */
 export function inOrder(...rules: readonly (Classify | undefined)[]): Classify | undefined {
   const given = rules.filter((rule) => rule !== undefined);
   if (given.length < 2) return given[0];
@@ -22,7 +25,7 @@ function orUndefined(rule: Classify, error: unknown): ReturnType<Classify> {
   }
 }
 
-/** Somebody's own code: an async function, for one, answers a promise. */
+/** Checks the answer of the application's code: an async function, for example, returns a promise. */
 function tells(answer: ReturnType<Classify>): boolean {
   const kind = typeof answer === 'object' ? answer?.kind : answer;
   return kind !== undefined && FAILURE_KINDS.includes(kind);

@@ -2,9 +2,8 @@ import type { Failure } from '../../operation/failure.js';
 import { read } from '../../operation/thrown.js';
 
 /**
- * What the last try says is not all there is to say, where a client had sent the request before: it retried by itself, or
- * followed a redirect that something had answered. The earlier one may have had its effect, so that a refusal at the end
- * leaves a doubt.
+ * Corrects a failure when the client had sent the request before: it retried by itself, or followed a redirect. The
+ * earlier request may have had its effect, so even a refusal of the last one leaves a doubt.
  *
  * @internal
  */
@@ -24,7 +23,7 @@ function wasRetried(error: unknown): boolean {
   );
 }
 
-/** `fetch` says so of its response, got lists the addresses, follow-redirects (axios) counts them. */
+/** `fetch` has a flag on its response, got lists the addresses, follow-redirects (axios) counts them. */
 function wasRedirected(error: unknown): boolean {
   const request = read(error, 'request');
   const response = read(error, 'response');

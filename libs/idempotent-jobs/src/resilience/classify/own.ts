@@ -22,7 +22,7 @@ export function bySaying(error: unknown): Failure | undefined {
   if (isA(error, TransientError)) return { kind: 'transient', code: nameOf(error) };
   if (isA(error, PermanentError)) return { kind: 'permanent', code: nameOf(error) };
   if (isA(error, InDoubtError)) return { kind: 'in_doubt', code: nameOf(error) };
-  // BullMQ's way to say: do not try again.
+  // BullMQ's way to say that a job must not be tried again.
   if (isA(error, UnrecoverableError)) return { kind: 'permanent', code: 'UnrecoverableError' };
   return undefined;
 }
@@ -31,20 +31,20 @@ function nameOf(error: unknown): string {
   return cleanText(String(read(error, 'name')), MAX_FAILURE_CODE);
 }
 
-/** What the library's own refusals say, thrown through a handler. @internal */
+/** What the library's own refusals mean when a handler throws them. @internal */
 export const OWN_CODES: Readonly<Record<string, FailureKind>> = {
   OPERATION_CONFLICT: 'permanent',
   OPERATION_DEAD: 'permanent',
   OPERATION_BUSY: 'transient',
   OPERATION_LOCKED: 'transient',
-  // The same call under the same key finds out what became of it.
+  // The next call under the same key finds out what happened.
   LEDGER_UNAVAILABLE: 'transient',
   OPERATION_IN_DOUBT: 'in_doubt',
   // Nothing was sent.
   DEPENDENCY_REJECTED: 'transient',
 };
 
-/** By its class: a code is a field that any answer of any service can carry. @internal */
+/** Recognised by the class, since any service's answer can have a `code` field. @internal */
 export function byOwnCode(error: unknown): Failure | undefined {
   const code = isA(error, IdempotentJobsError) ? read(error, 'code') : undefined;
   if (typeof code !== 'string' || !Object.hasOwn(OWN_CODES, code)) return undefined;
@@ -56,7 +56,7 @@ export function byOwnCode(error: unknown): Failure | undefined {
   });
 }
 
-/** Names that say the same whoever throws them: nobody has waited for an answer. @internal */
+/** Names that mean the same in every library: the caller stopped waiting for an answer. @internal */
 export function byName(error: unknown): Failure | undefined {
   switch (read(error, 'name')) {
     case 'AbortError':

@@ -5,17 +5,17 @@ import { read } from '../../operation/thrown.js';
 /** https://www.postgresql.org/docs/current/errcodes-appendix.html @internal */
 export function bySqlState(error: unknown): Failure | undefined {
   const code = read(error, 'code');
-  // Five capitals are not enough: EPERM has them too.
+  // Five capitals are not enough: EPERM matches too.
   if (typeof code !== 'string' || !/^[0-9A-Z]{5}$/.test(code) || typeof read(error, 'severity') !== 'string')
     return undefined;
   return { kind: kindOf(code), code: `sql_${code}` };
 }
 
-/** Could not connect, and was not let in. */
+/** The client could not connect, or the server refused the connection. */
 const NEVER_CONNECTED = new Set(['08001', '08004']);
 
 function kindOf(code: string): FailureKind {
-  // A connection that was lost: how far it got is not known, nor what a proxy means by 08P01, PgBouncer's word for all.
+  // The connection was lost, so it is not known how far the statement got. PgBouncer uses 08P01 for everything.
   if (code.startsWith('08') && !NEVER_CONNECTED.has(code)) return 'in_doubt';
   const isTransient =
     ['40001', '40P01', '55P03', '57P01', '57P02', '57P03'].includes(code) || /^(?:53|08)/.test(code);
@@ -23,7 +23,7 @@ function kindOf(code: string): FailureKind {
   return /^(?:22|23|42)/.test(code) ? 'permanent' : 'unknown';
 }
 
-/** What pg and pg-pool say in words alone: these errors have neither a code nor a class. */
+/** Errors of pg and pg-pool that have only a message: neither a code nor a class of their own. */
 const MESSAGES = new Map<unknown, string>([
   ['timeout exceeded when trying to connect', 'pg_connect_timeout'],
   ['Connection terminated due to connection timeout', 'pg_connect_timeout'],
@@ -35,7 +35,10 @@ const MESSAGES = new Map<unknown, string>([
   ['Query read timeout', 'pg_read_timeout'],
 ]);
 
-/** Some of them mean that nothing was sent. But anybody can write words, and none of them is believed to that point. @internal */
+/**
+ * Some of these messages mean that nothing was sent. But any code can write the same message, so all leave a doubt.
+ * @internal
+ */
 export function byPgMessage(error: unknown): Failure | undefined {
   const reason = MESSAGES.get(read(error, 'message'));
   return reason === undefined ? undefined : { kind: 'in_doubt', code: reason };

@@ -7,7 +7,7 @@ import { waitOf } from './wait.js';
  */
 const IN_MILLISECONDS = ['retry-after-ms', 'x-ms-retry-after-ms', 'x-amz-retry-after'];
 
-/** The wait that an answer asks for, in milliseconds from now; undefined if it names none. @internal */
+/** The wait that an answer asks for, in milliseconds from now. Undefined if it names none. @internal */
 export function retryAfterOf(headers: unknown): number | undefined {
   for (const name of IN_MILLISECONDS) {
     const ms = numberOf(header(headers, name));

@@ -11,36 +11,36 @@ import { read } from '../../operation/thrown.js';
  */
 export function bySmtpReply(error: unknown): Failure | undefined {
   const code = read(error, 'responseCode');
-  // Others have response codes too; nodemailer says which command it was an answer to.
+  // Other errors have response codes too; nodemailer's also have the command that was answered.
   if (typeof code !== 'number' || typeof read(error, 'command') !== 'string') return undefined;
   return signed('answer', { kind: kindOf(code, error), code: `smtp_${code}` });
 }
 
 function kindOf(code: number, error: unknown): FailureKind {
-  // The session was in another state than the client thought; in a new one the same message may go through.
+  // The session was in another state than the client thought; in a new session the same message may go through.
   if (code === 503) return 'transient';
   if (code >= 500) return 'permanent';
-  // A yes where something else was to come.
+  // A positive reply where another one was expected.
   if (code < 400) return 'in_doubt';
   const isRefusal = code === 421 || code === 450 || code === 452;
   return isRefusal || !mayBeToTheMessage(error) ? 'transient' : 'in_doubt';
 }
 
-/** Nodemailer says DATA of the command and of the message after it, and CONN of a reply that it was not waiting for. */
+/** Nodemailer says DATA for the command and for the message after it, and CONN for a reply that it did not expect. */
 function mayBeToTheMessage(error: unknown): boolean {
   const command = read(error, 'command');
   return command === 'CONN' || (command === 'DATA' && read(error, 'code') !== 'EENVELOPE');
 }
 
-/** Nodemailer's codes for what happened without a reply. The message is sent last, so that most come before it. */
+/** Nodemailer's codes for failures without a reply. The message is sent last, so most failures come before it. */
 const KINDS: Readonly<Record<string, FailureKind>> = {
-  // No credentials, or a mechanism that nobody knows; a refusal comes with a reply.
+  // No credentials, or an unknown mechanism. When the server refuses, there is a reply.
   EAUTH: 'permanent',
   ENOAUTH: 'permanent',
   ECONFIG: 'permanent',
   EENVELOPE: 'permanent',
   EMAXRECIPIENTS: 'permanent',
-  // Empty, or larger than the server takes.
+  // The message is empty, or larger than the server takes.
   EMESSAGE: 'permanent',
   EREQUIRETLS: 'permanent',
   EFILEACCESS: 'permanent',
@@ -48,7 +48,7 @@ const KINDS: Readonly<Record<string, FailureKind>> = {
   ETLS: 'transient',
   EPROXY: 'transient',
   EOAUTH2: 'transient',
-  // Its content could not be read; the server drops what it was sent without an end.
+  // Its content could not be read; the server drops a message that was not finished.
   ESTREAM: 'transient',
   EFETCH: 'transient',
   EPROTOCOL: 'in_doubt',
@@ -59,10 +59,10 @@ const KINDS: Readonly<Record<string, FailureKind>> = {
 export function byMailCode(error: unknown): Failure | undefined {
   const code = read(error, 'code');
   if (typeof code !== 'string') return undefined;
-  // Refused by a connection that was already closed.
+  // A connection that was already closed rejected the mail.
   if (code === 'ECONNECTION' && read(error, 'command') === 'API') return { kind: 'transient', code };
   if (!isMailCode(code)) return undefined;
-  // The server that gives out tokens could not be asked.
+  // The server that issues tokens could not be reached.
   if (code === 'EAUTH' && read(error, 'originalCode') !== undefined) return { kind: 'transient', code };
   return { kind: KINDS[code] as FailureKind, code };
 }

@@ -3,11 +3,11 @@ import type { FailureKind } from '../../operation/reasons.js';
 import { TypeORMError } from 'typeorm';
 import { isA, read } from '../../operation/thrown.js';
 
-/** What TypeORM says itself, before or instead of the database; what the database said is in a `driverError`. */
+/** Errors of TypeORM itself, before or instead of the database's; those of the database are in `driverError`. */
 const KINDS = new Map<unknown, FailureKind>([
-  // There is no such row. Like a 404: whoever expects it later says so by `classify`.
+  // There is no such row. Like a 404: a processor that expects the row later says so by `classify`.
   ['EntityNotFoundError', 'permanent'],
-  // Somebody has changed the row since it was read, which the next attempt does anew.
+  // Another transaction has changed the row since it was read; the next attempt reads it again.
   ['OptimisticLockVersionMismatchError', 'transient'],
   ['CannotExecuteNotConnectedError', 'transient'],
   ['CannotGetEntityManagerNotConnectedError', 'transient'],
@@ -34,7 +34,7 @@ const KINDS = new Map<unknown, FailureKind>([
   ].map((name): [string, FailureKind] => [name, 'programming']),
 ]);
 
-/** By its class, and then by its name: a name alone is anybody's word. @internal */
+/** Recognised by its class, then by its name, since any error can have the name. @internal */
 export function byTypeOrmName(error: unknown): Failure | undefined {
   const name = isA(error, TypeORMError) ? read(error, 'name') : undefined;
   const kind = KINDS.get(name);

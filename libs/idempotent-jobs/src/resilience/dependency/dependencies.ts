@@ -30,12 +30,12 @@ export class Dependencies {
     return found;
   }
 
-  /** What is known of an error from the guarded call that threw it. Undefined: there are no dependencies. */
+  /** Classifies an error by the guarded call that threw it. Undefined when the application has no dependencies. */
   get knownFailureOf(): Classify | undefined {
     return this.#known.size === 0 ? undefined : (error) => this.#knownFailures.of(error);
   }
 
-  /** For messages: where they are declared, and which there are. */
+  /** For messages: where dependencies are declared, and which ones exist. */
   get names(): string {
     return `forRoot({ dependencies }): ${[...this.#known.keys()].join(', ') || 'there are none'}`;
   }

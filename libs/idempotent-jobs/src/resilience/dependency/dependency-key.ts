@@ -2,7 +2,7 @@ import type { Job } from 'bullmq';
 import { UsageError } from '../../operation/errors.js';
 import { messageOf } from '../../operation/message-of.js';
 
-/** The operation whose dependency is asked for its key, before it is claimed. */
+/** The operation whose dependency key is computed, before the operation is claimed. */
 export interface KeyedOperation {
   readonly tenantId: string;
   readonly operationKey: string;
@@ -12,21 +12,22 @@ export interface KeyedOperation {
   readonly job: Job;
 }
 
-/** A dependency with a circuit and a retry budget for each key, such as the endpoint that a tenant has given. */
+/** A dependency with a circuit and a retry budget for each key, for example for each tenant's own endpoint. */
 export interface KeyedDependency {
   /** One of `forRoot({ dependencies })`. */
   readonly name: string;
   /**
-   * The key of an operation: 1 to 400 characters, e.g. `(operation) => operation.tenantId`, or the host of the endpoint
-   * in `operation.job.data`. Synchronous. What throws, or gives anything else, fails the attempt before the handler.
+   * Returns the key of an operation: 1 to 400 characters, e.g. `(operation) => operation.tenantId`, or the host of the
+   * endpoint in `operation.job.data`. Synchronous. If it throws, or returns anything else, the attempt fails before the
+   * handler.
    */
   readonly per: (operation: KeyedOperation) => string;
 }
 
-/** Long enough for hosts, tenants and most URLs; a thousand of them are no burden. */
+/** Long enough for hosts, tenants and most URLs; a thousand of them take little memory. */
 const MAX_KEY_LENGTH = 400;
 
-/** @throws UsageError for what is no key. The value is never in the message: it may be a tenant's secret URL */
+/** @throws UsageError for an invalid key. The message never has the value, which may be a tenant's secret URL */
 export function assertDependencyKey(dependency: string, key: unknown): string {
   if (typeof key === 'string' && key.length > 0 && key.length <= MAX_KEY_LENGTH) return key;
   const found = typeof key === 'string' ? `a string of ${key.length} characters` : typeof key;
@@ -35,7 +36,7 @@ export function assertDependencyKey(dependency: string, key: unknown): string {
   );
 }
 
-/** @throws UsageError if `per` throws, or gives no key */
+/** @throws UsageError if `per` throws, or returns no valid key */
 export function keyOfOperation(
   dependency: string,
   per: KeyedDependency['per'],

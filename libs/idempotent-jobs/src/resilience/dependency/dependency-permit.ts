@@ -4,7 +4,7 @@ import { signOf } from '../classify/failure-sign.js';
 import type { Dependency, EventSubject } from './dependency.js';
 import type { Rejection } from './rejection.js';
 
-/** The right to make one call of a dependency. Whoever has it must {@link leave} in the end, whatever happened. */
+/** The right to make one call of a dependency. Its holder must {@link leave} in the end, whatever happened. */
 export class DependencyPermit {
   readonly kind = 'admitted';
 
@@ -15,7 +15,7 @@ export class DependencyPermit {
     private readonly isBreaking: boolean,
   ) {}
 
-  /** Right before the call: a hold, if it is a retry that is not to be had now. */
+  /** Called right before the call. Returns a rejection if it is a retry and the budget allows none. */
   begin(isRetry: boolean, subject: EventSubject): Rejection | undefined {
     return this.dependency.spend(isRetry, subject);
   }
@@ -25,8 +25,8 @@ export class DependencyPermit {
   }
 
   /**
-   * Counts what says that the dependency is in trouble: transient failures, and those that leave a doubt. An answer that
-   * refuses the request for good is an answer; a bug, and an error that says nothing, are not its doing.
+   * Counts failures that show that the dependency is in trouble: transient ones, and those that leave a doubt. A
+   * permanent refusal counts as an answer; a bug or an unrecognised error is not the dependency's fault.
    */
   failed(error: unknown, failure: Failure, subject: EventSubject): void {
     if (this.#isAnothers(error, failure)) return this.permit.ignore();
@@ -38,20 +38,20 @@ export class DependencyPermit {
     else this.permit.ignore();
   }
 
-  /** What another dependency's call threw, and what the library refused. */
+  /** Whether another dependency's call threw it, or the library refused an operation. */
   #isAnothers(error: unknown, failure: Failure): boolean {
     const source = this.dependency.knownFailures.sourceBehind(error);
     return (source !== undefined && source !== this.dependency) || signOf(failure) === 'own_refusal';
   }
 
-  /** Ends the call. Without a word before, it says nothing about the dependency. */
+  /** Ends the call. If no outcome was recorded before, the call says nothing about the dependency. */
   leave(): void {
     this.permit.ignore();
     this.giveBack();
   }
 }
 
-/** Whether a call took too long, by whoever's clock; not because an application has named its failure so. */
+/** Whether a call took too long, by either side's clock. A failure that an application merely names so does not count. */
 export function isTimeout(failure: Failure): boolean {
   return signOf(failure) === 'timeout';
 }

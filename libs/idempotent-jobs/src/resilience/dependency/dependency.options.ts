@@ -3,52 +3,55 @@ import type { CircuitBreakerOptions } from '../circuit-breaker.options.js';
 import type { Classify } from '../classify/classify.js';
 import type { RetryBudgetOptions } from '../retry-budget.js';
 
-/** A service, a database, a mail server: whatever handlers call and cannot rely on. */
+/** A service, a database, a mail server: anything that handlers call and that may fail. */
 export interface DependencyOptions {
   /**
-   * How long a call may take, in ms. Default for `DependencyGuard.call()`: 30,000. Attempts of a processor with this
-   * `dependency` take no longer than this, if it is given, nor than the processor's own `timeoutMs`.
+   * How long a call may take, in ms. Default for `DependencyGuard.call()`: 30,000. An attempt of a processor with this
+   * `dependency` also ends after this time, if it is given, or after the processor's own `timeoutMs`, if that is shorter.
    */
   readonly timeoutMs?: number;
-  /** When its circuit opens and closes; false: never opens by itself. */
+  /** When its circuit opens and closes. False: it never opens by itself. */
   readonly breaker?: DependencyBreakerOptions | false;
-  /** How many retries it is given; false: as many as there are. */
+  /** How many retries it gets. False: retries are not limited. */
   readonly retryBudget?: DependencyBudgetOptions | false;
   /** How many calls of it may run at once in this process. Default: any number. */
   readonly maxConcurrent?: number;
   /**
-   * For how many keys (`per`) this process remembers a circuit and a retry budget. Beyond that those are forgotten that
-   * were not used for longest, closed and idle ones first. Default: 1,000.
+   * For how many keys (`per`) this process remembers a circuit and a retry budget. Beyond that, the key that was unused
+   * for longest is forgotten, closed and idle ones first. Default: 1,000.
    */
   readonly maxKeys?: number;
   /**
-   * How often its HTTP client or SDK retries a call by itself; 0: not at all. Changes nothing, but lets the doctor
-   * multiply. Default: not declared.
+   * How often its HTTP client or SDK retries a call by itself; 0 for not at all. It changes nothing, but lets the doctor
+   * multiply attempts. Default: not declared.
    */
   readonly clientRetries?: number;
-  /** Looks at an error of it before the built-in rules, and after a processor's own `classify`; undefined leaves it to them. */
+  /**
+   * Classifies its errors before the built-in rules, and after a processor's own `classify`. Undefined leaves an error to
+   * the next rule.
+   */
   readonly classify?: Classify;
 }
 
-/** As {@link CircuitBreakerOptions}, without what the library gives. */
+/** {@link CircuitBreakerOptions} without those that the library sets. */
 export type DependencyBreakerOptions = Pick<
   CircuitBreakerOptions,
   'windowMs' | 'minimumCalls' | 'failureShare' | 'openMs' | 'maxOpenMs' | 'successes'
 >;
 
-/** As {@link RetryBudgetOptions}, without what the library gives. */
+/** {@link RetryBudgetOptions} without those that the library sets. */
 export type DependencyBudgetOptions = Pick<RetryBudgetOptions, 'ratio' | 'minPerSecond' | 'windowMs'>;
 
-/** A dependency's options, checked. */
+/** A dependency's options, checked and with defaults. */
 export interface DependencyRules extends Pick<
   DependencyOptions,
   'timeoutMs' | 'maxConcurrent' | 'clientRetries' | 'classify'
 > {
   readonly name: string;
   readonly maxKeys: number;
-  /** Undefined: none. */
+  /** Undefined when it has none. */
   readonly breaker: DependencyBreakerOptions | undefined;
-  /** Undefined: none. */
+  /** Undefined when it has none. */
   readonly retryBudget: DependencyBudgetOptions | undefined;
 }
 
@@ -87,7 +90,7 @@ function resolve(checks: OptionChecks, name: string, options: DependencyOptions)
   };
 }
 
-/** Each takes about a kilobyte. */
+/** A key takes about a kilobyte. */
 const DEFAULT_MAX_KEYS = 1_000;
 
 function checkBreaker(checks: OptionChecks, path: string, options: DependencyBreakerOptions): void {

@@ -13,7 +13,7 @@ import { DependencyPermit } from './dependency-permit.js';
 import type { KnownFailures } from './known-failures.js';
 import { TenantShares } from './tenant-shares.js';
 
-/** What a dependency is made with. */
+/** What a dependency needs of its application. */
 export interface DependencyServices {
   readonly events: JobEvents;
   readonly knownFailures: KnownFailures;
@@ -23,31 +23,31 @@ export interface DependencyServices {
   readonly random: () => number;
 }
 
-/** Whom an event is about: a job, or nobody. */
+/** The job that an event is about; empty when there is none. */
 export type EventSubject = Partial<JobEventSubject>;
 
-/** What is known of a dependency. */
+/** The state of a dependency. */
 export interface DependencyState {
   readonly name: string;
   readonly circuit: CircuitState['kind'];
-  /** Until the next call could be let through by the circuit, in ms; 0: now. */
+  /** How long until the circuit may let the next call through, in ms; 0 means now. */
   readonly retryAfterMs: number;
-  /** Calls that run in this process. */
+  /** Calls that are running in this process. */
   readonly active: number;
-  /** Whether the last retry that asked was denied for want of budget, in the last ten seconds. */
+  /** Whether a retry was denied in the last ten seconds because the budget was spent. */
   readonly isBudgetSpent: boolean;
   /**
-   * Of a dependency with a circuit for each key: how many are known, and how many of these are not closed. What stands
-   * above is then that of the worst of them. Undefined: it was never asked for by key.
+   * For a dependency with a circuit per key: how many keys are known, and how many of their circuits are not closed. The
+   * fields above then describe the worst circuit. Undefined when no call has used a key.
    */
   readonly keys?: { readonly known: number; readonly notClosed: number };
 }
 
 /**
- * One named dependency in this process: the circuit that keeps calls from it while it fails, the budget that keeps
- * retries from making it worse, the bulkhead that keeps it from taking all workers. Nobody waits inside.
+ * One named dependency in this process. Its circuit stops calls while it fails, its retry budget keeps retries from
+ * making it worse, and its bulkhead keeps it from taking all workers. No call ever waits inside.
  *
- * {@link of} gives that of one key: circuit and budget are the key's own, all else is that of the {@link whole}.
+ * {@link of} returns the dependency for one key: circuit and budget belong to the key, all else to the {@link whole}.
  */
 export class Dependency {
   readonly name: string;
@@ -60,14 +60,14 @@ export class Dependency {
   readonly #bulkhead: Bulkhead;
   readonly #keyed: KeyedCircuits<Dependency>;
   readonly #shares: TenantShares | undefined;
-  /** The dependency without a key: itself, unless it is that of a key. */
+  /** The dependency without a key; for one without a key, itself. */
   readonly whole: Dependency;
   #deniedAt = -Infinity;
-  /** Calls of this circuit that are under way. */
+  /** Calls of this circuit that are running. */
   #underWay = 0;
-  /** Whose call fails at this moment. */
+  /** The job whose failed call is being recorded at this moment. */
   #failing: EventSubject | undefined;
-  /** The state that a person has decided for all keys, also for those to come. */
+  /** The state that the operator has forced on all keys, also on later ones. */
   #forced: 'open' | 'closed' | undefined;
   #isSharedByTenants = false;
 
@@ -76,7 +76,7 @@ export class Dependency {
     return this.services.knownFailures;
   }
 
-  /** `whole`: what it is a key of; undefined: of nothing. */
+  /** @param whole the dependency that this one is a key of. Undefined for one without a key. */
   constructor(
     settings: DependencyRules,
     private readonly services: DependencyServices,
@@ -98,14 +98,14 @@ export class Dependency {
     this.#bulkhead = whole === undefined ? new Bulkhead(settings.maxConcurrent ?? Infinity) : whole.#bulkhead;
     this.whole = whole ?? this;
     this.#keyed = new KeyedCircuits(settings.maxKeys, () => this.#keyMade(settings));
-    // Calls that have a key share it on purpose.
+    // Tracked only without a key: tenants whose calls use the same key share its circuit on purpose.
     this.#shares =
       whole === undefined
         ? new TenantShares(settings.breaker?.windowMs ?? DEFAULT_WINDOW_MS, now)
         : undefined;
   }
 
-  /** That of one key; undefined: that of all calls without one. */
+  /** The dependency for one key. Undefined stands for all calls without one. */
   of(key: string | undefined): Dependency {
     return key === undefined ? this : this.#keyed.of(key);
   }
@@ -116,7 +116,7 @@ export class Dependency {
     return made;
   }
 
-  /** Of the worst of its circuits. */
+  /** The state of the worst of its circuits. */
   get state(): DependencyState {
     const all = this.#all;
     const keyed = all.slice(1);
@@ -132,12 +132,14 @@ export class Dependency {
     };
   }
 
-  /** Of its own circuit alone, whatever those of its keys are. */
+  /** The state of its own circuit, whatever those of its keys are. */
   get ownCircuit(): Pick<DependencyState, 'circuit' | 'retryAfterMs'> {
     return { circuit: this.#breaker.state.kind, retryAfterMs: this.#breaker.retryAfterMs };
   }
 
-  /** Whether its circuit opened on one tenant's failures alone, and held back others whose calls were answered. */
+  /**
+   * Whether its circuit opened on one tenant's failures alone, and rejected calls of others whose calls had succeeded.
+   */
   get isSharedByTenants(): boolean {
     return this.#isSharedByTenants;
   }
@@ -154,7 +156,10 @@ export class Dependency {
     return SEVERITIES[this.#breaker.state.kind];
   }
 
-  /** A key may be a tenant's own, and is told to nobody; of a key's circuit it is told whose call has opened it. */
+  /**
+   * Emits the change. A key may be a tenant's secret, so it is never in the event; for a key's circuit the event names
+   * the job whose call opened it.
+   */
   #changed(state: CircuitState['kind']): void {
     const subject = this.whole === this ? undefined : this.#failing;
     const isOneTenantsFault = state === 'open' && this.#shares?.isOneTenantsFault === true;
@@ -170,9 +175,9 @@ export class Dependency {
   }
 
   /**
-   * Asks for one call to be let through: by the circuit, then by the bulkhead.
+   * Asks for a permit for one call: from the circuit, then from the bulkhead.
    *
-   * @param timeoutMs how long the call may take, in ms; a probe that is not heard of for longer is lost
+   * @param timeoutMs how long the call may take, in ms; a probe that takes longer counts as lost
    */
   enter(timeoutMs: number): DependencyPermit | Rejection {
     const admission = this.#breaker.tryAcquire(timeoutMs + PROBE_SETTLES_MS);
@@ -198,7 +203,7 @@ export class Dependency {
     permit.succeed();
   }
 
-  /** A call failed in a way that says that the dependency is in trouble. */
+  /** A call failed in a way that shows that the dependency is in trouble. */
   failed(permit: Permit, subject: EventSubject): void {
     this.#shares?.note(subject.tenantId, true);
     this.#failing = subject;
@@ -211,7 +216,7 @@ export class Dependency {
     return this.#budget?.hasRoom ?? true;
   }
 
-  /** Counts a first try, or asks for a retry: a hold, if retries were too large a share of all calls. */
+  /** Counts a first try, or asks for a retry. Returns a rejection when retries were too large a share of all calls. */
   spend(isRetry: boolean, subject: EventSubject): Rejection | undefined {
     if (this.#budget === undefined) return undefined;
     if (!isRetry) this.#budget.deposit();
@@ -219,7 +224,7 @@ export class Dependency {
     return this.denyRetry(subject);
   }
 
-  /** There is no retry to be had. */
+  /** Rejects a retry, since the budget is spent. */
   denyRetry(subject: EventSubject): Rejection {
     this.#deniedAt = this.services.now();
     this.services.events.emit({ kind: 'retry_budget_denied', ...subject, dependency: this.name });
@@ -234,13 +239,13 @@ export class Dependency {
     this.services.events.emit({ kind: 'fallback_used', ...subject, dependency: this.name, reason });
   }
 
-  /** Lets nothing through until {@link resetCircuit}, or everything, whatever the key. */
+  /** Opens or closes all circuits, whatever the key, until {@link resetCircuit}. */
   force(state: 'open' | 'closed'): void {
     this.#forced = state;
     for (const one of this.#all) one.#force(state);
   }
 
-  /** Back to what each circuit finds out by itself, from closed. */
+  /** Lets each circuit decide by itself again, starting from closed. */
   resetCircuit(): void {
     this.#forced = undefined;
     for (const one of this.#all) one.#breaker.reset();
@@ -268,14 +273,14 @@ const SEVERITIES: Readonly<Record<CircuitState['kind'], number>> = {
   forced_open: 3,
 };
 
-/** From the end of a call to its record, and then some. */
+/** The time from the end of a call until its outcome is recorded, with room to spare. */
 const PROBE_SETTLES_MS = 5_000;
 
-/** About as long as a call takes; whoever finds the bulkhead full again costs one look at the ledger. */
+/** About as long as a call takes. A job that finds the bulkhead full again costs one read of the ledger. */
 const FULL_MS = 1_000;
 
-/** Budgets grow with every first try, and by the floor each second: about when one more retry is to be had. */
+/** Budgets grow with every first try, and by the floor each second: by then about one more retry is allowed. */
 const DENIED_MS = 2_000;
 
-/** A budget is asked only when somebody wants to retry; as long as one denial shows, so long do first tries count. */
+/** A budget is asked only before a retry, so one denial shows for as long as first tries count. */
 const DENIAL_SHOWS_MS = 10_000;

@@ -1,12 +1,12 @@
-/** What is kept of a key until it is forgotten. */
+/** What is kept for a key until it is forgotten. */
 interface Forgettable {
   /** Whether forgetting it loses next to nothing: its circuit is closed, and none of its calls is under way. */
   readonly isIdle: boolean;
 }
 
 /**
- * What is known of each key, for so many keys at most. For a new one beyond that the key is forgotten that was not used
- * for longest, of those that are idle; if none is, of all.
+ * What is known of each key, for a limited number of keys. When a new key exceeds it, the key that was unused for longest
+ * is forgotten: among the idle ones, or among all if none is idle.
  */
 export class KeyedCircuits<Circuit extends Forgettable> {
   /** In the order of their last use. */

@@ -7,11 +7,11 @@ interface KnownFailure {
   readonly failure: Failure;
 }
 
-/** What guarded calls found out about errors, for whoever meets the same error further up. */
+/** What guarded calls found out about errors, for code further up that meets the same error. */
 export class KnownFailures {
   readonly #known = new WeakMap<object, KnownFailure>();
 
-  /** The first call that saw an error is the one it came from. */
+  /** The first call that notes an error is the one that threw it. */
   note(error: unknown, source: Dependency, failure: Failure): void {
     if (isObject(error) && !this.#known.has(error)) this.#known.set(error, { source, failure });
   }
@@ -20,7 +20,7 @@ export class KnownFailures {
     return this.#find(error)?.failure;
   }
 
-  /** The dependency whose call threw it, also where it was wrapped; undefined: none that is known. */
+  /** The dependency whose call threw the error, also when it was wrapped. Undefined when none is known. */
   sourceBehind(error: unknown): Dependency | undefined {
     for (const one of causesOf(error)) {
       const reading = this.#find(one);

@@ -9,16 +9,16 @@ export interface Rejection {
   readonly kind: 'rejected';
   readonly dependency: string;
   readonly cause: RejectionCause;
-  /** When to come again, in ms from now. */
+  /** When to try again, in ms from now. */
   readonly retryAfterMs: number;
 }
 
 /**
- * A dependency did not let a call through; nothing of it was sent. Thrown out of a handler, it puts the operation off
- * without spending an attempt.
+ * A dependency rejected a call; nothing of it was sent. When a handler throws it, the operation is deferred without
+ * spending an attempt.
  */
 export class DependencyRejectedError extends IdempotentJobsError {
-  /** When to come again, in ms from when it was thrown. */
+  /** When to try again, in ms from when it was thrown. */
   readonly retryAfterMs: number;
 
   constructor(readonly rejection: Rejection) {
@@ -32,8 +32,8 @@ export class DependencyRejectedError extends IdempotentJobsError {
 }
 
 /**
- * The hold that a handler ended with, also where it has wrapped the error; undefined: none, or the handler says itself what
- * became of its effect.
+ * The rejection that a handler ended with, also when it has wrapped the error. Undefined when there is none, or when the
+ * handler says itself what became of its effect.
  */
 export function rejectionBehind(error: unknown): Rejection | undefined {
   for (const one of causesOf(error)) {
@@ -43,5 +43,5 @@ export function rejectionBehind(error: unknown): Rejection | undefined {
   return undefined;
 }
 
-/** By these a handler says what became of its effect. */
+/** Errors by which a handler says what became of its effect. */
 const SAID = [PermanentError, TransientError, InDoubtError, UnrecoverableError];

@@ -1,6 +1,7 @@
 /**
- * Whose calls of one circuit fail, to find out whether tenants share a fate that is one tenant's own: an endpoint that
- * each has given, for example. Remembers a bounded number of tenants, for as long as a call counts for the circuit.
+ * Counts which tenants' calls of one circuit fail, to find circuits that tenants share though the failures are one
+ * tenant's own, for example when each tenant has its own endpoint. Remembers a limited number of tenants, for as long as
+ * a call counts for the circuit.
  */
 export class TenantShares {
   readonly #failed = new Set<string>();
@@ -19,7 +20,7 @@ export class TenantShares {
     if (tenants.size < MAX_TENANTS) tenants.add(tenantId);
   }
 
-  /** Whether all failures are of one tenant, while others were answered. */
+  /** Whether all failures are one tenant's, while calls of others succeeded. */
   get isOneTenantsFault(): boolean {
     const [culprit] = this.#failed;
     if (culprit === undefined || this.#failed.size > 1) return false;

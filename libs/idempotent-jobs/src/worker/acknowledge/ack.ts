@@ -11,7 +11,7 @@ export type Ack =
   | { readonly kind: 'defer'; readonly delayMs: number }
   /** The job has failed for good. */
   | { readonly kind: 'fail'; readonly error: unknown }
-  /** The handler has arranged itself, by BullMQ's own means, what happens to the job. */
+  /** The handler has handed the job back by BullMQ's own means. */
   | { readonly kind: 'hand_back' };
 
 /** What BullMQ is told about how a delivery ended. Pure. */
@@ -29,7 +29,8 @@ export function ackOf(result: AttemptResult, random: () => number): Ack {
     case 'unstorable':
       return { kind: 'fail', error: result.error };
     case 'deferred':
-      // A tenth of jitter, so that deliveries that wait for one lease do not come back in one moment; a second is enough.
+      // Up to a tenth of jitter, so that deliveries that wait for one lease do not come back in one moment. At most a
+      // second: that is enough.
       return {
         kind: 'defer',
         delayMs: result.delayMs + random() * Math.min(result.delayMs / 10, MAX_JITTER_MS),
@@ -43,7 +44,7 @@ export function ackOf(result: AttemptResult, random: () => number): Ack {
 
 function ofDecision(decision: NextStep, error: unknown): Ack {
   if (decision.status === 'retrying') return { kind: 'retry', error, delayMs: decision.delayMs };
-  // The service is asked with the next delivery, which costs no attempt.
+  // The service is asked at the next delivery, which costs no attempt.
   if (decision.status === 'in_doubt' && decision.reconcileInMs !== undefined)
     return { kind: 'defer', delayMs: decision.reconcileInMs };
   return { kind: 'fail', error };

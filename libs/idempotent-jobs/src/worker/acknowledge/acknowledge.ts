@@ -6,14 +6,14 @@ import { messageOf } from '../../operation/message-of.js';
 import type { Ack } from './ack.js';
 
 /**
- * Tells BullMQ how a delivery ended: by returning, or by throwing the error class that BullMQ acts on. The only place
- * that knows them.
+ * Tells BullMQ how a delivery ended: by returning, or by throwing the error class that BullMQ acts on. No other code
+ * uses these classes.
  *
- * Killed before BullMQ has heard it, the job is delivered again and the ledger answers from what it recorded. The same
- * goes for what BullMQ refuses: none of its refusals may fail a job whose operation goes on.
+ * If the process is killed before BullMQ is told, the job is delivered again and the ledger answers from what it
+ * recorded. The same happens when BullMQ refuses: a refusal must not fail a job whose operation goes on.
  */
 export async function acknowledge(job: Job, token: string | undefined, ack: Ack): Promise<unknown> {
-  // Its handler has put it elsewhere, and BullMQ could do nothing else with it now. The ledger answers when it comes.
+  // The handler has moved the job, so BullMQ can do nothing else with it now. The ledger answers at its next delivery.
   if (wasMoved(job)) throw new DelayedError();
   switch (ack.kind) {
     case 'done':
@@ -32,7 +32,7 @@ export async function acknowledge(job: Job, token: string | undefined, ack: Ack)
   }
 }
 
-/** Whether BullMQ would deliver the job again with our delay: producers of another kind may have set no attempts. */
+/** Whether BullMQ would deliver a failed job again with the library's delay. Other producers may have set no attempts. */
 function carriesRetry(job: Job): boolean {
   const { attempts = 1, backoff } = job.opts;
   return job.attemptsMade + 1 < attempts && typeof backoff === 'object' && backoff.type === BACKOFF_TYPE;
@@ -50,7 +50,7 @@ async function retry(
   throw told;
 }
 
-/** The job's log keeps what a failed attempt would have shown, if BullMQ takes it. */
+/** Writes the error to the job's log, if BullMQ takes it, since a deferred job shows none. */
 async function deferFailed(
   job: Job,
   token: string | undefined,
@@ -60,15 +60,15 @@ async function deferFailed(
   try {
     await job.log(`Attempt failed, next one in ${delayMs} ms: ${messageOf(error)}`);
   } catch {
-    // A line for people, whose place is the ledger in any case.
+    // The line is only for people; the ledger has the error in any case.
   }
   return defer(job, token, delayMs);
 }
 
 /**
- * Where BullMQ does not take the job back, one that carries our delay is failed with it. Any other is left with its worker,
- * which no longer renews its lock: BullMQ finds it stalled and delivers it again, later than asked. Any other error would
- * fail it for good.
+ * Puts the job off. If BullMQ does not take it back, a job that carries the library's delay is failed with that delay.
+ * Any other error would fail a job without it for good, so that job is left with its worker, which no longer renews its
+ * lock: BullMQ finds it stalled and delivers it again, later than asked.
  */
 async function defer(job: Job, token: string | undefined, delayMs: number): Promise<never> {
   try {

@@ -17,8 +17,8 @@ import type { DeadLetterReason } from '../../operation/reasons.js';
 import { LetterStore } from '../../dead-letters/letter.store.js';
 
 /**
- * Buries deliveries that are given up without an operation being given up: there is none, none that is
- * known any more, or it is another request's.
+ * Writes dead letters for deliveries that are given up while no operation is: the job has none, the ledger has
+ * forgotten it, or its key belongs to another request.
  */
 @Injectable()
 export class DeadLetterWriter {
@@ -29,7 +29,7 @@ export class DeadLetterWriter {
     private readonly due: Due,
   ) {}
 
-  /** A job that cannot be run for anybody. */
+  /** The job has no operation that it could be run for. */
   async ofUnidentified(
     received: ReceivedJob,
     { reason, error }: Pick<Unidentified, 'reason' | 'error'>,
@@ -40,15 +40,15 @@ export class DeadLetterWriter {
     return this.#writeLetter(received, undefined, reason, error, payload, fingerprint);
   }
 
-  /** A job whose key belongs to another request. */
+  /** The job's key belongs to another request. */
   async ofConflict(received: ReceivedJob, identified: Identified): Promise<Ack> {
     const error = new OperationConflictError(identified.tenantId, identified.operationKey);
     return this.#writeIdentified(received, identified, 'idempotency_conflict', error);
   }
 
   /**
-   * A job that is older than the ledger's memory: nobody can tell whether its operation has run. One that was put from a
-   * row that went with its tenant brings nothing of the tenant back, neither into a letter nor in BullMQ.
+   * The job is older than the ledger's memory, so it is unknown whether its operation has run. If it was put on the
+   * queue from a row that was erased with its tenant, the tenant's data is kept neither in the letter nor in BullMQ.
    */
   async ofExpired(received: ReceivedJob, identified: Identified, error: Error): Promise<Ack> {
     const { tenantId, rowMs } = identified;
@@ -120,7 +120,7 @@ export class DeadLetterWriter {
   }
 }
 
-/** A job that came when its tenant had been erased. Says nothing of the tenant. */
+/** The job arrived after its tenant was erased. Says nothing about the tenant. */
 class JobOfErasedTenantError extends IdempotentJobsError {
   constructor(queue: string, jobId: string) {
     super(
@@ -132,8 +132,8 @@ class JobOfErasedTenantError extends IdempotentJobsError {
 }
 
 /**
- * What JSON cannot write (nested deeper than the stack) is no evidence worth losing the letter for, nor is what would be
- * taken for encrypted and could never be read.
+ * The job's data as JSON text. Undefined when JSON cannot write it (nested deeper than the stack), which must not lose
+ * the letter, and when it looks like encrypted data, which could never be read again.
  */
 function evidenceOf(data: unknown): string | undefined {
   try {

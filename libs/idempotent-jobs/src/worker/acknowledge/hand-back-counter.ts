@@ -1,17 +1,17 @@
 import { identityKeyOf, type OperationIdentity } from '../../operation/identity.js';
 
-/** Beyond this many, the operation that was handed back longest ago is forgotten and counts from one again. */
+/** Beyond this number the operation that was handed back longest ago is forgotten, and counts from one again. */
 const MAX_COUNTED = 10_000;
 
 /**
- * How often in a row an operation was handed back in this process without an attempt that ended: nothing else bounds it,
- * since a hand-back costs neither an attempt nor, in BullMQ, anything at all.
+ * Counts how often in a row an operation was handed back in this process without an attempt that ended. Nothing else
+ * limits hand-backs: they cost neither an attempt nor, in BullMQ, anything at all.
  */
 export class HandBackCounter {
-  /** In the order of their last hand-back. */
+  /** Ordered by the last hand-back. */
   readonly #times = new Map<string, number>();
 
-  /** Counts one more, and answers how many those are now. */
+  /** Counts one more, and returns the number. */
   count(operation: OperationIdentity): number {
     const key = identityKeyOf(operation);
     const times = (this.#times.get(key) ?? 0) + 1;
@@ -22,7 +22,7 @@ export class HandBackCounter {
     return times;
   }
 
-  /** The operation has got on. */
+  /** Called when an attempt of the operation has ended. */
   forget(operation: OperationIdentity): void {
     if (this.#times.size > 0) this.#times.delete(identityKeyOf(operation));
   }

@@ -6,10 +6,10 @@ import { isA } from '../../operation/thrown.js';
 import type { Failure } from '../../operation/failure.js';
 import type { NextStep } from '../rules/decide.js';
 
-/** How an attempt to run an operation ended. This is a closed set: each of them has one acknowledgement. */
+/** How an attempt to run an operation ended. The set is closed: each kind has one acknowledgement. */
 export type AttemptResult =
   | { readonly kind: 'completed'; readonly result: unknown; readonly degraded: string | undefined }
-  /** It had completed before; the handler was not called. */
+  /** The operation had completed before; the handler was not called. */
   | { readonly kind: 'replayed'; readonly result: unknown; readonly degraded: string | undefined }
   | {
       readonly kind: 'failed';
@@ -17,20 +17,23 @@ export type AttemptResult =
       readonly failure: Failure;
       readonly nextStep: NextStep;
     }
-  /** The operation cannot be run for this job: the key is another's, or it is dead or in doubt. */
+  /**
+   * The operation cannot be run for this job: its key belongs to another request, or it is dead or in doubt, or its row
+   * may be forgotten, or Postgres cannot store it.
+   */
   | { readonly kind: 'conflict' | 'dead' | 'in_doubt' | 'expired' | 'unstorable'; readonly error: Error }
   | Deferred
-  /** The handler has arranged by BullMQ's own means what becomes of its job. No attempt was spent. */
+  /** The handler has handed its job back by BullMQ's own means. No attempt was spent. */
   | { readonly kind: 'handed_back'; readonly error: unknown };
 
-/** Not now. No attempt was spent. */
+/** The delivery is put off. No attempt was spent. */
 export interface Deferred {
   readonly kind: 'deferred';
   readonly delayMs: number;
   readonly deferral: Deferral;
-  /** The deferral, a colon, and what happened, for people. */
+  /** For people: the deferral, a colon, and what happened. */
   readonly detail: string;
-  /** What a dependency said that lets nothing through; undefined for every other deferral. */
+  /** The rejection of the dependency. Undefined when no dependency caused the deferral. */
   readonly rejection?: Rejection | undefined;
 }
 
@@ -58,27 +61,30 @@ export type Deferral = keyof typeof CAUSES;
 /** Why the library itself, and no dependency, puts a delivery off. */
 export type OwnDeferral = Exclude<Deferral, RejectionCause>;
 
-/** What a deferral comes down to. */
+/** The cause that events and metrics name for a deferral. */
 export function causeOf(deferral: OwnDeferral): Exclude<DeferralCause, 'rejected'>;
 export function causeOf(deferral: Deferral): DeferralCause;
 export function causeOf(deferral: Deferral): DeferralCause {
   return CAUSES[deferral];
 }
 
-/** What interceptors around the library's own, and the handlers of steps, are thrown when a delivery is put off. */
+/** The error that steps' handlers, and interceptors around the library's own, get when a delivery is put off. */
 export function errorOf({ delayMs, detail: reason, rejection }: Deferred): Error {
   return rejection === undefined
     ? new OperationDeferred(reason)
     : new DependencyRejectedError({ ...rejection, retryAfterMs: delayMs });
 }
 
-/** Why nothing can be said about an operation for now: an unreadable record may be read once its key has arrived. */
+/**
+ * Why the ledger cannot tell about an operation now. A record may be unreadable only until its encryption key arrives
+ * here.
+ */
 export function unavailability(error: unknown): { readonly deferral: OwnDeferral; readonly detail: string } {
   const deferral = isA(error, RecordUnreadableError) ? 'record_unreadable' : 'ledger_unavailable';
   return { deferral, detail: `${deferral}: ${messageOf(error)}` };
 }
 
-/** What interceptors around the library's own see when a delivery is put off. BullMQ never does. */
+/** The error that interceptors around the library's own see when a delivery is put off. BullMQ never sees it. */
 export class OperationDeferred extends Error {
   override readonly name = 'OperationDeferred';
 }

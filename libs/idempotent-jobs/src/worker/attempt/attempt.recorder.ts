@@ -25,7 +25,7 @@ import { GivenUpError, JobExpiredError, TransactionLeftError } from './refusal-e
 
 type Refusal = Exclude<GroundAnswer, { kind: 'acquired' }>;
 
-/** Says what a refused claim means and whether a won one may start, and writes down how attempts fail. */
+/** Turns a refused claim into a result, decides whether an acquired claim may start, and records how attempts fail. */
 @Injectable()
 export class AttemptRecorder {
   constructor(
@@ -35,7 +35,7 @@ export class AttemptRecorder {
     @Optional() private readonly random: () => number = Math.random,
   ) {}
 
-  /** A claim that was not won. */
+  /** Gives the result of a delivery whose claim was not won. */
   async refused(run: OperationRun, answer: Refusal): Promise<AttemptResult> {
     const { tenantId, operationKey } = run.identified;
     switch (answer.kind) {
@@ -67,7 +67,7 @@ export class AttemptRecorder {
     }
   }
 
-  /** Whether nothing has to be done before the handler may run. */
+  /** Whether the handler may run at once: no doubt, no vanished attempt and no spent policy stands before it. */
   mayRun(run: OperationRun, claim: Claim): boolean {
     return (
       !claim.mustReconcile &&
@@ -76,16 +76,19 @@ export class AttemptRecorder {
     );
   }
 
-  /** Records an attempt that the claim took over, and gives up an operation that must not be run; its result, if so. */
+  /**
+   * Records an attempt that the claim took over, and gives up an operation that must not be run. Undefined when the
+   * operation goes on.
+   */
   async begin(run: OperationRun, ground: Ground, claim: Claim): Promise<AttemptResult | undefined> {
     const result = await this.takeOver(run, ground, claim);
-    // Asking is no attempt: whether one may follow is decided afterwards.
+    // Asking the service costs no attempt: whether an attempt may follow is decided after the answer.
     if (result !== undefined || claim.mustReconcile) return result;
     const reason = decideStart(claim, run.rules.policy);
     return reason === undefined ? undefined : this.giveUp(run, ground, claim, reason);
   }
 
-  /** Records an attempt that the claim took over; the operation's end, if that is one. */
+  /** Records an attempt that the claim took over. Undefined when the operation goes on. */
   async takeOver(
     run: OperationRun,
     ground: Ground,
@@ -95,13 +98,17 @@ export class AttemptRecorder {
     if (vanished === undefined) return undefined;
     await ground.takeOver(claim, vanished);
     this.reporter.tookOver(run, vanished);
-    // The claim of a transaction is undone with all that it wrote, unless its handler has committed both.
+    // A transaction that dies takes its claim with it. A vanished transactional attempt was therefore committed by its
+    // handler.
     return claim.mustReconcile || vanished.effect !== 'transactional'
       ? undefined
       : this.#record(run, ground, claim, this.#decide(run, claim, new TransactionLeftError()));
   }
 
-  /** A handler that failed: decides what becomes of the operation, and writes it. `startedAt` undefined: it was not called. */
+  /**
+   * Decides what becomes of an operation whose handler failed, and records it. `startedAt` is undefined when the
+   * handler was not called.
+   */
   async fail(
     run: OperationRun,
     ground: Ground,
@@ -115,7 +122,7 @@ export class AttemptRecorder {
     const { claim: rejected } = answer;
     if (rejected === claim)
       return this.#record(run, ground, rejected, this.#decide(run, rejected, error, known, startedAt));
-    // The attempt was committed, and with it whatever its handler had written: trying again would write it twice.
+    // The handler committed its own transaction. Trying again would write everything twice.
     if (rejected.token === claim.token)
       return this.#record(
         run,
@@ -129,14 +136,14 @@ export class AttemptRecorder {
     );
   }
 
-  /** What an error says that was thrown before the handler could have had an effect. */
+  /** Classifies an error that was thrown before the handler could have had an effect. */
   failureBefore(run: OperationRun, error: unknown): Failure {
     const failure = classify(error, run.rules.classify);
     const isFinal = failure.kind === 'permanent' || failure.kind === 'programming';
     return asKind(isFinal ? 'permanent' : 'transient', failure);
   }
 
-  /** An operation that must not be tried (again): straight to its dead letter. */
+  /** Gives up an operation that must not be tried (again), and writes its dead letter. */
   giveUp(
     run: OperationRun,
     ground: Ground,
@@ -154,7 +161,10 @@ export class AttemptRecorder {
     return this.#record(run, ground, claim, { error, failure, nextStep: decision, durationMs: 0 });
   }
 
-  /** A doubt that stays one: to be asked about again in `reconcileInMs`; undefined: a person has to find out. */
+  /**
+   * Records that a doubt was not resolved. The service is asked again in `reconcileInMs`; undefined when a person has
+   * to find out.
+   */
   async unresolved(
     run: OperationRun,
     ground: Ground,
@@ -189,9 +199,9 @@ export class AttemptRecorder {
   }
 
   /**
-   * The lease went to somebody else before the end was written: whatever it was, it is theirs to find out. Where nobody
-   * took over, but a webhook or a person has settled the operation or erased it, nothing went wrong: the next delivery
-   * gets what they said.
+   * The end of the attempt was not recorded, because its token is outdated. If another worker took over, that worker
+   * finds out what happened. If a webhook or a person resolved or erased the operation, nothing went wrong: the next
+   * delivery gets what was recorded.
    */
   async fenced(run: OperationRun, claim: Claim): Promise<AttemptResult> {
     if (!(await this.#wasReplaced(run, claim)))
@@ -202,7 +212,7 @@ export class AttemptRecorder {
     return this.deferred(run, MIN_BUSY_MS, 'fenced', what);
   }
 
-  /** The dependency lets nothing through. */
+  /** Puts the delivery off because the dependency lets nothing through. */
   rejected(run: OperationRun, rejection: Rejection, delayMs: number): AttemptResult {
     const { cause, dependency } = rejection;
     const reason = `${cause}: dependency "${dependency}" lets nothing through`;
@@ -210,10 +220,13 @@ export class AttemptRecorder {
     return { kind: 'deferred', delayMs, deferral: cause, detail: reason, rejection };
   }
 
-  /** Postgres is out of reach, a record unreadable, or a bug of ours: nothing is known to be recorded. */
+  /**
+   * Puts the delivery off because Postgres is out of reach, a record is unreadable, or this library has a bug: nothing
+   * is known to be recorded.
+   */
   unavailable(run: OperationRun, error: unknown): AttemptResult {
     if (error instanceof UnstorableError) return { kind: 'unstorable', error: unstorable(run, error.cause) };
-    // A transaction that met a locked row is gone, and nothing of it is left.
+    // A transaction that met a locked row was rolled back: nothing of it is left.
     if (run.rules.effect === 'transactional' && sqlStateOf(error) === LOCK_NOT_AVAILABLE)
       return this.#locked(run);
     const { deferral, detail: reason } = unavailability(error);
@@ -233,16 +246,19 @@ export class AttemptRecorder {
     return this.deferred(run, LOCKED_MS, 'busy', 'another transaction holds its row');
   }
 
-  /** Whoever took over counts this attempt as vanished with its process, which it has not. */
+  /**
+   * Notes that this attempt was late and has not vanished: the worker that took over counted it as vanished with its
+   * process.
+   */
   async #surrender(claim: Claim): Promise<void> {
     try {
       await this.outcomes.surrender(claim);
     } catch {
-      // It only makes the operation look more dangerous than it is.
+      // Without the note the attempt counts as vanished, and the operation only looks more dangerous than it is.
     }
   }
 
-  /** With Postgres out of reach: who knows. */
+  /** Whether another worker has claimed the operation. True when Postgres cannot say. */
   async #wasReplaced({ runId }: OperationRun, claim: Claim): Promise<boolean> {
     try {
       return await this.outcomes.wasReplaced(claim, runId);
@@ -262,7 +278,7 @@ export class AttemptRecorder {
     }
     const { token, attempt } = unrecorded;
     const recorded = await this.outcomes.doubt(run.identified, token, error, payloadText(run));
-    // Somebody was faster: what the operation is now, the next claim says.
+    // Another transaction was faster: the next claim tells what the operation is now.
     if (recorded === 'lost')
       return this.deferred(run, MIN_BUSY_MS, 'busy', 'the operation was claimed meanwhile');
     this.due.wake();
@@ -301,7 +317,7 @@ export class AttemptRecorder {
       decision: decision.decision,
       isDoubtful: decision.isDoubtful,
       ...(delayMs !== undefined && { delayMs: Math.ceil(delayMs) }),
-      // Nobody may ever call again.
+      // A call may never be made again, so its row is forgotten after a while.
       ...(isCall(run) && { forgetAfterMs: run.rules.claim.retentionMs }),
       ...(isGivenUp &&
         decision.status !== 'retrying' && { letter: decision.reason, payload: payloadText(run) }),
@@ -318,14 +334,14 @@ function unstorable({ subject: { queue, jobId } }: OperationRun, cause: unknown)
   return new InvalidPayloadError(message, [], cause);
 }
 
-/** A rival that has just taken or given back the row is through within this time, most likely. */
+/** A rival that has just taken or given back the row is most likely done within this time. */
 const MIN_BUSY_MS = 200;
 
-/** A row that another transaction holds is worth another look soon: most transactions are short. */
+/** Most transactions are short, so a locked row is tried again soon. */
 const LOCKED_MS = 500;
 
 /**
- * A running operation mostly ends long before its lease, and a duplicate should learn its result soon after; a vanished
- * worker's lease is worth a look now and then.
+ * A running operation mostly ends long before its lease, and a duplicate should learn its result soon after. A vanished
+ * worker's lease is peeked at this often.
  */
 const MAX_BUSY_MS = 5_000;

@@ -8,16 +8,16 @@ import type { Failure } from '../../operation/failure.js';
 import type { NextStep } from '../rules/decide.js';
 import { isCall, type OperationRun, subjectOf } from './operation-run.js';
 
-/** A failure as it was decided about. */
+/** A failure, and what was decided about it. */
 export interface DecidedFailure {
   readonly error: unknown;
   readonly failure: Failure;
   readonly nextStep: NextStep;
-  /** How long the handler ran, in ms; 0: it did not. */
+  /** How long the handler ran, in ms. 0 if it was not called. */
   readonly durationMs: number;
 }
 
-/** Tells of an attempt, once what it tells is written. */
+/** Emits the events of an attempt, each after what it tells is recorded. */
 @Injectable()
 export class AttemptReporter {
   constructor(private readonly events: JobEvents) {}
@@ -56,7 +56,7 @@ export class AttemptReporter {
     this.events.emit({ kind: 'replayed', ...subjectOf(run) });
   }
 
-  /** Nothing is left to do for a delivery, or a call. */
+  /** The delivery or the call is refused: its operation is dead or in doubt. */
   refused(run: OperationRun, reason: 'dead' | 'in_doubt'): void {
     this.events.emit({ kind: 'refused', ...subjectOf(run), reason });
   }
@@ -73,7 +73,10 @@ export class AttemptReporter {
     this.events.emit({ kind: 'fence_rejected', ...subjectOf(run), attempt });
   }
 
-  /** A call that finds its operation running looks again and again: it tells of itself, once, when it gives up. */
+  /**
+   * A call that waits for a running operation peeks at it again and again. It emits one event of its own when it gives
+   * up.
+   */
   deferred(run: OperationRun, delayMs: number, detail: string, cause: DeferralReason): void {
     if (cause === 'busy' && isCall(run) && run.step === undefined) return;
     this.events.emit({ kind: 'deferred', ...subjectOf(run), delayMs, cause, detail });
@@ -114,12 +117,12 @@ export class AttemptReporter {
     }
   }
 
-  /** A doubt that ends no attempt: nobody could be asked about it. */
+  /** A doubt that the service could not be asked about. It ends no attempt. */
   doubted(run: OperationRun, attempt: number, failureCode: string, error: unknown): void {
     this.events.emit({ ...this.#doubtOf(run, attempt, error), failureCode });
   }
 
-  /** The doubt that an attempt has left which vanished with its worker. */
+  /** The doubt that an attempt left when it vanished with its worker. */
   vanished(run: OperationRun, attempt: number, error: unknown): void {
     this.events.emit({
       ...this.#doubtOf(run, attempt, error),
@@ -137,7 +140,7 @@ export class AttemptReporter {
     this.events.emit({ kind: 'reconciled', ...subjectOf(run), attempt, verdict });
   }
 
-  /** `delayMs`: until the next question; undefined: there is none. */
+  /** The service gave no answer. `delayMs` is the wait before the next question, undefined when there is none. */
   unanswered(run: OperationRun, { attempt }: Claim, detail: string, delayMs: number | undefined): void {
     this.events.emit({
       kind: 'reconciled',
@@ -150,7 +153,7 @@ export class AttemptReporter {
   }
 }
 
-/** Since when the operation could have been run. */
+/** For how long the operation could have been run already, in ms. */
 function ageMs({ identified }: OperationRun): number {
   return Math.max(0, Date.now() - identified.availableAt);
 }

@@ -17,8 +17,8 @@ import { claimRequestOf, type OperationRun, subjectOf } from './operation-run.js
 import { Reconciler } from './reconciler.js';
 
 /**
- * Brings an operation to its attempt, past the dependency of its processor, or to its end without one. Never rejects:
- * whatever goes wrong, an operation of which nothing is known to be recorded is put off.
+ * Lets an operation through its processor's dependency to its attempt, or ends it without one. Never rejects: when
+ * anything goes wrong and nothing is known to be recorded, the operation is put off.
  */
 @Injectable()
 export class AttemptRunner {
@@ -37,7 +37,7 @@ export class AttemptRunner {
     try {
       keyed = underItsKey(run);
     } catch (error) {
-      // Under no circuit at all, or under somebody else's, it must not be called.
+      // The key of its circuit is unknown: it must not be called without a circuit, or under another key's.
       return this.failUnstarted(run, error);
     }
     return this.#orPutOff(run, () => this.#runThrough(keyed, handler));
@@ -49,7 +49,8 @@ export class AttemptRunner {
     const entry = dependency.enter(timeoutMs);
     if (entry.kind === 'rejected') return this.#runRejected(run, entry);
     try {
-      // Only the ledger knows whether it is a retry: where there is none to be had, it is asked before anything is claimed.
+      // Only the ledger knows whether this is a retry. When the retry budget is spent, the ledger is therefore peeked
+      // at before the claim.
       if (!dependency.hasRetries && (await this.#isRetry(run)))
         return await this.#runRejected(run, dependency.denyRetry(subjectOf(run)));
       return await this.#attempt(run, handler, new AdmittedRun(entry));
@@ -71,14 +72,15 @@ export class AttemptRunner {
     return this.#afterRollback(run, await this.attempts.run(run, handler, gate));
   }
 
-  /** A claim that was rolled back took the start of its time budget with it. */
+  /** A claim that was rolled back took the start of its time budget with it, so the ledger is asked anew. */
   async #afterRollback(run: OperationRun, result: AttemptResult | RolledBack): Promise<AttemptResult> {
     return result.kind === 'rolled_back' ? this.#deferRejected(run, result.rejection) : result;
   }
 
   /**
-   * The dependency lets nothing through. Nothing is claimed, so that no attempt is spent and none can vanish: what has
-   * completed is replayed, what may stand in stands in, and everything else is put off, within its time budget.
+   * The dependency lets nothing through. Nothing is claimed, so no attempt is spent and none can vanish: a completed
+   * operation is replayed, a fallback stands in where there is one, and every other operation is put off within its
+   * time budget.
    */
   async #runRejected(run: OperationRun, rejection: Rejection): Promise<AttemptResult> {
     const decided = await this.#decideRejected(run, rejection);
@@ -101,7 +103,7 @@ export class AttemptRunner {
       : this.recorder.rejected(run, rejection, decided.delayMs);
   }
 
-  /** What the ledger says of an operation that is held back: it has ended, or may wait for so long. */
+  /** What becomes of an operation that its dependency rejects: it has ended, or it waits for `delayMs`. */
   async #decideRejected(run: OperationRun, rejection: Rejection): Promise<RejectedOperation> {
     const request = claimRequestOf(run);
     const seen = await this.claims.peek(request);
@@ -111,16 +113,21 @@ export class AttemptRunner {
     const decision = decideRejected(seen, rejection.retryAfterMs);
     if (decision.kind === 'give_up')
       return ended(await this.attempts.giveUp(run, decision.reason, rejection));
-    // Looked up before any other attempt: nothing stands in for what may be there.
+    // A `reconciled` operation with an earlier attempt is looked up first: no fallback may stand in for an effect that
+    // exists.
     const isDoubtful = seen.isDoubtful || (effect === 'reconciled' && seen.attempts > 0);
-    // Waiting for room is like waiting in the queue; waiting for a dependency that fails is not.
+    // A time budget begins when a dependency fails. Waiting for room (bulkhead, retry budget) is like waiting in the
+    // queue.
     const begins = seen.remainingMs === undefined && rejection.cause === 'circuit_open';
     if (!begins || terms.budgetMs === null) return { kind: 'waits', isDoubtful, delayMs: decision.delayMs };
     await this.claims.beginBudget(request, terms.budgetMs);
     return { kind: 'waits', isDoubtful, delayMs: Math.min(decision.delayMs, terms.budgetMs) };
   }
 
-  /** A question would be a call of the dependency too: the plan goes on as if it had not been answered. */
+  /**
+   * A question would be a call of the dependency too, so none is asked. The schedule of questions goes on as if the
+   * question had got no answer.
+   */
   #leaveDoubt(run: OperationRun, rejection: Rejection): Promise<AttemptResult> {
     return this.attempts.withoutHandler(run, async (ground, claim) =>
       claim.mustReconcile
@@ -135,13 +142,16 @@ export class AttemptRunner {
     );
   }
 
-  /** A guard, or an interceptor around ours, threw: the handler was not called, which counts as a failed attempt. */
+  /**
+   * Records a failed attempt because a guard, or an interceptor around the library's own, threw. The handler was not
+   * called.
+   */
   failUnstarted(run: OperationRun, error: unknown): Promise<AttemptResult> {
     return this.#orPutOff(run, async () => {
       const rejection = rejectionBehind(error);
       if (rejection !== undefined) return this.#deferRejected(run, rejection);
       if (run.handsBack?.(error) === true) return { kind: 'handed_back', error };
-      // Whatever the error says about effects, there was none.
+      // The handler was not called, so there was no effect, whatever the error says.
       const known = this.recorder.failureBefore(run, error);
       const fail: EndWithoutHandler = (ground, claim) =>
         claim.mustReconcile
@@ -151,12 +161,12 @@ export class AttemptRunner {
     });
   }
 
-  /** Nothing was claimed and nothing failed: later. */
+  /** Puts the delivery off. Nothing was claimed and nothing failed. */
   putOff(run: OperationRun, what: string): AttemptResult {
     return this.recorder.deferred(run, 1, 'not_started', what);
   }
 
-  /** The operation must not be run at all. */
+  /** Ends an operation that must not be run at all. */
   refuse(run: OperationRun, reason: DeadLetterReason, error: unknown): Promise<AttemptResult> {
     return this.#orPutOff(run, () => this.attempts.refuse(run, reason, error));
   }
@@ -170,7 +180,7 @@ export class AttemptRunner {
   }
 }
 
-/** The run with the circuit of its own key. @throws UsageError if it has none */
+/** The run with the dependency's circuit for its own key. @throws UsageError if `per` gives no key */
 function underItsKey(run: OperationRun): OperationRun {
   const { rules, job, identified, subject } = run;
   if (rules.per === undefined || rules.dependency === undefined || job === undefined) return run;

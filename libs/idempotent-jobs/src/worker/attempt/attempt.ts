@@ -23,18 +23,18 @@ import { keepResult } from './result-to-text.js';
 import { type Cleared, Reconciler } from './reconciler.js';
 import { HandedBackError, waitsForStep } from './refusal-errors.js';
 
-/** A dependency did not let the attempt through, or a call of it: nothing of it remains, not even its claim. */
+/** A dependency rejected the attempt, or a call that it made. Nothing of the attempt is left, not even its claim. */
 export interface RolledBack {
   readonly kind: 'rolled_back';
   readonly rejection: Rejection;
 }
 
-/** Ends an operation that was claimed, without its handler. */
+/** Ends a claimed operation without calling its handler. */
 export type EndWithoutHandler = (ground: Ground, claim: Claim) => Promise<AttemptResult>;
 
 /**
- * One attempt: claim, take over, reconcile, pass the gate, run, record. It stands on a {@link Ground}, which is a lease or
- * a transaction, and is the same on both.
+ * One attempt: claim, take over, reconcile, pass the gate, run, record. Its {@link Ground} is a lease or a transaction;
+ * the order of the steps is the same on both.
  */
 @Injectable()
 export class Attempts {
@@ -46,7 +46,7 @@ export class Attempts {
     private readonly due: Due,
   ) {}
 
-  /** `gate` lets the attempt through to the dependency of its processor; undefined where the processor has none. */
+  /** Runs the attempt. `gate` leads past the dependency of its processor; undefined when the processor has none. */
   run(
     run: OperationRun,
     handler: () => Promise<unknown>,
@@ -64,19 +64,19 @@ export class Attempts {
   }
 
   /**
-   * Ends an operation that must not be run at all, with a dead letter. Where its retry policy allows no other attempt
-   * anyway, the letter says that instead of `reason`.
+   * Ends an operation that must not be run at all, and writes its dead letter. Where its retry policy allows no other
+   * attempt anyway, the letter says that instead of `reason`.
    */
   refuse(run: OperationRun, reason: DeadLetterReason, error: unknown): Promise<AttemptResult> {
     return this.withoutHandler(run, (ground, claim) =>
-      // What may have happened is asked about, whatever keeps it from being run.
+      // An effect that may have happened is still asked about, whatever keeps the operation from being run.
       claim.mustReconcile
         ? this.reconciler.unresolved(run, ground, claim, reason, error)
         : this.recorder.giveUp(run, ground, claim, reason, error),
     );
   }
 
-  /** Ends an operation whose time is over while its dependency lets nothing through, whatever its policy says. */
+  /** Ends an operation whose time budget ended while its dependency lets nothing through, whatever its policy says. */
   giveUp(run: OperationRun, reason: DeadLetterReason, rejection: Rejection): Promise<AttemptResult> {
     return this.#claimed(run, async (ground, claim) => {
       const result = await this.recorder.takeOver(run, ground, claim);
@@ -135,7 +135,7 @@ export class Attempts {
     return this.#record(run, ground, claim, result, frame, startedAt, gate);
   }
 
-  /** A step is an attempt of its own inside of its handler's, behind no gate. */
+  /** Runs a step as an attempt of its own inside of its handler's attempt. No gate stands before it. */
   readonly #runStep = async (step: OperationRun, handler: () => Promise<unknown>): Promise<AttemptResult> => {
     try {
       const result = await this.run(step, handler, undefined);
@@ -148,8 +148,8 @@ export class Attempts {
   };
 
   /**
-   * What stands between a claim and its attempt: one that vanished, a doubt, a policy that allows no other. `hold`: the
-   * service cannot be asked now.
+   * Clears what stands between a claim and its attempt: an attempt that vanished, a doubt, a policy that allows no
+   * other attempt. `rejection` is set when the service cannot be asked now.
    */
   async #clear(
     run: OperationRun,
@@ -173,7 +173,7 @@ export class Attempts {
     return result === undefined ? asked : { kind: 'ended', result };
   }
 
-  /** The lease was over, or nearly, before anything was begun under it. */
+  /** Gives the claim back: its lease was over, or nearly over, before anything was begun under it. */
   async #outlived(run: OperationRun, ground: Ground, claim: Claim): Promise<AttemptResult> {
     await ground.release(claim, false);
     return this.recorder.deferred(run, 1, 'lease_lost', 'the lease was over before the handler was called');
@@ -192,7 +192,7 @@ export class Attempts {
     if (waitMs !== undefined && waitsForStep(result)) return this.#wait(run, ground, claim, waitMs);
     const rejection = result.kind === 'threw' ? rejectionBehind(result.error) : undefined;
     if (rejection !== undefined) {
-      // What another guarded call did before it may have had an effect, and is an attempt.
+      // An earlier guarded call of this attempt may have had an effect, so the attempt counts.
       if (ground.takesBack || !frame.hasCalled || claim.repeatableMs === Infinity)
         return this.putBack(run, ground, claim, rejection);
       const { retryAfterMs } = rejection;
@@ -248,7 +248,8 @@ export class Attempts {
   ): Promise<AttemptResult> {
     await ground.abandon();
     this.reporter.abandoned(run, claim, why);
-    // Stopped with the worker, the attempt counts as not started, but its effect may have happened.
+    // An attempt that a shutdown stopped counts as not started where it can be undone or repeated. Its effect may still
+    // have happened.
     const isGivenBack = !wasStarted || (why === 'shutdown' && (ground.takesBack || claim.repeatableMs > 0));
     if (!isGivenBack)
       return this.recorder.fail(run, ground, claim, error, { kind: 'in_doubt', code: why }, startedAt);
@@ -256,14 +257,17 @@ export class Attempts {
     return this.recorder.deferred(run, 1, why, 'the attempt was given back');
   }
 
-  /** A step is in doubt, or under way elsewhere: without it the handler cannot have finished, whatever it returned. */
+  /**
+   * Puts the operation off because a step is in doubt or under way elsewhere: without that step the handler cannot have
+   * finished, whatever it returned.
+   */
   async #wait(run: OperationRun, ground: Ground, claim: Claim, waitMs: number): Promise<AttemptResult> {
-    // What a handler does beside its steps may have happened.
+    // What the handler does outside of its steps may have happened.
     await ground.release(claim, claim.repeatableMs !== Infinity, this.#pauseOf(run, waitMs));
     return this.recorder.deferred(run, waitMs, 'waiting', 'one of its steps is not finished');
   }
 
-  /** A dependency did not let the handler through, or a call of it: nothing of it was sent. */
+  /** Gives the claim back because a dependency rejected the handler, or a call that it made. Nothing was sent. */
   async putBack(
     run: OperationRun,
     ground: Ground,
@@ -272,15 +276,16 @@ export class Attempts {
   ): Promise<AttemptResult | RolledBack> {
     const delayMs = Math.min(rejection.retryAfterMs, Math.max(claim.remainingMs ?? Infinity, 1));
     await ground.release(claim, false, this.#pauseOf(run, delayMs));
-    // A transaction takes its claim back, and with it the start of its time budget.
+    // The rollback of a transaction also undoes its claim, and with it the start of its time budget.
     return run.rules.effect === 'transactional'
       ? { kind: 'rolled_back', rejection }
       : this.recorder.rejected(run, rejection, delayMs);
   }
 
   /**
-   * The handler has put its job off. It had begun: unless it says that nothing has happened, its effect may have, and is
-   * looked up, or told apart by its key, before it happens again; where neither can be, a person has to find out.
+   * The handler has handed its job back after it had begun. Unless it says that nothing happened, its effect may have
+   * happened: `reconciled` looks it up first, `keyed` repeats it under its key, and for `unrepeatable` a person has to
+   * find out.
    */
   async #handBack(
     run: OperationRun,
@@ -299,11 +304,11 @@ export class Attempts {
     return { kind: 'handed_back', error };
   }
 
-  /** For how long nobody is to claim what is put off. A step and a call are claimed again whenever their caller says. */
+  /** For how long the operation must not be claimed, in ms. Undefined for steps and calls: their caller decides when. */
   #pauseOf({ rules }: OperationRun, ms: number): number | undefined {
     return rules.policy.isCallers ? undefined : ms;
   }
 }
 
-/** The rival has won, and is mostly through. */
+/** The other transaction has won, and mostly ends within this time. */
 const RIVAL_MS = 100;

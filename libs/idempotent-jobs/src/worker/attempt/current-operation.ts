@@ -12,28 +12,34 @@ import { frames } from '../../tenancy/frames.js';
 /** What a handler can know and do about the operation it is running for. */
 export interface CurrentOperation {
   readonly tenantId: string;
-  /** Of a step: its operation's key and its own name, with "/" between, to be read; nothing is looked up by it. */
+  /**
+   * The operation's key. A step's is its operation's key, "/" and its own name: for people only, it is no key to look
+   * up.
+   */
   readonly operationKey: string;
-  /** The name of the step that it is; undefined: it is none. */
+  /** The name of the step. Undefined when the operation is no step. */
   readonly stepName: string | undefined;
-  /** The queue of its job, and the job's name. For a guarded call: `(calls)` and `call`. */
+  /** The queue of its job; the job's name follows. A guarded call has `(calls)` and `call`. */
   readonly queue: string;
   readonly jobName: string;
   /** This attempt's number, from 1. */
   readonly attempt: number;
   /** When it was started, by the database's clock. */
   readonly startedAt: Date;
-  /** Grows with every claim of the operation. Send it to stores that can refuse writes of an outdated worker. */
+  /** Grows with every claim of the operation. Send it to stores that can refuse the writes of an outdated worker. */
   readonly fencingToken: number;
-  /** Names this attempt's run, as the ledger records it: host, process and a running number. */
+  /** The run id of this attempt, as the ledger records it: host, process and a running number. */
   readonly runId: string;
-  /** The same on every attempt: hand it to a service that deduplicates, e.g. as its `Idempotency-Key` header. */
+  /** The same on every attempt. Hand it to a service that deduplicates, e.g. as its `Idempotency-Key` header. */
   readonly idempotencyKey: string;
-  /** Aborted when the attempt is over for the library: timeout, lost lease, cancellation, shutdown. */
+  /** Aborted when the library gives the attempt up: timeout, lost lease, cancellation, shutdown. */
   readonly signal: AbortSignal;
-  /** When the total time budget ends, by the database's clock; undefined: no budget. */
+  /** When the total time budget ends, by the database's clock. Undefined when there is no budget. */
   readonly deadline: Date | undefined;
-  /** The trace context it was enqueued with: a carrier of `forRoot({ tracing })`, or what `traceContext` gave; undefined: none. */
+  /**
+   * The trace context it was enqueued with: a carrier of `forRoot({ tracing })`, or what `traceContext` gave. Undefined
+   * when there was none.
+   */
   readonly trace: unknown;
   /**
    * The transaction that the outcome commits with. Only for `effect: 'transactional'`.
@@ -44,38 +50,39 @@ export interface CurrentOperation {
   /** The BullMQ job, with the validated payload as `data`. @throws UsageError in a call of `once()` */
   readonly job: Job;
   /**
-   * Runs part of the handler as an operation of its own, under `<operationKey>/<name>`: once it has finished it is not
-   * run again, and every later attempt gets its result. The result must be JSON. Steps may run side by side and hold
-   * steps of their own. For handlers whose own effect is not `unrepeatable`; `natural`, where all effects are in steps.
+   * Runs part of the handler as an operation of its own, under `<operationKey>/<name>`. Once a step has finished it is
+   * not run again, and every later attempt gets its result. The result must be JSON. Steps may run side by side and
+   * contain further steps. The handler's own effect must not be `unrepeatable`; use `natural` where all effects are in
+   * steps.
    *
-   * Rejects with what the step threw; or, where the step is in doubt or under way elsewhere, with an error that the
-   * handler lets pass: the operation then waits, without spending an attempt.
+   * Rejects with what the step threw. Where the step is in doubt or under way elsewhere, it rejects with an error that
+   * the handler must let pass: the operation then waits, without spending an attempt.
    *
-   * @throws UsageError for a name that was used before in this attempt, and for options that make no sense
+   * @throws UsageError for a name that was used before in this attempt, and for invalid options
    */
   readonly step: <T>(name: string, work: StepRun<T> | ReconciledStep<T>, options?: StepOptions) => Promise<T>;
   /**
-   * Says that what the operation will complete with is a stand-in, and why, in few words; as `Outcome.degraded` and
-   * metrics tell. Fallbacks of dependencies say it by themselves. The first reason stays.
+   * Marks the result that the operation will complete with as a stand-in, and says why in a few words, which
+   * `Outcome.degraded` and metrics show. Fallbacks of dependencies call it by themselves. The first reason is kept.
    */
   readonly markDegraded: (by: string) => void;
   /**
    * Says that this attempt has had no effect, before the handler hands its job back by BullMQ's own means
-   * (`job.moveToDelayed()` and `throw new DelayedError()`). Without it, what must not be repeated is in doubt then. A
-   * call of a `DependencyGuard` after it takes it back. To any other end of the handler it says nothing.
+   * (`job.moveToDelayed()` and `throw new DelayedError()`). Without it, an effect that must not be repeated is then in
+   * doubt. A later call of a `DependencyGuard` cancels it. It means nothing when the handler ends in another way.
    */
   readonly markNotApplied: () => void;
-  /** A guarded call of the attempt is being sent. @internal */
+  /** Notes that the attempt sends a guarded call. @internal */
   readonly noteCall: () => void;
-  /** Whether an earlier attempt may have had its effect, and another one would be a second. @internal */
+  /** Whether an earlier attempt may have had its effect, so that another one would be a second effect. @internal */
   readonly mayHaveHappened: boolean;
-  /** Whether its attempt has ended, so that what still runs is nobody's. @internal */
+  /** Whether the attempt has ended. What the handler still does then counts for nothing. @internal */
   readonly isOver: boolean;
-  /** Whether something may still be begun in it; if not, its signal is aborted. @internal */
+  /** Whether the attempt may still begin something. If not, its signal is aborted. @internal */
   readonly mayBegin: () => Promise<boolean>;
   /**
    * Enqueues a follow-up that exists if and only if this operation completes: it is written in the transaction that
-   * records the outcome. Nothing happens if the attempt fails.
+   * records the outcome. Nothing is enqueued if the attempt fails.
    */
   readonly enqueue: <M extends JobMap<M>, N extends JobName<M>>(
     queue: IdempotentQueue<M>,
@@ -85,7 +92,7 @@ export interface CurrentOperation {
   ) => void;
 }
 
-/** As {@link EnqueueOptions}; the outcome's own transaction is the only one there can be. */
+/** As {@link EnqueueOptions}, without a transaction: follow-ups always use the outcome's own. */
 export type FollowUpOptions = Omit<RequestOptions, 'tenantId'>;
 
 /**
@@ -103,13 +110,14 @@ export function currentOperation(): CurrentOperation {
   return operation;
 }
 
-/** As {@link currentOperation}; undefined outside of any. */
+/** As {@link currentOperation}, but undefined outside of any operation. */
 export function surroundingOperation(): CurrentOperation | undefined {
   return frames.getStore()?.operation as CurrentOperation | undefined;
 }
 
 /**
- * Connections for handlers' transactions are few: those that hold one and wait for another one would wait for each other.
+ * Refuses a transaction inside of a transaction: connections for handlers' transactions are few, and attempts that hold
+ * one while they wait for another could wait for each other for ever.
  *
  * @throws UsageError for effect `transactional` inside of a transactional operation
  */
@@ -132,9 +140,9 @@ export function enterOperation(
   if (dependency !== undefined) frame.dependencies = [dependency];
 }
 
-/** What a handler has around it. */
+/** What surrounds a handler. */
 export interface EnteredWith {
   readonly holdsTransaction?: boolean;
-  /** The dependency that let it through. */
+  /** The dependency that let the handler through. */
   readonly dependency?: object | undefined;
 }

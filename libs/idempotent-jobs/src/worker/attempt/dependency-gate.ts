@@ -7,19 +7,19 @@ import { classify } from '../../resilience/classify/classify.js';
 import { signed } from '../../resilience/classify/failure-sign.js';
 import { handsBack, type OperationRun, subjectOf } from './operation-run.js';
 
-/** How an attempt gets past the dependency of its processor. */
+/** Leads an attempt past the dependency of its processor. */
 export interface DependencyGate {
-  /** The dependency that the handler may call behind it; undefined: none. */
+  /** The dependency that the handler may call. Undefined when it may call none. */
   readonly dependency: Dependency | undefined;
-  /** What keeps the dependency from being asked about a doubt; undefined: nothing. */
+  /** Why the dependency cannot be asked about a doubt. Undefined when it can be asked. */
   readonly rejection: Rejection | undefined;
-  /** Right before the handler: a hold, if it must not be called now. */
+  /** Called right before the handler. Gives a rejection if the handler must not be called now. */
   admit(run: OperationRun, claim: Claim): Rejection | undefined;
-  /** How the handler ended. */
+  /** Called with how the handler ended. */
   report(run: OperationRun, result: HandlerResult): void;
 }
 
-/** The dependency lets the attempt through, and is told how it went. */
+/** The dependency lets the attempt through, and its permit is told how the attempt went. */
 export class AdmittedRun implements DependencyGate {
   readonly rejection = undefined;
 
@@ -42,7 +42,7 @@ export class AdmittedRun implements DependencyGate {
         if (handsBack(run, result)) return;
         return this.permit.failed(result.error, classify(result.error, run.rules.classify), subject);
       case 'abandoned':
-        // Lost leases and shutdowns are not the dependency's doing.
+        // Lost leases and shutdowns are not the dependency's fault.
         if (result.by === 'timeout')
           this.permit.failed(result.error, signed('timeout', { kind: 'in_doubt', code: 'timeout' }), subject);
         return;
@@ -58,7 +58,7 @@ export class FallbackRun implements DependencyGate {
 
   constructor(readonly rejection: Rejection) {}
 
-  /** What may have happened already must not happen a second time in another way. */
+  /** An effect that may have happened already must not happen a second time by way of the fallback. */
   admit(_run: OperationRun, claim: Claim): Rejection | undefined {
     return claim.isDoubtful ? this.rejection : undefined;
   }

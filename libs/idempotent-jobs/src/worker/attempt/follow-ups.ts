@@ -6,8 +6,9 @@ import { OperationConflictError } from '../../operation/errors.js';
 import type { Queryable } from '../../ledger/postgres/database.js';
 
 /**
- * Writes the operations that a handler enqueued, in the transaction that records its outcome. The outcome is a fact by
- * then and must not fail because of them: a key that belongs to another request makes a dead letter, not an error.
+ * Writes the operations that a handler enqueued, in the transaction that records its outcome. The effect has happened
+ * by then, so follow-ups must not fail the outcome: a key that belongs to another request makes a dead letter, not an
+ * error.
  */
 @Injectable()
 export class FollowUps {
@@ -17,7 +18,7 @@ export class FollowUps {
     private readonly events: JobEvents,
   ) {}
 
-  /** Answers with what to do once the transaction has committed: tell of the letters that were written. */
+  /** Returns what to call once the transaction has committed: it emits the events of the dead letters that were written. */
   async write(
     connection: Queryable,
     followUps: readonly RequestedOperation[],

@@ -10,7 +10,7 @@ import { LeaseGround } from './lease.ground.js';
 import type { OperationRun } from './operation-run.js';
 import { TransactionGround } from './transaction.ground.js';
 
-/** Makes the ground of each attempt: what its effect demands. */
+/** Makes the ground of each attempt, which depends on its effect. */
 @Injectable()
 export class Grounds {
   constructor(

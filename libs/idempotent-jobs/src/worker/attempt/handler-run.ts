@@ -4,7 +4,7 @@ import type { LeaseHandle } from '../../ledger/claim/lease-keeper.js';
 import { InDoubtError } from '../../operation/failure.js';
 import { frames, inFrame } from '../../tenancy/frames.js';
 
-/** The reason of the signal of an attempt that nobody waits for any more. */
+/** The abort reason of an attempt's signal, once the attempt is given up. */
 export class AbandonedError extends InDoubtError {
   constructor(
     readonly by: AbandonedBy,
@@ -27,8 +27,8 @@ export type HandlerResult =
     };
 
 /**
- * One run of a handler. It ends exactly once: with the handler, or by being abandoned, whichever comes first. An
- * abandoned handler is told through its signal and no longer waited for; whatever it does later is discarded.
+ * One run of a handler. It ends exactly once: when the handler ends or when it is abandoned, whichever comes first. An
+ * abandoned handler is told through its signal and no longer waited for; what it returns or throws later is discarded.
  */
 export class HandlerRun {
   #controller: AbortController | undefined;
@@ -38,25 +38,25 @@ export class HandlerRun {
   #reject: ((error: Error) => void) | undefined;
   #lease: RunLease | undefined;
 
-  /** Whoever ends the attempt may run in anybody's frame; what listens to its signal runs in the attempt's own. */
+  /** The code that ends the attempt may run in another frame, but listeners of its signal must run in the attempt's own. */
   readonly #frame = frames.getStore();
 
   constructor(private readonly onLate: (how: 'returned' | 'threw') => void) {}
 
-  /** Called when the attempt is given up, before its handler hears of it. */
+  /** Called when the attempt is given up, before the handler's signal is aborted. */
   onAbandoned: (() => void) | undefined;
 
-  /** From here on the attempt is over when its lease is. */
+  /** From now on the attempt is over when its lease is. */
   runUnder(lease: RunLease): void {
     this.#lease = lease;
   }
 
-  /** Aborted when nobody waits for the handler any more. Made when it is first asked for: most handlers never do. */
+  /** Aborted when the handler is no longer waited for. Made when it is first asked for, since most handlers never do. */
   get signal(): AbortSignal {
     this.#checkLease();
     if (this.#controller === undefined) {
       this.#controller = new AbortController();
-      // Any number of steps and calls may run side by side; what listens for each of them goes with it.
+      // Any number of steps and calls may run side by side, and each listens until it ends: no leak to warn about.
       setMaxListeners(0, this.#controller.signal);
       if (this.#abandoned !== undefined) this.#controller.abort(this.#abandoned.error);
     }
@@ -64,7 +64,8 @@ export class HandlerRun {
   }
 
   /**
-   * Whether the attempt has ended, so that nothing may be added to it. A process that slept past its lease finds out here.
+   * Whether the attempt has ended, so that nothing may be added to it. A process that slept past its lease notices it
+   * here.
    */
   get isOver(): boolean {
     this.#checkLease();
@@ -72,8 +73,8 @@ export class HandlerRun {
   }
 
   /**
-   * Whether anything may be begun under it. Postgres is asked where only the wall's clock says that the lease is over: the
-   * machine may have been paused, or somebody has set that clock.
+   * Whether the attempt may begin something. If only the wall clock says that the lease is over, Postgres is asked: the
+   * machine may have been paused, or its clock may have been set.
    */
   async mayBegin(): Promise<boolean> {
     if (this.isOver) return false;
@@ -87,12 +88,12 @@ export class HandlerRun {
     return this.#end !== undefined;
   }
 
-  /** Why it was abandoned; undefined: it was not. */
+  /** Why the attempt was abandoned. Undefined when it was not. */
   get abandonedBy(): AbandonedBy | undefined {
     return this.#abandoned?.by;
   }
 
-  /** Stops waiting. Later calls, and calls after the handler's end, do nothing. */
+  /** Stops waiting for the handler. Does nothing after the handler's end or when it is called again. */
   abandon(by: AbandonedBy, detail?: string): void {
     if (this.#isOver) return;
     this.#isOver = true;
@@ -104,7 +105,7 @@ export class HandlerRun {
     this.#reject?.(error);
   }
 
-  /** Follows `work`, but no longer than until the attempt is abandoned: for guards and interceptors that never answer. */
+  /** Settles with `work`, or rejects when the attempt is abandoned: guards and interceptors may never answer. */
   follow<T>(work: Promise<T>): Promise<T> {
     return new Promise((resolve, reject) => {
       this.#reject = reject;
@@ -148,7 +149,7 @@ export class HandlerRun {
 
 type RunLease = Pick<LeaseHandle, 'isNearlyOver' | 'hasRunOut' | 'confirm'>;
 
-/** A handler that throws before its first await has thrown all the same. */
+/** Makes a rejection of what a handler throws before its first await. */
 function started(handler: () => Promise<unknown>): Promise<unknown> {
   try {
     return Promise.resolve(handler());

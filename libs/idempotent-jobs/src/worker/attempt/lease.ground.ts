@@ -23,13 +23,13 @@ export interface LeaseServices {
 }
 
 /**
- * A lease: claimed in one commit, recorded in another, with the effect in between.
+ * A lease: claimed in one commit and recorded in another, with the effect in between.
  *
- * Killed after the claim, the lease runs out and the next delivery decides by the effect; killed after the effect but
- * before the record, likewise: that is the moment the effects are about.
+ * If the process is killed between the two commits, the lease runs out. The next delivery cannot know whether the
+ * effect happened, and decides by the effect's kind.
  */
 export class LeaseGround implements Ground {
-  /** Held until the end is written: a worker that took over meanwhile must win. */
+  /** Kept until the end is recorded: a worker that took over meanwhile must win. */
   #lease: LeaseHandle | undefined;
   readonly takesBack = false;
 
@@ -51,7 +51,7 @@ export class LeaseGround implements Ground {
     return answer;
   }
 
-  /** Asked again under the same worker where the answer was lost: the claim may have been won without our knowing. */
+  /** Claims again under the same run id when the answer was lost: the first try may have won the claim. */
   async #claim(): Promise<ClaimAnswer> {
     const { claims } = this.services;
     const { identified, earlierStarts } = this.run;
@@ -61,12 +61,13 @@ export class LeaseGround implements Ground {
       withRetry(patienceMs, () => claims.claim(requested));
     const answer = await claim(request);
     if (answer.kind !== 'absent' || identified.rowMs !== undefined) return answer;
-    // Whoever has started it may have run it: an attempt without a record, unless it was one of ours without a claim.
+    // An earlier start may have run the job: it is recorded as an attempt, unless it was a delivery of this library
+    // without a claim.
     if (!(await earlierStarts?.wereUnclaimed())) await claims.noteUnrecorded(request);
     return claim({ ...request, needsRow: false });
   }
 
-  /** The claim's answer may have waited for us in its socket, and another worker may have the operation by now. */
+  /** The claim's answer may have waited in the socket so long that another worker has the operation by now. */
   get isNearlyOver(): boolean {
     return this.#lease?.isNearlyOver() === true;
   }
@@ -114,7 +115,7 @@ export class LeaseGround implements Ground {
     return recorded;
   }
 
-  /** Whatever the handler did, it did outside of Postgres. */
+  /** There is nothing to undo: the handler's effect is outside of Postgres. */
   revert(claim: Claim): Promise<ClaimAnswer> {
     return Promise.resolve({ kind: 'acquired', claim });
   }
@@ -125,12 +126,12 @@ export class LeaseGround implements Ground {
 
   async release(claim: Claim, isDoubtful: boolean, waitMs?: number): Promise<void> {
     const { outcomes } = this.services;
-    // What has to be asked about holds no attempt that could be given back.
+    // A claim for asking the service contains no attempt that could be given back.
     if (claim.mustReconcile) return this.#giveBack();
     const released = await this.#record(() =>
       outcomes.release(claim, isDoubtful, waitMs, this.#forgetAfterMs),
     );
-    // It only makes the operation look less dangerous than it would.
+    // Without this note the attempt counts as vanished, and the operation only looks more dangerous than it is.
     if (released === 'lost') await outcomes.surrender(claim).catch(() => undefined);
   }
 
@@ -156,7 +157,10 @@ export class LeaseGround implements Ground {
     });
   }
 
-  /** A call that was given back is forgotten after a while: nobody may ever call again. Undefined: it is a job's. */
+  /**
+   * After how many ms a call that was given back is forgotten: it may never be made again. Undefined when a job asks
+   * for the operation.
+   */
   get #forgetAfterMs(): number | undefined {
     return isCall(this.run) ? this.run.rules.claim.retentionMs : undefined;
   }
@@ -168,5 +172,5 @@ export class LeaseGround implements Ground {
 
 const NOTHING: Promise<undefined> = Promise.resolve(undefined);
 
-/** Beyond that the job is put off: a delivery that waits here keeps others of its worker from running. */
+/** After that the job is put off: a delivery that waits here keeps other jobs of its worker from running. */
 const MAX_CLAIM_PATIENCE_MS = 5_000;

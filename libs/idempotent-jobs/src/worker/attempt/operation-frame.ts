@@ -9,14 +9,14 @@ import { shownKey } from '../../operation/step-key.js';
 import { type RunStep, Steps } from './steps.js';
 import type { OperationRun } from './operation-run.js';
 
-/** The handler's view of its operation, and what it has asked to be enqueued with the outcome. */
+/** The handler's view of its operation, and what the handler did through it. */
 export interface OperationFrame {
   readonly operation: CurrentOperation;
   readonly followUps: readonly RequestedOperation[];
   readonly steps: Steps;
-  /** Why what it completes with is a stand-in; undefined: it is not. */
+  /** Why the result is a stand-in. Undefined when it is none. */
   readonly degraded: string | undefined;
-  /** Whether a guarded call was sent, so that not everything the handler does is held back. */
+  /** Whether a guarded call was sent, so that a later rejection does not mean that nothing happened. */
   readonly hasCalled: boolean;
   /** Whether the handler says that it has had no effect, and has called nothing since. */
   readonly isUntouched: boolean;
@@ -110,5 +110,5 @@ export function openFrame(
   };
 }
 
-/** A few words, not a story: it is read in lists. */
+/** It is read in lists, so a few words must do. */
 const MAX_DEGRADED = 200;

@@ -14,34 +14,37 @@ import type { OperationSpan } from './operation-span.js';
 
 /** What a handler can do besides being called. */
 export interface HandlerMeans {
-  /** Whether the handler has handed its job back by BullMQ's own means, when it threw that. Undefined: it has no job. */
+  /**
+   * Whether the handler has handed its job back by BullMQ's own means, given what it threw. Undefined when it has no
+   * job.
+   */
   readonly handsBack: ((error: unknown) => boolean) | undefined;
-  /** Finds out whether the effect of the last attempt happened; undefined: there is no way. */
+  /** Finds out whether the effect of the last attempt happened. Undefined when there is no way to. */
   readonly reconcile: ((operation: CurrentOperation) => unknown) | undefined;
-  /** Stands in for the dependency while it lets nothing through; undefined: there is nothing that could. */
+  /** Stands in for the dependency while it lets nothing through. Undefined when there is no fallback. */
   readonly fallback: ((operation: CurrentOperation, reason: RejectionCause) => unknown) | undefined;
 }
 
-/** One run of one operation, for a job, a step or a call: who it is, by which rules it runs, and what it can do. */
+/** One run of one operation, for a job, a step or a call: its identity, its rules, and what can be called for it. */
 export interface OperationRun extends HandlerMeans {
-  /** Names this run, not this process: process and running number. */
+  /** The run id: host, process and a running number. */
   readonly runId: string;
   readonly rules: OperationRules;
-  /** What asks for the operation, as events name it. */
+  /** The job that asks for the operation, as events name it. */
   readonly subject: JobSubject;
   readonly identified: Identified;
-  /** Undefined: a call asks for it. */
+  /** Undefined when a call asks for the operation. */
   readonly job: Job | undefined;
-  /** What BullMQ has counted of a job that may have been run without the library; undefined: it cannot matter. */
+  /** What BullMQ has counted of a job that may have been run without the library. Undefined when it does not matter. */
   readonly earlierStarts: EarlierStarts | undefined;
   readonly handlerRun: HandlerRun;
-  /** Undefined: nobody traces. */
+  /** Undefined without `forRoot({ tracing })`. */
   readonly span: OperationSpan | undefined;
-  /** Which step of which operation it is; undefined: it is a job's, or a call's. */
+  /** Which step of which operation it is. Undefined for a job or a call. */
   readonly step: StepName | undefined;
 }
 
-/** Whether a call asks for the operation, or a step of one, and no job. */
+/** Whether a call, or a step of a call, asks for the operation, and no job. */
 export function isCall({ rules }: OperationRun): boolean {
   return rules.claim.origin === 'call';
 }
@@ -51,7 +54,7 @@ export function handsBack({ handsBack: isHandBack }: OperationRun, result: Handl
   return result.kind === 'threw' && isHandBack?.(result.error) === true;
 }
 
-/** What events tell about the run. */
+/** The fields by which events name the run. */
 export function subjectOf({
   subject: { queue, jobName, jobId },
   identified,
@@ -67,7 +70,7 @@ export function subjectOf({
   };
 }
 
-/** What the run asks of the ledger. */
+/** The run's request for a claim. */
 export function claimRequestOf({
   rules,
   runId,
@@ -93,7 +96,7 @@ export function claimRequestOf({
   };
 }
 
-/** The payload as it was asked for, as JSON text: a dead letter's evidence. */
+/** The payload as it was enqueued, as JSON text: the evidence of a dead letter. */
 export function payloadText({ identified }: OperationRun): string {
   return payloadTextOf(identified.canonical);
 }

@@ -5,8 +5,8 @@ import { orUndefined } from '../../operation/thrown.js';
 import type { SpanAttributes, Tracing, TracingSpan } from '../../tracing/tracing.js';
 
 /**
- * The span of one run of an operation: a delivery, a step or a call. Claims and results tell it of themselves on their way,
- * so that a {@link Tracing} that throws against its port must not get in it.
+ * The span of one run of an operation: a delivery, a step or a call. Errors of the application's {@link Tracing} are
+ * swallowed, so that they cannot fail an attempt.
  */
 export class OperationSpan {
   constructor(
@@ -14,17 +14,17 @@ export class OperationSpan {
     private readonly span: TracingSpan,
   ) {}
 
-  /** What the operation's next run links to. */
+  /** The reference by which the operation's next run links to this span. */
   get reference(): string | undefined {
     return orUndefined(() => this.span.reference);
   }
 
-  /** The operation's last run, as far as the ledger knows it. */
+  /** Links this span to the operation's last run, which the ledger remembers. */
   follows(reference: string | null): void {
     if (reference !== null) orUndefined(() => this.span.link(reference));
   }
 
-  /** The right to run was won: everything before this moment was waiting for it. */
+  /** The claim was won: everything before this moment was waiting for it. */
   claimed(attempt: number, fencingToken: number): void {
     orUndefined(() => {
       this.span.set({ 'idempotent_jobs.attempt': attempt, 'idempotent_jobs.fencing_token': fencingToken });
@@ -40,12 +40,12 @@ export class OperationSpan {
     });
   }
 
-  /** What a question about a doubt came to. */
+  /** The service answered the question about a doubt. */
   answered(verdict: string): void {
     orUndefined(() => this.span.set({ 'idempotent_jobs.verdict': verdict }));
   }
 
-  /** A question that got no answer. */
+  /** The question about a doubt got no answer. */
   unanswered(reason: string, error: unknown): void {
     orUndefined(() => {
       this.span.set({ 'idempotent_jobs.failure_reason': reason, 'error.type': errorTypeOf(error) });

@@ -3,8 +3,8 @@ import type { CurrentOperation } from './current-operation.js';
 import type { Reconciliation } from '../../operation/reconciliation.js';
 
 /**
- * A processor that can find out whether the effect of an attempt happened: for effect `reconciled`, which needs it, and for
- * `keyed`, which may have it.
+ * A processor that can find out whether the effect of an attempt happened. Effect `reconciled` needs it, `keyed` may
+ * have it.
  *
  * ```ts
  * class ChargeProcessor extends WorkerHost implements Reconciles<Receipt> { … }
@@ -12,14 +12,17 @@ import type { Reconciliation } from '../../operation/reconciliation.js';
  */
 export interface Reconciles<Result = unknown> {
   /**
-   * Asks the service. Called under a lease, a timeout and a plan (`IdempotentProcessorOptions.reconcile`); it costs no
-   * attempt. What it throws counts as `unknown()`.
+   * Asks the service whether the effect happened. Called under a lease and a timeout, on a schedule of questions
+   * (`IdempotentProcessorOptions.reconcile`); costs no attempt. An error that it throws counts as `unknown()`.
    */
   reconcile(operation: CurrentOperation): Promise<Reconciliation<Result>> | Reconciliation<Result>;
 }
 
-/** A processor that stands in for its dependency while that lets nothing through. */
+/** A processor with a fallback for its dependency. */
 export interface FallsBack<Result = unknown> {
-  /** Called in place of `process()`; what it returns completes the operation, which is marked as degraded. */
+  /**
+   * Called in place of `process()` while the dependency lets nothing through. Its result completes the operation, which
+   * is marked as degraded.
+   */
   fallback(operation: CurrentOperation, reason: RejectionCause): Promise<Result> | Result;
 }

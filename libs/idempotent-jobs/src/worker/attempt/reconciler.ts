@@ -24,23 +24,24 @@ import { withRetry, recordPatienceMs } from './with-retry.js';
 import { keepResult } from './result-to-text.js';
 import type { RunStep } from './steps.js';
 
-/** How a question ended, and what `reconcile()` has asked to be enqueued. */
+/** How a question ended, and what `reconcile()` enqueued. */
 interface Questioned {
   readonly answer: HandlerResult;
   readonly followUps: readonly RequestedOperation[];
 }
 
-/** What stands between a claim and its attempt comes to: the right to run, or an end without an attempt. */
+/** What may follow after a claim was cleared: an attempt under `claim`, or an end without an attempt. */
 export type Cleared =
   | { readonly kind: 'run'; readonly claim: Claim }
   | { readonly kind: 'ended'; readonly result: AttemptResult };
 
 /**
- * Asks whether the effect of an operation's last attempt happened, before anything else is done about it: `reconcile()`
- * is called under a lease and a timeout, and what it says is written under the fencing token.
+ * Asks whether the effect of an operation's last attempt happened, before anything else is done about it: calls
+ * `reconcile()` under a lease and a timeout, and records its answer under the fencing token.
  *
- * Asking costs no attempt and may fail in any way: whatever is not a clear answer is "unknown", and is asked again when
- * the plan says so. Killed while it asks, the lease runs out and the next delivery asks again.
+ * A question costs no attempt and may fail in any way: everything but a clear answer is "unknown", and is asked again
+ * on the schedule of questions. If the process is killed during a question, the lease runs out and the next delivery
+ * asks again.
  */
 @Injectable()
 export class Reconciler {
@@ -69,7 +70,10 @@ export class Reconciler {
     }
   }
 
-  /** There is no answer, and perhaps none was asked for: the plan says when to ask again, or that a person must. */
+  /**
+   * Records that there is no answer, whether or not the service was asked. The schedule says when to ask again, or that
+   * a person must find out.
+   */
   unresolved(
     run: OperationRun,
     ground: Ground,
@@ -99,7 +103,7 @@ export class Reconciler {
     if (handlerRun.isOver) stop();
     try {
       const { operation, followUps } = openFrame({ ...run, handlerRun: question }, claim, undefined, runStep);
-      // The question is part of what the dependency has let through.
+      // The dependency has already let the attempt through, and the question is part of it.
       enterOperation(operation, { dependency: rules.dependency });
       const answer = await question.run(async () => reconcile?.(operation), settingsOf(run).timeoutMs);
       return { answer, followUps };

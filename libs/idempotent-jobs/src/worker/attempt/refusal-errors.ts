@@ -8,9 +8,12 @@ import type { OperationIdentity } from '../../operation/identity.js';
 import { shownKey } from '../../operation/step-key.js';
 import { PermanentError } from '../../operation/failure.js';
 
-/* Why a delivery runs nothing, as BullMQ and dead letters show it: what happened, and what a person can do. */
+/*
+ * The errors that say why a delivery runs nothing, as BullMQ and dead letters show them: what happened, and what a
+ * person can do.
+ */
 
-/** An operation that has to wait for one of its steps. The handler lets it pass; it spends no attempt. */
+/** An operation has to wait for one of its steps. The handler lets this error pass; it spends no attempt. */
 export class WaitingError extends IdempotentJobsError {
   constructor({ tenantId, operationKey: key }: OperationIdentity, cause: unknown) {
     const operationKey = shownKey(key);
@@ -22,17 +25,17 @@ export class WaitingError extends IdempotentJobsError {
   }
 }
 
-/** Also where the handler has wrapped it. */
+/** Whether the error is a {@link WaitingError}, or wraps one. */
 function isWaiting(error: unknown): boolean {
   return causesOf(error).some((one) => isA(one, WaitingError));
 }
 
-/** Whether a handler ended because of a step that is not finished, or although it is not. */
+/** Whether the handler ended because of an unfinished step, or returned although a step is unfinished. */
 export function waitsForStep(result: HandlerResult): boolean {
   return result.kind === 'returned' || (result.kind === 'threw' && isWaiting(result.error));
 }
 
-/** An operation that must not be repeated, and whose handler has handed its job back without a word about its effect. */
+/** The handler of an unrepeatable operation has handed its job back without saying whether its effect happened. */
 export class HandedBackError extends IdempotentJobsError {
   constructor({ tenantId, operationKey }: OperationIdentity) {
     super(
@@ -44,8 +47,8 @@ export class HandedBackError extends IdempotentJobsError {
 }
 
 /**
- * A transactional handler that ended its transaction itself: nobody else can have touched the locked row, and no other
- * attempt leaves a claim behind without an outcome.
+ * A transactional handler has ended its transaction itself. No other cause is possible: other transactions cannot touch
+ * the locked row, and no other attempt leaves a claim without an outcome.
  */
 export class TransactionLeftError extends PermanentError {
   constructor() {
@@ -55,7 +58,7 @@ export class TransactionLeftError extends PermanentError {
   }
 }
 
-/** A job whose operation may have been forgotten. */
+/** The job is so old that the ledger may have forgotten its operation. */
 export class JobExpiredError extends IdempotentJobsError {
   constructor({ tenantId, operationKey: key }: OperationIdentity, jobId: string) {
     const operationKey = shownKey(key);
@@ -67,7 +70,7 @@ export class JobExpiredError extends IdempotentJobsError {
   }
 }
 
-/** An operation that may not be tried again, before its handler. */
+/** The operation was given up before its handler was called: it may not be tried again. */
 export class GivenUpError extends IdempotentJobsError {
   constructor(claim: Claim, reason: DeadLetterReason) {
     const operationKey = shownKey(claim.operationKey);

@@ -6,17 +6,17 @@ import { isEncrypted, RESULT_LOOKS_ENCRYPTED } from '../../ledger/encryption/enc
 
 /** A handler's result as the ledger keeps it. */
 export interface KeptResult extends RecordedResult {
-  /** What interceptors and BullMQ are given: the same that a replay will read. */
+  /** What interceptors and BullMQ get: the same value that a replay will read. */
   readonly value: unknown;
-  /** Why there is a result that could not be kept, for people. Never holds what the handler returned. */
+  /** Why a result could not be kept, for people. Never quotes what the handler returned. */
   readonly problem: string | undefined;
 }
 
 /**
- * By now the effect has happened, so a result that cannot be kept must not fail the operation: it completes without
- * one, and says so.
+ * Makes the text that the ledger keeps of a result. The effect has happened by now, so a result that cannot be kept
+ * must not fail the operation: it completes without one, and says so.
  *
- * What the first run is given is read back from the text that is kept, so that no replay can differ from it.
+ * The first run's value is read back from the kept text, so that no replay can differ from it.
  */
 export function keepResult(value: unknown, rules: ResultRules): KeptResult {
   if (value === undefined) return NOTHING;
@@ -50,12 +50,12 @@ function without(omitted: ResultOmitted, problem: string | undefined): KeptResul
   return { text: undefined, value: undefined, omitted, problem };
 }
 
-/** JSON gives these back as they are. */
+/** Parses the text, except for values that JSON gives back as they are. */
 function readBack(value: unknown, text: string): unknown {
   return value === null || typeof value === 'string' || typeof value === 'boolean' ? value : JSON.parse(text);
 }
 
-/** What the function throws may quote the result, so only the kind of error is told. */
+/** The function's error may quote the result, so only its type is told. */
 function redact(
   value: unknown,
   rule: (result: unknown) => unknown,

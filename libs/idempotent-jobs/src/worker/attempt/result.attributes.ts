@@ -2,7 +2,7 @@ import { type AttemptResult, causeOf } from './attempt-result.js';
 import { errorTypeOf } from '../../tracing/attributes.js';
 import type { SpanAttributes } from '../../tracing/tracing.js';
 
-/** How a run ended, as facts about its span. No messages: they may hold what a trace must not. */
+/** How a run ended, as attributes of its span. Without messages: they may contain what a trace must not. */
 export function resultAttributes(result: AttemptResult): SpanAttributes {
   switch (result.kind) {
     case 'completed':
@@ -38,7 +38,10 @@ export function resultAttributes(result: AttemptResult): SpanAttributes {
   }
 }
 
-/** What makes the span one that failed, in a word; undefined: nothing did. To be put off is no failure. */
+/**
+ * Why the span counts as failed, in a word. Undefined when it did not fail. A deferral is no failure, unless the ledger
+ * was unavailable.
+ */
 export function whatFailed(result: AttemptResult): string | undefined {
   switch (result.kind) {
     case 'failed':
@@ -62,5 +65,5 @@ export function whatFailed(result: AttemptResult): string | undefined {
 
 const OUTCOME = 'idempotent_jobs.outcome';
 
-/** A reason may come from the application's own `classify`. */
+/** A failure code may come from the application's own `classify`. */
 const MAX_FAILURE_CODE = 200;

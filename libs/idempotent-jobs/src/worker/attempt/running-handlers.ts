@@ -9,7 +9,7 @@ export class RunningHandlers {
   readonly #runs = new Set<HandlerRun>();
   #onEmpty: (() => void)[] = [];
 
-  /** Returns how to leave again. */
+  /** Adds a run. Returns the function that removes it. */
   add(run: HandlerRun): () => void {
     this.#runs.add(run);
     return () => {
@@ -19,12 +19,12 @@ export class RunningHandlers {
     };
   }
 
-  /** How many there are. */
+  /** How many handlers are running. */
   get size(): number {
     return this.#runs.size;
   }
 
-  /** Waits until none is under way, for at most `ms`; whether that is so. */
+  /** Waits at most `ms` until no handler is running. Whether that is so then. */
   async isEmptyWithin(ms: number): Promise<boolean> {
     if (this.#runs.size === 0) return true;
     return isOverWithin(ms, new Promise<void>((resolve) => this.#onEmpty.push(resolve)));

@@ -7,6 +7,6 @@ export type StepRun<T> = (operation: CurrentOperation) => Promise<T> | T;
 /** A step whose effect can be looked up. */
 export interface ReconciledStep<T> {
   readonly run: StepRun<T>;
-  /** As a processor's: finds out whether the effect of the step's last attempt happened. */
+  /** Like a processor's: finds out whether the effect of the step's last attempt happened. */
   readonly reconcile: (operation: CurrentOperation) => Promise<Reconciliation> | Reconciliation;
 }

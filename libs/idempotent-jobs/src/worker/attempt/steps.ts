@@ -12,29 +12,29 @@ import { WaitingError } from './refusal-errors.js';
 import type { OperationRun } from './operation-run.js';
 import type { OperationRules } from '../rules/operation-rules.js';
 
-/** Runs a step as the operation that it is. Never rejects. */
+/** Runs a step as an operation of its own. Never rejects. */
 export type RunStep = (step: OperationRun, handler: () => Promise<unknown>) => Promise<AttemptResult>;
 
 /**
- * The steps of one attempt. Each is an operation of its own under `<key>/<name>`, run as any other: one that has
- * finished answers with its result, so that an attempt resumes after the last finished one.
+ * The steps of one attempt. Each is an operation of its own under `<key>/<name>`, run like any other: a finished step
+ * is answered with its result, so that an attempt resumes after the last finished step.
  *
- * The handler's operation decides about retries: a step that failed without an effect, or with one that may be repeated,
- * throws, and is run again when the handler is. A step that is in doubt, or that another worker is running, makes the
- * whole operation wait without spending an attempt.
+ * The handler's operation decides about retries: a step that failed without an effect, or with one that may be
+ * repeated, throws, and is run again when the handler is. A step that is in doubt, or that another worker is running,
+ * makes the whole operation wait without spending an attempt.
  */
 export class Steps {
   readonly #names = new Set<string>();
   #waitMs: number | undefined;
 
-  /** `onDegraded`: one of the steps completed with a stand-in. */
+  /** `onDegraded` is called when a step completes with a stand-in. */
   constructor(
     private readonly parent: OperationRun,
     private readonly runStep: RunStep,
     private readonly onDegraded: (why: string) => void,
   ) {}
 
-  /** For how long the operation has to wait for one of its steps, in ms; undefined: for none. */
+  /** For how long the operation has to wait for one of its steps, in ms. Undefined when it has to wait for none. */
   get waitMs(): number | undefined {
     return this.#waitMs;
   }
@@ -107,7 +107,7 @@ export class Steps {
       ...this.parent,
       rules,
       reconcile,
-      // The job, the fallback and the earlier starts are its handler's.
+      // The job, the fallback and the earlier starts belong to the handler's operation.
       handsBack: undefined,
       fallback: undefined,
       earlierStarts: undefined,
@@ -116,9 +116,9 @@ export class Steps {
       identified: {
         ...identified,
         ...stepIdentity(identified, name),
-        // The same request of the handler's operation is the same request of its step.
+        // The step's request is the same if and only if that of the handler's operation is.
         fingerprint: fingerprintOf(JSON.stringify(['step', identified.fingerprint, name])),
-        // As young as its handler's attempt: while the operation has a row, nothing of it is forgotten.
+        // As new as the handler's attempt: as long as the operation has a row, its steps are not forgotten.
         availableAt: Date.now(),
         rowMs: undefined,
         deadline: undefined,
@@ -160,11 +160,11 @@ export class Steps {
   }
 }
 
-/** Ends a step's run with its handler's. Returns how to stop that. */
+/** Ends a step's run when its handler's ends. Returns the function that stops this. */
 function endWith(handler: HandlerRun, step: HandlerRun): () => void {
   const stop = (): void => {
     const why = handler.abandonedBy ?? 'cancelled';
-    // The step's lease is its own: it is given up in order, and not left to run out.
+    // The step has a lease of its own, which is given back and not left to run out.
     step.abandon(why === 'lease_lost' ? 'cancelled' : why);
   };
   handler.signal.addEventListener('abort', stop, { once: true });
@@ -172,5 +172,8 @@ function endWith(handler: HandlerRun, step: HandlerRun): () => void {
   return () => handler.signal.removeEventListener('abort', stop);
 }
 
-/** Whoever resolves the step's dead letter wakes the operation; this is for those whom no row can wake. */
+/**
+ * When the operator resolves the step's dead letter, the operation wakes. This delay is for operations without a row to
+ * wake.
+ */
 const PERSON_MS = 5 * 60 * 1000;

@@ -28,14 +28,14 @@ export interface TransactionServices {
 }
 
 /**
- * One transaction: claim, the handler's writes, outcome and follow-ups commit together or not at all. Two deliveries meet
- * on the operation's unique row; the second one waits a moment for it and is then put off.
+ * One transaction: claim, the handler's writes, outcome and follow-ups commit together or not at all. Two deliveries
+ * meet on the operation's unique row: the second one waits a moment for it and is then put off.
  *
- * Killed anywhere before COMMIT, nothing of the attempt exists, not even its start; killed after it, all does. Where
- * the answer to COMMIT is lost, the redelivery's claim finds the row, or does not, and either is the truth.
+ * If the process is killed before COMMIT, nothing of the attempt exists, not even its start; after COMMIT everything
+ * does. If the answer to COMMIT is lost, the redelivery's claim finds the row or does not, and either is the truth.
  */
 export class TransactionGround implements Ground {
-  /** Undefined: there is none that could be used any more. */
+  /** Undefined when no usable transaction is left. */
   #transaction: HandlerTransaction | undefined;
   #isOpen = false;
   readonly isNearlyOver = false;
@@ -54,7 +54,8 @@ export class TransactionGround implements Ground {
     const giveUpAt = performance.now() + patienceMs;
     for (let tries = 1; ; tries += 1) {
       const answer = await this.#tryToClaim(signalOf);
-      // Under repeatable read or serializable the transaction saw the row as it was before a rival: anew, it sees it as it is.
+      // Under repeatable read or serializable the transaction saw the row as it was before a rival's commit. A new one
+      // sees the current row.
       const isWorthAnotherTry =
         answer === 'outdated' ? tries < MAX_TRIES : answer.kind === 'locked' && performance.now() < giveUpAt;
       if (!isWorthAnotherTry) return answer === 'outdated' ? LOCKED : answer;
@@ -119,18 +120,20 @@ export class TransactionGround implements Ground {
       tell();
       return 'recorded';
     } catch (error) {
-      // Whether COMMIT arrived is not known: the redelivery's claim finds out.
+      // It is unknown whether COMMIT arrived: the redelivery's claim finds out.
       if (isConnectionTrouble(error)) throw error;
       await this.leave();
-      // Whatever isolation the application asked for, a rival was in the way; else the handler left a broken transaction
-      // behind, or a deferred constraint failed at COMMIT. Nothing of the attempt is there.
+      // Nothing of the attempt is left. Either another transaction was in the way, at whatever isolation the
+      // application asked for; or the handler left a broken transaction behind, or a deferred constraint failed at
+      // COMMIT.
       return isRivalry(error) ? { kind: 'conflicted' } : { kind: 'refused', error };
     }
   }
 
   /**
-   * The failure is recorded without letting go of the row. Where there is no transaction to go back in (the handler ended
-   * it, its connection is gone, or the handler was given up), the attempt has left no trace, and another claim is made.
+   * Rolls back to the claim, so that the failure is recorded while the row stays locked. Where no transaction is left
+   * to roll back in (the handler ended it, its connection is gone, or the handler was given up), the attempt has left
+   * no trace, and another claim is made.
    */
   async revert(claim: Claim): Promise<GroundAnswer> {
     if (this.#transaction !== undefined) {
@@ -159,10 +162,10 @@ export class TransactionGround implements Ground {
   }
 
   forgo(): void {
-    // Whatever was claimed is rolled back when the attempt leaves.
+    // The claim is rolled back when the attempt leaves.
   }
 
-  /** What has not been committed or rolled back by now must not be found open by the connection's next user. */
+  /** Ends what is still open: the connection's next user must not find an open transaction. */
   async leave(): Promise<void> {
     const transaction = this.#transaction;
     this.#transaction = undefined;
@@ -175,7 +178,7 @@ export class TransactionGround implements Ground {
   }
 }
 
-/** Postgres ended one of several transactions that could not all be; the handler had nothing to do with it. */
+/** Whether Postgres ended this transaction in favour of another one. The handler is not at fault. */
 function isRivalry(error: unknown): boolean {
   const state = sqlStateOf(error);
   return state === SERIALIZATION_FAILURE || state === DEADLOCK_DETECTED;
@@ -183,17 +186,17 @@ function isRivalry(error: unknown): boolean {
 
 const LOCKED: GroundAnswer = { kind: 'locked' };
 
-/** Long enough for a rival that is about to commit, short enough not to hold up the worker's other jobs. */
+/** Long enough for a rival that is about to commit, short enough not to block the worker's other jobs. */
 const CLAIM_LOCK_TIMEOUT_MS = 200;
-/** A job may wait for other handlers' transactions to end: put off, it would only come again. */
+/** A job waits this long for other handlers' transactions to end: if it were put off, it would only come again. */
 const PATIENCE_MS = 10_000;
-/** A call says itself for how long it waits. */
+/** A call decides itself how long it waits in all. */
 const CALLERS_PATIENCE_MS = 250;
 const RETRY_MS = 100;
-/** Rivals that follow each other within milliseconds are few. */
+/** More rivals than this rarely follow each other within milliseconds. */
 const MAX_TRIES = 5;
 /**
- * How long the failure is tried to be recorded. The attempt's own session is gone by then; another worker that holds the
- * row for longer is running the operation anew.
+ * How long recording the failure is retried. The attempt's own session is gone by then; a worker that holds the row for
+ * longer is running the operation again.
  */
 const RECORD_PATIENCE_MS = 2_000;

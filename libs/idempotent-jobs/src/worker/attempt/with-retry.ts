@@ -4,8 +4,8 @@ import { RowLockedError } from '../../ledger/record/row-locked.js';
 import { sqlStateOf } from '../../ledger/postgres/sqlstate.js';
 
 /**
- * Tries a statement again for as long as the lease may still be held, unless its own data is at fault. Claims under one
- * worker and writes under a fencing token say the same when asked twice, so trying again cannot do anything twice.
+ * Retries a statement for `patienceMs`, unless its own data is at fault. Claims under one run id and writes under one
+ * fencing token give the same answer when they are repeated, so a retry cannot do anything twice.
  */
 export async function withRetry<T>(patienceMs: number, write: () => Promise<T>): Promise<T> {
   const giveUpAt = performance.now() + patienceMs;
@@ -20,8 +20,8 @@ export async function withRetry<T>(patienceMs: number, write: () => Promise<T>):
 }
 
 /**
- * How long the end of an attempt is tried to be recorded, in ms: for as long as its lease, and longer where that is short.
- * Under its token it can be recorded until somebody has taken over.
+ * For how long recording the end of an attempt is retried, in ms: for as long as its lease, and longer where the lease
+ * is short. Under its token it can be recorded until another worker has taken over.
  */
 export function recordPatienceMs(leaseMs: number): number {
   return Math.max(leaseMs, MIN_RECORD_PATIENCE_MS);
@@ -31,8 +31,8 @@ export function recordPatienceMs(leaseMs: number): number {
 const MIN_RECORD_PATIENCE_MS = 20_000;
 
 /**
- * Whether it is Postgres's state that is at fault, and not the statement: data exceptions (22), constraint violations
- * (23), statements or objects that are wrong or missing (42) and errors that are not Postgres's stay what they are.
+ * Whether the state of Postgres is at fault, and not the statement. Not retried: data exceptions (22), constraint
+ * violations (23), wrong or missing statements or objects (42), and errors that are not Postgres's.
  */
 function isWorthAnotherTry(error: unknown): boolean {
   if (error instanceof RowLockedError) return true;

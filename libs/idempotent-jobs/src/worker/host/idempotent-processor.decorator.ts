@@ -15,15 +15,15 @@ import { ProcessorHost } from './processor-host.js';
 import type { PayloadClass } from '../rules/validate-payload.js';
 
 /**
- * A class the decorator can be put on: a WorkerHost whose `process` takes and returns what the queue's jobs do, and whose
- * `reconcile` and `fallback`, where it has them, return the same.
+ * A class that the decorator accepts: a WorkerHost whose `process` fits the payloads and results of the queue's jobs,
+ * and whose `reconcile` and `fallback`, if it has them, return the same results.
  */
 export type ProcessorClass<M extends JobMap<M>, Means = unknown> = new (...args: any[]) => WorkerHost & {
   process(job: OperationJob<M>, token?: string, signal?: AbortSignal): Promise<ResultOf<M>>;
 } & Partial<Reconciles<ResultOf<M>> & FallsBack<ResultOf<M>>> &
   Means;
 
-/** BullMQ's worker options; the connection comes from the queue unless given. */
+/** BullMQ's worker options. The connection defaults to the queue's. */
 export type ProcessorWorkerOptions = Omit<WorkerOptions, 'connection'> &
   Partial<Pick<WorkerOptions, 'connection'>>;
 
@@ -33,7 +33,7 @@ export type ProcessorOptionsFor<M extends JobMap<M>> = Omit<IdempotentProcessorO
 };
 
 /**
- * Makes a `WorkerHost` an idempotent processor of a queue: takes the place of `@Processor()`.
+ * Makes a `WorkerHost` an idempotent processor of a queue. Replaces `@Processor()`.
  *
  * ```ts
  * @IdempotentProcessor<ChargeJobs>('charges', { effect: 'keyed', payload: ChargeDto, timeoutMs: 10_000 }, { concurrency: 20 })
@@ -42,9 +42,9 @@ export type ProcessorOptionsFor<M extends JobMap<M>> = Omit<IdempotentProcessorO
  * }
  * ```
  *
- * Guards and interceptors put on the class or on `process` work, with injection; guards run before the ledger is asked,
+ * Guards and interceptors on the class or on `process` work, with injection: guards run before the ledger is asked,
  * interceptors only when the handler runs. `workerOptions` are BullMQ's. `process` may take the job, BullMQ's token and
- * an AbortSignal that tells when the attempt is over.
+ * an AbortSignal that is aborted when the attempt is over.
  */
 export function IdempotentProcessor<M extends JobMap<M> = AnyJobs>(
   queue: string,
@@ -80,7 +80,7 @@ export function IdempotentProcessor<M extends JobMap<M> = AnyJobs>(
     prependInterceptor(target);
     Inject(ProcessorHost)(target.prototype, HOST);
     prototype.process = wrap(target.name, prototype.process as ProcessMethod);
-    // Started by the library once the application is up, outside of any request's frame.
+    // The library starts the worker once the application is up, outside of any request's frame.
     Processor(queue, {
       ...workerOptions,
       autorun: false,
@@ -93,10 +93,10 @@ export function IdempotentProcessor<M extends JobMap<M> = AnyJobs>(
   };
 }
 
-/** BullMQ holds back only queues that have a limit. One that nobody reaches. */
+/** BullMQ's `rateLimit()` stops only queues that have a limit, so they get one that is never reached. */
 const UNLIMITED = { max: 1_000_000_000, duration: 1000 };
 
-/** A worker sleeps through the end of a limit that somebody lifts: so long it may be late. BullMQ's default is 30 s. */
+/** A worker notices at most this late, in ms, that a limit was lifted before its end. BullMQ's default is 30 s. */
 const LOOKS_AGAIN_MS = 1_000;
 
 const HOST = Symbol('nestjs-idempotent-jobs:host');
@@ -124,7 +124,10 @@ function wrap(className: string, original: ProcessMethod): ProcessMethod {
   return process as ProcessMethod;
 }
 
-/** Ours goes first, wherever the application's `@UseInterceptors` stands: they see attempts, not deliveries. */
+/**
+ * Puts the library's interceptor first, wherever the application's `@UseInterceptors` stands: the others see attempts,
+ * not deliveries.
+ */
 function prependInterceptor(target: object): void {
   const others = (Reflect.getMetadata(INTERCEPTORS_METADATA, target) ?? []) as unknown[];
   const interceptors = [

@@ -21,10 +21,10 @@ export interface RegisteredProcessor {
   readonly requestScopedId: string | undefined;
 }
 
-/** Finds the processor of a job that BullMQ hands over, and sends it on its way. */
+/** Finds the processor of a job that BullMQ delivers, and passes the job to the pipeline. */
 @Injectable()
 export class ProcessorHost {
-  /** What handlers hand their jobs back by. */
+  /** The rate limits by which handlers hand their jobs back. */
   readonly limits = new QueueLimits();
   readonly #processors = new Map<unknown, RegisteredProcessor>();
   readonly #delivered = new WeakSet<Job>();
@@ -41,7 +41,7 @@ export class ProcessorHost {
     this.#processors.set(processorClass, processor);
   }
 
-  /** A delivery, from BullMQ's hand. Returns or throws what BullMQ understands. */
+  /** Handles one delivery of BullMQ. Returns or throws what BullMQ understands. */
   async handle(
     instance: WorkerHost,
     original: ProcessMethod,
@@ -58,7 +58,7 @@ export class ProcessorHost {
     this.#delivered.add(job);
     const provenance = provenanceOf(job);
     const rules = this.#rulesOf(processor, job, provenance);
-    // A handler that takes no signal does not get one made for it.
+    // A handler that takes no signal does not cost one.
     const signalOf = ({ signal }: HandlerRun): AbortSignal => signal;
     const signalFor = original.length >= 3 ? signalOf : (): undefined => undefined;
     return this.pipeline.handle({
@@ -89,13 +89,16 @@ export class ProcessorHost {
     return this.#delivered.has(job);
   }
 
-  /** A job that BullMQ has failed without calling the processor. */
+  /** Records a job that BullMQ failed without calling the processor. */
   async writeUnprocessed(rules: OperationRules, job: Job, error: Error): Promise<void> {
     const received = { job, provenance: provenanceOf(job), rules, runId: this.#nextRunId() };
     await this.pipeline.writeUnprocessed(received, unprocessedReasonOf(error.message) ?? 'crash_loop', error);
   }
 
-  /** A policy that only the producer's application knows: said once, and the processor's own in its place. */
+  /**
+   * The rules of a job. A retry policy that this application does not know is warned of once, and the processor's own
+   * is used.
+   */
   #rulesOf({ settings }: RegisteredProcessor, job: Job, provenance: Provenance): OperationRules {
     const { settings: found, unknownPolicy } = settings.of(job, provenance);
     const missed = unknownPolicy?.slice(0, MAX_NAME);
@@ -109,6 +112,6 @@ export class ProcessorHost {
   }
 }
 
-/** Whoever writes to the queue can make up names without end. */
+/** Producers can make up names without end. */
 const MAX_MISSED = 100;
 const MAX_NAME = 100;

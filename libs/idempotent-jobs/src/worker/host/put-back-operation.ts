@@ -2,9 +2,9 @@ import { DelayedError, type Job } from 'bullmq';
 import { provenanceOf } from '../../producer/provenance.js';
 
 /**
- * For a plain BullMQ worker beside idempotent ones, while a queue is migrated or rolled back: puts a job of
- * `IdempotentQueue` back for a second, so that an idempotent worker takes it, and throws what BullMQ must be told. The
- * handler would find an envelope in place of its payload. Of any other job it does nothing. Spends no attempt.
+ * For a plain BullMQ worker beside idempotent ones, while a queue is migrated or rolled back. Puts a job of
+ * `IdempotentQueue` back for a second, so that an idempotent worker takes it, and throws what BullMQ must be told: the
+ * plain handler would find an envelope in place of the payload. Does nothing for any other job. Spends no attempt.
  *
  * ```ts
  * async process(job: Job, token?: string) {
@@ -23,5 +23,5 @@ export async function putBackOperation(job: Job, token?: string): Promise<void> 
   throw new DelayedError();
 }
 
-/** Not at once: while no idempotent worker runs, the job would go round and round. */
+/** Not 0: while no idempotent worker runs, the job would come back without a pause. */
 const PUT_BACK_MS = 1_000;

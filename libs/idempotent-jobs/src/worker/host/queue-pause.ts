@@ -2,18 +2,18 @@ import type { QueuePort } from '../../bullmq/queue-port.js';
 import type { Dependency } from '../../resilience/dependency/dependency.js';
 import type { JobEvents } from '../../events/job-events.js';
 
-/** A queue that is worth nothing without its dependency. */
+/** A queue whose jobs all need the dependency. */
 export interface PausedQueue {
   readonly port: QueuePort;
   readonly dependency: Dependency;
 }
 
 /**
- * Keeps workers from taking jobs off queues whose dependency's circuit is open: of all processes, by BullMQ's own rate
- * limit, which ends by itself, so that a process that dies leaves no queue paused. Where it ends before the circuit is
- * closed, which a person may keep open for any time, the first jobs to be put off have it begin again.
+ * Keeps the workers of all processes from taking jobs off queues whose dependency's circuit is open. Uses BullMQ's own
+ * rate limit, which ends by itself, so that a process that dies leaves no queue paused. If it ends while the circuit is
+ * still open (a person may keep it open for any time), the first job that is put off sets it again.
  *
- * @returns how to stop
+ * @returns the function that stops this
  */
 export function pauseWhileOpen(
   events: JobEvents,
@@ -30,7 +30,8 @@ export function pauseWhileOpen(
     for (const { port, dependency } of queues) {
       if (dependency.name !== event.dependency || waiting.has(port)) continue;
       waiting.add(port);
-      // One after the other, each by the state it finds: the last word is the last state's, and one that waits is enough.
+      // Changes of a queue run one after the other, and each applies the circuit's state at its start. One waiting
+      // change is therefore enough.
       const tail = (tails.get(port) ?? Promise.resolve())
         .then(() => {
           waiting.delete(port);
@@ -44,7 +45,10 @@ export function pauseWhileOpen(
   });
 }
 
-/** Circuits of single keys say nothing about the queue. What this process has not held back, another one may have. */
+/**
+ * Only the dependency's own circuit counts: circuits of single keys say nothing about the queue. A pause that another
+ * process set is left alone.
+ */
 async function change(
   port: QueuePort,
   { ownCircuit: { circuit, retryAfterMs } }: Dependency,

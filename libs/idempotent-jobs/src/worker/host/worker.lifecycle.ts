@@ -25,7 +25,7 @@ import type { OperationRules } from '../rules/operation-rules.js';
 export interface RunningProcessor {
   readonly settings: OperationRules;
   readonly worker: Worker;
-  /** Whether nothing is taken off its queue while its dependency's circuit is open. */
+  /** Whether the queue is paused while its dependency's circuit is open. */
   readonly pausesQueue: boolean;
 }
 
@@ -36,7 +36,7 @@ interface DeclaredProcessor {
   readonly declaration: ProcessorDeclaration;
 }
 
-/** What processors have from the application's options. */
+/** The application's options that processors use. */
 interface WorkerDefaults {
   readonly leaseMs: number;
   readonly results: { readonly maxBytes: number };
@@ -44,7 +44,10 @@ interface WorkerDefaults {
   readonly processors: ReadonlyMap<string, ProcessorOverrides>;
 }
 
-/** Finds the idempotent processors, starts their workers when the application is up, and stops them before it goes. */
+/**
+ * Finds the idempotent processors, starts their workers when the application is up, and stops them before it shuts
+ * down.
+ */
 @Injectable()
 export class WorkerLifecycle {
   #running: readonly (RunningProcessor & { readonly isStarted: boolean })[] = [];
@@ -59,13 +62,13 @@ export class WorkerLifecycle {
     @Inject(RESOLVED_OPTIONS) private readonly options: WorkerDefaults,
   ) {}
 
-  /** Known once {@link prepare} has looked. */
+  /** Empty before {@link prepare}. */
   get running(): readonly RunningProcessor[] {
     return this.#running;
   }
 
   /**
-   * Looks before anything is started.
+   * Finds and checks all processors before any worker is started.
    *
    * @throws ConfigurationError if a processor's options, queue or inheritance are wrong
    */
@@ -105,7 +108,7 @@ export class WorkerLifecycle {
       if (worker !== undefined) keepOutsideOfFrames(worker);
       if (worker !== undefined && concurrency !== undefined) worker.concurrency = concurrency;
       this.#watchLimits(declaration.queue, worker);
-      // The ledger is to decide about jobs that kill their workers, before BullMQ fails them on its own.
+      // The ledger must decide about jobs that kill their workers before BullMQ fails them by itself.
       if (worker !== undefined && !limitsStalls) worker.opts.maxStalledCount = policed.crashes;
       if (worker !== undefined)
         return [{ settings: policed.own, worker, isStarted, pausesQueue: options.pauseQueue === true }];
@@ -146,7 +149,7 @@ export class WorkerLifecycle {
     );
   }
 
-  /** Handlers limit their queue by either of the two. */
+  /** Handlers can limit their queue through its worker or through the queue itself. */
   #watchLimits(queue: string, worker: Worker | undefined): void {
     if (worker !== undefined) this.host.limits.watch(queue, worker);
     const bullmq = this.queues.portOf(queue)?.bullmq;
@@ -168,8 +171,8 @@ export class WorkerLifecycle {
   }
 
   #attach(worker: Worker, settings: OperationRules): void {
-    // Also tells of a lost BullMQ lock. The handler goes on: the right to run is the ledger's lease, under which another
-    // delivery of the job is put off, and the queue that has lost the lock may have lost the job as well.
+    // This event also reports a lost BullMQ lock. The handler goes on: its right to run is the ledger's lease, under
+    // which another delivery of the job is put off.
     worker.on('error', (error) => this.log.trouble(`Worker of queue "${settings.queue}"`, error));
     worker.on('failed', (job, error) => {
       if (job?.finishedOn !== undefined && !this.host.wasDelivered(job))
@@ -196,8 +199,8 @@ export class WorkerLifecycle {
 }
 
 /**
- * A worker that is started or resumed inside a frame would keep that frame for all that it does. Its listeners
- * (`@OnWorkerEvent()`) run in none: the job they are told of says whose it is.
+ * Runs a worker outside of any frame: one that is started or resumed inside of a frame would keep it for everything it
+ * does. Its listeners (`@OnWorkerEvent()`) run in no frame either: the job that they get names its tenant.
  */
 function keepOutsideOfFrames(worker: Worker): void {
   const [run, resume, emit] = [worker.run.bind(worker), worker.resume.bind(worker), worker.emit.bind(worker)];

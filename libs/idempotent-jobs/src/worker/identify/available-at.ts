@@ -1,11 +1,11 @@
 import type { Job } from 'bullmq';
 
 /**
- * When a job could first run, in ms since 1970 by the clock of whoever made it: what tells whether its operation may have
- * been forgotten since. A producer may set it, so what is no time counts as the oldest; what lies in the future is for
- * the ledger to judge.
+ * When a job could first run, in ms since 1970 by its producer's clock: from it follows whether the ledger may have
+ * forgotten the operation. A producer may set it, so an invalid time counts as the oldest; the ledger judges times in
+ * the future.
  *
- * A delay may have been cut short (`promote()`): of a job that is here, it is over.
+ * A delay may have been cut short (`promote()`): a job that is delivered has no delay left.
  */
 export function availableAtOf({ timestamp, opts }: Pick<Job, 'timestamp' | 'opts'>): number {
   const addedAt = timeOf(timestamp);
@@ -13,10 +13,10 @@ export function availableAtOf({ timestamp, opts }: Pick<Job, 'timestamp' | 'opts
   return Math.max(addedAt, Math.min(addedAt + delayMs, Date.now()));
 }
 
-/** A time in ms since 1970 that a producer has given; what is none counts as the oldest. */
+/** A producer's time, in ms since 1970. An invalid one counts as the oldest, 0. */
 export function timeOf(timestamp: unknown): number {
   return typeof timestamp === 'number' && timestamp >= 0 && timestamp <= MAX_TIME_MS ? timestamp : 0;
 }
 
-/** What a Date can hold. */
+/** The latest time that a Date can hold. */
 const MAX_TIME_MS = 8.64e15;

@@ -1,18 +1,21 @@
 import type { Job } from 'bullmq';
 
-/** A note on a job that a text which anybody writes to it (a log line, an error, its data) cannot make or change. */
+/**
+ * Reads and writes the library's note on a job. Nothing that others write to the job (a log line, an error, its data)
+ * can make or change it.
+ */
 export interface PutOffNote {
-  /** As it stands in BullMQ; undefined: there is none. */
+  /** The note. Undefined when there is none. */
   noteOn(jobId: string): Promise<string | undefined>;
-  /** Takes the place of an earlier one, and goes with the job. */
+  /** Replaces an earlier note. The note is removed with the job. */
   writeNoteOn(jobId: string, note: string): Promise<void>;
 }
 
 /**
- * What BullMQ has counted of a plain job before this delivery. A worker without the library leaves no record of what it
- * has run; but a delivery that this library has put off before anything was claimed is counted as well, and must not be
- * taken for that. So the library notes it on the job in BullMQ, by its number: the note outlives an outage of the ledger,
- * and is not a part of what the job asks for.
+ * The starts that BullMQ counted of a plain job before this delivery. A worker without the library leaves no record of
+ * what it ran, so an earlier start may be an unrecorded attempt. But BullMQ also counts deliveries that this library
+ * put off before anything was claimed. The library therefore notes their number on the job in BullMQ: the note outlives
+ * an outage of the ledger, and is no part of what the job asks for.
  */
 export class EarlierStarts {
   constructor(
@@ -20,26 +23,27 @@ export class EarlierStarts {
     private readonly note: PutOffNote,
   ) {}
 
-  /** Whether anybody may have started the job before, also if the counters were reset since. */
+  /** Whether any worker may have started the job before, even if the counters were reset since. */
   get areThere(): boolean {
     return this.job.attemptsStarted > 1 || this.#haveEnded;
   }
 
-  /** Whether all of them were deliveries of this library that ended before anything was claimed. */
+  /** Whether all earlier starts were deliveries of this library that ended before anything was claimed. */
   async wereUnclaimed(): Promise<boolean> {
     if (!this.areThere) return true;
-    // What we put off leaves none of these; so counters that begin anew cannot meet a note of before.
+    // A delivery that the library puts off leaves none of these traces. So counters that were reset cannot match an old
+    // note.
     if (this.#haveEnded) return false;
     return (await this.note.noteOn(this.#jobId)) === noteOf(this.job.attemptsStarted - 1);
   }
 
-  /** This delivery ends before anything was claimed. Says nothing where an earlier one may have been somebody else's. */
+  /** Notes that this delivery ends before anything was claimed. Writes nothing if an earlier start may have run the job. */
   async noteUnclaimed(): Promise<void> {
     if (await this.wereUnclaimed())
       await this.note.writeNoteOn(this.#jobId, noteOf(this.job.attemptsStarted));
   }
 
-  /** Whether an attempt has failed, or a worker died, under anybody. */
+  /** Whether an attempt failed, or a worker died, with or without the library. */
   get #haveEnded(): boolean {
     const { attemptsMade, stalledCounter, stacktrace } = this.job;
     return attemptsMade > 0 || stalledCounter > 0 || (stacktrace ?? []).length > 0;

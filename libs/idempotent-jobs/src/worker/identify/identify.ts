@@ -15,28 +15,31 @@ import type { Signer } from '../../producer/signer.js';
 import { availableAtOf, timeOf } from './available-at.js';
 import { jobIdProblem, storableJobId } from '../../operation/job-id.js';
 
-/** Says who the operation of a job is, for producers that write plain data. Undefined or a throw: nobody knows. */
+/**
+ * Names the operation of a job, for producers that write plain data. If it gives undefined or throws, the job has no
+ * operation.
+ */
 export type Identify = (job: Job) => { tenantId: string; operationKey: string } | undefined;
 
 /** A job whose operation is known. */
 export interface Identified extends OperationIdentity {
   readonly kind: 'identified';
-  /** The request as text: the handler may change its payload, the evidence must not change with it. */
+  /** The request as text. The handler may change its payload; this evidence must not change with it. */
   readonly canonical: string;
   readonly fingerprint: string;
   readonly payload: unknown;
-  /** When its job could first run, in ms since 1970 by the clock of whoever made it. */
+  /** When its job could first run, in ms since 1970 by its producer's clock. */
   readonly availableAt: number;
-  /** When the row was written that its job was put from, in ms since 1970; undefined: it was not put from one. */
+  /** When the row that its job was put on the queue from was written, in ms since 1970. Undefined when there was no row. */
   readonly rowMs: number | undefined;
   readonly deadline: Date | undefined;
-  /** What was handed on when it was enqueued: `forRoot({ tracing })`, or `traceContext`. */
+  /** The trace context it was enqueued with, from `forRoot({ tracing })` or `traceContext`. */
   readonly trace: unknown;
-  /** The trace that its attempts belong to; undefined: each to one of its own. */
+  /** The trace that its attempts belong to. Undefined when each attempt begins its own. */
   readonly parentTrace: unknown;
 }
 
-/** A job that cannot be run for anybody. */
+/** A job without an operation that it could be run for. */
 export interface Unidentified {
   readonly kind: 'refused';
   readonly reason: DeadLetterReason;
@@ -44,7 +47,7 @@ export interface Unidentified {
 }
 
 /**
- * Finds out whose operation a job is. Trusts the job no further than it can check.
+ * Finds out which operation a job belongs to. Trusts the job no further than it can check.
  *
  * @throws RecordUnreadableError if its payload is encrypted and cannot be read here: not now, perhaps later
  */
@@ -59,7 +62,7 @@ export function identify(
     return identifyBy(job, provenance, rule, encryption, signer);
   } catch (cause) {
     if (isA(cause, RecordUnreadableError)) throw cause;
-    // Nothing but the job decides here, so it would end in the same way at every other delivery.
+    // The result depends on the job alone, so every other delivery would end in the same way.
     return refuse('payload_invalid', `${named(job)} cannot be read: ${messageOf(cause)}`, cause);
   }
 }
@@ -77,7 +80,7 @@ function identifyBy(
     case 'ours':
       return identifyOurs(job, provenance, encryption, signer);
     case 'unconfirmed':
-      // Under an id of its producer's choosing it is that producer's data, whatever it looks like.
+      // With an id that its producer chose it is that producer's data, whatever it looks like.
       return rule === undefined || provenance.hasDerivedId
         ? refuseUnconfirmed(job, provenance.envelope)
         : identifyPlain(job, rule);
@@ -88,7 +91,7 @@ function identifyBy(
   }
 }
 
-/** Whose a job is, as far as can be told without running it: to find the jobs of a tenant. */
+/** The tenant of a job, as far as it is known without running the job: to find the jobs of a tenant. */
 export function tenantOfJob(job: Job, rule: Identify | undefined): string | undefined {
   const provenance = provenanceOf(job);
   if (provenance.kind === 'ours') return provenance.identity.tenantId;
@@ -106,7 +109,7 @@ function identifyPlain(job: Job, rule: Identify | undefined): Identified | Unide
       `${named(job)} has no operation. Enqueue it through IdempotentQueue, or tell the processor how to identify such jobs: identify: (job) => ({ tenantId, operationKey }).`,
     );
   }
-  // Other producers cannot have encrypted it: as evidence, or as a payload, it could never be read again.
+  // Other producers cannot have encrypted it. It would be taken for encrypted later, and could never be read again.
   if (isEncrypted(job.data))
     return refuse(
       'payload_invalid',
@@ -146,7 +149,7 @@ function identifyOurs(
   if (found.kind === 'refused') return found;
   const refusal = refusalOf(job, envelope, found.fingerprint, signer);
   if (refusal !== undefined) return refusal;
-  // Without keys nobody has vouched for what stands there.
+  // Only a verified signature makes its time trustworthy.
   const isVouchedFor = signer.isOn && signature !== undefined;
   return dueAt === undefined && isVouchedFor ? { ...found, availableAt: timeOf(signature.at) } : found;
 }
@@ -154,8 +157,8 @@ function identifyOurs(
 type Ours = Extract<Provenance, { kind: 'ours' }>;
 
 /**
- * The payload, read. Where it cannot be, and jobs are signed, the signature is judged by the fingerprint that the job names:
- * only a job that somebody with a key has made is worth waiting for a key to read it with.
+ * Decrypts the payload. If that fails and jobs are signed, the signature is checked by the fingerprint that the job
+ * names: only a job that was made with a signing key is worth waiting for an encryption key.
  */
 function openPayload(
   job: Job,
@@ -165,7 +168,7 @@ function openPayload(
 ): { readonly kind: 'opened'; readonly payload: unknown } | Unidentified {
   const { operation, payload } = envelope;
   try {
-    // A schedule's payload was encrypted once, for all of its iterations.
+    // A schedule's payload is encrypted once, for all of its iterations.
     return { kind: 'opened', payload: encryption.open(payload, payloadBinding(operation)) };
   } catch (error) {
     if (!isA(error, RecordUnreadableError) || !signer.isOn) throw error;
@@ -178,7 +181,7 @@ function openPayload(
   }
 }
 
-/** Why the signature of a job does not do; undefined: it does. */
+/** Why the signature of a job is not accepted. Undefined when it is. */
 function refusalOf(
   job: Job,
   { operation, signature }: Envelope,
@@ -194,7 +197,7 @@ function refusalOf(
   return verdict === 'accepted' ? undefined : refuseSignature(job, operation, verdict);
 }
 
-/** Whoever wrote it had none of the keys, or changed it since. */
+/** The job was written without a signing key, or changed since. */
 function refuseSignature(
   job: Job,
   { tenantId }: OperationIdentity,
@@ -217,7 +220,7 @@ function readDate(text: unknown): Date {
   return new Date(typeof text === 'string' ? text : Number.NaN);
 }
 
-/** It calls itself an operation of the library, and its id does not bear it out. */
+/** The job claims to be an operation of the library, but its id was not made from its tenant and key. */
 function refuseUnconfirmed(job: Job, { operation }: Envelope): Unidentified {
   try {
     assertIdentity(operation);
@@ -233,12 +236,12 @@ function named(job: Job): string {
   return `Job ${storableJobId(job.id ?? '')} of queue "${job.queueName}"`;
 }
 
-/** What is known of an operation besides what it asks for. */
+/** What is known of an operation besides its request. */
 type Circumstances = Pick<Identified, 'availableAt' | 'rowMs' | 'deadline' | 'trace' | 'parentTrace'>;
 
 const PLAIN = { rowMs: undefined, deadline: undefined, trace: undefined, parentTrace: undefined };
 
-/** A schedule outlives whoever made it, and a redrive comes when the first trace is long over. */
+/** A schedule outlives the trace that it was made in, and a redrive comes when the first trace is long over. */
 function tracesOf({
   trace,
   redriveTrace,
@@ -267,7 +270,7 @@ function identified(
       ...circumstances,
     };
   } catch (cause) {
-    // Nested deeper than the stack, most likely: nothing can be said about what it asks for.
+    // Most likely the payload is nested deeper than the stack: what it asks for cannot be told.
     return refuse(
       'payload_invalid',
       `The payload of job ${storableJobId(job.id ?? '')} of queue "${job.queueName}" cannot be read: ${messageOf(cause)}`,

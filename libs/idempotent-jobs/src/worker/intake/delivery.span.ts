@@ -5,8 +5,8 @@ import { OperationSpan } from '../attempt/operation-span.js';
 import type { Tracing } from '../../tracing/tracing.js';
 
 /**
- * Runs a delivery in its span. It belongs to the trace of whoever asked for the operation; where it cannot (an iteration
- * of a schedule, an operation that was brought back), it is linked to it.
+ * Runs a delivery in its span. The span belongs to the trace in which the operation was asked for; where it cannot (an
+ * iteration of a schedule, a redriven operation), it is linked to that trace.
  */
 export function inDeliverySpan<T>(
   tracing: Tracing,

@@ -9,8 +9,8 @@ export type ProcessMethod = (job: Job, token?: string, signal?: AbortSignal) => 
 
 /**
  * Builds the Nest enhancer chain around a processor's `process()`, context type `'bullmq'`: global guards and
- * interceptors, then those of the class, then those of the method. Exception filters stay out: a filter that swallowed
- * an error would turn a failed job into a done one.
+ * interceptors, then those of the class, then those of the method. Exception filters are left out: a filter that
+ * swallowed an error would turn a failed job into a completed one.
  */
 @Injectable()
 export class EnhancerChains {
@@ -23,8 +23,8 @@ export class EnhancerChains {
   ) {}
 
   /**
-   * Whether the chain would hold nothing but the library's own interceptor. A chain costs time on every job, so an
-   * empty one is not walked through.
+   * Whether the chain would contain only the library's own interceptor. A chain costs time on every job, so an empty
+   * one is skipped.
    */
   isEmpty(processorClass: object, original: ProcessMethod): boolean {
     const known = this.#empty.get(processorClass);
@@ -48,13 +48,13 @@ export class EnhancerChains {
         count(GUARDS_METADATA, original) +
         count(INTERCEPTORS_METADATA, original) ===
         0 &&
-      // Ours is one of them.
+      // The library's own interceptor is the one.
       count(INTERCEPTORS_METADATA, processorClass) === 1
     );
   }
 
   /**
-   * The chain for an instance. Made once; a request-scoped processor is another instance for every job, and
+   * The chain for an instance, made once. A request-scoped processor has another instance for every job;
    * `requestScopedId` is its provider's id, by which Nest finds the enhancers that were made for that job.
    */
   chainOf(

@@ -4,8 +4,8 @@ import { UsageError } from '../../operation/errors.js';
 import { frames } from '../../tenancy/frames.js';
 
 /**
- * A delivery on its way through guards and interceptors. The frame of its job holds it, and the library's interceptor finds
- * it there: behind the guards, where the ledger is asked.
+ * A delivery on its way through guards and interceptors. The frame of its job holds it, so that the library's
+ * interceptor finds it: behind the guards, where the ledger is asked.
  */
 export class GuardedRun {
   #result: Promise<AttemptResult> | undefined;
@@ -15,19 +15,19 @@ export class GuardedRun {
     private readonly attempt: (handler: () => Promise<unknown>) => Promise<AttemptResult>,
   ) {}
 
-  /** Undefined: no guard has let the delivery through. */
+  /** Undefined when the guards have not let the delivery through. */
   get result(): Promise<AttemptResult> | undefined {
     return this.#result;
   }
 
-  /** Lets the interceptor find it. To be called in the frame of the job. */
+  /** Lets the interceptor find this delivery. Must be called in the frame of the job. */
   enter(): void {
     const frame = frames.getStore();
     if (frame !== undefined) frame.guarded = this;
   }
 
   /**
-   * Runs the attempt. Called again for the same delivery, by an interceptor that retries, it answers with the same attempt.
+   * Runs the attempt. When an interceptor that retries calls it again, it answers with the same attempt.
    *
    * Rejects with what the attempt failed with, or why it was put off.
    */
@@ -38,7 +38,7 @@ export class GuardedRun {
     throw result.kind === 'deferred' ? errorOf(result) : result.error;
   }
 
-  /** The one that the code runs in. @throws UsageError where there is none, or another job's */
+  /** The delivery that the calling code runs in. @throws UsageError if there is none, or it is another job's */
   static of(job: Job): GuardedRun {
     const guarded = frames.getStore()?.guarded;
     if (guarded instanceof GuardedRun && guarded.job === job) return guarded;

@@ -5,7 +5,7 @@ import { GuardedRun } from './guarded-run.js';
 
 /**
  * Stands between an idempotent processor's guards and its handler: asks the ledger, and calls the handler only if this
- * delivery may run it. A recorded outcome is answered without calling it. Put in place by `@IdempotentProcessor()`.
+ * delivery may run it. A recorded outcome is replayed without calling it. `@IdempotentProcessor()` puts it in place.
  */
 @Injectable()
 export class IdempotencyInterceptor implements NestInterceptor {

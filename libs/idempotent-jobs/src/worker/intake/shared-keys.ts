@@ -11,8 +11,9 @@ export interface SharedKey {
 }
 
 /**
- * Schedulers of the application's own (`upsertJobScheduler`) whose iterations `identify` gives one key: the first one
- * runs, and all others are answered with its result, silently. Found as jobs come by, and by asking at boot.
+ * Finds the application's own schedulers (`upsertJobScheduler`) whose iterations `identify` gives one key: the first
+ * one runs, and all others are silently answered with its result. Looks at jobs as they are delivered, and asks BullMQ
+ * at boot.
  */
 @Injectable()
 export class SharedKeys {
@@ -26,7 +27,7 @@ export class SharedKeys {
     return [...this.#found.values()];
   }
 
-  /** A job that is delivered, and its operation. Said once of a scheduler. */
+  /** Looks at a delivered job and its operation. Warns once for each scheduler. */
   note(job: Job, operation: OperationIdentity): void {
     const scheduler = schedulerOf(job);
     if (scheduler === undefined) return;
@@ -83,12 +84,12 @@ function nextTwo({ next = Date.now(), every, pattern, tz }: JobSchedulerJson): r
         : (getNextMillis(next, { pattern, tz }) ?? next + DAY_MS),
     ];
   } catch {
-    // The application has a strategy of its own that reads its patterns.
+    // The application has its own repeat strategy, which alone can read the pattern.
     return [next, next + DAY_MS];
   }
 }
 
-/** As BullMQ would make it. It is put nowhere. */
+/** The iteration as BullMQ would make it. It is not put on any queue. */
 function iterationOf(queue: Queue, { key, name, template, pattern }: JobSchedulerJson, dueAt: number): Job {
   const opts = { ...template?.opts, timestamp: dueAt, ...(pattern !== undefined && { prevMillis: dueAt }) };
   const job = new Job(queue, name, template?.data ?? {}, opts, `repeat:${key}:${dueAt}`);
@@ -96,7 +97,7 @@ function iterationOf(queue: Queue, { key, name, template, pattern }: JobSchedule
   return job;
 }
 
-/** Undefined: it has no answer, which its letter will say. */
+/** The operation's key. Undefined when `identify` gives none, which the job's dead letter will say. */
 function keyOf(identify: Identify, job: Job): string | undefined {
   try {
     const { tenantId, operationKey } = identify(job) ?? {};

@@ -7,13 +7,13 @@ import { Database } from '../../ledger/postgres/database.js';
 import { statement } from '../../ledger/postgres/statement.js';
 
 /**
- * Doubts that nobody would find by himself. Calls and steps whose process has vanished, or whose doubt has outlived the
- * service's memory, and that must not be repeated: no job is delivered again for them, and their callers may never come
- * back. And operations that should have been asked about a day ago, and that no dispatcher puts on their queue again:
- * their job is lost, or their handler gone.
+ * Finds doubts that nothing else would find. First, calls and steps that must not be repeated, and whose process has
+ * vanished or whose doubt has outlived the service's memory: no job is delivered again for them, and their callers may
+ * never come back. Second, operations that should have been asked about a day ago, and that no dispatcher puts on their
+ * queue again: their job is lost, or their handler is gone.
  *
- * What can be looked up, and a step, whose handler comes again, is given the day that the plan of questions has by
- * default.
+ * Operations that can be looked up, and steps, whose handler comes again, are given a day first: that is how long the
+ * schedule of questions lasts by default.
  */
 const FORGOTTEN_DOUBTS = statement(
   'forgotten_doubts',
@@ -44,7 +44,7 @@ interface ForgottenDoubt {
   readonly fencing_token: string;
 }
 
-/** Writes the dead letters of doubts that nobody looks after. Any number of processes may sweep. */
+/** Writes the dead letters of forgotten doubts. Any number of processes may sweep. */
 @Injectable()
 export class DoubtSweep {
   #timer: NodeJS.Timeout | undefined;
@@ -79,7 +79,7 @@ export class DoubtSweep {
       try {
         await this.#record(doubt);
       } catch (error) {
-        // One that somebody holds, or that cannot be written, keeps no other from being found.
+        // A doubt whose row is locked, or that cannot be written, must not keep the others from being found.
         this.log.trouble('A forgotten doubt could not be recorded, and is looked at again', error);
       }
     }

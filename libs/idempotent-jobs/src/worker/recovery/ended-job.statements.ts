@@ -1,6 +1,6 @@
 import { inMs, statement } from '../../ledger/postgres/statement.js';
 
-/** When the job of an operation should have been delivered. As in the index `job_outcomes_carried_by_job`. */
+/** When the job of an operation should have been delivered. Must match the index `job_outcomes_carried_by_job`. */
 const DUE_AT = `COALESCE(lease_expires_at, reconcile_due_at, available_at, created_at)`;
 
 /** Operations that are due and that only their BullMQ job carries, the longest due first. */
@@ -20,8 +20,8 @@ LIMIT :limit
 );
 
 /**
- * pending or retrying → retrying, doubtful: somebody may have run it without the ledger. No row: it has been claimed
- * since, and is its claimant's.
+ * pending or retrying → retrying, doubtful: a worker may have run it without the ledger. No row means that it was
+ * claimed since, and its claimant decides.
  */
 export const SUSPECT = statement(
   'suspect',

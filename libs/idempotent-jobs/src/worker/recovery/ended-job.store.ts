@@ -12,9 +12,9 @@ export interface CarriedOperation extends OperationIdentity {
   readonly token: number;
   readonly attempts: number;
   readonly status: OperationStatus;
-  /** As its last attempt declared it; undefined: there was none. */
+  /** As its last attempt declared it. Undefined when there was no attempt. */
   readonly effect: Effect | undefined;
-  /** When its job should have been delivered, in µs since 1970: for the next page. */
+  /** When its job should have been delivered, in µs since 1970: the cursor of the next page. */
   readonly dueUs: string;
 }
 
@@ -35,7 +35,7 @@ interface CarriedRow {
 export class EndedJobStore {
   constructor(private readonly database: Database) {}
 
-  /** Those that are due, the longest first, behind the one that was seen last. */
+  /** Operations that are due, the longest due first, after the one that was seen last. */
   async due(queue: string, seen: CarriedOperation | undefined, limit: number): Promise<CarriedOperation[]> {
     const { dueUs: seenDueUs, tenantId: seenTenantId = '', operationKey: seenKey = '' } = seen ?? {};
     const rows = await this.database.run<CarriedRow>(
@@ -54,7 +54,10 @@ export class EndedJobStore {
     }));
   }
 
-  /** Notes that somebody may have run it; `repeatableMs`: as in the terms of its processor. False: it has been claimed since. */
+  /**
+   * Notes that a worker without the ledger may have run it. `repeatableMs` is that of its processor's rules. False when
+   * it was claimed since.
+   */
   async suspect(
     { tenantId, operationKey, token }: CarriedOperation,
     repeatableMs: number | null,

@@ -13,29 +13,29 @@ import { Signer } from '../../producer/signer.js';
 import { type CarriedOperation, EndedJobStore } from './ended-job.store.js';
 import type { SweptQueue } from './swept-queue.js';
 
-/** The job of an operation that goes on, as BullMQ has ended it. */
+/** How BullMQ has ended the job of an operation that is not finished. */
 interface EndedJob {
   readonly end: 'completed' | 'failed' | 'gone';
-  /** Undefined: it is gone, or its id is another operation's by now. */
+  /** Undefined when the job is gone, or its id belongs to another operation by now. */
   readonly job: Job | undefined;
-  /** What it asks for, as JSON text. */
+  /** The payload as JSON text. */
   readonly payload: string | undefined;
 }
 
 /**
- * Looks for operations that go on while BullMQ has ended, or lost, the only job that carries them: a worker without the
- * library took it, somebody removed it, a queue was emptied. Nothing else would ever look at them again. (What the ledger
- * has the payload of, it puts on its queue again by itself.)
+ * Looks for unfinished operations whose only job BullMQ has ended or lost: a worker without the library took it, it was
+ * removed by hand, or a queue was emptied. Nothing else would ever look at them again. (An operation whose payload is
+ * in the ledger is put on its queue again by the dispatcher.)
  *
- * Whoever ended the job may have run it, and nobody has recorded that: what can be repeated, looked up or told by its key
- * is delivered again; of all else a person has to find out. So must one where there is no job left to deliver.
+ * The worker that ended the job may have run it without a record. An operation that can be repeated, looked up or told
+ * apart by its key is delivered again; of every other one, and of one without a job, a person has to find out.
  *
- * One that just ends is none of these: the ledger has recorded its end before BullMQ is told. Any number of processes may
- * sweep: what they write names the token that they saw, and BullMQ puts a job back once.
+ * A job that ends during the sweep is not affected: the ledger records its end before BullMQ is told. Any number of
+ * processes may sweep: their writes name the token that they saw, and BullMQ puts a job back only once.
  */
 @Injectable()
 export class EndedJobSweep {
-  /** Where to go on, by queue; none: from the start. */
+  /** The last operation seen, by queue. A queue without an entry starts from the beginning. */
   readonly #seen = new Map<string, CarriedOperation>();
 
   constructor(
@@ -48,7 +48,7 @@ export class EndedJobSweep {
     private readonly log: LibraryLog,
   ) {}
 
-  /** Looks at the next few pages of a queue. */
+  /** Checks the next few pages of a queue. */
   async sweep(queue: SweptQueue): Promise<void> {
     const { name, contents } = queue.port;
     for (let page = 0; page < MAX_PAGES; page += 1) {
@@ -65,12 +65,12 @@ export class EndedJobSweep {
     }
   }
 
-  /** One that cannot be read, or that somebody else is about, must not keep the others from being looked at. */
+  /** An operation that cannot be read, or that another process works on, must not keep the others from being checked. */
   async #goOn(queue: SweptQueue, operation: CarriedOperation, end: EndedJob['end']): Promise<void> {
     try {
       const ended = await this.#read(queue, operation, end);
       if (ended.job === undefined) return await this.#doubt(queue, operation, ended);
-      // Its lease, or its doubt, says already what has to be found out before it is run.
+      // Its lease or its doubt already says what has to be found out before it is run.
       const isKnown = operation.status === 'running' || operation.status === 'in_doubt';
       if (isKnown || effectsOf(queue, operation).every((effect) => effect === 'natural'))
         return await deliverAgain(ended.job, ended.end);
@@ -93,7 +93,7 @@ export class EndedJobSweep {
     { tenantId, operationKey, jobId }: CarriedOperation,
     end: EndedJob['end'],
   ): Promise<EndedJob> {
-    // One that was removed between the look and the reading comes back empty.
+    // A job that was removed since BullMQ was asked for its state is not found.
     const job = end === 'gone' ? undefined : ((await port.contents.find(jobId)) ?? undefined);
     const identified =
       job && identify(job, provenanceOf(job), settings.identify, this.encryption, this.signer);
@@ -132,17 +132,17 @@ export class EndedJobSweep {
   }
 }
 
-/** Of the processor, and of the last attempt, which may have been of another version. */
+/** The effects of the processor and of the last attempt, which may have run in another version of the application. */
 function effectsOf({ settings }: SweptQueue, { effect }: CarriedOperation): readonly string[] {
   return effect === undefined ? [settings.effect] : [settings.effect, effect];
 }
 
-/** As a new one: the ledger counts its attempts. */
+/** Delivers the job again as a new one: the ledger counts its attempts. */
 async function deliverAgain(job: Job, end: EndedJob['end']): Promise<void> {
   if (end !== 'gone') await job.retry(end, { resetAttemptsMade: true, resetAttemptsStarted: true });
 }
 
-/** The only job of an operation has ended, or is gone, without a record of what became of it. */
+/** The only job of an operation has ended, or is gone, without a record of what became of the operation. */
 class JobEndedError extends IdempotentJobsError {
   constructor({ tenantId, operationKey, jobId }: CarriedOperation, end: EndedJob['end']) {
     const what =
@@ -157,6 +157,6 @@ class JobEndedError extends IdempotentJobsError {
   }
 }
 
-/** So many jobs are looked up in BullMQ at a time, and so many times in one sweep. */
+/** How many jobs are looked up in BullMQ at a time, and how many such pages in one sweep. */
 const PAGE = 200;
 const MAX_PAGES = 5;

@@ -13,10 +13,10 @@ import type { SweptQueue } from './swept-queue.js';
 
 /**
  * Looks for failed BullMQ jobs that the ledger does not account for. BullMQ fails a job without calling the processor
- * when its workers died under it too often; the `failed` event that tells of it is lost if that worker dies as well.
+ * when its workers died under it too often; the `failed` event that reports it is lost if that worker dies as well.
  *
- * Newest first, until a page holds nothing unknown: everything older was looked at before. The first sweep of a
- * process looks at all.
+ * Starts with the newest and stops at a page without unknown jobs: an earlier sweep has seen everything older. The
+ * first sweep of a process looks at all pages.
  */
 @Injectable()
 export class FailedJobSweep {
@@ -27,7 +27,7 @@ export class FailedJobSweep {
   constructor(
     private readonly letters: LetterStore,
     private readonly host: ProcessorHost,
-    /** Looks at a queue for operations whose job has ended without them. */
+    /** Looks for operations of a queue whose job has ended without them. */
     private readonly endedJobs: EndedJobSweep,
     private readonly log: LibraryLog,
   ) {}
@@ -43,7 +43,7 @@ export class FailedJobSweep {
     this.#timer.unref();
   }
 
-  /** A sweep under way is left to itself: it may wait for a backend that is out of reach, and a shutdown must not. */
+  /** A running sweep is not waited for: it may wait for a backend that is out of reach, and a shutdown must not. */
   stop(): void {
     clearInterval(this.#timer);
   }
@@ -73,7 +73,10 @@ export class FailedJobSweep {
     }
   }
 
-  /** One that cannot be buried, or read, is left for a later sweep, and must not keep the others from theirs. */
+  /**
+   * A job that cannot be read, or whose dead letter cannot be written, is left for a later sweep and must not block the
+   * others.
+   */
   async #writeLetter(settings: OperationRules, job: Job): Promise<void> {
     try {
       await this.host.writeUnprocessed(settings, job, new Error(job.failedReason ?? 'BullMQ failed the job'));
@@ -98,7 +101,7 @@ export class FailedJobSweep {
 }
 
 async function failedByBullmq(jobs: readonly Job[]): Promise<Job[]> {
-  // A failed job that was retried or removed between listing and reading comes back empty.
+  // A job that was retried or removed between listing and reading comes back empty.
   const present = jobs.filter((job) => job?.id !== undefined);
   const areOwn = await Promise.all(present.map(wasFailedByBullmq));
   return present.filter((_job, index) => areOwn[index]);
@@ -106,8 +109,8 @@ async function failedByBullmq(jobs: readonly Job[]): Promise<Job[]> {
 
 const PAGE = 100;
 
-/** Who a job is can be told without reading its payload. */
+/** A job's operation can be told without decrypting its payload. */
 const UNOPENED = { open: (payload: unknown): unknown => payload };
 
-/** Only what is accounted for already is looked for under that name. */
+/** Signatures are not checked: the identity is only used to look for what is accounted for already. */
 const UNVERIFIED = { isOn: false, verify: () => 'accepted' as const };

@@ -12,11 +12,11 @@ export interface RetryPolicy {
   readonly backoff: BackoffOptions;
   /** How many attempts may vanish with their worker before the operation counts as killing its workers. */
   readonly crashes: number;
-  /** When to ask about a doubt; undefined: there is nobody to ask. */
+  /** When to ask about a doubt. Undefined when no service can be asked. */
   readonly schedule: ReconcileSchedule | undefined;
   /**
-   * Whether somebody else decides about further attempts: the handler that a step belongs to, or the caller of a service
-   * method. Such operations are neither paused nor given up here.
+   * Whether another party decides about further attempts: the handler that a step belongs to, or the caller of a
+   * service method. Such operations are neither paused nor given up here.
    */
   readonly isCallers: boolean;
 }
@@ -25,18 +25,18 @@ export interface RetryPolicy {
 export interface AttemptFacts {
   readonly attempt: number;
   readonly failures: number;
-  /** The last wait before another attempt; undefined: there was none. */
+  /** The last wait between attempts, in ms. Undefined when there was none. */
   readonly lastDelayMs: number | undefined;
   readonly isDoubtful: boolean;
   readonly remainingMs: number | undefined;
   readonly repeatableMs: number;
 }
 
-/** What becomes of an operation after a failed attempt, and `why`. */
+/** What becomes of an operation after a failed attempt, and the decision that led to it. */
 export type NextStep = { readonly decision: RetryDecision } & (
   | { readonly status: 'retrying'; readonly delayMs: number; readonly isDoubtful: boolean }
   | { readonly status: 'dead'; readonly reason: DeadLetterReason; readonly isDoubtful: boolean }
-  /** `reconcileInMs`: the service is asked then; undefined: a person has to find out. */
+  /** The service is asked in `reconcileInMs`; undefined when a person has to find out. */
   | {
       readonly status: 'in_doubt';
       readonly reason: 'in_doubt';
@@ -48,9 +48,9 @@ export type NextStep = { readonly decision: RetryDecision } & (
 /**
  * Decides after a failed attempt. Pure: the same facts and the same random number give the same decision.
  *
- * The failure says whether the effect may have happened, the effect's kind says whether that matters, the policy says
- * how often to try. An error that says nothing is read with care: where repeating is safe it is worth another try
- * (or, being a bug, is not), where it is not, the operation is in doubt.
+ * The failure says whether the effect may have happened, the effect's kind says whether that matters, and the policy
+ * says how often to try. An error that says neither is treated with care. Where repeating is safe, the operation is
+ * tried again, unless the error is a bug. Where it is not, the operation is in doubt.
  */
 export function decideFailure(
   failure: Failure,
@@ -59,7 +59,7 @@ export function decideFailure(
   policy: RetryPolicy,
   random: () => number,
 ): NextStep {
-  // "In progress" is what 409 means to a key; to anything else it means a conflict, which trying again will not end.
+  // For a keyed request, 409 means "in progress". For any other it means a conflict, which another try will not end.
   if (signOf(failure) === 'key_in_progress' && failure.kind === 'transient' && effect !== 'keyed')
     return decideFailure({ ...failure, kind: 'permanent' }, effect, facts, policy, random);
   const isRevertible = effect === 'natural' || effect === 'transactional';
@@ -69,12 +69,12 @@ export function decideFailure(
 
   if ((effect === 'unrepeatable' || effect === 'reconciled') && mayHaveHappened)
     return doubt(policy, 'may_have_happened');
-  // The service downstream has forgotten the key: what may have happened cannot be repeated any more.
+  // The service has forgotten the key, so an effect that may have happened can no longer be repeated safely.
   if (!isRevertible && isDoubtful && facts.repeatableMs <= 0)
     return doubt(policy, effect === 'keyed' ? 'key_forgotten' : 'may_have_happened');
-  // Whoever asked for it decides what comes next; it did not happen, or may be done again.
+  // The caller decides what comes next: the effect did not happen, or may be repeated.
   if (policy.isCallers) return { status: 'retrying', delayMs: 0, isDoubtful, decision: 'callers_turn' };
-  // Given up with a doubt that somebody can be asked about, it is asked about first.
+  // If a service can be asked about the doubt, it is asked before the operation is given up.
   const giveUp = (reason: DeadLetterReason): NextStep =>
     !isRevertible && isDoubtful && policy.schedule !== undefined
       ? doubt(policy, decisionOf(reason))
@@ -93,12 +93,15 @@ export function decideFailure(
   );
   const delayMs = Math.max(waitMs, spread(failure.retryAfterMs ?? 0, random));
   if (facts.remainingMs !== undefined && delayMs >= facts.remainingMs) return giveUp('time_budget_exceeded');
-  // The service downstream will have forgotten the key by then: another try could be a second effect.
+  // The service will have forgotten the key by then: another try could be a second effect.
   if (isDoubtful && delayMs >= facts.repeatableMs) return doubt(policy, 'key_forgotten');
   return { status: 'retrying', delayMs, isDoubtful, decision: delayMs > waitMs ? 'retry_after' : 'backoff' };
 }
 
-/** All that were told to come back at one moment would come in one. Never earlier: a tenth later, a second is enough. */
+/**
+ * Adds jitter, so that operations with the same `retryAfterMs` do not all come back at one moment. Never earlier; up to
+ * a tenth later, at most a second: that is enough.
+ */
 function spread(retryAfterMs: number, random: () => number): number {
   return Math.ceil(retryAfterMs + random() * Math.min(retryAfterMs / 10, 1000));
 }
@@ -108,7 +111,7 @@ function doubt({ schedule: plan }: RetryPolicy, why: RetryDecision): NextStep {
   return { status: 'in_doubt', reason: 'in_doubt', isDoubtful: true, reconcileInMs, decision: why };
 }
 
-/** What an operation's dead letter says, as the history of its attempts says it. */
+/** The reason of an operation's dead letter, as the history of its attempts names it. */
 export function decisionOf(reason: DeadLetterReason): RetryDecision {
   switch (reason) {
     case 'retries_exhausted':
@@ -124,9 +127,8 @@ export function decisionOf(reason: DeadLetterReason): RetryDecision {
 }
 
 /**
- * What becomes of an operation that its dependency lets nothing through for: later, but not beyond its time budget, which
- * counts from its first attempt, or from when an open circuit kept it from that. Without a budget it waits for as long as
- * it takes.
+ * Decides about an operation that its dependency rejects. It waits, but not beyond its time budget, which counts from
+ * its first attempt, or from when an open circuit kept it from that. Without a budget it waits without limit.
  */
 export function decideRejected(
   { remainingMs, attempts }: { readonly remainingMs: number | undefined; readonly attempts: number },
@@ -139,7 +141,7 @@ export function decideRejected(
   return { kind: 'give_up', reason: attempts === 0 ? 'deferred_too_long' : 'time_budget_exceeded' };
 }
 
-/** Why an attempt that was just claimed must not run, or undefined if it may. */
+/** Why an attempt that was just claimed must not run. Undefined when it may. */
 export function decideStart(facts: AttemptFacts, policy: RetryPolicy): DeadLetterReason | undefined {
   if (policy.isCallers) return undefined;
   const vanished = facts.attempt - 1 - facts.failures;

@@ -17,20 +17,20 @@ export interface OperationRules {
   readonly timeoutMs: number;
   readonly claim: ClaimRules;
   readonly policy: RetryPolicy;
-  /** How to ask about a doubt; undefined: there is no way. */
+  /** How to ask about a doubt. Undefined when there is no way. */
   readonly reconcile: ReconcileRules | undefined;
-  /** What the handler calls; undefined: nothing that is guarded. */
+  /** The dependency that the handler calls. Undefined when it calls none that is guarded. */
   readonly dependency: Dependency | undefined;
-  /** Which of the dependency's circuits an operation has; undefined: the one of all calls without a key. */
+  /** Gives the key whose circuit an operation has. Undefined when it has the dependency's own circuit. */
   readonly per?: KeyedDependency['per'] | undefined;
   /** Whether the class has a `fallback()` that stands in for the dependency. */
   readonly hasFallback: boolean;
   readonly results: ResultRules;
   readonly identify: Identify | undefined;
-  /** Whether a plain job that was started before is an attempt that nobody recorded. */
+  /** Whether an earlier start of a plain job counts as an unrecorded attempt. */
   readonly doubtsEarlierStarts: boolean;
   readonly classify: Classify | undefined;
-  /** The names of jobs that are known without having seen one. Default: none. */
+  /** The names of jobs that the options name. Default: none. */
   readonly jobNames?: readonly string[];
   readonly payloadRuleOf: (jobName: string) => PayloadRule;
 }

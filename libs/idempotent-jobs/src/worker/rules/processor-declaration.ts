@@ -1,6 +1,6 @@
 import type { IdempotentProcessorOptions } from './processor.options.js';
 
-/** What the decorator leaves on a class. */
+/** What the decorator stores on a class. */
 export interface ProcessorDeclaration {
   readonly queue: string;
   readonly options: IdempotentProcessorOptions;
@@ -10,7 +10,7 @@ export interface ProcessorDeclaration {
   readonly canReconcile: boolean;
   /** Whether it has a `fallback()`. */
   readonly hasFallback: boolean;
-  /** Whether the worker options say how often a job may stall; else the policy does. */
+  /** Whether the worker options limit how often a job may stall. If not, the policy does. */
   readonly limitsStalls: boolean;
 }
 

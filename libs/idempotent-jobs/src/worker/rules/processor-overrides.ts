@@ -17,7 +17,7 @@ export type ProcessorOverrides = Pick<
 > &
   Pick<WorkerOptions, 'concurrency'>;
 
-/** `Record`: the compiler says when one is missing here. */
+/** A `Record`, so that the compiler reports a missing one. */
 const OVERRIDABLE: Record<keyof ProcessorOverrides, true> = {
   timeoutMs: true,
   timeBudgetMs: true,
@@ -30,7 +30,7 @@ const OVERRIDABLE: Record<keyof ProcessorOverrides, true> = {
   concurrency: true,
 };
 
-/** Checks which options are given, and of which queues; their values are checked with those of their processors. */
+/** Checks the names of the options and queues. The values are checked with the options of their processors. */
 export function readOverrides(
   checks: OptionChecks,
   processors: Readonly<Record<string, ProcessorOverrides>> = {},
@@ -54,9 +54,9 @@ export function readOverrides(
 }
 
 /**
- * The options of the decorator, with those of the configuration in their places.
+ * The options of the decorator, with those of the configuration in place of them.
  *
- * @throws ConfigurationError if the concurrency is no whole number greater than 0
+ * @throws ConfigurationError if the concurrency is not a whole number greater than 0
  */
 export function overridden(
   queue: string,
@@ -67,7 +67,7 @@ export function overridden(
   const checks = optionChecks(`forRoot({ processors }), queue "${queue}"`);
   if (concurrency !== undefined) checks.count('concurrency', concurrency, 1);
   checks.throwIfAny((message) => new ConfigurationError(message));
-  // A configuration leaves out what it does not know by giving undefined.
+  // A configuration may give undefined for what it leaves out.
   const given = Object.entries(own).filter(([, value]) => value !== undefined);
   return { options: { ...options, ...Object.fromEntries(given) }, concurrency };
 }

@@ -25,61 +25,69 @@ export interface IdempotentProcessorOptions {
   /** The class-validator DTO of the payload, or one per job name. Without it payloads are not validated. */
   readonly payload?: PayloadClass | Readonly<Record<string, PayloadClass>>;
   /**
-   * What becomes of a job whose name `payload` does not list, where it lists DTOs by job name: `refuse` (default) makes it
-   * a dead letter `payload_invalid`, `accept` runs it with its payload as it is.
+   * What becomes of a job whose name is missing where `payload` lists DTOs by job name: `refuse` (default) writes a
+   * dead letter `payload_invalid`, `accept` runs it with its payload as it is.
    */
   readonly unlistedPayloads?: 'refuse' | 'accept';
-  /** How long an attempt may take, in ms. Default: the policy's `timeoutMs`, else 30,000. */
+  /** How long an attempt may take, in ms. Default: the policy's `timeoutMs`, or else 30,000. */
   readonly timeoutMs?: number;
-  /** How long all attempts together may take, in ms from the first. Default: the policy's, else no limit. */
+  /**
+   * How long all attempts together may take, in ms from the first. Default: the policy's `timeBudgetMs`, or else no
+   * limit.
+   */
   readonly timeBudgetMs?: number;
   /** How often and how long to try: a policy, or the name of one of `forRoot({ retryPolicies })`. */
   readonly retry?: RetryOptions | string;
   /** Other policies for some of the queue's jobs, by job name. */
   readonly retryByJob?: Readonly<Record<string, RetryOptions | string>>;
   /**
-   * What the handler calls: the name of one of `forRoot({ dependencies })`. While its circuit is open, its bulkhead full
-   * or its retry budget spent, jobs are put off without spending an attempt.
+   * What the handler calls: the name of one of `forRoot({ dependencies })`. While its circuit is open, its bulkhead
+   * full or its retry budget spent, jobs are put off without spending an attempt.
    *
-   * `{ name, per }`: each key has a circuit and a retry budget of its own, so that the endpoint of one tenant that fails
-   * holds nobody else's jobs back.
+   * `{ name, per }`: each key has a circuit and a retry budget of its own, so that a failing endpoint of one tenant
+   * does not reject the jobs of other tenants.
    */
   readonly dependency?: string | KeyedDependency;
   /**
-   * Whether nothing is taken off the queue, by any worker with this option, while the dependency's circuit is open. For
-   * queues all of whose jobs need the dependency; not with a circuit for each key. Default false.
+   * Whether workers with this option take nothing off the queue while the dependency's circuit is open. For queues
+   * whose jobs all need the dependency; not with a circuit for each key. Default false.
    */
   readonly pauseQueue?: boolean;
   /**
-   * How often the HTTP client or SDK that the handler calls retries a call by itself; 0: not at all. Changes nothing,
-   * but lets the doctor multiply. Default: the dependency's, else not declared.
+   * How often the HTTP client or SDK that the handler calls retries a call by itself; 0 for never. It changes nothing,
+   * but lets the doctor multiply the retries. Default: the dependency's `clientRetries`, or else not declared.
    */
   readonly clientRetries?: number;
-  /** How long a vanished worker keeps its claim, in ms; renewed at a third. Default: the module's `leaseMs`. */
+  /**
+   * How long a vanished worker keeps its claim, in ms. The lease is renewed after a third of it. Default: the module's
+   * `leaseMs`.
+   */
   readonly leaseMs?: number;
   /**
-   * Whether what the handler returns is kept, and replayed to whoever asks again. False: nobody is given anything, at the
-   * first run as little as later. Default true.
+   * Whether what the handler returns is kept and replayed. If false, no caller gets a result, neither at the first run
+   * nor later. Default true.
    */
   readonly storeResult?: boolean;
   /**
-   * What to keep of a result in its place, e.g. without what is secret; the first run's callers are given the same.
-   * Synchronous. When it throws, nothing is kept, and the operation completes all the same.
+   * Gives what to keep in place of a result, e.g. without secrets. The first run's callers get the same. Synchronous.
+   * If it throws, nothing is kept, and the operation completes all the same.
    */
   readonly redact?: (result: any) => unknown;
-  /** For producers that write plain data: who the operation of a job is. */
+  /** For producers that write plain data: names the operation of a job. */
   readonly identify?: Identify;
   /**
-   * What a plain job without a record is that somebody has started before, such as a worker from before the library:
-   * `doubt` (default), an attempt that nobody recorded, which `unrepeatable` and `reconciled` must not repeat unasked, or
-   * `run`, a job like any other.
+   * How to treat a plain job that has no record but was started before, for example by a worker from before the
+   * library.
+   *
+   * - `doubt` (default): as an unrecorded attempt, which `unrepeatable` and `reconciled` must not repeat unasked.
+   * - `run`: like any other job.
    */
   readonly startedElsewhere?: 'doubt' | 'run';
-  /** Looks at an error before the built-in rules; undefined leaves it to them. Its `reason` is a label, whatever it says. */
+  /** Classifies an error before the built-in rules; undefined leaves it to them. Its `code` is only a label. */
   readonly classify?: Classify;
 }
 
-/** What processors have from their application. */
+/** The application's options that processors use. */
 export interface ProcessorDefaults {
   readonly leaseMs: number;
   readonly retentionMs: number;
@@ -187,7 +195,7 @@ function dependencyOf(
   return found;
 }
 
-/** An effect that is asked about needs somebody to ask, and whoever can ask is not left unasked. */
+/** Effect `reconciled` needs a `reconcile()`, and a `reconcile()` needs an effect that calls it. */
 function checkReconcile(
   checks: OptionChecks,
   effect: Effect,
@@ -206,7 +214,7 @@ function checkReconcile(
     checks.fail('reconcile', 'given', 'left out unless the class has a reconcile(operation) method');
 }
 
-/** Where the effect may be repeated, it does not matter who has run it before. */
+/** Where the effect may be repeated, an earlier start does not matter. */
 function doubtsEarlierStarts(
   effect: Effect,
   startedElsewhere: IdempotentProcessorOptions['startedElsewhere'] = 'doubt',
@@ -217,7 +225,7 @@ function doubtsEarlierStarts(
   return startedElsewhere === 'doubt' && (effect === 'unrepeatable' || effect === 'reconciled');
 }
 
-/** The names of jobs that the options speak of. */
+/** The names of jobs that the options name. */
 function jobNamesOf({ payload, retryByJob }: IdempotentProcessorOptions): readonly string[] {
   const byPayload = typeof payload === 'object' && payload !== null ? Object.keys(payload) : [];
   return [...new Set([...byPayload, ...Object.keys(retryByJob ?? {})])];

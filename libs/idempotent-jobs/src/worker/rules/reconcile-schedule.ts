@@ -1,12 +1,12 @@
-/** When a service is asked about a doubt, all in milliseconds since the attempt that left it had ended. */
+/** When a service is asked about a doubt. All times are in ms since the end of the attempt that left the doubt. */
 export interface ReconcileSchedule {
   /** The first questions, in ascending order. */
   readonly afterMs: readonly number[];
-  /** From the last of them on, one more each time this has passed. */
+  /** After the last of them, one more question each time this has passed. */
   readonly thenEveryMs: number;
-  /** The last question; unanswered, the operation waits for a person. */
+  /** The last question. If it is not answered either, a person has to find out. */
   readonly untilMs: number;
-  /** Before that, "it did not happen" is not believed: what was sent may arrive late. */
+  /** Until then "it did not happen" is not believed: what was sent may arrive late. */
   readonly lateArrivalMs: number;
 }
 
@@ -14,7 +14,7 @@ const SECOND = 1000;
 const MINUTE = 60 * SECOND;
 const HOUR = 60 * MINUTE;
 
-/** A lost answer mostly is a matter of seconds; an outage may take hours, and after a day a person knows more. */
+/** A lost answer is mostly found within seconds; an outage may take hours; after a day a person knows more. */
 export const DEFAULT_SCHEDULE: ReconcileSchedule = {
   afterMs: [5 * SECOND, 15 * SECOND, MINUTE, 5 * MINUTE, 30 * MINUTE],
   thenEveryMs: HOUR,
@@ -23,14 +23,14 @@ export const DEFAULT_SCHEDULE: ReconcileSchedule = {
 };
 
 /**
- * How long to wait for the next question; undefined: the plan is over. Pure.
+ * How long to wait for the next question, in ms. Undefined when the schedule is over. Pure.
  *
- * @param ageMs how long the attempt has been over, by the database's clock
+ * @param ageMs how long the attempt has been over, in ms by the database's clock
  */
 export function nextQuestionMs(plan: ReconcileSchedule, ageMs: number): number | undefined {
   if (ageMs >= plan.untilMs) return undefined;
   const next = plan.afterMs.find((afterMs) => afterMs > ageMs) ?? laterMs(plan, ageMs);
-  // At the end of the window "it did not happen" is believed: no reason to wait for the plan.
+  // When the late-arrival time ends, "it did not happen" is believed: there is no reason to wait for the schedule.
   const dueMs = ageMs < plan.lateArrivalMs ? Math.min(next, plan.lateArrivalMs) : next;
   return Math.ceil(Math.min(dueMs, plan.untilMs) - ageMs);
 }

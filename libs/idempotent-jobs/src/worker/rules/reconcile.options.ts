@@ -4,30 +4,30 @@ import { DEFAULT_SCHEDULE, type ReconcileSchedule } from './reconcile-schedule.j
 /** How a service is asked whether an effect happened. All times in milliseconds. */
 export interface ReconcileOptions {
   /**
-   * The first questions: so long after the attempt had ended, in ascending order. Default: 5 s, 15 s, 1 min, 5 min and
+   * The first questions, in ms after the end of the attempt, in ascending order. Default: 5 s, 15 s, 1 min, 5 min and
    * 30 min.
    */
   readonly afterMs?: readonly number[];
-  /** From the last of these on, one more each time this has passed. Default 1 h. */
+  /** After the last of these, one more question each time this has passed. Default 1 h. */
   readonly thenEveryMs?: number;
-  /** The last question; if it is not answered either, the dead letter `in_doubt` is written. Default 24 h. */
+  /** The last question. If it is not answered either, the dead letter `in_doubt` is written. Default 24 h. */
   readonly untilMs?: number;
-  /** How long a question may take. Unanswered by then, it counts as unknown. Default 10 s. */
+  /** How long a question may take. If it is not answered by then, the answer counts as unknown. Default 10 s. */
   readonly timeoutMs?: number;
   /**
-   * Only so long after the attempt had ended is `notApplied()` believed, and asked again before: what was sent may
-   * arrive late. As long as requests can be on their way to the service. Default 0: the service knows at once.
+   * How long after the end of the attempt a request may still arrive at the service. Until then `notApplied()` is not
+   * believed, and the service is asked again. Default 0: the service knows at once.
    */
   readonly lateArrivalMs?: number;
 }
 
-/** A plan, and how long each question may take, in ms. */
+/** A schedule of questions, and how long each may take, in ms. */
 export interface ReconcileRules {
   readonly schedule: ReconcileSchedule;
   readonly timeoutMs: number;
 }
 
-/** Fills in the defaults. `name`: what the options are called where they are given. */
+/** Fills in the defaults. `name` is the option's name where it is given. */
 export function resolveReconcile(
   checks: OptionChecks,
   given: ReconcileOptions | undefined,
@@ -67,5 +67,5 @@ export function resolveReconcile(
   };
 }
 
-/** Longer ones are a slip of units. */
+/** A longer time is most likely given in the wrong unit. */
 const MAX_MS = 365 * 24 * 60 * 60 * 1000;

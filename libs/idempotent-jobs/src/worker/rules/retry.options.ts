@@ -5,11 +5,11 @@ import type { BackoffOptions, Jitter } from '../../resilience/backoff.js';
 export interface RetryOptions {
   /** Attempts in all, the first included. Default 5. */
   readonly attempts?: number;
-  /** How long one attempt may take, in ms. Default 30,000. A processor's own `timeoutMs` goes before it. */
+  /** How long one attempt may take, in ms. Default 30,000. A processor's own `timeoutMs` takes precedence. */
   readonly timeoutMs?: number;
   /**
    * How long all attempts together may take, in ms from the first. Default: no limit. A processor's own `timeBudgetMs`
-   * goes before it, and an operation's own `deadline` before both.
+   * takes precedence, and an operation's own `deadline` over both.
    */
   readonly timeBudgetMs?: number;
   /** How long to wait between attempts. Default: base 1 s, cap 5 min, full jitter. */
@@ -30,10 +30,10 @@ export interface RetryRules {
   readonly crashes: number;
 }
 
-/** One death may be anybody's fault; the second is the job's. */
+/** One dead worker may be an accident; the second is the job's fault. */
 const DEFAULT_CRASHES = 2;
 
-/** `path`: how the checks name the options, e.g. `retry`. */
+/** Fills in the defaults. `path` is how error messages name the options, e.g. `retry`. */
 export function resolveRetry(checks: OptionChecks, path: string, options: RetryOptions = {}): RetryRules {
   const { attempts, timeoutMs, timeBudgetMs, backoff, crashes } = options;
   return {
@@ -45,7 +45,7 @@ export function resolveRetry(checks: OptionChecks, path: string, options: RetryO
   };
 }
 
-/** A time budget in ms. */
+/** Checks a time budget, in ms. */
 export function budgetOf(checks: OptionChecks, option: string, value: number): number {
   const budgetMs = checks.positive(option, value, 0);
   if (Number.isFinite(budgetMs) && budgetMs > MAX_BUDGET_MS)
@@ -53,10 +53,10 @@ export function budgetOf(checks: OptionChecks, option: string, value: number): n
   return budgetMs;
 }
 
-/** Much longer ones are beyond the dates of Postgres. */
+/** Much longer budgets are beyond the dates of Postgres. */
 const MAX_BUDGET_MS = 10 * 365 * 24 * 60 * 60 * 1000;
 
-/** Nobody waits for longer; and the wait has to fit into a column. */
+/** A longer wait makes no sense, and the wait has to fit into a column. */
 const MAX_WAIT_MS = 30 * 24 * 60 * 60 * 1000;
 
 /** Checks every policy of `forRoot({ retryPolicies })`. */

@@ -4,10 +4,10 @@ import type { IdempotentProcessorOptions } from './processor.options.js';
 import type { OperationRules } from './operation-rules.js';
 import type { RetryRules } from './retry.options.js';
 
-/** Long for a call over a network, short for a worker that waits for one that will never be answered. */
+/** Long for a call over a network, short for a worker that waits for an answer that will never come. */
 export const DEFAULT_TIMEOUT_MS = 30_000;
 
-/** Where a processor's jobs have their policies from. */
+/** The policies that a processor's jobs may have. */
 interface PoliciesInUse {
   readonly own: RetryRules;
   readonly byJob: readonly (readonly [jobName: string, policy: RetryRules])[];
@@ -15,13 +15,13 @@ interface PoliciesInUse {
 }
 
 /**
- * A processor's settings under each retry policy its jobs may have. The operation's own, asked for with
- * `enqueue(…, { retryPolicy })`, goes before its job name's, and that before the processor's.
+ * A processor's rules under each retry policy that its jobs may have. The operation's own policy, asked for with
+ * `enqueue(…, { retryPolicy })`, takes precedence over its job name's, and that one over the processor's.
  *
- * Made once each: claims under the same terms share statements.
+ * Each is made once: claims under the same rules share statements.
  */
 export class RulesByPolicy {
-  /** Under the processor's own policy. */
+  /** The rules under the processor's own policy. */
   readonly own: OperationRules;
   readonly #byJob: ReadonlyMap<string, OperationRules>;
   readonly #byPolicy = new Map<string, OperationRules>();
@@ -35,7 +35,10 @@ export class RulesByPolicy {
     this.#byJob = new Map(policies.byJob.map(([jobName, policy]) => [jobName, this.#under(policy)]));
   }
 
-  /** `unknownPolicy`: what the job asks for, if this application has no such policy; it has another one then. */
+  /**
+   * The rules of a job. `unknownPolicy` is the policy that the job asks for if this application does not have it; the
+   * job then gets another one.
+   */
   of(
     job: Pick<Job, 'name'>,
     provenance: Provenance,
@@ -82,7 +85,7 @@ export class RulesByPolicy {
   }
 }
 
-/** Whoever writes to the queue can write anything. */
+/** Producers can write anything, so it may be no text. */
 function policyNameIn(asked: unknown): string | undefined {
   return asked === undefined || typeof asked === 'string' ? asked : '(not a name)';
 }

@@ -16,13 +16,13 @@ export interface StepOptions {
   readonly reconcile?: ReconcileOptions;
 }
 
-/** Options are written in code; whoever makes them from data shares no statements. */
+/** Options are mostly written in code. Options made from data, beyond this number, share no statements. */
 const MAX_KNOWN = 1000;
 
-/** By the processor, and then by what was asked for: claims under the same terms share statements. */
+/** By the handler's rules, then by the step's options: claims under the same rules share statements. */
 const known = new WeakMap<OperationRules, Map<string, OperationRules>>();
 
-/** A step's settings: its own effect and timeout, everything else as its handler's. @throws UsageError */
+/** A step's rules: its own effect and timeout, everything else as its handler's. @throws UsageError for invalid options */
 export function rulesOfStep(
   name: string,
   handler: OperationRules,
@@ -73,11 +73,11 @@ function resolve(
       budgetMs: null,
       canReconcile: canReconcile,
     },
-    // The handler's own rules are for what the handler returns.
+    // The handler's own result rules are for what the handler returns.
     results: { ...handler.results, isStored: true, redact: undefined },
     policy: { ...handler.policy, schedule: reconcile?.schedule, isCallers: true },
     reconcile,
-    // Its handler has been let through already.
+    // The handler has passed the dependency already.
     dependency: undefined,
     hasFallback: false,
   };

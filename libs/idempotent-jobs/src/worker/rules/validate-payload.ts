@@ -6,7 +6,7 @@ import { errorTypeOf } from '../../tracing/attributes.js';
 /** A class-validator DTO. */
 export type PayloadClass = new (...args: any[]) => object;
 
-/** What is done about a job's payload: it is validated, taken as it is, or refused because nothing is known of its kind. */
+/** What is done with a job's payload: it is validated, accepted as it is, or refused because its job name is not listed. */
 export type PayloadRule =
   | { readonly kind: 'validated'; readonly dto: PayloadClass }
   | { readonly kind: 'any' }
@@ -14,12 +14,12 @@ export type PayloadRule =
 
 export const ANY_PAYLOAD: PayloadRule = { kind: 'any' };
 
-/** A payload that was looked at. */
+/** A payload after the check. */
 export type Validated =
   | { readonly kind: 'valid'; readonly payload: unknown }
   | { readonly kind: 'invalid'; readonly error: InvalidPayloadError };
 
-/** Does with a payload what its rule says. */
+/** Applies a rule to a payload. */
 export async function checkPayload(rule: PayloadRule, jobName: string, payload: unknown): Promise<Validated> {
   switch (rule.kind) {
     case 'any':
@@ -37,8 +37,8 @@ export async function checkPayload(rule: PayloadRule, jobName: string, payload: 
 }
 
 /**
- * Turns a payload into an instance of its DTO and validates it. The error names
- * each problem by its path and never a value.
+ * Turns a payload into an instance of its DTO and validates it. The error names each problem by its path and never a
+ * value.
  */
 export async function validatePayload(
   dto: PayloadClass,
@@ -59,7 +59,7 @@ export async function validatePayload(
           errors.flatMap((error) => problemsOf(error)),
         );
   } catch (cause) {
-    // Its message may quote the payload, so only its name is told.
+    // Its message may quote the payload, so only its type is told.
     return invalid(jobName, dto, [`validation itself failed with ${errorTypeOf(cause)}`]);
   }
 }
