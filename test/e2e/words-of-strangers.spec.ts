@@ -109,7 +109,7 @@ describe.each(BACKENDS)('reasons that an application has written, on %s', (backe
     expect(await settled(app, 'charge:2')).toMatchObject({ status: 'dead', attempts: 1 });
   });
 
-  it.each(['operation_busy', 'dependency_held', 'ledger_unavailable', 'http_503', 'timeout'])(
+  it.each(['operation_busy', 'dependency_rejected', 'ledger_unavailable', 'http_503', 'timeout'])(
     'a dependency whose failures are said to be "%s" opens its circuit',
     async (reason) => {
       const breaker = { minimumCalls: 4, openMs: 60_000, maxOpenMs: 60_000 };

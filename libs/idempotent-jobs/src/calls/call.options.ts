@@ -68,7 +68,7 @@ export function resolveCallOptions(options: CallOptions, defaults: CallDefaults)
   const reconcile = canReconcile
     ? resolveReconcile(checks, options.reconcileOptions, 'reconcileOptions')
     : undefined;
-  const settings: OperationRules = {
+  const rules: OperationRules = {
     queue: CALLS,
     effect,
     leaseMs: defaults.leaseMs,
@@ -104,7 +104,7 @@ export function resolveCallOptions(options: CallOptions, defaults: CallDefaults)
     doubtsEarlierStarts: false,
   };
   checks.throwIfAny((message) => new UsageError(message));
-  return settings;
+  return rules;
 }
 
 /** About as long as a person waits for an answer. */

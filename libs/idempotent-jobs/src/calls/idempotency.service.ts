@@ -52,7 +52,7 @@ interface CallRules {
  */
 @Injectable()
 export class IdempotencyService {
-  readonly #terms = new Map<string, ClaimRules>();
+  readonly #claimRules = new Map<string, ClaimRules>();
   readonly #nextRunId = runIds();
   readonly #defaults: CallDefaults;
   readonly #tracing: Tracing | undefined;
@@ -102,27 +102,27 @@ export class IdempotencyService {
       operationKey: key,
     });
     this.#assertNotInside(identity);
-    const settings = this.#settingsOf(options);
-    assertNoTransactionAround(settings.effect);
+    const rules = this.#rulesOf(options);
+    assertNoTransactionAround(rules.effect);
     const tracing = this.#tracing;
-    if (tracing === undefined) return this.#untilEnded(identity, fn, settings, options);
-    const attributes = { ...identityAttributes(identity), 'idempotent_jobs.effect': settings.effect };
+    if (tracing === undefined) return this.#untilEnded(identity, fn, rules, options);
+    const attributes = { ...identityAttributes(identity), 'idempotent_jobs.effect': rules.effect };
     return openSpan(tracing, 'call', attributes, (span) =>
-      this.#untilEnded(identity, fn, settings, options, span),
+      this.#untilEnded(identity, fn, rules, options, span),
     );
   }
 
   async #untilEnded<T>(
     identity: OperationIdentity,
     fn: (operation: CurrentOperation) => Promise<T> | T,
-    settings: OperationRules,
+    rules: OperationRules,
     options: CallOptions,
     span?: OperationSpan,
   ): Promise<T> {
     const canonical = requestOf(identity, options.input);
     const giveUpAt = performance.now() + (options.waitMs ?? DEFAULT_WAIT_MS);
     for (let pauseMs = 25; ; pauseMs = Math.min(pauseMs * 2, 500)) {
-      const result = await this.#run(identity, canonical, settings, fn, options, span);
+      const result = await this.#run(identity, canonical, rules, fn, options, span);
       const leftMs = giveUpAt - performance.now();
       const isLast = result.kind !== 'deferred' || causeOf(result.deferral) !== 'busy' || leftMs <= 0;
       if (isLast) span?.ended(result);
@@ -230,13 +230,13 @@ export class IdempotencyService {
   }
 
   /** All calls with the same options share one object of claim rules, so that their claims share statements. */
-  #settingsOf(options: CallOptions): OperationRules {
-    const settings = resolveCallOptions(options, this.#defaults);
-    const { effect, repeatableMs, canReconcile: asks } = settings.claim;
+  #rulesOf(options: CallOptions): OperationRules {
+    const rules = resolveCallOptions(options, this.#defaults);
+    const { effect, repeatableMs, canReconcile: asks } = rules.claim;
     const name = JSON.stringify([effect, repeatableMs, asks]);
-    const terms = this.#terms.get(name) ?? settings.claim;
-    if (this.#terms.size < MAX_KNOWN) this.#terms.set(name, terms);
-    return { ...settings, claim: terms };
+    const claim = this.#claimRules.get(name) ?? rules.claim;
+    if (this.#claimRules.size < MAX_KNOWN) this.#claimRules.set(name, claim);
+    return { ...rules, claim };
   }
 }
 

@@ -93,7 +93,7 @@ export class ApplicationLifecycle
   /** Finds schedulers whose iterations all name one operation. If BullMQ does not answer in time, later jobs show them. */
   async #lookForSharedKeys(): Promise<void> {
     const { queues, sharedKeys } = this;
-    const looks = this.workers.running.map(async ({ settings: { queue, identify } }) => {
+    const looks = this.workers.running.map(async ({ rules: { queue, identify } }) => {
       const port = queues.portOf(queue);
       if (identify !== undefined && port !== undefined) await sharedKeys.look(port.bullmq, identify);
     });
@@ -169,7 +169,7 @@ export class ApplicationLifecycle
     const { queues } = this;
     const problems = queues.names.flatMap((name) => {
       const port = queues.portOf(name) as QueuePort;
-      const worker = this.workers.running.find(({ settings }) => settings.queue === name)?.worker;
+      const worker = this.workers.running.find(({ rules: settings }) => settings.queue === name)?.worker;
       return retentionProblems(queues.retentionOf(name), port.contents.jobRetention(worker)).map(
         (problem) => `queue "${name}": ${problem}`,
       );
@@ -184,17 +184,20 @@ export class ApplicationLifecycle
     const { queues, dependencies } = this;
     return {
       queues: queues.names,
-      jobs: this.workers.running.map(({ settings }) => [settings.queue, settings.jobNames ?? []] as const),
+      jobs: this.workers.running.map(
+        ({ rules: settings }) => [settings.queue, settings.jobNames ?? []] as const,
+      ),
       dependencies: dependencies.states.map(({ name }) => name),
       isListed: (queue, jobName) =>
         this.workers.running.every(
-          ({ settings }) => settings.queue !== queue || settings.payloadRuleOf(jobName).kind !== 'unlisted',
+          ({ rules: settings }) =>
+            settings.queue !== queue || settings.payloadRuleOf(jobName).kind !== 'unlisted',
         ),
     };
   }
 
   #pausedQueues(): PausedQueue[] {
-    return this.workers.running.flatMap(({ settings: { queue, dependency }, pausesQueue }) =>
+    return this.workers.running.flatMap(({ rules: { queue, dependency }, pausesQueue }) =>
       pausesQueue && dependency !== undefined
         ? [{ port: this.queues.portOf(queue) as QueuePort, dependency }]
         : [],
@@ -202,7 +205,7 @@ export class ApplicationLifecycle
   }
 
   #sweptQueues(): SweptQueue[] {
-    return this.workers.running.flatMap(({ settings }) => {
+    return this.workers.running.flatMap(({ rules: settings }) => {
       const port = this.queues.portOf(settings.queue);
       return port === undefined ? [] : [{ port, settings }];
     });

@@ -5,7 +5,7 @@
 
 /**
  * Why a delivery was given up. The database has the same list as a CHECK: a new reason needs a schema step
- * (`ledger/postgres/migrations.ts`), a place in `dead-letters/judge.ts`, and a row in docs/dead-letters.md.
+ * (`ledger/postgres/migrations.ts`), a place in `dead-letters/judge-letter.ts`, and a row in docs/dead-letters.md.
  */
 export const DEAD_LETTER_REASONS = [
   'permanent_error',

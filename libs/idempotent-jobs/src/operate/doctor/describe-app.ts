@@ -77,7 +77,7 @@ function describeProcessor(
   if (declaration === undefined) return [];
   const { queue } = declaration;
   const { options } = overridden(queue, declaration.options, processors.get(queue));
-  const { own: settings } = resolveProcessorOptions(
+  const { own: rules } = resolveProcessorOptions(
     provided.name,
     { ...declaration, options },
     {
@@ -92,14 +92,14 @@ function describeProcessor(
     {
       name: provided.name,
       queue,
-      effect: settings.effect,
+      effect: rules.effect,
       isEffectGiven: options.effect !== undefined,
-      timeoutMs: settings.timeoutMs,
-      isTimeoutGiven: isTimeoutGiven(options, policies) || settings.dependency?.timeoutMs !== undefined,
-      attempts: settings.policy.attempts,
-      clientRetries: options.clientRetries ?? settings.dependency?.clientRetries,
-      dependency: settings.dependency?.name,
-      hasCircuitPerKey: settings.per !== undefined,
+      timeoutMs: rules.timeoutMs,
+      isTimeoutGiven: isTimeoutGiven(options, policies) || rules.dependency?.timeoutMs !== undefined,
+      attempts: rules.policy.attempts,
+      clientRetries: options.clientRetries ?? rules.dependency?.clientRetries,
+      dependency: rules.dependency?.name,
+      hasCircuitPerKey: rules.per !== undefined,
       urlFields: urlFieldsOf(payloadClassesIn(options.payload)),
       identifies: options.identify !== undefined,
       removeOnFail: workerOptionsOf(provided).removeOnFail,

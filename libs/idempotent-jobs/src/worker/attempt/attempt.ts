@@ -196,7 +196,7 @@ export class Attempts {
       if (ground.takesBack || !frame.hasCalled || claim.repeatableMs === Infinity)
         return this.putBack(run, ground, claim, rejection);
       const { retryAfterMs } = rejection;
-      const failure: Failure = { kind: 'in_doubt', code: 'dependency_held', retryAfterMs };
+      const failure: Failure = { kind: 'in_doubt', code: 'dependency_rejected', retryAfterMs };
       const error = result.kind === 'threw' ? result.error : undefined;
       return this.recorder.fail(run, ground, claim, error, failure, startedAt);
     }
@@ -223,10 +223,10 @@ export class Attempts {
     { followUps, degraded }: OperationFrame,
     startedAt: number,
   ): Promise<AttemptResult> {
-    const { results, claim: terms, classify: ownRules } = run.rules;
+    const { results, claim: claimRules, classify: ownRules } = run.rules;
     const kept = keepResult(value, results);
     const result = { ...kept, degraded };
-    const completion = await ground.complete(claim, result, followUps, terms.retentionMs);
+    const completion = await ground.complete(claim, result, followUps, claimRules.retentionMs);
     if (completion === 'lost') return this.recorder.fenced(run, claim);
     if (completion !== 'recorded') {
       if (completion.kind === 'conflicted')

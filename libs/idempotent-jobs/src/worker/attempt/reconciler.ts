@@ -81,7 +81,7 @@ export class Reconciler {
     reason: string,
     error?: unknown,
   ): Promise<AttemptResult> {
-    const reconcileInMs = nextQuestionMs(settingsOf(run).schedule, claim.doubtAgeMs ?? 0);
+    const reconcileInMs = nextQuestionMs(rulesOf(run).schedule, claim.doubtAgeMs ?? 0);
     return this.recorder.unresolved(run, ground, claim, reason, error, reconcileInMs);
   }
 
@@ -105,7 +105,7 @@ export class Reconciler {
       const { operation, followUps } = openFrame({ ...run, handlerRun: question }, claim, undefined, runStep);
       // The dependency has already let the attempt through, and the question is part of it.
       enterOperation(operation, { dependency: rules.dependency });
-      const answer = await question.run(async () => reconcile?.(operation), settingsOf(run).timeoutMs);
+      const answer = await question.run(async () => reconcile?.(operation), rulesOf(run).timeoutMs);
       return { answer, followUps };
     } finally {
       handlerRun.signal.removeEventListener('abort', stop);
@@ -138,13 +138,13 @@ export class Reconciler {
     { result: value }: Applied,
     followUps: readonly RequestedOperation[],
   ): Promise<AttemptResult> {
-    const { leaseMs, claim: terms, results } = run.rules;
+    const { leaseMs, claim: claimRules, results } = run.rules;
     const result = keepResult(value, results);
     const write = async (): Promise<[Recorded, () => void]> =>
       inTransaction(
         this.database,
         async (connection) => {
-          const recorded = await this.outcomes.apply(connection, claim, result, terms.retentionMs);
+          const recorded = await this.outcomes.apply(connection, claim, result, claimRules.retentionMs);
           if (recorded === 'lost') return [recorded, () => undefined];
           return [recorded, await this.followUps.write(connection, followUps, run.runId)];
         },
@@ -160,11 +160,11 @@ export class Reconciler {
   }
 
   async #start(run: OperationRun, ground: Ground, claim: Claim): Promise<Cleared> {
-    const { lateArrivalMs } = settingsOf(run).schedule;
+    const { lateArrivalMs } = rulesOf(run).schedule;
     if (claim.doubtAgeMs !== undefined && claim.doubtAgeMs < lateArrivalMs)
       return this.#unresolved(run, ground, claim, 'may_arrive_late');
-    const { leaseMs, claim: terms } = run.rules;
-    const started = await withRetry(leaseMs, () => this.outcomes.start(claim, terms));
+    const { leaseMs, claim: claimRules } = run.rules;
+    const started = await withRetry(leaseMs, () => this.outcomes.start(claim, claimRules));
     if (started === 'lost') return { kind: 'ended', result: await this.recorder.fenced(run, claim) };
     this.reporter.reconciled(run, claim, 'not_applied');
     return { kind: 'run', claim: started };
@@ -181,7 +181,7 @@ export class Reconciler {
   }
 }
 
-function settingsOf({ rules: { reconcile } }: OperationRun): ReconcileRules {
+function rulesOf({ rules: { reconcile } }: OperationRun): ReconcileRules {
   if (reconcile === undefined) throw new UsageError('An operation is asked about that nobody can ask about.');
   return reconcile;
 }

@@ -16,7 +16,7 @@ import { runIds } from '../../operation/run-ids.js';
 
 /** A processor of this application. */
 export interface RegisteredProcessor {
-  readonly settings: RulesByPolicy;
+  readonly rules: RulesByPolicy;
   /** Set for request-scoped processors: the provider's id. */
   readonly requestScopedId: string | undefined;
 }
@@ -99,8 +99,8 @@ export class ProcessorHost {
    * The rules of a job. A retry policy that this application does not know is warned of once, and the processor's own
    * is used.
    */
-  #rulesOf({ settings }: RegisteredProcessor, job: Job, provenance: Provenance): OperationRules {
-    const { settings: found, unknownPolicy } = settings.of(job, provenance);
+  #rulesOf({ rules }: RegisteredProcessor, job: Job, provenance: Provenance): OperationRules {
+    const { rules: found, unknownPolicy } = rules.of(job, provenance);
     const missed = unknownPolicy?.slice(0, MAX_NAME);
     if (missed !== undefined && this.#missed.size < MAX_MISSED && !this.#missed.has(missed)) {
       this.#missed.add(missed);

@@ -23,7 +23,7 @@ import type { OperationRules } from '../rules/operation-rules.js';
 
 /** A processor whose worker this process runs. */
 export interface RunningProcessor {
-  readonly settings: OperationRules;
+  readonly rules: OperationRules;
   readonly worker: Worker;
   /** Whether the queue is paused while its dependency's circuit is open. */
   readonly pausesQueue: boolean;
@@ -87,7 +87,7 @@ export class WorkerLifecycle {
         declaration.options,
         this.options.processors.get(queue),
       );
-      const settings = resolveProcessorOptions(
+      const rules = resolveProcessorOptions(
         processorClass.name,
         { ...declaration, options },
         {
@@ -99,19 +99,19 @@ export class WorkerLifecycle {
         },
       );
       const requestScopedId = provider.isDependencyTreeStatic() ? undefined : provider.id;
-      this.host.register(processorClass, { settings, requestScopedId });
-      return { provider, settings, declaration, concurrency };
+      this.host.register(processorClass, { rules, requestScopedId });
+      return { provider, rules, declaration, concurrency };
     });
-    this.#running = registered.flatMap(({ provider, settings: policed, declaration, concurrency }) => {
+    this.#running = registered.flatMap(({ provider, rules: rulesByPolicy, declaration, concurrency }) => {
       const worker = workerOf(provider.instance as WorkerHost);
       const { isStarted, limitsStalls, options } = declaration;
       if (worker !== undefined) keepOutsideOfFrames(worker);
       if (worker !== undefined && concurrency !== undefined) worker.concurrency = concurrency;
       this.#watchLimits(declaration.queue, worker);
       // The ledger must decide about jobs that kill their workers before BullMQ fails them by itself.
-      if (worker !== undefined && !limitsStalls) worker.opts.maxStalledCount = policed.crashes;
+      if (worker !== undefined && !limitsStalls) worker.opts.maxStalledCount = rulesByPolicy.crashes;
       if (worker !== undefined)
-        return [{ settings: policed.own, worker, isStarted, pausesQueue: options.pauseQueue === true }];
+        return [{ rules: rulesByPolicy.own, worker, isStarted, pausesQueue: options.pauseQueue === true }];
       this.log.warn(
         `${provider.name} has no worker: BullModule's manualRegistration is on. Call BullRegistrar.register() before app.init() ends.`,
       );
@@ -120,9 +120,9 @@ export class WorkerLifecycle {
   }
 
   start(): void {
-    for (const { worker, settings, isStarted } of this.#running) {
-      this.#attach(worker, settings);
-      if (isStarted) this.#run(worker, settings);
+    for (const { worker, rules, isStarted } of this.#running) {
+      this.#attach(worker, rules);
+      if (isStarted) this.#run(worker, rules);
     }
   }
 
@@ -170,30 +170,29 @@ export class WorkerLifecycle {
     return [{ provider, processorClass, declaration }];
   }
 
-  #attach(worker: Worker, settings: OperationRules): void {
+  #attach(worker: Worker, rules: OperationRules): void {
     // This event also reports a lost BullMQ lock. The handler goes on: its right to run is the ledger's lease, under
     // which another delivery of the job is put off.
-    worker.on('error', (error) => this.log.trouble(`Worker of queue "${settings.queue}"`, error));
+    worker.on('error', (error) => this.log.trouble(`Worker of queue "${rules.queue}"`, error));
     worker.on('failed', (job, error) => {
-      if (job?.finishedOn !== undefined && !this.host.wasDelivered(job))
-        this.#writeLetter(settings, job, error);
+      if (job?.finishedOn !== undefined && !this.host.wasDelivered(job)) this.#writeLetter(rules, job, error);
     });
   }
 
-  #writeLetter(settings: OperationRules, job: Job, error: Error): void {
-    this.host.writeUnprocessed(settings, job, error).catch((cause: unknown) => {
+  #writeLetter(rules: OperationRules, job: Job, error: Error): void {
+    this.host.writeUnprocessed(rules, job, error).catch((cause: unknown) => {
       this.log.trouble(
-        `Job ${jobSubjectOf(job).jobId} of queue "${settings.queue}" has no dead letter yet; the sweep will write it`,
+        `Job ${jobSubjectOf(job).jobId} of queue "${rules.queue}" has no dead letter yet; the sweep will write it`,
         cause,
       );
     });
   }
 
-  #run(worker: Worker, settings: OperationRules): void {
+  #run(worker: Worker, rules: OperationRules): void {
     worker
       .run()
       .catch((error: unknown) =>
-        this.log.error(`Worker of queue "${settings.queue}" stopped: ${messageOf(error)}`),
+        this.log.error(`Worker of queue "${rules.queue}" stopped: ${messageOf(error)}`),
       );
   }
 }

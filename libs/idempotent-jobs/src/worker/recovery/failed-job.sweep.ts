@@ -77,22 +77,22 @@ export class FailedJobSweep {
    * A job that cannot be read, or whose dead letter cannot be written, is left for a later sweep and must not block the
    * others.
    */
-  async #writeLetter(settings: OperationRules, job: Job): Promise<void> {
+  async #writeLetter(rules: OperationRules, job: Job): Promise<void> {
     try {
-      await this.host.writeUnprocessed(settings, job, new Error(job.failedReason ?? 'BullMQ failed the job'));
+      await this.host.writeUnprocessed(rules, job, new Error(job.failedReason ?? 'BullMQ failed the job'));
     } catch (error) {
       this.log.trouble(
-        `Job ${jobSubjectOf(job).jobId} of queue "${settings.queue}" has no dead letter yet`,
+        `Job ${jobSubjectOf(job).jobId} of queue "${rules.queue}" has no dead letter yet`,
         error,
       );
     }
   }
 
-  async #unaccounted(queue: string, settings: OperationRules, jobs: readonly Job[]): Promise<Job[]> {
+  async #unaccounted(queue: string, rules: OperationRules, jobs: readonly Job[]): Promise<Job[]> {
     const present = await failedByBullmq(jobs);
     if (present.length === 0) return [];
     const asked = present.map((job) => {
-      const identified = identify(job, provenanceOf(job), settings.identify, UNOPENED, UNVERIFIED);
+      const identified = identify(job, provenanceOf(job), rules.identify, UNOPENED, UNVERIFIED);
       return { jobId: job.id as string, identity: identified.kind === 'identified' ? identified : undefined };
     });
     const accounted = await this.letters.accountedFor(queue, asked);

@@ -53,8 +53,8 @@ class RefundDto {}
 
 describe('resolveProcessorOptions', () => {
   it('fills in the documented defaults, of which the effect is the careful one', () => {
-    const settings = resolve({}, 12_000);
-    expect(settings).toEqual({
+    const rules = resolve({}, 12_000);
+    expect(rules).toEqual({
       queue: 'charges',
       effect: 'unrepeatable',
       leaseMs: 12_000,
@@ -87,14 +87,14 @@ describe('resolveProcessorOptions', () => {
       jobNames: [],
       payloadRuleOf: expect.any(Function),
     });
-    expect(settings.payloadRuleOf('charge')).toEqual({ kind: 'any' });
+    expect(rules.payloadRuleOf('charge')).toEqual({ kind: 'any' });
   });
 
   it('takes everything that is given', () => {
     const identify = () => ({ tenantId: 'acme', operationKey: 'k' });
     const classify = () => 'transient' as const;
     const redact = () => undefined;
-    const settings = resolve({
+    const rules = resolve({
       effect: 'keyed',
       keyRetentionMs: 3_600_000,
       timeoutMs: 2_147_483_647,
@@ -106,7 +106,7 @@ describe('resolveProcessorOptions', () => {
       storeResult: false,
       redact,
     });
-    expect(settings).toMatchObject({
+    expect(rules).toMatchObject({
       effect: 'keyed',
       leaseMs: 500,
       timeoutMs: 2_147_483_647,
@@ -122,7 +122,7 @@ describe('resolveProcessorOptions', () => {
       results: { isStored: false, redact, maxBytes: 77 },
       identify,
     });
-    expect(settings.classify?.(new Error('any'))).toBe('transient');
+    expect(rules.classify?.(new Error('any'))).toBe('transient');
   });
 
   it('fills in the half of a backoff that was left out', () => {
@@ -259,26 +259,26 @@ describe('resolveProcessorOptions: reconcile', () => {
         untilMs: 24 * HOUR,
         lateArrivalMs: 0,
       };
-      const settings = resolve({ effect }, 30_000, true);
-      expect(settings.reconcile).toEqual({ schedule, timeoutMs: 10_000 });
-      expect(settings.policy.schedule).toEqual(schedule);
-      expect(settings.claim.canReconcile).toBe(true);
+      const rules = resolve({ effect }, 30_000, true);
+      expect(rules.reconcile).toEqual({ schedule, timeoutMs: 10_000 });
+      expect(rules.policy.schedule).toEqual(schedule);
+      expect(rules.claim.canReconcile).toBe(true);
     },
   );
 
   it('takes everything that is given, and plans and asks by it', () => {
     const schedule = { afterMs: [0.5, 200], thenEveryMs: 3_000, untilMs: 60_000, lateArrivalMs: 59_999 };
-    const settings = resolve(
+    const rules = resolve(
       { effect: 'reconciled', reconcile: { ...schedule, timeoutMs: 1 } },
       30_000,
       true,
     );
-    expect(settings).toMatchObject({ reconcile: { schedule, timeoutMs: 1 }, policy: { schedule } });
+    expect(rules).toMatchObject({ reconcile: { schedule, timeoutMs: 1 }, policy: { schedule } });
   });
 
   it('takes a schedule without first questions', () => {
-    const settings = resolve({ effect: 'keyed', reconcile: { afterMs: [] } }, 30_000, true);
-    expect(settings.policy.schedule).toMatchObject({ afterMs: [], thenEveryMs: HOUR });
+    const rules = resolve({ effect: 'keyed', reconcile: { afterMs: [] } }, 30_000, true);
+    expect(rules.policy.schedule).toMatchObject({ afterMs: [], thenEveryMs: HOUR });
   });
 
   it('asks nobody where the class has no reconcile(), also for a keyed effect', () => {
@@ -366,8 +366,8 @@ describe('resolveProcessorOptions: reconcile', () => {
 });
 
 describe('resolveProcessorOptions: retry policies', () => {
-  const under = (settings: RulesByPolicy, job: Job): ReturnType<RulesByPolicy['of']> =>
-    settings.of(job, provenanceOf(job));
+  const under = (rules: RulesByPolicy, job: Job): ReturnType<RulesByPolicy['of']> =>
+    rules.of(job, provenanceOf(job));
 
   const jobOf = (name: string, retryPolicy?: string): Job =>
     ({
@@ -388,8 +388,8 @@ describe('resolveProcessorOptions: retry policies', () => {
   });
 
   it('lets the timeout and the time budget of the processor go before those of its policy', () => {
-    const settings = resolve({ retry: 'charge', timeoutMs: 9_000, timeBudgetMs: 1_000 });
-    expect(settings).toMatchObject({ timeoutMs: 9_000, claim: { budgetMs: 1_000 }, policy: { attempts: 7 } });
+    const rules = resolve({ retry: 'charge', timeoutMs: 9_000, timeBudgetMs: 1_000 });
+    expect(rules).toMatchObject({ timeoutMs: 9_000, claim: { budgetMs: 1_000 }, policy: { attempts: 7 } });
   });
 
   it('waits no longer for an attempt than for its dependency', () => {
@@ -409,29 +409,29 @@ describe('resolveProcessorOptions: retry policies', () => {
       whose: 'the job name of plain data',
     },
   ])('runs a job under the policy of $whose', ({ job, attempts }) => {
-    const settings = resolveAll({ retry: { attempts: 3 }, retryByJob: { refund: 'mail' } });
-    expect(under(settings, job)).toMatchObject({
-      settings: { policy: { attempts } },
+    const rules = resolveAll({ retry: { attempts: 3 }, retryByJob: { refund: 'mail' } });
+    expect(under(rules, job)).toMatchObject({
+      rules: { policy: { attempts } },
       unknownPolicy: undefined,
     });
   });
 
   it('runs a job that asks for a policy nobody knows here under its own, and says so', () => {
-    const settings = resolveAll({ retry: { attempts: 3 }, retryByJob: { refund: 'mail' } });
-    expect(under(settings, jobOf('charge', 'gone'))).toMatchObject({
-      settings: { policy: { attempts: 3 } },
+    const rules = resolveAll({ retry: { attempts: 3 }, retryByJob: { refund: 'mail' } });
+    expect(under(rules, jobOf('charge', 'gone'))).toMatchObject({
+      rules: { policy: { attempts: 3 } },
       unknownPolicy: 'gone',
     });
-    expect(under(settings, jobOf('refund', 'toString'))).toMatchObject({
-      settings: { policy: { attempts: 2 } },
+    expect(under(rules, jobOf('refund', 'toString'))).toMatchObject({
+      rules: { policy: { attempts: 2 } },
       unknownPolicy: 'toString',
     });
   });
 
-  it('makes the settings of a policy once, so that claims under them share statements', () => {
-    const settings = resolveAll({});
-    expect(under(settings, jobOf('a', 'mail')).settings.claim).toBe(
-      under(settings, jobOf('b', 'mail')).settings.claim,
+  it('makes the rules of a policy once, so that claims under them share statements', () => {
+    const rules = resolveAll({});
+    expect(under(rules, jobOf('a', 'mail')).rules.claim).toBe(
+      under(rules, jobOf('b', 'mail')).rules.claim,
     );
   });
 

@@ -121,7 +121,7 @@ export function resolveProcessorOptions(
   const keyRetentionMs = checks.positive('keyRetentionMs', options.keyRetentionMs, DEFAULT_KEY_RETENTION_MS);
   const retry = policyOf(checks, 'retry', options.retry, defaults.policies);
   const dependency = dependencyOf(checks, options.dependency, defaults.dependencies);
-  const settings: OperationRules = {
+  const rules: OperationRules = {
     queue,
     effect,
     leaseMs,
@@ -167,7 +167,7 @@ export function resolveProcessorOptions(
   checks.flag('pauseQueue', options.pauseQueue, false);
   if (dependency === undefined && options.pauseQueue === true)
     checks.fail('pauseQueue', true, 'left out unless the processor has a dependency');
-  if (settings.per !== undefined && options.pauseQueue === true)
+  if (rules.per !== undefined && options.pauseQueue === true)
     checks.fail('pauseQueue', true, 'left out where dependency has a "per": one key would pause all others');
   if (dependency === undefined && hasFallback)
     checks.fail('dependency', undefined, 'given, because the class has a fallback() that stands in for it');
@@ -176,7 +176,7 @@ export function resolveProcessorOptions(
   checks.callback('identify', options.identify);
   checks.callback('classify', options.classify);
   checks.throwIfAny((message) => new ConfigurationError(message));
-  return new RulesByPolicy(settings, options, { own: retry, byJob, named: defaults.policies });
+  return new RulesByPolicy(rules, options, { own: retry, byJob, named: defaults.policies });
 }
 
 function dependencyOf(

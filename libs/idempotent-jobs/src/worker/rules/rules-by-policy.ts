@@ -27,7 +27,7 @@ export class RulesByPolicy {
   readonly #byPolicy = new Map<string, OperationRules>();
 
   constructor(
-    private readonly settings: OperationRules,
+    private readonly rules: OperationRules,
     private readonly options: Pick<IdempotentProcessorOptions, 'timeoutMs' | 'timeBudgetMs'>,
     private readonly policies: PoliciesInUse,
   ) {
@@ -42,12 +42,12 @@ export class RulesByPolicy {
   of(
     job: Pick<Job, 'name'>,
     provenance: Provenance,
-  ): { readonly settings: OperationRules; readonly unknownPolicy: string | undefined } {
+  ): { readonly rules: OperationRules; readonly unknownPolicy: string | undefined } {
     const asked =
       provenance.kind === 'ours' ? policyNameIn(provenance.envelope.operation.retryPolicy) : undefined;
     const named = asked === undefined ? undefined : this.#named(asked);
     return {
-      settings: named ?? this.#byJob.get(job.name) ?? this.own,
+      rules: named ?? this.#byJob.get(job.name) ?? this.own,
       unknownPolicy: named === undefined ? asked : undefined,
     };
   }
@@ -63,24 +63,24 @@ export class RulesByPolicy {
   #named(name: string): OperationRules | undefined {
     const policy = this.policies.named.get(name);
     if (policy === undefined) return undefined;
-    let settings = this.#byPolicy.get(name);
-    if (settings === undefined) {
-      settings = this.#under(policy);
-      this.#byPolicy.set(name, settings);
+    let rules = this.#byPolicy.get(name);
+    if (rules === undefined) {
+      rules = this.#under(policy);
+      this.#byPolicy.set(name, rules);
     }
-    return settings;
+    return rules;
   }
 
   #under({ attempts, crashes, backoff, timeoutMs, budgetMs }: RetryRules): OperationRules {
-    const { settings, options } = this;
+    const { rules, options } = this;
     return {
-      ...settings,
+      ...rules,
       timeoutMs: Math.min(
         options.timeoutMs ?? timeoutMs ?? DEFAULT_TIMEOUT_MS,
-        settings.dependency?.timeoutMs ?? Infinity,
+        rules.dependency?.timeoutMs ?? Infinity,
       ),
-      claim: { ...settings.claim, budgetMs: options.timeBudgetMs ?? budgetMs ?? null },
-      policy: { ...settings.policy, attempts, crashes, backoff },
+      claim: { ...rules.claim, budgetMs: options.timeBudgetMs ?? budgetMs ?? null },
+      policy: { ...rules.policy, attempts, crashes, backoff },
     };
   }
 }

@@ -29,13 +29,13 @@ export function rulesOfStep(
   options: StepOptions,
   canReconcile: boolean,
 ): OperationRules {
-  const settings = known.get(handler) ?? new Map<string, OperationRules>();
-  known.set(handler, settings);
-  const asked = JSON.stringify([options, canReconcile]);
-  let found = settings.get(asked);
+  const rules = known.get(handler) ?? new Map<string, OperationRules>();
+  known.set(handler, rules);
+  const key = JSON.stringify([options, canReconcile]);
+  let found = rules.get(key);
   if (found === undefined) {
     found = resolve(name, handler, options, canReconcile);
-    if (settings.size < MAX_KNOWN) settings.set(asked, found);
+    if (rules.size < MAX_KNOWN) rules.set(key, found);
   }
   return found;
 }
@@ -71,7 +71,7 @@ function resolve(
       effect,
       repeatableMs: repeatableForMs(effect, keyRetentionMs),
       budgetMs: null,
-      canReconcile: canReconcile,
+      canReconcile,
     },
     // The handler's own result rules are for what the handler returns.
     results: { ...handler.results, isStored: true, redact: undefined },
