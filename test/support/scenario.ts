@@ -26,13 +26,19 @@ async function place(backend: Backend, template: string): Promise<Place> {
 }
 
 /**
- * Drops a database, unless an application that was refused at boot still has connections to it: their end would be an
- * error that the application does not listen for any more. Such a database stays until the server goes.
+ * Drops a database, unless an application that was refused at boot still has connections to it, or is just making one:
+ * their end would be an error that the application does not listen for any more. Such a database stays until the server
+ * goes.
  */
 async function drop(admin: Client, name: string): Promise<void> {
   const sessions = await admin.query('SELECT FROM pg_stat_activity WHERE datname = $1', [name]);
-  if (sessions.rowCount === 0) await admin.query(`DROP DATABASE ${name}`);
+  if (sessions.rowCount !== 0) return;
+  await admin.query(`DROP DATABASE ${name}`).catch((error: { code?: string }) => {
+    if (error.code !== IN_USE) throw error;
+  });
 }
+
+const IN_USE = '55006';
 
 async function onServer(work: (admin: Client) => Promise<unknown>): Promise<void> {
   const admin = new Client({ connectionString: inject('postgresUrl') });
