@@ -79,6 +79,16 @@ describe('the ledger schema', () => {
     expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed' });
   });
 
+  it('of a development version from before the first release is refused, and says how to go on', async () => {
+    const place = await makeEmptyPlace(backend);
+    const app = await apps.beside(place, { queues: ['charges'] });
+    await dataSourceOf(app).query(`UPDATE idempotent_jobs_schema SET name = 'ledger' WHERE version = 1`);
+    for (const migrations of ['run', 'check'] as const)
+      await expect(apps.beside(place, { queues: ['charges'], jobs: { migrations } })).rejects.toThrow(
+        /"public" was made by a development version.*cannot be upgraded\. Give this version another schema/,
+      );
+  });
+
   it('instances that boot together migrate once', async () => {
     const place = await makeEmptyPlace(backend);
     await Promise.all(Array.from({ length: 4 }, () => apps.beside(place, { queues: ['charges'] })));

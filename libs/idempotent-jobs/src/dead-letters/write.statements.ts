@@ -93,7 +93,7 @@ WHERE o.tenant_id = :tenantId AND o.operation_key = :operationKey
  * The same for an operation whose row is gone. *No row*: a delivery has made the row in the meantime, and is running it.
  */
 export const RECREATE_COMPLETED = statement(
-  'remember_completed',
+  'recreate_completed',
   `
 INSERT INTO {schema}.job_outcomes (
   tenant_id, operation_key, origin, queue, job_name, job_id, fingerprint, status, fencing_token, result, step_of, step, settled_at,

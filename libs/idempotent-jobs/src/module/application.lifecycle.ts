@@ -169,7 +169,7 @@ export class ApplicationLifecycle
     const { queues } = this;
     const problems = queues.names.flatMap((name) => {
       const port = queues.portOf(name) as QueuePort;
-      const worker = this.workers.running.find(({ rules: settings }) => settings.queue === name)?.worker;
+      const worker = this.workers.running.find(({ rules }) => rules.queue === name)?.worker;
       return retentionProblems(queues.retentionOf(name), port.contents.jobRetention(worker)).map(
         (problem) => `queue "${name}": ${problem}`,
       );
@@ -184,14 +184,11 @@ export class ApplicationLifecycle
     const { queues, dependencies } = this;
     return {
       queues: queues.names,
-      jobs: this.workers.running.map(
-        ({ rules: settings }) => [settings.queue, settings.jobNames ?? []] as const,
-      ),
+      jobs: this.workers.running.map(({ rules }) => [rules.queue, rules.jobNames ?? []] as const),
       dependencies: dependencies.states.map(({ name }) => name),
       isListed: (queue, jobName) =>
         this.workers.running.every(
-          ({ rules: settings }) =>
-            settings.queue !== queue || settings.payloadRuleOf(jobName).kind !== 'unlisted',
+          ({ rules }) => rules.queue !== queue || rules.payloadRuleOf(jobName).kind !== 'unlisted',
         ),
     };
   }
@@ -205,9 +202,9 @@ export class ApplicationLifecycle
   }
 
   #sweptQueues(): SweptQueue[] {
-    return this.workers.running.flatMap(({ rules: settings }) => {
-      const port = this.queues.portOf(settings.queue);
-      return port === undefined ? [] : [{ port, settings }];
+    return this.workers.running.flatMap(({ rules }) => {
+      const port = this.queues.portOf(rules.queue);
+      return port === undefined ? [] : [{ port, rules }];
     });
   }
 }

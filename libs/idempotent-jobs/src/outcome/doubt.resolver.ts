@@ -18,7 +18,7 @@ import type { Encryption } from '../ledger/encryption/encryption.js';
 export interface ResolveOptions {
   /** The source, e.g. `stripe-webhook`, 1 to 200 characters. The audit keeps it as the actor. */
   readonly source: string;
-  /** A note for the audit, 1 to 2,000 characters. Default: that it was settled from outside. */
+  /** A note for the audit, 1 to 2,000 characters. Default: that it was resolved from outside. */
   readonly note?: string;
   /**
    * For `notApplied()`: the time for which it is true. It says nothing about an attempt that was started later, so a
@@ -27,10 +27,10 @@ export interface ResolveOptions {
   readonly asOf?: Date;
 }
 
-/** What {@link OutcomeService.resolve} has done. A webhook may come late or twice: only `settled` has changed anything. */
+/** What {@link OutcomeService.resolve} has done. A webhook may come late or twice: only `resolved` has changed anything. */
 export interface ResolveResult {
   /**
-   * - `settled`: the operation is completed, or will be run again.
+   * - `resolved`: the operation is completed, or will be run again.
    * - `completed`: it was completed before.
    * - `not_started`: nothing was tried yet that could have happened or not.
    * - `under_way`: for `notApplied()`: an attempt is running, which will tell by itself.

@@ -48,7 +48,7 @@ function row(changes: Partial<ClaimRow>): ClaimRow {
     wait_ms: null,
     is_reconciling: null,
     seen_token: null,
-    seen_worker_id: null,
+    seen_run_id: null,
     seen_effect: null,
     seen_attempts: null,
     seen_started_at: null,
@@ -65,7 +65,7 @@ function seen(status: OperationStatus, changes: Partial<ClaimRow> = {}): ClaimRo
     status,
     is_same_request: true,
     seen_token: '4',
-    seen_worker_id: 'web-2:88/9',
+    seen_run_id: 'web-2:88/9',
     seen_attempts: 3,
     seen_started_at: new Date('2026-01-01T10:00:00Z'),
     ...changes,
@@ -80,8 +80,8 @@ const ANSWER: Readonly<Record<string, { early: object; due: object }>> = {
   replay: always({ kind: 'replay', resultText: '"done before"', degraded: undefined }),
   dead: always({ kind: 'dead' }),
   busy: always({ kind: 'busy', leaseLeftMs: 1 }),
-  'look again': always({ kind: 'look_again' }),
-  'not yet, then look again': { early: { kind: 'not_yet', waitMs: 1_200 }, due: { kind: 'look_again' } },
+  'look again': always({ kind: 'peek_again' }),
+  'not yet, then look again': { early: { kind: 'not_yet', waitMs: 1_200 }, due: { kind: 'peek_again' } },
   'in doubt': always({ kind: 'in_doubt', unrecorded: undefined }),
   'in doubt, to be written down': always({ kind: 'in_doubt', unrecorded: { token: 4, attempt: 3 } }),
 };
@@ -166,7 +166,7 @@ describe('readAnswer: a claim that was not won', () => {
   );
 
   it('looks again when the snapshot has no row at all', () => {
-    expect(readAnswer(request, row({}))).toEqual({ kind: 'look_again' });
+    expect(readAnswer(request, row({}))).toEqual({ kind: 'peek_again' });
   });
 
   it.each(OPERATION_STATUSES)(
@@ -178,8 +178,8 @@ describe('readAnswer: a claim that was not won', () => {
   );
 
   it('looks again when it is not known whether the effect may still be repeated', () => {
-    expect(readAnswer(request, seen('running', { is_past_repeating: null })).kind).toBe('look_again');
-    expect(readAnswer(request, seen('retrying', { is_past_repeating: null })).kind).toBe('look_again');
+    expect(readAnswer(request, seen('running', { is_past_repeating: null })).kind).toBe('peek_again');
+    expect(readAnswer(request, seen('retrying', { is_past_repeating: null })).kind).toBe('peek_again');
   });
 
   it.each([
@@ -207,9 +207,9 @@ describe('readAnswer: a claim that was not won', () => {
   });
 
   it('is not kept busy by a lease that ends this very moment', () => {
-    expect(readAnswer(request, seen('running', { lease_left_ms: 0 })).kind).toBe('look_again');
+    expect(readAnswer(request, seen('running', { lease_left_ms: 0 })).kind).toBe('peek_again');
     const askedAbout = seen('in_doubt', { lease_left_ms: 0, is_reconciling: true });
-    expect(readAnswer(asking, askedAbout).kind).toBe('look_again');
+    expect(readAnswer(asking, askedAbout).kind).toBe('peek_again');
   });
 
   it.each(['running', 'retrying'] as const)(
@@ -388,7 +388,7 @@ describe('readAnswer: a claim that was won', () => {
   });
 
   it('has taken over from nobody when the same run asked before and lost the answer', () => {
-    const answer = readAnswer(request, { ...seen('running', { seen_worker_id: 'web-1:77/1' }), token: '4' });
+    const answer = readAnswer(request, { ...seen('running', { seen_run_id: 'web-1:77/1' }), token: '4' });
     expect(answer).toMatchObject({ claim: { token: 4, tookOver: undefined } });
   });
 
@@ -402,7 +402,7 @@ describe('readAnswer: a claim that was won', () => {
   );
 
   it('says so little of a vanished attempt as the row knows', () => {
-    const bare = { seen_worker_id: null, seen_attempts: null, seen_started_at: null };
+    const bare = { seen_run_id: null, seen_attempts: null, seen_started_at: null };
     expect(readAnswer(request, { ...seen('running', bare), token: '5' })).toMatchObject({
       claim: { tookOver: { token: 4, attempt: 0, runId: undefined, startedAt: undefined } },
     });
@@ -410,7 +410,7 @@ describe('readAnswer: a claim that was won', () => {
 
   it.each(['pending', 'retrying'] as const)('%s: its time has not come, so it is not yet', (status) => {
     expect(readAnswer(request, seen(status, { wait_ms: 1200 }))).toEqual({ kind: 'not_yet', waitMs: 1200 });
-    expect(readAnswer(request, seen(status, { wait_ms: -1 }))).toEqual({ kind: 'look_again' });
+    expect(readAnswer(request, seen(status, { wait_ms: -1 }))).toEqual({ kind: 'peek_again' });
   });
 
   it('retrying past its repeating is in doubt, also before its time has come', () => {

@@ -11,18 +11,19 @@ const IS_AVAILABLE = `COALESCE(o.available_at <= clock_timestamp(), true)`;
  * begins above every token that it had before.
  */
 const NOW_MS = `(EXTRACT(EPOCH FROM clock_timestamp()) * 1000)::bigint`;
-const IS_REPEATABLE = `clock_timestamp() < o.repeatable_until`;
+const IS_REPEATABLE = `clock_timestamp() < o.repeatable_until` as const;
 const LEASE_END = inMs(':leaseMs::float8');
-const REPEATABLE_UNTIL = `COALESCE(${inMs(':repeatableMs::float8')}, 'infinity')`;
-const DEADLINE = `COALESCE(a.deadline_at, ${inMs(':budgetMs::float8')})`;
+const REPEATABLE_UNTIL = `COALESCE(${inMs(':repeatableMs::float8')}, 'infinity')` as const;
+const DEADLINE = `COALESCE(a.deadline_at, ${inMs(':budgetMs::float8')})` as const;
 
 /** Whether another attempt may follow one that failed. For the effect `reconciled`, the service is asked first. */
-const MAY_FOLLOW = `(o.doubt_since IS NULL AND (:effect <> 'reconciled' OR o.attempts = 0) OR :effect <> 'reconciled' AND ${IS_REPEATABLE})`;
+const MAY_FOLLOW =
+  `(o.doubt_since IS NULL AND (:effect <> 'reconciled' OR o.attempts = 0) OR :effect <> 'reconciled' AND ${IS_REPEATABLE})` as const;
 
 /** Whether the claimant must ask whether the effect happened before anything else. */
 const MUST_ASK = `(:canReconcile::boolean AND (
   o.status = 'in_doubt' OR (o.status = 'running' AND (:effect = 'reconciled' OR NOT ${IS_REPEATABLE})) OR (o.status = 'retrying' AND NOT ${MAY_FOLLOW})
-))`;
+))` as const;
 
 /** The columns of row `o` that a claim returns when it was won. */
 const CLAIMED = `o.tenant_id, o.operation_key, o.status, o.fencing_token, o.attempts, o.failures, o.doubt_since, o.doubted_at, o.deadline_at,
@@ -37,7 +38,7 @@ const SEEN = `
   ${ms('COALESCE(o.reconcile_due_at, o.available_at) - clock_timestamp()')} AS wait_ms,
   o.reconcile_due_at IS NOT NULL AS is_reconciling,
   o.fencing_token AS seen_token,
-  o.run_id AS seen_worker_id,
+  o.run_id AS seen_run_id,
   o.effect AS seen_effect,
   o.attempts AS seen_attempts,
   o.started_at AS seen_started_at,
@@ -162,7 +163,7 @@ SELECT
   a.is_old,
   a.status IS NOT NULL AND a.n NOT IN (SELECT n FROM free) AS is_locked,
   ${ms('clock_timestamp()')} AS now_ms,
-  a.status, a.is_same_request, a.result, a.degraded, a.wait_ms, a.is_reconciling, a.seen_token, a.seen_worker_id, a.seen_effect,
+  a.status, a.is_same_request, a.result, a.degraded, a.wait_ms, a.is_reconciling, a.seen_token, a.seen_run_id, a.seen_effect,
   a.seen_attempts, a.seen_started_at, a.lease_left_ms, a.is_past_repeating, a.last_trace
 FROM asked a
 LEFT JOIN claimed c ON c.operation_key = a.operation_key AND c.tenant_id = a.tenant_id

@@ -93,7 +93,7 @@ export class ClaimStore {
     request: ClaimRequest,
     ask: () => Promise<ClaimRow>,
   ): Promise<ClaimAnswer | { readonly kind: 'old' }> {
-    for (let peek = 1; peek <= MAX_LOOKS; peek += 1) {
+    for (let peek = 1; peek <= MAX_PEEKS; peek += 1) {
       let row: ClaimRow;
       try {
         row = await ask();
@@ -103,13 +103,13 @@ export class ClaimStore {
         throw unlessUnstorable(error);
       }
       const answer = readAnswer(request, row);
-      if (answer.kind === 'locked' && peek < MAX_LOOKS) {
+      if (answer.kind === 'locked' && peek < MAX_PEEKS) {
         await pause(LOCKED_PAUSE_MS * peek);
         continue;
       }
-      if (answer.kind !== 'look_again') request.span?.follows(row.last_trace);
+      if (answer.kind !== 'peek_again') request.span?.follows(row.last_trace);
       if (answer.kind === 'replay') return this.#replay(request, answer);
-      if (answer.kind !== 'look_again') return answer;
+      if (answer.kind !== 'peek_again') return answer;
     }
     // Rivals keep rewriting the row between the peeks, so one of them is running it. The caller comes back shortly.
     return LOCKED;
@@ -232,7 +232,7 @@ function isOld({ availableAt, rules }: ClaimRequest): boolean {
 const LOCKED_PAUSE_MS = 10;
 
 /** A second peek sees the rival's row; more are needed only when rivals follow each other within microseconds. */
-const MAX_LOOKS = 5;
+const MAX_PEEKS = 5;
 
 const LOCKED: ClaimAnswer = { kind: 'locked' };
 

@@ -151,7 +151,7 @@ export interface ClaimRow {
   readonly wait_ms: number | null;
   readonly is_reconciling: boolean | null;
   readonly seen_token: string | null;
-  readonly seen_worker_id: string | null;
+  readonly seen_run_id: string | null;
   readonly seen_effect: Effect | null;
   readonly seen_attempts: number | null;
   readonly seen_started_at: Date | null;
@@ -164,7 +164,7 @@ export interface ClaimRow {
 type ReadAnswer =
   | Exclude<ClaimAnswer, { kind: 'replay' }>
   | { readonly kind: 'replay'; readonly resultText: string | null; readonly degraded: string | undefined }
-  | { readonly kind: 'look_again' }
+  | { readonly kind: 'peek_again' }
   | { readonly kind: 'old' };
 
 /** One row of the peek statement. */
@@ -174,14 +174,14 @@ export type PeekRow = ClaimRow;
 export function readPeek(
   request: ClaimRequest,
   row: PeekRow,
-): Exclude<ReadAnswer, { kind: 'acquired' | 'expired' | 'absent' | 'look_again' | 'old' }> | Runnable {
+): Exclude<ReadAnswer, { kind: 'acquired' | 'expired' | 'absent' | 'peek_again' | 'old' }> | Runnable {
   const answer = readAnswer(request, { ...row, token: null });
   switch (answer.kind) {
     case 'acquired':
     case 'expired':
     case 'absent':
     case 'old':
-    case 'look_again':
+    case 'peek_again':
       return {
         kind: 'runnable',
         remainingMs: row.remaining_ms ?? undefined,
@@ -194,17 +194,17 @@ export function readPeek(
 }
 
 /**
- * Reads the answer from a row. `look_again`: a rival wrote the row after the statement's snapshot was taken, so nothing
+ * Reads the answer from a row. `peek_again`: a rival wrote the row after the statement's snapshot was taken, so nothing
  * can be said about it yet. `old`: nothing was claimed, because the operation's row may have been pruned.
  */
 export function readAnswer(request: ClaimRequest, row: ClaimRow): ReadAnswer {
   if (row.is_old) return { kind: 'old' };
   if (row.token !== null) return { kind: 'acquired', claim: readClaim(request, row, Number(row.token)) };
-  if (row.status === null) return { kind: request.needsRow ? 'absent' : 'look_again' };
+  if (row.status === null) return { kind: request.needsRow ? 'absent' : 'peek_again' };
   if (row.is_same_request === false) return { kind: 'conflict' };
   const answer = readStatus(request, row, row.status);
   const wantsRow =
-    answer.kind === 'look_again' || (answer.kind === 'in_doubt' && answer.unrecorded !== undefined);
+    answer.kind === 'peek_again' || (answer.kind === 'in_doubt' && answer.unrecorded !== undefined);
   return row.is_locked === true && wantsRow ? { kind: 'locked' } : answer;
 }
 
@@ -220,7 +220,7 @@ function readStatus(request: ClaimRequest, row: ClaimRow, status: OperationStatu
       if (isLeased(row)) return { kind: 'busy', leaseLeftMs: row.lease_left_ms as number };
       return mayNotRun(request, row)
         ? { kind: 'in_doubt', unrecorded: readUnrecorded(row) }
-        : { kind: 'look_again' };
+        : { kind: 'peek_again' };
     case 'retrying':
       return mayNotRun(request, row) ? { kind: 'in_doubt', unrecorded: readUnrecorded(row) } : readWait(row);
     case 'pending':
@@ -235,15 +235,15 @@ function isLeased({ lease_left_ms: leaseLeftMs }: ClaimRow): boolean {
 }
 
 /** Whether the effect must not be repeated and the claimant cannot ask whether it happened. */
-function mayNotRun({ rules: terms }: ClaimRequest, row: ClaimRow): boolean {
-  return row.is_past_repeating === true && !terms.canReconcile;
+function mayNotRun({ rules }: ClaimRequest, row: ClaimRow): boolean {
+  return row.is_past_repeating === true && !rules.canReconcile;
 }
 
 /** When no next question is scheduled, the operation waits for a person, and its dead letter is already written. */
-function readDoubt({ rules: terms }: ClaimRequest, row: ClaimRow): ReadAnswer {
+function readDoubt({ rules }: ClaimRequest, row: ClaimRow): ReadAnswer {
   if (isLeased(row)) return { kind: 'busy', leaseLeftMs: row.lease_left_ms as number };
   if (row.is_reconciling !== true) return { kind: 'in_doubt', unrecorded: undefined };
-  return terms.canReconcile ? readWait(row) : { kind: 'in_doubt', unrecorded: readUnrecorded(row) };
+  return rules.canReconcile ? readWait(row) : { kind: 'in_doubt', unrecorded: readUnrecorded(row) };
 }
 
 function readClaim(request: ClaimRequest, row: ClaimRow, token: number): Claim {
@@ -261,13 +261,12 @@ function readClaim(request: ClaimRequest, row: ClaimRow, token: number): Claim {
     deadline: toDateOrNone(row.deadline_at),
     remainingMs: row.remaining_ms ?? undefined,
     repeatableMs: row.repeatable_ms,
-    tookOver:
-      row.status === 'running' && row.seen_worker_id !== request.runId ? readVanished(row) : undefined,
+    tookOver: row.status === 'running' && row.seen_run_id !== request.runId ? readVanished(row) : undefined,
   };
 }
 
 function readWait({ wait_ms: waitMs }: ClaimRow): ReadAnswer {
-  return waitMs !== null && waitMs > 0 ? { kind: 'not_yet', waitMs } : { kind: 'look_again' };
+  return waitMs !== null && waitMs > 0 ? { kind: 'not_yet', waitMs } : { kind: 'peek_again' };
 }
 
 function readUnrecorded(row: ClaimRow): { token: number; attempt: number } {
@@ -278,7 +277,7 @@ function readVanished(row: ClaimRow): VanishedAttempt {
   return {
     token: Number(row.seen_token),
     attempt: row.seen_attempts ?? 0,
-    runId: row.seen_worker_id ?? undefined,
+    runId: row.seen_run_id ?? undefined,
     startedAt: toDateOrNone(row.seen_started_at),
     effect: row.seen_effect ?? undefined,
   };

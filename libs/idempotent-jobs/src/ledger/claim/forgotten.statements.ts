@@ -14,7 +14,7 @@ export const isYoung = <const Ms extends string>(availableMs: Ms, forgottenUntil
  * `is_kept` means that another transaction has locked the row, which is not waited for.
  */
 export const KEEP_ROW = statement(
-  'remember',
+  'keep_row',
   `
 WITH kept AS (
   SELECT true FROM {schema}.job_outcomes WHERE tenant_id = :tenantId AND operation_key = :operationKey FOR KEY SHARE SKIP LOCKED

@@ -22,7 +22,9 @@ export interface SchemaStep {
 }
 
 /** All steps, in order. Never edited once released; a change is a new step. */
-export const SCHEMA_STEPS: readonly SchemaStep[] = [{ version: 1, name: 'ledger', sql: LEDGER_TABLES }];
+export const SCHEMA_STEPS: readonly SchemaStep[] = [
+  { version: 1, name: 'first-release', sql: LEDGER_TABLES },
+];
 
 /** The schema version this package was written for. */
 export const SCHEMA_VERSION = SCHEMA_STEPS.length;

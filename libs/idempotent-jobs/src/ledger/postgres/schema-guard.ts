@@ -42,12 +42,19 @@ export async function ensureSchema(
 interface SchemaState {
   /** Undefined when it has no ledger. */
   readonly version: number | undefined;
+  /** The name of its first step. Undefined when it has no ledger. */
+  readonly origin: string | undefined;
   /** Steps whose indexes are still to be built. */
   readonly unfinished: readonly number[];
 }
 
 async function refuseNewer(database: Database, steps = SCHEMA_STEPS): Promise<SchemaState> {
   const state = await stateOf(database);
+  const [first] = steps;
+  if (state.version !== undefined && state.origin !== first?.name)
+    throw new ConfigurationError(
+      `The ledger in schema "${database.schema}" was made by a development version from before the first release, and cannot be upgraded. Give this version another schema, or let the queues run empty, drop the ledger's tables, and start again.`,
+    );
   if (state.version === undefined || state.version <= steps.length) return state;
   throw new ConfigurationError(
     `The ledger in schema "${database.schema}" is at version ${state.version}, but this package knows only up to ${steps.length}. A newer nestjs-idempotent-jobs has migrated it; deploy that version here too.`,
@@ -58,11 +65,13 @@ async function stateOf(database: Database): Promise<SchemaState> {
   const on = database.inLane('other');
   const table = inSchema(database.schema, '{schema}.idempotent_jobs_schema');
   const found = await on.query({ text: 'SELECT to_regclass($1) IS NOT NULL AS present', values: [table] });
-  if (!(found.rows[0] as { present: boolean }).present) return { version: undefined, unfinished: [] };
+  if (!(found.rows[0] as { present: boolean }).present)
+    return { version: undefined, origin: undefined, unfinished: [] };
   const { rows } = await on.query({ text: `SELECT version, name FROM ${table} ORDER BY version` });
   const steps = rows as { version: number; name: string }[];
   return {
     version: steps.at(-1)?.version,
+    origin: steps.at(0)?.name.replace(UNFINISHED, ''),
     unfinished: steps.filter(({ name }) => name.endsWith(UNFINISHED)).map(({ version }) => version),
   };
 }

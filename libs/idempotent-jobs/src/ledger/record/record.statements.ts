@@ -195,7 +195,7 @@ RETURNING
  * One row: `is_recorded` is false when the lease was lost. A repeat finds the operation completed.
  */
 export const APPLY_RECONCILED = statement(
-  'apply_asked',
+  'apply_reconciled',
   `
 WITH ${PATIENCE}, applied AS (
   UPDATE {schema}.job_outcomes o SET

@@ -151,7 +151,7 @@ export class IdempotentJobsHealthIndicator {
 
   /** `none`: this process only enqueues, and another one runs the jobs. */
   #worker(queue: string): 'running' | 'stopped' | 'none' {
-    const processors = this.workers.running.filter(({ rules: settings }) => settings.queue === queue);
+    const processors = this.workers.running.filter(({ rules }) => rules.queue === queue);
     if (processors.length === 0) return 'none';
     return processors.every(({ worker }) => worker.isRunning()) ? 'running' : 'stopped';
   }

@@ -52,7 +52,7 @@ export class Erasure {
   #queues(): ErasableQueue[] {
     const { queues, workers } = this;
     return queues.names.map((name) => {
-      const rule = workers.running.find(({ rules: settings }) => settings.queue === name)?.rules.identify;
+      const rule = workers.running.find(({ rules }) => rules.queue === name)?.rules.identify;
       return {
         port: queues.portOf(name) as QueuePort,
         deadLetterPort: queues.portOf(queues.deadLetterQueueOf(name)) as QueuePort,

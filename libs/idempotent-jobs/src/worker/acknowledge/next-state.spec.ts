@@ -192,7 +192,7 @@ function rowAfter(effect: Effect, times: number, circumstance: Circumstance): Cl
   const left: ClaimRow = {
     ...claimRow('running'),
     seen_token: '4',
-    seen_worker_id: 'web-2:88/9',
+    seen_run_id: 'web-2:88/9',
     seen_attempts: times,
     seen_started_at: startedAt,
     lease_left_ms: -1,
@@ -244,7 +244,7 @@ function claimRow(status: OperationStatus): ClaimRow {
     wait_ms: null,
     is_reconciling: false,
     seen_token: null,
-    seen_worker_id: null,
+    seen_run_id: null,
     seen_attempts: null,
     seen_started_at: null,
     lease_left_ms: null,

@@ -119,21 +119,19 @@ export class AttemptRecorder {
   ): Promise<AttemptResult> {
     const answer = await ground.revert(claim);
     if (answer.kind !== 'acquired') return this.refused(run, answer);
-    const { claim: rejected } = answer;
-    if (rejected === claim)
-      return this.#record(run, ground, rejected, this.#decide(run, rejected, error, known, startedAt));
+    const { claim: current } = answer;
+    if (current === claim)
+      return this.#record(run, ground, current, this.#decide(run, current, error, known, startedAt));
     // The handler committed its own transaction. Trying again would write everything twice.
-    if (rejected.token === claim.token)
+    if (current.token === claim.token)
       return this.#record(
         run,
         ground,
-        rejected,
-        this.#decide(run, rejected, new TransactionLeftError(), undefined, startedAt),
+        current,
+        this.#decide(run, current, new TransactionLeftError(), undefined, startedAt),
       );
-    const result = await this.begin(run, ground, rejected);
-    return (
-      result ?? this.#record(run, ground, rejected, this.#decide(run, rejected, error, known, startedAt))
-    );
+    const result = await this.begin(run, ground, current);
+    return result ?? this.#record(run, ground, current, this.#decide(run, current, error, known, startedAt));
   }
 
   /** Classifies an error that was thrown before the handler could have had an effect. */

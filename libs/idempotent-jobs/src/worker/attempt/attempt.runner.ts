@@ -108,7 +108,7 @@ export class AttemptRunner {
     const request = claimRequestOf(run);
     const seen = await this.claims.peek(request);
     if (seen.kind !== 'runnable') return ended(await this.recorder.refused(run, seen));
-    const { effect, claim: terms, reconcile } = run.rules;
+    const { effect, claim, reconcile } = run.rules;
     if (seen.isDoubtful && reconcile !== undefined) return ended(await this.#leaveDoubt(run, rejection));
     const decision = decideRejected(seen, rejection.retryAfterMs);
     if (decision.kind === 'give_up')
@@ -119,9 +119,9 @@ export class AttemptRunner {
     // A time budget begins when a dependency fails. Waiting for room (bulkhead, retry budget) is like waiting in the
     // queue.
     const begins = seen.remainingMs === undefined && rejection.cause === 'circuit_open';
-    if (!begins || terms.budgetMs === null) return { kind: 'waits', isDoubtful, delayMs: decision.delayMs };
-    await this.claims.beginBudget(request, terms.budgetMs);
-    return { kind: 'waits', isDoubtful, delayMs: Math.min(decision.delayMs, terms.budgetMs) };
+    if (!begins || claim.budgetMs === null) return { kind: 'waits', isDoubtful, delayMs: decision.delayMs };
+    await this.claims.beginBudget(request, claim.budgetMs);
+    return { kind: 'waits', isDoubtful, delayMs: Math.min(decision.delayMs, claim.budgetMs) };
   }
 
   /**

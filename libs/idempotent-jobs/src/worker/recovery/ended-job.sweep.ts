@@ -78,7 +78,7 @@ export class EndedJobSweep {
         effectsOf(queue, operation).some((effect) => effect === 'unrepeatable' || effect === 'transactional')
       )
         return await this.#doubt(queue, operation, ended);
-      const isSuspected = await this.store.suspect(operation, queue.settings.claim.repeatableMs);
+      const isSuspected = await this.store.suspect(operation, queue.rules.claim.repeatableMs);
       if (isSuspected) await deliverAgain(ended.job, ended.end);
     } catch (error) {
       this.log.trouble(
@@ -89,14 +89,13 @@ export class EndedJobSweep {
   }
 
   async #read(
-    { port, settings }: SweptQueue,
+    { port, rules }: SweptQueue,
     { tenantId, operationKey, jobId }: CarriedOperation,
     end: EndedJob['end'],
   ): Promise<EndedJob> {
     // A job that was removed since BullMQ was asked for its state is not found.
     const job = end === 'gone' ? undefined : ((await port.contents.find(jobId)) ?? undefined);
-    const identified =
-      job && identify(job, provenanceOf(job), settings.identify, this.encryption, this.signer);
+    const identified = job && identify(job, provenanceOf(job), rules.identify, this.encryption, this.signer);
     const isItsOwn =
       identified?.kind === 'identified' &&
       identified.tenantId === tenantId &&
@@ -133,8 +132,8 @@ export class EndedJobSweep {
 }
 
 /** The effects of the processor and of the last attempt, which may have run in another version of the application. */
-function effectsOf({ settings }: SweptQueue, { effect }: CarriedOperation): readonly string[] {
-  return effect === undefined ? [settings.effect] : [settings.effect, effect];
+function effectsOf({ rules }: SweptQueue, { effect }: CarriedOperation): readonly string[] {
+  return effect === undefined ? [rules.effect] : [rules.effect, effect];
 }
 
 /** Delivers the job again as a new one: the ledger counts its attempts. */

@@ -60,7 +60,7 @@ describe('FailedJobSweep', () => {
       { sweep: async () => undefined } as unknown as EndedJobSweep,
       { trouble: (message) => void errors.push(message) } as LibraryLog,
     );
-    await sweep.sweep([{ port, settings }]);
+    await sweep.sweep([{ port, rules: settings }]);
     expect(asked).toEqual(['1', '2']);
     expect(buried).toEqual([idOf('2')]);
     expect(errors).toEqual([`Job ${idOf('1')} of queue "charges" has no dead letter yet`]);

@@ -63,11 +63,11 @@ export class FailedJobSweep {
     }
   }
 
-  async #sweepQueue({ port, settings }: SweptQueue): Promise<void> {
+  async #sweepQueue({ port, rules }: SweptQueue): Promise<void> {
     for (let from = 0; ; from += PAGE) {
       const jobs = await port.contents.failed(from, from + PAGE - 1);
-      const unknown = await this.#unaccounted(port.name, settings, jobs);
-      for (const job of unknown) await this.#writeLetter(settings, job);
+      const unknown = await this.#unaccounted(port.name, rules, jobs);
+      for (const job of unknown) await this.#writeLetter(rules, job);
       const isAllKnown = unknown.length === 0 && this.#sweptOnce.has(port.name);
       if (jobs.length < PAGE || isAllKnown) return;
     }

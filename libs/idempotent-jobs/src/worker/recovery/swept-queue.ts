@@ -4,5 +4,5 @@ import type { OperationRules } from '../rules/operation-rules.js';
 /** A queue whose failed jobs are swept. */
 export interface SweptQueue {
   readonly port: QueuePort;
-  readonly settings: OperationRules;
+  readonly rules: OperationRules;
 }

@@ -268,11 +268,7 @@ describe('resolveProcessorOptions: reconcile', () => {
 
   it('takes everything that is given, and plans and asks by it', () => {
     const schedule = { afterMs: [0.5, 200], thenEveryMs: 3_000, untilMs: 60_000, lateArrivalMs: 59_999 };
-    const rules = resolve(
-      { effect: 'reconciled', reconcile: { ...schedule, timeoutMs: 1 } },
-      30_000,
-      true,
-    );
+    const rules = resolve({ effect: 'reconciled', reconcile: { ...schedule, timeoutMs: 1 } }, 30_000, true);
     expect(rules).toMatchObject({ reconcile: { schedule, timeoutMs: 1 }, policy: { schedule } });
   });
 
@@ -430,9 +426,7 @@ describe('resolveProcessorOptions: retry policies', () => {
 
   it('makes the rules of a policy once, so that claims under them share statements', () => {
     const rules = resolveAll({});
-    expect(under(rules, jobOf('a', 'mail')).rules.claim).toBe(
-      under(rules, jobOf('b', 'mail')).rules.claim,
-    );
+    expect(under(rules, jobOf('a', 'mail')).rules.claim).toBe(under(rules, jobOf('b', 'mail')).rules.claim);
   });
 
   it('lets a job kill as many workers as the most patient of its policies allows', () => {
