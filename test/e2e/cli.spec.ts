@@ -180,9 +180,9 @@ describe('idempotent-jobs, the command', () => {
 
     const dry = await cliIn(place, 'migrate', '--schema', 'jobs', '--dry-run');
     expect(dry).toMatchObject({ code: 0, stderr: '' });
-    expect(dry.stdout).toMatch(/^Would take \d+ steps in schema "jobs": 1 ledger/);
+    expect(dry.stdout).toMatch(/^Would take \d+ steps in schema "jobs": 1 first-release/);
     const taken = jsonOf(await cliIn(place, 'migrate', '--schema', 'jobs', '--json'));
-    expect(taken.steps).toEqual([{ version: 1, name: 'ledger' }]);
+    expect(taken.steps).toEqual([{ version: 1, name: 'first-release' }]);
     expect(await cliIn(place, 'migrate', '--schema', 'jobs')).toMatchObject({
       code: 0,
       stdout: 'The ledger in schema "jobs" is up to date.\n',
