@@ -87,8 +87,7 @@ async function follow(script: Script): Promise<void> {
 }
 
 const script = JSON.parse(process.env['SCRIPT'] as string) as Script;
+// Whatever becomes of the tests, and whenever: nothing is left running.
+process.on('disconnect', () => process.exit(0));
 await follow(script);
-if (script.role !== 'producer') {
-  process.on('disconnect', () => process.exit(0));
-  process.send?.({ at: 'ready' });
-}
+if (script.role !== 'producer') process.send?.({ at: 'ready' });

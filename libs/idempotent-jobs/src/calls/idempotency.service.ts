@@ -232,8 +232,8 @@ export class IdempotencyService {
   /** All calls with the same options share one object of claim rules, so that their claims share statements. */
   #rulesOf(options: CallOptions): OperationRules {
     const rules = resolveCallOptions(options, this.#defaults);
-    const { effect, repeatableMs, canReconcile: asks } = rules.claim;
-    const name = JSON.stringify([effect, repeatableMs, asks]);
+    const { effect, repeatableMs, canReconcile } = rules.claim;
+    const name = JSON.stringify([effect, repeatableMs, canReconcile]);
     const claim = this.#claimRules.get(name) ?? rules.claim;
     if (this.#claimRules.size < MAX_KNOWN) this.#claimRules.set(name, claim);
     return { ...rules, claim };

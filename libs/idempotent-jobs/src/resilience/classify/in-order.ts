@@ -1,5 +1,6 @@
 import type { Classify } from './classify.js';
 import { FAILURE_KINDS } from '../../operation/reasons.js';
+import { orUndefined } from '../../operation/thrown.js';
 
 /**
  * The first rule that recognises an error decides; one that throws or returns nonsense is skipped. Undefined when there
@@ -10,19 +11,11 @@ export function inOrder(...rules: readonly (Classify | undefined)[]): Classify |
   if (given.length < 2) return given[0];
   return (error) => {
     for (const rule of given) {
-      const answer = orUndefined(rule, error);
+      const answer = orUndefined(() => rule(error));
       if (tells(answer)) return answer;
     }
     return undefined;
   };
-}
-
-function orUndefined(rule: Classify, error: unknown): ReturnType<Classify> {
-  try {
-    return rule(error);
-  } catch {
-    return undefined;
-  }
 }
 
 /** Checks the answer of the application's code: an async function, for example, returns a promise. */

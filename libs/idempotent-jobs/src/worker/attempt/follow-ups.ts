@@ -40,7 +40,7 @@ export class FollowUps {
 
   async #writeLetter(connection: Queryable, requested: RequestedOperation, runId: string): Promise<boolean> {
     const { tenantId, operationKey, queue, jobName, jobId, payload, fingerprint } = requested;
-    const burial: NewDeadLetter = {
+    const letter: NewDeadLetter = {
       identity: { tenantId, operationKey },
       queue,
       jobName,
@@ -51,7 +51,7 @@ export class FollowUps {
       error: new OperationConflictError(tenantId, operationKey),
       runId,
     };
-    return this.letters.write(burial, connection);
+    return this.letters.write(letter, connection);
   }
 
   #tellOf({ tenantId, operationKey, queue, jobName, jobId }: RequestedOperation): void {
