@@ -59,7 +59,7 @@ export type {
 } from './producer/enqueue.options.js';
 export type { Schedule, ScheduleOptions } from './producer/schedule.js';
 export type { FlowNode, FlowNodeOptions } from './producer/flow-node.js';
-export type { AnyJobs, JobMap, JobName, OperationJob, PayloadOf, ResultOf } from './operation/job-map.js';
+export type { AnyJobs, JobMap, JobName, OperationJob, PayloadOf, ResultOf } from './operation/job.js';
 
 // 5 Tenants
 export { TenantContext } from './tenancy/tenant-context.js';
@@ -69,6 +69,6 @@ export { TenantMiddleware } from './tenancy/tenant.middleware.js';
 export { type Outcome, type OperationRef, OutcomeService } from './outcome/outcome.service.js';
 export type { ResolveOptions, ResolveResult } from './outcome/doubt.resolver.js';
 export type { HistoryEntry } from './outcome/history.js';
-export { Reconciliation } from './operation/reconciliation.js';
+export { Reconciliation } from './operation/effect.js';
 export type { OperationIdentity } from './operation/identity.js';
 export type { OperationStatus } from './operation/status.js';

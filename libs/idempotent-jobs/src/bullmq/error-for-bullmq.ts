@@ -1,7 +1,5 @@
 import { UnrecoverableError } from 'bullmq';
-import { cleanText } from '../operation/clean-text.js';
-import { MAX_SHOWN_MESSAGE } from '../operation/message-of.js';
-import { describeError } from '../operation/error-evidence.js';
+import { cleanText, describeError, MAX_SHOWN_MESSAGE } from '../operation/thrown.js';
 import { unprocessedReasonOf } from './unprocessed.js';
 
 /**

@@ -9,7 +9,7 @@ import {
   type RepeatOptions,
 } from 'bullmq';
 import { UsageError } from '../operation/errors.js';
-import { messageOf } from '../operation/message-of.js';
+import { messageOf } from '../operation/thrown.js';
 import type { Queryable } from '../ledger/postgres/database.js';
 import { Location, nameDatabase } from '../ledger/postgres/location.js';
 import { isCarrier } from '../tracing/tracing.js';

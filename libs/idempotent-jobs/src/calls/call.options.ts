@@ -1,12 +1,17 @@
 import { type ReconcileOptions, resolveReconcile } from '../worker/rules/reconcile.options.js';
 import type { CurrentOperation } from '../worker/attempt/current-operation.js';
-import { DEFAULT_KEY_RETENTION_MS, type Effect, EFFECTS, repeatableForMs } from '../operation/effect.js';
+import {
+  DEFAULT_KEY_RETENTION_MS,
+  type Effect,
+  EFFECTS,
+  type Reconciliation,
+  repeatableForMs,
+} from '../operation/effect.js';
 import { UsageError } from '../operation/errors.js';
 import { optionChecks } from '../options/option-checks.js';
 import { CALLS } from '../operation/origin.js';
 import type { OperationRules } from '../worker/rules/operation-rules.js';
 import { ANY_PAYLOAD } from '../worker/rules/validate-payload.js';
-import type { Reconciliation } from '../operation/reconciliation.js';
 import type { Classify } from '../resilience/classify/classify.js';
 import { inOrder } from '../resilience/classify/in-order.js';
 

@@ -12,7 +12,7 @@ import {
   surroundingOperation,
   type CurrentOperation,
 } from '../worker/attempt/current-operation.js';
-import { runIds } from '../operation/run-ids.js';
+import { assertIdentity, identityKeyOf, type OperationIdentity, runIds } from '../operation/identity.js';
 import type { OperationRules } from '../worker/rules/operation-rules.js';
 import { JobEvents } from '../events/job-events.js';
 import { CALLS } from '../operation/origin.js';
@@ -22,10 +22,8 @@ import {
   OperationInDoubtError,
   UsageError,
 } from '../operation/errors.js';
-import { canonicalRequest, fingerprintOf } from '../operation/fingerprint.js';
-import { assertIdentity, identityKeyOf, type OperationIdentity } from '../operation/identity.js';
-import { messageOf } from '../operation/message-of.js';
-import { toJsonText } from '../operation/json.js';
+import { canonicalRequest, fingerprintOf, toJsonText } from '../operation/json.js';
+import { messageOf } from '../operation/thrown.js';
 import { pauseUntilEnd } from '../outcome/pause-until-end.js';
 import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
 import { frames } from '../tenancy/frames.js';

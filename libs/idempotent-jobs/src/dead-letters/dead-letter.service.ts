@@ -9,7 +9,7 @@ import {
 import { toJsonText } from '../operation/json.js';
 import { assertAuthor, type LedgerAction } from '../operation/ledger-action.js';
 import type { Database } from '../ledger/postgres/database.js';
-import type { EffectVerdict } from '../operation/reconciliation.js';
+import type { EffectVerdict } from '../operation/effect.js';
 import { letterBinding, resultBinding } from '../ledger/encryption/binding.js';
 import { isEncrypted, RESULT_LOOKS_ENCRYPTED } from '../ledger/encryption/encrypted-value.js';
 import type { Encryption } from '../ledger/encryption/encryption.js';

@@ -1,5 +1,5 @@
 import type { OperationName } from '../operation/identity.js';
-import type { ErrorEvidence } from '../operation/error-evidence.js';
+import type { ErrorEvidence } from '../operation/thrown.js';
 import { type DeadLetterReason, type DeadLetterResolution } from '../operation/reasons.js';
 
 /** A delivery that failed for good, with what is known about why. Times are by the database's clock. */

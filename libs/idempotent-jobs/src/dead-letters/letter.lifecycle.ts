@@ -5,7 +5,7 @@ import { JobEvents } from '../events/job-events.js';
 import { QueueRegistry } from '../producer/queue-registry.js';
 import { processedQueueOf } from '../bullmq/bullmq-metadata.js';
 import { ConfigurationError } from '../operation/errors.js';
-import { jobSubjectOf } from '../operation/job-subject.js';
+import { jobSubjectOf } from '../operation/job.js';
 import { LibraryLog } from '../events/library-log.js';
 import { providedClassOf } from '../bullmq/provided-class.js';
 import { Encryption } from '../ledger/encryption/encryption.js';

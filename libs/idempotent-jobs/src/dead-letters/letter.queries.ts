@@ -1,5 +1,5 @@
 import { Injectable } from '@nestjs/common';
-import { shownKey } from '../operation/step-key.js';
+import { shownKey } from '../operation/origin.js';
 import { Database } from '../ledger/postgres/database.js';
 import { statement } from '../ledger/postgres/statement.js';
 import { toDate } from '../ledger/postgres/to-date.js';

@@ -1,11 +1,10 @@
 import { Injectable } from '@nestjs/common';
-import { cleanText } from '../operation/clean-text.js';
+import { cleanText, describeError } from '../operation/thrown.js';
 import { MAX_JOB_NAME_LENGTH, type OperationIdentity } from '../operation/identity.js';
 import { Database, type Queryable } from '../ledger/postgres/database.js';
 import { statement } from '../ledger/postgres/statement.js';
-import { describeError } from '../operation/error-evidence.js';
 import { errorFingerprint } from '../ledger/record/error-fingerprint.js';
-import { storableJobId } from '../operation/job-id.js';
+import { storableJobId } from '../operation/job.js';
 import { VERSIONS } from '../ledger/record/versions.js';
 import type { DeadLetterReason } from '../operation/reasons.js';
 

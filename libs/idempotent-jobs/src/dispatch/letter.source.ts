@@ -2,11 +2,11 @@ import { Inject, Injectable } from '@nestjs/common';
 import { QueueRegistry } from '../producer/queue-registry.js';
 import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
 import { DEAD_LETTER_JOB_NAME, type DeadLetterMessage } from '../operation/dead-letter-message.js';
-import { shownKey } from '../operation/step-key.js';
+import { shownKey } from '../operation/origin.js';
 import { Database } from '../ledger/postgres/database.js';
 import { inMs, statement } from '../ledger/postgres/statement.js';
 import { toDate } from '../ledger/postgres/to-date.js';
-import type { ErrorEvidence } from '../operation/error-evidence.js';
+import type { ErrorEvidence } from '../operation/thrown.js';
 import type { DispatchSource, DueJob } from './dispatch.source.js';
 import type { DispatchOptions } from './operation.source.js';
 

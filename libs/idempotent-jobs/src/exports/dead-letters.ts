@@ -20,4 +20,4 @@ export type {
 export type { DeadLetterResolution } from '../operation/reasons.js';
 export type { OperationEdit } from '../dead-letters/edited-redrive.js';
 export type { Redrive, RedrivePace, RedriveProgress } from '../dead-letters/bulk-redrive.js';
-export type { ErrorEvidence } from '../operation/error-evidence.js';
+export type { ErrorEvidence } from '../operation/thrown.js';

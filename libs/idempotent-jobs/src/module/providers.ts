@@ -45,7 +45,7 @@ import { IdempotencyInterceptor } from '../worker/intake/idempotency.interceptor
 import { ProcessorHost } from '../worker/host/processor-host.js';
 import { SharedKeys } from '../worker/intake/shared-keys.js';
 import { WorkerLifecycle } from '../worker/host/worker.lifecycle.js';
-import { runIds } from '../operation/run-ids.js';
+import { runIds } from '../operation/identity.js';
 import { GaugeReader } from '../observe/metrics/gauge.reader.js';
 import { LEDGER_GAUGES } from '../observe/metrics/ledger-gauges.statement.js';
 import { JobEvents } from '../events/job-events.js';

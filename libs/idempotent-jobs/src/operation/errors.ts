@@ -1,4 +1,10 @@
-import { shownKey } from './step-key.js';
+import { shownKey } from './origin.js';
+
+/**
+ * How messages tell people to start the command line. It names the package, because `npx` alone would run any package that
+ * was published under the command's name where ours is not installed.
+ */
+export const PROGRAM = 'npx -p nestjs-idempotent-jobs idempotent-jobs';
 
 /**
  * The base of every error that this library throws. `code` is stable and meant for programs. The message is meant for

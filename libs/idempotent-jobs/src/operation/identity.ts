@@ -1,6 +1,7 @@
-import { hash } from 'node:crypto';
+import { hash, randomBytes } from 'node:crypto';
+import { hostname } from 'node:os';
 import { InvalidIdentityError } from './errors.js';
-import { STEP_MARK } from './step-key.js';
+import { STEP_MARK } from './origin.js';
 
 /** Identifies an operation: one business effect of one tenant. */
 export interface OperationIdentity {
@@ -113,4 +114,17 @@ function textProblem(what: string, value: unknown, maxLength: number): string | 
   if (/\p{Cc}/u.test(value) || !value.isWellFormed())
     return `The ${what} holds control or malformed characters.`;
   return undefined;
+}
+
+/**
+ * Makes run ids from host, process and a running number, e.g. `web-3:4711:x7Kq/182`. The random part distinguishes a
+ * restarted container, which may get the same host name and process id, from its predecessor.
+ */
+export function runIds(): () => string {
+  const process_ = `${hostname()}:${process.pid}:${randomBytes(3).toString('base64url')}`;
+  let run = 0;
+  return () => {
+    run += 1;
+    return `${process_}/${run}`;
+  };
 }

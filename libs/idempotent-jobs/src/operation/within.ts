@@ -1,17 +1,10 @@
 /** The result of the work if it ends within `ms`; else rejects with the error of `tooLate`. The work is not stopped. */
 export async function within<T>(ms: number, work: Promise<T>, tooLate: () => Error): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const timeout = new Promise<never>((_resolve, reject) => {
-    timer = setTimeout(() => reject(tooLate()), ms);
-  });
-  try {
-    return await Promise.race([work, timeout]);
-  } finally {
-    clearTimeout(timer);
-  }
+  if (await isOverWithin(ms, work)) return work;
+  throw tooLate();
 }
 
-/** Whether the work ends within `ms`. It is not stopped when it does not. */
+/** Whether the work ends within `ms`; rejects if the work does. It is not stopped when it does not. */
 export async function isOverWithin(ms: number, work: Promise<unknown>): Promise<boolean> {
   let timer: NodeJS.Timeout | undefined;
   const timeout = new Promise<false>((resolve) => {

@@ -3,7 +3,7 @@ import type { OperationIdentity } from '../operation/identity.js';
 import type { Database } from '../ledger/postgres/database.js';
 import { statement } from '../ledger/postgres/statement.js';
 import { toDate } from '../ledger/postgres/to-date.js';
-import type { ErrorEvidence } from '../operation/error-evidence.js';
+import type { ErrorEvidence } from '../operation/thrown.js';
 
 /** One thing that happened to an operation. `at` is by the database's clock. */
 export type HistoryEntry = { readonly at: Date } & (

@@ -2,7 +2,7 @@ import type { QueuePort } from '../bullmq/queue-port.js';
 import type { JobEvents } from '../events/job-events.js';
 import { InvalidPayloadError, OperationConflictError, UsageError } from '../operation/errors.js';
 import { assertIdentity, type OperationIdentity } from '../operation/identity.js';
-import type { AnyJobs, JobMap, JobName, PayloadOf, ResultOf } from '../operation/job-map.js';
+import type { AnyJobs, JobMap, JobName, PayloadOf, ResultOf } from '../operation/job.js';
 import type { OperationStatus } from '../operation/status.js';
 import { Acceptance, type AcceptanceServices, type FoundOperation } from './acceptance.js';
 import { identityAttributes, queueAttributes } from '../tracing/attributes.js';

@@ -1,13 +1,12 @@
 import { InvalidPayloadError, UsageError } from '../operation/errors.js';
-import { canonicalRequest, fingerprintOf } from '../operation/fingerprint.js';
+import { canonicalRequest, fingerprintOf, toJsonText } from '../operation/json.js';
 import { assertIdentity, jobIdOf, jobNameProblem, type OperationIdentity } from '../operation/identity.js';
-import { toJsonText } from '../operation/json.js';
-import { messageOf } from '../operation/message-of.js';
+import { messageOf } from '../operation/thrown.js';
 import { payloadBinding } from '../ledger/encryption/binding.js';
 import { isEncrypted } from '../ledger/encryption/encrypted-value.js';
 import type { Encryption } from '../ledger/encryption/encryption.js';
 import type { TenantContext } from '../tenancy/tenant-context.js';
-import { deadlineProblem } from '../operation/deadline.js';
+import { deadlineProblem } from '../operation/job.js';
 import { MAX_PRIORITY, type RequestOptions } from './enqueue.options.js';
 import type { RequestedOperation } from './operation.store.js';
 

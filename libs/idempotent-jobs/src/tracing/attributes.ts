@@ -1,7 +1,6 @@
-import { cleanText } from '../operation/clean-text.js';
-import { isA, read } from '../operation/thrown.js';
+import { cleanText, isA, read } from '../operation/thrown.js';
 import type { OperationIdentity } from '../operation/identity.js';
-import { shownKey } from '../operation/step-key.js';
+import { shownKey } from '../operation/origin.js';
 import type { SpanAttributes } from './tracing.js';
 
 /** The operation that a span belongs to. Tenants and keys are what traces are searched by; metrics leave them out. */

@@ -18,7 +18,7 @@ import { checkPayload } from './rules/validate-payload.js';
 import { HandBackCounter } from './acknowledge/hand-back-counter.js';
 import { JobEvents } from '../events/job-events.js';
 import { UsageError } from '../operation/errors.js';
-import { jobSubjectOf } from '../operation/job-subject.js';
+import { jobSubjectOf } from '../operation/job.js';
 import { Encryption } from '../ledger/encryption/encryption.js';
 import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
 import { type Ack, ackOf } from './acknowledge/ack.js';

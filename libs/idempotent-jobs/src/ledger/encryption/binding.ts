@@ -1,5 +1,5 @@
 import { assertName, type OperationIdentity } from '../../operation/identity.js';
-import { storableJobId } from '../../operation/job-id.js';
+import { storableJobId } from '../../operation/job.js';
 
 /** Where an encrypted value belongs. It opens nowhere else: not for another tenant, operation or column. */
 export interface Binding {

@@ -1,6 +1,5 @@
 import { setTimeout as pause } from 'node:timers/promises';
-import { ConfigurationError } from '../../operation/errors.js';
-import { PROGRAM } from '../../operation/program.js';
+import { ConfigurationError, PROGRAM } from '../../operation/errors.js';
 import type { Database } from './database.js';
 import type { LedgerPoolOptions } from './ledger-pool.js';
 import { nameDatabase } from './location.js';

@@ -1,5 +1,4 @@
-import { ConfigurationError } from '../../operation/errors.js';
-import { PROGRAM } from '../../operation/program.js';
+import { ConfigurationError, PROGRAM } from '../../operation/errors.js';
 import type { Database } from './database.js';
 import { inSchema, SCHEMA_STEPS, type SchemaStep, UNFINISHED } from './migrations.js';
 import { SchemaUpgrade } from './schema-upgrade.js';

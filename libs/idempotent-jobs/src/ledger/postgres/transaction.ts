@@ -1,4 +1,4 @@
-import { messageOf } from '../../operation/message-of.js';
+import { messageOf } from '../../operation/thrown.js';
 import type { Queryable } from './connection.js';
 import type { Database } from './database.js';
 import type { Lane } from './lanes.js';

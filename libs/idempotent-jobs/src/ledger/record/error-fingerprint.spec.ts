@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { describeError } from '../../operation/error-evidence.js';
+import { describeError } from '../../operation/thrown.js';
 import { assertIdentity } from '../../operation/identity.js';
 import { toJsonText } from '../../operation/json.js';
 import { errorFingerprint } from './error-fingerprint.js';

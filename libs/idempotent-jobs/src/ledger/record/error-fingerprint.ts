@@ -1,6 +1,6 @@
 import { hash } from 'node:crypto';
 import { fileURLToPath } from 'node:url';
-import type { ErrorEvidence } from '../../operation/error-evidence.js';
+import type { ErrorEvidence } from '../../operation/thrown.js';
 
 /**
  * Equal for dead letters with one cause, so that a thousand letters read as three problems. A digest of the reason, of the

@@ -1,7 +1,7 @@
 import { Injectable } from '@nestjs/common';
 import type { Claim, ClaimRules, VanishedAttempt } from '../claim/claim.js';
 import type { DeadLetterReason, RetryDecision } from '../../operation/reasons.js';
-import { cleanText } from '../../operation/clean-text.js';
+import { cleanText, describeError } from '../../operation/thrown.js';
 import { identityKeyOf, type OperationIdentity } from '../../operation/identity.js';
 import { Coalescer } from '../postgres/coalescer.js';
 import { toDate, toDateOrNone } from '../postgres/to-date.js';
@@ -10,7 +10,6 @@ import { sparse } from '../postgres/statement.js';
 import { payloadBinding, resultBinding } from '../encryption/binding.js';
 import { Encryption } from '../encryption/encryption.js';
 import { RowLockedError } from './row-locked.js';
-import { describeError } from '../../operation/error-evidence.js';
 import { errorFingerprint } from './error-fingerprint.js';
 import type { RecordedResult, ResultOmitted } from './kept-result.js';
 import {

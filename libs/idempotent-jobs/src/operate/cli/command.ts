@@ -1,7 +1,7 @@
 import { parseArgs } from 'node:util';
 import type { Database } from '../../ledger/postgres/database.js';
-import { messageOf } from '../../operation/message-of.js';
-import { PROGRAM } from '../../operation/program.js';
+import { messageOf } from '../../operation/thrown.js';
+import { PROGRAM } from '../../operation/errors.js';
 
 /** The command was called wrongly, and nothing was done. Exit code 2. */
 export class WrongUsage extends Error {

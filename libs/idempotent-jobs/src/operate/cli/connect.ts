@@ -1,6 +1,6 @@
 import { Database } from '../../ledger/postgres/database.js';
 import { MIN_CONNECTIONS } from '../../ledger/postgres/lanes.js';
-import { messageOf } from '../../operation/message-of.js';
+import { messageOf } from '../../operation/thrown.js';
 import { Unavailable, WrongUsage } from './command.js';
 
 const CONNECT_TIMEOUT_MS = 10_000;

@@ -6,7 +6,7 @@ import type {
 } from '../../dead-letters/dead-letter.js';
 import { printableJson } from '../../events/printable.js';
 import { DEAD_LETTER_REASONS } from '../../operation/reasons.js';
-import { type EffectVerdict, Reconciliation } from '../../operation/reconciliation.js';
+import { type EffectVerdict, Reconciliation } from '../../operation/effect.js';
 import {
   type Call,
   command,

@@ -1,5 +1,5 @@
 import { DEFAULT_PACE, MAX_RATE_PER_SECOND, type Redrive } from '../../dead-letters/bulk-redrive.js';
-import { PROGRAM } from '../../operation/program.js';
+import { PROGRAM } from '../../operation/errors.js';
 import { type Call, command, type CommandResult, flag, number, text, time, WrongUsage } from './command.js';
 import { ACTION, FILTER, filterOf, letterOf } from './letters.js';
 import { type Columns, done, listed } from './render.js';

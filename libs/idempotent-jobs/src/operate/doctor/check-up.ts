@@ -1,7 +1,7 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { LibraryLog } from '../../events/library-log.js';
 import { ConfigurationError } from '../../operation/errors.js';
-import { messageOf } from '../../operation/message-of.js';
+import { messageOf } from '../../operation/thrown.js';
 import { RESOLVED_OPTIONS } from '../../options/resolved-options.token.js';
 import { Doctor } from './doctor.js';
 import { type DoctorReport, lineOf, problemsOf } from './doctor-report.js';

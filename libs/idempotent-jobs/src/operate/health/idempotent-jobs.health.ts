@@ -1,5 +1,5 @@
 import { Injectable } from '@nestjs/common';
-import { messageOf } from '../../operation/message-of.js';
+import { messageOf } from '../../operation/thrown.js';
 import { HealthIndicatorService, type HealthIndicatorResult } from '@nestjs/terminus';
 import { Dependencies } from '../../resilience/dependency/dependencies.js';
 import { QueueRegistry } from '../../producer/queue-registry.js';

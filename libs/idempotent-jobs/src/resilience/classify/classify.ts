@@ -1,5 +1,4 @@
-import { cleanText } from '../../operation/clean-text.js';
-import { isA, orUndefined, read } from '../../operation/thrown.js';
+import { cleanText, isA, orUndefined, read } from '../../operation/thrown.js';
 import { byAws } from './aws.js';
 import { byCode, isWrapper } from './code.js';
 import { byHttpStatus } from './http.js';

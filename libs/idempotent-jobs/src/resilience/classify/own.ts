@@ -1,7 +1,6 @@
 import { UnrecoverableError } from 'bullmq';
-import { cleanText } from '../../operation/clean-text.js';
+import { cleanText, isA, read } from '../../operation/thrown.js';
 import { IdempotentJobsError } from '../../operation/errors.js';
-import { isA, read } from '../../operation/thrown.js';
 import {
   type Failure,
   InDoubtError,

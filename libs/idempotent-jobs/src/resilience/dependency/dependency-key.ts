@@ -1,6 +1,6 @@
 import type { Job } from 'bullmq';
 import { UsageError } from '../../operation/errors.js';
-import { messageOf } from '../../operation/message-of.js';
+import { messageOf } from '../../operation/thrown.js';
 
 /** The operation whose dependency key is computed, before the operation is claimed. */
 export interface KeyedOperation {

@@ -2,7 +2,7 @@ import { DelayedError, type Job, RateLimitError } from 'bullmq';
 import { wasMoved } from '../../bullmq/hand-back.js';
 import { BACKOFF_TYPE, carryDelay } from '../../bullmq/retry-delay.js';
 import { dropOldStacks, errorForBullmq, finalErrorForBullmq } from '../../bullmq/error-for-bullmq.js';
-import { messageOf } from '../../operation/message-of.js';
+import { messageOf } from '../../operation/thrown.js';
 import type { Ack } from './ack.js';
 
 /**

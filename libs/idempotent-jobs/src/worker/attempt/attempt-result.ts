@@ -1,8 +1,7 @@
 import { type Rejection, DependencyRejectedError } from '../../resilience/dependency/rejection.js';
 import type { RejectionCause, AbandonedBy, DeferralCause } from '../../operation/reasons.js';
 import { RecordUnreadableError } from '../../operation/errors.js';
-import { messageOf } from '../../operation/message-of.js';
-import { isA } from '../../operation/thrown.js';
+import { isA, messageOf } from '../../operation/thrown.js';
 import type { Failure } from '../../operation/failure.js';
 import type { NextStep } from '../rules/decide.js';
 

@@ -10,7 +10,7 @@ import {
   OperationDeadError,
   OperationInDoubtError,
 } from '../../operation/errors.js';
-import { messageOf } from '../../operation/message-of.js';
+import { messageOf } from '../../operation/thrown.js';
 import { LOCK_NOT_AVAILABLE, sqlStateOf } from '../../ledger/postgres/sqlstate.js';
 import { type FailureRecord, OutcomeStore } from '../../ledger/record/outcome.store.js';
 import { classify } from '../../resilience/classify/classify.js';

@@ -3,7 +3,7 @@ import type { Claim, VanishedAttempt } from '../../ledger/claim/claim.js';
 import type { Rejection } from '../../resilience/dependency/rejection.js';
 import type { AbandonedBy } from '../../operation/reasons.js';
 import { type DeferralReason, JobEvents } from '../../events/job-events.js';
-import { messageOf } from '../../operation/message-of.js';
+import { messageOf } from '../../operation/thrown.js';
 import type { Failure } from '../../operation/failure.js';
 import type { NextStep } from '../rules/decide.js';
 import { isCall, type OperationRun, subjectOf } from './operation-run.js';

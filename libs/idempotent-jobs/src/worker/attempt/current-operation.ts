@@ -4,7 +4,7 @@ import type { RequestOptions } from '../../producer/enqueue.options.js';
 import type { IdempotentQueue } from '../../producer/idempotent-queue.js';
 import type { Effect } from '../../operation/effect.js';
 import { UsageError } from '../../operation/errors.js';
-import type { JobMap, JobName, PayloadOf } from '../../operation/job-map.js';
+import type { JobMap, JobName, PayloadOf } from '../../operation/job.js';
 import type { ReconciledStep, StepRun } from './step.js';
 import type { StepOptions } from '../rules/step.options.js';
 import { frames } from '../../tenancy/frames.js';

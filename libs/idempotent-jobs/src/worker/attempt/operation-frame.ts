@@ -2,10 +2,10 @@ import type { EntityManager } from 'typeorm';
 import type { Claim } from '../../ledger/claim/claim.js';
 import type { RequestedOperation } from '../../producer/operation.store.js';
 import type { CurrentOperation } from './current-operation.js';
-import { cleanText } from '../../operation/clean-text.js';
+import { cleanText } from '../../operation/thrown.js';
 import { UsageError } from '../../operation/errors.js';
 import { operationDigest } from '../../operation/identity.js';
-import { shownKey } from '../../operation/step-key.js';
+import { shownKey } from '../../operation/origin.js';
 import { type RunStep, Steps } from './steps.js';
 import type { OperationRun } from './operation-run.js';
 

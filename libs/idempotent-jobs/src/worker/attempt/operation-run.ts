@@ -7,9 +7,9 @@ import type { EarlierStarts } from '../identify/earlier-starts.js';
 import type { Identified } from '../identify/identify.js';
 import type { OperationRules } from '../rules/operation-rules.js';
 import type { JobEventSubject } from '../../events/job-events.js';
-import { payloadTextOf } from '../../operation/fingerprint.js';
-import type { JobSubject } from '../../operation/job-subject.js';
-import { shownKey } from '../../operation/step-key.js';
+import { payloadTextOf } from '../../operation/json.js';
+import type { JobSubject } from '../../operation/job.js';
+import { shownKey } from '../../operation/origin.js';
 import type { OperationSpan } from './operation-span.js';
 
 /** What a handler can do besides being called. */

@@ -1,6 +1,6 @@
 import type { RejectionCause } from '../../operation/reasons.js';
 import type { CurrentOperation } from './current-operation.js';
-import type { Reconciliation } from '../../operation/reconciliation.js';
+import type { Reconciliation } from '../../operation/effect.js';
 
 /**
  * A processor that can find out whether the effect of an attempt happened. Effect `reconciled` needs it, `keyed` may

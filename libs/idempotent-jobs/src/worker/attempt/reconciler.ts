@@ -9,7 +9,7 @@ import { Database } from '../../ledger/postgres/database.js';
 import { inTransaction } from '../../ledger/postgres/transaction.js';
 import { nextQuestionMs } from '../rules/reconcile-schedule.js';
 import type { ReconcileRules } from '../rules/reconcile.options.js';
-import type { Applied, Reconciliation } from '../../operation/reconciliation.js';
+import type { Applied, Reconciliation } from '../../operation/effect.js';
 import { OutcomeStore, type Recorded } from '../../ledger/record/outcome.store.js';
 import { identityAttributes } from '../../tracing/attributes.js';
 import type { OperationSpan } from './operation-span.js';

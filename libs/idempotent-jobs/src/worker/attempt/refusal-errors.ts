@@ -2,10 +2,9 @@ import type { Claim } from '../../ledger/claim/claim.js';
 import type { DeadLetterReason } from '../../operation/reasons.js';
 import type { HandlerResult } from './handler-run.js';
 import { IdempotentJobsError } from '../../operation/errors.js';
-import { messageOf } from '../../operation/message-of.js';
-import { causesOf, isA } from '../../operation/thrown.js';
+import { causesOf, isA, messageOf } from '../../operation/thrown.js';
 import type { OperationIdentity } from '../../operation/identity.js';
-import { shownKey } from '../../operation/step-key.js';
+import { shownKey } from '../../operation/origin.js';
 import { PermanentError } from '../../operation/failure.js';
 
 /*

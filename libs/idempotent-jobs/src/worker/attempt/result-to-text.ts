@@ -1,5 +1,5 @@
 import { toJsonText } from '../../operation/json.js';
-import { messageOf } from '../../operation/message-of.js';
+import { messageOf } from '../../operation/thrown.js';
 import { errorTypeOf } from '../../tracing/attributes.js';
 import type { RecordedResult, ResultOmitted, ResultRules } from '../../ledger/record/kept-result.js';
 import { isEncrypted, RESULT_LOOKS_ENCRYPTED } from '../../ledger/encryption/encrypted-value.js';

@@ -1,4 +1,4 @@
-import type { Reconciliation } from '../../operation/reconciliation.js';
+import type { Reconciliation } from '../../operation/effect.js';
 import type { CurrentOperation } from './current-operation.js';
 
 /** What a step does; `operation` is the step's own: its key, token, signal, follow-ups. */

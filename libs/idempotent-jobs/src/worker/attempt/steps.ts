@@ -3,7 +3,7 @@ import { assertNoTransactionAround, currentOperation } from './current-operation
 import type { ReconciledStep, StepRun } from './step.js';
 import { type StepOptions, rulesOfStep } from '../rules/step.options.js';
 import { UsageError } from '../../operation/errors.js';
-import { fingerprintOf } from '../../operation/fingerprint.js';
+import { fingerprintOf } from '../../operation/json.js';
 import { stepIdentity, stepNameProblem } from '../../operation/identity.js';
 import { frames } from '../../tenancy/frames.js';
 import { identityAttributes } from '../../tracing/attributes.js';

@@ -12,7 +12,7 @@ import type { Job } from 'bullmq';
 import { describe, expect, it } from 'vitest';
 import { backoffStrategy } from '../../bullmq/retry-delay.js';
 import { ConfigurationError, UsageError } from '../../operation/errors.js';
-import { Reconciliation } from '../../operation/reconciliation.js';
+import { Reconciliation } from '../../operation/effect.js';
 import { IdempotencyInterceptor } from '../intake/idempotency.interceptor.js';
 import { IdempotentProcessor } from './idempotent-processor.decorator.js';
 import { PROCESSOR_DECLARATION, type ProcessorDeclaration } from '../rules/processor-declaration.js';

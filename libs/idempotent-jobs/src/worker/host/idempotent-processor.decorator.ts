@@ -6,7 +6,7 @@ import { Processor, type WorkerHost } from '@nestjs/bullmq';
 import type { WorkerOptions } from 'bullmq';
 import { backoffStrategy } from '../../bullmq/retry-delay.js';
 import { ConfigurationError, UsageError } from '../../operation/errors.js';
-import type { AnyJobs, JobMap, JobName, OperationJob, ResultOf } from '../../operation/job-map.js';
+import type { AnyJobs, JobMap, JobName, OperationJob, ResultOf } from '../../operation/job.js';
 import { IdempotencyInterceptor } from '../intake/idempotency.interceptor.js';
 import type { IdempotentProcessorOptions } from '../rules/processor.options.js';
 import type { ProcessMethod } from '../intake/enhancer-chain.js';

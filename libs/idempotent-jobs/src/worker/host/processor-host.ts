@@ -12,7 +12,7 @@ import { EnhancerChains, type ProcessMethod } from '../intake/enhancer-chain.js'
 import type { RulesByPolicy } from '../rules/rules-by-policy.js';
 import type { FallsBack, Reconciles } from '../attempt/processor-means.js';
 import type { OperationRules } from '../rules/operation-rules.js';
-import { runIds } from '../../operation/run-ids.js';
+import { runIds } from '../../operation/identity.js';
 
 /** A processor of this application. */
 export interface RegisteredProcessor {

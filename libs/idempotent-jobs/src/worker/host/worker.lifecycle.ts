@@ -1,6 +1,6 @@
 import { Inject, Injectable } from '@nestjs/common';
-import { jobSubjectOf } from '../../operation/job-subject.js';
-import { messageOf } from '../../operation/message-of.js';
+import { jobSubjectOf } from '../../operation/job.js';
+import { messageOf } from '../../operation/thrown.js';
 import type { WorkerHost } from '@nestjs/bullmq';
 import { DiscoveryService } from '@nestjs/core';
 import type { InstanceWrapper } from '@nestjs/core/injector/instance-wrapper.js';

@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { isEnvelope } from '../../producer/envelope.js';
 import { provenanceOf } from '../../producer/provenance.js';
 import { InvalidIdentityError, RecordUnreadableError, TenantMismatchError } from '../../operation/errors.js';
-import { canonicalRequest, fingerprintOf } from '../../operation/fingerprint.js';
+import { canonicalRequest, fingerprintOf } from '../../operation/json.js';
 import { jobIdOf } from '../../operation/identity.js';
 import { payloadBinding } from '../../ledger/encryption/binding.js';
 import { Encryption } from '../../ledger/encryption/encryption.js';

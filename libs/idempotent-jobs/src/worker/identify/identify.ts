@@ -1,19 +1,17 @@
-import { messageOf } from '../../operation/message-of.js';
+import { isA, messageOf } from '../../operation/thrown.js';
 import type { Job } from 'bullmq';
 import type { Envelope } from '../../producer/envelope.js';
 import { type Provenance, provenanceOf } from '../../producer/provenance.js';
 import type { DeadLetterReason } from '../../operation/reasons.js';
 import { InvalidIdentityError, RecordUnreadableError, TenantMismatchError } from '../../operation/errors.js';
-import { isA } from '../../operation/thrown.js';
 import { payloadBinding } from '../../ledger/encryption/binding.js';
 import { isEncrypted } from '../../ledger/encryption/encrypted-value.js';
 import type { Encryption } from '../../ledger/encryption/encryption.js';
-import { canonicalRequest, fingerprintOf } from '../../operation/fingerprint.js';
-import { deadlineProblem } from '../../operation/deadline.js';
+import { canonicalRequest, fingerprintOf } from '../../operation/json.js';
+import { deadlineProblem, jobIdProblem, storableJobId } from '../../operation/job.js';
 import { assertIdentity, jobNameProblem, type OperationIdentity } from '../../operation/identity.js';
 import type { Signer } from '../../producer/signer.js';
 import { availableAtOf, timeOf } from './available-at.js';
-import { jobIdProblem, storableJobId } from '../../operation/job-id.js';
 
 /**
  * Names the operation of a job, for producers that write plain data. If it gives undefined or throws, the job has no

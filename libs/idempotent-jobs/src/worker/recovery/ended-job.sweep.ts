@@ -6,7 +6,7 @@ import { identify } from '../identify/identify.js';
 import { LibraryLog } from '../../events/library-log.js';
 import { JobEvents } from '../../events/job-events.js';
 import { IdempotentJobsError } from '../../operation/errors.js';
-import { payloadTextOf } from '../../operation/fingerprint.js';
+import { payloadTextOf } from '../../operation/json.js';
 import { OutcomeStore } from '../../ledger/record/outcome.store.js';
 import { Encryption } from '../../ledger/encryption/encryption.js';
 import { Signer } from '../../producer/signer.js';

@@ -7,7 +7,7 @@ import { identify } from '../identify/identify.js';
 import { ProcessorHost } from '../host/processor-host.js';
 import type { OperationRules } from '../rules/operation-rules.js';
 import { LibraryLog } from '../../events/library-log.js';
-import { jobSubjectOf } from '../../operation/job-subject.js';
+import { jobSubjectOf } from '../../operation/job.js';
 import { EndedJobSweep } from './ended-job.sweep.js';
 import type { SweptQueue } from './swept-queue.js';
 
