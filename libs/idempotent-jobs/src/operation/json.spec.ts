@@ -52,9 +52,7 @@ describe('toJsonText', () => {
     ['function', () => 1],
     ['symbol', Symbol('x')],
   ])('refuses %s, which would be lost without a word', (type, value) => {
-    expect(refusal(value).message).toBe(
-      `The payload is ${type}, which JSON cannot express. DependencyPermit an object.`,
-    );
+    expect(refusal(value).message).toBe(`The payload is ${type}, which JSON cannot express. Pass an object.`);
   });
 
   it.each([

@@ -19,7 +19,7 @@ export function toJsonText(what: string, value: unknown): string {
   }
   if (text === undefined) {
     throw new InvalidPayloadError(
-      `The ${what} is ${typeof value}, which JSON cannot express. DependencyPermit an object.`,
+      `The ${what} is ${typeof value}, which JSON cannot express. Pass an object.`,
     );
   }
   if (UNSTORABLE.test(text)) {
