@@ -12,8 +12,7 @@ import { optionChecks } from '../options/option-checks.js';
 import { CALLS } from '../operation/origin.js';
 import type { OperationRules } from '../worker/rules/operation-rules.js';
 import { ANY_PAYLOAD } from '../worker/rules/validate-payload.js';
-import type { Classify } from '../resilience/classify/classify.js';
-import { inOrder } from '../resilience/classify/in-order.js';
+import { type Classify, inOrder } from '../resilience/classify/classify.js';
 
 /** How a call is guarded. */
 export interface CallOptions {

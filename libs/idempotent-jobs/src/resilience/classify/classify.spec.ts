@@ -11,9 +11,9 @@ import {
   OperationDeadError,
   OperationInDoubtError,
 } from '../../operation/errors.js';
-import { classify } from './classify.js';
+import { classify, type Classify, inOrder } from './classify.js';
 import { signOf } from './failure-sign.js';
-import { REASON_LABELS, codeLabelOf } from './code-label.js';
+import { CODE_LABELS, codeLabelOf } from './code-label.js';
 import {
   type Failure,
   InDoubtError,
@@ -595,6 +595,20 @@ describe('classify: overrides', () => {
     expect(failure).toEqual({ kind: 'transient', code: 'classify' });
   });
 
+  it('warns, once, of an answer that has the failure code under its old name', async () => {
+    const warnings: Error[] = [];
+    const note = (warning: Error): void => void warnings.push(warning);
+    const outdated = (): never => ({ kind: 'permanent', reason: 'card_declined' }) as never;
+    process.on('warning', note);
+    for (let times = 0; times < 2; times += 1)
+      expect(classify(new Error('x'), outdated)).toEqual({ kind: 'permanent', code: 'classify' });
+    await new Promise(setImmediate);
+    process.off('warning', note);
+    expect(warnings.map(({ message }) => message)).toEqual([
+      'A `classify` function returned a failure with a `reason`, which is lost: the field is called `code`. Return { kind, code }.',
+    ]);
+  });
+
   it('lets the override say that the service asked for less', () => {
     const failure: Failure = { kind: 'transient', code: 'quota', isThrottled: true };
     expect(classify(new Error('x'), () => failure)).toEqual(failure);
@@ -717,7 +731,7 @@ describe('classify: anything', () => {
   function expectFailure(failure: Failure): void {
     expect(KINDS).toContain(failure.kind);
     expect(failure.code).toBeTypeOf('string');
-    expect(REASON_LABELS).toContain(codeLabelOf(failure));
+    expect(CODE_LABELS).toContain(codeLabelOf(failure));
     if (failure.retryAfterMs !== undefined) expect(failure.retryAfterMs).toBeGreaterThanOrEqual(0);
   }
 
@@ -858,4 +872,47 @@ describe('classify: waits that are none', () => {
       expect(failure.retryAfterMs).toBeUndefined();
     },
   );
+});
+
+const says: Classify = () => 'permanent';
+const knowsNothing: Classify = () => undefined;
+const isBroken: Classify = () => {
+  throw new Error('a rule with a bug');
+};
+
+describe('inOrder', () => {
+  it('is no rule where there are none', () => {
+    expect(inOrder()).toBeUndefined();
+    expect(inOrder(undefined, undefined)).toBeUndefined();
+  });
+
+  it('is the only rule that there is', () => {
+    expect(inOrder(undefined, says, undefined)).toBe(says);
+  });
+
+  it('lets the first rule that tells anything have its say', () => {
+    const rule = inOrder(knowsNothing, undefined, says, () => 'in_doubt');
+    expect(rule?.(new Error())).toBe('permanent');
+  });
+
+  it('passes over a rule that throws', () => {
+    expect(inOrder(isBroken, says)?.(new Error())).toBe('permanent');
+    expect(inOrder(isBroken, isBroken)?.(new Error())).toBeUndefined();
+  });
+
+  it('tells nothing where no rule does', () => {
+    expect(inOrder(knowsNothing, knowsNothing)?.(new Error())).toBeUndefined();
+  });
+
+  it('hands each rule the error itself', () => {
+    const seen: unknown[] = [];
+    const looks: Classify = (error) => {
+      seen.push(error);
+      return undefined;
+    };
+    const error = { not: 'an Error' };
+    inOrder(looks, looks)?.(error);
+    expect(seen).toEqual([error, error]);
+    expect(seen.every((one) => one === error)).toBe(true);
+  });
 });

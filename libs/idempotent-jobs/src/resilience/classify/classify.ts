@@ -1,16 +1,13 @@
-import { cleanText, isA, orUndefined, read } from '../../operation/thrown.js';
-import { byAws } from './aws.js';
-import { byCode, isWrapper } from './code.js';
-import { byHttpStatus } from './http.js';
-import { afterJourney } from './journey.js';
-import { waitOf } from './wait.js';
-import { byName, byOwnCode, bySaying } from './own.js';
-import { byPgMessage, bySqlState } from './postgres.js';
-import { byMailCode, bySmtpReply } from './smtp.js';
-import { byTypeOrmName } from './typeorm.js';
-import { type Failure, MAX_FAILURE_CODE } from '../../operation/failure.js';
+import { deprecate } from 'node:util';
+import { type Failure, MAX_FAILURE_CODE, waitOf } from '../../operation/failure.js';
 import { FAILURE_KINDS, type FailureKind } from '../../operation/reasons.js';
+import { cleanText, isA, orUndefined, read } from '../../operation/thrown.js';
+import { byCode, isWrapper } from './code.js';
+import { byPgMessage, bySqlState, byTypeOrmName } from './database.js';
 import { signOf } from './failure-sign.js';
+import { byAws, byHttpStatus } from './http.js';
+import { byName, byOwnCode, bySaying } from './own.js';
+import { byMailCode, bySmtpReply } from './smtp.js';
 
 /** Classifies one error of a chain. Undefined when it does not recognise the error. */
 export type Classify = (error: unknown) => Failure | FailureKind | undefined;
@@ -27,7 +24,7 @@ export type Classify = (error: unknown) => Failure | FailureKind | undefined;
  */
 export function classify(error: unknown, overrides?: Classify): Failure {
   try {
-    const failure = look(error, overrides, new Set());
+    const failure = new Search(overrides).failureOf(error);
     if (failure !== undefined) return failure;
     // A TypeError, but no bug: fetch wraps every network failure, and the cause, which is unknown here, says how far it
     // got.
@@ -54,51 +51,54 @@ const ANSWERS = [byAws, byHttpStatus, bySmtpReply];
 /** Rules for what was noticed on this side. An aggregate's errors, which know more, go before them. */
 const SYMPTOMS = [bySqlState, byMailCode, byCode, byPgMessage, byTypeOrmName, byName];
 
-const MAX_LOOKS = 10;
+const MAX_ERRORS = 10;
 
-function look(error: unknown, overrides: Classify | undefined, seen: Set<unknown>): Failure | undefined {
-  if (error === undefined || error === null || seen.has(error) || seen.size >= MAX_LOOKS) return undefined;
-  seen.add(error);
-  const word = asked(overrides, error) ?? firstOf(WORDS, error);
-  return word ?? afterJourney(error, firstOf(ANSWERS, error) ?? lookBeneath(error, overrides, seen));
-}
+/** Looks for the failure in an error and in what it wraps: each error once, and at most {@link MAX_ERRORS}. */
+class Search {
+  readonly #seen = new Set<unknown>();
 
-function lookBeneath(
-  error: unknown,
-  overrides: Classify | undefined,
-  seen: Set<unknown>,
-): Failure | undefined {
-  const errors = read(error, 'errors');
-  const symptom = firstOf(SYMPTOMS, error);
-  return (
-    lookAmong(Array.isArray(errors) ? errors : [], overrides, seen) ??
-    (isWrapper(error) ? undefined : symptom) ??
-    look(read(error, 'driverError'), overrides, seen) ??
-    look(read(error, 'cause'), overrides, seen) ??
-    symptom
-  );
-}
+  constructor(private readonly overrides: Classify | undefined) {}
 
-/**
- * Returns the sibling that leaves a doubt, else the first recognised one. An unrecognised one, or too many to look at,
- * leave a doubt as well: they may belong to the request that was sent.
- */
-function lookAmong(
-  errors: readonly unknown[],
-  overrides: Classify | undefined,
-  seen: Set<unknown>,
-): Failure | undefined {
-  let first: Failure | undefined;
-  let isMute = false;
-  for (const one of errors) {
-    if (one === undefined || one === null || seen.has(one)) continue;
-    const failure = look(one, overrides, seen);
-    if (failure?.kind === 'in_doubt') return failure;
-    first ??= failure;
-    isMute ||= failure === undefined;
-    if (seen.size >= MAX_LOOKS) return first && { kind: 'in_doubt', code: 'too_many_errors' };
+  failureOf(error: unknown): Failure | undefined {
+    if (error === undefined || error === null) return undefined;
+    if (this.#seen.has(error) || this.#seen.size >= MAX_ERRORS) return undefined;
+    this.#seen.add(error);
+    return (
+      overridden(this.overrides, error) ??
+      firstOf(WORDS, error) ??
+      afterJourney(error, firstOf(ANSWERS, error) ?? this.#wrappedIn(error))
+    );
   }
-  return first && isMute ? { kind: 'in_doubt', code: 'partly_unknown' } : first;
+
+  #wrappedIn(error: unknown): Failure | undefined {
+    const errors = read(error, 'errors');
+    const symptom = firstOf(SYMPTOMS, error);
+    return (
+      this.#among(Array.isArray(errors) ? errors : []) ??
+      (isWrapper(error) ? undefined : symptom) ??
+      this.failureOf(read(error, 'driverError')) ??
+      this.failureOf(read(error, 'cause')) ??
+      symptom
+    );
+  }
+
+  /**
+   * Returns the sibling that leaves a doubt, else the first recognised one. An unrecognised one, or too many to visit,
+   * leave a doubt as well: they may belong to the request that was sent.
+   */
+  #among(errors: readonly unknown[]): Failure | undefined {
+    let first: Failure | undefined;
+    let isMute = false;
+    for (const one of errors) {
+      if (one === undefined || one === null || this.#seen.has(one)) continue;
+      const failure = this.failureOf(one);
+      if (failure?.kind === 'in_doubt') return failure;
+      first ??= failure;
+      isMute ||= failure === undefined;
+      if (this.#seen.size >= MAX_ERRORS) return first && { kind: 'in_doubt', code: 'too_many_errors' };
+    }
+    return first && isMute ? { kind: 'in_doubt', code: 'partly_unknown' } : first;
+  }
 }
 
 function firstOf(
@@ -112,23 +112,91 @@ function firstOf(
   return undefined;
 }
 
-function asked(overrides: Classify | undefined, error: unknown): Failure | undefined {
-  const answer = orUndefined(() => overrides?.(error));
-  const failure = typeof answer === 'string' ? { kind: answer, code: 'classify' } : answer;
-  return failure === undefined || failure === null ? undefined : orUndefined(() => wordOf(failure));
+/**
+ * The first rule that recognises an error decides; one that throws or returns nonsense is skipped. Undefined when there
+ * are no rules.
+ */
+export function inOrder(...rules: readonly (Classify | undefined)[]): Classify | undefined {
+  const given = rules.filter((rule) => rule !== undefined);
+  if (given.length < 2) return given[0];
+  return (error) => {
+    for (const rule of given) {
+      const answer = answerOf(rule, error);
+      if (answer !== undefined) return answer;
+    }
+    return undefined;
+  };
 }
 
-/** Checks the answer of the application's code: an async function, for example, returns a promise. */
-function wordOf(failure: Failure): Failure | undefined {
-  // A built-in rule has already classified the error, in a guarded call.
-  if (signOf(failure) !== undefined) return failure;
-  const { kind, code: reason, retryAfterMs, isThrottled } = failure;
-  if (!FAILURE_KINDS.includes(kind)) return undefined;
+/** The answer of the application's code, if it is one: an async function, for example, returns a promise. */
+function answerOf(rule: Classify | undefined, error: unknown): Failure | FailureKind | undefined {
+  return orUndefined(() => {
+    const answer = rule?.(error);
+    const kind = typeof answer === 'object' ? answer?.kind : answer;
+    return kind !== undefined && FAILURE_KINDS.includes(kind) ? answer : undefined;
+  });
+}
+
+function overridden(overrides: Classify | undefined, error: unknown): Failure | undefined {
+  const answer = answerOf(overrides, error);
+  if (typeof answer === 'string') return { kind: answer, code: 'classify' };
+  // A failure with a sign is of a built-in rule, which has already classified the error in a guarded call.
+  if (answer === undefined || signOf(answer) !== undefined) return answer;
+  return orUndefined(() => cleaned(answer));
+}
+
+function cleaned(answer: Failure): Failure {
+  const { kind, code, retryAfterMs, isThrottled } = answer;
+  if (code === undefined && 'reason' in answer) warnOfReason();
   const waitMs = waitOf(retryAfterMs);
   return {
     kind,
-    code: typeof reason === 'string' ? cleanText(reason, MAX_FAILURE_CODE) : 'classify',
+    code: typeof code === 'string' ? cleanText(code, MAX_FAILURE_CODE) : 'classify',
     ...(waitMs !== undefined && { retryAfterMs: waitMs }),
     ...(isThrottled === true && { isThrottled }),
   };
+}
+
+/** Warns once in a process. */
+const warnOfReason = deprecate(
+  () => undefined,
+  'A `classify` function returned a failure with a `reason`, which is lost: the field is called `code`. Return { kind, code }.',
+  'IDEMPOTENT_JOBS_CLASSIFY_REASON',
+);
+
+/**
+ * Corrects a failure when the client had sent the request before: it retried by itself, or followed a redirect. The
+ * earlier request may have had its effect, so even a refusal of the last one leaves a doubt.
+ */
+function afterJourney(error: unknown, failure: Failure | undefined): Failure | undefined {
+  if (failure === undefined || failure.kind === 'in_doubt' || failure.kind === 'unknown') return failure;
+  if (wasRetried(error)) return { ...failure, kind: 'in_doubt', code: 'client_retried' };
+  if (wasRedirected(error)) return { ...failure, kind: 'in_doubt', code: 'redirected' };
+  return failure;
+}
+
+/** AWS SDK v3 counts its tries, got and axios-retry their retries. */
+function wasRetried(error: unknown): boolean {
+  return (
+    isMoreThan(1, read(read(error, '$metadata'), 'attempts')) ||
+    isMoreThan(0, read(read(error, 'request'), 'retryCount')) ||
+    isMoreThan(0, read(read(read(error, 'config'), 'axios-retry'), 'retryCount'))
+  );
+}
+
+/** `fetch` has a flag on its response, got lists the addresses, follow-redirects (axios) counts them. */
+function wasRedirected(error: unknown): boolean {
+  const request = read(error, 'request');
+  const response = read(error, 'response');
+  return (
+    read(response, 'redirected') === true ||
+    isMoreThan(0, read(read(response, 'redirectUrls'), 'length')) ||
+    isMoreThan(0, read(read(request, 'redirectUrls'), 'length')) ||
+    isMoreThan(0, read(request, '_redirectCount')) ||
+    isMoreThan(0, read(read(response, 'request'), '_redirectCount'))
+  );
+}
+
+function isMoreThan(limit: number, value: unknown): boolean {
+  return typeof value === 'number' && value > limit;
 }

@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest';
 import { IdempotentJobsError, OperationConflictError } from '../../operation/errors.js';
 import { classify } from './classify.js';
 import { InDoubtError, PermanentError, RetryLaterError, TransientError } from '../../operation/failure.js';
-import { REASON_LABELS, type CodeLabel, codeLabelOf } from './code-label.js';
+import { CODE_LABELS, type CodeLabel, codeLabelOf } from './code-label.js';
 
 const failing = (properties: object): Error => Object.assign(new Error('failed'), properties);
 
@@ -69,10 +69,10 @@ describe('codeLabelOf', () => {
   });
 
   it('answers one of a few labels, whatever the reason', () => {
-    expect(new Set(REASON_LABELS).size).toBe(REASON_LABELS.length);
+    expect(new Set(CODE_LABELS).size).toBe(CODE_LABELS.length);
     fc.assert(
       fc.property(fc.string(), fc.boolean(), (reason, isThrottled) => {
-        expect(REASON_LABELS).toContain(codeLabelOf({ kind: 'transient', code: reason, isThrottled }));
+        expect(CODE_LABELS).toContain(codeLabelOf({ kind: 'transient', code: reason, isThrottled }));
       }),
     );
   });

@@ -1,11 +1,11 @@
-import { CODES, familyOf } from './codes.js';
+import { CODES, familyOf } from './code.js';
 import { OWN_CODES } from './own.js';
 import { isMailCode } from './smtp.js';
-import { isTypeOrmName } from './typeorm.js';
+import { isTypeOrmName } from './database.js';
 import type { Failure } from '../../operation/failure.js';
 
 /** All labels, for series that must exist from the start. */
-export const REASON_LABELS = [
+export const CODE_LABELS = [
   /** Nothing was sent: no connection was made. */
   'refused',
   'dns',
@@ -34,30 +34,30 @@ export const REASON_LABELS = [
 ] as const;
 
 /** Why attempts fail, with few enough values for the label of a metric. */
-export type CodeLabel = (typeof REASON_LABELS)[number];
+export type CodeLabel = (typeof CODE_LABELS)[number];
 
 /** The failure codes that are words of the library or names of errors. */
 const WORDS = new Map<string, CodeLabel>([
-  ['timeout', 'timeout'],
-  ['lease_lost', 'lease_lost'],
-  ['lease_expired', 'lease_expired'],
-  ['cancelled', 'cancelled'],
-  ['shutdown', 'shutdown'],
-  ['classify', 'said'],
-  ['TransientError', 'said'],
-  ['RetryLaterError', 'said'],
-  ['PermanentError', 'said'],
-  ['InDoubtError', 'said'],
-  ['UnrecoverableError', 'said'],
-  ['AbortError', 'cancelled'],
-  ['TimeoutError', 'timeout'],
-  ['DependencyTimeoutError', 'timeout'],
-  ['fetch_failed', 'connection_lost'],
-  ['aws_RequestTimeout', 'timeout'],
-  ['aws_RequestTimeoutException', 'timeout'],
-  ...Object.keys(OWN_CODES).map((code): [string, CodeLabel] => [code.toLowerCase(), 'operation']),
-  ['ledger_unavailable', 'database'],
+  ...labelled(
+    'timeout',
+    'timeout TimeoutError DependencyTimeoutError aws_RequestTimeout aws_RequestTimeoutException',
+  ),
+  ...labelled('connection_lost', 'fetch_failed'),
+  ...labelled('operation', Object.keys(OWN_CODES).join(' ').toLowerCase()),
+  ...labelled('database', 'ledger_unavailable'),
+  ...labelled('lease_lost', 'lease_lost'),
+  ...labelled('lease_expired', 'lease_expired'),
+  ...labelled('cancelled', 'cancelled AbortError'),
+  ...labelled('shutdown', 'shutdown'),
+  ...labelled(
+    'said',
+    'classify TransientError RetryLaterError PermanentError InDoubtError UnrecoverableError',
+  ),
 ]);
+
+function labelled(label: CodeLabel, codes: string): [string, CodeLabel][] {
+  return codes.split(' ').map((code) => [code, label]);
+}
 
 const PREFIXES: readonly (readonly [string, CodeLabel])[] = [
   ['http_4', 'http_4xx'],
@@ -70,12 +70,12 @@ const PREFIXES: readonly (readonly [string, CodeLabel])[] = [
 ];
 
 /** The label for a free-text failure code; `other` when no rule of the library gives it. */
-export function codeLabelOf({ kind, code: reason, isThrottled }: Failure): CodeLabel {
+export function codeLabelOf({ kind, code, isThrottled }: Failure): CodeLabel {
   if (isThrottled === true) return 'throttled';
   if (kind === 'programming') return 'programming';
-  const known = WORDS.get(reason) ?? CODES.get(reason)?.label ?? familyOf(reason)?.label;
+  const known = WORDS.get(code) ?? CODES.get(code)?.label ?? familyOf(code)?.label;
   if (known !== undefined) return known;
-  if (isMailCode(reason)) return 'smtp';
-  if (isTypeOrmName(reason)) return 'database';
-  return PREFIXES.find(([prefix]) => reason.startsWith(prefix))?.[1] ?? 'other';
+  if (isMailCode(code)) return 'smtp';
+  if (isTypeOrmName(code)) return 'database';
+  return PREFIXES.find(([prefix]) => code.startsWith(prefix))?.[1] ?? 'other';
 }

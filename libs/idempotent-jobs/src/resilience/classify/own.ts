@@ -8,10 +8,10 @@ import {
   PermanentError,
   RetryLaterError,
   TransientError,
+  waitOf,
 } from '../../operation/failure.js';
 import type { FailureKind } from '../../operation/reasons.js';
 import { signed } from './failure-sign.js';
-import { waitOf } from './wait.js';
 
 /** What a handler threw on purpose. @internal */
 export function bySaying(error: unknown): Failure | undefined {

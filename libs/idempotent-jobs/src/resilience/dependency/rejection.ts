@@ -1,8 +1,7 @@
 import type { RejectionCause } from '../../operation/reasons.js';
-import { UnrecoverableError } from 'bullmq';
 import { IdempotentJobsError } from '../../operation/errors.js';
 import { causesOf, isA } from '../../operation/thrown.js';
-import { InDoubtError, PermanentError, TransientError } from '../../operation/failure.js';
+import { bySaying } from '../classify/own.js';
 
 /** A call that was not let through: nothing of it was sent. */
 export interface Rejection {
@@ -38,10 +37,7 @@ export class DependencyRejectedError extends IdempotentJobsError {
 export function rejectionBehind(error: unknown): Rejection | undefined {
   for (const one of causesOf(error)) {
     if (isA(one, DependencyRejectedError)) return one.rejection;
-    if (SAID.some((kind) => isA(one, kind))) return undefined;
+    if (bySaying(one) !== undefined) return undefined;
   }
   return undefined;
 }
-
-/** Errors by which a handler says what became of its effect. */
-const SAID = [PermanentError, TransientError, InDoubtError, UnrecoverableError];
