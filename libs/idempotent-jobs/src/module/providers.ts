@@ -47,7 +47,6 @@ import { SharedKeys } from '../worker/intake/shared-keys.js';
 import { WorkerLifecycle } from '../worker/host/worker.lifecycle.js';
 import { runIds } from '../operation/identity.js';
 import { GaugeReader } from '../observe/metrics/gauge.reader.js';
-import { LEDGER_GAUGES } from '../observe/metrics/ledger-gauges.statement.js';
 import { JobEvents } from '../events/job-events.js';
 import { LibraryLog } from '../events/library-log.js';
 import { ConfigurationError } from '../operation/errors.js';
@@ -158,18 +157,6 @@ export const MADE: readonly Provider[] = [
         () => queues.names,
         tenants,
       ),
-  },
-  {
-    provide: GaugeReader,
-    inject: [Database, QueueRegistry, Dependencies],
-    useFactory: (database: Database, queues: QueueRegistry, dependencies: Dependencies) =>
-      new GaugeReader({
-        queues: () => queues.names,
-        depthOf: (queue) => queues.contentsOf(queue).depth(),
-        oldestWaitingMsOf: (queue) => queues.contentsOf(queue).oldestWaitingMs(),
-        ledger: () => database.run(LEDGER_GAUGES.with({})),
-        dependencies: () => dependencies.states,
-      }),
   },
   {
     provide: ActionStore,
@@ -283,6 +270,7 @@ export const PARTS: readonly Provider[] = [
   EndedJobStore,
   BulkRedriveStore,
   NotificationStore,
+  GaugeReader,
   LetterQueries,
   LeaseKeeper,
   UnusedClaims,

@@ -74,8 +74,18 @@ export type AbandonedBy = 'timeout' | 'lease_lost' | 'cancelled' | 'shutdown';
  * Why a delivery is deferred: another worker has the operation, or has taken it over; its time has not come; one of its
  * steps is not finished; the ledger cannot be asked; its dependency rejects it; or this process has stopped it.
  */
-export type DeferralCause =
-  'busy' | 'fenced' | 'not_yet' | 'waiting' | 'unavailable' | 'rejected' | 'stopped';
+export const DEFERRAL_CAUSES = [
+  'busy',
+  'fenced',
+  'not_yet',
+  'waiting',
+  'unavailable',
+  'rejected',
+  'stopped',
+] as const;
+
+/** One of {@link DEFERRAL_CAUSES}. */
+export type DeferralCause = (typeof DEFERRAL_CAUSES)[number];
 
 /** Why a dependency rejects a call or an attempt for now. */
 export const REJECTION_CAUSES = ['circuit_open', 'bulkhead_full', 'retry_budget_spent'] as const;

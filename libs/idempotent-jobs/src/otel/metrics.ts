@@ -65,13 +65,12 @@ class OtelMetrics implements OpenMetrics {
     this.#occupy();
     for (const metric of Object.values(JOB_METRICS)) {
       const name = nameOf(metric);
-      const settings = { description: metric.help, ...(name.endsWith('_seconds') && { unit: 's' }) };
-      if (metric.kind === 'gauge') this.#gauges.set(metric.name, meter.createObservableGauge(name, settings));
-      else if (metric.kind === 'counter')
-        this.#counters.set(metric.name, meter.createCounter(name, settings));
+      const options = { description: metric.help, ...(name.endsWith('_seconds') && { unit: 's' }) };
+      if (metric.kind === 'gauge') this.#gauges.set(metric.name, meter.createObservableGauge(name, options));
+      else if (metric.kind === 'counter') this.#counters.set(metric.name, meter.createCounter(name, options));
       else {
         const advice = { explicitBucketBoundaries: [...metric.buckets] };
-        this.#histograms.set(metric.name, meter.createHistogram(name, { ...settings, advice }));
+        this.#histograms.set(metric.name, meter.createHistogram(name, { ...options, advice }));
       }
     }
     meter.addBatchObservableCallback(this.#observe, [...this.#gauges.values()]);

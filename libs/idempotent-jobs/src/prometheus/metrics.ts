@@ -1,5 +1,10 @@
 import { Counter, Gauge, Histogram, type Registry, type RegistryContentType } from 'prom-client';
-import { type CounterMetric, type HistogramMetric, JOB_METRICS } from '../observe/metrics/catalogue.js';
+import {
+  type CounterMetric,
+  type HistogramMetric,
+  JOB_METRICS,
+  type JobMetric,
+} from '../observe/metrics/catalogue.js';
 import type { MetricsAdapter, OpenMetrics, ReadGauges } from '../observe/metrics/metrics.port.js';
 import { ConfigurationError } from '../operation/errors.js';
 
@@ -38,69 +43,61 @@ type Registered = Counter | Histogram | Gauge;
 
 /** The metrics of one application in one registry. */
 class PrometheusMetrics implements OpenMetrics {
-  readonly #counters = new Map<string, Counter>();
-  readonly #histograms = new Map<string, Histogram>();
+  /** By their names in the catalogue. */
   readonly #registered = new Map<string, Registered>();
 
   constructor(
     private readonly registry: Registry<RegistryContentType>,
-    prefix: string,
+    private readonly prefix: string,
     private readonly readGauges: ReadGauges,
   ) {
-    const metrics = Object.values(JOB_METRICS);
+    const metrics: readonly JobMetric[] = Object.values(JOB_METRICS);
     for (const { name } of metrics) this.#refuseTaken(prefix + name);
-    for (const metric of metrics) {
-      const { help, labels } = metric;
-      const name = prefix + metric.name;
-      const settings = { name, help, labelNames: labels, registers: [registry as Registry] };
-      if (metric.kind === 'gauge') this.#registered.set(name, this.#gauge(metric.name, settings));
-      else if (metric.kind === 'counter') {
-        const counter = new Counter<string>(settings);
-        this.#counters.set(metric.name, counter);
-        this.#registered.set(name, counter);
-      } else {
-        const histogram = new Histogram<string>({ ...settings, buckets: [...metric.buckets] });
-        this.#histograms.set(metric.name, histogram);
-        this.#registered.set(name, histogram);
-      }
-    }
+    for (const metric of metrics) this.#registered.set(metric.name, this.#made(metric));
   }
 
   counter({ name }: CounterMetric, labels: Record<string, string>): { increment(): void } {
-    const series = (this.#counters.get(name) as Counter).labels(labels);
+    const series = (this.#registered.get(name) as Counter).labels(labels);
     series.inc(0);
     return { increment: () => series.inc() };
   }
 
   histogram({ name }: HistogramMetric, labels: Record<string, string>): { record(value: number): void } {
-    const histogram = this.#histograms.get(name) as Histogram;
+    const histogram = this.#registered.get(name) as Histogram;
     histogram.zero(labels);
     const series = histogram.labels(labels);
     return { record: (value) => series.observe(value) };
   }
 
   close(): void {
-    for (const [name, metric] of this.#registered) {
+    for (const [catalogueName, metric] of this.#registered) {
+      const name = this.prefix + catalogueName;
       // The application may have cleared the registry and registered another metric.
       if (this.registry.getSingleMetric(name) === metric) this.registry.removeSingleMetric(name);
     }
   }
 
-  #gauge(
-    name: string,
-    settings: { name: string; help: string; labelNames: readonly string[]; registers: Registry[] },
-  ): Gauge {
+  #made(metric: JobMetric): Registered {
     const { readGauges } = this;
+    const { kind, name, help, labels } = metric;
+    const options = {
+      name: this.prefix + name,
+      help,
+      labelNames: labels,
+      registers: [this.registry as Registry],
+    };
+    if (kind === 'counter') return new Counter<string>(options);
+    if (kind === 'histogram') return new Histogram<string>({ ...options, buckets: [...metric.buckets] });
     return new Gauge<string>({
-      ...settings,
+      ...options,
       // For prom-client's cluster registry: all workers read the same value.
       aggregator: 'max',
       async collect() {
-        const readings = await readGauges();
+        const readings = (await readGauges()).filter((reading) => reading.metric.name === name);
         this.reset();
         // reset() leaves a gauge without labels at 0, which would be a false reading.
-        if (settings.labelNames.length === 0) this.remove();
-        for (const { metric, labels, value } of readings) if (metric.name === name) this.set(labels, value);
+        if (labels.length === 0) this.remove();
+        for (const reading of readings) this.set(reading.labels, reading.value);
       },
     });
   }

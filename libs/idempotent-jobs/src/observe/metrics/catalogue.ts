@@ -1,3 +1,5 @@
+import { DEAD_LETTER_REASONS, FALLBACK_REASONS } from '../../operation/reasons.js';
+
 /*
  * All metrics, with their Prometheus names. No tenant, key, id or message is ever a label: every label is a name from the
  * application's code, or a word of a closed list.
@@ -29,25 +31,31 @@ export interface GaugeMetric<L extends string = string> extends Metric<L> {
 /** A metric of the catalogue. */
 export type JobMetric = CounterMetric | HistogramMetric | GaugeMetric;
 
-const counter = <L extends string>(name: string, help: string, ...labels: L[]): CounterMetric<L> => ({
-  kind: 'counter',
-  name,
-  help,
-  labels,
-});
+/** A metric that is counted from events. `values` has labels' closed lists: such series exist from the start. */
+interface Counted<K, L, V> {
+  readonly kind: K;
+  readonly name: string;
+  readonly help: string;
+  readonly labels: L;
+  readonly values: V;
+}
 
-const histogram = (
+function counter<const L extends readonly string[], const V extends Record<string, readonly string[]> = {}>(
   name: string,
   help: string,
-  buckets: readonly number[],
-): HistogramMetric<'queue' | 'job'> => ({ kind: 'histogram', name, help, labels: ['queue', 'job'], buckets });
+  labels: L,
+  values = {} as V,
+): Counted<'counter', L, V> {
+  return { kind: 'counter', name, help, labels, values };
+}
 
-const gauge = <L extends string = never>(name: string, help: string, ...labels: L[]): GaugeMetric<L> => ({
-  kind: 'gauge',
-  name,
-  help,
-  labels,
-});
+function histogram(name: string, help: string, buckets: readonly number[]) {
+  return { kind: 'histogram', name, help, labels: ['queue', 'job'], values: {}, buckets } as const;
+}
+
+function gauge<L extends string = never>(name: string, help: string, ...labels: L[]): GaugeMetric<L> {
+  return { kind: 'gauge', name, help, labels };
+}
 
 /** From a handler that reads one row to one that runs for minutes; 30 s is the default timeout. */
 const RUN_SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300];
@@ -59,100 +67,86 @@ export const JOB_METRICS = {
   attemptsStarted: counter(
     'job_attempts_started_total',
     'Attempts that were started, by whether they are the first of their operation.',
-    'queue',
-    'job',
-    'kind',
+    ['queue', 'job', 'kind'],
+    { kind: ['first', 'retry'] },
   ),
-  retryAttempts: counter(
-    'retry_attempts_total',
-    'Failed attempts that another one follows.',
+  retryAttempts: counter('retry_attempts_total', 'Failed attempts that another one follows.', [
     'queue',
     'job',
     'dependency',
     'reason',
-  ),
+  ]),
   retryExhausted: counter(
     'retry_exhausted_total',
     'Operations given up because no further attempt was allowed.',
-    'queue',
-    'job',
-    'reason',
+    ['queue', 'job', 'reason'],
+    { reason: ['retries_exhausted', 'time_budget_exceeded', 'deferred_too_long', 'crash_loop'] },
   ),
   dependencyTimeouts: counter(
     'dependency_timeout_total',
     'Calls of a dependency, and attempts that depend on it, that took too long.',
-    'dependency',
-    'queue',
+    ['dependency', 'queue'],
   ),
-  circuitOpened: counter(
-    'circuit_breaker_open_total',
-    'How often a circuit opened after failures.',
+  circuitOpened: counter('circuit_breaker_open_total', 'How often a circuit opened after failures.', [
     'dependency',
-  ),
+  ]),
   fallbacksUsed: counter(
     'fallback_used_total',
     'How often a fallback answered in place of its dependency.',
-    'dependency',
-    'reason',
+    ['dependency', 'reason'],
+    { reason: FALLBACK_REASONS },
   ),
   keysReused: counter(
     'idempotency_key_reused_total',
     'Requests and deliveries whose key the ledger knew already.',
-    'queue',
-    'job',
-    'kind',
+    ['queue', 'job', 'kind'],
+    { kind: ['replayed', 'duplicate', 'conflict', 'busy'] },
   ),
-  deadLetters: counter('dead_letter_messages_total', 'Dead letters written.', 'queue', 'reason'),
+  deadLetters: counter('dead_letter_messages_total', 'Dead letters written.', ['queue', 'reason'], {
+    reason: DEAD_LETTER_REASONS,
+  }),
   deadLettersDropped: counter(
     'dead_letter_messages_dropped_total',
     'Messages on a dead-letter queue that name no letter of the ledger.',
-    'queue',
-    'reason',
+    ['queue', 'reason'],
   ),
   deadLettersRedriven: counter(
     'dead_letter_redriven_total',
     'Dead letters brought back: run again, or found to have completed already.',
-    'queue',
-    'result',
+    ['queue', 'result'],
+    { result: ['redriven', 'completed'] },
   ),
   processed: counter(
     'jobs_processed_total',
     'Deliveries that have ended, by how they ended.',
-    'queue',
-    'job',
-    'result',
+    ['queue', 'job', 'result'],
+    { result: ['completed', 'degraded', 'replayed', 'retrying', 'in_doubt', 'dead', 'deferred'] },
   ),
   failures: counter(
     'job_failures_total',
     'Attempts that failed, by what the failure says about the effect.',
-    'queue',
-    'job',
-    'kind',
-    'reason',
+    ['queue', 'job', 'kind', 'reason'],
   ),
-  deferred: counter(
-    'jobs_deferred_total',
-    'Deliveries put off without spending an attempt.',
+  deferred: counter('jobs_deferred_total', 'Deliveries put off without spending an attempt.', [
     'queue',
     'dependency',
     'reason',
-  ),
+  ]),
   handedBack: counter(
     'jobs_handed_back_total',
     'Deliveries that their handler handed back to BullMQ: the first of an operation, or again without an attempt that ended in between.',
-    'queue',
-    'job',
-    'kind',
+    ['queue', 'job', 'kind'],
+    { kind: ['first', 'again'] },
   ),
   retryBudgetDenied: counter(
     'retry_budget_denied_total',
     'Retries held back because too large a share of all calls were retries.',
-    'dependency',
+    ['dependency'],
   ),
   fenceRejected: counter(
     'fence_rejected_total',
     'Outcomes not recorded because the lease had gone to another worker.',
-    'queue',
+    ['queue'],
   ),
   retryCount: histogram(
     'job_retry_count',

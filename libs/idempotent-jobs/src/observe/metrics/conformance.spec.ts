@@ -1,12 +1,15 @@
 import { PrometheusSerializer } from '@opentelemetry/exporter-prometheus';
 import { MeterProvider, MetricReader } from '@opentelemetry/sdk-metrics';
 import { Registry } from 'prom-client';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { type JobEvent, JobEvents } from '../../events/job-events.js';
 import { otelMetrics } from '../../otel/index.js';
 import { prometheusMetrics } from '../../prometheus/index.js';
 import { JOB_METRICS } from './catalogue.js';
-import { GaugeReader, type GaugeSources } from './gauge.reader.js';
+import type { Database } from '../../ledger/postgres/database.js';
+import type { QueueRegistry } from '../../producer/queue-registry.js';
+import type { Dependencies } from '../../resilience/dependency/dependencies.js';
+import { GaugeReader } from './gauge.reader.js';
 import { MetricsLifecycle } from './metrics.lifecycle.js';
 import type { MetricsAdapter } from './metrics.port.js';
 import { parseScrape, type Scrape } from '../../../../../test/support/parse-scrape.js';
@@ -42,20 +45,30 @@ function otel(): System {
   };
 }
 
-const SOURCES: GaugeSources = {
-  queues: () => ['charges', 'mails'],
-  depthOf: async () => ({ waiting: 4, active: 3, delayed: 2, failed: 1 }),
-  oldestWaitingMsOf: async (queue) => (queue === 'charges' ? 61_250 : undefined),
-  ledger: async () => [
-    { what: 'letters', queue: 'charges', reason: 'permanent_error', many: 2, oldest_age: 9.5 },
-    { what: 'doubts', queue: 'mails', many: 1, oldest_age: 0.125 },
-    { what: 'undispatched', many: 7, oldest_age: 0.25 },
-  ],
-  dependencies: () => [
+const ROWS = [
+  { what: 'letters', queue: 'charges', reason: 'permanent_error', many: 2, oldest_age: 9.5 },
+  { what: 'doubts', queue: 'mails', many: 1, oldest_age: 0.125 },
+  { what: 'undispatched', many: 7, oldest_age: 0.25 },
+];
+
+/** What the gauges are read from, of which the ledger and BullMQ may be out of reach. */
+function gaugeReader(ledger = async () => ROWS, depth = async () => DEPTH): GaugeReader {
+  const contentsOf = (queue: string) => ({
+    depth,
+    oldestWaitingMs: async () => (queue === 'charges' ? 61_250 : undefined),
+  });
+  const states = [
     { name: 'gateway', circuit: 'open' },
     { name: 'mail "server"\\', circuit: 'half_open' },
-  ],
-};
+  ];
+  return new GaugeReader(
+    { run: ledger } as unknown as Database,
+    { names: ['charges', 'mails'], contentsOf } as unknown as QueueRegistry,
+    { states } as unknown as Dependencies,
+  );
+}
+
+const DEPTH = { waiting: 4, active: 3, delayed: 2, failed: 1 };
 
 const KNOWN = {
   queues: ['charges', 'mails'],
@@ -160,11 +173,11 @@ let systems: { prometheus: System; otel: System };
 let events: JobEvents;
 let lifecycle: MetricsLifecycle;
 
-function start(sources: GaugeSources = SOURCES): void {
+function start(gauges = gaugeReader()): void {
   systems = { prometheus: prometheus(), otel: otel() };
   events = new JobEvents();
   const adapters = [systems.prometheus.adapter, systems.otel.adapter];
-  lifecycle = new MetricsLifecycle(adapters, events, new GaugeReader(sources), () => undefined);
+  lifecycle = new MetricsLifecycle(adapters, events, gauges, () => undefined);
   lifecycle.start(KNOWN);
 }
 
@@ -251,11 +264,15 @@ describe('metrics by prom-client and by OpenTelemetry', () => {
 });
 
 describe('gauges that cannot be read', () => {
-  afterEach(() => lifecycle.stop());
+  const failing = (): Promise<never> => Promise.reject(new Error('out of reach'));
+
+  afterEach(() => {
+    lifecycle.stop();
+    vi.useRealTimers();
+  });
 
   it('are left out of both, also where they have no labels, and all else stays', async () => {
-    const failing = (): Promise<never> => Promise.reject(new Error('out of reach'));
-    start({ ...SOURCES, depthOf: failing, ledger: failing });
+    start(gaugeReader(failing, failing));
     events.emit({ kind: 'replayed', ...charge });
     const { prometheus, otel } = await scrape();
     expect(withoutEmptyHistograms(prometheus)).toEqual(otel.series);
@@ -268,28 +285,17 @@ describe('gauges that cannot be read', () => {
 
   it('have no number any more when they had one before, and get one again', async () => {
     let isReachable = true;
-    let now = 0;
-    const sources: GaugeSources = {
-      ...SOURCES,
-      ledger: () => (isReachable ? SOURCES.ledger() : Promise.reject(new Error('out of reach'))),
-    };
-    systems = { prometheus: prometheus(), otel: otel() };
-    lifecycle = new MetricsLifecycle(
-      [systems.prometheus.adapter, systems.otel.adapter],
-      new JobEvents(),
-      new GaugeReader(sources, () => now),
-      () => undefined,
-    );
-    lifecycle.start(KNOWN);
+    vi.useFakeTimers({ toFake: ['performance'] });
+    start(gaugeReader(async () => (isReachable ? ROWS : failing())));
     const pending = async (): Promise<(number | undefined)[]> =>
       Object.values(await scrape()).map(({ series }) => series['dispatch_pending']);
     expect(await pending()).toEqual([7, 7]);
     isReachable = false;
-    now += 10_000;
+    vi.advanceTimersByTime(10_000);
     // OpenTelemetry cannot take a series back, only say that it has no number.
     expect(await pending()).toEqual([undefined, Number.NaN]);
     isReachable = true;
-    now += 10_000;
+    vi.advanceTimersByTime(10_000);
     expect(await pending()).toEqual([7, 7]);
   });
 });

@@ -1,18 +1,40 @@
 import { describe, expect, it } from 'vitest';
-import { DEAD_LETTER_REASONS } from '../../operation/reasons.js';
-import { GaugeReader, type GaugeSources } from './gauge.reader.js';
+import type { Database } from '../../ledger/postgres/database.js';
+import { type CircuitStateName, DEAD_LETTER_REASONS } from '../../operation/reasons.js';
+import type { QueueRegistry } from '../../producer/queue-registry.js';
+import type { Dependencies } from '../../resilience/dependency/dependencies.js';
+import { GaugeReader } from './gauge.reader.js';
 import type { GaugeReading } from './metrics.port.js';
 
-const QUIET: GaugeSources = {
+const QUIET = {
   queues: () => ['charges', 'mails'],
-  depthOf: async () => ({ waiting: 0, active: 0, delayed: 0, failed: 0 }),
-  oldestWaitingMsOf: async () => undefined,
-  ledger: async () => [{ what: 'undispatched', many: 0, oldest_age: null }],
-  dependencies: () => [],
+  depthOf: async (_queue: string) => ({ waiting: 0, active: 0, delayed: 0, failed: 0 }),
+  oldestWaitingMsOf: async (_queue: string): Promise<number | undefined> => undefined,
+  ledger: async (): Promise<object[]> => [{ what: 'undispatched', many: 0, oldest_age: null }],
+  dependencies: (): { name: string; circuit: CircuitStateName }[] => [],
 };
 
-const read = (sources: Partial<GaugeSources>): Promise<string[]> =>
-  new GaugeReader({ ...QUIET, ...sources }).read().then((readings) => readings.map(line).sort());
+function readerOf(sources: Partial<typeof QUIET>): GaugeReader {
+  const { queues, depthOf, oldestWaitingMsOf, ledger, dependencies } = { ...QUIET, ...sources };
+  return new GaugeReader(
+    { run: ledger } as unknown as Database,
+    {
+      names: queues(),
+      contentsOf: (queue: string) => ({
+        depth: () => depthOf(queue),
+        oldestWaitingMs: () => oldestWaitingMsOf(queue),
+      }),
+    } as unknown as QueueRegistry,
+    {
+      get states() {
+        return dependencies();
+      },
+    } as unknown as Dependencies,
+  );
+}
+
+const read = async (sources: Partial<typeof QUIET>): Promise<string[]> =>
+  (await readerOf(sources).read()).map(line).sort();
 
 function line({ metric, labels, value }: GaugeReading): string {
   return `${metric.name} ${Object.values(labels).join(' ')} ${value}`.replaceAll('  ', ' ');
@@ -113,8 +135,7 @@ describe('GaugeReader', () => {
   it('asks once for any number of scrapes within 10 s, and reads circuits anew for each', async () => {
     let asked = 0;
     let state: 'open' | 'closed' = 'closed';
-    const reader = new GaugeReader({
-      ...QUIET,
+    const reader = readerOf({
       queues: () => ['charges'],
       ledger: async () => {
         asked += 1;

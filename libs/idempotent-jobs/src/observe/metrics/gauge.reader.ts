@@ -1,43 +1,75 @@
-import type { QueueDepth } from '../../bullmq/queue-contents.js';
-import { DEAD_LETTER_REASONS } from '../../operation/reasons.js';
-import type { CircuitState } from '../../resilience/circuit-state.js';
+import { Injectable } from '@nestjs/common';
+import { Database } from '../../ledger/postgres/database.js';
+import { statement } from '../../ledger/postgres/statement.js';
+import { UNDISPATCHED_SINCE } from '../../ledger/undispatched-since.js';
+import {
+  DEAD_LETTER_REASONS,
+  type CircuitStateName,
+  type DeadLetterReason,
+} from '../../operation/reasons.js';
+import { QueueRegistry } from '../../producer/queue-registry.js';
+import { Dependencies } from '../../resilience/dependency/dependencies.js';
 import { CachedReading } from './cached-reading.js';
 import { type GaugeMetric, JOB_METRICS as METRICS } from './catalogue.js';
-import type { LedgerGaugesRow } from './ledger-gauges.statement.js';
 import type { GaugeReading, Labels } from './metrics.port.js';
 
-/** A dependency and the state of its circuit. */
-export interface DependencyCircuit {
-  readonly name: string;
-  readonly circuit: CircuitState['kind'];
+/** A row of {@link LEDGER_GAUGES}: how many there are, and how old the oldest is, in seconds. */
+type LedgerGaugesRow =
+  | ({ readonly what: 'letters'; readonly queue: string; readonly reason: DeadLetterReason } & Counted)
+  | ({ readonly what: 'doubts'; readonly queue: string } & Counted)
+  | ({ readonly what: 'undispatched' } & Counted);
+
+interface Counted {
+  readonly many: number;
+  /** Null when there is none. */
+  readonly oldest_age: number | null;
 }
 
-/** What the gauges are read from; each source may be slow, and may fail. */
-export interface GaugeSources {
-  /** The queues of this application. */
-  queues(): readonly string[];
-  depthOf(queue: string): Promise<QueueDepth>;
-  /** Undefined when no job waits. */
-  oldestWaitingMsOf(queue: string): Promise<number | undefined>;
-  ledger(): Promise<readonly LedgerGaugesRow[]>;
-  dependencies(): readonly DependencyCircuit[];
-}
+/**
+ * Counts what waits for the operator or for its queue, over all queues that the ledger knows. Each part is read from a
+ * partial index: operations that are settled or on their queue, however many, are not read. A redriven operation has been
+ * waiting for its queue since its letter was closed. `undispatched` always has one row; queues without letters or doubts
+ * have none.
+ */
+const LEDGER_GAUGES = statement(
+  'ledger_gauges',
+  `
+WITH waiting AS (
+  SELECT 'letters' AS what, queue, reason, created_at AS since
+  FROM {schema}.dead_letters WHERE resolved_at IS NULL
+  UNION ALL
+  SELECT 'doubts', queue, NULL, doubt_since
+  FROM {schema}.job_outcomes WHERE status = 'in_doubt'
+), undispatched AS (
+  SELECT ${UNDISPATCHED_SINCE} AS since FROM {schema}.job_outcomes o WHERE dispatch_due_at IS NOT NULL AND dispatches = 0
+  UNION ALL
+  SELECT created_at FROM {schema}.dead_letters WHERE dispatch_due_at IS NOT NULL AND dispatches = 0
+)
+SELECT what, queue, reason, count(*)::integer AS many,
+  EXTRACT(EPOCH FROM clock_timestamp() - min(since))::float8 AS oldest_age
+FROM waiting GROUP BY what, queue, reason
+UNION ALL
+SELECT 'undispatched', NULL, NULL, count(*)::integer, EXTRACT(EPOCH FROM clock_timestamp() - min(since))::float8
+FROM undispatched
+`,
+);
 
 /**
  * Reads the gauges for scrapes. The ledger and each queue are read in parallel and fail independently: when a Redis is
  * gone, only the depths of its queues are missing.
  */
+@Injectable()
 export class GaugeReader {
   readonly #ledger: CachedReading<readonly GaugeReading[]>;
   readonly #queues = new Map<string, CachedReading<readonly GaugeReading[]>>();
 
   constructor(
-    private readonly sources: GaugeSources,
-    private readonly now?: () => number,
+    database: Database,
+    private readonly queues: QueueRegistry,
+    private readonly dependencies: Dependencies,
   ) {
-    this.#ledger = new CachedReading(
-      async () => ledgerReadings(await sources.ledger(), sources.queues()),
-      now,
+    this.#ledger = new CachedReading(async () =>
+      ledgerReadings(await database.run(LEDGER_GAUGES.with({})), queues.names),
     );
   }
 
@@ -45,25 +77,23 @@ export class GaugeReader {
   async read(): Promise<readonly GaugeReading[]> {
     const readings = await Promise.all([
       this.#ledger.get(),
-      ...this.sources.queues().map((queue) => this.#queue(queue).get()),
+      ...this.queues.names.map((queue) => this.#queue(queue).get()),
     ]);
-    return [...readings.flatMap((reading) => reading ?? []), ...circuitReadings(this.sources.dependencies())];
+    return [...readings.flatMap((reading) => reading ?? []), ...circuitReadings(this.dependencies.states)];
   }
 
   #queue(name: string): CachedReading<readonly GaugeReading[]> {
     let reading = this.#queues.get(name);
     if (reading === undefined) {
-      reading = new CachedReading(() => this.#readQueue(name), this.now);
+      reading = new CachedReading(() => this.#readQueue(name));
       this.#queues.set(name, reading);
     }
     return reading;
   }
 
   async #readQueue(queue: string): Promise<readonly GaugeReading[]> {
-    const [depth, oldestMs = 0] = await Promise.all([
-      this.sources.depthOf(queue),
-      this.sources.oldestWaitingMsOf(queue),
-    ]);
+    const contents = this.queues.contentsOf(queue);
+    const [depth, oldestMs = 0] = await Promise.all([contents.depth(), contents.oldestWaitingMs()]);
     const { waiting, active, delayed, failed } = depth;
     return [
       ...Object.entries({ waiting, active, delayed, failed }).map(([state, jobs]) =>
@@ -113,7 +143,7 @@ class Letters {
   oldestAge = 0;
 }
 
-const CIRCUIT_VALUES: Readonly<Record<CircuitState['kind'], number>> = {
+const CIRCUIT_VALUES: Readonly<Record<CircuitStateName, number>> = {
   closed: 0,
   forced_closed: 0,
   half_open: 1,
@@ -121,7 +151,7 @@ const CIRCUIT_VALUES: Readonly<Record<CircuitState['kind'], number>> = {
   forced_open: 2,
 };
 
-function circuitReadings(dependencies: readonly DependencyCircuit[]): GaugeReading[] {
+function circuitReadings(dependencies: Dependencies['states']): GaugeReading[] {
   return dependencies.map(({ name, circuit }) =>
     reading(METRICS.circuitState, { dependency: name }, CIRCUIT_VALUES[circuit]),
   );

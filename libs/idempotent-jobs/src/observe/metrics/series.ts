@@ -1,133 +1,87 @@
-import {
-  DEAD_LETTER_REASONS,
-  FALLBACK_REASONS,
-  REJECTION_CAUSES,
-  type RejectionCause,
-} from '../../operation/reasons.js';
-import type { DeferralReason } from '../../events/job-events.js';
-import { JOB_METRICS as METRICS } from './catalogue.js';
-import type { CounterSeries, OpenMetrics } from './metrics.port.js';
+import { type CounterMetric, type GaugeMetric, type HistogramMetric, JOB_METRICS } from './catalogue.js';
+import type { CounterSeries, HistogramSeries, Labels, OpenMetrics } from './metrics.port.js';
 
-/*
- * The series of one job, queue or dependency, which the subscribers keep. They are made together, at 0, so that a rate is
- * right from the first event on. Series that depend on an open list (which dependency, why an attempt failed) are made at
- * the first event.
- */
+type Catalogue = typeof JOB_METRICS;
+type Counted = (CounterMetric | HistogramMetric) & {
+  readonly values: Readonly<Record<string, readonly string[]>>;
+};
+/** The keys of the metrics that are counted from events. */
+type Key = { [K in keyof Catalogue]: Catalogue[K] extends Counted ? K : never }[keyof Catalogue];
 
-/** Why an operation is given up although one more attempt might have succeeded. */
-export const EXHAUSTION_REASONS = [
-  'retries_exhausted',
-  'time_budget_exceeded',
-  'deferred_too_long',
-  'crash_loop',
-] as const;
+/** A value of a metric's label: a word of its closed list, or any text. */
+export type WordOf<K extends Key, Label> =
+  Catalogue[K]['values'] extends Record<Label & string, readonly (infer Word)[]> ? Word : string;
 
-const RESULTS = ['completed', 'degraded', 'replayed', 'retrying', 'in_doubt', 'dead', 'deferred'] as const;
-const REUSES = ['replayed', 'duplicate', 'conflict', 'busy'] as const;
-/** The causes of a deferral other than a dependency's rejection. */
-type OwnCause = Exclude<DeferralReason, RejectionCause>;
-const DEFERRAL_CAUSES = Object.keys({
-  busy: true,
-  fenced: true,
-  not_yet: true,
-  waiting: true,
-  unavailable: true,
-  stopped: true,
-} satisfies Record<OwnCause, true>) as OwnCause[];
+type WordsOf<K extends Key, L extends readonly string[]> = { [I in keyof L]: WordOf<K, L[I]> };
 
-/** What is counted per job. */
-export interface JobSeries extends ReturnType<typeof jobSeries> {}
-
-export function jobSeries(metrics: OpenMetrics, queue: string, job: string) {
-  const labels = { queue, job };
-  return {
-    started: each(['first', 'retry'], (kind) =>
-      metrics.counter(METRICS.attemptsStarted, { ...labels, kind }),
-    ),
-    processed: each(RESULTS, (result) => metrics.counter(METRICS.processed, { ...labels, result })),
-    reused: each(REUSES, (kind) => metrics.counter(METRICS.keysReused, { ...labels, kind })),
-    exhausted: each(EXHAUSTION_REASONS, (reason) =>
-      metrics.counter(METRICS.retryExhausted, { ...labels, reason }),
-    ),
-    handedBack: each(['first', 'again'], (kind) => metrics.counter(METRICS.handedBack, { ...labels, kind })),
-    /** By dependency and reason. */
-    retries: new Grid<CounterSeries>((dependency, reason) =>
-      metrics.counter(METRICS.retryAttempts, { ...labels, dependency, reason }),
-    ),
-    /** By kind and reason. */
-    failures: new Grid<CounterSeries>((kind, reason) =>
-      metrics.counter(METRICS.failures, { ...labels, kind, reason }),
-    ),
-    retryCount: metrics.histogram(METRICS.retryCount, labels),
-    duration: metrics.histogram(METRICS.duration, labels),
-    wait: metrics.histogram(METRICS.wait, labels),
-    endToEnd: metrics.histogram(METRICS.endToEnd, labels),
-  };
+/** The series of a metric, by the values of its labels in their order. */
+interface SeriesOf<K extends Key> extends Pick<Series<unknown>, 'begin'> {
+  at(
+    ...values: WordsOf<K, Catalogue[K]['labels']>
+  ): Catalogue[K]['kind'] extends 'counter' ? CounterSeries : HistogramSeries;
 }
 
-/** What is counted per queue. */
-export interface QueueSeries extends ReturnType<typeof queueSeries> {}
+/** The series of each counter and histogram of the catalogue. */
+export type AllSeries = { readonly [K in Key]: SeriesOf<K> };
 
-export function queueSeries(metrics: OpenMetrics, queue: string, dependencies: readonly string[]) {
-  /** By dependency and reason. */
-  const deferred = new Grid<CounterSeries>((dependency, reason) =>
-    metrics.counter(METRICS.deferred, { queue, dependency, reason }),
-  );
-  for (const cause of DEFERRAL_CAUSES) deferred.at('', cause);
-  for (const dependency of dependencies) for (const cause of REJECTION_CAUSES) deferred.at(dependency, cause);
-  return {
-    deferred,
-    letters: each(DEAD_LETTER_REASONS, (reason) => metrics.counter(METRICS.deadLetters, { queue, reason })),
-    redriven: each(['redriven', 'completed'], (result) =>
-      metrics.counter(METRICS.deadLettersRedriven, { queue, result }),
-    ),
-    fenced: metrics.counter(METRICS.fenceRejected, { queue }),
-  };
+export function allSeries(metrics: OpenMetrics): AllSeries {
+  const all = Object.entries<Counted | GaugeMetric>(JOB_METRICS).flatMap(([key, metric]) => {
+    if (metric.kind === 'gauge') return [];
+    const make = (labels: Labels): CounterSeries | HistogramSeries =>
+      metric.kind === 'counter' ? metrics.counter(metric, labels) : metrics.histogram(metric, labels);
+    return [[key, new Series(metric, make)]];
+  });
+  return Object.fromEntries(all) as AllSeries;
 }
 
-/** What is counted per dependency. */
-export interface DependencySeries extends ReturnType<typeof dependencySeries> {}
+/** The series below one value of a label, by the values of the next one. */
+class Branch<S> {
+  readonly #branches = new Map<string, Branch<S>>();
+  /** Set where all labels have a value. */
+  series: S | undefined;
 
-export function dependencySeries(metrics: OpenMetrics, dependency: string) {
-  return {
-    opened: metrics.counter(METRICS.circuitOpened, { dependency }),
-    fallbacks: each(FALLBACK_REASONS, (reason) =>
-      metrics.counter(METRICS.fallbacksUsed, { dependency, reason }),
-    ),
-    budgetDenied: metrics.counter(METRICS.retryBudgetDenied, { dependency }),
-  };
+  to(value: string): Branch<S> {
+    let branch = this.#branches.get(value);
+    if (branch === undefined) {
+      branch = new Branch();
+      this.#branches.set(value, branch);
+    }
+    return branch;
+  }
 }
 
-function each<K extends string, V>(names: readonly K[], make: (name: K) => V): Readonly<Record<K, V>> {
-  return Object.fromEntries(names.map((name) => [name, make(name)])) as Record<K, V>;
-}
+/** The series of one metric. Each is made, at 0, at its first use; from then on a look-up allocates nothing. */
+class Series<S> {
+  readonly #root = new Branch<S>();
 
-/** Values by two names, each made at its first use. A look-up allocates nothing. */
-export class Grid<V> {
-  readonly #rows = new Map<string, Map<string, V>>();
+  constructor(
+    private readonly metric: Counted,
+    private readonly make: (labels: Labels) => S,
+  ) {}
 
-  constructor(private readonly make: (row: string, column: string) => V) {}
-
-  find(row: string, column: string): V | undefined {
-    return this.#rows.get(row)?.get(column);
+  at(first: string, second?: string, third?: string, fourth?: string): S {
+    let branch = this.#root.to(first);
+    if (second !== undefined) branch = branch.to(second);
+    if (third !== undefined) branch = branch.to(third);
+    if (fourth !== undefined) branch = branch.to(fourth);
+    return (branch.series ??= this.#made([first, second, third, fourth]));
   }
 
-  at(row: string, column: string): V {
-    let values = this.#rows.get(row);
-    if (values === undefined) {
-      values = new Map();
-      this.#rows.set(row, values);
-    }
-    let value = values.get(column);
-    if (value === undefined) {
-      value = this.make(row, column);
-      values.set(column, value);
-    }
-    return value;
+  /** Makes all series with these first labels, provided that the labels after them have closed lists. */
+  begin(first: Labels): void {
+    const isPrefix = Object.keys(first).every((label, place) => label === this.metric.labels[place]);
+    if (isPrefix) this.#beginAll(Object.values(first));
   }
 
-  /** How many columns the row has. */
-  width(row: string): number {
-    return this.#rows.get(row)?.size ?? 0;
+  #beginAll(values: readonly string[]): void {
+    const label = this.metric.labels[values.length];
+    if (label === undefined) this.at(...(values as [string]));
+    else for (const word of this.metric.values[label] ?? []) this.#beginAll([...values, word]);
+  }
+
+  #made(values: readonly (string | undefined)[]): S {
+    return this.make(
+      Object.fromEntries(this.metric.labels.map((label, place) => [label, values[place] ?? ''])),
+    );
   }
 }
