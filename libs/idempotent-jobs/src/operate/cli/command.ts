@@ -1,4 +1,5 @@
 import { parseArgs } from 'node:util';
+import type { DeadLetterService } from '../../dead-letters/dead-letter.service.js';
 import type { Database } from '../../ledger/postgres/database.js';
 import { messageOf } from '../../operation/thrown.js';
 import { PROGRAM } from '../../operation/errors.js';
@@ -41,14 +42,11 @@ export interface Option<T = unknown, Kind = 'flag' | 'optional' | 'required'> {
 /** Options, by the names that the command, and mostly the service it calls, uses for them. */
 export type Options = Readonly<Record<string, Option>>;
 
-type ValueOf<O> = O extends Option<infer T, unknown> ? T : never;
-type IsOptional<O> = O extends Option<unknown, infer Kind> ? ('optional' extends Kind ? true : false) : never;
-
 /** The values of the options of a call. */
 export type Given<O extends Options> = {
-  readonly [Key in keyof O as IsOptional<O[Key]> extends true ? never : Key]: ValueOf<O[Key]>;
-} & {
-  readonly [Key in keyof O as IsOptional<O[Key]> extends true ? Key : never]?: ValueOf<O[Key]>;
+  readonly [Key in keyof O]: O[Key] extends Option<infer T, infer Kind>
+    ? T | (Kind extends 'optional' ? undefined : never)
+    : never;
 };
 
 /** One call of a command. */
@@ -58,6 +56,7 @@ export interface Call<O extends Options = Options> {
   readonly operand: string | undefined;
   /** Connected. Its schema is checked unless the command says otherwise. */
   readonly database: Database;
+  readonly deadLetters: DeadLetterService;
   /** The prefix of BullMQ's keys in Redis. Undefined means BullMQ's default. */
   readonly prefix: string | undefined;
   readonly env: NodeJS.ProcessEnv;

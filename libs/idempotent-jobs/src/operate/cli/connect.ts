@@ -1,6 +1,6 @@
 import { Database } from '../../ledger/postgres/database.js';
 import { MIN_CONNECTIONS } from '../../ledger/postgres/lanes.js';
-import { messageOf } from '../../operation/thrown.js';
+import { messageOf, orUndefined } from '../../operation/thrown.js';
 import { Unavailable, WrongUsage } from './command.js';
 
 const CONNECT_TIMEOUT_MS = 10_000;
@@ -67,11 +67,7 @@ const HINT =
 
 /** Undefined for a text with an invalid escape. */
 function decoded(text: string): string | undefined {
-  try {
-    return decodeURIComponent(text);
-  } catch {
-    return undefined;
-  }
+  return orUndefined(() => decodeURIComponent(text));
 }
 
 /** Variables that may hold passwords. */

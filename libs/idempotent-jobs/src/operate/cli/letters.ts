@@ -21,7 +21,6 @@ import {
   WrongUsage,
 } from './command.js';
 import { type Columns, done, listed } from './render.js';
-import { deadLettersOf, refuseUnknownQueue } from './services.js';
 
 export const DRY_RUN = flag('dry-run', 'only say what would be done');
 /** Options that say who acts, and why. */
@@ -57,7 +56,7 @@ const OPERATION = {
 /** The letter that a call names, by its id or by tenant and key. @throws WrongUsage if it names neither or both */
 export function letterOf(
   id: string | undefined,
-  { tenantId, operationKey, step }: Given<typeof OPERATION>,
+  { tenantId, operationKey, step }: Partial<Given<typeof OPERATION>>,
 ): DeadLetterRef {
   if (id !== undefined) {
     if (tenantId !== undefined || operationKey !== undefined || step !== undefined)
@@ -94,21 +93,20 @@ export const letters = command({
 });
 
 async function oneLetter(
-  { given, database, refuse }: Call<typeof LETTERS>,
+  { given, deadLetters, refuse }: Call<typeof LETTERS>,
   id: string,
 ): Promise<CommandResult> {
   const { payload: _payload, ...ofLists } = LETTERS;
   refuse(Object.keys(ofLists) as (keyof typeof ofLists)[], 'is for the list, not for one letter');
-  const { payload, ...letter } = await deadLettersOf(database).get(id);
+  const { payload, ...letter } = await deadLetters.get(id);
   const shown = given.payload ? { ...letter, payload } : letter;
   return { exitCode: 0, json: shown, lines: printableJson(shown).split('\n') };
 }
 
 const NOTHING = 'No dead letter matches.';
 
-async function letterGroups({ given, database }: Call<typeof LETTERS>): Promise<CommandResult> {
-  const groups = await deadLettersOf(database).groups(filterOf(given), { limit: given.limit });
-  if (groups.length === 0) await refuseUnknownQueue(database, given.queue);
+async function letterGroups({ given, deadLetters }: Call<typeof LETTERS>): Promise<CommandResult> {
+  const groups = await deadLetters.groups(filterOf(given), { limit: given.limit });
   return listed({ groups }, groups, GROUP_COLUMNS, NOTHING);
 }
 
@@ -122,14 +120,9 @@ const GROUP_COLUMNS: Columns<DeadLetterGroup> = {
   fingerprint: ({ fingerprint }) => fingerprint,
 };
 
-async function letterList({ given, database }: Call<typeof LETTERS>): Promise<CommandResult> {
+async function letterList({ given, deadLetters }: Call<typeof LETTERS>): Promise<CommandResult> {
   const { all, limit, after } = given;
-  const page = await deadLettersOf(database).list(filterOf(given), {
-    open: all ? 'any' : true,
-    limit,
-    after,
-  });
-  if (page.letters.length === 0) await refuseUnknownQueue(database, given.queue);
+  const page = await deadLetters.list(filterOf(given), { open: all ? 'any' : true, limit, after });
   const list = listed(page, page.letters, LETTER_COLUMNS, NOTHING);
   const more = page.next === undefined ? [] : ['', `There is more: --after ${page.next}`];
   return { ...list, lines: [...list.lines, ...more] };
@@ -161,9 +154,9 @@ export const resolve = command({
   summary: 'say of an operation in doubt whether its effect happened',
   operand: '[letter]',
   options: RESOLVE,
-  async run({ given, operand, database }) {
+  async run({ given, operand, deadLetters }) {
     const verdict = verdictOf(given);
-    const result = await deadLettersOf(database).resolve(letterOf(operand, given), verdict, given);
+    const result = await deadLetters.resolve(letterOf(operand, given), verdict, given);
     const end = result.outcome === 'applied' ? 'the operation is completed' : 'the operation runs again';
     return done(result, `Letter ${result.letterId} ${isOrWouldBe(result)} resolved: ${end}.`);
   },
@@ -193,8 +186,8 @@ export const discard = command({
   summary: 'close a letter for good; its operation stays dead',
   operand: '[letter]',
   options: { ...OPERATION, ...ACTION },
-  async run({ given, operand, database }) {
-    const result = await deadLettersOf(database).discard(letterOf(operand, given), given);
+  async run({ given, operand, deadLetters }) {
+    const result = await deadLetters.discard(letterOf(operand, given), given);
     return done(result, `Letter ${result.letterId} ${isOrWouldBe(result)} discarded.`);
   },
 });

@@ -3,7 +3,6 @@ import { PROGRAM } from '../../operation/errors.js';
 import { type Call, command, type CommandResult, flag, number, text, time, WrongUsage } from './command.js';
 import { ACTION, FILTER, filterOf, letterOf } from './letters.js';
 import { type Columns, done, listed } from './render.js';
-import { deadLettersOf, refuseUnknownQueue } from './services.js';
 
 const { ratePerSecond, canary, maxFailureShare } = DEFAULT_PACE;
 const REDRIVE = {
@@ -53,11 +52,11 @@ const OF_MANY = [
 async function redriveOne({
   given,
   operand,
-  database,
+  deadLetters,
   refuse,
 }: Call<typeof REDRIVE>): Promise<CommandResult> {
   refuse(OF_MANY, 'needs --queue');
-  const result = await deadLettersOf(database).redrive(letterOf(operand, given), given);
+  const result = await deadLetters.redrive(letterOf(operand, given), given);
   const { outcome, letterId, dryRun } = result;
   const would = dryRun ? 'Would be ' : '';
   const line =
@@ -68,12 +67,12 @@ async function redriveOne({
 }
 
 async function redriveMany(
-  { given, operand, database, refuse }: Call<typeof REDRIVE>,
+  { given, operand, deadLetters, refuse }: Call<typeof REDRIVE>,
   queue: string,
 ): Promise<CommandResult> {
   if (operand !== undefined) throw new WrongUsage('Name one letter, or --queue, not both.');
   refuse(['deadline'], 'is for one letter');
-  const plan = await deadLettersOf(database).redriveMany({ ...filterOf(given), queue }, given);
+  const plan = await deadLetters.redriveMany({ ...filterOf(given), queue }, given);
   const { redriveId, letters, leftOut } = plan;
   const others =
     leftOut > 0
@@ -101,29 +100,27 @@ export const redrives = command({
   operand: '[redrive]',
   options: REDRIVES,
   async run(call) {
-    const { given, operand, database, refuse } = call;
+    const { given, operand, deadLetters, refuse } = call;
     if (!given.cancel) refuse(['actor', 'note', 'dryRun'], 'needs --cancel');
     else if (operand === undefined) throw new WrongUsage('--cancel needs the id of a redrive.');
     if (operand === undefined) return redriveList(call);
     refuse(['queue', 'limit'], 'is for the list, not for one redrive');
     if (given.cancel) return cancel(call, operand);
-    const found = await deadLettersOf(database).getRedrive(operand);
+    const found = await deadLetters.getRedrive(operand);
     return listed(found, [found], REDRIVE_COLUMNS, '');
   },
 });
 
-async function redriveList({ given, database }: Call<typeof REDRIVES>): Promise<CommandResult> {
-  const found = await deadLettersOf(database).redrives(given);
-  if (found.length === 0) await refuseUnknownQueue(database, given.queue);
+async function redriveList({ given, deadLetters }: Call<typeof REDRIVES>): Promise<CommandResult> {
+  const found = await deadLetters.redrives(given);
   return listed({ redrives: found }, found, REDRIVE_COLUMNS, 'There is no redrive.');
 }
 
-async function cancel({ given, database }: Call<typeof REDRIVES>, id: string): Promise<CommandResult> {
+async function cancel({ given, deadLetters }: Call<typeof REDRIVES>, id: string): Promise<CommandResult> {
   const { actor, note, dryRun } = given;
   if (actor === undefined) throw new WrongUsage('--actor is missing.');
   if (note === undefined) throw new WrongUsage('--note is missing.');
-  const service = deadLettersOf(database);
-  const found = dryRun ? await service.getRedrive(id) : await service.cancelRedrive(id, { actor, note });
+  const found = await (dryRun ? deadLetters.getRedrive(id) : deadLetters.cancelRedrive(id, { actor, note }));
   const json = { ...found, dryRun };
   if (dryRun && found.status !== 'running')
     return { exitCode: 1, json, lines: [`Redrive ${id} has ended: ${found.status}.`] };
@@ -142,5 +139,5 @@ const REDRIVE_COLUMNS: Columns<Redrive> = {
   failed: ({ progress }) => progress.failed,
   begun: ({ createdAt }) => createdAt,
   by: ({ actor }) => actor,
-  because: ({ endedBecause }) => endedBecause,
+  detail: ({ endedBecause }) => endedBecause,
 };

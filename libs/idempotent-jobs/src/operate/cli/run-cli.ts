@@ -11,6 +11,7 @@ import {
   COMMON_OPTIONS,
   type Command,
   type CommandResult,
+  type Options,
   parse,
   read,
   refusing,
@@ -19,7 +20,7 @@ import {
 } from './command.js';
 import { COMMANDS } from './commands.js';
 import { connect, reasonOf, redactor } from './connect.js';
-import { helpAsJson, helpOf, helpOfAll } from './help.js';
+import { deadLettersOf, refuseUnknownQueue } from './services.js';
 
 /** The output of the program. Each call is one or more whole lines. */
 export interface Voice {
@@ -81,7 +82,11 @@ async function run(
   const database = await connect(env, schema);
   try {
     if (command.needsLedger !== false) await ensureSchema(database, 'check');
-    return await command.run({ given, operand, database, prefix, env, refuse });
+    const deadLetters = deadLettersOf(database);
+    const result = await command.run({ given, operand, database, deadLetters, prefix, env, refuse });
+    // A mistyped name is told from a queue that has nothing to show.
+    if (result.exitCode === 1) await refuseUnknownQueue(database, given['queue'] as string | undefined);
+    return result;
   } finally {
     await database.close();
     await database.dataSource.destroy();
@@ -114,3 +119,75 @@ function codeOf(error: unknown): string {
   if (error instanceof Unavailable) return 'UNAVAILABLE';
   return error instanceof IdempotentJobsError ? error.code : 'FAILED';
 }
+
+/** The help as JSON, of the whole program or of one command. */
+function helpAsJson(commands: readonly Command[]): unknown {
+  return {
+    commands: commands.map(({ name, summary, operand, options }) => ({
+      name,
+      summary,
+      operand,
+      options: optionsAsJson(options),
+    })),
+    commonOptions: optionsAsJson(COMMON_OPTIONS),
+  };
+}
+
+function optionsAsJson(options: Options): unknown {
+  return Object.fromEntries(Object.values(options).map(({ name, value, help }) => [name, { value, help }]));
+}
+
+/** The help of the whole program. */
+function helpOfAll(commands: readonly Command[]): string[] {
+  return [
+    'Usage: idempotent-jobs <command> [options]',
+    '',
+    'Looks after a ledger of nestjs-idempotent-jobs, without the application.',
+    '',
+    'Commands:',
+    ...aligned(commands.map(({ name, summary }) => [name, summary])),
+    ...FOR_EVERY_COMMAND,
+  ];
+}
+
+/** The help of one command. */
+function helpOf({ name, summary, operand, options }: Command): string[] {
+  const own = Object.keys(options).length === 0 ? [] : ['', 'Options:', ...linesOf(options)];
+  return [
+    `Usage: idempotent-jobs ${name}${operand === undefined ? '' : ` ${operand}`} [options]`,
+    '',
+    `${summary[0]?.toUpperCase()}${summary.slice(1)}.`,
+    ...own,
+    ...FOR_EVERY_COMMAND,
+  ];
+}
+
+function linesOf(options: Options): string[] {
+  return aligned(
+    Object.values(options).map(({ name, value, help }) => [
+      `--${name}${value === undefined ? '' : ` ${value}`}`,
+      help,
+    ]),
+  );
+}
+
+function aligned(lines: readonly (readonly [left: string, right: string])[]): string[] {
+  const width = Math.max(...lines.map(([left]) => left.length));
+  return lines.map(([left, right]) => `  ${left.padEnd(width)}  ${right}`);
+}
+
+const FOR_EVERY_COMMAND = [
+  '',
+  'Options of every command:',
+  ...linesOf(COMMON_OPTIONS),
+  '',
+  'Environment:',
+  '  DATABASE_URL  the Postgres that holds the ledger (required)',
+  '  REDIS_URL     the Redis of BullMQ, for the depths of queues in "status"; without it',
+  "                BullMQ's Postgres backend in DATABASE_URL is asked, if there is one",
+  '',
+  'Exit codes:',
+  '  0  done',
+  '  1  refused, nothing matched, problems found, or a server could not be reached',
+  '  2  wrong usage',
+];
