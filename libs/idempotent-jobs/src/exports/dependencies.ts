@@ -13,4 +13,4 @@ export type {
 } from '../resilience/dependency/dependency.options.js';
 export type { KeyedDependency, KeyedOperation } from '../resilience/dependency/dependency-key.js';
 export type { DependencyState } from '../resilience/dependency/dependency.js';
-export type { CircuitState } from '../resilience/circuit-state.js';
+export type { CircuitState } from '../resilience/circuit-breaker.js';

@@ -1,7 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { CircuitBreaker } from './circuit-breaker.js';
-import type { Permit } from './circuit-state.js';
+import { CircuitBreaker, type Permit } from './circuit-breaker.js';
 
 type End = 'succeed' | 'fail' | 'ignore';
 

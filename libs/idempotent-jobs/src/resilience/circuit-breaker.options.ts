@@ -1,4 +1,4 @@
-import type { CircuitState } from './circuit-state.js';
+import type { CircuitState } from './circuit-breaker.js';
 
 /**
  * When a circuit breaker opens and closes. The default share is resilience4j's. Its minimum of 100 calls would be more

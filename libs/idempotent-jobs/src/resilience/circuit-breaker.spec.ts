@@ -1,7 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { CircuitBreaker } from './circuit-breaker.js';
+import { CircuitBreaker, type CircuitState, type Permit } from './circuit-breaker.js';
 import type { CircuitBreakerOptions } from './circuit-breaker.options.js';
-import type { CircuitState, Permit } from './circuit-state.js';
 
 class Bench {
   nowMs = 1_000;

@@ -1,7 +1,36 @@
-import { AdmittedCall, type CallResult, type OnEnd } from './admitted-call.js';
 import { type CircuitBreakerOptions, resolveBreakerOptions } from './circuit-breaker.options.js';
-import type { Admission, CircuitState, Permit } from './circuit-state.js';
 import { RollingWindow } from './rolling-window.js';
+
+/**
+ * What a circuit breaker does with the next call:
+ *
+ * - `closed`: lets it through and counts it.
+ * - `open`: rejects it; in `retryAfterMs` milliseconds it lets one through as a probe.
+ * - `half_open`: lets one probe through at a time; `successes` of them have succeeded in a row.
+ * - `forced_open`, `forced_closed`: the operator has decided.
+ */
+export type CircuitState =
+  | { readonly kind: 'closed' }
+  | { readonly kind: 'open'; readonly retryAfterMs: number }
+  | { readonly kind: 'half_open'; readonly successes: number }
+  | { readonly kind: 'forced_open' }
+  | { readonly kind: 'forced_closed' };
+
+/** The right to make one call. Only the first call of one of its methods has an effect. */
+export interface Permit {
+  /** The dependency answered. */
+  succeed(): void;
+  /** The dependency failed: a transient failure, a timeout, or one that leaves a doubt. */
+  fail(): void;
+  /** The call says nothing about the dependency: it was never made, was stopped from here, or was itself faulty. */
+  ignore(): void;
+}
+
+/** The circuit breaker's answer to a call that asks. */
+export type Admission =
+  | { readonly kind: 'admitted'; readonly permit: Permit }
+  /** `retryAfterMs`: when to try again, in milliseconds from now; spread, so that calls do not all come back at once. */
+  | { readonly kind: 'open'; readonly retryAfterMs: number };
 
 type Phase =
   | { readonly kind: 'closed'; readonly calls: RollingWindow }
@@ -160,5 +189,46 @@ export class CircuitBreaker {
   #enter(phase: Phase): void {
     this.#phase = phase;
     this.#options.onChange(this.state);
+  }
+}
+
+/** How an admitted call ended; `nothing` when it says nothing about the dependency. */
+type CallResult = 'success' | 'failure' | 'nothing';
+
+/** Called when a call ends, with the phase that admitted it. */
+type OnEnd = (permit: Permit, admittedIn: object, result: CallResult) => void;
+
+/**
+ * An admission that is its own permit, so that a call through a closed circuit, the most common case, makes one object.
+ */
+class AdmittedCall implements Permit {
+  readonly kind = 'admitted';
+  #isOver = false;
+
+  constructor(
+    private readonly admittedIn: object,
+    private readonly onEnd: OnEnd,
+  ) {}
+
+  get permit(): Permit {
+    return this;
+  }
+
+  succeed(): void {
+    this.#end('success');
+  }
+
+  fail(): void {
+    this.#end('failure');
+  }
+
+  ignore(): void {
+    this.#end('nothing');
+  }
+
+  #end(result: CallResult): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.onEnd(this, this.admittedIn, result);
   }
 }

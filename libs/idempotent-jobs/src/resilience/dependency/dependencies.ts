@@ -1,17 +1,18 @@
 import { UsageError } from '../../operation/errors.js';
+import type { Failure } from '../../operation/failure.js';
+import { causesOf } from '../../operation/thrown.js';
+import type { Classify } from '../classify/classify.js';
 import { Dependency, type DependencyServices, type DependencyState } from './dependency.js';
 import type { DependencyRules } from './dependency.options.js';
-import { KnownFailures } from './known-failures.js';
-import type { Classify } from '../classify/classify.js';
 
 /** The dependencies of this application, by name. */
 export class Dependencies {
   readonly #known: ReadonlyMap<string, Dependency>;
   readonly #knownFailures = new KnownFailures();
 
-  constructor(settings: readonly DependencyRules[], services: Omit<DependencyServices, 'knownFailures'>) {
+  constructor(rules: readonly DependencyRules[], services: Omit<DependencyServices, 'knownFailures'>) {
     this.#known = new Map(
-      settings.map((one) => [
+      rules.map((one) => [
         one.name,
         new Dependency(one, { ...services, knownFailures: this.#knownFailures }),
       ]),
@@ -42,5 +43,26 @@ export class Dependencies {
 
   get states(): readonly DependencyState[] {
     return [...this.#known.values()].map(({ state }) => state);
+  }
+}
+
+/** What guarded calls found out about errors, for code further up that meets the same error. */
+export class KnownFailures {
+  readonly #known = new WeakMap<object, { readonly source: Dependency; readonly failure: Failure }>();
+
+  /** The first call that notes an error is the one that threw it. */
+  note(error: unknown, source: Dependency, failure: Failure): void {
+    if (typeof error !== 'object' || error === null || this.#known.has(error)) return;
+    this.#known.set(error, { source, failure });
+  }
+
+  of(error: unknown): Failure | undefined {
+    return this.#known.get(error as object)?.failure;
+  }
+
+  /** The dependency whose call threw the error, also when it was wrapped. Undefined when none is known. */
+  sourceBehind(error: unknown): Dependency | undefined {
+    const source = causesOf(error).find((one) => this.#known.has(one as object));
+    return this.#known.get(source as object)?.source;
   }
 }

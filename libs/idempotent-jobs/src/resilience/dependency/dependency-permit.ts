@@ -1,4 +1,4 @@
-import type { Permit } from '../circuit-state.js';
+import type { Permit } from '../circuit-breaker.js';
 import type { Failure } from '../../operation/failure.js';
 import { signOf } from '../classify/failure-sign.js';
 import type { Dependency, EventSubject } from './dependency.js';

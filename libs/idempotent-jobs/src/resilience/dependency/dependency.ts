@@ -1,16 +1,15 @@
 import type { JobEventSubject, JobEvents } from '../../events/job-events.js';
 import { Bulkhead } from '../bulkhead.js';
-import { CircuitBreaker } from '../circuit-breaker.js';
+import { CircuitBreaker, type CircuitState, type Permit } from '../circuit-breaker.js';
 import { DEFAULT_WINDOW_MS } from '../circuit-breaker.options.js';
-import type { CircuitState, Permit } from '../circuit-state.js';
 import type { Classify } from '../classify/classify.js';
 import { RetryBudget } from '../retry-budget.js';
 import type { DependencyRules } from './dependency.options.js';
 import type { Rejection } from './rejection.js';
 import type { FallbackReason } from '../../operation/reasons.js';
-import { KeyedCircuits } from './keyed-circuits.js';
+import { KeyedCircuits } from './dependency-key.js';
 import { DependencyPermit } from './dependency-permit.js';
-import type { KnownFailures } from './known-failures.js';
+import type { KnownFailures } from './dependencies.js';
 import { TenantShares } from './tenant-shares.js';
 
 /** What a dependency needs of its application. */
@@ -78,31 +77,29 @@ export class Dependency {
 
   /** @param whole the dependency that this one is a key of. Undefined for one without a key. */
   constructor(
-    settings: DependencyRules,
+    rules: DependencyRules,
     private readonly services: DependencyServices,
     whole?: Dependency,
   ) {
     const { now, random } = services;
-    this.name = settings.name;
-    this.timeoutMs = settings.timeoutMs;
-    this.clientRetries = settings.clientRetries;
-    this.classify = settings.classify;
-    this.#isBreaking = settings.breaker !== undefined;
+    this.name = rules.name;
+    this.timeoutMs = rules.timeoutMs;
+    this.clientRetries = rules.clientRetries;
+    this.classify = rules.classify;
+    this.#isBreaking = rules.breaker !== undefined;
     this.#breaker = new CircuitBreaker({
-      ...settings.breaker,
+      ...rules.breaker,
       now,
       random,
       onChange: ({ kind: state }) => this.#changed(state),
     });
-    this.#budget = settings.retryBudget && new RetryBudget({ ...settings.retryBudget, now });
-    this.#bulkhead = whole === undefined ? new Bulkhead(settings.maxConcurrent ?? Infinity) : whole.#bulkhead;
+    this.#budget = rules.retryBudget && new RetryBudget({ ...rules.retryBudget, now });
+    this.#bulkhead = whole === undefined ? new Bulkhead(rules.maxConcurrent ?? Infinity) : whole.#bulkhead;
     this.whole = whole ?? this;
-    this.#keyed = new KeyedCircuits(settings.maxKeys, () => this.#keyMade(settings));
+    this.#keyed = new KeyedCircuits(rules.maxKeys, () => this.#keyMade(rules));
     // Tracked only without a key: tenants whose calls use the same key share its circuit on purpose.
     this.#shares =
-      whole === undefined
-        ? new TenantShares(settings.breaker?.windowMs ?? DEFAULT_WINDOW_MS, now)
-        : undefined;
+      whole === undefined ? new TenantShares(rules.breaker?.windowMs ?? DEFAULT_WINDOW_MS, now) : undefined;
   }
 
   /** The dependency for one key. Undefined stands for all calls without one. */
@@ -110,8 +107,8 @@ export class Dependency {
     return key === undefined ? this : this.#keyed.of(key);
   }
 
-  #keyMade(settings: DependencyRules): Dependency {
-    const made = new Dependency(settings, this.services, this);
+  #keyMade(rules: DependencyRules): Dependency {
+    const made = new Dependency(rules, this.services, this);
     if (this.#forced !== undefined) made.#force(this.#forced);
     return made;
   }

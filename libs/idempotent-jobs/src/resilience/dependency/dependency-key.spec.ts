@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { KeyedCircuits } from './keyed-circuits.js';
+import { KeyedCircuits } from './dependency-key.js';
 
 class Circuit {
   isIdle = true;
