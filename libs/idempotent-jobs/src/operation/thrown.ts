@@ -3,10 +3,10 @@
  * itself. Here are safe access to it, its message, and the evidence of it that is kept. Nothing here ever throws.
  */
 
-/** What `look` returns. Undefined if it throws. */
-export function orUndefined<T>(look: () => T): T | undefined {
+/** What `get` returns. Undefined if it throws. */
+export function orUndefined<T>(get: () => T): T | undefined {
   try {
-    return look();
+    return get();
   } catch {
     return undefined;
   }

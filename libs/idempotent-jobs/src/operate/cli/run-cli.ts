@@ -23,7 +23,7 @@ import { connect, reasonOf, redactor } from './connect.js';
 import { deadLettersOf, refuseUnknownQueue } from './services.js';
 
 /** The output of the program. Each call is one or more whole lines. */
-export interface Voice {
+export interface Output {
   readonly out: (text: string) => void;
   readonly err: (text: string) => void;
 }
@@ -37,20 +37,20 @@ export interface Voice {
 export async function runCli(
   args: readonly string[],
   given: NodeJS.ProcessEnv,
-  voice: Voice,
+  output: Output,
 ): Promise<number> {
   // A variable that is empty, as in `REDIS_URL=`, counts as not set.
   const env = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== ''));
   const isJson = args.includes('--json');
   try {
     const answer = await answerTo(args, env);
-    voice.out(isJson ? printableJson(answer.json) : answer.lines.map(printable).join('\n'));
+    output.out(isJson ? printableJson(answer.json) : answer.lines.map(printable).join('\n'));
     return answer.exitCode;
   } catch (error) {
     const message = redactor(env)(inOurWords(error));
-    if (isJson) voice.out(printableJson({ error: { code: codeOf(error), message } }));
+    if (isJson) output.out(printableJson({ error: { code: codeOf(error), message } }));
     const help = error instanceof WrongUsage ? error.help : [];
-    voice.err([message, ...help].map(printable).join('\n'));
+    output.err([message, ...help].map(printable).join('\n'));
     return isWrongUsage(error) ? 2 : 1;
   }
 }
@@ -94,7 +94,7 @@ async function run(
 }
 
 /** What helps when an action is refused here. The services' own messages name their methods and options. */
-const HERE: Readonly<Record<string, string>> = {
+const ADVICE: Readonly<Record<string, string>> = {
   no_identity:
     'it has no tenant or operation key. Give it one by hand with redriveEdited() in the application, or discard it',
   conflict:
@@ -105,8 +105,8 @@ const HERE: Readonly<Record<string, string>> = {
 
 /** Why a call failed, in terms of the command line. */
 export function inOurWords(error: unknown): string {
-  if (!isA(error, DeadLetterRefusedError) || !Object.hasOwn(HERE, error.reason)) return reasonOf(error);
-  return `${String(error.data['id'])}: ${HERE[error.reason]}. Nothing was changed.`;
+  if (!isA(error, DeadLetterRefusedError) || !Object.hasOwn(ADVICE, error.reason)) return reasonOf(error);
+  return `${String(error.data['id'])}: ${ADVICE[error.reason]}. Nothing was changed.`;
 }
 
 /** A request that a service rejects as invalid counts as wrong usage, too. */

@@ -147,8 +147,10 @@ async function depthsInRedis(
   for (const queue of queues) queue.on('error', (error) => (reason = reasonOf(error)));
   const depths = new Map<string, QueueDepth>();
   try {
-    const asked = queues.map(async (queue) => depths.set(queue.name, await new QueueContents(queue).depth()));
-    const failed = Promise.all(asked).catch((error: unknown) => (reason = reasonOf(error)));
+    const readings = queues.map(async (queue) =>
+      depths.set(queue.name, await new QueueContents(queue).depth()),
+    );
+    const failed = Promise.all(readings).catch((error: unknown) => (reason = reasonOf(error)));
     await isOverWithin(TIMEOUT_MS, failed);
     if (depths.size < names.length)
       throw new Unavailable(`Redis at ${host} (REDIS_URL) cannot be reached: ${reason}`);

@@ -88,16 +88,16 @@ class Search {
    */
   #among(errors: readonly unknown[]): Failure | undefined {
     let first: Failure | undefined;
-    let isMute = false;
+    let hasUnrecognised = false;
     for (const one of errors) {
       if (one === undefined || one === null || this.#seen.has(one)) continue;
       const failure = this.failureOf(one);
       if (failure?.kind === 'in_doubt') return failure;
       first ??= failure;
-      isMute ||= failure === undefined;
+      hasUnrecognised ||= failure === undefined;
       if (this.#seen.size >= MAX_ERRORS) return first && { kind: 'in_doubt', code: 'too_many_errors' };
     }
-    return first && isMute ? { kind: 'in_doubt', code: 'partly_unknown' } : first;
+    return first && hasUnrecognised ? { kind: 'in_doubt', code: 'partly_unknown' } : first;
   }
 }
 

@@ -178,7 +178,7 @@ export class Dependency {
    */
   enter(timeoutMs: number): DependencyPermit | Rejection {
     const admission = this.#breaker.tryAcquire(timeoutMs + PROBE_SETTLES_MS);
-    if (admission.kind === 'open') return this.#hold('circuit_open', admission.retryAfterMs);
+    if (admission.kind === 'open') return this.#rejection('circuit_open', admission.retryAfterMs);
     const { permit } = admission;
     const giveBack = this.#bulkhead.tryAcquire();
     if (giveBack !== undefined) {
@@ -186,7 +186,7 @@ export class Dependency {
       return new DependencyPermit(this, permit, () => this.#left(giveBack), this.#isBreaking);
     }
     permit.ignore();
-    return this.#hold('bulkhead_full', FULL_MS * (0.5 + this.services.random()));
+    return this.#rejection('bulkhead_full', FULL_MS * (0.5 + this.services.random()));
   }
 
   #left(giveBack: () => void): void {
@@ -225,7 +225,7 @@ export class Dependency {
   denyRetry(subject: EventSubject): Rejection {
     this.#deniedAt = this.services.now();
     this.services.events.emit({ kind: 'retry_budget_denied', ...subject, dependency: this.name });
-    return this.#hold('retry_budget_spent', DENIED_MS * (0.5 + this.services.random()));
+    return this.#rejection('retry_budget_spent', DENIED_MS * (0.5 + this.services.random()));
   }
 
   timedOut(subject: EventSubject): void {
@@ -257,7 +257,7 @@ export class Dependency {
     else this.#breaker.forceClosed();
   }
 
-  #hold(cause: Rejection['cause'], retryAfterMs: number): Rejection {
+  #rejection(cause: Rejection['cause'], retryAfterMs: number): Rejection {
     return { kind: 'rejected', dependency: this.name, cause, retryAfterMs };
   }
 }
