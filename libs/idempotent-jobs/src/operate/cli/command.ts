@@ -27,16 +27,15 @@ export interface CommandResult {
   readonly lines: readonly string[];
 }
 
-/** An option of a command. A flag is false and an optional value undefined unless given; a required one must be given. */
-export interface Option<T = unknown, Kind = 'flag' | 'optional' | 'required'> {
-  readonly kind: Kind;
+/** An option of a command. */
+export interface Option<T = unknown> {
   /** Its name on the command line, without the dashes. */
   readonly name: string;
   readonly help: string;
   /** The placeholder for the value in the help, e.g. `<name>`. A flag has none. */
   readonly value?: string;
-  /** Parses the given text, which is never empty. Throws {@link WrongUsage}. */
-  readonly read: (given: string) => T;
+  /** Parses the given text, which is never empty; undefined when there is none. Throws {@link WrongUsage}. */
+  readonly read: (given: string | undefined) => T;
 }
 
 /** Options, by the names that the command, and mostly the service it calls, uses for them. */
@@ -44,9 +43,7 @@ export type Options = Readonly<Record<string, Option>>;
 
 /** The values of the options of a call. */
 export type Given<O extends Options> = {
-  readonly [Key in keyof O]: O[Key] extends Option<infer T, infer Kind>
-    ? T | (Kind extends 'optional' ? undefined : never)
-    : never;
+  readonly [Key in keyof O]: O[Key] extends Option<infer T> ? T : never;
 };
 
 /** One call of a command. */
@@ -81,12 +78,12 @@ export function command<const O extends Options>(declared: Command<O>): Command 
   return declared;
 }
 
-export function flag(name: string, help: string): Option<boolean, 'flag'> {
-  return { kind: 'flag', name, help, read: () => true };
+export function flag(name: string, help: string): Option<boolean> {
+  return { name, help, read: (given) => given !== undefined };
 }
 
-export function text(name: string, value: string, help: string): Option<string, 'optional'> {
-  return { kind: 'optional', name, value, help, read: (given) => given };
+export function text(name: string, value: string, help: string): Option<string | undefined> {
+  return { name, value, help, read: (given) => given };
 }
 
 /** A number from `min` to `max`. */
@@ -95,7 +92,7 @@ export function number(
   [min, max]: readonly [min: number, max: number],
   help: string,
   value = '<n>',
-): Option<number, 'optional'> {
+): Option<number | undefined> {
   return reading(name, value, help, `a number from ${min} to ${max}`, (given) => {
     const read = Number(given);
     return /^\d+(?:\.\d+)?$/.test(given) && read >= min && read <= max ? read : undefined;
@@ -105,7 +102,7 @@ export function number(
 const UNIT_MS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 
 /** A time span such as `90s`, `15m`, `2h` or `7d`, read in ms. */
-export function duration(name: string, help: string): Option<number, 'optional'> {
+export function duration(name: string, help: string): Option<number | undefined> {
   return reading(name, '<span>', help, 'a time span such as 90s, 15m, 2h or 7d', (given) => {
     const [, count, unit = ''] = /^(\d+(?:\.\d+)?)(ms|s|m|h|d)$/.exec(given) ?? [];
     return count === undefined ? undefined : Number(count) * (UNIT_MS[unit] as number);
@@ -113,7 +110,7 @@ export function duration(name: string, help: string): Option<number, 'optional'>
 }
 
 /** A point in time in ISO 8601. */
-export function time(name: string, help: string): Option<Date, 'optional'> {
+export function time(name: string, help: string): Option<Date | undefined> {
   return reading(name, '<time>', help, 'a time in ISO 8601 such as 2026-01-31T12:00:00Z', (given) => {
     const date = new Date(given);
     return /^\d{4}-\d\d-\d\d/.test(given) && !Number.isNaN(date.getTime()) ? date : undefined;
@@ -125,7 +122,7 @@ export function word<W extends string>(
   name: string,
   value: string,
   words: readonly W[],
-): Option<W, 'optional'> {
+): Option<W | undefined> {
   const list = `one of ${words.join(', ')}`;
   return reading(name, value, list, list, (given) => words.find((known) => known === given));
 }
@@ -137,17 +134,23 @@ function reading<T>(
   help: string,
   what: string,
   read: (given: string) => T | undefined,
-): Option<T, 'optional'> {
-  const readOrThrow = (given: string): T => {
-    const found = read(given);
-    if (found === undefined) throw new WrongUsage(`--${name} must be ${what}, but is "${given}".`);
+): Option<T | undefined> {
+  const readOrThrow = (given: string | undefined): T | undefined => {
+    const found = given === undefined ? undefined : read(given);
+    if (found === undefined && given !== undefined)
+      throw new WrongUsage(`--${name} must be ${what}, but is "${given}".`);
     return found;
   };
-  return { kind: 'optional', name, value, help, read: readOrThrow };
+  return { name, value, help, read: readOrThrow };
 }
 
-export function required<T>(option: Option<T, 'optional'>): Option<T, 'required'> {
-  return { ...option, kind: 'required' };
+export function required<T>(option: Option<T | undefined>): Option<T> {
+  const readOrThrow = (given: string | undefined): T => {
+    const found = option.read(given);
+    if (found === undefined) throw new WrongUsage(`--${option.name} is missing.`);
+    return found;
+  };
+  return { ...option, read: readOrThrow };
 }
 
 /** Options that every command takes. */
@@ -168,37 +171,29 @@ type Values = Readonly<Record<string, string | boolean | undefined>>;
  */
 export function parse({ name, options, operand }: Command, args: readonly string[]) {
   const known = [...Object.values(COMMON_OPTIONS), ...Object.values(options)];
-  const types = Object.fromEntries(
-    known.map(
-      ({ name, kind }) => [name, { type: kind === 'flag' ? ('boolean' as const) : 'string' }] as const,
-    ),
+  const types = known.map(
+    ({ name, value }) => [name, { type: value === undefined ? 'boolean' : 'string' } as const] as const,
   );
-  const { values, positionals } = parsed(name, () =>
-    parseArgs({ args: [...args], options: types, allowPositionals: true }),
-  );
+  let found: ReturnType<typeof parseArgs>;
+  try {
+    found = parseArgs({ args: [...args], options: Object.fromEntries(types), allowPositionals: true });
+  } catch (error) {
+    throw new WrongUsage(`${messageOf(error)} See: ${PROGRAM} ${name} --help`);
+  }
+  const { values, positionals } = found;
   const most = operand === undefined ? 0 : 1;
   if (positionals.length > most)
     throw new WrongUsage(`"${name}" does not know what to do with "${positionals[most]}".`);
   return { values: values as Values, operand: positionals[0] };
 }
 
-function parsed<T>(name: string, parsing: () => T): T {
-  try {
-    return parsing();
-  } catch (error) {
-    throw new WrongUsage(`${messageOf(error)} See: ${PROGRAM} ${name} --help`);
-  }
-}
-
 /** Parses the values of options. @throws WrongUsage for one that is missing, empty or invalid */
 export function read<O extends Options>(options: O, values: Values): Given<O> {
   const given: Record<string, unknown> = {};
-  for (const [key, { kind, name, read }] of Object.entries(options)) {
+  for (const [key, { name, read }] of Object.entries(options)) {
     const value = values[name];
     if (value === '') throw new WrongUsage(`--${name} must not be empty.`);
-    if (value !== undefined) given[key] = read(String(value));
-    else if (kind === 'flag') given[key] = false;
-    else if (kind === 'required') throw new WrongUsage(`--${name} is missing.`);
+    given[key] = read(value === undefined ? undefined : String(value));
   }
   return given as Given<O>;
 }
