@@ -91,13 +91,13 @@ export class MetricsSubscriber {
     dead: (event) => {
       const { queue, attempt, reason, isFollowUp } = event;
       this.#letterOf(event);
-      if (reason === 'idempotency_conflict') this.#reused(event, 'conflict');
       // No delivery has ended with this event.
-      if (isFollowUp === true) return;
+      if (isFollowUp === true) return this.#reused(event, 'conflict');
       this.#failed(event);
       const job = this.#job(event);
       if (attempt > 0) this.#series.retryCount.at(queue, job).record(attempt - 1);
       if (isExhaustion(reason)) this.#series.retryExhausted.at(queue, job, reason).increment();
+      if (reason === 'idempotency_conflict') this.#reused(event, 'conflict');
     },
     refused: (event) => this.#processed(event, event.reason === 'in_doubt' ? 'in_doubt' : 'dead'),
     handed_back: (event) => {
