@@ -96,7 +96,11 @@ export class Dependency {
     this.#budget = rules.retryBudget && new RetryBudget({ ...rules.retryBudget, now });
     this.#bulkhead = whole === undefined ? new Bulkhead(rules.maxConcurrent ?? Infinity) : whole.#bulkhead;
     this.whole = whole ?? this;
-    this.#keyed = new KeyedCircuits(rules.maxKeys, () => this.#keyMade(rules));
+    this.#keyed = new KeyedCircuits(rules.maxKeys, () => {
+      const keyed = new Dependency(rules, services, this);
+      if (this.#forced !== undefined) keyed.#force(this.#forced);
+      return keyed;
+    });
     // Tracked only without a key: tenants whose calls use the same key share its circuit on purpose.
     this.#shares =
       whole === undefined ? new TenantShares(rules.breaker?.windowMs ?? DEFAULT_WINDOW_MS, now) : undefined;
@@ -105,12 +109,6 @@ export class Dependency {
   /** The dependency for one key. Undefined stands for all calls without one. */
   of(key: string | undefined): Dependency {
     return key === undefined ? this : this.#keyed.of(key);
-  }
-
-  #keyMade(rules: DependencyRules): Dependency {
-    const made = new Dependency(rules, this.services, this);
-    if (this.#forced !== undefined) made.#force(this.#forced);
-    return made;
   }
 
   /** The state of the worst of its circuits. */
@@ -122,7 +120,7 @@ export class Dependency {
       name: this.name,
       ...worst.ownCircuit,
       active: this.#bulkhead.active,
-      isBudgetSpent: all.some((one) => one.#isBudgetSpent),
+      isBudgetSpent: all.some((one) => this.services.now() - one.#deniedAt < DENIAL_SHOWS_MS),
       ...(keyed.length > 0 && {
         keys: { known: keyed.length, notClosed: keyed.filter((one) => one.#severity > 0).length },
       }),
@@ -143,10 +141,6 @@ export class Dependency {
 
   get isIdle(): boolean {
     return this.#underWay === 0 && this.#breaker.state.kind === 'closed';
-  }
-
-  get #isBudgetSpent(): boolean {
-    return this.services.now() - this.#deniedAt < DENIAL_SHOWS_MS;
   }
 
   get #severity(): number {
@@ -183,15 +177,14 @@ export class Dependency {
     const giveBack = this.#bulkhead.tryAcquire();
     if (giveBack !== undefined) {
       this.#underWay += 1;
-      return new DependencyPermit(this, permit, () => this.#left(giveBack), this.#isBreaking);
+      const leave = (): void => {
+        this.#underWay -= 1;
+        giveBack();
+      };
+      return new DependencyPermit(this, permit, leave, this.#isBreaking);
     }
     permit.ignore();
     return this.#rejection('bulkhead_full', FULL_MS * (0.5 + this.services.random()));
-  }
-
-  #left(giveBack: () => void): void {
-    this.#underWay -= 1;
-    giveBack();
   }
 
   /** A call was answered. */
