@@ -40,9 +40,10 @@ export async function bundleProgram(): Promise<ProgramBundle> {
       const first = fork(RUN_PROGRAM, {
         env: { ...process.env, BUNDLE: file, SCRIPT: JSON.stringify(script) },
       });
-      await once(first, 'message');
-      first.disconnect();
-      await once(first, 'exit');
+      const ended = once(first, 'exit');
+      await Promise.race([once(first, 'message'), ended]);
+      if (first.connected) first.disconnect();
+      await ended;
     },
     async remove() {
       await rm(file);
