@@ -1,15 +1,17 @@
 import { type LoggerService, BadRequestException } from '@nestjs/common';
-import { TransientError } from 'nestjs-idempotent-jobs';
+import { type IdempotentProcessorOptions, TransientError } from 'nestjs-idempotent-jobs';
 import { IdempotencyService } from 'nestjs-idempotent-jobs/calls';
 import { type JobEvent, JobEvents } from 'nestjs-idempotent-jobs/observe';
+import type { Job } from 'bullmq';
 import { describe, expect, it } from 'vitest';
-import { useApps } from '../support/apps.js';
+import { useApps, useOneApp } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
 import {
   asTenant,
   attemptKindsOf,
   bullQueue,
   enqueue,
+  type LetterRow,
   lettersOf,
   outcomeOf,
   settled,
@@ -81,61 +83,65 @@ const THROWN: readonly (readonly [string, () => unknown])[] = [
   ),
 ];
 
+const ROWS = THROWN.map(([what], row) => [what, row] as const);
+
+const rowOf = (job: Job): number => (job.data as { row: number }).row;
+
+/** Throws the value in that row. */
+function throwRow(job: Job): never {
+  const [, make] = THROWN[rowOf(job)] as (typeof THROWN)[number];
+  throw make();
+}
+
+const TRANSIENT: IdempotentProcessorOptions = {
+  effect: 'natural',
+  retry: QUICK,
+  classify: () => 'transient',
+};
+
 describe.each(BACKENDS)('whatever a handler throws, on %s', (backend) => {
   const apps = useApps();
+  // One worker meets them all, one after the other.
+  const app = useOneApp(backend, {
+    queues: ['charges', 'plain', 'unrepeatable'],
+    providers: [
+      processorOf('charges', TRANSIENT, throwRow, PATIENT),
+      processorOf('plain', { ...TRANSIENT, identify: identifyPlain }, throwRow, PATIENT),
+      processorOf('unrepeatable', {}, throwRow),
+    ],
+  });
+  const lettersAbout = async (key: string): Promise<LetterRow[]> =>
+    (await lettersOf(app())).filter((letter) => letter.operation_key === key);
 
-  it.each(THROWN)(
+  it.each(ROWS)(
     '%s: its attempts come at their backoff, and the letter says that they are spent',
-    async (_what, make) => {
-      const processor = processorOf(
-        'charges',
-        { effect: 'natural', retry: QUICK, classify: () => 'transient' },
-        () => {
-          throw make();
-        },
-        PATIENT,
-      );
-      const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
-      await enqueue(app, 'charges', 'charge', {}, 'charge:1');
-      expect(await settled(app, 'charge:1')).toMatchObject({
-        status: 'dead',
-        attempts: 3,
-        failures: 3,
-      });
-      expect(await lettersOf(app)).toMatchObject([{ reason: 'retries_exhausted' }]);
+    async (_what, row) => {
+      const key = `retried:${row}`;
+      await enqueue(app(), 'charges', 'charge', { row }, key);
+      expect(await settled(app(), key)).toMatchObject({ status: 'dead', attempts: 3, failures: 3 });
+      expect(await lettersAbout(key)).toMatchObject([{ reason: 'retries_exhausted' }]);
       await eventually(
-        () => bullQueue(app, 'charges').getJobCounts('failed'),
-        (counts) => expect(counts).toEqual({ failed: 1 }),
+        async () => (await bullQueue(app(), 'charges').getFailed()).map(({ data }) => JSON.stringify(data)),
+        (failed) => expect(failed.filter((data) => data.includes(`"${key}"`))).toHaveLength(1),
       );
     },
   );
 
-  it.each(THROWN)('%s, from a plain producer that set no attempts: the same', async (_what, make) => {
-    const processor = processorOf(
-      'charges',
-      { effect: 'natural', retry: QUICK, identify: identifyPlain, classify: () => 'transient' },
-      () => {
-        throw make();
-      },
-      PATIENT,
-    );
-    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
-    await bullQueue(app, 'charges').add('charge', { tenant: 'acme', key: 'charge:1' });
-    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'dead', attempts: 3 });
-    expect(await lettersOf(app)).toMatchObject([{ reason: 'retries_exhausted' }]);
+  it.each(ROWS)('%s, from a plain producer that set no attempts: the same', async (_what, row) => {
+    const key = `plain:${row}`;
+    await bullQueue(app(), 'plain').add('charge', { tenant: 'acme', key, row });
+    expect(await settled(app(), key)).toMatchObject({ status: 'dead', attempts: 3 });
+    expect(await lettersAbout(key)).toMatchObject([{ reason: 'retries_exhausted' }]);
   });
 
-  it.each(THROWN)('%s, where it must not be repeated: in doubt, with its letter', async (_what, make) => {
-    const processor = processorOf('charges', {}, () => {
-      throw make();
-    });
-    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
-    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
-    const { status } = await settled(app, 'charge:1');
+  it.each(ROWS)('%s, where it must not be repeated: in doubt, with its letter', async (_what, row) => {
+    const key = `unrepeatable:${row}`;
+    await enqueue(app(), 'unrepeatable', 'charge', { row }, key);
+    const { status } = await settled(app(), key);
     // A Response and a thrown object carry a status, which is an answer.
     expect(['in_doubt', 'dead']).toContain(status);
-    expect(await lettersOf(app)).toHaveLength(1);
-    expect(await attemptKindsOf(app, 'charge:1')).toHaveLength(1);
+    expect(await lettersAbout(key)).toHaveLength(1);
+    expect(await attemptKindsOf(app(), key)).toHaveLength(1);
   });
 
   it('what a thrown object or answer holds is kept as evidence', async () => {
@@ -219,15 +225,13 @@ describe.each(BACKENDS)('whatever a handler throws, on %s', (backend) => {
     expect((await lettersOf(app)).map(({ reason }) => reason)).toEqual(['in_doubt', 'in_doubt', 'in_doubt']);
   });
 
-  it.each(THROWN)('%s, from a guarded call: recorded, never left running', async (_what, make) => {
-    const { app } = await apps.fresh(backend, { queues: [] });
-    const once = app.get(IdempotencyService);
-    await asTenant(app, 'acme', () =>
-      once.once('charge:1', () => {
-        throw make();
-      }),
-    ).catch(() => undefined);
-    expect((await outcomeOf(app, 'charge:1'))?.status).not.toBe('running');
-    expect(await attemptKindsOf(app, 'charge:1')).toHaveLength(1);
+  it.each(ROWS)('%s, from a guarded call: recorded, never left running', async (_what, row) => {
+    const key = `called:${row}`;
+    const once = app().get(IdempotencyService);
+    await asTenant(app(), 'acme', () => once.once(key, () => throwRow({ data: { row } } as Job))).catch(
+      () => undefined,
+    );
+    expect((await outcomeOf(app(), key))?.status).not.toBe('running');
+    expect(await attemptKindsOf(app(), key)).toHaveLength(1);
   });
 });

@@ -5,7 +5,7 @@ import { DependencyGuard } from 'nestjs-idempotent-jobs/dependencies';
 import { type Classify, OperationBusyError } from 'nestjs-idempotent-jobs/errors';
 import { type JobEvent, JobEvents } from 'nestjs-idempotent-jobs/observe';
 import { describe, expect, it } from 'vitest';
-import { useApps } from '../support/apps.js';
+import { useApps, useOneApp } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
 import { asTenant, enqueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
 import { processorOf } from '../support/processors.js';
@@ -47,18 +47,29 @@ const REFUSALS: readonly (readonly [string, () => Error])[] = [
 describe.each(BACKENDS)('errors that a stranger has written, on %s', (backend) => {
   const apps = useApps();
 
-  it.each(REFUSALS)('with %s: an effect that must not be repeated is in doubt', async (_what, make) => {
-    let calls = 0;
-    const processor = processorOf('charges', { retry: QUICK }, () => {
-      calls += 1;
-      throw make();
-    });
-    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
-    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
-    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'in_doubt', attempts: 1 });
-    expect(calls).toBe(1);
-    expect(await lettersOf(app)).toMatchObject([{ reason: 'in_doubt' }]);
+  const calls: number[] = [];
+  const app = useOneApp(backend, {
+    queues: ['charges'],
+    providers: [
+      processorOf('charges', { retry: QUICK }, (job) => {
+        const { row } = job.data as { row: number };
+        calls.push(row);
+        throw (REFUSALS[row] as (typeof REFUSALS)[number])[1]();
+      }),
+    ],
   });
+
+  it.each(REFUSALS.map(([what], row) => [what, row] as const))(
+    'with %s: an effect that must not be repeated is in doubt',
+    async (_what, row) => {
+      const key = `charge:${row}`;
+      await enqueue(app(), 'charges', 'charge', { row }, key);
+      expect(await settled(app(), key)).toMatchObject({ status: 'in_doubt', attempts: 1 });
+      expect(calls.filter((one) => one === row)).toHaveLength(1);
+      const letters = (await lettersOf(app())).filter((letter) => letter.operation_key === key);
+      expect(letters).toMatchObject([{ reason: 'in_doubt' }]);
+    },
+  );
 
   it('what the library itself refused is known, also where it passes through the handler', async () => {
     let calls = 0;

@@ -1,5 +1,5 @@
 import type { INestApplicationContext } from '@nestjs/common';
-import { afterEach } from 'vitest';
+import { afterAll, afterEach, beforeAll } from 'vitest';
 import { makePlace } from './scenario.js';
 import { type Backend, type Place } from './place.js';
 import { type AppOptions, startApp } from './start-app.js';
@@ -35,4 +35,14 @@ export function useApps(): TestApps {
       return { app: await beside(place, options), place };
     },
   };
+}
+
+/** One application for all tests of a suite, each of which has operation keys of its own. */
+export function useOneApp(backend: Backend, options: AppOptions): () => INestApplicationContext {
+  let app: INestApplicationContext;
+  beforeAll(async () => {
+    app = await startApp(await makePlace(backend), options);
+  });
+  afterAll(() => app.close());
+  return () => app;
 }

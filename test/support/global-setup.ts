@@ -1,12 +1,10 @@
 import { randomUUID } from 'node:crypto';
 import { existsSync, statfsSync } from 'node:fs';
-import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { fileURLToPath, pathToFileURL } from 'node:url';
 import { startPostgres, startRedis } from 'local-servers';
 import { Client } from 'pg';
-import { rolldown } from 'rolldown';
 import type { TestProject } from 'vitest/node';
+import { bundleProgram, RUN_PROGRAM } from './bundle-program.js';
 import { placeIn, TEMPLATES } from './place.js';
 import { startApp } from './start-app.js';
 
@@ -16,8 +14,8 @@ declare module 'vitest' {
     postgresUrl: string;
     /** A Redis, if there is one. */
     redisUrl: string | undefined;
-    /** The file of the program that tests start beside themselves. */
-    program: string;
+    /** The program that tests start beside themselves: its bundle, and the file that runs it. */
+    program: { readonly runner: string; readonly bundle: string };
   }
 }
 
@@ -40,11 +38,18 @@ export default async function setup(project: TestProject): Promise<() => Promise
   }
   await makeTemplates(postgres.url, redisUrl);
   const program = await bundleProgram();
-  project.provide('program', program);
+  const database = await copyOfTemplate(postgres.url);
+  await program.compile({
+    place: placeIn(database, 'postgres', postgres.url, redisUrl),
+    effect: 'natural',
+    leaseMs: 1000,
+    act: 'work',
+  });
+  project.provide('program', { runner: RUN_PROGRAM, bundle: program.file });
   project.provide('postgresUrl', postgres.url);
   project.provide('redisUrl', redisUrl);
   return async () => {
-    await rm(program);
+    await program.remove();
     await ownRedis?.stop();
     await postgres.stop();
   };
@@ -74,29 +79,11 @@ async function makeTemplates(postgresUrl: string, redisUrl: string | undefined):
   await admin.end();
 }
 
-/**
- * The built program and all that it loads in one file, so that a process needs half the time to be there: there are
- * hundreds of them. Each module still sees the path that it has on disk.
- */
-async function bundleProgram(): Promise<string> {
-  const built = (name: string): string => fileURLToPath(new URL(`../dist/support/${name}`, import.meta.url));
-  const bundle = await rolldown({
-    input: built('program.js'),
-    platform: 'node',
-    // Nest loads them if they are there.
-    external: [/^@nestjs\/(microservices|websockets|platform-)/, /^class-(validator|transformer)/],
-    logLevel: 'silent',
-    plugins: [
-      {
-        name: 'own-path',
-        transform: (code, id) =>
-          code.includes('import.meta.url')
-            ? code.replaceAll('import.meta.url', JSON.stringify(pathToFileURL(id).href))
-            : null,
-      },
-    ],
-  });
-  const file = built(`program-${process.pid}.mjs`);
-  await bundle.write({ file, format: 'esm', codeSplitting: false });
-  return file;
+/** For a process in which no test looks. */
+async function copyOfTemplate(postgresUrl: string): Promise<string> {
+  const admin = new Client({ connectionString: postgresUrl });
+  await admin.connect();
+  await admin.query(`CREATE DATABASE nobody_looks TEMPLATE ${TEMPLATES.postgres}`);
+  await admin.end();
+  return 'nobody_looks';
 }

@@ -28,8 +28,9 @@ export class TestProcess {
   }
 
   static launch(script: Script, execArgv: readonly string[] = []): TestProcess {
-    const child = fork(inject('program'), {
-      env: { ...process.env, SCRIPT: JSON.stringify(script) },
+    const { runner, bundle } = inject('program');
+    const child = fork(runner, {
+      env: { ...process.env, BUNDLE: bundle, SCRIPT: JSON.stringify(script) },
       execArgv: [...execArgv],
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
     });

@@ -89,5 +89,6 @@ async function follow(script: Script): Promise<void> {
 const script = JSON.parse(process.env['SCRIPT'] as string) as Script;
 // Whatever becomes of the tests, and whenever: nothing is left running.
 process.on('disconnect', () => process.exit(0));
-await follow(script);
-if (script.role !== 'producer') process.send?.({ at: 'ready' });
+void follow(script).then(() => {
+  if (script.role !== 'producer') process.send?.({ at: 'ready' });
+});

@@ -16,90 +16,94 @@ import { decideFailure, decideStart, type RetryPolicy } from '../rules/decide.js
  */
 type End = FailureKind | 'timeout' | 'vanished' | 'vanished twice';
 
-/** Whether somebody can be asked, and whether the effect may be repeated if it happened. */
-type Circumstance = 'asks, within' | 'asks, past' | 'nobody, within' | 'nobody, past';
+/** Whether the processor has a `reconcile()`, and whether the effect may still be repeated if it happened. */
+type Circumstance =
+  | 'reconcilable, still repeatable'
+  | 'reconcilable, no longer repeatable'
+  | 'not reconcilable, still repeatable'
+  | 'not reconcilable, no longer repeatable';
 
-/** `-`: no processor can be in these circumstances. */
-type Next = 'retrying' | 'in_doubt, asked' | 'in_doubt, a person' | 'dead' | '-';
+/** `impossible`: no processor can be in these circumstances. */
+type Next = 'retrying' | 'in doubt, reconciled' | 'in doubt, for a person' | 'dead' | 'impossible';
 
 /**
- * More attempts are left, and none has left a doubt before. Past the time of repeating, a natural or transactional operation has had an
- * attempt whose processor declared a more careful effect then.
+ * The columns, from left to right: reconcilable and still repeatable; reconcilable, no longer repeatable; not reconcilable,
+ * still repeatable; neither. More attempts are left, and none has left a doubt before. A natural or transactional operation
+ * that is no longer repeatable has had an attempt whose processor declared a more careful effect then.
  */
 const TABLE: Record<Effect, Record<End, Record<Circumstance, Next>>> = {
   natural: {
-    transient: row('-', '-', 'retrying', 'retrying'),
-    in_doubt: row('-', '-', 'retrying', 'retrying'),
-    permanent: row('-', '-', 'dead', 'dead'),
-    programming: row('-', '-', 'dead', 'dead'),
-    unknown: row('-', '-', 'retrying', 'retrying'),
-    timeout: row('-', '-', 'retrying', 'retrying'),
-    vanished: row('-', '-', 'retrying', 'in_doubt, a person'),
-    'vanished twice': row('-', '-', 'dead', 'in_doubt, a person'),
+    transient: row('impossible', 'impossible', 'retrying', 'retrying'),
+    in_doubt: row('impossible', 'impossible', 'retrying', 'retrying'),
+    permanent: row('impossible', 'impossible', 'dead', 'dead'),
+    programming: row('impossible', 'impossible', 'dead', 'dead'),
+    unknown: row('impossible', 'impossible', 'retrying', 'retrying'),
+    timeout: row('impossible', 'impossible', 'retrying', 'retrying'),
+    vanished: row('impossible', 'impossible', 'retrying', 'in doubt, for a person'),
+    'vanished twice': row('impossible', 'impossible', 'dead', 'in doubt, for a person'),
   },
   // One that vanishes leaves nothing, not even its start.
   transactional: {
-    transient: row('-', '-', 'retrying', 'retrying'),
-    in_doubt: row('-', '-', 'retrying', 'retrying'),
-    permanent: row('-', '-', 'dead', 'dead'),
-    programming: row('-', '-', 'dead', 'dead'),
-    unknown: row('-', '-', 'retrying', 'retrying'),
-    timeout: row('-', '-', 'retrying', 'retrying'),
-    vanished: row('-', '-', 'retrying', 'retrying'),
-    'vanished twice': row('-', '-', 'retrying', 'retrying'),
+    transient: row('impossible', 'impossible', 'retrying', 'retrying'),
+    in_doubt: row('impossible', 'impossible', 'retrying', 'retrying'),
+    permanent: row('impossible', 'impossible', 'dead', 'dead'),
+    programming: row('impossible', 'impossible', 'dead', 'dead'),
+    unknown: row('impossible', 'impossible', 'retrying', 'retrying'),
+    timeout: row('impossible', 'impossible', 'retrying', 'retrying'),
+    vanished: row('impossible', 'impossible', 'retrying', 'retrying'),
+    'vanished twice': row('impossible', 'impossible', 'retrying', 'retrying'),
   },
   keyed: {
     transient: row('retrying', 'retrying', 'retrying', 'retrying'),
-    in_doubt: row('retrying', 'in_doubt, asked', 'retrying', 'in_doubt, a person'),
+    in_doubt: row('retrying', 'in doubt, reconciled', 'retrying', 'in doubt, for a person'),
     permanent: row('dead', 'dead', 'dead', 'dead'),
-    programming: row('in_doubt, asked', 'in_doubt, asked', 'dead', 'in_doubt, a person'),
-    unknown: row('retrying', 'in_doubt, asked', 'retrying', 'in_doubt, a person'),
-    timeout: row('retrying', 'in_doubt, asked', 'retrying', 'in_doubt, a person'),
-    vanished: row('retrying', 'in_doubt, asked', 'retrying', 'in_doubt, a person'),
-    'vanished twice': row('dead', 'in_doubt, asked', 'dead', 'in_doubt, a person'),
+    programming: row('in doubt, reconciled', 'in doubt, reconciled', 'dead', 'in doubt, for a person'),
+    unknown: row('retrying', 'in doubt, reconciled', 'retrying', 'in doubt, for a person'),
+    timeout: row('retrying', 'in doubt, reconciled', 'retrying', 'in doubt, for a person'),
+    vanished: row('retrying', 'in doubt, reconciled', 'retrying', 'in doubt, for a person'),
+    'vanished twice': row('dead', 'in doubt, reconciled', 'dead', 'in doubt, for a person'),
   },
   reconciled: {
-    transient: row('-', 'retrying', '-', '-'),
-    in_doubt: row('-', 'in_doubt, asked', '-', '-'),
-    permanent: row('-', 'dead', '-', '-'),
-    programming: row('-', 'in_doubt, asked', '-', '-'),
-    unknown: row('-', 'in_doubt, asked', '-', '-'),
-    timeout: row('-', 'in_doubt, asked', '-', '-'),
-    vanished: row('-', 'in_doubt, asked', '-', '-'),
-    'vanished twice': row('-', 'in_doubt, asked', '-', '-'),
+    transient: row('impossible', 'retrying', 'impossible', 'impossible'),
+    in_doubt: row('impossible', 'in doubt, reconciled', 'impossible', 'impossible'),
+    permanent: row('impossible', 'dead', 'impossible', 'impossible'),
+    programming: row('impossible', 'in doubt, reconciled', 'impossible', 'impossible'),
+    unknown: row('impossible', 'in doubt, reconciled', 'impossible', 'impossible'),
+    timeout: row('impossible', 'in doubt, reconciled', 'impossible', 'impossible'),
+    vanished: row('impossible', 'in doubt, reconciled', 'impossible', 'impossible'),
+    'vanished twice': row('impossible', 'in doubt, reconciled', 'impossible', 'impossible'),
   },
   unrepeatable: {
-    transient: row('-', '-', '-', 'retrying'),
-    in_doubt: row('-', '-', '-', 'in_doubt, a person'),
-    permanent: row('-', '-', '-', 'dead'),
-    programming: row('-', '-', '-', 'in_doubt, a person'),
-    unknown: row('-', '-', '-', 'in_doubt, a person'),
-    timeout: row('-', '-', '-', 'in_doubt, a person'),
-    vanished: row('-', '-', '-', 'in_doubt, a person'),
-    'vanished twice': row('-', '-', '-', 'in_doubt, a person'),
+    transient: row('impossible', 'impossible', 'impossible', 'retrying'),
+    in_doubt: row('impossible', 'impossible', 'impossible', 'in doubt, for a person'),
+    permanent: row('impossible', 'impossible', 'impossible', 'dead'),
+    programming: row('impossible', 'impossible', 'impossible', 'in doubt, for a person'),
+    unknown: row('impossible', 'impossible', 'impossible', 'in doubt, for a person'),
+    timeout: row('impossible', 'impossible', 'impossible', 'in doubt, for a person'),
+    vanished: row('impossible', 'impossible', 'impossible', 'in doubt, for a person'),
+    'vanished twice': row('impossible', 'impossible', 'impossible', 'in doubt, for a person'),
   },
 };
 
-/** Somebody to ask: within, past the time of repeating; nobody to ask: within, past it. */
 function row(
-  asksWithin: Next,
-  asksPast: Next,
-  nobodyWithin: Next,
-  nobodyPast: Next,
+  reconcilable: Next,
+  reconcilableOnly: Next,
+  repeatable: Next,
+  neither: Next,
 ): Record<Circumstance, Next> {
   return {
-    'asks, within': asksWithin,
-    'asks, past': asksPast,
-    'nobody, within': nobodyWithin,
-    'nobody, past': nobodyPast,
+    'reconcilable, still repeatable': reconcilable,
+    'reconcilable, no longer repeatable': reconcilableOnly,
+    'not reconcilable, still repeatable': repeatable,
+    'not reconcilable, no longer repeatable': neither,
   };
 }
 
 const FACTS: Record<Circumstance, { asks: boolean; isPast: boolean; repeatableMs: number }> = {
-  'asks, within': { asks: true, isPast: false, repeatableMs: 60_000 },
-  'asks, past': { asks: true, isPast: true, repeatableMs: -1 },
-  'nobody, within': { asks: false, isPast: false, repeatableMs: 60_000 },
-  'nobody, past': { asks: false, isPast: true, repeatableMs: -1 },
+  'reconcilable, still repeatable': { asks: true, isPast: false, repeatableMs: 60_000 },
+  'reconcilable, no longer repeatable': { asks: true, isPast: true, repeatableMs: -1 },
+  'not reconcilable, still repeatable': { asks: false, isPast: false, repeatableMs: 60_000 },
+  'not reconcilable, no longer repeatable': { asks: false, isPast: true, repeatableMs: -1 },
 };
 
 const CASES = (Object.keys(TABLE) as Effect[]).flatMap((effect) =>
@@ -119,7 +123,7 @@ describe('the next state of an operation whose attempt did not return', () => {
     expect(CASES).toHaveLength(5 * 8 * 4);
   });
 
-  it.each(CASES.filter(({ next }) => next !== '-'))(
+  it.each(CASES.filter(({ next }) => next !== 'impossible'))(
     '$effect, $end, $circumstance: $next',
     ({ effect, end, circumstance, next }) => {
       expect(nextState(effect, end, circumstance)).toBe(next);
@@ -129,13 +133,13 @@ describe('the next state of an operation whose attempt did not return', () => {
   it.each(CASES.filter(({ end }) => end === 'transient'))(
     '$effect, $circumstance: is left out of the table only where no processor can be so ($next)',
     ({ effect, circumstance, next }) => {
-      expect(canBe(effect, circumstance)).toBe(next !== '-');
+      expect(canBe(effect, circumstance)).toBe(next !== 'impossible');
     },
   );
 
   it('is left out for all ends of a circumstance, or for none', () => {
     for (const { effect, circumstance, next } of CASES)
-      expect(next === '-').toBe(TABLE[effect].transient[circumstance] === '-');
+      expect(next === 'impossible').toBe(TABLE[effect].transient[circumstance] === 'impossible');
   });
 });
 
@@ -165,7 +169,7 @@ function afterFailure(effect: Effect, failure: Failure, circumstance: Circumstan
   };
   const decision = decideFailure(failure, effect, facts, policyOf(asks), () => 0.5);
   if (decision.status !== 'in_doubt') return decision.status;
-  return decision.reconcileInMs === undefined ? 'in_doubt, a person' : 'in_doubt, asked';
+  return decision.reconcileInMs === undefined ? 'in doubt, for a person' : 'in doubt, reconciled';
 }
 
 /** `times`: how many attempts have vanished, all there were. */
@@ -174,9 +178,9 @@ function afterVanishing(effect: Effect, times: number, circumstance: Circumstanc
   const answer = readAnswer(requestOf(effect, asks), rowAfter(effect, times, circumstance));
   switch (answer.kind) {
     case 'in_doubt':
-      return 'in_doubt, a person';
+      return 'in doubt, for a person';
     case 'acquired':
-      if (answer.claim.mustReconcile) return 'in_doubt, asked';
+      if (answer.claim.mustReconcile) return 'in doubt, reconciled';
       return decideStart(answer.claim, policyOf(asks)) === undefined ? 'retrying' : 'dead';
     default:
       throw new Error(`The claim was answered with ${answer.kind}`);

@@ -23,7 +23,7 @@ function lost(): never {
   throw new InDoubtError('nobody answered');
 }
 
-function settle(
+function resolve(
   app: INestApplicationContext,
   verdict: Parameters<OutcomeService['resolve']>[1],
 ): Promise<ResolveResult> {
@@ -50,9 +50,9 @@ describe.each(BACKENDS)('a webhook that knows what happened, on %s', (backend) =
     const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
     await inDoubt(app);
-    expect(await settle(app, Reconciliation.applied({ chargeId: 'ch_1' }))).toEqual({ kind: 'resolved' });
-    expect(await settle(app, Reconciliation.applied({ chargeId: 'other' }))).toEqual({ kind: 'completed' });
-    expect(await settle(app, Reconciliation.notApplied())).toEqual({ kind: 'completed' });
+    expect(await resolve(app, Reconciliation.applied({ chargeId: 'ch_1' }))).toEqual({ kind: 'resolved' });
+    expect(await resolve(app, Reconciliation.applied({ chargeId: 'other' }))).toEqual({ kind: 'completed' });
+    expect(await resolve(app, Reconciliation.notApplied())).toEqual({ kind: 'completed' });
     expect(await outcomeOf(app, 'charge:1')).toMatchObject({
       status: 'completed',
       result: { chargeId: 'ch_1' },
@@ -74,7 +74,7 @@ describe.each(BACKENDS)('a webhook that knows what happened, on %s', (backend) =
     const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
     await inDoubt(app);
-    expect(await settle(app, Reconciliation.notApplied())).toEqual({ kind: 'resolved' });
+    expect(await resolve(app, Reconciliation.notApplied())).toEqual({ kind: 'resolved' });
     expect(await settled(app, 'charge:1')).toMatchObject({
       status: 'completed',
       result: 'charged',
@@ -91,7 +91,10 @@ describe.each(BACKENDS)('a webhook that knows what happened, on %s', (backend) =
       await enqueue(app, 'charges', 'charge', {}, 'charge:1');
       await settled(app, 'charge:1');
       expect(
-        await settle(app, said === 'applied' ? Reconciliation.applied('first') : Reconciliation.notApplied()),
+        await resolve(
+          app,
+          said === 'applied' ? Reconciliation.applied('first') : Reconciliation.notApplied(),
+        ),
       ).toEqual({
         kind: 'resolved',
       });
@@ -116,8 +119,8 @@ describe.each(BACKENDS)('a webhook that knows what happened, on %s', (backend) =
     const kinds: string[] = [];
     app.get(JobEvents).subscribe(({ kind }) => kinds.push(kind));
     await gate.arrival;
-    expect(await settle(app, Reconciliation.notApplied())).toEqual({ kind: 'under_way' });
-    expect(await settle(app, Reconciliation.applied('by the webhook'))).toEqual({ kind: 'resolved' });
+    expect(await resolve(app, Reconciliation.notApplied())).toEqual({ kind: 'under_way' });
+    expect(await resolve(app, Reconciliation.applied('by the webhook'))).toEqual({ kind: 'resolved' });
     gate.open();
     expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', result: 'by the webhook' });
     await eventually(
@@ -131,15 +134,15 @@ describe.each(BACKENDS)('a webhook that knows what happened, on %s', (backend) =
 
   it('too early, of nobody, or against what is known, changes nothing and says so', async () => {
     const { app, place } = await apps.fresh(backend, { queues: ['charges'] });
-    expect(await settle(app, Reconciliation.applied())).toEqual({ kind: 'unknown' });
+    expect(await resolve(app, Reconciliation.applied())).toEqual({ kind: 'unknown' });
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
-    expect(await settle(app, Reconciliation.applied())).toEqual({ kind: 'not_started' });
+    expect(await resolve(app, Reconciliation.applied())).toEqual({ kind: 'not_started' });
     const processor = processorOf('charges', {}, () => {
       throw new PermanentError('no such account');
     });
     await apps.beside(place, { queues: ['charges'], providers: [processor] });
     await settled(app, 'charge:1');
-    expect(await settle(app, Reconciliation.notApplied())).toEqual({ kind: 'dead' });
+    expect(await resolve(app, Reconciliation.notApplied())).toEqual({ kind: 'dead' });
     expect(await outcomeOf(app, 'charge:1')).toMatchObject({ status: 'dead' });
     const outcomes = app.get(OutcomeService);
     await expect(outcomes.resolve(CHARGE, Reconciliation.applied(), { source: '' })).rejects.toThrow(
@@ -152,7 +155,7 @@ describe.each(BACKENDS)('a webhook that knows what happened, on %s', (backend) =
     await expect(
       outcomes.resolve(CHARGE, Reconciliation.applied({ $encrypted: 'x' }), WEBHOOK),
     ).rejects.toThrow(/\$encrypted/);
-    await expect(asTenant(app, 'globex', () => settle(app, Reconciliation.applied()))).rejects.toThrow(
+    await expect(asTenant(app, 'globex', () => resolve(app, Reconciliation.applied()))).rejects.toThrow(
       TenantMismatchError,
     );
   });
