@@ -1,17 +1,15 @@
 import type { QueuePort } from '../bullmq/queue-port.js';
+import type { LibraryLog } from '../events/library-log.js';
 import { within } from '../operation/within.js';
+import type { QueueRegistry } from '../producer/queue-registry.js';
 import type { DispatchSource, DueJob } from './dispatch.source.js';
 import { RefusedJobs } from './refused-jobs.js';
 
-/** What a relay needs to know about the application. */
-export interface OutboxRelayServices {
-  /** The source queues that this process serves; it leaves the rows of others to the processes that serve them. */
-  readonly queues: () => readonly string[];
-  readonly portOf: (queue: string) => QueuePort | undefined;
-  readonly onError: (message: string, error: unknown) => void;
-  readonly isStopped: () => boolean;
+/** The dispatcher that a relay works for. */
+interface RelayDispatcher {
+  readonly isRunning: boolean;
   /** Called when a queue that rows may have been waiting for is free again. */
-  readonly onFree: () => void;
+  wake(): void;
 }
 
 /**
@@ -33,12 +31,14 @@ export class OutboxRelay {
 
   constructor(
     private readonly source: DispatchSource,
-    private readonly services: OutboxRelayServices,
+    private readonly queues: QueueRegistry,
+    private readonly dispatcher: RelayDispatcher,
+    private readonly log: LibraryLog,
   ) {}
 
   /** Takes what is due and starts putting it, without waiting for the puts. Rejects if the ledger cannot be read. */
   async carry(): Promise<void> {
-    while (!this.services.isStopped()) {
+    while (this.dispatcher.isRunning) {
       const queues = this.#freeQueues();
       if (queues.length === 0) return;
       const due = await this.source.take(queues, BATCH_SIZE, HOLD_MS);
@@ -55,8 +55,9 @@ export class OutboxRelay {
     this.#away.clear();
   }
 
+  /** Of the queues that this process serves: it leaves the rows of others to the processes that serve them. */
   #freeQueues(): string[] {
-    return this.services.queues().filter((queue) => {
+    return this.queues.names.filter((queue) => {
       const target = this.source.targetOf(queue);
       if (!this.#away.has(target)) return true;
       this.#passedOver.add(target);
@@ -92,12 +93,12 @@ export class OutboxRelay {
 
   #free(queue: string): void {
     this.#away.delete(queue);
-    if (this.#passedOver.delete(queue)) this.services.onFree();
+    if (this.#passedOver.delete(queue)) this.dispatcher.wake();
   }
 
   /** Puts and marks. Never rejects; answers whether more may be sent to the queue. */
   async #deliver(queue: string, due: DueJob[]): Promise<boolean> {
-    const port = this.services.portOf(queue);
+    const port = this.queues.portOf(queue);
     if (port === undefined) return false;
     // The others stay reserved until their time is over; then they are taken again.
     const jobs = due.filter(({ job }) => !this.#refused.isResting(job.jobId));
@@ -110,7 +111,7 @@ export class OutboxRelay {
       if (taken.length > 0) await this.source.mark(taken);
     } catch (error) {
       // The jobs are on their queue, and will be put there once more, which changes nothing.
-      this.services.onError(`Jobs of queue "${queue}" were put, but could not be marked`, error);
+      this.log.trouble(`Jobs of queue "${queue}" were put, but could not be marked`, error);
     }
     // A backend that refuses everything rests as well; a single bad job does not hold up the others.
     return isReachable && (taken.length > 0 || jobs.length === 1);
@@ -131,14 +132,14 @@ export class OutboxRelay {
       if (jobs.length === 1 || !isReachable) {
         if (isReachable) this.#refused.note(jobs[0]?.job.jobId as string);
         const what = jobs.length === 1 ? `job ${jobs[0]?.job.jobId}` : `${jobs.length} jobs`;
-        this.services.onError(`Queue "${port.name}" did not take ${what}; they are tried again later`, error);
+        this.log.trouble(`Queue "${port.name}" did not take ${what}; they are tried again later`, error);
         return { taken: [], isReachable };
       }
     }
     const taken: DueJob[] = [];
     for (const job of jobs) {
       // Jobs that are not put by then are taken again when their reservation ends.
-      if (this.services.isStopped()) break;
+      if (!this.dispatcher.isRunning) break;
       const alone = await this.#put(port, [job]);
       taken.push(...alone.taken);
       if (!alone.isReachable) return { taken, isReachable: false };

@@ -112,54 +112,6 @@ export const MADE: readonly Provider[] = [
     useFactory: ({ encryption }: ResolvedOptions) => new Encryption(encryption),
   },
   {
-    provide: Signer,
-    inject: [RESOLVED_OPTIONS],
-    useFactory: ({ signing }: ResolvedOptions) => new Signer(signing),
-  },
-  {
-    provide: Dependencies,
-    inject: [RESOLVED_OPTIONS, JobEvents],
-    useFactory: ({ dependencies }: ResolvedOptions, events: JobEvents) =>
-      new Dependencies(dependencies, { events, now: () => performance.now(), random: Math.random }),
-  },
-  {
-    provide: Dispatcher,
-    inject: [OperationSource, LetterSource, QueueRegistry, Due, LibraryLog, RESOLVED_OPTIONS],
-    useFactory: (
-      operations: OperationSource,
-      letters: LetterSource,
-      queues: QueueRegistry,
-      due: Due,
-      log: LibraryLog,
-      { dispatch, tracing }: ResolvedOptions,
-    ) => {
-      const dispatcher = new Dispatcher({
-        sources: [operations, letters],
-        queues: () => queues.names,
-        portOf: (queue) => queues.portOf(queue),
-        onError: log.trouble,
-        pollMs: dispatch.pollMs,
-        tracing,
-      });
-      due.onWake(() => {
-        dispatcher.wake();
-        return dispatcher.isRunning;
-      });
-      return dispatcher;
-    },
-  },
-  {
-    provide: DispatchService,
-    inject: [Database, Due, QueueRegistry, TenantContext],
-    useFactory: (database: Database, due: Due, queues: QueueRegistry, tenants: TenantContext) =>
-      new DispatchService(
-        database,
-        () => due.wake(),
-        () => queues.names,
-        tenants,
-      ),
-  },
-  {
     provide: GaugeReader,
     inject: [Database, QueueRegistry, Dependencies],
     useFactory: (database: Database, queues: QueueRegistry, dependencies: Dependencies) =>
@@ -276,6 +228,8 @@ function closedIn(events: JobEvents): OnClosed {
 /** Providers that Nest makes by itself. */
 export const PARTS: readonly Provider[] = [
   LibraryLog,
+  Signer,
+  Dependencies,
   OperationStore,
   LetterStore,
   OutcomeStore,
@@ -290,6 +244,7 @@ export const PARTS: readonly Provider[] = [
   Due,
   OperationSource,
   LetterSource,
+  Dispatcher,
   DispatchListener,
   FollowUps,
   AttemptReporter,
@@ -325,6 +280,7 @@ export const PUBLIC: readonly Type[] = [
   OutcomeService,
   IdempotencyService,
   DependencyGuard,
+  DispatchService,
   RetentionService,
   IdempotentJobsHealthIndicator,
   Doctor,

@@ -1,5 +1,7 @@
+import { Inject, Injectable } from '@nestjs/common';
 import { createHmac, type KeyObject, timingSafeEqual } from 'node:crypto';
 import type { Envelope, Signature } from './envelope.js';
+import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
 import type { SigningRules } from './signing.options.js';
 
 /** What a signature vouches for, besides its time: everything that decides which operation is run, and how. */
@@ -18,33 +20,38 @@ export type SignatureVerdict = 'accepted' | 'unsigned' | 'forged';
  * Signs jobs that are put on queues, and verifies jobs that come off them: HMAC-SHA256. Traces are not signed, because
  * they decide nothing. Without keys it signs nothing and accepts everything.
  */
+@Injectable()
 export class Signer {
-  constructor(private readonly rules: SigningRules | undefined) {}
+  readonly #rules: SigningRules | undefined;
+
+  constructor(@Inject(RESOLVED_OPTIONS) { signing }: { readonly signing: SigningRules | undefined }) {
+    this.#rules = signing;
+  }
 
   /** Whether jobs are signed. */
   get isOn(): boolean {
-    return this.rules !== undefined;
+    return this.#rules !== undefined;
   }
 
   /** Whether jobs without a signature are run at the given time, in ms since 1970. */
   acceptsUnsigned(now: number): boolean {
-    return this.rules === undefined || now < this.rules.acceptUnsignedUntil;
+    return this.#rules === undefined || now < this.#rules.acceptUnsignedUntil;
   }
 
   /** `at`: when the job may first run, in ms since 1970. Returns undefined without keys. */
   sign(claims: SignedClaims, at: number): Signature | undefined {
-    if (this.rules === undefined) return undefined;
-    const { keys, current } = this.rules.ring;
+    if (this.#rules === undefined) return undefined;
+    const { keys, current } = this.#rules.ring;
     const mac = macOf(keys.get(current) as KeyObject, current, claims, at);
     return { alg: ALGORITHM, key: current, at, mac: mac.toString('base64url') };
   }
 
   /** Takes the same time whatever is wrong with a signature of a known key. */
   verify(signature: unknown, claims: SignedClaims): SignatureVerdict {
-    if (this.rules === undefined) return 'accepted';
+    if (this.#rules === undefined) return 'accepted';
     if (signature === undefined) return this.acceptsUnsigned(Date.now()) ? 'accepted' : 'unsigned';
     if (!isSignature(signature)) return 'forged';
-    const key = this.rules.ring.keys.get(signature.key);
+    const key = this.#rules.ring.keys.get(signature.key);
     if (key === undefined) return 'forged';
     const mac = macOf(key, signature.key, claims, signature.at);
     const given = Buffer.from(signature.mac, 'base64url');

@@ -17,7 +17,7 @@ const identifyBy = (
   rule: Identify | undefined,
   encryption: Encryption,
 ): Identified | Unidentified =>
-  identifyWith(asked, provenanceOf(asked), rule, encryption, new Signer(undefined));
+  identifyWith(asked, provenanceOf(asked), rule, encryption, new Signer({ signing: undefined }));
 const identify = (asked: Job, rule: Identify | undefined): Identified | Unidentified =>
   identifyBy(asked, rule, new Encryption(undefined));
 const globex = { tenantId: 'globex', operationKey: 'charge:1' };

@@ -19,8 +19,8 @@ const POLICIES = resolvePolicies(optionChecks('test'), {
 });
 
 const DEPENDENCIES = new Dependencies(
-  resolveDependencies(optionChecks('test'), { gateway: { timeoutMs: 2_500 }, mailer: {} }),
-  { events: new JobEvents(), now: () => 0, random: () => 0 },
+  { dependencies: resolveDependencies(optionChecks('test'), { gateway: { timeoutMs: 2_500 }, mailer: {} }) },
+  new JobEvents(),
 );
 
 function resolveAll(
