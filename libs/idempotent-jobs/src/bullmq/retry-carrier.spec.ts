@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { BACKOFF_TYPE, backoffStrategy, CARRIED_ATTEMPTS, carryDelay } from './retry-delay.js';
+import { BACKOFF_TYPE, backoffStrategy, CARRIED_ATTEMPTS, carryDelay } from './error-for-bullmq.js';
 
 describe('the retry carrier', () => {
   it('gives back the delay that was noted for an error, however many attempts BullMQ has counted', () => {

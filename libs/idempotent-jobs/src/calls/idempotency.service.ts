@@ -1,11 +1,10 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { type AttemptResult, causeOf, type Deferred, errorOf } from '../worker/attempt/attempt-result.js';
 import type { OperationRun } from '../worker/attempt/operation-run.js';
-import { AttemptRunner } from '../worker/attempt/attempt.runner.js';
+import { OperationRunner } from '../worker/attempt/operation.runner.js';
 import { Dependencies } from '../resilience/dependency/dependencies.js';
 import type { ClaimRules } from '../ledger/claim/claim.js';
-import { HandlerRun } from '../worker/attempt/handler-run.js';
-import { RunningHandlers } from '../worker/attempt/running-handlers.js';
+import { HandlerRun, RunningHandlers } from '../worker/attempt/handler-run.js';
 import {
   assertNoTransactionAround,
   currentOperation,
@@ -62,7 +61,7 @@ export class IdempotencyService {
     private readonly tenants: TenantContext,
     private readonly events: JobEvents,
     private readonly running: RunningHandlers,
-    private readonly attempts: AttemptRunner,
+    private readonly operations: OperationRunner,
     dependencies: Dependencies,
     @Inject(RESOLVED_OPTIONS) { leaseMs, retention, results, tracing }: CallRules,
   ) {
@@ -192,7 +191,7 @@ export class IdempotencyService {
     try {
       const around: CallAround = { by: this, key: identityKeyOf(identity), run: call.handlerRun };
       return await this.tenants.runCall(identity.tenantId, around, () =>
-        this.attempts.run(call, async () => fn(currentOperation())),
+        this.operations.run(call, async () => fn(currentOperation())),
       );
     } finally {
       forget();

@@ -1,7 +1,6 @@
 import { Injectable, Optional } from '@nestjs/common';
-import { ANNOUNCE } from '../producer/accept.statement.js';
+import { ANNOUNCE, dispatchChannel } from '../producer/operation.store.js';
 import { Due } from '../producer/due.js';
-import { dispatchChannel } from '../producer/operation.store.js';
 import { QueueRegistry } from '../producer/queue-registry.js';
 import { UsageError } from '../operation/errors.js';
 import { Database } from '../ledger/postgres/database.js';

@@ -3,7 +3,7 @@ import type { OutgoingJob, QueuePort } from '../bullmq/queue-port.js';
 import type { LibraryLog } from '../events/library-log.js';
 import type { Due } from '../producer/due.js';
 import type { QueueRegistry } from '../producer/queue-registry.js';
-import type { DispatchSource, DueJob } from './dispatch.source.js';
+import type { DispatchSource, DueJob } from './outbox-relay.js';
 import { Dispatcher } from './dispatcher.js';
 import type { LetterSource } from './letter.source.js';
 import type { OperationSource } from './operation.source.js';

@@ -3,7 +3,7 @@ import { LibraryLog } from '../events/library-log.js';
 import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
 import { Due } from '../producer/due.js';
 import { QueueRegistry } from '../producer/queue-registry.js';
-import { outsideOfAnyFrame } from '../tenancy/outside-of-any-frame.js';
+import { outsideOfAnyFrame } from '../tenancy/frames.js';
 import { LetterSource } from './letter.source.js';
 import { OperationSource } from './operation.source.js';
 import { OutboxRelay, pauseMs } from './outbox-relay.js';

@@ -7,7 +7,7 @@ import { Database } from '../ledger/postgres/database.js';
 import { inMs, statement } from '../ledger/postgres/statement.js';
 import { toDate } from '../ledger/postgres/to-date.js';
 import type { ErrorEvidence } from '../operation/error-evidence.js';
-import type { DispatchSource, DueJob } from './dispatch.source.js';
+import type { DispatchSource, DueJob } from './outbox-relay.js';
 import type { DispatchOptions } from './operation.source.js';
 
 /** Takes dead letters that are due for their dead-letter queue. Parameters and concurrency as for operations. */

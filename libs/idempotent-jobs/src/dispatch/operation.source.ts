@@ -7,7 +7,7 @@ import { Signer } from '../producer/signer.js';
 import { toDateOrNone } from '../ledger/postgres/to-date.js';
 import { identityAttributes, queueAttributes } from '../tracing/attributes.js';
 import type { TraceCarrier, Tracing } from '../tracing/tracing.js';
-import type { DispatchSource, DueJob } from './dispatch.source.js';
+import type { DispatchSource, DueJob } from './outbox-relay.js';
 
 /**
  * Takes operations that are due for their queue and moves their due time into the future. If the dispatcher dies before

@@ -1,9 +1,28 @@
-import type { QueuePort } from '../bullmq/queue-port.js';
+import type { QueuePort, OutgoingJob } from '../bullmq/queue-port.js';
 import type { LibraryLog } from '../events/library-log.js';
 import { within } from '../operation/within.js';
 import type { QueueRegistry } from '../producer/queue-registry.js';
-import type { DispatchSource, DueJob } from './dispatch.source.js';
-import { RefusedJobs } from './refused-jobs.js';
+
+/** A committed row that must get to a BullMQ queue. */
+export interface DueJob {
+  /** The queue to put it on. */
+  readonly queue: string;
+  readonly job: OutgoingJob;
+  /** Identifies the row to the source. */
+  readonly row: unknown;
+}
+
+/** A table whose rows must get to BullMQ: operations to their queues, dead letters to theirs. */
+export interface DispatchSource {
+  /** Whether BullMQ retries these jobs. */
+  readonly carriesRetries: boolean;
+  /** The queue on which the rows of a source queue are put. */
+  readonly targetOf: (queue: string) => string;
+  /** Takes due rows for `reserveMs`, so that no other instance takes them meanwhile. At most `limit`, oldest first. */
+  take(queues: readonly string[], limit: number, reserveMs: number): Promise<DueJob[]>;
+  /** Notes that they are on their queues. */
+  mark(jobs: readonly DueJob[]): Promise<void>;
+}
 
 /** The dispatcher that a relay works for. */
 interface RelayDispatcher {
@@ -186,3 +205,47 @@ class NoAnswer extends Error {}
 function answered<T>(ms: number, work: Promise<T>): Promise<T> {
   return within(ms, work, () => new NoAnswer(`No answer from the queue's backend within ${ms} ms`));
 }
+
+interface Refused {
+  readonly times: number;
+  /** By the clock of `performance.now()`. */
+  readonly restsUntil: number;
+}
+
+/**
+ * Jobs that BullMQ refuses for what they are (most likely too large), although it takes others. Each is tried again, less
+ * and less often, because the queue's options may change. The list is this process's own; other processes try by
+ * themselves.
+ */
+export class RefusedJobs {
+  readonly #jobs = new Map<string, Refused>();
+
+  /** @param periodMs how often the dispatcher takes a job again in any case */
+  constructor(private readonly periodMs: number) {}
+
+  isResting(jobId: string): boolean {
+    return (this.#jobs.get(jobId)?.restsUntil ?? -Infinity) > performance.now();
+  }
+
+  /**
+   * After its first refusal a job does not rest; then it rests for one period, three, seven …, and at most
+   * {@link MAX_REST_MS}.
+   */
+  note(jobId: string): void {
+    const times = (this.#jobs.get(jobId)?.times ?? 0) + 1;
+    const restMs = Math.min(MAX_REST_MS, this.periodMs * (2 ** Math.min(times - 1, 20) - 1));
+    this.#jobs.delete(jobId);
+    this.#jobs.set(jobId, { times, restsUntil: performance.now() + restMs });
+    const [oldest] = this.#jobs.keys();
+    if (this.#jobs.size > MAX_JOBS && oldest !== undefined) this.#jobs.delete(oldest);
+  }
+
+  forget(jobId: string): void {
+    this.#jobs.delete(jobId);
+  }
+}
+
+/** Short enough to notice soon that an operator has raised the queue's limit. */
+const MAX_REST_MS = 10 * 60_000;
+/** When there are more, the job that was refused longest ago begins anew. */
+const MAX_JOBS = 10_000;

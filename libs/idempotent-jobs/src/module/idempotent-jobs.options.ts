@@ -20,7 +20,7 @@ import {
   type RetentionOptions,
 } from '../ledger/retention.options.js';
 import { type EncryptionOptions, type KeyRing, readKeyRing } from '../ledger/encryption/key-ring.js';
-import { readSigning, type SigningOptions, type SigningRules } from '../producer/signing.options.js';
+import { readSigning, type SigningOptions, type SigningRules } from '../producer/signer.js';
 import type { Tracing } from '../tracing/tracing.js';
 
 /** Options of `IdempotentJobsModule.forRoot()`. Every number is checked once, at boot. */

@@ -3,10 +3,10 @@ import { ModulesContainer } from '@nestjs/core';
 import { getDataSourceToken } from '@nestjs/typeorm';
 import type { DataSource } from 'typeorm';
 import { ApplicationLifecycle } from './application.lifecycle.js';
-import { Attempts } from '../worker/attempt/attempt.js';
+import { AttemptRunner } from '../worker/attempt/attempt.runner.js';
 import { AttemptRecorder } from '../worker/attempt/attempt.recorder.js';
 import { AttemptReporter } from '../worker/attempt/attempt.reporter.js';
-import { AttemptRunner } from '../worker/attempt/attempt.runner.js';
+import { OperationRunner } from '../worker/attempt/operation.runner.js';
 import { FollowUps } from '../worker/attempt/follow-ups.js';
 import { Grounds } from '../worker/attempt/grounds.js';
 import { Reconciler } from '../worker/attempt/reconciler.js';
@@ -37,7 +37,7 @@ import { Doctor } from '../operate/doctor/doctor.js';
 import { QueueDirectory } from '../operate/doctor/queue-directory.js';
 import { OperationStore } from '../producer/operation.store.js';
 import { QueueRegistry } from '../producer/queue-registry.js';
-import { RunningHandlers } from '../worker/attempt/running-handlers.js';
+import { RunningHandlers } from '../worker/attempt/handler-run.js';
 import { IdempotentJobsHealthIndicator } from '../operate/health/idempotent-jobs.health.js';
 import { type ResolvedOptions } from './idempotent-jobs.options.js';
 import { EnhancerChains } from '../worker/intake/enhancer-chain.js';
@@ -251,8 +251,8 @@ export const PARTS: readonly Provider[] = [
   AttemptRecorder,
   Reconciler,
   Grounds,
-  Attempts,
   AttemptRunner,
+  OperationRunner,
   DeadLetterWriter,
   SharedKeys,
   JobPipeline,

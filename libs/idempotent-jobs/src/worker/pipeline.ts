@@ -1,15 +1,14 @@
 import { Inject, Injectable, Optional } from '@nestjs/common';
-import { AttemptRunner } from './attempt/attempt.runner.js';
+import { OperationRunner } from './attempt/operation.runner.js';
 import { type AttemptResult, causeOf, unavailability } from './attempt/attempt-result.js';
 import type { DeferralCause, DeadLetterReason } from '../operation/reasons.js';
 import { type OperationRun, subjectOf } from './attempt/operation-run.js';
 import { watchMoves } from '../bullmq/hand-back.js';
 import { DeadLetterWriter } from './acknowledge/dead-letter.writer.js';
-import { HandlerRun } from './attempt/handler-run.js';
-import { RunningHandlers } from './attempt/running-handlers.js';
-import type { Delivery, ReceivedJob } from './intake/delivery.js';
+import { HandlerRun, RunningHandlers } from './attempt/handler-run.js';
+import { type Delivery, type ReceivedJob, inDeliverySpan } from './intake/delivery.js';
 import { EarlierStarts } from './identify/earlier-starts.js';
-import { GuardedRun } from './intake/guarded-run.js';
+import { GuardedRun } from './intake/idempotency.interceptor.js';
 import { identify, type Identified, type Unidentified } from './identify/identify.js';
 import { QueueRegistry } from '../producer/queue-registry.js';
 import { presentPayload } from './intake/present-payload.js';
@@ -21,18 +20,16 @@ import { UsageError } from '../operation/errors.js';
 import { jobSubjectOf } from '../operation/job-subject.js';
 import { Encryption } from '../ledger/encryption/encryption.js';
 import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
-import { type Ack, ackOf } from './acknowledge/ack.js';
-import { acknowledge } from './acknowledge/acknowledge.js';
+import { type Ack, ackOf, acknowledge } from './acknowledge/acknowledge.js';
 import { Signer } from '../producer/signer.js';
 import { TenantContext } from '../tenancy/tenant-context.js';
-import { inDeliverySpan } from './intake/delivery.span.js';
 import type { OperationSpan } from './attempt/operation-span.js';
 import type { Tracing } from '../tracing/tracing.js';
 
 /**
  * The way of a job, on one page: identify it, enter its tenant, validate the payload, pass the guards, attempt (claim,
- * reconcile, run, record), acknowledge. This class alone knows the order of these steps; `attempt/attempt.ts` alone
- * knows the order inside of an attempt.
+ * reconcile, run, record), acknowledge. This class alone knows the order of these steps; `attempt/attempt.runner.ts`
+ * alone knows the order inside of an attempt.
  *
  * Every delivery ends in exactly one {@link Ack}.
  */
@@ -42,7 +39,7 @@ export class JobPipeline {
 
   constructor(
     private readonly tenants: TenantContext,
-    private readonly attempts: AttemptRunner,
+    private readonly operations: OperationRunner,
     private readonly running: RunningHandlers,
     private readonly deadLetterWriter: DeadLetterWriter,
     private readonly queues: QueueRegistry,
@@ -96,7 +93,7 @@ export class JobPipeline {
     try {
       const result =
         validated.kind === 'invalid'
-          ? await this.attempts.refuse(run, 'payload_invalid', validated.error)
+          ? await this.operations.refuse(run, 'payload_invalid', validated.error)
           : await this.#attempt(run, delivery);
       return await this.#ackOf(run, delivery, result);
     } finally {
@@ -110,18 +107,18 @@ export class JobPipeline {
    * attempt itself still decides how it ends.
    */
   async #attempt(run: OperationRun, { job, handler, guarded }: Delivery): Promise<AttemptResult> {
-    const { attempts } = this;
+    const { operations } = this;
     const { handlerRun } = run;
-    if (guarded === undefined) return attempts.run(run, () => handler(handlerRun));
-    const guardedRun = new GuardedRun(job, (behindGuards) => attempts.run(run, behindGuards));
+    if (guarded === undefined) return operations.run(run, () => handler(handlerRun));
+    const guardedRun = new GuardedRun(job, (behindGuards) => operations.run(run, behindGuards));
     guardedRun.enter();
     const thrown = await thrownBy(() => handlerRun.follow(guarded(handlerRun)));
     if (guardedRun.result !== undefined) {
       handlerRun.abandon('cancelled', 'an interceptor gave up on it');
       return guardedRun.result;
     }
-    if (handlerRun.isOver) return attempts.putOff(run, 'abandoned before it was started');
-    return attempts.failUnstarted(run, thrown === undefined ? new HandlerSkippedError() : thrown.error);
+    if (handlerRun.isOver) return operations.defer(run, 'abandoned before it was started');
+    return operations.failUnstarted(run, thrown === undefined ? new HandlerSkippedError() : thrown.error);
   }
 
   /**
@@ -136,7 +133,7 @@ export class JobPipeline {
     }
     await this.tenants.runJob(identified.tenantId, async () => {
       const run = this.#runOf(received, identified, NO_MEANS, undefined);
-      await this.#ackOf(run, received, await this.attempts.refuse(run, reason, error));
+      await this.#ackOf(run, received, await this.operations.refuse(run, reason, error));
     });
   }
 

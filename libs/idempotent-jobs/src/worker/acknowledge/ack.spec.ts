@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { AttemptResult } from '../attempt/attempt-result.js';
-import { type Ack, ackOf } from './ack.js';
+import { type Ack, ackOf } from './acknowledge.js';
 
 const error = new Error('the handler failed');
 const failure = { kind: 'transient', code: 'ECONNREFUSED' } as const;

@@ -12,7 +12,7 @@ import { payloadTextOf } from '../../operation/fingerprint.js';
 import { letterBinding } from '../../ledger/encryption/binding.js';
 import { isEncrypted } from '../../ledger/encryption/encrypted-value.js';
 import { Encryption } from '../../ledger/encryption/encryption.js';
-import type { Ack } from './ack.js';
+import type { Ack } from './acknowledge.js';
 import type { DeadLetterReason } from '../../operation/reasons.js';
 import { LetterStore } from '../../dead-letters/letter.store.js';
 

@@ -26,7 +26,7 @@ export type AttemptResult =
   /** The handler has handed its job back by BullMQ's own means. No attempt was spent. */
   | { readonly kind: 'handed_back'; readonly error: unknown };
 
-/** The delivery is put off. No attempt was spent. */
+/** The delivery is deferred. No attempt was spent. */
 export interface Deferred {
   readonly kind: 'deferred';
   readonly delayMs: number;
@@ -55,10 +55,10 @@ const CAUSES = {
   not_started: 'stopped',
 } as const satisfies Record<RejectionCause | AbandonedBy, DeferralCause> & Record<string, DeferralCause>;
 
-/** Why a delivery is put off, as a closed list. */
+/** Why a delivery is deferred, as a closed list. */
 export type Deferral = keyof typeof CAUSES;
 
-/** Why the library itself, and no dependency, puts a delivery off. */
+/** Why the library itself, and no dependency, defers a delivery. */
 export type OwnDeferral = Exclude<Deferral, RejectionCause>;
 
 /** The cause that events and metrics name for a deferral. */
@@ -68,7 +68,7 @@ export function causeOf(deferral: Deferral): DeferralCause {
   return CAUSES[deferral];
 }
 
-/** The error that steps' handlers, and interceptors around the library's own, get when a delivery is put off. */
+/** The error that steps' handlers, and interceptors around the library's own, get when a delivery is deferred. */
 export function errorOf({ delayMs, detail: reason, rejection }: Deferred): Error {
   return rejection === undefined
     ? new OperationDeferred(reason)
@@ -84,7 +84,7 @@ export function unavailability(error: unknown): { readonly deferral: OwnDeferral
   return { deferral, detail: `${deferral}: ${messageOf(error)}` };
 }
 
-/** The error that interceptors around the library's own see when a delivery is put off. BullMQ never sees it. */
+/** The error that interceptors around the library's own see when a delivery is deferred. BullMQ never sees it. */
 export class OperationDeferred extends Error {
   override readonly name = 'OperationDeferred';
 }

@@ -68,11 +68,9 @@ export class AttemptRecorder {
   }
 
   /** Whether the handler may run at once: no doubt, no vanished attempt and no spent policy stands before it. */
-  mayRun(run: OperationRun, claim: Claim): boolean {
+  mayRun({ rules }: OperationRun, claim: Claim): boolean {
     return (
-      !claim.mustReconcile &&
-      claim.tookOver === undefined &&
-      decideStart(claim, run.rules.policy) === undefined
+      !claim.mustReconcile && claim.tookOver === undefined && decideStart(claim, rules.policy) === undefined
     );
   }
 
@@ -80,29 +78,28 @@ export class AttemptRecorder {
    * Records an attempt that the claim took over, and gives up an operation that must not be run. Undefined when the
    * operation goes on.
    */
-  async begin(run: OperationRun, ground: Ground, claim: Claim): Promise<AttemptResult | undefined> {
-    const result = await this.takeOver(run, ground, claim);
+  async begin(ground: Ground, claim: Claim): Promise<AttemptResult | undefined> {
+    const result = await this.takeOver(ground, claim);
     // Asking the service costs no attempt: whether an attempt may follow is decided after the answer.
     if (result !== undefined || claim.mustReconcile) return result;
-    const reason = decideStart(claim, run.rules.policy);
-    return reason === undefined ? undefined : this.giveUp(run, ground, claim, reason);
+    const reason = decideStart(claim, ground.run.rules.policy);
+    return reason === undefined ? undefined : this.giveUp(ground, claim, reason);
   }
 
   /** Records an attempt that the claim took over. Undefined when the operation goes on. */
   async takeOver(
-    run: OperationRun,
     ground: Ground,
     claim: Claim,
     vanished = claim.tookOver,
   ): Promise<AttemptResult | undefined> {
     if (vanished === undefined) return undefined;
     await ground.takeOver(claim, vanished);
-    this.reporter.tookOver(run, vanished);
+    this.reporter.tookOver(ground.run, vanished);
     // A transaction that dies takes its claim with it. A vanished transactional attempt was therefore committed by its
     // handler.
     return claim.mustReconcile || vanished.effect !== 'transactional'
       ? undefined
-      : this.#record(run, ground, claim, this.#decide(run, claim, new TransactionLeftError()));
+      : this.#decide(ground, claim, new TransactionLeftError());
   }
 
   /**
@@ -110,7 +107,6 @@ export class AttemptRecorder {
    * handler was not called.
    */
   async fail(
-    run: OperationRun,
     ground: Ground,
     claim: Claim,
     error: unknown,
@@ -118,20 +114,13 @@ export class AttemptRecorder {
     startedAt?: number,
   ): Promise<AttemptResult> {
     const answer = await ground.revert(claim);
-    if (answer.kind !== 'acquired') return this.refused(run, answer);
+    if (answer.kind !== 'acquired') return this.refused(ground.run, answer);
     const { claim: current } = answer;
-    if (current === claim)
-      return this.#record(run, ground, current, this.#decide(run, current, error, known, startedAt));
     // The handler committed its own transaction. Trying again would write everything twice.
-    if (current.token === claim.token)
-      return this.#record(
-        run,
-        ground,
-        current,
-        this.#decide(run, current, new TransactionLeftError(), undefined, startedAt),
-      );
-    const result = await this.begin(run, ground, current);
-    return result ?? this.#record(run, ground, current, this.#decide(run, current, error, known, startedAt));
+    if (current !== claim && current.token === claim.token)
+      return this.#decide(ground, current, new TransactionLeftError(), undefined, startedAt);
+    const result = current === claim ? undefined : await this.begin(ground, current);
+    return result ?? this.#decide(ground, current, error, known, startedAt);
   }
 
   /** Classifies an error that was thrown before the handler could have had an effect. */
@@ -143,20 +132,19 @@ export class AttemptRecorder {
 
   /** Gives up an operation that must not be tried (again), and writes its dead letter. */
   giveUp(
-    run: OperationRun,
     ground: Ground,
     claim: Claim,
     reason: DeadLetterReason,
     error: unknown = new GivenUpError(claim, reason),
   ): Promise<AttemptResult> {
-    const decision: NextStep = {
+    const nextStep: NextStep = {
       status: 'dead',
       reason,
       isDoubtful: claim.isDoubtful,
       decision: decisionOf(reason),
     };
     const failure: Failure = { kind: 'permanent', code: reason };
-    return this.#record(run, ground, claim, { error, failure, nextStep: decision, durationMs: 0 });
+    return this.#record(ground, claim, { error, failure, nextStep, durationMs: 0 });
   }
 
   /**
@@ -164,13 +152,13 @@ export class AttemptRecorder {
    * to find out.
    */
   async unresolved(
-    run: OperationRun,
     ground: Ground,
     claim: Claim,
     reason: string,
     error: unknown,
     reconcileInMs: number | undefined,
   ): Promise<AttemptResult> {
+    const { run } = ground;
     const evidence = error ?? new OperationInDoubtError(run.identified);
     const recorded = await ground.fail(claim, {
       status: 'in_doubt',
@@ -210,7 +198,7 @@ export class AttemptRecorder {
     return this.deferred(run, MIN_BUSY_MS, 'fenced', what);
   }
 
-  /** Puts the delivery off because the dependency lets nothing through. */
+  /** Defers the delivery because the dependency lets nothing through. */
   rejected(run: OperationRun, rejection: Rejection, delayMs: number): AttemptResult {
     const { cause, dependency } = rejection;
     const reason = `${cause}: dependency "${dependency}" lets nothing through`;
@@ -219,7 +207,7 @@ export class AttemptRecorder {
   }
 
   /**
-   * Puts the delivery off because Postgres is out of reach, a record is unreadable, or this library has a bug: nothing
+   * Defers the delivery because Postgres is out of reach, a record is unreadable, or this library has a bug: nothing
    * is known to be recorded.
    */
   unavailable(run: OperationRun, error: unknown): AttemptResult {
@@ -285,45 +273,42 @@ export class AttemptRecorder {
   }
 
   #decide(
-    { rules }: OperationRun,
+    ground: Ground,
     claim: Claim,
     error: unknown,
     known?: Failure,
     startedAt?: number,
-  ): DecidedFailure {
+  ): Promise<AttemptResult> {
+    const { rules } = ground.run;
     const failure = known ?? classify(error, rules.classify);
-    const decision = decideFailure(failure, rules.effect, claim, rules.policy, this.random);
+    const nextStep = decideFailure(failure, rules.effect, claim, rules.policy, this.random);
     const durationMs = startedAt === undefined ? 0 : performance.now() - startedAt;
-    return { error, failure, nextStep: decision, durationMs };
+    return this.#record(ground, claim, { error, failure, nextStep, durationMs });
   }
 
-  async #record(
-    run: OperationRun,
-    ground: Ground,
-    claim: Claim,
-    decided: DecidedFailure,
-  ): Promise<AttemptResult> {
-    const { error, failure, nextStep: decision } = decided;
-    const reconcileInMs = decision.status === 'in_doubt' ? decision.reconcileInMs : undefined;
-    const delayMs = decision.status === 'retrying' ? decision.delayMs : reconcileInMs;
+  async #record(ground: Ground, claim: Claim, decided: DecidedFailure): Promise<AttemptResult> {
+    const { run } = ground;
+    const { error, failure, nextStep } = decided;
+    const reconcileInMs = nextStep.status === 'in_doubt' ? nextStep.reconcileInMs : undefined;
+    const delayMs = nextStep.status === 'retrying' ? nextStep.delayMs : reconcileInMs;
     const isGivenUp = delayMs === undefined;
     const record: FailureRecord = {
-      status: decision.status,
+      status: nextStep.status,
       error,
       kind: failure.kind,
       reason: failure.code,
-      decision: decision.decision,
-      isDoubtful: decision.isDoubtful,
+      decision: nextStep.decision,
+      isDoubtful: nextStep.isDoubtful,
       ...(delayMs !== undefined && { delayMs: Math.ceil(delayMs) }),
       // A call may never be made again, so its row is forgotten after a while.
       ...(isCall(run) && { forgetAfterMs: run.rules.claim.retentionMs }),
       ...(isGivenUp &&
-        decision.status !== 'retrying' && { letter: decision.reason, payload: payloadText(run) }),
+        nextStep.status !== 'retrying' && { letter: nextStep.reason, payload: payloadText(run) }),
     };
     if ((await ground.fail(claim, record)) === 'lost') return this.fenced(run, claim);
     if (isGivenUp) this.due.wake();
     this.reporter.failed(run, claim, decided);
-    return { kind: 'failed', error, failure, nextStep: decision };
+    return { kind: 'failed', error, failure, nextStep };
   }
 }
 
@@ -332,7 +317,7 @@ function unstorable({ subject: { queue, jobId } }: OperationRun, cause: unknown)
   return new InvalidPayloadError(message, [], cause);
 }
 
-/** A rival that has just taken or given back the row is most likely done within this time. */
+/** A rival that has just taken or released the row is most likely done within this time. */
 const MIN_BUSY_MS = 200;
 
 /** Most transactions are short, so a locked row is tried again soon. */

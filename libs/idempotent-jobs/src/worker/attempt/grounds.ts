@@ -5,14 +5,14 @@ import { UnusedClaims } from '../../ledger/claim/unused-claims.js';
 import { Database } from '../../ledger/postgres/database.js';
 import { OutcomeStore } from '../../ledger/record/outcome.store.js';
 import { FollowUps } from './follow-ups.js';
-import type { Ground } from './ground.js';
+import type { Ground, GroundServices } from './ground.js';
 import { LeaseGround } from './lease.ground.js';
 import type { OperationRun } from './operation-run.js';
 import { TransactionGround } from './transaction.ground.js';
 
 /** Makes the ground of each attempt, which depends on its effect. */
 @Injectable()
-export class Grounds {
+export class Grounds implements GroundServices {
   constructor(
     readonly claims: ClaimStore,
     readonly leases: LeaseKeeper,

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { AttemptResult } from './attempt-result.js';
 import { PermanentError } from '../../operation/failure.js';
-import { resultAttributes, whatFailed } from './result.attributes.js';
+import { resultAttributes, whatFailed } from './operation-span.js';
 
 class BankError extends Error {
   override readonly name = 'acme/secret-0815';

@@ -1,6 +1,10 @@
 import { HandlerRun } from './handler-run.js';
-import { assertNoTransactionAround, currentOperation } from './current-operation.js';
-import type { ReconciledStep, StepRun } from './step.js';
+import {
+  assertNoTransactionAround,
+  currentOperation,
+  type ReconciledStep,
+  type StepRun,
+} from './current-operation.js';
 import { type StepOptions, rulesOfStep } from '../rules/step.options.js';
 import { UsageError } from '../../operation/errors.js';
 import { fingerprintOf } from '../../operation/fingerprint.js';
@@ -164,7 +168,7 @@ export class Steps {
 function endWith(handler: HandlerRun, step: HandlerRun): () => void {
   const stop = (): void => {
     const why = handler.abandonedBy ?? 'cancelled';
-    // The step has a lease of its own, which is given back and not left to run out.
+    // The step has a lease of its own, which is released and not left to run out.
     step.abandon(why === 'lease_lost' ? 'cancelled' : why);
   };
   handler.signal.addEventListener('abort', stop, { once: true });

@@ -9,9 +9,8 @@ import { JobPipeline } from '../pipeline.js';
 import { UsageError } from '../../operation/errors.js';
 import { LibraryLog } from '../../events/library-log.js';
 import { EnhancerChains, type ProcessMethod } from '../intake/enhancer-chain.js';
-import type { RulesByPolicy } from '../rules/rules-by-policy.js';
-import type { FallsBack, Reconciles } from '../attempt/processor-means.js';
-import type { OperationRules } from '../rules/operation-rules.js';
+import type { RulesByPolicy, OperationRules } from '../rules/operation-rules.js';
+import type { FallsBack, Reconciles } from '../attempt/current-operation.js';
 import { runIds } from '../../operation/run-ids.js';
 
 /** A processor of this application. */

@@ -5,20 +5,23 @@ import type { WorkerHost } from '@nestjs/bullmq';
 import { DiscoveryService } from '@nestjs/core';
 import type { InstanceWrapper } from '@nestjs/core/injector/instance-wrapper.js';
 import type { Job, Worker } from 'bullmq';
-import { RunningHandlers } from '../attempt/running-handlers.js';
+import { RunningHandlers } from '../attempt/handler-run.js';
 import { Dependencies } from '../../resilience/dependency/dependencies.js';
 import { LibraryLog } from '../../events/library-log.js';
 import { isOverWithin } from '../../operation/within.js';
 import { ConfigurationError } from '../../operation/errors.js';
-import { type ProvidedClass, providedClassOf } from '../../bullmq/provided-class.js';
+import { type ProvidedClass, providedClassOf } from '../../bullmq/bullmq-metadata.js';
 import { RESOLVED_OPTIONS } from '../../options/resolved-options.token.js';
-import { inFrame } from '../../tenancy/frames.js';
-import { outsideOfAnyFrame } from '../../tenancy/outside-of-any-frame.js';
-import { PROCESSOR_DECLARATION, type ProcessorDeclaration } from '../rules/processor-declaration.js';
+import { inFrame, outsideOfAnyFrame } from '../../tenancy/frames.js';
+import {
+  PROCESSOR_DECLARATION,
+  type ProcessorDeclaration,
+  type ProcessorDefaults,
+  resolveProcessorOptions,
+} from '../rules/processor.options.js';
 import { QueueRegistry } from '../../producer/queue-registry.js';
 import { ProcessorHost } from './processor-host.js';
 import { overridden, type ProcessorOverrides } from '../rules/processor-overrides.js';
-import { type ProcessorDefaults, resolveProcessorOptions } from '../rules/processor.options.js';
 import type { OperationRules } from '../rules/operation-rules.js';
 
 /** A processor whose worker this process runs. */
@@ -172,7 +175,7 @@ export class WorkerLifecycle {
 
   #attach(worker: Worker, rules: OperationRules): void {
     // This event also reports a lost BullMQ lock. The handler goes on: its right to run is the ledger's lease, under
-    // which another delivery of the job is put off.
+    // which another delivery of the job is deferred.
     worker.on('error', (error) => this.log.trouble(`Worker of queue "${rules.queue}"`, error));
     worker.on('failed', (job, error) => {
       if (job?.finishedOn !== undefined && !this.host.wasDelivered(job)) this.#writeLetter(rules, job, error);

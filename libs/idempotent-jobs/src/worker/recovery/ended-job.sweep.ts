@@ -11,7 +11,14 @@ import { OutcomeStore } from '../../ledger/record/outcome.store.js';
 import { Encryption } from '../../ledger/encryption/encryption.js';
 import { Signer } from '../../producer/signer.js';
 import { type CarriedOperation, EndedJobStore } from './ended-job.store.js';
-import type { SweptQueue } from './swept-queue.js';
+import type { QueuePort } from '../../bullmq/queue-port.js';
+import type { OperationRules } from '../rules/operation-rules.js';
+
+/** A queue whose failed jobs are swept. */
+export interface SweptQueue {
+  readonly port: QueuePort;
+  readonly rules: OperationRules;
+}
 
 /** How BullMQ has ended the job of an operation that is not finished. */
 interface EndedJob {

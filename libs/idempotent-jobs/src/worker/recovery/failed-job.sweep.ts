@@ -8,8 +8,7 @@ import { ProcessorHost } from '../host/processor-host.js';
 import type { OperationRules } from '../rules/operation-rules.js';
 import { LibraryLog } from '../../events/library-log.js';
 import { jobSubjectOf } from '../../operation/job-subject.js';
-import { EndedJobSweep } from './ended-job.sweep.js';
-import type { SweptQueue } from './swept-queue.js';
+import { EndedJobSweep, type SweptQueue } from './ended-job.sweep.js';
 
 /**
  * Looks for failed BullMQ jobs that the ledger does not account for. BullMQ fails a job without calling the processor

@@ -9,8 +9,7 @@ import { JobEvents } from '../../events/job-events.js';
 import { ConfigurationError } from '../../operation/errors.js';
 import { optionChecks } from '../../options/option-checks.js';
 import { type IdempotentProcessorOptions, resolveProcessorOptions } from './processor.options.js';
-import type { RulesByPolicy } from './rules-by-policy.js';
-import type { OperationRules } from './operation-rules.js';
+import type { RulesByPolicy, OperationRules } from './operation-rules.js';
 import { resolvePolicies } from './retry.options.js';
 
 const POLICIES = resolvePolicies(optionChecks('test'), {

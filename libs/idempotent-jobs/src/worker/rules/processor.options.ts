@@ -7,12 +7,27 @@ import { type ReconcileOptions, resolveReconcile } from './reconcile.options.js'
 import type { Dependencies } from '../../resilience/dependency/dependencies.js';
 import type { Dependency } from '../../resilience/dependency/dependency.js';
 import type { KeyedDependency } from '../../resilience/dependency/dependency-key.js';
-import type { ProcessorDeclaration } from './processor-declaration.js';
 import type { Identify } from '../identify/identify.js';
-import { DEFAULT_TIMEOUT_MS, RulesByPolicy } from './rules-by-policy.js';
-import type { OperationRules } from './operation-rules.js';
+import { DEFAULT_TIMEOUT_MS, RulesByPolicy, type OperationRules } from './operation-rules.js';
 import { budgetOf, policyOf, type RetryOptions, type RetryRules } from './retry.options.js';
 import { ANY_PAYLOAD, type PayloadClass, type PayloadRule } from './validate-payload.js';
+
+/** What the decorator stores on a class. */
+export interface ProcessorDeclaration {
+  readonly queue: string;
+  readonly options: IdempotentProcessorOptions;
+  /** False when the application starts the worker itself: `workerOptions.autorun: false`. */
+  readonly isStarted: boolean;
+  /** Whether the class has a `reconcile()`. */
+  readonly canReconcile: boolean;
+  /** Whether it has a `fallback()`. */
+  readonly hasFallback: boolean;
+  /** Whether the worker options limit how often a job may stall. If not, the policy does. */
+  readonly limitsStalls: boolean;
+}
+
+/** Metadata key of a {@link ProcessorDeclaration}. */
+export const PROCESSOR_DECLARATION = Symbol('nestjs-idempotent-jobs:processor');
 
 /** What `@IdempotentProcessor()` needs to know about a processor. */
 export interface IdempotentProcessorOptions {
@@ -42,7 +57,7 @@ export interface IdempotentProcessorOptions {
   readonly retryByJob?: Readonly<Record<string, RetryOptions | string>>;
   /**
    * What the handler calls: the name of one of `forRoot({ dependencies })`. While its circuit is open, its bulkhead
-   * full or its retry budget spent, jobs are put off without spending an attempt.
+   * full or its retry budget spent, jobs are deferred without spending an attempt.
    *
    * `{ name, per }`: each key has a circuit and a retry budget of its own, so that a failing endpoint of one tenant
    * does not reject the jobs of other tenants.
