@@ -36,34 +36,33 @@ export interface CallOptions {
   readonly redact?: (result: any) => unknown;
 }
 
-/** The defaults of an application's calls. */
+/** The application's options that calls use. */
 export interface CallDefaults {
   readonly leaseMs: number;
-  /** How long a completed call is remembered, in ms. */
-  readonly retentionMs: number;
-  readonly maxResultBytes: number;
-  /** Recognises errors of guarded calls, which are classified already. */
-  readonly classify: Classify | undefined;
+  readonly retention: { readonly completedMs: number };
+  readonly results: { readonly maxBytes: number };
 }
 
-/** @throws UsageError naming each option that is wrong, its value and the fix */
-export function resolveCallOptions(options: CallOptions, defaults: CallDefaults): OperationRules {
+/**
+ * @param knownFailureOf recognises errors of guarded calls, which are classified already
+ * @throws UsageError naming each option that is wrong, its value and the fix
+ */
+export function resolveCallOptions(
+  options: CallOptions,
+  { leaseMs, retention, results }: CallDefaults,
+  knownFailureOf: Classify | undefined,
+): OperationRules {
+  const retentionMs = retention.completedMs;
   const checks = optionChecks('once()');
   const canReconcile = options.reconcile !== undefined;
   const effect = options.effect ?? (canReconcile ? 'reconciled' : 'unrepeatable');
   if (!EFFECTS.includes(effect)) checks.fail('effect', effect, `one of ${EFFECTS.join(', ')}`);
   if ((effect === 'reconciled') !== canReconcile && effect !== 'keyed')
     checks.fail('effect', effect, '"reconciled" with, and only with, a reconcile function');
-  checks.callback('reconcile', options.reconcile);
-  checks.callback('classify', options.classify);
-  checks.callback('redact', options.redact);
+  for (const name of ['reconcile', 'classify', 'redact'] as const) checks.callback(name, options[name]);
   const keyRetentionMs = checks.positive('keyRetentionMs', options.keyRetentionMs, DEFAULT_KEY_RETENTION_MS);
-  if (effect === 'keyed' && keyRetentionMs > defaults.retentionMs)
-    checks.fail(
-      'keyRetentionMs',
-      keyRetentionMs,
-      `no longer than retention.completedMs, ${defaults.retentionMs}`,
-    );
+  if (effect === 'keyed' && keyRetentionMs > retentionMs)
+    checks.fail('keyRetentionMs', keyRetentionMs, `no longer than retention.completedMs, ${retentionMs}`);
   checks.timer('waitMs', options.waitMs, DEFAULT_WAIT_MS, 0);
   const reconcile = canReconcile
     ? resolveReconcile(checks, options.reconcileOptions, 'reconcileOptions')
@@ -71,15 +70,15 @@ export function resolveCallOptions(options: CallOptions, defaults: CallDefaults)
   const rules: OperationRules = {
     queue: CALLS,
     effect,
-    leaseMs: defaults.leaseMs,
+    leaseMs,
     timeoutMs: checks.timer('timeoutMs', options.timeoutMs, 30_000),
     claim: {
       queue: CALLS,
       origin: 'call',
       effect,
-      leaseMs: defaults.leaseMs,
+      leaseMs,
       repeatableMs: repeatableForMs(effect, keyRetentionMs),
-      retentionMs: defaults.retentionMs,
+      retentionMs,
       budgetMs: null,
       canReconcile,
     },
@@ -96,10 +95,10 @@ export function resolveCallOptions(options: CallOptions, defaults: CallDefaults)
     results: {
       isStored: checks.flag('storeResult', options.storeResult, true),
       redact: options.redact,
-      maxBytes: defaults.maxResultBytes,
+      maxBytes: results.maxBytes,
     },
     identify: undefined,
-    classify: inOrder(options.classify, defaults.classify),
+    classify: inOrder(options.classify, knownFailureOf),
     payloadRuleOf: () => ANY_PAYLOAD,
     doubtsEarlierStarts: false,
   };

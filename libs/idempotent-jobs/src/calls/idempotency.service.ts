@@ -34,14 +34,6 @@ import { type OperationSpan, openSpan } from '../worker/attempt/operation-span.j
 import type { Tracing } from '../tracing/tracing.js';
 import { type CallDefaults, type CallOptions, DEFAULT_WAIT_MS, resolveCallOptions } from './call.options.js';
 
-/** The application's options that calls use. */
-interface CallRules {
-  readonly leaseMs: number;
-  readonly retention: { readonly completedMs: number };
-  readonly results: { readonly maxBytes: number };
-  readonly tracing: Tracing | undefined;
-}
-
 /**
  * Guards any call like a processor guards its handler, closest to the side effect: in HTTP handlers, in services, in
  * jobs. A call is an operation of its own, `(tenant, key)`, in the same ledger.
@@ -53,8 +45,6 @@ interface CallRules {
 export class IdempotencyService {
   readonly #claimRules = new Map<string, ClaimRules>();
   readonly #nextRunId = runIds();
-  readonly #defaults: CallDefaults;
-  readonly #tracing: Tracing | undefined;
 
   /** @internal Injected. */
   constructor(
@@ -62,17 +52,10 @@ export class IdempotencyService {
     private readonly events: JobEvents,
     private readonly running: RunningHandlers,
     private readonly operations: OperationRunner,
-    dependencies: Dependencies,
-    @Inject(RESOLVED_OPTIONS) { leaseMs, retention, results, tracing }: CallRules,
-  ) {
-    this.#tracing = tracing;
-    this.#defaults = {
-      leaseMs,
-      retentionMs: retention.completedMs,
-      maxResultBytes: results.maxBytes,
-      classify: dependencies.knownFailureOf,
-    };
-  }
+    private readonly dependencies: Dependencies,
+    @Inject(RESOLVED_OPTIONS)
+    private readonly options: CallDefaults & { readonly tracing: Tracing | undefined },
+  ) {}
 
   /**
    * Calls `fn` once for the tenant and key, and answers every other caller with what it returned (as JSON), for
@@ -103,7 +86,7 @@ export class IdempotencyService {
     this.#assertNotInside(identity);
     const rules = this.#rulesOf(options);
     assertNoTransactionAround(rules.effect);
-    const tracing = this.#tracing;
+    const { tracing } = this.options;
     if (tracing === undefined) return this.#untilEnded(identity, fn, rules, options);
     const attributes = { ...identityAttributes(identity), 'idempotent_jobs.effect': rules.effect };
     return openSpan(tracing, 'call', attributes, (span) =>
@@ -230,7 +213,7 @@ export class IdempotencyService {
 
   /** All calls with the same options share one object of claim rules, so that their claims share statements. */
   #rulesOf(options: CallOptions): OperationRules {
-    const rules = resolveCallOptions(options, this.#defaults);
+    const rules = resolveCallOptions(options, this.options, this.dependencies.knownFailureOf);
     const { effect, repeatableMs, canReconcile } = rules.claim;
     const name = JSON.stringify([effect, repeatableMs, canReconcile]);
     const claim = this.#claimRules.get(name) ?? rules.claim;

@@ -58,7 +58,6 @@ import { schemaOf } from '../ledger/postgres/migrations.js';
 import { prepareLedger } from '../ledger/postgres/prepare-ledger.js';
 import { OutcomeStore } from '../ledger/record/outcome.store.js';
 import { DoubtSweep } from '../worker/recovery/doubt.sweep.js';
-import { EndedJobStore } from '../worker/recovery/ended-job.store.js';
 import { EndedJobSweep } from '../worker/recovery/ended-job.sweep.js';
 import { FailedJobSweep } from '../worker/recovery/failed-job.sweep.js';
 import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
@@ -69,6 +68,7 @@ import { Encryption } from '../ledger/encryption/encryption.js';
 import { Signer } from '../producer/signer.js';
 import { TenantContext } from '../tenancy/tenant-context.js';
 import { TenantMiddleware } from '../tenancy/tenant.middleware.js';
+import { JobIdentifier } from '../worker/identify/identify.js';
 import { JobPipeline } from '../worker/pipeline.js';
 
 /**
@@ -234,7 +234,7 @@ export const PARTS: readonly Provider[] = [
   LetterStore,
   OutcomeStore,
   ClaimStore,
-  EndedJobStore,
+  JobIdentifier,
   BulkRedriveStore,
   NotificationStore,
   LetterQueries,

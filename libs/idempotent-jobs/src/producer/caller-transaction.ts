@@ -114,7 +114,7 @@ async function connectionOf(runner: QueryRunner): Promise<TransactionClient> {
 }
 
 const HINT =
-  'DependencyPermit the manager that dataSource.transaction(async (manager) => …) hands you, a QueryRunner after startTransaction(), or a pg client after BEGIN.';
+  'Pass the manager that dataSource.transaction(async (manager) => …) hands you, a QueryRunner after startTransaction(), or a pg client after BEGIN.';
 const NOT_OPEN = `enqueue() was given a transaction that is not open. ${HINT}`;
 const FAILED =
   'enqueue() was given a transaction in which a statement has failed; Postgres takes no other until it is rolled back.';

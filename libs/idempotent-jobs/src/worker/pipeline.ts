@@ -2,14 +2,14 @@ import { Inject, Injectable, Optional } from '@nestjs/common';
 import { OperationRunner } from './attempt/operation.runner.js';
 import { type AttemptResult, causeOf, unavailability } from './attempt/attempt-result.js';
 import type { DeferralCause, DeadLetterReason } from '../operation/reasons.js';
-import { type OperationRun, subjectOf } from './attempt/operation-run.js';
+import { type HandlerMeans, type OperationRun, subjectOf } from './attempt/operation-run.js';
 import { watchMoves } from '../bullmq/hand-back.js';
 import { DeadLetterWriter } from './acknowledge/dead-letter.writer.js';
 import { HandlerRun, RunningHandlers } from './attempt/handler-run.js';
 import { type Delivery, type ReceivedJob, inDeliverySpan } from './intake/delivery.js';
 import { EarlierStarts } from './identify/earlier-starts.js';
 import { GuardedRun } from './intake/idempotency.interceptor.js';
-import { identify, type Identified, type Unidentified } from './identify/identify.js';
+import { type Identified, JobIdentifier, type Unidentified } from './identify/identify.js';
 import { QueueRegistry } from '../producer/queue-registry.js';
 import { presentPayload } from './intake/present-payload.js';
 import { SharedKeys } from './intake/shared-keys.js';
@@ -21,7 +21,6 @@ import { jobSubjectOf } from '../operation/job-subject.js';
 import { Encryption } from '../ledger/encryption/encryption.js';
 import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
 import { type Ack, ackOf, acknowledge } from './acknowledge/acknowledge.js';
-import { Signer } from '../producer/signer.js';
 import { TenantContext } from '../tenancy/tenant-context.js';
 import type { OperationSpan } from './attempt/operation-span.js';
 import type { Tracing } from '../tracing/tracing.js';
@@ -46,7 +45,7 @@ export class JobPipeline {
     private readonly sharedKeys: SharedKeys,
     private readonly events: JobEvents,
     private readonly encryption: Encryption,
-    private readonly signer: Signer,
+    private readonly identifier: JobIdentifier,
     @Inject(RESOLVED_OPTIONS) private readonly options: { readonly tracing: Tracing | undefined },
     @Optional() private readonly random: () => number = Math.random,
   ) {}
@@ -87,7 +86,7 @@ export class JobPipeline {
     const { job, rules, cancellation } = delivery;
     const validated = await checkPayload(rules.payloadRuleOf(job.name), job.name, identified.payload);
     if (validated.kind === 'valid') presentPayload(job, validated.payload);
-    const run = this.#runOf(delivery, identified, delivery, span);
+    const run = this.#runOf(delivery, identified, span);
     cancellation?.addEventListener('abort', () => run.handlerRun.abandon('cancelled'), { once: true });
     const leave = this.running.add(run.handlerRun);
     try {
@@ -132,22 +131,21 @@ export class JobPipeline {
       return;
     }
     await this.tenants.runJob(identified.tenantId, async () => {
-      const run = this.#runOf(received, identified, NO_MEANS, undefined);
+      const run = this.#runOf({ ...received, ...NO_MEANS }, identified, undefined);
       await this.#ackOf(run, received, await this.operations.refuse(run, reason, error));
     });
   }
 
   #identify({ job, provenance, rules }: ReceivedJob): Identified | Unidentified {
-    return identify(job, provenance, rules.identify, this.encryption, this.signer);
+    return this.identifier.identify(job, provenance, rules.identify);
   }
 
   #runOf(
-    received: ReceivedJob,
+    received: ReceivedJob & HandlerMeans,
     identified: Identified,
-    { handsBack, reconcile, fallback }: Pick<OperationRun, 'handsBack' | 'reconcile' | 'fallback'>,
     span: OperationSpan | undefined,
   ): OperationRun {
-    const { job, rules, runId } = received;
+    const { job, rules, runId, handsBack, reconcile, fallback } = received;
     const subject = jobSubjectOf(job);
     const { tenantId, operationKey } = identified;
     const onLate = (how: 'returned' | 'threw'): void =>

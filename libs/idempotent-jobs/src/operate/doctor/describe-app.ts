@@ -86,9 +86,9 @@ function describeProcessor(
     { ...declaration, options },
     {
       leaseMs,
-      policies,
+      retryPolicies: policies,
       dependencies,
-      maxResultBytes: DEFAULT_MAX_RESULT_BYTES,
+      results: { maxBytes: DEFAULT_MAX_RESULT_BYTES },
       retentionMs: queues.retentionOf(queue).completedMs,
     },
   );

@@ -296,8 +296,8 @@ function canBe(effect: Effect, circumstance: Circumstance): boolean {
     resolveProcessorOptions('Charges', declared, {
       leaseMs: 30_000,
       retentionMs: 60_000,
-      maxResultBytes: 1_000,
-      policies: new Map(),
+      results: { maxBytes: 1_000 },
+      retryPolicies: new Map(),
       dependencies: { find: () => undefined, names: 'none', knownFailureOf: undefined },
     });
     return true;

@@ -190,10 +190,14 @@ export class AttemptRecorder {
    * delivery gets what was recorded.
    */
   async fenced(run: OperationRun, claim: Claim): Promise<AttemptResult> {
-    if (!(await this.#wasReplaced(run, claim)))
+    // When Postgres cannot say, another worker may have claimed it.
+    const wasReplaced = await this.outcomes.wasReplaced(claim, run.runId).catch(() => true);
+    if (!wasReplaced)
       return this.deferred(run, MIN_BUSY_MS, 'fenced', 'the operation was settled during the attempt');
     this.reporter.fenced(run, claim);
-    await this.#surrender(claim);
+    // The worker that took over counted this attempt as vanished with its process, but it was only late. Without the
+    // note the operation only looks more dangerous than it is.
+    await this.outcomes.surrender(claim).catch(() => undefined);
     const what = 'the lease went to another worker before the outcome was recorded';
     return this.deferred(run, MIN_BUSY_MS, 'fenced', what);
   }
@@ -201,9 +205,9 @@ export class AttemptRecorder {
   /** Defers the delivery because the dependency lets nothing through. */
   rejected(run: OperationRun, rejection: Rejection, delayMs: number): AttemptResult {
     const { cause, dependency } = rejection;
-    const reason = `${cause}: dependency "${dependency}" lets nothing through`;
-    this.reporter.rejected(run, rejection, delayMs, reason);
-    return { kind: 'deferred', delayMs, deferral: cause, detail: reason, rejection };
+    const detail = `${cause}: dependency "${dependency}" lets nothing through`;
+    this.reporter.rejected(run, rejection, delayMs, detail);
+    return { kind: 'deferred', delayMs, deferral: cause, detail, rejection };
   }
 
   /**
@@ -215,42 +219,21 @@ export class AttemptRecorder {
     // A transaction that met a locked row was rolled back: nothing of it is left.
     if (run.rules.effect === 'transactional' && sqlStateOf(error) === LOCK_NOT_AVAILABLE)
       return this.#locked(run);
-    const { deferral, detail: reason } = unavailability(error);
-    return this.#deferredFor(run, 1000 + this.random() * 4000, deferral, reason);
+    const { deferral, detail } = unavailability(error);
+    return this.#deferredFor(run, 1000 + this.random() * 4000, deferral, detail);
   }
 
   deferred(run: OperationRun, delayMs: number, deferral: OwnDeferral, what: string): AttemptResult {
     return this.#deferredFor(run, delayMs, deferral, `${deferral}: ${what}`);
   }
 
-  #deferredFor(run: OperationRun, delayMs: number, deferral: OwnDeferral, reason: string): AttemptResult {
-    this.reporter.deferred(run, delayMs, reason, causeOf(deferral));
-    return { kind: 'deferred', delayMs, deferral, detail: reason };
+  #deferredFor(run: OperationRun, delayMs: number, deferral: OwnDeferral, detail: string): AttemptResult {
+    this.reporter.deferred(run, delayMs, detail, causeOf(deferral));
+    return { kind: 'deferred', delayMs, deferral, detail };
   }
 
   #locked(run: OperationRun): AttemptResult {
     return this.deferred(run, LOCKED_MS, 'busy', 'another transaction holds its row');
-  }
-
-  /**
-   * Notes that this attempt was late and has not vanished: the worker that took over counted it as vanished with its
-   * process.
-   */
-  async #surrender(claim: Claim): Promise<void> {
-    try {
-      await this.outcomes.surrender(claim);
-    } catch {
-      // Without the note the attempt counts as vanished, and the operation only looks more dangerous than it is.
-    }
-  }
-
-  /** Whether another worker has claimed the operation. True when Postgres cannot say. */
-  async #wasReplaced({ runId }: OperationRun, claim: Claim): Promise<boolean> {
-    try {
-      return await this.outcomes.wasReplaced(claim, runId);
-    } catch {
-      return true;
-    }
   }
 
   async #doubted(

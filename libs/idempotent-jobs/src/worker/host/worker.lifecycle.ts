@@ -40,10 +40,7 @@ interface DeclaredProcessor {
 }
 
 /** The application's options that processors use. */
-interface WorkerDefaults {
-  readonly leaseMs: number;
-  readonly results: { readonly maxBytes: number };
-  readonly retryPolicies: ProcessorDefaults['policies'];
+interface WorkerDefaults extends Pick<ProcessorDefaults, 'leaseMs' | 'results' | 'retryPolicies'> {
   readonly processors: ReadonlyMap<string, ProcessorOverrides>;
 }
 
@@ -77,8 +74,8 @@ export class WorkerLifecycle {
    */
   prepare(): void {
     this.#refuseUnknownQueues();
-    const found = this.discovery.getProviders().flatMap((provider) => this.#declared(provider));
-    const registered = found.map(({ provider, processorClass, declaration }) => {
+    const declared = this.discovery.getProviders().flatMap((provider) => this.#declared(provider));
+    const registered = declared.map(({ provider, processorClass, declaration }) => {
       if (!this.queues.names.includes(declaration.queue)) {
         throw new ConfigurationError(
           `${processorClass.name} processes queue "${declaration.queue}", which is not registered. Import IdempotentJobsModule.registerQueue("${declaration.queue}") where the processor is provided.`,
@@ -94,9 +91,7 @@ export class WorkerLifecycle {
         processorClass.name,
         { ...declaration, options },
         {
-          leaseMs: this.options.leaseMs,
-          maxResultBytes: this.options.results.maxBytes,
-          policies: this.options.retryPolicies,
+          ...this.options,
           dependencies: this.dependencies,
           retentionMs: this.queues.retentionOf(queue).completedMs,
         },
@@ -108,17 +103,18 @@ export class WorkerLifecycle {
     this.#running = registered.flatMap(({ provider, rules: rulesByPolicy, declaration, concurrency }) => {
       const worker = workerOf(provider.instance as WorkerHost);
       const { isStarted, limitsStalls, options } = declaration;
-      if (worker !== undefined) keepOutsideOfFrames(worker);
-      if (worker !== undefined && concurrency !== undefined) worker.concurrency = concurrency;
       this.#watchLimits(declaration.queue, worker);
+      if (worker === undefined) {
+        this.log.warn(
+          `${provider.name} has no worker: BullModule's manualRegistration is on. Call BullRegistrar.register() before app.init() ends.`,
+        );
+        return [];
+      }
+      keepOutsideOfFrames(worker);
+      if (concurrency !== undefined) worker.concurrency = concurrency;
       // The ledger must decide about jobs that kill their workers before BullMQ fails them by itself.
-      if (worker !== undefined && !limitsStalls) worker.opts.maxStalledCount = rulesByPolicy.crashes;
-      if (worker !== undefined)
-        return [{ rules: rulesByPolicy.own, worker, isStarted, pausesQueue: options.pauseQueue === true }];
-      this.log.warn(
-        `${provider.name} has no worker: BullModule's manualRegistration is on. Call BullRegistrar.register() before app.init() ends.`,
-      );
-      return [];
+      if (!limitsStalls) worker.opts.maxStalledCount = rulesByPolicy.crashes;
+      return [{ rules: rulesByPolicy.own, worker, isStarted, pausesQueue: options.pauseQueue === true }];
     });
   }
 

@@ -9,7 +9,7 @@ import { jobIdOf } from '../../operation/identity.js';
 import { payloadBinding } from '../../ledger/encryption/binding.js';
 import { Encryption } from '../../ledger/encryption/encryption.js';
 import { Signer } from '../../producer/signer.js';
-import { type Identified, type Identify, identify as identifyWith, type Unidentified } from './identify.js';
+import { type Identified, type Identify, JobIdentifier, type Unidentified } from './identify.js';
 
 const acme = { tenantId: 'acme', operationKey: 'charge:1' };
 const identifyBy = (
@@ -17,7 +17,11 @@ const identifyBy = (
   rule: Identify | undefined,
   encryption: Encryption,
 ): Identified | Unidentified =>
-  identifyWith(asked, provenanceOf(asked), rule, encryption, new Signer({ signing: undefined }));
+  new JobIdentifier(encryption, new Signer({ signing: undefined })).identify(
+    asked,
+    provenanceOf(asked),
+    rule,
+  );
 const identify = (asked: Job, rule: Identify | undefined): Identified | Unidentified =>
   identifyBy(asked, rule, new Encryption(undefined));
 const globex = { tenantId: 'globex', operationKey: 'charge:1' };

@@ -1,3 +1,4 @@
+import { Inject, Injectable } from '@nestjs/common';
 import { messageOf } from '../../operation/message-of.js';
 import type { Job } from 'bullmq';
 import type { Envelope } from '../../producer/envelope.js';
@@ -7,11 +8,11 @@ import { InvalidIdentityError, RecordUnreadableError, TenantMismatchError } from
 import { isA } from '../../operation/thrown.js';
 import { payloadBinding } from '../../ledger/encryption/binding.js';
 import { isEncrypted } from '../../ledger/encryption/encrypted-value.js';
-import type { Encryption } from '../../ledger/encryption/encryption.js';
+import { Encryption } from '../../ledger/encryption/encryption.js';
 import { canonicalRequest, fingerprintOf } from '../../operation/fingerprint.js';
 import { deadlineProblem } from '../../operation/deadline.js';
 import { assertIdentity, jobNameProblem, type OperationIdentity } from '../../operation/identity.js';
-import type { Signer } from '../../producer/signer.js';
+import { Signer } from '../../producer/signer.js';
 import { jobIdProblem, storableJobId } from '../../operation/job-id.js';
 
 /**
@@ -45,50 +46,93 @@ export interface Unidentified {
   readonly error: Error;
 }
 
-/**
- * Finds out which operation a job belongs to. Trusts the job no further than it can check.
- *
- * @throws RecordUnreadableError if its payload is encrypted and cannot be read here: not now, perhaps later
- */
-export function identify(
-  job: Job,
-  provenance: Provenance,
-  rule: Identify | undefined,
-  encryption: Pick<Encryption, 'open'>,
-  signer: Pick<Signer, 'verify' | 'isOn'>,
-): Identified | Unidentified {
-  try {
-    return identifyBy(job, provenance, rule, encryption, signer);
-  } catch (cause) {
-    if (isA(cause, RecordUnreadableError)) throw cause;
-    // The result depends on the job alone, so every other delivery would end in the same way.
-    return refuse('payload_invalid', `${named(job)} cannot be read: ${messageOf(cause)}`, cause);
+/** Finds out which operation a job belongs to. Trusts the job no further than it can check. */
+@Injectable()
+export class JobIdentifier {
+  constructor(
+    @Inject(Encryption) private readonly encryption: Pick<Encryption, 'open'>,
+    @Inject(Signer) private readonly signer: Pick<Signer, 'verify' | 'isOn'>,
+  ) {}
+
+  /** @throws RecordUnreadableError if its payload is encrypted and cannot be read here: not now, perhaps later */
+  identify(job: Job, provenance: Provenance, rule: Identify | undefined): Identified | Unidentified {
+    try {
+      return this.#identify(job, provenance, rule);
+    } catch (cause) {
+      if (isA(cause, RecordUnreadableError)) throw cause;
+      // The result depends on the job alone, so every other delivery would end in the same way.
+      return refuse('payload_invalid', `${named(job)} cannot be read: ${messageOf(cause)}`, cause);
+    }
+  }
+
+  #identify(job: Job, provenance: Provenance, rule: Identify | undefined): Identified | Unidentified {
+    const problem = jobNameProblem(job.name) ?? jobIdProblem(job.id ?? '');
+    if (problem !== undefined) return refuse('payload_invalid', `${named(job)}: ${problem}`);
+    switch (provenance.kind) {
+      case 'ours':
+        return this.#identifyOurs(job, provenance);
+      case 'unconfirmed':
+        // With an id that its producer chose it is that producer's data, whatever it looks like.
+        return rule === undefined || provenance.hasDerivedId
+          ? refuseUnconfirmed(job, provenance.envelope)
+          : identifyPlain(job, rule);
+      case 'plain':
+        return identifyPlain(job, rule);
+      default:
+        return provenance satisfies never;
+    }
+  }
+
+  #identifyOurs(job: Job, { envelope, identity, dueAt }: Ours): Identified | Unidentified {
+    const { operation, signature } = envelope;
+    const deadline = operation.deadlineAt === undefined ? undefined : readDate(operation.deadlineAt);
+    const problem = deadline && deadlineProblem(deadline);
+    if (problem !== undefined) return refuse('payload_invalid', `${named(job)}: its deadline ${problem}.`);
+    const opened = this.#open(job, envelope);
+    if (opened.kind === 'refused') return opened;
+    const found = identified(identity, job, opened.payload, {
+      availableAt: dueAt?.getTime() ?? availableAtOf(job),
+      rowMs: operation.row === undefined ? undefined : timeOf(operation.row),
+      deadline,
+      ...tracesOf(operation),
+    });
+    if (found.kind === 'refused') return found;
+    const refusal = this.#refusalOf(job, envelope, found.fingerprint);
+    if (refusal !== undefined) return refusal;
+    // Only a verified signature makes its time trustworthy.
+    const isVouchedFor = this.signer.isOn && signature !== undefined;
+    return dueAt === undefined && isVouchedFor ? { ...found, availableAt: timeOf(signature.at) } : found;
+  }
+
+  /**
+   * Decrypts the payload. If that fails and jobs are signed, the signature is checked by the fingerprint that the job
+   * names: only a job that was made with a signing key is worth waiting for an encryption key.
+   */
+  #open(job: Job, envelope: Envelope): { readonly kind: 'opened'; readonly payload: unknown } | Unidentified {
+    const { operation, payload } = envelope;
+    try {
+      // A schedule's payload is encrypted once, for all of its iterations.
+      return { kind: 'opened', payload: this.encryption.open(payload, payloadBinding(operation)) };
+    } catch (error) {
+      if (!isA(error, RecordUnreadableError) || !this.signer.isOn) throw error;
+      const refusal = this.#refusalOf(job, envelope, operation.fingerprint);
+      if (refusal !== undefined) return refusal;
+      // No key will ever open it.
+      if (error.reason === 'damaged' || error.data['keyId'] === undefined)
+        return { kind: 'refused', reason: 'payload_invalid', error };
+      throw error;
+    }
+  }
+
+  /** Why the signature of a job is not accepted. Undefined when it is. */
+  #refusalOf(job: Job, { operation, signature }: Envelope, fingerprint: string): Unidentified | undefined {
+    const claims = { queue: job.queueName, jobName: job.name, fingerprint, operation };
+    const verdict = this.signer.verify(signature, claims);
+    return verdict === 'accepted' ? undefined : refuseSignature(job, operation, verdict);
   }
 }
 
-function identifyBy(
-  job: Job,
-  provenance: Provenance,
-  rule: Identify | undefined,
-  encryption: Pick<Encryption, 'open'>,
-  signer: Pick<Signer, 'verify' | 'isOn'>,
-): Identified | Unidentified {
-  const problem = jobNameProblem(job.name) ?? jobIdProblem(job.id ?? '');
-  if (problem !== undefined) return refuse('payload_invalid', `${named(job)}: ${problem}`);
-  switch (provenance.kind) {
-    case 'ours':
-      return identifyOurs(job, provenance, encryption, signer);
-    case 'unconfirmed':
-      // With an id that its producer chose it is that producer's data, whatever it looks like.
-      return rule === undefined || provenance.hasDerivedId
-        ? refuseUnconfirmed(job, provenance.envelope)
-        : identifyPlain(job, rule);
-    case 'plain':
-      return identifyPlain(job, rule);
-    default:
-      return provenance satisfies never;
-  }
-}
+type Ours = Extract<Provenance, { kind: 'ours' }>;
 
 /** The tenant of a job, as far as it is known without running the job: to find the jobs of a tenant. */
 export function tenantOfJob(job: Job, rule: Identify | undefined): string | undefined {
@@ -124,76 +168,6 @@ function identifyPlain(job: Job, rule: Identify | undefined): Identified | Unide
       cause,
     );
   }
-}
-
-function identifyOurs(
-  job: Job,
-  provenance: Ours,
-  encryption: Pick<Encryption, 'open'>,
-  signer: Pick<Signer, 'verify' | 'isOn'>,
-): Identified | Unidentified {
-  const { envelope, identity, dueAt } = provenance;
-  const { operation, signature } = envelope;
-  const deadline = operation.deadlineAt === undefined ? undefined : readDate(operation.deadlineAt);
-  const problem = deadline && deadlineProblem(deadline);
-  if (problem !== undefined) return refuse('payload_invalid', `${named(job)}: its deadline ${problem}.`);
-  const opened = openPayload(job, envelope, encryption, signer);
-  if (opened.kind === 'refused') return opened;
-  const found = identified(identity, job, opened.payload, {
-    availableAt: dueAt?.getTime() ?? availableAtOf(job),
-    rowMs: operation.row === undefined ? undefined : timeOf(operation.row),
-    deadline,
-    ...tracesOf(operation),
-  });
-  if (found.kind === 'refused') return found;
-  const refusal = refusalOf(job, envelope, found.fingerprint, signer);
-  if (refusal !== undefined) return refusal;
-  // Only a verified signature makes its time trustworthy.
-  const isVouchedFor = signer.isOn && signature !== undefined;
-  return dueAt === undefined && isVouchedFor ? { ...found, availableAt: timeOf(signature.at) } : found;
-}
-
-type Ours = Extract<Provenance, { kind: 'ours' }>;
-
-/**
- * Decrypts the payload. If that fails and jobs are signed, the signature is checked by the fingerprint that the job
- * names: only a job that was made with a signing key is worth waiting for an encryption key.
- */
-function openPayload(
-  job: Job,
-  envelope: Envelope,
-  encryption: Pick<Encryption, 'open'>,
-  signer: Pick<Signer, 'verify' | 'isOn'>,
-): { readonly kind: 'opened'; readonly payload: unknown } | Unidentified {
-  const { operation, payload } = envelope;
-  try {
-    // A schedule's payload is encrypted once, for all of its iterations.
-    return { kind: 'opened', payload: encryption.open(payload, payloadBinding(operation)) };
-  } catch (error) {
-    if (!isA(error, RecordUnreadableError) || !signer.isOn) throw error;
-    const refusal = refusalOf(job, envelope, operation.fingerprint, signer);
-    if (refusal !== undefined) return refusal;
-    // No key will ever open it.
-    if (error.reason === 'damaged' || error.data['keyId'] === undefined)
-      return { kind: 'refused', reason: 'payload_invalid', error };
-    throw error;
-  }
-}
-
-/** Why the signature of a job is not accepted. Undefined when it is. */
-function refusalOf(
-  job: Job,
-  { operation, signature }: Envelope,
-  fingerprint: string,
-  signer: Pick<Signer, 'verify'>,
-): Unidentified | undefined {
-  const verdict = signer.verify(signature, {
-    queue: job.queueName,
-    jobName: job.name,
-    fingerprint,
-    operation,
-  });
-  return verdict === 'accepted' ? undefined : refuseSignature(job, operation, verdict);
 }
 
 /** The job was written without a signing key, or changed since. */

@@ -3,7 +3,7 @@ import type { Job } from 'bullmq';
 import { wasFailedByBullmq } from '../../bullmq/unprocessed.js';
 import { LetterStore } from '../../dead-letters/letter.store.js';
 import { provenanceOf } from '../../producer/provenance.js';
-import { identify } from '../identify/identify.js';
+import { JobIdentifier } from '../identify/identify.js';
 import { ProcessorHost } from '../host/processor-host.js';
 import type { OperationRules } from '../rules/operation-rules.js';
 import { LibraryLog } from '../../events/library-log.js';
@@ -91,7 +91,7 @@ export class FailedJobSweep {
     const present = await failedByBullmq(jobs);
     if (present.length === 0) return [];
     const asked = present.map((job) => {
-      const identified = identify(job, provenanceOf(job), rules.identify, UNOPENED, UNVERIFIED);
+      const identified = UNCHECKED.identify(job, provenanceOf(job), rules.identify);
       return { jobId: job.id as string, identity: identified.kind === 'identified' ? identified : undefined };
     });
     const accounted = await this.letters.accountedFor(queue, asked);
@@ -108,8 +108,11 @@ async function failedByBullmq(jobs: readonly Job[]): Promise<Job[]> {
 
 const PAGE = 100;
 
-/** A job's operation can be told without decrypting its payload. */
-const UNOPENED = { open: (payload: unknown): unknown => payload };
-
-/** Signatures are not checked: the identity is only used to look for what is accounted for already. */
-const UNVERIFIED = { isOn: false, verify: () => 'accepted' as const };
+/**
+ * Tells a job's operation without decrypting its payload or checking its signature: the identity is only used to look for
+ * what is accounted for already.
+ */
+const UNCHECKED = new JobIdentifier(
+  { open: (payload) => payload },
+  { isOn: false, verify: () => 'accepted' },
+);

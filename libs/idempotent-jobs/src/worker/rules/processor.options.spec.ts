@@ -29,7 +29,13 @@ function resolveAll(
   return resolveProcessorOptions(
     'ChargeProcessor',
     { queue: 'charges', options: options as IdempotentProcessorOptions, canReconcile, hasFallback },
-    { leaseMs, retentionMs: 1000, maxResultBytes: 77, policies: POLICIES, dependencies: DEPENDENCIES },
+    {
+      leaseMs,
+      retentionMs: 1000,
+      results: { maxBytes: 77 },
+      retryPolicies: POLICIES,
+      dependencies: DEPENDENCIES,
+    },
   );
 }
 

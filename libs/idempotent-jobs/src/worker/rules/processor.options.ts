@@ -106,8 +106,8 @@ export interface IdempotentProcessorOptions {
 export interface ProcessorDefaults {
   readonly leaseMs: number;
   readonly retentionMs: number;
-  readonly maxResultBytes: number;
-  readonly policies: ReadonlyMap<string, RetryRules>;
+  readonly results: { readonly maxBytes: number };
+  readonly retryPolicies: ReadonlyMap<string, RetryRules>;
   readonly dependencies: Pick<Dependencies, 'find' | 'names' | 'knownFailureOf'>;
 }
 
@@ -134,7 +134,7 @@ export function resolveProcessorOptions(
   const reconcile = canReconcile ? resolveReconcile(checks, options.reconcile) : undefined;
   const leaseMs = checks.timer('leaseMs', options.leaseMs, defaults.leaseMs, 500);
   const keyRetentionMs = checks.positive('keyRetentionMs', options.keyRetentionMs, DEFAULT_KEY_RETENTION_MS);
-  const retry = policyOf(checks, 'retry', options.retry, defaults.policies);
+  const retry = policyOf(checks, 'retry', options.retry, defaults.retryPolicies);
   const dependency = dependencyOf(checks, options.dependency, defaults.dependencies);
   const rules: OperationRules = {
     queue,
@@ -165,7 +165,7 @@ export function resolveProcessorOptions(
     results: {
       isStored: checks.flag('storeResult', options.storeResult, true),
       redact: options.redact,
-      maxBytes: defaults.maxResultBytes,
+      maxBytes: defaults.results.maxBytes,
     },
     identify: options.identify,
     doubtsEarlierStarts: doubtsEarlierStarts(effect, options.startedElsewhere, checks),
@@ -177,7 +177,7 @@ export function resolveProcessorOptions(
   if (options.timeBudgetMs !== undefined) budgetOf(checks, 'timeBudgetMs', options.timeBudgetMs);
   const byJob = Object.entries(options.retryByJob ?? {}).map(
     ([jobName, asked]) =>
-      [jobName, policyOf(checks, `retryByJob.${jobName}`, asked, defaults.policies)] as const,
+      [jobName, policyOf(checks, `retryByJob.${jobName}`, asked, defaults.retryPolicies)] as const,
   );
   checks.flag('pauseQueue', options.pauseQueue, false);
   if (dependency === undefined && options.pauseQueue === true)
@@ -187,11 +187,9 @@ export function resolveProcessorOptions(
   if (dependency === undefined && hasFallback)
     checks.fail('dependency', undefined, 'given, because the class has a fallback() that stands in for it');
   checks.countFromZero('clientRetries', options.clientRetries, 0);
-  checks.callback('redact', options.redact);
-  checks.callback('identify', options.identify);
-  checks.callback('classify', options.classify);
+  for (const name of ['redact', 'identify', 'classify'] as const) checks.callback(name, options[name]);
   checks.throwIfAny((message) => new ConfigurationError(message));
-  return new RulesByPolicy(rules, options, { own: retry, byJob, named: defaults.policies });
+  return new RulesByPolicy(rules, options, { own: retry, byJob, named: defaults.retryPolicies });
 }
 
 function dependencyOf(
@@ -232,11 +230,10 @@ function checkReconcile(
 /** Where the effect may be repeated, an earlier start does not matter. */
 function doubtsEarlierStarts(
   effect: Effect,
-  startedElsewhere: IdempotentProcessorOptions['startedElsewhere'] = 'doubt',
+  given: IdempotentProcessorOptions['startedElsewhere'],
   checks: OptionChecks,
 ): boolean {
-  if (startedElsewhere !== 'doubt' && startedElsewhere !== 'run')
-    checks.fail('startedElsewhere', startedElsewhere, '"doubt" or "run"');
+  const startedElsewhere = checks.oneOf('startedElsewhere', given, ['doubt', 'run'], 'doubt');
   return startedElsewhere === 'doubt' && (effect === 'unrepeatable' || effect === 'reconciled');
 }
 
@@ -247,11 +244,10 @@ function jobNamesOf({ payload, retryByJob }: IdempotentProcessorOptions): readon
 }
 
 function payloadRules(
-  { payload, unlistedPayloads = 'refuse' }: IdempotentProcessorOptions,
+  { payload, unlistedPayloads }: IdempotentProcessorOptions,
   checks: OptionChecks,
 ): OperationRules['payloadRuleOf'] {
-  if (unlistedPayloads !== 'refuse' && unlistedPayloads !== 'accept')
-    checks.fail('unlistedPayloads', unlistedPayloads, '"refuse" or "accept"');
+  const otherwise = checks.oneOf('unlistedPayloads', unlistedPayloads, ['refuse', 'accept'], 'refuse');
   if (payload === undefined) return () => ANY_PAYLOAD;
   if (typeof payload === 'function') return () => ({ kind: 'validated', dto: payload });
   if (payload === null || typeof payload !== 'object') {
@@ -273,6 +269,6 @@ function payloadRules(
       { kind: 'validated', dto },
     ]),
   );
-  const unlisted: PayloadRule = unlistedPayloads === 'accept' ? ANY_PAYLOAD : { kind: 'unlisted' };
+  const unlisted: PayloadRule = otherwise === 'accept' ? ANY_PAYLOAD : { kind: 'unlisted' };
   return (jobName) => byName.get(jobName) ?? unlisted;
 }
