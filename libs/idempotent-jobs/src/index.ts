@@ -54,11 +54,12 @@ export {
 export type {
   EnqueueOptions,
   EnqueueTransaction,
+  FlowNode,
+  FlowNodeOptions,
   RequestOptions,
   TransactionClient,
 } from './producer/enqueue.options.js';
 export type { Schedule, ScheduleOptions } from './producer/schedule.js';
-export type { FlowNode, FlowNodeOptions } from './producer/flow-node.js';
 export type { AnyJobs, JobMap, JobName, OperationJob, PayloadOf, ResultOf } from './operation/job-map.js';
 
 // 5 Tenants

@@ -150,11 +150,11 @@ async function redriveTrace(tracing: Tracing, row: OperationRow): Promise<TraceC
   );
 }
 
-function operationOf(row: OperationRow): Parameters<typeof outgoingJob>[0] {
+function operationOf(row: OperationRow): RequestedOperation {
   return {
     ...row,
     priority: row.priority ?? undefined,
-    delayMs: row.delayMs ?? 0,
+    delayMs: row.delayMs ?? undefined,
     deadline: toDateOrNone(row.deadline),
     trace: row.trace ?? undefined,
     retryPolicy: row.retryPolicy ?? undefined,

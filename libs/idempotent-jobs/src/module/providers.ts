@@ -36,6 +36,7 @@ import { CheckUp } from '../operate/doctor/check-up.js';
 import { Doctor } from '../operate/doctor/doctor.js';
 import { QueueDirectory } from '../operate/doctor/queue-directory.js';
 import { OperationStore } from '../producer/operation.store.js';
+import { QueueServices } from '../producer/acceptance.js';
 import { QueueRegistry } from '../producer/queue-registry.js';
 import { RunningHandlers } from '../worker/attempt/handler-run.js';
 import { IdempotentJobsHealthIndicator } from '../operate/health/idempotent-jobs.health.js';
@@ -242,6 +243,7 @@ export const PARTS: readonly Provider[] = [
   UnusedClaims,
   RunningHandlers,
   Due,
+  QueueServices,
   OperationSource,
   LetterSource,
   Dispatcher,

@@ -1,9 +1,15 @@
-import type { Due } from './due.js';
+import { Inject, Injectable } from '@nestjs/common';
+import { JobEvents } from '../events/job-events.js';
+import { LibraryLog } from '../events/library-log.js';
+import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
+import { TenantContext } from '../tenancy/tenant-context.js';
+import type { Tracing } from '../tracing/tracing.js';
+import { Due } from './due.js';
 import { setTimeout } from 'node:timers/promises';
 import type { QueuePort } from '../bullmq/queue-port.js';
 import { OperationConflictError, OperationLockedError } from '../operation/errors.js';
 import { identityKeyOf } from '../operation/identity.js';
-import type { Database } from '../ledger/postgres/database.js';
+import { Database } from '../ledger/postgres/database.js';
 import { ROW_LOCK_MS } from '../ledger/postgres/quickly.js';
 import {
   DEADLOCK_DETECTED,
@@ -14,31 +20,44 @@ import {
 import type { RunStatement } from '../ledger/postgres/statement.js';
 import { inTransaction } from '../ledger/postgres/transaction.js';
 import { resultBinding } from '../ledger/encryption/binding.js';
-import type { Encryption } from '../ledger/encryption/encryption.js';
-import type { Signer } from './signer.js';
+import { Encryption } from '../ledger/encryption/encryption.js';
+import { Signer } from './signer.js';
 import { type CallerTransaction, inCallerTransaction } from './caller-transaction.js';
 import type { EnqueueTransaction } from './enqueue.options.js';
-import type {
-  AcceptedOperation,
-  RequestedOperation,
+import {
+  type AcceptedOperation,
   OperationStore,
-  WrittenOperation,
+  type RequestedOperation,
+  type WrittenOperation,
 } from './operation.store.js';
 import { outgoingJob } from './outgoing.js';
 
 /** An accepted operation, with its result if it has completed. */
 export type FoundOperation = AcceptedOperation & { readonly result: unknown };
 
-/** What {@link Acceptance} needs of the application. */
-export interface AcceptanceServices {
-  readonly database: Database;
-  readonly operations: OperationStore;
-  readonly encryption: Encryption;
-  readonly signer: Signer;
-  readonly due: Due;
-  /** When an operation that is on its queue is put there again first, in ms. */
-  readonly redispatchAfterMs: number;
-  readonly onError: (message: string, error: unknown) => void;
+/** The application's options that queues use. */
+interface QueueOptions {
+  readonly enqueue: { readonly maxPayloadBytes: number };
+  readonly retryPolicies: ReadonlyMap<string, unknown>;
+  readonly dispatch: { readonly redispatchAfterMs: number; readonly redispatchMaxMs: number };
+  readonly traceContext: (() => unknown) | undefined;
+  readonly tracing: Tracing | undefined;
+}
+
+/** What a queue needs of the application it belongs to. */
+@Injectable()
+export class QueueServices {
+  constructor(
+    readonly database: Database,
+    readonly operations: OperationStore,
+    readonly encryption: Encryption,
+    readonly signer: Signer,
+    readonly tenants: TenantContext,
+    readonly events: JobEvents,
+    readonly due: Due,
+    readonly log: LibraryLog,
+    @Inject(RESOLVED_OPTIONS) readonly options: QueueOptions,
+  ) {}
 }
 
 /**
@@ -55,7 +74,7 @@ export class Acceptance {
 
   constructor(
     private readonly port: QueuePort,
-    private readonly services: AcceptanceServices,
+    private readonly services: QueueServices,
   ) {}
 
   /**
@@ -143,11 +162,10 @@ export class Acceptance {
     run: RunStatement,
     requested: Iterable<RequestedOperation>,
   ): Promise<FoundOperation[]> {
-    const { operations, redispatchAfterMs, signer } = this.services;
+    const { operations, signer, options } = this.services;
+    const redispatchAfterMs = Math.min(options.dispatch.redispatchAfterMs, options.dispatch.redispatchMaxMs);
     const put = async (added: readonly WrittenOperation[]): Promise<void> => {
-      const jobs = added.map((operation) =>
-        outgoingJob({ ...operation, delayMs: operation.delayMs ?? 0 }, { signer, rowMs: operation.rowMs }),
-      );
+      const jobs = added.map((operation) => outgoingJob(operation, { signer, rowMs: operation.rowMs }));
       try {
         await this.port.putWithin(caller.connection, jobs);
       } catch (error) {
@@ -175,7 +193,7 @@ export class Acceptance {
   /** Stops adding jobs in transactions for a while: the cause (most likely a missing privilege) does not pass at once. */
   #pause(error: unknown): void {
     this.#handsOverFrom = performance.now() + HANDOVER_PAUSE_MS;
-    this.services.onError(
+    this.services.log.trouble(
       `Jobs of queue "${this.port.name}" could not be added in the caller's transaction; the dispatcher puts them there`,
       error,
     );

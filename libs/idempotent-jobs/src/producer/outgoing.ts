@@ -17,10 +17,10 @@ export interface OutgoingRules {
 
 /** The BullMQ job that carries an operation. */
 export function outgoingJob(
-  operation: Omit<RequestedOperation, 'delayMs'> & { readonly delayMs: number },
+  operation: RequestedOperation,
   { signer, rowMs, wasPut = false, redriveTrace }: OutgoingRules,
 ): OutgoingJob {
-  const { tenantId, operationKey, fingerprint, deadline, trace, retryPolicy } = operation;
+  const { tenantId, operationKey, fingerprint, delayMs = 0, deadline, trace, retryPolicy } = operation;
   const envelope: Envelope = {
     operation: {
       tenantId,
@@ -37,8 +37,8 @@ export function outgoingJob(
   return {
     name: operation.jobName,
     jobId: operation.jobId,
-    data: signed(envelope, operation, signer, Date.now() + operation.delayMs),
-    delayMs: operation.delayMs,
+    data: signed(envelope, operation, signer, Date.now() + delayMs),
+    delayMs,
     priority: operation.priority,
     wasPut,
     trace: redriveTrace ?? envelope.operation.trace,
