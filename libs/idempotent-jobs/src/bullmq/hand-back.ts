@@ -10,6 +10,23 @@ import { isA } from '../operation/thrown.js';
 /** Jobs that their handler has moved away from its worker. */
 const moved = new WeakSet<Job>();
 
+type Move = (this: Job, ...args: any[]) => Promise<unknown>;
+
+/** A method of BullMQ's jobs that notes when it has moved its job. */
+function watched(name: 'moveToDelayed' | 'moveToWait' | 'moveToWaitingChildren'): Move {
+  return async function (...args) {
+    const { [name]: move } = Object.getPrototypeOf(this) as Record<string, Move>;
+    const result = await (move as Move).apply(this, args);
+    // A job without unfinished children is not moved: false.
+    if (result !== false) moved.add(this);
+    return result;
+  };
+}
+
+const moveToDelayed = watched('moveToDelayed') as Job['moveToDelayed'];
+const moveToWait = watched('moveToWait') as Job['moveToWait'];
+const moveToWaitingChildren = watched('moveToWaitingChildren') as Job['moveToWaitingChildren'];
+
 /** Watches the job object of the handler, and notes when it moves the job. */
 export function watchMoves(job: Job): void {
   job.moveToDelayed = moveToDelayed;
@@ -20,31 +37,6 @@ export function watchMoves(job: Job): void {
 /** Whether the handler has moved the job, so that BullMQ must not be told about its end. */
 export function wasMoved(job: Job): boolean {
   return moved.has(job);
-}
-
-/** The class of the job, whose methods are hidden by the watching ones. */
-function classOf(job: Job): Job {
-  return Object.getPrototypeOf(job) as Job;
-}
-
-async function moveToDelayed(this: Job, ...args: Parameters<Job['moveToDelayed']>): Promise<void> {
-  await classOf(this).moveToDelayed.apply(this, args);
-  moved.add(this);
-}
-
-async function moveToWait(this: Job, ...args: Parameters<Job['moveToWait']>): Promise<number> {
-  const result = await classOf(this).moveToWait.apply(this, args);
-  moved.add(this);
-  return result;
-}
-
-async function moveToWaitingChildren(
-  this: Job,
-  ...args: Parameters<Job['moveToWaitingChildren']>
-): Promise<boolean> {
-  const isMoved = await classOf(this).moveToWaitingChildren.apply(this, args);
-  if (isMoved) moved.add(this);
-  return isMoved;
 }
 
 /** A worker or a queue of BullMQ. */

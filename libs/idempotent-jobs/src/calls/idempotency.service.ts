@@ -259,11 +259,7 @@ function answer(result: Exclude<AttemptResult, { kind: 'deferred' }>, identity: 
       if (result.nextStep.status === 'in_doubt')
         throw new OperationInDoubtError(identity, result.nextStep.reconcileInMs, result.error);
       throw result.error;
-    case 'in_doubt':
-    case 'conflict':
-    case 'dead':
-    case 'expired':
-    case 'unstorable':
+    case 'refused':
     case 'handed_back':
       throw result.error;
     default:

@@ -178,21 +178,15 @@ export class JobPipeline {
   async #ackOf(run: OperationRun, received: ReceivedJob, result: AttemptResult): Promise<Ack> {
     run.span?.ended(result);
     this.#countHandBack(run, result);
-    switch (result.kind) {
-      case 'conflict':
-        return this.deadLetterWriter.ofConflict(received, run.identified);
-      case 'expired':
-        return this.deadLetterWriter.ofExpired(received, run.identified, result.error);
-      case 'unstorable':
-        return this.deadLetterWriter.ofUnidentified(received, {
-          reason: 'payload_invalid',
-          error: result.error,
-        });
-      case 'deferred':
-        if (IS_UNCLAIMED.has(causeOf(result.deferral))) await noteUnclaimed(run.earlierStarts);
-        break;
-      default:
+    if (result.kind === 'refused') {
+      const { reason, error } = result;
+      if (reason === 'conflict') return this.deadLetterWriter.ofConflict(received, run.identified);
+      if (reason === 'expired') return this.deadLetterWriter.ofExpired(received, run.identified, error);
+      if (reason === 'unstorable')
+        return this.deadLetterWriter.ofUnidentified(received, { reason: 'payload_invalid', error });
     }
+    if (result.kind === 'deferred' && IS_UNCLAIMED.has(causeOf(result.deferral)))
+      await noteUnclaimed(run.earlierStarts);
     const ack = ackOf(result, this.random);
     // A result that the ledger encrypts must not stand in BullMQ in plain text.
     return ack.kind === 'done' && this.encryption.isOn ? { kind: 'done', result: undefined } : ack;

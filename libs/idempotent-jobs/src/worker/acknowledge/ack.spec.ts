@@ -73,9 +73,9 @@ const TABLE: [string, AttemptResult, Ack][] = [
     },
     { kind: 'fail', error },
   ],
-  ['conflict', { kind: 'conflict', error }, { kind: 'fail', error }],
-  ['dead', { kind: 'dead', error }, { kind: 'fail', error }],
-  ['in doubt', { kind: 'in_doubt', error }, { kind: 'fail', error }],
+  ['conflict', { kind: 'refused', reason: 'conflict', error }, { kind: 'fail', error }],
+  ['dead', { kind: 'refused', reason: 'dead', error }, { kind: 'fail', error }],
+  ['in doubt', { kind: 'refused', reason: 'in_doubt', error }, { kind: 'fail', error }],
   ['handed back', { kind: 'handed_back', error }, { kind: 'hand_back' }],
 ];
 

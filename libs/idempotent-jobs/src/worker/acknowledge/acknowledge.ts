@@ -32,11 +32,7 @@ export function ackOf(result: AttemptResult, random: () => number): Ack {
       return { kind: 'done', result: result.result };
     case 'failed':
       return ofDecision(result.nextStep, result.error);
-    case 'conflict':
-    case 'dead':
-    case 'in_doubt':
-    case 'expired':
-    case 'unstorable':
+    case 'refused':
       return { kind: 'fail', error: result.error };
     case 'deferred':
       // Up to a tenth of jitter, so that deliveries that wait for one lease do not come back in one moment. At most a

@@ -21,7 +21,11 @@ export type AttemptResult =
    * The operation cannot be run for this job: its key belongs to another request, or it is dead or in doubt, or its row
    * may be forgotten, or Postgres cannot store it.
    */
-  | { readonly kind: 'conflict' | 'dead' | 'in_doubt' | 'expired' | 'unstorable'; readonly error: Error }
+  | {
+      readonly kind: 'refused';
+      readonly reason: 'conflict' | 'dead' | 'in_doubt' | 'expired' | 'unstorable';
+      readonly error: Error;
+    }
   | Deferred
   /** The handler has handed its job back by BullMQ's own means. No attempt was spent. */
   | { readonly kind: 'handed_back'; readonly error: unknown };

@@ -24,6 +24,7 @@ import { isCall, type OperationRun, payloadText } from './operation-run.js';
 import { GivenUpError, JobExpiredError, TransactionLeftError } from './refusal-errors.js';
 
 type Refusal = Exclude<GroundAnswer, { kind: 'acquired' }>;
+type Refused = Extract<AttemptResult, { kind: 'refused' }>;
 
 /** Turns a refused claim into a result, decides whether an acquired claim may start, and records how attempts fail. */
 @Injectable()
@@ -54,12 +55,12 @@ export class AttemptRecorder {
         return this.deferred(run, answer.waitMs, 'not_yet', 'its time has not come');
       case 'absent':
       case 'expired':
-        return { kind: 'expired', error: new JobExpiredError(run.identified, run.subject.jobId) };
+        return refusal('expired', new JobExpiredError(run.identified, run.subject.jobId));
       case 'conflict':
-        return { kind: 'conflict', error: new OperationConflictError(tenantId, operationKey) };
+        return refusal('conflict', new OperationConflictError(tenantId, operationKey));
       case 'dead':
         this.reporter.refused(run, 'dead');
-        return { kind: 'dead', error: new OperationDeadError(run.identified) };
+        return refusal('dead', new OperationDeadError(run.identified));
       case 'in_doubt':
         return this.#doubted(run, answer);
       default:
@@ -181,7 +182,7 @@ export class AttemptRecorder {
       };
     this.due.wake();
     this.reporter.doubted(run, claim.attempt, reason, evidence);
-    return { kind: 'in_doubt', error: new OperationInDoubtError(run.identified) };
+    return refusal('in_doubt', new OperationInDoubtError(run.identified));
   }
 
   /**
@@ -215,7 +216,7 @@ export class AttemptRecorder {
    * is known to be recorded.
    */
   unavailable(run: OperationRun, error: unknown): AttemptResult {
-    if (error instanceof UnstorableError) return { kind: 'unstorable', error: unstorable(run, error.cause) };
+    if (error instanceof UnstorableError) return refusal('unstorable', unstorable(run, error.cause));
     // A transaction that met a locked row was rolled back: nothing of it is left.
     if (run.rules.effect === 'transactional' && sqlStateOf(error) === LOCK_NOT_AVAILABLE)
       return this.#locked(run);
@@ -243,7 +244,7 @@ export class AttemptRecorder {
     const error = new OperationInDoubtError(run.identified);
     if (unrecorded === undefined) {
       this.reporter.refused(run, 'in_doubt');
-      return { kind: 'in_doubt', error };
+      return refusal('in_doubt', error);
     }
     const { token, attempt } = unrecorded;
     const recorded = await this.outcomes.doubt(run.identified, token, error, payloadText(run));
@@ -252,7 +253,7 @@ export class AttemptRecorder {
       return this.deferred(run, MIN_BUSY_MS, 'busy', 'the operation was claimed meanwhile');
     this.due.wake();
     this.reporter.vanished(run, attempt, error);
-    return { kind: 'in_doubt', error };
+    return refusal('in_doubt', error);
   }
 
   #decide(
@@ -293,6 +294,10 @@ export class AttemptRecorder {
     this.reporter.failed(run, claim, decided);
     return { kind: 'failed', error, failure, nextStep };
   }
+}
+
+function refusal(reason: Refused['reason'], error: Error): Refused {
+  return { kind: 'refused', reason, error };
 }
 
 function unstorable({ subject: { queue, jobId } }: OperationRun, cause: unknown): InvalidPayloadError {

@@ -93,12 +93,8 @@ export function resultAttributes(result: AttemptResult): SpanAttributes {
         'idempotent_jobs.deferral': result.deferral,
         'idempotent_jobs.delay_ms': Math.ceil(result.delayMs),
       };
-    case 'conflict':
-    case 'dead':
-    case 'in_doubt':
-    case 'expired':
-    case 'unstorable':
-      return { [OUTCOME]: result.kind, 'error.type': errorTypeOf(result.error) };
+    case 'refused':
+      return { [OUTCOME]: result.reason, 'error.type': errorTypeOf(result.error) };
     case 'handed_back':
       return { [OUTCOME]: 'handed_back' };
     default:
@@ -116,12 +112,8 @@ export function whatFailed(result: AttemptResult): string | undefined {
       return result.failure.code.slice(0, MAX_FAILURE_CODE);
     case 'deferred':
       return causeOf(result.deferral) === 'unavailable' ? result.deferral : undefined;
-    case 'conflict':
-    case 'dead':
-    case 'in_doubt':
-    case 'expired':
-    case 'unstorable':
-      return result.kind;
+    case 'refused':
+      return result.reason;
     case 'completed':
     case 'replayed':
     case 'handed_back':

@@ -143,14 +143,11 @@ export class Steps {
       case 'failed':
         if (result.nextStep.status !== 'in_doubt') throw result.error;
         return this.#wait(step, result.nextStep.reconcileInMs ?? PERSON_MS, result.error);
-      case 'in_doubt':
-        return this.#wait(step, PERSON_MS, result.error);
       case 'deferred':
         return this.#wait(step, result.delayMs, errorOf(result));
-      case 'conflict':
-      case 'dead':
-      case 'expired':
-      case 'unstorable':
+      case 'refused':
+        if (result.reason === 'in_doubt') return this.#wait(step, PERSON_MS, result.error);
+        throw result.error;
       case 'handed_back':
         throw result.error;
       default:

@@ -164,7 +164,7 @@ function identifyPlain(job: Job, rule: Identify | undefined): Identified | Unide
   } catch (cause) {
     return refuse(
       'identity_missing',
-      `identify() could not name the operation of job ${storableJobId(job.id ?? '')} of queue "${job.queueName}": ${messageOf(cause)}`,
+      `identify() could not name the operation of job ${shownId(job)}: ${messageOf(cause)}`,
       cause,
     );
   }
@@ -182,11 +182,7 @@ function refuseSignature(
       `${named(job)} is not signed. Give every process that enqueues the keys (forRoot({ signing })), and accept unsigned jobs until theirs are through: signing.acceptUnsignedUntil.`,
     );
   const message = `${named(job)} names tenant "${tenantId}", but its signature is none of that job, or of a key that is not configured here: it was forged, changed, or moved from elsewhere. If the key is missing, add it to forRoot({ signing: { keys } }).`;
-  return {
-    kind: 'refused',
-    reason: 'tenant_mismatch',
-    error: new TenantMismatchError(message, { jobId: job.id }),
-  };
+  return refuseTenant(job, message);
 }
 
 function readDate(text: unknown): Date {
@@ -201,12 +197,20 @@ function refuseUnconfirmed(job: Job, { operation }: Envelope): Unidentified {
     return refuse('identity_missing', `${named(job)} has no valid operation: ${messageOf(cause)}`, cause);
   }
   const message = `${named(job)} names tenant "${operation.tenantId}", which is not the tenant it was enqueued for: its id was not made from that tenant and key. Jobs of operations come from IdempotentQueue alone, under the ids that it gives them.`;
-  const error = new TenantMismatchError(message, { jobId: job.id });
+  return refuseTenant(job, message);
+}
+
+function refuseTenant({ id }: Job, message: string): Unidentified {
+  const error = new TenantMismatchError(message, { jobId: id });
   return { kind: 'refused', reason: 'tenant_mismatch', error };
 }
 
 function named(job: Job): string {
-  return `Job ${storableJobId(job.id ?? '')} of queue "${job.queueName}"`;
+  return `Job ${shownId(job)}`;
+}
+
+function shownId({ id = '', queueName }: Job): string {
+  return `${storableJobId(id)} of queue "${queueName}"`;
 }
 
 /** What is known of an operation besides its request. */
@@ -246,7 +250,7 @@ function identified(
     // Most likely the payload is nested deeper than the stack: what it asks for cannot be told.
     return refuse(
       'payload_invalid',
-      `The payload of job ${storableJobId(job.id ?? '')} of queue "${job.queueName}" cannot be read: ${messageOf(cause)}`,
+      `The payload of job ${shownId(job)} cannot be read: ${messageOf(cause)}`,
       cause,
     );
   }
