@@ -19,8 +19,9 @@ export const BACKOFF_TYPE = 'idempotent-jobs';
 const delays = new WeakMap<object, number>();
 
 /** Notes the delay for an error that is about to be thrown to BullMQ. */
-export function carryDelay(error: object, delayMs: number): void {
+export function withDelay<E extends Error>(error: E, delayMs: number): E {
   delays.set(error, delayMs);
+  return error;
 }
 
 /**

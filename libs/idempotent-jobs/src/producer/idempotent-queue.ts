@@ -18,12 +18,11 @@ import type {
   WriteOptions,
 } from './enqueue.options.js';
 import type { RequestedOperation } from './operation.store.js';
-import { outgoingJob } from './outgoing.js';
+import { outgoingJob, scheduleEnvelope } from './outgoing.js';
 import {
   assertSchedule,
   iterationTimeOf,
   type Schedule,
-  scheduleEnvelope,
   type ScheduleOptions,
   schedulerIdOf,
 } from './schedule.js';

@@ -2,7 +2,7 @@ import { DelayedError, type Job, RateLimitError } from 'bullmq';
 import { wasMoved } from '../../bullmq/hand-back.js';
 import {
   BACKOFF_TYPE,
-  carryDelay,
+  withDelay,
   dropOldStacks,
   errorForBullmq,
   finalErrorForBullmq,
@@ -96,21 +96,12 @@ async function retry(
   token: string | undefined,
   { error, delayMs }: Extract<Ack, { kind: 'retry' }>,
 ): Promise<never> {
-  if (!carriesRetry(job)) return deferFailed(job, token, error, delayMs);
-  dropOldStacks(job);
-  const told = errorForBullmq(error);
-  carryDelay(told, delayMs);
-  throw told;
-}
-
-/** Writes the error to the job's log, if BullMQ takes it, since a deferred job shows none. */
-async function deferFailed(
-  job: Job,
-  token: string | undefined,
-  error: unknown,
-  delayMs: number,
-): Promise<never> {
+  if (carriesRetry(job)) {
+    dropOldStacks(job);
+    throw withDelay(errorForBullmq(error), delayMs);
+  }
   try {
+    // A deferred job shows no error.
     await job.log(`Attempt failed, next one in ${delayMs} ms: ${messageOf(error)}`);
   } catch {
     // The line is only for people; the ledger has the error in any case.
@@ -127,11 +118,7 @@ async function defer(job: Job, token: string | undefined, delayMs: number): Prom
   try {
     await job.moveToDelayed(Date.now() + Math.max(1, Math.ceil(delayMs)), token);
   } catch (error) {
-    if (carriesRetry(job)) {
-      const told = errorForBullmq(error);
-      carryDelay(told, delayMs);
-      throw told;
-    }
+    if (carriesRetry(job)) throw withDelay(errorForBullmq(error), delayMs);
   }
   throw new DelayedError();
 }
