@@ -41,7 +41,7 @@ export class AttemptRecorder {
     const { tenantId, operationKey } = run.identified;
     switch (answer.kind) {
       case 'replay':
-        this.reporter.replayed(run);
+        this.reporter.tell(run, { kind: 'replayed' });
         return { kind: 'replayed', result: answer.result, degraded: answer.degraded };
       case 'busy': {
         const delayMs = Math.min(Math.max(answer.leaseLeftMs, MIN_BUSY_MS), MAX_BUSY_MS);
@@ -59,7 +59,7 @@ export class AttemptRecorder {
       case 'conflict':
         return refusal('conflict', new OperationConflictError(tenantId, operationKey));
       case 'dead':
-        this.reporter.refused(run, 'dead');
+        this.reporter.tell(run, { kind: 'refused', reason: 'dead' });
         return refusal('dead', new OperationDeadError(run.identified));
       case 'in_doubt':
         return this.#doubted(run, answer);
@@ -95,7 +95,8 @@ export class AttemptRecorder {
   ): Promise<AttemptResult | undefined> {
     if (vanished === undefined) return undefined;
     await ground.takeOver(claim, vanished);
-    this.reporter.tookOver(ground.run, vanished);
+    const { attempt, runId: from } = vanished;
+    this.reporter.tell(ground.run, { kind: 'taken_over', attempt, from });
     // A transaction that dies takes its claim with it. A vanished transactional attempt was therefore committed by its
     // handler.
     return claim.mustReconcile || vanished.effect !== 'transactional'
@@ -172,7 +173,9 @@ export class AttemptRecorder {
         : { delayMs: reconcileInMs }),
     });
     if (recorded === 'lost') return this.fenced(run, claim);
-    this.reporter.unanswered(run, claim, reason, reconcileInMs);
+    const { attempt } = claim;
+    const question = { verdict: 'unknown', detail: reason, delayMs: reconcileInMs } as const;
+    this.reporter.tell(run, { kind: 'reconciled', attempt, ...question });
     if (reconcileInMs !== undefined)
       return {
         kind: 'deferred',
@@ -181,7 +184,7 @@ export class AttemptRecorder {
         detail: `in_doubt: ${reason}`,
       };
     this.due.wake();
-    this.reporter.doubted(run, claim.attempt, reason, evidence);
+    this.reporter.doubted(run, attempt, reason, evidence);
     return refusal('in_doubt', new OperationInDoubtError(run.identified));
   }
 
@@ -195,7 +198,7 @@ export class AttemptRecorder {
     const wasReplaced = await this.outcomes.wasReplaced(claim, run.runId).catch(() => true);
     if (!wasReplaced)
       return this.deferred(run, MIN_BUSY_MS, 'fenced', 'the operation was settled during the attempt');
-    this.reporter.fenced(run, claim);
+    this.reporter.tell(run, { kind: 'fence_rejected', attempt: claim.attempt });
     // The worker that took over counted this attempt as vanished with its process, but it was only late. Without the
     // note the operation only looks more dangerous than it is.
     await this.outcomes.surrender(claim).catch(() => undefined);
@@ -207,7 +210,7 @@ export class AttemptRecorder {
   rejected(run: OperationRun, rejection: Rejection, delayMs: number): AttemptResult {
     const { cause, dependency } = rejection;
     const detail = `${cause}: dependency "${dependency}" lets nothing through`;
-    this.reporter.rejected(run, rejection, delayMs, detail);
+    this.reporter.tell(run, { kind: 'deferred', delayMs, cause, detail, dependency });
     return { kind: 'deferred', delayMs, deferral: cause, detail, rejection };
   }
 
@@ -243,7 +246,7 @@ export class AttemptRecorder {
   ): Promise<AttemptResult> {
     const error = new OperationInDoubtError(run.identified);
     if (unrecorded === undefined) {
-      this.reporter.refused(run, 'in_doubt');
+      this.reporter.tell(run, { kind: 'refused', reason: 'in_doubt' });
       return refusal('in_doubt', error);
     }
     const { token, attempt } = unrecorded;
@@ -252,7 +255,7 @@ export class AttemptRecorder {
     if (recorded === 'lost')
       return this.deferred(run, MIN_BUSY_MS, 'busy', 'the operation was claimed meanwhile');
     this.due.wake();
-    this.reporter.vanished(run, attempt, error);
+    this.reporter.doubted(run, attempt, 'lease_expired', error, true);
     return refusal('in_doubt', error);
   }
 

@@ -46,7 +46,7 @@ function scene() {
     { of: (of: OperationRun) => Object.assign(ground, { run: of }) } as unknown as Grounds,
     { mayRun: () => true } as unknown as AttemptRecorder,
     {} as Reconciler,
-    { started: () => undefined, abandoned: () => undefined } as unknown as AttemptReporter,
+    { started: () => undefined, tell: () => undefined } as unknown as AttemptReporter,
     {} as Due,
   );
   return { attempts, run, did };

@@ -246,7 +246,7 @@ export class AttemptRunner {
   ): Promise<AttemptResult> {
     const { run } = ground;
     await ground.abandon();
-    this.reporter.abandoned(run, claim, why);
+    this.reporter.tell(run, { kind: 'abandoned', attempt: claim.attempt, by: why });
     // An attempt that a shutdown stopped counts as not started where it can be undone or repeated. Its effect may still
     // have happened.
     const isReleased = !wasStarted || (why === 'shutdown' && (ground.takesBack || claim.repeatableMs > 0));

@@ -146,7 +146,7 @@ export class Reconciler {
     if (recorded === 'lost') return this.recorder.fenced(run, claim);
     tell();
     if (followUps.length > 0) this.due.wake();
-    this.reporter.reconciled(run, claim, 'applied');
+    this.reporter.tell(run, { kind: 'reconciled', attempt: claim.attempt, verdict: 'applied' });
     this.reporter.completed(run, claim, performance.now(), result.problem);
     return { kind: 'completed', result: result.value, degraded: undefined };
   }
@@ -159,7 +159,7 @@ export class Reconciler {
     const { leaseMs, claim: claimRules } = run.rules;
     const started = await withRetry(leaseMs, () => this.outcomes.start(claim, claimRules));
     if (started === 'lost') return { kind: 'ended', result: await this.recorder.fenced(run, claim) };
-    this.reporter.reconciled(run, claim, 'not_applied');
+    this.reporter.tell(run, { kind: 'reconciled', attempt: claim.attempt, verdict: 'not_applied' });
     return { kind: 'run', claim: started };
   }
 
