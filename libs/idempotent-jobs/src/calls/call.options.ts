@@ -5,7 +5,6 @@ import { UsageError } from '../operation/errors.js';
 import { optionChecks } from '../options/option-checks.js';
 import { CALLS } from '../operation/origin.js';
 import type { OperationRules } from '../worker/rules/operation-rules.js';
-import { ANY_PAYLOAD } from '../worker/rules/validate-payload.js';
 import type { Reconciliation } from '../operation/reconciliation.js';
 import type { Classify } from '../resilience/classify/classify.js';
 import { inOrder } from '../resilience/classify/in-order.js';
@@ -68,9 +67,7 @@ export function resolveCallOptions(
     ? resolveReconcile(checks, options.reconcileOptions, 'reconcileOptions')
     : undefined;
   const rules: OperationRules = {
-    queue: CALLS,
     effect,
-    leaseMs,
     timeoutMs: checks.timer('timeoutMs', options.timeoutMs, 30_000),
     claim: {
       queue: CALLS,
@@ -91,16 +88,12 @@ export function resolveCallOptions(
     },
     reconcile,
     dependency: undefined,
-    hasFallback: false,
     results: {
       isStored: checks.flag('storeResult', options.storeResult, true),
       redact: options.redact,
       maxBytes: results.maxBytes,
     },
-    identify: undefined,
     classify: inOrder(options.classify, knownFailureOf),
-    payloadRuleOf: () => ANY_PAYLOAD,
-    doubtsEarlierStarts: false,
   };
   checks.throwIfAny((message) => new UsageError(message));
   return rules;

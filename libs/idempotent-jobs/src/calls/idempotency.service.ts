@@ -25,6 +25,7 @@ import { canonicalRequest, fingerprintOf } from '../operation/fingerprint.js';
 import { assertIdentity, identityKeyOf, type OperationIdentity } from '../operation/identity.js';
 import { messageOf } from '../operation/message-of.js';
 import { toJsonText } from '../operation/json.js';
+import { PLAIN } from '../worker/identify/identify.js';
 import { pauseUntilEnd } from '../outcome/pause-until-end.js';
 import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
 import { frames } from '../tenancy/frames.js';
@@ -154,10 +155,7 @@ export class IdempotencyService {
         fingerprint: fingerprintOf(canonical),
         payload: undefined,
         availableAt: Date.now(),
-        rowMs: undefined,
-        deadline: undefined,
-        trace: undefined,
-        parentTrace: undefined,
+        ...PLAIN,
       },
       job: undefined,
       earlierStarts: undefined,

@@ -31,7 +31,7 @@ export class LeaseGround implements Ground {
     const answer = await this.#claim();
     if (answer.kind !== 'acquired') return answer;
     const { tenantId, operationKey, token } = answer.claim;
-    const { leaseMs } = run.rules;
+    const { leaseMs } = run.rules.claim;
     const onLost = (): void => run.handlerRun.abandon('lease_lost');
     this.#lease = services.leases.keep({ tenantId, operationKey, token, leaseMs, onLost }, sentAt);
     run.handlerRun.runUnder(this.#lease);
@@ -149,7 +149,7 @@ export class LeaseGround implements Ground {
   }
 
   #record<T>(write: () => Promise<T>): Promise<T> {
-    return withRetry(recordPatienceMs(this.run.rules.leaseMs), write);
+    return withRetry(recordPatienceMs(this.run.rules.claim.leaseMs), write);
   }
 }
 

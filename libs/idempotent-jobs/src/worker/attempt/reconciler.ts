@@ -130,7 +130,7 @@ export class Reconciler {
     { result: value }: Applied,
     followUps: readonly RequestedOperation[],
   ): Promise<AttemptResult> {
-    const { leaseMs, claim: claimRules, results } = run.rules;
+    const { claim: claimRules, results } = run.rules;
     const result = keepResult(value, results);
     const write = async (): Promise<[Recorded, () => void]> =>
       inTransaction(
@@ -142,7 +142,7 @@ export class Reconciler {
         },
         'record',
       );
-    const [recorded, tell] = await withRetry(recordPatienceMs(leaseMs), write);
+    const [recorded, tell] = await withRetry(recordPatienceMs(claimRules.leaseMs), write);
     if (recorded === 'lost') return this.recorder.fenced(run, claim);
     tell();
     if (followUps.length > 0) this.due.wake();
@@ -156,8 +156,8 @@ export class Reconciler {
     const { lateArrivalMs } = rulesOf(run).schedule;
     if (claim.doubtAgeMs !== undefined && claim.doubtAgeMs < lateArrivalMs)
       return this.#unresolved(ground, claim, 'may_arrive_late');
-    const { leaseMs, claim: claimRules } = run.rules;
-    const started = await withRetry(leaseMs, () => this.outcomes.start(claim, claimRules));
+    const { claim: claimRules } = run.rules;
+    const started = await withRetry(claimRules.leaseMs, () => this.outcomes.start(claim, claimRules));
     if (started === 'lost') return { kind: 'ended', result: await this.recorder.fenced(run, claim) };
     this.reporter.tell(run, { kind: 'reconciled', attempt: claim.attempt, verdict: 'not_applied' });
     return { kind: 'run', claim: started };

@@ -54,11 +54,11 @@ export class TransactionGround implements Ground {
 
   async #tryToClaim(signalOf: (() => AbortSignal) | undefined): Promise<GroundAnswer | 'outdated'> {
     const { run, services } = this;
-    const { timeoutMs, leaseMs } = run.rules;
+    const { timeoutMs, claim } = run.rules;
     const transaction = await HandlerTransaction.open(services.database, {
       tenantId: run.identified.tenantId,
       lockTimeoutMs: CLAIM_LOCK_TIMEOUT_MS,
-      idleMs: timeoutMs + leaseMs,
+      idleMs: timeoutMs + claim.leaseMs,
       patienceMs: isCall(run) ? CALLERS_PATIENCE_MS : PATIENCE_MS,
       signalOf,
     });

@@ -22,11 +22,11 @@ import {
 import { QueueRegistry } from '../../producer/queue-registry.js';
 import { ProcessorHost } from './processor-host.js';
 import { overridden, type ProcessorOverrides } from '../rules/processor-overrides.js';
-import type { OperationRules } from '../rules/operation-rules.js';
+import type { ProcessorRules } from '../rules/operation-rules.js';
 
 /** A processor whose worker this process runs. */
 export interface RunningProcessor {
-  readonly rules: OperationRules;
+  readonly rules: ProcessorRules;
   readonly worker: Worker;
   /** Whether the queue is paused while its dependency's circuit is open. */
   readonly pausesQueue: boolean;
@@ -169,7 +169,7 @@ export class WorkerLifecycle {
     return [{ provider, processorClass, declaration }];
   }
 
-  #attach(worker: Worker, rules: OperationRules): void {
+  #attach(worker: Worker, rules: ProcessorRules): void {
     // This event also reports a lost BullMQ lock. The handler goes on: its right to run is the ledger's lease, under
     // which another delivery of the job is deferred.
     worker.on('error', (error) => this.log.trouble(`Worker of queue "${rules.queue}"`, error));
@@ -178,7 +178,7 @@ export class WorkerLifecycle {
     });
   }
 
-  #writeLetter(rules: OperationRules, job: Job, error: Error): void {
+  #writeLetter(rules: ProcessorRules, job: Job, error: Error): void {
     this.host.writeUnprocessed(rules, job, error).catch((cause: unknown) => {
       this.log.trouble(
         `Job ${jobSubjectOf(job).jobId} of queue "${rules.queue}" has no dead letter yet; the sweep will write it`,
@@ -187,7 +187,7 @@ export class WorkerLifecycle {
     });
   }
 
-  #run(worker: Worker, rules: OperationRules): void {
+  #run(worker: Worker, rules: ProcessorRules): void {
     worker
       .run()
       .catch((error: unknown) =>

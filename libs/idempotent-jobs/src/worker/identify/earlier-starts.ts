@@ -1,15 +1,5 @@
 import type { Job } from 'bullmq';
-
-/**
- * Reads and writes the library's note on a job. Nothing that others write to the job (a log line, an error, its data)
- * can make or change it.
- */
-export interface DeferralNote {
-  /** The note. Undefined when there is none. */
-  noteOn(jobId: string): Promise<string | undefined>;
-  /** Replaces an earlier note. The note is removed with the job. */
-  writeNoteOn(jobId: string, note: string): Promise<void>;
-}
+import type { QueueContents } from '../../bullmq/queue-contents.js';
 
 /**
  * The starts that BullMQ counted of a plain job before this delivery. A worker without the library leaves no record of
@@ -20,7 +10,7 @@ export interface DeferralNote {
 export class EarlierStarts {
   constructor(
     private readonly job: Job,
-    private readonly note: DeferralNote,
+    private readonly note: Pick<QueueContents, 'noteOn' | 'writeNoteOn'>,
   ) {}
 
   /** Whether any worker may have started the job before, even if the counters were reset since. */

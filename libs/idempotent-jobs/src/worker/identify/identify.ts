@@ -216,7 +216,8 @@ function shownId({ id = '', queueName }: Job): string {
 /** What is known of an operation besides its request. */
 type Circumstances = Pick<Identified, 'availableAt' | 'rowMs' | 'deadline' | 'trace' | 'parentTrace'>;
 
-const PLAIN = { rowMs: undefined, deadline: undefined, trace: undefined, parentTrace: undefined };
+/** The circumstances of an operation that {@link IdempotentQueue} did not enqueue. */
+export const PLAIN = { rowMs: undefined, deadline: undefined, trace: undefined, parentTrace: undefined };
 
 /** A schedule outlives the trace that it was made in, and a redrive comes when the first trace is long over. */
 function tracesOf({

@@ -2,7 +2,7 @@ import type { Job } from 'bullmq';
 import type { HandlerMeans } from '../attempt/operation-run.js';
 import type { HandlerRun } from '../attempt/handler-run.js';
 import type { Provenance } from '../../producer/provenance.js';
-import type { OperationRules } from '../rules/operation-rules.js';
+import type { ProcessorRules } from '../rules/operation-rules.js';
 import type { Identified } from '../identify/identify.js';
 import { identityAttributes, queueAttributes } from '../../tracing/attributes.js';
 import { OperationSpan } from '../attempt/operation-span.js';
@@ -13,7 +13,7 @@ export interface ReceivedJob {
   readonly job: Job;
   /** Read when the job arrived, because its data is replaced by the handler's payload later. */
   readonly provenance: Provenance;
-  readonly rules: OperationRules;
+  readonly rules: ProcessorRules;
   /** The run id: host, process and a running number. */
   readonly runId: string;
 }

@@ -9,7 +9,7 @@ import { IdempotentJobsError } from '../../operation/errors.js';
 import { payloadTextOf } from '../../operation/fingerprint.js';
 import { OutcomeStore } from '../../ledger/record/outcome.store.js';
 import type { QueuePort } from '../../bullmq/queue-port.js';
-import type { OperationRules } from '../rules/operation-rules.js';
+import type { ProcessorRules } from '../rules/operation-rules.js';
 import type { Effect } from '../../operation/effect.js';
 import type { OperationIdentity } from '../../operation/identity.js';
 import type { OperationStatus } from '../../operation/status.js';
@@ -69,7 +69,7 @@ interface CarriedOperation extends OperationIdentity {
 /** A queue whose failed jobs are swept. */
 export interface SweptQueue {
   readonly port: QueuePort;
-  readonly rules: OperationRules;
+  readonly rules: ProcessorRules;
 }
 
 /** How BullMQ has ended the job of an operation that is not finished. */

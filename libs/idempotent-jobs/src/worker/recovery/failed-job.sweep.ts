@@ -5,7 +5,7 @@ import { LetterStore } from '../../dead-letters/letter.store.js';
 import { provenanceOf } from '../../producer/provenance.js';
 import { JobIdentifier } from '../identify/identify.js';
 import { ProcessorHost } from '../host/processor-host.js';
-import type { OperationRules } from '../rules/operation-rules.js';
+import type { ProcessorRules } from '../rules/operation-rules.js';
 import { LibraryLog } from '../../events/library-log.js';
 import { jobSubjectOf } from '../../operation/job-subject.js';
 import { EndedJobSweep, type SweptQueue } from './ended-job.sweep.js';
@@ -76,7 +76,7 @@ export class FailedJobSweep {
    * A job that cannot be read, or whose dead letter cannot be written, is left for a later sweep and must not block the
    * others.
    */
-  async #writeLetter(rules: OperationRules, job: Job): Promise<void> {
+  async #writeLetter(rules: ProcessorRules, job: Job): Promise<void> {
     try {
       await this.host.writeUnprocessed(rules, job, new Error(job.failedReason ?? 'BullMQ failed the job'));
     } catch (error) {
@@ -87,7 +87,7 @@ export class FailedJobSweep {
     }
   }
 
-  async #unaccounted(queue: string, rules: OperationRules, jobs: readonly Job[]): Promise<Job[]> {
+  async #unaccounted(queue: string, rules: ProcessorRules, jobs: readonly Job[]): Promise<Job[]> {
     const present = await failedByBullmq(jobs);
     if (present.length === 0) return [];
     const asked = present.map((job) => {

@@ -13,11 +13,9 @@ import type { Provenance } from '../../producer/provenance.js';
 import type { IdempotentProcessorOptions } from './processor.options.js';
 import type { RetryRules } from './retry.options.js';
 
-/** A processor's options with all defaults filled in. */
+/** How an operation is run, with all defaults filled in: for a job, a step or a call. */
 export interface OperationRules {
-  readonly queue: string;
   readonly effect: Effect;
-  readonly leaseMs: number;
   readonly timeoutMs: number;
   readonly claim: ClaimRules;
   readonly policy: RetryPolicy;
@@ -27,15 +25,20 @@ export interface OperationRules {
   readonly dependency: Dependency | undefined;
   /** Gives the key whose circuit an operation has. Undefined when it has the dependency's own circuit. */
   readonly per?: KeyedDependency['per'] | undefined;
+  readonly results: ResultRules;
+  readonly classify: Classify | undefined;
+}
+
+/** The rules of a processor, which also say what is made of its jobs. */
+export interface ProcessorRules extends OperationRules {
+  readonly queue: string;
   /** Whether the class has a `fallback()` that stands in for the dependency. */
   readonly hasFallback: boolean;
-  readonly results: ResultRules;
   readonly identify: Identify | undefined;
   /** Whether an earlier start of a plain job counts as an unrecorded attempt. */
   readonly doubtsEarlierStarts: boolean;
-  readonly classify: Classify | undefined;
-  /** The names of jobs that the options name. Default: none. */
-  readonly jobNames?: readonly string[];
+  /** The names of jobs that the options name. */
+  readonly jobNames: readonly string[];
   readonly payloadRuleOf: (jobName: string) => PayloadRule;
 }
 
@@ -57,12 +60,12 @@ interface PoliciesInUse {
  */
 export class RulesByPolicy {
   /** The rules under the processor's own policy. */
-  readonly own: OperationRules;
-  readonly #byJob: ReadonlyMap<string, OperationRules>;
-  readonly #byPolicy = new Map<string, OperationRules>();
+  readonly own: ProcessorRules;
+  readonly #byJob: ReadonlyMap<string, ProcessorRules>;
+  readonly #byPolicy = new Map<string, ProcessorRules>();
 
   constructor(
-    private readonly rules: OperationRules,
+    private readonly rules: ProcessorRules,
     private readonly options: Pick<IdempotentProcessorOptions, 'timeoutMs' | 'timeBudgetMs'>,
     private readonly policies: PoliciesInUse,
   ) {
@@ -77,7 +80,7 @@ export class RulesByPolicy {
   of(
     job: Pick<Job, 'name'>,
     provenance: Provenance,
-  ): { readonly rules: OperationRules; readonly unknownPolicy: string | undefined } {
+  ): { readonly rules: ProcessorRules; readonly unknownPolicy: string | undefined } {
     const asked =
       provenance.kind === 'ours' ? policyNameIn(provenance.envelope.operation.retryPolicy) : undefined;
     const named = asked === undefined ? undefined : this.#named(asked);
@@ -95,7 +98,7 @@ export class RulesByPolicy {
     );
   }
 
-  #named(name: string): OperationRules | undefined {
+  #named(name: string): ProcessorRules | undefined {
     const policy = this.policies.named.get(name);
     if (policy === undefined) return undefined;
     let rules = this.#byPolicy.get(name);
@@ -106,7 +109,7 @@ export class RulesByPolicy {
     return rules;
   }
 
-  #under({ attempts, crashes, backoff, timeoutMs, budgetMs }: RetryRules): OperationRules {
+  #under({ attempts, crashes, backoff, timeoutMs, budgetMs }: RetryRules): ProcessorRules {
     const { rules, options } = this;
     return {
       ...rules,

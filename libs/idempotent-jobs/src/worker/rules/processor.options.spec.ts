@@ -9,7 +9,7 @@ import { JobEvents } from '../../events/job-events.js';
 import { ConfigurationError } from '../../operation/errors.js';
 import { optionChecks } from '../../options/option-checks.js';
 import { type IdempotentProcessorOptions, resolveProcessorOptions } from './processor.options.js';
-import type { RulesByPolicy, OperationRules } from './operation-rules.js';
+import type { RulesByPolicy, ProcessorRules } from './operation-rules.js';
 import { resolvePolicies } from './retry.options.js';
 
 const POLICIES = resolvePolicies(optionChecks('test'), {
@@ -39,7 +39,7 @@ function resolveAll(
   );
 }
 
-function resolve(options: unknown, leaseMs = 30_000, canReconcile = false): OperationRules {
+function resolve(options: unknown, leaseMs = 30_000, canReconcile = false): ProcessorRules {
   return resolveAll(options, { leaseMs, canReconcile }).own;
 }
 
@@ -62,7 +62,6 @@ describe('resolveProcessorOptions', () => {
     expect(rules).toEqual({
       queue: 'charges',
       effect: 'unrepeatable',
-      leaseMs: 12_000,
       timeoutMs: 30_000,
       claim: {
         queue: 'charges',
@@ -113,7 +112,6 @@ describe('resolveProcessorOptions', () => {
     });
     expect(rules).toMatchObject({
       effect: 'keyed',
-      leaseMs: 500,
       timeoutMs: 2_147_483_647,
       claim: {
         queue: 'charges',

@@ -8,7 +8,7 @@ import type { Dependencies } from '../../resilience/dependency/dependencies.js';
 import type { Dependency } from '../../resilience/dependency/dependency.js';
 import type { KeyedDependency } from '../../resilience/dependency/dependency-key.js';
 import type { Identify } from '../identify/identify.js';
-import { DEFAULT_TIMEOUT_MS, RulesByPolicy, type OperationRules } from './operation-rules.js';
+import { DEFAULT_TIMEOUT_MS, RulesByPolicy, type ProcessorRules } from './operation-rules.js';
 import { budgetOf, policyOf, type RetryOptions, type RetryRules } from './retry.options.js';
 import { ANY_PAYLOAD, type PayloadClass, type PayloadRule } from './validate-payload.js';
 
@@ -136,10 +136,9 @@ export function resolveProcessorOptions(
   const keyRetentionMs = checks.positive('keyRetentionMs', options.keyRetentionMs, DEFAULT_KEY_RETENTION_MS);
   const retry = policyOf(checks, 'retry', options.retry, defaults.retryPolicies);
   const dependency = dependencyOf(checks, options.dependency, defaults.dependencies);
-  const rules: OperationRules = {
+  const rules: ProcessorRules = {
     queue,
     effect,
-    leaseMs,
     timeoutMs: DEFAULT_TIMEOUT_MS,
     claim: {
       queue,
@@ -246,7 +245,7 @@ function jobNamesOf({ payload, retryByJob }: IdempotentProcessorOptions): readon
 function payloadRules(
   { payload, unlistedPayloads }: IdempotentProcessorOptions,
   checks: OptionChecks,
-): OperationRules['payloadRuleOf'] {
+): ProcessorRules['payloadRuleOf'] {
   const otherwise = checks.oneOf('unlistedPayloads', unlistedPayloads, ['refuse', 'accept'], 'refuse');
   if (payload === undefined) return () => ANY_PAYLOAD;
   if (typeof payload === 'function') return () => ({ kind: 'validated', dto: payload });

@@ -79,6 +79,5 @@ function resolve(
     reconcile,
     // The handler has passed the dependency already.
     dependency: undefined,
-    hasFallback: false,
   };
 }
