@@ -1,5 +1,6 @@
 import { DelayedError, type Job, RateLimitError, WaitingChildrenError, WaitingError } from 'bullmq';
 import { isA } from '../operation/thrown.js';
+import { identityKeyOf, type OperationIdentity } from '../operation/identity.js';
 
 /*
  * A handler may hand its job back by BullMQ's own means (`job.moveToDelayed()`, `worker.rateLimit()`), and then throws
@@ -70,4 +71,32 @@ export function isHandBack(error: unknown, job: Job, limits: QueueLimits): boole
   return wasMoved(job)
     ? AFTER_A_MOVE.some((kind) => isA(error, kind))
     : isA(error, RateLimitError) && limits.isSet(job.queueName);
+}
+
+/** Beyond this number the operation that was handed back longest ago is forgotten, and counts from one again. */
+const MAX_COUNTED = 10_000;
+
+/**
+ * Counts how often in a row an operation was handed back in this process without an attempt that ended. Nothing else
+ * limits hand-backs: they cost neither an attempt nor, in BullMQ, anything at all.
+ */
+export class HandBackCounter {
+  /** Ordered by the last hand-back. */
+  readonly #times = new Map<string, number>();
+
+  /** Counts one more, and returns the number. */
+  count(operation: OperationIdentity): number {
+    const key = identityKeyOf(operation);
+    const times = (this.#times.get(key) ?? 0) + 1;
+    this.#times.delete(key);
+    this.#times.set(key, times);
+    const [oldest] = this.#times.keys();
+    if (this.#times.size > MAX_COUNTED && oldest !== undefined) this.#times.delete(oldest);
+    return times;
+  }
+
+  /** Called when an attempt of the operation has ended. */
+  forget(operation: OperationIdentity): void {
+    if (this.#times.size > 0) this.#times.delete(identityKeyOf(operation));
+  }
 }

@@ -1,10 +1,9 @@
 import { Injectable } from '@nestjs/common';
 import { hash } from 'node:crypto';
 import { Due } from '../../producer/due.js';
-import type { ReceivedJob } from '../intake/delivery.js';
+import { type ReceivedJob, removePayload } from '../intake/delivery.js';
 import type { Identified, Unidentified } from '../identify/identify.js';
 import { JobEvents } from '../../events/job-events.js';
-import { removePayload } from '../intake/present-payload.js';
 import { IdempotentJobsError, OperationConflictError } from '../../operation/errors.js';
 import { messageOf } from '../../operation/message-of.js';
 import { jobSubjectOf } from '../../operation/job-subject.js';

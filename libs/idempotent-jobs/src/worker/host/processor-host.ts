@@ -2,7 +2,7 @@ import { Injectable } from '@nestjs/common';
 import type { WorkerHost } from '@nestjs/bullmq';
 import type { Job } from 'bullmq';
 import { isHandBack, QueueLimits } from '../../bullmq/hand-back.js';
-import { type Provenance, provenanceOf } from '../../producer/provenance.js';
+import { type Provenance, provenanceOf } from '../../producer/envelope.js';
 import { unprocessedReasonOf } from '../../bullmq/unprocessed.js';
 import type { HandlerRun } from '../attempt/handler-run.js';
 import { JobPipeline } from '../pipeline.js';

@@ -1,8 +1,7 @@
 import { createSecretKey } from 'node:crypto';
 import type { Job } from 'bullmq';
 import { describe, expect, it } from 'vitest';
-import { isEnvelope } from '../../producer/envelope.js';
-import { provenanceOf } from '../../producer/provenance.js';
+import { isEnvelope, provenanceOf } from '../../producer/envelope.js';
 import { InvalidIdentityError, RecordUnreadableError, TenantMismatchError } from '../../operation/errors.js';
 import { canonicalRequest, fingerprintOf } from '../../operation/fingerprint.js';
 import { jobIdOf } from '../../operation/identity.js';

@@ -1,8 +1,7 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { messageOf } from '../../operation/message-of.js';
 import type { Job } from 'bullmq';
-import type { Envelope } from '../../producer/envelope.js';
-import { type Provenance, provenanceOf } from '../../producer/provenance.js';
+import { type Envelope, type Provenance, provenanceOf } from '../../producer/envelope.js';
 import type { DeadLetterReason } from '../../operation/reasons.js';
 import { InvalidIdentityError, RecordUnreadableError, TenantMismatchError } from '../../operation/errors.js';
 import { isA } from '../../operation/thrown.js';

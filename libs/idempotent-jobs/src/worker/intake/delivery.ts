@@ -1,12 +1,13 @@
 import type { Job } from 'bullmq';
 import type { HandlerMeans } from '../attempt/operation-run.js';
 import type { HandlerRun } from '../attempt/handler-run.js';
-import type { Provenance } from '../../producer/provenance.js';
+import type { Provenance } from '../../producer/envelope.js';
 import type { ProcessorRules } from '../rules/operation-rules.js';
 import type { Identified } from '../identify/identify.js';
 import { identityAttributes, queueAttributes } from '../../tracing/attributes.js';
 import { OperationSpan } from '../attempt/operation-span.js';
 import type { Tracing } from '../../tracing/tracing.js';
+import { UsageError } from '../../operation/errors.js';
 
 /** A job that BullMQ has delivered, or has failed without delivering it, and the rules of its processor. */
 export interface ReceivedJob {
@@ -61,5 +62,29 @@ export function inDeliverySpan<T>(
       links: trace === undefined || trace === parentTrace ? [] : [trace],
     },
     (span) => work(new OperationSpan(tracing, span)),
+  );
+}
+
+/**
+ * Turns a job into what its handler sees: `data` becomes the validated payload. BullMQ writes a job's data only when it
+ * is added or updated, so the stored envelope stays. Updating it is refused, because it would make another operation of
+ * the job.
+ */
+export function presentPayload(job: Job, payload: unknown): void {
+  job.data = payload;
+  job.updateData = refuseUpdate;
+}
+
+/** Removes a job's data from BullMQ. For jobs that are never to be run. */
+export async function removePayload(job: Job): Promise<void> {
+  const { updateData } = Object.getPrototypeOf(job) as Pick<Job, 'updateData'>;
+  await updateData.call(job, {});
+}
+
+function refuseUpdate(): Promise<never> {
+  return Promise.reject(
+    new UsageError(
+      'job.updateData() would turn this operation into another one: its payload is part of its identity. Keep progress with job.updateProgress(), or in your own tables.',
+    ),
   );
 }

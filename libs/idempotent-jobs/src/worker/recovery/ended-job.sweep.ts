@@ -1,7 +1,7 @@
 import { Injectable } from '@nestjs/common';
 import type { Job } from 'bullmq';
 import { Due } from '../../producer/due.js';
-import { provenanceOf } from '../../producer/provenance.js';
+import { provenanceOf } from '../../producer/envelope.js';
 import { JobIdentifier } from '../identify/identify.js';
 import { LibraryLog } from '../../events/library-log.js';
 import { JobEvents } from '../../events/job-events.js';

@@ -2,7 +2,7 @@ import { Injectable } from '@nestjs/common';
 import type { Job } from 'bullmq';
 import { wasFailedByBullmq } from '../../bullmq/unprocessed.js';
 import { LetterStore } from '../../dead-letters/letter.store.js';
-import { provenanceOf } from '../../producer/provenance.js';
+import { provenanceOf } from '../../producer/envelope.js';
 import { JobIdentifier } from '../identify/identify.js';
 import { ProcessorHost } from '../host/processor-host.js';
 import type { ProcessorRules } from '../rules/operation-rules.js';

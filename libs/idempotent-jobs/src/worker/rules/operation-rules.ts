@@ -9,7 +9,7 @@ import type { RetryPolicy } from './decide.js';
 import type { Identify } from '../identify/identify.js';
 import type { PayloadRule } from './validate-payload.js';
 import type { Job } from 'bullmq';
-import type { Provenance } from '../../producer/provenance.js';
+import type { Provenance } from '../../producer/envelope.js';
 import type { IdempotentProcessorOptions } from './processor.options.js';
 import type { RetryRules } from './retry.options.js';
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { provenanceOf } from '../../producer/provenance.js';
+import { provenanceOf } from '../../producer/envelope.js';
 import { type Effect, EFFECTS } from '../../operation/effect.js';
 import { jobIdOf } from '../../operation/identity.js';
 import type { Job } from 'bullmq';
