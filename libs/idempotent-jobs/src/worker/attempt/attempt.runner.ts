@@ -29,9 +29,6 @@ export interface RolledBack {
   readonly rejection: Rejection;
 }
 
-/** Ends a claimed operation without calling its handler. */
-export type EndWithoutHandler = (ground: Ground, claim: Claim) => Promise<AttemptResult>;
-
 /**
  * One attempt: claim, take over, reconcile, pass the gate, run, record. Its {@link Ground} is a lease or a transaction;
  * the order of the steps is the same on both.
@@ -55,11 +52,22 @@ export class AttemptRunner {
     return this.#claimed(run, (ground, claim) => this.#runClaimed(ground, claim, handler, gate));
   }
 
-  /** Ends an operation whose handler must not, or cannot, be called. */
-  withoutHandler(run: OperationRun, end: EndWithoutHandler): Promise<AttemptResult> {
+  /**
+   * Ends an operation whose handler must not, or cannot, be called. An effect that may have happened is still asked about
+   * later, whatever keeps the operation from being run: `reason` and `error` say what does.
+   */
+  withoutHandler(
+    run: OperationRun,
+    reason: string,
+    error: unknown,
+    end: (ground: Ground, claim: Claim) => Promise<AttemptResult>,
+  ): Promise<AttemptResult> {
     return this.#claimed(run, async (ground, claim) => {
       const result = await this.recorder.begin(ground, claim);
-      return result ?? end(ground, claim);
+      if (result !== undefined) return result;
+      return claim.mustReconcile
+        ? this.reconciler.unresolved(ground, claim, reason, error)
+        : end(ground, claim);
     });
   }
 
@@ -68,11 +76,8 @@ export class AttemptRunner {
    * attempt anyway, the letter says that instead of `reason`.
    */
   refuse(run: OperationRun, reason: DeadLetterReason, error: unknown): Promise<AttemptResult> {
-    return this.withoutHandler(run, (ground, claim) =>
-      // An effect that may have happened is still asked about, whatever keeps the operation from being run.
-      claim.mustReconcile
-        ? this.reconciler.unresolved(ground, claim, reason, error)
-        : this.recorder.giveUp(ground, claim, reason, error),
+    return this.withoutHandler(run, reason, error, (ground, claim) =>
+      this.recorder.giveUp(ground, claim, reason, error),
     );
   }
 

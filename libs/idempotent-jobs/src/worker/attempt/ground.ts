@@ -1,23 +1,27 @@
+import { Injectable } from '@nestjs/common';
 import type { EntityManager } from 'typeorm';
 import type { Claim, ClaimAnswer, VanishedAttempt } from '../../ledger/claim/claim.js';
 import type { RequestedOperation } from '../../producer/operation.store.js';
 import type { RecordedResult } from '../../ledger/record/kept-result.js';
-import type { FailureRecord, OutcomeStore, Recorded } from '../../ledger/record/outcome.store.js';
-import type { ClaimStore } from '../../ledger/claim/claim.store.js';
-import type { LeaseKeeper } from '../../ledger/claim/lease-keeper.js';
-import type { UnusedClaims } from '../../ledger/claim/unused-claims.js';
-import type { Database } from '../../ledger/postgres/database.js';
-import type { FollowUps } from './follow-ups.js';
+import { type FailureRecord, OutcomeStore, type Recorded } from '../../ledger/record/outcome.store.js';
+import { ClaimStore } from '../../ledger/claim/claim.store.js';
+import { LeaseKeeper } from '../../ledger/claim/lease-keeper.js';
+import { UnusedClaims } from '../../ledger/claim/unused-claims.js';
+import { Database } from '../../ledger/postgres/database.js';
+import { FollowUps } from './follow-ups.js';
 import type { OperationRun } from './operation-run.js';
 
 /** What grounds need of their application. */
-export interface GroundServices {
-  readonly claims: ClaimStore;
-  readonly leases: LeaseKeeper;
-  readonly outcomes: OutcomeStore;
-  readonly followUps: FollowUps;
-  readonly unused: UnusedClaims;
-  readonly database: Database;
+@Injectable()
+export class GroundServices {
+  constructor(
+    readonly claims: ClaimStore,
+    readonly leases: LeaseKeeper,
+    readonly outcomes: OutcomeStore,
+    readonly followUps: FollowUps,
+    readonly unused: UnusedClaims,
+    readonly database: Database,
+  ) {}
 }
 
 /**

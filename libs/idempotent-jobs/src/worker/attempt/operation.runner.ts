@@ -9,12 +9,11 @@ import {
 } from '../../resilience/dependency/rejection.js';
 import { currentOperation } from './current-operation.js';
 import { decideRejected } from '../rules/decide.js';
-import { AttemptRunner, type EndWithoutHandler, type RolledBack } from './attempt.runner.js';
+import { AttemptRunner, type RolledBack } from './attempt.runner.js';
 import { AttemptRecorder } from './attempt.recorder.js';
 import type { AttemptResult } from './attempt-result.js';
 import { AdmittedRun, type DependencyGate, FallbackRun } from './dependency-gate.js';
 import { claimRequestOf, type OperationRun, subjectOf } from './operation-run.js';
-import { Reconciler } from './reconciler.js';
 
 /**
  * Lets an operation through its processor's dependency to its attempt, or ends it without one. Never rejects: when
@@ -25,7 +24,6 @@ export class OperationRunner {
   constructor(
     private readonly attempts: AttemptRunner,
     private readonly recorder: AttemptRecorder,
-    private readonly reconciler: Reconciler,
     private readonly claims: ClaimStore,
   ) {}
 
@@ -47,12 +45,12 @@ export class OperationRunner {
     const { dependency, timeoutMs } = run.rules;
     if (dependency === undefined) return this.#runAttempt(run, handler, undefined);
     const entry = dependency.enter(timeoutMs);
-    if (entry.kind === 'rejected') return this.#runRejected(run, entry);
+    if (entry.kind === 'rejected') return this.#runRejected(run, entry, run.fallback);
     try {
       // Only the ledger knows whether this is a retry. When the retry budget is spent, the ledger is therefore peeked
       // at before the claim.
       if (!dependency.hasRetries && (await this.#isRetry(run)))
-        return await this.#runRejected(run, dependency.denyRetry(subjectOf(run)));
+        return await this.#runRejected(run, dependency.denyRetry(subjectOf(run)), run.fallback);
       return await this.#runAttempt(run, handler, new AdmittedRun(entry));
     } finally {
       entry.leave();
@@ -74,7 +72,7 @@ export class OperationRunner {
 
   /** A claim that was rolled back took the start of its time budget with it, so the ledger is asked anew. */
   async #afterRollback(run: OperationRun, result: AttemptResult | RolledBack): Promise<AttemptResult> {
-    return result.kind === 'rolled_back' ? this.#deferRejected(run, result.rejection) : result;
+    return result.kind === 'rolled_back' ? this.#runRejected(run, result.rejection, undefined) : result;
   }
 
   /**
@@ -82,12 +80,30 @@ export class OperationRunner {
    * operation is replayed, a fallback stands in where there is one, and every other operation is deferred within its
    * time budget.
    */
-  async #runRejected(run: OperationRun, rejection: Rejection): Promise<AttemptResult> {
-    const decided = await this.#decideRejected(run, rejection);
-    if (decided.kind === 'ended') return decided.result;
-    const { fallback } = run;
-    if (fallback === undefined || decided.isDoubtful)
-      return this.recorder.rejected(run, rejection, decided.delayMs);
+  async #runRejected(
+    run: OperationRun,
+    rejection: Rejection,
+    fallback: OperationRun['fallback'],
+  ): Promise<AttemptResult> {
+    const request = claimRequestOf(run);
+    const seen = await this.claims.peek(request);
+    if (seen.kind !== 'runnable') return this.recorder.refused(run, seen);
+    const { effect, claim, reconcile } = run.rules;
+    if (seen.isDoubtful && reconcile !== undefined) return this.#leaveDoubt(run, rejection);
+    const decision = decideRejected(seen, rejection.retryAfterMs);
+    if (decision.kind === 'give_up') return this.attempts.giveUp(run, decision.reason, rejection);
+    let { delayMs } = decision;
+    // A time budget begins when a dependency fails. Waiting for room (bulkhead, retry budget) is like waiting in the
+    // queue.
+    const begins = seen.remainingMs === undefined && rejection.cause === 'circuit_open';
+    if (begins && claim.budgetMs !== null) {
+      await this.claims.beginBudget(request, claim.budgetMs);
+      delayMs = Math.min(delayMs, claim.budgetMs);
+    }
+    // A `reconciled` operation with an earlier attempt is looked up first: no fallback may stand in for an effect that
+    // exists.
+    const isDoubtful = seen.isDoubtful || (effect === 'reconciled' && seen.attempts > 0);
+    if (fallback === undefined || isDoubtful) return this.recorder.rejected(run, rejection, delayMs);
     const answer = async (): Promise<unknown> => {
       const operation = currentOperation();
       operation.markDegraded(`${rejection.dependency}: ${rejection.cause}`);
@@ -96,43 +112,14 @@ export class OperationRunner {
     return this.#runAttempt(run, answer, new FallbackRun(rejection));
   }
 
-  async #deferRejected(run: OperationRun, rejection: Rejection): Promise<AttemptResult> {
-    const decided = await this.#decideRejected(run, rejection);
-    return decided.kind === 'ended'
-      ? decided.result
-      : this.recorder.rejected(run, rejection, decided.delayMs);
-  }
-
-  /** What becomes of an operation that its dependency rejects: it has ended, or it waits for `delayMs`. */
-  async #decideRejected(run: OperationRun, rejection: Rejection): Promise<RejectedOperation> {
-    const request = claimRequestOf(run);
-    const seen = await this.claims.peek(request);
-    if (seen.kind !== 'runnable') return ended(await this.recorder.refused(run, seen));
-    const { effect, claim, reconcile } = run.rules;
-    if (seen.isDoubtful && reconcile !== undefined) return ended(await this.#leaveDoubt(run, rejection));
-    const decision = decideRejected(seen, rejection.retryAfterMs);
-    if (decision.kind === 'give_up')
-      return ended(await this.attempts.giveUp(run, decision.reason, rejection));
-    // A `reconciled` operation with an earlier attempt is looked up first: no fallback may stand in for an effect that
-    // exists.
-    const isDoubtful = seen.isDoubtful || (effect === 'reconciled' && seen.attempts > 0);
-    // A time budget begins when a dependency fails. Waiting for room (bulkhead, retry budget) is like waiting in the
-    // queue.
-    const begins = seen.remainingMs === undefined && rejection.cause === 'circuit_open';
-    if (!begins || claim.budgetMs === null) return { kind: 'waits', isDoubtful, delayMs: decision.delayMs };
-    await this.claims.beginBudget(request, claim.budgetMs);
-    return { kind: 'waits', isDoubtful, delayMs: Math.min(decision.delayMs, claim.budgetMs) };
-  }
-
   /**
    * A question would be a call of the dependency too, so none is asked. The schedule of questions goes on as if the
    * question had got no answer.
    */
   #leaveDoubt(run: OperationRun, rejection: Rejection): Promise<AttemptResult> {
-    return this.attempts.withoutHandler(run, async (ground, claim) =>
-      claim.mustReconcile
-        ? this.reconciler.unresolved(ground, claim, rejection.cause, new DependencyRejectedError(rejection))
-        : this.#afterRollback(run, await this.attempts.releaseRejected(ground, claim, rejection)),
+    const error = new DependencyRejectedError(rejection);
+    return this.attempts.withoutHandler(run, rejection.cause, error, async (ground, claim) =>
+      this.#afterRollback(run, await this.attempts.releaseRejected(ground, claim, rejection)),
     );
   }
 
@@ -143,15 +130,13 @@ export class OperationRunner {
   failUnstarted(run: OperationRun, error: unknown): Promise<AttemptResult> {
     return this.#orDefer(run, async () => {
       const rejection = rejectionBehind(error);
-      if (rejection !== undefined) return this.#deferRejected(run, rejection);
+      if (rejection !== undefined) return this.#runRejected(run, rejection, undefined);
       if (run.handsBack?.(error) === true) return { kind: 'handed_back', error };
       // The handler was not called, so there was no effect, whatever the error says.
       const known = this.recorder.failureBefore(run, error);
-      const fail: EndWithoutHandler = (ground, claim) =>
-        claim.mustReconcile
-          ? this.reconciler.unresolved(ground, claim, 'not_asked', error)
-          : this.recorder.fail(ground, claim, error, known);
-      return this.attempts.withoutHandler(run, fail);
+      return this.attempts.withoutHandler(run, 'not_asked', error, (ground, claim) =>
+        this.recorder.fail(ground, claim, error, known),
+      );
     });
   }
 
@@ -183,12 +168,4 @@ function underItsKey(run: OperationRun): OperationRun {
   const operation = { tenantId, operationKey, queue, jobName, job };
   const key = keyOfOperation(rules.dependency.name, rules.per, operation);
   return { ...run, rules: { ...rules, dependency: rules.dependency.of(key) } };
-}
-
-type RejectedOperation =
-  | { readonly kind: 'ended'; readonly result: AttemptResult }
-  | { readonly kind: 'waits'; readonly isDoubtful: boolean; readonly delayMs: number };
-
-function ended(result: AttemptResult): RejectedOperation {
-  return { kind: 'ended', result };
 }
