@@ -84,11 +84,9 @@ export interface RequestedOperation extends OperationIdentity {
   readonly retryPolicy: string | undefined;
 }
 
-/** What is known of an operation without its payload. */
-export type OperationSummary = Pick<RequestedOperation, 'tenantId' | 'operationKey' | 'jobId' | 'jobName'>;
-
 /** Where an operation stands after it was asked for. */
-export type AcceptedOperation = OperationSummary & Acceptance;
+export type AcceptedOperation = Acceptance &
+  Pick<RequestedOperation, 'tenantId' | 'operationKey' | 'jobId' | 'jobName'>;
 
 type Acceptance =
   | { readonly kind: 'new' }
@@ -159,19 +157,16 @@ export class OperationStore {
         const seen = await run<AcceptRow>(call);
         rows = rows.map((row, index) => (row.is_new ? row : (seen[index] as AcceptRow)));
       }
-      const answers = chunk.map((operation, index) =>
-        settleTwin(operation, read(operation, rows[index] as AcceptRow), fingerprints),
-      );
-      const added = chunk.flatMap((operation, index) =>
-        answers[index]?.kind === 'new' ? [{ ...operation, rowMs: rows[index]?.row_ms as number }] : [],
-      );
+      const added: WrittenOperation[] = [];
+      for (const [index, operation] of chunk.entries()) {
+        const row = rows[index] as AcceptRow;
+        const answer = settleTwin(operation, read(operation, row), fingerprints);
+        if (answer.kind === 'new') added.push({ ...operation, rowMs: row.row_ms as number });
+        const { tenantId, operationKey, jobName } = operation;
+        // The job that carries the operation may have existed before.
+        accepted.push({ tenantId, operationKey, jobName, jobId: row.job_id ?? operation.jobId, ...answer });
+      }
       if (added.length > 0) await handover?.put(added);
-      accepted.push(
-        ...chunk.map((operation, index) => ({
-          ...summaryOf(operation, rows[index]?.job_id),
-          ...(answers[index] as Acceptance),
-        })),
-      );
     }
     return accepted;
   }
@@ -214,14 +209,6 @@ function acceptCall(
     redispatchAfterMs,
     lockTimeout: rowLockMs === undefined ? null : `${rowLockMs}ms`,
   });
-}
-
-/** `knownId`: the job that carries the operation, which may have existed before. */
-function summaryOf(
-  { tenantId, operationKey, jobId, jobName }: RequestedOperation,
-  knownId: string | null | undefined,
-): OperationSummary {
-  return { tenantId, operationKey, jobId: knownId ?? jobId, jobName };
 }
 
 function read(operation: RequestedOperation, row: AcceptRow): Acceptance {
