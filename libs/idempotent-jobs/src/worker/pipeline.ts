@@ -15,6 +15,7 @@ import { SharedKeys } from './intake/shared-keys.js';
 import { checkPayload } from './rules/validate-payload.js';
 import { JobEvents } from '../events/job-events.js';
 import { UsageError } from '../operation/errors.js';
+import { messageOf } from '../operation/message-of.js';
 import { jobSubjectOf } from '../operation/job-subject.js';
 import { Encryption } from '../ledger/encryption/encryption.js';
 import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
@@ -199,14 +200,8 @@ export class JobPipeline {
 
   #defer({ job }: Delivery, error: unknown): Ack {
     const delayMs = 1000 + this.random() * 4000;
-    const { detail } = unavailability(error);
-    this.events.emit({
-      kind: 'deferred',
-      ...jobSubjectOf(job),
-      delayMs,
-      cause: 'unavailable',
-      detail,
-    });
+    const detail = `${unavailability(error)}: ${messageOf(error)}`;
+    this.events.emit({ kind: 'deferred', ...jobSubjectOf(job), delayMs, cause: 'unavailable', detail });
     return { kind: 'defer', delayMs };
   }
 }

@@ -1,7 +1,6 @@
 import { type Rejection, DependencyRejectedError } from '../../resilience/dependency/rejection.js';
 import type { RejectionCause, AbandonedBy, DeferralCause } from '../../operation/reasons.js';
 import { RecordUnreadableError } from '../../operation/errors.js';
-import { messageOf } from '../../operation/message-of.js';
 import { isA } from '../../operation/thrown.js';
 import type { Failure } from '../../operation/failure.js';
 import type { NextStep } from '../rules/decide.js';
@@ -83,9 +82,8 @@ export function errorOf({ delayMs, detail: reason, rejection }: Deferred): Error
  * Why the ledger cannot tell about an operation now. A record may be unreadable only until its encryption key arrives
  * here.
  */
-export function unavailability(error: unknown): { readonly deferral: OwnDeferral; readonly detail: string } {
-  const deferral = isA(error, RecordUnreadableError) ? 'record_unreadable' : 'ledger_unavailable';
-  return { deferral, detail: `${deferral}: ${messageOf(error)}` };
+export function unavailability(error: unknown): OwnDeferral {
+  return isA(error, RecordUnreadableError) ? 'record_unreadable' : 'ledger_unavailable';
 }
 
 /** The error that interceptors around the library's own see when a delivery is deferred. BullMQ never sees it. */

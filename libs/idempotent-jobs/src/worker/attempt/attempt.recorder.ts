@@ -23,7 +23,7 @@ import type { Ground, GroundAnswer } from './ground.js';
 import { isCall, type OperationRun, payloadText } from './operation-run.js';
 import { GivenUpError, JobExpiredError, TransactionLeftError } from './refusal-errors.js';
 
-type Refusal = Exclude<GroundAnswer, { kind: 'acquired' }>;
+type NotAcquired = Exclude<GroundAnswer, { kind: 'acquired' }>;
 type Refused = Extract<AttemptResult, { kind: 'refused' }>;
 
 /** Turns a refused claim into a result, decides whether an acquired claim may start, and records how attempts fail. */
@@ -37,7 +37,7 @@ export class AttemptRecorder {
   ) {}
 
   /** Gives the result of a delivery whose claim was not won. */
-  async refused(run: OperationRun, answer: Refusal): Promise<AttemptResult> {
+  async refused(run: OperationRun, answer: NotAcquired): Promise<AttemptResult> {
     const { tenantId, operationKey } = run.identified;
     switch (answer.kind) {
       case 'replay':
@@ -223,15 +223,11 @@ export class AttemptRecorder {
     // A transaction that met a locked row was rolled back: nothing of it is left.
     if (run.rules.effect === 'transactional' && sqlStateOf(error) === LOCK_NOT_AVAILABLE)
       return this.#locked(run);
-    const { deferral, detail } = unavailability(error);
-    return this.#deferredFor(run, 1000 + this.random() * 4000, deferral, detail);
+    return this.deferred(run, 1000 + this.random() * 4000, unavailability(error), messageOf(error));
   }
 
   deferred(run: OperationRun, delayMs: number, deferral: OwnDeferral, what: string): AttemptResult {
-    return this.#deferredFor(run, delayMs, deferral, `${deferral}: ${what}`);
-  }
-
-  #deferredFor(run: OperationRun, delayMs: number, deferral: OwnDeferral, detail: string): AttemptResult {
+    const detail = `${deferral}: ${what}`;
     this.reporter.deferred(run, delayMs, detail, causeOf(deferral));
     return { kind: 'deferred', delayMs, deferral, detail };
   }
@@ -242,7 +238,7 @@ export class AttemptRecorder {
 
   async #doubted(
     run: OperationRun,
-    { unrecorded }: Extract<Refusal, { kind: 'in_doubt' }>,
+    { unrecorded }: Extract<NotAcquired, { kind: 'in_doubt' }>,
   ): Promise<AttemptResult> {
     const error = new OperationInDoubtError(run.identified);
     if (unrecorded === undefined) {
