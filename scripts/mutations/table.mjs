@@ -123,7 +123,7 @@ export const MUTATIONS = [
   },
   {
     name: 'the tenant of an operation that is asked for again',
-    file: 'producer/accept.statement.ts',
+    file: 'producer/operation.store.ts',
     edits: [
       {
         find: 'WHERE acc.tenant_id IS NULL AND o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key',

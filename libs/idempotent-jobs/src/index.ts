@@ -16,7 +16,7 @@ export type {
   IdempotentJobsOptionsFactory,
 } from './module/idempotent-jobs.options.js';
 export type { EncryptionOptions } from './ledger/encryption/key-ring.js';
-export type { SigningOptions } from './producer/signing.options.js';
+export type { SigningOptions } from './producer/signer.js';
 export { IDEMPOTENT_JOBS_MIGRATIONS } from './ledger/postgres/migrations.js';
 export { selectBackendByConnection } from './bullmq/backend.js';
 export { putBackOperation } from './worker/host/put-back-operation.js';
@@ -26,7 +26,7 @@ export {
   IdempotentProcessor,
   type ProcessorWorkerOptions,
 } from './worker/host/idempotent-processor.decorator.js';
-export type { FallsBack, Reconciles } from './worker/attempt/processor-means.js';
+export type { FallsBack, Reconciles } from './worker/attempt/current-operation.js';
 export type { ProcessorOverrides } from './worker/rules/processor-overrides.js';
 export type { IdempotentProcessorOptions } from './worker/rules/processor.options.js';
 export type { RetryOptions, RetryPolicies } from './worker/rules/retry.options.js';
@@ -39,7 +39,7 @@ export {
   currentOperation,
   type FollowUpOptions,
 } from './worker/attempt/current-operation.js';
-export type { ReconciledStep, StepRun } from './worker/attempt/step.js';
+export type { ReconciledStep, StepRun } from './worker/attempt/current-operation.js';
 export type { StepOptions } from './worker/rules/step.options.js';
 
 // 3 What a handler may throw
@@ -54,11 +54,12 @@ export {
 export type {
   EnqueueOptions,
   EnqueueTransaction,
+  FlowNode,
+  FlowNodeOptions,
   RequestOptions,
   TransactionClient,
 } from './producer/enqueue.options.js';
 export type { Schedule, ScheduleOptions } from './producer/schedule.js';
-export type { FlowNode, FlowNodeOptions } from './producer/flow-node.js';
 export type { AnyJobs, JobMap, JobName, OperationJob, PayloadOf, ResultOf } from './operation/job.js';
 
 // 5 Tenants

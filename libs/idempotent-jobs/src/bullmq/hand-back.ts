@@ -1,5 +1,6 @@
 import { DelayedError, type Job, RateLimitError, WaitingChildrenError, WaitingError } from 'bullmq';
 import { isA } from '../operation/thrown.js';
+import { identityKeyOf, type OperationIdentity } from '../operation/identity.js';
 
 /*
  * A handler may hand its job back by BullMQ's own means (`job.moveToDelayed()`, `worker.rateLimit()`), and then throws
@@ -9,6 +10,23 @@ import { isA } from '../operation/thrown.js';
 
 /** Jobs that their handler has moved away from its worker. */
 const moved = new WeakSet<Job>();
+
+type Move = (this: Job, ...args: any[]) => Promise<unknown>;
+
+/** A method of BullMQ's jobs that notes when it has moved its job. */
+function watched(name: 'moveToDelayed' | 'moveToWait' | 'moveToWaitingChildren'): Move {
+  return async function (...args) {
+    const { [name]: move } = Object.getPrototypeOf(this) as Record<string, Move>;
+    const result = await (move as Move).apply(this, args);
+    // A job without unfinished children is not moved: false.
+    if (result !== false) moved.add(this);
+    return result;
+  };
+}
+
+const moveToDelayed = watched('moveToDelayed') as Job['moveToDelayed'];
+const moveToWait = watched('moveToWait') as Job['moveToWait'];
+const moveToWaitingChildren = watched('moveToWaitingChildren') as Job['moveToWaitingChildren'];
 
 /** Watches the job object of the handler, and notes when it moves the job. */
 export function watchMoves(job: Job): void {
@@ -20,31 +38,6 @@ export function watchMoves(job: Job): void {
 /** Whether the handler has moved the job, so that BullMQ must not be told about its end. */
 export function wasMoved(job: Job): boolean {
   return moved.has(job);
-}
-
-/** The class of the job, whose methods are hidden by the watching ones. */
-function classOf(job: Job): Job {
-  return Object.getPrototypeOf(job) as Job;
-}
-
-async function moveToDelayed(this: Job, ...args: Parameters<Job['moveToDelayed']>): Promise<void> {
-  await classOf(this).moveToDelayed.apply(this, args);
-  moved.add(this);
-}
-
-async function moveToWait(this: Job, ...args: Parameters<Job['moveToWait']>): Promise<number> {
-  const result = await classOf(this).moveToWait.apply(this, args);
-  moved.add(this);
-  return result;
-}
-
-async function moveToWaitingChildren(
-  this: Job,
-  ...args: Parameters<Job['moveToWaitingChildren']>
-): Promise<boolean> {
-  const isMoved = await classOf(this).moveToWaitingChildren.apply(this, args);
-  if (isMoved) moved.add(this);
-  return isMoved;
 }
 
 /** A worker or a queue of BullMQ. */
@@ -78,4 +71,32 @@ export function isHandBack(error: unknown, job: Job, limits: QueueLimits): boole
   return wasMoved(job)
     ? AFTER_A_MOVE.some((kind) => isA(error, kind))
     : isA(error, RateLimitError) && limits.isSet(job.queueName);
+}
+
+/** Beyond this number the operation that was handed back longest ago is forgotten, and counts from one again. */
+const MAX_COUNTED = 10_000;
+
+/**
+ * Counts how often in a row an operation was handed back in this process without an attempt that ended. Nothing else
+ * limits hand-backs: they cost neither an attempt nor, in BullMQ, anything at all.
+ */
+export class HandBackCounter {
+  /** Ordered by the last hand-back. */
+  readonly #times = new Map<string, number>();
+
+  /** Counts one more, and returns the number. */
+  count(operation: OperationIdentity): number {
+    const key = identityKeyOf(operation);
+    const times = (this.#times.get(key) ?? 0) + 1;
+    this.#times.delete(key);
+    this.#times.set(key, times);
+    const [oldest] = this.#times.keys();
+    if (this.#times.size > MAX_COUNTED && oldest !== undefined) this.#times.delete(oldest);
+    return times;
+  }
+
+  /** Called when an attempt of the operation has ended. */
+  forget(operation: OperationIdentity): void {
+    if (this.#times.size > 0) this.#times.delete(identityKeyOf(operation));
+  }
 }

@@ -85,7 +85,10 @@ export class QueueContents {
     return this.bullmq.getJob(jobId);
   }
 
-  /** The library's note on a job, which other writers of the job cannot change. Undefined when there is none. */
+  /**
+   * The library's note on a job, which nothing that others write to the job (a log line, an error, its data) can make or
+   * change. It is removed with the job. Undefined when there is none.
+   */
   async noteOn(jobId: string): Promise<string | undefined> {
     const postgres = postgresOf(this.bullmq);
     if (postgres === undefined) {

@@ -15,7 +15,7 @@ import { Location, nameDatabase } from '../ledger/postgres/location.js';
 import { isCarrier } from '../tracing/tracing.js';
 import { keepingDue } from './due-iteration.js';
 import { QueueContents } from './queue-contents.js';
-import { BACKOFF_TYPE, CARRIED_ATTEMPTS } from './retry-delay.js';
+import { BACKOFF_TYPE, CARRIED_ATTEMPTS } from './error-for-bullmq.js';
 import { postgresOf, withQueueInTransaction } from './transaction-port.js';
 
 /** A job on its way to a queue. */

@@ -1,31 +1,31 @@
 import { describe, expect, it } from 'vitest';
-import { BACKOFF_TYPE, backoffStrategy, CARRIED_ATTEMPTS, carryDelay } from './retry-delay.js';
+import { BACKOFF_TYPE, backoffStrategy, CARRIED_ATTEMPTS, withDelay } from './error-for-bullmq.js';
 
 describe('the retry carrier', () => {
   it('gives back the delay that was noted for an error, however many attempts BullMQ has counted', () => {
     const error = new Error('later');
-    carryDelay(error, 12_345);
+    withDelay(error, 12_345);
     expect(backoffStrategy(1, BACKOFF_TYPE, error)).toBe(12_345);
     expect(backoffStrategy(900, BACKOFF_TYPE, error)).toBe(12_345);
   });
 
   it('carries a delay of zero as zero', () => {
     const error = new Error('now');
-    carryDelay(error, 0);
+    withDelay(error, 0);
     expect(backoffStrategy(1, BACKOFF_TYPE, error)).toBe(0);
   });
 
   it('keeps the delays of two errors with the same message apart', () => {
     const [one, other] = [new Error('same'), new Error('same')];
-    carryDelay(one, 1);
-    carryDelay(other, 2);
+    withDelay(one, 1);
+    withDelay(other, 2);
     expect([one, other].map((error) => backoffStrategy(1, BACKOFF_TYPE, error))).toEqual([1, 2]);
   });
 
   it('takes the last delay noted for an error', () => {
     const error = new Error('twice');
-    carryDelay(error, 10);
-    carryDelay(error, 20);
+    withDelay(error, 10);
+    withDelay(error, 20);
     expect(backoffStrategy(1, BACKOFF_TYPE, error)).toBe(20);
   });
 
@@ -39,7 +39,7 @@ describe('the retry carrier', () => {
   it('adds nothing to the error', () => {
     const error = new Error('clean');
     const before = Reflect.ownKeys(error);
-    carryDelay(error, 5);
+    withDelay(error, 5);
     expect(Reflect.ownKeys(error)).toEqual(before);
   });
 

@@ -11,7 +11,6 @@ import { UsageError } from '../operation/errors.js';
 import { optionChecks } from '../options/option-checks.js';
 import { CALLS } from '../operation/origin.js';
 import type { OperationRules } from '../worker/rules/operation-rules.js';
-import { ANY_PAYLOAD } from '../worker/rules/validate-payload.js';
 import { type Classify, inOrder } from '../resilience/classify/classify.js';
 
 /** How a call is guarded. */
@@ -40,50 +39,47 @@ export interface CallOptions {
   readonly redact?: (result: any) => unknown;
 }
 
-/** The defaults of an application's calls. */
+/** The application's options that calls use. */
 export interface CallDefaults {
   readonly leaseMs: number;
-  /** How long a completed call is remembered, in ms. */
-  readonly retentionMs: number;
-  readonly maxResultBytes: number;
-  /** Recognises errors of guarded calls, which are classified already. */
-  readonly classify: Classify | undefined;
+  readonly retention: { readonly completedMs: number };
+  readonly results: { readonly maxBytes: number };
 }
 
-/** @throws UsageError naming each option that is wrong, its value and the fix */
-export function resolveCallOptions(options: CallOptions, defaults: CallDefaults): OperationRules {
+/**
+ * @param knownFailureOf recognises errors of guarded calls, which are classified already
+ * @throws UsageError naming each option that is wrong, its value and the fix
+ */
+export function resolveCallOptions(
+  options: CallOptions,
+  { leaseMs, retention, results }: CallDefaults,
+  knownFailureOf: Classify | undefined,
+): OperationRules {
+  const retentionMs = retention.completedMs;
   const checks = optionChecks('once()');
   const canReconcile = options.reconcile !== undefined;
   const effect = options.effect ?? (canReconcile ? 'reconciled' : 'unrepeatable');
   if (!EFFECTS.includes(effect)) checks.fail('effect', effect, `one of ${EFFECTS.join(', ')}`);
   if ((effect === 'reconciled') !== canReconcile && effect !== 'keyed')
     checks.fail('effect', effect, '"reconciled" with, and only with, a reconcile function');
-  checks.callback('reconcile', options.reconcile);
-  checks.callback('classify', options.classify);
-  checks.callback('redact', options.redact);
+  for (const name of ['reconcile', 'classify', 'redact'] as const) checks.callback(name, options[name]);
   const keyRetentionMs = checks.positive('keyRetentionMs', options.keyRetentionMs, DEFAULT_KEY_RETENTION_MS);
-  if (effect === 'keyed' && keyRetentionMs > defaults.retentionMs)
-    checks.fail(
-      'keyRetentionMs',
-      keyRetentionMs,
-      `no longer than retention.completedMs, ${defaults.retentionMs}`,
-    );
+  if (effect === 'keyed' && keyRetentionMs > retentionMs)
+    checks.fail('keyRetentionMs', keyRetentionMs, `no longer than retention.completedMs, ${retentionMs}`);
   checks.timer('waitMs', options.waitMs, DEFAULT_WAIT_MS, 0);
   const reconcile = canReconcile
     ? resolveReconcile(checks, options.reconcileOptions, 'reconcileOptions')
     : undefined;
   const rules: OperationRules = {
-    queue: CALLS,
     effect,
-    leaseMs: defaults.leaseMs,
     timeoutMs: checks.timer('timeoutMs', options.timeoutMs, 30_000),
     claim: {
       queue: CALLS,
       origin: 'call',
       effect,
-      leaseMs: defaults.leaseMs,
+      leaseMs,
       repeatableMs: repeatableForMs(effect, keyRetentionMs),
-      retentionMs: defaults.retentionMs,
+      retentionMs,
       budgetMs: null,
       canReconcile,
     },
@@ -96,16 +92,12 @@ export function resolveCallOptions(options: CallOptions, defaults: CallDefaults)
     },
     reconcile,
     dependency: undefined,
-    hasFallback: false,
     results: {
       isStored: checks.flag('storeResult', options.storeResult, true),
       redact: options.redact,
-      maxBytes: defaults.maxResultBytes,
+      maxBytes: results.maxBytes,
     },
-    identify: undefined,
-    classify: inOrder(options.classify, defaults.classify),
-    payloadRuleOf: () => ANY_PAYLOAD,
-    doubtsEarlierStarts: false,
+    classify: inOrder(options.classify, knownFailureOf),
   };
   checks.throwIfAny((message) => new UsageError(message));
   return rules;

@@ -48,11 +48,8 @@ class Bench {
   constructor(dependencies: Record<string, DependencyOptions> = { gateway: WITHOUT, rates: WITHOUT }) {
     const events = new JobEvents();
     events.subscribe((event) => this.told.push(event));
-    this.dependencies = new Dependencies(resolveDependencies(optionChecks('test'), dependencies), {
-      events,
-      now: () => performance.now(),
-      random: () => 0.5,
-    });
+    const rules = resolveDependencies(optionChecks('test'), dependencies);
+    this.dependencies = new Dependencies({ dependencies: rules }, events, undefined, () => 0.5);
     this.guard = new DependencyGuard(this.dependencies);
   }
 

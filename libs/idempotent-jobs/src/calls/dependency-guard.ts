@@ -14,7 +14,6 @@ import type { Dependency, DependencyState, EventSubject } from '../resilience/de
 import { DependencyRejectedError } from '../resilience/dependency/rejection.js';
 import { type FallbackReason, REJECTION_CAUSES } from '../operation/reasons.js';
 import { isTimeout, type DependencyPermit } from '../resilience/dependency/dependency-permit.js';
-import { withTimeout } from './with-timeout.js';
 
 /** How a call is guarded. */
 export interface GuardedCallOptions<T> {
@@ -44,7 +43,7 @@ export class DependencyTimeoutError extends InDoubtError {
 
 /**
  * Guards single calls of dependencies by circuit, bulkhead, retry budget and timeout. In a handler, a rejected call
- * puts the operation off without spending an attempt, if the handler lets the error pass.
+ * defers the operation without spending an attempt, if the handler lets the error pass.
  *
  * ```ts
  * const rate = await guard.call('rates', (signal) => fetchRate(signal), { fallback: () => lastKnownRate });
@@ -234,4 +233,38 @@ function subjectOf(operation: CurrentOperation | undefined): EventSubject {
   if (operation === undefined) return {};
   const { queue, jobName, tenantId, operationKey } = operation;
   return { queue, jobName, tenantId, operationKey };
+}
+
+/**
+ * Calls `fn` with a signal that is aborted after `timeoutMs`, or with `outer`. A function that ignores the signal is no
+ * longer waited for, either.
+ */
+export function withTimeout<T>(
+  fn: (signal: AbortSignal) => T | Promise<T>,
+  timeoutMs: number,
+  outer: AbortSignal | undefined,
+  onTimeout: () => Error,
+): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const controller = new AbortController();
+    const stop = (reason: unknown): void => {
+      controller.abort(reason);
+      end(() => reject(reason));
+    };
+    const timer = setTimeout(() => stop(onTimeout()), timeoutMs);
+    const follow = (): void => stop(outer?.reason);
+    const end = (settle: () => void): void => {
+      clearTimeout(timer);
+      outer?.removeEventListener('abort', follow);
+      settle();
+    };
+    outer?.addEventListener('abort', follow, { once: true });
+    if (outer?.aborted === true) return follow();
+    void Promise.resolve()
+      .then(() => fn(controller.signal))
+      .then(
+        (value) => end(() => resolve(value)),
+        (error: unknown) => end(() => reject(error)),
+      );
+  });
 }

@@ -1,11 +1,10 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { type AttemptResult, causeOf, type Deferred, errorOf } from '../worker/attempt/attempt-result.js';
 import type { OperationRun } from '../worker/attempt/operation-run.js';
-import { AttemptRunner } from '../worker/attempt/attempt.runner.js';
+import { OperationRunner } from '../worker/attempt/operation.runner.js';
 import { Dependencies } from '../resilience/dependency/dependencies.js';
 import type { ClaimRules } from '../ledger/claim/claim.js';
-import { HandlerRun } from '../worker/attempt/handler-run.js';
-import { RunningHandlers } from '../worker/attempt/running-handlers.js';
+import { HandlerRun, RunningHandlers } from '../worker/attempt/handler-run.js';
 import {
   assertNoTransactionAround,
   currentOperation,
@@ -24,6 +23,7 @@ import {
 } from '../operation/errors.js';
 import { canonicalRequest, fingerprintOf, toJsonText } from '../operation/json.js';
 import { messageOf } from '../operation/thrown.js';
+import { PLAIN } from '../worker/identify/identify.js';
 import { pauseUntilEnd } from '../outcome/pause-until-end.js';
 import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
 import { frames } from '../tenancy/frames.js';
@@ -32,14 +32,6 @@ import { identityAttributes } from '../tracing/attributes.js';
 import { type OperationSpan, openSpan } from '../worker/attempt/operation-span.js';
 import type { Tracing } from '../tracing/tracing.js';
 import { type CallDefaults, type CallOptions, DEFAULT_WAIT_MS, resolveCallOptions } from './call.options.js';
-
-/** The application's options that calls use. */
-interface CallRules {
-  readonly leaseMs: number;
-  readonly retention: { readonly completedMs: number };
-  readonly results: { readonly maxBytes: number };
-  readonly tracing: Tracing | undefined;
-}
 
 /**
  * Guards any call like a processor guards its handler, closest to the side effect: in HTTP handlers, in services, in
@@ -52,26 +44,17 @@ interface CallRules {
 export class IdempotencyService {
   readonly #claimRules = new Map<string, ClaimRules>();
   readonly #nextRunId = runIds();
-  readonly #defaults: CallDefaults;
-  readonly #tracing: Tracing | undefined;
 
   /** @internal Injected. */
   constructor(
     private readonly tenants: TenantContext,
     private readonly events: JobEvents,
     private readonly running: RunningHandlers,
-    private readonly attempts: AttemptRunner,
-    dependencies: Dependencies,
-    @Inject(RESOLVED_OPTIONS) { leaseMs, retention, results, tracing }: CallRules,
-  ) {
-    this.#tracing = tracing;
-    this.#defaults = {
-      leaseMs,
-      retentionMs: retention.completedMs,
-      maxResultBytes: results.maxBytes,
-      classify: dependencies.knownFailureOf,
-    };
-  }
+    private readonly operations: OperationRunner,
+    private readonly dependencies: Dependencies,
+    @Inject(RESOLVED_OPTIONS)
+    private readonly options: CallDefaults & { readonly tracing: Tracing | undefined },
+  ) {}
 
   /**
    * Calls `fn` once for the tenant and key, and answers every other caller with what it returned (as JSON), for
@@ -102,7 +85,7 @@ export class IdempotencyService {
     this.#assertNotInside(identity);
     const rules = this.#rulesOf(options);
     assertNoTransactionAround(rules.effect);
-    const tracing = this.#tracing;
+    const { tracing } = this.options;
     if (tracing === undefined) return this.#untilEnded(identity, fn, rules, options);
     const attributes = { ...identityAttributes(identity), 'idempotent_jobs.effect': rules.effect };
     return openSpan(tracing, 'call', attributes, (span) =>
@@ -170,10 +153,7 @@ export class IdempotencyService {
         fingerprint: fingerprintOf(canonical),
         payload: undefined,
         availableAt: Date.now(),
-        rowMs: undefined,
-        deadline: undefined,
-        trace: undefined,
-        parentTrace: undefined,
+        ...PLAIN,
       },
       job: undefined,
       earlierStarts: undefined,
@@ -190,7 +170,7 @@ export class IdempotencyService {
     try {
       const around: CallAround = { by: this, key: identityKeyOf(identity), run: call.handlerRun };
       return await this.tenants.runCall(identity.tenantId, around, () =>
-        this.attempts.run(call, async () => fn(currentOperation())),
+        this.operations.run(call, async () => fn(currentOperation())),
       );
     } finally {
       forget();
@@ -229,7 +209,7 @@ export class IdempotencyService {
 
   /** All calls with the same options share one object of claim rules, so that their claims share statements. */
   #rulesOf(options: CallOptions): OperationRules {
-    const rules = resolveCallOptions(options, this.#defaults);
+    const rules = resolveCallOptions(options, this.options, this.dependencies.knownFailureOf);
     const { effect, repeatableMs, canReconcile } = rules.claim;
     const name = JSON.stringify([effect, repeatableMs, canReconcile]);
     const claim = this.#claimRules.get(name) ?? rules.claim;
@@ -275,11 +255,7 @@ function answer(result: Exclude<AttemptResult, { kind: 'deferred' }>, identity: 
       if (result.nextStep.status === 'in_doubt')
         throw new OperationInDoubtError(identity, result.nextStep.reconcileInMs, result.error);
       throw result.error;
-    case 'in_doubt':
-    case 'conflict':
-    case 'dead':
-    case 'expired':
-    case 'unstorable':
+    case 'refused':
     case 'handed_back':
       throw result.error;
     default:

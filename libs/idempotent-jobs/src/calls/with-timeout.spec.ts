@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { withTimeout } from './with-timeout.js';
+import { withTimeout } from './dependency-guard.js';
 
 beforeEach(() => {
   vi.useFakeTimers();

@@ -1,5 +1,5 @@
 import { setTimeout as setTimeoutPromise } from 'node:timers/promises';
-import { outsideOfAnyFrame } from '../tenancy/outside-of-any-frame.js';
+import { outsideOfAnyFrame } from '../tenancy/frames.js';
 import type { ActionStore } from './action.store.js';
 import type { OnClosed } from './dead-letter.service.js';
 import { nextStep, type Redrive, type RedriveProgress } from './bulk-redrive.js';

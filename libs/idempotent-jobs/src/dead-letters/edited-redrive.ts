@@ -1,4 +1,4 @@
-import { provenanceOf } from '../producer/provenance.js';
+import { provenanceOf } from '../producer/envelope.js';
 import type { RequestedOperation, OperationStore } from '../producer/operation.store.js';
 import { OperationConflictError, UsageError } from '../operation/errors.js';
 import type { Database, Queryable } from '../ledger/postgres/database.js';

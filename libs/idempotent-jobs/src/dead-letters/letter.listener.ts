@@ -7,7 +7,7 @@ import { isA, messageOf } from '../operation/thrown.js';
 import { jobSubjectOf } from '../operation/job.js';
 import { letterBinding } from '../ledger/encryption/binding.js';
 import type { Encryption } from '../ledger/encryption/encryption.js';
-import { outsideOfAnyFrame } from '../tenancy/outside-of-any-frame.js';
+import { outsideOfAnyFrame } from '../tenancy/frames.js';
 import type { TenantContext } from '../tenancy/tenant-context.js';
 import type { DeadLetterWithPayload } from './dead-letter.js';
 import { DEAD_LETTER_JOB_NAME, type DeadLetterMessage } from '../operation/dead-letter-message.js';

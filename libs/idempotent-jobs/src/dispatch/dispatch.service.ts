@@ -1,7 +1,9 @@
-import { ANNOUNCE } from '../producer/accept.statement.js';
-import { dispatchChannel } from '../producer/operation.store.js';
+import { Injectable, Optional } from '@nestjs/common';
+import { ANNOUNCE, dispatchChannel } from '../producer/operation.store.js';
+import { Due } from '../producer/due.js';
+import { QueueRegistry } from '../producer/queue-registry.js';
 import { UsageError } from '../operation/errors.js';
-import type { Database } from '../ledger/postgres/database.js';
+import { Database } from '../ledger/postgres/database.js';
 import { rowsOf, statement } from '../ledger/postgres/statement.js';
 import { TenantContext } from '../tenancy/tenant-context.js';
 
@@ -117,18 +119,14 @@ interface UnsettledPage {
 }
 
 /** Brings operations back to queues that have lost them, without waiting for `dispatch.redispatchAfterMs`. */
+@Injectable()
 export class DispatchService {
-  /**
-   * @param wake tells the dispatcher of this process that something is due
-   * @param queues the names of the queues that this process has registered
-   * @param tenants the tenant context whose frame surrounds a call
-   * @internal Injected; a plain class for programs that have nothing but a database.
-   */
+  /** @internal Injected. Programs that have nothing but a database make it of that alone. */
   constructor(
     private readonly database: Database,
-    private readonly wake: () => void = () => undefined,
-    private readonly queues: () => readonly string[] = () => [],
-    private readonly tenants: Pick<TenantContext, 'current'> = new TenantContext(),
+    @Optional() private readonly due?: Due,
+    @Optional() private readonly queues?: QueueRegistry,
+    @Optional() private readonly tenants?: TenantContext,
   ) {}
 
   /**
@@ -163,7 +161,7 @@ export class DispatchService {
 
   /** Each page is a statement by itself: behind a pooler, no connection is the same as the one before. */
   async *#pages(queue: string | undefined, olderThanMs: number): AsyncGenerator<UnsettledPage> {
-    const tenantId = this.tenants.current;
+    const tenantId = this.tenants?.current;
     const [{ now }] = (await this.database.run<{ now: string }>(NOW.with({}))) as [{ now: string }];
     let after: readonly [string, string] = [tenantId ?? '', ''];
     for (;;) {
@@ -183,7 +181,7 @@ export class DispatchService {
     if (due.length === 0) return 0;
     // The dispatchers start with this page while the next one is read.
     await this.database.run(ANNOUNCE.with({ channel: dispatchChannel(this.database.schema), queue: '' }));
-    this.wake();
+    this.due?.wake();
     return due.length;
   }
 
@@ -192,7 +190,7 @@ export class DispatchService {
       throw new UsageError(
         `redispatchUnsettled(): queue must be the name of a queue, but is ${JSON.stringify(queue)}.`,
       );
-    if (this.queues().includes(queue)) return;
+    if (this.queues?.names.includes(queue) === true) return;
     const [answer] = await this.database.run<{ is_known: boolean }>(KNOWS_QUEUE.with({ queue }));
     if (answer?.is_known !== true)
       throw new UsageError(

@@ -1,7 +1,12 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { OutgoingJob, QueuePort } from '../bullmq/queue-port.js';
-import type { DispatchSource, DueJob } from './dispatch.source.js';
+import type { LibraryLog } from '../events/library-log.js';
+import type { Due } from '../producer/due.js';
+import type { QueueRegistry } from '../producer/queue-registry.js';
+import type { DispatchSource, DueJob } from './outbox-relay.js';
 import { Dispatcher } from './dispatcher.js';
+import type { LetterSource } from './letter.source.js';
+import type { OperationSource } from './operation.source.js';
 
 beforeEach(() => {
   vi.useFakeTimers();
@@ -22,6 +27,29 @@ const many = (count: number): DueJob[] =>
   due('charges', ...Array.from({ length: count }, (_, index) => `job-${index}`));
 
 const ids = (jobs: readonly OutgoingJob[]): string => jobs.map(({ jobId }) => jobId).join(' ');
+
+/** A source without rows. */
+const NOTHING_DUE: DispatchSource = {
+  carriesRetries: false,
+  targetOf: (queue) => queue,
+  take: async () => [],
+  mark: async () => undefined,
+};
+
+function dispatcherOf(
+  [operations, letters = NOTHING_DUE]: readonly DispatchSource[],
+  queues: Pick<QueueRegistry, 'names' | 'portOf'>,
+  trouble: (message: string, error?: unknown) => void,
+): Dispatcher {
+  return new Dispatcher(
+    operations as OperationSource,
+    letters as LetterSource,
+    queues as QueueRegistry,
+    { onWake: () => undefined } as unknown as Due,
+    { trouble } as LibraryLog,
+    { dispatch: { pollMs: 1_000 }, tracing: undefined },
+  );
+}
 
 /** A world of one or two queues and one source, which writes down what is done to it. */
 function make({ queues = ['charges'], carriesRetries = true } = {}) {
@@ -58,13 +86,13 @@ function make({ queues = ['charges'], carriesRetries = true } = {}) {
     };
     return port as unknown as QueuePort;
   };
-  const dispatcher = new Dispatcher({
-    sources: [source],
-    queues: () => world.queues,
+  const registry = {
+    get names() {
+      return world.queues;
+    },
     portOf,
-    onError: (message, error) => errors.push([message, error]),
-    pollMs: 1_000,
-  });
+  };
+  const dispatcher = dispatcherOf([source], registry, (message, error) => errors.push([message, error]));
   return { dispatcher, world, rounds, log, takes, errors };
 }
 
@@ -154,13 +182,11 @@ describe('Dispatcher: carrying', () => {
       put: async () => undefined,
       ping: async () => undefined,
     } as unknown as QueuePort;
-    const dispatcher = new Dispatcher({
-      sources: [sourceOf('operation'), sourceOf('letter')],
-      queues: () => ['charges'],
-      portOf: () => port,
-      onError: () => undefined,
-      pollMs: 1_000,
-    });
+    const dispatcher = dispatcherOf(
+      [sourceOf('operation'), sourceOf('letter')],
+      { names: ['charges'], portOf: () => port },
+      () => undefined,
+    );
     dispatcher.start();
     await vi.advanceTimersByTimeAsync(10);
     expect(carried).toEqual(['operation', 'letter']);
@@ -392,13 +418,11 @@ describe('Dispatcher: failures', () => {
       },
       ping: async () => undefined,
     } as unknown as QueuePort;
-    const dispatcher = new Dispatcher({
-      sources: [sourceOf('first', step), sourceOf('second', undefined)],
-      queues: () => ['charges'],
-      portOf: () => port,
-      onError: (message, error) => errors.push([message, error]),
-      pollMs: 1_000,
-    });
+    const dispatcher = dispatcherOf(
+      [sourceOf('first', step), sourceOf('second', undefined)],
+      { names: ['charges'], portOf: () => port },
+      (message, error) => errors.push([message, error]),
+    );
     dispatcher.start();
     await vi.advanceTimersByTimeAsync(10);
     await dispatcher.stop();

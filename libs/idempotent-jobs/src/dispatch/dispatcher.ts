@@ -1,18 +1,18 @@
-import type { QueuePort } from '../bullmq/queue-port.js';
-import { outsideOfAnyFrame } from '../tenancy/outside-of-any-frame.js';
+import { Inject, Injectable } from '@nestjs/common';
+import { LibraryLog } from '../events/library-log.js';
+import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
+import { Due } from '../producer/due.js';
+import { QueueRegistry } from '../producer/queue-registry.js';
+import { outsideOfAnyFrame } from '../tenancy/frames.js';
+import { LetterSource } from './letter.source.js';
+import { OperationSource } from './operation.source.js';
 import { OutboxRelay, pauseMs } from './outbox-relay.js';
 import type { Tracing } from '../tracing/tracing.js';
-import type { DispatchSource } from './dispatch.source.js';
 
-/** What the dispatcher needs to know about the application. */
-export interface DispatcherServices {
-  readonly sources: readonly DispatchSource[];
-  /** The source queues that this process serves; it leaves the rows of others to the processes that serve them. */
-  readonly queues: () => readonly string[];
-  readonly portOf: (queue: string) => QueuePort | undefined;
-  readonly onError: (message: string, error: unknown) => void;
-  readonly pollMs: number;
-  readonly tracing?: Pick<Tracing, 'detached'> | undefined;
+/** The application's options that the dispatcher uses. */
+interface DispatcherOptions {
+  readonly dispatch: { readonly pollMs: number };
+  readonly tracing: Pick<Tracing, 'detached'> | undefined;
 }
 
 /**
@@ -23,6 +23,7 @@ export interface DispatcherServices {
  * ends. They are then put again under the same job id, which BullMQ ignores while it has the job. While BullMQ's backend
  * is out of reach, the rows stay in the ledger.
  */
+@Injectable()
 export class Dispatcher {
   readonly #relays: readonly OutboxRelay[];
   #timer: NodeJS.Timeout | undefined;
@@ -32,13 +33,19 @@ export class Dispatcher {
   /** How often in a row the ledger could not be read. */
   #failures = 0;
 
-  constructor(private readonly services: DispatcherServices) {
-    const { sources, queues, portOf, onError } = services;
-    const isStopped = (): boolean => this.#isStopped;
-    const onFree = (): void => this.wake();
-    this.#relays = sources.map(
-      (source) => new OutboxRelay(source, { queues, portOf, onError, isStopped, onFree }),
-    );
+  constructor(
+    operations: OperationSource,
+    letters: LetterSource,
+    queues: QueueRegistry,
+    due: Due,
+    private readonly log: LibraryLog,
+    @Inject(RESOLVED_OPTIONS) private readonly options: DispatcherOptions,
+  ) {
+    this.#relays = [operations, letters].map((source) => new OutboxRelay(source, queues, this, log));
+    due.onWake(() => {
+      this.wake();
+      return this.isRunning;
+    });
   }
 
   get isRunning(): boolean {
@@ -55,7 +62,7 @@ export class Dispatcher {
     if (this.#isStopped) return;
     this.#isWoken = true;
     if (this.#working !== undefined) return;
-    const { tracing } = this.services;
+    const { tracing } = this.options;
     // The rows that are dispatched have nothing to do with the frame or the trace of the caller that woke the dispatcher.
     outsideOfAnyFrame(() => (tracing === undefined ? this.#begin() : tracing.detached(() => this.#begin())));
   }
@@ -78,7 +85,7 @@ export class Dispatcher {
   #rest(): void {
     clearTimeout(this.#timer);
     if (this.#isStopped) return;
-    const untilPollMs = this.#isWoken ? 0 : this.services.pollMs;
+    const untilPollMs = this.#isWoken ? 0 : this.options.dispatch.pollMs;
     this.#timer = setTimeout(() => this.wake(), this.#failures === 0 ? untilPollMs : pauseMs(this.#failures));
     this.#timer.unref();
   }
@@ -93,7 +100,7 @@ export class Dispatcher {
         await relay.carry();
       } catch (error) {
         isWell = false;
-        this.services.onError('Dispatching was interrupted; it goes on by itself', error);
+        this.log.trouble('Dispatching was interrupted; it goes on by itself', error);
       }
     }
     this.#failures = isWell ? 0 : this.#failures + 1;

@@ -7,7 +7,7 @@ import { Database } from '../ledger/postgres/database.js';
 import { inMs, statement } from '../ledger/postgres/statement.js';
 import { toDate } from '../ledger/postgres/to-date.js';
 import type { ErrorEvidence } from '../operation/thrown.js';
-import type { DispatchSource, DueJob } from './dispatch.source.js';
+import type { DispatchSource, DueJob } from './outbox-relay.js';
 import type { DispatchOptions } from './operation.source.js';
 
 /** Takes dead letters that are due for their dead-letter queue. Parameters and concurrency as for operations. */
@@ -27,9 +27,9 @@ SET dispatch_due_at = ${inMs(':reserveMs')}
 FROM due
 WHERE l.id = due.id
 RETURNING
-  l.id, l.reason, l.queue, l.job_name, l.job_id, l.tenant_id, l.operation_key, l.attempts, l.payload,
-  l.error, l.created_at, l.step_of, l.step, l.dispatches > 0 AS was_put,
-  l.trace_context AS trace
+  l.id AS "letterId", l.reason, l.queue, l.job_name AS "jobName", l.job_id AS "jobId", l.tenant_id AS "tenantId",
+  l.operation_key AS "operationKey", l.attempts, l.payload, l.error, l.created_at AS "createdAt", l.step_of AS "stepOf", l.step,
+  l.dispatches > 0 AS "wasPut", l.trace_context AS trace
 `,
 );
 
@@ -55,21 +55,12 @@ FROM put WHERE l.id = put.id
 `,
 );
 
-interface LetterRow {
-  readonly id: string;
-  readonly reason: DeadLetterMessage['reason'];
-  readonly queue: string;
-  readonly job_name: string;
-  readonly job_id: string;
-  readonly tenant_id: string | null;
-  readonly operation_key: string | null;
-  readonly step_of: string | null;
+interface LetterRow extends Omit<DeadLetterMessage, 'error' | 'createdAt' | 'stepOf' | 'step'> {
+  readonly stepOf: string | null;
   readonly step: string | null;
-  readonly attempts: number;
-  readonly payload: unknown;
   readonly error: ErrorEvidence | null;
-  readonly created_at: Date;
-  readonly was_put: boolean;
+  readonly createdAt: Date;
+  readonly wasPut: boolean;
   readonly trace: unknown;
 }
 
@@ -93,33 +84,35 @@ export class LetterSource implements DispatchSource {
 
   async mark(jobs: readonly DueJob[]): Promise<void> {
     const { redispatchAfterMs, redispatchMaxMs } = this.options.dispatch;
-    const letterIds = jobs.map((job) => (job.row as LetterRow).id);
+    const letterIds = jobs.map((job) => (job.row as LetterRow).letterId);
     await this.database.run(MARK.with({ letterIds, redispatchAfterMs, redispatchMaxMs }));
   }
 }
 
-function toJob(row: LetterRow): DueJob['job'] {
+function toJob({
+  wasPut,
+  trace,
+  stepOf,
+  step,
+  error,
+  createdAt,
+  operationKey,
+  ...row
+}: LetterRow): DueJob['job'] {
   const message: DeadLetterMessage = {
-    letterId: row.id,
-    reason: row.reason,
-    queue: row.queue,
-    jobName: row.job_name,
-    jobId: row.job_id,
-    tenantId: row.tenant_id,
-    operationKey: row.operation_key === null ? null : shownKey(row.operation_key),
-    ...(row.step_of !== null && row.step !== null && { stepOf: row.step_of, step: row.step }),
-    attempts: row.attempts,
-    error: row.error === null ? null : { name: row.error.name, message: row.error.message },
-    payload: row.payload,
-    createdAt: toDate(row.created_at).toISOString(),
+    ...row,
+    operationKey: operationKey === null ? null : shownKey(operationKey),
+    ...(stepOf !== null && step !== null && { stepOf, step }),
+    error: error === null ? null : { name: error.name, message: error.message },
+    createdAt: toDate(createdAt).toISOString(),
   };
   return {
     name: DEAD_LETTER_JOB_NAME,
-    jobId: row.id,
+    jobId: row.letterId,
     data: message,
     delayMs: 0,
     priority: undefined,
-    wasPut: row.was_put,
-    trace: row.trace,
+    wasPut,
+    trace,
   };
 }

@@ -1,5 +1,6 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
+import type { RequestedOperation } from '../producer/operation.store.js';
 import { outgoingJob } from '../producer/outgoing.js';
 import { Database } from '../ledger/postgres/database.js';
 import { inMs, ms, rowsOf, statement } from '../ledger/postgres/statement.js';
@@ -7,7 +8,7 @@ import { Signer } from '../producer/signer.js';
 import { toDateOrNone } from '../ledger/postgres/to-date.js';
 import { identityAttributes, queueAttributes } from '../tracing/attributes.js';
 import type { TraceCarrier, Tracing } from '../tracing/tracing.js';
-import type { DispatchSource, DueJob } from './dispatch.source.js';
+import type { DispatchSource, DueJob } from './outbox-relay.js';
 
 /**
  * Takes operations that are due for their queue and moves their due time into the future. If the dispatcher dies before
@@ -29,10 +30,11 @@ SET dispatch_due_at = ${inMs(':reserveMs')}
 FROM due
 WHERE o.tenant_id = due.tenant_id AND o.operation_key = due.operation_key
 RETURNING
-  o.tenant_id, o.operation_key, o.queue, o.job_name, o.job_id, o.fingerprint, o.payload::text AS payload, o.priority,
-  ${ms('o.created_at')} AS row_ms, o.deadline_at, o.trace_context::text AS trace, o.retry_policy, o.dispatches > 0 AS was_put,
-  o.redrives > 0 AS was_redriven, o.last_trace,
-  GREATEST(0, ${ms('COALESCE(o.reconcile_due_at, o.available_at) - clock_timestamp()')}) AS delay_ms
+  o.tenant_id AS "tenantId", o.operation_key AS "operationKey", o.queue, o.job_name AS "jobName", o.job_id AS "jobId",
+  o.fingerprint, o.payload::text AS payload, o.priority, ${ms('o.created_at')} AS "rowMs", o.deadline_at AS deadline,
+  o.trace_context::text AS trace, o.retry_policy AS "retryPolicy", o.dispatches > 0 AS "wasPut",
+  o.redrives > 0 AS "wasRedriven", o.last_trace AS "lastTrace",
+  GREATEST(0, ${ms('COALESCE(o.reconcile_due_at, o.available_at) - clock_timestamp()')}) AS "delayMs"
 `,
 );
 
@@ -65,23 +67,19 @@ WHERE o.tenant_id = put.tenant_id AND o.operation_key = put.operation_key
 `,
 );
 
-interface OperationRow {
-  readonly tenant_id: string;
-  readonly operation_key: string;
-  readonly queue: string;
-  readonly job_name: string;
-  readonly job_id: string;
-  readonly fingerprint: string;
-  readonly payload: string;
+interface OperationRow extends Pick<
+  RequestedOperation,
+  'tenantId' | 'operationKey' | 'queue' | 'jobName' | 'jobId' | 'fingerprint' | 'payload'
+> {
   readonly priority: number | null;
-  readonly row_ms: number;
-  readonly deadline_at: Date | null;
+  readonly rowMs: number;
+  readonly deadline: Date | null;
   readonly trace: string | null;
-  readonly retry_policy: string | null;
-  readonly was_put: boolean;
-  readonly was_redriven: boolean;
-  readonly last_trace: string | null;
-  readonly delay_ms: number | null;
+  readonly retryPolicy: string | null;
+  readonly wasPut: boolean;
+  readonly wasRedriven: boolean;
+  readonly lastTrace: string | null;
+  readonly delayMs: number | null;
 }
 
 /** What the sources need of the application's options. */
@@ -109,19 +107,14 @@ export class OperationSource implements DispatchSource {
 
   async take(queues: readonly string[], limit: number, reserveMs: number): Promise<DueJob[]> {
     const rows = await this.database.run<OperationRow>(TAKE.with({ queues, limit, reserveMs }));
-    const dueOf = (row: OperationRow, trace?: TraceCarrier): DueJob => ({
-      queue: row.queue,
-      job: this.#jobOf(row, trace),
-      row,
-    });
+    const dueOf = (row: OperationRow, redriveTrace?: TraceCarrier): DueJob => {
+      const { queue, rowMs, wasPut } = row;
+      const job = outgoingJob(operationOf(row), { signer: this.signer, rowMs, wasPut, redriveTrace });
+      return { queue, job, row };
+    };
     const { tracing } = this.options;
     if (tracing === undefined) return rows.map((row) => dueOf(row));
     return Promise.all(rows.map(async (row) => dueOf(row, await redriveTrace(tracing, row))));
-  }
-
-  #jobOf(row: OperationRow, redriveTrace: TraceCarrier | undefined): DueJob['job'] {
-    const { row_ms: rowMs, was_put: wasPut } = row;
-    return outgoingJob(operationOf(row), { signer: this.signer, rowMs, wasPut, redriveTrace });
   }
 
   async mark(jobs: readonly DueJob[]): Promise<void> {
@@ -129,9 +122,9 @@ export class OperationSource implements DispatchSource {
     const { redispatchAfterMs, redispatchMaxMs } = this.options.dispatch;
     await this.database.run(
       MARK.with({
-        tenantId: rows.map((row) => row.tenant_id),
-        operationKey: rows.map((row) => row.operation_key),
-        jobId: rows.map((row) => row.job_id),
+        tenantId: rows.map((row) => row.tenantId),
+        operationKey: rows.map((row) => row.operationKey),
+        jobId: rows.map((row) => row.jobId),
         redispatchAfterMs,
         redispatchMaxMs,
       }),
@@ -144,32 +137,26 @@ export class OperationSource implements DispatchSource {
  * Undefined when the operation was not redriven.
  */
 async function redriveTrace(tracing: Tracing, row: OperationRow): Promise<TraceCarrier | undefined> {
-  if (!row.was_redriven) return undefined;
-  const { queue, job_id, tenant_id: tenantId, operation_key: operationKey, trace, last_trace } = row;
+  if (!row.wasRedriven) return undefined;
+  const { queue, jobId, trace, lastTrace } = row;
   const attributes = {
     ...queueAttributes(queue, 'send', 'redrive'),
-    'messaging.message.id': job_id,
-    ...identityAttributes({ tenantId, operationKey }),
+    'messaging.message.id': jobId,
+    ...identityAttributes(row),
   };
-  const links = [trace === null ? undefined : JSON.parse(trace), last_trace ?? undefined];
+  const links = [trace === null ? undefined : JSON.parse(trace), lastTrace ?? undefined];
   return tracing.span({ name: `redrive ${queue}`, kind: 'producer', attributes, links }, async () =>
     tracing.carrier(),
   );
 }
 
-function operationOf(row: OperationRow): Parameters<typeof outgoingJob>[0] {
+function operationOf(row: OperationRow): RequestedOperation {
   return {
-    tenantId: row.tenant_id,
-    operationKey: row.operation_key,
-    queue: row.queue,
-    jobName: row.job_name,
-    jobId: row.job_id,
-    fingerprint: row.fingerprint,
-    payload: row.payload,
+    ...row,
     priority: row.priority ?? undefined,
-    delayMs: row.delay_ms ?? 0,
-    deadline: toDateOrNone(row.deadline_at),
+    delayMs: row.delayMs ?? undefined,
+    deadline: toDateOrNone(row.deadline),
     trace: row.trace ?? undefined,
-    retryPolicy: row.retry_policy ?? undefined,
+    retryPolicy: row.retryPolicy ?? undefined,
   };
 }

@@ -1,17 +1,34 @@
-import type { QueuePort } from '../bullmq/queue-port.js';
+import type { QueuePort, OutgoingJob } from '../bullmq/queue-port.js';
+import type { LibraryLog } from '../events/library-log.js';
 import { within } from '../operation/within.js';
-import type { DispatchSource, DueJob } from './dispatch.source.js';
-import { RefusedJobs } from './refused-jobs.js';
+import type { QueueRegistry } from '../producer/queue-registry.js';
 
-/** What a relay needs to know about the application. */
-export interface OutboxRelayServices {
-  /** The source queues that this process serves; it leaves the rows of others to the processes that serve them. */
-  readonly queues: () => readonly string[];
-  readonly portOf: (queue: string) => QueuePort | undefined;
-  readonly onError: (message: string, error: unknown) => void;
-  readonly isStopped: () => boolean;
+/** A committed row that must get to a BullMQ queue. */
+export interface DueJob {
+  /** The queue to put it on. */
+  readonly queue: string;
+  readonly job: OutgoingJob;
+  /** Identifies the row to the source. */
+  readonly row: unknown;
+}
+
+/** A table whose rows must get to BullMQ: operations to their queues, dead letters to theirs. */
+export interface DispatchSource {
+  /** Whether BullMQ retries these jobs. */
+  readonly carriesRetries: boolean;
+  /** The queue on which the rows of a source queue are put. */
+  readonly targetOf: (queue: string) => string;
+  /** Takes due rows for `reserveMs`, so that no other instance takes them meanwhile. At most `limit`, oldest first. */
+  take(queues: readonly string[], limit: number, reserveMs: number): Promise<DueJob[]>;
+  /** Notes that they are on their queues. */
+  mark(jobs: readonly DueJob[]): Promise<void>;
+}
+
+/** The dispatcher that a relay works for. */
+interface RelayDispatcher {
+  readonly isRunning: boolean;
   /** Called when a queue that rows may have been waiting for is free again. */
-  readonly onFree: () => void;
+  wake(): void;
 }
 
 /**
@@ -33,12 +50,14 @@ export class OutboxRelay {
 
   constructor(
     private readonly source: DispatchSource,
-    private readonly services: OutboxRelayServices,
+    private readonly queues: QueueRegistry,
+    private readonly dispatcher: RelayDispatcher,
+    private readonly log: LibraryLog,
   ) {}
 
   /** Takes what is due and starts putting it, without waiting for the puts. Rejects if the ledger cannot be read. */
   async carry(): Promise<void> {
-    while (!this.services.isStopped()) {
+    while (this.dispatcher.isRunning) {
       const queues = this.#freeQueues();
       if (queues.length === 0) return;
       const due = await this.source.take(queues, BATCH_SIZE, HOLD_MS);
@@ -55,8 +74,9 @@ export class OutboxRelay {
     this.#away.clear();
   }
 
+  /** Of the queues that this process serves: it leaves the rows of others to the processes that serve them. */
   #freeQueues(): string[] {
-    return this.services.queues().filter((queue) => {
+    return this.queues.names.filter((queue) => {
       const target = this.source.targetOf(queue);
       if (!this.#away.has(target)) return true;
       this.#passedOver.add(target);
@@ -92,12 +112,12 @@ export class OutboxRelay {
 
   #free(queue: string): void {
     this.#away.delete(queue);
-    if (this.#passedOver.delete(queue)) this.services.onFree();
+    if (this.#passedOver.delete(queue)) this.dispatcher.wake();
   }
 
   /** Puts and marks. Never rejects; answers whether more may be sent to the queue. */
   async #deliver(queue: string, due: DueJob[]): Promise<boolean> {
-    const port = this.services.portOf(queue);
+    const port = this.queues.portOf(queue);
     if (port === undefined) return false;
     // The others stay reserved until their time is over; then they are taken again.
     const jobs = due.filter(({ job }) => !this.#refused.isResting(job.jobId));
@@ -110,7 +130,7 @@ export class OutboxRelay {
       if (taken.length > 0) await this.source.mark(taken);
     } catch (error) {
       // The jobs are on their queue, and will be put there once more, which changes nothing.
-      this.services.onError(`Jobs of queue "${queue}" were put, but could not be marked`, error);
+      this.log.trouble(`Jobs of queue "${queue}" were put, but could not be marked`, error);
     }
     // A backend that refuses everything rests as well; a single bad job does not hold up the others.
     return isReachable && (taken.length > 0 || jobs.length === 1);
@@ -131,14 +151,14 @@ export class OutboxRelay {
       if (jobs.length === 1 || !isReachable) {
         if (isReachable) this.#refused.note(jobs[0]?.job.jobId as string);
         const what = jobs.length === 1 ? `job ${jobs[0]?.job.jobId}` : `${jobs.length} jobs`;
-        this.services.onError(`Queue "${port.name}" did not take ${what}; they are tried again later`, error);
+        this.log.trouble(`Queue "${port.name}" did not take ${what}; they are tried again later`, error);
         return { taken: [], isReachable };
       }
     }
     const taken: DueJob[] = [];
     for (const job of jobs) {
       // Jobs that are not put by then are taken again when their reservation ends.
-      if (this.services.isStopped()) break;
+      if (!this.dispatcher.isRunning) break;
       const alone = await this.#put(port, [job]);
       taken.push(...alone.taken);
       if (!alone.isReachable) return { taken, isReachable: false };
@@ -185,3 +205,47 @@ class NoAnswer extends Error {}
 function answered<T>(ms: number, work: Promise<T>): Promise<T> {
   return within(ms, work, () => new NoAnswer(`No answer from the queue's backend within ${ms} ms`));
 }
+
+interface Refused {
+  readonly times: number;
+  /** By the clock of `performance.now()`. */
+  readonly restsUntil: number;
+}
+
+/**
+ * Jobs that BullMQ refuses for what they are (most likely too large), although it takes others. Each is tried again, less
+ * and less often, because the queue's options may change. The list is this process's own; other processes try by
+ * themselves.
+ */
+export class RefusedJobs {
+  readonly #jobs = new Map<string, Refused>();
+
+  /** @param periodMs how often the dispatcher takes a job again in any case */
+  constructor(private readonly periodMs: number) {}
+
+  isResting(jobId: string): boolean {
+    return (this.#jobs.get(jobId)?.restsUntil ?? -Infinity) > performance.now();
+  }
+
+  /**
+   * After its first refusal a job does not rest; then it rests for one period, three, seven …, and at most
+   * {@link MAX_REST_MS}.
+   */
+  note(jobId: string): void {
+    const times = (this.#jobs.get(jobId)?.times ?? 0) + 1;
+    const restMs = Math.min(MAX_REST_MS, this.periodMs * (2 ** Math.min(times - 1, 20) - 1));
+    this.#jobs.delete(jobId);
+    this.#jobs.set(jobId, { times, restsUntil: performance.now() + restMs });
+    const [oldest] = this.#jobs.keys();
+    if (this.#jobs.size > MAX_JOBS && oldest !== undefined) this.#jobs.delete(oldest);
+  }
+
+  forget(jobId: string): void {
+    this.#jobs.delete(jobId);
+  }
+}
+
+/** Short enough to notice soon that an operator has raised the queue's limit. */
+const MAX_REST_MS = 10 * 60_000;
+/** When there are more, the job that was refused longest ago begins anew. */
+const MAX_JOBS = 10_000;

@@ -15,7 +15,7 @@ import { DispatchListener } from '../dispatch/dispatch-listener.js';
 import { Dispatcher } from '../dispatch/dispatcher.js';
 import { CheckUp } from '../operate/doctor/check-up.js';
 import { QueueRegistry } from '../producer/queue-registry.js';
-import { RunningHandlers } from '../worker/attempt/running-handlers.js';
+import { RunningHandlers } from '../worker/attempt/handler-run.js';
 import type { ResolvedOptions } from './idempotent-jobs.options.js';
 import { type PausedQueue, pauseWhileOpen } from '../worker/host/queue-pause.js';
 import { SharedKeys } from '../worker/intake/shared-keys.js';
@@ -30,12 +30,12 @@ import { ConfigurationError } from '../operation/errors.js';
 import { Database } from '../ledger/postgres/database.js';
 import { DoubtSweep } from '../worker/recovery/doubt.sweep.js';
 import { FailedJobSweep } from '../worker/recovery/failed-job.sweep.js';
-import type { SweptQueue } from '../worker/recovery/swept-queue.js';
+import type { SweptQueue } from '../worker/recovery/ended-job.sweep.js';
 import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
 import { Pruner } from '../operate/retention/pruner.js';
 import { retentionProblems } from '../ledger/retention.options.js';
-import { unsignedUntil } from '../producer/signing.options.js';
-import { outsideOfAnyFrame } from '../tenancy/outside-of-any-frame.js';
+import { unsignedUntil } from '../producer/signer.js';
+import { outsideOfAnyFrame } from '../tenancy/frames.js';
 import { isOverWithin } from '../operation/within.js';
 
 /**

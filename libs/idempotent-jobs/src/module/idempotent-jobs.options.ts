@@ -1,11 +1,7 @@
 import type { AsyncOptions } from '../options/async-options.js';
-import {
-  type DependencyOptions,
-  type DependencyRules,
-  resolveDependencies,
-} from '../resilience/dependency/dependency.options.js';
+import { type DependencyOptions, resolveDependencies } from '../resilience/dependency/dependency.options.js';
 import { type ProcessorOverrides, readOverrides } from '../worker/rules/processor-overrides.js';
-import { resolvePolicies, type RetryPolicies, type RetryRules } from '../worker/rules/retry.options.js';
+import { resolvePolicies, type RetryPolicies } from '../worker/rules/retry.options.js';
 import type { MetricsAdapter } from '../observe/metrics/metrics.port.js';
 import { ConfigurationError } from '../operation/errors.js';
 import { type OptionChecks, optionChecks } from '../options/option-checks.js';
@@ -13,14 +9,9 @@ import { DEFAULT_POOL } from '../ledger/postgres/database.js';
 import { MIN_CONNECTIONS } from '../ledger/postgres/lanes.js';
 import type { LedgerPoolOptions } from '../ledger/postgres/ledger-pool.js';
 import { DEFAULT_MAX_RESULT_BYTES } from '../ledger/record/kept-result.js';
-import {
-  DEFAULT_RETENTION,
-  resolveRetention,
-  type Retention,
-  type RetentionOptions,
-} from '../ledger/retention.options.js';
-import { type EncryptionOptions, type KeyRing, readKeyRing } from '../ledger/encryption/key-ring.js';
-import { readSigning, type SigningOptions, type SigningRules } from '../producer/signing.options.js';
+import { DEFAULT_RETENTION, resolveRetention, type RetentionOptions } from '../ledger/retention.options.js';
+import { type EncryptionOptions, readKeyRing } from '../ledger/encryption/key-ring.js';
+import { readSigning, type SigningOptions } from '../producer/signer.js';
 import type { Tracing } from '../tracing/tracing.js';
 
 /** Options of `IdempotentJobsModule.forRoot()`. Every number is checked once, at boot. */
@@ -154,54 +145,14 @@ export interface IdempotentJobsOptionsFactory {
 }
 
 /** The options with all defaults filled in. */
-export interface ResolvedOptions {
-  readonly schema: string | undefined;
-  readonly migrations: 'run' | 'check';
-  readonly pool: LedgerPoolOptions;
-  readonly leaseMs: number;
-  readonly retryPolicies: ReadonlyMap<string, RetryRules>;
-  readonly dependencies: readonly DependencyRules[];
-  readonly processors: ReadonlyMap<string, ProcessorOverrides>;
-  readonly retention: Retention;
-  readonly resolveTenant:
-    ((request: unknown) => string | undefined | Promise<string | undefined>) | undefined;
-  readonly enqueue: { readonly maxPayloadBytes: number };
-  readonly results: { readonly maxBytes: number };
-  readonly encryption: KeyRing | undefined;
-  readonly signing: SigningRules | undefined;
-  readonly dispatch: {
-    readonly enabled: boolean;
-    readonly pollMs: number;
-    readonly redispatchAfterMs: number;
-    readonly redispatchMaxMs: number;
-  };
-  readonly sweepMs: number;
-  readonly pruneMs: number;
-  readonly editedRedrive: boolean;
-  readonly shutdown: { readonly drainMs: number; readonly closeMs: number };
-  readonly logs: 'all' | 'problems' | 'none';
-  readonly metrics: readonly MetricsAdapter[];
-  readonly doctor: 'warn' | 'fail' | 'off';
-  readonly traceContext: (() => unknown) | undefined;
-  readonly tracing: Tracing | undefined;
-}
+export type ResolvedOptions = ReturnType<typeof resolveOptions>;
 
 /** Fills in the defaults. @throws ConfigurationError naming each option that is wrong, its value and the fix */
-export function resolveOptions(options: Omit<IdempotentJobsOptions, 'dataSource'>): ResolvedOptions {
+export function resolveOptions(options: Omit<IdempotentJobsOptions, 'dataSource'>) {
   const checks = optionChecks('IdempotentJobsModule.forRoot()');
-  const oneOf = <T extends string>(
-    option: string,
-    value: T | undefined,
-    allowed: readonly T[],
-    fallback: T,
-  ): T => {
-    if (value !== undefined && !allowed.includes(value))
-      checks.fail(option, value, allowed.map((one) => `"${one}"`).join(' or '));
-    return value ?? fallback;
-  };
-  const resolved: ResolvedOptions = {
+  const resolved = {
     schema: options.schema,
-    migrations: oneOf('migrations', options.migrations, ['run', 'check'], 'check'),
+    migrations: checks.oneOf('migrations', options.migrations, ['run', 'check'], 'check'),
     pool: resolvePool(checks, options.pool),
     leaseMs: checks.timer('leaseMs', options.leaseMs, 30_000, 500),
     retryPolicies: resolvePolicies(checks, options.retryPolicies),
@@ -238,9 +189,9 @@ export function resolveOptions(options: Omit<IdempotentJobsOptions, 'dataSource'
       drainMs: checks.timer('shutdown.drainMs', options.shutdown?.drainMs, 20_000, 0),
       closeMs: checks.timer('shutdown.closeMs', options.shutdown?.closeMs, 5_000, 0),
     },
-    logs: oneOf('logs', options.logs, ['all', 'problems', 'none'], 'all'),
+    logs: checks.oneOf('logs', options.logs, ['all', 'problems', 'none'], 'all'),
     metrics: metricsAdapters(checks, options.metrics),
-    doctor: oneOf('doctor', options.doctor, ['warn', 'fail', 'off'], 'warn'),
+    doctor: checks.oneOf('doctor', options.doctor, ['warn', 'fail', 'off'], 'warn'),
     traceContext: options.traceContext ?? carrierOf(options.tracing),
     tracing: options.tracing,
   };

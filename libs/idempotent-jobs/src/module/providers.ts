@@ -3,10 +3,10 @@ import { ModulesContainer } from '@nestjs/core';
 import { getDataSourceToken } from '@nestjs/typeorm';
 import type { DataSource } from 'typeorm';
 import { ApplicationLifecycle } from './application.lifecycle.js';
-import { Attempts } from '../worker/attempt/attempt.js';
+import { AttemptRunner } from '../worker/attempt/attempt.runner.js';
 import { AttemptRecorder } from '../worker/attempt/attempt.recorder.js';
 import { AttemptReporter } from '../worker/attempt/attempt.reporter.js';
-import { AttemptRunner } from '../worker/attempt/attempt.runner.js';
+import { OperationRunner } from '../worker/attempt/operation.runner.js';
 import { FollowUps } from '../worker/attempt/follow-ups.js';
 import { Grounds } from '../worker/attempt/grounds.js';
 import { Reconciler } from '../worker/attempt/reconciler.js';
@@ -36,8 +36,9 @@ import { CheckUp } from '../operate/doctor/check-up.js';
 import { Doctor } from '../operate/doctor/doctor.js';
 import { QueueDirectory } from '../operate/doctor/queue-directory.js';
 import { OperationStore } from '../producer/operation.store.js';
+import { QueueServices } from '../producer/acceptance.js';
 import { QueueRegistry } from '../producer/queue-registry.js';
-import { RunningHandlers } from '../worker/attempt/running-handlers.js';
+import { RunningHandlers } from '../worker/attempt/handler-run.js';
 import { IdempotentJobsHealthIndicator } from '../operate/health/idempotent-jobs.health.js';
 import { type ResolvedOptions } from './idempotent-jobs.options.js';
 import { EnhancerChains } from '../worker/intake/enhancer-chain.js';
@@ -57,7 +58,6 @@ import { schemaOf } from '../ledger/postgres/migrations.js';
 import { prepareLedger } from '../ledger/postgres/prepare-ledger.js';
 import { OutcomeStore } from '../ledger/record/outcome.store.js';
 import { DoubtSweep } from '../worker/recovery/doubt.sweep.js';
-import { EndedJobStore } from '../worker/recovery/ended-job.store.js';
 import { EndedJobSweep } from '../worker/recovery/ended-job.sweep.js';
 import { FailedJobSweep } from '../worker/recovery/failed-job.sweep.js';
 import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
@@ -68,6 +68,7 @@ import { Encryption } from '../ledger/encryption/encryption.js';
 import { Signer } from '../producer/signer.js';
 import { TenantContext } from '../tenancy/tenant-context.js';
 import { TenantMiddleware } from '../tenancy/tenant.middleware.js';
+import { JobIdentifier } from '../worker/identify/identify.js';
 import { JobPipeline } from '../worker/pipeline.js';
 
 /**
@@ -109,54 +110,6 @@ export const MADE: readonly Provider[] = [
     provide: Encryption,
     inject: [RESOLVED_OPTIONS],
     useFactory: ({ encryption }: ResolvedOptions) => new Encryption(encryption),
-  },
-  {
-    provide: Signer,
-    inject: [RESOLVED_OPTIONS],
-    useFactory: ({ signing }: ResolvedOptions) => new Signer(signing),
-  },
-  {
-    provide: Dependencies,
-    inject: [RESOLVED_OPTIONS, JobEvents],
-    useFactory: ({ dependencies }: ResolvedOptions, events: JobEvents) =>
-      new Dependencies(dependencies, { events, now: () => performance.now(), random: Math.random }),
-  },
-  {
-    provide: Dispatcher,
-    inject: [OperationSource, LetterSource, QueueRegistry, Due, LibraryLog, RESOLVED_OPTIONS],
-    useFactory: (
-      operations: OperationSource,
-      letters: LetterSource,
-      queues: QueueRegistry,
-      due: Due,
-      log: LibraryLog,
-      { dispatch, tracing }: ResolvedOptions,
-    ) => {
-      const dispatcher = new Dispatcher({
-        sources: [operations, letters],
-        queues: () => queues.names,
-        portOf: (queue) => queues.portOf(queue),
-        onError: log.trouble,
-        pollMs: dispatch.pollMs,
-        tracing,
-      });
-      due.onWake(() => {
-        dispatcher.wake();
-        return dispatcher.isRunning;
-      });
-      return dispatcher;
-    },
-  },
-  {
-    provide: DispatchService,
-    inject: [Database, Due, QueueRegistry, TenantContext],
-    useFactory: (database: Database, due: Due, queues: QueueRegistry, tenants: TenantContext) =>
-      new DispatchService(
-        database,
-        () => due.wake(),
-        () => queues.names,
-        tenants,
-      ),
   },
   {
     provide: ActionStore,
@@ -263,11 +216,13 @@ function closedIn(events: JobEvents): OnClosed {
 /** Providers that Nest makes by itself. */
 export const PARTS: readonly Provider[] = [
   LibraryLog,
+  Signer,
+  Dependencies,
   OperationStore,
   LetterStore,
   OutcomeStore,
   ClaimStore,
-  EndedJobStore,
+  JobIdentifier,
   BulkRedriveStore,
   NotificationStore,
   GaugeReader,
@@ -276,16 +231,18 @@ export const PARTS: readonly Provider[] = [
   UnusedClaims,
   RunningHandlers,
   Due,
+  QueueServices,
   OperationSource,
   LetterSource,
+  Dispatcher,
   DispatchListener,
   FollowUps,
   AttemptReporter,
   AttemptRecorder,
   Reconciler,
   Grounds,
-  Attempts,
   AttemptRunner,
+  OperationRunner,
   DeadLetterWriter,
   SharedKeys,
   JobPipeline,
@@ -313,6 +270,7 @@ export const PUBLIC: readonly Type[] = [
   OutcomeService,
   IdempotencyService,
   DependencyGuard,
+  DispatchService,
   RetentionService,
   IdempotentJobsHealthIndicator,
   Doctor,

@@ -1,30 +1,11 @@
 /** Collects everything that is wrong with a set of options, so that one failed start names it all. */
-export interface OptionChecks {
-  /** A positive, finite number, or the default. */
-  positive(option: string, value: number | undefined, fallback: number): number;
-  /** A positive whole number, or the default. */
-  count(option: string, value: number | undefined, fallback: number): number;
-  /** A whole number not below 0, or the default. */
-  countFromZero(option: string, value: number | undefined, fallback: number): number;
-  /** A finite number not below `minimum`, or the default. */
-  atLeast(option: string, value: number | undefined, fallback: number, minimum: number): number;
-  /** A number of milliseconds, not below `minimum`, that a timer can count, or the default. */
-  timer(option: string, value: number | undefined, fallback: number, minimum?: number): number;
-  /** A boolean, or the default. */
-  flag(option: string, value: boolean | undefined, fallback: boolean): boolean;
-  /** A function, or nothing. */
-  callback(option: string, value: unknown): void;
-  fail(option: string, value: unknown, expected: string): void;
-  /** As {@link fail}, but with a text that does not quote the value. */
-  problem(text: string): void;
-  throwIfAny(toError: (message: string) => Error): void;
-}
+export type OptionChecks = ReturnType<typeof optionChecks>;
 
 /** The longest time that setTimeout accepts: a longer one fires at once. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
 
 /** `subject` names the options in the error. */
-export function optionChecks(subject: string): OptionChecks {
+export function optionChecks(subject: string) {
   const problems: string[] = [];
   const fail = (option: string, value: unknown, expected: string): void => {
     problems.push(`${option} is ${describe(value)}, but must be ${expected}`);
@@ -38,26 +19,40 @@ export function optionChecks(subject: string): OptionChecks {
       return value;
     };
   return {
+    /** A positive, finite number, or the default. */
     positive: checked((value) => value > 0, 'a number greater than 0'),
+    /** A positive whole number, or the default. */
     count: checked((value) => Number.isInteger(value) && value > 0, 'a whole number greater than 0'),
+    /** A whole number not below 0, or the default. */
     countFromZero: checked((value) => Number.isInteger(value) && value >= 0, 'a whole number of at least 0'),
-    atLeast: (option, value, fallback, minimum) =>
+    /** A finite number not below `minimum`, or the default. */
+    atLeast: (option: string, value: number | undefined, fallback: number, minimum: number): number =>
       checked((number) => number >= minimum, `a number of at least ${minimum}`)(option, value, fallback),
-    timer: (option, value, fallback, minimum = 1) =>
+    /** A number of milliseconds, not below `minimum`, that a timer can count, or the default. */
+    timer: (option: string, value: number | undefined, fallback: number, minimum = 1): number =>
       checked(
         (number) => number >= minimum && number <= MAX_TIMER_MS,
         `a number of milliseconds from ${minimum} to ${MAX_TIMER_MS} (24.8 days)`,
       )(option, value, fallback),
-    flag(option, value, fallback) {
+    /** A boolean, or the default. */
+    flag(option: string, value: boolean | undefined, fallback: boolean): boolean {
       if (value !== undefined && typeof value !== 'boolean') fail(option, value, 'true or false');
       return value ?? fallback;
     },
-    callback(option, value) {
+    /** One of a few texts, or the default. */
+    oneOf<T extends string>(option: string, value: T | undefined, allowed: readonly T[], fallback: T): T {
+      if (value !== undefined && !allowed.includes(value))
+        fail(option, value, allowed.map((one) => `"${one}"`).join(' or '));
+      return value ?? fallback;
+    },
+    /** A function, or nothing. */
+    callback(option: string, value: unknown): void {
       if (value !== undefined && typeof value !== 'function') fail(option, value, 'a function');
     },
     fail,
-    problem: (text) => void problems.push(text),
-    throwIfAny(toError) {
+    /** As `fail`, but with a text that does not quote the value. */
+    problem: (text: string): void => void problems.push(text),
+    throwIfAny(toError: (message: string) => Error): void {
       if (problems.length > 0) throw toError(`${subject}: ${problems.join('; ')}.`);
     },
   };

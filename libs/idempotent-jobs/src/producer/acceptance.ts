@@ -1,9 +1,15 @@
-import type { Due } from './due.js';
+import { Inject, Injectable } from '@nestjs/common';
+import { JobEvents } from '../events/job-events.js';
+import { LibraryLog } from '../events/library-log.js';
+import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
+import { TenantContext } from '../tenancy/tenant-context.js';
+import type { Tracing } from '../tracing/tracing.js';
+import { Due } from './due.js';
 import { setTimeout } from 'node:timers/promises';
 import type { QueuePort } from '../bullmq/queue-port.js';
 import { OperationConflictError, OperationLockedError } from '../operation/errors.js';
 import { identityKeyOf } from '../operation/identity.js';
-import type { Database } from '../ledger/postgres/database.js';
+import { Database } from '../ledger/postgres/database.js';
 import { ROW_LOCK_MS } from '../ledger/postgres/quickly.js';
 import {
   DEADLOCK_DETECTED,
@@ -14,31 +20,44 @@ import {
 import type { RunStatement } from '../ledger/postgres/statement.js';
 import { inTransaction } from '../ledger/postgres/transaction.js';
 import { resultBinding } from '../ledger/encryption/binding.js';
-import type { Encryption } from '../ledger/encryption/encryption.js';
-import type { Signer } from './signer.js';
+import { Encryption } from '../ledger/encryption/encryption.js';
+import { Signer } from './signer.js';
 import { type CallerTransaction, inCallerTransaction } from './caller-transaction.js';
 import type { EnqueueTransaction } from './enqueue.options.js';
-import type {
-  AcceptedOperation,
-  RequestedOperation,
+import {
+  type AcceptedOperation,
   OperationStore,
-  WrittenOperation,
+  type RequestedOperation,
+  type WrittenOperation,
 } from './operation.store.js';
 import { outgoingJob } from './outgoing.js';
 
 /** An accepted operation, with its result if it has completed. */
 export type FoundOperation = AcceptedOperation & { readonly result: unknown };
 
-/** What {@link Acceptance} needs of the application. */
-export interface AcceptanceServices {
-  readonly database: Database;
-  readonly operations: OperationStore;
-  readonly encryption: Encryption;
-  readonly signer: Signer;
-  readonly due: Due;
-  /** When an operation that is on its queue is put there again first, in ms. */
-  readonly redispatchAfterMs: number;
-  readonly onError: (message: string, error: unknown) => void;
+/** The application's options that queues use. */
+interface QueueOptions {
+  readonly enqueue: { readonly maxPayloadBytes: number };
+  readonly retryPolicies: ReadonlyMap<string, unknown>;
+  readonly dispatch: { readonly redispatchAfterMs: number; readonly redispatchMaxMs: number };
+  readonly traceContext: (() => unknown) | undefined;
+  readonly tracing: Tracing | undefined;
+}
+
+/** What a queue needs of the application it belongs to. */
+@Injectable()
+export class QueueServices {
+  constructor(
+    readonly database: Database,
+    readonly operations: OperationStore,
+    readonly encryption: Encryption,
+    readonly signer: Signer,
+    readonly tenants: TenantContext,
+    readonly events: JobEvents,
+    readonly due: Due,
+    readonly log: LibraryLog,
+    @Inject(RESOLVED_OPTIONS) readonly options: QueueOptions,
+  ) {}
 }
 
 /**
@@ -55,7 +74,7 @@ export class Acceptance {
 
   constructor(
     private readonly port: QueuePort,
-    private readonly services: AcceptanceServices,
+    private readonly services: QueueServices,
   ) {}
 
   /**
@@ -68,10 +87,10 @@ export class Acceptance {
       this.#found(await operations.accept(run, requested, { rowLockMs: ROW_LOCK_MS }));
     const accepted =
       count === 1
-        ? await this.#inTurn(requested, () => retryWhileLocked(() => write(operations.onPool)))
+        ? await this.#inTurn(requested, () => retried(LOCKED, () => write(operations.onPool)))
         : await this.#unlocked(
             () =>
-              retryAgainstRivals(() =>
+              retried(RIVALRY, () =>
                 inTransaction(database, (connection) => write(operations.on(connection))),
               ),
             { queue: this.port.name, count },
@@ -143,12 +162,10 @@ export class Acceptance {
     run: RunStatement,
     requested: Iterable<RequestedOperation>,
   ): Promise<FoundOperation[]> {
-    const { operations, redispatchAfterMs } = this.services;
-    const { signer } = this.services;
+    const { operations, signer, options } = this.services;
+    const redispatchAfterMs = Math.min(options.dispatch.redispatchAfterMs, options.dispatch.redispatchMaxMs);
     const put = async (added: readonly WrittenOperation[]): Promise<void> => {
-      const jobs = added.map((operation) =>
-        outgoingJob({ ...operation, delayMs: operation.delayMs ?? 0 }, { signer, rowMs: operation.rowMs }),
-      );
+      const jobs = added.map((operation) => outgoingJob(operation, { signer, rowMs: operation.rowMs }));
       try {
         await this.port.putWithin(caller.connection, jobs);
       } catch (error) {
@@ -176,7 +193,7 @@ export class Acceptance {
   /** Stops adding jobs in transactions for a while: the cause (most likely a missing privilege) does not pass at once. */
   #pause(error: unknown): void {
     this.#handsOverFrom = performance.now() + HANDOVER_PAUSE_MS;
-    this.services.onError(
+    this.services.log.trouble(
       `Jobs of queue "${this.port.name}" could not be added in the caller's transaction; the dispatcher puts them there`,
       error,
     );
@@ -209,49 +226,46 @@ class NotHandedOver extends Error {
   }
 }
 
-/**
- * Retries for a second while another transaction is writing the row. It holds no connection between the tries, so that
- * others of this process can use it.
- */
-async function retryWhileLocked<T>(work: () => Promise<T>): Promise<T> {
-  for (let pauseMs = FIRST_LOCK_PAUSE_MS; ; pauseMs *= 2) {
-    try {
-      return await work();
-    } catch (error) {
-      if (sqlStateOf(error) !== LOCK_NOT_AVAILABLE || pauseMs > LAST_LOCK_PAUSE_MS) throw error;
-      await setTimeout(pauseMs * (0.5 + Math.random()));
-    }
-  }
+/** When a transaction is tried again, and for how long. */
+interface Retries {
+  readonly states: ReadonlySet<string>;
+  readonly tries: number;
+  /** The first pause, in ms. It doubles with each try. */
+  readonly pauseMs: number;
 }
 
-/** Doubling: five tries within about a second. */
-const FIRST_LOCK_PAUSE_MS = 50;
-const LAST_LOCK_PAUSE_MS = 400;
+/**
+ * Retries for a second while another transaction is writing the row: five tries. It holds no connection between the
+ * tries, so that others of this process can use it.
+ */
+const LOCKED: Retries = { states: new Set([LOCK_NOT_AVAILABLE]), tries: 5, pauseMs: 50 };
 
 /**
  * Rows are written in the order of their keys, but only within one statement. Two transactions of several statements with
  * the same keys may wait for each other, and Postgres ends one of them; its retry finds the rows of the other. A
  * transaction of thousands of rows may also hold them for longer than the lock timeout.
+ *
+ * Each rival that wins is one less to meet; more than a handful at one time are no accident. The first pause is about the
+ * time that a rival needs for some thousand rows, because a retry at once would block the rival that this transaction was
+ * ended for.
  */
-async function retryAgainstRivals<T>(work: () => Promise<T>): Promise<T> {
-  for (let tries = 1; ; tries += 1) {
+const RIVALRY: Retries = {
+  states: new Set([DEADLOCK_DETECTED, SERIALIZATION_FAILURE, LOCK_NOT_AVAILABLE]),
+  tries: 7,
+  pauseMs: 200,
+};
+
+async function retried<T>({ states, tries, pauseMs }: Retries, work: () => Promise<T>): Promise<T> {
+  for (let failures = 1; ; failures += 1) {
     try {
       return await work();
     } catch (error) {
       const state = sqlStateOf(error);
-      if (tries === MAX_TRIES || state === undefined || !RIVALRY.has(state)) throw error;
-      // A retry at once would block the rival that this transaction was ended for.
-      await setTimeout(FIRST_PAUSE_MS * 2 ** (tries - 1) * (0.5 + Math.random()));
+      if (failures === tries || state === undefined || !states.has(state)) throw error;
+      await setTimeout(pauseMs * 2 ** (failures - 1) * (0.5 + Math.random()));
     }
   }
 }
-
-const RIVALRY: ReadonlySet<string> = new Set([DEADLOCK_DETECTED, SERIALIZATION_FAILURE, LOCK_NOT_AVAILABLE]);
-
-/** Each rival that wins is one less to meet; more than a handful at one time are no accident. */
-const MAX_TRIES = 7;
-/** About the time that a rival needs for some thousand rows. Doubling: 200 ms to 6.4 s. */
-const FIRST_PAUSE_MS = 200;
 
 function runIn({ connection }: CallerTransaction, database: Database): RunStatement {
   return async (call) => {

@@ -1,3 +1,4 @@
+import type { JobsOptions } from 'bullmq';
 import type { EntityManager, QueryRunner } from 'typeorm';
 
 /** What identifies one operation and decides how it runs. */
@@ -55,3 +56,24 @@ export interface TransactionClient {
 
 /** BullMQ's highest priority number. */
 export const MAX_PRIORITY = 2_097_151;
+
+/**
+ * How an operation takes part in a flow. One of BullMQ's four options, or none, decides what its death does to the parent.
+ */
+export type FlowNodeOptions = RequestOptions &
+  Pick<
+    JobsOptions,
+    | 'failParentOnFailure'
+    | 'continueParentOnFailure'
+    | 'ignoreDependencyOnFailure'
+    | 'removeDependencyOnFailure'
+  >;
+
+/** An operation as a node of a flow. Pass it to BullMQ's FlowProducer, with `children` if it has any. */
+export interface FlowNode {
+  readonly name: string;
+  readonly queueName: string;
+  readonly prefix?: string;
+  readonly data: unknown;
+  readonly opts: Omit<JobsOptions, 'parent' | 'repeat' | 'deduplication'>;
+}

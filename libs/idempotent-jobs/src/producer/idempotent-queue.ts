@@ -1,23 +1,28 @@
+import { randomBytes } from 'node:crypto';
+import type { JobsOptions } from 'bullmq';
 import type { QueuePort } from '../bullmq/queue-port.js';
-import type { JobEvents } from '../events/job-events.js';
 import { InvalidPayloadError, OperationConflictError, UsageError } from '../operation/errors.js';
 import { assertIdentity, type OperationIdentity } from '../operation/identity.js';
 import type { AnyJobs, JobMap, JobName, PayloadOf, ResultOf } from '../operation/job.js';
 import type { OperationStatus } from '../operation/status.js';
-import { Acceptance, type AcceptanceServices, type FoundOperation } from './acceptance.js';
+import { Acceptance, type FoundOperation, type QueueServices } from './acceptance.js';
 import { identityAttributes, queueAttributes } from '../tracing/attributes.js';
-import type { SpanAttributes, Tracing } from '../tracing/tracing.js';
-import { type RequestRules, requestOperation } from './request.js';
+import type { SpanAttributes } from '../tracing/tracing.js';
+import { requestOperation } from './request.js';
 import { chunksOf } from './chunks.js';
-import type { EnqueueOptions, RequestOptions, WriteOptions } from './enqueue.options.js';
-import { type FlowNode, type FlowNodeOptions, withJobIdPerUse } from './flow-node.js';
+import type {
+  EnqueueOptions,
+  FlowNode,
+  FlowNodeOptions,
+  RequestOptions,
+  WriteOptions,
+} from './enqueue.options.js';
 import type { RequestedOperation } from './operation.store.js';
-import { outgoingJob } from './outgoing.js';
+import { outgoingJob, scheduleEnvelope } from './outgoing.js';
 import {
   assertSchedule,
   iterationTimeOf,
   type Schedule,
-  scheduleEnvelope,
   type ScheduleOptions,
   schedulerIdOf,
 } from './schedule.js';
@@ -39,12 +44,6 @@ export interface EnqueuedOperation<Result = unknown> extends OperationIdentity {
 export type OperationRequest<M extends JobMap<M>> = {
   [N in JobName<M>]: { readonly name: N; readonly payload: PayloadOf<M, N> } & RequestOptions;
 }[JobName<M>];
-
-/** What a queue needs of the application it belongs to. */
-export interface QueueServices extends AcceptanceServices, RequestRules {
-  readonly events: JobEvents;
-  readonly tracing: Tracing | undefined;
-}
 
 /**
  * The producer's side of an idempotent queue. An operation is requested under the key of its effect, and requesting it
@@ -139,7 +138,7 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
       name,
       data: scheduleEnvelope(requested, this.services.signer),
       priority,
-      isUntraced: this.services.tracing !== undefined,
+      isUntraced: this.services.options.tracing !== undefined,
     });
     const nextAt = iterationTimeOf(job?.id, schedulerId);
     return { tenantId: requested.tenantId, operationKey, schedulerId, nextAt };
@@ -181,7 +180,7 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
       deadline,
       retryPolicy,
     });
-    const node = this.port.nodeOf(outgoingJob({ ...requested, delayMs: delayMs ?? 0 }, this.services));
+    const node = this.port.nodeOf(outgoingJob(requested, this.services));
     return { ...node, opts: withJobIdPerUse({ ...node.opts, ...onFailure }, requested.jobId) };
   }
 
@@ -196,7 +195,7 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
   #assertFits(requested: RequestedOperation): void {
     const { maxDataBytes } = this.port;
     if (maxDataBytes === undefined) return;
-    const { data } = outgoingJob({ ...requested, delayMs: 0 }, { ...this.services, rowMs: 0 });
+    const { data } = outgoingJob(requested, { signer: this.services.signer, rowMs: 0 });
     const bytes = Buffer.byteLength(JSON.stringify(data));
     if (bytes <= maxDataBytes) return;
     throw new InvalidPayloadError(
@@ -209,7 +208,7 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
     attributes: SpanAttributes,
     work: (tell: (more: SpanAttributes) => void) => Promise<T>,
   ): Promise<T> {
-    const { tracing } = this.services;
+    const { tracing } = this.services.options;
     if (tracing === undefined) return work(() => undefined);
     return tracing.span(
       {
@@ -261,11 +260,7 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
 
   async #putDirectly(requested: RequestedOperation[]): Promise<EnqueuedOperation[]> {
     for (const chunk of chunksOf(requested)) {
-      await this.port.put(
-        chunk.map((operation) =>
-          outgoingJob({ ...operation, delayMs: operation.delayMs ?? 0 }, this.services),
-        ),
-      );
+      await this.port.put(chunk.map((operation) => outgoingJob(operation, this.services)));
     }
     return requested.map(({ tenantId, operationKey, jobId }) => ({
       tenantId,
@@ -298,4 +293,18 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
       result: operation.result,
     };
   }
+}
+
+/**
+ * A node's job options, with an id that begins with the operation's and is made anew on each read. BullMQ attaches no
+ * second parent to an existing job, so each place in a tree gets a job of its own. All of these jobs carry one operation:
+ * it runs once, and its result is replayed into every parent.
+ */
+function withJobIdPerUse(opts: JobsOptions, jobId: string): JobsOptions {
+  return {
+    ...opts,
+    get jobId() {
+      return `${jobId}-${randomBytes(9).toString('base64url')}`;
+    },
+  };
 }

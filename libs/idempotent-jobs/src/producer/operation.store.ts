@@ -3,9 +3,69 @@ import { hash } from 'node:crypto';
 import { identityKeyOf, type OperationIdentity } from '../operation/identity.js';
 import type { OperationStatus } from '../operation/status.js';
 import { Database, type Queryable } from '../ledger/postgres/database.js';
-import type { Call, RunStatement } from '../ledger/postgres/statement.js';
-import { ACCEPT, ANNOUNCE } from './accept.statement.js';
+import { type Call, type RunStatement, inMs, ms, rowsOf, statement } from '../ledger/postgres/statement.js';
 import { chunksOf } from './chunks.js';
+
+/**
+ * (none) → pending: writes requested operations, once each.
+ *
+ * One row per element comes back; `is_new` says whether this statement wrote it. Otherwise the columns show the operation
+ * that has the key. They are null when a rival has written it since the statement's snapshot, and the caller asks again.
+ *
+ * Safe under concurrency: rivals meet on the unique index. ON CONFLICT DO NOTHING waits for an uncommitted row, and fails
+ * with a lock timeout when that transaction does not end in time.
+ *
+ * NULL for `:redispatchAfterMs` makes them due for the dispatcher at once; otherwise the same transaction puts them on
+ * their queue. NULL for `:lockTimeout` keeps the transaction's own.
+ */
+export const ACCEPT = statement(
+  'accept',
+  `
+WITH patience AS MATERIALIZED (
+  SELECT set_config('lock_timeout', COALESCE(:lockTimeout, current_setting('lock_timeout')), true) AS lock_timeout
+), asked AS (
+  SELECT a.* FROM patience CROSS JOIN ${rowsOf('a', 'tenantId text', 'operationKey text', 'jobName text', 'jobId text', 'fingerprint text', 'payload text', 'priority integer', 'delayMs float8', 'deadlineAt timestamptz', 'traceContext text', 'retryPolicy text')}
+), accepted AS (
+  INSERT INTO {schema}.job_outcomes (
+    tenant_id, operation_key, origin, queue, job_name, job_id, fingerprint, status, payload, priority, available_at, deadline_at,
+    has_own_deadline, trace_context, retry_policy, dispatch_due_at, dispatches
+  )
+  SELECT
+    tenant_id, operation_key, 'job', :queue, job_name, job_id, fingerprint, 'pending', payload::json, priority,
+    ${inMs('delay_ms')}, deadline_at,
+    deadline_at IS NOT NULL, trace_context::json, retry_policy,
+    CASE
+      WHEN :redispatchAfterMs::float8 IS NULL THEN clock_timestamp()
+      ELSE clock_timestamp() + (COALESCE(delay_ms, 0) + :redispatchAfterMs) * interval '1 millisecond'
+    END,
+    CASE WHEN :redispatchAfterMs IS NULL THEN 0 ELSE 1 END
+  FROM asked
+  ORDER BY tenant_id, operation_key
+  ON CONFLICT (tenant_id, operation_key) DO NOTHING
+  RETURNING tenant_id, operation_key, job_id, created_at
+)
+SELECT
+  acc.tenant_id IS NOT NULL AS is_new,
+  COALESCE(acc.job_id, o.job_id) AS job_id,
+  ${ms('acc.created_at')} AS row_ms,
+  o.fingerprint,
+  o.queue,
+  o.status,
+  o.result
+FROM asked a
+LEFT JOIN accepted acc ON acc.operation_key = a.operation_key AND acc.tenant_id = a.tenant_id
+LEFT JOIN LATERAL (
+  SELECT o.job_id, o.fingerprint, o.queue, o.status, o.result::text AS result
+  FROM {schema}.job_outcomes o
+  WHERE acc.tenant_id IS NULL AND o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
+  OFFSET 0
+) o ON true
+ORDER BY a.n
+`,
+);
+
+/** Wakes the dispatchers of all instances when the surrounding transaction commits. */
+export const ANNOUNCE = statement('announce', 'SELECT pg_notify(:channel, :queue)');
 
 /** A request for an operation, checked and ready to be written. */
 export interface RequestedOperation extends OperationIdentity {
@@ -24,11 +84,9 @@ export interface RequestedOperation extends OperationIdentity {
   readonly retryPolicy: string | undefined;
 }
 
-/** What is known of an operation without its payload. */
-export type OperationSummary = Pick<RequestedOperation, 'tenantId' | 'operationKey' | 'jobId' | 'jobName'>;
-
 /** Where an operation stands after it was asked for. */
-export type AcceptedOperation = OperationSummary & Acceptance;
+export type AcceptedOperation = Acceptance &
+  Pick<RequestedOperation, 'tenantId' | 'operationKey' | 'jobId' | 'jobName'>;
 
 type Acceptance =
   | { readonly kind: 'new' }
@@ -99,19 +157,16 @@ export class OperationStore {
         const seen = await run<AcceptRow>(call);
         rows = rows.map((row, index) => (row.is_new ? row : (seen[index] as AcceptRow)));
       }
-      const answers = chunk.map((operation, index) =>
-        settleTwin(operation, read(operation, rows[index] as AcceptRow), fingerprints),
-      );
-      const added = chunk.flatMap((operation, index) =>
-        answers[index]?.kind === 'new' ? [{ ...operation, rowMs: rows[index]?.row_ms as number }] : [],
-      );
+      const added: WrittenOperation[] = [];
+      for (const [index, operation] of chunk.entries()) {
+        const row = rows[index] as AcceptRow;
+        const answer = settleTwin(operation, read(operation, row), fingerprints);
+        if (answer.kind === 'new') added.push({ ...operation, rowMs: row.row_ms as number });
+        const { tenantId, operationKey, jobName } = operation;
+        // The job that carries the operation may have existed before.
+        accepted.push({ tenantId, operationKey, jobName, jobId: row.job_id ?? operation.jobId, ...answer });
+      }
       if (added.length > 0) await handover?.put(added);
-      accepted.push(
-        ...chunk.map((operation, index) => ({
-          ...summaryOf(operation, rows[index]?.job_id),
-          ...(answers[index] as Acceptance),
-        })),
-      );
     }
     return accepted;
   }
@@ -154,14 +209,6 @@ function acceptCall(
     redispatchAfterMs,
     lockTimeout: rowLockMs === undefined ? null : `${rowLockMs}ms`,
   });
-}
-
-/** `knownId`: the job that carries the operation, which may have existed before. */
-function summaryOf(
-  { tenantId, operationKey, jobId, jobName }: RequestedOperation,
-  knownId: string | null | undefined,
-): OperationSummary {
-  return { tenantId, operationKey, jobId: knownId ?? jobId, jobName };
 }
 
 function read(operation: RequestedOperation, row: AcceptRow): Acceptance {

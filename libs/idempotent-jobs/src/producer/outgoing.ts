@@ -17,38 +17,53 @@ export interface OutgoingRules {
 
 /** The BullMQ job that carries an operation. */
 export function outgoingJob(
-  operation: Omit<RequestedOperation, 'delayMs'> & { readonly delayMs: number },
+  operation: RequestedOperation,
   { signer, rowMs, wasPut = false, redriveTrace }: OutgoingRules,
 ): OutgoingJob {
-  const { tenantId, operationKey, fingerprint, deadline, trace, retryPolicy } = operation;
-  const envelope: Envelope = {
-    operation: {
-      tenantId,
-      operationKey,
-      fingerprint,
-      ...(rowMs !== undefined && { row: Math.floor(rowMs) }),
-      ...(deadline !== undefined && { deadlineAt: deadline.toISOString() }),
-      ...(trace !== undefined && { trace: JSON.parse(trace) }),
-      ...(retryPolicy !== undefined && { retryPolicy }),
-      ...(redriveTrace !== undefined && { redriveTrace }),
-    },
-    payload: JSON.parse(operation.payload),
-  };
+  const { jobName, jobId, priority, delayMs = 0, deadline } = operation;
+  const envelope = envelopeOf(operation, {
+    ...(rowMs !== undefined && { row: Math.floor(rowMs) }),
+    ...(deadline !== undefined && { deadlineAt: deadline.toISOString() }),
+    ...(redriveTrace !== undefined && { redriveTrace }),
+  });
   return {
-    name: operation.jobName,
-    jobId: operation.jobId,
-    data: signed(envelope, operation, signer, Date.now() + operation.delayMs),
-    delayMs: operation.delayMs,
-    priority: operation.priority,
+    name: jobName,
+    jobId,
+    data: signed(envelope, operation, signer, Date.now() + delayMs),
+    delayMs,
+    priority,
     wasPut,
     trace: redriveTrace ?? envelope.operation.trace,
   };
 }
 
+/** The envelope of each of a schedule's jobs. The key is completed with the iteration's time when the job is read. */
+export function scheduleEnvelope(requested: RequestedOperation, signer: Signer): Envelope {
+  // Signed for time 0, because an iteration's own time is in its job id.
+  return signed(envelopeOf(requested, { isSchedule: true }), requested, signer, 0);
+}
+
+function envelopeOf(
+  { tenantId, operationKey, fingerprint, trace, retryPolicy, payload }: RequestedOperation,
+  more: Partial<Envelope['operation']>,
+): Envelope {
+  return {
+    operation: {
+      tenantId,
+      operationKey,
+      fingerprint,
+      ...(trace !== undefined && { trace: JSON.parse(trace) }),
+      ...(retryPolicy !== undefined && { retryPolicy }),
+      ...more,
+    },
+    payload: JSON.parse(payload),
+  };
+}
+
 /** The envelope with its signature, where jobs are signed. `at`: when the job may first run, in ms since 1970. */
-export function signed(
+function signed(
   envelope: Envelope,
-  { queue, jobName, fingerprint }: Pick<RequestedOperation, 'queue' | 'jobName' | 'fingerprint'>,
+  { queue, jobName, fingerprint }: RequestedOperation,
   signer: Signer,
   at: number,
 ): Envelope {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { jobIdOf } from '../operation/identity.js';
-import { provenanceOf } from './provenance.js';
+import { provenanceOf } from './envelope.js';
 
 const acme = { tenantId: 'acme', operationKey: 'charge:1' };
 const globex = { ...acme, tenantId: 'globex' };

@@ -2,31 +2,18 @@ import { Inject, Injectable } from '@nestjs/common';
 import type { Queue } from 'bullmq';
 import type { QueueContents } from '../bullmq/queue-contents.js';
 import { QueuePort } from '../bullmq/queue-port.js';
-import { Due } from './due.js';
-import { JobEvents } from '../events/job-events.js';
 import { LibraryLog } from '../events/library-log.js';
 import { ConfigurationError } from '../operation/errors.js';
 import { optionChecks } from '../options/option-checks.js';
-import { Database } from '../ledger/postgres/database.js';
 import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
 import { resolveRetention, type Retention, type RetentionOptions } from '../ledger/retention.options.js';
-import { Encryption } from '../ledger/encryption/encryption.js';
-import { Signer } from './signer.js';
-import { TenantContext } from '../tenancy/tenant-context.js';
-import { OperationStore } from './operation.store.js';
-import { IdempotentQueue, type QueueServices } from './idempotent-queue.js';
+import { QueueServices } from './acceptance.js';
+import { IdempotentQueue } from './idempotent-queue.js';
 
 interface RegisteredQueue {
   readonly queue: IdempotentQueue;
   readonly deadLetterQueue: string;
   readonly retention: Retention;
-}
-
-/** What queues take from the application's options. */
-interface QueueDefaults extends Pick<QueueServices, 'traceContext' | 'retryPolicies' | 'tracing'> {
-  readonly retention: Retention;
-  readonly enqueue: { readonly maxPayloadBytes: number };
-  readonly dispatch: { readonly redispatchAfterMs: number; readonly redispatchMaxMs: number };
 }
 
 /** The idempotent queues of this application, with their dead-letter queues. */
@@ -36,38 +23,11 @@ export class QueueRegistry {
   readonly #ports = new Map<string, QueuePort>();
   readonly #heard = new WeakSet<Queue>();
 
-  readonly #services: QueueServices;
-  readonly #retention: Retention;
-
   constructor(
-    database: Database,
-    operations: OperationStore,
-    encryption: Encryption,
-    signer: Signer,
-    tenants: TenantContext,
-    events: JobEvents,
-    due: Due,
+    private readonly services: QueueServices,
     private readonly log: LibraryLog,
-    @Inject(RESOLVED_OPTIONS) options: QueueDefaults,
-  ) {
-    const { retention, enqueue, dispatch, traceContext, retryPolicies, tracing } = options;
-    this.#retention = retention;
-    this.#services = {
-      database,
-      operations,
-      encryption,
-      signer,
-      tenants,
-      events,
-      due,
-      onError: log.trouble,
-      traceContext,
-      retryPolicies,
-      tracing,
-      maxPayloadBytes: enqueue.maxPayloadBytes,
-      redispatchAfterMs: Math.min(dispatch.redispatchAfterMs, dispatch.redispatchMaxMs),
-    };
-  }
+    @Inject(RESOLVED_OPTIONS) private readonly options: { readonly retention: Retention },
+  ) {}
 
   /** Registering a queue again, from another module, returns the same one. */
   register(queue: Queue, deadLetterQueue: Queue, retention?: RetentionOptions): IdempotentQueue {
@@ -94,7 +54,7 @@ export class QueueRegistry {
       return known.queue;
     }
     const port = new QueuePort(queue);
-    const idempotentQueue = new IdempotentQueue(queue.name, port, this.#services);
+    const idempotentQueue = new IdempotentQueue(queue.name, port, this.services);
     this.#ports.set(queue.name, port).set(deadLetterQueue.name, new QueuePort(deadLetterQueue));
     this.#queues.set(queue.name, {
       queue: idempotentQueue,
@@ -154,7 +114,7 @@ export class QueueRegistry {
 
   #retentionFor(queue: string, options: RetentionOptions | undefined): Retention {
     const checks = optionChecks(`registerQueue({ name: "${queue}" })`);
-    const retention = resolveRetention(checks, options, this.#retention);
+    const retention = resolveRetention(checks, options, this.options.retention);
     checks.throwIfAny((message) => new ConfigurationError(message));
     return retention;
   }

@@ -2,28 +2,32 @@ import { describe, expect, it } from 'vitest';
 import { UsageError } from '../operation/errors.js';
 import { Encryption } from '../ledger/encryption/encryption.js';
 import { TenantContext } from '../tenancy/tenant-context.js';
-import { requestOperation, type RequestRules } from './request.js';
+import { requestOperation } from './request.js';
 import type { RequestOptions } from './enqueue.options.js';
 import type { RequestedOperation } from './operation.store.js';
 
-const RULES: RequestRules = {
+const SERVICES: Parameters<typeof requestOperation>[4] = {
   tenants: new TenantContext(),
-  traceContext: undefined,
-  retryPolicies: new Map([
-    ['charge', {}],
-    ['mail', {}],
-  ]),
-  maxPayloadBytes: 1_000,
   encryption: new Encryption(undefined),
+  options: {
+    enqueue: { maxPayloadBytes: 1_000 },
+    retryPolicies: new Map([
+      ['charge', {}],
+      ['mail', {}],
+    ]),
+    dispatch: { redispatchAfterMs: 1_000, redispatchMaxMs: 1_000 },
+    traceContext: undefined,
+    tracing: undefined,
+  },
 };
 
-function ask(options: Partial<RequestOptions>, rules = RULES): RequestedOperation {
+function ask(options: Partial<RequestOptions>, services = SERVICES): RequestedOperation {
   return requestOperation(
     'charges',
     'charge',
     { amount: 5 },
     { operationKey: 'charge:1', tenantId: 'acme', ...options },
-    rules,
+    services,
   );
 }
 
@@ -50,9 +54,12 @@ describe('requestOperation: the retry policy', () => {
   });
 
   it('is refused where none are declared, and says so', () => {
-    expect(() => ask({ retryPolicy: 'mail' }, { ...RULES, retryPolicies: new Map() })).toThrow(
-      'forRoot({ retryPolicies }), which has none, but is the string "mail"',
-    );
+    expect(() =>
+      ask(
+        { retryPolicy: 'mail' },
+        { ...SERVICES, options: { ...SERVICES.options, retryPolicies: new Map() } },
+      ),
+    ).toThrow('forRoot({ retryPolicies }), which has none, but is the string "mail"');
   });
 
   it('does not take what every object has for a policy', () => {

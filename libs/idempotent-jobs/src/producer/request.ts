@@ -4,21 +4,10 @@ import { assertIdentity, jobIdOf, jobNameProblem, type OperationIdentity } from 
 import { messageOf } from '../operation/thrown.js';
 import { payloadBinding } from '../ledger/encryption/binding.js';
 import { isEncrypted } from '../ledger/encryption/encrypted-value.js';
-import type { Encryption } from '../ledger/encryption/encryption.js';
-import type { TenantContext } from '../tenancy/tenant-context.js';
+import type { QueueServices } from './acceptance.js';
 import { deadlineProblem } from '../operation/job.js';
 import { MAX_PRIORITY, type RequestOptions } from './enqueue.options.js';
 import type { RequestedOperation } from './operation.store.js';
-
-/** What a request is checked against. */
-export interface RequestRules {
-  readonly tenants: TenantContext;
-  readonly traceContext: (() => unknown) | undefined;
-  readonly retryPolicies: ReadonlyMap<string, unknown>;
-  /** How large a payload may be as JSON in UTF-8, in bytes. */
-  readonly maxPayloadBytes: number;
-  readonly encryption: Encryption;
-}
 
 /**
  * Checks a request and gives it its identity. Nothing is written.
@@ -30,15 +19,15 @@ export function requestOperation(
   name: string,
   payload: unknown,
   options: RequestOptions,
-  rules: RequestRules,
+  { tenants, encryption, options: rules }: Pick<QueueServices, 'tenants' | 'encryption' | 'options'>,
 ): RequestedOperation {
-  const tenantId = rules.tenants.assert(options.tenantId);
+  const tenantId = tenants.assert(options.tenantId);
   const identity = assertIdentity({ tenantId, operationKey: options.operationKey });
   const nameProblem = jobNameProblem(name);
   if (nameProblem !== undefined) throw new UsageError(nameProblem);
   assertSchedule(options);
   const text = toJsonText(`payload of job "${name}"`, payload);
-  assertSize(name, text, rules.maxPayloadBytes);
+  assertSize(name, text, rules.enqueue.maxPayloadBytes);
   // Parsed back, so that the hashed value is what the worker will read: without Dates, undefined and class instances.
   const plain: unknown = JSON.parse(text);
   if (isEncrypted(plain)) throw new InvalidPayloadError(reservedName(name));
@@ -48,7 +37,7 @@ export function requestOperation(
     jobName: name,
     jobId: jobIdOf(identity),
     fingerprint: fingerprint(identity, name, plain),
-    payload: rules.encryption.encrypt(text, payloadBinding(identity)),
+    payload: encryption.encrypt(text, payloadBinding(identity)),
     priority: options.priority,
     delayMs: options.delayMs,
     deadline: options.deadline,

@@ -2,10 +2,6 @@ import type { RepeatOptions } from 'bullmq';
 import { UsageError } from '../operation/errors.js';
 import { assertIdentity, jobIdOf, type OperationIdentity } from '../operation/identity.js';
 import type { RequestOptions } from './enqueue.options.js';
-import type { Envelope } from './envelope.js';
-import type { RequestedOperation } from './operation.store.js';
-import type { Signer } from './signer.js';
-import { signed } from './outgoing.js';
 
 /**
  * When a schedule's iterations run: `every` so many ms, or by a cron `pattern` (in time zone `tz`), but not both.
@@ -41,24 +37,6 @@ export function iterationTimeOf(jobId: string | undefined, schedulerId: string):
   if (kind !== 'repeat' || scheduler !== schedulerId || rest.length > 0 || !/^\d{1,15}$/.test(millis ?? ''))
     return undefined;
   return new Date(Number(millis));
-}
-
-/** The envelope of each of a schedule's jobs. The key is completed with the iteration's time when the job is read. */
-export function scheduleEnvelope(requested: RequestedOperation, signer: Signer): Envelope {
-  const { tenantId, operationKey, fingerprint, trace, retryPolicy, payload } = requested;
-  const envelope: Envelope = {
-    operation: {
-      tenantId,
-      operationKey,
-      fingerprint,
-      isSchedule: true,
-      ...(trace !== undefined && { trace: JSON.parse(trace) }),
-      ...(retryPolicy !== undefined && { retryPolicy }),
-    },
-    payload: JSON.parse(payload),
-  };
-  // Signed for time 0, because an iteration's own time is in its job id.
-  return signed(envelope, requested, signer, 0);
 }
 
 /** @throws UsageError, InvalidIdentityError */

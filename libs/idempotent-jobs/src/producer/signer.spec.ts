@@ -5,8 +5,10 @@ import { Signer, type SignedClaims } from './signer.js';
 const key = (byte: number) => createSecretKey(Buffer.alloc(32, byte));
 const signerOf = (keys: Record<string, number>, current: string, acceptUnsignedUntil = -Infinity): Signer =>
   new Signer({
-    ring: { keys: new Map(Object.entries(keys).map(([id, byte]) => [id, key(byte)])), current },
-    acceptUnsignedUntil,
+    signing: {
+      ring: { keys: new Map(Object.entries(keys).map(([id, byte]) => [id, key(byte)])), current },
+      acceptUnsignedUntil,
+    },
   });
 
 const claims: SignedClaims = {
@@ -67,7 +69,7 @@ describe('Signer', () => {
   });
 
   it('without keys signs nothing and accepts everything', () => {
-    const off = new Signer(undefined);
+    const off = new Signer({ signing: undefined });
     expect(off.sign(claims, 17)).toBeUndefined();
     expect(off.verify('anything', claims)).toBe('accepted');
   });

@@ -1,6 +1,52 @@
+import { Inject, Injectable } from '@nestjs/common';
 import { createHmac, type KeyObject, timingSafeEqual } from 'node:crypto';
 import type { Envelope, Signature } from './envelope.js';
-import type { SigningRules } from './signing.options.js';
+import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
+import type { OptionChecks } from '../options/option-checks.js';
+import { type KeyRing, readKeyRing } from '../ledger/encryption/key-ring.js';
+
+/** How jobs are signed, so that a client that can write to a queue cannot forge one. */
+export interface SigningOptions {
+  /**
+   * The keys by their ids: 32 bytes each, raw or as base64 text. All of them verify. An id has 1 to 32 letters, digits,
+   * ".", "_" or "-", and always means the same bytes.
+   */
+  readonly keys: Readonly<Record<string, Uint8Array | string>>;
+  /** The id of the key that signs. */
+  readonly current: string;
+  /**
+   * Until when jobs without a signature are run as well: those that were on their queues before signing was switched on,
+   * and those of processes that do not sign yet. By the worker's clock. Default: they are refused.
+   */
+  readonly acceptUnsignedUntil?: Date;
+}
+
+/** Keys that were parsed, and until when unsigned jobs are accepted, in ms since 1970. */
+export interface SigningRules {
+  readonly ring: KeyRing;
+  readonly acceptUnsignedUntil: number;
+}
+
+/** Parses the options. Returns undefined when nothing is signed and no signature is required. */
+export function readSigning(
+  checks: OptionChecks,
+  options: SigningOptions | undefined,
+): SigningRules | undefined {
+  const ring = readKeyRing(checks, options, 'signing');
+  const until = options?.acceptUnsignedUntil;
+  if (until !== undefined && !(until instanceof Date && !Number.isNaN(until.getTime())))
+    checks.fail('signing.acceptUnsignedUntil', until, 'a valid Date');
+  return ring && { ring, acceptUnsignedUntil: until instanceof Date ? until.getTime() : -Infinity };
+}
+
+/**
+ * Until when jobs without a signature are run, as ISO 8601. Undefined when they are not, or when no signature is required.
+ */
+export function unsignedUntil(rules: SigningRules | undefined, now: number): string | undefined {
+  return rules !== undefined && now < rules.acceptUnsignedUntil
+    ? new Date(rules.acceptUnsignedUntil).toISOString()
+    : undefined;
+}
 
 /** What a signature vouches for, besides its time: everything that decides which operation is run, and how. */
 export interface SignedClaims {
@@ -18,33 +64,38 @@ export type SignatureVerdict = 'accepted' | 'unsigned' | 'forged';
  * Signs jobs that are put on queues, and verifies jobs that come off them: HMAC-SHA256. Traces are not signed, because
  * they decide nothing. Without keys it signs nothing and accepts everything.
  */
+@Injectable()
 export class Signer {
-  constructor(private readonly rules: SigningRules | undefined) {}
+  readonly #rules: SigningRules | undefined;
+
+  constructor(@Inject(RESOLVED_OPTIONS) { signing }: { readonly signing: SigningRules | undefined }) {
+    this.#rules = signing;
+  }
 
   /** Whether jobs are signed. */
   get isOn(): boolean {
-    return this.rules !== undefined;
+    return this.#rules !== undefined;
   }
 
   /** Whether jobs without a signature are run at the given time, in ms since 1970. */
   acceptsUnsigned(now: number): boolean {
-    return this.rules === undefined || now < this.rules.acceptUnsignedUntil;
+    return this.#rules === undefined || now < this.#rules.acceptUnsignedUntil;
   }
 
   /** `at`: when the job may first run, in ms since 1970. Returns undefined without keys. */
   sign(claims: SignedClaims, at: number): Signature | undefined {
-    if (this.rules === undefined) return undefined;
-    const { keys, current } = this.rules.ring;
+    if (this.#rules === undefined) return undefined;
+    const { keys, current } = this.#rules.ring;
     const mac = macOf(keys.get(current) as KeyObject, current, claims, at);
     return { alg: ALGORITHM, key: current, at, mac: mac.toString('base64url') };
   }
 
   /** Takes the same time whatever is wrong with a signature of a known key. */
   verify(signature: unknown, claims: SignedClaims): SignatureVerdict {
-    if (this.rules === undefined) return 'accepted';
+    if (this.#rules === undefined) return 'accepted';
     if (signature === undefined) return this.acceptsUnsigned(Date.now()) ? 'accepted' : 'unsigned';
     if (!isSignature(signature)) return 'forged';
-    const key = this.rules.ring.keys.get(signature.key);
+    const key = this.#rules.ring.keys.get(signature.key);
     if (key === undefined) return 'forged';
     const mac = macOf(key, signature.key, claims, signature.at);
     const given = Buffer.from(signature.mac, 'base64url');

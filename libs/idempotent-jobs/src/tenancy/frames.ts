@@ -1,4 +1,4 @@
-import { AsyncLocalStorage } from 'node:async_hooks';
+import { AsyncLocalStorage, AsyncResource } from 'node:async_hooks';
 
 /** What asynchronous code carries along: the tenant it works for, and the operation it runs for. */
 export interface Frame {
@@ -23,4 +23,15 @@ export const frames = new AsyncLocalStorage<Frame>();
 /** Runs `fn` in that frame, or in none. Other asynchronous context, such as a trace, stays. */
 export function inFrame<T>(frame: Frame | undefined, fn: () => T): T {
   return frames.run(frame as Frame, fn);
+}
+
+/** Created when this module is first loaded, which is before any request. */
+const outside = new AsyncResource('nestjs-idempotent-jobs:outside');
+
+/**
+ * Runs `fn` so that neither it nor what it starts inherits a frame. A BullMQ worker that is started inside of a request
+ * would otherwise carry that request's tenant into every later job.
+ */
+export function outsideOfAnyFrame<T>(fn: () => T): T {
+  return outside.runInAsyncScope(fn);
 }

@@ -1,38 +1,33 @@
 import { Inject, Injectable, Optional } from '@nestjs/common';
-import { AttemptRunner } from './attempt/attempt.runner.js';
+import { OperationRunner } from './attempt/operation.runner.js';
 import { type AttemptResult, causeOf, unavailability } from './attempt/attempt-result.js';
 import type { DeferralCause, DeadLetterReason } from '../operation/reasons.js';
-import { type OperationRun, subjectOf } from './attempt/operation-run.js';
-import { watchMoves } from '../bullmq/hand-back.js';
+import { type HandlerMeans, type OperationRun, subjectOf } from './attempt/operation-run.js';
+import { watchMoves, HandBackCounter } from '../bullmq/hand-back.js';
 import { DeadLetterWriter } from './acknowledge/dead-letter.writer.js';
-import { HandlerRun } from './attempt/handler-run.js';
-import { RunningHandlers } from './attempt/running-handlers.js';
-import type { Delivery, ReceivedJob } from './intake/delivery.js';
+import { HandlerRun, RunningHandlers } from './attempt/handler-run.js';
+import { type Delivery, type ReceivedJob, inDeliverySpan, presentPayload } from './intake/delivery.js';
 import { EarlierStarts } from './identify/earlier-starts.js';
-import { GuardedRun } from './intake/guarded-run.js';
-import { identify, type Identified, type Unidentified } from './identify/identify.js';
+import { GuardedRun } from './intake/idempotency.interceptor.js';
+import { type Identified, JobIdentifier, type Unidentified } from './identify/identify.js';
 import { QueueRegistry } from '../producer/queue-registry.js';
-import { presentPayload } from './intake/present-payload.js';
 import { SharedKeys } from './intake/shared-keys.js';
 import { checkPayload } from './rules/validate-payload.js';
-import { HandBackCounter } from './acknowledge/hand-back-counter.js';
 import { JobEvents } from '../events/job-events.js';
 import { UsageError } from '../operation/errors.js';
+import { messageOf } from '../operation/thrown.js';
 import { jobSubjectOf } from '../operation/job.js';
 import { Encryption } from '../ledger/encryption/encryption.js';
 import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
-import { type Ack, ackOf } from './acknowledge/ack.js';
-import { acknowledge } from './acknowledge/acknowledge.js';
-import { Signer } from '../producer/signer.js';
+import { type Ack, ackOf, acknowledge } from './acknowledge/acknowledge.js';
 import { TenantContext } from '../tenancy/tenant-context.js';
-import { inDeliverySpan } from './intake/delivery.span.js';
 import type { OperationSpan } from './attempt/operation-span.js';
 import type { Tracing } from '../tracing/tracing.js';
 
 /**
  * The way of a job, on one page: identify it, enter its tenant, validate the payload, pass the guards, attempt (claim,
- * reconcile, run, record), acknowledge. This class alone knows the order of these steps; `attempt/attempt.ts` alone
- * knows the order inside of an attempt.
+ * reconcile, run, record), acknowledge. This class alone knows the order of these steps; `attempt/attempt.runner.ts`
+ * alone knows the order inside of an attempt.
  *
  * Every delivery ends in exactly one {@link Ack}.
  */
@@ -42,14 +37,14 @@ export class JobPipeline {
 
   constructor(
     private readonly tenants: TenantContext,
-    private readonly attempts: AttemptRunner,
+    private readonly operations: OperationRunner,
     private readonly running: RunningHandlers,
     private readonly deadLetterWriter: DeadLetterWriter,
     private readonly queues: QueueRegistry,
     private readonly sharedKeys: SharedKeys,
     private readonly events: JobEvents,
     private readonly encryption: Encryption,
-    private readonly signer: Signer,
+    private readonly identifier: JobIdentifier,
     @Inject(RESOLVED_OPTIONS) private readonly options: { readonly tracing: Tracing | undefined },
     @Optional() private readonly random: () => number = Math.random,
   ) {}
@@ -90,13 +85,13 @@ export class JobPipeline {
     const { job, rules, cancellation } = delivery;
     const validated = await checkPayload(rules.payloadRuleOf(job.name), job.name, identified.payload);
     if (validated.kind === 'valid') presentPayload(job, validated.payload);
-    const run = this.#runOf(delivery, identified, delivery, span);
+    const run = this.#runOf(delivery, identified, span);
     cancellation?.addEventListener('abort', () => run.handlerRun.abandon('cancelled'), { once: true });
     const leave = this.running.add(run.handlerRun);
     try {
       const result =
         validated.kind === 'invalid'
-          ? await this.attempts.refuse(run, 'payload_invalid', validated.error)
+          ? await this.operations.refuse(run, 'payload_invalid', validated.error)
           : await this.#attempt(run, delivery);
       return await this.#ackOf(run, delivery, result);
     } finally {
@@ -110,18 +105,18 @@ export class JobPipeline {
    * attempt itself still decides how it ends.
    */
   async #attempt(run: OperationRun, { job, handler, guarded }: Delivery): Promise<AttemptResult> {
-    const { attempts } = this;
+    const { operations } = this;
     const { handlerRun } = run;
-    if (guarded === undefined) return attempts.run(run, () => handler(handlerRun));
-    const guardedRun = new GuardedRun(job, (behindGuards) => attempts.run(run, behindGuards));
+    if (guarded === undefined) return operations.run(run, () => handler(handlerRun));
+    const guardedRun = new GuardedRun(job, (behindGuards) => operations.run(run, behindGuards));
     guardedRun.enter();
     const thrown = await thrownBy(() => handlerRun.follow(guarded(handlerRun)));
     if (guardedRun.result !== undefined) {
       handlerRun.abandon('cancelled', 'an interceptor gave up on it');
       return guardedRun.result;
     }
-    if (handlerRun.isOver) return attempts.putOff(run, 'abandoned before it was started');
-    return attempts.failUnstarted(run, thrown === undefined ? new HandlerSkippedError() : thrown.error);
+    if (handlerRun.isOver) return operations.defer(run, 'abandoned before it was started');
+    return operations.failUnstarted(run, thrown === undefined ? new HandlerSkippedError() : thrown.error);
   }
 
   /**
@@ -135,22 +130,21 @@ export class JobPipeline {
       return;
     }
     await this.tenants.runJob(identified.tenantId, async () => {
-      const run = this.#runOf(received, identified, NO_MEANS, undefined);
-      await this.#ackOf(run, received, await this.attempts.refuse(run, reason, error));
+      const run = this.#runOf({ ...received, ...NO_MEANS }, identified, undefined);
+      await this.#ackOf(run, received, await this.operations.refuse(run, reason, error));
     });
   }
 
   #identify({ job, provenance, rules }: ReceivedJob): Identified | Unidentified {
-    return identify(job, provenance, rules.identify, this.encryption, this.signer);
+    return this.identifier.identify(job, provenance, rules.identify);
   }
 
   #runOf(
-    received: ReceivedJob,
+    received: ReceivedJob & HandlerMeans,
     identified: Identified,
-    { handsBack, reconcile, fallback }: Pick<OperationRun, 'handsBack' | 'reconcile' | 'fallback'>,
     span: OperationSpan | undefined,
   ): OperationRun {
-    const { job, rules, runId } = received;
+    const { job, rules, runId, handsBack, reconcile, fallback } = received;
     const subject = jobSubjectOf(job);
     const { tenantId, operationKey } = identified;
     const onLate = (how: 'returned' | 'threw'): void =>
@@ -183,21 +177,15 @@ export class JobPipeline {
   async #ackOf(run: OperationRun, received: ReceivedJob, result: AttemptResult): Promise<Ack> {
     run.span?.ended(result);
     this.#countHandBack(run, result);
-    switch (result.kind) {
-      case 'conflict':
-        return this.deadLetterWriter.ofConflict(received, run.identified);
-      case 'expired':
-        return this.deadLetterWriter.ofExpired(received, run.identified, result.error);
-      case 'unstorable':
-        return this.deadLetterWriter.ofUnidentified(received, {
-          reason: 'payload_invalid',
-          error: result.error,
-        });
-      case 'deferred':
-        if (IS_UNCLAIMED.has(causeOf(result.deferral))) await noteUnclaimed(run.earlierStarts);
-        break;
-      default:
+    if (result.kind === 'refused') {
+      const { reason, error } = result;
+      if (reason === 'conflict') return this.deadLetterWriter.ofConflict(received, run.identified);
+      if (reason === 'expired') return this.deadLetterWriter.ofExpired(received, run.identified, error);
+      if (reason === 'unstorable')
+        return this.deadLetterWriter.ofUnidentified(received, { reason: 'payload_invalid', error });
     }
+    if (result.kind === 'deferred' && IS_UNCLAIMED.has(causeOf(result.deferral)))
+      await noteUnclaimed(run.earlierStarts);
     const ack = ackOf(result, this.random);
     // A result that the ledger encrypts must not stand in BullMQ in plain text.
     return ack.kind === 'done' && this.encryption.isOn ? { kind: 'done', result: undefined } : ack;
@@ -212,14 +200,8 @@ export class JobPipeline {
 
   #defer({ job }: Delivery, error: unknown): Ack {
     const delayMs = 1000 + this.random() * 4000;
-    const { detail } = unavailability(error);
-    this.events.emit({
-      kind: 'deferred',
-      ...jobSubjectOf(job),
-      delayMs,
-      cause: 'unavailable',
-      detail,
-    });
+    const detail = `${unavailability(error)}: ${messageOf(error)}`;
+    this.events.emit({ kind: 'deferred', ...jobSubjectOf(job), delayMs, cause: 'unavailable', detail });
     return { kind: 'defer', delayMs };
   }
 }

@@ -2,7 +2,7 @@ import { Injectable, Optional } from '@nestjs/common';
 import type { OperationIdentity } from '../../operation/identity.js';
 import { Database } from '../postgres/database.js';
 import { inMs, rowsOf, statement } from '../postgres/statement.js';
-import { outsideOfAnyFrame } from '../../tenancy/outside-of-any-frame.js';
+import { outsideOfAnyFrame } from '../../tenancy/frames.js';
 
 /** An attempt whose lease is kept alive while its handler runs. */
 export interface KeptLease extends OperationIdentity {

@@ -1,4 +1,4 @@
-import { outsideOfAnyFrame } from '../../tenancy/outside-of-any-frame.js';
+import { outsideOfAnyFrame } from '../../tenancy/frames.js';
 import { isConnectionTrouble } from './no-connection.js';
 import { LOCK_NOT_AVAILABLE, QUERY_CANCELED, sqlStateOf } from './sqlstate.js';
 

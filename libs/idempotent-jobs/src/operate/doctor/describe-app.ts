@@ -7,17 +7,21 @@ import type { DependencyRules } from '../../resilience/dependency/dependency.opt
 import type { Dependencies } from '../../resilience/dependency/dependencies.js';
 import type { QueueRegistry } from '../../producer/queue-registry.js';
 import type { RetryRules } from '../../worker/rules/retry.options.js';
-import { processedQueueOf, workerOptionsOf } from '../../bullmq/bullmq-metadata.js';
+import {
+  processedQueueOf,
+  workerOptionsOf,
+  type ProvidedClass,
+  providedClassOf,
+} from '../../bullmq/bullmq-metadata.js';
 import {
   PROCESSOR_DECLARATION,
   type ProcessorDeclaration,
-} from '../../worker/rules/processor-declaration.js';
+  resolveProcessorOptions,
+} from '../../worker/rules/processor.options.js';
 import { overridden, type ProcessorOverrides } from '../../worker/rules/processor-overrides.js';
-import { resolveProcessorOptions } from '../../worker/rules/processor.options.js';
 import type { PayloadClass } from '../../worker/rules/validate-payload.js';
 import { DEFAULT_MAX_RESULT_BYTES } from '../../ledger/record/kept-result.js';
-import { type ProvidedClass, providedClassOf } from '../../bullmq/provided-class.js';
-import { type SigningRules, unsignedUntil } from '../../producer/signing.options.js';
+import { type SigningRules, unsignedUntil } from '../../producer/signer.js';
 import type { AppDescription, DescribedProcessor, PlainProcessor } from './app-description.js';
 
 /** The application's options that the doctor reads. */
@@ -82,9 +86,9 @@ function describeProcessor(
     { ...declaration, options },
     {
       leaseMs,
-      policies,
+      retryPolicies: policies,
       dependencies,
-      maxResultBytes: DEFAULT_MAX_RESULT_BYTES,
+      results: { maxBytes: DEFAULT_MAX_RESULT_BYTES },
       retentionMs: queues.retentionOf(queue).completedMs,
     },
   );

@@ -1,22 +1,28 @@
+import { Inject, Injectable, Optional } from '@nestjs/common';
+import { JobEvents } from '../../events/job-events.js';
 import { UsageError } from '../../operation/errors.js';
 import type { Failure } from '../../operation/failure.js';
 import { causesOf } from '../../operation/thrown.js';
 import type { Classify } from '../classify/classify.js';
-import { Dependency, type DependencyServices, type DependencyState } from './dependency.js';
+import { RESOLVED_OPTIONS } from '../../options/resolved-options.token.js';
+import { Dependency, type DependencyState } from './dependency.js';
 import type { DependencyRules } from './dependency.options.js';
 
 /** The dependencies of this application, by name. */
+@Injectable()
 export class Dependencies {
   readonly #known: ReadonlyMap<string, Dependency>;
   readonly #knownFailures = new KnownFailures();
 
-  constructor(rules: readonly DependencyRules[], services: Omit<DependencyServices, 'knownFailures'>) {
-    this.#known = new Map(
-      rules.map((one) => [
-        one.name,
-        new Dependency(one, { ...services, knownFailures: this.#knownFailures }),
-      ]),
-    );
+  /** @param now a monotonic clock, in ms */
+  constructor(
+    @Inject(RESOLVED_OPTIONS) { dependencies }: { readonly dependencies: readonly DependencyRules[] },
+    events: JobEvents,
+    @Optional() now: () => number = () => performance.now(),
+    @Optional() random: () => number = Math.random,
+  ) {
+    const services = { events, now, random, knownFailures: this.#knownFailures };
+    this.#known = new Map(dependencies.map((rules) => [rules.name, new Dependency(rules, services)]));
   }
 
   find(name: string): Dependency | undefined {

@@ -34,9 +34,14 @@ class Bench {
   constructor(options: DependencyOptions = {}) {
     const events = new JobEvents();
     events.subscribe((event) => this.told.push(event));
-    const services = { events, now: () => this.nowMs, random: () => this.dice };
-    const settings = resolveDependencies(optionChecks('test'), { gateway: options });
-    this.dependency = new Dependencies(settings, services).named('gateway');
+    const rules = resolveDependencies(optionChecks('test'), { gateway: options });
+    const dependencies = new Dependencies(
+      { dependencies: rules },
+      events,
+      () => this.nowMs,
+      () => this.dice,
+    );
+    this.dependency = dependencies.named('gateway');
   }
 
   /** A call that must be let through. */

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { AttemptResult } from '../attempt/attempt-result.js';
-import { type Ack, ackOf } from './ack.js';
+import { type Ack, ackOf } from './acknowledge.js';
 
 const error = new Error('the handler failed');
 const failure = { kind: 'transient', code: 'ECONNREFUSED' } as const;
@@ -73,9 +73,9 @@ const TABLE: [string, AttemptResult, Ack][] = [
     },
     { kind: 'fail', error },
   ],
-  ['conflict', { kind: 'conflict', error }, { kind: 'fail', error }],
-  ['dead', { kind: 'dead', error }, { kind: 'fail', error }],
-  ['in doubt', { kind: 'in_doubt', error }, { kind: 'fail', error }],
+  ['conflict', { kind: 'refused', reason: 'conflict', error }, { kind: 'fail', error }],
+  ['dead', { kind: 'refused', reason: 'dead', error }, { kind: 'fail', error }],
+  ['in doubt', { kind: 'refused', reason: 'in_doubt', error }, { kind: 'fail', error }],
   ['handed back', { kind: 'handed_back', error }, { kind: 'hand_back' }],
 ];
 

@@ -1,8 +1,7 @@
 import { DelayedError, type Job, RateLimitError, UnrecoverableError } from 'bullmq';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { BACKOFF_TYPE, backoffStrategy } from '../../bullmq/retry-delay.js';
-import type { Ack } from './ack.js';
-import { acknowledge } from './acknowledge.js';
+import { BACKOFF_TYPE, backoffStrategy } from '../../bullmq/error-for-bullmq.js';
+import { type Ack, acknowledge } from './acknowledge.js';
 
 const NOW = new Date('2026-03-01T12:00:00Z').getTime();
 

@@ -1,9 +1,62 @@
 import { DelayedError, type Job, RateLimitError } from 'bullmq';
 import { wasMoved } from '../../bullmq/hand-back.js';
-import { BACKOFF_TYPE, carryDelay } from '../../bullmq/retry-delay.js';
-import { dropOldStacks, errorForBullmq, finalErrorForBullmq } from '../../bullmq/error-for-bullmq.js';
+import {
+  BACKOFF_TYPE,
+  withDelay,
+  dropOldStacks,
+  errorForBullmq,
+  finalErrorForBullmq,
+} from '../../bullmq/error-for-bullmq.js';
 import { messageOf } from '../../operation/thrown.js';
-import type { Ack } from './ack.js';
+import type { AttemptResult } from '../attempt/attempt-result.js';
+import type { NextStep } from '../rules/decide.js';
+
+/** What BullMQ is told about a delivery. Every delivery ends in exactly one of these. */
+export type Ack =
+  /** The job is done. */
+  | { readonly kind: 'done'; readonly result: unknown }
+  /** The attempt failed; BullMQ shows the error and delivers the job again after the delay. */
+  | { readonly kind: 'retry'; readonly error: unknown; readonly delayMs: number }
+  /** Deliver the job again later; nothing failed and no attempt is spent. */
+  | { readonly kind: 'defer'; readonly delayMs: number }
+  /** The job has failed for good. */
+  | { readonly kind: 'fail'; readonly error: unknown }
+  /** The handler has handed the job back by BullMQ's own means. */
+  | { readonly kind: 'hand_back' };
+
+/** What BullMQ is told about how a delivery ended. Pure. */
+export function ackOf(result: AttemptResult, random: () => number): Ack {
+  switch (result.kind) {
+    case 'completed':
+    case 'replayed':
+      return { kind: 'done', result: result.result };
+    case 'failed':
+      return ofDecision(result.nextStep, result.error);
+    case 'refused':
+      return { kind: 'fail', error: result.error };
+    case 'deferred':
+      // Up to a tenth of jitter, so that deliveries that wait for one lease do not come back in one moment. At most a
+      // second: that is enough.
+      return {
+        kind: 'defer',
+        delayMs: result.delayMs + random() * Math.min(result.delayMs / 10, MAX_JITTER_MS),
+      };
+    case 'handed_back':
+      return { kind: 'hand_back' };
+    default:
+      return result satisfies never;
+  }
+}
+
+function ofDecision(decision: NextStep, error: unknown): Ack {
+  if (decision.status === 'retrying') return { kind: 'retry', error, delayMs: decision.delayMs };
+  // The service is asked at the next delivery, which costs no attempt.
+  if (decision.status === 'in_doubt' && decision.reconcileInMs !== undefined)
+    return { kind: 'defer', delayMs: decision.reconcileInMs };
+  return { kind: 'fail', error };
+}
+
+const MAX_JITTER_MS = 1000;
 
 /**
  * Tells BullMQ how a delivery ended: by returning, or by throwing the error class that BullMQ acts on. No other code
@@ -43,21 +96,12 @@ async function retry(
   token: string | undefined,
   { error, delayMs }: Extract<Ack, { kind: 'retry' }>,
 ): Promise<never> {
-  if (!carriesRetry(job)) return deferFailed(job, token, error, delayMs);
-  dropOldStacks(job);
-  const told = errorForBullmq(error);
-  carryDelay(told, delayMs);
-  throw told;
-}
-
-/** Writes the error to the job's log, if BullMQ takes it, since a deferred job shows none. */
-async function deferFailed(
-  job: Job,
-  token: string | undefined,
-  error: unknown,
-  delayMs: number,
-): Promise<never> {
+  if (carriesRetry(job)) {
+    dropOldStacks(job);
+    throw withDelay(errorForBullmq(error), delayMs);
+  }
   try {
+    // A deferred job shows no error.
     await job.log(`Attempt failed, next one in ${delayMs} ms: ${messageOf(error)}`);
   } catch {
     // The line is only for people; the ledger has the error in any case.
@@ -66,7 +110,7 @@ async function deferFailed(
 }
 
 /**
- * Puts the job off. If BullMQ does not take it back, a job that carries the library's delay is failed with that delay.
+ * Defers the job. If BullMQ does not take it back, a job that carries the library's delay is failed with that delay.
  * Any other error would fail a job without it for good, so that job is left with its worker, which no longer renews its
  * lock: BullMQ finds it stalled and delivers it again, later than asked.
  */
@@ -74,11 +118,7 @@ async function defer(job: Job, token: string | undefined, delayMs: number): Prom
   try {
     await job.moveToDelayed(Date.now() + Math.max(1, Math.ceil(delayMs)), token);
   } catch (error) {
-    if (carriesRetry(job)) {
-      const told = errorForBullmq(error);
-      carryDelay(told, delayMs);
-      throw told;
-    }
+    if (carriesRetry(job)) throw withDelay(errorForBullmq(error), delayMs);
   }
   throw new DelayedError();
 }

@@ -1,10 +1,9 @@
 import { Injectable } from '@nestjs/common';
 import { hash } from 'node:crypto';
 import { Due } from '../../producer/due.js';
-import type { ReceivedJob } from '../intake/delivery.js';
+import { type ReceivedJob, removePayload } from '../intake/delivery.js';
 import type { Identified, Unidentified } from '../identify/identify.js';
 import { JobEvents } from '../../events/job-events.js';
-import { removePayload } from '../intake/present-payload.js';
 import { IdempotentJobsError, OperationConflictError } from '../../operation/errors.js';
 import { messageOf } from '../../operation/thrown.js';
 import { jobSubjectOf } from '../../operation/job.js';
@@ -12,7 +11,7 @@ import { payloadTextOf } from '../../operation/json.js';
 import { letterBinding } from '../../ledger/encryption/binding.js';
 import { isEncrypted } from '../../ledger/encryption/encrypted-value.js';
 import { Encryption } from '../../ledger/encryption/encryption.js';
-import type { Ack } from './ack.js';
+import type { Ack } from './acknowledge.js';
 import type { DeadLetterReason } from '../../operation/reasons.js';
 import { LetterStore } from '../../dead-letters/letter.store.js';
 

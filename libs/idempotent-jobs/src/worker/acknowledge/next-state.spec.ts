@@ -3,7 +3,7 @@ import { type ClaimRequest, type ClaimRow, readAnswer } from '../../ledger/claim
 import { resolveProcessorOptions } from '../rules/processor.options.js';
 import { type Effect, EFFECTS, repeatableForMs } from '../../operation/effect.js';
 import type { OperationStatus } from '../../operation/status.js';
-import { DEFAULT_SCHEDULE } from '../rules/reconcile-schedule.js';
+import { DEFAULT_SCHEDULE } from '../rules/reconcile.options.js';
 import type { Failure } from '../../operation/failure.js';
 import type { FailureKind } from '../../operation/reasons.js';
 import { decideFailure, decideStart, type RetryPolicy } from '../rules/decide.js';
@@ -300,8 +300,8 @@ function canBe(effect: Effect, circumstance: Circumstance): boolean {
     resolveProcessorOptions('Charges', declared, {
       leaseMs: 30_000,
       retentionMs: 60_000,
-      maxResultBytes: 1_000,
-      policies: new Map(),
+      results: { maxBytes: 1_000 },
+      retryPolicies: new Map(),
       dependencies: { find: () => undefined, names: 'none', knownFailureOf: undefined },
     });
     return true;

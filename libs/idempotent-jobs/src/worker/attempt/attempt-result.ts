@@ -1,7 +1,7 @@
 import { type Rejection, DependencyRejectedError } from '../../resilience/dependency/rejection.js';
 import type { RejectionCause, AbandonedBy, DeferralCause } from '../../operation/reasons.js';
 import { RecordUnreadableError } from '../../operation/errors.js';
-import { isA, messageOf } from '../../operation/thrown.js';
+import { isA } from '../../operation/thrown.js';
 import type { Failure } from '../../operation/failure.js';
 import type { NextStep } from '../rules/decide.js';
 
@@ -20,12 +20,16 @@ export type AttemptResult =
    * The operation cannot be run for this job: its key belongs to another request, or it is dead or in doubt, or its row
    * may be forgotten, or Postgres cannot store it.
    */
-  | { readonly kind: 'conflict' | 'dead' | 'in_doubt' | 'expired' | 'unstorable'; readonly error: Error }
+  | {
+      readonly kind: 'refused';
+      readonly reason: 'conflict' | 'dead' | 'in_doubt' | 'expired' | 'unstorable';
+      readonly error: Error;
+    }
   | Deferred
   /** The handler has handed its job back by BullMQ's own means. No attempt was spent. */
   | { readonly kind: 'handed_back'; readonly error: unknown };
 
-/** The delivery is put off. No attempt was spent. */
+/** The delivery is deferred. No attempt was spent. */
 export interface Deferred {
   readonly kind: 'deferred';
   readonly delayMs: number;
@@ -54,10 +58,10 @@ const CAUSES = {
   not_started: 'stopped',
 } as const satisfies Record<RejectionCause | AbandonedBy, DeferralCause> & Record<string, DeferralCause>;
 
-/** Why a delivery is put off, as a closed list. */
+/** Why a delivery is deferred, as a closed list. */
 export type Deferral = keyof typeof CAUSES;
 
-/** Why the library itself, and no dependency, puts a delivery off. */
+/** Why the library itself, and no dependency, defers a delivery. */
 export type OwnDeferral = Exclude<Deferral, RejectionCause>;
 
 /** The cause that events and metrics name for a deferral. */
@@ -67,7 +71,7 @@ export function causeOf(deferral: Deferral): DeferralCause {
   return CAUSES[deferral];
 }
 
-/** The error that steps' handlers, and interceptors around the library's own, get when a delivery is put off. */
+/** The error that steps' handlers, and interceptors around the library's own, get when a delivery is deferred. */
 export function errorOf({ delayMs, detail: reason, rejection }: Deferred): Error {
   return rejection === undefined
     ? new OperationDeferred(reason)
@@ -78,12 +82,11 @@ export function errorOf({ delayMs, detail: reason, rejection }: Deferred): Error
  * Why the ledger cannot tell about an operation now. A record may be unreadable only until its encryption key arrives
  * here.
  */
-export function unavailability(error: unknown): { readonly deferral: OwnDeferral; readonly detail: string } {
-  const deferral = isA(error, RecordUnreadableError) ? 'record_unreadable' : 'ledger_unavailable';
-  return { deferral, detail: `${deferral}: ${messageOf(error)}` };
+export function unavailability(error: unknown): OwnDeferral {
+  return isA(error, RecordUnreadableError) ? 'record_unreadable' : 'ledger_unavailable';
 }
 
-/** The error that interceptors around the library's own see when a delivery is put off. BullMQ never sees it. */
+/** The error that interceptors around the library's own see when a delivery is deferred. BullMQ never sees it. */
 export class OperationDeferred extends Error {
   override readonly name = 'OperationDeferred';
 }

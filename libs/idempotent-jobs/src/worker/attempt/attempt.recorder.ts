@@ -23,7 +23,8 @@ import type { Ground, GroundAnswer } from './ground.js';
 import { isCall, type OperationRun, payloadText } from './operation-run.js';
 import { GivenUpError, JobExpiredError, TransactionLeftError } from './refusal-errors.js';
 
-type Refusal = Exclude<GroundAnswer, { kind: 'acquired' }>;
+type NotAcquired = Exclude<GroundAnswer, { kind: 'acquired' }>;
+type Refused = Extract<AttemptResult, { kind: 'refused' }>;
 
 /** Turns a refused claim into a result, decides whether an acquired claim may start, and records how attempts fail. */
 @Injectable()
@@ -36,11 +37,11 @@ export class AttemptRecorder {
   ) {}
 
   /** Gives the result of a delivery whose claim was not won. */
-  async refused(run: OperationRun, answer: Refusal): Promise<AttemptResult> {
+  async refused(run: OperationRun, answer: NotAcquired): Promise<AttemptResult> {
     const { tenantId, operationKey } = run.identified;
     switch (answer.kind) {
       case 'replay':
-        this.reporter.replayed(run);
+        this.reporter.tell(run, { kind: 'replayed' });
         return { kind: 'replayed', result: answer.result, degraded: answer.degraded };
       case 'busy': {
         const delayMs = Math.min(Math.max(answer.leaseLeftMs, MIN_BUSY_MS), MAX_BUSY_MS);
@@ -54,12 +55,12 @@ export class AttemptRecorder {
         return this.deferred(run, answer.waitMs, 'not_yet', 'its time has not come');
       case 'absent':
       case 'expired':
-        return { kind: 'expired', error: new JobExpiredError(run.identified, run.subject.jobId) };
+        return refusal('expired', new JobExpiredError(run.identified, run.subject.jobId));
       case 'conflict':
-        return { kind: 'conflict', error: new OperationConflictError(tenantId, operationKey) };
+        return refusal('conflict', new OperationConflictError(tenantId, operationKey));
       case 'dead':
-        this.reporter.refused(run, 'dead');
-        return { kind: 'dead', error: new OperationDeadError(run.identified) };
+        this.reporter.tell(run, { kind: 'refused', reason: 'dead' });
+        return refusal('dead', new OperationDeadError(run.identified));
       case 'in_doubt':
         return this.#doubted(run, answer);
       default:
@@ -68,11 +69,9 @@ export class AttemptRecorder {
   }
 
   /** Whether the handler may run at once: no doubt, no vanished attempt and no spent policy stands before it. */
-  mayRun(run: OperationRun, claim: Claim): boolean {
+  mayRun({ rules }: OperationRun, claim: Claim): boolean {
     return (
-      !claim.mustReconcile &&
-      claim.tookOver === undefined &&
-      decideStart(claim, run.rules.policy) === undefined
+      !claim.mustReconcile && claim.tookOver === undefined && decideStart(claim, rules.policy) === undefined
     );
   }
 
@@ -80,29 +79,29 @@ export class AttemptRecorder {
    * Records an attempt that the claim took over, and gives up an operation that must not be run. Undefined when the
    * operation goes on.
    */
-  async begin(run: OperationRun, ground: Ground, claim: Claim): Promise<AttemptResult | undefined> {
-    const result = await this.takeOver(run, ground, claim);
+  async begin(ground: Ground, claim: Claim): Promise<AttemptResult | undefined> {
+    const result = await this.takeOver(ground, claim);
     // Asking the service costs no attempt: whether an attempt may follow is decided after the answer.
     if (result !== undefined || claim.mustReconcile) return result;
-    const reason = decideStart(claim, run.rules.policy);
-    return reason === undefined ? undefined : this.giveUp(run, ground, claim, reason);
+    const reason = decideStart(claim, ground.run.rules.policy);
+    return reason === undefined ? undefined : this.giveUp(ground, claim, reason);
   }
 
   /** Records an attempt that the claim took over. Undefined when the operation goes on. */
   async takeOver(
-    run: OperationRun,
     ground: Ground,
     claim: Claim,
     vanished = claim.tookOver,
   ): Promise<AttemptResult | undefined> {
     if (vanished === undefined) return undefined;
     await ground.takeOver(claim, vanished);
-    this.reporter.tookOver(run, vanished);
+    const { attempt, runId: from } = vanished;
+    this.reporter.tell(ground.run, { kind: 'taken_over', attempt, from });
     // A transaction that dies takes its claim with it. A vanished transactional attempt was therefore committed by its
     // handler.
     return claim.mustReconcile || vanished.effect !== 'transactional'
       ? undefined
-      : this.#record(run, ground, claim, this.#decide(run, claim, new TransactionLeftError()));
+      : this.#decide(ground, claim, new TransactionLeftError());
   }
 
   /**
@@ -110,7 +109,6 @@ export class AttemptRecorder {
    * handler was not called.
    */
   async fail(
-    run: OperationRun,
     ground: Ground,
     claim: Claim,
     error: unknown,
@@ -118,20 +116,13 @@ export class AttemptRecorder {
     startedAt?: number,
   ): Promise<AttemptResult> {
     const answer = await ground.revert(claim);
-    if (answer.kind !== 'acquired') return this.refused(run, answer);
+    if (answer.kind !== 'acquired') return this.refused(ground.run, answer);
     const { claim: current } = answer;
-    if (current === claim)
-      return this.#record(run, ground, current, this.#decide(run, current, error, known, startedAt));
     // The handler committed its own transaction. Trying again would write everything twice.
-    if (current.token === claim.token)
-      return this.#record(
-        run,
-        ground,
-        current,
-        this.#decide(run, current, new TransactionLeftError(), undefined, startedAt),
-      );
-    const result = await this.begin(run, ground, current);
-    return result ?? this.#record(run, ground, current, this.#decide(run, current, error, known, startedAt));
+    if (current !== claim && current.token === claim.token)
+      return this.#decide(ground, current, new TransactionLeftError(), undefined, startedAt);
+    const result = current === claim ? undefined : await this.begin(ground, current);
+    return result ?? this.#decide(ground, current, error, known, startedAt);
   }
 
   /** Classifies an error that was thrown before the handler could have had an effect. */
@@ -143,20 +134,19 @@ export class AttemptRecorder {
 
   /** Gives up an operation that must not be tried (again), and writes its dead letter. */
   giveUp(
-    run: OperationRun,
     ground: Ground,
     claim: Claim,
     reason: DeadLetterReason,
     error: unknown = new GivenUpError(claim, reason),
   ): Promise<AttemptResult> {
-    const decision: NextStep = {
+    const nextStep: NextStep = {
       status: 'dead',
       reason,
       isDoubtful: claim.isDoubtful,
       decision: decisionOf(reason),
     };
     const failure: Failure = { kind: 'permanent', code: reason };
-    return this.#record(run, ground, claim, { error, failure, nextStep: decision, durationMs: 0 });
+    return this.#record(ground, claim, { error, failure, nextStep, durationMs: 0 });
   }
 
   /**
@@ -164,13 +154,13 @@ export class AttemptRecorder {
    * to find out.
    */
   async unresolved(
-    run: OperationRun,
     ground: Ground,
     claim: Claim,
     reason: string,
     error: unknown,
     reconcileInMs: number | undefined,
   ): Promise<AttemptResult> {
+    const { run } = ground;
     const evidence = error ?? new OperationInDoubtError(run.identified);
     const recorded = await ground.fail(claim, {
       status: 'in_doubt',
@@ -183,7 +173,9 @@ export class AttemptRecorder {
         : { delayMs: reconcileInMs }),
     });
     if (recorded === 'lost') return this.fenced(run, claim);
-    this.reporter.unanswered(run, claim, reason, reconcileInMs);
+    const { attempt } = claim;
+    const question = { verdict: 'unknown', detail: reason, delayMs: reconcileInMs } as const;
+    this.reporter.tell(run, { kind: 'reconciled', attempt, ...question });
     if (reconcileInMs !== undefined)
       return {
         kind: 'deferred',
@@ -192,8 +184,8 @@ export class AttemptRecorder {
         detail: `in_doubt: ${reason}`,
       };
     this.due.wake();
-    this.reporter.doubted(run, claim.attempt, reason, evidence);
-    return { kind: 'in_doubt', error: new OperationInDoubtError(run.identified) };
+    this.reporter.doubted(run, attempt, reason, evidence);
+    return refusal('in_doubt', new OperationInDoubtError(run.identified));
   }
 
   /**
@@ -202,77 +194,56 @@ export class AttemptRecorder {
    * delivery gets what was recorded.
    */
   async fenced(run: OperationRun, claim: Claim): Promise<AttemptResult> {
-    if (!(await this.#wasReplaced(run, claim)))
+    // When Postgres cannot say, another worker may have claimed it.
+    const wasReplaced = await this.outcomes.wasReplaced(claim, run.runId).catch(() => true);
+    if (!wasReplaced)
       return this.deferred(run, MIN_BUSY_MS, 'fenced', 'the operation was settled during the attempt');
-    this.reporter.fenced(run, claim);
-    await this.#surrender(claim);
+    this.reporter.tell(run, { kind: 'fence_rejected', attempt: claim.attempt });
+    // The worker that took over counted this attempt as vanished with its process, but it was only late. Without the
+    // note the operation only looks more dangerous than it is.
+    await this.outcomes.surrender(claim).catch(() => undefined);
     const what = 'the lease went to another worker before the outcome was recorded';
     return this.deferred(run, MIN_BUSY_MS, 'fenced', what);
   }
 
-  /** Puts the delivery off because the dependency lets nothing through. */
+  /** Defers the delivery because the dependency lets nothing through. */
   rejected(run: OperationRun, rejection: Rejection, delayMs: number): AttemptResult {
     const { cause, dependency } = rejection;
-    const reason = `${cause}: dependency "${dependency}" lets nothing through`;
-    this.reporter.rejected(run, rejection, delayMs, reason);
-    return { kind: 'deferred', delayMs, deferral: cause, detail: reason, rejection };
+    const detail = `${cause}: dependency "${dependency}" lets nothing through`;
+    this.reporter.tell(run, { kind: 'deferred', delayMs, cause, detail, dependency });
+    return { kind: 'deferred', delayMs, deferral: cause, detail, rejection };
   }
 
   /**
-   * Puts the delivery off because Postgres is out of reach, a record is unreadable, or this library has a bug: nothing
+   * Defers the delivery because Postgres is out of reach, a record is unreadable, or this library has a bug: nothing
    * is known to be recorded.
    */
   unavailable(run: OperationRun, error: unknown): AttemptResult {
-    if (error instanceof UnstorableError) return { kind: 'unstorable', error: unstorable(run, error.cause) };
+    if (error instanceof UnstorableError) return refusal('unstorable', unstorable(run, error.cause));
     // A transaction that met a locked row was rolled back: nothing of it is left.
     if (run.rules.effect === 'transactional' && sqlStateOf(error) === LOCK_NOT_AVAILABLE)
       return this.#locked(run);
-    const { deferral, detail: reason } = unavailability(error);
-    return this.#deferredFor(run, 1000 + this.random() * 4000, deferral, reason);
+    return this.deferred(run, 1000 + this.random() * 4000, unavailability(error), messageOf(error));
   }
 
   deferred(run: OperationRun, delayMs: number, deferral: OwnDeferral, what: string): AttemptResult {
-    return this.#deferredFor(run, delayMs, deferral, `${deferral}: ${what}`);
-  }
-
-  #deferredFor(run: OperationRun, delayMs: number, deferral: OwnDeferral, reason: string): AttemptResult {
-    this.reporter.deferred(run, delayMs, reason, causeOf(deferral));
-    return { kind: 'deferred', delayMs, deferral, detail: reason };
+    const detail = `${deferral}: ${what}`;
+    this.reporter.deferred(run, delayMs, detail, causeOf(deferral));
+    return { kind: 'deferred', delayMs, deferral, detail };
   }
 
   #locked(run: OperationRun): AttemptResult {
     return this.deferred(run, LOCKED_MS, 'busy', 'another transaction holds its row');
   }
 
-  /**
-   * Notes that this attempt was late and has not vanished: the worker that took over counted it as vanished with its
-   * process.
-   */
-  async #surrender(claim: Claim): Promise<void> {
-    try {
-      await this.outcomes.surrender(claim);
-    } catch {
-      // Without the note the attempt counts as vanished, and the operation only looks more dangerous than it is.
-    }
-  }
-
-  /** Whether another worker has claimed the operation. True when Postgres cannot say. */
-  async #wasReplaced({ runId }: OperationRun, claim: Claim): Promise<boolean> {
-    try {
-      return await this.outcomes.wasReplaced(claim, runId);
-    } catch {
-      return true;
-    }
-  }
-
   async #doubted(
     run: OperationRun,
-    { unrecorded }: Extract<Refusal, { kind: 'in_doubt' }>,
+    { unrecorded }: Extract<NotAcquired, { kind: 'in_doubt' }>,
   ): Promise<AttemptResult> {
     const error = new OperationInDoubtError(run.identified);
     if (unrecorded === undefined) {
-      this.reporter.refused(run, 'in_doubt');
-      return { kind: 'in_doubt', error };
+      this.reporter.tell(run, { kind: 'refused', reason: 'in_doubt' });
+      return refusal('in_doubt', error);
     }
     const { token, attempt } = unrecorded;
     const recorded = await this.outcomes.doubt(run.identified, token, error, payloadText(run));
@@ -280,51 +251,52 @@ export class AttemptRecorder {
     if (recorded === 'lost')
       return this.deferred(run, MIN_BUSY_MS, 'busy', 'the operation was claimed meanwhile');
     this.due.wake();
-    this.reporter.vanished(run, attempt, error);
-    return { kind: 'in_doubt', error };
+    this.reporter.doubted(run, attempt, 'lease_expired', error, true);
+    return refusal('in_doubt', error);
   }
 
   #decide(
-    { rules }: OperationRun,
+    ground: Ground,
     claim: Claim,
     error: unknown,
     known?: Failure,
     startedAt?: number,
-  ): DecidedFailure {
+  ): Promise<AttemptResult> {
+    const { rules } = ground.run;
     const failure = known ?? classify(error, rules.classify);
-    const decision = decideFailure(failure, rules.effect, claim, rules.policy, this.random);
+    const nextStep = decideFailure(failure, rules.effect, claim, rules.policy, this.random);
     const durationMs = startedAt === undefined ? 0 : performance.now() - startedAt;
-    return { error, failure, nextStep: decision, durationMs };
+    return this.#record(ground, claim, { error, failure, nextStep, durationMs });
   }
 
-  async #record(
-    run: OperationRun,
-    ground: Ground,
-    claim: Claim,
-    decided: DecidedFailure,
-  ): Promise<AttemptResult> {
-    const { error, failure, nextStep: decision } = decided;
-    const reconcileInMs = decision.status === 'in_doubt' ? decision.reconcileInMs : undefined;
-    const delayMs = decision.status === 'retrying' ? decision.delayMs : reconcileInMs;
+  async #record(ground: Ground, claim: Claim, decided: DecidedFailure): Promise<AttemptResult> {
+    const { run } = ground;
+    const { error, failure, nextStep } = decided;
+    const reconcileInMs = nextStep.status === 'in_doubt' ? nextStep.reconcileInMs : undefined;
+    const delayMs = nextStep.status === 'retrying' ? nextStep.delayMs : reconcileInMs;
     const isGivenUp = delayMs === undefined;
     const record: FailureRecord = {
-      status: decision.status,
+      status: nextStep.status,
       error,
       kind: failure.kind,
       reason: failure.code,
-      decision: decision.decision,
-      isDoubtful: decision.isDoubtful,
+      decision: nextStep.decision,
+      isDoubtful: nextStep.isDoubtful,
       ...(delayMs !== undefined && { delayMs: Math.ceil(delayMs) }),
       // A call may never be made again, so its row is forgotten after a while.
       ...(isCall(run) && { forgetAfterMs: run.rules.claim.retentionMs }),
       ...(isGivenUp &&
-        decision.status !== 'retrying' && { letter: decision.reason, payload: payloadText(run) }),
+        nextStep.status !== 'retrying' && { letter: nextStep.reason, payload: payloadText(run) }),
     };
     if ((await ground.fail(claim, record)) === 'lost') return this.fenced(run, claim);
     if (isGivenUp) this.due.wake();
     this.reporter.failed(run, claim, decided);
-    return { kind: 'failed', error, failure, nextStep: decision };
+    return { kind: 'failed', error, failure, nextStep };
   }
+}
+
+function refusal(reason: Refused['reason'], error: Error): Refused {
+  return { kind: 'refused', reason, error };
 }
 
 function unstorable({ subject: { queue, jobId } }: OperationRun, cause: unknown): InvalidPayloadError {
@@ -332,7 +304,7 @@ function unstorable({ subject: { queue, jobId } }: OperationRun, cause: unknown)
   return new InvalidPayloadError(message, [], cause);
 }
 
-/** A rival that has just taken or given back the row is most likely done within this time. */
+/** A rival that has just taken or released the row is most likely done within this time. */
 const MIN_BUSY_MS = 200;
 
 /** Most transactions are short, so a locked row is tried again soon. */

@@ -1,8 +1,11 @@
 import { Injectable } from '@nestjs/common';
-import type { Claim, VanishedAttempt } from '../../ledger/claim/claim.js';
-import type { Rejection } from '../../resilience/dependency/rejection.js';
-import type { AbandonedBy } from '../../operation/reasons.js';
-import { type DeferralReason, JobEvents } from '../../events/job-events.js';
+import type { Claim } from '../../ledger/claim/claim.js';
+import {
+  type DeferralReason,
+  type JobEvent,
+  type JobEventSubject,
+  JobEvents,
+} from '../../events/job-events.js';
 import { messageOf } from '../../operation/thrown.js';
 import type { Failure } from '../../operation/failure.js';
 import type { NextStep } from '../rules/decide.js';
@@ -16,6 +19,10 @@ export interface DecidedFailure {
   /** How long the handler ran, in ms. 0 if it was not called. */
   readonly durationMs: number;
 }
+
+/** An event without the fields that name the run. */
+type RunEvent = WithoutSubject<JobEvent>;
+type WithoutSubject<E> = E extends JobEvent ? Omit<E, keyof JobEventSubject> : never;
 
 /** Emits the events of an attempt, each after what it tells is recorded. */
 @Injectable()
@@ -52,38 +59,13 @@ export class AttemptReporter {
     });
   }
 
-  replayed(run: OperationRun): void {
-    this.events.emit({ kind: 'replayed', ...subjectOf(run) });
-  }
-
-  /** The delivery or the call is refused: its operation is dead or in doubt. */
-  refused(run: OperationRun, reason: 'dead' | 'in_doubt'): void {
-    this.events.emit({ kind: 'refused', ...subjectOf(run), reason });
-  }
-
-  tookOver(run: OperationRun, { attempt, runId: from }: VanishedAttempt): void {
-    this.events.emit({ kind: 'taken_over', ...subjectOf(run), attempt, from });
-  }
-
-  abandoned(run: OperationRun, { attempt }: Claim, why: AbandonedBy): void {
-    this.events.emit({ kind: 'abandoned', ...subjectOf(run), attempt, by: why });
-  }
-
-  fenced(run: OperationRun, { attempt }: Claim): void {
-    this.events.emit({ kind: 'fence_rejected', ...subjectOf(run), attempt });
-  }
-
   /**
    * A call that waits for a running operation peeks at it again and again. It emits one event of its own when it gives
    * up.
    */
   deferred(run: OperationRun, delayMs: number, detail: string, cause: DeferralReason): void {
     if (cause === 'busy' && isCall(run) && run.step === undefined) return;
-    this.events.emit({ kind: 'deferred', ...subjectOf(run), delayMs, cause, detail });
-  }
-
-  rejected(run: OperationRun, { cause, dependency }: Rejection, delayMs: number, detail: string): void {
-    this.events.emit({ kind: 'deferred', ...subjectOf(run), delayMs, cause, detail, dependency });
+    this.tell(run, { kind: 'deferred', delayMs, cause, detail });
   }
 
   failed(
@@ -92,7 +74,6 @@ export class AttemptReporter {
     { error, failure, nextStep, durationMs }: DecidedFailure,
   ): void {
     const facts = {
-      ...subjectOf(run),
       attempt,
       failure: failure.kind,
       failureCode: failure.code,
@@ -104,52 +85,25 @@ export class AttemptReporter {
     switch (nextStep.status) {
       case 'retrying': {
         const { delayMs, decision } = nextStep;
-        return this.events.emit({ kind: 'retrying', ...facts, delayMs, decision });
+        return this.tell(run, { kind: 'retrying', ...facts, delayMs, decision });
       }
-      case 'in_doubt': {
-        return this.events.emit({ kind: 'in_doubt', ...facts, delayMs: nextStep.reconcileInMs });
-      }
-      case 'dead': {
-        return this.events.emit({ kind: 'dead', ...facts, reason: nextStep.reason });
-      }
+      case 'in_doubt':
+        return this.tell(run, { kind: 'in_doubt', ...facts, delayMs: nextStep.reconcileInMs });
+      case 'dead':
+        return this.tell(run, { kind: 'dead', ...facts, reason: nextStep.reason });
       default:
         return nextStep satisfies never;
     }
   }
 
-  /** A doubt that the service could not be asked about. It ends no attempt. */
-  doubted(run: OperationRun, attempt: number, failureCode: string, error: unknown): void {
-    this.events.emit({ ...this.#doubtOf(run, attempt, error), failureCode });
+  /** A doubt that ends no attempt: the service could not be asked about it, or its attempt vanished with its worker. */
+  doubted(run: OperationRun, attempt: number, failureCode: string, error: unknown, isVanished?: true): void {
+    const failure = { failure: 'in_doubt', failureCode, error: messageOf(error), durationMs: 0 } as const;
+    this.tell(run, { kind: 'in_doubt', attempt, ...failure, ...(isVanished && { isVanished }) });
   }
 
-  /** The doubt that an attempt left when it vanished with its worker. */
-  vanished(run: OperationRun, attempt: number, error: unknown): void {
-    this.events.emit({
-      ...this.#doubtOf(run, attempt, error),
-      failureCode: 'lease_expired',
-      isVanished: true,
-    });
-  }
-
-  #doubtOf(run: OperationRun, attempt: number, error: unknown) {
-    const facts = { failure: 'in_doubt', error: messageOf(error), durationMs: 0 } as const;
-    return { kind: 'in_doubt', ...subjectOf(run), attempt, ...facts } as const;
-  }
-
-  reconciled(run: OperationRun, { attempt }: Claim, verdict: 'applied' | 'not_applied'): void {
-    this.events.emit({ kind: 'reconciled', ...subjectOf(run), attempt, verdict });
-  }
-
-  /** The service gave no answer. `delayMs` is the wait before the next question, undefined when there is none. */
-  unanswered(run: OperationRun, { attempt }: Claim, detail: string, delayMs: number | undefined): void {
-    this.events.emit({
-      kind: 'reconciled',
-      ...subjectOf(run),
-      attempt,
-      verdict: 'unknown',
-      detail,
-      delayMs,
-    });
+  tell(run: OperationRun, event: RunEvent): void {
+    this.events.emit({ ...subjectOf(run), ...event });
   }
 }
 

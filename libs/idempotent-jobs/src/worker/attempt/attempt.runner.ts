@@ -1,200 +1,321 @@
 import { Injectable } from '@nestjs/common';
-import { ClaimStore } from '../../ledger/claim/claim.store.js';
+import type { Claim } from '../../ledger/claim/claim.js';
 import type { DeadLetterReason } from '../../operation/reasons.js';
-import { keyOfOperation } from '../../resilience/dependency/dependency-key.js';
 import {
   DependencyRejectedError,
   type Rejection,
   rejectionBehind,
 } from '../../resilience/dependency/rejection.js';
-import { currentOperation } from './current-operation.js';
-import { decideRejected } from '../rules/decide.js';
-import { Attempts, type EndWithoutHandler, type RolledBack } from './attempt.js';
+import { Due } from '../../producer/due.js';
+import { enterOperation } from './current-operation.js';
+import type { HandlerResult } from './handler-run.js';
+import { classify } from '../../resilience/classify/classify.js';
+import type { Failure } from '../../operation/failure.js';
 import { AttemptRecorder } from './attempt.recorder.js';
+import { AttemptReporter } from './attempt.reporter.js';
 import type { AttemptResult } from './attempt-result.js';
-import { AdmittedRun, type DependencyGate, FallbackRun } from './dependency-gate.js';
-import { claimRequestOf, type OperationRun, subjectOf } from './operation-run.js';
-import { Reconciler } from './reconciler.js';
+import type { DependencyGate } from './dependency-gate.js';
+import type { Ground } from './ground.js';
+import { Grounds } from './grounds.js';
+import { handsBack, type OperationRun } from './operation-run.js';
+import { type OperationFrame, openFrame } from './operation-frame.js';
+import { keepResult } from './result-to-text.js';
+import { type Cleared, Reconciler } from './reconciler.js';
+import { HandedBackError, waitsForStep } from './refusal-errors.js';
+
+/** A dependency rejected the attempt, or a call that it made. Nothing of the attempt is left, not even its claim. */
+export interface RolledBack {
+  readonly kind: 'rolled_back';
+  readonly rejection: Rejection;
+}
 
 /**
- * Lets an operation through its processor's dependency to its attempt, or ends it without one. Never rejects: when
- * anything goes wrong and nothing is known to be recorded, the operation is put off.
+ * One attempt: claim, take over, reconcile, pass the gate, run, record. Its {@link Ground} is a lease or a transaction;
+ * the order of the steps is the same on both.
  */
 @Injectable()
 export class AttemptRunner {
   constructor(
-    private readonly attempts: Attempts,
+    private readonly grounds: Grounds,
     private readonly recorder: AttemptRecorder,
     private readonly reconciler: Reconciler,
-    private readonly claims: ClaimStore,
+    private readonly reporter: AttemptReporter,
+    private readonly due: Due,
   ) {}
 
-  /** Wins the right to run the handler, runs it, and records how it ended. */
-  run(run: OperationRun, handler: () => Promise<unknown>): Promise<AttemptResult> {
-    if (run.rules.dependency === undefined)
-      return this.#orPutOff(run, () => this.#attempt(run, handler, undefined));
-    let keyed: OperationRun;
-    try {
-      keyed = underItsKey(run);
-    } catch (error) {
-      // The key of its circuit is unknown: it must not be called without a circuit, or under another key's.
-      return this.failUnstarted(run, error);
-    }
-    return this.#orPutOff(run, () => this.#runThrough(keyed, handler));
-  }
-
-  async #runThrough(run: OperationRun, handler: () => Promise<unknown>): Promise<AttemptResult> {
-    const { dependency, timeoutMs } = run.rules;
-    if (dependency === undefined) return this.#attempt(run, handler, undefined);
-    const entry = dependency.enter(timeoutMs);
-    if (entry.kind === 'rejected') return this.#runRejected(run, entry);
-    try {
-      // Only the ledger knows whether this is a retry. When the retry budget is spent, the ledger is therefore peeked
-      // at before the claim.
-      if (!dependency.hasRetries && (await this.#isRetry(run)))
-        return await this.#runRejected(run, dependency.denyRetry(subjectOf(run)));
-      return await this.#attempt(run, handler, new AdmittedRun(entry));
-    } finally {
-      entry.leave();
-    }
-  }
-
-  async #isRetry(run: OperationRun): Promise<boolean> {
-    const seen = await this.claims.peek(claimRequestOf(run));
-    return seen.kind === 'runnable' && seen.attempts > 0;
-  }
-
-  async #attempt(
+  /** Runs the attempt. `gate` leads past the dependency of its processor; undefined when the processor has none. */
+  run(
     run: OperationRun,
     handler: () => Promise<unknown>,
     gate: DependencyGate | undefined,
+  ): Promise<AttemptResult | RolledBack> {
+    return this.#claimed(run, (ground, claim) => this.#runClaimed(ground, claim, handler, gate));
+  }
+
+  /**
+   * Ends an operation whose handler must not, or cannot, be called. An effect that may have happened is still asked about
+   * later, whatever keeps the operation from being run: `reason` and `error` say what does.
+   */
+  withoutHandler(
+    run: OperationRun,
+    reason: string,
+    error: unknown,
+    end: (ground: Ground, claim: Claim) => Promise<AttemptResult>,
   ): Promise<AttemptResult> {
-    return this.#afterRollback(run, await this.attempts.run(run, handler, gate));
-  }
-
-  /** A claim that was rolled back took the start of its time budget with it, so the ledger is asked anew. */
-  async #afterRollback(run: OperationRun, result: AttemptResult | RolledBack): Promise<AttemptResult> {
-    return result.kind === 'rolled_back' ? this.#deferRejected(run, result.rejection) : result;
-  }
-
-  /**
-   * The dependency lets nothing through. Nothing is claimed, so no attempt is spent and none can vanish: a completed
-   * operation is replayed, a fallback stands in where there is one, and every other operation is put off within its
-   * time budget.
-   */
-  async #runRejected(run: OperationRun, rejection: Rejection): Promise<AttemptResult> {
-    const decided = await this.#decideRejected(run, rejection);
-    if (decided.kind === 'ended') return decided.result;
-    const { fallback } = run;
-    if (fallback === undefined || decided.isDoubtful)
-      return this.recorder.rejected(run, rejection, decided.delayMs);
-    const answer = async (): Promise<unknown> => {
-      const operation = currentOperation();
-      operation.markDegraded(`${rejection.dependency}: ${rejection.cause}`);
-      return fallback(operation, rejection.cause);
-    };
-    return this.#attempt(run, answer, new FallbackRun(rejection));
-  }
-
-  async #deferRejected(run: OperationRun, rejection: Rejection): Promise<AttemptResult> {
-    const decided = await this.#decideRejected(run, rejection);
-    return decided.kind === 'ended'
-      ? decided.result
-      : this.recorder.rejected(run, rejection, decided.delayMs);
-  }
-
-  /** What becomes of an operation that its dependency rejects: it has ended, or it waits for `delayMs`. */
-  async #decideRejected(run: OperationRun, rejection: Rejection): Promise<RejectedOperation> {
-    const request = claimRequestOf(run);
-    const seen = await this.claims.peek(request);
-    if (seen.kind !== 'runnable') return ended(await this.recorder.refused(run, seen));
-    const { effect, claim, reconcile } = run.rules;
-    if (seen.isDoubtful && reconcile !== undefined) return ended(await this.#leaveDoubt(run, rejection));
-    const decision = decideRejected(seen, rejection.retryAfterMs);
-    if (decision.kind === 'give_up')
-      return ended(await this.attempts.giveUp(run, decision.reason, rejection));
-    // A `reconciled` operation with an earlier attempt is looked up first: no fallback may stand in for an effect that
-    // exists.
-    const isDoubtful = seen.isDoubtful || (effect === 'reconciled' && seen.attempts > 0);
-    // A time budget begins when a dependency fails. Waiting for room (bulkhead, retry budget) is like waiting in the
-    // queue.
-    const begins = seen.remainingMs === undefined && rejection.cause === 'circuit_open';
-    if (!begins || claim.budgetMs === null) return { kind: 'waits', isDoubtful, delayMs: decision.delayMs };
-    await this.claims.beginBudget(request, claim.budgetMs);
-    return { kind: 'waits', isDoubtful, delayMs: Math.min(decision.delayMs, claim.budgetMs) };
-  }
-
-  /**
-   * A question would be a call of the dependency too, so none is asked. The schedule of questions goes on as if the
-   * question had got no answer.
-   */
-  #leaveDoubt(run: OperationRun, rejection: Rejection): Promise<AttemptResult> {
-    return this.attempts.withoutHandler(run, async (ground, claim) =>
-      claim.mustReconcile
-        ? this.reconciler.unresolved(
-            run,
-            ground,
-            claim,
-            rejection.cause,
-            new DependencyRejectedError(rejection),
-          )
-        : this.#afterRollback(run, await this.attempts.putBack(run, ground, claim, rejection)),
-    );
-  }
-
-  /**
-   * Records a failed attempt because a guard, or an interceptor around the library's own, threw. The handler was not
-   * called.
-   */
-  failUnstarted(run: OperationRun, error: unknown): Promise<AttemptResult> {
-    return this.#orPutOff(run, async () => {
-      const rejection = rejectionBehind(error);
-      if (rejection !== undefined) return this.#deferRejected(run, rejection);
-      if (run.handsBack?.(error) === true) return { kind: 'handed_back', error };
-      // The handler was not called, so there was no effect, whatever the error says.
-      const known = this.recorder.failureBefore(run, error);
-      const fail: EndWithoutHandler = (ground, claim) =>
-        claim.mustReconcile
-          ? this.reconciler.unresolved(run, ground, claim, 'not_asked', error)
-          : this.recorder.fail(run, ground, claim, error, known);
-      return this.attempts.withoutHandler(run, fail);
+    return this.#claimed(run, async (ground, claim) => {
+      const result = await this.recorder.begin(ground, claim);
+      if (result !== undefined) return result;
+      return claim.mustReconcile
+        ? this.reconciler.unresolved(ground, claim, reason, error)
+        : end(ground, claim);
     });
   }
 
-  /** Puts the delivery off. Nothing was claimed and nothing failed. */
-  putOff(run: OperationRun, what: string): AttemptResult {
-    return this.recorder.deferred(run, 1, 'not_started', what);
-  }
-
-  /** Ends an operation that must not be run at all. */
+  /**
+   * Ends an operation that must not be run at all, and writes its dead letter. Where its retry policy allows no other
+   * attempt anyway, the letter says that instead of `reason`.
+   */
   refuse(run: OperationRun, reason: DeadLetterReason, error: unknown): Promise<AttemptResult> {
-    return this.#orPutOff(run, () => this.attempts.refuse(run, reason, error));
+    return this.withoutHandler(run, reason, error, (ground, claim) =>
+      this.recorder.giveUp(ground, claim, reason, error),
+    );
   }
 
-  async #orPutOff(run: OperationRun, work: () => Promise<AttemptResult>): Promise<AttemptResult> {
+  /** Ends an operation whose time budget ended while its dependency lets nothing through, whatever its policy says. */
+  giveUp(run: OperationRun, reason: DeadLetterReason, rejection: Rejection): Promise<AttemptResult> {
+    return this.#claimed(run, async (ground, claim) => {
+      const result = await this.recorder.takeOver(ground, claim);
+      if (result !== undefined) return result;
+      return claim.mustReconcile
+        ? this.reconciler.unresolved(ground, claim, reason, new DependencyRejectedError(rejection))
+        : this.recorder.giveUp(ground, claim, reason);
+    });
+  }
+
+  async #claimed<R>(
+    run: OperationRun,
+    work: (ground: Ground, claim: Claim) => Promise<R>,
+  ): Promise<R | AttemptResult> {
+    const ground = this.grounds.of(run);
     try {
-      return await work();
+      const answer = await ground.claim();
+      if (answer.kind !== 'acquired') return await this.recorder.refused(run, answer);
+      return await work(ground, answer.claim);
     } catch (error) {
-      return this.recorder.unavailable(run, error);
+      if (!run.handlerRun.wasStarted) ground.forgo();
+      throw error;
+    } finally {
+      await ground.leave();
     }
   }
+
+  async #runClaimed(
+    ground: Ground,
+    claimed: Claim,
+    handler: () => Promise<unknown>,
+    gate: DependencyGate | undefined,
+  ): Promise<AttemptResult | RolledBack> {
+    const { run } = ground;
+    if (ground.isNearlyOver) return this.#outlived(ground, claimed);
+    let claim = claimed;
+    if (!this.recorder.mayRun(run, claim)) {
+      const cleared = await this.#clear(ground, claim, gate?.rejection);
+      if (cleared.kind === 'ended') return cleared.result;
+      claim = cleared.claim;
+      if (ground.isNearlyOver) return this.#outlived(ground, claim);
+    }
+    const rejection = gate?.admit(run, claim);
+    if (rejection !== undefined) return this.releaseRejected(ground, claim, rejection);
+
+    const timeoutMs = Math.min(run.rules.timeoutMs, claim.remainingMs ?? Infinity);
+    const transaction = await ground.open(timeoutMs);
+    this.reporter.started(run, claim);
+    const startedAt = performance.now();
+    const frame = openFrame(run, claim, transaction, this.#runStep);
+    enterOperation(frame.operation, {
+      holdsTransaction: transaction !== undefined,
+      dependency: gate?.dependency,
+    });
+    const result = await run.handlerRun.run(handler, timeoutMs);
+    return this.#record(ground, claim, result, frame, startedAt, gate);
+  }
+
+  /** Runs a step as an attempt of its own inside of its handler's attempt. No gate stands before it. */
+  readonly #runStep = async (step: OperationRun, handler: () => Promise<unknown>): Promise<AttemptResult> => {
+    try {
+      const result = await this.run(step, handler, undefined);
+      return result.kind === 'rolled_back'
+        ? this.recorder.rejected(step, result.rejection, result.rejection.retryAfterMs)
+        : result;
+    } catch (error) {
+      return this.recorder.unavailable(step, error);
+    }
+  };
+
+  /**
+   * Clears what stands between a claim and its attempt: an attempt that vanished, a doubt, a policy that allows no
+   * other attempt. `rejection` is set when the service cannot be asked now.
+   */
+  async #clear(ground: Ground, claim: Claim, rejection: Rejection | undefined): Promise<Cleared> {
+    const begun = await this.recorder.begin(ground, claim);
+    if (begun !== undefined) return { kind: 'ended', result: begun };
+    if (!claim.mustReconcile) return { kind: 'run', claim };
+    if (rejection !== undefined) {
+      const error = new DependencyRejectedError(rejection);
+      return {
+        kind: 'ended',
+        result: await this.reconciler.unresolved(ground, claim, rejection.cause, error),
+      };
+    }
+    const asked = await this.reconciler.reconcile(ground, claim, this.#runStep);
+    if (asked.kind === 'ended') return asked;
+    const result = await this.recorder.begin(ground, asked.claim);
+    return result === undefined ? asked : { kind: 'ended', result };
+  }
+
+  /** Releases the claim: its lease was over, or nearly over, before anything was begun under it. */
+  async #outlived(ground: Ground, claim: Claim): Promise<AttemptResult> {
+    await ground.release(claim);
+    return this.recorder.deferred(
+      ground.run,
+      1,
+      'lease_lost',
+      'the lease was over before the handler was called',
+    );
+  }
+
+  async #record(
+    ground: Ground,
+    claim: Claim,
+    result: HandlerResult,
+    frame: OperationFrame,
+    startedAt: number,
+    gate: DependencyGate | undefined,
+  ): Promise<AttemptResult | RolledBack> {
+    const { waitMs } = frame.steps;
+    if (waitMs !== undefined && waitsForStep(result)) return this.#wait(ground, claim, waitMs);
+    const rejection = result.kind === 'threw' ? rejectionBehind(result.error) : undefined;
+    if (rejection !== undefined) {
+      // An earlier guarded call of this attempt may have had an effect, so the attempt counts.
+      if (ground.takesBack || !frame.hasCalled || claim.repeatableMs === Infinity)
+        return this.releaseRejected(ground, claim, rejection);
+      const { retryAfterMs } = rejection;
+      const failure: Failure = { kind: 'in_doubt', code: 'dependency_rejected', retryAfterMs };
+      const error = result.kind === 'threw' ? result.error : undefined;
+      return this.recorder.fail(ground, claim, error, failure, startedAt);
+    }
+    gate?.report(ground.run, result);
+    if (result.kind === 'threw' && handsBack(ground.run, result))
+      return this.#handBack(ground, claim, result.error, frame.isUntouched, startedAt);
+    switch (result.kind) {
+      case 'returned':
+        return this.#complete(ground, claim, result.value, frame, startedAt);
+      case 'threw':
+        return this.recorder.fail(ground, claim, result.error, undefined, startedAt);
+      case 'abandoned':
+        return this.#abandon(ground, claim, result, startedAt);
+      default:
+        return result satisfies never;
+    }
+  }
+
+  async #complete(
+    ground: Ground,
+    claim: Claim,
+    value: unknown,
+    { followUps, degraded }: OperationFrame,
+    startedAt: number,
+  ): Promise<AttemptResult> {
+    const { run } = ground;
+    const { results, claim: claimRules, classify: ownRules } = run.rules;
+    const kept = keepResult(value, results);
+    const result = { ...kept, degraded };
+    const completion = await ground.complete(claim, result, followUps, claimRules.retentionMs);
+    if (completion === 'lost') return this.recorder.fenced(run, claim);
+    if (completion !== 'recorded') {
+      if (completion.kind === 'conflicted')
+        return this.recorder.deferred(run, RIVAL_MS, 'busy', 'its transaction conflicted with another one');
+      const { error } = completion;
+      return this.recorder.fail(ground, claim, error, classify(error, ownRules), startedAt);
+    }
+    if (followUps.length > 0) this.due.wake();
+    this.reporter.completed(run, claim, startedAt, kept.problem, degraded);
+    return { kind: 'completed', result: kept.value, degraded };
+  }
+
+  async #abandon(
+    ground: Ground,
+    claim: Claim,
+    { by: why, error, wasStarted }: Extract<HandlerResult, { kind: 'abandoned' }>,
+    startedAt: number,
+  ): Promise<AttemptResult> {
+    const { run } = ground;
+    await ground.abandon();
+    this.reporter.tell(run, { kind: 'abandoned', attempt: claim.attempt, by: why });
+    // An attempt that a shutdown stopped counts as not started where it can be undone or repeated. Its effect may still
+    // have happened.
+    const isReleased = !wasStarted || (why === 'shutdown' && (ground.takesBack || claim.repeatableMs > 0));
+    if (!isReleased)
+      return this.recorder.fail(ground, claim, error, { kind: 'in_doubt', code: why }, startedAt);
+    await ground.release(claim, { isDoubtful: wasStarted && run.rules.effect === 'keyed' });
+    return this.recorder.deferred(run, 1, why, 'the attempt was given back');
+  }
+
+  /**
+   * Defers the operation because a step is in doubt or under way elsewhere: without that step the handler cannot have
+   * finished, whatever it returned.
+   */
+  async #wait(ground: Ground, claim: Claim, waitMs: number): Promise<AttemptResult> {
+    // What the handler does outside of its steps may have happened.
+    await ground.release(claim, {
+      isDoubtful: claim.repeatableMs !== Infinity,
+      waitMs: pauseOf(ground, waitMs),
+    });
+    return this.recorder.deferred(ground.run, waitMs, 'waiting', 'one of its steps is not finished');
+  }
+
+  /** Releases the claim because a dependency rejected the handler, or a call that it made. Nothing was sent. */
+  async releaseRejected(
+    ground: Ground,
+    claim: Claim,
+    rejection: Rejection,
+  ): Promise<AttemptResult | RolledBack> {
+    const delayMs = Math.min(rejection.retryAfterMs, Math.max(claim.remainingMs ?? Infinity, 1));
+    await ground.release(claim, { waitMs: pauseOf(ground, delayMs) });
+    // The rollback of a transaction also undoes its claim, and with it the start of its time budget.
+    return ground.run.rules.effect === 'transactional'
+      ? { kind: 'rolled_back', rejection }
+      : this.recorder.rejected(ground.run, rejection, delayMs);
+  }
+
+  /**
+   * The handler has handed its job back after it had begun. Unless it says that nothing happened, its effect may have
+   * happened: `reconciled` looks it up first, `keyed` repeats it under its key, and for `unrepeatable` a person has to
+   * find out.
+   */
+  async #handBack(
+    ground: Ground,
+    claim: Claim,
+    error: unknown,
+    isUntouched: boolean,
+    startedAt: number,
+  ): Promise<AttemptResult> {
+    const { effect } = ground.run.rules;
+    if (effect === 'unrepeatable' && !isUntouched) {
+      const failure: Failure = { kind: 'in_doubt', code: 'handed_back' };
+      return this.recorder.fail(ground, claim, new HandedBackError(claim), failure, startedAt);
+    }
+    await ground.release(claim, {
+      isDoubtful: !isUntouched && (effect === 'reconciled' || effect === 'keyed'),
+    });
+    return { kind: 'handed_back', error };
+  }
 }
 
-/** The run with the dependency's circuit for its own key. @throws UsageError if `per` gives no key */
-function underItsKey(run: OperationRun): OperationRun {
-  const { rules, job, identified, subject } = run;
-  if (rules.per === undefined || rules.dependency === undefined || job === undefined) return run;
-  const { tenantId, operationKey } = identified;
-  const { queue, jobName } = subject;
-  const operation = { tenantId, operationKey, queue, jobName, job };
-  const key = keyOfOperation(rules.dependency.name, rules.per, operation);
-  return { ...run, rules: { ...rules, dependency: rules.dependency.of(key) } };
+/** For how long the operation must not be claimed, in ms. Undefined for steps and calls: their caller decides when. */
+function pauseOf({ run }: Ground, ms: number): number | undefined {
+  return run.rules.policy.isCallers ? undefined : ms;
 }
 
-type RejectedOperation =
-  | { readonly kind: 'ended'; readonly result: AttemptResult }
-  | { readonly kind: 'waits'; readonly isDoubtful: boolean; readonly delayMs: number };
-
-function ended(result: AttemptResult): RejectedOperation {
-  return { kind: 'ended', result };
-}
+/** The other transaction has won, and mostly ends within this time. */
+const RIVAL_MS = 100;

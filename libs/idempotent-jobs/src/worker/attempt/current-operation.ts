@@ -2,12 +2,12 @@ import type { Job } from 'bullmq';
 import type { EntityManager } from 'typeorm';
 import type { RequestOptions } from '../../producer/enqueue.options.js';
 import type { IdempotentQueue } from '../../producer/idempotent-queue.js';
-import type { Effect } from '../../operation/effect.js';
+import type { Effect, Reconciliation } from '../../operation/effect.js';
 import { UsageError } from '../../operation/errors.js';
 import type { JobMap, JobName, PayloadOf } from '../../operation/job.js';
-import type { ReconciledStep, StepRun } from './step.js';
 import type { StepOptions } from '../rules/step.options.js';
 import { frames } from '../../tenancy/frames.js';
+import type { RejectionCause } from '../../operation/reasons.js';
 
 /** What a handler can know and do about the operation it is running for. */
 export interface CurrentOperation {
@@ -145,4 +145,39 @@ export interface EnteredWith {
   readonly holdsTransaction?: boolean;
   /** The dependency that let the handler through. */
   readonly dependency?: object | undefined;
+}
+
+/** What a step does; `operation` is the step's own: its key, token, signal, follow-ups. */
+export type StepRun<T> = (operation: CurrentOperation) => Promise<T> | T;
+
+/** A step whose effect can be looked up. */
+export interface ReconciledStep<T> {
+  readonly run: StepRun<T>;
+  /** Like a processor's: finds out whether the effect of the step's last attempt happened. */
+  readonly reconcile: (operation: CurrentOperation) => Promise<Reconciliation> | Reconciliation;
+}
+
+/**
+ * A processor that can find out whether the effect of an attempt happened. Effect `reconciled` needs it, `keyed` may
+ * have it.
+ *
+ * ```ts
+ * class ChargeProcessor extends WorkerHost implements Reconciles<Receipt> { … }
+ * ```
+ */
+export interface Reconciles<Result = unknown> {
+  /**
+   * Asks the service whether the effect happened. Called under a lease and a timeout, on a schedule of questions
+   * (`IdempotentProcessorOptions.reconcile`); costs no attempt. An error that it throws counts as `unknown()`.
+   */
+  reconcile(operation: CurrentOperation): Promise<Reconciliation<Result>> | Reconciliation<Result>;
+}
+
+/** A processor with a fallback for its dependency. */
+export interface FallsBack<Result = unknown> {
+  /**
+   * Called in place of `process()` while the dependency lets nothing through. Its result completes the operation, which
+   * is marked as degraded.
+   */
+  fallback(operation: CurrentOperation, reason: RejectionCause): Promise<Result> | Result;
 }

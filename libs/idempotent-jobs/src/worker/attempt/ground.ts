@@ -1,8 +1,28 @@
+import { Injectable } from '@nestjs/common';
 import type { EntityManager } from 'typeorm';
 import type { Claim, ClaimAnswer, VanishedAttempt } from '../../ledger/claim/claim.js';
 import type { RequestedOperation } from '../../producer/operation.store.js';
 import type { RecordedResult } from '../../ledger/record/kept-result.js';
-import type { FailureRecord, Recorded } from '../../ledger/record/outcome.store.js';
+import { type FailureRecord, OutcomeStore, type Recorded } from '../../ledger/record/outcome.store.js';
+import { ClaimStore } from '../../ledger/claim/claim.store.js';
+import { LeaseKeeper } from '../../ledger/claim/lease-keeper.js';
+import { UnusedClaims } from '../../ledger/claim/unused-claims.js';
+import { Database } from '../../ledger/postgres/database.js';
+import { FollowUps } from './follow-ups.js';
+import type { OperationRun } from './operation-run.js';
+
+/** What grounds need of their application. */
+@Injectable()
+export class GroundServices {
+  constructor(
+    readonly claims: ClaimStore,
+    readonly leases: LeaseKeeper,
+    readonly outcomes: OutcomeStore,
+    readonly followUps: FollowUps,
+    readonly unused: UnusedClaims,
+    readonly database: Database,
+  ) {}
+}
 
 /**
  * What an attempt stands on: it gives the right to run, and records the end. Each attempt has its own.
@@ -11,11 +31,13 @@ import type { FailureRecord, Recorded } from '../../ledger/record/outcome.store.
  * between, outside of Postgres. A transaction holds the claim, the handler's writes and the end: all of them or none.
  */
 export interface Ground {
+  /** The run whose attempt stands on it. */
+  readonly run: OperationRun;
   /** Claims the operation, or says why it cannot be claimed. A claim that was not won leaves nothing behind. */
   claim(): Promise<GroundAnswer>;
   /** Whether the claim is over, or so nearly over that nothing may be begun under it. */
   readonly isNearlyOver: boolean;
-  /** Whether giving the claim back also undoes what the handler did, so that no doubt is left. */
+  /** Whether releasing the claim also undoes what the handler did, so that no doubt is left. */
   readonly takesBack: boolean;
   /** Records the attempt that a claim took over. */
   takeOver(claim: Claim, vanished: VanishedAttempt): Promise<void>;
@@ -37,15 +59,20 @@ export interface Ground {
   revert(claim: Claim): Promise<GroundAnswer>;
   /** Records a failure, or an end without a handler. */
   fail(claim: Claim, record: FailureRecord): Promise<Recorded>;
-  /**
-   * Gives the claim back as if the attempt had not been started. `isDoubtful` says that its effect may have happened.
-   * For `waitMs` ms the operation cannot be claimed.
-   */
-  release(claim: Claim, isDoubtful: boolean, waitMs?: number): Promise<void>;
-  /** Gives back a claim that may have been won although the handler was not called. An unused claim is no doubt. */
+  /** Releases the claim as if the attempt had not been started. */
+  release(claim: Claim, release?: Release): Promise<void>;
+  /** Releases a claim that may have been won although the handler was not called. An unused claim is no doubt. */
   forgo(): void;
   /** Releases what the attempt still holds. */
   leave(): Promise<void>;
+}
+
+/** How a claim is released. */
+export interface Release {
+  /** Whether the effect of its attempt may have happened. */
+  readonly isDoubtful?: boolean;
+  /** For how long the operation cannot be claimed, in ms. Undefined when it can be claimed at once. */
+  readonly waitMs?: number | undefined;
 }
 
 /** The answer to a claim. `no_connection`: handlers' transactions use all connections. */

@@ -3,6 +3,8 @@ import { setMaxListeners } from 'node:events';
 import type { LeaseHandle } from '../../ledger/claim/lease-keeper.js';
 import { InDoubtError } from '../../operation/failure.js';
 import { frames, inFrame } from '../../tenancy/frames.js';
+import { Injectable } from '@nestjs/common';
+import { isOverWithin } from '../../operation/within.js';
 
 /** The abort reason of an attempt's signal, once the attempt is given up. */
 export class AbandonedError extends InDoubtError {
@@ -144,6 +146,38 @@ export class HandlerRun {
     }
     this.#isOver = true;
     this.#end?.(execution);
+  }
+}
+
+/** The handlers that run in this process right now. */
+@Injectable()
+export class RunningHandlers {
+  readonly #runs = new Set<HandlerRun>();
+  #onEmpty: (() => void)[] = [];
+
+  /** Adds a run. Returns the function that removes it. */
+  add(run: HandlerRun): () => void {
+    this.#runs.add(run);
+    return () => {
+      this.#runs.delete(run);
+      if (this.#runs.size > 0) return;
+      for (const tell of this.#onEmpty.splice(0)) tell();
+    };
+  }
+
+  /** How many handlers are running. */
+  get size(): number {
+    return this.#runs.size;
+  }
+
+  /** Waits at most `ms` until no handler is running. Whether that is so then. */
+  async isEmptyWithin(ms: number): Promise<boolean> {
+    if (this.#runs.size === 0) return true;
+    return isOverWithin(ms, new Promise<void>((resolve) => this.#onEmpty.push(resolve)));
+  }
+
+  abandonAll(by: AbandonedBy): void {
+    for (const run of this.#runs) run.abandon(by);
   }
 }
 

@@ -1,26 +1,13 @@
 import type { Claim, ClaimAnswer, ClaimRequest, VanishedAttempt } from '../../ledger/claim/claim.js';
-import type { ClaimStore } from '../../ledger/claim/claim.store.js';
-import { type LeaseHandle, type LeaseKeeper, leaseTime } from '../../ledger/claim/lease-keeper.js';
-import type { UnusedClaims } from '../../ledger/claim/unused-claims.js';
+import { type LeaseHandle, leaseTime } from '../../ledger/claim/lease-keeper.js';
 import type { RequestedOperation } from '../../producer/operation.store.js';
-import type { Database, Queryable } from '../../ledger/postgres/database.js';
+import type { Queryable } from '../../ledger/postgres/database.js';
 import { inTransaction } from '../../ledger/postgres/transaction.js';
 import type { RecordedResult } from '../../ledger/record/kept-result.js';
-import type { FailureRecord, OutcomeStore, Recorded } from '../../ledger/record/outcome.store.js';
-import type { FollowUps } from './follow-ups.js';
-import type { Completion, Ground } from './ground.js';
+import type { FailureRecord, Recorded } from '../../ledger/record/outcome.store.js';
+import type { Completion, Ground, GroundServices, Release } from './ground.js';
 import { claimRequestOf, isCall, type OperationRun } from './operation-run.js';
 import { withRetry, recordPatienceMs } from './with-retry.js';
-
-/** What leased attempts need of their application. */
-export interface LeaseServices {
-  readonly claims: ClaimStore;
-  readonly leases: LeaseKeeper;
-  readonly outcomes: OutcomeStore;
-  readonly followUps: FollowUps;
-  readonly unused: UnusedClaims;
-  readonly database: Database;
-}
 
 /**
  * A lease: claimed in one commit and recorded in another, with the effect in between.
@@ -34,8 +21,8 @@ export class LeaseGround implements Ground {
   readonly takesBack = false;
 
   constructor(
-    private readonly run: OperationRun,
-    private readonly services: LeaseServices,
+    readonly run: OperationRun,
+    private readonly services: GroundServices,
   ) {}
 
   async claim(): Promise<ClaimAnswer> {
@@ -44,7 +31,7 @@ export class LeaseGround implements Ground {
     const answer = await this.#claim();
     if (answer.kind !== 'acquired') return answer;
     const { tenantId, operationKey, token } = answer.claim;
-    const { leaseMs } = run.rules;
+    const { leaseMs } = run.rules.claim;
     const onLost = (): void => run.handlerRun.abandon('lease_lost');
     this.#lease = services.leases.keep({ tenantId, operationKey, token, leaseMs, onLost }, sentAt);
     run.handlerRun.runUnder(this.#lease);
@@ -124,10 +111,10 @@ export class LeaseGround implements Ground {
     return this.#record(() => this.services.outcomes.fail(claim, record));
   }
 
-  async release(claim: Claim, isDoubtful: boolean, waitMs?: number): Promise<void> {
+  async release(claim: Claim, { isDoubtful = false, waitMs }: Release = {}): Promise<void> {
     const { outcomes } = this.services;
-    // A claim for asking the service contains no attempt that could be given back.
-    if (claim.mustReconcile) return this.#giveBack();
+    // A claim for asking the service contains no attempt that could be taken back.
+    if (claim.mustReconcile) return this.forgo();
     const released = await this.#record(() =>
       outcomes.release(claim, isDoubtful, waitMs, this.#forgetAfterMs),
     );
@@ -136,15 +123,6 @@ export class LeaseGround implements Ground {
   }
 
   forgo(): void {
-    this.#giveBack();
-  }
-
-  leave(): Promise<void> {
-    this.#lease?.release();
-    return NOTHING;
-  }
-
-  #giveBack(): void {
     const { identified, runId } = this.run;
     const { tenantId, operationKey } = identified;
     const { possibleUntil } = this.services.claims;
@@ -157,8 +135,13 @@ export class LeaseGround implements Ground {
     });
   }
 
+  leave(): Promise<void> {
+    this.#lease?.release();
+    return NOTHING;
+  }
+
   /**
-   * After how many ms a call that was given back is forgotten: it may never be made again. Undefined when a job asks
+   * After how many ms a call that was released is forgotten: it may never be made again. Undefined when a job asks
    * for the operation.
    */
   get #forgetAfterMs(): number | undefined {
@@ -166,11 +149,11 @@ export class LeaseGround implements Ground {
   }
 
   #record<T>(write: () => Promise<T>): Promise<T> {
-    return withRetry(recordPatienceMs(this.run.rules.leaseMs), write);
+    return withRetry(recordPatienceMs(this.run.rules.claim.leaseMs), write);
   }
 }
 
 const NOTHING: Promise<undefined> = Promise.resolve(undefined);
 
-/** After that the job is put off: a delivery that waits here keeps other jobs of its worker from running. */
+/** After that the job is deferred: a delivery that waits here keeps other jobs of its worker from running. */
 const MAX_CLAIM_PATIENCE_MS = 5_000;

@@ -1,5 +1,4 @@
-import type { AttemptResult } from './attempt-result.js';
-import { resultAttributes, whatFailed } from './result.attributes.js';
+import { type AttemptResult, causeOf } from './attempt-result.js';
 import { errorTypeOf } from '../../tracing/attributes.js';
 import { orUndefined } from '../../operation/thrown.js';
 import type { SpanAttributes, Tracing, TracingSpan } from '../../tracing/tracing.js';
@@ -70,3 +69,61 @@ export function openSpan<T>(
     work(new OperationSpan(tracing, span)),
   );
 }
+
+/** How a run ended, as attributes of its span. Without messages: they may contain what a trace must not. */
+export function resultAttributes(result: AttemptResult): SpanAttributes {
+  switch (result.kind) {
+    case 'completed':
+    case 'replayed':
+      return { [OUTCOME]: result.kind };
+    case 'failed': {
+      const { nextStep: decision, failure, error } = result;
+      return {
+        [OUTCOME]: decision.status,
+        'idempotent_jobs.failure_kind': failure.kind,
+        'idempotent_jobs.failure_reason': failure.code.slice(0, MAX_FAILURE_CODE),
+        'idempotent_jobs.decision': decision.decision,
+        'idempotent_jobs.delay_ms': decision.status === 'retrying' ? Math.ceil(decision.delayMs) : undefined,
+        'error.type': errorTypeOf(error),
+      };
+    }
+    case 'deferred':
+      return {
+        [OUTCOME]: 'deferred',
+        'idempotent_jobs.deferral': result.deferral,
+        'idempotent_jobs.delay_ms': Math.ceil(result.delayMs),
+      };
+    case 'refused':
+      return { [OUTCOME]: result.reason, 'error.type': errorTypeOf(result.error) };
+    case 'handed_back':
+      return { [OUTCOME]: 'handed_back' };
+    default:
+      return result satisfies never;
+  }
+}
+
+/**
+ * Why the span counts as failed, in a word. Undefined when it did not fail. A deferral is no failure, unless the ledger
+ * was unavailable.
+ */
+export function whatFailed(result: AttemptResult): string | undefined {
+  switch (result.kind) {
+    case 'failed':
+      return result.failure.code.slice(0, MAX_FAILURE_CODE);
+    case 'deferred':
+      return causeOf(result.deferral) === 'unavailable' ? result.deferral : undefined;
+    case 'refused':
+      return result.reason;
+    case 'completed':
+    case 'replayed':
+    case 'handed_back':
+      return undefined;
+    default:
+      return result satisfies never;
+  }
+}
+
+const OUTCOME = 'idempotent_jobs.outcome';
+
+/** A failure code may come from the application's own `classify`. */
+const MAX_FAILURE_CODE = 200;

@@ -7,8 +7,7 @@ import { UsageError } from '../../operation/errors.js';
 import type { RequestedOperation } from '../../producer/operation.store.js';
 import { Database } from '../../ledger/postgres/database.js';
 import { inTransaction } from '../../ledger/postgres/transaction.js';
-import { nextQuestionMs } from '../rules/reconcile-schedule.js';
-import type { ReconcileRules } from '../rules/reconcile.options.js';
+import { nextQuestionMs, type ReconcileRules } from '../rules/reconcile.options.js';
 import type { Applied, Reconciliation } from '../../operation/effect.js';
 import { OutcomeStore, type Recorded } from '../../ledger/record/outcome.store.js';
 import { identityAttributes } from '../../tracing/attributes.js';
@@ -54,17 +53,17 @@ export class Reconciler {
     private readonly due: Due,
   ) {}
 
-  async reconcile(run: OperationRun, ground: Ground, claim: Claim, runStep: RunStep): Promise<Cleared> {
-    const { answer, followUps } = await this.#questionTraced(run, claim, runStep);
+  async reconcile(ground: Ground, claim: Claim, runStep: RunStep): Promise<Cleared> {
+    const { answer, followUps } = await this.#questionTraced(ground.run, claim, runStep);
     switch (answer.kind) {
       case 'returned':
-        return this.#conclude(run, ground, claim, answer.value, followUps);
+        return this.#conclude(ground, claim, answer.value, followUps);
       case 'threw':
-        return this.#unresolved(run, ground, claim, 'failed', answer.error);
+        return this.#unresolved(ground, claim, 'failed', answer.error);
       case 'abandoned':
         return answer.by === 'lease_lost'
-          ? { kind: 'ended', result: await this.recorder.fenced(run, claim) }
-          : this.#unresolved(run, ground, claim, answer.by, answer.error);
+          ? { kind: 'ended', result: await this.recorder.fenced(ground.run, claim) }
+          : this.#unresolved(ground, claim, answer.by, answer.error);
       default:
         return answer satisfies never;
     }
@@ -74,15 +73,9 @@ export class Reconciler {
    * Records that there is no answer, whether or not the service was asked. The schedule says when to ask again, or that
    * a person must find out.
    */
-  unresolved(
-    run: OperationRun,
-    ground: Ground,
-    claim: Claim,
-    reason: string,
-    error?: unknown,
-  ): Promise<AttemptResult> {
-    const reconcileInMs = nextQuestionMs(rulesOf(run).schedule, claim.doubtAgeMs ?? 0);
-    return this.recorder.unresolved(run, ground, claim, reason, error, reconcileInMs);
+  unresolved(ground: Ground, claim: Claim, reason: string, error?: unknown): Promise<AttemptResult> {
+    const reconcileInMs = nextQuestionMs(rulesOf(ground.run).schedule, claim.doubtAgeMs ?? 0);
+    return this.recorder.unresolved(ground, claim, reason, error, reconcileInMs);
   }
 
   async #questionTraced(run: OperationRun, claim: Claim, runStep: RunStep): Promise<Questioned> {
@@ -113,7 +106,6 @@ export class Reconciler {
   }
 
   async #conclude(
-    run: OperationRun,
     ground: Ground,
     claim: Claim,
     answer: unknown,
@@ -122,13 +114,13 @@ export class Reconciler {
     const verdict = readAnswer(answer);
     switch (verdict?.kind) {
       case 'applied':
-        return { kind: 'ended', result: await this.#apply(run, claim, verdict, followUps) };
+        return { kind: 'ended', result: await this.#apply(ground.run, claim, verdict, followUps) };
       case 'not_applied':
-        return this.#start(run, ground, claim);
+        return this.#start(ground, claim);
       case 'unknown':
-        return this.#unresolved(run, ground, claim, 'unknown');
+        return this.#unresolved(ground, claim, 'unknown');
       default:
-        return this.#unresolved(run, ground, claim, 'no_answer', new NoAnswerError());
+        return this.#unresolved(ground, claim, 'no_answer', new NoAnswerError());
     }
   }
 
@@ -138,7 +130,7 @@ export class Reconciler {
     { result: value }: Applied,
     followUps: readonly RequestedOperation[],
   ): Promise<AttemptResult> {
-    const { leaseMs, claim: claimRules, results } = run.rules;
+    const { claim: claimRules, results } = run.rules;
     const result = keepResult(value, results);
     const write = async (): Promise<[Recorded, () => void]> =>
       inTransaction(
@@ -150,34 +142,29 @@ export class Reconciler {
         },
         'record',
       );
-    const [recorded, tell] = await withRetry(recordPatienceMs(leaseMs), write);
+    const [recorded, tell] = await withRetry(recordPatienceMs(claimRules.leaseMs), write);
     if (recorded === 'lost') return this.recorder.fenced(run, claim);
     tell();
     if (followUps.length > 0) this.due.wake();
-    this.reporter.reconciled(run, claim, 'applied');
+    this.reporter.tell(run, { kind: 'reconciled', attempt: claim.attempt, verdict: 'applied' });
     this.reporter.completed(run, claim, performance.now(), result.problem);
     return { kind: 'completed', result: result.value, degraded: undefined };
   }
 
-  async #start(run: OperationRun, ground: Ground, claim: Claim): Promise<Cleared> {
+  async #start(ground: Ground, claim: Claim): Promise<Cleared> {
+    const { run } = ground;
     const { lateArrivalMs } = rulesOf(run).schedule;
     if (claim.doubtAgeMs !== undefined && claim.doubtAgeMs < lateArrivalMs)
-      return this.#unresolved(run, ground, claim, 'may_arrive_late');
-    const { leaseMs, claim: claimRules } = run.rules;
-    const started = await withRetry(leaseMs, () => this.outcomes.start(claim, claimRules));
+      return this.#unresolved(ground, claim, 'may_arrive_late');
+    const { claim: claimRules } = run.rules;
+    const started = await withRetry(claimRules.leaseMs, () => this.outcomes.start(claim, claimRules));
     if (started === 'lost') return { kind: 'ended', result: await this.recorder.fenced(run, claim) };
-    this.reporter.reconciled(run, claim, 'not_applied');
+    this.reporter.tell(run, { kind: 'reconciled', attempt: claim.attempt, verdict: 'not_applied' });
     return { kind: 'run', claim: started };
   }
 
-  async #unresolved(
-    run: OperationRun,
-    ground: Ground,
-    claim: Claim,
-    reason: string,
-    error?: unknown,
-  ): Promise<Cleared> {
-    return { kind: 'ended', result: await this.unresolved(run, ground, claim, reason, error) };
+  async #unresolved(ground: Ground, claim: Claim, reason: string, error?: unknown): Promise<Cleared> {
+    return { kind: 'ended', result: await this.unresolved(ground, claim, reason, error) };
   }
 }
 

@@ -1,6 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { HandlerRun } from './handler-run.js';
-import { RunningHandlers } from './running-handlers.js';
+import { HandlerRun, RunningHandlers } from './handler-run.js';
 
 function attempt(): HandlerRun {
   return new HandlerRun(() => undefined);

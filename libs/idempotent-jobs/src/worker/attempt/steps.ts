@@ -1,6 +1,10 @@
 import { HandlerRun } from './handler-run.js';
-import { assertNoTransactionAround, currentOperation } from './current-operation.js';
-import type { ReconciledStep, StepRun } from './step.js';
+import {
+  assertNoTransactionAround,
+  currentOperation,
+  type ReconciledStep,
+  type StepRun,
+} from './current-operation.js';
 import { type StepOptions, rulesOfStep } from '../rules/step.options.js';
 import { UsageError } from '../../operation/errors.js';
 import { fingerprintOf } from '../../operation/json.js';
@@ -139,14 +143,11 @@ export class Steps {
       case 'failed':
         if (result.nextStep.status !== 'in_doubt') throw result.error;
         return this.#wait(step, result.nextStep.reconcileInMs ?? PERSON_MS, result.error);
-      case 'in_doubt':
-        return this.#wait(step, PERSON_MS, result.error);
       case 'deferred':
         return this.#wait(step, result.delayMs, errorOf(result));
-      case 'conflict':
-      case 'dead':
-      case 'expired':
-      case 'unstorable':
+      case 'refused':
+        if (result.reason === 'in_doubt') return this.#wait(step, PERSON_MS, result.error);
+        throw result.error;
       case 'handed_back':
         throw result.error;
       default:
@@ -164,7 +165,7 @@ export class Steps {
 function endWith(handler: HandlerRun, step: HandlerRun): () => void {
   const stop = (): void => {
     const why = handler.abandonedBy ?? 'cancelled';
-    // The step has a lease of its own, which is given back and not left to run out.
+    // The step has a lease of its own, which is released and not left to run out.
     step.abandon(why === 'lease_lost' ? 'cancelled' : why);
   };
   handler.signal.addEventListener('abort', stop, { once: true });

@@ -1,9 +1,7 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import type { EntityManager } from 'typeorm';
 import type { Claim, VanishedAttempt } from '../../ledger/claim/claim.js';
-import type { ClaimStore } from '../../ledger/claim/claim.store.js';
 import type { RequestedOperation } from '../../producer/operation.store.js';
-import type { Database } from '../../ledger/postgres/database.js';
 import { HandlerTransaction } from '../../ledger/postgres/handler-transaction.js';
 import { isConnectionTrouble } from '../../ledger/postgres/no-connection.js';
 import {
@@ -13,23 +11,14 @@ import {
   sqlStateOf,
 } from '../../ledger/postgres/sqlstate.js';
 import type { RecordedResult } from '../../ledger/record/kept-result.js';
-import type { FailureRecord, OutcomeStore, Recorded } from '../../ledger/record/outcome.store.js';
-import type { FollowUps } from './follow-ups.js';
-import type { Completion, Ground, GroundAnswer } from './ground.js';
+import type { FailureRecord, Recorded } from '../../ledger/record/outcome.store.js';
+import type { Completion, Ground, GroundAnswer, GroundServices } from './ground.js';
 import { claimRequestOf, isCall, type OperationRun } from './operation-run.js';
 import { TransactionLeftError } from './refusal-errors.js';
 
-/** What transactional attempts need of their application. */
-export interface TransactionServices {
-  readonly claims: ClaimStore;
-  readonly outcomes: OutcomeStore;
-  readonly followUps: FollowUps;
-  readonly database: Database;
-}
-
 /**
  * One transaction: claim, the handler's writes, outcome and follow-ups commit together or not at all. Two deliveries
- * meet on the operation's unique row: the second one waits a moment for it and is then put off.
+ * meet on the operation's unique row: the second one waits a moment for it and is then deferred.
  *
  * If the process is killed before COMMIT, nothing of the attempt exists, not even its start; after COMMIT everything
  * does. If the answer to COMMIT is lost, the redelivery's claim finds the row or does not, and either is the truth.
@@ -42,8 +31,8 @@ export class TransactionGround implements Ground {
   readonly takesBack = true;
 
   constructor(
-    private readonly run: OperationRun,
-    private readonly services: TransactionServices,
+    readonly run: OperationRun,
+    private readonly services: GroundServices,
   ) {}
 
   claim(): Promise<GroundAnswer> {
@@ -65,11 +54,11 @@ export class TransactionGround implements Ground {
 
   async #tryToClaim(signalOf: (() => AbortSignal) | undefined): Promise<GroundAnswer | 'outdated'> {
     const { run, services } = this;
-    const { timeoutMs, leaseMs } = run.rules;
+    const { timeoutMs, claim } = run.rules;
     const transaction = await HandlerTransaction.open(services.database, {
       tenantId: run.identified.tenantId,
       lockTimeoutMs: CLAIM_LOCK_TIMEOUT_MS,
-      idleMs: timeoutMs + leaseMs,
+      idleMs: timeoutMs + claim.leaseMs,
       patienceMs: isCall(run) ? CALLERS_PATIENCE_MS : PATIENCE_MS,
       signalOf,
     });
@@ -188,7 +177,7 @@ const LOCKED: GroundAnswer = { kind: 'locked' };
 
 /** Long enough for a rival that is about to commit, short enough not to block the worker's other jobs. */
 const CLAIM_LOCK_TIMEOUT_MS = 200;
-/** A job waits this long for other handlers' transactions to end: if it were put off, it would only come again. */
+/** A job waits this long for other handlers' transactions to end: if it were deferred, it would only come again. */
 const PATIENCE_MS = 10_000;
 /** A call decides itself how long it waits in all. */
 const CALLERS_PATIENCE_MS = 250;

@@ -10,12 +10,12 @@ import { GUARDS_METADATA, INTERCEPTORS_METADATA, PROPERTY_DEPS_METADATA } from '
 import { WorkerHost } from '@nestjs/bullmq';
 import type { Job } from 'bullmq';
 import { describe, expect, it } from 'vitest';
-import { backoffStrategy } from '../../bullmq/retry-delay.js';
+import { backoffStrategy } from '../../bullmq/error-for-bullmq.js';
 import { ConfigurationError, UsageError } from '../../operation/errors.js';
 import { Reconciliation } from '../../operation/effect.js';
 import { IdempotencyInterceptor } from '../intake/idempotency.interceptor.js';
 import { IdempotentProcessor } from './idempotent-processor.decorator.js';
-import { PROCESSOR_DECLARATION, type ProcessorDeclaration } from '../rules/processor-declaration.js';
+import { PROCESSOR_DECLARATION, type ProcessorDeclaration } from '../rules/processor.options.js';
 import { ProcessorHost } from './processor-host.js';
 
 @Injectable()

@@ -1,16 +1,19 @@
-import { PROCESSOR_DECLARATION, type ProcessorDeclaration } from '../rules/processor-declaration.js';
+import {
+  PROCESSOR_DECLARATION,
+  type ProcessorDeclaration,
+  type IdempotentProcessorOptions,
+} from '../rules/processor.options.js';
 import 'reflect-metadata';
 import { Inject } from '@nestjs/common';
 import { INTERCEPTORS_METADATA } from '@nestjs/common/constants.js';
 import { Processor, type WorkerHost } from '@nestjs/bullmq';
 import type { WorkerOptions } from 'bullmq';
-import { backoffStrategy } from '../../bullmq/retry-delay.js';
+import { backoffStrategy } from '../../bullmq/error-for-bullmq.js';
 import { ConfigurationError, UsageError } from '../../operation/errors.js';
 import type { AnyJobs, JobMap, JobName, OperationJob, ResultOf } from '../../operation/job.js';
 import { IdempotencyInterceptor } from '../intake/idempotency.interceptor.js';
-import type { IdempotentProcessorOptions } from '../rules/processor.options.js';
 import type { ProcessMethod } from '../intake/enhancer-chain.js';
-import type { FallsBack, Reconciles } from '../attempt/processor-means.js';
+import type { FallsBack, Reconciles } from '../attempt/current-operation.js';
 import { ProcessorHost } from './processor-host.js';
 import type { PayloadClass } from '../rules/validate-payload.js';
 

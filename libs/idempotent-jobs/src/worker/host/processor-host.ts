@@ -2,16 +2,15 @@ import { Injectable } from '@nestjs/common';
 import type { WorkerHost } from '@nestjs/bullmq';
 import type { Job } from 'bullmq';
 import { isHandBack, QueueLimits } from '../../bullmq/hand-back.js';
-import { type Provenance, provenanceOf } from '../../producer/provenance.js';
+import { type Provenance, provenanceOf } from '../../producer/envelope.js';
 import { unprocessedReasonOf } from '../../bullmq/unprocessed.js';
 import type { HandlerRun } from '../attempt/handler-run.js';
 import { JobPipeline } from '../pipeline.js';
 import { UsageError } from '../../operation/errors.js';
 import { LibraryLog } from '../../events/library-log.js';
 import { EnhancerChains, type ProcessMethod } from '../intake/enhancer-chain.js';
-import type { RulesByPolicy } from '../rules/rules-by-policy.js';
-import type { FallsBack, Reconciles } from '../attempt/processor-means.js';
-import type { OperationRules } from '../rules/operation-rules.js';
+import type { RulesByPolicy, ProcessorRules } from '../rules/operation-rules.js';
+import type { FallsBack, Reconciles } from '../attempt/current-operation.js';
 import { runIds } from '../../operation/identity.js';
 
 /** A processor of this application. */
@@ -90,7 +89,7 @@ export class ProcessorHost {
   }
 
   /** Records a job that BullMQ failed without calling the processor. */
-  async writeUnprocessed(rules: OperationRules, job: Job, error: Error): Promise<void> {
+  async writeUnprocessed(rules: ProcessorRules, job: Job, error: Error): Promise<void> {
     const received = { job, provenance: provenanceOf(job), rules, runId: this.#nextRunId() };
     await this.pipeline.writeUnprocessed(received, unprocessedReasonOf(error.message) ?? 'crash_loop', error);
   }
@@ -99,7 +98,7 @@ export class ProcessorHost {
    * The rules of a job. A retry policy that this application does not know is warned of once, and the processor's own
    * is used.
    */
-  #rulesOf({ rules }: RegisteredProcessor, job: Job, provenance: Provenance): OperationRules {
+  #rulesOf({ rules }: RegisteredProcessor, job: Job, provenance: Provenance): ProcessorRules {
     const { rules: found, unknownPolicy } = rules.of(job, provenance);
     const missed = unknownPolicy?.slice(0, MAX_NAME);
     if (missed !== undefined && this.#missed.size < MAX_MISSED && !this.#missed.has(missed)) {

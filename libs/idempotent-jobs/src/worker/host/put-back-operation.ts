@@ -1,5 +1,5 @@
 import { DelayedError, type Job } from 'bullmq';
-import { provenanceOf } from '../../producer/provenance.js';
+import { provenanceOf } from '../../producer/envelope.js';
 
 /**
  * For a plain BullMQ worker beside idempotent ones, while a queue is migrated or rolled back. Puts a job of

@@ -25,12 +25,13 @@ class Bench {
   broken: Error | undefined;
 
   constructor() {
-    const settings = resolveDependencies(optionChecks('test'), { gateway: OPTIONS, mailer: OPTIONS });
-    const dependencies = new Dependencies(settings, {
-      events: this.events,
-      now: () => this.nowMs,
-      random: () => 0.5,
-    });
+    const rules = resolveDependencies(optionChecks('test'), { gateway: OPTIONS, mailer: OPTIONS });
+    const dependencies = new Dependencies(
+      { dependencies: rules },
+      this.events,
+      () => this.nowMs,
+      () => 0.5,
+    );
     this.gateway = dependencies.named('gateway');
     this.mailer = dependencies.named('mailer');
     this.stop = pauseWhileOpen(

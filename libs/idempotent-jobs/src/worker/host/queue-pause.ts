@@ -11,7 +11,7 @@ export interface PausedQueue {
 /**
  * Keeps the workers of all processes from taking jobs off queues whose dependency's circuit is open. Uses BullMQ's own
  * rate limit, which ends by itself, so that a process that dies leaves no queue paused. If it ends while the circuit is
- * still open (a person may keep it open for any time), the first job that is put off sets it again.
+ * still open (a person may keep it open for any time), the first job that is deferred sets it again.
  *
  * @returns the function that stops this
  */
@@ -23,10 +23,10 @@ export function pauseWhileOpen(
   if (queues.length === 0) return () => undefined;
   const tails = new Map<QueuePort, Promise<void>>();
   const waiting = new Set<QueuePort>();
-  const held = new Set<QueuePort>();
+  const paused = new Set<QueuePort>();
   return events.subscribe((event) => {
-    const isPutOff = event.kind === 'deferred' && event.cause === 'circuit_open';
-    if (event.kind !== 'circuit_changed' && !isPutOff) return;
+    const isDeferred = event.kind === 'deferred' && event.cause === 'circuit_open';
+    if (event.kind !== 'circuit_changed' && !isDeferred) return;
     for (const { port, dependency } of queues) {
       if (dependency.name !== event.dependency || waiting.has(port)) continue;
       waiting.add(port);
@@ -35,7 +35,7 @@ export function pauseWhileOpen(
       const tail = (tails.get(port) ?? Promise.resolve())
         .then(() => {
           waiting.delete(port);
-          return change(port, dependency, held);
+          return change(port, dependency, paused);
         })
         .catch((error: unknown) =>
           onError(`Queue "${port.name}" could not be paused or resumed with "${dependency.name}"`, error),
@@ -52,14 +52,14 @@ export function pauseWhileOpen(
 async function change(
   port: QueuePort,
   { ownCircuit: { circuit, retryAfterMs } }: Dependency,
-  held: Set<QueuePort>,
+  paused: Set<QueuePort>,
 ): Promise<void> {
   if (circuit === 'open' || circuit === 'forced_open') {
-    held.add(port);
+    paused.add(port);
     return port.holdBack(retryAfterMs);
   }
-  const isOver = circuit === 'closed' && held.has(port);
+  const isOver = circuit === 'closed' && paused.has(port);
   if (!isOver && circuit !== 'forced_closed') return;
-  held.delete(port);
+  paused.delete(port);
   await port.letGo();
 }

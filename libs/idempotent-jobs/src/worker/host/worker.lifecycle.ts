@@ -5,25 +5,28 @@ import type { WorkerHost } from '@nestjs/bullmq';
 import { DiscoveryService } from '@nestjs/core';
 import type { InstanceWrapper } from '@nestjs/core/injector/instance-wrapper.js';
 import type { Job, Worker } from 'bullmq';
-import { RunningHandlers } from '../attempt/running-handlers.js';
+import { RunningHandlers } from '../attempt/handler-run.js';
 import { Dependencies } from '../../resilience/dependency/dependencies.js';
 import { LibraryLog } from '../../events/library-log.js';
 import { isOverWithin } from '../../operation/within.js';
 import { ConfigurationError } from '../../operation/errors.js';
-import { type ProvidedClass, providedClassOf } from '../../bullmq/provided-class.js';
+import { type ProvidedClass, providedClassOf } from '../../bullmq/bullmq-metadata.js';
 import { RESOLVED_OPTIONS } from '../../options/resolved-options.token.js';
-import { inFrame } from '../../tenancy/frames.js';
-import { outsideOfAnyFrame } from '../../tenancy/outside-of-any-frame.js';
-import { PROCESSOR_DECLARATION, type ProcessorDeclaration } from '../rules/processor-declaration.js';
+import { inFrame, outsideOfAnyFrame } from '../../tenancy/frames.js';
+import {
+  PROCESSOR_DECLARATION,
+  type ProcessorDeclaration,
+  type ProcessorDefaults,
+  resolveProcessorOptions,
+} from '../rules/processor.options.js';
 import { QueueRegistry } from '../../producer/queue-registry.js';
 import { ProcessorHost } from './processor-host.js';
 import { overridden, type ProcessorOverrides } from '../rules/processor-overrides.js';
-import { type ProcessorDefaults, resolveProcessorOptions } from '../rules/processor.options.js';
-import type { OperationRules } from '../rules/operation-rules.js';
+import type { ProcessorRules } from '../rules/operation-rules.js';
 
 /** A processor whose worker this process runs. */
 export interface RunningProcessor {
-  readonly rules: OperationRules;
+  readonly rules: ProcessorRules;
   readonly worker: Worker;
   /** Whether the queue is paused while its dependency's circuit is open. */
   readonly pausesQueue: boolean;
@@ -37,10 +40,7 @@ interface DeclaredProcessor {
 }
 
 /** The application's options that processors use. */
-interface WorkerDefaults {
-  readonly leaseMs: number;
-  readonly results: { readonly maxBytes: number };
-  readonly retryPolicies: ProcessorDefaults['policies'];
+interface WorkerDefaults extends Pick<ProcessorDefaults, 'leaseMs' | 'results' | 'retryPolicies'> {
   readonly processors: ReadonlyMap<string, ProcessorOverrides>;
 }
 
@@ -74,8 +74,8 @@ export class WorkerLifecycle {
    */
   prepare(): void {
     this.#refuseUnknownQueues();
-    const found = this.discovery.getProviders().flatMap((provider) => this.#declared(provider));
-    const registered = found.map(({ provider, processorClass, declaration }) => {
+    const declared = this.discovery.getProviders().flatMap((provider) => this.#declared(provider));
+    const registered = declared.map(({ provider, processorClass, declaration }) => {
       if (!this.queues.names.includes(declaration.queue)) {
         throw new ConfigurationError(
           `${processorClass.name} processes queue "${declaration.queue}", which is not registered. Import IdempotentJobsModule.registerQueue("${declaration.queue}") where the processor is provided.`,
@@ -91,9 +91,7 @@ export class WorkerLifecycle {
         processorClass.name,
         { ...declaration, options },
         {
-          leaseMs: this.options.leaseMs,
-          maxResultBytes: this.options.results.maxBytes,
-          policies: this.options.retryPolicies,
+          ...this.options,
           dependencies: this.dependencies,
           retentionMs: this.queues.retentionOf(queue).completedMs,
         },
@@ -105,17 +103,18 @@ export class WorkerLifecycle {
     this.#running = registered.flatMap(({ provider, rules: rulesByPolicy, declaration, concurrency }) => {
       const worker = workerOf(provider.instance as WorkerHost);
       const { isStarted, limitsStalls, options } = declaration;
-      if (worker !== undefined) keepOutsideOfFrames(worker);
-      if (worker !== undefined && concurrency !== undefined) worker.concurrency = concurrency;
       this.#watchLimits(declaration.queue, worker);
+      if (worker === undefined) {
+        this.log.warn(
+          `${provider.name} has no worker: BullModule's manualRegistration is on. Call BullRegistrar.register() before app.init() ends.`,
+        );
+        return [];
+      }
+      keepOutsideOfFrames(worker);
+      if (concurrency !== undefined) worker.concurrency = concurrency;
       // The ledger must decide about jobs that kill their workers before BullMQ fails them by itself.
-      if (worker !== undefined && !limitsStalls) worker.opts.maxStalledCount = rulesByPolicy.crashes;
-      if (worker !== undefined)
-        return [{ rules: rulesByPolicy.own, worker, isStarted, pausesQueue: options.pauseQueue === true }];
-      this.log.warn(
-        `${provider.name} has no worker: BullModule's manualRegistration is on. Call BullRegistrar.register() before app.init() ends.`,
-      );
-      return [];
+      if (!limitsStalls) worker.opts.maxStalledCount = rulesByPolicy.crashes;
+      return [{ rules: rulesByPolicy.own, worker, isStarted, pausesQueue: options.pauseQueue === true }];
     });
   }
 
@@ -170,16 +169,16 @@ export class WorkerLifecycle {
     return [{ provider, processorClass, declaration }];
   }
 
-  #attach(worker: Worker, rules: OperationRules): void {
+  #attach(worker: Worker, rules: ProcessorRules): void {
     // This event also reports a lost BullMQ lock. The handler goes on: its right to run is the ledger's lease, under
-    // which another delivery of the job is put off.
+    // which another delivery of the job is deferred.
     worker.on('error', (error) => this.log.trouble(`Worker of queue "${rules.queue}"`, error));
     worker.on('failed', (job, error) => {
       if (job?.finishedOn !== undefined && !this.host.wasDelivered(job)) this.#writeLetter(rules, job, error);
     });
   }
 
-  #writeLetter(rules: OperationRules, job: Job, error: Error): void {
+  #writeLetter(rules: ProcessorRules, job: Job, error: Error): void {
     this.host.writeUnprocessed(rules, job, error).catch((cause: unknown) => {
       this.log.trouble(
         `Job ${jobSubjectOf(job).jobId} of queue "${rules.queue}" has no dead letter yet; the sweep will write it`,
@@ -188,7 +187,7 @@ export class WorkerLifecycle {
     });
   }
 
-  #run(worker: Worker, rules: OperationRules): void {
+  #run(worker: Worker, rules: ProcessorRules): void {
     worker
       .run()
       .catch((error: unknown) =>

@@ -1,26 +1,16 @@
 import type { Job } from 'bullmq';
-
-/**
- * Reads and writes the library's note on a job. Nothing that others write to the job (a log line, an error, its data)
- * can make or change it.
- */
-export interface PutOffNote {
-  /** The note. Undefined when there is none. */
-  noteOn(jobId: string): Promise<string | undefined>;
-  /** Replaces an earlier note. The note is removed with the job. */
-  writeNoteOn(jobId: string, note: string): Promise<void>;
-}
+import type { QueueContents } from '../../bullmq/queue-contents.js';
 
 /**
  * The starts that BullMQ counted of a plain job before this delivery. A worker without the library leaves no record of
  * what it ran, so an earlier start may be an unrecorded attempt. But BullMQ also counts deliveries that this library
- * put off before anything was claimed. The library therefore notes their number on the job in BullMQ: the note outlives
+ * deferred before anything was claimed. The library therefore notes their number on the job in BullMQ: the note outlives
  * an outage of the ledger, and is no part of what the job asks for.
  */
 export class EarlierStarts {
   constructor(
     private readonly job: Job,
-    private readonly note: PutOffNote,
+    private readonly note: Pick<QueueContents, 'noteOn' | 'writeNoteOn'>,
   ) {}
 
   /** Whether any worker may have started the job before, even if the counters were reset since. */
@@ -31,7 +21,7 @@ export class EarlierStarts {
   /** Whether all earlier starts were deliveries of this library that ended before anything was claimed. */
   async wereUnclaimed(): Promise<boolean> {
     if (!this.areThere) return true;
-    // A delivery that the library puts off leaves none of these traces. So counters that were reset cannot match an old
+    // A delivery that the library defers leaves none of these traces. So counters that were reset cannot match an old
     // note.
     if (this.#haveEnded) return false;
     return (await this.note.noteOn(this.#jobId)) === noteOf(this.job.attemptsStarted - 1);

@@ -1,15 +1,14 @@
 import { createSecretKey } from 'node:crypto';
 import type { Job } from 'bullmq';
 import { describe, expect, it } from 'vitest';
-import { isEnvelope } from '../../producer/envelope.js';
-import { provenanceOf } from '../../producer/provenance.js';
+import { isEnvelope, provenanceOf } from '../../producer/envelope.js';
 import { InvalidIdentityError, RecordUnreadableError, TenantMismatchError } from '../../operation/errors.js';
 import { canonicalRequest, fingerprintOf } from '../../operation/json.js';
 import { jobIdOf } from '../../operation/identity.js';
 import { payloadBinding } from '../../ledger/encryption/binding.js';
 import { Encryption } from '../../ledger/encryption/encryption.js';
 import { Signer } from '../../producer/signer.js';
-import { type Identified, type Identify, identify as identifyWith, type Unidentified } from './identify.js';
+import { type Identified, type Identify, JobIdentifier, type Unidentified } from './identify.js';
 
 const acme = { tenantId: 'acme', operationKey: 'charge:1' };
 const identifyBy = (
@@ -17,7 +16,11 @@ const identifyBy = (
   rule: Identify | undefined,
   encryption: Encryption,
 ): Identified | Unidentified =>
-  identifyWith(asked, provenanceOf(asked), rule, encryption, new Signer(undefined));
+  new JobIdentifier(encryption, new Signer({ signing: undefined })).identify(
+    asked,
+    provenanceOf(asked),
+    rule,
+  );
 const identify = (asked: Job, rule: Identify | undefined): Identified | Unidentified =>
   identifyBy(asked, rule, new Encryption(undefined));
 const globex = { tenantId: 'globex', operationKey: 'charge:1' };

@@ -1,17 +1,16 @@
+import { Inject, Injectable } from '@nestjs/common';
 import { isA, messageOf } from '../../operation/thrown.js';
 import type { Job } from 'bullmq';
-import type { Envelope } from '../../producer/envelope.js';
-import { type Provenance, provenanceOf } from '../../producer/provenance.js';
+import { type Envelope, type Provenance, provenanceOf } from '../../producer/envelope.js';
 import type { DeadLetterReason } from '../../operation/reasons.js';
 import { InvalidIdentityError, RecordUnreadableError, TenantMismatchError } from '../../operation/errors.js';
 import { payloadBinding } from '../../ledger/encryption/binding.js';
 import { isEncrypted } from '../../ledger/encryption/encrypted-value.js';
-import type { Encryption } from '../../ledger/encryption/encryption.js';
+import { Encryption } from '../../ledger/encryption/encryption.js';
 import { canonicalRequest, fingerprintOf } from '../../operation/json.js';
 import { deadlineProblem, jobIdProblem, storableJobId } from '../../operation/job.js';
 import { assertIdentity, jobNameProblem, type OperationIdentity } from '../../operation/identity.js';
-import type { Signer } from '../../producer/signer.js';
-import { availableAtOf, timeOf } from './available-at.js';
+import { Signer } from '../../producer/signer.js';
 
 /**
  * Names the operation of a job, for producers that write plain data. If it gives undefined or throws, the job has no
@@ -44,50 +43,93 @@ export interface Unidentified {
   readonly error: Error;
 }
 
-/**
- * Finds out which operation a job belongs to. Trusts the job no further than it can check.
- *
- * @throws RecordUnreadableError if its payload is encrypted and cannot be read here: not now, perhaps later
- */
-export function identify(
-  job: Job,
-  provenance: Provenance,
-  rule: Identify | undefined,
-  encryption: Pick<Encryption, 'open'>,
-  signer: Pick<Signer, 'verify' | 'isOn'>,
-): Identified | Unidentified {
-  try {
-    return identifyBy(job, provenance, rule, encryption, signer);
-  } catch (cause) {
-    if (isA(cause, RecordUnreadableError)) throw cause;
-    // The result depends on the job alone, so every other delivery would end in the same way.
-    return refuse('payload_invalid', `${named(job)} cannot be read: ${messageOf(cause)}`, cause);
+/** Finds out which operation a job belongs to. Trusts the job no further than it can check. */
+@Injectable()
+export class JobIdentifier {
+  constructor(
+    @Inject(Encryption) private readonly encryption: Pick<Encryption, 'open'>,
+    @Inject(Signer) private readonly signer: Pick<Signer, 'verify' | 'isOn'>,
+  ) {}
+
+  /** @throws RecordUnreadableError if its payload is encrypted and cannot be read here: not now, perhaps later */
+  identify(job: Job, provenance: Provenance, rule: Identify | undefined): Identified | Unidentified {
+    try {
+      return this.#identify(job, provenance, rule);
+    } catch (cause) {
+      if (isA(cause, RecordUnreadableError)) throw cause;
+      // The result depends on the job alone, so every other delivery would end in the same way.
+      return refuse('payload_invalid', `${named(job)} cannot be read: ${messageOf(cause)}`, cause);
+    }
+  }
+
+  #identify(job: Job, provenance: Provenance, rule: Identify | undefined): Identified | Unidentified {
+    const problem = jobNameProblem(job.name) ?? jobIdProblem(job.id ?? '');
+    if (problem !== undefined) return refuse('payload_invalid', `${named(job)}: ${problem}`);
+    switch (provenance.kind) {
+      case 'ours':
+        return this.#identifyOurs(job, provenance);
+      case 'unconfirmed':
+        // With an id that its producer chose it is that producer's data, whatever it looks like.
+        return rule === undefined || provenance.hasDerivedId
+          ? refuseUnconfirmed(job, provenance.envelope)
+          : identifyPlain(job, rule);
+      case 'plain':
+        return identifyPlain(job, rule);
+      default:
+        return provenance satisfies never;
+    }
+  }
+
+  #identifyOurs(job: Job, { envelope, identity, dueAt }: Ours): Identified | Unidentified {
+    const { operation, signature } = envelope;
+    const deadline = operation.deadlineAt === undefined ? undefined : readDate(operation.deadlineAt);
+    const problem = deadline && deadlineProblem(deadline);
+    if (problem !== undefined) return refuse('payload_invalid', `${named(job)}: its deadline ${problem}.`);
+    const opened = this.#open(job, envelope);
+    if (opened.kind === 'refused') return opened;
+    const found = identified(identity, job, opened.payload, {
+      availableAt: dueAt?.getTime() ?? availableAtOf(job),
+      rowMs: operation.row === undefined ? undefined : timeOf(operation.row),
+      deadline,
+      ...tracesOf(operation),
+    });
+    if (found.kind === 'refused') return found;
+    const refusal = this.#refusalOf(job, envelope, found.fingerprint);
+    if (refusal !== undefined) return refusal;
+    // Only a verified signature makes its time trustworthy.
+    const isVouchedFor = this.signer.isOn && signature !== undefined;
+    return dueAt === undefined && isVouchedFor ? { ...found, availableAt: timeOf(signature.at) } : found;
+  }
+
+  /**
+   * Decrypts the payload. If that fails and jobs are signed, the signature is checked by the fingerprint that the job
+   * names: only a job that was made with a signing key is worth waiting for an encryption key.
+   */
+  #open(job: Job, envelope: Envelope): { readonly kind: 'opened'; readonly payload: unknown } | Unidentified {
+    const { operation, payload } = envelope;
+    try {
+      // A schedule's payload is encrypted once, for all of its iterations.
+      return { kind: 'opened', payload: this.encryption.open(payload, payloadBinding(operation)) };
+    } catch (error) {
+      if (!isA(error, RecordUnreadableError) || !this.signer.isOn) throw error;
+      const refusal = this.#refusalOf(job, envelope, operation.fingerprint);
+      if (refusal !== undefined) return refusal;
+      // No key will ever open it.
+      if (error.reason === 'damaged' || error.data['keyId'] === undefined)
+        return { kind: 'refused', reason: 'payload_invalid', error };
+      throw error;
+    }
+  }
+
+  /** Why the signature of a job is not accepted. Undefined when it is. */
+  #refusalOf(job: Job, { operation, signature }: Envelope, fingerprint: string): Unidentified | undefined {
+    const claims = { queue: job.queueName, jobName: job.name, fingerprint, operation };
+    const verdict = this.signer.verify(signature, claims);
+    return verdict === 'accepted' ? undefined : refuseSignature(job, operation, verdict);
   }
 }
 
-function identifyBy(
-  job: Job,
-  provenance: Provenance,
-  rule: Identify | undefined,
-  encryption: Pick<Encryption, 'open'>,
-  signer: Pick<Signer, 'verify' | 'isOn'>,
-): Identified | Unidentified {
-  const problem = jobNameProblem(job.name) ?? jobIdProblem(job.id ?? '');
-  if (problem !== undefined) return refuse('payload_invalid', `${named(job)}: ${problem}`);
-  switch (provenance.kind) {
-    case 'ours':
-      return identifyOurs(job, provenance, encryption, signer);
-    case 'unconfirmed':
-      // With an id that its producer chose it is that producer's data, whatever it looks like.
-      return rule === undefined || provenance.hasDerivedId
-        ? refuseUnconfirmed(job, provenance.envelope)
-        : identifyPlain(job, rule);
-    case 'plain':
-      return identifyPlain(job, rule);
-    default:
-      return provenance satisfies never;
-  }
-}
+type Ours = Extract<Provenance, { kind: 'ours' }>;
 
 /** The tenant of a job, as far as it is known without running the job: to find the jobs of a tenant. */
 export function tenantOfJob(job: Job, rule: Identify | undefined): string | undefined {
@@ -119,80 +161,10 @@ function identifyPlain(job: Job, rule: Identify | undefined): Identified | Unide
   } catch (cause) {
     return refuse(
       'identity_missing',
-      `identify() could not name the operation of job ${storableJobId(job.id ?? '')} of queue "${job.queueName}": ${messageOf(cause)}`,
+      `identify() could not name the operation of job ${shownId(job)}: ${messageOf(cause)}`,
       cause,
     );
   }
-}
-
-function identifyOurs(
-  job: Job,
-  provenance: Ours,
-  encryption: Pick<Encryption, 'open'>,
-  signer: Pick<Signer, 'verify' | 'isOn'>,
-): Identified | Unidentified {
-  const { envelope, identity, dueAt } = provenance;
-  const { operation, signature } = envelope;
-  const deadline = operation.deadlineAt === undefined ? undefined : readDate(operation.deadlineAt);
-  const problem = deadline && deadlineProblem(deadline);
-  if (problem !== undefined) return refuse('payload_invalid', `${named(job)}: its deadline ${problem}.`);
-  const opened = openPayload(job, envelope, encryption, signer);
-  if (opened.kind === 'refused') return opened;
-  const found = identified(identity, job, opened.payload, {
-    availableAt: dueAt?.getTime() ?? availableAtOf(job),
-    rowMs: operation.row === undefined ? undefined : timeOf(operation.row),
-    deadline,
-    ...tracesOf(operation),
-  });
-  if (found.kind === 'refused') return found;
-  const refusal = refusalOf(job, envelope, found.fingerprint, signer);
-  if (refusal !== undefined) return refusal;
-  // Only a verified signature makes its time trustworthy.
-  const isVouchedFor = signer.isOn && signature !== undefined;
-  return dueAt === undefined && isVouchedFor ? { ...found, availableAt: timeOf(signature.at) } : found;
-}
-
-type Ours = Extract<Provenance, { kind: 'ours' }>;
-
-/**
- * Decrypts the payload. If that fails and jobs are signed, the signature is checked by the fingerprint that the job
- * names: only a job that was made with a signing key is worth waiting for an encryption key.
- */
-function openPayload(
-  job: Job,
-  envelope: Envelope,
-  encryption: Pick<Encryption, 'open'>,
-  signer: Pick<Signer, 'verify' | 'isOn'>,
-): { readonly kind: 'opened'; readonly payload: unknown } | Unidentified {
-  const { operation, payload } = envelope;
-  try {
-    // A schedule's payload is encrypted once, for all of its iterations.
-    return { kind: 'opened', payload: encryption.open(payload, payloadBinding(operation)) };
-  } catch (error) {
-    if (!isA(error, RecordUnreadableError) || !signer.isOn) throw error;
-    const refusal = refusalOf(job, envelope, operation.fingerprint, signer);
-    if (refusal !== undefined) return refusal;
-    // No key will ever open it.
-    if (error.reason === 'damaged' || error.data['keyId'] === undefined)
-      return { kind: 'refused', reason: 'payload_invalid', error };
-    throw error;
-  }
-}
-
-/** Why the signature of a job is not accepted. Undefined when it is. */
-function refusalOf(
-  job: Job,
-  { operation, signature }: Envelope,
-  fingerprint: string,
-  signer: Pick<Signer, 'verify'>,
-): Unidentified | undefined {
-  const verdict = signer.verify(signature, {
-    queue: job.queueName,
-    jobName: job.name,
-    fingerprint,
-    operation,
-  });
-  return verdict === 'accepted' ? undefined : refuseSignature(job, operation, verdict);
 }
 
 /** The job was written without a signing key, or changed since. */
@@ -207,11 +179,7 @@ function refuseSignature(
       `${named(job)} is not signed. Give every process that enqueues the keys (forRoot({ signing })), and accept unsigned jobs until theirs are through: signing.acceptUnsignedUntil.`,
     );
   const message = `${named(job)} names tenant "${tenantId}", but its signature is none of that job, or of a key that is not configured here: it was forged, changed, or moved from elsewhere. If the key is missing, add it to forRoot({ signing: { keys } }).`;
-  return {
-    kind: 'refused',
-    reason: 'tenant_mismatch',
-    error: new TenantMismatchError(message, { jobId: job.id }),
-  };
+  return refuseTenant(job, message);
 }
 
 function readDate(text: unknown): Date {
@@ -226,18 +194,27 @@ function refuseUnconfirmed(job: Job, { operation }: Envelope): Unidentified {
     return refuse('identity_missing', `${named(job)} has no valid operation: ${messageOf(cause)}`, cause);
   }
   const message = `${named(job)} names tenant "${operation.tenantId}", which is not the tenant it was enqueued for: its id was not made from that tenant and key. Jobs of operations come from IdempotentQueue alone, under the ids that it gives them.`;
-  const error = new TenantMismatchError(message, { jobId: job.id });
+  return refuseTenant(job, message);
+}
+
+function refuseTenant({ id }: Job, message: string): Unidentified {
+  const error = new TenantMismatchError(message, { jobId: id });
   return { kind: 'refused', reason: 'tenant_mismatch', error };
 }
 
 function named(job: Job): string {
-  return `Job ${storableJobId(job.id ?? '')} of queue "${job.queueName}"`;
+  return `Job ${shownId(job)}`;
+}
+
+function shownId({ id = '', queueName }: Job): string {
+  return `${storableJobId(id)} of queue "${queueName}"`;
 }
 
 /** What is known of an operation besides its request. */
 type Circumstances = Pick<Identified, 'availableAt' | 'rowMs' | 'deadline' | 'trace' | 'parentTrace'>;
 
-const PLAIN = { rowMs: undefined, deadline: undefined, trace: undefined, parentTrace: undefined };
+/** The circumstances of an operation that {@link IdempotentQueue} did not enqueue. */
+export const PLAIN = { rowMs: undefined, deadline: undefined, trace: undefined, parentTrace: undefined };
 
 /** A schedule outlives the trace that it was made in, and a redrive comes when the first trace is long over. */
 function tracesOf({
@@ -271,7 +248,7 @@ function identified(
     // Most likely the payload is nested deeper than the stack: what it asks for cannot be told.
     return refuse(
       'payload_invalid',
-      `The payload of job ${storableJobId(job.id ?? '')} of queue "${job.queueName}" cannot be read: ${messageOf(cause)}`,
+      `The payload of job ${shownId(job)} cannot be read: ${messageOf(cause)}`,
       cause,
     );
   }
@@ -282,3 +259,24 @@ function refuse(reason: DeadLetterReason, message: string, cause?: unknown): Uni
   if (cause !== undefined) error.cause = cause;
   return { kind: 'refused', reason, error };
 }
+
+/**
+ * When a job could first run, in ms since 1970 by its producer's clock: from it follows whether the ledger may have
+ * forgotten the operation. A producer may set it, so an invalid time counts as the oldest; the ledger judges times in
+ * the future.
+ *
+ * A delay may have been cut short (`promote()`): a job that is delivered has no delay left.
+ */
+export function availableAtOf({ timestamp, opts }: Pick<Job, 'timestamp' | 'opts'>): number {
+  const addedAt = timeOf(timestamp);
+  const delayMs = typeof opts?.delay === 'number' && opts.delay > 0 ? opts.delay : 0;
+  return Math.max(addedAt, Math.min(addedAt + delayMs, Date.now()));
+}
+
+/** A producer's time, in ms since 1970. An invalid one counts as the oldest, 0. */
+export function timeOf(timestamp: unknown): number {
+  return typeof timestamp === 'number' && timestamp >= 0 && timestamp <= MAX_TIME_MS ? timestamp : 0;
+}
+
+/** The latest time that a Date can hold. */
+const MAX_TIME_MS = 8.64e15;

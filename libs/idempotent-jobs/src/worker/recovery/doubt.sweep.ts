@@ -3,6 +3,7 @@ import { Due } from '../../producer/due.js';
 import { LibraryLog } from '../../events/library-log.js';
 import { OutcomeStore } from '../../ledger/record/outcome.store.js';
 import { OperationInDoubtError } from '../../operation/errors.js';
+import type { OperationIdentity } from '../../operation/identity.js';
 import { Database } from '../../ledger/postgres/database.js';
 import { statement } from '../../ledger/postgres/statement.js';
 
@@ -19,29 +20,27 @@ const FORGOTTEN_DOUBTS = statement(
   'forgotten_doubts',
   `
 (
-  SELECT tenant_id, operation_key, fencing_token FROM {schema}.job_outcomes
+  SELECT tenant_id AS "tenantId", operation_key AS "operationKey", fencing_token::float8 AS token FROM {schema}.job_outcomes
   WHERE origin <> 'job' AND lease_expires_at <= clock_timestamp() - CASE
       WHEN effect = 'reconciled' OR status = 'in_doubt' OR step_of IS NOT NULL THEN interval '1 day'
       ELSE interval '1 minute' END
     AND (status = 'in_doubt' OR repeatable_until <= clock_timestamp())
   ORDER BY lease_expires_at LIMIT :limit
 ) UNION ALL (
-  SELECT tenant_id, operation_key, fencing_token FROM {schema}.job_outcomes
+  SELECT tenant_id AS "tenantId", operation_key AS "operationKey", fencing_token::float8 AS token FROM {schema}.job_outcomes
   WHERE origin <> 'job' AND status = 'retrying' AND doubt_since IS NOT NULL
     AND repeatable_until <= clock_timestamp() - interval '1 day'
   ORDER BY repeatable_until LIMIT :limit
 ) UNION ALL (
-  SELECT tenant_id, operation_key, fencing_token FROM {schema}.job_outcomes
+  SELECT tenant_id AS "tenantId", operation_key AS "operationKey", fencing_token::float8 AS token FROM {schema}.job_outcomes
   WHERE status = 'in_doubt' AND lease_expires_at IS NULL AND payload IS NULL AND reconcile_due_at <= clock_timestamp() - interval '1 day'
   ORDER BY reconcile_due_at LIMIT :limit
 )
 `,
 );
 
-interface ForgottenDoubt {
-  readonly tenant_id: string;
-  readonly operation_key: string;
-  readonly fencing_token: string;
+interface ForgottenDoubt extends OperationIdentity {
+  readonly token: number;
 }
 
 /** Writes the dead letters of forgotten doubts. Any number of processes may sweep. */
@@ -77,23 +76,14 @@ export class DoubtSweep {
     const forgotten = await this.database.run<ForgottenDoubt>(FORGOTTEN_DOUBTS.with({ limit: BATCH }));
     for (const doubt of forgotten) {
       try {
-        await this.#record(doubt);
+        const error = new OperationInDoubtError(doubt);
+        const recorded = await this.outcomes.doubt(doubt, doubt.token, error, undefined);
+        if (recorded === 'recorded') this.due.wake();
       } catch (error) {
         // A doubt whose row is locked, or that cannot be written, must not keep the others from being found.
         this.log.trouble('A forgotten doubt could not be recorded, and is looked at again', error);
       }
     }
-  }
-
-  async #record({
-    tenant_id: tenantId,
-    operation_key: operationKey,
-    fencing_token: token,
-  }: ForgottenDoubt): Promise<void> {
-    const identity = { tenantId, operationKey };
-    const error = new OperationInDoubtError(identity);
-    const recorded = await this.outcomes.doubt(identity, Number(token), error, undefined);
-    if (recorded === 'recorded') this.due.wake();
   }
 }
 

@@ -1,17 +1,76 @@
 import { Injectable } from '@nestjs/common';
 import type { Job } from 'bullmq';
 import { Due } from '../../producer/due.js';
-import { provenanceOf } from '../../producer/provenance.js';
-import { identify } from '../identify/identify.js';
+import { provenanceOf } from '../../producer/envelope.js';
+import { JobIdentifier } from '../identify/identify.js';
 import { LibraryLog } from '../../events/library-log.js';
 import { JobEvents } from '../../events/job-events.js';
 import { IdempotentJobsError } from '../../operation/errors.js';
 import { payloadTextOf } from '../../operation/json.js';
 import { OutcomeStore } from '../../ledger/record/outcome.store.js';
-import { Encryption } from '../../ledger/encryption/encryption.js';
-import { Signer } from '../../producer/signer.js';
-import { type CarriedOperation, EndedJobStore } from './ended-job.store.js';
-import type { SweptQueue } from './swept-queue.js';
+import type { QueuePort } from '../../bullmq/queue-port.js';
+import type { ProcessorRules } from '../rules/operation-rules.js';
+import type { Effect } from '../../operation/effect.js';
+import type { OperationIdentity } from '../../operation/identity.js';
+import type { OperationStatus } from '../../operation/status.js';
+import { Database } from '../../ledger/postgres/database.js';
+import { inMs, statement } from '../../ledger/postgres/statement.js';
+
+/** When the job of an operation should have been delivered. Must match the index `job_outcomes_carried_by_job`. */
+const DUE_AT = `COALESCE(lease_expires_at, reconcile_due_at, available_at, created_at)`;
+
+/** Operations that are due and that only their BullMQ job carries, the longest due first. */
+const CARRIED_BY_JOB = statement(
+  'carried_by_job',
+  `
+SELECT tenant_id AS "tenantId", operation_key AS "operationKey", job_name AS "jobName", job_id AS "jobId",
+  fencing_token::float8 AS token, attempts, status, effect, (EXTRACT(EPOCH FROM ${DUE_AT}) * 1000000)::bigint::text AS "dueUs"
+FROM {schema}.job_outcomes
+WHERE queue = :queue AND payload IS NULL AND origin = 'job'
+  AND (status IN ('pending', 'running', 'retrying') OR reconcile_due_at IS NOT NULL)
+  AND ${DUE_AT} <= clock_timestamp()
+  AND (${DUE_AT}, tenant_id, operation_key) > (COALESCE(timestamptz 'epoch' + :seenDueUs::float8 * interval '1 microsecond', '-infinity'), :seenTenantId, :seenKey)
+ORDER BY ${DUE_AT}, tenant_id, operation_key
+LIMIT :limit
+`,
+);
+
+/**
+ * pending or retrying → retrying, doubtful: a worker may have run it without the ledger. No row means that it was
+ * claimed since, and its claimant decides.
+ */
+const SUSPECT = statement(
+  'suspect',
+  `
+UPDATE {schema}.job_outcomes SET
+  status           = 'retrying',
+  doubt_since      = COALESCE(doubt_since, started_at, clock_timestamp()),
+  doubted_at       = clock_timestamp(),
+  repeatable_until = COALESCE(repeatable_until, ${inMs(':repeatableMs::float8')}, 'infinity'),
+  expires_at       = NULL
+WHERE tenant_id = :tenantId AND operation_key = :operationKey AND fencing_token = :token AND status IN ('pending', 'retrying')
+RETURNING true
+`,
+);
+
+/** An operation that only its BullMQ job carries. */
+interface CarriedOperation extends OperationIdentity {
+  readonly jobName: string;
+  readonly jobId: string;
+  readonly token: number;
+  readonly attempts: number;
+  readonly status: OperationStatus;
+  /** As its last attempt declared it. Null when there was no attempt. */
+  readonly effect: Effect | null;
+  /** When its job should have been delivered, in µs since 1970: the cursor of the next page. */
+  readonly dueUs: string;
+}
+
+/** A queue whose failed jobs are swept. */
+export interface SweptQueue {
+  readonly port: QueuePort;
+  readonly rules: ProcessorRules;
+}
 
 /** How BullMQ has ended the job of an operation that is not finished. */
 interface EndedJob {
@@ -39,11 +98,10 @@ export class EndedJobSweep {
   readonly #seen = new Map<string, CarriedOperation>();
 
   constructor(
-    private readonly store: EndedJobStore,
+    private readonly database: Database,
     private readonly outcomes: OutcomeStore,
     private readonly events: JobEvents,
-    private readonly encryption: Encryption,
-    private readonly signer: Signer,
+    private readonly identifier: JobIdentifier,
     private readonly due: Due,
     private readonly log: LibraryLog,
   ) {}
@@ -52,7 +110,7 @@ export class EndedJobSweep {
   async sweep(queue: SweptQueue): Promise<void> {
     const { name, contents } = queue.port;
     for (let page = 0; page < MAX_PAGES; page += 1) {
-      const due = await this.store.due(name, this.#seen.get(name), PAGE);
+      const due = await this.#dueAfter(this.#seen.get(name), name);
       const ends = await Promise.all(due.map(({ jobId }) => contents.endOf(jobId)));
       for (const [index, operation] of due.entries()) {
         const end = ends[index];
@@ -63,6 +121,21 @@ export class EndedJobSweep {
       else this.#seen.set(name, last);
       if (last === undefined) return;
     }
+  }
+
+  #dueAfter(seen: CarriedOperation | undefined, queue: string): Promise<CarriedOperation[]> {
+    const { dueUs: seenDueUs, tenantId: seenTenantId = '', operationKey: seenKey = '' } = seen ?? {};
+    return this.database.run(CARRIED_BY_JOB.with({ queue, seenDueUs, seenTenantId, seenKey, limit: PAGE }));
+  }
+
+  /** Notes that a worker without the ledger may have run it. False when it was claimed since. */
+  async #suspect(
+    { tenantId, operationKey, token }: CarriedOperation,
+    { rules }: SweptQueue,
+  ): Promise<boolean> {
+    const { repeatableMs } = rules.claim;
+    const call = SUSPECT.with({ tenantId, operationKey, token, repeatableMs });
+    return (await this.database.run(call)).length > 0;
   }
 
   /** An operation that cannot be read, or that another process works on, must not keep the others from being checked. */
@@ -78,8 +151,7 @@ export class EndedJobSweep {
         effectsOf(queue, operation).some((effect) => effect === 'unrepeatable' || effect === 'transactional')
       )
         return await this.#doubt(queue, operation, ended);
-      const isSuspected = await this.store.suspect(operation, queue.rules.claim.repeatableMs);
-      if (isSuspected) await deliverAgain(ended.job, ended.end);
+      if (await this.#suspect(operation, queue)) await deliverAgain(ended.job, ended.end);
     } catch (error) {
       this.log.trouble(
         `Operation "${operation.operationKey}" of tenant "${operation.tenantId}" goes on, but its job ${operation.jobId} of queue "${queue.port.name}" has ended; it is looked at again with the next sweep`,
@@ -95,7 +167,7 @@ export class EndedJobSweep {
   ): Promise<EndedJob> {
     // A job that was removed since BullMQ was asked for its state is not found.
     const job = end === 'gone' ? undefined : ((await port.contents.find(jobId)) ?? undefined);
-    const identified = job && identify(job, provenanceOf(job), rules.identify, this.encryption, this.signer);
+    const identified = job && this.identifier.identify(job, provenanceOf(job), rules.identify);
     const isItsOwn =
       identified?.kind === 'identified' &&
       identified.tenantId === tenantId &&
@@ -133,7 +205,7 @@ export class EndedJobSweep {
 
 /** The effects of the processor and of the last attempt, which may have run in another version of the application. */
 function effectsOf({ rules }: SweptQueue, { effect }: CarriedOperation): readonly string[] {
-  return effect === undefined ? [rules.effect] : [rules.effect, effect];
+  return effect === null ? [rules.effect] : [rules.effect, effect];
 }
 
 /** Delivers the job again as a new one: the ledger counts its attempts. */

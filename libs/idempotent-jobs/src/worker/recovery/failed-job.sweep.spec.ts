@@ -2,7 +2,7 @@ import type { Job } from 'bullmq';
 import { describe, expect, it } from 'vitest';
 import type { QueuePort } from '../../bullmq/queue-port.js';
 import type { LetterStore } from '../../dead-letters/letter.store.js';
-import type { OperationRules } from '../rules/operation-rules.js';
+import type { ProcessorRules } from '../rules/operation-rules.js';
 import { jobIdOf } from '../../operation/identity.js';
 import { RecordUnreadableError } from '../../operation/errors.js';
 import type { ProcessorHost } from '../host/processor-host.js';
@@ -41,7 +41,7 @@ describe('FailedJobSweep', () => {
       name: 'charges',
       contents: { failed: () => Promise.resolve(jobs) },
     } as unknown as QueuePort;
-    const settings = { queue: 'charges' } as OperationRules;
+    const settings = { queue: 'charges' } as ProcessorRules;
     const bury = (_settings: unknown, { id }: Job): Promise<void> => {
       if (id === idOf('1'))
         return Promise.reject(

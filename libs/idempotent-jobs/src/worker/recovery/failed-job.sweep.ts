@@ -2,14 +2,13 @@ import { Injectable } from '@nestjs/common';
 import type { Job } from 'bullmq';
 import { wasFailedByBullmq } from '../../bullmq/unprocessed.js';
 import { LetterStore } from '../../dead-letters/letter.store.js';
-import { provenanceOf } from '../../producer/provenance.js';
-import { identify } from '../identify/identify.js';
+import { provenanceOf } from '../../producer/envelope.js';
+import { JobIdentifier } from '../identify/identify.js';
 import { ProcessorHost } from '../host/processor-host.js';
-import type { OperationRules } from '../rules/operation-rules.js';
+import type { ProcessorRules } from '../rules/operation-rules.js';
 import { LibraryLog } from '../../events/library-log.js';
 import { jobSubjectOf } from '../../operation/job.js';
-import { EndedJobSweep } from './ended-job.sweep.js';
-import type { SweptQueue } from './swept-queue.js';
+import { EndedJobSweep, type SweptQueue } from './ended-job.sweep.js';
 
 /**
  * Looks for failed BullMQ jobs that the ledger does not account for. BullMQ fails a job without calling the processor
@@ -77,7 +76,7 @@ export class FailedJobSweep {
    * A job that cannot be read, or whose dead letter cannot be written, is left for a later sweep and must not block the
    * others.
    */
-  async #writeLetter(rules: OperationRules, job: Job): Promise<void> {
+  async #writeLetter(rules: ProcessorRules, job: Job): Promise<void> {
     try {
       await this.host.writeUnprocessed(rules, job, new Error(job.failedReason ?? 'BullMQ failed the job'));
     } catch (error) {
@@ -88,11 +87,11 @@ export class FailedJobSweep {
     }
   }
 
-  async #unaccounted(queue: string, rules: OperationRules, jobs: readonly Job[]): Promise<Job[]> {
+  async #unaccounted(queue: string, rules: ProcessorRules, jobs: readonly Job[]): Promise<Job[]> {
     const present = await failedByBullmq(jobs);
     if (present.length === 0) return [];
     const asked = present.map((job) => {
-      const identified = identify(job, provenanceOf(job), rules.identify, UNOPENED, UNVERIFIED);
+      const identified = UNCHECKED.identify(job, provenanceOf(job), rules.identify);
       return { jobId: job.id as string, identity: identified.kind === 'identified' ? identified : undefined };
     });
     const accounted = await this.letters.accountedFor(queue, asked);
@@ -109,8 +108,11 @@ async function failedByBullmq(jobs: readonly Job[]): Promise<Job[]> {
 
 const PAGE = 100;
 
-/** A job's operation can be told without decrypting its payload. */
-const UNOPENED = { open: (payload: unknown): unknown => payload };
-
-/** Signatures are not checked: the identity is only used to look for what is accounted for already. */
-const UNVERIFIED = { isOn: false, verify: () => 'accepted' as const };
+/**
+ * Tells a job's operation without decrypting its payload or checking its signature: the identity is only used to look for
+ * what is accounted for already.
+ */
+const UNCHECKED = new JobIdentifier(
+  { open: (payload) => payload },
+  { isOn: false, verify: () => 'accepted' },
+);

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { classify } from '../../resilience/classify/classify.js';
 import { type Effect, EFFECTS } from '../../operation/effect.js';
 import { rowsOf } from '../../../../../test/support/table.js';
-import { DEFAULT_SCHEDULE, type ReconcileSchedule } from './reconcile-schedule.js';
+import { DEFAULT_SCHEDULE, type ReconcileSchedule } from './reconcile.options.js';
 import type { FailureKind } from '../../operation/reasons.js';
 import {
   type AttemptFacts,

@@ -1,4 +1,4 @@
-import { nextQuestionMs, type ReconcileSchedule } from './reconcile-schedule.js';
+import { nextQuestionMs, type ReconcileSchedule } from './reconcile.options.js';
 import { type DeadLetterReason, type RetryDecision } from '../../operation/reasons.js';
 import type { Effect } from '../../operation/effect.js';
 import { backoffMs, type BackoffOptions } from '../../resilience/backoff.js';

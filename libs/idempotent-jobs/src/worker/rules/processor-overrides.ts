@@ -3,32 +3,24 @@ import { ConfigurationError } from '../../operation/errors.js';
 import { type OptionChecks, optionChecks } from '../../options/option-checks.js';
 import type { IdempotentProcessorOptions } from './processor.options.js';
 
-/** Options of a processor that a configuration may give: numbers and names, nothing that is code. */
-export type ProcessorOverrides = Pick<
-  IdempotentProcessorOptions,
-  | 'timeoutMs'
-  | 'timeBudgetMs'
-  | 'retry'
-  | 'retryByJob'
-  | 'leaseMs'
-  | 'keyRetentionMs'
-  | 'reconcile'
-  | 'clientRetries'
-> &
-  Pick<WorkerOptions, 'concurrency'>;
+/** The names of the options that a configuration may give: numbers and names, nothing that is code. */
+const OVERRIDABLE = [
+  'timeoutMs',
+  'timeBudgetMs',
+  'retry',
+  'retryByJob',
+  'leaseMs',
+  'keyRetentionMs',
+  'reconcile',
+  'clientRetries',
+  'concurrency',
+] as const;
 
-/** A `Record`, so that the compiler reports a missing one. */
-const OVERRIDABLE: Record<keyof ProcessorOverrides, true> = {
-  timeoutMs: true,
-  timeBudgetMs: true,
-  retry: true,
-  retryByJob: true,
-  leaseMs: true,
-  keyRetentionMs: true,
-  reconcile: true,
-  clientRetries: true,
-  concurrency: true,
-};
+/** Options of a processor that a configuration may give. */
+export type ProcessorOverrides = Pick<
+  IdempotentProcessorOptions & Pick<WorkerOptions, 'concurrency'>,
+  (typeof OVERRIDABLE)[number]
+>;
 
 /** Checks the names of the options and queues. The values are checked with the options of their processors. */
 export function readOverrides(
@@ -44,10 +36,10 @@ export function readOverrides(
       checks.fail(`processors.${queue}`, options, 'an object of options');
       continue;
     }
-    const unknown = Object.keys(options).filter((option) => !(option in OVERRIDABLE));
+    const unknown = Object.keys(options).filter((option) => !OVERRIDABLE.some((known) => known === option));
     if (unknown.length > 0)
       checks.problem(
-        `processors.${queue} has ${unknown.join(', ')}, but a configuration can give ${Object.keys(OVERRIDABLE).join(', ')}; all else belongs into @IdempotentProcessor()`,
+        `processors.${queue} has ${unknown.join(', ')}, but a configuration can give ${OVERRIDABLE.join(', ')}; all else belongs into @IdempotentProcessor()`,
       );
   }
   return new Map(Object.entries(processors));

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { provenanceOf } from '../../producer/provenance.js';
+import { provenanceOf } from '../../producer/envelope.js';
 import { type Effect, EFFECTS } from '../../operation/effect.js';
 import { jobIdOf } from '../../operation/identity.js';
 import type { Job } from 'bullmq';
@@ -9,8 +9,7 @@ import { JobEvents } from '../../events/job-events.js';
 import { ConfigurationError } from '../../operation/errors.js';
 import { optionChecks } from '../../options/option-checks.js';
 import { type IdempotentProcessorOptions, resolveProcessorOptions } from './processor.options.js';
-import type { RulesByPolicy } from './rules-by-policy.js';
-import type { OperationRules } from './operation-rules.js';
+import type { RulesByPolicy, ProcessorRules } from './operation-rules.js';
 import { resolvePolicies } from './retry.options.js';
 
 const POLICIES = resolvePolicies(optionChecks('test'), {
@@ -19,8 +18,8 @@ const POLICIES = resolvePolicies(optionChecks('test'), {
 });
 
 const DEPENDENCIES = new Dependencies(
-  resolveDependencies(optionChecks('test'), { gateway: { timeoutMs: 2_500 }, mailer: {} }),
-  { events: new JobEvents(), now: () => 0, random: () => 0 },
+  { dependencies: resolveDependencies(optionChecks('test'), { gateway: { timeoutMs: 2_500 }, mailer: {} }) },
+  new JobEvents(),
 );
 
 function resolveAll(
@@ -30,11 +29,17 @@ function resolveAll(
   return resolveProcessorOptions(
     'ChargeProcessor',
     { queue: 'charges', options: options as IdempotentProcessorOptions, canReconcile, hasFallback },
-    { leaseMs, retentionMs: 1000, maxResultBytes: 77, policies: POLICIES, dependencies: DEPENDENCIES },
+    {
+      leaseMs,
+      retentionMs: 1000,
+      results: { maxBytes: 77 },
+      retryPolicies: POLICIES,
+      dependencies: DEPENDENCIES,
+    },
   );
 }
 
-function resolve(options: unknown, leaseMs = 30_000, canReconcile = false): OperationRules {
+function resolve(options: unknown, leaseMs = 30_000, canReconcile = false): ProcessorRules {
   return resolveAll(options, { leaseMs, canReconcile }).own;
 }
 
@@ -57,7 +62,6 @@ describe('resolveProcessorOptions', () => {
     expect(rules).toEqual({
       queue: 'charges',
       effect: 'unrepeatable',
-      leaseMs: 12_000,
       timeoutMs: 30_000,
       claim: {
         queue: 'charges',
@@ -108,7 +112,6 @@ describe('resolveProcessorOptions', () => {
     });
     expect(rules).toMatchObject({
       effect: 'keyed',
-      leaseMs: 500,
       timeoutMs: 2_147_483_647,
       claim: {
         queue: 'charges',

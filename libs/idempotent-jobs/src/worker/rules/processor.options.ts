@@ -6,12 +6,27 @@ import { type ReconcileOptions, resolveReconcile } from './reconcile.options.js'
 import type { Dependencies } from '../../resilience/dependency/dependencies.js';
 import type { Dependency } from '../../resilience/dependency/dependency.js';
 import type { KeyedDependency } from '../../resilience/dependency/dependency-key.js';
-import type { ProcessorDeclaration } from './processor-declaration.js';
 import type { Identify } from '../identify/identify.js';
-import { DEFAULT_TIMEOUT_MS, RulesByPolicy } from './rules-by-policy.js';
-import type { OperationRules } from './operation-rules.js';
+import { DEFAULT_TIMEOUT_MS, RulesByPolicy, type ProcessorRules } from './operation-rules.js';
 import { budgetOf, policyOf, type RetryOptions, type RetryRules } from './retry.options.js';
 import { ANY_PAYLOAD, type PayloadClass, type PayloadRule } from './validate-payload.js';
+
+/** What the decorator stores on a class. */
+export interface ProcessorDeclaration {
+  readonly queue: string;
+  readonly options: IdempotentProcessorOptions;
+  /** False when the application starts the worker itself: `workerOptions.autorun: false`. */
+  readonly isStarted: boolean;
+  /** Whether the class has a `reconcile()`. */
+  readonly canReconcile: boolean;
+  /** Whether it has a `fallback()`. */
+  readonly hasFallback: boolean;
+  /** Whether the worker options limit how often a job may stall. If not, the policy does. */
+  readonly limitsStalls: boolean;
+}
+
+/** Metadata key of a {@link ProcessorDeclaration}. */
+export const PROCESSOR_DECLARATION = Symbol('nestjs-idempotent-jobs:processor');
 
 /** What `@IdempotentProcessor()` needs to know about a processor. */
 export interface IdempotentProcessorOptions {
@@ -41,7 +56,7 @@ export interface IdempotentProcessorOptions {
   readonly retryByJob?: Readonly<Record<string, RetryOptions | string>>;
   /**
    * What the handler calls: the name of one of `forRoot({ dependencies })`. While its circuit is open, its bulkhead
-   * full or its retry budget spent, jobs are put off without spending an attempt.
+   * full or its retry budget spent, jobs are deferred without spending an attempt.
    *
    * `{ name, per }`: each key has a circuit and a retry budget of its own, so that a failing endpoint of one tenant
    * does not reject the jobs of other tenants.
@@ -90,8 +105,8 @@ export interface IdempotentProcessorOptions {
 export interface ProcessorDefaults {
   readonly leaseMs: number;
   readonly retentionMs: number;
-  readonly maxResultBytes: number;
-  readonly policies: ReadonlyMap<string, RetryRules>;
+  readonly results: { readonly maxBytes: number };
+  readonly retryPolicies: ReadonlyMap<string, RetryRules>;
   readonly dependencies: Pick<Dependencies, 'find' | 'names' | 'knownFailureOf'>;
 }
 
@@ -118,12 +133,11 @@ export function resolveProcessorOptions(
   const reconcile = canReconcile ? resolveReconcile(checks, options.reconcile) : undefined;
   const leaseMs = checks.timer('leaseMs', options.leaseMs, defaults.leaseMs, 500);
   const keyRetentionMs = checks.positive('keyRetentionMs', options.keyRetentionMs, DEFAULT_KEY_RETENTION_MS);
-  const retry = policyOf(checks, 'retry', options.retry, defaults.policies);
+  const retry = policyOf(checks, 'retry', options.retry, defaults.retryPolicies);
   const dependency = dependencyOf(checks, options.dependency, defaults.dependencies);
-  const rules: OperationRules = {
+  const rules: ProcessorRules = {
     queue,
     effect,
-    leaseMs,
     timeoutMs: DEFAULT_TIMEOUT_MS,
     claim: {
       queue,
@@ -149,7 +163,7 @@ export function resolveProcessorOptions(
     results: {
       isStored: checks.flag('storeResult', options.storeResult, true),
       redact: options.redact,
-      maxBytes: defaults.maxResultBytes,
+      maxBytes: defaults.results.maxBytes,
     },
     identify: options.identify,
     doubtsEarlierStarts: doubtsEarlierStarts(effect, options.startedElsewhere, checks),
@@ -161,7 +175,7 @@ export function resolveProcessorOptions(
   if (options.timeBudgetMs !== undefined) budgetOf(checks, 'timeBudgetMs', options.timeBudgetMs);
   const byJob = Object.entries(options.retryByJob ?? {}).map(
     ([jobName, asked]) =>
-      [jobName, policyOf(checks, `retryByJob.${jobName}`, asked, defaults.policies)] as const,
+      [jobName, policyOf(checks, `retryByJob.${jobName}`, asked, defaults.retryPolicies)] as const,
   );
   checks.flag('pauseQueue', options.pauseQueue, false);
   if (dependency === undefined && options.pauseQueue === true)
@@ -171,11 +185,9 @@ export function resolveProcessorOptions(
   if (dependency === undefined && hasFallback)
     checks.fail('dependency', undefined, 'given, because the class has a fallback() that stands in for it');
   checks.countFromZero('clientRetries', options.clientRetries, 0);
-  checks.callback('redact', options.redact);
-  checks.callback('identify', options.identify);
-  checks.callback('classify', options.classify);
+  for (const name of ['redact', 'identify', 'classify'] as const) checks.callback(name, options[name]);
   checks.throwIfAny((message) => new ConfigurationError(message));
-  return new RulesByPolicy(rules, options, { own: retry, byJob, named: defaults.policies });
+  return new RulesByPolicy(rules, options, { own: retry, byJob, named: defaults.retryPolicies });
 }
 
 function dependencyOf(
@@ -216,11 +228,10 @@ function checkReconcile(
 /** Where the effect may be repeated, an earlier start does not matter. */
 function doubtsEarlierStarts(
   effect: Effect,
-  startedElsewhere: IdempotentProcessorOptions['startedElsewhere'] = 'doubt',
+  given: IdempotentProcessorOptions['startedElsewhere'],
   checks: OptionChecks,
 ): boolean {
-  if (startedElsewhere !== 'doubt' && startedElsewhere !== 'run')
-    checks.fail('startedElsewhere', startedElsewhere, '"doubt" or "run"');
+  const startedElsewhere = checks.oneOf('startedElsewhere', given, ['doubt', 'run'], 'doubt');
   return startedElsewhere === 'doubt' && (effect === 'unrepeatable' || effect === 'reconciled');
 }
 
@@ -231,11 +242,10 @@ function jobNamesOf({ payload, retryByJob }: IdempotentProcessorOptions): readon
 }
 
 function payloadRules(
-  { payload, unlistedPayloads = 'refuse' }: IdempotentProcessorOptions,
+  { payload, unlistedPayloads }: IdempotentProcessorOptions,
   checks: OptionChecks,
-): OperationRules['payloadRuleOf'] {
-  if (unlistedPayloads !== 'refuse' && unlistedPayloads !== 'accept')
-    checks.fail('unlistedPayloads', unlistedPayloads, '"refuse" or "accept"');
+): ProcessorRules['payloadRuleOf'] {
+  const otherwise = checks.oneOf('unlistedPayloads', unlistedPayloads, ['refuse', 'accept'], 'refuse');
   if (payload === undefined) return () => ANY_PAYLOAD;
   if (typeof payload === 'function') return () => ({ kind: 'validated', dto: payload });
   if (payload === null || typeof payload !== 'object') {
@@ -257,6 +267,6 @@ function payloadRules(
       { kind: 'validated', dto },
     ]),
   );
-  const unlisted: PayloadRule = unlistedPayloads === 'accept' ? ANY_PAYLOAD : { kind: 'unlisted' };
+  const unlisted: PayloadRule = otherwise === 'accept' ? ANY_PAYLOAD : { kind: 'unlisted' };
   return (jobName) => byName.get(jobName) ?? unlisted;
 }

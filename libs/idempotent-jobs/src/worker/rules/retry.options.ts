@@ -1,5 +1,5 @@
 import type { OptionChecks } from '../../options/option-checks.js';
-import type { BackoffOptions, Jitter } from '../../resilience/backoff.js';
+import type { BackoffOptions } from '../../resilience/backoff.js';
 
 /** How often and how long to try: a retry policy. */
 export interface RetryOptions {
@@ -95,8 +95,7 @@ function resolveBackoff(
   path: string,
   { baseMs, capMs, jitter, throttledBaseMs }: Partial<BackoffOptions> = {},
 ): BackoffOptions {
-  if (jitter !== undefined && !JITTERS.includes(jitter))
-    checks.fail(`${path}.jitter`, jitter, JITTERS.map((known) => `"${known}"`).join(' or '));
+  checks.oneOf(`${path}.jitter`, jitter, ['full', 'equal', 'decorrelated'], 'full');
   if (throttledBaseMs !== undefined) checks.positive(`${path}.throttledBaseMs`, throttledBaseMs, 0);
   for (const [name, ms] of Object.entries({ baseMs, capMs, throttledBaseMs }))
     if (ms !== undefined && ms > MAX_WAIT_MS)
@@ -108,5 +107,3 @@ function resolveBackoff(
     ...(throttledBaseMs !== undefined && { throttledBaseMs }),
   };
 }
-
-const JITTERS: readonly Jitter[] = ['full', 'equal', 'decorrelated'];

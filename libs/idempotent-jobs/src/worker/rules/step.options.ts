@@ -19,8 +19,11 @@ export interface StepOptions {
 /** Options are mostly written in code. Options made from data, beyond this number, share no statements. */
 const MAX_KNOWN = 1000;
 
-/** By the handler's rules, then by the step's options: claims under the same rules share statements. */
-const known = new WeakMap<OperationRules, Map<string, OperationRules>>();
+/**
+ * By the handler's policy, then by the step's options: claims under the same rules share statements. There is one policy
+ * for each of a processor's rules, and it stays the same where they are copied for a dependency's key.
+ */
+const known = new WeakMap<OperationRules['policy'], Map<string, OperationRules>>();
 
 /** A step's rules: its own effect and timeout, everything else as its handler's. @throws UsageError for invalid options */
 export function rulesOfStep(
@@ -29,8 +32,8 @@ export function rulesOfStep(
   options: StepOptions,
   canReconcile: boolean,
 ): OperationRules {
-  const rules = known.get(handler) ?? new Map<string, OperationRules>();
-  known.set(handler, rules);
+  const rules = known.get(handler.policy) ?? new Map<string, OperationRules>();
+  known.set(handler.policy, rules);
   const key = JSON.stringify([options, canReconcile]);
   let found = rules.get(key);
   if (found === undefined) {
@@ -79,6 +82,5 @@ function resolve(
     reconcile,
     // The handler has passed the dependency already.
     dependency: undefined,
-    hasFallback: false,
   };
 }

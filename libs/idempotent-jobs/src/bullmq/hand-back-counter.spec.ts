@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { HandBackCounter } from './hand-back-counter.js';
+import { HandBackCounter } from './hand-back.js';
 
 const operation = (operationKey: string) => ({ tenantId: 'acme', operationKey });
 

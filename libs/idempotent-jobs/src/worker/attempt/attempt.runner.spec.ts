@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { Claim } from '../../ledger/claim/claim.js';
 import type { Due } from '../../producer/due.js';
-import { Attempts } from './attempt.js';
+import { AttemptRunner } from './attempt.runner.js';
 import type { AttemptRecorder } from './attempt.recorder.js';
 import type { AttemptReporter } from './attempt.reporter.js';
 import type { Ground } from './ground.js';
@@ -42,11 +42,11 @@ function scene() {
     identified: { tenantId: 'acme', operationKey: 'charge:1' },
     handlerRun: new HandlerRun(() => undefined),
   } as unknown as OperationRun;
-  const attempts = new Attempts(
-    { of: () => ground } as unknown as Grounds,
+  const attempts = new AttemptRunner(
+    { of: (of: OperationRun) => Object.assign(ground, { run: of }) } as unknown as Grounds,
     { mayRun: () => true } as unknown as AttemptRecorder,
     {} as Reconciler,
-    { started: () => undefined, abandoned: () => undefined } as unknown as AttemptReporter,
+    { started: () => undefined, tell: () => undefined } as unknown as AttemptReporter,
     {} as Due,
   );
   return { attempts, run, did };

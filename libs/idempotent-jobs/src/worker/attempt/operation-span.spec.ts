@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { AttemptResult } from './attempt-result.js';
 import { PermanentError } from '../../operation/failure.js';
-import { resultAttributes, whatFailed } from './result.attributes.js';
+import { resultAttributes, whatFailed } from './operation-span.js';
 
 class BankError extends Error {
   override readonly name = 'acme/secret-0815';
@@ -88,11 +88,11 @@ const TABLE: { title: string; result: AttemptResult; attributes: object; failed:
     },
     failed: 'ledger_unavailable',
   },
-  ...(['conflict', 'dead', 'in_doubt', 'expired'] as const).map((kind) => ({
-    title: kind,
-    result: { kind, error },
-    attributes: { 'idempotent_jobs.outcome': kind, 'error.type': 'BankError' },
-    failed: kind,
+  ...(['conflict', 'dead', 'in_doubt', 'expired'] as const).map((reason) => ({
+    title: reason,
+    result: { kind: 'refused' as const, reason, error },
+    attributes: { 'idempotent_jobs.outcome': reason, 'error.type': 'BankError' },
+    failed: reason,
   })),
   {
     title: 'handed back',

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { DEFAULT_SCHEDULE, nextQuestionMs, type ReconcileSchedule } from './reconcile-schedule.js';
+import { DEFAULT_SCHEDULE, nextQuestionMs, type ReconcileSchedule } from './reconcile.options.js';
 
 /** The times of all questions, each unanswered and asked the moment it is due. */
 function questions(plan: ReconcileSchedule): number[] {

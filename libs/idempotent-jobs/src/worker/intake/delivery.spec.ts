@@ -1,7 +1,7 @@
 import type { Job } from 'bullmq';
 import { describe, expect, it } from 'vitest';
 import { UsageError } from '../../operation/errors.js';
-import { presentPayload } from './present-payload.js';
+import { presentPayload } from './delivery.js';
 
 function job(): Job {
   return {
