@@ -202,8 +202,8 @@ export const MUTATIONS = [
     file: CLAIMS,
     edits: [
       {
-        find: 'const IS_REPEATABLE = `clock_timestamp() < o.repeatable_until`;',
-        replace: 'const IS_REPEATABLE = `true`;',
+        find: 'const IS_REPEATABLE = `clock_timestamp() < o.repeatable_until` as const;',
+        replace: 'const IS_REPEATABLE = `true` as const;',
       },
     ],
     cases: [{ spec: 'test/e2e/crash.spec.ts', title: 'unrepeatable: killed between effect and record' }],

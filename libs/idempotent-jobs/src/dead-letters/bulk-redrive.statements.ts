@@ -89,8 +89,7 @@ export const LEAVE_REDRIVE = statement(
 export const REDRIVE_STATES = statement(
   'redrive_states',
   `
-SELECT r.id, r.queue, r.status, r.ended_because AS "endedBecause", r.filter, r.actor, r.note, r.letters, p.progress,
-       r.created_at AS "createdAt", r.ended_at AS "endedAt"
+SELECT r.id, r.queue, r.status, r.ended_because, r.filter, r.actor, r.note, r.letters, p.progress, r.created_at, r.ended_at
 FROM (
   SELECT * FROM {schema}.dead_letter_redrives
   WHERE (:ids::uuid[] IS NULL OR id = ANY (:ids)) AND (:queue::text IS NULL OR queue = :queue)

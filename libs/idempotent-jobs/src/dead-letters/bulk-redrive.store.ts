@@ -1,6 +1,7 @@
 import { Injectable } from '@nestjs/common';
 import type { Author } from '../operation/ledger-action.js';
 import { Database, type Queryable } from '../ledger/postgres/database.js';
+import { sqlStateOf, UNIQUE_VIOLATION } from '../ledger/postgres/sqlstate.js';
 import type { DeadLetterFilter } from './dead-letter.js';
 import { filterInput, LONG_MS } from './letter.queries.js';
 import type { Redrive, RedrivePace } from './bulk-redrive.js';
@@ -59,7 +60,7 @@ export class BulkRedriveStore {
       const [row] = await this.database.run<{ id: string }>(call, undefined, LONG_MS);
       return row ?? 'nothing';
     } catch (error) {
-      if ((error as { code?: unknown }).code === UNIQUE_VIOLATION) return 'running';
+      if (sqlStateOf(error) === UNIQUE_VIOLATION) return 'running';
       throw error;
     }
   }
@@ -112,24 +113,11 @@ export class BulkRedriveStore {
   /** With `tenantId`, finds it only if it is limited to that tenant. */
   async get(id: string, tenantId?: string): Promise<Redrive | undefined> {
     const call = REDRIVE_STATES.with({ ids: [id], queue: null, tenantId, limit: 1 });
-    const [row] = await this.database.run<RedriveRow>(call, undefined, LONG_MS);
-    return row === undefined ? undefined : readRedrive(row);
+    return (await this.database.read<Redrive>(call, undefined, LONG_MS))[0];
   }
 
-  async list(queue: string | undefined, tenantId: string | undefined, limit: number): Promise<Redrive[]> {
+  list(queue: string | undefined, tenantId: string | undefined, limit: number): Promise<Redrive[]> {
     const call = REDRIVE_STATES.with({ ids: null, queue, tenantId, limit });
-    const rows = await this.database.run<RedriveRow>(call, undefined, LONG_MS);
-    return rows.map(readRedrive);
+    return this.database.read(call, undefined, LONG_MS);
   }
-}
-
-const UNIQUE_VIOLATION = '23505';
-
-interface RedriveRow extends Omit<Redrive, 'endedBecause' | 'endedAt'> {
-  readonly endedBecause: string | null;
-  readonly endedAt: Date | null;
-}
-
-function readRedrive(row: RedriveRow): Redrive {
-  return { ...row, endedBecause: row.endedBecause ?? undefined, endedAt: row.endedAt ?? undefined };
 }

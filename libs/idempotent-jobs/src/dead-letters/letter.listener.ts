@@ -11,6 +11,7 @@ import type { Encryption } from '../ledger/encryption/encryption.js';
 import { outsideOfAnyFrame } from '../tenancy/outside-of-any-frame.js';
 import type { TenantContext } from '../tenancy/tenant-context.js';
 import type { DeadLetterWithPayload } from './dead-letter.js';
+import { messageOfLetter } from './letter.queries.js';
 import { DEAD_LETTER_JOB_NAME, type DeadLetterMessage } from '../operation/dead-letter-message.js';
 
 /** A method of the application that is notified of dead letters. */
@@ -141,7 +142,10 @@ export class LetterListener {
   /** The letter, decrypted. An unreadable one throws and is delivered again later: its key may be on its way. */
   #opened(letter: DeadLetterWithPayload): DeadLetterMessage {
     try {
-      return messageOfLetter(letter, this.services.encryption.open(letter.payload, letterBinding(letter)));
+      return messageOfLetter({
+        ...letter,
+        payload: this.services.encryption.open(letter.payload, letterBinding(letter)),
+      });
     } catch (error) {
       this.services.onError(
         `Dead letter ${letter.id} of queue "${letter.queue}" is told later: ${messageOf(error)}`,
@@ -173,37 +177,6 @@ const WORKER_OPTIONS = {
 
 /** A UUID, as Postgres writes it. */
 const LETTER_ID = /^[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}$/;
-
-function messageOfLetter(letter: DeadLetterWithPayload, payload: unknown): DeadLetterMessage {
-  const {
-    id,
-    reason,
-    queue,
-    jobName,
-    jobId,
-    tenantId,
-    operationKey,
-    attempts,
-    error,
-    createdAt,
-    stepOf,
-    step,
-  } = letter;
-  return {
-    letterId: id,
-    reason,
-    queue,
-    jobName,
-    jobId,
-    tenantId: tenantId ?? null,
-    operationKey: operationKey ?? null,
-    ...(stepOf !== undefined && step !== undefined && { stepOf, step }),
-    attempts,
-    error: error === undefined ? null : { name: error.name, message: error.message },
-    payload: payload ?? null,
-    createdAt: createdAt.toISOString(),
-  };
-}
 
 /** For letters of which only some handlers were notified: those handlers, as far as this process knows. */
 class NotifiedHandlers {

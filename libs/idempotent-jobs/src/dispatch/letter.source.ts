@@ -1,12 +1,11 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { QueueRegistry } from '../producer/queue-registry.js';
 import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
-import { DEAD_LETTER_JOB_NAME, type DeadLetterMessage } from '../operation/dead-letter-message.js';
-import { shownKey } from '../operation/step-key.js';
+import { DEAD_LETTER_JOB_NAME } from '../operation/dead-letter-message.js';
+import type { DeadLetterWithPayload } from '../dead-letters/dead-letter.js';
+import { LETTER, messageOfLetter, readLetter } from '../dead-letters/letter.queries.js';
 import { Database } from '../ledger/postgres/database.js';
 import { inMs, statement } from '../ledger/postgres/statement.js';
-import { toDate } from '../ledger/postgres/to-date.js';
-import type { ErrorEvidence } from '../operation/error-evidence.js';
 import type { DispatchSource, DueJob } from './dispatch.source.js';
 import type { DispatchOptions } from './operation.source.js';
 
@@ -26,10 +25,7 @@ UPDATE {schema}.dead_letters l
 SET dispatch_due_at = ${inMs(':reserveMs')}
 FROM due
 WHERE l.id = due.id
-RETURNING
-  l.id, l.reason, l.queue, l.job_name, l.job_id, l.tenant_id, l.operation_key, l.attempts, l.payload,
-  l.error, l.created_at, l.step_of, l.step, l.dispatches > 0 AS was_put,
-  l.trace_context AS trace
+RETURNING ${LETTER}, l.payload, l.dispatches > 0 AS was_put, l.trace_context AS trace
 `,
 );
 
@@ -55,21 +51,8 @@ FROM put WHERE l.id = put.id
 `,
 );
 
-interface LetterRow {
-  readonly id: string;
-  readonly reason: DeadLetterMessage['reason'];
-  readonly queue: string;
-  readonly job_name: string;
-  readonly job_id: string;
-  readonly tenant_id: string | null;
-  readonly operation_key: string | null;
-  readonly step_of: string | null;
-  readonly step: string | null;
-  readonly attempts: number;
-  readonly payload: unknown;
-  readonly error: ErrorEvidence | null;
-  readonly created_at: Date;
-  readonly was_put: boolean;
+interface LetterRow extends DeadLetterWithPayload {
+  readonly wasPut: boolean;
   readonly trace: unknown;
 }
 
@@ -87,7 +70,7 @@ export class LetterSource implements DispatchSource {
   ) {}
 
   async take(queues: readonly string[], limit: number, reserveMs: number): Promise<DueJob[]> {
-    const rows = await this.database.run<LetterRow>(TAKE.with({ queues, limit, reserveMs }));
+    const rows = await this.database.read<LetterRow>(TAKE.with({ queues, limit, reserveMs }));
     return rows.map((row) => ({ queue: this.targetOf(row.queue), job: toJob(row), row }));
   }
 
@@ -99,27 +82,13 @@ export class LetterSource implements DispatchSource {
 }
 
 function toJob(row: LetterRow): DueJob['job'] {
-  const message: DeadLetterMessage = {
-    letterId: row.id,
-    reason: row.reason,
-    queue: row.queue,
-    jobName: row.job_name,
-    jobId: row.job_id,
-    tenantId: row.tenant_id,
-    operationKey: row.operation_key === null ? null : shownKey(row.operation_key),
-    ...(row.step_of !== null && row.step !== null && { stepOf: row.step_of, step: row.step }),
-    attempts: row.attempts,
-    error: row.error === null ? null : { name: row.error.name, message: row.error.message },
-    payload: row.payload,
-    createdAt: toDate(row.created_at).toISOString(),
-  };
   return {
     name: DEAD_LETTER_JOB_NAME,
     jobId: row.id,
-    data: message,
+    data: messageOfLetter(readLetter(row)),
     delayMs: 0,
     priority: undefined,
-    wasPut: row.was_put,
+    wasPut: row.wasPut,
     trace: row.trace,
   };
 }

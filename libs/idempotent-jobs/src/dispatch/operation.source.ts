@@ -4,7 +4,6 @@ import { outgoingJob } from '../producer/outgoing.js';
 import { Database } from '../ledger/postgres/database.js';
 import { inMs, ms, rowsOf, statement } from '../ledger/postgres/statement.js';
 import { Signer } from '../producer/signer.js';
-import { toDateOrNone } from '../ledger/postgres/to-date.js';
 import { identityAttributes, queueAttributes } from '../tracing/attributes.js';
 import type { TraceCarrier, Tracing } from '../tracing/tracing.js';
 import type { DispatchSource, DueJob } from './dispatch.source.js';
@@ -30,7 +29,7 @@ FROM due
 WHERE o.tenant_id = due.tenant_id AND o.operation_key = due.operation_key
 RETURNING
   o.tenant_id, o.operation_key, o.queue, o.job_name, o.job_id, o.fingerprint, o.payload::text AS payload, o.priority,
-  ${ms('o.created_at')} AS row_ms, o.deadline_at, o.trace_context::text AS trace, o.retry_policy, o.dispatches > 0 AS was_put,
+  ${ms('o.created_at')} AS row_ms, o.deadline_at AS deadline, o.trace_context::text AS trace, o.retry_policy, o.dispatches > 0 AS was_put,
   o.redrives > 0 AS was_redriven, o.last_trace,
   GREATEST(0, ${ms('COALESCE(o.reconcile_due_at, o.available_at) - clock_timestamp()')}) AS delay_ms
 `,
@@ -65,24 +64,12 @@ WHERE o.tenant_id = put.tenant_id AND o.operation_key = put.operation_key
 `,
 );
 
-interface OperationRow {
-  readonly tenant_id: string;
-  readonly operation_key: string;
-  readonly queue: string;
-  readonly job_name: string;
-  readonly job_id: string;
-  readonly fingerprint: string;
-  readonly payload: string;
-  readonly priority: number | null;
-  readonly row_ms: number;
-  readonly deadline_at: Date | null;
-  readonly trace: string | null;
-  readonly retry_policy: string | null;
-  readonly was_put: boolean;
-  readonly was_redriven: boolean;
-  readonly last_trace: string | null;
-  readonly delay_ms: number | null;
-}
+type OperationRow = Parameters<typeof outgoingJob>[0] & {
+  readonly rowMs: number;
+  readonly wasPut: boolean;
+  readonly wasRedriven: boolean;
+  readonly lastTrace: string | undefined;
+};
 
 /** What the sources need of the application's options. */
 export interface DispatchOptions {
@@ -108,7 +95,7 @@ export class OperationSource implements DispatchSource {
   ) {}
 
   async take(queues: readonly string[], limit: number, reserveMs: number): Promise<DueJob[]> {
-    const rows = await this.database.run<OperationRow>(TAKE.with({ queues, limit, reserveMs }));
+    const rows = await this.database.read<OperationRow>(TAKE.with({ queues, limit, reserveMs }));
     const dueOf = (row: OperationRow, trace?: TraceCarrier): DueJob => ({
       queue: row.queue,
       job: this.#jobOf(row, trace),
@@ -120,8 +107,8 @@ export class OperationSource implements DispatchSource {
   }
 
   #jobOf(row: OperationRow, redriveTrace: TraceCarrier | undefined): DueJob['job'] {
-    const { row_ms: rowMs, was_put: wasPut } = row;
-    return outgoingJob(operationOf(row), { signer: this.signer, rowMs, wasPut, redriveTrace });
+    const { rowMs, wasPut } = row;
+    return outgoingJob(row, { signer: this.signer, rowMs, wasPut, redriveTrace });
   }
 
   async mark(jobs: readonly DueJob[]): Promise<void> {
@@ -129,9 +116,9 @@ export class OperationSource implements DispatchSource {
     const { redispatchAfterMs, redispatchMaxMs } = this.options.dispatch;
     await this.database.run(
       MARK.with({
-        tenantId: rows.map((row) => row.tenant_id),
-        operationKey: rows.map((row) => row.operation_key),
-        jobId: rows.map((row) => row.job_id),
+        tenantId: rows.map((row) => row.tenantId),
+        operationKey: rows.map((row) => row.operationKey),
+        jobId: rows.map((row) => row.jobId),
         redispatchAfterMs,
         redispatchMaxMs,
       }),
@@ -144,32 +131,15 @@ export class OperationSource implements DispatchSource {
  * Undefined when the operation was not redriven.
  */
 async function redriveTrace(tracing: Tracing, row: OperationRow): Promise<TraceCarrier | undefined> {
-  if (!row.was_redriven) return undefined;
-  const { queue, job_id, tenant_id: tenantId, operation_key: operationKey, trace, last_trace } = row;
+  if (!row.wasRedriven) return undefined;
+  const { queue, jobId, trace, lastTrace } = row;
   const attributes = {
     ...queueAttributes(queue, 'send', 'redrive'),
-    'messaging.message.id': job_id,
-    ...identityAttributes({ tenantId, operationKey }),
+    'messaging.message.id': jobId,
+    ...identityAttributes(row),
   };
-  const links = [trace === null ? undefined : JSON.parse(trace), last_trace ?? undefined];
+  const links = [trace === undefined ? undefined : JSON.parse(trace), lastTrace];
   return tracing.span({ name: `redrive ${queue}`, kind: 'producer', attributes, links }, async () =>
     tracing.carrier(),
   );
-}
-
-function operationOf(row: OperationRow): Parameters<typeof outgoingJob>[0] {
-  return {
-    tenantId: row.tenant_id,
-    operationKey: row.operation_key,
-    queue: row.queue,
-    jobName: row.job_name,
-    jobId: row.job_id,
-    fingerprint: row.fingerprint,
-    payload: row.payload,
-    priority: row.priority ?? undefined,
-    delayMs: row.delay_ms ?? 0,
-    deadline: toDateOrNone(row.deadline_at),
-    trace: row.trace ?? undefined,
-    retryPolicy: row.retry_policy ?? undefined,
-  };
 }

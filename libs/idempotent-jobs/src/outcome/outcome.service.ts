@@ -6,7 +6,6 @@ import { shownKey } from '../operation/step-key.js';
 import { Database } from '../ledger/postgres/database.js';
 import { isConnectionTrouble } from '../ledger/postgres/no-connection.js';
 import { statement } from '../ledger/postgres/statement.js';
-import { toDate, toDateOrNone } from '../ledger/postgres/to-date.js';
 import { JobEvents } from '../events/job-events.js';
 import { type HistoryEntry, readHistory } from './history.js';
 import type { EffectVerdict } from '../operation/reconciliation.js';
@@ -86,10 +85,15 @@ export class OutcomeService {
    */
   async get<Result = unknown>(operation: OperationRef<Result>): Promise<Outcome<Result> | undefined> {
     const { tenantId, operationKey } = this.#visible(operation);
-    const [row] = await this.database.run<OutcomeRow>(LOOK_UP.with({ tenantId, operationKey }));
+    const [row] = await this.database.read<Outcome<string>>(LOOK_UP.with({ tenantId, operationKey }));
     if (row === undefined) return undefined;
     const result = this.encryption.openText(row.result, resultBinding({ tenantId, operationKey }));
-    return readOutcome(row, result as Result | undefined);
+    return {
+      ...row,
+      operationKey: shownKey(operationKey),
+      result: result as Result | undefined,
+      error: row.error && { name: row.error.name, message: row.error.message, code: row.error.code },
+    };
   }
 
   /**
@@ -177,49 +181,4 @@ function isAtRest({ status, reconcileDueAt }: Outcome): boolean {
   return (
     status === 'completed' || status === 'dead' || (status === 'in_doubt' && reconcileDueAt === undefined)
   );
-}
-
-interface OutcomeRow {
-  readonly tenant_id: string;
-  readonly operation_key: string;
-  readonly queue: string;
-  readonly job_name: string;
-  readonly job_id: string;
-  readonly status: OperationStatus;
-  readonly attempts: number;
-  readonly failures: number;
-  readonly result: string | null;
-  readonly result_omitted: ResultOmitted | null;
-  readonly degraded: string | null;
-  readonly error: ErrorEvidence | null;
-  readonly doubt_since: Date | null;
-  readonly reconcile_due_at: Date | null;
-  readonly created_at: Date;
-  readonly started_at: Date | null;
-  readonly settled_at: Date | null;
-}
-
-function readOutcome<Result>(row: OutcomeRow, result: Result | undefined): Outcome<Result> {
-  return {
-    tenantId: row.tenant_id,
-    operationKey: shownKey(row.operation_key),
-    queue: row.queue,
-    jobName: row.job_name,
-    jobId: row.job_id,
-    status: row.status,
-    attempts: row.attempts,
-    failures: row.failures,
-    result,
-    resultOmitted: row.result_omitted ?? undefined,
-    degraded: row.degraded ?? undefined,
-    error:
-      row.error === null
-        ? undefined
-        : { name: row.error.name, message: row.error.message, code: row.error.code },
-    doubtSince: toDateOrNone(row.doubt_since),
-    reconcileDueAt: toDateOrNone(row.reconcile_due_at),
-    createdAt: toDate(row.created_at),
-    startedAt: toDateOrNone(row.started_at),
-    settledAt: toDateOrNone(row.settled_at),
-  };
 }

@@ -2,7 +2,6 @@ import type { Effect } from '../../operation/effect.js';
 import type { OperationIdentity } from '../../operation/identity.js';
 import type { Origin } from '../../operation/origin.js';
 import type { OperationStatus } from '../../operation/status.js';
-import { toDate, toDateOrNone } from '../postgres/to-date.js';
 
 /** What all claims of a processor have in common. One object per processor: claims with the same rules share a batch. */
 export interface ClaimRules {
@@ -256,9 +255,9 @@ function readClaim(request: ClaimRequest, row: ClaimRow, token: number): Claim {
     lastDelayMs: row.delay_ms ?? undefined,
     isDoubtful: row.doubt_since !== null,
     mustReconcile: row.must_reconcile === true,
-    startedAt: toDate(row.started_at as Date),
+    startedAt: row.started_at as Date,
     doubtAgeMs: row.doubt_since === null ? undefined : (row.doubt_age_ms ?? undefined),
-    deadline: toDateOrNone(row.deadline_at),
+    deadline: row.deadline_at ?? undefined,
     remainingMs: row.remaining_ms ?? undefined,
     repeatableMs: row.repeatable_ms,
     tookOver: row.status === 'running' && row.seen_run_id !== request.runId ? readVanished(row) : undefined,
@@ -278,7 +277,7 @@ function readVanished(row: ClaimRow): VanishedAttempt {
     token: Number(row.seen_token),
     attempt: row.seen_attempts ?? 0,
     runId: row.seen_run_id ?? undefined,
-    startedAt: toDateOrNone(row.seen_started_at),
+    startedAt: row.seen_started_at ?? undefined,
     effect: row.seen_effect ?? undefined,
   };
 }

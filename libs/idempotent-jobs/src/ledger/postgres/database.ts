@@ -110,6 +110,18 @@ export class Database {
     return rows as Row[];
   }
 
+  /**
+   * As {@link run}, with rows as the code reads them: a column `job_name` is the property `jobName`, and NULL is undefined.
+   * Not for the statements of the hot path, whose rows are read as they are.
+   */
+  async read<Row extends object>(call: Call, on?: Queryable, timeoutMs?: number): Promise<Row[]> {
+    const rows = await this.run<Record<string, unknown>>(call, on, timeoutMs);
+    const names = Object.keys(rows[0] ?? {}).map((column) => [column, camelCase(column)] as const);
+    return rows.map(
+      (row) => Object.fromEntries(names.map(([column, name]) => [name, row[column] ?? undefined])) as Row,
+    );
+  }
+
   /** Lends a connection of the library's own. */
   connect(lane: Lane): Promise<LedgerConnection> {
     return this.own.connect(lane);
@@ -197,6 +209,10 @@ class PreparedStatement {
     }
     return this.#name;
   }
+}
+
+function camelCase(column: string): string {
+  return column.replaceAll(/_([a-z])/g, (_all, letter: string) => letter.toUpperCase());
 }
 
 /** After so many uses the table is as large as it gets, or autovacuum has analysed it. */

@@ -13,4 +13,5 @@ export function sqlStateOf(error: unknown): string | undefined {
 export const LOCK_NOT_AVAILABLE = '55P03';
 export const QUERY_CANCELED = '57014';
 export const DEADLOCK_DETECTED = '40P01';
+export const UNIQUE_VIOLATION = '23505';
 export const SERIALIZATION_FAILURE = '40001';

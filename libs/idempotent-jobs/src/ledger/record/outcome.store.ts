@@ -4,7 +4,6 @@ import type { DeadLetterReason, RetryDecision } from '../../operation/reasons.js
 import { cleanText } from '../../operation/clean-text.js';
 import { identityKeyOf, type OperationIdentity } from '../../operation/identity.js';
 import { Coalescer } from '../postgres/coalescer.js';
-import { toDate, toDateOrNone } from '../postgres/to-date.js';
 import { Database, type Queryable } from '../postgres/database.js';
 import { sparse } from '../postgres/statement.js';
 import { payloadBinding, resultBinding } from '../encryption/binding.js';
@@ -194,11 +193,11 @@ export class OutcomeStore {
       attempt: row.attempts,
       failures: row.failures,
       mustReconcile: false,
-      startedAt: toDate(row.started_at),
+      startedAt: row.started_at,
       isDoubtful: false,
       doubtAgeMs: undefined,
       tookOver: undefined,
-      deadline: toDateOrNone(row.deadline_at),
+      deadline: row.deadline_at ?? undefined,
       remainingMs: row.remaining_ms ?? undefined,
       repeatableMs: row.repeatable_ms,
     };

@@ -18,18 +18,6 @@ export interface CarriedOperation extends OperationIdentity {
   readonly dueUs: string;
 }
 
-interface CarriedRow {
-  readonly tenant_id: string;
-  readonly operation_key: string;
-  readonly job_name: string;
-  readonly job_id: string;
-  readonly fencing_token: string;
-  readonly attempts: number;
-  readonly status: OperationStatus;
-  readonly effect: Effect | null;
-  readonly due_us: string;
-}
-
 /** Reads and writes operations whose job may have ended without them. */
 @Injectable()
 export class EndedJobStore {
@@ -38,20 +26,10 @@ export class EndedJobStore {
   /** Operations that are due, the longest due first, after the one that was seen last. */
   async due(queue: string, seen: CarriedOperation | undefined, limit: number): Promise<CarriedOperation[]> {
     const { dueUs: seenDueUs, tenantId: seenTenantId = '', operationKey: seenKey = '' } = seen ?? {};
-    const rows = await this.database.run<CarriedRow>(
+    const rows = await this.database.read<CarriedOperation & { readonly fencingToken: string }>(
       CARRIED_BY_JOB.with({ queue, seenDueUs, seenTenantId, seenKey, limit }),
     );
-    return rows.map((row) => ({
-      tenantId: row.tenant_id,
-      operationKey: row.operation_key,
-      jobName: row.job_name,
-      jobId: row.job_id,
-      token: Number(row.fencing_token),
-      attempts: row.attempts,
-      status: row.status,
-      effect: row.effect ?? undefined,
-      dueUs: row.due_us,
-    }));
+    return rows.map((row) => ({ ...row, token: Number(row.fencingToken) }));
   }
 
   /**
