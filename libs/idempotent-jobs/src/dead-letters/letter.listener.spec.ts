@@ -42,8 +42,7 @@ const news: DeadLetterMessage = {
 };
 
 const encryption = new Encryption({
-  keys: new Map([['k1', createSecretKey(Buffer.alloc(32, 1))]]),
-  current: 'k1',
+  encryption: { keys: new Map([['k1', createSecretKey(Buffer.alloc(32, 1))]]), current: 'k1' },
 });
 
 function jobOf(
@@ -104,7 +103,7 @@ describe('LetterListener.start', () => {
       onDropped: () => undefined,
       handlersOf: () => [],
       tenants: new TenantContext(),
-      encryption: new Encryption(undefined),
+      encryption: new Encryption({}),
       onNotified: async () => undefined,
       onError: () => undefined,
     });

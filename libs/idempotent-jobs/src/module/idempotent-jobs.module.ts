@@ -4,7 +4,6 @@ import { DiscoveryModule } from '@nestjs/core';
 import { getDataSourceToken } from '@nestjs/typeorm';
 import type { Queue } from 'bullmq';
 import { type AsyncOptions, asyncProviders } from '../options/async-options.js';
-import { DeadLetterService } from '../dead-letters/dead-letter.service.js';
 import { DEAD_LETTER_QUEUE_SUFFIX } from '../operation/dead-letter-message.js';
 import { DispatchService } from '../dispatch/dispatch.service.js';
 import { QueueRegistry } from '../producer/queue-registry.js';
@@ -167,6 +166,6 @@ function assemble(
       ...PARTS,
       ...PUBLIC,
     ],
-    exports: [RESOLVED_OPTIONS, ...PUBLIC, DeadLetterService, DispatchService],
+    exports: [RESOLVED_OPTIONS, ...PUBLIC, DispatchService],
   };
 }

@@ -6,7 +6,8 @@ import { JobEvents } from '../events/job-events.js';
 import type { Encryption } from '../ledger/encryption/encryption.js';
 import { TenantContext } from '../tenancy/tenant-context.js';
 import { OutcomeService } from './outcome.service.js';
-import type { DoubtResolver } from './doubt.resolver.js';
+import type { ActionStore } from '../dead-letters/action.store.js';
+import type { Due } from '../producer/due.js';
 
 const operation = { tenantId: 'acme', operationKey: 'charge:1' };
 
@@ -33,7 +34,14 @@ function outcomesOf(...answers: ReadonlyArray<object[] | Error>): OutcomeService
     },
   } as unknown as Database;
   const encryption = { openText: (text: string) => JSON.parse(text) as unknown } as unknown as Encryption;
-  return new OutcomeService(database, new JobEvents(), new TenantContext(), encryption, {} as DoubtResolver);
+  return new OutcomeService(
+    database,
+    new JobEvents(),
+    new TenantContext(),
+    encryption,
+    {} as ActionStore,
+    {} as Due,
+  );
 }
 
 describe('Waiting for an operation', () => {

@@ -14,7 +14,7 @@ const RULES: RequestRules = {
     ['mail', {}],
   ]),
   maxPayloadBytes: 1_000,
-  encryption: new Encryption(undefined),
+  encryption: new Encryption({}),
 };
 
 function ask(options: Partial<RequestOptions>, rules = RULES): RequestedOperation {

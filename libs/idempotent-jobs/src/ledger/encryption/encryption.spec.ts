@@ -14,8 +14,8 @@ function ringOf(current: string, keys: Readonly<Record<string, Buffer>>): KeyRin
   return { current, keys: new Map(Object.entries(keys).map(([id, key]) => [id, createSecretKey(key)])) };
 }
 
-const encryption = new Encryption(ringOf('old', { old: OLD }));
-const off = new Encryption(undefined);
+const encryption = new Encryption({ encryption: ringOf('old', { old: OLD }) });
+const off = new Encryption({});
 const here: Binding = { tenantId: 'acme', operationKey: 'charge:1', kind: 'payload' };
 const encrypted = (text = '{"card":"4242"}', binding = here): EncryptedValue =>
   JSON.parse(encryption.encrypt(text, binding)) as EncryptedValue;
@@ -128,12 +128,12 @@ describe('Encryption', () => {
   });
 
   it('refuses a key id that was changed to another key with the same bytes', () => {
-    const twins = new Encryption(ringOf('old', { old: OLD, twin: OLD }));
+    const twins = new Encryption({ encryption: ringOf('old', { old: OLD, twin: OLD }) });
     expect(refusal({ ...encrypted(), key: 'twin' }, here, twins)).toMatchObject({ reason: 'damaged' });
   });
 
   describe('when keys are rotated', () => {
-    const rotated = new Encryption(ringOf('new', { old: OLD, new: NEW }));
+    const rotated = new Encryption({ encryption: ringOf('new', { old: OLD, new: NEW }) });
 
     it('reads all keys, and writes the current one', () => {
       expect(rotated.open(encrypted(), here)).toEqual({ card: '4242' });
@@ -151,7 +151,9 @@ describe('Encryption', () => {
     });
 
     it('refuses a key of the same id with other bytes', () => {
-      expect(refusal(encrypted(), here, new Encryption(ringOf('old', { old: NEW }))).reason).toBe('damaged');
+      expect(
+        refusal(encrypted(), here, new Encryption({ encryption: ringOf('old', { old: NEW }) })).reason,
+      ).toBe('damaged');
     });
   });
 

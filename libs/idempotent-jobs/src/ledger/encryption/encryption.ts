@@ -1,4 +1,6 @@
 import { createCipheriv, createDecipheriv, type KeyObject, randomBytes } from 'node:crypto';
+import { Inject, Injectable } from '@nestjs/common';
+import { RESOLVED_OPTIONS } from '../../options/resolved-options.token.js';
 import { RecordUnreadableError } from '../../operation/errors.js';
 import type { Binding } from './binding.js';
 import type { KeyRing } from './key-ring.js';
@@ -13,18 +15,24 @@ import { isEncrypted, keyIdOf, type EncryptedValue } from './encrypted-value.js'
  * of the same operation in place of the latest one, and a plain value, which may have been written before encryption was
  * on.
  */
+@Injectable()
 export class Encryption {
-  constructor(private readonly ring: KeyRing | undefined) {}
+  readonly #ring: KeyRing | undefined;
+
+  /** @param options without keys, nothing is encrypted */
+  constructor(@Inject(RESOLVED_OPTIONS) { encryption }: { readonly encryption?: KeyRing | undefined }) {
+    this.#ring = encryption;
+  }
 
   /** Whether what is written is encrypted. */
   get isOn(): boolean {
-    return this.ring !== undefined;
+    return this.#ring !== undefined;
   }
 
   /** JSON text, encrypted with the current key, as JSON text again. */
   encrypt(text: string, binding: Binding): string {
-    if (this.ring === undefined) return text;
-    const { keys, current } = this.ring;
+    if (this.#ring === undefined) return text;
+    const { keys, current } = this.#ring;
     const iv = randomBytes(IV_BYTES);
     const cipher = createCipheriv(ALGORITHM, keys.get(current) as KeyObject, iv, {
       authTagLength: TAG_BYTES,
@@ -44,8 +52,8 @@ export class Encryption {
   open(value: unknown, binding: Binding): unknown {
     if (!isEncrypted(value)) return value;
     const keyId = keyIdOf(value);
-    if (this.ring === undefined) throw new RecordUnreadableError(binding, keyId, 'no_keys');
-    const key = keyId === undefined ? undefined : this.ring.keys.get(keyId);
+    if (this.#ring === undefined) throw new RecordUnreadableError(binding, keyId, 'no_keys');
+    const key = keyId === undefined ? undefined : this.#ring.keys.get(keyId);
     if (keyId === undefined || key === undefined)
       throw new RecordUnreadableError(binding, keyId, keyId === undefined ? 'damaged' : 'unknown_key');
     const text = decrypt(value, key, boundTo(binding, keyId));

@@ -19,7 +19,7 @@ const identifyBy = (
 ): Identified | Unidentified =>
   identifyWith(asked, provenanceOf(asked), rule, encryption, new Signer(undefined));
 const identify = (asked: Job, rule: Identify | undefined): Identified | Unidentified =>
-  identifyBy(asked, rule, new Encryption(undefined));
+  identifyBy(asked, rule, new Encryption({}));
 const globex = { tenantId: 'globex', operationKey: 'charge:1' };
 
 /** Without an id of its own, that of acme's operation, where the data says that it is one. */
@@ -43,8 +43,7 @@ function refused(answer: Identified | Unidentified): Unidentified {
 
 describe('identify: encrypted jobs', () => {
   const encryption = new Encryption({
-    keys: new Map([['k1', createSecretKey(Buffer.alloc(32, 1))]]),
-    current: 'k1',
+    encryption: { keys: new Map([['k1', createSecretKey(Buffer.alloc(32, 1))]]), current: 'k1' },
   });
   const encryptedFor = (identity: typeof acme): unknown =>
     JSON.parse(encryption.encrypt('{"amount":5}', payloadBinding(identity)));
@@ -66,9 +65,7 @@ describe('identify: encrypted jobs', () => {
 
   it('neither runs nor refuses what it cannot read: it throws', () => {
     const read = (data: unknown, by: Encryption) => () => identifyBy(job(data), undefined, by);
-    expect(read(envelope(acme, encryptedFor(acme)), new Encryption(undefined))).toThrow(
-      RecordUnreadableError,
-    );
+    expect(read(envelope(acme, encryptedFor(acme)), new Encryption({}))).toThrow(RecordUnreadableError);
     expect(read(envelope(acme, encryptedFor(globex)), encryption)).toThrow(RecordUnreadableError);
   });
 
