@@ -8,8 +8,7 @@ import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
 import { type Intent, judge, judgeReport, type Report } from './judge-letter.js';
 import { lockLetters, lockOperation, peekAtLetter } from './lock.js';
 import type { ReservedRedrive } from './bulk-redrive.store.js';
-import { auditDone, type Judged, type JudgedReport, type KeptMs, write } from './write.js';
-import { LET_GO } from './write.statements.js';
+import { auditDone, type Judged, type JudgedReport, type KeptMs, write, LET_GO } from './write.js';
 
 /** What an operator may do with a letter alone. Editing a letter needs a new operation as well. */
 export type SimpleIntent = Exclude<Intent, { readonly kind: 'edited' }>;

@@ -11,10 +11,14 @@ import {
 import { toJsonText } from '../operation/json.js';
 import { assertAuthor, type LedgerAction } from '../operation/ledger-action.js';
 import type { EffectVerdict } from '../operation/reconciliation.js';
-import { letterBinding, resultBinding } from '../ledger/encryption/binding.js';
-import { isEncrypted, RESULT_LOOKS_ENCRYPTED } from '../ledger/encryption/encrypted-value.js';
+import {
+  letterBinding,
+  resultBinding,
+  isEncrypted,
+  RESULT_LOOKS_ENCRYPTED,
+  Encryption,
+} from '../ledger/encryption/encryption.js';
 import { Due } from '../producer/due.js';
-import { Encryption } from '../ledger/encryption/encryption.js';
 import { TenantContext } from '../tenancy/tenant-context.js';
 import { ActionStore, type SimpleIntent } from './action.store.js';
 import type {
@@ -23,14 +27,12 @@ import type {
   DeadLetterGroup,
   DeadLetterRef,
   DeadLetterWithPayload,
-} from './dead-letter.js';
-import type {
   DeadLetterPage,
   LetterResult,
   RedriveManyOptions,
   RedriveOptions,
   RedrivePlan,
-} from './dead-letter.options.js';
+} from './dead-letter.js';
 import { EditedRedrive, type OperationEdit } from './edited-redrive.js';
 import {
   assertCount,
@@ -39,14 +41,15 @@ import {
   assertId,
   assertText,
   readPace,
+  readCursor,
+  writeCursor,
 } from './letter-arguments.js';
-import { readCursor, writeCursor } from './letter-cursor.js';
 import { type LetterPosition, LetterQueries } from './letter.queries.js';
 import type { Redrive } from './bulk-redrive.js';
 import { BulkRedriveRunner } from './bulk-redrive.runner.js';
 import { letterClosed } from './lock.js';
 import { BulkRedriveStore } from './bulk-redrive.store.js';
-import { redriveRunning, refused } from './refusals.js';
+import { redriveRunning, refusal } from './judge-letter.js';
 
 /**
  * The operator's API: read dead letters, run their operations again, or close them. Every change names its actor and a
@@ -201,7 +204,7 @@ export class DeadLetterService {
     const { status } = await this.getRedrive(redriveId);
     const isCancelled =
       status === 'running' && (await this.store.end(redriveId, 'cancelled', author.note, { author }));
-    if (!isCancelled) throw refused(redriveId, 'redrive_ended');
+    if (!isCancelled) throw refusal(redriveId, 'redrive_ended');
     return this.getRedrive(redriveId);
   }
 
@@ -292,7 +295,7 @@ export class DeadLetterService {
       : (await this.actions.act([id], intent, { actor, note }))[0];
     if (judged === undefined) throw notFound(id);
     const { letter, judgement } = judged;
-    if (judgement.kind === 'refused') throw refused(id, judgement.reason);
+    if (judgement.kind === 'refused') throw refusal(id, judgement.reason);
     const { kind, as } = judgement;
     if (!dryRun) this.events.emit(letterClosed(letter, as, actor));
     if (!dryRun && kind === 'run_again') await this.due.announce(letter.queue);

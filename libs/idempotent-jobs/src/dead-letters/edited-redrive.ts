@@ -9,12 +9,10 @@ import { statement } from '../ledger/postgres/statement.js';
 import { inTransaction } from '../ledger/postgres/transaction.js';
 import type { DeadLetterWithPayload } from './dead-letter.js';
 import type { Author } from '../operation/ledger-action.js';
-import { letterBinding, payloadBinding } from '../ledger/encryption/binding.js';
-import { Encryption } from '../ledger/encryption/encryption.js';
+import { letterBinding, payloadBinding, Encryption } from '../ledger/encryption/encryption.js';
 import { audit } from '../ledger/record/audit.js';
-import { judge } from './judge-letter.js';
+import { judge, refusal } from './judge-letter.js';
 import { lockLetters, type LockedLetter, peekAtLetter } from './lock.js';
-import { refused } from './refusals.js';
 import { type KeptMs, write } from './write.js';
 
 /** What the operator sets for an operation that is made from a letter by hand. */
@@ -76,12 +74,12 @@ export class EditedRedrive {
       await lockLetters(run, [letter.id]);
       const [accepted] = await this.operations.accept(run, [asked]);
       if (accepted?.kind === 'conflict') throw new OperationConflictError(tenantId, operationKey);
-      if (accepted?.kind === 'duplicate') throw refused(letter.id, 'key_taken');
+      if (accepted?.kind === 'duplicate') throw refusal(letter.id, 'key_taken');
       // Read after accepting: the new operation may have the letter's own key.
       const locked = await peekAtLetter(run, letter.id);
-      if (locked === undefined) throw refused(letter.id, 'resolved');
+      if (locked === undefined) throw refusal(letter.id, 'resolved');
       const judgement = judge(locked, { kind: 'edited' });
-      if (judgement.kind === 'refused') throw refused(letter.id, judgement.reason);
+      if (judgement.kind === 'refused') throw refusal(letter.id, judgement.reason);
       if (isDryRun) throw new DryRun();
       await write(run, [{ ...locked, judgement }], author, this.options.retention);
       await run(LINK.with({ tenantId, operationKey, letterId: letter.id }));

@@ -2,10 +2,11 @@ import { UsageError } from '../operation/errors.js';
 import type { DeadLetterFilter } from './dead-letter.js';
 import { DEAD_LETTER_REASONS } from '../operation/reasons.js';
 import { DEFAULT_PACE, MAX_RATE_PER_SECOND, type RedrivePace } from './bulk-redrive.js';
+import type { LetterPosition } from './letter.queries.js';
 
 /* Checks what callers pass to the service. Each check throws a UsageError that says what is allowed. */
 
-export const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
+const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
 /** The end of the years that both Postgres and JavaScript can express, with room to spare. */
 const MAX_TIME_MS = Date.UTC(9999, 0);
@@ -69,4 +70,19 @@ export function readPace(options: Partial<RedrivePace>): RedrivePace {
 
 function definedOf<T extends object>(options: T): T {
   return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as T;
+}
+
+/** The end of a page as text, which the caller passes back for the next page. */
+export function writeCursor({ createdUs, id }: LetterPosition): string {
+  return Buffer.from(`${createdUs}.${id}`).toString('base64url');
+}
+
+/** @throws UsageError for text that is no cursor */
+export function readCursor(after: string | undefined): LetterPosition | undefined {
+  if (after === undefined) return undefined;
+  if (typeof after !== 'string') throw new UsageError('after must be the `next` of an earlier page.');
+  const [createdUs = '', id = '', ...rest] = Buffer.from(after, 'base64url').toString().split('.');
+  if (!/^\d{1,17}$/.test(createdUs) || !UUID.test(id) || rest.length > 0)
+    throw new UsageError('after must be the `next` of an earlier page.');
+  return { createdUs, id };
 }

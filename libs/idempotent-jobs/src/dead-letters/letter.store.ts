@@ -4,9 +4,8 @@ import { MAX_JOB_NAME_LENGTH, type OperationIdentity } from '../operation/identi
 import { Database, type Queryable } from '../ledger/postgres/database.js';
 import { statement } from '../ledger/postgres/statement.js';
 import { describeError } from '../operation/error-evidence.js';
-import { errorFingerprint } from '../ledger/record/error-fingerprint.js';
+import { errorFingerprint, VERSIONS } from '../ledger/record/error-fingerprint.js';
 import { storableJobId } from '../operation/job-id.js';
-import { VERSIONS } from '../ledger/record/versions.js';
 import type { DeadLetterReason } from '../operation/reasons.js';
 
 /**

@@ -13,7 +13,7 @@ import { BulkRedriveRunner } from '../dead-letters/bulk-redrive.runner.js';
 import { Dependencies } from '../resilience/dependency/dependencies.js';
 import { DispatchListener } from '../dispatch/dispatch-listener.js';
 import { Dispatcher } from '../dispatch/dispatcher.js';
-import { CheckUp } from '../operate/doctor/check-up.js';
+import { CheckUp } from '../operate/doctor/doctor.js';
 import { QueueRegistry } from '../producer/queue-registry.js';
 import { RunningHandlers } from '../worker/attempt/running-handlers.js';
 import type { ResolvedOptions } from './idempotent-jobs.options.js';

@@ -1,11 +1,15 @@
 import { Injectable } from '@nestjs/common';
 import { ActionStore } from '../dead-letters/action.store.js';
-import type { Report } from '../dead-letters/judge-letter.js';
+import { type Report, refusal } from '../dead-letters/judge-letter.js';
 import { letterClosed, type LockedOperation } from '../dead-letters/lock.js';
-import { refused } from '../dead-letters/refusals.js';
 import { toJsonText } from '../operation/json.js';
 import { assertAuthor } from '../operation/ledger-action.js';
-import { isEncrypted, RESULT_LOOKS_ENCRYPTED } from '../ledger/encryption/encrypted-value.js';
+import {
+  isEncrypted,
+  RESULT_LOOKS_ENCRYPTED,
+  Encryption,
+  resultBinding,
+} from '../ledger/encryption/encryption.js';
 import { Due } from '../producer/due.js';
 import { assertName, type OperationIdentity, type OperationName } from '../operation/identity.js';
 import { InvalidPayloadError, OutcomeTimeoutError, UsageError } from '../operation/errors.js';
@@ -21,8 +25,6 @@ import type { EffectVerdict } from '../operation/reconciliation.js';
 import { TenantContext } from '../tenancy/tenant-context.js';
 import type { ErrorEvidence } from '../operation/error-evidence.js';
 import type { ResultOmitted } from '../ledger/record/kept-result.js';
-import { resultBinding } from '../ledger/encryption/binding.js';
-import { Encryption } from '../ledger/encryption/encryption.js';
 
 /** Names an operation to look up. What `enqueue()` returns is one, and carries the result's type. */
 export interface OperationRef<Result = unknown> extends OperationName {
@@ -217,7 +219,7 @@ export class OutcomeService {
     const { operation: found, letter, judgement } = resolved;
     if (judgement.kind === 'nothing') return { kind: judgement.reason };
     // Only an open dead letter can be a reason to refuse.
-    if (judgement.kind === 'refused') throw refused(letter?.id ?? found.operationKey, judgement.reason);
+    if (judgement.kind === 'refused') throw refusal(letter?.id ?? found.operationKey, judgement.reason);
     if (judgement.kind === 'run_again' && letter !== null)
       this.events.emit(letterClosed(letter, judgement.as, source));
     else this.events.emit(reconciled(found, verdict.kind, source));

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { rowsOf } from '../../../../../test/support/table.js';
 import { OPERATION_STATUSES, type OperationStatus } from '../../operation/status.js';
 import { type ClaimRequest, type ClaimRow, type PeekRow, readAnswer, readPeek } from './claim.js';
-import { LEDGER_TYPES } from '../postgres/ledger-types.js';
+import { LEDGER_TYPES } from '../postgres/connection.js';
 
 const request: ClaimRequest = {
   tenantId: 'acme',

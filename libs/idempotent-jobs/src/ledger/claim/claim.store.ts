@@ -14,14 +14,11 @@ import {
   readPeek,
 } from './claim.js';
 import { inTransaction } from '../postgres/transaction.js';
-import { resultBinding } from '../encryption/binding.js';
-import { Encryption } from '../encryption/encryption.js';
-import { LedgerClock } from '../postgres/ledger-clock.js';
+import { resultBinding, Encryption } from '../encryption/encryption.js';
 import { QUERY_TIMEOUT_MS } from '../postgres/ledger-pool.js';
-import { LOCK_NOT_AVAILABLE, sqlStateOf } from '../postgres/sqlstate.js';
+import { LOCK_NOT_AVAILABLE, sqlStateOf } from '../postgres/no-connection.js';
 import { sparse } from '../postgres/statement.js';
-import { BEGIN_BUDGET, CLAIM, PEEK } from './claim.statement.js';
-import { IS_YOUNG, NOTE_UNRECORDED, KEEP_ROW } from './forgotten.statements.js';
+import { BEGIN_BUDGET, CLAIM, PEEK, IS_YOUNG, NOTE_UNRECORDED, KEEP_ROW } from './claim.statement.js';
 
 /**
  * Wins the right to run operations. All claims of a processor that arrive together share a statement.
@@ -251,3 +248,33 @@ export class UnstorableError extends Error {
 function unlessUnstorable(error: unknown): unknown {
   return sqlStateOf(error)?.startsWith(DATA_EXCEPTION) === true ? new UnstorableError(error) : error;
 }
+
+/** Estimates the database's clock from its answers, so that a statement can say until when its answer is waited for. */
+class LedgerClock {
+  /** By how much the database's time, in ms since 1970, is ahead of this process's monotonic time. */
+  #ahead = -Infinity;
+  /** The same from before the current minute began. Older values are dropped, because clocks drift apart. */
+  #aheadBefore = -Infinity;
+  #minuteEndsAt = -Infinity;
+
+  constructor(private readonly monotonicMs: () => number = () => performance.now()) {}
+
+  /** Takes the time that an answer contains. It is later by now, so the fastest answer gives the best estimate. */
+  heard(databaseMs: number): void {
+    const now = this.monotonicMs();
+    if (now >= this.#minuteEndsAt) {
+      this.#aheadBefore = this.#ahead;
+      this.#ahead = -Infinity;
+      this.#minuteEndsAt = now + MINUTE_MS;
+    }
+    this.#ahead = Math.max(this.#ahead, databaseMs - now);
+  }
+
+  /** The database's time `ms` from now, or slightly less. Null when the clock was never heard. */
+  in(ms: number): number | null {
+    const ahead = Math.max(this.#ahead, this.#aheadBefore);
+    return ahead === -Infinity ? null : ahead + this.monotonicMs() + ms;
+  }
+}
+
+const MINUTE_MS = 60_000;

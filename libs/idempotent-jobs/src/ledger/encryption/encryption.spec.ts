@@ -2,10 +2,8 @@ import { createSecretKey, randomBytes } from 'node:crypto';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { RecordUnreadableError } from '../../operation/errors.js';
-import { type Binding, letterBinding } from './binding.js';
+import { type Binding, letterBinding, type EncryptedValue, Encryption } from './encryption.js';
 import type { KeyRing } from './key-ring.js';
-import type { EncryptedValue } from './encrypted-value.js';
-import { Encryption } from './encryption.js';
 
 const OLD = randomBytes(32);
 const NEW = randomBytes(32);

@@ -1,7 +1,15 @@
 import { hash } from 'node:crypto';
 import type { DataSource } from 'typeorm';
 import { ConfigurationError } from '../../operation/errors.js';
-import type { ConnectionPool, PgConnection, Query, Queryable, QueryResult } from './connection.js';
+import {
+  type ConnectionPool,
+  type PgConnection,
+  type Query,
+  type Queryable,
+  type QueryResult,
+  LEDGER_TYPES,
+  listenForErrors,
+} from './connection.js';
 import { ConnectionShare } from './connection-share.js';
 import type { Lane } from './lanes.js';
 import {
@@ -11,8 +19,6 @@ import {
   type LedgerPoolOptions,
   QUERY_TIMEOUT_MS,
 } from './ledger-pool.js';
-import { LEDGER_TYPES } from './ledger-types.js';
-import { listenForErrors } from './listen-for-errors.js';
 import { Location, nameDatabase } from './location.js';
 import { inSchema } from './migrations.js';
 import { namedFailure, NoConnectionError } from './no-connection.js';

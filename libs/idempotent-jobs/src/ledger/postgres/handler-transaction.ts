@@ -1,8 +1,7 @@
 import { type EntityManager, QueryFailedError, type QueryRunner } from 'typeorm';
-import type { PgConnection, Queryable } from './connection.js';
+import { type PgConnection, type Queryable, listenForErrors } from './connection.js';
 import type { Database } from './database.js';
 import { answered, QUERY_TIMEOUT_MS, STATEMENT_TIMEOUT_MS } from './ledger-pool.js';
-import { listenForErrors } from './listen-for-errors.js';
 import { namedFailure } from './no-connection.js';
 import { statement } from './statement.js';
 

@@ -1,9 +1,14 @@
 import { isOverWithin, within } from '../../operation/within.js';
-import { LEDGER_TYPES } from './ledger-types.js';
+import {
+  LEDGER_TYPES,
+  type ConnectionPool,
+  type PooledConnection,
+  type Query,
+  type QueryResult,
+  listenForErrors,
+} from './connection.js';
 import { type Lane, Lanes } from './lanes.js';
 import { NoAnswerError, namedFailure } from './no-connection.js';
-import { listenForErrors } from './listen-for-errors.js';
-import type { ConnectionPool, PooledConnection, Query, QueryResult } from './connection.js';
 
 /** How the library's own connections differ from the application's. */
 export interface LedgerPoolOptions {

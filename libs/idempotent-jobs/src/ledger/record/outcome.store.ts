@@ -6,11 +6,9 @@ import { identityKeyOf, type OperationIdentity } from '../../operation/identity.
 import { Coalescer } from '../postgres/coalescer.js';
 import { Database, type Queryable } from '../postgres/database.js';
 import { sparse } from '../postgres/statement.js';
-import { payloadBinding, resultBinding } from '../encryption/binding.js';
-import { Encryption } from '../encryption/encryption.js';
-import { RowLockedError } from './row-locked.js';
+import { payloadBinding, resultBinding, Encryption } from '../encryption/encryption.js';
 import { describeError } from '../../operation/error-evidence.js';
-import { errorFingerprint } from './error-fingerprint.js';
+import { errorFingerprint, VERSIONS } from './error-fingerprint.js';
 import type { RecordedResult, ResultOmitted } from './kept-result.js';
 import {
   APPLY_RECONCILED,
@@ -23,7 +21,6 @@ import {
   TAKE_OVER,
   WAS_REPLACED,
 } from './record.statements.js';
-import { VERSIONS } from './versions.js';
 
 /**
  * Whether a write under a fencing token took effect. `lost` means that another worker had the lease; nothing was written.
@@ -296,4 +293,13 @@ interface StartedRow {
   readonly deadline_at: Date | null;
   readonly remaining_ms: number | null;
   readonly repeatable_ms: number;
+}
+
+/** Another transaction holds the row that a statement should write; nothing was written. */
+export class RowLockedError extends Error {
+  override readonly name = 'RowLockedError';
+
+  constructor() {
+    super('Another transaction holds the row of the operation.');
+  }
 }

@@ -1,5 +1,4 @@
-import { PATIENCE } from '../postgres/quickly.js';
-import { inMs, ms, rowsOf, statement } from '../postgres/statement.js';
+import { PATIENCE, inMs, ms, rowsOf, statement } from '../postgres/statement.js';
 
 /** SET list of a row that becomes completed. The end also resolves a doubt that an earlier attempt may have left. */
 export const COMPLETED = `status = 'completed', settled_at = clock_timestamp(), error = NULL, payload = NULL,

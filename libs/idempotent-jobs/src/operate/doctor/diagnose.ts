@@ -1,6 +1,6 @@
 import { type Effect, EFFECTS, repeatableForMs } from '../../operation/effect.js';
 import { sharedKeyMessage } from '../../worker/intake/shared-keys.js';
-import type { AppDescription, DescribedProcessor, RemoveOnFail } from './app-description.js';
+import type { AppDescription, DescribedProcessor, RemoveOnFail } from './describe-app.js';
 import { type DoctorCode, type DoctorFinding, type DoctorReport, reportOf } from './doctor-report.js';
 
 /** What a check found, and what to do about it. Without a queue and a processor it concerns the whole application. */

@@ -4,10 +4,13 @@ import { Dependencies } from '../../resilience/dependency/dependencies.js';
 import { QueueRegistry } from '../../producer/queue-registry.js';
 import { SharedKeys } from '../../worker/intake/shared-keys.js';
 import { RESOLVED_OPTIONS } from '../../options/resolved-options.token.js';
-import { type DescribedOptions, describeApp } from './describe-app.js';
-import type { AppDescription } from './app-description.js';
+import { type DescribedOptions, describeApp, type AppDescription } from './describe-app.js';
 import { diagnose } from './diagnose.js';
-import type { DoctorReport } from './doctor-report.js';
+import { type DoctorReport, lineOf, problemsOf } from './doctor-report.js';
+import { LibraryLog } from '../../events/library-log.js';
+import { ConfigurationError } from '../../operation/errors.js';
+import { messageOf } from '../../operation/message-of.js';
+import { QueueDirectory } from './queue-directory.js';
 
 /**
  * Answers the five questions that decide whether retries are safe, for the running application. It looks at what is
@@ -35,5 +38,42 @@ export class Doctor {
       ...describeApp(this.discovery, this.queues, this.options, this.dependencies),
       sharedKeys: this.sharedKeys.found,
     };
+  }
+}
+
+/** Runs the doctor at boot, before any worker starts. */
+@Injectable()
+export class CheckUp {
+  constructor(
+    private readonly doctor: Doctor,
+    private readonly directory: QueueDirectory,
+    private readonly log: LibraryLog,
+    @Inject(RESOLVED_OPTIONS) private readonly options: { readonly doctor: 'warn' | 'fail' | 'off' },
+  ) {}
+
+  /** @throws ConfigurationError in mode `fail`, naming every error and warning */
+  async run(): Promise<void> {
+    const report = this.options.doctor === 'off' ? undefined : this.doctor.report();
+    if (report !== undefined) this.#tell(report);
+    try {
+      await this.directory.note(this.doctor.examined(), report);
+    } catch (error) {
+      // Not fatal: only tools that read the ledger from outside miss it.
+      this.log.warn(`What is known of the queues could not be noted in job_queues: ${messageOf(error)}`);
+    }
+  }
+
+  #tell({ findings }: DoctorReport): void {
+    const problems = problemsOf(findings);
+    if (this.options.doctor === 'fail' && problems.length > 0) {
+      const lines = problems.map((finding) => `\n- ${finding.severity} ${lineOf(finding)}`);
+      throw new ConfigurationError(
+        `The doctor found ${problems.length} reasons why retries are not safe, and forRoot({ doctor: 'fail' }) refuses to start with them:${lines.join('')}`,
+      );
+    }
+    for (const finding of problems) {
+      if (finding.severity === 'error') this.log.error(lineOf(finding));
+      else this.log.warn(lineOf(finding));
+    }
   }
 }

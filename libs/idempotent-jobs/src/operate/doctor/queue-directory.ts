@@ -1,7 +1,7 @@
 import { Injectable } from '@nestjs/common';
 import { Database } from '../../ledger/postgres/database.js';
 import { statement } from '../../ledger/postgres/statement.js';
-import type { AppDescription } from './app-description.js';
+import type { AppDescription } from './describe-app.js';
 import { type DoctorReport, reportOf } from './doctor-report.js';
 
 /**

@@ -9,9 +9,7 @@ import { IdempotentJobsError, OperationConflictError } from '../../operation/err
 import { messageOf } from '../../operation/message-of.js';
 import { jobSubjectOf } from '../../operation/job-subject.js';
 import { payloadTextOf } from '../../operation/fingerprint.js';
-import { letterBinding } from '../../ledger/encryption/binding.js';
-import { isEncrypted } from '../../ledger/encryption/encrypted-value.js';
-import { Encryption } from '../../ledger/encryption/encryption.js';
+import { letterBinding, isEncrypted, Encryption } from '../../ledger/encryption/encryption.js';
 import type { Ack } from './ack.js';
 import type { DeadLetterReason } from '../../operation/reasons.js';
 import { LetterStore } from '../../dead-letters/letter.store.js';

@@ -2,7 +2,7 @@ import { toJsonText } from '../../operation/json.js';
 import { messageOf } from '../../operation/message-of.js';
 import { errorTypeOf } from '../../tracing/attributes.js';
 import type { RecordedResult, ResultOmitted, ResultRules } from '../../ledger/record/kept-result.js';
-import { isEncrypted, RESULT_LOOKS_ENCRYPTED } from '../../ledger/encryption/encrypted-value.js';
+import { isEncrypted, RESULT_LOOKS_ENCRYPTED } from '../../ledger/encryption/encryption.js';
 
 /** A handler's result as the ledger keeps it. */
 export interface KeptResult extends RecordedResult {

@@ -5,13 +5,13 @@ import type { ClaimStore } from '../../ledger/claim/claim.store.js';
 import type { RequestedOperation } from '../../producer/operation.store.js';
 import type { Database } from '../../ledger/postgres/database.js';
 import { HandlerTransaction } from '../../ledger/postgres/handler-transaction.js';
-import { isConnectionTrouble } from '../../ledger/postgres/no-connection.js';
 import {
+  isConnectionTrouble,
   DEADLOCK_DETECTED,
   LOCK_NOT_AVAILABLE,
   SERIALIZATION_FAILURE,
   sqlStateOf,
-} from '../../ledger/postgres/sqlstate.js';
+} from '../../ledger/postgres/no-connection.js';
 import type { RecordedResult } from '../../ledger/record/kept-result.js';
 import type { FailureRecord, OutcomeStore, Recorded } from '../../ledger/record/outcome.store.js';
 import type { FollowUps } from './follow-ups.js';

@@ -6,8 +6,7 @@ import { provenanceOf } from '../../producer/provenance.js';
 import { InvalidIdentityError, RecordUnreadableError, TenantMismatchError } from '../../operation/errors.js';
 import { canonicalRequest, fingerprintOf } from '../../operation/fingerprint.js';
 import { jobIdOf } from '../../operation/identity.js';
-import { payloadBinding } from '../../ledger/encryption/binding.js';
-import { Encryption } from '../../ledger/encryption/encryption.js';
+import { payloadBinding, Encryption } from '../../ledger/encryption/encryption.js';
 import { Signer } from '../../producer/signer.js';
 import { type Identified, type Identify, identify as identifyWith, type Unidentified } from './identify.js';
 
