@@ -3,7 +3,6 @@ import type { OperationIdentity } from '../operation/identity.js';
 import type { Author } from '../operation/ledger-action.js';
 import { Database } from '../ledger/postgres/database.js';
 import type { RunStatement } from '../ledger/postgres/statement.js';
-import { inTransaction } from '../ledger/postgres/transaction.js';
 import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
 import { type Intent, judge, judgeReport, type Report } from './judge-letter.js';
 import { lockLetters, lockOperation, peekAtLetter } from './lock.js';
@@ -78,7 +77,7 @@ export class ActionStore {
   }
 
   #inTransaction<T>(work: (run: RunStatement) => Promise<T>): Promise<T> {
-    return inTransaction(this.database, (connection) => work((call) => this.database.run(call, connection)));
+    return this.database.inTransaction((connection) => work((call) => this.database.run(call, connection)));
   }
 }
 

@@ -15,7 +15,7 @@ import {
   letterBinding,
   resultBinding,
   isEncrypted,
-  RESULT_LOOKS_ENCRYPTED,
+  looksEncrypted,
   Encryption,
 } from '../ledger/encryption/encryption.js';
 import { Due } from '../producer/due.js';
@@ -305,7 +305,7 @@ export class DeadLetterService {
   /** The result that the operator gives, as it is stored. */
   #encrypted(text: string | undefined, letter: DeadLetterWithPayload): string | null {
     if (text === undefined) return null;
-    if (isEncrypted(JSON.parse(text))) throw new InvalidPayloadError(RESULT_LOOKS_ENCRYPTED);
+    if (isEncrypted(JSON.parse(text))) throw new InvalidPayloadError(looksEncrypted('The result'));
     if (!this.encryption.isOn && isEncrypted(letter.payload))
       throw new UsageError(
         'The operation is encrypted, and no keys are configured here: its result would be kept in plain text. Resolve it in the application, or without a result.',

@@ -6,7 +6,6 @@ import { OperationStore } from '../producer/operation.store.js';
 import { OperationConflictError, UsageError } from '../operation/errors.js';
 import { Database, type Queryable } from '../ledger/postgres/database.js';
 import { statement } from '../ledger/postgres/statement.js';
-import { inTransaction } from '../ledger/postgres/transaction.js';
 import type { DeadLetterWithPayload } from './dead-letter.js';
 import type { Author } from '../operation/ledger-action.js';
 import { letterBinding, payloadBinding, Encryption } from '../ledger/encryption/encryption.js';
@@ -90,7 +89,7 @@ export class EditedRedrive {
       ]);
       return locked.letter;
     };
-    return inTransaction(this.database, make).catch((error: unknown) => {
+    return this.database.inTransaction(make).catch((error: unknown) => {
       if (!(error instanceof DryRun)) throw error;
       return undefined;
     });

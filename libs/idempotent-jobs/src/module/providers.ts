@@ -23,7 +23,7 @@ import { LetterQueries } from '../dead-letters/letter.queries.js';
 import { LetterStore } from '../dead-letters/letter.store.js';
 import { BulkRedriveRunner } from '../dead-letters/bulk-redrive.runner.js';
 import { BulkRedriveStore } from '../dead-letters/bulk-redrive.store.js';
-import { NotificationStore } from '../dead-letters/notification.store.js';
+import { NotificationStore } from '../dead-letters/letter.listener.js';
 import { Dependencies } from '../resilience/dependency/dependencies.js';
 import { DependencyGuard } from '../calls/dependency-guard.js';
 import { DispatchListener } from '../dispatch/dispatch-listener.js';

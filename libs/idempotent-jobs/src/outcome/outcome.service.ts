@@ -4,12 +4,7 @@ import { type Report, refusal } from '../dead-letters/judge-letter.js';
 import { letterClosed, type LockedOperation } from '../dead-letters/lock.js';
 import { toJsonText } from '../operation/json.js';
 import { assertAuthor } from '../operation/ledger-action.js';
-import {
-  isEncrypted,
-  RESULT_LOOKS_ENCRYPTED,
-  Encryption,
-  resultBinding,
-} from '../ledger/encryption/encryption.js';
+import { isEncrypted, looksEncrypted, Encryption, resultBinding } from '../ledger/encryption/encryption.js';
 import { Due } from '../producer/due.js';
 import { assertName, type OperationIdentity, type OperationName } from '../operation/identity.js';
 import { InvalidPayloadError, OutcomeTimeoutError, UsageError } from '../operation/errors.js';
@@ -231,7 +226,7 @@ export class OutcomeService {
   #reportOf(verdict: EffectVerdict, identity: OperationIdentity): Report {
     if (verdict.kind === 'not_applied') return verdict;
     if (verdict.result === undefined) return { kind: 'applied', result: null };
-    if (isEncrypted(verdict.result)) throw new InvalidPayloadError(RESULT_LOOKS_ENCRYPTED);
+    if (isEncrypted(verdict.result)) throw new InvalidPayloadError(looksEncrypted('The result'));
     const result = this.encryption.encrypt(toJsonText('result', verdict.result), resultBinding(identity));
     return { kind: 'applied', result };
   }

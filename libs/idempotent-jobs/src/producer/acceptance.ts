@@ -11,7 +11,6 @@ import {
   SERIALIZATION_FAILURE,
   sqlStateOf,
 } from '../ledger/postgres/no-connection.js';
-import { inTransaction } from '../ledger/postgres/transaction.js';
 import { resultBinding, type Encryption } from '../ledger/encryption/encryption.js';
 import type { Signer } from './signer.js';
 import { type CallerTransaction, inCallerTransaction } from './caller-transaction.js';
@@ -70,7 +69,7 @@ export class Acceptance {
         : await this.#unlocked(
             () =>
               retryAgainstRivals(() =>
-                inTransaction(database, (connection) => write(operations.on(connection))),
+                database.inTransaction((connection) => write(operations.on(connection))),
               ),
             { queue: this.port.name, count },
           );

@@ -3,7 +3,12 @@ import { canonicalRequest, fingerprintOf } from '../operation/fingerprint.js';
 import { assertIdentity, jobIdOf, jobNameProblem, type OperationIdentity } from '../operation/identity.js';
 import { toJsonText } from '../operation/json.js';
 import { messageOf } from '../operation/message-of.js';
-import { payloadBinding, isEncrypted, type Encryption } from '../ledger/encryption/encryption.js';
+import {
+  payloadBinding,
+  isEncrypted,
+  looksEncrypted,
+  type Encryption,
+} from '../ledger/encryption/encryption.js';
 import type { TenantContext } from '../tenancy/tenant-context.js';
 import { deadlineProblem } from '../operation/deadline.js';
 import { MAX_PRIORITY, type RequestOptions } from './enqueue.options.js';
@@ -40,7 +45,7 @@ export function requestOperation(
   assertSize(name, text, rules.maxPayloadBytes);
   // Parsed back, so that the hashed value is what the worker will read: without Dates, undefined and class instances.
   const plain: unknown = JSON.parse(text);
-  if (isEncrypted(plain)) throw new InvalidPayloadError(reservedName(name));
+  if (isEncrypted(plain)) throw new InvalidPayloadError(looksEncrypted(`The payload of job "${name}"`));
   return {
     ...identity,
     queue,
@@ -94,10 +99,6 @@ function assertSize(name: string, text: string, maxBytes: number): void {
   throw new InvalidPayloadError(
     `The payload of job "${name}" has ${bytes} bytes; at most ${maxBytes} are allowed. Store the data elsewhere and enqueue a reference to it, or raise forRoot({ enqueue: { maxPayloadBytes } }).`,
   );
-}
-
-function reservedName(name: string): string {
-  return `The payload of job "${name}" has a property "$encrypted", by which the ledger tells what it has encrypted. Name it otherwise.`;
 }
 
 function fingerprint(identity: OperationIdentity, name: string, payload: unknown): string {

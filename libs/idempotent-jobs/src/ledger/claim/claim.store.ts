@@ -13,7 +13,6 @@ import {
   readAnswer,
   readPeek,
 } from './claim.js';
-import { inTransaction } from '../postgres/transaction.js';
 import { resultBinding, Encryption } from '../encryption/encryption.js';
 import { QUERY_TIMEOUT_MS } from '../postgres/ledger-pool.js';
 import { LOCK_NOT_AVAILABLE, sqlStateOf } from '../postgres/no-connection.js';
@@ -67,7 +66,7 @@ export class ClaimStore {
 
   /** Claims in a transaction that keeps the operation's row, if there is one, from being pruned between peek and claim. */
   #claimOld(request: ClaimRequest): Promise<ClaimAnswer> {
-    return inTransaction(this.database, (connection) => this.claimWithin(connection, request), 'claim');
+    return this.database.inTransaction((connection) => this.claimWithin(connection, request), 'claim');
   }
 
   /** Whether the ledger still knows what became of the operation. */

@@ -64,9 +64,10 @@ export function isEncrypted(value: unknown): value is Record<string, unknown> {
   return value !== null && typeof value === 'object' && Object.hasOwn(value, '$encrypted');
 }
 
-/** The problem of a handler's result that {@link isEncrypted} takes for encrypted. */
-export const RESULT_LOOKS_ENCRYPTED =
-  'The result has a property "$encrypted", by which the ledger tells what it has encrypted. Name it otherwise.';
+/** The problem of a plain value that {@link isEncrypted} takes for encrypted. */
+export function looksEncrypted(what: string): string {
+  return `${what} has a property "$encrypted", by which the ledger tells what it has encrypted. Name it otherwise.`;
+}
 
 /** Short and plain enough for messages. No 32 bytes in base64 or hexadecimal are that short, so an id cannot be a key. */
 export const KEY_ID = /^[A-Za-z0-9._-]{1,32}$/;

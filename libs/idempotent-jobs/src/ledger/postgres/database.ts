@@ -6,12 +6,10 @@ import {
   type PgConnection,
   type Query,
   type Queryable,
-  type QueryResult,
   LEDGER_TYPES,
   listenForErrors,
 } from './connection.js';
-import { ConnectionShare } from './connection-share.js';
-import type { Lane } from './lanes.js';
+import { handlerPlaces, type Lane, type Places } from './lanes.js';
 import {
   answered,
   type LedgerConnection,
@@ -34,7 +32,7 @@ export const DEFAULT_POOL: LedgerPoolOptions = { max: 8, connection: {} };
  * ({@link LedgerPool}) or, inside of a transaction of the application, on that transaction's connection.
  */
 export class Database {
-  #handlerConnections: ConnectionShare | undefined;
+  #handlerConnections: Places<'handler'> | undefined;
   #own: LedgerPool | undefined;
   readonly #closing = new AbortController();
   readonly #prepared = new Map<Statement, PreparedStatement>();
@@ -83,8 +81,8 @@ export class Database {
   }
 
   /** Limits the connections that handler transactions may hold. */
-  get handlerConnections(): ConnectionShare {
-    this.#handlerConnections ??= new ConnectionShare(this.applicationPool.options.max);
+  get handlerConnections(): Places<'handler'> {
+    this.#handlerConnections ??= handlerPlaces(this.applicationPool.options.max);
     return this.#handlerConnections;
   }
 
@@ -109,11 +107,12 @@ export class Database {
       timeoutMs,
     });
     if (on !== undefined) return (await on.query(query())).rows as Row[];
-    const { rows } =
-      timeoutMs > QUERY_TIMEOUT_MS
-        ? await this.#runLong(query(), timeoutMs, statement.lane)
-        : await this.own.run(query, statement.lane);
-    return rows as Row[];
+    if (timeoutMs <= QUERY_TIMEOUT_MS) return (await this.own.run(query, statement.lane)).rows as Row[];
+    return this.inTransaction(async (connection) => {
+      // The session's limit is meant for statements that take milliseconds.
+      await connection.query({ text: `SET LOCAL statement_timeout = ${Math.ceil(timeoutMs * 0.9)}` });
+      return (await connection.query(query())).rows as Row[];
+    }, statement.lane);
   }
 
   /**
@@ -131,6 +130,26 @@ export class Database {
   /** Lends a connection of the library's own. */
   connect(lane: Lane): Promise<LedgerConnection> {
     return this.own.connect(lane);
+  }
+
+  /** Does `work` in a transaction on a connection of the library's own. Rolls back when it throws. */
+  async inTransaction<T>(work: (connection: Queryable) => Promise<T>, lane: Lane = 'other'): Promise<T> {
+    const connection = await this.connect(lane);
+    let broken: Error | undefined;
+    try {
+      await connection.query({ text: 'BEGIN' });
+      const result = await work(connection);
+      await connection.query({ text: 'COMMIT' });
+      return result;
+    } catch (error) {
+      // A connection that does not answer cannot roll back; Postgres does that when it is closed.
+      if (error instanceof NoConnectionError) broken = error;
+      else await connection.query({ text: 'ROLLBACK' }).catch((failure: Error) => (broken = failure));
+      throw error;
+    } finally {
+      // A connection that could not roll back is closed, so that no other user finds its transaction open.
+      connection.release(broken);
+    }
   }
 
   /** Runs single statements on the library's own connections. */
@@ -155,23 +174,6 @@ export class Database {
   /** The text of a statement for this schema, to run elsewhere. */
   textOf({ statement }: Call): string {
     return this.#prepare(statement).text;
-  }
-
-  /** Raises the session's limit, which is meant for statements that take milliseconds. */
-  async #runLong(query: Query, timeoutMs: number, lane: Lane): Promise<QueryResult> {
-    const connection = await this.connect(lane);
-    let broken: Error | undefined;
-    try {
-      await connection.query({ text: `BEGIN; SET LOCAL statement_timeout = ${Math.ceil(timeoutMs * 0.9)}` });
-      const result = await connection.query(query);
-      await connection.query({ text: 'COMMIT' });
-      return result;
-    } catch (error) {
-      broken = error as Error;
-      throw error;
-    } finally {
-      connection.release(broken);
-    }
   }
 
   #named(statement: Statement): { readonly name: string; readonly text: string } {

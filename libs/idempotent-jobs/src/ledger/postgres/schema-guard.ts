@@ -6,7 +6,9 @@ import {
   SCHEMA_STEPS,
   type SchemaStep,
   UNFINISHED,
-  CREATE_VERSION_TABLE,
+  type Ask,
+  isTaken,
+  prepareSchema,
   literal,
   migrationLock,
   recordOf,
@@ -198,15 +200,15 @@ class SchemaUpgrade {
     const { name, before, batch, sql, indexes = [] } = step;
     // A step that changes most rows of a large table must read them in their physical order.
     await ask('SET enable_seqscan = on');
-    if (!isNew && (await this.#isTaken(ask, step))) return 'done';
+    if (!isNew && (await isTaken(ask, step))) return 'done';
     if (!isNew && before !== undefined) {
       const isBusy = (await this.#underLock(ask, () => ask(before))) === 'busy';
       if (isBusy) return 'busy';
     }
     if (!isNew && batch !== undefined) while ((await ask(batch)).length > 0);
     return this.#underLock(ask, async () => {
-      await this.#prepareSchema(ask);
-      if (await this.#isTaken(ask, step)) return;
+      await prepareSchema(ask, this.database.schema);
+      if (await isTaken(ask, step)) return;
       if (isNew && before !== undefined) await ask(before);
       await ask(sql, STEP_MS);
       if (isNew) for (const index of indexes) await ask(`CREATE ${index}`);
@@ -227,20 +229,6 @@ class SchemaUpgrade {
     await work();
     await ask('COMMIT');
     return 'done';
-  }
-
-  async #isTaken(ask: Ask, { version }: SchemaStep): Promise<boolean> {
-    return (await ask(`SELECT FROM {schema}.idempotent_jobs_schema WHERE version = ${version}`)).length > 0;
-  }
-
-  /** Creates only what is missing, because creating needs a privilege. */
-  async #prepareSchema(ask: Ask): Promise<void> {
-    const [found] = await ask<{ has_schema: boolean; has_table: boolean }>(
-      `SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = ${literal(this.database.schema)}) AS has_schema,
-              to_regclass(${literal(inSchema(this.database.schema, '{schema}.idempotent_jobs_schema'))}) IS NOT NULL AS has_table`,
-    );
-    if (found?.has_schema !== true) await ask('CREATE SCHEMA IF NOT EXISTS {schema}');
-    if (found?.has_table !== true) await ask(CREATE_VERSION_TABLE);
   }
 
   async #index(connection: LedgerConnection, step: SchemaStep): Promise<'done' | 'busy'> {
@@ -299,5 +287,3 @@ class SchemaUpgrade {
     );
   }
 }
-
-type Ask = <Row>(sql: string, timeoutMs?: number) => Promise<Row[]>;

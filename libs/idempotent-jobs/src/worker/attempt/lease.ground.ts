@@ -4,7 +4,6 @@ import { type LeaseHandle, type LeaseKeeper, leaseTime } from '../../ledger/clai
 import type { UnusedClaims } from '../../ledger/claim/unused-claims.js';
 import type { RequestedOperation } from '../../producer/operation.store.js';
 import type { Database, Queryable } from '../../ledger/postgres/database.js';
-import { inTransaction } from '../../ledger/postgres/transaction.js';
 import type { RecordedResult } from '../../ledger/record/kept-result.js';
 import type { FailureRecord, OutcomeStore, Recorded } from '../../ledger/record/outcome.store.js';
 import type { FollowUps } from './follow-ups.js';
@@ -110,7 +109,7 @@ export class LeaseGround implements Ground {
       if (completed === 'recorded') tell = await writer.write(connection, followUps, this.run.runId);
       return completed;
     };
-    const recorded = await inTransaction(database, write, 'record');
+    const recorded = await database.inTransaction(write, 'record');
     tell();
     return recorded;
   }
