@@ -2,7 +2,7 @@ import { Inject, Injectable } from '@nestjs/common';
 import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
 import { outgoingJob } from '../producer/outgoing.js';
 import { Database } from '../ledger/postgres/database.js';
-import { inMs, ms, rowsOf, statement } from '../ledger/postgres/statement.js';
+import { inMs, locked, ms, rowsOf, statement } from '../ledger/postgres/statement.js';
 import { Signer } from '../producer/signer.js';
 import { identityAttributes, queueAttributes } from '../tracing/attributes.js';
 import type { TraceCarrier, Tracing } from '../tracing/tracing.js';
@@ -46,14 +46,10 @@ const MARK = statement(
   'mark_operations',
   `
 WITH put AS (
-  SELECT p.*
-  FROM ${rowsOf('p', 'tenantId text', 'operationKey text', 'jobId text')}
-  CROSS JOIN LATERAL (
-    SELECT FROM {schema}.job_outcomes o
-    WHERE o.tenant_id = p.tenant_id AND o.operation_key = p.operation_key AND o.job_id = p.job_id
-      AND o.dispatch_due_at IS NOT NULL
-    FOR UPDATE SKIP LOCKED
-  ) o
+  ${locked(
+    rowsOf('a', 'tenantId text', 'operationKey text', 'jobId text'),
+    'o.job_id = a.job_id AND o.dispatch_due_at IS NOT NULL',
+  )}
 )
 UPDATE {schema}.job_outcomes o
 SET dispatch_due_at = GREATEST(clock_timestamp(), COALESCE(o.reconcile_due_at, o.available_at))

@@ -32,7 +32,7 @@ import { Dispatcher } from '../dispatch/dispatcher.js';
 import { Due } from '../producer/due.js';
 import { LetterSource } from '../dispatch/letter.source.js';
 import { OperationSource } from '../dispatch/operation.source.js';
-import { CheckUp, Doctor } from '../operate/doctor/doctor.js';
+import { Doctor } from '../operate/doctor/doctor.js';
 import { QueueDirectory } from '../operate/doctor/queue-directory.js';
 import { OperationStore } from '../producer/operation.store.js';
 import { QueueRegistry } from '../producer/queue-registry.js';
@@ -206,7 +206,6 @@ export const PARTS: readonly Provider[] = [
   Pruner,
   Erasure,
   QueueDirectory,
-  CheckUp,
   ApplicationLifecycle,
 ];
 

@@ -109,6 +109,21 @@ function snakeCase(name: string): string {
   return name.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 }
 
+/**
+ * SELECT of those rows `a` of a FROM whose operations `o` meet the condition, with a lock on the operation. An operation that
+ * another transaction holds is left out, because one locked row must not keep the others waiting.
+ */
+export const locked = <const From extends string, const Condition extends string>(
+  from: From,
+  condition: Condition,
+) =>
+  `SELECT a.*
+  FROM ${from} CROSS JOIN LATERAL (
+    SELECT FROM {schema}.job_outcomes o
+    WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key AND ${condition}
+    FOR UPDATE SKIP LOCKED
+  ) o` as const;
+
 /** For {@link rowsOf}: sends NULL for an array that holds only nulls, as arrays of seldom used columns mostly do. */
 export function sparse<T>(values: readonly (T | null)[]): readonly (T | null)[] | null {
   return values.every((value) => value === null) ? null : values;

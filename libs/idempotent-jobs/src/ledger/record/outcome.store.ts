@@ -1,5 +1,5 @@
 import { Injectable } from '@nestjs/common';
-import type { Claim, ClaimRules, VanishedAttempt } from '../claim/claim.js';
+import type { Claim, ClaimRow, ClaimRules, VanishedAttempt } from '../claim/claim.js';
 import type { DeadLetterReason, RetryDecision } from '../../operation/reasons.js';
 import { cleanText } from '../../operation/clean-text.js';
 import { identityKeyOf, type OperationIdentity } from '../../operation/identity.js';
@@ -181,7 +181,7 @@ export class OutcomeStore {
     { repeatableMs, budgetMs }: Pick<ClaimRules, 'repeatableMs' | 'budgetMs'>,
   ): Promise<Claim | 'lost'> {
     const { tenantId, operationKey, token } = claim;
-    const [row] = await this.database.run<StartedRow>(
+    const [row] = await this.database.run<ClaimRow>(
       START.with({ tenantId, operationKey, token, repeatableMs, budgetMs }),
     );
     if (row === undefined) return 'lost';
@@ -190,7 +190,7 @@ export class OutcomeStore {
       attempt: row.attempts,
       failures: row.failures,
       mustReconcile: false,
-      startedAt: row.started_at,
+      startedAt: row.started_at as Date,
       isDoubtful: false,
       doubtAgeMs: undefined,
       tookOver: undefined,
@@ -284,15 +284,6 @@ export class OutcomeStore {
   #encryptedPayload(identity: OperationIdentity, payload: string | undefined): string | null {
     return payload === undefined ? null : this.encryption.encrypt(payload, payloadBinding(identity));
   }
-}
-
-interface StartedRow {
-  readonly attempts: number;
-  readonly failures: number;
-  readonly started_at: Date;
-  readonly deadline_at: Date | null;
-  readonly remaining_ms: number | null;
-  readonly repeatable_ms: number;
 }
 
 /** Another transaction holds the row that a statement should write; nothing was written. */

@@ -13,8 +13,8 @@ import { messageOf } from '../../operation/message-of.js';
 import { QueueDirectory } from './queue-directory.js';
 
 /**
- * Answers the five questions that decide whether retries are safe, for the running application. It looks at what is
- * registered and declared in this process, and asks neither Postgres nor BullMQ.
+ * Answers the five questions that decide whether retries are safe, for the running application, from what is registered
+ * and declared in this process. It asks neither Postgres nor BullMQ.
  */
 @Injectable()
 export class Doctor {
@@ -24,39 +24,28 @@ export class Doctor {
     private readonly queues: QueueRegistry,
     private readonly dependencies: Dependencies,
     private readonly sharedKeys: SharedKeys,
-    @Inject(RESOLVED_OPTIONS) private readonly options: DescribedOptions,
+    private readonly directory: QueueDirectory,
+    private readonly log: LibraryLog,
+    @Inject(RESOLVED_OPTIONS)
+    private readonly options: DescribedOptions & { readonly doctor: 'warn' | 'fail' | 'off' },
   ) {}
 
   /** The findings that stand in the way of safe retries, as plain JSON. */
   report(): DoctorReport {
-    return diagnose(this.examined());
+    return diagnose(this.#examined());
   }
 
-  /** The description that the doctor examines. @internal */
-  examined(): AppDescription {
-    return {
-      ...describeApp(this.discovery, this.queues, this.options, this.dependencies),
-      sharedKeys: this.sharedKeys.found,
-    };
-  }
-}
-
-/** Runs the doctor at boot, before any worker starts. */
-@Injectable()
-export class CheckUp {
-  constructor(
-    private readonly doctor: Doctor,
-    private readonly directory: QueueDirectory,
-    private readonly log: LibraryLog,
-    @Inject(RESOLVED_OPTIONS) private readonly options: { readonly doctor: 'warn' | 'fail' | 'off' },
-  ) {}
-
-  /** @throws ConfigurationError in mode `fail`, naming every error and warning */
-  async run(): Promise<void> {
-    const report = this.options.doctor === 'off' ? undefined : this.doctor.report();
+  /**
+   * Examines the application at boot, before any worker starts.
+   *
+   * @internal
+   * @throws ConfigurationError in mode `fail`, naming every error and warning
+   */
+  async checkUp(): Promise<void> {
+    const report = this.options.doctor === 'off' ? undefined : this.report();
     if (report !== undefined) this.#tell(report);
     try {
-      await this.directory.note(this.doctor.examined(), report);
+      await this.directory.note(this.#examined(), report);
     } catch (error) {
       // Not fatal: only tools that read the ledger from outside miss it.
       this.log.warn(`What is known of the queues could not be noted in job_queues: ${messageOf(error)}`);
@@ -75,5 +64,12 @@ export class CheckUp {
       if (finding.severity === 'error') this.log.error(lineOf(finding));
       else this.log.warn(lineOf(finding));
     }
+  }
+
+  #examined(): AppDescription {
+    return {
+      ...describeApp(this.discovery, this.queues, this.options, this.dependencies),
+      sharedKeys: this.sharedKeys.found,
+    };
   }
 }

@@ -153,7 +153,7 @@ export class Erasure {
     );
     const { operations = 0, letters = 0, attempts = 0, running = 0 } = found ?? {};
     const active = await this.#activeJobs(tenantId);
-    const jobs = await this.#eachJob(tenantId, () => Promise.resolve(true));
+    const jobs = await this.#jobs('count', tenantId);
     return { operations, letters, attempts, jobs: jobs.done, running: Math.max(running, active) };
   }
 
@@ -163,12 +163,12 @@ export class Erasure {
     if (running > 0) throw stillRunning(tenantId, running, 'Nothing was erased.');
     const letters = await this.#inBatches(ERASE_LETTERS, tenantId);
     await this.#inBatches(GIVE_UP_TENANT, tenantId);
-    const first = await this.#eachJob(tenantId, (port, id, isMeant) => port.contents.remove(id, isMeant));
+    const first = await this.#jobs('remove', tenantId);
     // A worker may have taken a job in between; without its operation's row nothing would keep that job from running.
     if (first.left > 0) throw stillRunning(tenantId, first.left, GIVEN_UP);
     const operations = await this.#inBatches(ERASE_OPERATIONS, tenantId);
     const late = await this.#inBatches(ERASE_LETTERS, tenantId);
-    const second = await this.#eachJob(tenantId, (port, id, isMeant) => port.contents.remove(id, isMeant));
+    const second = await this.#jobs('remove', tenantId);
     const erased: Erased = {
       operations: operations.rows,
       attempts: operations.attempts,
@@ -205,17 +205,14 @@ export class Erasure {
     return active;
   }
 
-  /** Calls `visit` for each job of the tenant; counts the jobs for which it returned true (`done`) and false (`left`). */
-  async #eachJob(
-    tenantId: string,
-    visit: (port: QueuePort, jobId: string, isMeant: (job: Job) => boolean) => Promise<boolean>,
-  ): Promise<{ done: number; left: number }> {
+  /** Counts or removes the jobs of the tenant; `left` are those that could not be removed. */
+  async #jobs(what: 'count' | 'remove', tenantId: string): Promise<{ done: number; left: number }> {
     const all = { done: 0, left: 0 };
     const messages = new Set<QueuePort>();
     for (const { port, deadLetterPort, tenantOf } of this.#queues()) {
       const isTheirs = (job: Job): boolean => tenantOf(job) === tenantId;
       for (const id of await idsOf(port, isTheirs)) {
-        if (await visit(port, id, isTheirs)) all.done += 1;
+        if (what === 'count' || (await port.contents.remove(id, isTheirs))) all.done += 1;
         else if (await port.contents.holds(id)) all.left += 1;
       }
       messages.add(deadLetterPort);
@@ -224,7 +221,7 @@ export class Erasure {
     for (const port of messages) {
       // A message that a listener is delivering to handlers runs no operation.
       for (const id of await idsOf(port, isTheirMessage))
-        if (await visit(port, id, isTheirMessage)) all.done += 1;
+        if (what === 'count' || (await port.contents.remove(id, isTheirMessage))) all.done += 1;
     }
     return all;
   }
