@@ -175,16 +175,11 @@ export class BulkRedriveStore {
     author: Author,
   ): Promise<{ readonly id: string } | 'running' | 'nothing'> {
     const { queue: _queue, ...conditions } = filter;
-    const { actor, note } = author;
-    const { ratePerSecond, canary, maxFailureShare } = pace;
     const call = START_REDRIVE.with({
       ...filterInput(filter),
+      ...author,
+      ...pace,
       filter: JSON.stringify(conditions),
-      actor,
-      note,
-      ratePerSecond,
-      canary,
-      maxFailureShare,
     });
     try {
       const [row] = await this.database.run<{ id: string }>(call, undefined, LONG_MS);

@@ -123,11 +123,7 @@ export class ClaimStore {
 
   /** Notes that a worker without the library may have run the operation, unless the operation has a row. */
   async noteUnrecorded(request: ClaimRequest): Promise<void> {
-    const { tenantId, operationKey, jobName, jobId, fingerprint, rules, deadline } = request;
-    const { queue, effect, repeatableMs, budgetMs } = rules;
-    const identity = { tenantId, operationKey, fingerprint };
-    const values = { queue, effect, repeatableMs, budgetMs, jobName, jobId, deadline };
-    await this.database.run(NOTE_UNRECORDED.with({ ...identity, ...values }));
+    await this.database.run(NOTE_UNRECORDED.with({ ...request.rules, ...request }));
   }
 
   /** Begins the time budget of an operation that is kept from its first attempt. */

@@ -42,8 +42,12 @@ export const UNFINISHED = ' (indexes to be built)';
 
 /** Puts the schema's name into a step's SQL. */
 export function inSchema(schema: string, sql: string): string {
-  const quoted = `"${schema.replaceAll('"', '""')}"`;
-  return sql.replaceAll('{schema}', () => quoted);
+  return sql.replaceAll('{schema}', () => quoted(schema));
+}
+
+/** A name as an SQL identifier. */
+export function quoted(name: string): string {
+  return `"${name.replaceAll('"', '""')}"`;
 }
 
 /** The arguments of the advisory lock that lets instances which boot together take each step once. */

@@ -8,7 +8,7 @@ import { Database, type Queryable } from '../postgres/database.js';
 import { sparse } from '../postgres/statement.js';
 import { payloadBinding, resultBinding, Encryption } from '../encryption/encryption.js';
 import { describeError } from '../../operation/error-evidence.js';
-import { errorFingerprint, VERSIONS } from './error-fingerprint.js';
+import { errorFingerprint, VERSIONS } from './letter-evidence.js';
 import type { RecordedResult, ResultOmitted } from './kept-result.js';
 import {
   APPLY_RECONCILED,
@@ -180,10 +180,7 @@ export class OutcomeStore {
     claim: Claim,
     { repeatableMs, budgetMs }: Pick<ClaimRules, 'repeatableMs' | 'budgetMs'>,
   ): Promise<Claim | 'lost'> {
-    const { tenantId, operationKey, token } = claim;
-    const [row] = await this.database.run<ClaimRow>(
-      START.with({ tenantId, operationKey, token, repeatableMs, budgetMs }),
-    );
+    const [row] = await this.database.run<ClaimRow>(START.with({ ...claim, repeatableMs, budgetMs }));
     if (row === undefined) return 'lost';
     return {
       ...claim,
@@ -218,16 +215,15 @@ export class OutcomeStore {
   /** Keeps the record of an attempt that was taken over. */
   async takeOver(
     { tenantId, operationKey }: OperationIdentity,
-    { token, attempt, runId, startedAt }: VanishedAttempt,
+    vanished: VanishedAttempt,
     connection?: Queryable,
   ): Promise<void> {
-    const vanished = { tenantId, operationKey, token, attempt, runId, startedAt };
-    await this.database.run(TAKE_OVER.with(vanished), connection);
+    await this.database.run(TAKE_OVER.with({ tenantId, operationKey, ...vanished }), connection);
   }
 
   /** Records that the process of an attempt that was taken over is alive and has given the attempt up, late. */
-  async surrender({ tenantId, operationKey, token, attempt, startedAt }: Claim): Promise<void> {
-    await this.database.run(SURRENDER.with({ tenantId, operationKey, token, attempt, startedAt }));
+  async surrender(claim: Claim): Promise<void> {
+    await this.database.run(SURRENDER.with(claim));
   }
 
   /** Whether an attempt whose end was `lost` was replaced by another run, and not settled from elsewhere. */
