@@ -42,9 +42,8 @@ import {
   assertText,
   readPace,
   readCursor,
-  writeCursor,
 } from './letter-arguments.js';
-import { type LetterPosition, LetterQueries } from './letter.queries.js';
+import { LetterQueries } from './letter.queries.js';
 import type { Redrive } from './bulk-redrive.js';
 import { BulkRedriveRunner } from './bulk-redrive.runner.js';
 import { letterClosed } from './lock.js';
@@ -92,9 +91,7 @@ export class DeadLetterService {
     if (typeof open !== 'boolean' && open !== 'any')
       throw new UsageError(`open must be true, false or "any".`);
     const isOpen = open === 'any' ? undefined : open;
-    const page = await this.letters.list(this.#seen(filter), isOpen, readCursor(after), limit);
-    const isLast = page.letters.length < limit || page.last === undefined;
-    return { letters: page.letters, next: isLast ? undefined : writeCursor(page.last as LetterPosition) };
+    return this.letters.list(this.#seen(filter), isOpen, readCursor(after), limit);
   }
 
   /**

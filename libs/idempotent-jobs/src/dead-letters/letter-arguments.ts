@@ -2,7 +2,6 @@ import { UsageError } from '../operation/errors.js';
 import type { DeadLetterFilter } from './dead-letter.js';
 import { DEAD_LETTER_REASONS } from '../operation/reasons.js';
 import { DEFAULT_PACE, MAX_RATE_PER_SECOND, type RedrivePace } from './bulk-redrive.js';
-import type { LetterPosition } from './letter.queries.js';
 
 /* Checks what callers pass to the service. Each check throws a UsageError that says what is allowed. */
 
@@ -70,6 +69,12 @@ export function readPace(options: Partial<RedrivePace>): RedrivePace {
 
 function definedOf<T extends object>(options: T): T {
   return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as T;
+}
+
+/** The position where a page of letters ended: the next page begins after it. */
+export interface LetterPosition {
+  readonly createdUs: string;
+  readonly id: string;
 }
 
 /** The end of a page as text, which the caller passes back for the next page. */

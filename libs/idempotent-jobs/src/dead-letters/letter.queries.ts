@@ -3,7 +3,14 @@ import { shownKey } from '../operation/step-key.js';
 import { Database } from '../ledger/postgres/database.js';
 import { statement } from '../ledger/postgres/statement.js';
 import type { DeadLetterMessage } from '../operation/dead-letter-message.js';
-import type { DeadLetter, DeadLetterFilter, DeadLetterGroup, DeadLetterWithPayload } from './dead-letter.js';
+import type {
+  DeadLetter,
+  DeadLetterFilter,
+  DeadLetterGroup,
+  DeadLetterWithPayload,
+  DeadLetterPage,
+} from './dead-letter.js';
+import { type LetterPosition, writeCursor } from './letter-arguments.js';
 
 /** A {@link DeadLetterFilter} as SQL. Null matches everything. */
 export const MATCHES_FILTER = `
@@ -57,8 +64,8 @@ WITH grouped AS (
   ORDER BY letters DESC, newest_at DESC
   LIMIT :limit
 )
-SELECT g.fingerprint, g.queue, g.reason, g.letters, g.oldest_at, g.newest_at, json_build_object('id', s.id, 'error',
-  CASE WHEN s.error IS NOT NULL THEN json_build_object('name', s.error->'name', 'message', s.error->'message') END) AS sample
+SELECT g.fingerprint, g.queue, g.reason, g.letters, g.oldest_at, g.newest_at, json_strip_nulls(json_build_object('id', s.id, 'error',
+  CASE WHEN s.error IS NOT NULL THEN json_build_object('name', s.error->'name', 'message', s.error->'message') END)) AS sample
 FROM grouped g JOIN {schema}.dead_letters s ON s.id = g.sample_id
 ORDER BY g.letters DESC, g.newest_at DESC
 `,
@@ -86,38 +93,28 @@ LIMIT 1
 /** The time limit, in ms, for statements that read or take on any number of letters. */
 export const LONG_MS = 5 * 60 * 1000;
 
-/** The position where a page of letters ended: the next page begins after it. */
-export interface LetterPosition {
-  readonly createdUs: string;
-  readonly id: string;
-}
-
 /** Reads dead letters for the operator. */
 @Injectable()
 export class LetterQueries {
   constructor(private readonly database: Database) {}
 
+  /** With `isOpen` undefined, lists open and resolved ones. */
   async list(
     filter: DeadLetterFilter,
     isOpen: boolean | undefined,
     after: LetterPosition | undefined,
     limit: number,
-  ): Promise<{ letters: DeadLetter[]; last: LetterPosition | undefined }> {
+  ): Promise<DeadLetterPage> {
     const rows = await this.database.read<DeadLetter & LetterPosition>(
       LIST.with({ ...filterInput(filter), isOpen, afterUs: after?.createdUs, afterId: after?.id, limit }),
     );
-    return {
-      letters: rows.map(({ createdUs: _position, ...letter }) => readLetter(letter)),
-      last: rows.at(-1),
-    };
+    const last = rows.length < limit ? undefined : rows.at(-1);
+    const letters = rows.map(({ createdUs: _position, ...letter }) => readLetter(letter));
+    return { letters, next: last && writeCursor(last) };
   }
 
-  async groups(filter: DeadLetterFilter, limit: number): Promise<DeadLetterGroup[]> {
-    const call = GROUP.with({ ...filterInput(filter), limit });
-    const rows = await this.database.read<GroupRow>(call, undefined, LONG_MS);
-    return rows.map(({ sample, ...group }) => {
-      return { ...group, sample: { ...sample, error: sample.error ?? undefined } };
-    });
+  groups(filter: DeadLetterFilter, limit: number): Promise<DeadLetterGroup[]> {
+    return this.database.read(GROUP.with({ ...filterInput(filter), limit }), undefined, LONG_MS);
   }
 
   /** The payload is as it is stored, which may be encrypted. Undefined when there is no such letter. */
@@ -131,10 +128,6 @@ export class LetterQueries {
     return row?.id;
   }
 }
-
-type GroupRow = DeadLetterGroup & {
-  readonly sample: { readonly id: string; readonly error: DeadLetterGroup['sample']['error'] | null };
-};
 
 /** Reads a row with the columns of {@link LETTER}. */
 export function readLetter<Row extends DeadLetter>(row: Row): Row {

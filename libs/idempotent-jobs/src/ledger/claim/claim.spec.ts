@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { rowsOf } from '../../../../../test/support/table.js';
 import { OPERATION_STATUSES, type OperationStatus } from '../../operation/status.js';
-import { type ClaimRequest, type ClaimRow, type PeekRow, readAnswer, readPeek } from './claim.js';
+import { type ClaimRequest, type ClaimRow, readAnswer, readPeek } from './claim.js';
 import { LEDGER_TYPES } from '../postgres/connection.js';
 
 const request: ClaimRequest = {
@@ -431,7 +431,7 @@ describe('readAnswer: a claim that was won', () => {
  * rest is no different.
  */
 describe('readPeek', () => {
-  const looked = (found: ClaimRow): PeekRow => ({ ...found, remaining_ms: null, seen_attempts: 3 });
+  const looked = (found: ClaimRow): ClaimRow => ({ ...found, remaining_ms: null, seen_attempts: 3 });
 
   it.each(CASES)(
     '$status, lease $lease, $seen, claimant $claimant: $answer, or runnable',

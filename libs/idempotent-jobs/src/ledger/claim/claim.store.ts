@@ -9,7 +9,6 @@ import {
   type ClaimRow,
   type ClaimRules,
   type PeekAnswer,
-  type PeekRow,
   readAnswer,
   readPeek,
 } from './claim.js';
@@ -27,7 +26,7 @@ import { BEGIN_BUDGET, CLAIM, PEEK, IS_YOUNG, NOTE_UNRECORDED, KEEP_ROW } from '
 @Injectable()
 export class ClaimStore {
   readonly #coalescers = new WeakMap<ClaimRules, Coalescer<ClaimRequest, ClaimRow>>();
-  readonly #peeks = new Map<string, Coalescer<ClaimRequest, PeekRow>>();
+  readonly #peeks = new Map<string, Coalescer<ClaimRequest, ClaimRow>>();
   readonly #clock = new LedgerClock();
 
   constructor(
@@ -138,11 +137,11 @@ export class ClaimStore {
     return { kind: 'replay', result: this.encryption.openText(resultText, resultBinding(request)), degraded };
   }
 
-  #peekerFor(queue: string): Coalescer<ClaimRequest, PeekRow> {
+  #peekerFor(queue: string): Coalescer<ClaimRequest, ClaimRow> {
     let looker = this.#peeks.get(queue);
     if (looker === undefined) {
-      const ask = (requests: ClaimRequest[]): Promise<PeekRow[]> =>
-        this.database.run<PeekRow>(
+      const ask = (requests: ClaimRequest[]): Promise<ClaimRow[]> =>
+        this.database.run<ClaimRow>(
           PEEK.with({
             queue,
             tenantId: requests.map((request) => request.tenantId),
@@ -151,7 +150,7 @@ export class ClaimStore {
             deadlineAt: requests.map((request) => request.deadline),
           }),
         );
-      looker = new Coalescer<ClaimRequest, PeekRow>(ask, identityKeyOf);
+      looker = new Coalescer<ClaimRequest, ClaimRow>(ask, identityKeyOf);
       this.#peeks.set(queue, looker);
     }
     return looker;

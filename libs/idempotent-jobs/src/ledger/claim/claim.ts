@@ -125,7 +125,7 @@ export interface Runnable {
 /** All answers to a peek. */
 export type PeekAnswer = Exclude<ClaimAnswer, { kind: 'acquired' | 'expired' | 'absent' }> | Runnable;
 
-/** One row of the claim statement. */
+/** One row of the claim or the peek statement. */
 export interface ClaimRow {
   readonly token: string | null;
   readonly attempts: number;
@@ -166,13 +166,10 @@ type ReadAnswer =
   | { readonly kind: 'peek_again' }
   | { readonly kind: 'old' };
 
-/** One row of the peek statement. */
-export type PeekRow = ClaimRow;
-
 /** Reads what a peek found. A row that a claim would have won is runnable. */
 export function readPeek(
   request: ClaimRequest,
-  row: PeekRow,
+  row: ClaimRow,
 ): Exclude<ReadAnswer, { kind: 'acquired' | 'expired' | 'absent' | 'peek_again' | 'old' }> | Runnable {
   const answer = readAnswer(request, { ...row, token: null });
   switch (answer.kind) {

@@ -14,7 +14,6 @@ import {
   recordOf,
 } from './migrations.js';
 import { setTimeout as pause } from 'node:timers/promises';
-import type { LedgerConnection } from './ledger-pool.js';
 import { LOCK_NOT_AVAILABLE, sqlStateOf } from './no-connection.js';
 
 /**
@@ -139,8 +138,7 @@ class SchemaUpgrade {
    * @throws ConfigurationError if another transaction holds a needed lock for longer than 30 s
    */
   async run(steps: readonly SchemaStep[], isNew: boolean): Promise<void> {
-    for (const step of steps)
-      await this.#withRetry(step, (connection) => this.#take(connection, step, isNew));
+    for (const step of steps) await this.#withRetry(step, (ask) => this.#take(ask, step, isNew));
   }
 
   /**
@@ -151,14 +149,11 @@ class SchemaUpgrade {
   async buildIndexes(steps: readonly SchemaStep[]): Promise<void> {
     const { closing } = this.database;
     for (const step of steps)
-      while ((await this.#try((connection) => this.#index(connection, step))) !== undefined)
+      while ((await this.#try((ask) => this.#index(ask, step))) !== undefined)
         await pause(BUILDER_PAUSE_MS, undefined, { signal: closing });
   }
 
-  async #withRetry(
-    step: SchemaStep,
-    work: (connection: LedgerConnection) => Promise<'done' | 'busy'>,
-  ): Promise<void> {
+  async #withRetry(step: SchemaStep, work: Work): Promise<void> {
     const giveUpAt = performance.now() + PATIENCE_MS;
     for (;;) {
       const held = await this.#try(work);
@@ -169,7 +164,7 @@ class SchemaUpgrade {
   }
 
   /** Tries once. Returns what stood in the way; undefined means that the work is done. */
-  async #try(work: (connection: LedgerConnection) => Promise<'done' | 'busy'>): Promise<string | undefined> {
+  async #try(work: Work): Promise<string | undefined> {
     const { closing } = this.database;
     closing.throwIfAborted();
     const connection = await this.database.connect('other');
@@ -181,9 +176,13 @@ class SchemaUpgrade {
     };
     const hangUp = (): void => release(new Error('The application is shutting down'));
     closing.addEventListener('abort', hangUp, { once: true });
+    const ask: Ask = async (sql, timeoutMs) => {
+      const text = inSchema(this.database.schema, sql);
+      return (await connection.query({ text, ...(timeoutMs !== undefined && { timeoutMs }) })).rows;
+    };
     try {
-      if ((await work(connection)) === 'done') return undefined;
-      return `Another session holds the advisory lock under which the schema is upgraded${await this.#holder(connection)}`;
+      if ((await work(ask)) === 'done') return undefined;
+      return `Another session holds the advisory lock under which the schema is upgraded${await this.#holder(ask)}`;
     } catch (error) {
       broken = error as Error;
       if (sqlStateOf(error) !== LOCK_NOT_AVAILABLE) throw error;
@@ -195,8 +194,7 @@ class SchemaUpgrade {
     }
   }
 
-  async #take(connection: LedgerConnection, step: SchemaStep, isNew: boolean): Promise<'done' | 'busy'> {
-    const ask = this.#asker(connection);
+  async #take(ask: Ask, step: SchemaStep, isNew: boolean): Promise<'done' | 'busy'> {
     const { name, before, batch, sql, indexes = [] } = step;
     // A step that changes most rows of a large table must read them in their physical order.
     await ask('SET enable_seqscan = on');
@@ -219,10 +217,7 @@ class SchemaUpgrade {
   /** Does `work` in a transaction, unless another instance is upgrading at this moment. */
   async #underLock(ask: Ask, work: () => Promise<unknown>): Promise<'done' | 'busy'> {
     await ask(`BEGIN; SET LOCAL lock_timeout = ${TABLE_LOCK_MS}; SET LOCAL statement_timeout = ${STEP_MS}`);
-    const [lock] = await ask<{ is_mine: boolean }>(
-      `SELECT pg_try_advisory_xact_lock(${migrationLock(this.database.schema)}) AS is_mine`,
-    );
-    if (lock?.is_mine !== true) {
+    if (!(await this.#locks(ask, 'pg_try_advisory_xact_lock'))) {
       await ask('ROLLBACK');
       return 'busy';
     }
@@ -231,20 +226,24 @@ class SchemaUpgrade {
     return 'done';
   }
 
-  async #index(connection: LedgerConnection, step: SchemaStep): Promise<'done' | 'busy'> {
+  /** Takes the advisory lock. False when another instance has it. */
+  async #locks(ask: Ask, how: 'pg_try_advisory_lock' | 'pg_try_advisory_xact_lock'): Promise<boolean> {
+    const [lock] = await ask<{ is_mine: boolean }>(
+      `SELECT ${how}(${migrationLock(this.database.schema)}) AS is_mine`,
+    );
+    return lock?.is_mine === true;
+  }
+
+  async #index(ask: Ask, step: SchemaStep): Promise<'done' | 'busy'> {
     const { indexes = [] } = step;
     if (indexes.length === 0) return 'done';
-    const ask = this.#asker(connection);
     const unfinished = `version = ${step.version} AND name = ${literal(step.name + UNFINISHED)}`;
     const isUnfinished = async (): Promise<boolean> =>
       (await ask(`SELECT FROM {schema}.idempotent_jobs_schema WHERE ${unfinished}`)).length > 0;
     if (!(await isUnfinished())) return 'done';
     // Building waits for older transactions without blocking any other.
     await ask(`SET lock_timeout = 0; SET statement_timeout = ${STEP_MS}`);
-    const [lock] = await ask<{ is_mine: boolean }>(
-      `SELECT pg_try_advisory_lock(${migrationLock(this.database.schema)}) AS is_mine`,
-    );
-    if (lock?.is_mine !== true) return 'busy';
+    if (!(await this.#locks(ask, 'pg_try_advisory_lock'))) return 'busy';
     if (!(await isUnfinished())) return 'done';
     for (const index of indexes) await this.#build(ask, index);
     await ask(`UPDATE {schema}.idempotent_jobs_schema SET name = ${literal(step.name)} WHERE ${unfinished}`);
@@ -265,20 +264,13 @@ class SchemaUpgrade {
   }
 
   /** Names the holder of the advisory lock, as far as the role may see it. */
-  async #holder(connection: LedgerConnection): Promise<string> {
-    const [holder] = await this.#asker(connection)<{ pid: number }>(
+  async #holder(ask: Ask): Promise<string> {
+    const [holder] = await ask<{ pid: number }>(
       `SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1
          AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
          AND (classid::bigint << 32 | objid::bigint) = ${migrationLock(this.database.schema)} LIMIT 1`,
     );
     return holder === undefined ? '' : ` (process ${holder.pid}, see pg_stat_activity)`;
-  }
-
-  #asker(connection: LedgerConnection): Ask {
-    return async (sql, timeoutMs) => {
-      const text = inSchema(this.database.schema, sql);
-      return (await connection.query({ text, ...(timeoutMs !== undefined && { timeoutMs }) })).rows;
-    };
   }
 
   #blocked({ version, name }: SchemaStep, held: string): ConfigurationError {
@@ -287,3 +279,5 @@ class SchemaUpgrade {
     );
   }
 }
+
+type Work = (ask: Ask) => Promise<'done' | 'busy'>;
