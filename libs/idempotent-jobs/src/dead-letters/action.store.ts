@@ -2,12 +2,18 @@ import { Inject, Injectable } from '@nestjs/common';
 import type { OperationIdentity } from '../operation/identity.js';
 import type { Author } from '../operation/ledger-action.js';
 import { Database } from '../ledger/postgres/database.js';
-import type { RunStatement } from '../ledger/postgres/statement.js';
+import { type RunStatement, statement } from '../ledger/postgres/statement.js';
 import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
 import { type Intent, judge, judgeReport, type Report } from './judge-letter.js';
 import { lockLetters, lockOperation, peekAtLetter } from './lock.js';
 import type { ReservedRedrive } from './bulk-redrive.store.js';
-import { auditDone, type Judged, type JudgedReport, type KeptMs, write, LET_GO } from './write.js';
+import { auditDone, type Judged, type JudgedReport, type KeptMs, write } from './write.js';
+
+/** Releases letters that a bulk redrive may not bring back; they stay open. */
+const LET_GO = statement(
+  'let_go',
+  'UPDATE {schema}.dead_letters SET redrive_id = NULL WHERE id = ANY (:letterIds::uuid[])',
+);
 
 /** What an operator may do with a letter alone. Editing a letter needs a new operation as well. */
 export type SimpleIntent = Exclude<Intent, { readonly kind: 'edited' }>;

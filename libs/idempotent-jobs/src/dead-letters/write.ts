@@ -183,12 +183,6 @@ WHERE l.id = a.letter_id
 `,
 );
 
-/** Releases letters that a bulk redrive may not bring back; they stay open. */
-export const LET_GO = statement(
-  'let_go',
-  'UPDATE {schema}.dead_letters SET redrive_id = NULL WHERE id = ANY (:letterIds::uuid[])',
-);
-
 interface Decided<J> {
   readonly judgement: J;
 }

@@ -101,8 +101,10 @@ export class Database {
    * @throws NoConnectionError without an answer; an error of Postgres is thrown as it is
    */
   async run<Row>({ statement, values }: Call, on?: Queryable, timeoutMs = QUERY_TIMEOUT_MS): Promise<Row[]> {
+    const prepared = this.#prepare(statement);
     const query = (): Query => ({
-      ...this.#named(statement),
+      name: prepared.nextName(),
+      text: prepared.text,
       values: values(),
       timeoutMs,
     });
@@ -174,11 +176,6 @@ export class Database {
   /** The text of a statement for this schema, to run elsewhere. */
   textOf({ statement }: Call): string {
     return this.#prepare(statement).text;
-  }
-
-  #named(statement: Statement): { readonly name: string; readonly text: string } {
-    const prepared = this.#prepare(statement);
-    return { name: prepared.nextName(), text: prepared.text };
   }
 
   #prepare(statement: Statement): PreparedStatement {

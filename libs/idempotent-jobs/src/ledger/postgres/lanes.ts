@@ -14,17 +14,17 @@ export const MIN_CONNECTIONS = 4;
  * Hands out the places of a pool, so that an urgent user never queues behind less urgent ones: however many producers wait
  * for a row, a renewal, a record and a claim each find a connection.
  */
-export class Places<Lane extends string> {
+export class Places<Name extends string> {
   #free: number;
-  readonly #waiting: ReadonlyMap<Lane, Set<() => void>>;
+  readonly #waiting: ReadonlyMap<Name, Set<() => void>>;
 
   /** @param keptFree how many places each lane leaves free for those before it */
   constructor(
     size: number,
-    private readonly keptFree: Readonly<Record<Lane, number>>,
+    private readonly keptFree: Readonly<Record<Name, number>>,
   ) {
     this.#free = size;
-    this.#waiting = new Map(Object.keys(keptFree).map((lane) => [lane as Lane, new Set()]));
+    this.#waiting = new Map(Object.keys(keptFree).map((lane) => [lane as Name, new Set()]));
   }
 
   /**
@@ -32,7 +32,7 @@ export class Places<Lane extends string> {
    * the signal is aborted. `signalOf` is called only when it has to wait.
    */
   async take(
-    lane: Lane,
+    lane: Name,
     patienceMs: number,
     signalOf?: () => AbortSignal,
   ): Promise<(() => void) | undefined> {

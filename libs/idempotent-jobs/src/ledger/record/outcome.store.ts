@@ -5,7 +5,7 @@ import { cleanText } from '../../operation/clean-text.js';
 import { identityKeyOf, type OperationIdentity } from '../../operation/identity.js';
 import { Coalescer } from '../postgres/coalescer.js';
 import { Database, type Queryable } from '../postgres/database.js';
-import { sparse } from '../postgres/statement.js';
+import { type Call, sparse } from '../postgres/statement.js';
 import { payloadBinding, resultBinding, Encryption } from '../encryption/encryption.js';
 import { describeError } from '../../operation/error-evidence.js';
 import { errorFingerprint, VERSIONS } from './letter-evidence.js';
@@ -114,7 +114,7 @@ export class OutcomeStore {
   /** Records a failed attempt, the operation's next status and, if it is given up, the dead letter. */
   async fail(claim: Claim, record: FailureRecord, connection?: Queryable): Promise<Recorded> {
     const evidence = describeError(record.error);
-    const rows = await this.database.run<{ is_recorded: boolean }>(
+    return this.#write(
       FAIL.with({
         tenantId: claim.tenantId,
         operationKey: claim.operationKey,
@@ -134,7 +134,6 @@ export class OutcomeStore {
       }),
       connection,
     );
-    return rows[0]?.is_recorded === true ? 'recorded' : 'lost';
   }
 
   /**
@@ -147,10 +146,7 @@ export class OutcomeStore {
     waitMs?: number,
     forgetAfterMs?: number,
   ): Promise<Recorded> {
-    const rows = await this.database.run(
-      RELEASE.with({ tenantId, operationKey, token, isDoubtful, waitMs, forgetAfterMs }),
-    );
-    return rows.length > 0 ? 'recorded' : 'lost';
+    return this.#write(RELEASE.with({ tenantId, operationKey, token, isDoubtful, waitMs, forgetAfterMs }));
   }
 
   /** Parks an operation in doubt whose service this process cannot ask. */
@@ -161,7 +157,7 @@ export class OutcomeStore {
     payload: string | undefined,
   ): Promise<Recorded> {
     const evidence = describeError(error);
-    const rows = await this.database.run(
+    return this.#write(
       DOUBT.with({
         tenantId: identity.tenantId,
         operationKey: identity.operationKey,
@@ -172,7 +168,6 @@ export class OutcomeStore {
         errorFingerprint: errorFingerprint('in_doubt', evidence),
       }),
     );
-    return rows.length > 0 ? 'recorded' : 'lost';
   }
 
   /** Begins the next attempt of an operation in doubt, because the effect of the last one did not happen. */
@@ -205,11 +200,7 @@ export class OutcomeStore {
     retentionMs: number,
   ): Promise<Recorded> {
     const { degraded: _none, ...completion } = this.#completionOf(claim, recorded, retentionMs);
-    const [row] = await this.database.run<{ is_recorded: boolean }>(
-      APPLY_RECONCILED.with(completion),
-      connection,
-    );
-    return row?.is_recorded === true ? 'recorded' : 'lost';
+    return this.#write(APPLY_RECONCILED.with(completion), connection);
   }
 
   /** Keeps the record of an attempt that was taken over. */
@@ -232,6 +223,11 @@ export class OutcomeStore {
       WAS_REPLACED.with({ tenantId, operationKey, runId }),
     );
     return row?.was_replaced === true;
+  }
+
+  async #write(call: Call, connection?: Queryable): Promise<Recorded> {
+    const [row] = await this.database.run<{ is_recorded: boolean }>(call, connection);
+    return row?.is_recorded === true ? 'recorded' : 'lost';
   }
 
   async #complete(
