@@ -15,8 +15,8 @@ export const MUTATIONS = [
     file: RECORDS,
     edits: [
       {
-        find: "      AND o.fencing_token = a.token AND o.status = 'running'\n      AND (NOT :isOwn",
-        replace: "      AND o.status = 'running'\n      AND (NOT :isOwn",
+        find: "o.fencing_token = a.token AND o.status = 'running'\n      AND (NOT :isOwn",
+        replace: "o.status = 'running'\n      AND (NOT :isOwn",
       },
       {
         find: "    AND o.fencing_token = a.token AND o.status = 'running'\n  RETURNING a.n",
@@ -54,8 +54,8 @@ export const MUTATIONS = [
     file: 'ledger/claim/lease-keeper.ts',
     edits: [
       {
-        find: 'WHERE o.tenant_id = h.tenant_id AND o.operation_key = h.operation_key AND o.fencing_token = h.token\n',
-        replace: 'WHERE o.tenant_id = h.tenant_id AND o.operation_key = h.operation_key\n',
+        find: "locked('input a', 'o.fencing_token = a.token AND ",
+        replace: "locked('input a', '",
       },
     ],
     cases: IN_FENCING('is told so by its signal'),
@@ -65,9 +65,8 @@ export const MUTATIONS = [
     file: RECORDS,
     edits: [
       {
-        find: "WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key\n      AND o.fencing_token = a.token AND o.status = 'running'\n      AND (NOT :isOwn",
-        replace:
-          "WHERE o.operation_key = a.operation_key\n      AND o.fencing_token = a.token AND o.status = 'running'\n      AND (NOT :isOwn",
+        find: '::xid)`,\n  )}',
+        replace: "::xid)`,\n  ).replace('o.tenant_id = a.tenant_id AND ', '')}",
       },
       {
         find: '  WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key\n    AND o.fencing_token = a.token',

@@ -67,8 +67,13 @@ export { TenantContext } from './tenancy/tenant-context.js';
 export { TenantMiddleware } from './tenancy/tenant.middleware.js';
 
 // 6 Outcomes
-export { type Outcome, type OperationRef, OutcomeService } from './outcome/outcome.service.js';
-export type { ResolveOptions, ResolveResult } from './outcome/doubt.resolver.js';
+export {
+  type Outcome,
+  type OperationRef,
+  OutcomeService,
+  type ResolveOptions,
+  type ResolveResult,
+} from './outcome/outcome.service.js';
 export type { HistoryEntry } from './outcome/history.js';
 export { Reconciliation } from './operation/effect.js';
 export type { OperationIdentity } from './operation/identity.js';

@@ -1,5 +1,5 @@
 import { ErrorCode, type Job, type JobsOptions, type Queue, type RepeatOptions } from 'bullmq';
-import { DEADLOCK_DETECTED, sqlStateOf } from '../ledger/postgres/sqlstate.js';
+import { DEADLOCK_DETECTED, sqlStateOf } from '../ledger/postgres/no-connection.js';
 
 /**
  * Changes or ends a scheduler without losing an iteration that is due but not yet taken by a worker. BullMQ by itself

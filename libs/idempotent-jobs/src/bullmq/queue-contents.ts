@@ -1,6 +1,7 @@
 import { Job, type JobType, type Queue, type Worker } from 'bullmq';
 import type { JobRetention } from '../ledger/retention.options.js';
 import { postgresOf } from './transaction-port.js';
+import { quoted } from '../ledger/postgres/migrations.js';
 
 /** How many jobs a BullMQ queue holds. */
 export interface QueueDepth {
@@ -207,7 +208,7 @@ function longestAgeMs(...options: unknown[]): number | undefined {
 }
 
 function jobTableOf({ schema }: PostgresQueue): string {
-  return `"${schema.replaceAll('"', '""')}".job`;
+  return `${quoted(schema)}.job`;
 }
 
 /**

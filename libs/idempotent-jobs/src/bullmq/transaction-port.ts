@@ -1,5 +1,6 @@
 import { type Queue, PostgresQueueBackend } from 'bullmq';
 import type { Queryable } from '../ledger/postgres/database.js';
+import { quoted } from '../ledger/postgres/migrations.js';
 
 /** What BullMQ's Postgres backend needs of its connection to add jobs. */
 interface BackendConnection {
@@ -58,7 +59,7 @@ export async function withQueueInTransaction<T>(
 
   const { rows } = await connection.query({
     text: APPEND_TO_SEARCH_PATH,
-    values: [`"${own.schema.replaceAll('"', '""')}"`],
+    values: [quoted(own.schema)],
   });
   const result = await work(inTransaction);
   await connection.query({ text: SET_SEARCH_PATH, values: [(rows[0] as { before: string }).before] });

@@ -1,5 +1,6 @@
 import { currentOperation } from '../worker/attempt/current-operation.js';
 import { UsageError } from '../operation/errors.js';
+import { quoted } from '../ledger/postgres/migrations.js';
 
 /** Runs a statement: TypeORM's EntityManager, DataSource and QueryRunner, and the clients and pools of `pg`. */
 export interface FenceExecutor {
@@ -66,8 +67,4 @@ export async function fencedUpdate(
   }[];
   if (rows[0]?.is_written === true) return 'written';
   return rows[0]?.is_known === true ? 'outdated' : 'missing';
-}
-
-function quoted(name: string): string {
-  return `"${name.replaceAll('"', '""')}"`;
 }

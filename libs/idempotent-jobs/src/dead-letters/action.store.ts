@@ -1,13 +1,19 @@
+import { Inject, Injectable } from '@nestjs/common';
 import type { OperationIdentity } from '../operation/identity.js';
 import type { Author } from '../operation/ledger-action.js';
-import type { Database } from '../ledger/postgres/database.js';
-import type { RunStatement } from '../ledger/postgres/statement.js';
-import { inTransaction } from '../ledger/postgres/transaction.js';
+import { Database } from '../ledger/postgres/database.js';
+import { type RunStatement, statement } from '../ledger/postgres/statement.js';
+import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
 import { type Intent, judge, judgeReport, type Report } from './judge-letter.js';
 import { lockLetters, lockOperation, peekAtLetter } from './lock.js';
 import type { ReservedRedrive } from './bulk-redrive.store.js';
 import { auditDone, type Judged, type JudgedReport, type KeptMs, write } from './write.js';
-import { LET_GO } from './write.statements.js';
+
+/** Releases letters that a bulk redrive may not bring back; they stay open. */
+const LET_GO = statement(
+  'let_go',
+  'UPDATE {schema}.dead_letters SET redrive_id = NULL WHERE id = ANY (:letterIds::uuid[])',
+);
 
 /** What an operator may do with a letter alone. Editing a letter needs a new operation as well. */
 export type SimpleIntent = Exclude<Intent, { readonly kind: 'edited' }>;
@@ -17,10 +23,11 @@ export type SimpleIntent = Exclude<Intent, { readonly kind: 'edited' }>;
  * of four steps: lock the rows, decide, write, audit. A process that dies in between has done nothing: Postgres rolls
  * back and releases the rows.
  */
+@Injectable()
 export class ActionStore {
   constructor(
     private readonly database: Database,
-    private readonly keptMs: KeptMs,
+    @Inject(RESOLVED_OPTIONS) private readonly options: { readonly retention: KeptMs },
   ) {}
 
   /**
@@ -36,7 +43,7 @@ export class ActionStore {
     return this.#inTransaction(async (run) => {
       const found = await lockLetters(run, letterIds, held);
       const judged = found.map((one) => ({ ...one, judgement: judge(one, intent) }));
-      const overtaken = await write(run, judged, author, this.keptMs);
+      const overtaken = await write(run, judged, author, this.options.retention);
       const written = judged.map((one) =>
         overtaken.has(one.letter) ? { ...one, judgement: UNDER_WAY } : one,
       );
@@ -67,7 +74,7 @@ export class ActionStore {
       if (found === undefined) return undefined;
       const judgement = judgeReport(found, report);
       const judged = { ...found, judgement };
-      await write(run, [judged], author, this.keptMs);
+      await write(run, [judged], author, this.options.retention);
       // An open letter is resolved as if an operator had done it.
       const action = judgement.kind === 'run_again' ? 'resolve_not_applied' : `report_${report.kind}`;
       await auditDone(run, action, author, [judged]);
@@ -76,7 +83,7 @@ export class ActionStore {
   }
 
   #inTransaction<T>(work: (run: RunStatement) => Promise<T>): Promise<T> {
-    return inTransaction(this.database, (connection) => work((call) => this.database.run(call, connection)));
+    return this.database.inTransaction((connection) => work((call) => this.database.run(call, connection)));
   }
 }
 

@@ -1,38 +1,38 @@
 import { setTimeout as setTimeoutPromise } from 'node:timers/promises';
+import { Injectable } from '@nestjs/common';
+import { JobEvents } from '../events/job-events.js';
+import { LibraryLog } from '../events/library-log.js';
+import { runIds } from '../operation/identity.js';
+import { Due } from '../producer/due.js';
 import { outsideOfAnyFrame } from '../tenancy/frames.js';
-import type { ActionStore } from './action.store.js';
-import type { OnClosed } from './dead-letter.service.js';
+import { ActionStore } from './action.store.js';
 import { nextStep, type Redrive, type RedriveProgress } from './bulk-redrive.js';
-import type { ReservedRedrive, BulkRedriveStore } from './bulk-redrive.store.js';
+import { type ReservedRedrive, BulkRedriveStore } from './bulk-redrive.store.js';
+import { letterClosed } from './lock.js';
 import { isDone } from './write.js';
-
-/** What the runner needs of the application it belongs to. */
-export interface RedriveRunnerServices {
-  readonly store: BulkRedriveStore;
-  readonly actions: ActionStore;
-  /** Identifies this process among all that may run a redrive. */
-  readonly runnerId: string;
-  readonly onClosed: OnClosed;
-  /** Operations have been brought back and are due for their queues. */
-  readonly onDue: (queue: string) => Promise<void>;
-  readonly onError: (message: string, error: unknown) => void;
-  /** How often to look for a redrive to run, in ms. */
-  readonly pollMs: number;
-}
 
 /**
  * Runs bulk redrives: the canaries first, then the rest, no faster than their rate, until all letters are done or too
  * many fail again. All state is in the ledger: when the process is killed, another one finds the lease expired and goes
  * on with the letters that are still open. A cancelled redrive brings nothing more back.
  */
+@Injectable()
 export class BulkRedriveRunner {
   #timer: NodeJS.Timeout | undefined;
   #polling: Promise<void> | undefined;
   #stopping = new AbortController();
+  /** Identifies this process among all that may run a redrive. */
+  readonly #runnerId = runIds()();
   #taken = 0;
   readonly #carried = new Set<Promise<void>>();
 
-  constructor(private readonly services: RedriveRunnerServices) {
+  constructor(
+    private readonly store: BulkRedriveStore,
+    private readonly actions: ActionStore,
+    private readonly events: JobEvents,
+    private readonly due: Due,
+    private readonly log: LibraryLog,
+  ) {
     this.#stopping.abort();
   }
 
@@ -53,7 +53,7 @@ export class BulkRedriveRunner {
     await this.#poll();
     this.#polling = undefined;
     if (this.#isStopped) return;
-    this.#timer = setTimeout(() => this.wake(), this.services.pollMs);
+    this.#timer = setTimeout(() => this.wake(), POLL_MS);
     this.#timer.unref();
   }
 
@@ -74,7 +74,7 @@ export class BulkRedriveRunner {
     try {
       while (!this.#isStopped) {
         this.#taken += 1;
-        const redrive = await this.services.store.take(`${this.services.runnerId}/${this.#taken}`, LEASE_MS);
+        const redrive = await this.store.take(`${this.#runnerId}/${this.#taken}`, LEASE_MS);
         if (redrive === undefined) return;
         const carried: Promise<void> = this.#reserve(redrive)
           .catch((error: unknown) => this.#tellOf(error))
@@ -87,7 +87,7 @@ export class BulkRedriveRunner {
   }
 
   #tellOf(error: unknown): void {
-    this.services.onError('A redrive was interrupted; it goes on by itself', error);
+    this.log.trouble('A redrive was interrupted; it goes on by itself', error);
   }
 
   /**
@@ -95,7 +95,7 @@ export class BulkRedriveRunner {
    */
   async #reserve(redrive: ReservedRedrive): Promise<void> {
     const renewal = setInterval(() => {
-      this.services.store.keep(redrive, LEASE_MS).catch((error: unknown) => this.#tellOf(error));
+      this.store.keep(redrive, LEASE_MS).catch((error: unknown) => this.#tellOf(error));
     }, LEASE_MS / 3);
     try {
       await this.#carryOn(redrive);
@@ -105,7 +105,7 @@ export class BulkRedriveRunner {
   }
 
   async #carryOn(redrive: ReservedRedrive): Promise<void> {
-    const { store } = this.services;
+    const { store } = this;
     let seen: Redrive | undefined;
     let lookAgainAt = 0;
     let allowance = 1;
@@ -143,12 +143,12 @@ export class BulkRedriveRunner {
 
   /** Returns how many operations were brought back. */
   async #bringBack(redrive: ReservedRedrive, { actor, note }: Redrive, letters: number): Promise<number> {
-    const next = await this.services.store.nextLetters(redrive.id, letters);
+    const next = await this.store.nextLetters(redrive.id, letters);
     if (next.length === 0) return 0;
-    const judged = await this.services.actions.act(next, { kind: 'redrive' }, { actor, note }, redrive);
+    const judged = await this.actions.act(next, { kind: 'redrive' }, { actor, note }, redrive);
     const done = judged.filter(isDone);
-    for (const { letter, judgement } of done) this.services.onClosed(letter, judgement.as, actor);
-    await this.services.onDue(redrive.queue);
+    for (const { letter, judgement } of done) this.events.emit(letterClosed(letter, judgement.as, actor));
+    await this.due.announce(redrive.queue);
     return done.filter(({ judgement }) => judgement.kind === 'run_again').length;
   }
 
@@ -168,6 +168,8 @@ function after(progress: RedriveProgress, letters: number, redriven: number): Re
   };
 }
 
+/** The process that began a redrive carries it on without polling. Polling only finds redrives whose process has died. */
+const POLL_MS = 2_000;
 /** How long a redrive rests after its process has died. */
 const LEASE_MS = 15_000;
 const STEP_MS = 250;

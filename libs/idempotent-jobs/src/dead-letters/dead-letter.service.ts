@@ -1,3 +1,5 @@
+import { Injectable } from '@nestjs/common';
+import { JobEvents } from '../events/job-events.js';
 import { DeadLetterNotFoundError, InvalidPayloadError, UsageError } from '../operation/errors.js';
 import {
   assertName,
@@ -8,29 +10,30 @@ import {
 } from '../operation/identity.js';
 import { toJsonText } from '../operation/json.js';
 import { assertAuthor, type LedgerAction } from '../operation/ledger-action.js';
-import type { Database } from '../ledger/postgres/database.js';
 import type { EffectVerdict } from '../operation/effect.js';
-import { letterBinding, resultBinding } from '../ledger/encryption/binding.js';
-import { isEncrypted, RESULT_LOOKS_ENCRYPTED } from '../ledger/encryption/encrypted-value.js';
-import type { Encryption } from '../ledger/encryption/encryption.js';
-import type { TenantContext } from '../tenancy/tenant-context.js';
-import type { ActionStore, SimpleIntent } from './action.store.js';
+import {
+  letterBinding,
+  resultBinding,
+  isEncrypted,
+  looksEncrypted,
+  Encryption,
+} from '../ledger/encryption/encryption.js';
+import { Due } from '../producer/due.js';
+import { TenantContext } from '../tenancy/tenant-context.js';
+import { ActionStore, type SimpleIntent } from './action.store.js';
 import type {
   DeadLetter,
   DeadLetterFilter,
   DeadLetterGroup,
   DeadLetterRef,
   DeadLetterWithPayload,
-} from './dead-letter.js';
-import type { DeadLetterResolution } from '../operation/reasons.js';
-import type {
   DeadLetterPage,
   LetterResult,
   RedriveManyOptions,
   RedriveOptions,
   RedrivePlan,
-} from './dead-letter.options.js';
-import type { EditedRedrive, OperationEdit } from './edited-redrive.js';
+} from './dead-letter.js';
+import { EditedRedrive, type OperationEdit } from './edited-redrive.js';
 import {
   assertCount,
   assertDeadline,
@@ -38,30 +41,14 @@ import {
   assertId,
   assertText,
   readPace,
+  readCursor,
 } from './letter-arguments.js';
-import { readCursor, writeCursor } from './letter-cursor.js';
-import { type LetterPosition, LetterQueries } from './letter.queries.js';
+import { LetterQueries } from './letter.queries.js';
 import type { Redrive } from './bulk-redrive.js';
-import type { LockedLetter } from './lock.js';
-import type { BulkRedriveStore } from './bulk-redrive.store.js';
-import { redriveRunning, refused } from './refusals.js';
-
-/** Called for every letter that was closed. */
-export type OnClosed = (letter: LockedLetter, as: DeadLetterResolution, actor: string) => void;
-
-/** What the service needs of the application it belongs to. */
-export interface DeadLetterDependencies {
-  readonly database: Database;
-  readonly store: BulkRedriveStore;
-  readonly actions: ActionStore;
-  readonly encryption: Encryption;
-  readonly tenants: TenantContext;
-  readonly edited: EditedRedrive;
-  readonly onClosed: OnClosed;
-  /** Operations of that queue have become due. */
-  readonly onDue: (queue: string) => Promise<void>;
-  readonly wakeRunner: () => void;
-}
+import { BulkRedriveRunner } from './bulk-redrive.runner.js';
+import { letterClosed } from './lock.js';
+import { BulkRedriveStore } from './bulk-redrive.store.js';
+import { redriveRunning, refusal } from './judge-letter.js';
 
 /**
  * The operator's API: read dead letters, run their operations again, or close them. Every change names its actor and a
@@ -69,13 +56,20 @@ export interface DeadLetterDependencies {
  *
  * Inside a tenant's frame the service sees only that tenant's letters; outside of any frame it sees all of them.
  */
+@Injectable()
 export class DeadLetterService {
-  readonly #queries: LetterQueries;
-
   /** @internal Injected. */
-  constructor(private readonly services: DeadLetterDependencies) {
-    this.#queries = new LetterQueries(services.database);
-  }
+  constructor(
+    private readonly letters: LetterQueries,
+    private readonly store: BulkRedriveStore,
+    private readonly actions: ActionStore,
+    private readonly edited: EditedRedrive,
+    private readonly runner: BulkRedriveRunner,
+    private readonly encryption: Encryption,
+    private readonly tenants: TenantContext,
+    private readonly events: JobEvents,
+    private readonly due: Due,
+  ) {}
 
   /**
    * Lists letters, newest first.
@@ -97,9 +91,7 @@ export class DeadLetterService {
     if (typeof open !== 'boolean' && open !== 'any')
       throw new UsageError(`open must be true, false or "any".`);
     const isOpen = open === 'any' ? undefined : open;
-    const page = await this.#queries.list(this.#seen(filter), isOpen, readCursor(after), limit);
-    const isLast = page.letters.length < limit || page.last === undefined;
-    return { letters: page.letters, next: isLast ? undefined : writeCursor(page.last as LetterPosition) };
+    return this.letters.list(this.#seen(filter), isOpen, readCursor(after), limit);
   }
 
   /**
@@ -112,7 +104,7 @@ export class DeadLetterService {
     { limit = 50 }: { readonly limit?: number } = {},
   ): Promise<DeadLetterGroup[]> {
     assertCount('limit', limit, 1000);
-    return this.#queries.groups(this.#seen(filter), limit);
+    return this.letters.groups(this.#seen(filter), limit);
   }
 
   /**
@@ -122,14 +114,14 @@ export class DeadLetterService {
    */
   async get(letter: DeadLetterRef): Promise<DeadLetterWithPayload> {
     const found = await this.#find(letter);
-    return { ...found, payload: this.services.encryption.open(found.payload, letterBinding(found)) };
+    return { ...found, payload: this.encryption.open(found.payload, letterBinding(found)) };
   }
 
   /** Finds a letter, its payload as it is stored: most actions on a letter need no key. */
   async #find(letter: DeadLetterRef): Promise<DeadLetterWithPayload> {
     const id = typeof letter === 'string' ? assertId(letter) : await this.#findOpen(letter);
-    const found = await this.#queries.get(id);
-    const tenantId = this.services.tenants.current;
+    const found = await this.letters.get(id);
+    const tenantId = this.tenants.current;
     if (found === undefined || (tenantId !== undefined && found.tenantId !== tenantId))
       throw notFound(letter);
     return found;
@@ -163,18 +155,18 @@ export class DeadLetterService {
     if (filter?.queue === undefined)
       throw new UsageError('redriveMany() needs the source queue: { queue: "charges", … }.');
     const seen = this.#seen(filter);
-    const { redrivable, others } = await this.services.store.count(seen);
+    const { redrivable, others } = await this.store.count(seen);
     if (redrivable === 0) throw nothingMatches(filter.queue, others);
     const plan = { letters: redrivable, leftOut: others };
     if (options.dryRun === true) {
-      const [latest] = await this.services.store.list(filter.queue, undefined, 1);
+      const [latest] = await this.store.list(filter.queue, undefined, 1);
       if (latest?.status === 'running') throw redriveRunning(filter.queue);
       return { ...plan, redriveId: undefined, dryRun: true };
     }
-    const started = await this.services.store.start(seen, pace, author);
+    const started = await this.store.start(seen, pace, author);
     if (started === 'running') throw redriveRunning(filter.queue);
     if (started === 'nothing') throw nothingMatches(filter.queue, others);
-    this.services.wakeRunner();
+    this.runner.wake();
     return { ...plan, redriveId: started.id, dryRun: false };
   }
 
@@ -184,7 +176,7 @@ export class DeadLetterService {
    * @throws DeadLetterNotFoundError
    */
   async getRedrive(redriveId: string): Promise<Redrive> {
-    const redrive = await this.services.store.get(assertId(redriveId), this.services.tenants.current);
+    const redrive = await this.store.get(assertId(redriveId), this.tenants.current);
     if (redrive === undefined)
       throw new DeadLetterNotFoundError(`There is no redrive ${redriveId}.`, { redriveId });
     return redrive;
@@ -196,7 +188,7 @@ export class DeadLetterService {
   > {
     assertCount('limit', limit, 1000);
     assertText('queue', queue);
-    return this.services.store.list(queue, this.services.tenants.current, limit);
+    return this.store.list(queue, this.tenants.current, limit);
   }
 
   /**
@@ -208,9 +200,8 @@ export class DeadLetterService {
     const author = assertAuthor(action);
     const { status } = await this.getRedrive(redriveId);
     const isCancelled =
-      status === 'running' &&
-      (await this.services.store.end(redriveId, 'cancelled', author.note, { author }));
-    if (!isCancelled) throw refused(redriveId, 'redrive_ended');
+      status === 'running' && (await this.store.end(redriveId, 'cancelled', author.note, { author }));
+    if (!isCancelled) throw refusal(redriveId, 'redrive_ended');
     return this.getRedrive(redriveId);
   }
 
@@ -236,11 +227,11 @@ export class DeadLetterService {
       (edit.jobName === undefined ? undefined : jobNameProblem(edit.jobName));
     if (problem !== undefined) throw new UsageError(`redriveEdited(): ${problem}`);
     const found = await this.#find(letter);
-    if (this.services.tenants.current !== undefined) this.services.tenants.assert(edit.tenantId);
-    const closed = await this.services.edited.make(found, edit, author, action.dryRun === true);
+    if (this.tenants.current !== undefined) this.tenants.assert(edit.tenantId);
+    const closed = await this.edited.make(found, edit, author, action.dryRun === true);
     if (closed !== undefined) {
-      this.services.onClosed(closed, 'redriven', author.actor);
-      await this.services.onDue(found.queue);
+      this.events.emit(letterClosed(closed, 'redriven', author.actor));
+      await this.due.announce(found.queue);
     }
     return { letterId: found.id, outcome: 'redriven', dryRun: action.dryRun === true };
   }
@@ -296,39 +287,37 @@ export class DeadLetterService {
     intent: SimpleIntent,
     { actor, note, dryRun = false }: LedgerAction,
   ): Promise<LetterResult> {
-    const { actions, onClosed, onDue } = this.services;
     const judged = dryRun
-      ? await actions.foresee(id, intent)
-      : (await actions.act([id], intent, { actor, note }))[0];
+      ? await this.actions.foresee(id, intent)
+      : (await this.actions.act([id], intent, { actor, note }))[0];
     if (judged === undefined) throw notFound(id);
     const { letter, judgement } = judged;
-    if (judgement.kind === 'refused') throw refused(id, judgement.reason);
+    if (judgement.kind === 'refused') throw refusal(id, judgement.reason);
     const { kind, as } = judgement;
-    if (!dryRun) onClosed(letter, as, actor);
-    if (!dryRun && kind === 'run_again') await onDue(letter.queue);
+    if (!dryRun) this.events.emit(letterClosed(letter, as, actor));
+    if (!dryRun && kind === 'run_again') await this.due.announce(letter.queue);
     return { letterId: id, outcome: as === 'not_applied' ? 'redriven' : as, dryRun };
   }
 
   /** The result that the operator gives, as it is stored. */
   #encrypted(text: string | undefined, letter: DeadLetterWithPayload): string | null {
     if (text === undefined) return null;
-    if (isEncrypted(JSON.parse(text))) throw new InvalidPayloadError(RESULT_LOOKS_ENCRYPTED);
-    const { encryption } = this.services;
-    if (!encryption.isOn && isEncrypted(letter.payload))
+    if (isEncrypted(JSON.parse(text))) throw new InvalidPayloadError(looksEncrypted('The result'));
+    if (!this.encryption.isOn && isEncrypted(letter.payload))
       throw new UsageError(
         'The operation is encrypted, and no keys are configured here: its result would be kept in plain text. Resolve it in the application, or without a result.',
       );
     const identity = identityIn(letter);
     // Without an identity there is no operation to complete.
-    return identity === undefined ? text : encryption.encrypt(text, resultBinding(identity));
+    return identity === undefined ? text : this.encryption.encrypt(text, resultBinding(identity));
   }
 
   async #findOpen(operation: Exclude<DeadLetterRef, string>): Promise<string> {
     if (operation === null || typeof operation !== 'object')
       throw new UsageError('Name a letter by its id, or by { tenantId, operationKey }.');
     const { tenantId, operationKey } = assertName(operation);
-    if (this.services.tenants.current !== undefined) this.services.tenants.assert(tenantId);
-    const id = await this.#queries.findOpen(tenantId, operationKey);
+    if (this.tenants.current !== undefined) this.tenants.assert(tenantId);
+    const id = await this.letters.findOpen(tenantId, operationKey);
     if (id === undefined) throw notFound(operation);
     return id;
   }
@@ -336,7 +325,7 @@ export class DeadLetterService {
   /** The filter, narrowed to what the caller may see. */
   #seen<F extends DeadLetterFilter>(filter: F): F {
     assertFilter(filter);
-    const { tenants } = this.services;
+    const { tenants } = this;
     return tenants.current === undefined ? filter : { ...filter, tenantId: tenants.assert(filter.tenantId) };
   }
 }

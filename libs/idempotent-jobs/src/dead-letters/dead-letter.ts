@@ -1,6 +1,8 @@
 import type { OperationName } from '../operation/identity.js';
 import type { ErrorEvidence } from '../operation/thrown.js';
 import { type DeadLetterReason, type DeadLetterResolution } from '../operation/reasons.js';
+import type { LedgerAction } from '../operation/ledger-action.js';
+import type { RedrivePace } from './bulk-redrive.js';
 
 /** A delivery that failed for good, with what is known about why. Times are by the database's clock. */
 export interface DeadLetter {
@@ -76,3 +78,39 @@ export interface DeadLetterFilter {
 
 /** Names a letter: by its id, or by the operation whose open letter it is. */
 export type DeadLetterRef = string | OperationName;
+
+/** How one letter is redriven, or resolved as not applied. */
+export interface RedriveOptions extends LedgerAction {
+  /** A deadline that replaces the producer's, which may have passed. */
+  readonly deadline?: Date;
+}
+
+/** Options of a bulk redrive. */
+export interface RedriveManyOptions extends LedgerAction, Partial<RedrivePace> {}
+
+/**
+ * What became of one letter, or would in a dry run. `redriven`: its operation runs again. `completed`: its operation had
+ * already completed, so nothing runs. `applied`: its operation is completed now.
+ */
+export interface LetterResult {
+  readonly letterId: string;
+  readonly outcome: 'redriven' | 'completed' | 'applied' | 'discarded';
+  readonly dryRun: boolean;
+}
+
+/** What a bulk redrive has started, or would start in a dry run. */
+export interface RedrivePlan {
+  /** Undefined in a dry run. */
+  readonly redriveId: string | undefined;
+  readonly letters: number;
+  /** Letters that match but need a decision of their own: in doubt, expired, in conflict, or without an identity. */
+  readonly leftOut: number;
+  readonly dryRun: boolean;
+}
+
+/** A page of letters. */
+export interface DeadLetterPage {
+  readonly letters: readonly DeadLetter[];
+  /** Pass it to the next call. Undefined on the last page. */
+  readonly next: string | undefined;
+}

@@ -1,17 +1,17 @@
+import { Inject, Injectable } from '@nestjs/common';
+import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
+import { QueueRegistry } from '../producer/queue-registry.js';
 import { provenanceOf } from '../producer/envelope.js';
-import type { RequestedOperation, OperationStore } from '../producer/operation.store.js';
+import { OperationStore } from '../producer/operation.store.js';
 import { OperationConflictError, UsageError } from '../operation/errors.js';
-import type { Database, Queryable } from '../ledger/postgres/database.js';
+import { Database, type Queryable } from '../ledger/postgres/database.js';
 import { statement } from '../ledger/postgres/statement.js';
-import { inTransaction } from '../ledger/postgres/transaction.js';
 import type { DeadLetterWithPayload } from './dead-letter.js';
 import type { Author } from '../operation/ledger-action.js';
-import { letterBinding, payloadBinding } from '../ledger/encryption/binding.js';
-import type { Encryption } from '../ledger/encryption/encryption.js';
+import { letterBinding, payloadBinding, Encryption } from '../ledger/encryption/encryption.js';
 import { audit } from '../ledger/record/audit.js';
-import { judge } from './judge-letter.js';
+import { judge, refusal } from './judge-letter.js';
 import { lockLetters, type LockedLetter, peekAtLetter } from './lock.js';
-import { refused } from './refusals.js';
 import { type KeptMs, write } from './write.js';
 
 /** What the operator sets for an operation that is made from a letter by hand. */
@@ -24,14 +24,6 @@ export interface OperationEdit {
   readonly payload?: unknown;
 }
 
-/** Checks a request as if it were enqueued. Undefined when the queue is not registered here. */
-export type RequestAsProducer = (
-  queue: string,
-  jobName: string,
-  payload: unknown,
-  identity: { readonly tenantId: string; readonly operationKey: string },
-) => RequestedOperation | undefined;
-
 /** Links a new operation to the letter that it was made from. */
 const LINK = statement(
   'link_edited',
@@ -39,14 +31,16 @@ const LINK = statement(
 );
 
 /** Makes a new operation from a letter that cannot run as it is. */
+@Injectable()
 export class EditedRedrive {
   constructor(
     private readonly database: Database,
     private readonly operations: OperationStore,
     private readonly encryption: Encryption,
-    private readonly ask: RequestAsProducer,
-    private readonly isAllowed: boolean,
-    private readonly keptMs: KeptMs,
+    /** Only the queue's producer can check a new operation. */
+    @Inject(QueueRegistry) private readonly queues: Pick<QueueRegistry, 'queueOf'>,
+    @Inject(RESOLVED_OPTIONS)
+    private readonly options: { readonly editedRedrive: boolean; readonly retention: KeptMs },
   ) {}
 
   /**
@@ -60,39 +54,42 @@ export class EditedRedrive {
     author: Author,
     isDryRun: boolean,
   ): Promise<LockedLetter | undefined> {
-    if (!this.isAllowed) {
+    if (!this.options.editedRedrive) {
       throw new UsageError(
         'Giving a dead letter another identity or payload is switched off. Allow it with forRoot({ deadLetters: { editedRedrive: true } }).',
       );
     }
     const { tenantId, operationKey } = edit;
     const payload = 'payload' in edit ? edit.payload : this.#payloadOf(letter);
-    const asked = this.ask(letter.queue, edit.jobName ?? letter.jobName, payload, { tenantId, operationKey });
-    if (asked === undefined) {
+    const queue = this.queues.queueOf(letter.queue);
+    if (queue === undefined) {
       throw new UsageError(
         `Queue "${letter.queue}" is not registered here. Redrive its letters in an application that has registerQueue("${letter.queue}").`,
       );
     }
+    const asked = queue.ask(edit.jobName ?? letter.jobName, payload, { tenantId, operationKey });
     const make = async (connection: Queryable): Promise<LockedLetter> => {
       const run = this.operations.on(connection);
       await lockLetters(run, [letter.id]);
       const [accepted] = await this.operations.accept(run, [asked]);
       if (accepted?.kind === 'conflict') throw new OperationConflictError(tenantId, operationKey);
-      if (accepted?.kind === 'duplicate') throw refused(letter.id, 'key_taken');
+      if (accepted?.kind === 'duplicate') throw refusal(letter.id, 'key_taken');
       // Read after accepting: the new operation may have the letter's own key.
       const locked = await peekAtLetter(run, letter.id);
-      if (locked === undefined) throw refused(letter.id, 'resolved');
+      if (locked === undefined) throw refusal(letter.id, 'resolved');
       const judgement = judge(locked, { kind: 'edited' });
-      if (judgement.kind === 'refused') throw refused(letter.id, judgement.reason);
+      if (judgement.kind === 'refused') throw refusal(letter.id, judgement.reason);
       if (isDryRun) throw new DryRun();
-      await write(run, [{ ...locked, judgement }], author, this.keptMs);
+      await write(run, [{ ...locked, judgement }], author, this.options.retention);
       await run(LINK.with({ tenantId, operationKey, letterId: letter.id }));
-      const { queue, id: letterId, identity } = locked.letter;
+      const { id: letterId, identity } = locked.letter;
       const details = identity ?? { tenantId: null, operationKey: null };
-      await audit(run, 'redrive_edited', author, [{ queue, letterId, tenantId, operationKey, details }]);
+      await audit(run, 'redrive_edited', author, [
+        { queue: letter.queue, letterId, tenantId, operationKey, details },
+      ]);
       return locked.letter;
     };
-    return inTransaction(this.database, make).catch((error: unknown) => {
+    return this.database.inTransaction(make).catch((error: unknown) => {
       if (!(error instanceof DryRun)) throw error;
       return undefined;
     });

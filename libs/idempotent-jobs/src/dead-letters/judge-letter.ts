@@ -1,6 +1,6 @@
 import type { OperationStatus } from '../operation/status.js';
 import type { DeadLetterResolution, DeadLetterReason } from '../operation/reasons.js';
-import type { Objection } from './refusals.js';
+import { DeadLetterRefusedError } from '../operation/errors.js';
 
 /*
  * Decides what happens to a dead letter, or to an operation, when an operator or a webhook reports on it. Pure: the
@@ -59,7 +59,7 @@ export type Report =
   { readonly kind: 'applied'; readonly result: string | null } | { readonly kind: 'not_applied' };
 
 /** What is done to the operation, and how its letter is closed. */
-export type Action =
+type Action =
   | RunAgain
   | Complete
   /** It becomes or stays dead, and its row is pruned in time. */
@@ -73,7 +73,7 @@ export type Action =
  * The operation runs again with fresh attempts. If it keeps its doubt, its next claim obeys the rules of its effect.
  * Without a new deadline it keeps the old one.
  */
-export interface RunAgain {
+interface RunAgain {
   readonly kind: 'run_again';
   readonly as: 'redriven' | 'not_applied';
   readonly keepsDoubt: boolean;
@@ -221,4 +221,39 @@ function refused(reason: Objection): Refused {
 
 function nothing(reason: Nothing['reason']): Nothing {
   return { kind: 'nothing', reason };
+}
+
+/** The reasons for which an action on a letter or a redrive is refused. */
+type Refusal = keyof typeof REASONS;
+
+/** The reasons that lie in the letter and its operation. */
+type Objection = Exclude<Refusal, 'key_taken' | 'redrive_ended'>;
+
+/** For each reason: what is wrong, and what can be done instead. */
+const REASONS = {
+  resolved: 'it is resolved already',
+  no_identity: 'it has no tenant or operation key. Give it one by hand with redriveEdited(), or discard it',
+  conflict:
+    'its key belongs to another request, which is untouched. Give it a key of its own with redriveEdited(), or discard it',
+  under_way: 'its operation is under way',
+  in_doubt: 'nobody knows whether its effect happened. Find out, and resolve it as applied or as not applied',
+  not_in_doubt: 'its operation is not in doubt: its effect did not happen. Redrive it, or discard it',
+  has_completed: 'its operation has completed. Redrive the letter, which closes it and runs nothing',
+  no_payload: 'its payload was not kept. Give one with redriveEdited(), or discard it',
+  deadline_passed: 'the deadline its producer gave has passed. Give another: { deadline }',
+  key_taken:
+    'an operation of that key exists already. Look at it; then give another key, or discard the letter',
+  redrive_ended: 'it is not running any more',
+} as const;
+
+export function refusal(id: string, reason: Refusal): DeadLetterRefusedError {
+  return new DeadLetterRefusedError(reason, `${id}: ${REASONS[reason]}. Nothing was changed.`, { id });
+}
+
+export function redriveRunning(queue: string): DeadLetterRefusedError {
+  return new DeadLetterRefusedError(
+    'redrive_running',
+    `A redrive of queue "${queue}" is running, and only one may run at a time. Wait for it, or cancel it. Nothing was changed.`,
+    { queue },
+  );
 }

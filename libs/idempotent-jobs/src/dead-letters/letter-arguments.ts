@@ -5,7 +5,7 @@ import { DEFAULT_PACE, MAX_RATE_PER_SECOND, type RedrivePace } from './bulk-redr
 
 /* Checks what callers pass to the service. Each check throws a UsageError that says what is allowed. */
 
-export const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
+const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
 /** The end of the years that both Postgres and JavaScript can express, with room to spare. */
 const MAX_TIME_MS = Date.UTC(9999, 0);
@@ -69,4 +69,25 @@ export function readPace(options: Partial<RedrivePace>): RedrivePace {
 
 function definedOf<T extends object>(options: T): T {
   return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as T;
+}
+
+/** The position where a page of letters ended: the next page begins after it. */
+export interface LetterPosition {
+  readonly createdUs: string;
+  readonly id: string;
+}
+
+/** The end of a page as text, which the caller passes back for the next page. */
+export function writeCursor({ createdUs, id }: LetterPosition): string {
+  return Buffer.from(`${createdUs}.${id}`).toString('base64url');
+}
+
+/** @throws UsageError for text that is no cursor */
+export function readCursor(after: string | undefined): LetterPosition | undefined {
+  if (after === undefined) return undefined;
+  if (typeof after !== 'string') throw new UsageError('after must be the `next` of an earlier page.');
+  const [createdUs = '', id = '', ...rest] = Buffer.from(after, 'base64url').toString().split('.');
+  if (!/^\d{1,17}$/.test(createdUs) || !UUID.test(id) || rest.length > 0)
+    throw new UsageError('after must be the `next` of an earlier page.');
+  return { createdUs, id };
 }

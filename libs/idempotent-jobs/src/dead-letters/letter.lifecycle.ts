@@ -3,16 +3,14 @@ import { DiscoveryService } from '@nestjs/core';
 import type { InstanceWrapper } from '@nestjs/core/injector/instance-wrapper.js';
 import { JobEvents } from '../events/job-events.js';
 import { QueueRegistry } from '../producer/queue-registry.js';
-import { processedQueueOf, providedClassOf } from '../bullmq/bullmq-metadata.js';
+import { processedQueueOf, type ProvidedClass, providedClassOf } from '../bullmq/bullmq-metadata.js';
 import { ConfigurationError } from '../operation/errors.js';
-import { jobSubjectOf } from '../operation/job.js';
 import { LibraryLog } from '../events/library-log.js';
 import { Encryption } from '../ledger/encryption/encryption.js';
 import { TenantContext } from '../tenancy/tenant-context.js';
-import { type LetterHandler, LetterListener, type LetterListenerServices } from './letter.listener.js';
+import { type LetterHandler, LetterListener, NotificationStore } from './letter.listener.js';
 import { LetterQueries } from './letter.queries.js';
 import { letterHandlersOf } from './on-dead-letter.decorator.js';
-import { NotificationStore } from './notification.store.js';
 
 /** A handler, and the queue that it was declared for. */
 interface DeclaredHandler extends LetterHandler {
@@ -52,24 +50,10 @@ export class LetterLifecycle {
     for (const deadLetterQueue of deadLetterQueues) this.#refuseRivals(deadLetterQueue, handlersOf);
     this.#listeners = [...deadLetterQueues].flatMap((name) => {
       const port = this.queues.portOf(name);
-      return port === undefined ? [] : [new LetterListener(port, this.#servicesOf(handlersOf))];
+      if (port === undefined) return [];
+      const { letters, store, queues, tenants, encryption, events, log } = this;
+      return [new LetterListener(port, handlersOf, letters, store, queues, tenants, encryption, events, log)];
     });
-  }
-
-  #servicesOf(handlersOf: LetterListenerServices['handlersOf']): LetterListenerServices {
-    const { tenants, encryption, queues } = this;
-    return {
-      letterOf: (letterId) => this.letters.get(letterId),
-      // The ledger knows the queues of other applications.
-      deadLetterQueueOf: async (queue) =>
-        queues.names.includes(queue) ? queues.deadLetterQueueOf(queue) : this.store.deadLetterQueueOf(queue),
-      handlersOf,
-      tenants,
-      encryption,
-      onNotified: (letterId) => this.store.markNotified(letterId),
-      onDropped: (job, reason) => this.events.emit({ kind: 'letter_dropped', ...jobSubjectOf(job), reason }),
-      onError: this.log.trouble,
-    };
   }
 
   async start(): Promise<void> {
@@ -93,13 +77,17 @@ export class LetterLifecycle {
 
   /** Source queues whose dead-letter queue has a processor of this application. */
   #processed(): string[] {
-    const processed = new Set(
-      this.discovery.getProviders().flatMap((provider) => {
-        const providerClass = providedClassOf(provider);
-        return providerClass === undefined ? [] : [processedQueueOf(providerClass)];
-      }),
+    return this.queues.names.filter(
+      (queue) => this.#processorOf(this.queues.deadLetterQueueOf(queue)) !== undefined,
     );
-    return this.queues.names.filter((queue) => processed.has(this.queues.deadLetterQueueOf(queue)));
+  }
+
+  /** The class of this application with a `@Processor()` of that queue. */
+  #processorOf(queue: string): ProvidedClass | undefined {
+    return this.discovery
+      .getProviders()
+      .map(providedClassOf)
+      .find((candidate) => candidate !== undefined && processedQueueOf(candidate) === queue);
   }
 
   #handlers(): DeclaredHandler[] {
@@ -140,10 +128,7 @@ export class LetterLifecycle {
     );
     const names = sources.flatMap((queue) => handlersOf(queue).map(({ name }) => name));
     const handlers = [...new Set(names)].join(', ');
-    const rival = this.discovery
-      .getProviders()
-      .map(providedClassOf)
-      .find((candidate) => candidate !== undefined && processedQueueOf(candidate) === deadLetterQueue);
+    const rival = this.#processorOf(deadLetterQueue);
     if (rival !== undefined) {
       throw new ConfigurationError(
         `${rival.name} processes queue "${deadLetterQueue}", and @OnDeadLetter() on ${handlers} listens there: each would take letters from the other. Keep one of the two; @OnDeadLetter() without a queue listens to every registered one.`,

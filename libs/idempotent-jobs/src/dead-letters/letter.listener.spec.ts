@@ -2,12 +2,15 @@ import { createSecretKey } from 'node:crypto';
 import { createRedisBackend, type Job, Queue, UnrecoverableError } from 'bullmq';
 import { describe, expect, it } from 'vitest';
 import { QueuePort } from '../bullmq/queue-port.js';
-import { letterBinding } from '../ledger/encryption/binding.js';
-import { Encryption } from '../ledger/encryption/encryption.js';
+import { letterBinding, Encryption } from '../ledger/encryption/encryption.js';
 import { TenantContext } from '../tenancy/tenant-context.js';
 import type { DeadLetterWithPayload } from './dead-letter.js';
 import type { DeadLetterMessage } from '../operation/dead-letter-message.js';
-import { type LetterHandler, LetterListener } from './letter.listener.js';
+import { JobEvents } from '../events/job-events.js';
+import type { LibraryLog } from '../events/library-log.js';
+import type { QueueRegistry } from '../producer/queue-registry.js';
+import { type LetterHandler, LetterListener, type NotificationStore } from './letter.listener.js';
+import type { LetterQueries } from './letter.queries.js';
 
 const ID = '5f2b0a54-0c6b-4d35-9d0e-3a5a8f6f7c11';
 
@@ -42,8 +45,7 @@ const news: DeadLetterMessage = {
 };
 
 const encryption = new Encryption({
-  keys: new Map([['k1', createSecretKey(Buffer.alloc(32, 1))]]),
-  current: 'k1',
+  encryption: { keys: new Map([['k1', createSecretKey(Buffer.alloc(32, 1))]]), current: 'k1' },
 });
 
 function jobOf(
@@ -72,19 +74,30 @@ function listenerWith(
   known: DeadLetterWithPayload,
   handlers: LetterHandler[],
 ): { listener: LetterListener; errors: string[]; dropped: string[] } {
+  return listenerOn({ name: 'charges-dlq' } as QueuePort, known, handlers);
+}
+
+function listenerOn(
+  port: QueuePort,
+  known: DeadLetterWithPayload,
+  handlers: LetterHandler[],
+): { listener: LetterListener; errors: string[]; dropped: string[] } {
   const errors: string[] = [];
   const dropped: string[] = [];
-  const services = {
-    letterOf: (id: string) => Promise.resolve(id === known.id ? known : undefined),
-    deadLetterQueueOf: async () => 'charges-dlq',
-    onDropped: (_job: Job, because: string) => dropped.push(because),
-    handlersOf: (queue: string) => (queue === 'charges' ? handlers : []),
-    tenants: new TenantContext(),
+  const events = new JobEvents();
+  events.subscribe((event) => event.kind === 'letter_dropped' && dropped.push(event.reason));
+  const listener = new LetterListener(
+    port,
+    (queue) => (queue === 'charges' ? handlers : []),
+    { get: async (id: string) => (id === known.id ? known : undefined) } as unknown as LetterQueries,
+    { markNotified: async () => undefined } as unknown as NotificationStore,
+    { names: ['charges', 'receipts'], deadLetterQueueOf: () => 'charges-dlq' } as unknown as QueueRegistry,
+    new TenantContext(),
     encryption,
-    onNotified: () => Promise.resolve(),
-    onError: (message: string) => errors.push(message),
-  };
-  return { listener: new LetterListener({ name: 'charges-dlq' } as QueuePort, services), errors, dropped };
+    events,
+    { trouble: (message: string) => errors.push(message) } as unknown as LibraryLog,
+  );
+  return { listener, errors, dropped };
 }
 
 describe('LetterListener.start', () => {
@@ -98,16 +111,7 @@ describe('LetterListener.start', () => {
     const connection = { host: '127.0.0.1', port: 1, retryStrategy: () => null };
     const queue = new Queue('charges-dlq', { connection, skipMetasUpdate: true }, makeBackend);
     queue.on('error', () => undefined);
-    const listener = new LetterListener(new QueuePort(queue), {
-      letterOf: async () => undefined,
-      deadLetterQueueOf: async () => undefined,
-      onDropped: () => undefined,
-      handlersOf: () => [],
-      tenants: new TenantContext(),
-      encryption: new Encryption(undefined),
-      onNotified: async () => undefined,
-      onError: () => undefined,
-    });
+    const { listener } = listenerOn(new QueuePort(queue), letter, []);
     listener.start();
     expect(made).toEqual(['charges-dlq', 'charges-dlq']);
     await listener.stop(100, 100);
@@ -209,17 +213,7 @@ describe('LetterListener.tell', () => {
 
   it('drops a message of a letter that is announced on another queue', async () => {
     const elsewhere = { name: 'receipts-dlq' } as QueuePort;
-    const dropped: string[] = [];
-    const listener = new LetterListener(elsewhere, {
-      letterOf: () => Promise.resolve(letter),
-      deadLetterQueueOf: async () => 'charges-dlq',
-      handlersOf: () => [],
-      tenants: new TenantContext(),
-      encryption,
-      onNotified: () => Promise.resolve(),
-      onDropped: (_job, because) => dropped.push(because),
-      onError: () => undefined,
-    });
+    const { listener, dropped } = listenerOn(elsewhere, letter, []);
     await listener.tell(jobOf());
     expect(dropped).toEqual(['elsewhere']);
   });

@@ -1,39 +1,93 @@
 import type { DropReason } from '../operation/reasons.js';
 import { type Job, UnrecoverableError, Worker } from 'bullmq';
+import type { JobEvents } from '../events/job-events.js';
+import type { LibraryLog } from '../events/library-log.js';
+import type { QueueRegistry } from '../producer/queue-registry.js';
 import type { QueuePort } from '../bullmq/queue-port.js';
 import { errorForBullmq, finalErrorForBullmq } from '../bullmq/error-for-bullmq.js';
 import { isOverWithin } from '../operation/within.js';
 import { isA, messageOf } from '../operation/thrown.js';
 import { jobSubjectOf } from '../operation/job.js';
-import { letterBinding } from '../ledger/encryption/binding.js';
-import type { Encryption } from '../ledger/encryption/encryption.js';
+import { letterBinding, type Encryption } from '../ledger/encryption/encryption.js';
 import { outsideOfAnyFrame } from '../tenancy/frames.js';
 import type { TenantContext } from '../tenancy/tenant-context.js';
 import type { DeadLetterWithPayload } from './dead-letter.js';
+import { type LetterQueries, messageOfLetter } from './letter.queries.js';
 import { DEAD_LETTER_JOB_NAME, type DeadLetterMessage } from '../operation/dead-letter-message.js';
+import { Injectable } from '@nestjs/common';
+import { Database } from '../ledger/postgres/database.js';
+import { statement } from '../ledger/postgres/statement.js';
+
+/** Marks a letter as notified: it need not be put on its dead-letter queue again. */
+const MARK_NOTIFIED = statement(
+  'mark_notified',
+  `UPDATE {schema}.dead_letters SET notified_at = clock_timestamp(), dispatch_due_at = NULL WHERE id = :letterId AND notified_at IS NULL`,
+);
+
+/**
+ * Notes that an application listens to the letters of these queues. Letters announced before any application listened are
+ * announced again.
+ */
+const LISTEN = statement(
+  'listen',
+  `
+WITH known AS (
+  SELECT queue, COALESCE(listened_at > clock_timestamp() - interval '1 day', false) AS was_heard
+  FROM {schema}.job_queues WHERE queue = ANY (:queues) ORDER BY queue FOR UPDATE
+), listening AS (
+  UPDATE {schema}.job_queues q SET listened_at = clock_timestamp() FROM known k WHERE q.queue = k.queue
+)
+UPDATE {schema}.dead_letters l SET dispatch_due_at = clock_timestamp()
+FROM known k
+WHERE NOT k.was_heard AND l.queue = k.queue
+  AND l.resolved_at IS NULL AND l.notified_at IS NULL AND l.dispatch_due_at IS NULL
+`,
+);
+
+/** Notes that a processor of the application takes the letters: the library cannot tell which ones it has handled. */
+const DO_NOT_LISTEN = statement(
+  'do_not_listen',
+  'UPDATE {schema}.job_queues SET listened_at = NULL WHERE queue = ANY (:queues) AND listened_at IS NOT NULL',
+);
+
+/** The dead-letter queue of a source queue, as the application that registered it last has set it. */
+const DEAD_LETTER_QUEUE_OF = statement(
+  'dead_letter_queue_of',
+  'SELECT dead_letter_queue FROM {schema}.job_queues WHERE queue = :queue',
+);
+
+/** Records of which letters and queues the application is notified. */
+@Injectable()
+export class NotificationStore {
+  constructor(private readonly database: Database) {}
+
+  async markNotified(letterId: string): Promise<void> {
+    await this.database.run(MARK_NOTIFIED.with({ letterId }));
+  }
+
+  /** Undefined when no application has registered that queue. */
+  async deadLetterQueueOf(queue: string): Promise<string | undefined> {
+    const [row] = await this.database.run<{ dead_letter_queue: string }>(
+      DEAD_LETTER_QUEUE_OF.with({ queue }),
+    );
+    return row?.dead_letter_queue;
+  }
+
+  /** Must be called again at least once a day while the application listens. */
+  async listen(queues: readonly string[]): Promise<void> {
+    if (queues.length > 0) await this.database.run(LISTEN.with({ queues }));
+  }
+
+  async doNotListen(queues: readonly string[]): Promise<void> {
+    if (queues.length > 0) await this.database.run(DO_NOT_LISTEN.with({ queues }));
+  }
+}
 
 /** A method of the application that is notified of dead letters. */
 export interface LetterHandler {
   /** `Class.method`; unique in the application. */
   readonly name: string;
   readonly tell: (letter: DeadLetterMessage) => unknown;
-}
-
-/** What a listener needs of its application. */
-export interface LetterListenerServices {
-  /** Reads a letter from the ledger, its payload as it is stored. Undefined when there is none. */
-  readonly letterOf: (letterId: string) => Promise<DeadLetterWithPayload | undefined>;
-  /** The dead-letter queue of a source queue. Undefined when no application has registered the source queue. */
-  readonly deadLetterQueueOf: (queue: string) => Promise<string | undefined>;
-  /** The handlers to notify of a source queue's letters. */
-  readonly handlersOf: (queue: string) => readonly LetterHandler[];
-  readonly tenants: TenantContext;
-  readonly encryption: Encryption;
-  /** Every handler was notified of the letter. */
-  readonly onNotified: (letterId: string) => Promise<void>;
-  /** A message announced no letter that this listener may notify handlers of. */
-  readonly onDropped: (job: Job, reason: DropReason) => void;
-  readonly onError: (message: string) => void;
 }
 
 /**
@@ -48,7 +102,15 @@ export class LetterListener {
 
   constructor(
     private readonly port: QueuePort,
-    private readonly services: LetterListenerServices,
+    /** The handlers to notify of a source queue's letters. */
+    private readonly handlersOf: (queue: string) => readonly LetterHandler[],
+    private readonly letters: LetterQueries,
+    private readonly store: NotificationStore,
+    private readonly queues: QueueRegistry,
+    private readonly tenants: TenantContext,
+    private readonly encryption: Encryption,
+    private readonly events: JobEvents,
+    private readonly log: LibraryLog,
   ) {}
 
   start(): void {
@@ -64,12 +126,12 @@ export class LetterListener {
       const process = (job: Job): Promise<void> => this.tell(job).catch(tellBullmq);
       const worker = new Worker(this.port.name, process, options, makeBackend);
       worker.on('error', (error) =>
-        this.services.onError(`Listener of queue "${this.port.name}": ${messageOf(error)}`),
+        this.log.trouble(`Listener of queue "${this.port.name}": ${messageOf(error)}`),
       );
       worker
         .run()
         .catch((error: unknown) =>
-          this.services.onError(`Listener of queue "${this.port.name}" stopped: ${messageOf(error)}`),
+          this.log.trouble(`Listener of queue "${this.port.name}" stopped: ${messageOf(error)}`),
         );
       this.#worker = worker;
     });
@@ -82,7 +144,7 @@ export class LetterListener {
     const worker = this.#worker;
     if (worker === undefined) return;
     if (await isOverWithin(drainMs, worker.close().catch(ignore))) return;
-    this.services.onError(
+    this.log.trouble(
       `Shutdown: handlers of letters on "${this.port.name}" are still running after ${drainMs} ms; the letters will be told again.`,
     );
     await isOverWithin(closeMs, worker.disconnect().catch(ignore));
@@ -95,13 +157,13 @@ export class LetterListener {
    */
   async tell(job: Job): Promise<void> {
     if (job.name !== DEAD_LETTER_JOB_NAME) {
-      this.services.onDropped(job, 'malformed');
+      this.#drop(job, 'malformed');
       const { jobName } = jobSubjectOf(job);
       throw new UnrecoverableError(`Job "${jobName}" on queue "${this.port.name}" is not a dead letter.`);
     }
     const found = await this.#find(job);
-    if (typeof found === 'string') return this.services.onDropped(job, found);
-    const handlers = this.services.handlersOf(found.queue);
+    if (typeof found === 'string') return this.#drop(job, found);
+    const handlers = this.handlersOf(found.queue);
     // Queues can share a dead-letter queue, so another process may have a handler.
     if (handlers.length === 0) throw new Error(`Nobody is told of letters of queue "${found.queue}" here.`);
     const letter = this.#opened(found);
@@ -115,12 +177,12 @@ export class LetterListener {
           notified.add(name);
         } catch (error) {
           failed.push(name);
-          this.services.onError(failureOf(name, letter, job, error));
+          this.log.trouble(failureOf(name, letter, job, error));
         }
       }),
     );
     if (failed.length === 0) {
-      await this.services.onNotified(letter.letterId);
+      await this.store.markNotified(letter.letterId);
       this.#notified.forget(letter.letterId);
       return;
     }
@@ -128,21 +190,33 @@ export class LetterListener {
     throw new Error(`${failed.join(', ')} failed.`);
   }
 
+  /** The message announces no letter that this listener may notify handlers of. */
+  #drop(job: Job, reason: DropReason): void {
+    this.events.emit({ kind: 'letter_dropped', ...jobSubjectOf(job), reason });
+  }
+
   async #find(job: Job): Promise<DeadLetterWithPayload | DropReason> {
     const { letterId } = (job.data ?? {}) as { letterId?: unknown };
     if (typeof letterId !== 'string' || !LETTER_ID.test(letterId)) return 'malformed';
-    const letter = await this.services.letterOf(letterId);
+    const letter = await this.letters.get(letterId);
     if (letter === undefined) return 'unknown';
-    const announcedOn = await this.services.deadLetterQueueOf(letter.queue);
+    const { queues, store } = this;
+    // The ledger knows the queues of other applications.
+    const announcedOn = queues.names.includes(letter.queue)
+      ? queues.deadLetterQueueOf(letter.queue)
+      : await store.deadLetterQueueOf(letter.queue);
     return announcedOn === this.port.name ? letter : 'elsewhere';
   }
 
   /** The letter, decrypted. An unreadable one throws and is delivered again later: its key may be on its way. */
   #opened(letter: DeadLetterWithPayload): DeadLetterMessage {
     try {
-      return messageOfLetter(letter, this.services.encryption.open(letter.payload, letterBinding(letter)));
+      return messageOfLetter({
+        ...letter,
+        payload: this.encryption.open(letter.payload, letterBinding(letter)),
+      });
     } catch (error) {
-      this.services.onError(
+      this.log.trouble(
         `Dead letter ${letter.id} of queue "${letter.queue}" is told later: ${messageOf(error)}`,
       );
       throw error;
@@ -150,9 +224,7 @@ export class LetterListener {
   }
 
   #inFrameOf(letter: DeadLetterMessage, fn: () => unknown): unknown {
-    return letter.tenantId === null
-      ? outsideOfAnyFrame(fn)
-      : this.services.tenants.runJob(letter.tenantId, fn);
+    return letter.tenantId === null ? outsideOfAnyFrame(fn) : this.tenants.runJob(letter.tenantId, fn);
   }
 }
 
@@ -172,37 +244,6 @@ const WORKER_OPTIONS = {
 
 /** A UUID, as Postgres writes it. */
 const LETTER_ID = /^[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}$/;
-
-function messageOfLetter(letter: DeadLetterWithPayload, payload: unknown): DeadLetterMessage {
-  const {
-    id,
-    reason,
-    queue,
-    jobName,
-    jobId,
-    tenantId,
-    operationKey,
-    attempts,
-    error,
-    createdAt,
-    stepOf,
-    step,
-  } = letter;
-  return {
-    letterId: id,
-    reason,
-    queue,
-    jobName,
-    jobId,
-    tenantId: tenantId ?? null,
-    operationKey: operationKey ?? null,
-    ...(stepOf !== undefined && step !== undefined && { stepOf, step }),
-    attempts,
-    error: error === undefined ? null : { name: error.name, message: error.message },
-    payload: payload ?? null,
-    createdAt: createdAt.toISOString(),
-  };
-}
 
 /** For letters of which only some handlers were notified: those handlers, as far as this process knows. */
 class NotifiedHandlers {

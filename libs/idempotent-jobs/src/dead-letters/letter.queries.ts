@@ -2,8 +2,15 @@ import { Injectable } from '@nestjs/common';
 import { shownKey } from '../operation/origin.js';
 import { Database } from '../ledger/postgres/database.js';
 import { statement } from '../ledger/postgres/statement.js';
-import { toDate } from '../ledger/postgres/to-date.js';
-import type { DeadLetter, DeadLetterFilter, DeadLetterGroup, DeadLetterWithPayload } from './dead-letter.js';
+import type { DeadLetterMessage } from '../operation/dead-letter-message.js';
+import type {
+  DeadLetter,
+  DeadLetterFilter,
+  DeadLetterGroup,
+  DeadLetterWithPayload,
+  DeadLetterPage,
+} from './dead-letter.js';
+import { type LetterPosition, writeCursor } from './letter-arguments.js';
 
 /** A {@link DeadLetterFilter} as SQL. Null matches everything. */
 export const MATCHES_FILTER = `
@@ -21,10 +28,9 @@ export function filterInput(filter: DeadLetterFilter): Record<keyof DeadLetterFi
   return { queue, tenantId, reason, fingerprint, operationKey, from, until };
 }
 
-/** The columns of a letter as it is shown; fields without a value are left out later. */
-const COLUMNS = `l.id, l.reason, l.error_fingerprint AS fingerprint, l.queue, l.job_name AS "jobName", l.job_id AS "jobId",
-  l.tenant_id AS "tenantId", l.operation_key AS "operationKey", l.step_of AS "stepOf", l.step, l.error, l.attempts, l.failures,
-  l.doubt_since AS "doubtSince", l.run_id AS "runId", l.versions, l.created_at AS "createdAt",
+/** The columns of a letter as it is shown, see {@link readLetter}. */
+export const LETTER = `l.id, l.reason, l.error_fingerprint AS fingerprint, l.queue, l.job_name, l.job_id, l.tenant_id, l.operation_key,
+  l.step_of, l.step, l.error, l.attempts, l.failures, l.doubt_since, l.run_id, l.versions, l.created_at,
   CASE WHEN l.resolved_at IS NOT NULL THEN json_build_object(
     'at', l.resolved_at, 'as', l.resolution, 'actor', l.actor, 'note', l.note) END AS resolved`;
 
@@ -35,7 +41,7 @@ const COLUMNS = `l.id, l.reason, l.error_fingerprint AS fingerprint, l.queue, l.
 const LIST = statement(
   'list_letters',
   `
-SELECT ${COLUMNS}, (EXTRACT(EPOCH FROM l.created_at) * 1000000)::bigint::text AS "createdUs"
+SELECT ${LETTER}, (EXTRACT(EPOCH FROM l.created_at) * 1000000)::bigint::text AS created_us
 FROM {schema}.dead_letters l
 WHERE ${MATCHES_FILTER}
   AND (:isOpen::boolean IS NULL OR (l.resolved_at IS NULL) = :isOpen)
@@ -51,23 +57,23 @@ const GROUP = statement(
   `
 WITH grouped AS (
   SELECT l.error_fingerprint AS fingerprint, l.queue, l.reason, count(*)::integer AS letters,
-         min(l.created_at) AS "oldestAt", max(l.created_at) AS "newestAt", (array_agg(l.id ORDER BY l.created_at DESC))[1] AS sample_id
+         min(l.created_at) AS oldest_at, max(l.created_at) AS newest_at, (array_agg(l.id ORDER BY l.created_at DESC))[1] AS sample_id
   FROM {schema}.dead_letters l
   WHERE ${MATCHES_FILTER} AND l.resolved_at IS NULL
   GROUP BY l.error_fingerprint, l.queue, l.reason
-  ORDER BY letters DESC, "newestAt" DESC
+  ORDER BY letters DESC, newest_at DESC
   LIMIT :limit
 )
-SELECT g.fingerprint, g.queue, g.reason, g.letters, g."oldestAt", g."newestAt", json_build_object('id', s.id, 'error',
-  CASE WHEN s.error IS NOT NULL THEN json_build_object('name', s.error->'name', 'message', s.error->'message') END) AS sample
+SELECT g.fingerprint, g.queue, g.reason, g.letters, g.oldest_at, g.newest_at, json_strip_nulls(json_build_object('id', s.id, 'error',
+  CASE WHEN s.error IS NOT NULL THEN json_build_object('name', s.error->'name', 'message', s.error->'message') END)) AS sample
 FROM grouped g JOIN {schema}.dead_letters s ON s.id = g.sample_id
-ORDER BY g.letters DESC, g."newestAt" DESC
+ORDER BY g.letters DESC, g.newest_at DESC
 `,
 );
 
 const GET = statement(
   'get_letter',
-  `SELECT ${COLUMNS}, l.payload FROM {schema}.dead_letters l WHERE l.id = :letterId`,
+  `SELECT ${LETTER}, l.payload FROM {schema}.dead_letters l WHERE l.id = :letterId`,
 );
 
 /**
@@ -87,40 +93,33 @@ LIMIT 1
 /** The time limit, in ms, for statements that read or take on any number of letters. */
 export const LONG_MS = 5 * 60 * 1000;
 
-/** The position where a page of letters ended: the next page begins after it. */
-export interface LetterPosition {
-  readonly createdUs: string;
-  readonly id: string;
-}
-
 /** Reads dead letters for the operator. */
 @Injectable()
 export class LetterQueries {
   constructor(private readonly database: Database) {}
 
+  /** With `isOpen` undefined, lists open and resolved ones. */
   async list(
     filter: DeadLetterFilter,
     isOpen: boolean | undefined,
     after: LetterPosition | undefined,
     limit: number,
-  ): Promise<{ letters: DeadLetter[]; last: LetterPosition | undefined }> {
-    const rows = await this.database.run<{ id: string; createdUs: string }>(
+  ): Promise<DeadLetterPage> {
+    const rows = await this.database.read<DeadLetter & LetterPosition>(
       LIST.with({ ...filterInput(filter), isOpen, afterUs: after?.createdUs, afterId: after?.id, limit }),
     );
-    return { letters: rows.map(readLetter), last: rows.at(-1) };
+    const last = rows.length < limit ? undefined : rows.at(-1);
+    const letters = rows.map(({ createdUs: _position, ...letter }) => readLetter(letter));
+    return { letters, next: last && writeCursor(last) };
   }
 
-  async groups(filter: DeadLetterFilter, limit: number): Promise<DeadLetterGroup[]> {
-    const call = GROUP.with({ ...filterInput(filter), limit });
-    const rows = await this.database.run<GroupRow>(call, undefined, LONG_MS);
-    return rows.map(({ sample, ...group }) => {
-      return { ...group, sample: { ...sample, error: sample.error ?? undefined } };
-    });
+  groups(filter: DeadLetterFilter, limit: number): Promise<DeadLetterGroup[]> {
+    return this.database.read(GROUP.with({ ...filterInput(filter), limit }), undefined, LONG_MS);
   }
 
   /** The payload is as it is stored, which may be encrypted. Undefined when there is no such letter. */
   async get(id: string): Promise<DeadLetterWithPayload | undefined> {
-    const [row] = await this.database.run<object>(GET.with({ letterId: id }));
+    const [row] = await this.database.read<DeadLetterWithPayload>(GET.with({ letterId: id }));
     return row && readLetter(row);
   }
 
@@ -130,19 +129,35 @@ export class LetterQueries {
   }
 }
 
-type GroupRow = DeadLetterGroup & {
-  readonly sample: { readonly id: string; readonly error: DeadLetterGroup['sample']['error'] | null };
-};
-
-/** Reads a row of {@link COLUMNS}. The row may also have the payload, or its position for paging, which is not shown. */
-function readLetter(row: object): DeadLetterWithPayload {
-  const shown = Object.entries(row).filter(([name]) => name !== 'createdUs');
-  const facts = shown.map(([name, value]: [string, unknown]) => [name, value ?? undefined]);
-  const letter = Object.fromEntries(facts) as DeadLetterWithPayload;
-  const { operationKey, resolved } = letter;
+/** Reads a row with the columns of {@link LETTER}. */
+export function readLetter<Row extends DeadLetter>(row: Row): Row {
+  const { operationKey, resolved } = row;
   return {
-    ...letter,
+    ...row,
     operationKey: operationKey && shownKey(operationKey),
-    resolved: resolved && { ...resolved, at: toDate(resolved.at) },
+    resolved: resolved && { ...resolved, at: new Date(resolved.at) },
+  };
+}
+
+/** A letter as it is announced, with its payload as it is given here. */
+export function messageOfLetter({
+  error,
+  stepOf,
+  step,
+  ...letter
+}: DeadLetterWithPayload): DeadLetterMessage {
+  return {
+    letterId: letter.id,
+    reason: letter.reason,
+    queue: letter.queue,
+    jobName: letter.jobName,
+    jobId: letter.jobId,
+    tenantId: letter.tenantId ?? null,
+    operationKey: letter.operationKey ?? null,
+    ...(stepOf !== undefined && step !== undefined && { stepOf, step }),
+    attempts: letter.attempts,
+    error: error === undefined ? null : { name: error.name, message: error.message },
+    payload: letter.payload ?? null,
+    createdAt: letter.createdAt.toISOString(),
   };
 }

@@ -3,9 +3,8 @@ import { cleanText, describeError } from '../operation/thrown.js';
 import { MAX_JOB_NAME_LENGTH, type OperationIdentity } from '../operation/identity.js';
 import { Database, type Queryable } from '../ledger/postgres/database.js';
 import { statement } from '../ledger/postgres/statement.js';
-import { errorFingerprint } from '../ledger/record/error-fingerprint.js';
+import { errorFingerprint, VERSIONS } from '../ledger/record/letter-evidence.js';
 import { storableJobId } from '../operation/job.js';
-import { VERSIONS } from '../ledger/record/versions.js';
 import type { DeadLetterReason } from '../operation/reasons.js';
 
 /**
@@ -74,20 +73,15 @@ export class LetterStore {
   /** Returns whether a new letter was written; false when the delivery already had one. */
   async write(letter: NewDeadLetter, connection?: Queryable): Promise<boolean> {
     const evidence = describeError(letter.error);
-    const { identity, queue, reason, payload, fingerprint, runId } = letter;
     const call = WRITE_LETTER.with({
-      tenantId: identity?.tenantId,
-      operationKey: identity?.operationKey,
-      queue,
+      ...letter,
+      tenantId: letter.identity?.tenantId,
+      operationKey: letter.identity?.operationKey,
       jobName: cleanText(letter.jobName, MAX_JOB_NAME_LENGTH),
       jobId: storableJobId(letter.jobId),
-      reason,
-      payload,
-      fingerprint,
       error: JSON.stringify(evidence),
-      runId,
       versions: VERSIONS,
-      errorFingerprint: errorFingerprint(reason, evidence),
+      errorFingerprint: errorFingerprint(letter.reason, evidence),
     });
     return (await this.database.run(call, connection)).length > 0;
   }

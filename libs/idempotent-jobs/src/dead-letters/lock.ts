@@ -1,4 +1,6 @@
+import type { JobEvent } from '../events/job-events.js';
 import type { OperationIdentity } from '../operation/identity.js';
+import type { DeadLetterResolution } from '../operation/reasons.js';
 import { type RunStatement, statement } from '../ledger/postgres/statement.js';
 import type { Case, LetterFacts, OperationFacts } from './judge-letter.js';
 import type { ReservedRedrive } from './bulk-redrive.store.js';
@@ -30,6 +32,15 @@ export interface LockedOperation extends OperationFacts, OperationIdentity {
   readonly attempts: number;
   /** The key of the operation whose step it is. */
   readonly stepOf: string | null;
+}
+
+/** The event of a letter that was closed. */
+export function letterClosed(
+  { id: letterId, queue, jobName, jobId, identity }: LockedLetter,
+  as: DeadLetterResolution,
+  actor: string,
+): JobEvent {
+  return { kind: 'letter_closed', queue, jobName, jobId, ...identity, letterId, as, actor };
 }
 
 export type LockedLetterCase = Case<LockedLetter, LockedOperation | null>;

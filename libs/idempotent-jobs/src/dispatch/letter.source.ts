@@ -5,7 +5,6 @@ import { DEAD_LETTER_JOB_NAME, type DeadLetterMessage } from '../operation/dead-
 import { shownKey } from '../operation/origin.js';
 import { Database } from '../ledger/postgres/database.js';
 import { inMs, statement } from '../ledger/postgres/statement.js';
-import { toDate } from '../ledger/postgres/to-date.js';
 import type { ErrorEvidence } from '../operation/thrown.js';
 import type { DispatchSource, DueJob } from './outbox-relay.js';
 import type { DispatchOptions } from './operation.source.js';
@@ -104,7 +103,7 @@ function toJob({
     operationKey: operationKey === null ? null : shownKey(operationKey),
     ...(stepOf !== null && step !== null && { stepOf, step }),
     error: error === null ? null : { name: error.name, message: error.message },
-    createdAt: toDate(createdAt).toISOString(),
+    createdAt: createdAt.toISOString(),
   };
   return {
     name: DEAD_LETTER_JOB_NAME,

@@ -5,7 +5,6 @@ import { outgoingJob } from '../producer/outgoing.js';
 import { Database } from '../ledger/postgres/database.js';
 import { inMs, ms, rowsOf, statement } from '../ledger/postgres/statement.js';
 import { Signer } from '../producer/signer.js';
-import { toDateOrNone } from '../ledger/postgres/to-date.js';
 import { identityAttributes, queueAttributes } from '../tracing/attributes.js';
 import type { TraceCarrier, Tracing } from '../tracing/tracing.js';
 import type { DispatchSource, DueJob } from './outbox-relay.js';
@@ -155,7 +154,7 @@ function operationOf(row: OperationRow): RequestedOperation {
     ...row,
     priority: row.priority ?? undefined,
     delayMs: row.delayMs ?? undefined,
-    deadline: toDateOrNone(row.deadline),
+    deadline: row.deadline ?? undefined,
     trace: row.trace ?? undefined,
     retryPolicy: row.retryPolicy ?? undefined,
   };

@@ -13,7 +13,7 @@ import { BulkRedriveRunner } from '../dead-letters/bulk-redrive.runner.js';
 import { Dependencies } from '../resilience/dependency/dependencies.js';
 import { DispatchListener } from '../dispatch/dispatch-listener.js';
 import { Dispatcher } from '../dispatch/dispatcher.js';
-import { CheckUp } from '../operate/doctor/check-up.js';
+import { Doctor } from '../operate/doctor/doctor.js';
 import { QueueRegistry } from '../producer/queue-registry.js';
 import { RunningHandlers } from '../worker/attempt/handler-run.js';
 import type { ResolvedOptions } from './idempotent-jobs.options.js';
@@ -68,7 +68,7 @@ export class ApplicationLifecycle
     private readonly leases: LeaseKeeper,
     private readonly unused: UnusedClaims,
     private readonly sharedKeys: SharedKeys,
-    private readonly checkUp: CheckUp,
+    private readonly doctor: Doctor,
     gauges: GaugeReader,
   ) {
     this.#metrics = new MetricsLifecycle(options.metrics, events, gauges, log.trouble);
@@ -82,7 +82,7 @@ export class ApplicationLifecycle
     this.#refuseShortRetention();
     if (this.options.doctor !== 'off') await this.#lookForSharedKeys();
     this.#warnOfUnsigned();
-    await this.checkUp.run();
+    await this.doctor.checkUp();
     this.#subscriptions.push(pauseWhileOpen(this.events, this.#pausedQueues(), this.log.trouble));
     const { tracing } = this.options;
     const start = (): Promise<void> => this.#startMeasured();

@@ -4,7 +4,6 @@ import { DiscoveryModule } from '@nestjs/core';
 import { getDataSourceToken } from '@nestjs/typeorm';
 import type { Queue } from 'bullmq';
 import { type AsyncOptions, asyncProviders } from '../options/async-options.js';
-import { DeadLetterService } from '../dead-letters/dead-letter.service.js';
 import { DEAD_LETTER_QUEUE_SUFFIX } from '../operation/dead-letter-message.js';
 import { QueueRegistry } from '../producer/queue-registry.js';
 import {
@@ -14,7 +13,7 @@ import {
 } from './idempotent-jobs.options.js';
 import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
 import type { RetentionOptions } from '../ledger/retention.options.js';
-import { databaseProvider, MADE, PARTS, PUBLIC } from './providers.js';
+import { databaseProvider, PARTS, PUBLIC } from './providers.js';
 
 /** The names of a queue of idempotent jobs and of its dead-letter queue. */
 interface QueueNames {
@@ -159,13 +158,7 @@ function assemble(
     module: IdempotentJobsModule,
     global: true,
     imports: [DiscoveryModule, ...imports],
-    providers: [
-      ...options,
-      databaseProvider(getDataSourceToken(dataSourceName)),
-      ...MADE,
-      ...PARTS,
-      ...PUBLIC,
-    ],
-    exports: [RESOLVED_OPTIONS, ...PUBLIC, DeadLetterService],
+    providers: [...options, databaseProvider(getDataSourceToken(dataSourceName)), ...PARTS, ...PUBLIC],
+    exports: [RESOLVED_OPTIONS, ...PUBLIC],
   };
 }

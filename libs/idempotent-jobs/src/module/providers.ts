@@ -16,14 +16,14 @@ import { LeaseKeeper } from '../ledger/claim/lease-keeper.js';
 import { UnusedClaims } from '../ledger/claim/unused-claims.js';
 import { ActionStore } from '../dead-letters/action.store.js';
 import { DeadLetterWriter } from '../worker/acknowledge/dead-letter.writer.js';
-import { DeadLetterService, type OnClosed } from '../dead-letters/dead-letter.service.js';
+import { DeadLetterService } from '../dead-letters/dead-letter.service.js';
 import { EditedRedrive } from '../dead-letters/edited-redrive.js';
 import { LetterLifecycle } from '../dead-letters/letter.lifecycle.js';
 import { LetterQueries } from '../dead-letters/letter.queries.js';
 import { LetterStore } from '../dead-letters/letter.store.js';
 import { BulkRedriveRunner } from '../dead-letters/bulk-redrive.runner.js';
 import { BulkRedriveStore } from '../dead-letters/bulk-redrive.store.js';
-import { NotificationStore } from '../dead-letters/notification.store.js';
+import { NotificationStore } from '../dead-letters/letter.listener.js';
 import { Dependencies } from '../resilience/dependency/dependencies.js';
 import { DependencyGuard } from '../calls/dependency-guard.js';
 import { DispatchListener } from '../dispatch/dispatch-listener.js';
@@ -32,7 +32,6 @@ import { Dispatcher } from '../dispatch/dispatcher.js';
 import { Due } from '../producer/due.js';
 import { LetterSource } from '../dispatch/letter.source.js';
 import { OperationSource } from '../dispatch/operation.source.js';
-import { CheckUp } from '../operate/doctor/check-up.js';
 import { Doctor } from '../operate/doctor/doctor.js';
 import { QueueDirectory } from '../operate/doctor/queue-directory.js';
 import { OperationStore } from '../producer/operation.store.js';
@@ -46,13 +45,11 @@ import { IdempotencyInterceptor } from '../worker/intake/idempotency.interceptor
 import { ProcessorHost } from '../worker/host/processor-host.js';
 import { SharedKeys } from '../worker/intake/shared-keys.js';
 import { WorkerLifecycle } from '../worker/host/worker.lifecycle.js';
-import { runIds } from '../operation/identity.js';
 import { GaugeReader } from '../observe/metrics/gauge.reader.js';
 import { JobEvents } from '../events/job-events.js';
 import { LibraryLog } from '../events/library-log.js';
 import { ConfigurationError } from '../operation/errors.js';
 import { OutcomeService } from '../outcome/outcome.service.js';
-import { DoubtResolver } from '../outcome/doubt.resolver.js';
 import { Database } from '../ledger/postgres/database.js';
 import { schemaOf } from '../ledger/postgres/migrations.js';
 import { prepareLedger } from '../ledger/postgres/prepare-ledger.js';
@@ -104,115 +101,6 @@ export function databaseProvider(dataSource: ReturnType<typeof getDataSourceToke
   };
 }
 
-/** Providers that are made from the application's options, or from more than one source. */
-export const MADE: readonly Provider[] = [
-  {
-    provide: Encryption,
-    inject: [RESOLVED_OPTIONS],
-    useFactory: ({ encryption }: ResolvedOptions) => new Encryption(encryption),
-  },
-  {
-    provide: ActionStore,
-    inject: [Database, RESOLVED_OPTIONS],
-    useFactory: (database: Database, { retention }: ResolvedOptions) => new ActionStore(database, retention),
-  },
-  {
-    provide: BulkRedriveRunner,
-    inject: [BulkRedriveStore, ActionStore, JobEvents, Due, LibraryLog],
-    useFactory: (
-      store: BulkRedriveStore,
-      actions: ActionStore,
-      events: JobEvents,
-      due: Due,
-      log: LibraryLog,
-    ) =>
-      new BulkRedriveRunner({
-        store,
-        actions,
-        onClosed: closedIn(events),
-        runnerId: runIds()(),
-        onDue: (queue) => due.announce(queue),
-        onError: log.trouble,
-        pollMs: REDRIVE_POLL_MS,
-      }),
-  },
-  {
-    provide: EditedRedrive,
-    inject: [Database, OperationStore, Encryption, QueueRegistry, RESOLVED_OPTIONS],
-    useFactory: (
-      database: Database,
-      operations: OperationStore,
-      encryption: Encryption,
-      queues: QueueRegistry,
-      { editedRedrive, retention }: ResolvedOptions,
-    ) =>
-      new EditedRedrive(
-        database,
-        operations,
-        encryption,
-        (queue, jobName, payload, identity) => queues.queueOf(queue)?.ask(jobName, payload, identity),
-        editedRedrive,
-        retention,
-      ),
-  },
-  {
-    provide: DeadLetterService,
-    inject: [
-      Database,
-      BulkRedriveStore,
-      ActionStore,
-      EditedRedrive,
-      BulkRedriveRunner,
-      Encryption,
-      TenantContext,
-      JobEvents,
-      Due,
-    ],
-    useFactory: (
-      database: Database,
-      store: BulkRedriveStore,
-      actions: ActionStore,
-      edited: EditedRedrive,
-      redrives: BulkRedriveRunner,
-      encryption: Encryption,
-      tenants: TenantContext,
-      events: JobEvents,
-      due: Due,
-    ) =>
-      new DeadLetterService({
-        database,
-        store,
-        actions,
-        encryption,
-        tenants,
-        edited,
-        onClosed: closedIn(events),
-        onDue: (queue) => due.announce(queue),
-        wakeRunner: () => redrives.wake(),
-      }),
-  },
-  {
-    provide: DoubtResolver,
-    inject: [ActionStore, JobEvents, Encryption, Due],
-    useFactory: (actions: ActionStore, events: JobEvents, encryption: Encryption, due: Due) =>
-      new DoubtResolver({
-        actions,
-        events,
-        encryption,
-        onDue: (queue) => due.announce(queue),
-        onClosed: closedIn(events),
-      }),
-  },
-];
-
-/** The process that began a redrive carries it on without polling. Polling only finds redrives whose process has died. */
-const REDRIVE_POLL_MS = 2_000;
-
-function closedIn(events: JobEvents): OnClosed {
-  return ({ id: letterId, queue, jobName, jobId, identity }, as, actor) =>
-    events.emit({ kind: 'letter_closed', queue, jobName, jobId, ...identity, letterId, as, actor });
-}
-
 /** Providers that Nest makes by itself. */
 export const PARTS: readonly Provider[] = [
   LibraryLog,
@@ -224,6 +112,10 @@ export const PARTS: readonly Provider[] = [
   ClaimStore,
   JobIdentifier,
   BulkRedriveStore,
+  ActionStore,
+  BulkRedriveRunner,
+  EditedRedrive,
+  Encryption,
   NotificationStore,
   GaugeReader,
   LetterQueries,
@@ -255,7 +147,6 @@ export const PARTS: readonly Provider[] = [
   Pruner,
   Erasure,
   QueueDirectory,
-  CheckUp,
   ApplicationLifecycle,
 ];
 
@@ -268,6 +159,7 @@ export const PUBLIC: readonly Type[] = [
   QueueRegistry,
   ProcessorHost,
   OutcomeService,
+  DeadLetterService,
   IdempotencyService,
   DependencyGuard,
   DispatchService,

@@ -2,7 +2,6 @@ import type { DeadLetterReason, RetryDecision } from '../operation/reasons.js';
 import type { OperationIdentity } from '../operation/identity.js';
 import type { Database } from '../ledger/postgres/database.js';
 import { statement } from '../ledger/postgres/statement.js';
-import { toDate } from '../ledger/postgres/to-date.js';
 import type { ErrorEvidence } from '../operation/thrown.js';
 
 /** One thing that happened to an operation. `at` is by the database's clock. */
@@ -121,8 +120,8 @@ export async function readHistory(
   return rows.map(({ at, what }) => {
     const facts = Object.entries(what).map(([name, value]) => [
       name,
-      name === 'startedAt' && value !== null ? toDate(value as string) : (value ?? undefined),
+      name === 'startedAt' && value !== null ? new Date(value as string) : (value ?? undefined),
     ]);
-    return { at: toDate(at), ...Object.fromEntries(facts) } as HistoryEntry;
+    return { at, ...Object.fromEntries(facts) } as HistoryEntry;
   });
 }

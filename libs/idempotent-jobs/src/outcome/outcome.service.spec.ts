@@ -6,37 +6,42 @@ import { JobEvents } from '../events/job-events.js';
 import type { Encryption } from '../ledger/encryption/encryption.js';
 import { TenantContext } from '../tenancy/tenant-context.js';
 import { OutcomeService } from './outcome.service.js';
-import type { DoubtResolver } from './doubt.resolver.js';
+import type { ActionStore } from '../dead-letters/action.store.js';
+import type { Due } from '../producer/due.js';
 
 const operation = { tenantId: 'acme', operationKey: 'charge:1' };
 
 const row = {
-  tenant_id: 'acme',
-  operation_key: 'charge:1',
+  tenantId: 'acme',
+  operationKey: 'charge:1',
   queue: 'charges',
-  job_name: 'charge',
-  job_id: '1',
+  jobName: 'charge',
+  jobId: '1',
   status: 'completed',
   attempts: 1,
   failures: 0,
   result: '{"charged":true}',
-  result_omitted: null,
-  degraded: null,
-  error: null,
-  created_at: '2026-01-01T00:00:00Z',
+  createdAt: new Date('2026-01-01T00:00:00Z'),
 };
 
 /** A ledger that gives these answers one after the other, the last one for ever. */
 function outcomesOf(...answers: ReadonlyArray<object[] | Error>): OutcomeService {
   const left = [...answers];
   const database = {
-    run: () => {
+    read: () => {
       const [answer] = left.length > 1 ? left.splice(0, 1) : left;
       return answer instanceof Error ? Promise.reject(answer) : Promise.resolve(answer);
     },
   } as unknown as Database;
   const encryption = { openText: (text: string) => JSON.parse(text) as unknown } as unknown as Encryption;
-  return new OutcomeService(database, new JobEvents(), new TenantContext(), encryption, {} as DoubtResolver);
+  return new OutcomeService(
+    database,
+    new JobEvents(),
+    new TenantContext(),
+    encryption,
+    {} as ActionStore,
+    {} as Due,
+  );
 }
 
 describe('Waiting for an operation', () => {

@@ -1,22 +1,25 @@
 import { Injectable } from '@nestjs/common';
+import { ActionStore } from '../dead-letters/action.store.js';
+import { type Report, refusal } from '../dead-letters/judge-letter.js';
+import { letterClosed, type LockedOperation } from '../dead-letters/lock.js';
+import { toJsonText } from '../operation/json.js';
+import { assertAuthor } from '../operation/ledger-action.js';
+import { isEncrypted, looksEncrypted, Encryption, resultBinding } from '../ledger/encryption/encryption.js';
+import { Due } from '../producer/due.js';
 import { assertName, type OperationIdentity, type OperationName } from '../operation/identity.js';
-import { OutcomeTimeoutError, UsageError } from '../operation/errors.js';
+import { InvalidPayloadError, OutcomeTimeoutError, UsageError } from '../operation/errors.js';
 import type { OperationStatus } from '../operation/status.js';
 import { shownKey } from '../operation/origin.js';
 import { Database } from '../ledger/postgres/database.js';
 import { isConnectionTrouble } from '../ledger/postgres/no-connection.js';
 import { statement } from '../ledger/postgres/statement.js';
-import { toDate, toDateOrNone } from '../ledger/postgres/to-date.js';
-import { JobEvents } from '../events/job-events.js';
+import { type JobEvent, JobEvents } from '../events/job-events.js';
 import { type HistoryEntry, readHistory } from './history.js';
-import type { EffectVerdict } from '../operation/effect.js';
 import { pauseUntilEnd } from './pause-until-end.js';
-import { DoubtResolver, type ResolveOptions, type ResolveResult } from './doubt.resolver.js';
+import type { EffectVerdict } from '../operation/effect.js';
 import { TenantContext } from '../tenancy/tenant-context.js';
 import type { ErrorEvidence } from '../operation/thrown.js';
 import type { ResultOmitted } from '../ledger/record/kept-result.js';
-import { resultBinding } from '../ledger/encryption/binding.js';
-import { Encryption } from '../ledger/encryption/encryption.js';
 
 /** Names an operation to look up. What `enqueue()` returns is one, and carries the result's type. */
 export interface OperationRef<Result = unknown> extends OperationName {
@@ -55,6 +58,35 @@ export interface Outcome<Result = unknown> extends OperationIdentity {
   readonly settledAt: Date | undefined;
 }
 
+/** Who says what became of an operation, and as of when. */
+export interface ResolveOptions {
+  /** The source, e.g. `stripe-webhook`, 1 to 200 characters. The audit keeps it as the actor. */
+  readonly source: string;
+  /** A note for the audit, 1 to 2,000 characters. Default: that it was resolved from outside. */
+  readonly note?: string;
+  /**
+   * For `notApplied()`: the time for which it is true. It says nothing about an attempt that was started later, so a
+   * webhook that comes late or twice does no harm. Default: now.
+   */
+  readonly asOf?: Date;
+}
+
+/** What {@link OutcomeService.resolve} has done. A webhook may come late or twice: only `resolved` has changed anything. */
+export interface ResolveResult {
+  /**
+   * - `resolved`: the operation is completed, or will be run again.
+   * - `completed`: it was completed before.
+   * - `not_started`: nothing was tried yet that could have happened or not.
+   * - `under_way`: for `notApplied()`: an attempt is running, which will tell by itself.
+   * - `outdated`: for `notApplied()`: another attempt was started since `asOf`.
+   * - `no_doubt`: for `notApplied()`: this was known already, and the operation waits for its next attempt.
+   * - `dead`: it was given up knowing that nothing happened; redrive its dead letter to run it again.
+   * - `unknown`: there is no such operation.
+   */
+  readonly kind:
+    'resolved' | 'completed' | 'not_started' | 'under_way' | 'outdated' | 'no_doubt' | 'dead' | 'unknown';
+}
+
 const LOOK_UP = statement(
   'look_up',
   `
@@ -75,7 +107,8 @@ export class OutcomeService {
     private readonly events: JobEvents,
     private readonly tenants: TenantContext,
     private readonly encryption: Encryption,
-    private readonly doubtResolver: DoubtResolver,
+    private readonly actions: ActionStore,
+    private readonly due: Due,
   ) {}
 
   /**
@@ -86,10 +119,15 @@ export class OutcomeService {
    */
   async get<Result = unknown>(operation: OperationRef<Result>): Promise<Outcome<Result> | undefined> {
     const { tenantId, operationKey } = this.#visible(operation);
-    const [row] = await this.database.run<OutcomeRow>(LOOK_UP.with({ tenantId, operationKey }));
+    const [row] = await this.database.read<Outcome<string>>(LOOK_UP.with({ tenantId, operationKey }));
     if (row === undefined) return undefined;
     const result = this.encryption.openText(row.result, resultBinding({ tenantId, operationKey }));
-    return readOutcome(row, result as Result | undefined);
+    return {
+      ...row,
+      operationKey: shownKey(operationKey),
+      result: result as Result | undefined,
+      error: row.error && { name: row.error.name, message: row.error.message, code: row.error.code },
+    };
   }
 
   /**
@@ -154,10 +192,43 @@ export class OutcomeService {
   async resolve(
     operation: OperationRef,
     verdict: EffectVerdict,
-    options: ResolveOptions,
+    { source, note = 'resolved from outside', asOf }: ResolveOptions,
   ): Promise<ResolveResult> {
-    this.#visible(operation);
-    return this.doubtResolver.resolve(operation, verdict, options);
+    const identity = this.#visible(operation);
+    if (typeof source !== 'string' || source.trim() === '' || source.length > 200)
+      throw new UsageError(
+        'resolve() needs its source, in 1 to 200 characters: { source: "gateway-webhook" }.',
+      );
+    const author = assertAuthor({ actor: source, note });
+    if (verdict?.kind !== 'applied' && verdict?.kind !== 'not_applied')
+      throw new UsageError('resolve() needs Reconciliation.applied(result) or Reconciliation.notApplied().');
+    if (asOf !== undefined && !(asOf instanceof Date && !Number.isNaN(asOf.getTime())))
+      throw new UsageError('resolve(): asOf must be a valid Date.');
+    const resolved = await this.actions.resolveDoubt(
+      identity,
+      this.#reportOf(verdict, identity),
+      author,
+      asOf,
+    );
+    if (resolved === undefined) return { kind: 'unknown' };
+    const { operation: found, letter, judgement } = resolved;
+    if (judgement.kind === 'nothing') return { kind: judgement.reason };
+    // Only an open dead letter can be a reason to refuse.
+    if (judgement.kind === 'refused') throw refusal(letter?.id ?? found.operationKey, judgement.reason);
+    if (judgement.kind === 'run_again' && letter !== null)
+      this.events.emit(letterClosed(letter, judgement.as, source));
+    else this.events.emit(reconciled(found, verdict.kind, source));
+    // Also wakes a step's operation, which is on the same queue.
+    await this.due.announce(found.queue);
+    return { kind: 'resolved' };
+  }
+
+  #reportOf(verdict: EffectVerdict, identity: OperationIdentity): Report {
+    if (verdict.kind === 'not_applied') return verdict;
+    if (verdict.result === undefined) return { kind: 'applied', result: null };
+    if (isEncrypted(verdict.result)) throw new InvalidPayloadError(looksEncrypted('The result'));
+    const result = this.encryption.encrypt(toJsonText('result', verdict.result), resultBinding(identity));
+    return { kind: 'applied', result };
   }
 
   #visible(operation: OperationName): OperationIdentity {
@@ -165,6 +236,16 @@ export class OutcomeService {
     if (this.tenants.current !== undefined) this.tenants.assert(identity.tenantId);
     return identity;
   }
+}
+
+/** The event of an operation of which an outside source has told what became of it. */
+function reconciled(
+  { queue, jobName, jobId, tenantId, operationKey, attempts: attempt }: LockedOperation,
+  verdict: EffectVerdict['kind'],
+  detail: string,
+): JobEvent {
+  const subject = { queue, jobName, jobId, tenantId, operationKey: shownKey(operationKey) };
+  return { kind: 'reconciled', ...subject, attempt, verdict, detail };
 }
 
 /** The operation as events name it. */
@@ -177,49 +258,4 @@ function isAtRest({ status, reconcileDueAt }: Outcome): boolean {
   return (
     status === 'completed' || status === 'dead' || (status === 'in_doubt' && reconcileDueAt === undefined)
   );
-}
-
-interface OutcomeRow {
-  readonly tenant_id: string;
-  readonly operation_key: string;
-  readonly queue: string;
-  readonly job_name: string;
-  readonly job_id: string;
-  readonly status: OperationStatus;
-  readonly attempts: number;
-  readonly failures: number;
-  readonly result: string | null;
-  readonly result_omitted: ResultOmitted | null;
-  readonly degraded: string | null;
-  readonly error: ErrorEvidence | null;
-  readonly doubt_since: Date | null;
-  readonly reconcile_due_at: Date | null;
-  readonly created_at: Date;
-  readonly started_at: Date | null;
-  readonly settled_at: Date | null;
-}
-
-function readOutcome<Result>(row: OutcomeRow, result: Result | undefined): Outcome<Result> {
-  return {
-    tenantId: row.tenant_id,
-    operationKey: shownKey(row.operation_key),
-    queue: row.queue,
-    jobName: row.job_name,
-    jobId: row.job_id,
-    status: row.status,
-    attempts: row.attempts,
-    failures: row.failures,
-    result,
-    resultOmitted: row.result_omitted ?? undefined,
-    degraded: row.degraded ?? undefined,
-    error:
-      row.error === null
-        ? undefined
-        : { name: row.error.name, message: row.error.message, code: row.error.code },
-    doubtSince: toDateOrNone(row.doubt_since),
-    reconcileDueAt: toDateOrNone(row.reconcile_due_at),
-    createdAt: toDate(row.created_at),
-    startedAt: toDateOrNone(row.started_at),
-    settledAt: toDateOrNone(row.settled_at),
-  };
 }

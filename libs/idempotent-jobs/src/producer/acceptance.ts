@@ -10,17 +10,14 @@ import type { QueuePort } from '../bullmq/queue-port.js';
 import { OperationConflictError, OperationLockedError } from '../operation/errors.js';
 import { identityKeyOf } from '../operation/identity.js';
 import { Database } from '../ledger/postgres/database.js';
-import { ROW_LOCK_MS } from '../ledger/postgres/quickly.js';
+import { ROW_LOCK_MS, type RunStatement } from '../ledger/postgres/statement.js';
 import {
   DEADLOCK_DETECTED,
   LOCK_NOT_AVAILABLE,
   SERIALIZATION_FAILURE,
   sqlStateOf,
-} from '../ledger/postgres/sqlstate.js';
-import type { RunStatement } from '../ledger/postgres/statement.js';
-import { inTransaction } from '../ledger/postgres/transaction.js';
-import { resultBinding } from '../ledger/encryption/binding.js';
-import { Encryption } from '../ledger/encryption/encryption.js';
+} from '../ledger/postgres/no-connection.js';
+import { Encryption, resultBinding } from '../ledger/encryption/encryption.js';
 import { Signer } from './signer.js';
 import { type CallerTransaction, inCallerTransaction } from './caller-transaction.js';
 import type { EnqueueTransaction } from './enqueue.options.js';
@@ -91,7 +88,7 @@ export class Acceptance {
         : await this.#unlocked(
             () =>
               retried(RIVALRY, () =>
-                inTransaction(database, (connection) => write(operations.on(connection))),
+                database.inTransaction((connection) => write(operations.on(connection))),
               ),
             { queue: this.port.name, count },
           );

@@ -1,7 +1,7 @@
 import type { QueryRunner } from 'typeorm';
 import { UsageError } from '../operation/errors.js';
 import type { Database, Queryable } from '../ledger/postgres/database.js';
-import { LEDGER_TYPES } from '../ledger/postgres/ledger-types.js';
+import { LEDGER_TYPES } from '../ledger/postgres/connection.js';
 import { nameDatabase } from '../ledger/postgres/location.js';
 import type { EnqueueTransaction, TransactionClient } from './enqueue.options.js';
 

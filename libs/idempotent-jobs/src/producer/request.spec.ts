@@ -8,7 +8,7 @@ import type { RequestedOperation } from './operation.store.js';
 
 const SERVICES: Parameters<typeof requestOperation>[4] = {
   tenants: new TenantContext(),
-  encryption: new Encryption(undefined),
+  encryption: new Encryption({}),
   options: {
     enqueue: { maxPayloadBytes: 1_000 },
     retryPolicies: new Map([

@@ -2,8 +2,7 @@ import { InvalidPayloadError, UsageError } from '../operation/errors.js';
 import { canonicalRequest, fingerprintOf, toJsonText } from '../operation/json.js';
 import { assertIdentity, jobIdOf, jobNameProblem, type OperationIdentity } from '../operation/identity.js';
 import { messageOf } from '../operation/thrown.js';
-import { payloadBinding } from '../ledger/encryption/binding.js';
-import { isEncrypted } from '../ledger/encryption/encrypted-value.js';
+import { isEncrypted, looksEncrypted, payloadBinding } from '../ledger/encryption/encryption.js';
 import type { QueueServices } from './acceptance.js';
 import { deadlineProblem } from '../operation/job.js';
 import { MAX_PRIORITY, type RequestOptions } from './enqueue.options.js';
@@ -30,7 +29,7 @@ export function requestOperation(
   assertSize(name, text, rules.enqueue.maxPayloadBytes);
   // Parsed back, so that the hashed value is what the worker will read: without Dates, undefined and class instances.
   const plain: unknown = JSON.parse(text);
-  if (isEncrypted(plain)) throw new InvalidPayloadError(reservedName(name));
+  if (isEncrypted(plain)) throw new InvalidPayloadError(looksEncrypted(`The payload of job "${name}"`));
   return {
     ...identity,
     queue,
@@ -84,10 +83,6 @@ function assertSize(name: string, text: string, maxBytes: number): void {
   throw new InvalidPayloadError(
     `The payload of job "${name}" has ${bytes} bytes; at most ${maxBytes} are allowed. Store the data elsewhere and enqueue a reference to it, or raise forRoot({ enqueue: { maxPayloadBytes } }).`,
   );
-}
-
-function reservedName(name: string): string {
-  return `The payload of job "${name}" has a property "$encrypted", by which the ledger tells what it has encrypted. Name it otherwise.`;
 }
 
 function fingerprint(identity: OperationIdentity, name: string, payload: unknown): string {

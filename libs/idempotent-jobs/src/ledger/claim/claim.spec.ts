@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { rowsOf } from '../../../../../test/support/table.js';
 import { OPERATION_STATUSES, type OperationStatus } from '../../operation/status.js';
-import { type ClaimRequest, type ClaimRow, type PeekRow, readAnswer, readPeek } from './claim.js';
+import { type ClaimRequest, type ClaimRow, readAnswer, readPeek } from './claim.js';
+import { LEDGER_TYPES } from '../postgres/connection.js';
 
 const request: ClaimRequest = {
   tenantId: 'acme',
@@ -347,9 +348,9 @@ describe('readAnswer: a claim that was won', () => {
 
   it('reads when the attempt was started, also where the application takes times as text', () => {
     const startedAt = new Date('2026-01-31T08:30:00Z');
-    const asText = { ...won, started_at: '2026-01-31 09:30:00+01' as unknown as Date };
+    const parsed = LEDGER_TYPES.getTypeParser(1184)('2026-01-31 09:30:00+01') as Date;
     expect(readAnswer(request, won)).toMatchObject({ claim: { startedAt } });
-    expect(readAnswer(request, asText)).toMatchObject({ claim: { startedAt } });
+    expect(readAnswer(request, { ...won, started_at: parsed })).toMatchObject({ claim: { startedAt } });
   });
 
   it('asks about the attempt that it took over from a vanished worker, and which stays the last one', () => {
@@ -430,7 +431,7 @@ describe('readAnswer: a claim that was won', () => {
  * rest is no different.
  */
 describe('readPeek', () => {
-  const looked = (found: ClaimRow): PeekRow => ({ ...found, remaining_ms: null, seen_attempts: 3 });
+  const looked = (found: ClaimRow): ClaimRow => ({ ...found, remaining_ms: null, seen_attempts: 3 });
 
   it.each(CASES)(
     '$status, lease $lease, $seen, claimant $claimant: $answer, or runnable',

@@ -1,5 +1,67 @@
-import { inMs, ms, rowsOf, statement } from '../postgres/statement.js';
-import { isYoung } from './forgotten.statements.js';
+import { inMs, locked, ms, rowsOf, statement } from '../postgres/statement.js';
+
+/**
+ * Whether a job that could first run at `availableMs` (ms since 1970) is younger than what was forgotten up to
+ * `forgottenUntil`. A job whose time is more than an hour ahead does not count as young: clocks differ by less, so the
+ * time is made up.
+ */
+const isYoung = <const Ms extends string>(availableMs: Ms, forgottenUntil: string) =>
+  `(timestamptz 'epoch' + ${availableMs} * interval '1 millisecond' > ${forgottenUntil}
+    AND timestamptz 'epoch' + ${availableMs} * interval '1 millisecond' <= clock_timestamp() + interval '1 hour')` as const;
+
+/**
+ * Whether an operation has a row, which is then kept from being pruned until the transaction ends. `is_there` without
+ * `is_kept` means that another transaction has locked the row, which is not waited for.
+ */
+export const KEEP_ROW = statement(
+  'keep_row',
+  `
+WITH kept AS (
+  SELECT true FROM {schema}.job_outcomes WHERE tenant_id = :tenantId AND operation_key = :operationKey FOR KEY SHARE SKIP LOCKED
+)
+SELECT
+  EXISTS (SELECT FROM kept) AS is_kept,
+  EXISTS (SELECT FROM {schema}.job_outcomes WHERE tenant_id = :tenantId AND operation_key = :operationKey) AS is_there
+`,
+  'claim',
+);
+
+/**
+ * Whether a job without a row is younger than everything that was forgotten of its queue, so that its operation cannot be
+ * among it. Asked after {@link KEEP_ROW} has found nothing: the statement that pruned a row before that has also raised
+ * the watermark.
+ */
+export const IS_YOUNG = statement(
+  'is_young',
+  `
+SELECT COALESCE(
+  (SELECT forgotten_until IS NULL OR ${isYoung(':availableMs::float8', 'forgotten_until')} FROM {schema}.job_queues WHERE queue = :queue),
+  true) AS is_young
+`,
+  'claim',
+);
+
+/**
+ * Records an attempt of a worker without the library, which itself recorded nothing, as one that was claimed and has
+ * vanished. So the next claim decides by the effect. No row comes back. An existing row is left alone, because it says
+ * more.
+ */
+export const NOTE_UNRECORDED = statement(
+  'note_unrecorded',
+  `
+INSERT INTO {schema}.job_outcomes (
+  tenant_id, operation_key, origin, queue, job_name, job_id, fingerprint, status, effect, fencing_token, run_id,
+  lease_expires_at, attempts, started_at, repeatable_until, deadline_at, has_own_deadline
+)
+VALUES (
+  :tenantId, :operationKey, 'job', :queue, :jobName, :jobId, :fingerprint, 'running', :effect, (EXTRACT(EPOCH FROM clock_timestamp()) * 1000)::bigint, 'a worker without the library',
+  clock_timestamp(), 1, clock_timestamp(), COALESCE(${inMs(':repeatableMs::float8')}, 'infinity'),
+  COALESCE(:deadline::timestamptz, ${inMs(':budgetMs::float8')}), :deadline::timestamptz IS NOT NULL
+)
+ON CONFLICT (tenant_id, operation_key) DO NOTHING
+`,
+  'claim',
+);
 
 /* `o` is the row as it was, and `a` is the delivery that wants it. */
 
@@ -83,7 +145,7 @@ WITH patience AS MATERIALIZED (
     (SELECT forgotten_until FROM {schema}.job_queues WHERE queue = :queue) AS forgotten_until
 ), delivery AS (
   SELECT * FROM ${rowsOf('d', 'tenantId text', 'operationKey text', 'jobName text', 'jobId text', 'fingerprint text', 'runId text', 'deadlineAt timestamptz', 'availableMs float8', 'stepOf text', 'step text', 'trace text', 'needsRow boolean')}
-), asked AS MATERIALIZED (
+), seen_delivery AS MATERIALIZED (
   SELECT a.*, seen.*, p.is_waited_for, NOT :isKnown::boolean AND p.forgotten_until IS NOT NULL
     AND NOT ${isYoung('a.available_ms', 'p.forgotten_until')} AS is_old
   FROM patience p CROSS JOIN delivery a LEFT JOIN LATERAL (
@@ -92,12 +154,7 @@ WITH patience AS MATERIALIZED (
     OFFSET 0
   ) seen ON true
 ), free AS MATERIALIZED (
-  SELECT a.*
-  FROM asked a CROSS JOIN LATERAL (
-    SELECT FROM {schema}.job_outcomes o
-    WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
-    FOR UPDATE SKIP LOCKED
-  ) o
+  ${locked('seen_delivery a', 'true')}
   WHERE a.is_waited_for AND NOT a.is_old AND a.status NOT IN ('completed', 'dead')
 ), taken AS (
   UPDATE {schema}.job_outcomes o SET
@@ -138,7 +195,7 @@ WITH patience AS MATERIALIZED (
   SELECT
     a.tenant_id, a.operation_key, :origin, :queue, a.job_name, a.job_id, a.fingerprint, 'running', :effect, ${NOW_MS}, a.run_id,
     ${LEASE_END}, 1, clock_timestamp(), ${REPEATABLE_UNTIL}, ${DEADLINE}, a.deadline_at IS NOT NULL, a.step_of, a.step, a.trace
-  FROM asked a
+  FROM seen_delivery a
   WHERE a.is_waited_for AND NOT a.is_old AND NOT a.needs_row AND a.status IS NULL
   ORDER BY a.tenant_id, a.operation_key
   ON CONFLICT (tenant_id, operation_key) DO NOTHING
@@ -165,7 +222,7 @@ SELECT
   ${ms('clock_timestamp()')} AS now_ms,
   a.status, a.is_same_request, a.result, a.degraded, a.wait_ms, a.is_reconciling, a.seen_token, a.seen_run_id, a.seen_effect,
   a.seen_attempts, a.seen_started_at, a.lease_left_ms, a.is_past_repeating, a.last_trace
-FROM asked a
+FROM seen_delivery a
 LEFT JOIN claimed c ON c.operation_key = a.operation_key AND c.tenant_id = a.tenant_id
 ORDER BY a.n
 `,
@@ -182,16 +239,10 @@ ORDER BY a.n
 export const GIVE_BACK = statement(
   'give_back',
   `
-WITH asked AS (
-  SELECT * FROM ${rowsOf('u', 'tenantId text', 'operationKey text', 'runId text', 'forgetAfterMs float8')}
+WITH input AS (
+  SELECT * FROM ${rowsOf('a', 'tenantId text', 'operationKey text', 'runId text', 'forgetAfterMs float8')}
 ), unused AS (
-  SELECT u.*
-  FROM asked u CROSS JOIN LATERAL (
-    SELECT FROM {schema}.job_outcomes o
-    WHERE o.tenant_id = u.tenant_id AND o.operation_key = u.operation_key AND o.run_id = u.run_id
-      AND o.lease_expires_at IS NOT NULL
-    FOR UPDATE SKIP LOCKED
-  ) o
+  ${locked('input a', 'o.run_id = a.run_id AND o.lease_expires_at IS NOT NULL')}
 ), given_back AS (
   UPDATE {schema}.job_outcomes o SET
     status           = CASE o.status WHEN 'running' THEN 'retrying' ELSE o.status END,
@@ -211,7 +262,7 @@ SELECT
       AND o.run_id = a.run_id AND o.lease_expires_at IS NOT NULL
   ) AS is_locked,
   ${ms('clock_timestamp()')} AS now_ms
-FROM asked a LEFT JOIN unused ON unused.n = a.n
+FROM input a LEFT JOIN unused ON unused.n = a.n
 ORDER BY a.n
 `,
   'record',

@@ -9,19 +9,14 @@ import {
   type ClaimRow,
   type ClaimRules,
   type PeekAnswer,
-  type PeekRow,
   readAnswer,
   readPeek,
 } from './claim.js';
-import { inTransaction } from '../postgres/transaction.js';
-import { resultBinding } from '../encryption/binding.js';
-import { Encryption } from '../encryption/encryption.js';
-import { LedgerClock } from '../postgres/ledger-clock.js';
+import { resultBinding, Encryption } from '../encryption/encryption.js';
 import { QUERY_TIMEOUT_MS } from '../postgres/ledger-pool.js';
-import { LOCK_NOT_AVAILABLE, sqlStateOf } from '../postgres/sqlstate.js';
+import { LOCK_NOT_AVAILABLE, sqlStateOf } from '../postgres/no-connection.js';
 import { sparse } from '../postgres/statement.js';
-import { BEGIN_BUDGET, CLAIM, PEEK } from './claim.statement.js';
-import { IS_YOUNG, NOTE_UNRECORDED, KEEP_ROW } from './forgotten.statements.js';
+import { BEGIN_BUDGET, CLAIM, PEEK, IS_YOUNG, NOTE_UNRECORDED, KEEP_ROW } from './claim.statement.js';
 
 /**
  * Wins the right to run operations. All claims of a processor that arrive together share a statement.
@@ -31,7 +26,7 @@ import { IS_YOUNG, NOTE_UNRECORDED, KEEP_ROW } from './forgotten.statements.js';
 @Injectable()
 export class ClaimStore {
   readonly #coalescers = new WeakMap<ClaimRules, Coalescer<ClaimRequest, ClaimRow>>();
-  readonly #peeks = new Map<string, Coalescer<ClaimRequest, PeekRow>>();
+  readonly #peeks = new Map<string, Coalescer<ClaimRequest, ClaimRow>>();
   readonly #clock = new LedgerClock();
 
   constructor(
@@ -70,7 +65,7 @@ export class ClaimStore {
 
   /** Claims in a transaction that keeps the operation's row, if there is one, from being pruned between peek and claim. */
   #claimOld(request: ClaimRequest): Promise<ClaimAnswer> {
-    return inTransaction(this.database, (connection) => this.claimWithin(connection, request), 'claim');
+    return this.database.inTransaction((connection) => this.claimWithin(connection, request), 'claim');
   }
 
   /** Whether the ledger still knows what became of the operation. */
@@ -127,11 +122,7 @@ export class ClaimStore {
 
   /** Notes that a worker without the library may have run the operation, unless the operation has a row. */
   async noteUnrecorded(request: ClaimRequest): Promise<void> {
-    const { tenantId, operationKey, jobName, jobId, fingerprint, rules, deadline } = request;
-    const { queue, effect, repeatableMs, budgetMs } = rules;
-    const identity = { tenantId, operationKey, fingerprint };
-    const values = { queue, effect, repeatableMs, budgetMs, jobName, jobId, deadline };
-    await this.database.run(NOTE_UNRECORDED.with({ ...identity, ...values }));
+    await this.database.run(NOTE_UNRECORDED.with({ ...request.rules, ...request }));
   }
 
   /** Begins the time budget of an operation that is kept from its first attempt. */
@@ -146,11 +137,11 @@ export class ClaimStore {
     return { kind: 'replay', result: this.encryption.openText(resultText, resultBinding(request)), degraded };
   }
 
-  #peekerFor(queue: string): Coalescer<ClaimRequest, PeekRow> {
+  #peekerFor(queue: string): Coalescer<ClaimRequest, ClaimRow> {
     let looker = this.#peeks.get(queue);
     if (looker === undefined) {
-      const ask = (requests: ClaimRequest[]): Promise<PeekRow[]> =>
-        this.database.run<PeekRow>(
+      const ask = (requests: ClaimRequest[]): Promise<ClaimRow[]> =>
+        this.database.run<ClaimRow>(
           PEEK.with({
             queue,
             tenantId: requests.map((request) => request.tenantId),
@@ -159,7 +150,7 @@ export class ClaimStore {
             deadlineAt: requests.map((request) => request.deadline),
           }),
         );
-      looker = new Coalescer<ClaimRequest, PeekRow>(ask, identityKeyOf);
+      looker = new Coalescer<ClaimRequest, ClaimRow>(ask, identityKeyOf);
       this.#peeks.set(queue, looker);
     }
     return looker;
@@ -251,3 +242,33 @@ export class UnstorableError extends Error {
 function unlessUnstorable(error: unknown): unknown {
   return sqlStateOf(error)?.startsWith(DATA_EXCEPTION) === true ? new UnstorableError(error) : error;
 }
+
+/** Estimates the database's clock from its answers, so that a statement can say until when its answer is waited for. */
+class LedgerClock {
+  /** By how much the database's time, in ms since 1970, is ahead of this process's monotonic time. */
+  #ahead = -Infinity;
+  /** The same from before the current minute began. Older values are dropped, because clocks drift apart. */
+  #aheadBefore = -Infinity;
+  #minuteEndsAt = -Infinity;
+
+  constructor(private readonly monotonicMs: () => number = () => performance.now()) {}
+
+  /** Takes the time that an answer contains. It is later by now, so the fastest answer gives the best estimate. */
+  heard(databaseMs: number): void {
+    const now = this.monotonicMs();
+    if (now >= this.#minuteEndsAt) {
+      this.#aheadBefore = this.#ahead;
+      this.#ahead = -Infinity;
+      this.#minuteEndsAt = now + MINUTE_MS;
+    }
+    this.#ahead = Math.max(this.#ahead, databaseMs - now);
+  }
+
+  /** The database's time `ms` from now, or slightly less. Null when the clock was never heard. */
+  in(ms: number): number | null {
+    const ahead = Math.max(this.#ahead, this.#aheadBefore);
+    return ahead === -Infinity ? null : ahead + this.monotonicMs() + ms;
+  }
+}
+
+const MINUTE_MS = 60_000;

@@ -2,7 +2,6 @@ import type { Effect } from '../../operation/effect.js';
 import type { OperationIdentity } from '../../operation/identity.js';
 import type { Origin } from '../../operation/origin.js';
 import type { OperationStatus } from '../../operation/status.js';
-import { toDate, toDateOrNone } from '../postgres/to-date.js';
 
 /** What all claims of a processor have in common. One object per processor: claims with the same rules share a batch. */
 export interface ClaimRules {
@@ -126,7 +125,7 @@ export interface Runnable {
 /** All answers to a peek. */
 export type PeekAnswer = Exclude<ClaimAnswer, { kind: 'acquired' | 'expired' | 'absent' }> | Runnable;
 
-/** One row of the claim statement. */
+/** One row of the claim or the peek statement. */
 export interface ClaimRow {
   readonly token: string | null;
   readonly attempts: number;
@@ -167,13 +166,10 @@ type ReadAnswer =
   | { readonly kind: 'peek_again' }
   | { readonly kind: 'old' };
 
-/** One row of the peek statement. */
-export type PeekRow = ClaimRow;
-
 /** Reads what a peek found. A row that a claim would have won is runnable. */
 export function readPeek(
   request: ClaimRequest,
-  row: PeekRow,
+  row: ClaimRow,
 ): Exclude<ReadAnswer, { kind: 'acquired' | 'expired' | 'absent' | 'peek_again' | 'old' }> | Runnable {
   const answer = readAnswer(request, { ...row, token: null });
   switch (answer.kind) {
@@ -256,9 +252,9 @@ function readClaim(request: ClaimRequest, row: ClaimRow, token: number): Claim {
     lastDelayMs: row.delay_ms ?? undefined,
     isDoubtful: row.doubt_since !== null,
     mustReconcile: row.must_reconcile === true,
-    startedAt: toDate(row.started_at as Date),
+    startedAt: row.started_at as Date,
     doubtAgeMs: row.doubt_since === null ? undefined : (row.doubt_age_ms ?? undefined),
-    deadline: toDateOrNone(row.deadline_at),
+    deadline: row.deadline_at ?? undefined,
     remainingMs: row.remaining_ms ?? undefined,
     repeatableMs: row.repeatable_ms,
     tookOver: row.status === 'running' && row.seen_run_id !== request.runId ? readVanished(row) : undefined,
@@ -278,7 +274,7 @@ function readVanished(row: ClaimRow): VanishedAttempt {
     token: Number(row.seen_token),
     attempt: row.seen_attempts ?? 0,
     runId: row.seen_run_id ?? undefined,
-    startedAt: toDateOrNone(row.seen_started_at),
+    startedAt: row.seen_started_at ?? undefined,
     effect: row.seen_effect ?? undefined,
   };
 }

@@ -1,7 +1,7 @@
 import { Injectable, Optional } from '@nestjs/common';
 import type { OperationIdentity } from '../../operation/identity.js';
 import { Database } from '../postgres/database.js';
-import { inMs, rowsOf, statement } from '../postgres/statement.js';
+import { inMs, locked, rowsOf, statement } from '../postgres/statement.js';
 import { outsideOfAnyFrame } from '../../tenancy/frames.js';
 
 /** An attempt whose lease is kept alive while its handler runs. */
@@ -68,16 +68,10 @@ function laterOf(one: LeaseTime, other: LeaseTime): LeaseTime {
 const RENEW = statement(
   'renew',
   `
-WITH asked AS (
-  SELECT * FROM ${rowsOf('h', 'tenantId text', 'operationKey text', 'token bigint', 'leaseMs float8')}
+WITH input AS (
+  SELECT * FROM ${rowsOf('a', 'tenantId text', 'operationKey text', 'token bigint', 'leaseMs float8')}
 ), held AS (
-  SELECT h.*
-  FROM asked h CROSS JOIN LATERAL (
-    SELECT FROM {schema}.job_outcomes o
-    WHERE o.tenant_id = h.tenant_id AND o.operation_key = h.operation_key AND o.fencing_token = h.token
-      AND o.lease_expires_at IS NOT NULL
-    FOR UPDATE SKIP LOCKED
-  ) o
+  ${locked('input a', 'o.fencing_token = a.token AND o.lease_expires_at IS NOT NULL')}
 ), renewed AS (
   UPDATE {schema}.job_outcomes o
   SET lease_expires_at = ${inMs('held.lease_ms')}
@@ -88,16 +82,16 @@ WITH asked AS (
 SELECT
   renewed.n IS NOT NULL AS is_renewed,
   renewed.n IS NOT NULL OR o.is_held AS is_held
-FROM asked h
-LEFT JOIN renewed ON renewed.n = h.n
+FROM input a
+LEFT JOIN renewed ON renewed.n = a.n
 CROSS JOIN LATERAL (
   SELECT renewed.n IS NULL AND EXISTS (
     SELECT FROM {schema}.job_outcomes o
-    WHERE o.tenant_id = h.tenant_id AND o.operation_key = h.operation_key
-      AND o.fencing_token = h.token AND o.lease_expires_at IS NOT NULL
+    WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
+      AND o.fencing_token = a.token AND o.lease_expires_at IS NOT NULL
   ) AS is_held
 ) o
-ORDER BY h.n
+ORDER BY a.n
 `,
   'lease',
 );

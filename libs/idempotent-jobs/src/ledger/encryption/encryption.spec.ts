@@ -2,10 +2,8 @@ import { createSecretKey, randomBytes } from 'node:crypto';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { RecordUnreadableError } from '../../operation/errors.js';
-import { type Binding, letterBinding } from './binding.js';
+import { type Binding, letterBinding, type EncryptedValue, Encryption } from './encryption.js';
 import type { KeyRing } from './key-ring.js';
-import type { EncryptedValue } from './encrypted-value.js';
-import { Encryption } from './encryption.js';
 
 const OLD = randomBytes(32);
 const NEW = randomBytes(32);
@@ -14,8 +12,8 @@ function ringOf(current: string, keys: Readonly<Record<string, Buffer>>): KeyRin
   return { current, keys: new Map(Object.entries(keys).map(([id, key]) => [id, createSecretKey(key)])) };
 }
 
-const encryption = new Encryption(ringOf('old', { old: OLD }));
-const off = new Encryption(undefined);
+const encryption = new Encryption({ encryption: ringOf('old', { old: OLD }) });
+const off = new Encryption({});
 const here: Binding = { tenantId: 'acme', operationKey: 'charge:1', kind: 'payload' };
 const encrypted = (text = '{"card":"4242"}', binding = here): EncryptedValue =>
   JSON.parse(encryption.encrypt(text, binding)) as EncryptedValue;
@@ -128,12 +126,12 @@ describe('Encryption', () => {
   });
 
   it('refuses a key id that was changed to another key with the same bytes', () => {
-    const twins = new Encryption(ringOf('old', { old: OLD, twin: OLD }));
+    const twins = new Encryption({ encryption: ringOf('old', { old: OLD, twin: OLD }) });
     expect(refusal({ ...encrypted(), key: 'twin' }, here, twins)).toMatchObject({ reason: 'damaged' });
   });
 
   describe('when keys are rotated', () => {
-    const rotated = new Encryption(ringOf('new', { old: OLD, new: NEW }));
+    const rotated = new Encryption({ encryption: ringOf('new', { old: OLD, new: NEW }) });
 
     it('reads all keys, and writes the current one', () => {
       expect(rotated.open(encrypted(), here)).toEqual({ card: '4242' });
@@ -151,7 +149,9 @@ describe('Encryption', () => {
     });
 
     it('refuses a key of the same id with other bytes', () => {
-      expect(refusal(encrypted(), here, new Encryption(ringOf('old', { old: NEW }))).reason).toBe('damaged');
+      expect(
+        refusal(encrypted(), here, new Encryption({ encryption: ringOf('old', { old: NEW }) })).reason,
+      ).toBe('damaged');
     });
   });
 

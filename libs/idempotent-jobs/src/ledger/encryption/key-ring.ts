@@ -1,6 +1,6 @@
 import { createSecretKey, type KeyObject } from 'node:crypto';
 import type { OptionChecks } from '../../options/option-checks.js';
-import { KEY_ID } from './encrypted-value.js';
+import { KEY_ID } from './encryption.js';
 
 /** How payloads and results are encrypted in the ledger and in the queues. */
 export interface EncryptionOptions {

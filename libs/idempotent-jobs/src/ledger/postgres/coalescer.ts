@@ -1,6 +1,5 @@
 import { outsideOfAnyFrame } from '../../tenancy/frames.js';
-import { isConnectionTrouble } from './no-connection.js';
-import { LOCK_NOT_AVAILABLE, QUERY_CANCELED, sqlStateOf } from './sqlstate.js';
+import { isConnectionTrouble, LOCK_NOT_AVAILABLE, QUERY_CANCELED, sqlStateOf } from './no-connection.js';
 
 /** How much a {@link Coalescer} asks at once. */
 export interface CoalescerLimits {

@@ -1,9 +1,15 @@
 import { hash } from 'node:crypto';
 import type { DataSource } from 'typeorm';
 import { ConfigurationError } from '../../operation/errors.js';
-import type { ConnectionPool, PgConnection, Query, Queryable, QueryResult } from './connection.js';
-import { ConnectionShare } from './connection-share.js';
-import type { Lane } from './lanes.js';
+import {
+  type ConnectionPool,
+  type PgConnection,
+  type Query,
+  type Queryable,
+  LEDGER_TYPES,
+  listenForErrors,
+} from './connection.js';
+import { handlerPlaces, type Lane, type Places } from './lanes.js';
 import {
   answered,
   type LedgerConnection,
@@ -11,8 +17,6 @@ import {
   type LedgerPoolOptions,
   QUERY_TIMEOUT_MS,
 } from './ledger-pool.js';
-import { LEDGER_TYPES } from './ledger-types.js';
-import { listenForErrors } from './listen-for-errors.js';
 import { Location, nameDatabase } from './location.js';
 import { inSchema } from './migrations.js';
 import { namedFailure, NoConnectionError } from './no-connection.js';
@@ -28,7 +32,7 @@ export const DEFAULT_POOL: LedgerPoolOptions = { max: 8, connection: {} };
  * ({@link LedgerPool}) or, inside of a transaction of the application, on that transaction's connection.
  */
 export class Database {
-  #handlerConnections: ConnectionShare | undefined;
+  #handlerConnections: Places<'handler'> | undefined;
   #own: LedgerPool | undefined;
   readonly #closing = new AbortController();
   readonly #prepared = new Map<Statement, PreparedStatement>();
@@ -77,8 +81,8 @@ export class Database {
   }
 
   /** Limits the connections that handler transactions may hold. */
-  get handlerConnections(): ConnectionShare {
-    this.#handlerConnections ??= new ConnectionShare(this.applicationPool.options.max);
+  get handlerConnections(): Places<'handler'> {
+    this.#handlerConnections ??= handlerPlaces(this.applicationPool.options.max);
     return this.#handlerConnections;
   }
 
@@ -97,22 +101,57 @@ export class Database {
    * @throws NoConnectionError without an answer; an error of Postgres is thrown as it is
    */
   async run<Row>({ statement, values }: Call, on?: Queryable, timeoutMs = QUERY_TIMEOUT_MS): Promise<Row[]> {
+    const prepared = this.#prepare(statement);
     const query = (): Query => ({
-      ...this.#named(statement),
+      name: prepared.nextName(),
+      text: prepared.text,
       values: values(),
       timeoutMs,
     });
     if (on !== undefined) return (await on.query(query())).rows as Row[];
-    const { rows } =
-      timeoutMs > QUERY_TIMEOUT_MS
-        ? await this.#runLong(query(), timeoutMs, statement.lane)
-        : await this.own.run(query, statement.lane);
-    return rows as Row[];
+    if (timeoutMs <= QUERY_TIMEOUT_MS) return (await this.own.run(query, statement.lane)).rows as Row[];
+    return this.inTransaction(async (connection) => {
+      // The session's limit is meant for statements that take milliseconds.
+      await connection.query({ text: `SET LOCAL statement_timeout = ${Math.ceil(timeoutMs * 0.9)}` });
+      return (await connection.query(query())).rows as Row[];
+    }, statement.lane);
+  }
+
+  /**
+   * As {@link run}, with rows as the code reads them: a column `job_name` is the property `jobName`, and NULL is undefined.
+   * Not for the statements of the hot path, whose rows are read as they are.
+   */
+  async read<Row extends object>(call: Call, on?: Queryable, timeoutMs?: number): Promise<Row[]> {
+    const rows = await this.run<Record<string, unknown>>(call, on, timeoutMs);
+    const names = Object.keys(rows[0] ?? {}).map((column) => [column, camelCase(column)] as const);
+    return rows.map(
+      (row) => Object.fromEntries(names.map(([column, name]) => [name, row[column] ?? undefined])) as Row,
+    );
   }
 
   /** Lends a connection of the library's own. */
   connect(lane: Lane): Promise<LedgerConnection> {
     return this.own.connect(lane);
+  }
+
+  /** Does `work` in a transaction on a connection of the library's own. Rolls back when it throws. */
+  async inTransaction<T>(work: (connection: Queryable) => Promise<T>, lane: Lane = 'other'): Promise<T> {
+    const connection = await this.connect(lane);
+    let broken: Error | undefined;
+    try {
+      await connection.query({ text: 'BEGIN' });
+      const result = await work(connection);
+      await connection.query({ text: 'COMMIT' });
+      return result;
+    } catch (error) {
+      // A connection that does not answer cannot roll back; Postgres does that when it is closed.
+      if (error instanceof NoConnectionError) broken = error;
+      else await connection.query({ text: 'ROLLBACK' }).catch((failure: Error) => (broken = failure));
+      throw error;
+    } finally {
+      // A connection that could not roll back is closed, so that no other user finds its transaction open.
+      connection.release(broken);
+    }
   }
 
   /** Runs single statements on the library's own connections. */
@@ -137,28 +176,6 @@ export class Database {
   /** The text of a statement for this schema, to run elsewhere. */
   textOf({ statement }: Call): string {
     return this.#prepare(statement).text;
-  }
-
-  /** Raises the session's limit, which is meant for statements that take milliseconds. */
-  async #runLong(query: Query, timeoutMs: number, lane: Lane): Promise<QueryResult> {
-    const connection = await this.connect(lane);
-    let broken: Error | undefined;
-    try {
-      await connection.query({ text: `BEGIN; SET LOCAL statement_timeout = ${Math.ceil(timeoutMs * 0.9)}` });
-      const result = await connection.query(query);
-      await connection.query({ text: 'COMMIT' });
-      return result;
-    } catch (error) {
-      broken = error as Error;
-      throw error;
-    } finally {
-      connection.release(broken);
-    }
-  }
-
-  #named(statement: Statement): { readonly name: string; readonly text: string } {
-    const prepared = this.#prepare(statement);
-    return { name: prepared.nextName(), text: prepared.text };
   }
 
   #prepare(statement: Statement): PreparedStatement {
@@ -197,6 +214,10 @@ class PreparedStatement {
     }
     return this.#name;
   }
+}
+
+function camelCase(column: string): string {
+  return column.replaceAll(/_([a-z])/g, (_all, letter: string) => letter.toUpperCase());
 }
 
 /** After so many uses the table is as large as it gets, or autovacuum has analysed it. */

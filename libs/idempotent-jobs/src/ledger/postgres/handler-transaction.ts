@@ -1,8 +1,7 @@
 import { type EntityManager, QueryFailedError, type QueryRunner } from 'typeorm';
-import type { PgConnection, Queryable } from './connection.js';
+import { type PgConnection, type Queryable, listenForErrors } from './connection.js';
 import type { Database } from './database.js';
 import { answered, QUERY_TIMEOUT_MS, STATEMENT_TIMEOUT_MS } from './ledger-pool.js';
-import { listenForErrors } from './listen-for-errors.js';
 import { namedFailure } from './no-connection.js';
 import { statement } from './statement.js';
 
@@ -35,7 +34,7 @@ const OPEN = `
 SELECT
   pg_backend_pid() AS pid,
   EXTRACT(EPOCH FROM now())::text AS began_at,
-  current_setting('statement_timeout') AS statement_timeout,
+  EXTRACT(EPOCH FROM current_setting('statement_timeout')::interval)::float8 * 1000 AS own_limit_ms,
   current_setting('DateStyle') AS date_style,
   set_config('DateStyle', 'ISO', true),
   set_config('app.tenant_id', $1, true),
@@ -46,7 +45,8 @@ SELECT
 interface Opened {
   readonly pid: number;
   readonly began_at: string;
-  readonly statement_timeout: string;
+  /** The session's own `statement_timeout`, in ms. 0 when it has none. */
+  readonly own_limit_ms: number;
   readonly date_style: string;
 }
 
@@ -81,7 +81,7 @@ export class HandlerTransaction {
    * @throws NoConnectionError when the application's pool has no connection in time, or Postgres does not answer
    */
   static async open(database: Database, limits: TransactionLimits): Promise<HandlerTransaction | undefined> {
-    const giveBack = await database.handlerConnections.take(limits.patienceMs, limits.signalOf);
+    const giveBack = await database.handlerConnections.take('handler', limits.patienceMs, limits.signalOf);
     if (giveBack === undefined) return undefined;
     const runner = database.dataSource.createQueryRunner();
     try {
@@ -121,7 +121,7 @@ export class HandlerTransaction {
    * the attempt may, nor than the session's own limit.
    */
   async protect(attemptMs: number): Promise<void> {
-    const limitMs = Math.max(1, Math.min(attemptMs + GRACE_MS, ownLimitMs(this.session)));
+    const limitMs = Math.max(1, Math.min(attemptMs + GRACE_MS, this.session.own_limit_ms || Infinity));
     this.#endsByItselfMs = Math.max(this.#endsByItselfMs, limitMs);
     await this.connection.query({
       text: `SAVEPOINT idempotent_jobs_attempt; SET LOCAL lock_timeout TO DEFAULT; SET LOCAL DateStyle = '${this.session.date_style}'; SET LOCAL statement_timeout = '${inMs(limitMs)}'`,
@@ -251,18 +251,3 @@ async function drop(runner: QueryRunner): Promise<void> {
   const destroyable = runner as unknown as { releasePostgresConnection(error: Error): Promise<void> };
   await destroyable.releasePostgresConnection(new Error('The transaction was abandoned'));
 }
-
-/** The session's own `statement_timeout`, as `current_setting` writes it, in ms. Infinity when it has none. */
-function ownLimitMs({ statement_timeout: setting }: Opened): number {
-  const [, digits, unit = 'ms'] = /^(\d+)(ms|s|min|h|d)?$/.exec(setting) ?? [];
-  const limit = Number(digits ?? 0) * (UNITS_MS[unit] ?? 1);
-  return limit === 0 ? Infinity : limit;
-}
-
-const UNITS_MS: Readonly<Record<string, number>> = {
-  ms: 1,
-  s: 1000,
-  min: 60_000,
-  h: 3_600_000,
-  d: 86_400_000,
-};

@@ -1,49 +1,44 @@
-import { NoConnectionError } from './no-connection.js';
-
 /**
  * How urgent a statement is, the most urgent first: renewals of leases, records of how attempts ended, claims, and
  * everything else (producers, dispatch, what people do).
  */
-export const LANES = ['lease', 'record', 'claim', 'other'] as const;
+export type Lane = 'lease' | 'record' | 'claim' | 'other';
 
-/** One of {@link LANES}. */
-export type Lane = (typeof LANES)[number];
-
-/** How many connections each lane leaves free for the more urgent lanes. */
-const KEPT_FREE: Readonly<Record<Lane, number>> = { lease: 0, record: 1, claim: 2, other: 3 };
+/** How many of the library's connections each lane leaves free for the more urgent lanes. */
+export const LANES: Readonly<Record<Lane, number>> = { lease: 0, record: 1, claim: 2, other: 3 };
 
 /** With fewer connections, the last lane would have none. */
 export const MIN_CONNECTIONS = 4;
 
-interface Waiter {
-  readonly go: () => void;
-}
-
 /**
- * Hands out the places of a small pool so that a renewal of leases never queues behind less urgent statements: however
- * many producers wait for a row, a renewal, a record and a claim each find a connection.
+ * Hands out the places of a pool, so that an urgent user never queues behind less urgent ones: however many producers wait
+ * for a row, a renewal, a record and a claim each find a connection.
  */
-export class Lanes {
+export class Places<Name extends string> {
   #free: number;
-  readonly #waiting: Readonly<Record<Lane, Set<Waiter>>> = {
-    lease: new Set(),
-    record: new Set(),
-    claim: new Set(),
-    other: new Set(),
-  };
+  readonly #waiting: ReadonlyMap<Name, Set<() => void>>;
 
-  constructor(size: number) {
+  /** @param keptFree how many places each lane leaves free for those before it */
+  constructor(
+    size: number,
+    private readonly keptFree: Readonly<Record<Name, number>>,
+  ) {
     this.#free = size;
+    this.#waiting = new Map(Object.keys(keptFree).map((lane) => [lane as Name, new Set()]));
   }
 
   /**
-   * Waits for a place. Returns a function that gives it back.
-   *
-   * @throws NoConnectionError when no place is free within `patienceMs`
+   * Waits for a place. Returns a function that gives it back, or undefined when none was free within `patienceMs` or before
+   * the signal is aborted. `signalOf` is called only when it has to wait.
    */
-  async enter(lane: Lane, patienceMs: number): Promise<() => void> {
-    if (this.#free > KEPT_FREE[lane] && this.#waiting[lane].size === 0) this.#free -= 1;
-    else await this.#wait(lane, patienceMs);
+  async take(
+    lane: Name,
+    patienceMs: number,
+    signalOf?: () => AbortSignal,
+  ): Promise<(() => void) | undefined> {
+    const waiting = this.#waiting.get(lane) as Set<() => void>;
+    if (this.#free > this.keptFree[lane] && waiting.size === 0) this.#free -= 1;
+    else if (!(await turnIn(waiting, patienceMs, signalOf?.()))) return undefined;
     let isGivenBack = false;
     return () => {
       if (isGivenBack) return;
@@ -53,35 +48,47 @@ export class Lanes {
     };
   }
 
-  #wait(lane: Lane, patienceMs: number): Promise<void> {
-    return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => {
-        this.#waiting[lane].delete(waiter);
-        reject(
-          new NoConnectionError(
-            `All of the library's connections that may be used for this are busy, and none was free within ${patienceMs} ms.`,
-          ),
-        );
-      }, patienceMs);
-      const waiter: Waiter = {
-        go: () => {
-          clearTimeout(timer);
-          resolve();
-        },
-      };
-      this.#waiting[lane].add(waiter);
-    });
-  }
-
-  /** Lets in the most urgent waiting statements for which there is a place. */
+  /** Lets in the most urgent user for whom there is a place. */
   #admit(): void {
-    for (const lane of LANES) {
-      const [next] = this.#waiting[lane];
-      if (next === undefined || this.#free <= KEPT_FREE[lane]) continue;
-      this.#waiting[lane].delete(next);
+    for (const [lane, [next]] of this.#waiting) {
+      if (next === undefined || this.#free <= this.keptFree[lane]) continue;
       this.#free -= 1;
-      next.go();
+      next();
       return;
     }
   }
 }
+
+/** Waits until its turn has come. False when it has not come in time. */
+function turnIn(
+  waiting: Set<() => void>,
+  patienceMs: number,
+  signal: AbortSignal | undefined,
+): Promise<boolean> {
+  return new Promise((resolve) => {
+    const end = (isMine: boolean): void => {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', giveUp);
+      waiting.delete(go);
+      resolve(isMine);
+    };
+    const go = (): void => end(true);
+    const giveUp = (): void => end(false);
+    const timer = setTimeout(giveUp, patienceMs);
+    waiting.add(go);
+    signal?.addEventListener('abort', giveUp);
+    if (signal?.aborted === true) giveUp();
+  });
+}
+
+/**
+ * How many connections of the application's pool handler transactions may hold at once: all but a few, which stay free for
+ * everything else that the application does. Otherwise handlers that hold one connection and need a second one would wait
+ * for each other.
+ */
+export function handlerPlaces(poolSize: number): Places<'handler'> {
+  return new Places(Math.max(1, poolSize - RESERVED), { handler: 0 });
+}
+
+/** Enough for a handler's own query beside its transaction, and for a request. */
+const RESERVED = 4;

@@ -1,9 +1,14 @@
 import { isOverWithin, within } from '../../operation/within.js';
-import { LEDGER_TYPES } from './ledger-types.js';
-import { type Lane, Lanes } from './lanes.js';
-import { NoAnswerError, namedFailure } from './no-connection.js';
-import { listenForErrors } from './listen-for-errors.js';
-import type { ConnectionPool, PooledConnection, Query, QueryResult } from './connection.js';
+import {
+  LEDGER_TYPES,
+  type ConnectionPool,
+  type PooledConnection,
+  type Query,
+  type QueryResult,
+  listenForErrors,
+} from './connection.js';
+import { type Lane, LANES, Places } from './lanes.js';
+import { NoAnswerError, NoConnectionError, namedFailure } from './no-connection.js';
 
 /** How the library's own connections differ from the application's. */
 export interface LedgerPoolOptions {
@@ -65,7 +70,7 @@ export interface LedgerConnection {
 export class LedgerPool {
   /** The connections themselves, without the lanes that order access to them. */
   readonly pool: ConnectionPool;
-  readonly #lanes: Lanes;
+  readonly #places: Places<Lane>;
   /** The server process behind each healthy connection. A pooler in between reports another number to the client. */
   readonly #pids = new WeakMap<PooledConnection, number>();
 
@@ -91,7 +96,7 @@ export class LedgerPool {
       pipeline: false,
     });
     listenForErrors(this.pool);
-    this.#lanes = new Lanes(max);
+    this.#places = new Places(max, LANES);
   }
 
   /** The class and options for a connection outside of the pool. */
@@ -116,7 +121,11 @@ export class LedgerPool {
 
   /** Lends a connection. @throws NoConnectionError if none is free in time */
   async connect(lane: Lane): Promise<LedgerConnection> {
-    const leave = await this.#lanes.enter(lane, QUERY_TIMEOUT_MS);
+    const leave = await this.#places.take(lane, QUERY_TIMEOUT_MS);
+    if (leave === undefined)
+      throw new NoConnectionError(
+        `All of the library's connections that may be used for this are busy, and none was free within ${QUERY_TIMEOUT_MS} ms.`,
+      );
     try {
       const connection = await this.pool.connect();
       try {

@@ -30,7 +30,7 @@ export const SCHEMA_STEPS: readonly SchemaStep[] = [
 export const SCHEMA_VERSION = SCHEMA_STEPS.length;
 
 /** Records which steps a schema has taken, by the module itself or by TypeORM's migrations. */
-export const CREATE_VERSION_TABLE = `
+const CREATE_VERSION_TABLE = `
 CREATE TABLE IF NOT EXISTS {schema}.idempotent_jobs_schema (
   version    integer     PRIMARY KEY,
   name       text        NOT NULL,
@@ -42,8 +42,12 @@ export const UNFINISHED = ' (indexes to be built)';
 
 /** Puts the schema's name into a step's SQL. */
 export function inSchema(schema: string, sql: string): string {
-  const quoted = `"${schema.replaceAll('"', '""')}"`;
-  return sql.replaceAll('{schema}', () => quoted);
+  return sql.replaceAll('{schema}', () => quoted(schema));
+}
+
+/** A name as an SQL identifier. */
+export function quoted(name: string): string {
+  return `"${name.replaceAll('"', '""')}"`;
 }
 
 /** The arguments of the advisory lock that lets instances which boot together take each step once. */
@@ -60,24 +64,37 @@ async function take(
   query: (sql: string) => Promise<unknown>,
   schema: string,
 ): Promise<void> {
-  const ask = async <Row>(sql: string): Promise<Row[]> => (await query(inSchema(schema, sql))) as Row[];
+  const ask: Ask = async <Row>(sql: string) => (await query(inSchema(schema, sql))) as Row[];
   const [{ before } = { before: '0' }] = await ask<{ before: string }>(
     `SELECT current_setting('lock_timeout') AS before`,
   );
   await ask(`SELECT set_config('lock_timeout', '${LOCK_PATIENCE}', true)`);
   await ask(`SELECT pg_advisory_xact_lock(${migrationLock(schema)})`);
   await ask(`SELECT set_config('lock_timeout', ${literal(before)}, true)`);
-  const [{ has_schema: hasSchema } = { has_schema: false }] = await ask<{ has_schema: boolean }>(
-    `SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = ${literal(schema)}) AS has_schema`,
-  );
-  if (!hasSchema) await ask('CREATE SCHEMA IF NOT EXISTS {schema}');
-  await ask(CREATE_VERSION_TABLE);
-  const taken = await ask(`SELECT FROM {schema}.idempotent_jobs_schema WHERE version = ${step.version}`);
-  if (taken.length > 0) return;
+  await prepareSchema(ask, schema);
+  if (await isTaken(ask, step)) return;
   if (step.before !== undefined) await ask(step.before);
   await ask(step.sql);
   for (const index of step.indexes ?? []) await ask(`CREATE ${index}`);
   await ask(recordOf(step, step.name));
+}
+
+/** Runs SQL in which `{schema}` stands for the quoted schema. */
+export type Ask = <Row>(sql: string, timeoutMs?: number) => Promise<Row[]>;
+
+/** Creates the schema and the table of its steps, as far as they are missing, because creating needs a privilege. */
+export async function prepareSchema(ask: Ask, schema: string): Promise<void> {
+  const [found] = await ask<{ has_schema: boolean; has_table: boolean }>(
+    `SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = ${literal(schema)}) AS has_schema,
+            to_regclass(${literal(inSchema(schema, '{schema}.idempotent_jobs_schema'))}) IS NOT NULL AS has_table`,
+  );
+  if (found?.has_schema !== true) await ask('CREATE SCHEMA IF NOT EXISTS {schema}');
+  if (found?.has_table !== true) await ask(CREATE_VERSION_TABLE);
+}
+
+/** Whether a step is recorded as taken. */
+export async function isTaken(ask: Ask, { version }: SchemaStep): Promise<boolean> {
+  return (await ask(`SELECT FROM {schema}.idempotent_jobs_schema WHERE version = ${version}`)).length > 0;
 }
 
 /** SQL that records a step as taken. */

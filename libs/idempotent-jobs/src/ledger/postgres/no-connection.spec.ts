@@ -1,6 +1,11 @@
 import { describe, expect, it } from 'vitest';
-import { isConnectionTrouble, namedFailure, NoAnswerError, NoConnectionError } from './no-connection.js';
-import { sqlStateOf } from './sqlstate.js';
+import {
+  isConnectionTrouble,
+  namedFailure,
+  NoAnswerError,
+  NoConnectionError,
+  sqlStateOf,
+} from './no-connection.js';
 
 const ofPostgres = (code: string): Error =>
   Object.assign(new Error('said by Postgres'), { code, severity: 'ERROR' });

@@ -1,7 +1,19 @@
 import { ConfigurationError, PROGRAM } from '../../operation/errors.js';
 import type { Database } from './database.js';
-import { inSchema, SCHEMA_STEPS, type SchemaStep, UNFINISHED } from './migrations.js';
-import { SchemaUpgrade } from './schema-upgrade.js';
+import {
+  inSchema,
+  SCHEMA_STEPS,
+  type SchemaStep,
+  UNFINISHED,
+  type Ask,
+  isTaken,
+  prepareSchema,
+  literal,
+  migrationLock,
+  recordOf,
+} from './migrations.js';
+import { setTimeout as pause } from 'node:timers/promises';
+import { LOCK_NOT_AVAILABLE, sqlStateOf } from './no-connection.js';
 
 /**
  * Checks that the ledger's schema is the one that this package was written for.
@@ -92,3 +104,179 @@ export async function pendingSteps(database: Database): Promise<readonly SchemaS
 function missingIn({ version = 0, unfinished }: SchemaState, steps = SCHEMA_STEPS): readonly SchemaStep[] {
   return steps.filter((step) => step.version > version || unfinished.includes(step.version));
 }
+
+/** How long a step is retried while another transaction holds a lock that it needs. */
+const PATIENCE_MS = 30_000;
+const PAUSE_MS = 250;
+
+/** How often to check whether another instance has built the indexes. */
+const BUILDER_PAUSE_MS = 1_000;
+
+/**
+ * How long a step waits for a table's lock: the statements of all others queue up behind it meanwhile. With retries, the
+ * step gets in between two transactions sooner or later.
+ */
+const TABLE_LOCK_MS = 300;
+
+/** How long a step may take once it has its locks; most are over in milliseconds. */
+const STEP_MS = 10 * 60_000;
+
+/**
+ * Takes the steps that the ledger's schema lacks while applications go on using it. Each step runs in short transactions
+ * of its own, which give up a lock that they do not get at once. The indexes follow after all steps, without blocking
+ * writers.
+ *
+ * Any number of instances may upgrade at one time: an advisory lock, held for one step, puts them in order. When an
+ * instance is killed, at whatever point, the next one continues.
+ */
+class SchemaUpgrade {
+  constructor(private readonly database: Database) {}
+
+  /**
+   * @param isNew whether there is no ledger yet, so that no transaction uses its tables
+   * @throws ConfigurationError if another transaction holds a needed lock for longer than 30 s
+   */
+  async run(steps: readonly SchemaStep[], isNew: boolean): Promise<void> {
+    for (const step of steps) await this.#withRetry(step, (ask) => this.#take(ask, step, isNew));
+  }
+
+  /**
+   * Builds the indexes of steps that were taken, or waits until another instance has. It may take minutes, because
+   * Postgres waits for all older transactions, and one instance builds all indexes. Only speed depends on them. Stops when
+   * the library's connections end.
+   */
+  async buildIndexes(steps: readonly SchemaStep[]): Promise<void> {
+    const { closing } = this.database;
+    for (const step of steps)
+      while ((await this.#try((ask) => this.#index(ask, step))) !== undefined)
+        await pause(BUILDER_PAUSE_MS, undefined, { signal: closing });
+  }
+
+  async #withRetry(step: SchemaStep, work: Work): Promise<void> {
+    const giveUpAt = performance.now() + PATIENCE_MS;
+    for (;;) {
+      const held = await this.#try(work);
+      if (held === undefined) return;
+      if (performance.now() >= giveUpAt) throw this.#blocked(step, held);
+      await pause(PAUSE_MS);
+    }
+  }
+
+  /** Tries once. Returns what stood in the way; undefined means that the work is done. */
+  async #try(work: Work): Promise<string | undefined> {
+    const { closing } = this.database;
+    closing.throwIfAborted();
+    const connection = await this.database.connect('other');
+    let broken: Error | undefined;
+    let isReleased = false;
+    const release = (error: Error): void => {
+      if (!isReleased) connection.release(error);
+      isReleased = true;
+    };
+    const hangUp = (): void => release(new Error('The application is shutting down'));
+    closing.addEventListener('abort', hangUp, { once: true });
+    const ask: Ask = async (sql, timeoutMs) => {
+      const text = inSchema(this.database.schema, sql);
+      return (await connection.query({ text, ...(timeoutMs !== undefined && { timeoutMs }) })).rows;
+    };
+    try {
+      if ((await work(ask)) === 'done') return undefined;
+      return `Another session holds the advisory lock under which the schema is upgraded${await this.#holder(ask)}`;
+    } catch (error) {
+      broken = error as Error;
+      if (sqlStateOf(error) !== LOCK_NOT_AVAILABLE) throw error;
+      return 'Other transactions hold locks on its tables';
+    } finally {
+      closing.removeEventListener('abort', hangUp);
+      // Closed: it carries settings, and perhaps a lock, that no other user of the pool may find.
+      release(broken ?? new Error('The upgrade is over'));
+    }
+  }
+
+  async #take(ask: Ask, step: SchemaStep, isNew: boolean): Promise<'done' | 'busy'> {
+    const { name, before, batch, sql, indexes = [] } = step;
+    // A step that changes most rows of a large table must read them in their physical order.
+    await ask('SET enable_seqscan = on');
+    if (!isNew && (await isTaken(ask, step))) return 'done';
+    if (!isNew && before !== undefined) {
+      const isBusy = (await this.#underLock(ask, () => ask(before))) === 'busy';
+      if (isBusy) return 'busy';
+    }
+    if (!isNew && batch !== undefined) while ((await ask(batch)).length > 0);
+    return this.#underLock(ask, async () => {
+      await prepareSchema(ask, this.database.schema);
+      if (await isTaken(ask, step)) return;
+      if (isNew && before !== undefined) await ask(before);
+      await ask(sql, STEP_MS);
+      if (isNew) for (const index of indexes) await ask(`CREATE ${index}`);
+      await ask(recordOf(step, isNew || indexes.length === 0 ? name : name + UNFINISHED));
+    });
+  }
+
+  /** Does `work` in a transaction, unless another instance is upgrading at this moment. */
+  async #underLock(ask: Ask, work: () => Promise<unknown>): Promise<'done' | 'busy'> {
+    await ask(`BEGIN; SET LOCAL lock_timeout = ${TABLE_LOCK_MS}; SET LOCAL statement_timeout = ${STEP_MS}`);
+    if (!(await this.#locks(ask, 'pg_try_advisory_xact_lock'))) {
+      await ask('ROLLBACK');
+      return 'busy';
+    }
+    await work();
+    await ask('COMMIT');
+    return 'done';
+  }
+
+  /** Takes the advisory lock. False when another instance has it. */
+  async #locks(ask: Ask, how: 'pg_try_advisory_lock' | 'pg_try_advisory_xact_lock'): Promise<boolean> {
+    const [lock] = await ask<{ is_mine: boolean }>(
+      `SELECT ${how}(${migrationLock(this.database.schema)}) AS is_mine`,
+    );
+    return lock?.is_mine === true;
+  }
+
+  async #index(ask: Ask, step: SchemaStep): Promise<'done' | 'busy'> {
+    const { indexes = [] } = step;
+    if (indexes.length === 0) return 'done';
+    const unfinished = `version = ${step.version} AND name = ${literal(step.name + UNFINISHED)}`;
+    const isUnfinished = async (): Promise<boolean> =>
+      (await ask(`SELECT FROM {schema}.idempotent_jobs_schema WHERE ${unfinished}`)).length > 0;
+    if (!(await isUnfinished())) return 'done';
+    // Building waits for older transactions without blocking any other.
+    await ask(`SET lock_timeout = 0; SET statement_timeout = ${STEP_MS}`);
+    if (!(await this.#locks(ask, 'pg_try_advisory_lock'))) return 'busy';
+    if (!(await isUnfinished())) return 'done';
+    for (const index of indexes) await this.#build(ask, index);
+    await ask(`UPDATE {schema}.idempotent_jobs_schema SET name = ${literal(step.name)} WHERE ${unfinished}`);
+    return 'done';
+  }
+
+  /** Builds an index, after dropping the unusable one that an interrupted build may have left. */
+  async #build(ask: Ask, index: string): Promise<void> {
+    const [, name = ''] = /^INDEX (\w+)/.exec(index) ?? [];
+    const [found] = await ask<{ is_valid: boolean }>(
+      `SELECT i.indisvalid AS is_valid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+       JOIN pg_namespace n ON n.oid = c.relnamespace
+       WHERE n.nspname = ${literal(this.database.schema)} AND c.relname = ${literal(name)}`,
+    );
+    if (found?.is_valid === true) return;
+    if (found?.is_valid === false) await ask(`DROP INDEX CONCURRENTLY {schema}.${name}`, STEP_MS);
+    await ask(`CREATE ${index.replace(/^INDEX/, 'INDEX CONCURRENTLY')}`, STEP_MS);
+  }
+
+  /** Names the holder of the advisory lock, as far as the role may see it. */
+  async #holder(ask: Ask): Promise<string> {
+    const [holder] = await ask<{ pid: number }>(
+      `SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1
+         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+         AND (classid::bigint << 32 | objid::bigint) = ${migrationLock(this.database.schema)} LIMIT 1`,
+    );
+    return holder === undefined ? '' : ` (process ${holder.pid}, see pg_stat_activity)`;
+  }
+
+  #blocked({ version, name }: SchemaStep, held: string): ConfigurationError {
+    return new ConfigurationError(
+      `The ledger in schema "${this.database.schema}" could not take step ${version} (${name}) within ${PATIENCE_MS / 1000} s. ${held}. Nothing was changed by it; start again, or upgrade when fewer long transactions run.`,
+    );
+  }
+}
+
+type Work = (ask: Ask) => Promise<'done' | 'busy'>;

@@ -109,6 +109,21 @@ function snakeCase(name: string): string {
   return name.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 }
 
+/**
+ * SELECT of those rows `a` of a FROM whose operations `o` meet the condition, with a lock on the operation. An operation that
+ * another transaction holds is left out, because one locked row must not keep the others waiting.
+ */
+export const locked = <const From extends string, const Condition extends string>(
+  from: From,
+  condition: Condition,
+) =>
+  `SELECT a.*
+  FROM ${from} CROSS JOIN LATERAL (
+    SELECT FROM {schema}.job_outcomes o
+    WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key AND ${condition}
+    FOR UPDATE SKIP LOCKED
+  ) o` as const;
+
 /** For {@link rowsOf}: sends NULL for an array that holds only nulls, as arrays of seldom used columns mostly do. */
 export function sparse<T>(values: readonly (T | null)[]): readonly (T | null)[] | null {
   return values.every((value) => value === null) ? null : values;
@@ -125,3 +140,17 @@ export function inMs<const Sql extends string>(
 ): `clock_timestamp() + ${Sql} * interval '1 millisecond'` {
   return `clock_timestamp() + ${duration} * interval '1 millisecond'`;
 }
+
+/**
+ * How long a statement about a single row waits for that row's lock, in ms. Its caller retries, and leaves the connection
+ * to others in between: callers that wait for rows of one tenant must not delay those of all others.
+ */
+export const ROW_LOCK_MS = 50;
+
+/**
+ * For a statement's WITH: sets that limit for the rest of its transaction. The part that locks the row must read from it,
+ * so that the limit is set first.
+ */
+export const PATIENCE = `patience AS MATERIALIZED (
+  SELECT set_config('lock_timeout', '${ROW_LOCK_MS}ms', true) AS lock_timeout
+)`;

@@ -1,16 +1,13 @@
 import { Injectable } from '@nestjs/common';
-import type { Claim, ClaimRules, VanishedAttempt } from '../claim/claim.js';
+import type { Claim, ClaimRow, ClaimRules, VanishedAttempt } from '../claim/claim.js';
 import type { DeadLetterReason, RetryDecision } from '../../operation/reasons.js';
 import { cleanText, describeError } from '../../operation/thrown.js';
 import { identityKeyOf, type OperationIdentity } from '../../operation/identity.js';
 import { Coalescer } from '../postgres/coalescer.js';
-import { toDate, toDateOrNone } from '../postgres/to-date.js';
 import { Database, type Queryable } from '../postgres/database.js';
-import { sparse } from '../postgres/statement.js';
-import { payloadBinding, resultBinding } from '../encryption/binding.js';
-import { Encryption } from '../encryption/encryption.js';
-import { RowLockedError } from './row-locked.js';
-import { errorFingerprint } from './error-fingerprint.js';
+import { type Call, sparse } from '../postgres/statement.js';
+import { payloadBinding, resultBinding, Encryption } from '../encryption/encryption.js';
+import { errorFingerprint, VERSIONS } from './letter-evidence.js';
 import type { RecordedResult, ResultOmitted } from './kept-result.js';
 import {
   APPLY_RECONCILED,
@@ -23,7 +20,6 @@ import {
   TAKE_OVER,
   WAS_REPLACED,
 } from './record.statements.js';
-import { VERSIONS } from './versions.js';
 
 /**
  * Whether a write under a fencing token took effect. `lost` means that another worker had the lease; nothing was written.
@@ -117,7 +113,7 @@ export class OutcomeStore {
   /** Records a failed attempt, the operation's next status and, if it is given up, the dead letter. */
   async fail(claim: Claim, record: FailureRecord, connection?: Queryable): Promise<Recorded> {
     const evidence = describeError(record.error);
-    const rows = await this.database.run<{ is_recorded: boolean }>(
+    return this.#write(
       FAIL.with({
         tenantId: claim.tenantId,
         operationKey: claim.operationKey,
@@ -137,7 +133,6 @@ export class OutcomeStore {
       }),
       connection,
     );
-    return rows[0]?.is_recorded === true ? 'recorded' : 'lost';
   }
 
   /**
@@ -150,10 +145,7 @@ export class OutcomeStore {
     waitMs?: number,
     forgetAfterMs?: number,
   ): Promise<Recorded> {
-    const rows = await this.database.run(
-      RELEASE.with({ tenantId, operationKey, token, isDoubtful, waitMs, forgetAfterMs }),
-    );
-    return rows.length > 0 ? 'recorded' : 'lost';
+    return this.#write(RELEASE.with({ tenantId, operationKey, token, isDoubtful, waitMs, forgetAfterMs }));
   }
 
   /** Parks an operation in doubt whose service this process cannot ask. */
@@ -164,7 +156,7 @@ export class OutcomeStore {
     payload: string | undefined,
   ): Promise<Recorded> {
     const evidence = describeError(error);
-    const rows = await this.database.run(
+    return this.#write(
       DOUBT.with({
         tenantId: identity.tenantId,
         operationKey: identity.operationKey,
@@ -175,7 +167,6 @@ export class OutcomeStore {
         errorFingerprint: errorFingerprint('in_doubt', evidence),
       }),
     );
-    return rows.length > 0 ? 'recorded' : 'lost';
   }
 
   /** Begins the next attempt of an operation in doubt, because the effect of the last one did not happen. */
@@ -183,21 +174,18 @@ export class OutcomeStore {
     claim: Claim,
     { repeatableMs, budgetMs }: Pick<ClaimRules, 'repeatableMs' | 'budgetMs'>,
   ): Promise<Claim | 'lost'> {
-    const { tenantId, operationKey, token } = claim;
-    const [row] = await this.database.run<StartedRow>(
-      START.with({ tenantId, operationKey, token, repeatableMs, budgetMs }),
-    );
+    const [row] = await this.database.run<ClaimRow>(START.with({ ...claim, repeatableMs, budgetMs }));
     if (row === undefined) return 'lost';
     return {
       ...claim,
       attempt: row.attempts,
       failures: row.failures,
       mustReconcile: false,
-      startedAt: toDate(row.started_at),
+      startedAt: row.started_at as Date,
       isDoubtful: false,
       doubtAgeMs: undefined,
       tookOver: undefined,
-      deadline: toDateOrNone(row.deadline_at),
+      deadline: row.deadline_at ?? undefined,
       remainingMs: row.remaining_ms ?? undefined,
       repeatableMs: row.repeatable_ms,
     };
@@ -211,26 +199,21 @@ export class OutcomeStore {
     retentionMs: number,
   ): Promise<Recorded> {
     const { degraded: _none, ...completion } = this.#completionOf(claim, recorded, retentionMs);
-    const [row] = await this.database.run<{ is_recorded: boolean }>(
-      APPLY_RECONCILED.with(completion),
-      connection,
-    );
-    return row?.is_recorded === true ? 'recorded' : 'lost';
+    return this.#write(APPLY_RECONCILED.with(completion), connection);
   }
 
   /** Keeps the record of an attempt that was taken over. */
   async takeOver(
     { tenantId, operationKey }: OperationIdentity,
-    { token, attempt, runId, startedAt }: VanishedAttempt,
+    vanished: VanishedAttempt,
     connection?: Queryable,
   ): Promise<void> {
-    const vanished = { tenantId, operationKey, token, attempt, runId, startedAt };
-    await this.database.run(TAKE_OVER.with(vanished), connection);
+    await this.database.run(TAKE_OVER.with({ tenantId, operationKey, ...vanished }), connection);
   }
 
   /** Records that the process of an attempt that was taken over is alive and has given the attempt up, late. */
-  async surrender({ tenantId, operationKey, token, attempt, startedAt }: Claim): Promise<void> {
-    await this.database.run(SURRENDER.with({ tenantId, operationKey, token, attempt, startedAt }));
+  async surrender(claim: Claim): Promise<void> {
+    await this.database.run(SURRENDER.with(claim));
   }
 
   /** Whether an attempt whose end was `lost` was replaced by another run, and not settled from elsewhere. */
@@ -239,6 +222,11 @@ export class OutcomeStore {
       WAS_REPLACED.with({ tenantId, operationKey, runId }),
     );
     return row?.was_replaced === true;
+  }
+
+  async #write(call: Call, connection?: Queryable): Promise<Recorded> {
+    const [row] = await this.database.run<{ is_recorded: boolean }>(call, connection);
+    return row?.is_recorded === true ? 'recorded' : 'lost';
   }
 
   async #complete(
@@ -289,11 +277,11 @@ export class OutcomeStore {
   }
 }
 
-interface StartedRow {
-  readonly attempts: number;
-  readonly failures: number;
-  readonly started_at: Date;
-  readonly deadline_at: Date | null;
-  readonly remaining_ms: number | null;
-  readonly repeatable_ms: number;
+/** Another transaction holds the row that a statement should write; nothing was written. */
+export class RowLockedError extends Error {
+  override readonly name = 'RowLockedError';
+
+  constructor() {
+    super('Another transaction holds the row of the operation.');
+  }
 }

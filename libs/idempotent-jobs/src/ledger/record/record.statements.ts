@@ -1,5 +1,4 @@
-import { PATIENCE } from '../postgres/quickly.js';
-import { inMs, ms, rowsOf, statement } from '../postgres/statement.js';
+import { PATIENCE, inMs, locked, ms, rowsOf, statement } from '../postgres/statement.js';
 
 /** SET list of a row that becomes completed. The end also resolves a doubt that an earlier attempt may have left. */
 export const COMPLETED = `status = 'completed', settled_at = clock_timestamp(), error = NULL, payload = NULL,
@@ -36,17 +35,14 @@ const letterOf = <const Reason extends string, const Payload extends string>(
 export const COMPLETE = statement(
   'complete',
   `
-WITH asked AS (
+WITH input AS (
   SELECT * FROM ${rowsOf('a', 'tenantId text', 'operationKey text', 'token bigint', 'result text', 'retentionMs float8', 'resultOmitted text', 'degraded text')}
 ), held AS MATERIALIZED (
-  SELECT a.*
-  FROM asked a CROSS JOIN LATERAL (
-    SELECT FROM {schema}.job_outcomes o
-    WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
-      AND o.fencing_token = a.token AND o.status = 'running'
-      AND (NOT :isOwn::boolean OR o.xmin = pg_current_xact_id_if_assigned()::xid)
-    FOR UPDATE SKIP LOCKED
-  ) o
+  ${locked(
+    'input a',
+    `o.fencing_token = a.token AND o.status = 'running'
+      AND (NOT :isOwn::boolean OR o.xmin = pg_current_xact_id_if_assigned()::xid)`,
+  )}
 ), completed AS (
   UPDATE {schema}.job_outcomes o SET
     ${COMPLETED},
@@ -62,7 +58,7 @@ WITH asked AS (
 SELECT
   c.n IS NOT NULL OR COALESCE(o.status = 'completed', false) AS is_recorded,
   NOT :isOwn AND COALESCE(o.status = 'running', false) AS is_locked
-FROM asked a
+FROM input a
 LEFT JOIN completed c ON c.n = a.n
 -- Only what was not written is looked at.
 LEFT JOIN LATERAL (
@@ -162,26 +158,26 @@ RETURNING true AS is_recorded
 export const START = statement(
   'start',
   `
-WITH ${PATIENCE}, asked AS (
+WITH ${PATIENCE}, operation AS (
   SELECT o.* FROM patience CROSS JOIN {schema}.job_outcomes o
   WHERE tenant_id = :tenantId AND operation_key = :operationKey AND fencing_token = :token AND lease_expires_at IS NOT NULL
   FOR UPDATE OF o
 ), answered AS (
   INSERT INTO {schema}.job_attempts (tenant_id, operation_key, fencing_token, attempt, run_id, started_at, kind, reason)
   SELECT tenant_id, operation_key, fencing_token, attempts, run_id, started_at, 'reconciled', 'not_applied'
-  FROM asked WHERE status = 'in_doubt'
+  FROM operation WHERE status = 'in_doubt'
 )
 UPDATE {schema}.job_outcomes o SET
   status           = 'running',
-  attempts         = o.attempts + CASE WHEN asked.status = 'in_doubt' THEN 1 ELSE 0 END,
+  attempts         = o.attempts + CASE WHEN operation.status = 'in_doubt' THEN 1 ELSE 0 END,
   started_at       = clock_timestamp(),
   doubt_since      = NULL,
   doubted_at       = NULL,
   reconcile_due_at = NULL,
   repeatable_until = COALESCE(${inMs(':repeatableMs::float8')}, 'infinity'),
   deadline_at      = COALESCE(o.deadline_at, ${inMs(':budgetMs::float8')})
-FROM asked
-WHERE o.tenant_id = asked.tenant_id AND o.operation_key = asked.operation_key
+FROM operation
+WHERE o.tenant_id = operation.tenant_id AND o.operation_key = operation.operation_key
 RETURNING
   o.attempts, o.failures, o.deadline_at, o.started_at,
   ${ms('o.deadline_at - clock_timestamp()')} AS remaining_ms,

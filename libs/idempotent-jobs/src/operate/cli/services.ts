@@ -1,12 +1,16 @@
+import { JobEvents } from '../../events/job-events.js';
+import { LibraryLog } from '../../events/library-log.js';
 import { ActionStore } from '../../dead-letters/action.store.js';
 import { DeadLetterService } from '../../dead-letters/dead-letter.service.js';
 import { EditedRedrive } from '../../dead-letters/edited-redrive.js';
+import { LetterQueries } from '../../dead-letters/letter.queries.js';
+import { BulkRedriveRunner } from '../../dead-letters/bulk-redrive.runner.js';
 import { BulkRedriveStore } from '../../dead-letters/bulk-redrive.store.js';
-import { isEncrypted, keyIdOf } from '../../ledger/encryption/encrypted-value.js';
-import { Encryption } from '../../ledger/encryption/encryption.js';
+import { isEncrypted, keyIdOf, Encryption } from '../../ledger/encryption/encryption.js';
 import type { Database } from '../../ledger/postgres/database.js';
 import { statement } from '../../ledger/postgres/statement.js';
 import { DEFAULT_RETENTION } from '../../ledger/retention.options.js';
+import { Due } from '../../producer/due.js';
 import { OperationStore } from '../../producer/operation.store.js';
 import { TenantContext } from '../../tenancy/tenant-context.js';
 import { Unavailable } from './command.js';
@@ -18,26 +22,31 @@ import { Unavailable } from './command.js';
  */
 export function deadLettersOf(database: Database): DeadLetterService {
   const operations = new OperationStore(database);
+  const store = new BulkRedriveStore(database);
   const encryption = new KeylessEncryption();
-  return new DeadLetterService({
-    database,
-    store: new BulkRedriveStore(database),
-    actions: new ActionStore(database, DEFAULT_RETENTION),
+  const options = { retention: DEFAULT_RETENTION, editedRedrive: false };
+  const actions = new ActionStore(database, options);
+  // The applications count metrics; what was done here is in job_actions.
+  const events = new JobEvents();
+  const due = new Due(operations);
+  return new DeadLetterService(
+    new LetterQueries(database),
+    store,
+    actions,
+    new EditedRedrive(database, operations, encryption, { queueOf: () => undefined }, options),
+    // It is never started here.
+    new BulkRedriveRunner(store, actions, events, due, new LibraryLog()),
     encryption,
-    tenants: new TenantContext(),
-    // Only the queue's producer can check a new operation, and it is not here.
-    edited: new EditedRedrive(database, operations, encryption, () => undefined, false, DEFAULT_RETENTION),
-    // The applications count metrics; what was done here is in job_actions.
-    onClosed: () => undefined,
-    onDue: (queue) => operations.announce(operations.onPool, queue),
-    wakeRunner: () => undefined,
-  });
+    new TenantContext(),
+    events,
+    due,
+  );
 }
 
 /** The command line has no keys: it shows an encrypted value as encrypted, also inside of another value. */
 export class KeylessEncryption extends Encryption {
   constructor() {
-    super(undefined);
+    super({});
   }
 
   override open(value: unknown): unknown {

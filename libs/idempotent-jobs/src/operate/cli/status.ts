@@ -1,6 +1,5 @@
 import type { Database } from '../../ledger/postgres/database.js';
 import { statement } from '../../ledger/postgres/statement.js';
-import { toDateOrNone } from '../../ledger/postgres/to-date.js';
 import { QueueContents, type QueueDepth } from '../../bullmq/queue-contents.js';
 import { isOverWithin } from '../../operation/within.js';
 import { command, text, Unavailable } from './command.js';
@@ -14,7 +13,7 @@ export const status = command({
   summary: 'show every queue: what waits in BullMQ, what is unsettled in the ledger, what died',
   options: { queue: text('queue', '<name>', 'only this queue') },
   async run({ given: { queue }, database, env, prefix }) {
-    const all = await ledgerStatus(database);
+    const all = await database.read<LedgerStatus>(LEDGER_STATUS.with({}));
     const queues = queue === undefined ? all : all.filter((one) => one.queue === queue);
     if (queues.length === 0) await refuseUnknownQueue(database, queue);
     const names = queues.map((one) => one.queue);
@@ -90,31 +89,6 @@ FROM known FULL JOIN open USING (queue) FULL JOIN doubted USING (queue) FULL JOI
 ORDER BY queue
 `,
 );
-
-interface StatusRow {
-  readonly queue: string;
-  readonly dead_letter_queue: string | null;
-  readonly pending: number;
-  readonly retrying: number;
-  readonly running: number;
-  readonly in_doubt: number;
-  readonly open_letters: number;
-  readonly oldest_letter_at: Date | null;
-}
-
-async function ledgerStatus(database: Database): Promise<LedgerStatus[]> {
-  const rows = await database.run<StatusRow>(LEDGER_STATUS.with({}));
-  return rows.map((row) => ({
-    queue: row.queue,
-    deadLetterQueue: row.dead_letter_queue ?? undefined,
-    pending: row.pending,
-    retrying: row.retrying,
-    running: row.running,
-    inDoubt: row.in_doubt,
-    openLetters: row.open_letters,
-    oldestLetterAt: toDateOrNone(row.oldest_letter_at),
-  }));
-}
 
 /** The depths of queues by name, and the backend that reported them. */
 interface QueueDepths {

@@ -5,7 +5,7 @@ import type {
   DescribedQueue,
   PlainProcessor,
   RemoveOnFail,
-} from './app-description.js';
+} from './describe-app.js';
 import { diagnose } from './diagnose.js';
 import type { DoctorCode, DoctorSeverity } from './doctor-report.js';
 

@@ -1,6 +1,6 @@
 import { type Effect, EFFECTS, repeatableForMs } from '../../operation/effect.js';
 import { sharedKeyMessage } from '../../worker/intake/shared-keys.js';
-import type { AppDescription, DescribedProcessor, RemoveOnFail } from './app-description.js';
+import type { AppDescription, DescribedProcessor, RemoveOnFail } from './describe-app.js';
 import { type DoctorCode, type DoctorFinding, type DoctorReport, reportOf } from './doctor-report.js';
 
 /** What a check found, and what to do about it. Without a queue and a processor it concerns the whole application. */
@@ -101,8 +101,17 @@ const CHECKS: readonly Check[] = [
     code: 'client-retries',
     question: 1,
     find: (app) => [
-      ...app.processors.flatMap(retriesOfProcessor),
-      ...unnamed(app).flatMap(({ name, clientRetries }) => retriesOfDependency(name, clientRetries, app)),
+      ...app.processors.filter(retriesUnderneath).map(retriesOfProcessor),
+      ...unnamed(app)
+        .filter(retriesUnderneath)
+        .map(({ name, clientRetries = 0 }): Found => {
+          const attempts = Math.max(1, ...app.processors.map((processor) => processor.attempts));
+          return {
+            severity: 'warning',
+            message: `Dependency "${name}" has a client that retries underneath: ${clientRetries + 1} calls for each guarded call, up to ${attempts * (clientRetries + 1)} for an operation with ${attempts} attempts, and its circuit and retry budget see one.`,
+            fix: NO_CLIENT_RETRIES,
+          };
+        }),
     ],
   },
   {
@@ -265,44 +274,28 @@ function onlyIf(isFound: boolean, found: Found): readonly Found[] {
   return isFound ? [found] : [];
 }
 
-function retriesOfProcessor({
-  name,
-  queue,
-  effect,
-  attempts,
-  clientRetries = 0,
-}: DescribedProcessor): Found[] {
-  if (clientRetries === 0) return [];
-  const calls = attempts * (clientRetries + 1);
-  const mustNot = isRepeatable(effect)
-    ? ''
-    : `, though its effect is "${effect}" and must not be called twice`;
-  return [
-    {
-      severity: isRepeatable(effect) ? 'warning' : 'error',
-      queue,
-      processor: name,
-      message: `${name} on queue "${queue}" has a client that retries underneath: ${attempts} attempts × ${clientRetries + 1} calls = up to ${calls} calls per operation${mustNot}.`,
-      fix: NO_CLIENT_RETRIES,
-    },
-  ];
+function retriesUnderneath({ clientRetries = 0 }: { readonly clientRetries: number | undefined }): boolean {
+  return clientRetries !== 0;
+}
+
+function retriesOfProcessor(processor: DescribedProcessor): Found {
+  const { name, queue, effect, attempts, clientRetries = 0 } = processor;
+  // Whether an attempt may follow one whose effect may have happened.
+  const isRepeatable = repeatableForMs(effect, 1) !== 0;
+  const calls = `${attempts} attempts × ${clientRetries + 1} calls = up to ${attempts * (clientRetries + 1)} calls per operation`;
+  const mustNot = `, though its effect is "${effect}" and must not be called twice`;
+  return {
+    severity: isRepeatable ? 'warning' : 'error',
+    queue,
+    processor: name,
+    message: `${name} on queue "${queue}" has a client that retries underneath: ${calls}${isRepeatable ? '' : mustNot}.`,
+    fix: NO_CLIENT_RETRIES,
+  };
 }
 
 /** Dependencies that no processor names. Handlers call them by DependencyGuard, and their attempts multiply as well. */
 function unnamed({ dependencies, processors }: AppDescription): AppDescription['dependencies'] {
   return dependencies.filter(({ name }) => !processors.some(({ dependency }) => dependency === name));
-}
-
-function retriesOfDependency(name: string, clientRetries = 0, { processors }: AppDescription): Found[] {
-  if (clientRetries === 0) return [];
-  const attempts = Math.max(1, ...processors.map((processor) => processor.attempts));
-  return [
-    {
-      severity: 'warning',
-      message: `Dependency "${name}" has a client that retries underneath: ${clientRetries + 1} calls for each guarded call, up to ${attempts * (clientRetries + 1)} for an operation with ${attempts} attempts, and its circuit and retry budget see one.`,
-      fix: NO_CLIENT_RETRIES,
-    },
-  ];
 }
 
 function unknownRetries(subject: string): Found {
@@ -351,11 +344,6 @@ function dropsEvidence(removeOnFail: RemoveOnFail): boolean {
 /** Whether the effect calls a service, whose answer could get lost. A natural or transactional effect does not. */
 function callsSomebody(effect: Effect): boolean {
   return effect !== 'natural' && effect !== 'transactional';
-}
-
-/** Whether an attempt may follow one whose effect may have happened. */
-function isRepeatable(effect: Effect): boolean {
-  return repeatableForMs(effect, 1) !== 0;
 }
 
 function byQueue(processors: readonly DescribedProcessor[]): Map<string, DescribedProcessor[]> {

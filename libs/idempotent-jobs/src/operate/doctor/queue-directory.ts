@@ -1,8 +1,7 @@
 import { Injectable } from '@nestjs/common';
 import { Database } from '../../ledger/postgres/database.js';
 import { statement } from '../../ledger/postgres/statement.js';
-import { toDate } from '../../ledger/postgres/to-date.js';
-import type { AppDescription } from './app-description.js';
+import type { AppDescription } from './describe-app.js';
 import { type DoctorReport, reportOf } from './doctor-report.js';
 
 /**
@@ -36,11 +35,12 @@ const QUEUE_REPORTS = statement(
   'SELECT queue, report, reported_at FROM {schema}.job_queues ORDER BY queue',
 );
 
-/** What the application that last started a processor of a queue said about it. The fields are null when none has. */
+/** What the application that last started a processor of a queue said about it. */
 export interface QueueReport {
   readonly queue: string;
-  readonly report: DoctorReport | null;
-  readonly reportedAt: Date | null;
+  /** Undefined, like its time, when no application has. */
+  readonly report: DoctorReport | undefined;
+  readonly reportedAt: Date | undefined;
 }
 
 /** Writes `job_queues`, in which applications describe their queues for tools that read the ledger from outside. */
@@ -68,15 +68,8 @@ export class QueueDirectory {
     );
   }
 
-  async reports(): Promise<QueueReport[]> {
-    const rows = await this.database.run<Omit<QueueReport, 'reportedAt'> & { reported_at: Date | null }>(
-      QUEUE_REPORTS.with({}),
-    );
-    return rows.map(({ queue, report, reported_at: at }) => ({
-      queue,
-      report,
-      reportedAt: at === null ? null : toDate(at),
-    }));
+  reports(): Promise<QueueReport[]> {
+    return this.database.read(QUEUE_REPORTS.with({}));
   }
 }
 

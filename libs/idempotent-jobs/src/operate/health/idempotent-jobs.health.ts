@@ -8,7 +8,36 @@ import { Database } from '../../ledger/postgres/database.js';
 import { schemaVersion } from '../../ledger/postgres/schema-guard.js';
 import { SCHEMA_VERSION } from '../../ledger/postgres/migrations.js';
 import { within } from '../../operation/within.js';
-import { DISPATCH_LAG, QUEUE_STATE } from './health.statement.js';
+import { UNDISPATCHED_SINCE } from '../../ledger/undispatched-since.js';
+import { statement } from '../../ledger/postgres/statement.js';
+
+/** Counts a queue's open letters and operations in doubt, each up to a limit. */
+const QUEUE_STATE = statement(
+  'queue_state',
+  `
+SELECT
+  (SELECT count(*) FROM (
+     SELECT FROM {schema}.dead_letters WHERE queue = :queue AND resolved_at IS NULL LIMIT :limit) AS open)::integer AS dead_letters,
+  (SELECT count(*) FROM (
+     SELECT FROM {schema}.job_outcomes WHERE queue = :queue AND status = 'in_doubt' LIMIT :limit) AS doubted)::integer AS in_doubt
+`,
+);
+
+/**
+ * How long the longest waiting operation or letter that was never put on its queue has been waiting, in ms. Null when
+ * none waits. Counted from when it could first have been put there, not from its due time, which every attempt moves.
+ */
+const DISPATCH_LAG = statement(
+  'dispatch_lag',
+  `
+SELECT GREATEST(
+  (SELECT EXTRACT(EPOCH FROM clock_timestamp() - min(${UNDISPATCHED_SINCE})) FROM {schema}.job_outcomes o
+   WHERE dispatch_due_at IS NOT NULL AND dispatches = 0),
+  (SELECT EXTRACT(EPOCH FROM clock_timestamp() - min(created_at)) FROM {schema}.dead_letters
+   WHERE dispatch_due_at IS NOT NULL AND dispatches = 0)
+)::float8 * 1000 AS lag_ms
+`,
+);
 
 /** The limits beyond which {@link IdempotentJobsHealthIndicator.ledger} reports the ledger as impaired. */
 export interface LedgerThresholds {
@@ -63,19 +92,16 @@ export class IdempotentJobsHealthIndicator {
         'the ledger',
         Promise.all([
           schemaVersion(database),
-          database.run<{ lag_ms: number | null }>(DISPATCH_LAG.with({})),
+          database.read<{ lagMs: number | undefined }>(DISPATCH_LAG.with({})),
         ]),
       );
-      const facts = { schemaVersion: version ?? null, dispatchLagMs: Math.round(lag?.lag_ms ?? 0) };
+      const facts = { schemaVersion: version ?? null, dispatchLagMs: Math.round(lag?.lagMs ?? 0) };
       if (version !== SCHEMA_VERSION)
         return session.down({ ...facts, message: `the schema is not at version ${SCHEMA_VERSION}` });
-      if (facts.dispatchLagMs > maxDispatchLagMs) {
-        return session.degraded({
-          ...facts,
-          message: `operations have been due for dispatch for more than ${maxDispatchLagMs} ms`,
-        });
-      }
-      return session.up(facts);
+      return withConcerns(session, facts, [
+        facts.dispatchLagMs > maxDispatchLagMs &&
+          `operations have been due for dispatch for more than ${maxDispatchLagMs} ms`,
+      ]);
     } catch (error) {
       return session.down({ message: messageOf(error) });
     }
@@ -95,14 +121,14 @@ export class IdempotentJobsHealthIndicator {
         `queue "${name}"`,
         Promise.all([
           port.contents.oldestWaitingMs(),
-          this.database.run<{ dead_letters: number; in_doubt: number }>(
+          this.database.read<{ deadLetters: number; inDoubt: number }>(
             QUEUE_STATE.with({ queue: name, limit: COUNT_LIMIT }),
           ),
           port.ping(),
         ]),
       );
       const worker = this.#worker(name);
-      const { dead_letters: deadLetters = 0, in_doubt: inDoubt = 0 } = state ?? {};
+      const { deadLetters = 0, inDoubt = 0 } = state ?? {};
       const facts = {
         backend: port.backend,
         worker,
@@ -112,16 +138,11 @@ export class IdempotentJobsHealthIndicator {
       };
       if (worker === 'stopped')
         return session.down({ ...facts, message: 'the worker of this process does not run' });
-      const concerns = [
-        facts.oldestWaitingMs > maxWaitMs
-          ? `a job has been waiting for more than ${maxWaitMs} ms`
-          : undefined,
-        deadLetters > maxDeadLetters ? `more than ${maxDeadLetters} dead letters are open` : undefined,
-        inDoubt > maxInDoubt ? `more than ${maxInDoubt} operations are in doubt` : undefined,
-      ].filter((concern) => concern !== undefined);
-      return concerns.length === 0
-        ? session.up(facts)
-        : session.degraded({ ...facts, message: concerns.join('; ') });
+      return withConcerns(session, facts, [
+        facts.oldestWaitingMs > maxWaitMs && `a job has been waiting for more than ${maxWaitMs} ms`,
+        deadLetters > maxDeadLetters && `more than ${maxDeadLetters} dead letters are open`,
+        inDoubt > maxInDoubt && `more than ${maxInDoubt} operations are in doubt`,
+      ]);
     } catch (error) {
       return session.down({ message: messageOf(error) });
     }
@@ -140,13 +161,11 @@ export class IdempotentJobsHealthIndicator {
     const facts = { circuit, retryAfterMs: Math.round(retryAfterMs), active, isBudgetSpent, keys };
     const ofKeys =
       keys === undefined ? '' : `, as the worst of ${keys.known} (${keys.notClosed} are not closed)`;
-    const concerns = [
-      circuit === 'closed' || circuit === 'forced_closed' ? undefined : `its circuit is ${circuit}${ofKeys}`,
-      isBudgetSpent ? 'retries are denied: they were too large a share of its calls' : undefined,
-    ].filter((concern) => concern !== undefined);
-    return concerns.length === 0
-      ? session.up(facts)
-      : session.degraded({ ...facts, message: concerns.join('; ') });
+    const isClosed = circuit === 'closed' || circuit === 'forced_closed';
+    return withConcerns(session, facts, [
+      !isClosed && `its circuit is ${circuit}${ofKeys}`,
+      isBudgetSpent && 'retries are denied: they were too large a share of its calls',
+    ]);
   }
 
   /** `none`: this process only enqueues, and another one runs the jobs. */
@@ -159,6 +178,20 @@ export class IdempotentJobsHealthIndicator {
 
 /** Enough to tell "many"; an exact count would be the slowest query when there are too many. */
 const COUNT_LIMIT = 1000;
+
+/** Up, or degraded for what the operator should look at. */
+function withConcerns(
+  session: Session,
+  facts: Record<string, unknown>,
+  found: readonly (string | false)[],
+): HealthIndicatorResult {
+  const concerns = found.filter((concern) => concern !== false);
+  return concerns.length === 0
+    ? session.up(facts)
+    : session.degraded({ ...facts, message: concerns.join('; ') });
+}
+
+type Session = ReturnType<HealthIndicatorService['check']>;
 
 function answered<T>(ms: number, what: string, work: Promise<T>): Promise<T> {
   return within(ms, work, () => new Error(`${what} did not answer within ${ms} ms`));

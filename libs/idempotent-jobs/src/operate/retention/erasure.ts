@@ -8,14 +8,99 @@ import { WorkerLifecycle } from '../../worker/host/worker.lifecycle.js';
 import { UsageError } from '../../operation/errors.js';
 import type { Author } from '../../operation/ledger-action.js';
 import { Database } from '../../ledger/postgres/database.js';
-import type { Statement } from '../../ledger/postgres/statement.js';
-import {
-  COUNT_TENANT,
-  ERASE_LETTERS,
-  ERASE_OPERATIONS,
-  ERASE_TRACES,
-  GIVE_UP_TENANT,
-} from './erase.statements.js';
+import { type Statement, statement } from '../../ledger/postgres/statement.js';
+import { INTO_AUDIT } from '../../ledger/record/audit.js';
+
+/** Counts what there is of a tenant. */
+const COUNT_TENANT = statement(
+  'count_tenant',
+  `
+SELECT
+  (SELECT count(*)::integer FROM {schema}.job_outcomes WHERE tenant_id = :tenantId) AS operations,
+  (SELECT count(*)::integer FROM {schema}.job_outcomes
+   WHERE tenant_id = :tenantId AND lease_expires_at > clock_timestamp()) AS running,
+  (SELECT count(*)::integer FROM {schema}.dead_letters WHERE tenant_id = :tenantId) AS letters,
+  (SELECT count(*)::integer FROM {schema}.job_attempts WHERE tenant_id = :tenantId) AS attempts
+`,
+);
+
+/**
+ * Gives up a tenant's open operations, in batches: a worker that takes one of their jobs from now on finds a dead
+ * operation and runs nothing. Running operations are left to end.
+ */
+const GIVE_UP_TENANT = statement(
+  'give_up_tenant',
+  `
+WITH open AS (
+  SELECT tenant_id, operation_key FROM {schema}.job_outcomes
+  WHERE tenant_id = :tenantId AND (
+    status IN ('pending', 'retrying') OR (status IN ('running', 'in_doubt') AND COALESCE(lease_expires_at <= clock_timestamp(), true)))
+  ORDER BY operation_key LIMIT :limit
+  FOR UPDATE
+), given_up AS (
+  UPDATE {schema}.job_outcomes o SET
+    status = 'dead', fencing_token = o.fencing_token + 1, payload = NULL, lease_expires_at = NULL, dispatch_due_at = NULL,
+    reconcile_due_at = NULL, settled_at = clock_timestamp()
+  FROM open WHERE o.tenant_id = open.tenant_id AND o.operation_key = open.operation_key
+  RETURNING 1
+)
+SELECT count(*)::integer AS rows FROM given_up
+`,
+);
+
+/** Deletes a tenant's settled operations with their attempts, in batches. */
+const ERASE_OPERATIONS = statement(
+  'erase_operations',
+  `
+WITH settled AS (
+  SELECT tenant_id, operation_key FROM {schema}.job_outcomes
+  WHERE tenant_id = :tenantId AND status IN ('completed', 'dead')
+  LIMIT :limit
+  FOR UPDATE
+), attempts AS (
+  DELETE FROM {schema}.job_attempts a USING settled s
+  WHERE a.tenant_id = s.tenant_id AND a.operation_key = s.operation_key
+  RETURNING 1
+), erased AS (
+  DELETE FROM {schema}.job_outcomes o USING settled s
+  WHERE o.tenant_id = s.tenant_id AND o.operation_key = s.operation_key
+  RETURNING 1
+)
+SELECT (SELECT count(*) FROM erased)::integer AS rows, (SELECT count(*) FROM attempts)::integer AS attempts
+`,
+);
+
+/** Deletes a tenant's letters, in batches. */
+const ERASE_LETTERS = statement(
+  'erase_letters',
+  `
+WITH erased AS (
+  DELETE FROM {schema}.dead_letters
+  WHERE id IN (SELECT id FROM {schema}.dead_letters WHERE tenant_id = :tenantId LIMIT :limit)
+  RETURNING 1
+)
+SELECT count(*)::integer AS rows FROM erased
+`,
+);
+
+/** Removes the tenant from the audit, which keeps who acted and when, and records the erasure itself. */
+const ERASE_TRACES = statement(
+  'erase_traces',
+  `
+WITH redrives AS (
+  UPDATE {schema}.dead_letter_redrives SET filter = '{}', note = '(erased)', ended_because = NULL
+  WHERE filter->>'tenantId' = :tenantId
+  RETURNING id
+), actions AS (
+  UPDATE {schema}.job_actions
+  SET tenant_id = NULL, operation_key = NULL, letter_id = NULL, note = '(erased)', details = NULL
+  WHERE action <> 'erase' AND (
+    tenant_id = :tenantId OR details->>'tenantId' = :tenantId OR redrive_id IN (SELECT id FROM redrives))
+)
+${INTO_AUDIT}
+VALUES ('erase', :actor, :note, NULL, NULL, NULL, :tenantId, NULL, :erased::json)
+`,
+);
 
 /** What was erased of a tenant, or would be. */
 export interface Erased {
@@ -68,7 +153,7 @@ export class Erasure {
     );
     const { operations = 0, letters = 0, attempts = 0, running = 0 } = found ?? {};
     const active = await this.#activeJobs(tenantId);
-    const jobs = await this.#eachJob(tenantId, () => Promise.resolve(true));
+    const jobs = await this.#jobs('count', tenantId);
     return { operations, letters, attempts, jobs: jobs.done, running: Math.max(running, active) };
   }
 
@@ -78,12 +163,12 @@ export class Erasure {
     if (running > 0) throw stillRunning(tenantId, running, 'Nothing was erased.');
     const letters = await this.#inBatches(ERASE_LETTERS, tenantId);
     await this.#inBatches(GIVE_UP_TENANT, tenantId);
-    const first = await this.#eachJob(tenantId, (port, id, isMeant) => port.contents.remove(id, isMeant));
+    const first = await this.#jobs('remove', tenantId);
     // A worker may have taken a job in between; without its operation's row nothing would keep that job from running.
     if (first.left > 0) throw stillRunning(tenantId, first.left, GIVEN_UP);
     const operations = await this.#inBatches(ERASE_OPERATIONS, tenantId);
     const late = await this.#inBatches(ERASE_LETTERS, tenantId);
-    const second = await this.#eachJob(tenantId, (port, id, isMeant) => port.contents.remove(id, isMeant));
+    const second = await this.#jobs('remove', tenantId);
     const erased: Erased = {
       operations: operations.rows,
       attempts: operations.attempts,
@@ -120,17 +205,14 @@ export class Erasure {
     return active;
   }
 
-  /** Calls `visit` for each job of the tenant; counts the jobs for which it returned true (`done`) and false (`left`). */
-  async #eachJob(
-    tenantId: string,
-    visit: (port: QueuePort, jobId: string, isMeant: (job: Job) => boolean) => Promise<boolean>,
-  ): Promise<{ done: number; left: number }> {
+  /** Counts or removes the jobs of the tenant; `left` are those that could not be removed. */
+  async #jobs(what: 'count' | 'remove', tenantId: string): Promise<{ done: number; left: number }> {
     const all = { done: 0, left: 0 };
     const messages = new Set<QueuePort>();
     for (const { port, deadLetterPort, tenantOf } of this.#queues()) {
       const isTheirs = (job: Job): boolean => tenantOf(job) === tenantId;
       for (const id of await idsOf(port, isTheirs)) {
-        if (await visit(port, id, isTheirs)) all.done += 1;
+        if (what === 'count' || (await port.contents.remove(id, isTheirs))) all.done += 1;
         else if (await port.contents.holds(id)) all.left += 1;
       }
       messages.add(deadLetterPort);
@@ -139,7 +221,7 @@ export class Erasure {
     for (const port of messages) {
       // A message that a listener is delivering to handlers runs no operation.
       for (const id of await idsOf(port, isTheirMessage))
-        if (await visit(port, id, isTheirMessage)) all.done += 1;
+        if (what === 'count' || (await port.contents.remove(id, isTheirMessage))) all.done += 1;
     }
     return all;
   }

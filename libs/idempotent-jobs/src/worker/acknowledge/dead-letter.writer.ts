@@ -8,9 +8,7 @@ import { IdempotentJobsError, OperationConflictError } from '../../operation/err
 import { messageOf } from '../../operation/thrown.js';
 import { jobSubjectOf } from '../../operation/job.js';
 import { payloadTextOf } from '../../operation/json.js';
-import { letterBinding } from '../../ledger/encryption/binding.js';
-import { isEncrypted } from '../../ledger/encryption/encrypted-value.js';
-import { Encryption } from '../../ledger/encryption/encryption.js';
+import { Encryption, isEncrypted, letterBinding } from '../../ledger/encryption/encryption.js';
 import type { Ack } from './acknowledge.js';
 import type { DeadLetterReason } from '../../operation/reasons.js';
 import { LetterStore } from '../../dead-letters/letter.store.js';

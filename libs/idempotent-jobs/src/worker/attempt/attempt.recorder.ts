@@ -11,7 +11,7 @@ import {
   OperationInDoubtError,
 } from '../../operation/errors.js';
 import { messageOf } from '../../operation/thrown.js';
-import { LOCK_NOT_AVAILABLE, sqlStateOf } from '../../ledger/postgres/sqlstate.js';
+import { LOCK_NOT_AVAILABLE, sqlStateOf } from '../../ledger/postgres/no-connection.js';
 import { type FailureRecord, OutcomeStore } from '../../ledger/record/outcome.store.js';
 import { classify } from '../../resilience/classify/classify.js';
 import type { Failure } from '../../operation/failure.js';

@@ -2,7 +2,6 @@ import type { Claim, ClaimAnswer, ClaimRequest, VanishedAttempt } from '../../le
 import { type LeaseHandle, leaseTime } from '../../ledger/claim/lease-keeper.js';
 import type { RequestedOperation } from '../../producer/operation.store.js';
 import type { Queryable } from '../../ledger/postgres/database.js';
-import { inTransaction } from '../../ledger/postgres/transaction.js';
 import type { RecordedResult } from '../../ledger/record/kept-result.js';
 import type { FailureRecord, Recorded } from '../../ledger/record/outcome.store.js';
 import type { Completion, Ground, GroundServices, Release } from './ground.js';
@@ -97,7 +96,7 @@ export class LeaseGround implements Ground {
       if (completed === 'recorded') tell = await writer.write(connection, followUps, this.run.runId);
       return completed;
     };
-    const recorded = await inTransaction(database, write, 'record');
+    const recorded = await database.inTransaction(write, 'record');
     tell();
     return recorded;
   }

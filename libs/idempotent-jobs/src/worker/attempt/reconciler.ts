@@ -6,7 +6,6 @@ import { type HandlerResult, HandlerRun } from './handler-run.js';
 import { UsageError } from '../../operation/errors.js';
 import type { RequestedOperation } from '../../producer/operation.store.js';
 import { Database } from '../../ledger/postgres/database.js';
-import { inTransaction } from '../../ledger/postgres/transaction.js';
 import { nextQuestionMs, type ReconcileRules } from '../rules/reconcile.options.js';
 import type { Applied, Reconciliation } from '../../operation/effect.js';
 import { OutcomeStore, type Recorded } from '../../ledger/record/outcome.store.js';
@@ -133,15 +132,11 @@ export class Reconciler {
     const { claim: claimRules, results } = run.rules;
     const result = keepResult(value, results);
     const write = async (): Promise<[Recorded, () => void]> =>
-      inTransaction(
-        this.database,
-        async (connection) => {
-          const recorded = await this.outcomes.apply(connection, claim, result, claimRules.retentionMs);
-          if (recorded === 'lost') return [recorded, () => undefined];
-          return [recorded, await this.followUps.write(connection, followUps, run.runId)];
-        },
-        'record',
-      );
+      this.database.inTransaction(async (connection) => {
+        const recorded = await this.outcomes.apply(connection, claim, result, claimRules.retentionMs);
+        if (recorded === 'lost') return [recorded, () => undefined];
+        return [recorded, await this.followUps.write(connection, followUps, run.runId)];
+      }, 'record');
     const [recorded, tell] = await withRetry(recordPatienceMs(claimRules.leaseMs), write);
     if (recorded === 'lost') return this.recorder.fenced(run, claim);
     tell();

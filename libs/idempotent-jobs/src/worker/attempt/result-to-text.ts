@@ -2,7 +2,7 @@ import { toJsonText } from '../../operation/json.js';
 import { messageOf } from '../../operation/thrown.js';
 import { errorTypeOf } from '../../tracing/attributes.js';
 import type { RecordedResult, ResultOmitted, ResultRules } from '../../ledger/record/kept-result.js';
-import { isEncrypted, RESULT_LOOKS_ENCRYPTED } from '../../ledger/encryption/encrypted-value.js';
+import { isEncrypted, looksEncrypted } from '../../ledger/encryption/encryption.js';
 
 /** A handler's result as the ledger keeps it. */
 export interface KeptResult extends RecordedResult {
@@ -42,7 +42,7 @@ function keep(value: unknown, maxBytes: number): KeptResult {
       `The result has ${bytes} bytes as JSON; at most ${maxBytes} are kept. Return a reference to it, or raise forRoot({ results: { maxBytes } }).`,
     );
   const read = readBack(value, text);
-  if (isEncrypted(read)) return without('not_json', RESULT_LOOKS_ENCRYPTED);
+  if (isEncrypted(read)) return without('not_json', looksEncrypted('The result'));
   return { text, value: read, omitted: undefined, problem: undefined };
 }
 

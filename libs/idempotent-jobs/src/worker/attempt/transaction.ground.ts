@@ -3,13 +3,13 @@ import type { EntityManager } from 'typeorm';
 import type { Claim, VanishedAttempt } from '../../ledger/claim/claim.js';
 import type { RequestedOperation } from '../../producer/operation.store.js';
 import { HandlerTransaction } from '../../ledger/postgres/handler-transaction.js';
-import { isConnectionTrouble } from '../../ledger/postgres/no-connection.js';
 import {
+  isConnectionTrouble,
   DEADLOCK_DETECTED,
   LOCK_NOT_AVAILABLE,
   SERIALIZATION_FAILURE,
   sqlStateOf,
-} from '../../ledger/postgres/sqlstate.js';
+} from '../../ledger/postgres/no-connection.js';
 import type { RecordedResult } from '../../ledger/record/kept-result.js';
 import type { FailureRecord, Recorded } from '../../ledger/record/outcome.store.js';
 import type { Completion, Ground, GroundAnswer, GroundServices } from './ground.js';

@@ -1,7 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises';
-import { isConnectionTrouble } from '../../ledger/postgres/no-connection.js';
-import { RowLockedError } from '../../ledger/record/row-locked.js';
-import { sqlStateOf } from '../../ledger/postgres/sqlstate.js';
+import { isConnectionTrouble, sqlStateOf } from '../../ledger/postgres/no-connection.js';
+import { RowLockedError } from '../../ledger/record/outcome.store.js';
 
 /**
  * Retries a statement for `patienceMs`, unless its own data is at fault. Claims under one run id and writes under one

@@ -5,8 +5,7 @@ import { isEnvelope, provenanceOf } from '../../producer/envelope.js';
 import { InvalidIdentityError, RecordUnreadableError, TenantMismatchError } from '../../operation/errors.js';
 import { canonicalRequest, fingerprintOf } from '../../operation/json.js';
 import { jobIdOf } from '../../operation/identity.js';
-import { payloadBinding } from '../../ledger/encryption/binding.js';
-import { Encryption } from '../../ledger/encryption/encryption.js';
+import { payloadBinding, Encryption } from '../../ledger/encryption/encryption.js';
 import { Signer } from '../../producer/signer.js';
 import { type Identified, type Identify, JobIdentifier, type Unidentified } from './identify.js';
 
@@ -22,7 +21,7 @@ const identifyBy = (
     rule,
   );
 const identify = (asked: Job, rule: Identify | undefined): Identified | Unidentified =>
-  identifyBy(asked, rule, new Encryption(undefined));
+  identifyBy(asked, rule, new Encryption({}));
 const globex = { tenantId: 'globex', operationKey: 'charge:1' };
 
 /** Without an id of its own, that of acme's operation, where the data says that it is one. */
@@ -46,8 +45,7 @@ function refused(answer: Identified | Unidentified): Unidentified {
 
 describe('identify: encrypted jobs', () => {
   const encryption = new Encryption({
-    keys: new Map([['k1', createSecretKey(Buffer.alloc(32, 1))]]),
-    current: 'k1',
+    encryption: { keys: new Map([['k1', createSecretKey(Buffer.alloc(32, 1))]]), current: 'k1' },
   });
   const encryptedFor = (identity: typeof acme): unknown =>
     JSON.parse(encryption.encrypt('{"amount":5}', payloadBinding(identity)));
@@ -69,9 +67,7 @@ describe('identify: encrypted jobs', () => {
 
   it('neither runs nor refuses what it cannot read: it throws', () => {
     const read = (data: unknown, by: Encryption) => () => identifyBy(job(data), undefined, by);
-    expect(read(envelope(acme, encryptedFor(acme)), new Encryption(undefined))).toThrow(
-      RecordUnreadableError,
-    );
+    expect(read(envelope(acme, encryptedFor(acme)), new Encryption({}))).toThrow(RecordUnreadableError);
     expect(read(envelope(acme, encryptedFor(globex)), encryption)).toThrow(RecordUnreadableError);
   });
 

@@ -1,13 +1,13 @@
 import { describe, expect, it } from 'vitest';
-import { ConnectionShare } from './connection-share.js';
+import { handlerPlaces, type Places } from './lanes.js';
 
-async function taken(share: ConnectionShare): Promise<() => void> {
-  return (await share.take(60_000)) as () => void;
+async function taken(share: Places<'handler'>): Promise<() => void> {
+  return (await share.take('handler', 60_000)) as () => void;
 }
 
-describe('ConnectionShare', () => {
+describe('handlerPlaces', () => {
   it('leaves four connections of the pool free and hands the others on in order', async () => {
-    const share = new ConnectionShare(6);
+    const share = handlerPlaces(6);
     const first = await taken(share);
     const second = await taken(share);
     const turns: string[] = [];
@@ -31,7 +31,7 @@ describe('ConnectionShare', () => {
   });
 
   it('gives one connection to a pool that has few', async () => {
-    const share = new ConnectionShare(2);
+    const share = handlerPlaces(2);
     const release = await taken(share);
     let isTaken = false;
     const second = taken(share).then(() => (isTaken = true));
@@ -42,21 +42,21 @@ describe('ConnectionShare', () => {
   });
 
   it('is waited for no longer than patience, or an attempt, lasts, and hands nothing to those that have left', async () => {
-    const share = new ConnectionShare(5);
+    const share = handlerPlaces(5);
     const release = await taken(share);
     const { signal, abort } = abortable();
-    expect(await share.take(1)).toBeUndefined();
-    const waiting = share.take(60_000, () => signal);
+    expect(await share.take('handler', 1)).toBeUndefined();
+    const waiting = share.take('handler', 60_000, () => signal);
     abort();
     expect(await waiting).toBeUndefined();
-    expect(await share.take(60_000, () => signal)).toBeUndefined();
+    expect(await share.take('handler', 60_000, () => signal)).toBeUndefined();
     release();
     (await taken(share))();
   });
 
   it('asks for no signal where there is nothing to wait for', async () => {
-    const share = new ConnectionShare(5);
-    expect(await share.take(1, () => expect.fail('asked'))).toBeTypeOf('function');
+    const share = handlerPlaces(5);
+    expect(await share.take('handler', 1, () => expect.fail('asked'))).toBeTypeOf('function');
   });
 });
 

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { describeError } from '../../operation/thrown.js';
 import { assertIdentity } from '../../operation/identity.js';
 import { toJsonText } from '../../operation/json.js';
-import { errorFingerprint } from './error-fingerprint.js';
+import { errorFingerprint } from './letter-evidence.js';
 
 /** An error as thrown at a place. */
 function thrownAt(place: string, message = 'no', name = 'Error', extra: object = {}): Error {

@@ -1,6 +1,7 @@
 import { hash } from 'node:crypto';
 import { fileURLToPath } from 'node:url';
 import type { ErrorEvidence } from '../../operation/thrown.js';
+import { createRequire } from 'node:module';
 
 /**
  * Equal for dead letters with one cause, so that a thousand letters read as three problems. A digest of the reason, of the
@@ -40,3 +41,8 @@ function withoutIds(message: string): string {
     .replace(/\d+/g, '0')
     .slice(0, 500);
 }
+
+const { version } = createRequire(import.meta.url)('../../../package.json') as { version: string };
+
+/** What ran when an operation was given up, as JSON text: part of a dead letter's evidence. */
+export const VERSIONS = JSON.stringify({ library: version, node: process.versions.node });
