@@ -11,8 +11,7 @@ import { dataSourceOf } from './scenario.js';
 const QUEUE = 'charges';
 const UNFINISHED = ['waiting', 'active', 'delayed', 'prioritized'] as const;
 
-/** Short, so that what a fault has broken is noticed within the test. */
-const LEASE_MS = 2000;
+/** Short, so that what a fault has broken is noticed within the test; leases are not, since no worker dies. */
 const REDISPATCH = { redispatchAfterMs: 1000, redispatchMaxMs: 4000, pollMs: 100 };
 const WORKER = { concurrency: 50, lockDuration: 1000, stalledInterval: 500 };
 
@@ -35,11 +34,11 @@ export class Flood {
     const flood = new Flood(place, count);
     const processor = processorOf(
       QUEUE,
-      { effect: 'unrepeatable', leaseMs: LEASE_MS },
+      { effect: 'unrepeatable' },
       (_job, operation) => flood.#run(operation.operationKey),
       WORKER,
     );
-    const jobs = { dispatch: REDISPATCH, leaseMs: LEASE_MS };
+    const jobs = { dispatch: REDISPATCH };
     flood.app = await apps.beside(place, { queues: [QUEUE], providers: [processor], jobs });
     const requests = Array.from({ length: count }, (_, index) => ({
       name: 'charge',

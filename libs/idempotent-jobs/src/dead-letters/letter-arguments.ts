@@ -1,3 +1,4 @@
+import { definedOf } from '../options/option-checks.js';
 import { UsageError } from '../operation/errors.js';
 import type { DeadLetterFilter } from './dead-letter.js';
 import { DEAD_LETTER_REASONS } from '../operation/reasons.js';
@@ -65,10 +66,6 @@ export function readPace(options: Partial<RedrivePace>): RedrivePace {
   if (!(maxFailureShare >= 0 && maxFailureShare <= 1))
     throw new UsageError(`maxFailureShare must be from 0 to 1, but is ${maxFailureShare}.`);
   return { ratePerSecond, canary, maxFailureShare };
-}
-
-function definedOf<T extends object>(options: T): T {
-  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as T;
 }
 
 /** The position where a page of letters ended: the next page begins after it. */

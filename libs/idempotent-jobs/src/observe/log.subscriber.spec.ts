@@ -46,7 +46,7 @@ const TABLE: [JobEvent, Level, string][] = [
   [
     { kind: 'completed', ...subject, attempt: 1, durationMs: 1, endToEndMs: 2, droppedResult: 'no JSON' },
     'log',
-    'completed charge tenant=acme key=charge:order-17:1 attempt=1 ms=1 end_to_end_ms=2 droppedResult="no JSON" queue=charges job=op-1',
+    'completed charge tenant=acme key=charge:order-17:1 attempt=1 ms=1 end_to_end_ms=2 dropped_result="no JSON" queue=charges job=op-1',
   ],
   [
     { kind: 'replayed', ...subject },

@@ -82,6 +82,8 @@ const NAMES: Readonly<Record<string, string>> = {
   waitMs: 'wait_ms',
   failureCode: 'failure_code',
   isOneTenantsFault: 'one_tenants_fault',
+  isThrottled: 'throttled',
+  droppedResult: 'dropped_result',
 };
 
 function word(value: unknown): string {

@@ -158,11 +158,16 @@ export class OperationLockedError extends IdempotentJobsError {
 
 /** {@link OutcomeService.wait} gave up before the operation was settled. The operation goes on. */
 export class OutcomeTimeoutError extends IdempotentJobsError {
-  constructor(tenantId: string, operationKey: string, waitedMs: number, status: string) {
+  constructor(
+    { tenantId, operationKey, step }: { tenantId: string; operationKey: string; step?: string | undefined },
+    waitedMs: number,
+    status: string,
+  ) {
+    const what = step === undefined ? 'Operation' : `Step "${step}" of operation`;
     super(
       'OUTCOME_TIMEOUT',
-      `Operation "${operationKey}" of tenant "${tenantId}" is not settled after ${waitedMs} ms (status: ${status}). It goes on; look it up again later.`,
-      { data: { tenantId, operationKey, waitedMs, status } },
+      `${what} "${operationKey}" of tenant "${tenantId}" is not settled after ${waitedMs} ms (status: ${status}). It goes on; look it up again later.`,
+      { data: { tenantId, operationKey, ...(step !== undefined && { step }), waitedMs, status } },
     );
   }
 }

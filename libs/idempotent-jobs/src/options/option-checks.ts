@@ -66,3 +66,8 @@ function describe(value: unknown): string {
     return 'an object';
   }
 }
+
+/** The options that are given: one that is set to undefined counts as left out. */
+export function definedOf<T extends object>(options: T): T {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as T;
+}

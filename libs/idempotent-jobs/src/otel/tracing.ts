@@ -1,5 +1,5 @@
+import { definedOf } from '../options/option-checks.js';
 import {
-  type Attributes,
   type Context,
   context,
   isSpanContextValid,
@@ -83,7 +83,11 @@ class OtelTracing implements Tracing {
 
   #open({ name, kind, attributes, parent: handedOn }: SpanStart): { span: Span; inside: Context } {
     const parent = kind === 'consumer' ? contextOf(handedOn) : context.active();
-    const span = this.tracer.startSpan(name, { kind: KINDS[kind], attributes: known(attributes) }, parent);
+    const span = this.tracer.startSpan(
+      name,
+      { kind: KINDS[kind], attributes: definedOf(attributes) },
+      parent,
+    );
     return { span, inside: trace.setSpan(parent, span) };
   }
 }
@@ -151,7 +155,7 @@ class OtelSpan implements TracingSpan {
   }
 
   set(attributes: SpanAttributes): void {
-    orUndefined(() => this.span.setAttributes(known(attributes)));
+    orUndefined(() => this.span.setAttributes(definedOf(attributes)));
   }
 
   link(to: unknown): void {
@@ -163,7 +167,7 @@ class OtelSpan implements TracingSpan {
   }
 
   event(name: string, attributes: SpanAttributes = {}): void {
-    orUndefined(() => this.span.addEvent(name, known(attributes)));
+    orUndefined(() => this.span.addEvent(name, definedOf(attributes)));
   }
 
   fail(description: string): void {
@@ -182,8 +186,4 @@ function readReference(reference: string): SpanContext | undefined {
   const [, traceId, spanId, flags] = /^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$/.exec(reference) ?? [];
   if (traceId === undefined || spanId === undefined || flags === undefined) return undefined;
   return { traceId, spanId, traceFlags: Number.parseInt(flags, 16), isRemote: true };
-}
-
-function known(attributes: SpanAttributes): Attributes {
-  return Object.fromEntries(Object.entries(attributes).filter(([, value]) => value !== undefined));
 }

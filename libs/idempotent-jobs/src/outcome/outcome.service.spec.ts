@@ -57,6 +57,9 @@ describe('Waiting for an operation', () => {
 
   it('ends with the time it was given', async () => {
     await expect(outcomesOf([]).wait(operation, { timeoutMs: 30 })).rejects.toThrow(OutcomeTimeoutError);
+    await expect(outcomesOf([]).wait({ ...operation, step: 'charge' }, { timeoutMs: 0 })).rejects.toThrow(
+      /^Step "charge" of operation "/,
+    );
   });
 
   it('ends at once when Postgres has refused the question', async () => {

@@ -167,12 +167,7 @@ export class OutcomeService {
       const leftMs = timeoutMs - (performance.now() - startedAt);
       if (leftMs <= 0) {
         if (trouble !== undefined) throw trouble;
-        throw new OutcomeTimeoutError(
-          operation.tenantId,
-          operation.operationKey,
-          timeoutMs,
-          outcome?.status ?? 'unknown to the ledger',
-        );
+        throw new OutcomeTimeoutError(operation, timeoutMs, outcome?.status ?? 'unknown to the ledger');
       }
       await pauseUntilEnd(this.events, shown(operation), Math.min(pauseMs, leftMs));
     }
@@ -226,9 +221,9 @@ export class OutcomeService {
   #reportOf(verdict: EffectVerdict, identity: OperationIdentity): Report {
     if (verdict.kind === 'not_applied') return verdict;
     if (verdict.result === undefined) return { kind: 'applied', result: null };
-    if (isEncrypted(verdict.result)) throw new InvalidPayloadError(looksEncrypted('The result'));
-    const result = this.encryption.encrypt(toJsonText('result', verdict.result), resultBinding(identity));
-    return { kind: 'applied', result };
+    const text = toJsonText('result', verdict.result);
+    if (isEncrypted(JSON.parse(text))) throw new InvalidPayloadError(looksEncrypted('The result'));
+    return { kind: 'applied', result: this.encryption.encrypt(text, resultBinding(identity)) };
   }
 
   #visible(operation: OperationName): OperationIdentity {

@@ -1,3 +1,4 @@
+import { definedOf } from '../../options/option-checks.js';
 import { isOverWithin, within } from '../../operation/within.js';
 import {
   LEDGER_TYPES,
@@ -83,7 +84,7 @@ export class LedgerPool {
     const Pool = template.constructor as new (options: object) => ConnectionPool;
     this.pool = new Pool({
       keepAlive: true,
-      ...withoutUndefined(template.options),
+      ...definedOf(template.options),
       password,
       application_name: typeof name === 'string' ? `${name} (jobs)` : 'nestjs-idempotent-jobs',
       ...leadingTo(connection, template.options),
@@ -217,8 +218,4 @@ interface Address {
   readonly user?: string;
   readonly password?: unknown;
   readonly database?: string;
-}
-
-function withoutUndefined(options: object): object {
-  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
 }

@@ -132,14 +132,14 @@ const doctor = command({
           : `No application has registered a queue "${queue}".`,
       );
     }
-    const reported = meant.filter(({ report }) => report !== null);
+    const reported = meant.filter(({ report }) => report !== undefined);
     if (reported.length === 0) {
       throw new Unavailable(
         'No application that processes these queues has started with its doctor on: there is nothing to report.',
       );
     }
     const report = reportOf(findingsOf(reported));
-    const unreported = meant.filter((one) => one.report === null).map((one) => one.queue);
+    const unreported = meant.filter((one) => one.report === undefined).map((one) => one.queue);
     const queues = reported.map((one) => ({ queue: one.queue, reportedAt: one.reportedAt }));
     return {
       exitCode: report.healthy ? 0 : 1,
