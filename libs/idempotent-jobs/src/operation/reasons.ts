@@ -4,8 +4,17 @@
  */
 
 /**
- * Why a delivery was given up. The database has the same list as a CHECK: a new reason needs a schema step
- * (`ledger/postgres/migrations.ts`), a place in `dead-letters/judge-letter.ts`, and a row in docs/dead-letters.md.
+ * Why a delivery was given up. A new reason needs:
+ *
+ * - always: a place in the CHECK of `dead_letters` (`ledger/postgres/schema.ts`; once that is released, a step in
+ *   `migrations.ts`) and in `test/ops/pinned-metrics.ts`, and a row in docs/dead-letters.md;
+ * - if it says which limit was reached: `decisionOf()` in `worker/rules/decide.ts`, `retryExhausted` in
+ *   `observe/metrics/catalogue.ts`, and its row in docs/observability.md;
+ * - if its operation must not run again as it is: `dead-letters/judge-letter.ts`, and `REDRIVABLE` in
+ *   `dead-letters/bulk-redrive.store.ts`;
+ * - if the letter does not end the operation that has its key: also `lock.ts` and `letter.queries.ts` in `dead-letters/`,
+ *   and both indexes `dead_letters_one_open_per_…` of the schema;
+ * - if a person must be told: the alert rules in `ops/`.
  */
 export const DEAD_LETTER_REASONS = [
   'permanent_error',

@@ -10,7 +10,30 @@
  *                                        retrying ── claim, too late to repeat ──▶ in_doubt
  * ```
  *
- * A job without a row is claimed from (none). What people do:
+ * A job without a row is claimed from (none). What the service says when it is asked:
+ *
+ * ```
+ *  not applied  in_doubt ─▶ running
+ *  applied      in_doubt ─▶ completed
+ * ```
+ *
+ * What webhooks say (`resolve()`) of an operation that was claimed:
+ *
+ * ```
+ *  not applied  retrying, in_doubt, running under a lease that is over ─▶ pending; also dead, if it may have had its effect
+ *  applied      all but completed ─▶ completed
+ * ```
+ *
+ * What sweeps find:
+ *
+ * ```
+ *  its job has ended  pending, retrying ─▶ retrying, doubtful, if keyed or reconciled
+ *                     pending, retrying ─▶ in_doubt, if unrepeatable or transactional
+ *  its job is gone    pending, retrying, running under a lease that is over ─▶ in_doubt
+ *  it had no job      retrying, running under a lease that is over ─▶ in_doubt, if it must not be repeated
+ * ```
+ *
+ * What people do:
  *
  * ```
  *  redrive      dead     ─▶ pending; ─▶ retrying if an earlier attempt may have had its effect

@@ -25,9 +25,12 @@ import type { OperationSpan } from './attempt/operation-span.js';
 import type { Tracing } from '../tracing/tracing.js';
 
 /**
- * The way of a job, on one page: identify it, enter its tenant, validate the payload, pass the guards, attempt (claim,
- * reconcile, run, record), acknowledge. This class alone knows the order of these steps; `attempt/attempt.runner.ts`
- * alone knows the order inside of an attempt.
+ * The way of a job through a worker: identify it, enter its tenant, validate the payload, pass the guards, run the
+ * operation, acknowledge. `host/` receives the job from BullMQ and calls this.
+ *
+ * Three classes know the order of the steps in docs/architecture.md, and each calls the next one: this class has steps 3, 4
+ * and 9, {@link OperationRunner} has step 5 (circuit, bulkhead, peek, fallback), and `attempt/attempt.runner.ts` has steps 6
+ * to 8.
  *
  * Every delivery ends in exactly one {@link Ack}.
  */
@@ -112,6 +115,8 @@ export class JobPipeline {
     guardedRun.enter();
     const thrown = await thrownBy(() => handlerRun.follow(guarded(handlerRun)));
     if (guardedRun.result !== undefined) {
+      // The ordinary way: the handler has ended, and this does nothing. An interceptor may also have given up on one that
+      // still runs.
       handlerRun.abandon('cancelled', 'an interceptor gave up on it');
       return guardedRun.result;
     }
