@@ -76,7 +76,7 @@ async function redriveMany(
   const { redriveId, letters, leftOut } = plan;
   const others =
     leftOut > 0
-      ? ` ${leftOut} more match, but need a decision of their own: in doubt, in conflict, or without an identity.`
+      ? ` ${leftOut} more match, but need a decision of their own: in doubt, expired, in conflict, or without an identity.`
       : '';
   const line =
     redriveId === undefined

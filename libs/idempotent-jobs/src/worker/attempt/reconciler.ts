@@ -164,7 +164,8 @@ export class Reconciler {
 }
 
 function rulesOf({ rules: { reconcile } }: OperationRun): ReconcileRules {
-  if (reconcile === undefined) throw new UsageError('An operation is asked about that nobody can ask about.');
+  if (reconcile === undefined)
+    throw new UsageError('This operation has no reconcile(), so nobody can be asked about it.');
   return reconcile;
 }
 

@@ -39,7 +39,7 @@ export function readOverrides(
     const unknown = Object.keys(options).filter((option) => !OVERRIDABLE.some((known) => known === option));
     if (unknown.length > 0)
       checks.problem(
-        `processors.${queue} has ${unknown.join(', ')}, but a configuration can give ${OVERRIDABLE.join(', ')}; all else belongs into @IdempotentProcessor()`,
+        `processors.${queue} has ${unknown.join(', ')}, but a configuration can give ${OVERRIDABLE.join(', ')}; all else belongs in @IdempotentProcessor()`,
       );
   }
   return new Map(Object.entries(processors));
