@@ -29,7 +29,7 @@ export function filterInput(filter: DeadLetterFilter): Record<keyof DeadLetterFi
 }
 
 /** The columns of a letter as it is shown, see {@link readLetter}. */
-export const LETTER = `l.id, l.reason, l.error_fingerprint AS fingerprint, l.queue, l.job_name, l.job_id, l.tenant_id, l.operation_key,
+const LETTER = `l.id, l.reason, l.error_fingerprint AS fingerprint, l.queue, l.job_name, l.job_id, l.tenant_id, l.operation_key,
   l.step_of, l.step, l.error, l.attempts, l.failures, l.doubt_since, l.run_id, l.versions, l.created_at,
   CASE WHEN l.resolved_at IS NOT NULL THEN json_build_object(
     'at', l.resolved_at, 'as', l.resolution, 'actor', l.actor, 'note', l.note) END AS resolved`;
@@ -130,7 +130,7 @@ export class LetterQueries {
 }
 
 /** Reads a row with the columns of {@link LETTER}. */
-export function readLetter<Row extends DeadLetter>(row: Row): Row {
+function readLetter<Row extends DeadLetter>(row: Row): Row {
   const { operationKey, resolved } = row;
   return {
     ...row,

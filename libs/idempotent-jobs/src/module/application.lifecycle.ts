@@ -184,7 +184,7 @@ export class ApplicationLifecycle
     const { queues, dependencies } = this;
     return {
       queues: queues.names,
-      jobs: this.workers.running.map(({ rules }) => [rules.queue, rules.jobNames ?? []] as const),
+      jobs: this.workers.running.map(({ rules }) => [rules.queue, rules.jobNames] as const),
       dependencies: dependencies.states.map(({ name }) => name),
       isListed: (queue, jobName) =>
         this.workers.running.every(

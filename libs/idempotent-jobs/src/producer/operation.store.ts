@@ -18,7 +18,7 @@ import { chunksOf } from './chunks.js';
  * NULL for `:redispatchAfterMs` makes them due for the dispatcher at once; otherwise the same transaction puts them on
  * their queue. NULL for `:lockTimeout` keeps the transaction's own.
  */
-export const ACCEPT = statement(
+const ACCEPT = statement(
   'accept',
   `
 WITH patience AS MATERIALIZED (

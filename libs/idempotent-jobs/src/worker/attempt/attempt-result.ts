@@ -87,6 +87,6 @@ export function unavailability(error: unknown): OwnDeferral {
 }
 
 /** The error that interceptors around the library's own see when a delivery is deferred. BullMQ never sees it. */
-export class OperationDeferred extends Error {
+class OperationDeferred extends Error {
   override readonly name = 'OperationDeferred';
 }

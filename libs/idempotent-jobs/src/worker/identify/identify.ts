@@ -265,14 +265,14 @@ function refuse(reason: DeadLetterReason, message: string, cause?: unknown): Uni
  *
  * A delay may have been cut short (`promote()`): a job that is delivered has no delay left.
  */
-export function availableAtOf({ timestamp, opts }: Pick<Job, 'timestamp' | 'opts'>): number {
+function availableAtOf({ timestamp, opts }: Pick<Job, 'timestamp' | 'opts'>): number {
   const addedAt = timeOf(timestamp);
   const delayMs = typeof opts?.delay === 'number' && opts.delay > 0 ? opts.delay : 0;
   return Math.max(addedAt, Math.min(addedAt + delayMs, Date.now()));
 }
 
 /** A producer's time, in ms since 1970. An invalid one counts as the oldest, 0. */
-export function timeOf(timestamp: unknown): number {
+function timeOf(timestamp: unknown): number {
   return typeof timestamp === 'number' && timestamp >= 0 && timestamp <= MAX_TIME_MS ? timestamp : 0;
 }
 
