@@ -10,7 +10,7 @@ const decorators = { decorator: { legacy: true, emitDecoratorMetadata: true } };
  */
 const isolate = false;
 
-/** Those that say before it is loaded how a module is to be: what they mock, and what it reads of the environment. */
+/** Specs that mock a module, or set the environment before it is loaded. */
 const APART = ['apps/**/*.spec.ts', 'libs/idempotent-jobs/src/worker/attempt/with-retry.spec.ts'];
 
 const unit = {

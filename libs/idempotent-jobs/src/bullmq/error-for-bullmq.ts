@@ -2,7 +2,7 @@ import { UnrecoverableError } from 'bullmq';
 import { cleanText, describeError, MAX_SHOWN_MESSAGE } from '../operation/thrown.js';
 import { unprocessedReasonOf } from './unprocessed.js';
 
-/**
+/*
  * BullMQ carries the delay between attempts, but the ledger decides about them. A job gets more attempts than any
  * policy allows, and a backoff type that this module implements.
  */

@@ -1,7 +1,7 @@
 import type { Job } from 'bullmq';
 import type { DeadLetterReason } from '../operation/reasons.js';
 
-/** How a job looks that BullMQ fails without calling its processor. */
+/** What a job looks like when BullMQ has failed it without calling its processor. */
 interface OwnFailure {
   /** The text that BullMQ writes into `failedReason`. */
   readonly said: RegExp;

@@ -43,7 +43,7 @@ export class DependencyTimeoutError extends InDoubtError {
 
 /**
  * Guards single calls of dependencies by circuit, bulkhead, retry budget and timeout. In a handler, a rejected call
- * defers the operation without spending an attempt, if the handler lets the error pass.
+ * defers the job without spending an attempt, if the handler lets the error pass.
  *
  * ```ts
  * const rate = await guard.call('rates', (signal) => fetchRate(signal), { fallback: () => lastKnownRate });

@@ -91,8 +91,8 @@ export interface IdempotentJobsOptions {
   };
   readonly recovery?: {
     /**
-     * How often to look for failed BullMQ jobs without a dead letter, and for operations in doubt that no worker looks
-     * after, in ms. Default 30,000.
+     * How often to look for failed BullMQ jobs without a dead letter, for operations in doubt that no worker looks after,
+     * and for operations whose job has ended without them, in ms. Default 30,000.
      */
     readonly sweepMs?: number;
     /** How often to delete what is past its retention, in ms. Default 1 h. */

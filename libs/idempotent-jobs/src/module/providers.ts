@@ -101,7 +101,7 @@ export function databaseProvider(dataSource: ReturnType<typeof getDataSourceToke
   };
 }
 
-/** Providers that Nest makes by itself. */
+/** Parts that applications do not inject. */
 export const PARTS: readonly Provider[] = [
   LibraryLog,
   Signer,

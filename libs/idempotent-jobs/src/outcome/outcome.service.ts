@@ -98,7 +98,7 @@ WHERE tenant_id = :tenantId AND operation_key = :operationKey
 `,
 );
 
-/** Looks operations up. Inside a tenant's frame, only that tenant's. */
+/** Looks operations up, waits for their end, and resolves them. Inside a tenant's frame, only that tenant's. */
 @Injectable()
 export class OutcomeService {
   /** @internal Injected. */
@@ -133,7 +133,7 @@ export class OutcomeService {
   /**
    * All that happened to the operation, in order: attempts that failed, with their errors and delays, on any worker;
    * dead letters; what operators did; and, at the end, that it is running or has completed. Empty when the ledger does
-   * not know the operation. An attempt that was put off, or given back by a shutdown, leaves no trace.
+   * not know the operation. A delivery that was deferred leaves no trace, nor does an attempt that a shutdown gave back.
    */
   async history(operation: OperationRef): Promise<HistoryEntry[]> {
     return readHistory(this.database, this.#visible(operation));

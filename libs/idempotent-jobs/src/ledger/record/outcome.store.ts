@@ -148,7 +148,10 @@ export class OutcomeStore {
     return this.#write(RELEASE.with({ tenantId, operationKey, token, isDoubtful, waitMs, forgetAfterMs }));
   }
 
-  /** Parks an operation in doubt whose service this process cannot ask. */
+  /**
+   * Leaves an operation in doubt to a person, and writes its dead letter: its attempt vanished and must not be repeated,
+   * its job has ended without it, or this process cannot ask its service.
+   */
   async doubt(
     identity: OperationIdentity,
     seenToken: number,

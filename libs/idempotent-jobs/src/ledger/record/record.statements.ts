@@ -263,7 +263,10 @@ RETURNING true AS is_recorded
   'record',
 );
 
-/** Records an attempt whose worker vanished and that was taken over. The parameters are named like the columns. */
+/**
+ * Records an attempt whose worker vanished and that was taken over. `:token` and `:attempt` are those of the vanished
+ * attempt.
+ */
 export const TAKE_OVER = statement(
   'take_over',
   `

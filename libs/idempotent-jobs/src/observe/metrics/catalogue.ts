@@ -23,7 +23,10 @@ export interface HistogramMetric<L extends string = string> extends Metric<L> {
   readonly buckets: readonly number[];
 }
 
-/** Read at each scrape. Processes that share a ledger read the same value, so aggregate them with `max`. */
+/**
+ * Read at each scrape. Aggregate processes with `max`: most gauges have the same value in every process that shares a
+ * ledger, but a circuit is its process's own.
+ */
 export interface GaugeMetric<L extends string = string> extends Metric<L> {
   readonly kind: 'gauge';
 }
@@ -31,7 +34,10 @@ export interface GaugeMetric<L extends string = string> extends Metric<L> {
 /** A metric of the catalogue. */
 export type JobMetric = CounterMetric | HistogramMetric | GaugeMetric;
 
-/** A metric that is counted from events. `values` has labels' closed lists: such series exist from the start. */
+/**
+ * A metric that is counted from events. `values` has the words of labels that are closed lists: their series exist from
+ * the start.
+ */
 interface Counted<K, L, V> {
   readonly kind: K;
   readonly name: string;
@@ -127,7 +133,7 @@ export const JOB_METRICS = {
     'Attempts that failed, by what the failure says about the effect.',
     ['queue', 'job', 'kind', 'reason'],
   ),
-  deferred: counter('jobs_deferred_total', 'Deliveries put off without spending an attempt.', [
+  deferred: counter('jobs_deferred_total', 'Deliveries deferred without spending an attempt.', [
     'queue',
     'dependency',
     'reason',

@@ -144,7 +144,7 @@ export class MetricsSubscriber {
     this.#series.keysReused.at(event.queue, this.#job(event), kind).increment();
   }
 
-  /** Counts new letters. An operation in doubt gets one when no further lookup is planned. */
+  /** Counts new letters. An operation in doubt gets one when no further question is planned. */
   #letterOf(event: JobEvent): void {
     const reason = event.kind === 'dead' ? event.reason : 'in_doubt';
     if (event.kind === 'dead' || (event.kind === 'in_doubt' && event.delayMs === undefined))

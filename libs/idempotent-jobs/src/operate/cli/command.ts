@@ -38,7 +38,7 @@ export interface Option<T = unknown> {
   readonly read: (given: string | undefined) => T;
 }
 
-/** Options, by the names that the command, and mostly the service it calls, uses for them. */
+/** A command's options by their names in code, which are mostly those of the service that the command calls. */
 export type Options = Readonly<Record<string, Option>>;
 
 /** The values of the options of a call. */

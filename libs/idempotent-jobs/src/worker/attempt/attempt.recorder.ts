@@ -215,8 +215,9 @@ export class AttemptRecorder {
   }
 
   /**
-   * Defers the delivery because Postgres is out of reach, a record is unreadable, or this library has a bug: nothing
-   * is known to be recorded.
+   * The end of a delivery of which nothing is known to be recorded. It is refused if Postgres cannot store its data.
+   * Otherwise it is deferred: Postgres is out of reach, a row is locked, a record is unreadable, or this library has a
+   * bug.
    */
   unavailable(run: OperationRun, error: unknown): AttemptResult {
     if (error instanceof UnstorableError) return refusal('unstorable', unstorable(run, error.cause));

@@ -24,7 +24,7 @@ export interface DecidedFailure {
 type RunEvent = WithoutSubject<JobEvent>;
 type WithoutSubject<E> = E extends JobEvent ? Omit<E, keyof JobEventSubject> : never;
 
-/** Emits the events of an attempt, each after what it tells is recorded. */
+/** Emits an attempt's events, each only after what it reports is recorded. */
 @Injectable()
 export class AttemptReporter {
   constructor(private readonly events: JobEvents) {}

@@ -262,7 +262,7 @@ export class AttemptRunner {
   }
 
   /**
-   * Defers the operation because a step is in doubt or under way elsewhere: without that step the handler cannot have
+   * Defers the delivery because a step is in doubt or under way elsewhere: without that step the handler cannot have
    * finished, whatever it returned.
    */
   async #wait(ground: Ground, claim: Claim, waitMs: number): Promise<AttemptResult> {

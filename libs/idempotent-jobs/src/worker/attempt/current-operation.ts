@@ -13,8 +13,8 @@ import type { RejectionCause } from '../../operation/reasons.js';
 export interface CurrentOperation {
   readonly tenantId: string;
   /**
-   * The operation's key. A step's is its operation's key, "/" and its own name: for people only, it is no key to look
-   * up.
+   * The operation's key. A step has the key of its operation, "/" and its own name: people can read that, but no
+   * operation can be looked up by it.
    */
   readonly operationKey: string;
   /** The name of the step. Undefined when the operation is no step. */

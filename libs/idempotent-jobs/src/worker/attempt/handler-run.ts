@@ -170,7 +170,7 @@ export class RunningHandlers {
     return this.#runs.size;
   }
 
-  /** Waits at most `ms` until no handler is running. Whether that is so then. */
+  /** Waits at most `ms` for all handlers to end, and says whether they have. */
   async isEmptyWithin(ms: number): Promise<boolean> {
     if (this.#runs.size === 0) return true;
     return isOverWithin(ms, new Promise<void>((resolve) => this.#onEmpty.push(resolve)));

@@ -17,7 +17,8 @@ import { claimRequestOf, type OperationRun, subjectOf } from './operation-run.js
 
 /**
  * Lets an operation through its processor's dependency to its attempt, or ends it without one. Never rejects: when
- * anything goes wrong and nothing is known to be recorded, the operation is deferred.
+ * anything goes wrong and nothing is known to be recorded, the delivery is deferred, or refused if Postgres cannot store
+ * its data.
  */
 @Injectable()
 export class OperationRunner {
@@ -70,15 +71,19 @@ export class OperationRunner {
     return this.#afterRollback(run, await this.attempts.run(run, handler, gate));
   }
 
-  /** A claim that was rolled back took the start of its time budget with it, so the ledger is asked anew. */
+  /**
+   * A claim that was rolled back took the start of its time budget with it, so the ledger is peeked at anew. No fallback
+   * stands in now, and none does after a claim on a lease: it was the handler that made the rejected call, or the
+   * fallback itself.
+   */
   async #afterRollback(run: OperationRun, result: AttemptResult | RolledBack): Promise<AttemptResult> {
     return result.kind === 'rolled_back' ? this.#runRejected(run, result.rejection, undefined) : result;
   }
 
   /**
    * The dependency lets nothing through. Nothing is claimed, so no attempt is spent and none can vanish: a completed
-   * operation is replayed, a fallback stands in where there is one, and every other operation is deferred within its
-   * time budget.
+   * operation is replayed, a fallback stands in where there is one, and every other delivery is deferred within the
+   * operation's time budget.
    */
   async #runRejected(
     run: OperationRun,

@@ -123,7 +123,7 @@ export class RulesByPolicy {
   }
 }
 
-/** Producers can write anything, so it may be no text. */
+/** The policy that a job asks for. Producers can write anything there, also what is not a string. */
 function policyNameIn(asked: unknown): string | undefined {
   return asked === undefined || typeof asked === 'string' ? asked : '(not a name)';
 }
