@@ -497,6 +497,12 @@ describe.each(BACKENDS)('idempotent-jobs, the command, beside an application on 
     const jobs = { traceContext: () => ({}), tenants: { resolve: () => 'acme' } };
     const queues = ['charges', 'receipts', 'refunds'];
     const done = (): string => 'done';
+    await apps.beside(place, { queues, jobs });
+    const silent = await cliIn(place, 'doctor', '--json');
+    expect(jsonOf(silent)).toMatchObject({ error: { code: 'UNAVAILABLE' } });
+    expect(silent).toMatchObject({ code: 1 });
+    expect(silent.stderr).toContain('there is nothing to report');
+
     await apps.beside(place, { queues, providers: [processorOf('charges', sound, done)], jobs });
     const healthy = await cliIn(place, 'doctor');
     expect(healthy).toMatchObject({ code: 0, stderr: '' });

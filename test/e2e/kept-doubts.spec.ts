@@ -4,6 +4,7 @@ import { DeadLetterService } from 'nestjs-idempotent-jobs/dead-letters';
 import { RetentionService } from 'nestjs-idempotent-jobs/operate';
 import type { INestApplicationContext } from '@nestjs/common';
 import { IsInt } from 'class-validator';
+import { type JobEvent, JobEvents } from 'nestjs-idempotent-jobs/observe';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
@@ -184,6 +185,8 @@ describe('doubts of guarded calls', () => {
 
   it('one whose row somebody holds keeps no other from being found', async () => {
     const { app, place } = await apps.fresh('postgres', { queues: [], jobs: SWEPT });
+    const told: JobEvent[] = [];
+    app.get(JobEvents).subscribe((event) => told.push(event));
     const forgotten = (tenant: string): string => `
       INSERT INTO job_outcomes (tenant_id, operation_key, origin, queue, job_name, job_id, fingerprint, status, effect, attempts,
         fencing_token, run_id, started_at, lease_expires_at, repeatable_until)
@@ -201,6 +204,10 @@ describe('doubts of guarded calls', () => {
       () => outcomeOf(app, 'refund:1', 'acme'),
       (outcome) => expect(outcome).toMatchObject({ status: 'in_doubt' }),
     );
+    expect(told).toMatchObject([
+      { kind: 'in_doubt', tenantId: 'globex', operationKey: 'refund:1', attempt: 1, isVanished: true },
+      { kind: 'in_doubt', tenantId: 'acme' },
+    ]);
   });
 
   it('one that was found by the sweep can be answered as not applied', async () => {

@@ -110,8 +110,16 @@ describe.each(BACKENDS)('whatever a handler throws, on %s', (backend) => {
       processorOf('unrepeatable', {}, throwRow),
     ],
   });
-  const lettersAbout = async (key: string): Promise<LetterRow[]> =>
-    (await lettersOf(app())).filter((letter) => letter.operation_key === key);
+  const lettersAbout = async (key: string): Promise<LetterRow[]> => {
+    const letters = await lettersOf(app());
+    const keys = letters.map((letter) => letter.operation_key);
+    // Nothing but the cases' own operations has a letter, and each has one.
+    expect(new Set(keys).size).toBe(keys.length);
+    expect(keys.filter((one) => !/^(?:retried|plain|unrepeatable|called):\d+$/.test(String(one)))).toEqual(
+      [],
+    );
+    return letters.filter((letter) => letter.operation_key === key);
+  };
 
   it.each(ROWS)(
     '%s: its attempts come at their backoff, and the letter says that they are spent',

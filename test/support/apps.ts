@@ -39,10 +39,10 @@ export function useApps(): TestApps {
 
 /** One application for all tests of a suite, each of which has operation keys of its own. */
 export function useOneApp(backend: Backend, options: AppOptions): () => INestApplicationContext {
-  let app: INestApplicationContext;
+  let app: INestApplicationContext | undefined;
   beforeAll(async () => {
     app = await startApp(await makePlace(backend), options);
   });
-  afterAll(() => app.close());
-  return () => app;
+  afterAll(() => app?.close());
+  return () => app as INestApplicationContext;
 }

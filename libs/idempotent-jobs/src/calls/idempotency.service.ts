@@ -108,7 +108,7 @@ export class IdempotencyService {
       const isLast = result.kind !== 'deferred' || causeOf(result.deferral) !== 'busy' || leftMs <= 0;
       if (isLast) span?.ended(result);
       if (result.kind !== 'deferred') return answer(result, identity) as T;
-      this.#throwUnlessBusy(identity, result);
+      this.#throwUnlessWorthWaiting(identity, result);
       if (leftMs <= 0) {
         if (causeOf(result.deferral) === 'busy') this.#tellBusy(identity, result);
         throw new OperationBusyError(identity, result.delayMs);
@@ -118,7 +118,7 @@ export class IdempotencyService {
   }
 
   /** Throws for deferrals that do not end by waiting for another caller. */
-  #throwUnlessBusy(identity: OperationIdentity, result: Deferred): void {
+  #throwUnlessWorthWaiting(identity: OperationIdentity, result: Deferred): void {
     switch (causeOf(result.deferral)) {
       case 'unavailable':
         throw new LedgerUnavailableError(identity, errorOf(result));
@@ -165,7 +165,8 @@ export class IdempotencyService {
       fallback: undefined,
     };
     await surroundingOperation()?.mayBegin();
-    const forget = followSurrounding(call.handlerRun);
+    // The call ends when the operation that makes it ends.
+    const forget = call.handlerRun.endWith(surroundingOperation()?.signal);
     const leave = this.running.add(call.handlerRun);
     try {
       const around: CallAround = { by: this, key: identityKeyOf(identity), run: call.handlerRun };
@@ -229,15 +230,6 @@ interface CallAround {
   readonly by: IdempotencyService;
   readonly key: string;
   readonly run: HandlerRun;
-}
-
-/** Ends the call when the operation that makes it ends. Returns the function that stops this. */
-function followSurrounding(run: HandlerRun): () => void {
-  const signal = surroundingOperation()?.signal;
-  const stop = (): void => run.abandon('cancelled');
-  if (signal?.aborted) stop();
-  signal?.addEventListener('abort', stop, { once: true });
-  return () => signal?.removeEventListener('abort', stop);
 }
 
 function requestOf(identity: OperationIdentity, input: unknown): string {

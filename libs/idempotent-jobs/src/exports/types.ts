@@ -4,4 +4,4 @@ export type { Applied, NotApplied, Unknown, EffectVerdict } from '../operation/e
 export type { ProcessorClass, ProcessorOptionsFor } from '../worker/host/idempotent-processor.decorator.js';
 export type { JobType } from '../operation/job.js';
 export type { WriteOptions } from '../producer/enqueue.options.js';
-export type { ResultOmitted } from '../ledger/record/kept-result.js';
+export type { ResultOmitted } from '../ledger/record/recorded-result.js';

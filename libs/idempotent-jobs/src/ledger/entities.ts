@@ -3,7 +3,7 @@ import type { Effect } from '../operation/effect.js';
 import type { Origin } from '../operation/origin.js';
 import type { DeadLetterReason, DeadLetterResolution, RetryDecision } from '../operation/reasons.js';
 import type { OperationStatus } from '../operation/status.js';
-import type { ResultOmitted } from './record/kept-result.js';
+import type { ResultOmitted } from './record/recorded-result.js';
 
 /*
  * The ledger as TypeORM entities, for applications that want to read it. The library itself never uses these classes.

@@ -8,7 +8,7 @@ import { type OptionChecks, optionChecks } from '../options/option-checks.js';
 import { DEFAULT_POOL } from '../ledger/postgres/database.js';
 import { MIN_CONNECTIONS } from '../ledger/postgres/lanes.js';
 import type { LedgerPoolOptions } from '../ledger/postgres/ledger-pool.js';
-import { DEFAULT_MAX_RESULT_BYTES } from '../ledger/record/kept-result.js';
+import { DEFAULT_MAX_RESULT_BYTES } from '../ledger/record/recorded-result.js';
 import { DEFAULT_RETENTION, resolveRetention, type RetentionOptions } from '../ledger/retention.options.js';
 import { type EncryptionOptions, readKeyRing } from '../ledger/encryption/key-ring.js';
 import { readSigning, type SigningOptions } from '../producer/signer.js';

@@ -49,6 +49,22 @@ const TABLE: [JobEvent, Level, string][] = [
     'completed charge tenant=acme key=charge:order-17:1 attempt=1 ms=1 end_to_end_ms=2 dropped_result="no JSON" queue=charges job=op-1',
   ],
   [
+    {
+      kind: 'retrying',
+      ...subject,
+      attempt: 1,
+      durationMs: 2,
+      failure: 'transient',
+      failureCode: 'http_429',
+      isThrottled: true,
+      error: 'slower',
+      delayMs: 5,
+      decision: 'retry_after',
+    },
+    'warn',
+    'retrying charge tenant=acme key=charge:order-17:1 attempt=1 ms=2 failure=transient failure_code=http_429 throttled=true error=slower delay_ms=5 decision=retry_after queue=charges job=op-1',
+  ],
+  [
     { kind: 'replayed', ...subject },
     'log',
     'replayed charge tenant=acme key=charge:order-17:1 queue=charges job=op-1',
@@ -245,6 +261,7 @@ describe('logEvents', () => {
     const { events, lines } = listen('problems');
     for (const [event] of TABLE) events.emit(event);
     expect(lines.map(([, line]) => line.split(' ')[0])).toEqual([
+      'retrying',
       'retrying',
       'in_doubt',
       'dead',

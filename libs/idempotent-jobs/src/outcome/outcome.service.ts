@@ -19,7 +19,7 @@ import { pauseUntilEnd } from './pause-until-end.js';
 import type { EffectVerdict } from '../operation/effect.js';
 import { TenantContext } from '../tenancy/tenant-context.js';
 import type { ErrorEvidence } from '../operation/thrown.js';
-import type { ResultOmitted } from '../ledger/record/kept-result.js';
+import type { ResultOmitted } from '../ledger/record/recorded-result.js';
 
 /** Names an operation to look up. What `enqueue()` returns is one, and carries the result's type. */
 export interface OperationRef<Result = unknown> extends OperationName {

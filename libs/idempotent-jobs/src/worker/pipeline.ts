@@ -89,7 +89,7 @@ export class JobPipeline {
     const validated = await checkPayload(rules.payloadRuleOf(job.name), job.name, identified.payload);
     if (validated.kind === 'valid') presentPayload(job, validated.payload);
     const run = this.#runOf(delivery, identified, span);
-    cancellation?.addEventListener('abort', () => run.handlerRun.abandon('cancelled'), { once: true });
+    run.handlerRun.endWith(cancellation);
     const leave = this.running.add(run.handlerRun);
     try {
       const result =

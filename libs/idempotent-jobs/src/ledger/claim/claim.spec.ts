@@ -81,8 +81,8 @@ const ANSWER: Readonly<Record<string, { early: object; due: object }>> = {
   replay: always({ kind: 'replay', resultText: '"done before"', degraded: undefined }),
   dead: always({ kind: 'dead' }),
   busy: always({ kind: 'busy', leaseLeftMs: 1 }),
-  'look again': always({ kind: 'peek_again' }),
-  'not yet, then look again': { early: { kind: 'not_yet', waitMs: 1_200 }, due: { kind: 'peek_again' } },
+  'look again': always({ kind: 'ask_again' }),
+  'not yet, then look again': { early: { kind: 'not_yet', waitMs: 1_200 }, due: { kind: 'ask_again' } },
   'in doubt': always({ kind: 'in_doubt', unrecorded: undefined }),
   'in doubt, to be written down': always({ kind: 'in_doubt', unrecorded: { token: 4, attempt: 3 } }),
 };
@@ -167,7 +167,7 @@ describe('readAnswer: a claim that was not won', () => {
   );
 
   it('looks again when the snapshot has no row at all', () => {
-    expect(readAnswer(request, row({}))).toEqual({ kind: 'peek_again' });
+    expect(readAnswer(request, row({}))).toEqual({ kind: 'ask_again' });
   });
 
   it.each(OPERATION_STATUSES)(
@@ -179,8 +179,8 @@ describe('readAnswer: a claim that was not won', () => {
   );
 
   it('looks again when it is not known whether the effect may still be repeated', () => {
-    expect(readAnswer(request, seen('running', { is_past_repeating: null })).kind).toBe('peek_again');
-    expect(readAnswer(request, seen('retrying', { is_past_repeating: null })).kind).toBe('peek_again');
+    expect(readAnswer(request, seen('running', { is_past_repeating: null })).kind).toBe('ask_again');
+    expect(readAnswer(request, seen('retrying', { is_past_repeating: null })).kind).toBe('ask_again');
   });
 
   it.each([
@@ -208,9 +208,9 @@ describe('readAnswer: a claim that was not won', () => {
   });
 
   it('is not kept busy by a lease that ends this very moment', () => {
-    expect(readAnswer(request, seen('running', { lease_left_ms: 0 })).kind).toBe('peek_again');
+    expect(readAnswer(request, seen('running', { lease_left_ms: 0 })).kind).toBe('ask_again');
     const askedAbout = seen('in_doubt', { lease_left_ms: 0, is_reconciling: true });
-    expect(readAnswer(asking, askedAbout).kind).toBe('peek_again');
+    expect(readAnswer(asking, askedAbout).kind).toBe('ask_again');
   });
 
   it.each(['running', 'retrying'] as const)(
@@ -411,7 +411,7 @@ describe('readAnswer: a claim that was won', () => {
 
   it.each(['pending', 'retrying'] as const)('%s: its time has not come, so it is not yet', (status) => {
     expect(readAnswer(request, seen(status, { wait_ms: 1200 }))).toEqual({ kind: 'not_yet', waitMs: 1200 });
-    expect(readAnswer(request, seen(status, { wait_ms: -1 }))).toEqual({ kind: 'peek_again' });
+    expect(readAnswer(request, seen(status, { wait_ms: -1 }))).toEqual({ kind: 'ask_again' });
   });
 
   it('retrying past its repeating is in doubt, also before its time has come', () => {

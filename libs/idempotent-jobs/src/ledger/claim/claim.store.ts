@@ -38,7 +38,7 @@ export class ClaimStore {
   async claim(request: ClaimRequest): Promise<ClaimAnswer> {
     if (isOld(request)) return this.#claimOld(request);
     const coalescer = this.#coalescerFor(request.rules);
-    const answer = await this.#peek(request, () => coalescer.submit(request));
+    const answer = await this.#answerOf(request, () => coalescer.submit(request));
     return answer.kind === 'old' ? this.#claimOld(request) : answer;
   }
 
@@ -55,15 +55,15 @@ export class ClaimStore {
     const ask = async (isKnown: boolean): Promise<ClaimRow> =>
       (await this.#ask(request.rules, [request], isKnown, connection))[0] as ClaimRow;
     if (!isOld(request)) {
-      const answer = await this.#peek(request, () => ask(false));
+      const answer = await this.#answerOf(request, () => ask(false));
       if (answer.kind !== 'old') return answer;
     }
     const row = await this.#rowState(connection, request);
     if (row !== 'there') return row === 'locked' ? LOCKED : { kind: 'expired' };
-    return (await this.#peek(request, () => ask(true))) as ClaimAnswer;
+    return (await this.#answerOf(request, () => ask(true))) as ClaimAnswer;
   }
 
-  /** Claims in a transaction that keeps the operation's row, if there is one, from being pruned between peek and claim. */
+  /** Claims in a transaction that keeps the operation's row, if there is one, from being pruned between look-up and claim. */
   #claimOld(request: ClaimRequest): Promise<ClaimAnswer> {
     return this.database.inTransaction((connection) => this.claimWithin(connection, request), 'claim');
   }
@@ -84,11 +84,11 @@ export class ClaimStore {
   }
 
   /** @throws RecordUnreadableError where the result of a completed operation cannot be read */
-  async #peek(
+  async #answerOf(
     request: ClaimRequest,
     ask: () => Promise<ClaimRow>,
   ): Promise<ClaimAnswer | { readonly kind: 'old' }> {
-    for (let peek = 1; peek <= MAX_PEEKS; peek += 1) {
+    for (let time = 1; time <= MAX_TIMES; time += 1) {
       let row: ClaimRow;
       try {
         row = await ask();
@@ -98,15 +98,15 @@ export class ClaimStore {
         throw unlessUnstorable(error);
       }
       const answer = readAnswer(request, row);
-      if (answer.kind === 'locked' && peek < MAX_PEEKS) {
-        await pause(LOCKED_PAUSE_MS * peek);
+      if (answer.kind === 'locked' && time < MAX_TIMES) {
+        await pause(LOCKED_PAUSE_MS * time);
         continue;
       }
-      if (answer.kind !== 'peek_again') request.span?.follows(row.last_trace);
+      if (answer.kind !== 'ask_again') request.span?.follows(row.last_trace);
       if (answer.kind === 'replay') return this.#replay(request, answer);
-      if (answer.kind !== 'peek_again') return answer;
+      if (answer.kind !== 'ask_again') return answer;
     }
-    // Rivals keep rewriting the row between the peeks, so one of them is running it. The caller comes back shortly.
+    // Rivals keep rewriting the row each time, so one of them is running it. The caller comes back shortly.
     return LOCKED;
   }
 
@@ -138,8 +138,8 @@ export class ClaimStore {
   }
 
   #peekerFor(queue: string): Coalescer<ClaimRequest, ClaimRow> {
-    let looker = this.#peeks.get(queue);
-    if (looker === undefined) {
+    let peeker = this.#peeks.get(queue);
+    if (peeker === undefined) {
       const ask = (requests: ClaimRequest[]): Promise<ClaimRow[]> =>
         this.database.run<ClaimRow>(
           PEEK.with({
@@ -150,10 +150,10 @@ export class ClaimStore {
             deadlineAt: requests.map((request) => request.deadline),
           }),
         );
-      looker = new Coalescer<ClaimRequest, ClaimRow>(ask, identityKeyOf);
-      this.#peeks.set(queue, looker);
+      peeker = new Coalescer<ClaimRequest, ClaimRow>(ask, identityKeyOf);
+      this.#peeks.set(queue, peeker);
     }
-    return looker;
+    return peeker;
   }
 
   #coalescerFor(rules: ClaimRules): Coalescer<ClaimRequest, ClaimRow> {
@@ -218,12 +218,12 @@ function isOld({ availableAt, rules }: ClaimRequest): boolean {
 
 /**
  * Most transactions release a row at once, such as a dispatcher that marks a job as put. The pauses add up to 100 ms over
- * all peeks; they hold up only this claim.
+ * all of them; they hold up only this claim.
  */
 const LOCKED_PAUSE_MS = 10;
 
-/** A second peek sees the rival's row; more are needed only when rivals follow each other within microseconds. */
-const MAX_PEEKS = 5;
+/** Asking a second time shows the rival's row; more are needed only when rivals follow each other within microseconds. */
+const MAX_TIMES = 5;
 
 const LOCKED: ClaimAnswer = { kind: 'locked' };
 

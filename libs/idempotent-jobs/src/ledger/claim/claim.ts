@@ -163,21 +163,21 @@ export interface ClaimRow {
 type ReadAnswer =
   | Exclude<ClaimAnswer, { kind: 'replay' }>
   | { readonly kind: 'replay'; readonly resultText: string | null; readonly degraded: string | undefined }
-  | { readonly kind: 'peek_again' }
+  | { readonly kind: 'ask_again' }
   | { readonly kind: 'old' };
 
 /** Reads what a peek found. A row that a claim would have won is runnable. */
 export function readPeek(
   request: ClaimRequest,
   row: ClaimRow,
-): Exclude<ReadAnswer, { kind: 'acquired' | 'expired' | 'absent' | 'peek_again' | 'old' }> | Runnable {
+): Exclude<ReadAnswer, { kind: 'acquired' | 'expired' | 'absent' | 'ask_again' | 'old' }> | Runnable {
   const answer = readAnswer(request, { ...row, token: null });
   switch (answer.kind) {
     case 'acquired':
     case 'expired':
     case 'absent':
     case 'old':
-    case 'peek_again':
+    case 'ask_again':
       return {
         kind: 'runnable',
         remainingMs: row.remaining_ms ?? undefined,
@@ -190,17 +190,17 @@ export function readPeek(
 }
 
 /**
- * Reads the answer from a row. `peek_again`: a rival wrote the row after the statement's snapshot was taken, so nothing
+ * Reads the answer from a row. `ask_again`: a rival wrote the row after the statement's snapshot was taken, so nothing
  * can be said about it yet. `old`: nothing was claimed, because the operation's row may have been pruned.
  */
 export function readAnswer(request: ClaimRequest, row: ClaimRow): ReadAnswer {
   if (row.is_old) return { kind: 'old' };
   if (row.token !== null) return { kind: 'acquired', claim: readClaim(request, row, Number(row.token)) };
-  if (row.status === null) return { kind: request.needsRow ? 'absent' : 'peek_again' };
+  if (row.status === null) return { kind: request.needsRow ? 'absent' : 'ask_again' };
   if (row.is_same_request === false) return { kind: 'conflict' };
   const answer = readStatus(request, row, row.status);
   const wantsRow =
-    answer.kind === 'peek_again' || (answer.kind === 'in_doubt' && answer.unrecorded !== undefined);
+    answer.kind === 'ask_again' || (answer.kind === 'in_doubt' && answer.unrecorded !== undefined);
   return row.is_locked === true && wantsRow ? { kind: 'locked' } : answer;
 }
 
@@ -216,7 +216,7 @@ function readStatus(request: ClaimRequest, row: ClaimRow, status: OperationStatu
       if (isLeased(row)) return { kind: 'busy', leaseLeftMs: row.lease_left_ms as number };
       return mayNotRun(request, row)
         ? { kind: 'in_doubt', unrecorded: readUnrecorded(row) }
-        : { kind: 'peek_again' };
+        : { kind: 'ask_again' };
     case 'retrying':
       return mayNotRun(request, row) ? { kind: 'in_doubt', unrecorded: readUnrecorded(row) } : readWait(row);
     case 'pending':
@@ -262,7 +262,7 @@ function readClaim(request: ClaimRequest, row: ClaimRow, token: number): Claim {
 }
 
 function readWait({ wait_ms: waitMs }: ClaimRow): ReadAnswer {
-  return waitMs !== null && waitMs > 0 ? { kind: 'not_yet', waitMs } : { kind: 'peek_again' };
+  return waitMs !== null && waitMs > 0 ? { kind: 'not_yet', waitMs } : { kind: 'ask_again' };
 }
 
 function readUnrecorded(row: ClaimRow): { token: number; attempt: number } {

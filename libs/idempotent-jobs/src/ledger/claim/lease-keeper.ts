@@ -155,10 +155,10 @@ export class LeaseKeeper {
 
   async #tick(): Promise<void> {
     this.#timer = undefined;
-    // A renewal that Postgres does not answer must not be the last one.
-    const isAnswerOverdue =
+    // Not while a renewal is under way, unless its answer is overdue: one that Postgres never answers must not be the last.
+    const mayRenew =
       this.#renewingSince === undefined || ageMs(this.#renewingSince, this.now()) >= this.#shortestMs / 3;
-    if (isAnswerOverdue) await this.#renewDue();
+    if (mayRenew) await this.#renewDue();
     this.#dropExpired();
     this.#schedule();
   }

@@ -1,3 +1,4 @@
+import { MAX_FAILURE_CODE } from '../../operation/failure.js';
 import { Injectable } from '@nestjs/common';
 import type { Claim, ClaimRow, ClaimRules, VanishedAttempt } from '../claim/claim.js';
 import type { DeadLetterReason, RetryDecision } from '../../operation/reasons.js';
@@ -8,7 +9,7 @@ import { Database, type Queryable } from '../postgres/database.js';
 import { type Call, sparse } from '../postgres/statement.js';
 import { payloadBinding, resultBinding, Encryption } from '../encryption/encryption.js';
 import { errorFingerprint, VERSIONS } from './letter-evidence.js';
-import type { RecordedResult, ResultOmitted } from './kept-result.js';
+import type { RecordedResult, ResultOmitted } from './recorded-result.js';
 import {
   APPLY_RECONCILED,
   COMPLETE,
@@ -45,9 +46,6 @@ export interface FailureRecord {
   /** The letter's payload, as plain JSON text. */
   readonly payload?: string;
 }
-
-/** In characters. The application's own `classify` may return a failure code of any length. */
-const MAX_FAILURE_CODE = 200;
 
 interface Completion extends OperationIdentity {
   readonly token: number;

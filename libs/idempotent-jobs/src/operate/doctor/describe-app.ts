@@ -20,7 +20,7 @@ import {
 } from '../../worker/rules/processor.options.js';
 import { overridden, type ProcessorOverrides } from '../../worker/rules/processor-overrides.js';
 import type { PayloadClass } from '../../worker/rules/validate-payload.js';
-import { DEFAULT_MAX_RESULT_BYTES } from '../../ledger/record/kept-result.js';
+import { DEFAULT_MAX_RESULT_BYTES } from '../../ledger/record/recorded-result.js';
 import { type SigningRules, unsignedUntil } from '../../producer/signer.js';
 import type { SharedKey } from '../../worker/intake/shared-keys.js';
 import type { Effect } from '../../operation/effect.js';

@@ -37,7 +37,7 @@ export class AttemptRecorder {
   ) {}
 
   /** Gives the result of a delivery whose claim was not won. */
-  async refused(run: OperationRun, answer: NotAcquired): Promise<AttemptResult> {
+  async withoutClaim(run: OperationRun, answer: NotAcquired): Promise<AttemptResult> {
     const { tenantId, operationKey } = run.identified;
     switch (answer.kind) {
       case 'replay':
@@ -116,7 +116,7 @@ export class AttemptRecorder {
     startedAt?: number,
   ): Promise<AttemptResult> {
     const answer = await ground.revert(claim);
-    if (answer.kind !== 'acquired') return this.refused(ground.run, answer);
+    if (answer.kind !== 'acquired') return this.withoutClaim(ground.run, answer);
     const { claim: current } = answer;
     // The handler committed its own transaction. Trying again would write everything twice.
     if (current !== claim && current.token === claim.token)
@@ -313,6 +313,6 @@ const LOCKED_MS = 500;
 
 /**
  * A running operation mostly ends long before its lease, and a duplicate should learn its result soon after. A vanished
- * worker's lease is peeked at this often.
+ * worker's lease is claimed again this often.
  */
 const MAX_BUSY_MS = 5_000;

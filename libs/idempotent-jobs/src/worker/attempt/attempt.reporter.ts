@@ -60,8 +60,7 @@ export class AttemptReporter {
   }
 
   /**
-   * A call that waits for a running operation peeks at it again and again. It emits one event of its own when it gives
-   * up.
+   * A call that waits for a running operation claims it again and again. It emits one event of its own when it gives up.
    */
   deferred(run: OperationRun, delayMs: number, detail: string, cause: DeferralReason): void {
     if (cause === 'busy' && isCall(run) && run.step === undefined) return;

@@ -19,7 +19,7 @@ import type { Ground } from './ground.js';
 import { Grounds } from './grounds.js';
 import { handsBack, type OperationRun } from './operation-run.js';
 import { type OperationFrame, openFrame } from './operation-frame.js';
-import { keepResult } from './result-to-text.js';
+import { keepResult } from './kept-result.js';
 import { type Cleared, Reconciler } from './reconciler.js';
 import { HandedBackError, waitsForStep } from './refusal-errors.js';
 
@@ -99,7 +99,7 @@ export class AttemptRunner {
     const ground = this.grounds.of(run);
     try {
       const answer = await ground.claim();
-      if (answer.kind !== 'acquired') return await this.recorder.refused(run, answer);
+      if (answer.kind !== 'acquired') return await this.recorder.withoutClaim(run, answer);
       return await work(ground, answer.claim);
     } catch (error) {
       if (!run.handlerRun.wasStarted) ground.forgo();

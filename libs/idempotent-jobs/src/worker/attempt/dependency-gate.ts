@@ -20,7 +20,7 @@ export interface DependencyGate {
 }
 
 /** The dependency lets the attempt through, and its permit is told how the attempt went. */
-export class AdmittedRun implements DependencyGate {
+export class AdmittedGate implements DependencyGate {
   readonly rejection = undefined;
 
   constructor(private readonly permit: DependencyPermit) {}
@@ -53,7 +53,7 @@ export class AdmittedRun implements DependencyGate {
 }
 
 /** The dependency lets nothing through, and the processor's fallback stands in for it. */
-export class FallbackRun implements DependencyGate {
+export class FallbackGate implements DependencyGate {
   readonly dependency = undefined;
 
   constructor(readonly rejection: Rejection) {}

@@ -2,7 +2,7 @@ import { Injectable } from '@nestjs/common';
 import type { EntityManager } from 'typeorm';
 import type { Claim, ClaimAnswer, VanishedAttempt } from '../../ledger/claim/claim.js';
 import type { RequestedOperation } from '../../producer/operation.store.js';
-import type { RecordedResult } from '../../ledger/record/kept-result.js';
+import type { RecordedResult } from '../../ledger/record/recorded-result.js';
 import { type FailureRecord, OutcomeStore, type Recorded } from '../../ledger/record/outcome.store.js';
 import { ClaimStore } from '../../ledger/claim/claim.store.js';
 import { LeaseKeeper } from '../../ledger/claim/lease-keeper.js';

@@ -26,6 +26,28 @@ function abandoned(execution: HandlerResult): Extract<HandlerResult, { kind: 'ab
   return execution;
 }
 
+describe('HandlerRun: what it is a part of ends', () => {
+  it('is cancelled with it, also where that was before anybody listened', async () => {
+    const [before, later] = [new AbortController(), new AbortController()];
+    before.abort();
+    const [late, early] = [watched().attempt, watched().attempt];
+    late.endWith(before.signal);
+    early.endWith(later.signal);
+    expect([late.abandonedBy, early.abandonedBy]).toEqual(['cancelled', undefined]);
+    later.abort();
+    expect(early.abandonedBy).toBe('cancelled');
+  });
+
+  it('stops listening when it is told so', () => {
+    const controller = new AbortController();
+    const { attempt } = watched();
+    attempt.endWith(controller.signal)();
+    controller.abort();
+    expect(attempt.isOver).toBe(false);
+    expect(attempt.endWith(undefined)).not.toThrow();
+  });
+});
+
 describe('HandlerRun: the handler ends first', () => {
   it('returns the handler’s value', async () => {
     const { attempt, late } = watched();

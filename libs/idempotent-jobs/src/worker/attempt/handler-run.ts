@@ -35,7 +35,7 @@ export type HandlerResult =
 export class HandlerRun {
   #controller: AbortController | undefined;
   #abandoned: Extract<HandlerResult, { kind: 'abandoned' }> | undefined;
-  #end: ((execution: HandlerResult) => void) | undefined;
+  #end: ((result: HandlerResult) => void) | undefined;
   #isOver = false;
   #reject: ((error: Error) => void) | undefined;
   #lease: RunLease | undefined;
@@ -107,6 +107,17 @@ export class HandlerRun {
     this.#reject?.(error);
   }
 
+  /**
+   * Abandons this run as cancelled when the signal is aborted, or now if it was aborted before. Returns the function that
+   * stops listening.
+   */
+  endWith(signal: AbortSignal | undefined): () => void {
+    const stop = (): void => this.abandon('cancelled');
+    if (signal?.aborted === true) stop();
+    signal?.addEventListener('abort', stop, { once: true });
+    return () => signal?.removeEventListener('abort', stop);
+  }
+
   /** Settles with `work`, or rejects when the attempt is abandoned: guards and interceptors may never answer. */
   follow<T>(work: Promise<T>): Promise<T> {
     return new Promise((resolve, reject) => {
@@ -124,9 +135,9 @@ export class HandlerRun {
         () => this.abandon('timeout', `it took longer than its ${Math.round(timeoutMs)} ms`),
         timeoutMs,
       );
-      this.#end = (execution) => {
+      this.#end = (result) => {
         clearTimeout(timer);
-        resolve(execution);
+        resolve(result);
       };
       started(handler).then(
         (value) => this.#finish({ kind: 'returned', value }),
@@ -139,13 +150,13 @@ export class HandlerRun {
     if (!this.#isOver && this.#lease?.hasRunOut() === true) this.abandon('lease_lost');
   }
 
-  #finish(execution: Extract<HandlerResult, { kind: 'returned' | 'threw' }>): void {
+  #finish(result: Extract<HandlerResult, { kind: 'returned' | 'threw' }>): void {
     if (this.#isOver) {
-      this.onLate(execution.kind);
+      this.onLate(result.kind);
       return;
     }
     this.#isOver = true;
-    this.#end?.(execution);
+    this.#end?.(result);
   }
 }
 

@@ -2,7 +2,7 @@ import type { Claim, ClaimAnswer, ClaimRequest, VanishedAttempt } from '../../le
 import { type LeaseHandle, leaseTime } from '../../ledger/claim/lease-keeper.js';
 import type { RequestedOperation } from '../../producer/operation.store.js';
 import type { Queryable } from '../../ledger/postgres/database.js';
-import type { RecordedResult } from '../../ledger/record/kept-result.js';
+import type { RecordedResult } from '../../ledger/record/recorded-result.js';
 import type { FailureRecord, Recorded } from '../../ledger/record/outcome.store.js';
 import type { Completion, Ground, GroundServices, Release } from './ground.js';
 import { claimRequestOf, isCall, type OperationRun } from './operation-run.js';

@@ -1,3 +1,4 @@
+import { MAX_FAILURE_CODE } from '../../operation/failure.js';
 import { type AttemptResult, causeOf } from './attempt-result.js';
 import { errorTypeOf } from '../../tracing/attributes.js';
 import { orUndefined } from '../../operation/thrown.js';
@@ -124,6 +125,3 @@ export function whatFailed(result: AttemptResult): string | undefined {
 }
 
 const OUTCOME = 'idempotent_jobs.outcome';
-
-/** A failure code may come from the application's own `classify`. */
-const MAX_FAILURE_CODE = 200;

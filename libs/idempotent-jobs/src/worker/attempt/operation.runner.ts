@@ -12,7 +12,7 @@ import { decideRejected } from '../rules/decide.js';
 import { AttemptRunner, type RolledBack } from './attempt.runner.js';
 import { AttemptRecorder } from './attempt.recorder.js';
 import type { AttemptResult } from './attempt-result.js';
-import { AdmittedRun, type DependencyGate, FallbackRun } from './dependency-gate.js';
+import { AdmittedGate, type DependencyGate, FallbackGate } from './dependency-gate.js';
 import { claimRequestOf, type OperationRun, subjectOf } from './operation-run.js';
 
 /**
@@ -52,7 +52,7 @@ export class OperationRunner {
       // at before the claim.
       if (!dependency.hasRetries && (await this.#isRetry(run)))
         return await this.#runRejected(run, dependency.denyRetry(subjectOf(run)), run.fallback);
-      return await this.#runAttempt(run, handler, new AdmittedRun(entry));
+      return await this.#runAttempt(run, handler, new AdmittedGate(entry));
     } finally {
       entry.leave();
     }
@@ -92,7 +92,7 @@ export class OperationRunner {
   ): Promise<AttemptResult> {
     const request = claimRequestOf(run);
     const seen = await this.claims.peek(request);
-    if (seen.kind !== 'runnable') return this.recorder.refused(run, seen);
+    if (seen.kind !== 'runnable') return this.recorder.withoutClaim(run, seen);
     const { effect, claim, reconcile } = run.rules;
     if (seen.isDoubtful && reconcile !== undefined) return this.#leaveDoubt(run, rejection);
     const decision = decideRejected(seen, rejection.retryAfterMs);
@@ -114,7 +114,7 @@ export class OperationRunner {
       operation.markDegraded(`${rejection.dependency}: ${rejection.cause}`);
       return fallback(operation, rejection.cause);
     };
-    return this.#runAttempt(run, answer, new FallbackRun(rejection));
+    return this.#runAttempt(run, answer, new FallbackGate(rejection));
   }
 
   /**

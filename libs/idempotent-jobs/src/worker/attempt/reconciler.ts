@@ -19,7 +19,7 @@ import type { Ground } from './ground.js';
 import { openFrame } from './operation-frame.js';
 import type { OperationRun } from './operation-run.js';
 import { withRetry, recordPatienceMs } from './with-retry.js';
-import { keepResult } from './result-to-text.js';
+import { keepResult } from './kept-result.js';
 import type { RunStep } from './steps.js';
 
 /** How a question ended, and what `reconcile()` enqueued. */

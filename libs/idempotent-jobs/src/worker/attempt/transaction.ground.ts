@@ -10,7 +10,7 @@ import {
   SERIALIZATION_FAILURE,
   sqlStateOf,
 } from '../../ledger/postgres/no-connection.js';
-import type { RecordedResult } from '../../ledger/record/kept-result.js';
+import type { RecordedResult } from '../../ledger/record/recorded-result.js';
 import type { FailureRecord, Recorded } from '../../ledger/record/outcome.store.js';
 import type { Completion, Ground, GroundAnswer, GroundServices } from './ground.js';
 import { claimRequestOf, isCall, type OperationRun } from './operation-run.js';

@@ -1,11 +1,18 @@
 import { Injectable } from '@nestjs/common';
 import { Due } from '../../producer/due.js';
+import { type JobEvent, JobEvents } from '../../events/job-events.js';
 import { LibraryLog } from '../../events/library-log.js';
 import { OutcomeStore } from '../../ledger/record/outcome.store.js';
 import { OperationInDoubtError } from '../../operation/errors.js';
 import type { OperationIdentity } from '../../operation/identity.js';
+import type { JobSubject } from '../../operation/job.js';
+import { shownKey } from '../../operation/origin.js';
+import type { OperationStatus } from '../../operation/status.js';
 import { Database } from '../../ledger/postgres/database.js';
 import { statement } from '../../ledger/postgres/statement.js';
+
+const DOUBT =
+  'tenant_id, operation_key, step_of, fencing_token::float8 AS token, queue, job_name, job_id, attempts, status';
 
 /**
  * Finds doubts that nothing else would find. First, calls and steps that must not be repeated, and whose process has
@@ -20,30 +27,34 @@ const FORGOTTEN_DOUBTS = statement(
   'forgotten_doubts',
   `
 (
-  SELECT tenant_id AS "tenantId", operation_key AS "operationKey", fencing_token::float8 AS token FROM {schema}.job_outcomes
+  SELECT ${DOUBT} FROM {schema}.job_outcomes
   WHERE origin <> 'job' AND lease_expires_at <= clock_timestamp() - CASE
       WHEN effect = 'reconciled' OR status = 'in_doubt' OR step_of IS NOT NULL THEN interval '1 day'
       ELSE interval '1 minute' END
     AND (status = 'in_doubt' OR repeatable_until <= clock_timestamp())
   ORDER BY lease_expires_at LIMIT :limit
 ) UNION ALL (
-  SELECT tenant_id AS "tenantId", operation_key AS "operationKey", fencing_token::float8 AS token FROM {schema}.job_outcomes
+  SELECT ${DOUBT} FROM {schema}.job_outcomes
   WHERE origin <> 'job' AND status = 'retrying' AND doubt_since IS NOT NULL
     AND repeatable_until <= clock_timestamp() - interval '1 day'
   ORDER BY repeatable_until LIMIT :limit
 ) UNION ALL (
-  SELECT tenant_id AS "tenantId", operation_key AS "operationKey", fencing_token::float8 AS token FROM {schema}.job_outcomes
+  SELECT ${DOUBT} FROM {schema}.job_outcomes
   WHERE status = 'in_doubt' AND lease_expires_at IS NULL AND payload IS NULL AND reconcile_due_at <= clock_timestamp() - interval '1 day'
   ORDER BY reconcile_due_at LIMIT :limit
 )
 `,
 );
 
-interface ForgottenDoubt extends OperationIdentity {
+interface ForgottenDoubt extends OperationIdentity, JobSubject {
+  /** For a step: the key of its operation. */
+  readonly stepOf: string | undefined;
   readonly token: number;
+  readonly attempts: number;
+  readonly status: OperationStatus;
 }
 
-/** Writes the dead letters of forgotten doubts. Any number of processes may sweep. */
+/** Writes the dead letters of forgotten doubts, and tells of them. Any number of processes may sweep. */
 @Injectable()
 export class DoubtSweep {
   #timer: NodeJS.Timeout | undefined;
@@ -53,6 +64,7 @@ export class DoubtSweep {
     private readonly database: Database,
     private readonly outcomes: OutcomeStore,
     private readonly due: Due,
+    private readonly events: JobEvents,
     private readonly log: LibraryLog,
   ) {}
 
@@ -73,12 +85,14 @@ export class DoubtSweep {
   }
 
   async sweep(): Promise<void> {
-    const forgotten = await this.database.run<ForgottenDoubt>(FORGOTTEN_DOUBTS.with({ limit: BATCH }));
+    const forgotten = await this.database.read<ForgottenDoubt>(FORGOTTEN_DOUBTS.with({ limit: BATCH }));
     for (const doubt of forgotten) {
       try {
         const error = new OperationInDoubtError(doubt);
         const recorded = await this.outcomes.doubt(doubt, doubt.token, error, undefined);
-        if (recorded === 'recorded') this.due.wake();
+        if (recorded === 'lost') continue;
+        this.due.wake();
+        this.events.emit(doubted(doubt, error));
       } catch (error) {
         // A doubt whose row is locked, or that cannot be written, must not keep the others from being found.
         this.log.trouble('A forgotten doubt could not be recorded, and is looked at again', error);
@@ -88,3 +102,25 @@ export class DoubtSweep {
 }
 
 const BATCH = 100;
+
+function doubted(
+  { queue, jobName, jobId, tenantId, operationKey, stepOf, attempts: attempt, status }: ForgottenDoubt,
+  { message }: Error,
+): JobEvent {
+  return {
+    kind: 'in_doubt',
+    queue,
+    jobName,
+    jobId,
+    tenantId,
+    operationKey: shownKey(operationKey),
+    ...(stepOf !== undefined && { stepOf }),
+    attempt,
+    failure: 'in_doubt',
+    failureCode: 'lease_expired',
+    error: message,
+    durationMs: 0,
+    // The end of any other attempt has been told.
+    ...(status === 'running' && { isVanished: true }),
+  };
+}

@@ -3,7 +3,7 @@ import type { Dependency } from '../../resilience/dependency/dependency.js';
 import type { KeyedDependency } from '../../resilience/dependency/dependency-key.js';
 import type { Effect } from '../../operation/effect.js';
 import type { ReconcileRules } from './reconcile.options.js';
-import type { ResultRules } from '../../ledger/record/kept-result.js';
+import type { ResultRules } from '../../ledger/record/recorded-result.js';
 import type { Classify } from '../../resilience/classify/classify.js';
 import type { RetryPolicy } from './decide.js';
 import type { Identify } from '../identify/identify.js';

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import type { ResultRules } from '../../ledger/record/kept-result.js';
-import { keepResult } from './result-to-text.js';
+import type { ResultRules } from '../../ledger/record/recorded-result.js';
+import { keepResult } from './kept-result.js';
 
 const RULES: ResultRules = { isStored: true, redact: undefined, maxBytes: 1000 };
 const cycle: { self?: unknown } = {};

@@ -1,7 +1,7 @@
 import { toJsonText } from '../../operation/json.js';
 import { messageOf } from '../../operation/thrown.js';
 import { errorTypeOf } from '../../tracing/attributes.js';
-import type { RecordedResult, ResultOmitted, ResultRules } from '../../ledger/record/kept-result.js';
+import type { RecordedResult, ResultOmitted, ResultRules } from '../../ledger/record/recorded-result.js';
 import { isEncrypted, looksEncrypted } from '../../ledger/encryption/encryption.js';
 
 /** A handler's result as the ledger keeps it. */

@@ -1,12 +1,12 @@
 import { describe, expect, it } from 'vitest';
 import { type ClaimRequest, type ClaimRow, readAnswer } from '../../ledger/claim/claim.js';
-import { resolveProcessorOptions } from '../rules/processor.options.js';
+import { resolveProcessorOptions } from './processor.options.js';
 import { type Effect, EFFECTS, repeatableForMs } from '../../operation/effect.js';
 import type { OperationStatus } from '../../operation/status.js';
-import { DEFAULT_SCHEDULE } from '../rules/reconcile.options.js';
+import { DEFAULT_SCHEDULE } from './reconcile.options.js';
 import type { Failure } from '../../operation/failure.js';
 import type { FailureKind } from '../../operation/reasons.js';
-import { decideFailure, decideStart, type RetryPolicy } from '../rules/decide.js';
+import { decideFailure, decideStart, type RetryPolicy } from './decide.js';
 
 /* What becomes of an operation whose attempt has ended, in one table: the promise that each effect makes. */
 
