@@ -13,12 +13,18 @@ const isolate = false;
 /** Specs that mock a module, or set the environment before it is loaded. */
 const APART = ['apps/**/*.spec.ts', 'libs/idempotent-jobs/src/worker/attempt/with-retry.spec.ts'];
 
+/**
+ * The end-to-end tests wait for leases, locks and clocks to run out: fewer would leave the machine idle. All projects have
+ * the same number, so that the others run while those wait.
+ */
+const maxWorkers = 8;
+
 const unit = {
   // Some go through thousands of cases; on a loaded machine that takes longer than the five seconds there are by default.
   testTimeout: 30_000,
   exclude: ['**/dist/**', '**/node_modules/**'],
   setupFiles: ['reflect-metadata'],
-  maxWorkers: 3,
+  maxWorkers,
 };
 
 export default defineConfig({
@@ -43,7 +49,6 @@ export default defineConfig({
         oxc: decorators,
         test: {
           name: 'e2e',
-          sequence: { groupOrder: 1 },
           include: ['test/e2e/**/*.spec.ts'],
           setupFiles: ['reflect-metadata'],
           globalSetup: ['test/support/global-setup.ts'],
@@ -53,8 +58,7 @@ export default defineConfig({
           testTimeout: 120_000,
           hookTimeout: 60_000,
           isolate,
-          // They wait for leases, locks and clocks to run out; three would leave the machine idle for half of the time.
-          maxWorkers: 6,
+          maxWorkers,
         },
       },
     ],

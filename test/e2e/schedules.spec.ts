@@ -3,7 +3,7 @@ import type { IdempotentQueue } from 'nestjs-idempotent-jobs';
 import { InvalidIdentityError, UsageError } from 'nestjs-idempotent-jobs/errors';
 import { type JobEvent, JobEvents } from 'nestjs-idempotent-jobs/observe';
 import { RetentionService } from 'nestjs-idempotent-jobs/operate';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
 import { asTenant, bullQueue, idempotentQueue, lettersOf, outcomeOf } from '../support/ledger.js';
@@ -209,6 +209,28 @@ describe.each(BACKENDS)('schedules, on %s', (backend) => {
       const bull = bullQueue(app, 'reports');
       expect(await bull.getJobSchedulersCount()).toBe(0);
       expect(await bull.getDelayedCount()).toBe(0);
+    });
+
+    it('also when a process that makes the schedule has not seen that another one had made it', async () => {
+      const { app, place, runs, processor } = await apart();
+      const other = await apps.beside(place, { queues: ['reports'] });
+      const daily = { ...report, ...soonDaily() };
+      const bull = bullQueue(other, 'reports');
+      vi.spyOn(bull, 'getJobScheduler').mockResolvedValueOnce(undefined as never);
+      const upsert = bull.upsertJobScheduler.bind(bull);
+      let nextAt: Date | undefined;
+      vi.spyOn(bull, 'upsertJobScheduler').mockImplementationOnce(async (...given) => {
+        ({ nextAt } = await idempotentQueue(app, 'reports').schedule('report', {}, daily));
+        await due(nextAt);
+        return upsert(...given);
+      });
+      await idempotentQueue(other, 'reports').schedule('report', {}, daily);
+      await apps.beside(place, { queues: ['reports'], providers: [processor()] });
+      await eventually(
+        () => runs,
+        (ran) => expect(ran).toEqual({ [keyOf(nextAt)]: {} }),
+      );
+      expect(await lettersOf(app)).toEqual([]);
     });
 
     it('also when it falls due while two processes make the schedule again and again', async () => {

@@ -50,7 +50,7 @@ describe.each(BACKENDS)('two applications in one process, on %s', (backend) => {
       const own =
         backend === 'redis'
           ? { prefix: `${place.prefix}-${name}` }
-          : { connection: { ...place.connection, schema: `bullmq_${name}` } };
+          : { connection: { ...place.connection, schema: `bullmq_${name}`, migrate: true } };
       const app = await apps.beside(
         { ...place, ...own },
         { queues: ['charges'], providers: [Name, SharedProcessor], jobs: { schema: name } },

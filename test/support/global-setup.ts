@@ -2,10 +2,12 @@ import { randomUUID } from 'node:crypto';
 import { existsSync, statfsSync } from 'node:fs';
 import { join } from 'node:path';
 import { startPostgres, startRedis } from 'local-servers';
+import { getDataSourceToken } from '@nestjs/typeorm';
 import { Client } from 'pg';
+import type { DataSource } from 'typeorm';
 import type { TestProject } from 'vitest/node';
 import { bundleProgram, RUN_PROGRAM } from './bundle-program.js';
-import { placeIn, TEMPLATES } from './place.js';
+import { placeIn, type Servers, TEMPLATES } from './place.js';
 import { startApp } from './start-app.js';
 
 declare module 'vitest' {
@@ -36,15 +38,11 @@ export default async function setup(project: TestProject): Promise<() => Promise
       '\n*** SKIPPED: all Redis suites. There is no redis-server on the PATH and REDIS_URL is not set. ***\n',
     );
   }
-  await makeTemplates(postgres.url, redisUrl);
+  const servers = { postgresUrl: postgres.url, redisUrl };
+  await makeTemplates(servers);
   const program = await bundleProgram();
-  const database = await copyOfTemplate(postgres.url);
-  await program.compile({
-    place: placeIn(database, 'postgres', postgres.url, redisUrl),
-    effect: 'natural',
-    leaseMs: 1000,
-    act: 'work',
-  });
+  const place = placeIn(servers, 'postgres', 'nobody_looks');
+  await program.compile({ place, effect: 'natural', leaseMs: 1000, act: 'work' });
   project.provide('program', { runner: RUN_PROGRAM, bundle: program.file });
   project.provide('postgresUrl', postgres.url);
   project.provide('redisUrl', redisUrl);
@@ -64,26 +62,24 @@ function dataInMemory(): { dataDirectory?: string } {
 }
 
 /** A database for each backend, as an application leaves it that has just started: those of the tests are copies. */
-async function makeTemplates(postgresUrl: string, redisUrl: string | undefined): Promise<void> {
-  const admin = new Client({ connectionString: postgresUrl });
+async function makeTemplates(servers: Servers): Promise<void> {
+  const admin = new Client({ connectionString: servers.postgresUrl });
   await admin.connect();
   // The databases of tests live for seconds, and there are many: it would look for work ten times a second.
   await admin.query('ALTER SYSTEM SET autovacuum = off');
   await admin.query('SELECT pg_reload_conf()');
-  for (const backend of redisUrl === undefined ? (['postgres'] as const) : (['redis', 'postgres'] as const)) {
+  for (const backend of servers.redisUrl === undefined ? (['postgres'] as const) : BOTH) {
     const template = TEMPLATES[backend];
     await admin.query(`CREATE DATABASE ${template}`);
-    const app = await startApp(placeIn(template, backend, postgresUrl, redisUrl), { queues: [] });
+    // BullMQ makes its tables in Postgres for the first queue.
+    const place = placeIn(servers, backend, template, true);
+    const app = await startApp(place, { queues: backend === 'postgres' ? ['first'] : [] });
+    await app.get<DataSource>(getDataSourceToken()).query('DELETE FROM job_queues');
     await app.close();
   }
+  // For the process in which no test looks.
+  await admin.query(`CREATE DATABASE nobody_looks TEMPLATE ${TEMPLATES.postgres}`);
   await admin.end();
 }
 
-/** For a process in which no test looks. */
-async function copyOfTemplate(postgresUrl: string): Promise<string> {
-  const admin = new Client({ connectionString: postgresUrl });
-  await admin.connect();
-  await admin.query(`CREATE DATABASE nobody_looks TEMPLATE ${TEMPLATES.postgres}`);
-  await admin.end();
-  return 'nobody_looks';
-}
+const BOTH = ['redis', 'postgres'] as const;

@@ -15,17 +15,26 @@ export const TEMPLATES: Readonly<Record<Backend, string>> = {
   postgres: 'template_postgres',
 };
 
-/** The place in a database of that server. */
+/** Where the servers of the tests are. */
+export interface Servers {
+  readonly postgresUrl: string;
+  readonly redisUrl: string | undefined;
+}
+
+/**
+ * The place in a database of that server. With `isEmpty` each of BullMQ's queues and workers looks whether their schema is
+ * there, and makes it.
+ */
 export function placeIn(
-  database: string,
+  { postgresUrl, redisUrl }: Servers,
   backend: Backend,
-  postgresUrl: string,
-  redisUrl: string | undefined,
+  database: string,
+  isEmpty = false,
 ): Place {
   const url = new URL(postgresUrl);
   url.pathname = `/${database}`;
   const databaseUrl = url.toString();
   const connection =
-    backend === 'postgres' ? { connectionString: databaseUrl, migrate: true, max: 4 } : { url: redisUrl };
+    backend === 'postgres' ? { connectionString: databaseUrl, migrate: isEmpty, max: 4 } : { url: redisUrl };
   return { backend, databaseUrl, connection, prefix: database };
 }

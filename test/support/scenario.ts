@@ -9,20 +9,21 @@ export const BACKENDS: readonly Backend[] =
 
 /** A place for one test, in which an application has been: the schemas are there, and no rows. */
 export function makePlace(backend: Backend): Promise<Place> {
-  return place(backend, TEMPLATES[backend]);
+  return place(backend, TEMPLATES[backend], false);
 }
 
 /** A place for one test, in which nobody has been. */
 export function makeEmptyPlace(backend: Backend): Promise<Place> {
-  return place(backend, 'template1');
+  return place(backend, 'template1', true);
 }
 
-async function place(backend: Backend, template: string): Promise<Place> {
+async function place(backend: Backend, template: string, isEmpty: boolean): Promise<Place> {
   const name = `test_${randomUUID().replaceAll('-', '')}`;
   await onServer((admin) => admin.query(`CREATE DATABASE ${name} TEMPLATE ${template} STRATEGY file_copy`));
   // Those of a whole file stay until the server goes.
   if (TestRunner.getCurrentTest() !== undefined) onTestFinished(() => onServer((admin) => drop(admin, name)));
-  return placeIn(name, backend, inject('postgresUrl'), inject('redisUrl'));
+  const servers = { postgresUrl: inject('postgresUrl'), redisUrl: inject('redisUrl') };
+  return placeIn(servers, backend, name, isEmpty);
 }
 
 /**

@@ -10,12 +10,21 @@ const JOB = {
   opts: { repeat: { pattern: '0 6 * * *' }, attempts: 3, priority: 2, delay: 99, prevMillis: DUE_AT },
 };
 
-/** What was asked of BullMQ, in order. */
-function recorded(next: number | undefined, leave: () => Promise<unknown> = async () => undefined) {
+/** The iteration after it, a second later. */
+const LATER = { id: `repeat:op-1:${DUE_AT + 1000}` };
+
+/** What was asked of BullMQ, in order. `next` is what the scheduler waits for, each time that it is asked. */
+function recorded(
+  next: number | undefined | readonly number[],
+  leave: () => Promise<unknown> = async () => undefined,
+) {
   const asked: unknown[] = [];
+  const left = typeof next === 'object' ? [...next] : [];
+  const nextOne = (): number | undefined => (typeof next === 'object' ? left.shift() : next);
   const queue = {
-    getJobScheduler: async () => (next === undefined ? undefined : { next }),
-    getJob: async (id: string) => (id === JOB.id ? JOB : undefined),
+    getJobScheduler: async () => ({ next: nextOne() }),
+    getJob: async (id: string) =>
+      id === JOB.id || id === LATER.id ? { ...JOB, ...(id === LATER.id && LATER) } : undefined,
     jobScheduler: Promise.resolve({
       upsertJobScheduler: (
         id: string,
@@ -60,6 +69,34 @@ describe('a change of a scheduler', () => {
       return change();
     });
     expect(asked).toEqual(['change', BACK]);
+  });
+
+  it('lets go what falls due while another one leaves, and keeps the one after them', async () => {
+    vi.setSystemTime(DUE_AT + 1000);
+    const { asked, change, queue } = recorded([DUE_AT, DUE_AT + 1000, DUE_AT + 2000]);
+    await keepingDue(queue, 'op-1', change);
+    const laterLeaves = ['leave', 'op-1', { override: false, producerId: LATER.id }];
+    const laterBack = ['add', 'report', JOB.data, { attempts: 3, priority: 2, jobId: LATER.id }];
+    expect(asked).toEqual([LEAVES, laterLeaves, 'change', BACK, laterBack]);
+  });
+
+  it('that makes a scheduler tells when it was begun; one that finds it there does not', async () => {
+    vi.setSystemTime(DUE_AT - 1);
+    const begun: number[] = [];
+    const note = async (at: number): Promise<void> => void begun.push(at);
+    const fresh = recorded(undefined);
+    await keepingDue(
+      fresh.queue,
+      'op-1',
+      () => {
+        vi.setSystemTime(DUE_AT + 1);
+        return fresh.change();
+      },
+      note,
+    );
+    const known = recorded(DUE_AT);
+    await keepingDue(known.queue, 'op-1', known.change, note);
+    expect(begun).toEqual([DUE_AT - 1]);
   });
 
   it('leaves alone what is not due', async () => {

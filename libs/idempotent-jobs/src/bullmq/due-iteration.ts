@@ -12,6 +12,10 @@ import { DEADLOCK_DETECTED, sqlStateOf } from '../ledger/postgres/no-connection.
  * If the process is killed at any point, the job is on its queue, unless it fell due between the reading and the
  * change.
  *
+ * Two processes may make a scheduler at the same time, and neither sees it there before. `made` is told of a change that
+ * made one, and when that was begun: an iteration that fell due since then may be the other process's, which the change
+ * has dropped.
+ *
  * If another process changes the same scheduler, BullMQ may refuse the change, and its Postgres backend may end it as a
  * deadlock. A retry finds what the other process has made.
  */
@@ -19,10 +23,11 @@ export async function keepingDue<T>(
   bullmq: Queue,
   schedulerId: string,
   change: () => Promise<T>,
+  made: (begunAt: number) => Promise<void> = async () => undefined,
 ): Promise<T> {
   for (let tries = 1; ; tries += 1) {
     try {
-      return await changeOnce(bullmq, schedulerId, change);
+      return await changeOnce(bullmq, schedulerId, change, made);
     } catch (error) {
       if (!isRivals(error) || tries === MAX_TRIES) throw error;
     }
@@ -41,15 +46,36 @@ function isRivals(error: unknown): boolean {
   );
 }
 
-async function changeOnce<T>(bullmq: Queue, schedulerId: string, change: () => Promise<T>): Promise<T> {
-  const next = await nextOf(bullmq, schedulerId);
-  if (next === undefined) return change();
-  if (isDue(next)) await leave(bullmq, schedulerId, next);
+async function changeOnce<T>(
+  bullmq: Queue,
+  schedulerId: string,
+  change: () => Promise<T>,
+  made: (begunAt: number) => Promise<void>,
+): Promise<T> {
+  const begunAt = Date.now();
+  const iterations = await leaveDue(bullmq, schedulerId);
   const result = await change();
-  // It may have fallen due meanwhile, or it was the last one, for which no next one exists.
-  if (isDue(next)) await putBack(bullmq, next);
+  if (iterations.length === 0) await made(begunAt);
+  // One may have fallen due meanwhile, or was the last one, for which no next one exists.
+  for (const iteration of iterations.filter(isDue)) await putBack(bullmq, iteration);
   return result;
 }
+
+/** Has what is due leave the scheduler. Returns those, and the one that the scheduler waits for after them. */
+async function leaveDue(bullmq: Queue, schedulerId: string): Promise<readonly Iteration[]> {
+  const iterations: Iteration[] = [];
+  for (;;) {
+    const next = await nextOf(bullmq, schedulerId);
+    // One that is still there cannot leave.
+    if (next === undefined || next.dueAt === iterations.at(-1)?.dueAt) return iterations;
+    iterations.push(next);
+    if (!isDue(next) || iterations.length === MAX_DUE) return iterations;
+    await leave(bullmq, schedulerId, next);
+  }
+}
+
+/** More fall due while others leave only where a scheduler is as fast as BullMQ is. */
+const MAX_DUE = 5;
 
 interface Iteration {
   readonly dueAt: number;

@@ -181,15 +181,38 @@ export class QueuePort {
     this.#assertReadable(repeat);
     const telemetry = isUntraced && { telemetry: { omitContext: true } };
     const template = { name, data, opts: { ...RETRY_CARRIER, ...(priority && { priority }), ...telemetry } };
-    return keepingDue(this.bullmq, schedulerId, () =>
-      this.bullmq.upsertJobScheduler(schedulerId, repeat, template),
+    return keepingDue(
+      this.bullmq,
+      schedulerId,
+      () => this.bullmq.upsertJobScheduler(schedulerId, repeat, template),
+      (begunAt) => this.#addPassed(schedulerId, repeat, template, begunAt),
     );
   }
 
-  #assertReadable(repeat: RepeatOptions): void {
+  /**
+   * Adds the first iteration of a new scheduler that has fallen due while the scheduler was made. BullMQ ignores this as
+   * long as it has the job. A scheduler with `every` begins at once.
+   */
+  async #addPassed(
+    schedulerId: string,
+    repeat: RepeatOptions,
+    { name, data, opts }: { name: string; data: unknown; opts: JobsOptions },
+    begunAt: number,
+  ): Promise<void> {
+    if (repeat.pattern === undefined || this.#hasOwnStrategy) return;
+    const first = getNextMillis(begunAt, repeat);
+    if (first === undefined || first > Date.now()) return;
+    await this.bullmq.add(name, data, { ...opts, jobId: `repeat:${schedulerId}:${first}` });
+  }
+
+  /** A repeat strategy of the application reads patterns in its own way. */
+  get #hasOwnStrategy(): boolean {
     const { settings } = this.bullmq.opts as { settings?: { repeatStrategy?: unknown } };
-    // A repeat strategy of the application reads patterns in its own way.
-    if (repeat.pattern === undefined || settings?.repeatStrategy !== undefined) return;
+    return settings?.repeatStrategy !== undefined;
+  }
+
+  #assertReadable(repeat: RepeatOptions): void {
+    if (repeat.pattern === undefined || this.#hasOwnStrategy) return;
     try {
       getNextMillis(Date.now(), repeat);
     } catch (error) {
