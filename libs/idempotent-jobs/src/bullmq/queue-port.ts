@@ -8,7 +8,8 @@ import {
   type RedisQueueBackend,
   type RepeatOptions,
 } from 'bullmq';
-import { UsageError } from '../operation/errors.js';
+import { ConfigurationError, UsageError } from '../operation/errors.js';
+import { isOverWithin } from '../operation/within.js';
 import { messageOf } from '../operation/thrown.js';
 import type { Queryable } from '../ledger/postgres/database.js';
 import { Location, nameDatabase } from '../ledger/postgres/location.js';
@@ -239,6 +240,21 @@ export class QueuePort {
   /** Ends {@link holdBack} before its time. */
   async letGo(): Promise<void> {
     await this.bullmq.removeRateLimitKey();
+  }
+
+  /**
+   * Makes sure that BullMQ's tables are in its Postgres. Where they are not, a worker of BullMQ asks for jobs again and
+   * again, without a pause in which anything else of the process could run.
+   *
+   * @throws ConfigurationError
+   */
+  async assertTables(): Promise<void> {
+    if (postgresOf(this.bullmq) === undefined) return;
+    try {
+      await isOverWithin(READY_MS, this.bullmq.waitUntilReady());
+    } catch (cause) {
+      throw new ConfigurationError(`BullMQ cannot use queue "${this.name}": ${messageOf(cause)}`, cause);
+    }
   }
 
   /** Sends the backend a cheap command; rejects if it does not answer. */

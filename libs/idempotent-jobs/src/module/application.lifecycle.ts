@@ -80,6 +80,7 @@ export class ApplicationLifecycle
     this.workers.prepare();
     this.letters.prepare();
     this.#refuseShortRetention();
+    await this.queues.assertTables();
     if (this.options.doctor !== 'off') await this.#lookForSharedKeys();
     this.#warnOfUnsigned();
     await this.doctor.checkUp();

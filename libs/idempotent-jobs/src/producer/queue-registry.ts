@@ -64,6 +64,11 @@ export class QueueRegistry {
     return idempotentQueue;
   }
 
+  /** @throws ConfigurationError if BullMQ has no tables for a queue in its Postgres */
+  async assertTables(): Promise<void> {
+    for (const port of this.#ports.values()) await port.assertTables();
+  }
+
   /** The queues that operations are enqueued to, without the dead-letter queues. */
   get names(): readonly string[] {
     return [...this.#queues.keys()];
