@@ -6,7 +6,7 @@ const FLOORS = [
   'operation',
   'events',
   'tracing',
-  'options',
+  'option-checks',
   'resilience',
   'tenancy',
   'ledger',

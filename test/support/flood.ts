@@ -11,7 +11,8 @@ import { dataSourceOf } from './scenario.js';
 const QUEUE = 'charges';
 const UNFINISHED = ['waiting', 'active', 'delayed', 'prioritized'] as const;
 
-/** Short, so that what a fault has broken is noticed within the test; leases are not, since no worker dies. */
+/** Short, so that what a fault has broken is noticed within the test. */
+const LEASE_MS = 5000;
 const REDISPATCH = { redispatchAfterMs: 1000, redispatchMaxMs: 4000, pollMs: 100 };
 const WORKER = { concurrency: 50, lockDuration: 1000, stalledInterval: 500 };
 
@@ -34,11 +35,12 @@ export class Flood {
     const flood = new Flood(place, count);
     const processor = processorOf(
       QUEUE,
-      { effect: 'unrepeatable' },
+      // The first one is held until all others have run, however long that takes.
+      { effect: 'unrepeatable', leaseMs: LEASE_MS, timeoutMs: 10 * 60_000 },
       (_job, operation) => flood.#run(operation.operationKey),
       WORKER,
     );
-    const jobs = { dispatch: REDISPATCH };
+    const jobs = { dispatch: REDISPATCH, leaseMs: LEASE_MS };
     flood.app = await apps.beside(place, { queues: [QUEUE], providers: [processor], jobs });
     const requests = Array.from({ length: count }, (_, index) => ({
       name: 'charge',

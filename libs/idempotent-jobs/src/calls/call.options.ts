@@ -8,7 +8,7 @@ import {
   repeatableForMs,
 } from '../operation/effect.js';
 import { UsageError } from '../operation/errors.js';
-import { optionChecks } from '../options/option-checks.js';
+import { optionChecks } from '../option-checks/option-checks.js';
 import { CALLS } from '../operation/origin.js';
 import type { OperationRules } from '../worker/rules/operation-rules.js';
 import { type Classify, inOrder } from '../resilience/classify/classify.js';

@@ -6,7 +6,7 @@ import {
 } from '../worker/attempt/current-operation.js';
 import { type JobEvent, JobEvents } from '../events/job-events.js';
 import { UsageError } from '../operation/errors.js';
-import { optionChecks } from '../options/option-checks.js';
+import { optionChecks } from '../option-checks/option-checks.js';
 import { classify } from '../resilience/classify/classify.js';
 import { InDoubtError } from '../operation/failure.js';
 import { TenantContext } from '../tenancy/tenant-context.js';

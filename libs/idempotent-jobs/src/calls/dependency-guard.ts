@@ -3,7 +3,7 @@ import { AbandonedError } from '../worker/attempt/handler-run.js';
 import { type CurrentOperation, surroundingOperation } from '../worker/attempt/current-operation.js';
 import { UsageError } from '../operation/errors.js';
 import { isA } from '../operation/thrown.js';
-import { optionChecks } from '../options/option-checks.js';
+import { optionChecks } from '../option-checks/option-checks.js';
 import { classify } from '../resilience/classify/classify.js';
 import { type Failure, InDoubtError } from '../operation/failure.js';
 import { signed } from '../resilience/classify/failure-sign.js';

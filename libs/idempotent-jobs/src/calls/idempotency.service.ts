@@ -25,7 +25,7 @@ import { canonicalRequest, fingerprintOf, toJsonText } from '../operation/json.j
 import { messageOf } from '../operation/thrown.js';
 import { PLAIN } from '../worker/identify/identify.js';
 import { pauseUntilEnd } from '../outcome/pause-until-end.js';
-import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
+import { RESOLVED_OPTIONS } from '../option-checks/resolved-options.token.js';
 import { frames } from '../tenancy/frames.js';
 import { TenantContext } from '../tenancy/tenant-context.js';
 import { identityAttributes } from '../tracing/attributes.js';

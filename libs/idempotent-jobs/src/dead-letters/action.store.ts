@@ -3,7 +3,7 @@ import type { OperationIdentity } from '../operation/identity.js';
 import type { Author } from '../operation/ledger-action.js';
 import { Database } from '../ledger/postgres/database.js';
 import { type RunStatement, statement } from '../ledger/postgres/statement.js';
-import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
+import { RESOLVED_OPTIONS } from '../option-checks/resolved-options.token.js';
 import { type Intent, judge, judgeReport, type Report } from './judge-letter.js';
 import { lockLetters, lockOperation, peekAtLetter } from './lock.js';
 import type { ReservedRedrive } from './bulk-redrive.store.js';

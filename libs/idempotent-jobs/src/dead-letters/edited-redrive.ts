@@ -1,5 +1,5 @@
 import { Inject, Injectable } from '@nestjs/common';
-import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
+import { RESOLVED_OPTIONS } from '../option-checks/resolved-options.token.js';
 import { QueueRegistry } from '../producer/queue-registry.js';
 import { provenanceOf } from '../producer/envelope.js';
 import { OperationStore } from '../producer/operation.store.js';

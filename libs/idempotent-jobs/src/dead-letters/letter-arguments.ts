@@ -1,4 +1,4 @@
-import { definedOf } from '../options/option-checks.js';
+import { definedOf } from '../option-checks/option-checks.js';
 import { UsageError } from '../operation/errors.js';
 import type { DeadLetterFilter } from './dead-letter.js';
 import { DEAD_LETTER_REASONS } from '../operation/reasons.js';

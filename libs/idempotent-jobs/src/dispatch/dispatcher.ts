@@ -1,6 +1,6 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { LibraryLog } from '../events/library-log.js';
-import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
+import { RESOLVED_OPTIONS } from '../option-checks/resolved-options.token.js';
 import { Due } from '../producer/due.js';
 import { QueueRegistry } from '../producer/queue-registry.js';
 import { outsideOfAnyFrame } from '../tenancy/frames.js';

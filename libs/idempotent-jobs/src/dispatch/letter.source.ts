@@ -1,6 +1,6 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { QueueRegistry } from '../producer/queue-registry.js';
-import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
+import { RESOLVED_OPTIONS } from '../option-checks/resolved-options.token.js';
 import { DEAD_LETTER_JOB_NAME, type DeadLetterMessage } from '../operation/dead-letter-message.js';
 import { shownKey } from '../operation/origin.js';
 import { Database } from '../ledger/postgres/database.js';

@@ -1,5 +1,5 @@
 import { Inject, Injectable } from '@nestjs/common';
-import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
+import { RESOLVED_OPTIONS } from '../option-checks/resolved-options.token.js';
 import type { RequestedOperation } from '../producer/operation.store.js';
 import { outgoingJob } from '../producer/outgoing.js';
 import { Database } from '../ledger/postgres/database.js';

@@ -1,4 +1,4 @@
-import type { OptionChecks } from '../options/option-checks.js';
+import type { OptionChecks } from '../option-checks/option-checks.js';
 
 /** How long the ledger keeps operations and letters, for the module or for one queue. All in ms. */
 export interface RetentionOptions {

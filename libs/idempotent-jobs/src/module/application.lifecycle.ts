@@ -31,7 +31,7 @@ import { Database } from '../ledger/postgres/database.js';
 import { DoubtSweep } from '../worker/recovery/doubt.sweep.js';
 import { FailedJobSweep } from '../worker/recovery/failed-job.sweep.js';
 import type { SweptQueue } from '../worker/recovery/ended-job.sweep.js';
-import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
+import { RESOLVED_OPTIONS } from '../option-checks/resolved-options.token.js';
 import { Pruner } from '../operate/retention/pruner.js';
 import { retentionProblems } from '../ledger/retention.options.js';
 import { unsignedUntil } from '../producer/signer.js';

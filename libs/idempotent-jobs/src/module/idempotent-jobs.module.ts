@@ -3,7 +3,7 @@ import { type DynamicModule, Inject, Module, type Provider } from '@nestjs/commo
 import { DiscoveryModule } from '@nestjs/core';
 import { getDataSourceToken } from '@nestjs/typeorm';
 import type { Queue } from 'bullmq';
-import { type AsyncOptions, asyncProviders } from '../options/async-options.js';
+import { type AsyncOptions, asyncProviders } from '../option-checks/async-options.js';
 import { DEAD_LETTER_QUEUE_SUFFIX } from '../operation/dead-letter-message.js';
 import { QueueRegistry } from '../producer/queue-registry.js';
 import {
@@ -11,7 +11,7 @@ import {
   type IdempotentJobsOptions,
   resolveOptions,
 } from './idempotent-jobs.options.js';
-import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
+import { RESOLVED_OPTIONS } from '../option-checks/resolved-options.token.js';
 import type { RetentionOptions } from '../ledger/retention.options.js';
 import { databaseProvider, PARTS, PUBLIC } from './providers.js';
 

@@ -1,10 +1,10 @@
-import type { AsyncOptions } from '../options/async-options.js';
+import type { AsyncOptions } from '../option-checks/async-options.js';
 import { type DependencyOptions, resolveDependencies } from '../resilience/dependency/dependency.options.js';
 import { type ProcessorOverrides, readOverrides } from '../worker/rules/processor-overrides.js';
 import { resolvePolicies, type RetryPolicies } from '../worker/rules/retry.options.js';
 import type { MetricsAdapter } from '../observe/metrics/metrics.port.js';
 import { ConfigurationError } from '../operation/errors.js';
-import { type OptionChecks, optionChecks } from '../options/option-checks.js';
+import { type OptionChecks, optionChecks } from '../option-checks/option-checks.js';
 import { DEFAULT_POOL } from '../ledger/postgres/database.js';
 import { MIN_CONNECTIONS } from '../ledger/postgres/lanes.js';
 import type { LedgerPoolOptions } from '../ledger/postgres/ledger-pool.js';

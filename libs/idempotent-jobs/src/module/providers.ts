@@ -57,7 +57,7 @@ import { OutcomeStore } from '../ledger/record/outcome.store.js';
 import { DoubtSweep } from '../worker/recovery/doubt.sweep.js';
 import { EndedJobSweep } from '../worker/recovery/ended-job.sweep.js';
 import { FailedJobSweep } from '../worker/recovery/failed-job.sweep.js';
-import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
+import { RESOLVED_OPTIONS } from '../option-checks/resolved-options.token.js';
 import { Erasure } from '../operate/retention/erasure.js';
 import { Pruner } from '../operate/retention/pruner.js';
 import { RetentionService } from '../operate/retention/retention.service.js';

@@ -4,7 +4,8 @@ import { printable } from '../events/printable.js';
 
 /**
  * Logs one line per transition, in a regular form: what happened, then `tenant=… key=… attempt=…`. A line never has a
- * payload, and text from outside cannot break it into two lines.
+ * payload, and text from outside cannot break it into two lines. The sentences in it (`detail`, `error`) are made where the
+ * event is emitted.
  * Progress is logged as `debug`, completion as `log`, what may need a look as `warn`, what does need one as `error`.
  */
 export function logEvents(

@@ -1,7 +1,7 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { JobEvents } from '../events/job-events.js';
 import { LibraryLog } from '../events/library-log.js';
-import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
+import { RESOLVED_OPTIONS } from '../option-checks/resolved-options.token.js';
 import { TenantContext } from '../tenancy/tenant-context.js';
 import type { Tracing } from '../tracing/tracing.js';
 import { Due } from './due.js';

@@ -1,8 +1,8 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { createHmac, type KeyObject, timingSafeEqual } from 'node:crypto';
 import type { Envelope, Signature } from './envelope.js';
-import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
-import type { OptionChecks } from '../options/option-checks.js';
+import { RESOLVED_OPTIONS } from '../option-checks/resolved-options.token.js';
+import type { OptionChecks } from '../option-checks/option-checks.js';
 import { type KeyRing, readKeyRing } from '../ledger/encryption/key-ring.js';
 
 /** How jobs are signed, so that a client that can write to a queue cannot forge one. */

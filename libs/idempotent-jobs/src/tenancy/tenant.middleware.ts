@@ -1,6 +1,6 @@
 import { BadRequestException, Inject, Injectable, type NestMiddleware } from '@nestjs/common';
 import { tenantIdProblem } from '../operation/identity.js';
-import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
+import { RESOLVED_OPTIONS } from '../option-checks/resolved-options.token.js';
 import { TenantContext } from './tenant-context.js';
 
 interface TenantOptions {

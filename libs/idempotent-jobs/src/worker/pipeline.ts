@@ -18,7 +18,7 @@ import { UsageError } from '../operation/errors.js';
 import { messageOf } from '../operation/thrown.js';
 import { jobSubjectOf } from '../operation/job.js';
 import { Encryption } from '../ledger/encryption/encryption.js';
-import { RESOLVED_OPTIONS } from '../options/resolved-options.token.js';
+import { RESOLVED_OPTIONS } from '../option-checks/resolved-options.token.js';
 import { type Ack, ackOf, acknowledge } from './acknowledge/acknowledge.js';
 import { TenantContext } from '../tenancy/tenant-context.js';
 import type { OperationSpan } from './attempt/operation-span.js';

@@ -97,7 +97,8 @@ ORDER BY a.n
 );
 
 /**
- * Renews the leases of all running attempts of a process, each at a third of its length, in one statement.
+ * Renews the leases of all running attempts of a process, each at a third of its length, in one statement. The length is
+ * `leaseMs` of the processor, or of the module.
  *
  * When Postgres cannot be reached, a lease counts as lost once its length has passed since the last renewal was *sent*, by
  * the process's monotonic clock: from then on another worker may hold it.

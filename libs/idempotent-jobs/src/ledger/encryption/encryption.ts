@@ -1,6 +1,6 @@
 import { createCipheriv, createDecipheriv, type KeyObject, randomBytes } from 'node:crypto';
 import { Inject, Injectable } from '@nestjs/common';
-import { RESOLVED_OPTIONS } from '../../options/resolved-options.token.js';
+import { RESOLVED_OPTIONS } from '../../option-checks/resolved-options.token.js';
 import { RecordUnreadableError } from '../../operation/errors.js';
 import type { KeyRing } from './key-ring.js';
 import { assertName, type OperationIdentity } from '../../operation/identity.js';

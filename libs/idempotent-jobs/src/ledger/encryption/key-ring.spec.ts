@@ -1,6 +1,6 @@
 import { inspect } from 'node:util';
 import { describe, expect, it } from 'vitest';
-import { optionChecks } from '../../options/option-checks.js';
+import { optionChecks } from '../../option-checks/option-checks.js';
 import { type EncryptionOptions, type KeyRing, readKeyRing } from './key-ring.js';
 
 function read(options: unknown): { ring: KeyRing | undefined; problem: string | undefined } {

@@ -1,5 +1,5 @@
 import { createSecretKey, type KeyObject } from 'node:crypto';
-import type { OptionChecks } from '../../options/option-checks.js';
+import type { OptionChecks } from '../../option-checks/option-checks.js';
 import { KEY_ID } from './encryption.js';
 
 /** How payloads and results are encrypted in the ledger and in the queues. */

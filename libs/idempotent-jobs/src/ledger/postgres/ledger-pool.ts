@@ -1,4 +1,4 @@
-import { definedOf } from '../../options/option-checks.js';
+import { definedOf } from '../../option-checks/option-checks.js';
 import { isOverWithin, within } from '../../operation/within.js';
 import {
   LEDGER_TYPES,

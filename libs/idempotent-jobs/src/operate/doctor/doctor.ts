@@ -3,7 +3,7 @@ import { DiscoveryService } from '@nestjs/core';
 import { Dependencies } from '../../resilience/dependency/dependencies.js';
 import { QueueRegistry } from '../../producer/queue-registry.js';
 import { SharedKeys } from '../../worker/intake/shared-keys.js';
-import { RESOLVED_OPTIONS } from '../../options/resolved-options.token.js';
+import { RESOLVED_OPTIONS } from '../../option-checks/resolved-options.token.js';
 import { type DescribedOptions, describeApp, type AppDescription } from './describe-app.js';
 import { diagnose } from './diagnose.js';
 import { type DoctorReport, lineOf, problemsOf } from './doctor-report.js';

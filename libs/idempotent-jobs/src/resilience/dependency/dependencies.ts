@@ -4,7 +4,7 @@ import { UsageError } from '../../operation/errors.js';
 import type { Failure } from '../../operation/failure.js';
 import { causesOf } from '../../operation/thrown.js';
 import type { Classify } from '../classify/classify.js';
-import { RESOLVED_OPTIONS } from '../../options/resolved-options.token.js';
+import { RESOLVED_OPTIONS } from '../../option-checks/resolved-options.token.js';
 import { Dependency, type DependencyState } from './dependency.js';
 import type { DependencyRules } from './dependency.options.js';
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { optionChecks } from '../../options/option-checks.js';
+import { optionChecks } from '../../option-checks/option-checks.js';
 import { type DependencyOptions, type DependencyRules, resolveDependencies } from './dependency.options.js';
 
 function resolve(options: unknown, name = 'gateway'): DependencyRules | undefined {

@@ -1,4 +1,4 @@
-import type { OptionChecks } from '../../options/option-checks.js';
+import type { OptionChecks } from '../../option-checks/option-checks.js';
 import type { CircuitBreakerOptions } from '../circuit-breaker.options.js';
 import type { Classify } from '../classify/classify.js';
 import type { RetryBudgetOptions } from '../retry-budget.js';

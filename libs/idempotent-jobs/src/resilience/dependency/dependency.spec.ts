@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { type JobEvent, JobEvents } from '../../events/job-events.js';
-import { optionChecks } from '../../options/option-checks.js';
+import { optionChecks } from '../../option-checks/option-checks.js';
 import { classify } from '../classify/classify.js';
 import type { Failure } from '../../operation/failure.js';
 import { signed } from '../classify/failure-sign.js';

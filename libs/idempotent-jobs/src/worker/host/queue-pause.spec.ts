@@ -7,7 +7,7 @@ import {
   resolveDependencies,
 } from '../../resilience/dependency/dependency.options.js';
 import { JobEvents } from '../../events/job-events.js';
-import { optionChecks } from '../../options/option-checks.js';
+import { optionChecks } from '../../option-checks/option-checks.js';
 import { pauseWhileOpen } from './queue-pause.js';
 
 /** Two failures open a circuit for a second, without spreading. */

@@ -11,7 +11,7 @@ import { LibraryLog } from '../../events/library-log.js';
 import { isOverWithin } from '../../operation/within.js';
 import { ConfigurationError } from '../../operation/errors.js';
 import { type ProvidedClass, providedClassOf } from '../../bullmq/bullmq-metadata.js';
-import { RESOLVED_OPTIONS } from '../../options/resolved-options.token.js';
+import { RESOLVED_OPTIONS } from '../../option-checks/resolved-options.token.js';
 import { inFrame, outsideOfAnyFrame } from '../../tenancy/frames.js';
 import {
   PROCESSOR_DECLARATION,

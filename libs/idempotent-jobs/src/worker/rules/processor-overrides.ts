@@ -1,6 +1,6 @@
 import type { WorkerOptions } from 'bullmq';
 import { ConfigurationError } from '../../operation/errors.js';
-import { type OptionChecks, optionChecks } from '../../options/option-checks.js';
+import { type OptionChecks, optionChecks } from '../../option-checks/option-checks.js';
 import type { IdempotentProcessorOptions } from './processor.options.js';
 
 /** The names of the options that a configuration may give: numbers and names, nothing that is code. */

@@ -7,7 +7,7 @@ import { Dependencies } from '../../resilience/dependency/dependencies.js';
 import { resolveDependencies } from '../../resilience/dependency/dependency.options.js';
 import { JobEvents } from '../../events/job-events.js';
 import { ConfigurationError } from '../../operation/errors.js';
-import { optionChecks } from '../../options/option-checks.js';
+import { optionChecks } from '../../option-checks/option-checks.js';
 import { type IdempotentProcessorOptions, resolveProcessorOptions } from './processor.options.js';
 import type { RulesByPolicy, ProcessorRules } from './operation-rules.js';
 import { resolvePolicies } from './retry.options.js';

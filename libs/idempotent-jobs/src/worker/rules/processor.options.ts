@@ -1,7 +1,7 @@
 import { DEFAULT_KEY_RETENTION_MS, type Effect, EFFECTS, repeatableForMs } from '../../operation/effect.js';
 import { ConfigurationError } from '../../operation/errors.js';
 import { type Classify, inOrder } from '../../resilience/classify/classify.js';
-import { type OptionChecks, optionChecks } from '../../options/option-checks.js';
+import { type OptionChecks, optionChecks } from '../../option-checks/option-checks.js';
 import { type ReconcileOptions, resolveReconcile } from './reconcile.options.js';
 import type { Dependencies } from '../../resilience/dependency/dependencies.js';
 import type { Dependency } from '../../resilience/dependency/dependency.js';

@@ -1,4 +1,4 @@
-import type { OptionChecks } from '../../options/option-checks.js';
+import type { OptionChecks } from '../../option-checks/option-checks.js';
 
 /** When a service is asked about a doubt. All times are in ms since the end of the attempt that left the doubt. */
 export interface ReconcileSchedule {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { type OptionChecks, optionChecks } from '../../options/option-checks.js';
+import { type OptionChecks, optionChecks } from '../../option-checks/option-checks.js';
 import { policyOf, resolvePolicies, resolveRetry, type RetryOptions } from './retry.options.js';
 
 /** What comes of options that must be right. */

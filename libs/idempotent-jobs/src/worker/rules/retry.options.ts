@@ -1,4 +1,4 @@
-import type { OptionChecks } from '../../options/option-checks.js';
+import type { OptionChecks } from '../../option-checks/option-checks.js';
 import type { BackoffOptions } from '../../resilience/backoff.js';
 
 /** How often and how long to try: a retry policy. */

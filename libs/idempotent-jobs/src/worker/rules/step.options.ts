@@ -1,7 +1,7 @@
 import type { OperationRules } from './operation-rules.js';
 import { DEFAULT_KEY_RETENTION_MS, type Effect, EFFECTS, repeatableForMs } from '../../operation/effect.js';
 import { UsageError } from '../../operation/errors.js';
-import { optionChecks } from '../../options/option-checks.js';
+import { optionChecks } from '../../option-checks/option-checks.js';
 import { type ReconcileOptions, resolveReconcile } from './reconcile.options.js';
 
 /** How a step is run. */
