@@ -9,7 +9,7 @@ import {
 import { DeadLetterService } from 'nestjs-idempotent-jobs/dead-letters';
 import { ConfigurationError } from 'nestjs-idempotent-jobs/errors';
 import { describe, expect, it } from 'vitest';
-import { useApps } from '../support/apps.js';
+import { useApps, useOneApp } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
 import {
   bullQueue,
@@ -62,9 +62,11 @@ describe.each(BACKENDS)('signed jobs, on %s', (backend) => {
     return { app, runs };
   }
 
+  const signing = useOneApp(backend, { queues: ['charges'], jobs: SIGNED });
+
   /** A job as its producer puts it, taken off the queue again. */
   async function taken(place: Place, jobs: IdempotentJobsOptions, options: object = {}): Promise<Wire> {
-    const app = await apps.beside(place, { queues: ['charges'], jobs });
+    const app = jobs === SIGNED ? signing() : await apps.beside(place, { queues: ['charges'], jobs });
     await idempotentQueue(app, 'charges').enqueue(
       'charge',
       { amount: 5 },
@@ -74,7 +76,7 @@ describe.each(BACKENDS)('signed jobs, on %s', (backend) => {
     const [job] = await queue.getJobs();
     const { name, data, id } = job as Job;
     await queue.remove(id as string);
-    await apps.close(app);
+    if (app !== signing()) await apps.close(app);
     return { name, data, opts: { jobId: id as string } };
   }
 

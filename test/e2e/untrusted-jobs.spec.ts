@@ -12,7 +12,7 @@ import { UsageError } from 'nestjs-idempotent-jobs/errors';
 import { RetentionService } from 'nestjs-idempotent-jobs/operate';
 import { otelTracing } from 'nestjs-idempotent-jobs/otel';
 import { describe, expect, it } from 'vitest';
-import { useApps } from '../support/apps.js';
+import { useApps, useOneApp } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
 import { bullQueue, enqueue, idempotentQueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
 import { identifyPlain, processorOf } from '../support/processors.js';
@@ -48,21 +48,23 @@ describe.each(BACKENDS)('what comes off a queue, on %s', (backend) => {
     return { app, runs };
   }
 
+  const producer = useOneApp(backend, { queues: ['charges'] });
+
   /** What a library's job looks like, on the queue of an application that runs none. */
   async function aJobOfOurs(
     key = 'charge:1',
     options: object = {},
   ): Promise<{ data: any; opts: JobsOptions }> {
-    const { app } = await apps.fresh(backend, { queues: ['charges'] });
-    await idempotentQueue(app, 'charges').enqueue(
+    const queue = bullQueue(producer(), 'charges');
+    await idempotentQueue(producer(), 'charges').enqueue(
       'charge',
       { amount: 5 },
       { operationKey: key, tenantId: 'acme', durability: 'queue', ...options },
     );
-    const [job] = await bullQueue(app, 'charges').getJobs();
-    await apps.close(app);
+    const [job] = await queue.getJobs();
     const { data, id, opts } = job as Job;
-    return { data, opts: { ...opts, ...(id !== undefined && { jobId: id }) } };
+    await queue.remove(id as string);
+    return { data, opts: { ...opts, jobId: id as string } };
   }
 
   const reasons = async (app: INestApplicationContext): Promise<string[]> =>
