@@ -41,14 +41,22 @@ async function drop(admin: Client, name: string): Promise<void> {
 
 const IN_USE = '55006';
 
-async function onServer(work: (admin: Client) => Promise<unknown>): Promise<void> {
+let server: Promise<Client> | undefined;
+
+/** All tests of a process share a connection, which ends with the process. */
+async function onServer<T>(work: (admin: Client) => Promise<T>): Promise<T> {
+  server ??= connect();
+  return work(await server);
+}
+
+async function connect(): Promise<Client> {
   const admin = new Client({ connectionString: inject('postgresUrl') });
+  // The server may be stopped before the process is.
+  admin.on('error', () => undefined);
   await admin.connect();
-  try {
-    await work(admin);
-  } finally {
-    await admin.end();
-  }
+  // pg's types do not know it.
+  (admin as unknown as { unref(): void }).unref();
+  return admin;
 }
 
 export { dataSourceOf } from './ledger.js';
