@@ -64,7 +64,7 @@ describe.each(BACKENDS)('what comes off a queue, on %s', (backend) => {
     const [job] = await queue.getJobs();
     const { data, id, opts } = job as Job;
     await queue.remove(id as string);
-    return { data, opts: { ...opts, jobId: id as string } };
+    return { data, opts: { ...opts, jobId: id } };
   }
 
   const reasons = async (app: INestApplicationContext): Promise<string[]> =>
