@@ -11,7 +11,10 @@ const decorators = { decorator: { legacy: true, emitDecoratorMetadata: true } };
 const isolate = false;
 
 /** Specs that mock a module, or set the environment before it is loaded. */
-const APART = ['apps/**/*.spec.ts', 'libs/idempotent-jobs/src/worker/attempt/with-retry.spec.ts'];
+const APART = [
+  'apps/payments/src/lost-answers.spec.ts',
+  'libs/idempotent-jobs/src/worker/attempt/with-retry.spec.ts',
+];
 
 /**
  * The end-to-end tests wait for leases, locks and clocks to run out: fewer would leave the machine idle. All projects have
@@ -36,7 +39,7 @@ export default defineConfig({
         test: {
           ...unit,
           name: 'unit',
-          include: ['libs/**/*.spec.ts', 'test/ops/**/*.spec.ts'],
+          include: ['libs/**/*.spec.ts', 'apps/**/*.spec.ts', 'test/ops/**/*.spec.ts'],
           exclude: [...unit.exclude, ...APART],
           isolate,
         },
