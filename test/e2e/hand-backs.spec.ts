@@ -7,19 +7,24 @@ import {
   UseGuards,
 } from '@nestjs/common';
 import { DelayedError, type Job, RateLimitError, WaitingError } from 'bullmq';
-import { type IdempotentProcessorOptions, Reconciliation } from 'nestjs-idempotent-jobs';
+import {
+  type CurrentOperation,
+  type IdempotentProcessorOptions,
+  Reconciliation,
+} from 'nestjs-idempotent-jobs';
 import { IdempotencyService } from 'nestjs-idempotent-jobs/calls';
 import { OperationInDoubtError } from 'nestjs-idempotent-jobs/errors';
 import { type JobEvent, JobEvents } from 'nestjs-idempotent-jobs/observe';
 import { prometheusMetrics } from 'nestjs-idempotent-jobs/prometheus';
 import { Registry } from 'prom-client';
-import { describe, expect, it } from 'vitest';
-import { useApps } from '../support/apps.js';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { useApps, useOneApp } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
 import {
   asTenant,
   bullQueue,
   enqueue,
+  type LetterRow,
   lettersOf,
   outcomeOf,
   settled,
@@ -41,6 +46,8 @@ const IMPOSTORS: readonly (readonly [string, () => Error])[] = [
   ['the class DelayedError, with its job where it was', () => new DelayedError()],
   ['the class RateLimitError, with no limit set', () => new RateLimitError()],
 ];
+
+const ROWS = IMPOSTORS.map(([what], row) => [what, row] as const);
 
 /** Moves its job, as BullMQ documents it. */
 async function moveAway(job: Job, delayMs = 50): Promise<never> {
@@ -64,44 +71,62 @@ describe.each(BACKENDS)('jobs that their handler hands back, on %s', (backend) =
     return { app, kinds };
   };
 
-  it.each(IMPOSTORS)(
-    'an error with %s is an ordinary failure: what must not be repeated is in doubt, after one call',
-    async (_what, make) => {
-      let calls = 0;
-      const { app, kinds } = await start({}, () => {
-        calls += 1;
-        throw make();
-      });
-      await enqueue(app, 'charges', 'charge', { amount: 1 }, 'charge:1');
-      expect(await settled(app, 'charge:1')).toMatchObject({
-        status: 'in_doubt',
-        attempts: 1,
-      });
-      expect(calls).toBe(1);
-      expect(kinds).not.toContain('handed_back');
-      expect(await lettersOf(app)).toMatchObject([{ reason: 'in_doubt', payload: { amount: 1 } }]);
-      await eventually(
-        () => bullQueue(app, 'charges').getJobCounts('failed'),
-        (counts) => expect(counts).toEqual({ failed: 1 }),
-      );
-    },
-  );
+  describe('an error with', () => {
+    const calls: string[] = [];
+    const pose = (job: Job, { operationKey }: CurrentOperation): never => {
+      calls.push(operationKey);
+      const [, make] = IMPOSTORS[(job.data as { row: number }).row] as (typeof IMPOSTORS)[number];
+      throw make();
+    };
+    const retry = { attempts: 3, backoff: { baseMs: 10, capMs: 20 } };
+    const app = useOneApp(backend, {
+      queues: ['once', 'repeatable'],
+      providers: [
+        processorOf('once', {}, pose),
+        processorOf('repeatable', { effect: 'natural', retry }, pose),
+      ],
+    });
+    const told: JobEvent[] = [];
+    beforeAll(
+      () =>
+        void app()
+          .get(JobEvents)
+          .subscribe((event) => told.push(event)),
+    );
+    const callsOf = (key: string): number => calls.filter((one) => one === key).length;
+    const lettersAbout = async (key: string): Promise<LetterRow[]> =>
+      (await lettersOf(app())).filter((letter) => letter.operation_key === key);
 
-  it.each(IMPOSTORS)(
-    'an error with %s spends the attempts of an effect that may be repeated, and no more',
-    async (_what, make) => {
-      let calls = 0;
-      const retry = { attempts: 3, backoff: { baseMs: 10, capMs: 20 } };
-      const { app } = await start({ effect: 'natural', retry }, () => {
-        calls += 1;
-        throw make();
-      });
-      await enqueue(app, 'charges', 'charge', {}, 'charge:1');
-      expect(await settled(app, 'charge:1')).toMatchObject({ status: 'dead', attempts: 3 });
-      expect(calls).toBe(3);
-      expect(await lettersOf(app)).toMatchObject([{ reason: 'retries_exhausted' }]);
-    },
-  );
+    it.each(ROWS)(
+      '%s is an ordinary failure: what must not be repeated is in doubt, after one call',
+      async (_what, row) => {
+        const key = `once:${row}`;
+        await enqueue(app(), 'once', 'charge', { row }, key);
+        expect(await settled(app(), key)).toMatchObject({ status: 'in_doubt', attempts: 1 });
+        expect(callsOf(key)).toBe(1);
+        expect(told.map(({ kind }) => kind)).not.toContain('handed_back');
+        expect(await lettersAbout(key)).toMatchObject([{ reason: 'in_doubt', payload: { row } }]);
+        await eventually(
+          () => bullQueue(app(), 'once').getJobs(),
+          (jobs) => {
+            const own = jobs.filter(({ data }) => JSON.stringify(data).includes(`"${key}"`));
+            expect(own.map(({ finishedOn }) => typeof finishedOn)).toEqual(['number']);
+          },
+        );
+      },
+    );
+
+    it.each(ROWS)(
+      '%s spends the attempts of an effect that may be repeated, and no more',
+      async (_what, row) => {
+        const key = `repeatable:${row}`;
+        await enqueue(app(), 'repeatable', 'charge', { row }, key);
+        expect(await settled(app(), key)).toMatchObject({ status: 'dead', attempts: 3 });
+        expect(callsOf(key)).toBe(3);
+        expect(await lettersAbout(key)).toMatchObject([{ reason: 'retries_exhausted' }]);
+      },
+    );
+  });
 
   it('what has been moved away is in doubt where it must not be repeated, and its job is answered when it comes', async () => {
     let calls = 0;
