@@ -172,14 +172,22 @@ describe.each(BACKENDS)('what comes off a queue, on %s', (backend) => {
       ['a text for the mark of a schedule', () => ({}), () => ({ isSchedule: 'yes' })],
     ];
 
-    it.each(fields)('decide nothing: %s', async (_title, rest, operation) => {
-      const { data, opts } = await aJobOfOurs();
-      const { app, runs } = await start({}, { tracing: otelTracing() });
+    const runs: string[] = [];
+    const traced = useOneApp(backend, {
+      queues: ['charges'],
+      providers: [
+        processorOf('charges', { effect: 'keyed' }, (_job, { operationKey }) => runs.push(operationKey)),
+      ],
+      jobs: { tracing: otelTracing() },
+    });
+
+    it.each(fields)('decide nothing: %s', async (title, rest, operation) => {
+      const { data, opts } = await aJobOfOurs(title);
       const changed = { ...data, ...rest(), operation: { ...data.operation, ...operation() } };
-      await bullQueue(app, 'charges').add('charge', changed, opts);
-      expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', attempts: 1 });
-      expect(runs).toHaveLength(1);
-      expect(await lettersOf(app)).toEqual([]);
+      await bullQueue(traced(), 'charges').add('charge', changed, opts);
+      expect(await settled(traced(), title)).toMatchObject({ status: 'completed', attempts: 1 });
+      expect(runs.filter((key) => key === title)).toHaveLength(1);
+      expect(await lettersOf(traced())).toEqual([]);
     });
 
     it.each<[string, unknown]>([
