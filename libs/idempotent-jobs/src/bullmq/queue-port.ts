@@ -244,7 +244,8 @@ export class QueuePort {
 
   /**
    * Makes sure that BullMQ's tables are in its Postgres. Where they are not, a worker of BullMQ asks for jobs again and
-   * again, without a pause in which anything else of the process could run.
+   * again, without a pause in which anything else of the process could run. The same goes for a Postgres that refuses the
+   * first connection, since BullMQ never tries again. A silent one is not waited for longer than 3 s.
    *
    * @throws ConfigurationError
    */

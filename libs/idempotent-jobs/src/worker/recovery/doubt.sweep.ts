@@ -11,6 +11,7 @@ import type { OperationStatus } from '../../operation/status.js';
 import { Database } from '../../ledger/postgres/database.js';
 import { statement } from '../../ledger/postgres/statement.js';
 
+/** What is read of a doubt: what its letter and its event name. */
 const DOUBT =
   'tenant_id, operation_key, step_of, fencing_token::float8 AS token, queue, job_name, job_id, attempts, status';
 
