@@ -35,6 +35,6 @@ export function placeIn(
   url.pathname = `/${database}`;
   const databaseUrl = url.toString();
   const connection =
-    backend === 'postgres' ? { connectionString: databaseUrl, migrate: isEmpty, max: 4 } : { url: redisUrl };
+    backend === 'postgres' ? { connectionString: databaseUrl, migrate: isEmpty, max: 2 } : { url: redisUrl };
   return { backend, databaseUrl, connection, prefix: database };
 }
