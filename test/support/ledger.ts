@@ -33,14 +33,22 @@ export interface LetterRow {
   readonly step: string | null;
 }
 
-export function lettersOf(app: INestApplicationContext): Promise<LetterRow[]> {
-  return dataSourceOf(app).query<LetterRow[]>('SELECT * FROM dead_letters ORDER BY created_at');
+/** The letters of everybody, or of one tenant. */
+export function lettersOf(app: INestApplicationContext, tenantId?: string): Promise<LetterRow[]> {
+  return dataSourceOf(app).query<LetterRow[]>(
+    'SELECT * FROM dead_letters WHERE $1::text IS NULL OR tenant_id = $1 ORDER BY created_at',
+    [tenantId],
+  );
 }
 
-export async function attemptKindsOf(app: INestApplicationContext, operationKey: string): Promise<string[]> {
+export async function attemptKindsOf(
+  app: INestApplicationContext,
+  operationKey: string,
+  tenantId = 'acme',
+): Promise<string[]> {
   const rows = await dataSourceOf(app).query<{ kind: string }[]>(
-    'SELECT kind FROM job_attempts WHERE operation_key = $1 ORDER BY fencing_token',
-    [operationKey],
+    'SELECT kind FROM job_attempts WHERE tenant_id = $1 AND operation_key = $2 ORDER BY fencing_token',
+    [tenantId, operationKey],
   );
   return rows.map((row) => row.kind);
 }
@@ -53,13 +61,13 @@ export function outcomeOf(
   return app.get(OutcomeService).get({ tenantId, operationKey });
 }
 
-/** A step of an operation of tenant acme. */
 export function stepOf(
   app: INestApplicationContext,
   operationKey: string,
   step: string,
+  tenantId = 'acme',
 ): Promise<Outcome | undefined> {
-  return app.get(OutcomeService).get({ tenantId: 'acme', operationKey, step });
+  return app.get(OutcomeService).get({ tenantId, operationKey, step });
 }
 
 /** Waits until nothing more happens to the operation by itself. */
@@ -84,15 +92,15 @@ export function asTenant<T>(app: INestApplicationContext, tenantId: string, fn: 
   return app.get(TenantContext).run(tenantId, fn);
 }
 
-/** Enqueues as tenant acme. */
 export function enqueue(
   app: INestApplicationContext,
   queue: string,
   name: string,
   payload: object,
   operationKey: string,
+  tenantId = 'acme',
 ): Promise<unknown> {
-  return idempotentQueue(app, queue).enqueue(name, payload, { operationKey, tenantId: 'acme' });
+  return idempotentQueue(app, queue).enqueue(name, payload, { operationKey, tenantId });
 }
 
 /** Delivers an operation by a plain job, as many times as it is called. */

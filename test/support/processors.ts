@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { WorkerHost } from '@nestjs/bullmq';
 import type { Type } from '@nestjs/common';
 import type { Job } from 'bullmq';
@@ -78,6 +79,22 @@ export function fallingBackProcessorOf(
     }
   }
   return FallingBackProcessor;
+}
+
+/** For cases that share an application: each has a tenant of its own, whose operations are handled as the case says. */
+export class Scripts {
+  readonly #handlers = new Map<string, Handler>();
+
+  /** What the processors of the application do. */
+  readonly handler: Handler = (job, operation, signal) =>
+    this.#handlers.get(operation.tenantId)?.(job, operation, signal);
+
+  /** A tenant that nobody else has, whose operations are handled so. */
+  tenantWith(handler: Handler): string {
+    const tenantId = `tenant-${randomUUID()}`;
+    this.#handlers.set(tenantId, handler);
+    return tenantId;
+  }
 }
 
 /** Lets a test hold a handler and let it go. */
