@@ -2,35 +2,45 @@ import { parseArgs } from 'node:util';
 
 /** What to measure, from the command line. */
 export interface BenchOptions {
+  /** Prints the measurements as JSON on the standard output. */
   readonly json: boolean;
+  /** The file that a chart is written to, as SVG. */
+  readonly svg: string | undefined;
   /** Only what metrics cost: the library without, with prom-client, and with OpenTelemetry. */
   readonly metrics: boolean;
   /** Only what circuit, retry budget and bulkhead cost: the library without, around handlers, and around a call in them. */
   readonly policies: boolean;
-  readonly repetitions: number;
+  /** How often each contender has its turn. */
+  readonly rounds: number;
   readonly concurrencies: readonly number[];
-  /** Jobs per repetition, by backend: enough to last some seconds on two cores. */
+  /** Jobs per turn, by backend: enough to last some seconds on two cores. The first tenth is not measured. */
   readonly jobs: Readonly<Record<'redis' | 'postgres', number>>;
+  /** The names of the contenders to compare with the first one. Undefined means all. */
+  readonly only: readonly string[] | undefined;
 }
 
 export function readOptions(): BenchOptions {
   const { values } = parseArgs({
     options: {
       json: { type: 'boolean', default: false },
+      svg: { type: 'string' },
       metrics: { type: 'boolean', default: false },
       policies: { type: 'boolean', default: false },
-      repetitions: { type: 'string', default: '3' },
+      rounds: { type: 'string', default: '3' },
       concurrency: { type: 'string', default: '50,300' },
       'redis-jobs': { type: 'string', default: '20000' },
       'postgres-jobs': { type: 'string', default: '3000' },
+      only: { type: 'string' },
     },
   });
   return {
     json: values.json,
+    svg: values.svg,
     metrics: values.metrics,
     policies: values.policies,
-    repetitions: Number(values.repetitions),
+    rounds: Number(values.rounds),
     concurrencies: values.concurrency.split(',').map(Number),
     jobs: { redis: Number(values['redis-jobs']), postgres: Number(values['postgres-jobs']) },
+    only: values.only?.split(','),
   };
 }

@@ -1,0 +1,179 @@
+import 'reflect-metadata';
+import { BullModule, WorkerHost } from '@nestjs/bullmq';
+import { type INestApplicationContext, Module, type Provider } from '@nestjs/common';
+import { NestFactory } from '@nestjs/core';
+import { TypeOrmModule } from '@nestjs/typeorm';
+import { MeterProvider, MetricReader } from '@opentelemetry/sdk-metrics';
+import {
+  getIdempotentQueueToken,
+  IdempotentJobsModule,
+  IdempotentProcessor,
+  type IdempotentQueue,
+} from 'nestjs-idempotent-jobs';
+import { DependencyGuard } from 'nestjs-idempotent-jobs/dependencies';
+import { type JobEvent, JobEvents, type MetricsAdapter } from 'nestjs-idempotent-jobs/observe';
+import { otelMetrics } from 'nestjs-idempotent-jobs/otel';
+import { prometheusMetrics } from 'nestjs-idempotent-jobs/prometheus';
+import { Registry } from 'prom-client';
+import {
+  chunks,
+  type Contender,
+  handle,
+  KEEP_NOTHING,
+  type Lane,
+  payloadOf,
+  QUEUE,
+  type Site,
+} from '../lane.js';
+
+/** This library, with `effect: 'keyed'`: claim, run, complete. */
+export const idempotent = idempotentWith('idempotent', () => []);
+
+/** The same, counted by prom-client. */
+export const counted = idempotentWith('prometheus', () => [prometheusMetrics({ registry: new Registry() })]);
+
+/** The same, measured by OpenTelemetry's SDK. */
+export const measured = idempotentWith('otel', () => {
+  const provider = new MeterProvider({ readers: [new IdleReader()] });
+  return [otelMetrics({ meter: provider.getMeter('bench') })];
+});
+
+/** The SDK aggregates for whoever may come and read. */
+class IdleReader extends MetricReader {
+  protected async onForceFlush(): Promise<void> {}
+  protected async onShutdown(): Promise<void> {}
+}
+
+/** The same, with a dependency of the processor: circuit, bulkhead and retry budget around each attempt. */
+export const dependent: Contender = {
+  name: 'dependency',
+  open: (site, concurrency) => openIdempotent(site, concurrency, { guarded: 'processor' }),
+};
+
+/** The same, with the dependency around a call inside the handler. */
+export const guardedCall: Contender = {
+  name: 'guardedCall',
+  open: (site, concurrency) => openIdempotent(site, concurrency, { guarded: 'call' }),
+};
+
+function idempotentWith(name: string, metrics: () => readonly MetricsAdapter[]): Contender {
+  return { name, open: (site, concurrency) => openIdempotent(site, concurrency, { metrics: metrics() }) };
+}
+
+interface Variant {
+  readonly metrics?: readonly MetricsAdapter[];
+  readonly guarded?: 'processor' | 'call';
+}
+
+async function openIdempotent(
+  site: Site,
+  concurrency: number,
+  { metrics = [], guarded }: Variant = {},
+): Promise<Lane> {
+  const dependency = guarded === 'processor' ? { dependency: GATEWAY } : {};
+
+  @IdempotentProcessor(QUEUE, { effect: 'keyed', ...dependency }, { concurrency, autorun: false })
+  class BenchProcessor extends WorkerHost {
+    constructor(private readonly guard: DependencyGuard) {
+      super();
+    }
+
+    process(): Promise<unknown> {
+      return guarded === 'call' ? this.guard.call(GATEWAY, handle) : handle();
+    }
+  }
+
+  const app = await startApp(site, [BenchProcessor], metrics);
+  const queue = app.get<IdempotentQueue>(getIdempotentQueueToken(QUEUE));
+  const { worker } = app.get(BenchProcessor);
+  return {
+    async fill(jobs) {
+      for (const chunk of chunks(jobs)) {
+        const requests = chunk.map((number) => ({
+          name: 'charge',
+          payload: payloadOf(number),
+          operationKey: `charge:${number}`,
+          tenantId: 'acme',
+        }));
+        await queue.enqueueMany(requests, { durability: 'queue' });
+      }
+    },
+    drain(countdown) {
+      worker.on('completed', () => countdown.count());
+      worker.run().catch((error: unknown) => countdown.fail(error));
+      return countdown.over;
+    },
+    tellUs(jobs) {
+      const events = app.get(JobEvents);
+      const before = process.cpuUsage();
+      for (let job = 0; job < jobs; job += 1) for (const event of SUCCESS) events.emit(event);
+      const { user, system } = process.cpuUsage(before);
+      return (user + system) / jobs;
+    },
+    ...(guarded !== undefined && {
+      async guardUs(calls: number) {
+        const guard = app.get(DependencyGuard);
+        const bare = await cpuUsOf(calls, handle);
+        return (await cpuUsOf(calls, () => guard.call(GATEWAY, handle))) - bare;
+      },
+    }),
+    close: () => app.close(),
+  };
+}
+
+/** Makes the ledger's tables, for contenders that have no application. */
+export async function makeLedger(site: Site): Promise<void> {
+  const app = await startApp(site, [], []);
+  await app.close();
+}
+
+function startApp(
+  site: Site,
+  providers: Provider[],
+  metrics: readonly MetricsAdapter[],
+): Promise<INestApplicationContext> {
+  @Module({
+    imports: [
+      TypeOrmModule.forRoot({ type: 'postgres', url: site.databaseUrl }),
+      BullModule.forRoot({
+        connection: site.connection,
+        prefix: site.prefix,
+        defaultJobOptions: KEEP_NOTHING,
+      }),
+      IdempotentJobsModule.forRoot({
+        migrations: 'run',
+        logs: 'none',
+        metrics,
+        dependencies: { [GATEWAY]: { maxConcurrent: 10_000 } },
+      }),
+      IdempotentJobsModule.registerQueue(QUEUE),
+    ],
+    providers,
+  })
+  class BenchModule {}
+
+  return NestFactory.createApplicationContext(BenchModule, { logger: ['error'] });
+}
+
+async function cpuUsOf(times: number, call: () => Promise<unknown>): Promise<number> {
+  const before = process.cpuUsage();
+  for (let time = 0; time < times; time += 1) await call();
+  const { user, system } = process.cpuUsage(before);
+  return (user + system) / times;
+}
+
+const GATEWAY = 'gateway';
+
+const JOB = {
+  queue: QUEUE,
+  jobName: 'charge',
+  jobId: 'op-1',
+  tenantId: 'acme',
+  operationKey: 'charge:1',
+  attempt: 1,
+};
+const SUCCESS: readonly JobEvent[] = [
+  { kind: 'enqueued', ...JOB, isDuplicate: false },
+  { kind: 'started', ...JOB, runId: 'w', waitMs: 12.5 },
+  { kind: 'completed', ...JOB, durationMs: 3.25, endToEndMs: 15.75 },
+];
