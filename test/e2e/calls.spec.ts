@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { Controller, Get, Injectable, Param, type INestApplicationContext, UseGuards } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import {
@@ -20,12 +21,12 @@ import {
 } from 'nestjs-idempotent-jobs/errors';
 import { type JobEvent, JobEvents } from 'nestjs-idempotent-jobs/observe';
 import { RetentionService } from 'nestjs-idempotent-jobs/operate';
-import { describe, expect, it } from 'vitest';
-import { useApps } from '../support/apps.js';
+import { beforeEach, describe, expect, it, onTestFinished } from 'vitest';
+import { useApps, useOneApp } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
 import { asTenant, enqueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
 import { type TestProcess, useProcesses } from '../support/processes.js';
-import { Gate, processorOf } from '../support/processors.js';
+import { Gate, processorOf, Scripts } from '../support/processors.js';
 import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
 import type { CallerScript } from '../support/script.js';
 import { rootModule } from '../support/start-app.js';
@@ -34,42 +35,53 @@ const BY = { actor: 'ada', note: 'looked' };
 
 type Once = IdempotencyService['once'];
 
-/** As tenant acme. */
-function onceIn(app: INestApplicationContext): Once {
-  return (key, fn, options) =>
-    asTenant(app, 'acme', () => app.get(IdempotencyService).once(key, fn, options));
-}
+const onceIn =
+  (app: INestApplicationContext, tenantId = 'acme'): Once =>
+  (key, fn, options) =>
+    asTenant(app, tenantId, () => app.get(IdempotencyService).once(key, fn, options));
+
+/** With short clocks, so that calls whose process was killed are found in seconds. */
+const SHORT = { leaseMs: 1000, recovery: { sweepMs: 200 } };
 
 describe('guarded calls', () => {
   const apps = useApps();
   const processes = useProcesses();
+  // One application for all cases without another process, each of which has a tenant of its own.
+  const scripts = new Scripts();
+  const shared = useOneApp('postgres', {
+    queues: ['orders'],
+    providers: [processorOf('orders', { effect: 'natural' }, scripts.handler)],
+    jobs: SHORT,
+  });
+  let acme: string;
+  let globex: string;
+  let once: Once;
+  beforeEach(() => {
+    acme = `acme-${randomUUID()}`;
+    globex = `globex-${randomUUID()}`;
+    once = onceIn(shared(), acme);
+  });
+
+  /** An application for calls that are made in another process, too, with the table of their effects. */
   const begin = async () => {
-    const { app, place } = await apps.fresh('postgres', {
-      queues: [],
-      jobs: { leaseMs: 1000, recovery: { sweepMs: 200 } },
-    });
-    return { app, place, once: onceIn(app) };
+    const { app, place } = await apps.fresh('postgres', { queues: [], jobs: SHORT });
+    await dataSourceOf(app).query('CREATE TABLE effects (pid integer)');
+    return { app, place };
   };
   const startCaller = (script: Omit<CallerScript, 'role'>): Promise<TestProcess> =>
     processes.start({ role: 'caller', ...script });
 
   it('run once for tenant and key, and answer every other caller with the result', async () => {
-    const { app, once } = await begin();
     let calls = 0;
     const refund = () => ({ refund: (calls += 1) });
     expect(await once('refund:1', refund)).toEqual({ refund: 1 });
     expect(await once('refund:1', refund)).toEqual({ refund: 1 });
-    expect(await asTenant(app, 'globex', () => app.get(IdempotencyService).once('refund:1', refund))).toEqual(
-      {
-        refund: 2,
-      },
-    );
-    expect(await outcomeOf(app, 'refund:1')).toMatchObject({ status: 'completed', attempts: 1 });
+    expect(await onceIn(shared(), globex)('refund:1', refund)).toEqual({ refund: 2 });
+    expect(await outcomeOf(shared(), 'refund:1', acme)).toMatchObject({ status: 'completed', attempts: 1 });
   });
 
   it('of a hundred callers in two processes one runs it, and all get the same result', async () => {
     const { app, place } = await begin();
-    await dataSourceOf(app).query('CREATE TABLE effects (pid integer)');
     const script = { place, key: 'refund:1', callers: 50, options: {}, workMs: 300 };
     const [one, other] = await Promise.all([startCaller(script), startCaller(script)]);
     one.call();
@@ -85,7 +97,6 @@ describe('guarded calls', () => {
   });
 
   it('a caller that will not wait longer is told when to come again', async () => {
-    const { once } = await begin();
     const gate = new Gate();
     const first = once('refund:1', () => gate.pass());
     await gate.arrival;
@@ -97,7 +108,6 @@ describe('guarded calls', () => {
   });
 
   it('what failed without an effect is run by the next caller; a permanent failure too, for nothing happened', async () => {
-    const { once } = await begin();
     const fails = [new TransientError('refused'), new PermanentError('no such account')];
     const refund = () => {
       const error = fails.shift();
@@ -110,7 +120,6 @@ describe('guarded calls', () => {
   });
 
   it('unrepeatable and in doubt: no caller runs it again, until a person has said what happened', async () => {
-    const { app, once } = await begin();
     let calls = 0;
     const mail = () => {
       calls += 1;
@@ -119,22 +128,21 @@ describe('guarded calls', () => {
     await expect(once('mail:1', mail)).rejects.toThrow(OperationInDoubtError);
     await expect(once('mail:1', mail)).rejects.toThrow(OperationInDoubtError);
     expect(calls).toBe(1);
-    expect(await lettersOf(app)).toMatchObject([
+    expect(await lettersOf(shared(), acme)).toMatchObject([
       { reason: 'in_doubt', queue: '(calls)', dispatch_due_at: null },
     ]);
-    const letters = app.get(DeadLetterService);
-    await letters.resolve({ tenantId: 'acme', operationKey: 'mail:1' }, Reconciliation.applied('sent'), BY);
+    const letters = shared().get(DeadLetterService);
+    await letters.resolve({ tenantId: acme, operationKey: 'mail:1' }, Reconciliation.applied('sent'), BY);
     expect(await once('mail:1', mail)).toBe('sent');
     await expect(once('mail:2', mail)).rejects.toThrow(OperationInDoubtError);
-    await letters.resolve({ tenantId: 'acme', operationKey: 'mail:2' }, Reconciliation.notApplied(), BY);
+    await letters.resolve({ tenantId: acme, operationKey: 'mail:2' }, Reconciliation.notApplied(), BY);
     expect(await once('mail:2', () => 'sent again')).toBe('sent again');
     await expect(once('mail:3', mail)).rejects.toThrow(OperationInDoubtError);
-    await letters.discard({ tenantId: 'acme', operationKey: 'mail:3' }, BY);
+    await letters.discard({ tenantId: acme, operationKey: 'mail:3' }, BY);
     await expect(once('mail:3', mail)).rejects.toThrow(OperationDeadError);
   });
 
   it('reconciled: the next caller asks first, no earlier than planned', async () => {
-    const { once } = await begin();
     let asked = 0;
     const options = {
       reconcile: () => ((asked += 1) === 1 ? Reconciliation.unknown() : Reconciliation.applied('found')),
@@ -155,8 +163,7 @@ describe('guarded calls', () => {
   });
 
   it('transactional: writes and outcome commit together, or neither does', async () => {
-    const { app, once } = await begin();
-    await dataSourceOf(app).query('CREATE TABLE stock (number integer)');
+    await dataSourceOf(shared()).query('CREATE TABLE stock (number integer)');
     const write = async (fails: boolean) => {
       await currentOperation().transaction.query('INSERT INTO stock VALUES (1)');
       if (fails) throw new TransientError('again');
@@ -164,24 +171,22 @@ describe('guarded calls', () => {
     };
     await expect(once('stock:1', () => write(true), { effect: 'transactional' })).rejects.toThrow('again');
     expect(await once('stock:1', () => write(false), { effect: 'transactional' })).toBe('written');
-    expect(await dataSourceOf(app).query('SELECT * FROM stock')).toEqual([{ number: 1 }]);
+    expect(await dataSourceOf(shared()).query('SELECT * FROM stock')).toEqual([{ number: 1 }]);
   });
 
   it.each(['keyed', 'unrepeatable'] as const)('%s: its process is killed in the middle', async (effect) => {
-    const { app, place, once } = await begin();
-    await dataSourceOf(app).query('CREATE TABLE effects (pid integer)');
+    const { app, place } = await begin();
     const victim = await startCaller({ place, key: 'refund:1', callers: 1, options: { effect }, workMs: -1 });
     victim.call();
     await victim.reached('effect');
     await victim.end();
-    const next = await once('refund:1', () => 'again', { effect }).catch((error: unknown) => error);
+    const next = await onceIn(app)('refund:1', () => 'again', { effect }).catch((error: unknown) => error);
     if (effect === 'keyed') expect(next).toBe('again');
     else expect(next).toBeInstanceOf(OperationInDoubtError);
   });
 
   it('unrepeatable, killed, and nobody calls again: the doubt is found, and buried', async () => {
     const { app, place } = await begin();
-    await dataSourceOf(app).query('CREATE TABLE effects (pid integer)');
     const victim = await startCaller({ place, key: 'refund:1', callers: 1, options: {}, workMs: -1 });
     victim.call();
     await victim.reached('effect');
@@ -198,9 +203,14 @@ describe('guarded calls', () => {
   });
 
   it('tells of a caller that waits only when it gives up, and once', async () => {
-    const { app, once } = await begin();
     const told: JobEvent[] = [];
-    app.get(JobEvents).subscribe((event) => told.push(event));
+    onTestFinished(
+      shared()
+        .get(JobEvents)
+        .subscribe((event) => {
+          if (event.tenantId === acme) told.push(event);
+        }),
+    );
     const gate = new Gate();
     const running = once('refund:1', async () => {
       await gate.pass();
@@ -224,28 +234,28 @@ describe('guarded calls', () => {
   });
 
   it('the same key with another input, or of a job, is a conflict', async () => {
-    const processor = processorOf('charges', { effect: 'natural' }, () => 'by the job');
-    const { app } = await apps.fresh('postgres', { queues: ['charges'], providers: [processor] });
-    const once = onceIn(app);
     await once('refund:1', () => 1, { input: { cents: 5 } });
     await expect(once('refund:1', () => 1, { input: { cents: 6 } })).rejects.toThrow(OperationConflictError);
-    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
-    await settled(app, 'charge:1');
-    await expect(once('charge:1', () => 1)).rejects.toThrow(OperationConflictError);
+    const tenantId = scripts.tenantWith(() => 'by the job');
+    await enqueue(shared(), 'orders', 'charge', {}, 'charge:1', tenantId);
+    await settled(shared(), 'charge:1', tenantId);
+    await expect(onceIn(shared(), tenantId)('charge:1', () => 1)).rejects.toThrow(OperationConflictError);
   });
 
   it('within a job have an operation of their own, and leave the job its own', async () => {
-    const processor = processorOf('orders', { effect: 'natural' }, async (_job, { operationKey }) => {
-      const inner = await app.get(IdempotencyService).once('mail:1', () => currentOperation().operationKey);
+    const tenantId = scripts.tenantWith(async (_job, { operationKey }) => {
+      const inner = await shared()
+        .get(IdempotencyService)
+        .once('mail:1', () => currentOperation().operationKey);
       return [operationKey, inner, currentOperation().operationKey];
     });
-    const { app } = await apps.fresh('postgres', { queues: ['orders'], providers: [processor] });
-    await enqueue(app, 'orders', 'order', {}, 'order:1');
-    expect(await settled(app, 'order:1')).toMatchObject({ result: ['order:1', 'mail:1', 'order:1'] });
+    await enqueue(shared(), 'orders', 'order', {}, 'order:1', tenantId);
+    expect(await settled(shared(), 'order:1', tenantId)).toMatchObject({
+      result: ['order:1', 'mail:1', 'order:1'],
+    });
   });
 
   it('inside of itself is refused at once, however deep, since it would wait for itself', async () => {
-    const { app, once } = await begin();
     const inner: unknown[] = [];
     const again = (): Promise<void> =>
       once('refund:1', () => 'never').then(
@@ -264,9 +274,8 @@ describe('guarded calls', () => {
     await expect(once('outer:1', middle, natural)).rejects.toThrow(/outer:1.*inside of itself/);
 
     // Another tenant's call of that key is another operation.
-    const globex: Once = (key, fn) =>
-      asTenant(app, 'globex', () => app.get(IdempotencyService).once(key, fn));
-    expect(await once('refund:2', () => globex('refund:2', () => 7))).toBe(7);
+    const theirs = onceIn(shared(), globex);
+    expect(await once('refund:2', () => theirs('refund:2', () => 7))).toBe(7);
     // What a call has left behind is not inside of it once it has ended.
     const gate = new Gate();
     let left: Promise<unknown> | undefined;
@@ -279,21 +288,22 @@ describe('guarded calls', () => {
   });
 
   it('are forgotten with their retention, also those that failed and that nobody called again', async () => {
-    const { app, once } = await begin();
     await once('refund:1', () => 1);
     await once('refund:2', () => Promise.reject(new TransientError('refused'))).catch(() => undefined);
-    await dataSourceOf(app).query(
-      `UPDATE job_outcomes SET expires_at = clock_timestamp() - interval '1 s' WHERE expires_at IS NOT NULL`,
+    await dataSourceOf(shared()).query(
+      `UPDATE job_outcomes SET expires_at = clock_timestamp() - interval '1 s'
+       WHERE expires_at IS NOT NULL AND tenant_id = $1`,
+      [acme],
     );
-    await app.get(RetentionService).prune();
-    expect(await dataSourceOf(app).query('SELECT * FROM job_outcomes')).toEqual([]);
+    await shared().get(RetentionService).prune();
+    const left = 'SELECT * FROM job_outcomes WHERE tenant_id = $1';
+    expect(await dataSourceOf(shared()).query(left, [acme])).toEqual([]);
   });
 
   it('bad input is refused before anything is called', async () => {
-    const { app, once } = await begin();
     let calls = 0;
     const call = () => (calls += 1);
-    await expect(app.get(IdempotencyService).once('refund:1', call)).rejects.toThrow(TenantMissingError);
+    await expect(shared().get(IdempotencyService).once('refund:1', call)).rejects.toThrow(TenantMissingError);
     await expect(once('', call)).rejects.toThrow(/operation key is empty/);
     await expect(once('refund:1', undefined as never)).rejects.toThrow(UsageError);
     await expect(once('refund:1', call, { effect: 'magic' as never })).rejects.toThrow(/effect is "magic"/);

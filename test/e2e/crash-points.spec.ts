@@ -7,10 +7,10 @@ import { useThieves } from '../support/answer-thief.js';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
 import { enqueue, lettersOf, settled } from '../support/ledger.js';
-import type { Place } from '../support/place.js';
-import { BACKENDS, dataSourceOf } from '../support/scenario.js';
+import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
 import { useProcesses, type TestProcess } from '../support/processes.js';
 import type { WorkerScript } from '../support/script.js';
+import { type Heir, heirOf } from '../support/scripted-worker.js';
 
 /*
  * A worker is killed with SIGKILL at each moment in which an effect can get lost or doubled, and another one goes on. The
@@ -56,23 +56,27 @@ describe.each(BACKENDS)('a worker killed at each moment of an effect, on %s', (b
   const workers = useProcesses();
   const apps = useApps();
 
+  /** A place with an operation to come, and the worker that goes on when the others are dead. */
+  const begin = async (
+    effect: Effect,
+    act: WorkerScript['act'],
+  ): Promise<{ heir: Heir; script: WorkerScript; run: string }> => {
+    const place = await makePlace(backend);
+    const run = randomUUID();
+    const script = { place, effect, run, act, leaseMs: 1000, gateway: simulator.http };
+    return { heir: await heirOf(apps, script), script, run };
+  };
+
   it.each(CASES)(
     '$effect, $moment: effects $effects, $status',
     async ({ effect, moment, effects, status }) => {
-      const { app, place } = await apps.fresh(backend, { queues: ['charges'] });
+      const { heir, script, run } = await begin(effect, effect === 'transactional' ? 'write' : 'charge');
+      const { app } = heir;
       await dataSourceOf(app).query('CREATE TABLE reservations (by_pid integer)');
-      const run = randomUUID();
-      const script = {
-        effect,
-        run,
-        act: effect === 'transactional' ? 'write' : 'charge',
-        leaseMs: 1000,
-        gateway: simulator.http,
-      } as const;
       const count = (): Promise<number> => countEffects(app, effect, run);
-      await killAt(moment, app, place, script, count);
+      await killAt(moment, app, script, count);
 
-      await workers.start({ ...script, place });
+      heir.takeOver();
       expect(await settled(app, 'charge:1')).toMatchObject({ status });
       expect(await count()).toBe(effects);
       const reasons = (await lettersOf(app)).map(({ reason }) => reason);
@@ -81,42 +85,26 @@ describe.each(BACKENDS)('a worker killed at each moment of an effect, on %s', (b
   );
 
   it('reconciled: killed while it asks, the next delivery asks again: one effect', async () => {
-    const { app, place } = await apps.fresh(backend, { queues: ['charges'] });
-    const run = randomUUID();
-    const script = {
-      effect: 'reconciled',
-      run,
-      act: 'charge',
-      leaseMs: 1000,
-      gateway: simulator.http,
-      place,
-    } as const;
+    const { heir, script, run } = await begin('reconciled', 'charge');
+    const { app } = heir;
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
     for (const dieAt of ['after the answer', 'while it asks'] as const) {
       const victim = workers.launch({ ...script, dieAt });
       expect(await victim.exited).toBe('SIGKILL');
     }
-    await workers.start(script);
+    heir.takeOver();
     expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', attempts: 1 });
     expect(await countEffects(app, 'reconciled', run)).toBe(1);
     expect(await lettersOf(app)).toEqual([]);
   });
 
   it('steps: killed between two of them, the next attempt resumes after the first: each has one arrival', async () => {
-    const { app, place } = await apps.fresh(backend, { queues: ['charges'] });
-    const run = randomUUID();
-    const script = {
-      effect: 'natural',
-      run,
-      act: 'two steps',
-      leaseMs: 1000,
-      gateway: simulator.http,
-      place,
-    } as const;
+    const { heir, script, run } = await begin('natural', 'two steps');
+    const { app } = heir;
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
     const victim = workers.launch({ ...script, dieAt: 'after the first step' });
     expect(await victim.exited).toBe('SIGKILL');
-    await workers.start(script);
+    heir.takeOver();
     expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', attempts: 2 });
     const arrivals = (await simulator.client.ledger(run)).map(({ subject, effect }) => [subject, effect]);
     expect(arrivals).toEqual([
@@ -129,13 +117,13 @@ describe.each(BACKENDS)('a worker killed at each moment of an effect, on %s', (b
   async function killAt(
     moment: Moment,
     app: INestApplicationContext,
-    place: Place,
-    script: Omit<WorkerScript, 'place'> & { readonly run: string },
+    script: WorkerScript,
     count: () => Promise<number>,
   ): Promise<void> {
-    const isTransaction = script.effect === 'transactional';
+    const { place, effect, run } = script;
+    const isTransaction = effect === 'transactional';
     const start = async (changes: Partial<WorkerScript>): Promise<TestProcess> => {
-      const worker = await workers.start({ place, ...script, ...changes });
+      const worker = await workers.start({ ...script, ...changes });
       await enqueue(app, 'charges', 'charge', {}, 'charge:1');
       return worker;
     };
@@ -153,7 +141,7 @@ describe.each(BACKENDS)('a worker killed at each moment of an effect, on %s', (b
         return;
       }
       case 'effect sent, no answer': {
-        await simulator.client.script({ run: script.run, service: 'charge', steps: ['hang'] });
+        await simulator.client.script({ run, service: 'charge', steps: ['hang'] });
         const worker = await start(isTransaction ? { act: 'write and hold' } : {});
         if (isTransaction) await worker.reached('wrote');
         else

@@ -6,10 +6,10 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
 import { attemptKindsOf, bullQueue, enqueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
-import type { Place } from '../support/place.js';
-import { BACKENDS, dataSourceOf } from '../support/scenario.js';
-import { useProcesses, type TestProcess } from '../support/processes.js';
+import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
+import { useProcesses } from '../support/processes.js';
 import type { WorkerScript } from '../support/script.js';
+import { type Heir, heirOf } from '../support/scripted-worker.js';
 
 /*
  * Real processes, real signals. The judge is the simulator's effect ledger: a process of its own that no fault touches.
@@ -25,16 +25,16 @@ describe.each(BACKENDS)('workers that crash or stop, on %s', (backend) => {
   const apps = useApps();
   const workers = useProcesses();
 
-  const start = async (
-    place: Place,
-    script: Omit<WorkerScript, 'place' | 'gateway' | 'leaseMs'>,
-  ): Promise<TestProcess> => {
-    return workers.start({ leaseMs: 1000, place, gateway: simulator.http, ...script });
-  };
-  const begin = async (): Promise<{ app: INestApplicationContext; place: Place; run: string }> => {
-    // This application only enqueues and looks: the queue's workers are the child processes.
-    const { app, place } = await apps.fresh(backend, { queues: ['charges'] });
-    return { app, place, run: randomUUID() };
+  /** A place, what its workers do, and the one that goes on in the test's own process when the others are dead. */
+  const begin = async (
+    effect: Effect,
+    act: WorkerScript['act'] = 'charge',
+  ): Promise<{ heir: Heir; app: INestApplicationContext; script: WorkerScript; run: string }> => {
+    const place = await makePlace(backend);
+    const run = randomUUID();
+    const script = { place, effect, run, act, leaseMs: 1000, gateway: simulator.http };
+    const heir = await heirOf(apps, script);
+    return { heir, app: heir.app, script, run };
   };
   const charges = async (run: string): Promise<LedgerEntry[]> =>
     (await simulator.client.ledger(run)).filter((entry) => entry.service === 'charge');
@@ -42,13 +42,13 @@ describe.each(BACKENDS)('workers that crash or stop, on %s', (backend) => {
     (await charges(run)).filter((entry) => entry.effect).length;
 
   it('unrepeatable: killed before the claim, nothing was spent: another worker runs it as attempt 1', async () => {
-    const { app, place, run } = await begin();
-    const victim = await start(place, { effect: 'unrepeatable', run, act: 'die before the claim' });
+    const { heir, app, script, run } = await begin('unrepeatable');
+    const victim = await workers.start({ ...script, act: 'die before the claim' });
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
     expect(await victim.exited).toBe('SIGKILL');
     expect(await outcomeOf(app, 'charge:1')).toMatchObject({ status: 'pending', attempts: 0 });
 
-    await start(place, { effect: 'unrepeatable', run, act: 'charge' });
+    heir.takeOver();
     expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', attempts: 1 });
     expect(await effects(run)).toBe(1);
   });
@@ -59,9 +59,9 @@ describe.each(BACKENDS)('workers that crash or stop, on %s', (backend) => {
   ])(
     '%s: killed between effect and record, there is one effect and the operation ends %s',
     async (effect, status) => {
-      const { app, place, run } = await begin();
+      const { heir, app, script, run } = await begin(effect);
       await simulator.client.script({ run, service: 'charge', steps: ['hang'] });
-      const victim = await start(place, { effect, run, act: 'charge' });
+      const victim = await workers.start(script);
       await enqueue(app, 'charges', 'charge', {}, 'charge:1');
       // The effect has landed and its answer is on the way that never ends: the moment of the crash.
       await eventually(
@@ -71,7 +71,7 @@ describe.each(BACKENDS)('workers that crash or stop, on %s', (backend) => {
       victim.signal('SIGKILL');
       expect(await victim.exited).toBe('SIGKILL');
 
-      await start(place, { effect, run, act: 'charge' });
+      heir.takeOver();
       expect(await settled(app, 'charge:1')).toMatchObject({ status });
       expect(await effects(run)).toBe(1);
       expect(await attemptKindsOf(app, 'charge:1')).toEqual(['taken_over']);
@@ -81,22 +81,23 @@ describe.each(BACKENDS)('workers that crash or stop, on %s', (backend) => {
   );
 
   it('transactional: killed before COMMIT, nothing of the attempt remains and the next one writes once', async () => {
-    const { app, place, run } = await begin();
+    const { heir, app, script } = await begin('transactional', 'write');
     await dataSourceOf(app).query('CREATE TABLE reservations (by_pid integer)');
-    const victim = await start(place, { effect: 'transactional', run, act: 'write and hold' });
+    const victim = await workers.start({ ...script, act: 'write and hold' });
     await enqueue(app, 'charges', 'charge', {}, 'reserve:1');
     await victim.reached('wrote');
     victim.signal('SIGKILL');
     expect(await victim.exited).toBe('SIGKILL');
 
-    const heir = await start(place, { effect: 'transactional', run, act: 'write' });
+    heir.takeOver();
     // Nothing is left of the first attempt, not even its start: this one is attempt 1 again.
     expect(await settled(app, 'reserve:1')).toMatchObject({
       status: 'completed',
       attempts: 1,
-      result: { by: heir.pid },
+      result: { by: process.pid },
     });
-    expect(await dataSourceOf(app).query('SELECT by_pid FROM reservations')).toEqual([{ by_pid: heir.pid }]);
+    const rows = await dataSourceOf(app).query('SELECT by_pid FROM reservations');
+    expect(rows).toEqual([{ by_pid: process.pid }]);
   });
 
   it.each<[Effect, string]>([
@@ -105,9 +106,9 @@ describe.each(BACKENDS)('workers that crash or stop, on %s', (backend) => {
   ])(
     '%s: a zombie that wakes after its lease went to another worker writes nothing (%s)',
     async (effect, status) => {
-      const { app, place, run } = await begin();
+      const { heir, app, script, run } = await begin(effect);
       await simulator.client.script({ run, service: 'charge', steps: ['slow'], slowMs: 400 });
-      const zombie = await start(place, { effect, run, act: 'charge' });
+      const zombie = await workers.start(script);
       await enqueue(app, 'charges', 'charge', {}, 'charge:1');
       const { fencingToken } = await zombie.reached('handler');
       await eventually(
@@ -116,7 +117,7 @@ describe.each(BACKENDS)('workers that crash or stop, on %s', (backend) => {
       );
       zombie.signal('SIGSTOP');
 
-      await start(place, { effect, run, act: 'charge' });
+      heir.takeOver();
       expect(await settled(app, 'charge:1')).toMatchObject({ status });
       const [before] = await dataSourceOf(app).query<{ fencing_token: string }[]>(
         'SELECT fencing_token FROM job_outcomes',
@@ -139,21 +140,14 @@ describe.each(BACKENDS)('workers that crash or stop, on %s', (backend) => {
   );
 
   it('a job that kills its workers is buried as a crash loop, and other jobs go on', async () => {
-    const { app, place, run } = await begin();
+    const { heir, app, script } = await begin('keyed');
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
     for (let death = 1; death <= 2; death += 1) {
       // Its job is waiting: it may be dead before it could say that it is up.
-      const victim = workers.launch({
-        leaseMs: 1000,
-        place,
-        gateway: simulator.http,
-        effect: 'keyed',
-        run,
-        act: 'die',
-      });
+      const victim = workers.launch({ ...script, act: 'die' });
       expect(await victim.exited).toBe('SIGKILL');
     }
-    await start(place, { effect: 'keyed', run, act: 'charge' });
+    heir.takeOver();
     expect(await settled(app, 'charge:1')).toMatchObject({ status: 'dead' });
     expect(await lettersOf(app)).toMatchObject([{ reason: 'crash_loop', operation_key: 'charge:1' }]);
     await enqueue(app, 'charges', 'charge', {}, 'charge:2');

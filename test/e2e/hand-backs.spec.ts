@@ -269,8 +269,11 @@ describe.each(BACKENDS)('jobs that their handler hands back, on %s', (backend) =
     app.get(JobEvents).subscribe((event) => events.push(event));
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
     await settled(app, 'charge:1');
-    const told = events.flatMap((event) => (event.kind === 'handed_back' ? [event.times] : []));
-    expect(told).toEqual([1, 2, 3, 4, 5, 6, 7, 8]);
+    // Events come after their rows.
+    await eventually(
+      () => events.flatMap((event) => (event.kind === 'handed_back' ? [event.times] : [])),
+      (told) => expect(told).toEqual([1, 2, 3, 4, 5, 6, 7, 8]),
+    );
     const lines = warnings.filter((line) => line.startsWith('handed_back'));
     expect(lines.map((line) => /times=(\d+)/.exec(line)?.[1])).toEqual(['2', '4', '8']);
     const { series } = parseScrape(await registry.metrics());

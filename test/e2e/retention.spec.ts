@@ -5,8 +5,8 @@ import { DeadLetterService } from 'nestjs-idempotent-jobs/dead-letters';
 import { ConfigurationError, TenantMismatchError, UsageError } from 'nestjs-idempotent-jobs/errors';
 import { RetentionService } from 'nestjs-idempotent-jobs/operate';
 import { FlowProducer } from 'bullmq';
-import { describe, expect, it } from 'vitest';
-import { useApps } from '../support/apps.js';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { useApps, useOneApp } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
 import {
   asTenant,
@@ -18,13 +18,14 @@ import {
   outcomeOf,
   settled,
 } from '../support/ledger.js';
-import { Gate, identifyPlain, processorOf } from '../support/processors.js';
+import { Gate, type Handler, identifyPlain, processorOf, Scripts } from '../support/processors.js';
 import type { Place } from '../support/place.js';
 import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
 import { failStalled } from '../support/stalled.js';
 
 const BY = { actor: 'ada', note: 'spring cleaning' };
 const DAY_MS = 24 * 60 * 60 * 1000;
+const QUICK = { attempts: 2, backoff: { baseMs: 10, capMs: 20 } };
 
 async function withFlowProducer(
   place: Place,
@@ -46,87 +47,115 @@ function sumOf(counts: readonly Record<string, number>[]): Record<string, number
   return sums;
 }
 
-/** Lets time pass for what is in the ledger. */
-async function age(app: INestApplicationContext, days: number): Promise<void> {
+/** Lets time pass for what the ledger has of a tenant. */
+async function age(app: INestApplicationContext, days: number, tenantId = 'acme'): Promise<void> {
   const by = `interval '${days} days'`;
   await dataSourceOf(app).query(
-    `UPDATE job_outcomes SET created_at = created_at - ${by}, settled_at = settled_at - ${by}, expires_at = expires_at - ${by}`,
+    `UPDATE job_outcomes
+     SET created_at = created_at - ${by}, settled_at = settled_at - ${by}, expires_at = expires_at - ${by}
+     WHERE tenant_id = $1`,
+    [tenantId],
   );
   await dataSourceOf(app).query(
-    `UPDATE dead_letters SET created_at = created_at - ${by}, resolved_at = resolved_at - ${by}`,
+    `UPDATE dead_letters SET created_at = created_at - ${by}, resolved_at = resolved_at - ${by}
+     WHERE tenant_id = $1`,
+    [tenantId],
   );
 }
 
-async function rowsOf(app: INestApplicationContext, table: string): Promise<number> {
+async function rowsOf(app: INestApplicationContext, table: string, tenantId?: string): Promise<number> {
   const [row] = await dataSourceOf(app).query<{ rows: number }[]>(
-    `SELECT count(*)::integer AS rows FROM ${table}`,
+    `SELECT count(*)::integer AS rows FROM ${table} WHERE $1::text IS NULL OR tenant_id = $1`,
+    [tenantId],
   );
   return (row as { rows: number }).rows;
 }
 
+/** Completes charges, but lets those with an amount of 0 die. */
+const charging =
+  (runs: string[]): Handler =>
+  (job, operation) => {
+    runs.push(operation.operationKey);
+    if ((job.data as { amount?: number }).amount === 0) throw new PermanentError('nothing to charge');
+    return 'charged';
+  };
+
 describe.each(BACKENDS)('retention, on %s', (backend) => {
   const apps = useApps();
+  const KEYED = { effect: 'keyed', identify: identifyPlain } as const;
+  const processor = (runs: string[] = []) => processorOf('charges', KEYED, charging(runs));
 
-  /** Completes charges, but lets those with an amount of 0 die. */
-  const processor = (runs: string[] = []) =>
-    processorOf('charges', { effect: 'keyed', identify: identifyPlain }, (job, operation) => {
-      runs.push(operation.operationKey);
-      if ((job.data as { amount?: number }).amount === 0) throw new PermanentError('nothing to charge');
-      return 'charged';
-    });
+  const scripts = new Scripts();
+  // A case ages what its own tenant has: what the others have left is too young to be pruned.
+  const shared = useOneApp(backend, {
+    queues: ['charges', 'transfers', 'retried', 'reports', 'summaries'],
+    providers: [
+      processorOf('charges', KEYED, scripts.handler),
+      processorOf('transfers', { effect: 'transactional', identify: identifyPlain }, scripts.handler),
+      processorOf('retried', { effect: 'keyed', retry: QUICK }, scripts.handler),
+      processorOf('reports', KEYED, scripts.handler),
+      processorOf('summaries', KEYED, scripts.handler),
+    ],
+  });
 
   it('completed operations go after 7 days, with their attempts; open letters and their operations stay', async () => {
-    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor()] });
-    await enqueue(app, 'charges', 'charge', { amount: 5 }, 'charge:1');
-    await enqueue(app, 'charges', 'charge', { amount: 0 }, 'charge:2');
-    await settled(app, 'charge:1');
-    await settled(app, 'charge:2');
+    const app = shared();
+    const tenantId = scripts.tenantWith(charging([]));
+    await enqueue(app, 'charges', 'charge', { amount: 5 }, 'charge:1', tenantId);
+    await enqueue(app, 'charges', 'charge', { amount: 0 }, 'charge:2', tenantId);
+    await settled(app, 'charge:1', tenantId);
+    await settled(app, 'charge:2', tenantId);
     const retention = app.get(RetentionService);
 
-    await age(app, 6.9);
+    await age(app, 6.9, tenantId);
     expect(await retention.prune()).toEqual({ operations: 0, letters: 0 });
-    await age(app, 0.2);
+    await age(app, 0.2, tenantId);
     expect(await retention.prune({ dryRun: true })).toEqual({ operations: 1, letters: 0 });
     expect(await retention.prune()).toEqual({ operations: 1, letters: 0 });
-    expect(await outcomeOf(app, 'charge:1')).toBeUndefined();
-    await age(app, 365);
+    expect(await outcomeOf(app, 'charge:1', tenantId)).toBeUndefined();
+    await age(app, 365, tenantId);
     expect(await retention.prune()).toEqual({ operations: 0, letters: 0 });
-    expect(await outcomeOf(app, 'charge:2')).toMatchObject({ status: 'dead' });
+    expect(await outcomeOf(app, 'charge:2', tenantId)).toMatchObject({ status: 'dead' });
 
-    await app.get(DeadLetterService).discard({ tenantId: 'acme', operationKey: 'charge:2' }, BY);
-    await age(app, 29.9);
+    await app.get(DeadLetterService).discard({ tenantId, operationKey: 'charge:2' }, BY);
+    await age(app, 29.9, tenantId);
     expect(await retention.prune()).toEqual({ operations: 0, letters: 0 });
-    await age(app, 0.2);
+    await age(app, 0.2, tenantId);
     expect(await retention.prune()).toEqual({ operations: 1, letters: 1 });
-    expect(await rowsOf(app, 'job_attempts')).toBe(0);
+    expect(await rowsOf(app, 'job_attempts', tenantId)).toBe(0);
   });
 
   it('a completed operation stays while a conflicting request of its key has an open letter', async () => {
-    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor()] });
-    await deliver(app, 'charges', 'charge:1', { amount: 5 });
-    await settled(app, 'charge:1');
-    await deliver(app, 'charges', 'charge:1', { amount: 6 });
+    const app = shared();
+    const tenantId = scripts.tenantWith(charging([]));
+    await deliver(app, 'charges', 'charge:1', { amount: 5 }, tenantId);
+    await settled(app, 'charge:1', tenantId);
+    await deliver(app, 'charges', 'charge:1', { amount: 6 }, tenantId);
     await eventually(
-      () => lettersOf(app),
+      () => lettersOf(app, tenantId),
       (letters) => expect(letters).toMatchObject([{ reason: 'idempotency_conflict' }]),
     );
-    await age(app, 100);
+    await age(app, 100, tenantId);
     expect(await app.get(RetentionService).prune()).toEqual({ operations: 0, letters: 0 });
-    const letter = { tenantId: 'acme', operationKey: 'charge:1' };
+    const letter = { tenantId, operationKey: 'charge:1' };
     await app.get(DeadLetterService).discard(letter, BY);
-    expect(await outcomeOf(app, 'charge:1')).toMatchObject({ status: 'completed' });
+    expect(await outcomeOf(app, 'charge:1', tenantId)).toMatchObject({ status: 'completed' });
     expect(await app.get(RetentionService).prune()).toEqual({ operations: 1, letters: 0 });
   });
 
   it('prunes around a row that somebody is at, and waits for nobody', async () => {
-    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor()] });
+    const app = shared();
+    const tenantId = scripts.tenantWith(charging([]));
     for (const key of ['charge:1', 'charge:2']) {
-      await enqueue(app, 'charges', 'charge', { amount: 5 }, key);
-      await settled(app, key);
+      await enqueue(app, 'charges', 'charge', { amount: 5 }, key, tenantId);
+      await settled(app, key, tenantId);
     }
-    await age(app, 8);
+    await age(app, 8, tenantId);
     await dataSourceOf(app).transaction(async (manager) => {
-      await manager.query(`SELECT FROM job_outcomes WHERE operation_key = 'charge:1' FOR UPDATE`);
+      await manager.query(
+        `SELECT FROM job_outcomes WHERE tenant_id = $1 AND operation_key = 'charge:1' FOR UPDATE`,
+        [tenantId],
+      );
       expect(await app.get(RetentionService).prune()).toEqual({ operations: 1, letters: 0 });
     });
     expect(await app.get(RetentionService).prune()).toEqual({ operations: 1, letters: 0 });
@@ -179,62 +208,70 @@ describe.each(BACKENDS)('retention, on %s', (backend) => {
   });
 
   it('a key that returns after its operation was pruned is a new operation; before, it is answered', async () => {
+    const app = shared();
     const runs: string[] = [];
-    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor(runs)] });
-    await enqueue(app, 'charges', 'charge', { amount: 5 }, 'charge:1');
-    await settled(app, 'charge:1');
-    expect(await enqueue(app, 'charges', 'charge', { amount: 5 }, 'charge:1')).toMatchObject({
+    const tenantId = scripts.tenantWith(charging(runs));
+    await enqueue(app, 'charges', 'charge', { amount: 5 }, 'charge:1', tenantId);
+    await settled(app, 'charge:1', tenantId);
+    expect(await enqueue(app, 'charges', 'charge', { amount: 5 }, 'charge:1', tenantId)).toMatchObject({
       duplicate: true,
       result: 'charged',
     });
-    await age(app, 8);
+    await age(app, 8, tenantId);
     await app.get(RetentionService).prune();
     // BullMQ still holds the finished job of the first.
-    await enqueue(app, 'charges', 'charge', { amount: 5 }, 'charge:1');
-    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed' });
+    await enqueue(app, 'charges', 'charge', { amount: 5 }, 'charge:1', tenantId);
+    expect(await settled(app, 'charge:1', tenantId)).toMatchObject({ status: 'completed' });
     expect(runs).toHaveLength(2);
   });
 
-  /** As if the queue's operations had been pruned up to so many days ago. */
-  async function forget(app: INestApplicationContext, days: number): Promise<void> {
-    await dataSourceOf(app).query(
-      `UPDATE job_queues SET forgotten_until = clock_timestamp() - interval '${days} days'`,
-    );
+  /** As if the queue's operations had been pruned up to so many days ago, or none of them ever. */
+  async function forget(app: INestApplicationContext, days: number | 'none'): Promise<void> {
+    const until = days === 'none' ? 'NULL' : `clock_timestamp() - interval '${days} days'`;
+    await dataSourceOf(app).query(`UPDATE job_queues SET forgotten_until = ${until} WHERE queue = 'charges'`);
   }
 
   /** A job that has waited for so many days. */
-  async function oldJob(app: INestApplicationContext, days: number, key = 'charge:1'): Promise<void> {
+  async function oldJob(
+    app: INestApplicationContext,
+    days: number,
+    key = 'charge:1',
+    tenant = 'acme',
+  ): Promise<void> {
     const timestamp = Date.now() - days * DAY_MS;
-    await bullQueue(app, 'charges').add('charge', { tenant: 'acme', key }, { timestamp });
+    await bullQueue(app, 'charges').add('charge', { tenant, key }, { timestamp });
   }
 
   it('a job that is not younger than what was forgotten is buried instead of run, and runs once a person vouches for it', async () => {
+    const app = shared();
     const runs: string[] = [];
-    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor(runs)] });
+    const tenantId = scripts.tenantWith(charging(runs));
     await forget(app, 7);
-    await oldJob(app, 8);
+    await oldJob(app, 8, 'charge:1', tenantId);
     await eventually(
-      () => lettersOf(app),
+      () => lettersOf(app, tenantId),
       (letters) => expect(letters).toMatchObject([{ reason: 'expired', operation_key: 'charge:1' }]),
     );
     expect(runs).toEqual([]);
-    const letter = { tenantId: 'acme', operationKey: 'charge:1' };
+    const letter = { tenantId, operationKey: 'charge:1' };
     const service = app.get(DeadLetterService);
     await expect(service.redrive(letter, BY)).rejects.toThrow(/nobody knows whether/);
-    await expect(service.redriveMany({ queue: 'charges' }, BY)).rejects.toThrow(/expired/);
+    await expect(service.redriveMany({ queue: 'charges', tenantId }, BY)).rejects.toThrow(/expired/);
     await service.resolve(letter, Reconciliation.notApplied(), BY);
-    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', attempts: 1 });
+    expect(await settled(app, 'charge:1', tenantId)).toMatchObject({ status: 'completed', attempts: 1 });
     expect(runs).toEqual(['charge:1']);
   });
 
   it('an old job runs where nothing of its age was forgotten, whatever the retention is now', async () => {
+    const app = shared();
+    await forget(app, 'none');
     const runs: string[] = [];
-    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor(runs)] });
-    await oldJob(app, 40);
-    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed' });
+    const tenantId = scripts.tenantWith(charging(runs));
+    await oldJob(app, 40, 'charge:1', tenantId);
+    expect(await settled(app, 'charge:1', tenantId)).toMatchObject({ status: 'completed' });
     await forget(app, 30);
-    await oldJob(app, 29, 'charge:2');
-    expect(await settled(app, 'charge:2')).toMatchObject({ status: 'completed' });
+    await oldJob(app, 29, 'charge:2', tenantId);
+    expect(await settled(app, 'charge:2', tenantId)).toMatchObject({ status: 'completed' });
     expect(runs).toEqual(['charge:1', 'charge:2']);
   });
 
@@ -338,23 +375,26 @@ describe.each(BACKENDS)('retention, on %s', (backend) => {
   });
 
   it('a key that is used again while an expired letter of it is open has its own death, and its own way back', async () => {
-    const runs: string[] = [];
-    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor(runs)] });
+    const app = shared();
+    const tenantId = scripts.tenantWith(charging([]));
     await forget(app, 7);
-    await oldJob(app, 8);
+    await oldJob(app, 8, 'charge:1', tenantId);
     await eventually(
-      () => lettersOf(app),
+      () => lettersOf(app, tenantId),
       (letters) => expect(letters).toHaveLength(1),
     );
-    await enqueue(app, 'charges', 'charge', { amount: 0 }, 'charge:1');
-    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'dead' });
-    expect((await lettersOf(app)).map((letter) => letter.reason)).toEqual(['expired', 'permanent_error']);
-    const [expired] = await lettersOf(app);
+    await enqueue(app, 'charges', 'charge', { amount: 0 }, 'charge:1', tenantId);
+    expect(await settled(app, 'charge:1', tenantId)).toMatchObject({ status: 'dead' });
+    expect((await lettersOf(app, tenantId)).map((letter) => letter.reason)).toEqual([
+      'expired',
+      'permanent_error',
+    ]);
+    const [expired] = await lettersOf(app, tenantId);
     const service = app.get(DeadLetterService);
     await expect(service.resolve(expired?.id as string, Reconciliation.notApplied(), BY)).rejects.toThrow(
       /another request/,
     );
-    const found = await service.get({ tenantId: 'acme', operationKey: 'charge:1' });
+    const found = await service.get({ tenantId, operationKey: 'charge:1' });
     expect(found).toMatchObject({ reason: 'permanent_error' });
   });
 
@@ -377,6 +417,11 @@ describe.each(BACKENDS)('retention, on %s', (backend) => {
   });
 
   describe('at boot', () => {
+    let place: Place;
+    beforeAll(async () => {
+      place = await makePlace(backend);
+    });
+
     it.each([
       ['a redrive window', { retention: { redriveWindowMs: 8 * DAY_MS } }, {}, /redriveWindowMs is 192 h/],
       ['a dedupe window', { retention: { dedupeWindowMs: 8 * DAY_MS } }, {}, /dedupeWindowMs is 192 h/],
@@ -393,7 +438,6 @@ describe.each(BACKENDS)('retention, on %s', (backend) => {
         /removeOnComplete\.age is 192 h/,
       ],
     ])('is refused if it is shorter than %s', async (_title, jobs, bullmq, message) => {
-      const place = await makePlace(backend);
       const start = apps.beside(place, { queues: [{ name: 'charges', bullmq }], jobs });
       const error = await start.catch((thrown: unknown) => thrown);
       expect(error).toBeInstanceOf(ConfigurationError);
@@ -475,31 +519,27 @@ describe.each(BACKENDS)('retention, on %s', (backend) => {
     });
 
     it('nothing is touched while a worker holds a job of it that has claimed nothing yet', async () => {
+      const app = shared();
       const gate = new Gate();
-      const held = processorOf(
-        'charges',
-        { effect: 'transactional', identify: identifyPlain },
-        async (_job, operation) => {
-          await operation.transaction.query('SELECT 1');
-          await gate.pass();
-        },
-      );
-      const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [held] });
-      await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+      const tenantId = scripts.tenantWith(async (_job, operation) => {
+        await operation.transaction.query('SELECT 1');
+        await gate.pass();
+      });
+      await enqueue(app, 'transfers', 'charge', {}, 'charge:1', tenantId);
       await gate.arrival;
       const retention = app.get(RetentionService);
-      await expect(retention.erase({ tenantId: 'acme', ...BY })).rejects.toThrow(/Nothing was erased/);
+      await expect(retention.erase({ tenantId, ...BY })).rejects.toThrow(/Nothing was erased/);
       gate.open();
-      expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed' });
+      expect(await settled(app, 'charge:1', tenantId)).toMatchObject({ status: 'completed' });
       await eventually(
-        () => bullQueue(app, 'charges').getActiveCount(),
+        () => bullQueue(app, 'transfers').getActiveCount(),
         (active) => expect(active).toBe(0),
       );
-      expect(await retention.erase({ tenantId: 'acme', ...BY })).toMatchObject({ operations: 1, jobs: 1 });
+      expect(await retention.erase({ tenantId, ...BY })).toMatchObject({ operations: 1, jobs: 1 });
     });
 
     it("is not another tenant's to erase", async () => {
-      const { app } = await apps.fresh(backend, { queues: ['charges'] });
+      const app = shared();
       await asTenant(app, 'globex', () =>
         expect(app.get(RetentionService).erase({ tenantId: 'acme', ...BY })).rejects.toThrow(
           TenantMismatchError,
@@ -508,44 +548,43 @@ describe.each(BACKENDS)('retention, on %s', (backend) => {
     });
 
     it('nothing is touched while its operations run', async () => {
+      const app = shared();
       const gate = new Gate();
-      const held = processorOf('charges', { effect: 'keyed' }, () => gate.pass());
-      const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [held] });
-      await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+      const tenantId = scripts.tenantWith(() => gate.pass());
+      await enqueue(app, 'charges', 'charge', {}, 'charge:1', tenantId);
       await gate.arrival;
-      await expect(app.get(RetentionService).erase({ tenantId: 'acme', ...BY })).rejects.toThrow(UsageError);
+      await expect(app.get(RetentionService).erase({ tenantId, ...BY })).rejects.toThrow(UsageError);
       gate.open();
-      expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed' });
+      expect(await settled(app, 'charge:1', tenantId)).toMatchObject({ status: 'completed' });
     });
 
     describe('what others have made stays theirs', () => {
       const midnight = { pattern: '0 0 * * *' };
       const reportOf = (tenant: string) => ({ name: 'report', data: { tenant, key: 'report' } });
-      const startReports = async () => {
-        const processor = processorOf(
-          'reports',
-          { effect: 'keyed', identify: identifyPlain },
-          () => undefined,
-        );
-        const { app } = await apps.fresh(backend, { queues: ['reports'], providers: [processor] });
-        return { app, bull: bullQueue(app, 'reports') };
-      };
 
       it('a scheduler whose id is the beginning of the id of one that goes', async () => {
-        const { app, bull } = await startReports();
+        const bull = bullQueue(shared(), 'reports');
+        const tenantId = scripts.tenantWith(() => undefined);
         await bull.upsertJobScheduler('report', midnight, reportOf('globex'));
-        await bull.upsertJobScheduler('report:acme', midnight, reportOf('acme'));
-        expect(await app.get(RetentionService).erase({ tenantId: 'acme', ...BY })).toMatchObject({ jobs: 1 });
+        await bull.upsertJobScheduler('report:acme', midnight, reportOf(tenantId));
+        const erased = await shared()
+          .get(RetentionService)
+          .erase({ tenantId, ...BY });
+        expect(erased).toMatchObject({ jobs: 1 });
         expect(await bull.getJobSchedulers()).toMatchObject([{ key: 'report' }]);
         expect(await bull.getDelayed()).toMatchObject([{ data: { tenant: 'globex' } }]);
       });
 
       it('a scheduler that a job that goes names in its id', async () => {
-        const { app, bull } = await startReports();
+        const bull = bullQueue(shared(), 'summaries');
+        const tenantId = scripts.tenantWith(() => undefined);
         await bull.upsertJobScheduler('report', midnight, reportOf('globex'));
-        const { name, data } = reportOf('acme');
+        const { name, data } = reportOf(tenantId);
         await bull.add(name, data, { jobId: 'repeat:report:1', delay: DAY_MS });
-        expect(await app.get(RetentionService).erase({ tenantId: 'acme', ...BY })).toMatchObject({ jobs: 1 });
+        const erased = await shared()
+          .get(RetentionService)
+          .erase({ tenantId, ...BY });
+        expect(erased).toMatchObject({ jobs: 1 });
         expect(await bull.getJobSchedulers()).toMatchObject([{ key: 'report' }]);
         expect(await bull.getDelayed()).toMatchObject([{ data: { tenant: 'globex' } }]);
       });
@@ -579,30 +618,25 @@ describe.each(BACKENDS)('retention, on %s', (backend) => {
     });
 
     it('needs an actor, a reason and a tenant', async () => {
-      const { app } = await apps.fresh(backend, { queues: ['charges'] });
-      const retention = app.get(RetentionService);
+      const retention = shared().get(RetentionService);
       await expect(retention.erase({ tenantId: '', ...BY })).rejects.toThrow(/tenant id is empty/);
       await expect(retention.erase({ tenantId: 'acme', actor: 'ada', note: '' })).rejects.toThrow(/note/);
     });
   });
 
   it('the history of an operation tells retries, doubts, letters, redrives and workers in order', async () => {
+    const app = shared();
     let calls = 0;
-    const flaky = processorOf(
-      'charges',
-      { effect: 'keyed', retry: { attempts: 2, backoff: { baseMs: 10, capMs: 20 } } },
-      () => {
-        calls += 1;
-        if (calls <= 2) throw Object.assign(new Error(`refused ${calls}`), { code: 'ECONNREFUSED' });
-        return 'charged';
-      },
-    );
-    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [flaky] });
-    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
-    await settled(app, 'charge:1');
-    await app.get(DeadLetterService).redrive({ tenantId: 'acme', operationKey: 'charge:1' }, BY);
-    await settled(app, 'charge:1');
-    const history = await app.get(OutcomeService).history({ tenantId: 'acme', operationKey: 'charge:1' });
+    const tenantId = scripts.tenantWith(() => {
+      calls += 1;
+      if (calls <= 2) throw Object.assign(new Error(`refused ${calls}`), { code: 'ECONNREFUSED' });
+      return 'charged';
+    });
+    await enqueue(app, 'retried', 'charge', {}, 'charge:1', tenantId);
+    await settled(app, 'charge:1', tenantId);
+    await app.get(DeadLetterService).redrive({ tenantId, operationKey: 'charge:1' }, BY);
+    await settled(app, 'charge:1', tenantId);
+    const history = await app.get(OutcomeService).history({ tenantId, operationKey: 'charge:1' });
     const retried = {
       kind: 'attempt_failed',
       failure: 'transient',
@@ -611,7 +645,7 @@ describe.each(BACKENDS)('retention, on %s', (backend) => {
       startedAt: expect.any(Date),
     };
     expect(history).toMatchObject([
-      { kind: 'accepted', queue: 'charges', jobName: 'charge' },
+      { kind: 'accepted', queue: 'retried', jobName: 'charge' },
       { ...retried, attempt: 1, error: { message: 'refused 1' }, delayMs: expect.any(Number) },
       { ...retried, attempt: 2, error: { message: 'refused 2' }, delayMs: undefined },
       { kind: 'dead_lettered', reason: 'retries_exhausted' },

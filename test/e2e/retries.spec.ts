@@ -1,8 +1,8 @@
 import { DelayedError, UnrecoverableError } from 'bullmq';
-import { RetryLaterError, TransientError } from 'nestjs-idempotent-jobs';
-import { JobEvents } from 'nestjs-idempotent-jobs/observe';
-import { describe, expect, it } from 'vitest';
-import { useApps } from '../support/apps.js';
+import { type IdempotentProcessorOptions, RetryLaterError, TransientError } from 'nestjs-idempotent-jobs';
+import { type JobEvent, JobEvents } from 'nestjs-idempotent-jobs/observe';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { useOneApp } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
 import {
   attemptKindsOf,
@@ -13,24 +13,52 @@ import {
   outcomeOf,
   settled,
 } from '../support/ledger.js';
-import { Gate, identifyPlain, processorOf } from '../support/processors.js';
+import { Gate, type Handler, identifyPlain, processorOf, Scripts } from '../support/processors.js';
 import { BACKENDS } from '../support/scenario.js';
 
 const QUICK = { attempts: 4, backoff: { baseMs: 10, capMs: 20 } };
+const STEADY = { attempts: 100, backoff: { baseMs: 100, capMs: 100 } };
+
+/** The queues, and how their processors try again. */
+const QUEUES = {
+  natural: { effect: 'natural', retry: QUICK },
+  keyed: { effect: 'keyed', retry: QUICK, identify: identifyPlain },
+  'hasty-keyed': { effect: 'keyed', retry: QUICK, timeoutMs: 150 },
+  'budgeted-keyed': { effect: 'keyed', retry: STEADY, timeBudgetMs: 300 },
+  unrepeatable: { effect: 'unrepeatable', retry: QUICK },
+  'hasty-unrepeatable': { retry: QUICK, timeoutMs: 150 },
+} satisfies Record<string, IdempotentProcessorOptions>;
+type QueueName = keyof typeof QUEUES;
 
 describe.each(BACKENDS)('retries, on %s', (backend) => {
-  const apps = useApps();
+  const scripts = new Scripts();
+  const app = useOneApp(backend, {
+    queues: Object.keys(QUEUES),
+    providers: Object.entries(QUEUES).map(([queue, options]) => processorOf(queue, options, scripts.handler)),
+  });
+  const events: JobEvent[] = [];
+  beforeAll(
+    () =>
+      void app()
+        .get(JobEvents)
+        .subscribe((event) => events.push(event)),
+  );
+
+  /** Enqueues a charge of a tenant whose operations are handled so, and answers with the tenant. */
+  const charge = async (queue: QueueName, handler: Handler, payload = {}): Promise<string> => {
+    const tenant = scripts.tenantWith(handler);
+    await enqueue(app(), queue, 'charge', payload, 'charge:1', tenant);
+    return tenant;
+  };
 
   it('a transient failure is tried again, under the next attempt and the same idempotency key', async () => {
     const seen: { attempt: number; token: number; key: string }[] = [];
-    const processor = processorOf('charges', { effect: 'unrepeatable', retry: QUICK }, (_job, operation) => {
+    const tenant = await charge('unrepeatable', (_job, operation) => {
       seen.push({ attempt: operation.attempt, token: operation.fencingToken, key: operation.idempotencyKey });
       if (operation.attempt < 3) throw new TransientError('refused');
       return 'done';
     });
-    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
-    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
-    expect(await settled(app, 'charge:1')).toMatchObject({
+    expect(await settled(app(), 'charge:1', tenant)).toMatchObject({
       status: 'completed',
       attempts: 3,
       failures: 2,
@@ -43,50 +71,37 @@ describe.each(BACKENDS)('retries, on %s', (backend) => {
 
   it('a producer that set no attempts changes nothing about the policy', async () => {
     let calls = 0;
-    const processor = processorOf(
-      'charges',
-      { effect: 'keyed', retry: QUICK, identify: identifyPlain },
-      () => {
-        calls += 1;
-        if (calls < 3) throw new TransientError('refused');
-        return 'done';
-      },
-    );
-    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
-    const job = await deliver(app, 'charges', 'charge:1');
-    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', attempts: 3 });
-    const { logs } = await bullQueue(app, 'charges').getJobLogs(job.id as string);
+    const tenant = scripts.tenantWith(() => {
+      calls += 1;
+      if (calls < 3) throw new TransientError('refused');
+      return 'done';
+    });
+    const job = await deliver(app(), 'keyed', 'charge:1', {}, tenant);
+    expect(await settled(app(), 'charge:1', tenant)).toMatchObject({ status: 'completed', attempts: 3 });
+    const { logs } = await bullQueue(app(), 'keyed').getJobLogs(job.id as string);
     expect(logs.join('\n')).toContain('refused');
   });
 
   it('a handler that asks for a later time is not called before it', async () => {
     const calledAt: number[] = [];
-    const processor = processorOf('charges', { effect: 'keyed', retry: QUICK }, () => {
+    const tenant = await charge('keyed', () => {
       calledAt.push(Date.now());
       if (calledAt.length === 1) throw new RetryLaterError(900);
     });
-    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
-    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
-    await settled(app, 'charge:1');
+    await settled(app(), 'charge:1', tenant);
     expect((calledAt[1] as number) - (calledAt[0] as number)).toBeGreaterThanOrEqual(850);
   });
 
   it('a keyed attempt that times out is told by its signal and tried again; what it returns later is discarded', async () => {
     const gate = new Gate();
     const aborted: unknown[] = [];
-    const processor = processorOf(
-      'charges',
-      { effect: 'keyed', timeoutMs: 150, retry: QUICK },
-      async (_job, operation, signal) => {
-        if (operation.attempt > 1) return 'second';
-        signal.addEventListener('abort', () => aborted.push(signal.reason));
-        await gate.pass();
-        return 'first';
-      },
-    );
-    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
-    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
-    expect(await settled(app, 'charge:1')).toMatchObject({
+    const tenant = await charge('hasty-keyed', async (_job, operation, signal) => {
+      if (operation.attempt > 1) return 'second';
+      signal.addEventListener('abort', () => aborted.push(signal.reason));
+      await gate.pass();
+      return 'first';
+    });
+    expect(await settled(app(), 'charge:1', tenant)).toMatchObject({
       status: 'completed',
       result: 'second',
       attempts: 2,
@@ -95,97 +110,79 @@ describe.each(BACKENDS)('retries, on %s', (backend) => {
     });
     gate.open();
     expect(aborted).toHaveLength(1);
-    expect(await attemptKindsOf(app, 'charge:1')).toEqual(['in_doubt']);
-    expect(await outcomeOf(app, 'charge:1')).toMatchObject({ result: 'second' });
+    expect(await attemptKindsOf(app(), 'charge:1', tenant)).toEqual(['in_doubt']);
+    expect(await outcomeOf(app(), 'charge:1', tenant)).toMatchObject({ result: 'second' });
   });
 
   it('an unrepeatable attempt that times out is in doubt, with a letter, and is not tried again', async () => {
     let calls = 0;
-    const processor = processorOf(
-      'charges',
-      { timeoutMs: 150, retry: QUICK },
+    const tenant = await charge(
+      'hasty-unrepeatable',
       async (_job, _operation, signal) => {
         calls += 1;
         await new Promise((resolve) => signal.addEventListener('abort', resolve));
       },
+      { amount: 1 },
     );
-    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
-    await enqueue(app, 'charges', 'charge', { amount: 1 }, 'charge:1');
-    const outcome = await settled(app, 'charge:1');
+    const outcome = await settled(app(), 'charge:1', tenant);
     expect(outcome).toMatchObject({ status: 'in_doubt', attempts: 1 });
     expect(outcome.doubtSince).toBeInstanceOf(Date);
-    expect(await lettersOf(app)).toMatchObject([{ reason: 'in_doubt', payload: { amount: 1 } }]);
+    expect(await lettersOf(app(), tenant)).toMatchObject([{ reason: 'in_doubt', payload: { amount: 1 } }]);
     expect(calls).toBe(1);
   });
 
   it('a programming error is permanent where the effect can be repeated, and in doubt where it cannot', async () => {
-    const broken = (): never => {
+    const tenant = scripts.tenantWith(() => {
       throw new TypeError('undefined is not a function');
-    };
-    const processors = [
-      processorOf('safe', { effect: 'natural', retry: QUICK }, broken),
-      processorOf('unsafe', { retry: QUICK }, broken),
-    ];
-    const { app } = await apps.fresh(backend, { queues: ['safe', 'unsafe'], providers: processors });
-    await enqueue(app, 'safe', 'work', {}, 'work:1');
-    await enqueue(app, 'unsafe', 'work', {}, 'work:2');
-    expect(await settled(app, 'work:1')).toMatchObject({ status: 'dead', attempts: 1 });
-    expect(await settled(app, 'work:2')).toMatchObject({ status: 'in_doubt', attempts: 1 });
+    });
+    await enqueue(app(), 'natural', 'work', {}, 'work:1', tenant);
+    await enqueue(app(), 'unrepeatable', 'work', {}, 'work:2', tenant);
+    expect(await settled(app(), 'work:1', tenant)).toMatchObject({ status: 'dead', attempts: 1 });
+    expect(await settled(app(), 'work:2', tenant)).toMatchObject({ status: 'in_doubt', attempts: 1 });
   });
 
   it('a time budget ends retrying, and the letter says so', async () => {
-    const processor = processorOf(
-      'charges',
-      { effect: 'keyed', timeBudgetMs: 300, retry: { attempts: 100, backoff: { baseMs: 100, capMs: 100 } } },
-      () => {
-        throw new TransientError('refused');
-      },
-    );
-    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
-    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
-    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'dead' });
-    expect(await lettersOf(app)).toMatchObject([{ reason: 'time_budget_exceeded' }]);
+    const tenant = await charge('budgeted-keyed', () => {
+      throw new TransientError('refused');
+    });
+    expect(await settled(app(), 'charge:1', tenant)).toMatchObject({ status: 'dead' });
+    expect(await lettersOf(app(), tenant)).toMatchObject([{ reason: 'time_budget_exceeded' }]);
   });
 
   it('BullMQ control errors of a handler pass through and spend no attempt', async () => {
     let calls = 0;
-    const processor = processorOf('charges', { effect: 'keyed' }, async (job) => {
+    const tenant = await charge('keyed', async (job) => {
       calls += 1;
       if (calls > 1) return 'done';
       await job.moveToDelayed(Date.now() + 50, job.token);
       throw new DelayedError();
     });
-    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
-    const kinds: string[] = [];
-    app.get(JobEvents).subscribe(({ kind }) => kinds.push(kind));
-    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
-    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', attempts: 1, failures: 0 });
+    expect(await settled(app(), 'charge:1', tenant)).toMatchObject({
+      status: 'completed',
+      attempts: 1,
+      failures: 0,
+    });
     expect(calls).toBe(2);
+    const kinds = events.filter(({ tenantId }) => tenantId === tenant).map(({ kind }) => kind);
     expect(kinds).toContain('handed_back');
   });
 
   it("BullMQ's UnrecoverableError ends the operation at once, in the ledger as in BullMQ", async () => {
-    const processor = processorOf('charges', { effect: 'keyed', retry: QUICK }, () => {
+    const tenant = await charge('keyed', () => {
       throw new UnrecoverableError('the account is closed');
     });
-    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
-    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
-    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'dead', attempts: 1 });
-    expect(await lettersOf(app)).toMatchObject([{ reason: 'permanent_error' }]);
+    expect(await settled(app(), 'charge:1', tenant)).toMatchObject({ status: 'dead', attempts: 1 });
+    expect(await lettersOf(app(), tenant)).toMatchObject([{ reason: 'permanent_error' }]);
   });
 
   it('a result that JSON cannot express completes the operation without one', async () => {
-    const { app } = await apps.fresh(backend, {
-      queues: ['charges'],
-      providers: [processorOf('charges', { effect: 'keyed' }, () => ({ amount: 1n }))],
-    });
-    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
-    const outcome = await settled(app, 'charge:1');
+    const tenant = await charge('keyed', () => ({ amount: 1n }));
+    const outcome = await settled(app(), 'charge:1', tenant);
     expect(outcome).toMatchObject({ status: 'completed', attempts: 1 });
     expect(outcome.result).toBeUndefined();
     await eventually(
-      () => bullQueue(app, 'charges').getJobCounts('completed'),
-      (counts) => expect(counts).toMatchObject({ completed: 1 }),
+      () => bullQueue(app(), 'keyed').getCompleted(),
+      (jobs) => expect(jobs.filter(({ data }) => JSON.stringify(data).includes(tenant))).toHaveLength(1),
     );
   });
 });

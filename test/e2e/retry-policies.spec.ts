@@ -4,6 +4,7 @@ import {
   type EnqueueOptions,
   type HistoryEntry,
   type IdempotentJobsOptions,
+  type IdempotentProcessorOptions,
   InDoubtError,
   OutcomeService,
   RetryLaterError,
@@ -15,11 +16,11 @@ import { DependencyGuard } from 'nestjs-idempotent-jobs/dependencies';
 import { type FailureKind, UsageError } from 'nestjs-idempotent-jobs/errors';
 import { DispatchService } from 'nestjs-idempotent-jobs/operate';
 import { describe, expect, it } from 'vitest';
-import { useApps } from '../support/apps.js';
+import { useApps, useOneApp } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
 import { bullQueue, enqueue, idempotentQueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
 import type { Place } from '../support/place.js';
-import { type Handler, processorOf } from '../support/processors.js';
+import { type Handler, processorOf, Scripts } from '../support/processors.js';
 import { BACKENDS, dataSourceOf } from '../support/scenario.js';
 
 const backoff = { baseMs: 10, capMs: 20 };
@@ -33,52 +34,92 @@ const refuse: Handler = () => {
   throw new TransientError('refused');
 };
 
-const of = (operationKey: string) => ({ operationKey, tenantId: 'acme' });
+const says = (kind: FailureKind) => (error: unknown) =>
+  error instanceof Error && error.message === 'declined' ? kind : undefined;
+
+const retry = { attempts: 2, backoff };
+const WAITS = { baseMs: 8, capMs: 400 };
+/** The queues of the application that most cases share, and how their processors try again. */
+const QUEUES: Readonly<Record<string, IdempotentProcessorOptions>> = {
+  charges: { effect: 'keyed', retry: 'once' },
+  'by-name': {
+    effect: 'keyed',
+    retry: 'twice',
+    retryByJob: { refund: 'thrice', audit: { attempts: 4, backoff } },
+  },
+  steady: {
+    effect: 'keyed',
+    retry: { attempts: 3, backoff },
+    retryByJob: { slow: { attempts: 3, backoff: { baseMs: 20_000, capMs: 20_000, jitter: 'equal' } } },
+  },
+  mails: { retry: { attempts: 3, backoff } },
+  decorrelated: { effect: 'keyed', retry: { attempts: 8, backoff: { ...WAITS, jitter: 'decorrelated' } } },
+  'by-processor': { dependency: 'gateway', classify: says('transient'), retry },
+  'by-dependency': { dependency: 'gateway', retry },
+  'by-call': { dependency: 'gateway', retry },
+  'by-nobody': { retry },
+};
+
+const of = (operationKey: string, tenantId = 'acme') => ({ operationKey, tenantId });
+const thrice = (tenantId?: string): EnqueueOptions => ({
+  ...of('charge:1', tenantId),
+  retryPolicy: 'thrice',
+});
 
 type FailedAttempt = Extract<HistoryEntry, { kind: 'attempt_failed' }>;
 
-async function failuresOf(app: INestApplicationContext, operationKey: string): Promise<FailedAttempt[]> {
-  const history = await app.get(OutcomeService).history(of(operationKey));
+async function failuresOf(
+  app: INestApplicationContext,
+  operationKey: string,
+  tenantId: string,
+): Promise<FailedAttempt[]> {
+  const history = await app.get(OutcomeService).history(of(operationKey, tenantId));
   return history.filter((entry) => entry.kind === 'attempt_failed');
 }
 
 describe.each(BACKENDS)('retry policies, on %s', (backend) => {
   const apps = useApps();
+  const scripts = new Scripts();
+  const app = useOneApp(backend, {
+    queues: Object.keys(QUEUES),
+    providers: Object.entries(QUEUES).map(([queue, options]) => processorOf(queue, options, scripts.handler)),
+    jobs: {
+      retryPolicies: POLICIES,
+      dependencies: {
+        gateway: { breaker: false, retryBudget: false, classify: says('permanent') },
+        rates: { breaker: false, retryBudget: false, classify: says('transient') },
+      },
+    },
+  });
 
   const begin = (
     providers: readonly Provider[],
     jobs: IdempotentJobsOptions = { retryPolicies: POLICIES },
   ): Promise<{ app: INestApplicationContext; place: Place }> =>
     apps.fresh(backend, { queues: ['charges'], providers, jobs });
-  const attemptsAtDeath = async (app: INestApplicationContext, operationKey: string): Promise<number> => {
-    const { status, attempts } = await settled(app, operationKey);
+  const attemptsAtDeath = async (
+    at: INestApplicationContext,
+    operationKey: string,
+    tenantId?: string,
+  ): Promise<number> => {
+    const { status, attempts } = await settled(at, operationKey, tenantId);
     expect({ operationKey, status }).toEqual({ operationKey, status: 'dead' });
     return attempts;
   };
 
   it('a job is tried under the policy of its operation, else of its name, else of its processor', async () => {
-    const { app } = await begin([
-      processorOf(
-        'charges',
-        {
-          effect: 'keyed',
-          retry: 'twice',
-          retryByJob: { refund: 'thrice', audit: { attempts: 4, backoff } },
-        },
-        refuse,
-      ),
-    ]);
-    const queue = idempotentQueue(app, 'charges');
-    await queue.enqueue('charge', {}, of('charge'));
-    await queue.enqueue('refund', {}, of('refund'));
-    await queue.enqueue('audit', {}, of('audit'));
-    await queue.enqueue('charge', {}, { ...of('charge under another'), retryPolicy: 'thrice' });
-    await queue.enqueue('refund', {}, { ...of('refund under another'), retryPolicy: 'once' });
-    expect(await attemptsAtDeath(app, 'charge')).toBe(2);
-    expect(await attemptsAtDeath(app, 'refund')).toBe(3);
-    expect(await attemptsAtDeath(app, 'audit')).toBe(4);
-    expect(await attemptsAtDeath(app, 'charge under another')).toBe(3);
-    expect(await attemptsAtDeath(app, 'refund under another')).toBe(1);
+    const tenant = scripts.tenantWith(refuse);
+    const queue = idempotentQueue(app(), 'by-name');
+    await queue.enqueue('charge', {}, of('charge', tenant));
+    await queue.enqueue('refund', {}, of('refund', tenant));
+    await queue.enqueue('audit', {}, of('audit', tenant));
+    await queue.enqueue('charge', {}, { ...of('charge under another', tenant), retryPolicy: 'thrice' });
+    await queue.enqueue('refund', {}, { ...of('refund under another', tenant), retryPolicy: 'once' });
+    expect(await attemptsAtDeath(app(), 'charge', tenant)).toBe(2);
+    expect(await attemptsAtDeath(app(), 'refund', tenant)).toBe(3);
+    expect(await attemptsAtDeath(app(), 'audit', tenant)).toBe(4);
+    expect(await attemptsAtDeath(app(), 'charge under another', tenant)).toBe(3);
+    expect(await attemptsAtDeath(app(), 'refund under another', tenant)).toBe(1);
   });
 
   it('a policy brings its timeout and its time budget', async () => {
@@ -102,23 +143,24 @@ describe.each(BACKENDS)('retry policies, on %s', (backend) => {
     });
   });
 
-  const own = processorOf('charges', { effect: 'keyed', retry: 'once' }, refuse);
-  const THRICE: EnqueueOptions = { ...of('charge:1'), retryPolicy: 'thrice' };
-
-  it.each<[string, (app: INestApplicationContext, place: Place) => Promise<unknown>]>([
-    ['by the dispatcher', (app) => idempotentQueue(app, 'charges').enqueue('charge', {}, THRICE)],
+  it.each<[string, (tenant: string) => Promise<unknown>]>([
+    [
+      'by the dispatcher',
+      (tenant) => idempotentQueue(app(), 'charges').enqueue('charge', {}, thrice(tenant)),
+    ],
     [
       'straight to the queue',
-      (app) => idempotentQueue(app, 'charges').enqueue('charge', {}, { ...THRICE, durability: 'queue' }),
+      (tenant) =>
+        idempotentQueue(app(), 'charges').enqueue('charge', {}, { ...thrice(tenant), durability: 'queue' }),
     ],
     [
       'with many others in a transaction',
-      (app) =>
-        dataSourceOf(app).transaction((transaction) =>
-          idempotentQueue(app, 'charges').enqueueMany(
+      (tenant) =>
+        dataSourceOf(app()).transaction((transaction) =>
+          idempotentQueue(app(), 'charges').enqueueMany(
             [
-              { name: 'charge', payload: {}, ...of('charge:0') },
-              { name: 'charge', payload: {}, ...THRICE },
+              { name: 'charge', payload: {}, ...of('charge:0', tenant) },
+              { name: 'charge', payload: {}, ...thrice(tenant) },
             ],
             { transaction },
           ),
@@ -126,40 +168,41 @@ describe.each(BACKENDS)('retry policies, on %s', (backend) => {
     ],
     [
       'as a node of a flow',
-      async (app, place) => {
-        const producer = new FlowProducer({ connection: place.connection, prefix: place.prefix });
+      async (tenant) => {
+        const { connection, prefix } = bullQueue(app(), 'charges').opts;
+        const producer = new FlowProducer({ connection, prefix });
         try {
-          await producer.add(idempotentQueue(app, 'charges').flowJob('charge', {}, THRICE));
+          await producer.add(idempotentQueue(app(), 'charges').flowJob('charge', {}, thrice(tenant)));
         } finally {
           await producer.close();
         }
       },
     ],
   ])('an operation brings its policy %s', async (_how, ask) => {
-    const { app, place } = await begin([own]);
-    await ask(app, place);
-    expect(await attemptsAtDeath(app, 'charge:1')).toBe(3);
-    if ((await outcomeOf(app, 'charge:0')) !== undefined)
-      expect(await attemptsAtDeath(app, 'charge:0')).toBe(1);
+    const tenant = scripts.tenantWith(refuse);
+    await ask(tenant);
+    expect(await attemptsAtDeath(app(), 'charge:1', tenant)).toBe(3);
+    if ((await outcomeOf(app(), 'charge:0', tenant)) !== undefined)
+      expect(await attemptsAtDeath(app(), 'charge:0', tenant)).toBe(1);
   });
 
   it('each iteration of a schedule brings its policy', async () => {
-    const { app } = await begin([own]);
-    const queue = idempotentQueue(app, 'charges');
-    await queue.schedule('charge', {}, { ...of('report'), every: 200, retryPolicy: 'thrice' });
+    const tenant = scripts.tenantWith(refuse);
+    const queue = idempotentQueue(app(), 'charges');
+    await queue.schedule('charge', {}, { ...of('report', tenant), every: 200, retryPolicy: 'thrice' });
     await eventually(
-      () => lettersOf(app),
+      () => lettersOf(app(), tenant),
       (letters) => expect(letters.length).toBeGreaterThanOrEqual(2),
     );
-    await queue.unschedule(of('report'));
-    for (const letter of await lettersOf(app))
+    await queue.unschedule(of('report', tenant));
+    for (const letter of await lettersOf(app(), tenant))
       expect(letter).toMatchObject({ reason: 'retries_exhausted', attempts: 3 });
   });
 
   it('an operation keeps its policy when its queue is lost and filled again, and when it is redriven', async () => {
     const NEVER = { redispatchAfterMs: 3_600_000, pollMs: 600_000 };
     const { app, place } = await begin([], { retryPolicies: POLICIES, dispatch: NEVER });
-    const { jobId } = await idempotentQueue(app, 'charges').enqueue('charge', {}, THRICE);
+    const { jobId } = await idempotentQueue(app, 'charges').enqueue('charge', {}, thrice());
     const bull = bullQueue(app, 'charges');
     await eventually(
       () => bull.getJob(jobId),
@@ -172,7 +215,7 @@ describe.each(BACKENDS)('retry policies, on %s', (backend) => {
     });
     const worker = await apps.beside(place, {
       queues: ['charges'],
-      providers: [own],
+      providers: [processorOf('charges', { effect: 'keyed', retry: 'once' }, refuse)],
       jobs: { retryPolicies: POLICIES },
     });
     expect(await attemptsAtDeath(worker, 'charge:1')).toBe(3);
@@ -205,73 +248,53 @@ describe.each(BACKENDS)('retry policies, on %s', (backend) => {
   });
 
   it('a policy that nobody has declared is refused before anything is written', async () => {
-    const { app } = await begin([]);
-    const queue = idempotentQueue(app, 'charges');
-    const slip = { ...of('charge:1'), retryPolicy: 'thirce' };
+    const tenant = scripts.tenantWith(refuse);
+    const queue = idempotentQueue(app(), 'charges');
+    const slip = { ...of('charge:1', tenant), retryPolicy: 'thirce' };
     await expect(queue.enqueue('charge', {}, slip)).rejects.toThrow(UsageError);
     await expect(queue.enqueueMany([{ name: 'charge', payload: {}, ...slip }])).rejects.toThrow(
       'which has "once", "twice", "thrice", but is the string "thirce"',
     );
     await expect(queue.schedule('charge', {}, { ...slip, every: 1_000 })).rejects.toThrow(UsageError);
-    expect(await outcomeOf(app, 'charge:1')).toBeUndefined();
+    expect(await outcomeOf(app(), 'charge:1', tenant)).toBeUndefined();
   });
 
   it('the history says why each attempt was followed by another, or by none', async () => {
-    const careful = processorOf('mails', { retry: { attempts: 3, backoff } }, () => {
-      throw new InDoubtError('nobody answered');
+    const tenant = scripts.tenantWith((job, { attempt }) => {
+      if (job.name === 'mail') throw new InDoubtError('nobody answered');
+      if (job.name === 'asks for time' && attempt === 1) throw new RetryLaterError(100);
+      throw new TransientError('refused');
     });
-    const charges = processorOf(
-      'charges',
-      {
-        effect: 'keyed',
-        retry: { attempts: 3, backoff },
-        retryByJob: { slow: { attempts: 3, backoff: { baseMs: 20_000, capMs: 20_000, jitter: 'equal' } } },
-      },
-      (job, { attempt }) => {
-        if (job.name === 'asks for time' && attempt === 1) throw new RetryLaterError(100);
-        throw new TransientError('refused');
-      },
-    );
-    const { app } = await apps.fresh(backend, {
-      queues: ['charges', 'mails'],
-      providers: [charges, careful],
-    });
-    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
-    await enqueue(app, 'charges', 'asks for time', {}, 'charge:2');
-    await idempotentQueue(app, 'charges').enqueue(
+    await enqueue(app(), 'steady', 'charge', {}, 'charge:1', tenant);
+    await enqueue(app(), 'steady', 'asks for time', {}, 'charge:2', tenant);
+    await idempotentQueue(app(), 'steady').enqueue(
       'slow',
       {},
-      { ...of('charge:3'), deadline: new Date(Date.now() + 5_000) },
+      { ...of('charge:3', tenant), deadline: new Date(Date.now() + 5_000) },
     );
-    await enqueue(app, 'mails', 'mail', {}, 'mail:1');
+    await enqueue(app(), 'mails', 'mail', {}, 'mail:1', tenant);
     const decisions = async (key: string): Promise<(string | undefined)[]> => {
-      await settled(app, key);
-      return (await failuresOf(app, key)).map(({ decision }) => decision);
+      await settled(app(), key, tenant);
+      return (await failuresOf(app(), key, tenant)).map(({ decision }) => decision);
     };
     expect(await decisions('charge:1')).toEqual(['backoff', 'backoff', 'attempts_spent']);
     expect(await decisions('charge:2')).toEqual(['retry_after', 'backoff', 'attempts_spent']);
     expect(await decisions('charge:3')).toEqual(['time_budget_spent']);
     expect(await decisions('mail:1')).toEqual(['may_have_happened']);
-    const [first, , last] = await failuresOf(app, 'charge:2');
+    const [first, , last] = await failuresOf(app(), 'charge:2', tenant);
     expect(first?.delayMs).toBeGreaterThanOrEqual(100);
     expect(last?.delayMs).toBeUndefined();
   });
 
   it('decorrelated waits are between the base and three times the last one, and grow from each other', async () => {
-    const [baseMs, capMs] = [8, 400];
-    const { app } = await begin([
-      processorOf(
-        'charges',
-        { effect: 'keyed', retry: { attempts: 8, backoff: { baseMs, capMs, jitter: 'decorrelated' } } },
-        refuse,
-      ),
-    ]);
+    const { baseMs, capMs } = WAITS;
+    const tenant = scripts.tenantWith(refuse);
     const keys = Array.from({ length: 12 }, (_none, index) => `charge:${index}`);
-    for (const key of keys) await enqueue(app, 'charges', 'charge', {}, key);
+    for (const key of keys) await enqueue(app(), 'decorrelated', 'charge', {}, key, tenant);
     const waits = await Promise.all(
       keys.map(async (key) => {
-        expect(await attemptsAtDeath(app, key)).toBe(8);
-        return (await failuresOf(app, key)).flatMap(({ delayMs }) => delayMs ?? []);
+        expect(await attemptsAtDeath(app(), key, tenant)).toBe(8);
+        return (await failuresOf(app(), key, tenant)).flatMap(({ delayMs }) => delayMs ?? []);
       }),
     );
     for (const ofOne of waits) {
@@ -290,42 +313,20 @@ describe.each(BACKENDS)('retry policies, on %s', (backend) => {
     const declined = (): never => {
       throw new Error('declined');
     };
-    const says = (kind: FailureKind) => (error: unknown) =>
-      error instanceof Error && error.message === 'declined' ? kind : undefined;
-    const retry = { attempts: 2, backoff };
-    const app = (
-      await apps.fresh(backend, {
-        queues: ['by-processor', 'by-dependency', 'by-call', 'by-nobody'],
-        providers: [
-          processorOf(
-            'by-processor',
-            { dependency: 'gateway', classify: says('transient'), retry },
-            declined,
-          ),
-          processorOf('by-dependency', { dependency: 'gateway', retry }, declined),
-          processorOf('by-call', { dependency: 'gateway', retry }, (): Promise<unknown> =>
-            app
-              .get(DependencyGuard)
-              .call('rates', declined)
-              .catch((cause: unknown) => {
-                throw new Error('no rate', { cause });
-              }),
-          ),
-          processorOf('by-nobody', { retry }, declined),
-        ],
-        jobs: {
-          dependencies: {
-            gateway: { breaker: false, retryBudget: false, classify: says('permanent') },
-            rates: { breaker: false, retryBudget: false, classify: says('transient') },
-          },
-        },
-      })
-    ).app;
+    const tenant = scripts.tenantWith((job) => {
+      if (job.queueName !== 'by-call') return declined();
+      return app()
+        .get(DependencyGuard)
+        .call('rates', declined)
+        .catch((cause: unknown) => {
+          throw new Error('no rate', { cause });
+        });
+    });
     const ends: Record<string, string> = {};
     for (const queue of ['by-processor', 'by-dependency', 'by-call', 'by-nobody']) {
-      await enqueue(app, queue, 'job', {}, queue);
-      const { status, attempts } = await settled(app, queue);
-      const [failed] = await failuresOf(app, queue);
+      await enqueue(app(), queue, 'job', {}, queue, tenant);
+      const { status, attempts } = await settled(app(), queue, tenant);
+      const [failed] = await failuresOf(app(), queue, tenant);
       ends[queue] = `${failed?.failure}, ${attempts} attempts, ${status}`;
     }
     expect(ends).toEqual({

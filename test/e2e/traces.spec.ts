@@ -1,29 +1,22 @@
-import type { INestApplicationContext } from '@nestjs/common';
 import type { ReadableSpan } from '@opentelemetry/sdk-trace-base';
 import { trace } from '@opentelemetry/api';
 import { BullMQOtel } from 'bullmq-otel';
 import { FlowProducer } from 'bullmq';
-import {
-  currentOperation,
-  type IdempotentProcessorOptions,
-  type IdempotentQueue,
-  PermanentError,
-  Reconciliation,
-  TransientError,
-} from 'nestjs-idempotent-jobs';
+import { currentOperation, PermanentError, Reconciliation, TransientError } from 'nestjs-idempotent-jobs';
 import { IdempotencyService } from 'nestjs-idempotent-jobs/calls';
 import { DeadLetterService } from 'nestjs-idempotent-jobs/dead-letters';
 import { otelTracing } from 'nestjs-idempotent-jobs/otel';
 import { describe, expect, it } from 'vitest';
-import { useApps } from '../support/apps.js';
+import { useApps, useOneApp } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
-import { deliver, enqueue, idempotentQueue, lettersOf, settled } from '../support/ledger.js';
+import { bullQueue, deliver, enqueue, idempotentQueue, lettersOf, settled } from '../support/ledger.js';
 import {
   Gate,
   type Handler,
   identifyPlain,
   processorOf,
   reconcilingProcessorOf,
+  Scripts,
   SHORT_CLOCKS,
 } from '../support/processors.js';
 import { BACKENDS, dataSourceOf } from '../support/scenario.js';
@@ -43,37 +36,58 @@ describe.each(CASES)(
     const apps = useApps();
     const telemetry = isBullTraced ? { telemetry: new BullMQOtel({ tracerName: 'bullmq' }) } : {};
 
-    const charging = (handler: Handler, options: IdempotentProcessorOptions = {}) =>
-      processorOf('charges', { effect: 'keyed', retry: QUICK, ...options }, handler, {
-        ...SHORT_CLOCKS,
-        ...telemetry,
-      });
-    const options = (...providers: ReturnType<typeof charging>[]) => ({
-      queues: ['charges', 'receipts'].map((name) => ({ name, bullmq: telemetry })),
+    const worker = { ...SHORT_CLOCKS, ...telemetry };
+    const charging = (handler: Handler) =>
+      processorOf('charges', { effect: 'keyed', retry: QUICK, identify: identifyPlain }, handler, worker);
+    const options = (queues: readonly string[], ...providers: ReturnType<typeof charging>[]) => ({
+      queues: queues.map((name) => ({ name, bullmq: telemetry })),
       providers,
       jobs: { tracing: otelTracing() },
     });
-    const start = async (...providers: ReturnType<typeof charging>[]): Promise<INestApplicationContext> =>
-      (await apps.fresh(backend, options(...providers))).app;
-    const charge = (app: INestApplicationContext, key = 'charge:1'): Promise<unknown> =>
-      enqueue(app, 'charges', 'charge', { secret: 'hunter2' }, key);
-    /** The spans of deliveries to a queue, once as many have ended. */
-    const deliveries = (count: number, queue = 'charges'): Promise<ReadableSpan[]> =>
+
+    // One application for all cases but that of the start itself. Each case has a tenant of its own.
+    const scripts = new Scripts();
+    const app = useOneApp(
+      backend,
+      options(
+        ['charges', 'receipts', 'orders', 'stock', 'payments'],
+        charging(scripts.handler),
+        processorOf('receipts', { effect: 'keyed' }, scripts.handler, worker),
+        processorOf('orders', { effect: 'natural', retry: QUICK }, scripts.handler, worker),
+        processorOf('stock', { effect: 'transactional', retry: QUICK }, scripts.handler, worker),
+        reconcilingProcessorOf(
+          'payments',
+          { effect: 'reconciled', timeoutMs: 100, reconcile: { afterMs: [10], thenEveryMs: 60_000 } },
+          scripts.handler,
+          () => inSpan('look up', async () => Reconciliation.unknown()),
+          worker,
+        ),
+      ),
+    );
+    const charge = (tenantId: string, queue = 'charges'): Promise<unknown> =>
+      enqueue(app(), queue, 'charge', { secret: 'hunter2' }, 'charge:1', tenantId);
+    const charged = (tenantId: string): Promise<unknown> => settled(app(), 'charge:1', tenantId);
+    const deliveriesOf = (tenantId: string, queue = 'charges'): ReadableSpan[] =>
+      spans
+        .named(`process ${queue}`)
+        .filter(({ attributes }) => attributes['idempotent_jobs.tenant_id'] === tenantId);
+    /** The spans of a tenant's deliveries to a queue, once as many have ended. */
+    const deliveries = (tenantId: string, count: number, queue = 'charges'): Promise<ReadableSpan[]> =>
       eventually(
-        () => spans.named(`process ${queue}`),
+        () => deliveriesOf(tenantId, queue),
         (found) => expect(found).toHaveLength(count),
       );
 
     it('the handler’s own spans are in the trace of the request that enqueued, below it', async () => {
-      const app = await start(charging(() => inSpan('gateway', async () => 'charged')));
-      await inSpan('request', () => charge(app));
-      await settled(app, 'charge:1');
-      const [delivery] = await deliveries(1);
+      const tenantId = scripts.tenantWith(() => inSpan('gateway', async () => 'charged'));
+      await inSpan('request', () => charge(tenantId));
+      await charged(tenantId);
+      const [delivery] = await deliveries(tenantId, 1);
       expect(spans.above(spans.the('gateway'))).toEqual(['process charges', 'enqueue charges', 'request']);
       expect(delivery?.attributes).toMatchObject({
         'messaging.system': 'bullmq',
         'messaging.destination.name': 'charges',
-        'idempotent_jobs.tenant_id': 'acme',
+        'idempotent_jobs.tenant_id': tenantId,
         'idempotent_jobs.operation_key': 'charge:1',
         'idempotent_jobs.effect': 'keyed',
         'idempotent_jobs.attempt': 1,
@@ -84,44 +98,42 @@ describe.each(CASES)(
     });
 
     it('so they are when it was enqueued in a transaction, many at once, or straight to the queue', async () => {
-      const app = await start(
-        charging((job) => inSpan(`gateway ${(job.data as { n: number }).n}`, async () => 1)),
+      const tenantId = scripts.tenantWith((job) =>
+        inSpan(`gateway ${(job.data as { n: number }).n}`, async () => 1),
       );
-      const queue = idempotentQueue(app, 'charges');
+      const queue = idempotentQueue(app(), 'charges');
       const request = (n: number) => ({
         name: 'charge',
         payload: { n },
         operationKey: `charge:${n}`,
-        tenantId: 'acme',
+        tenantId,
       });
       await inSpan('transaction', () =>
-        dataSourceOf(app).transaction((transaction) =>
-          queue.enqueue('charge', { n: 1 }, { operationKey: 'charge:1', tenantId: 'acme', transaction }),
+        dataSourceOf(app()).transaction((transaction) =>
+          queue.enqueue('charge', { n: 1 }, { operationKey: 'charge:1', tenantId, transaction }),
         ),
       );
       await inSpan('batch', () => queue.enqueueMany([request(2), request(3)]));
       await inSpan('quick', () =>
-        queue.enqueue(
-          'charge',
-          { n: 4 },
-          { operationKey: 'charge:4', tenantId: 'acme', durability: 'queue' },
-        ),
+        queue.enqueue('charge', { n: 4 }, { operationKey: 'charge:4', tenantId, durability: 'queue' }),
       );
-      await Promise.all([1, 2, 3, 4].map((n) => settled(app, `charge:${n}`)));
-      await deliveries(4);
+      await Promise.all([1, 2, 3, 4].map((n) => settled(app(), `charge:${n}`, tenantId)));
+      await deliveries(tenantId, 4);
       const rootOf = (n: number) => spans.above(spans.the(`gateway ${n}`)).at(-1);
       expect([1, 2, 3, 4].map(rootOf)).toEqual(['transaction', 'batch', 'batch', 'quick']);
     });
 
     it('attempts are side by side in that trace, each linked to the one before', async () => {
-      const app = await start(
-        charging((_job, { attempt }) => {
-          if (attempt < 3) throw new TransientError('refused');
-        }),
-      );
-      await inSpan('request', () => charge(app));
-      await settled(app, 'charge:1');
-      const [first, second, third] = (await deliveries(3)) as [ReadableSpan, ReadableSpan, ReadableSpan];
+      const tenantId = scripts.tenantWith((_job, { attempt }) => {
+        if (attempt < 3) throw new TransientError('refused');
+      });
+      await inSpan('request', () => charge(tenantId));
+      await charged(tenantId);
+      const [first, second, third] = (await deliveries(tenantId, 3)) as [
+        ReadableSpan,
+        ReadableSpan,
+        ReadableSpan,
+      ];
       expect(new Set([first, second, third].map(traceOf)).size).toBe(1);
       for (const attempt of [first, second, third])
         expect(spans.above(attempt)).toEqual(['enqueue charges', 'request']);
@@ -138,22 +150,22 @@ describe.each(CASES)(
 
     it('a redrive has a trace of its own, linked to the request and to the last attempt', async () => {
       let isOpen = false;
-      const app = await start(
-        charging((_job, { attempt }) => {
-          if (!isOpen) throw new PermanentError('closed');
-          if (attempt === 1) throw new TransientError('busy');
-        }),
-      );
-      await inSpan('request', () => charge(app));
+      const tenantId = scripts.tenantWith((_job, { attempt }) => {
+        if (!isOpen) throw new PermanentError('closed');
+        if (attempt === 1) throw new TransientError('busy');
+      });
+      await inSpan('request', () => charge(tenantId));
       const [letter] = await eventually(
-        () => lettersOf(app),
+        () => lettersOf(app(), tenantId),
         (letters) => expect(letters).toHaveLength(1),
       );
-      const [last] = (await deliveries(1)) as [ReadableSpan];
+      const [last] = (await deliveries(tenantId, 1)) as [ReadableSpan];
       isOpen = true;
-      await app.get(DeadLetterService).redrive(letter?.id as string, { actor: 'ada', note: 'open again' });
-      await settled(app, 'charge:1');
-      const [, first, second] = (await deliveries(3)) as [ReadableSpan, ReadableSpan, ReadableSpan];
+      await app()
+        .get(DeadLetterService)
+        .redrive(letter?.id as string, { actor: 'ada', note: 'open again' });
+      await charged(tenantId);
+      const [, first, second] = (await deliveries(tenantId, 3)) as [ReadableSpan, ReadableSpan, ReadableSpan];
       const redrive = spans.the('redrive charges');
       expect(traceOf(redrive)).not.toBe(traceOf(spans.the('request')));
       expect(redrive.parentSpanContext).toBeUndefined();
@@ -164,12 +176,18 @@ describe.each(CASES)(
     });
 
     it('workers and the dispatcher, started while a request is traced, do not run jobs as part of it', async () => {
-      const app = await inSpan('booting request', () =>
-        start(charging(() => inSpan('gateway', async () => 1))),
+      const { app } = await inSpan('booting request', () =>
+        apps.fresh(
+          backend,
+          options(
+            ['charges'],
+            charging(() => inSpan('gateway', async () => 1)),
+          ),
+        ),
       );
-      await inSpan('request', () => charge(app, 'charge:1'));
-      await charge(app, 'charge:2');
-      await deliveries(2);
+      await inSpan('request', () => enqueue(app, 'charges', 'charge', {}, 'charge:1'));
+      await enqueue(app, 'charges', 'charge', {}, 'charge:2');
+      await deliveries('acme', 2);
       const booting = traceOf(spans.the('booting request'));
       expect(spans.all.filter((span) => traceOf(span) === booting).map(({ name }) => name)).toEqual([
         'booting request',
@@ -183,22 +201,21 @@ describe.each(CASES)(
     });
 
     it('follow-ups belong to the trace of the handler that enqueued them', async () => {
-      const late: { receipts?: IdempotentQueue } = {};
-      const receipts = processorOf('receipts', { effect: 'keyed' }, () => inSpan('mail', async () => 1), {
-        ...SHORT_CLOCKS,
-        ...telemetry,
-      });
-      const app = await start(
-        charging((_job, operation) =>
-          inSpan('gateway', async () =>
-            operation.enqueue(late.receipts as IdempotentQueue, 'receipt', {}, { operationKey: 'receipt:1' }),
-          ),
-        ),
-        receipts,
+      const tenantId = scripts.tenantWith((job, operation) =>
+        job.queueName === 'receipts'
+          ? inSpan('mail', async () => 1)
+          : inSpan('gateway', async () =>
+              operation.enqueue(
+                idempotentQueue(app(), 'receipts'),
+                'receipt',
+                {},
+                { operationKey: 'receipt:1' },
+              ),
+            ),
       );
-      late.receipts = idempotentQueue(app, 'receipts');
-      await inSpan('request', () => charge(app));
-      await deliveries(1, 'receipts');
+      await inSpan('request', () => charge(tenantId));
+      await deliveries(tenantId, 1);
+      await deliveries(tenantId, 1, 'receipts');
       expect(spans.above(spans.the('mail'))).toEqual([
         'process receipts',
         'gateway',
@@ -209,25 +226,18 @@ describe.each(CASES)(
     });
 
     it('steps and guarded calls have spans inside of the attempt; a step that has finished is linked to its run', async () => {
-      const late: { app?: INestApplicationContext } = {};
-      const app = await start(
-        charging(
-          async (_job, { attempt, step }) => {
-            await step('pay', () => inSpan('gateway', async () => 'paid'), { effect: 'keyed' });
-            await late.app?.get(IdempotencyService).once('mail:1', () => inSpan('mail', async () => 1), {
-              effect: 'keyed',
-            });
-            if (attempt === 1) throw new TransientError('after the step');
-          },
-          { effect: 'natural' },
-        ),
-      );
-      late.app = app;
-      await inSpan('request', () => charge(app));
-      await settled(app, 'charge:1');
-      await deliveries(2);
-      expect(spans.above(spans.the('gateway')).slice(0, 2)).toEqual(['step pay', 'process charges']);
-      expect(spans.above(spans.the('mail')).slice(0, 2)).toEqual(['call', 'process charges']);
+      const tenantId = scripts.tenantWith(async (_job, { attempt, step }) => {
+        await step('pay', () => inSpan('gateway', async () => 'paid'), { effect: 'keyed' });
+        await app()
+          .get(IdempotencyService)
+          .once('mail:1', () => inSpan('mail', async () => 1), { effect: 'keyed' });
+        if (attempt === 1) throw new TransientError('after the step');
+      });
+      await inSpan('request', () => charge(tenantId, 'orders'));
+      await charged(tenantId);
+      await deliveries(tenantId, 2, 'orders');
+      expect(spans.above(spans.the('gateway')).slice(0, 2)).toEqual(['step pay', 'process orders']);
+      expect(spans.above(spans.the('mail')).slice(0, 2)).toEqual(['call', 'process orders']);
       const outcomes = (name: string) =>
         spans.named(name).map((span) => span.attributes['idempotent_jobs.outcome']);
       expect(outcomes('step pay')).toEqual(['completed', 'replayed']);
@@ -239,22 +249,22 @@ describe.each(CASES)(
 
     it('an attempt whose worker vanished is linked to by the one that took over', async () => {
       const gate = new Gate();
-      const app = await start(
-        charging(async (_job, { attempt }) => (attempt === 1 ? gate.pass() : undefined), {
-          identify: identifyPlain,
-        }),
+      const tenantId = scripts.tenantWith(async (_job, { attempt }) =>
+        attempt === 1 ? gate.pass() : undefined,
       );
-      await deliver(app, 'charges', 'charge:1');
+      await deliver(app(), 'charges', 'charge:1', {}, tenantId);
       await gate.arrival;
-      await dataSourceOf(app).query(
-        "UPDATE job_outcomes SET lease_expires_at = clock_timestamp() - interval '1 second'",
+      await dataSourceOf(app()).query(
+        `UPDATE job_outcomes SET lease_expires_at = clock_timestamp() - interval '1 second'
+         WHERE tenant_id = $1`,
+        [tenantId],
       );
-      await deliver(app, 'charges', 'charge:1');
-      await settled(app, 'charge:1');
-      const [second] = (await deliveries(1)) as [ReadableSpan];
+      await deliver(app(), 'charges', 'charge:1', {}, tenantId);
+      await charged(tenantId);
+      const [second] = (await deliveries(tenantId, 1)) as [ReadableSpan];
       gate.open();
       const vanished = await eventually(
-        () => spans.named('process charges').find((span) => idOf(span) !== idOf(second)),
+        () => deliveriesOf(tenantId).find((span) => idOf(span) !== idOf(second)),
         (span) => expect(span).toBeDefined(),
       );
       expect(linksOf(second)).toEqual([idOf(vanished as ReadableSpan)]);
@@ -265,56 +275,44 @@ describe.each(CASES)(
     });
 
     it('a transactional attempt that failed is linked to by the next one', async () => {
-      const app = await start(
-        charging(
-          (_job, { attempt }) => {
-            if (attempt === 1) throw new TransientError('refused');
-          },
-          { effect: 'transactional' },
-        ),
-      );
-      await inSpan('request', () => charge(app));
-      await settled(app, 'charge:1');
-      const [first, second] = (await deliveries(2)) as [ReadableSpan, ReadableSpan];
+      const tenantId = scripts.tenantWith((_job, { attempt }) => {
+        if (attempt === 1) throw new TransientError('refused');
+      });
+      await inSpan('request', () => charge(tenantId, 'stock'));
+      await charged(tenantId);
+      const [first, second] = (await deliveries(tenantId, 2, 'stock')) as [ReadableSpan, ReadableSpan];
       expect(linksOf(second)).toEqual([idOf(first)]);
     });
 
     it('asking about a doubt is a span of its own, with what was said', async () => {
-      const asked = reconcilingProcessorOf(
-        'charges',
-        { effect: 'reconciled', timeoutMs: 100, reconcile: { afterMs: [10], thenEveryMs: 60_000 } },
-        () => new Promise(() => undefined),
-        () => inSpan('look up', async () => Reconciliation.unknown()),
-        { ...SHORT_CLOCKS, ...telemetry },
-      );
-      const app = await start(asked);
-      await inSpan('request', () => charge(app));
-      const [attempt, question] = (await deliveries(2)) as [ReadableSpan, ReadableSpan];
+      const tenantId = scripts.tenantWith(() => new Promise(() => undefined));
+      await inSpan('request', () => charge(tenantId, 'payments'));
+      const [attempt, question] = (await deliveries(tenantId, 2, 'payments')) as [ReadableSpan, ReadableSpan];
       expect(attempt.attributes).toMatchObject({
         'idempotent_jobs.outcome': 'in_doubt',
         'idempotent_jobs.failure_reason': 'timeout',
       });
-      expect(spans.above(spans.the('look up')).slice(0, 2)).toEqual(['reconcile charges', 'process charges']);
-      expect(spans.the('reconcile charges').attributes['idempotent_jobs.verdict']).toBe('unknown');
+      expect(spans.above(spans.the('look up')).slice(0, 2)).toEqual([
+        'reconcile payments',
+        'process payments',
+      ]);
+      expect(spans.the('reconcile payments').attributes['idempotent_jobs.verdict']).toBe('unknown');
       expect(linksOf(question)).toEqual([idOf(attempt)]);
     });
 
     it('each iteration of a schedule has a trace of its own, linked to where the schedule was made', async () => {
-      const app = await start(charging(() => inSpan('gateway', async () => 1)));
+      const tenantId = scripts.tenantWith(() => inSpan('report', async () => 1));
+      const schedule = { operationKey: 'nightly', tenantId };
       await inSpan('boot', () =>
-        idempotentQueue(app, 'charges').schedule(
-          'charge',
-          {},
-          { operationKey: 'nightly', tenantId: 'acme', every: 400 },
-        ),
+        idempotentQueue(app(), 'charges').schedule('charge', {}, { ...schedule, every: 400 }),
       );
       await eventually(
-        () => spans.named('gateway'),
+        () => spans.named('report'),
         (found) => expect(found.length).toBeGreaterThanOrEqual(2),
       );
-      await idempotentQueue(app, 'charges').unschedule({ operationKey: 'nightly', tenantId: 'acme' });
+      await idempotentQueue(app(), 'charges').unschedule(schedule);
       const [first, second] = (await eventually(
-        () => spans.named('process charges'),
+        () => deliveriesOf(tenantId),
         (found) => expect(found.length).toBeGreaterThanOrEqual(2),
       )) as [ReadableSpan, ReadableSpan];
       const boot = spans.the('boot');
@@ -326,22 +324,16 @@ describe.each(CASES)(
     });
 
     it('a flow’s operations belong to the trace that made it', async () => {
-      const { app, place } = await apps.fresh(
-        backend,
-        options(charging(() => inSpan('gateway', async () => 1))),
-      );
-      const flows = new FlowProducer({ connection: place.connection, prefix: place.prefix, ...telemetry });
+      const tenantId = scripts.tenantWith(() => inSpan('gateway', async () => 1));
+      const { connection, prefix } = bullQueue(app(), 'charges').opts;
+      const flows = new FlowProducer({ connection, prefix, ...telemetry });
       try {
         await inSpan('request', () =>
           flows.add(
-            idempotentQueue(app, 'charges').flowJob(
-              'charge',
-              {},
-              { operationKey: 'charge:1', tenantId: 'acme' },
-            ),
+            idempotentQueue(app(), 'charges').flowJob('charge', {}, { operationKey: 'charge:1', tenantId }),
           ),
         );
-        await deliveries(1);
+        await deliveries(tenantId, 1);
         expect(spans.above(spans.the('gateway'))).toEqual(['process charges', 'request']);
       } finally {
         await flows.close();
@@ -349,15 +341,13 @@ describe.each(CASES)(
     });
 
     it('no span of the library tells a payload, a result or the message of an error', async () => {
-      const app = await start(
-        charging((_job, { attempt }) => {
-          if (attempt === 1) throw new TransientError('the key is hunter2');
-          return { token: 'hunter2' };
-        }),
-      );
-      await inSpan('request', () => charge(app));
-      await settled(app, 'charge:1');
-      await deliveries(2);
+      const tenantId = scripts.tenantWith((_job, { attempt }) => {
+        if (attempt === 1) throw new TransientError('the key is hunter2');
+        return { token: 'hunter2' };
+      });
+      await inSpan('request', () => charge(tenantId));
+      await charged(tenantId);
+      await deliveries(tenantId, 2);
       const told = spans.all
         .filter((span) => span.instrumentationScope.name === 'nestjs-idempotent-jobs')
         .map(({ name, attributes, events, status }) => JSON.stringify({ name, attributes, events, status }));
@@ -367,17 +357,15 @@ describe.each(CASES)(
 
     it('the trace is handed on, and can be read, in the current operation', async () => {
       let seen: { trace: unknown; active: string | undefined } | undefined;
-      const app = await start(
-        charging(() => {
-          seen = {
-            trace: currentOperation().trace,
-            active: trace.getActiveSpan()?.spanContext().traceId,
-          };
-        }),
-      );
-      await inSpan('request', () => charge(app));
-      await settled(app, 'charge:1');
-      const { traceId, spanId } = (await deliveries(1), spans.the('enqueue charges')).spanContext();
+      const tenantId = scripts.tenantWith(() => {
+        seen = {
+          trace: currentOperation().trace,
+          active: trace.getActiveSpan()?.spanContext().traceId,
+        };
+      });
+      await inSpan('request', () => charge(tenantId));
+      await charged(tenantId);
+      const { traceId, spanId } = (await deliveries(tenantId, 1), spans.the('enqueue charges')).spanContext();
       expect(seen).toEqual({ trace: { traceparent: `00-${traceId}-${spanId}-01` }, active: traceId });
     });
   },

@@ -1,21 +1,25 @@
-import { randomBytes } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import type { INestApplicationContext } from '@nestjs/common';
 import type { Job, JobsOptions } from 'bullmq';
 import { IsNumber } from 'class-validator';
-import {
-  type CurrentOperation,
-  type IdempotentProcessorOptions,
-  TransientError,
-} from 'nestjs-idempotent-jobs';
+import { TransientError } from 'nestjs-idempotent-jobs';
 import { DeadLetterService } from 'nestjs-idempotent-jobs/dead-letters';
 import { UsageError } from 'nestjs-idempotent-jobs/errors';
 import { RetentionService } from 'nestjs-idempotent-jobs/operate';
 import { otelTracing } from 'nestjs-idempotent-jobs/otel';
-import { describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
 import { useApps, useOneApp } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
-import { bullQueue, enqueue, idempotentQueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
-import { identifyPlain, processorOf } from '../support/processors.js';
+import {
+  bullQueue,
+  enqueue,
+  idempotentQueue,
+  type LetterRow,
+  lettersOf,
+  outcomeOf,
+  settled,
+} from '../support/ledger.js';
+import { type Handler, identifyPlain, processorOf } from '../support/processors.js';
 import { failStalled } from '../support/stalled.js';
 import { BACKENDS, dataSourceOf } from '../support/scenario.js';
 
@@ -30,36 +34,74 @@ interface Run {
   readonly data: unknown;
 }
 
+class ChargeDto {
+  @IsNumber()
+  amount!: number;
+}
+
 describe.each(BACKENDS)('what comes off a queue, on %s', (backend) => {
   const apps = useApps();
 
-  /** An application that notes what its handler is called with. */
-  async function start(
-    options: IdempotentProcessorOptions = {},
-    rest: object = {},
-    handler: (job: Job, operation: CurrentOperation) => unknown = () => 'charged',
-  ): Promise<{ app: INestApplicationContext; runs: Run[] }> {
-    const runs: Run[] = [];
-    const processor = processorOf('charges', { effect: 'keyed', ...options }, (job, operation) => {
-      runs.push({ tenantId: operation.tenantId, operationKey: operation.operationKey, data: job.data });
-      return handler(job, operation);
-    });
-    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor], ...rest });
-    return { app, runs };
-  }
+  /** What handlers were called with since the case began. */
+  const runs: Run[] = [];
+  const charge: Handler = (job, { tenantId, operationKey }) => {
+    runs.push({ tenantId, operationKey, data: job.data });
+    return 'charged';
+  };
+  const decline: Handler = (...delivery) => {
+    charge(...delivery);
+    throw new TransientError('the bank is closed');
+  };
+
+  // One application for all cases that do nothing to it or to the whole ledger. They leave no job behind
+  // that is not done.
+  const app = useOneApp(backend, {
+    queues: ['charges', 'plain', 'single', 'closed', 'opened'],
+    providers: [
+      processorOf('charges', { effect: 'keyed' }, charge),
+      processorOf('plain', { effect: 'keyed', identify: identifyPlain }, charge),
+      processorOf('single', { effect: 'keyed', identify: identifyPlain, retry: { attempts: 1 } }, decline),
+      processorOf('closed', { effect: 'keyed', payload: { charge: ChargeDto } }, charge),
+      processorOf(
+        'opened',
+        { effect: 'keyed', payload: { charge: ChargeDto }, unlistedPayloads: 'accept' },
+        charge,
+      ),
+    ],
+    jobs: {
+      retryPolicies: { patient: { attempts: 3, backoff: { baseMs: 1 } } },
+      deadLetters: { editedRedrive: true },
+    },
+  });
+
+  // Each case has tenants of its own.
+  let acme: string;
+  let globex: string;
+  let victim: string;
+  let earlier: ReadonlySet<string>;
+  beforeEach(async () => {
+    [acme, globex, victim] = ['acme', 'globex', 'victim'].map((name) => `${name}-${randomUUID()}`) as [
+      string,
+      string,
+      string,
+    ];
+    runs.length = 0;
+    earlier = new Set((await lettersOf(app())).map(({ id }) => id));
+  });
+
+  /** The letters of everybody since the case began. */
+  const letters = async (): Promise<LetterRow[]> =>
+    (await lettersOf(app())).filter(({ id }) => !earlier.has(id));
 
   const producer = useOneApp(backend, { queues: ['charges'] });
 
   /** What a library's job looks like, on the queue of an application that runs none. */
-  async function aJobOfOurs(
-    key = 'charge:1',
-    options: object = {},
-  ): Promise<{ data: any; opts: JobsOptions }> {
+  async function aJobOfOurs(key = 'charge:1'): Promise<{ data: any; opts: JobsOptions }> {
     const queue = bullQueue(producer(), 'charges');
     await idempotentQueue(producer(), 'charges').enqueue(
       'charge',
       { amount: 5 },
-      { operationKey: key, tenantId: 'acme', durability: 'queue', ...options },
+      { operationKey: key, tenantId: acme, durability: 'queue' },
     );
     const [job] = await queue.getJobs();
     const { data, id, opts } = job as Job;
@@ -67,14 +109,13 @@ describe.each(BACKENDS)('what comes off a queue, on %s', (backend) => {
     return { data, opts: { ...opts, jobId: id } };
   }
 
-  const reasons = async (app: INestApplicationContext): Promise<string[]> =>
-    (await lettersOf(app)).map(({ reason }) => reason);
+  const reasons = async (): Promise<string[]> => (await letters()).map(({ reason }) => reason);
 
   describe('data that looks like an envelope, under an id that the library did not derive', () => {
     const injected = (operation: object = {}): object => ({
-      tenant: 'acme',
+      tenant: acme,
       key: 'charge:1',
-      operation: { tenantId: 'victim', operationKey: 'charge:9', fingerprint: 'f', ...operation },
+      operation: { tenantId: victim, operationKey: 'charge:9', fingerprint: 'f', ...operation },
       payload: { amount: 1_000_000 },
     });
 
@@ -83,23 +124,15 @@ describe.each(BACKENDS)('what comes off a queue, on %s', (backend) => {
       ['an iteration of a schedule', { isSchedule: true }],
       ['an operation with a row', { row: 1 }],
     ])('is plain data to a processor that identifies: %s', async (_title, operation) => {
-      const { app, runs } = await start({ identify: identifyPlain });
-      await bullQueue(app, 'charges').add('charge', injected(operation));
-      expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed' });
-      expect(runs).toEqual([{ tenantId: 'acme', operationKey: 'charge:1', data: injected(operation) }]);
-      expect(await outcomeOf(app, 'charge:9', 'victim')).toBeUndefined();
+      await bullQueue(app(), 'plain').add('charge', injected(operation));
+      expect(await settled(app(), 'charge:1', acme)).toMatchObject({ status: 'completed' });
+      expect(runs).toEqual([{ tenantId: acme, operationKey: 'charge:1', data: injected(operation) }]);
+      expect(await outcomeOf(app(), 'charge:9', victim)).toBeUndefined();
     });
 
     it('chooses no retry policy for itself', async () => {
-      const { app, runs } = await start(
-        { identify: identifyPlain, retry: { attempts: 1 } },
-        { jobs: { retryPolicies: { patient: { attempts: 3, backoff: { baseMs: 1 } } } } },
-        () => {
-          throw new TransientError('the bank is closed');
-        },
-      );
-      await bullQueue(app, 'charges').add('charge', injected({ retryPolicy: 'patient' }));
-      expect(await settled(app, 'charge:1')).toMatchObject({ status: 'dead', attempts: 1 });
+      await bullQueue(app(), 'single').add('charge', injected({ retryPolicy: 'patient' }));
+      expect(await settled(app(), 'charge:1', acme)).toMatchObject({ status: 'dead', attempts: 1 });
       expect(runs).toHaveLength(1);
     });
 
@@ -107,34 +140,33 @@ describe.each(BACKENDS)('what comes off a queue, on %s', (backend) => {
       ['an id of BullMQ', {}],
       ['an id of its producer', { jobId: 'order-17' }],
     ])('is refused where nobody identifies, under %s', async (_title, opts) => {
-      const { app, runs } = await start();
-      await bullQueue(app, 'charges').add('charge', injected(), opts);
+      await bullQueue(app(), 'charges').add('charge', injected(), opts);
       await eventually(
-        () => reasons(app),
+        () => reasons(),
         (found) => expect(found).toEqual(['tenant_mismatch']),
       );
       expect(runs).toEqual([]);
     });
 
     it('belongs to the tenant that identify names, also when a tenant is erased', async () => {
-      const { app } = await start({ identify: identifyPlain });
       const day = { delay: 24 * 60 * 60 * 1000 };
-      await bullQueue(app, 'charges').add('charge', injected(), day);
-      const retention = app.get(RetentionService);
-      expect(await retention.erase({ tenantId: 'victim', ...BY })).toMatchObject({ jobs: 0 });
-      expect(await retention.erase({ tenantId: 'acme', ...BY })).toMatchObject({ jobs: 1 });
+      await bullQueue(app(), 'plain').add('charge', injected(), day);
+      const retention = app().get(RetentionService);
+      expect(await retention.erase({ tenantId: victim, ...BY })).toMatchObject({ jobs: 0 });
+      expect(await retention.erase({ tenantId: acme, ...BY })).toMatchObject({ jobs: 1 });
     });
 
     it('is what an edited redrive runs, as it is', async () => {
-      const { app, runs } = await start({}, { jobs: { deadLetters: { editedRedrive: true } } });
-      await bullQueue(app, 'charges').add('charge', injected());
+      await bullQueue(app(), 'charges').add('charge', injected());
       const [letter] = await eventually(
-        () => lettersOf(app),
+        () => letters(),
         (found) => expect(found).toHaveLength(1),
       );
-      const edit = { tenantId: 'acme', operationKey: 'charge:2' };
-      await app.get(DeadLetterService).redriveEdited(letter?.id as string, edit, BY);
-      await settled(app, 'charge:2');
+      const edit = { tenantId: acme, operationKey: 'charge:2' };
+      await app()
+        .get(DeadLetterService)
+        .redriveEdited(letter?.id as string, edit, BY);
+      await settled(app(), 'charge:2', acme);
       expect(runs).toEqual([{ ...edit, data: injected() }]);
     });
   });
@@ -143,17 +175,16 @@ describe.each(BACKENDS)('what comes off a queue, on %s', (backend) => {
     ['far in the future', (now: number) => now + 365 * 24 * 60 * 60 * 1000],
     ['beyond all calendars', () => 8.7e15],
   ])('a time of its own making makes no old job young: %s', async (_title, timestamp) => {
-    const { app, runs } = await start({ identify: identifyPlain });
-    await dataSourceOf(app).query(
-      `UPDATE job_queues SET forgotten_until = clock_timestamp() - interval '1 day'`,
+    await dataSourceOf(app()).query(
+      `UPDATE job_queues SET forgotten_until = clock_timestamp() - interval '1 day' WHERE queue = 'plain'`,
     );
-    await bullQueue(app, 'charges').add(
+    await bullQueue(app(), 'plain').add(
       'charge',
-      { tenant: 'acme', key: 'charge:1' },
+      { tenant: acme, key: 'charge:1' },
       { timestamp: timestamp(Date.now()) },
     );
     await eventually(
-      () => reasons(app),
+      () => reasons(),
       (found) => expect(found).toEqual(['expired']),
     );
     expect(runs).toEqual([]);
@@ -172,12 +203,9 @@ describe.each(BACKENDS)('what comes off a queue, on %s', (backend) => {
       ['a text for the mark of a schedule', () => ({}), () => ({ isSchedule: 'yes' })],
     ];
 
-    const runs: string[] = [];
     const traced = useOneApp(backend, {
       queues: ['charges'],
-      providers: [
-        processorOf('charges', { effect: 'keyed' }, (_job, { operationKey }) => runs.push(operationKey)),
-      ],
+      providers: [processorOf('charges', { effect: 'keyed' }, charge)],
       jobs: { tracing: otelTracing() },
     });
 
@@ -185,8 +213,8 @@ describe.each(BACKENDS)('what comes off a queue, on %s', (backend) => {
       const { data, opts } = await aJobOfOurs(title);
       const changed = { ...data, ...rest(), operation: { ...data.operation, ...operation() } };
       await bullQueue(traced(), 'charges').add('charge', changed, opts);
-      expect(await settled(traced(), title)).toMatchObject({ status: 'completed', attempts: 1 });
-      expect(runs.filter((key) => key === title)).toHaveLength(1);
+      expect(await settled(traced(), title, acme)).toMatchObject({ status: 'completed', attempts: 1 });
+      expect(runs.filter(({ operationKey }) => operationKey === title)).toHaveLength(1);
       expect(await lettersOf(traced())).toEqual([]);
     });
 
@@ -195,11 +223,10 @@ describe.each(BACKENDS)('what comes off a queue, on %s', (backend) => {
       ['the mark of a row', { row: 'soon' }],
     ])('make it a dead letter: %s', async (_title, operation) => {
       const { data, opts } = await aJobOfOurs();
-      const { app, runs } = await start();
       const changed = { ...data, operation: { ...data.operation, ...(operation as object) } };
-      await bullQueue(app, 'charges').add('charge', changed, opts);
+      await bullQueue(app(), 'charges').add('charge', changed, opts);
       await eventually(
-        () => reasons(app),
+        () => reasons(),
         (found) => expect(found).toHaveLength(1),
       );
       expect(runs).toEqual([]);
@@ -207,15 +234,15 @@ describe.each(BACKENDS)('what comes off a queue, on %s', (backend) => {
 
     it('make no old job young: the time in a signature that nobody has made', async () => {
       const { data, opts } = await aJobOfOurs();
-      const { app, runs } = await start();
       const dayAgo = Date.now() - 24 * 60 * 60 * 1000;
-      await dataSourceOf(app).query(
-        `UPDATE job_queues SET forgotten_until = clock_timestamp() - interval '1 hour'`,
+      await dataSourceOf(app()).query(
+        `UPDATE job_queues SET forgotten_until = clock_timestamp() - interval '1 hour'
+         WHERE queue = 'charges'`,
       );
       const signature = { alg: 'HS256', key: 'any', at: Date.now(), mac: 'AAAA' };
-      await bullQueue(app, 'charges').add('charge', { ...data, signature }, { ...opts, timestamp: dayAgo });
+      await bullQueue(app(), 'charges').add('charge', { ...data, signature }, { ...opts, timestamp: dayAgo });
       await eventually(
-        () => reasons(app),
+        () => reasons(),
         (found) => expect(found).toEqual(['expired']),
       );
       expect(runs).toEqual([]);
@@ -237,9 +264,9 @@ describe.each(BACKENDS)('what comes off a queue, on %s', (backend) => {
     });
     await eventually(
       () => lettersOf(heir),
-      (letters) => expect(letters.length).toBeGreaterThanOrEqual(1),
+      (found) => expect(found.length).toBeGreaterThanOrEqual(1),
     );
-    expect(await settled(heir, 'charge:1')).toMatchObject({ status: 'dead' });
+    expect(await settled(heir, 'charge:1', acme)).toMatchObject({ status: 'dead' });
   });
 
   describe('what Postgres cannot take', () => {
@@ -261,44 +288,46 @@ describe.each(BACKENDS)('what comes off a queue, on %s', (backend) => {
     ];
     if (backend === 'redis') {
       // BullMQ in Postgres refuses them itself.
-      const plain = { tenant: 'acme', key: 'charge:1' };
+      const plain = () => ({ tenant: acme, key: 'charge:1' });
       poisons.push(
-        ['a NUL in the id', async () => [plain, { jobId: 'order\0 17' }]],
-        ['an id of kilobytes', async () => [plain, { jobId: randomBytes(4000).toString('base64') }]],
+        ['a NUL in the id', async () => [plain(), { jobId: 'order\0 17' }]],
+        ['an id of kilobytes', async () => [plain(), { jobId: randomBytes(4000).toString('base64') }]],
       );
     }
 
     it.each(poisons)('is buried, and keeps nobody waiting: %s', async (_title, poison) => {
       const [data, opts] = await poison();
-      const { app } = await start({ identify: identifyPlain });
-      const queue = bullQueue(app, 'charges');
+      const queue = bullQueue(app(), 'plain');
       await queue.pause();
       const poisoned = await queue.add('charge', data, opts);
       await queue.addBulk(
         Array.from({ length: 20 }, (_, index) => ({
           name: 'charge',
-          data: { tenant: 'globex', key: `charge:${index}` },
+          data: { tenant: globex, key: `charge:${index}` },
         })),
       );
       await queue.resume();
-      const letters = await eventually(
-        () => lettersOf(app),
+      const buried = await eventually(
+        () => letters(),
         (found) => expect(found).toHaveLength(1),
       );
-      expect(letters).toMatchObject([{ reason: 'payload_invalid', queue: 'charges' }]);
+      expect(buried).toMatchObject([{ reason: 'payload_invalid', queue: 'plain' }]);
       await eventually(
         () => queue.getJobState(poisoned.id as string),
         (state) => expect(state).toBe('failed'),
       );
       for (let index = 0; index < 20; index += 1)
-        expect(await settled(app, `charge:${index}`, 'globex')).toMatchObject({
+        expect(await settled(app(), `charge:${index}`, globex)).toMatchObject({
           status: 'completed',
           attempts: 1,
         });
     });
 
     it('is buried also where nothing but Postgres knows it, and what was asked for together with it runs', async () => {
-      const { app, runs } = await start({ identify: identifyPlain });
+      const { app } = await apps.fresh(backend, {
+        queues: ['charges'],
+        providers: [processorOf('charges', { effect: 'keyed', identify: identifyPlain }, charge)],
+      });
       const ledger = dataSourceOf(app);
       await ledger.query(`
         CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -309,11 +338,11 @@ describe.each(BACKENDS)('what comes off a queue, on %s', (backend) => {
       const queue = bullQueue(app, 'charges');
       const keys = ['charge:1', 'charge:poison', 'charge:2', 'charge:3'];
       await queue.addBulk(keys.map((key) => ({ name: 'charge', data: { tenant: 'acme', key } })));
-      const letters = await eventually(
+      const buried = await eventually(
         () => lettersOf(app),
         (found) => expect(found).toHaveLength(1),
       );
-      expect(letters).toMatchObject([
+      expect(buried).toMatchObject([
         { reason: 'payload_invalid', payload: { tenant: 'acme', key: 'charge:poison' } },
       ]);
       await eventually(
@@ -328,8 +357,7 @@ describe.each(BACKENDS)('what comes off a queue, on %s', (backend) => {
     });
 
     it('is refused at the producer', async () => {
-      const { app } = await apps.fresh(backend, { queues: ['charges'] });
-      const queue = idempotentQueue(app, 'charges');
+      const queue = idempotentQueue(producer(), 'charges');
       const options = { operationKey: 'charge:1', tenantId: 'acme', deadline: new Date(TOO_EARLY) };
       await expect(queue.enqueue('charge', {}, options)).rejects.toThrow(UsageError);
       await expect(queue.enqueue('charge', {}, { ...options, durability: 'queue' })).rejects.toThrow(
@@ -340,32 +368,22 @@ describe.each(BACKENDS)('what comes off a queue, on %s', (backend) => {
   });
 
   describe('a map of payload classes', () => {
-    class ChargeDto {
-      @IsNumber()
-      amount!: number;
-    }
-
     it('is closed: a job of another name is buried', async () => {
-      const { app, runs } = await start({ payload: { charge: ChargeDto } });
-      await enqueue(app, 'charges', 'refund', { amount: 'all of it' }, 'refund:1');
-      await enqueue(app, 'charges', 'constructor', {}, 'constructor:1');
-      await enqueue(app, 'charges', 'charge', { amount: 5 }, 'charge:1');
-      await settled(app, 'charge:1');
-      expect(await settled(app, 'refund:1')).toMatchObject({ status: 'dead' });
-      expect(await settled(app, 'constructor:1')).toMatchObject({ status: 'dead' });
-      expect(await reasons(app)).toEqual(['payload_invalid', 'payload_invalid']);
+      await enqueue(app(), 'closed', 'refund', { amount: 'all of it' }, 'refund:1', acme);
+      await enqueue(app(), 'closed', 'constructor', {}, 'constructor:1', acme);
+      await enqueue(app(), 'closed', 'charge', { amount: 5 }, 'charge:1', acme);
+      await settled(app(), 'charge:1', acme);
+      expect(await settled(app(), 'refund:1', acme)).toMatchObject({ status: 'dead' });
+      expect(await settled(app(), 'constructor:1', acme)).toMatchObject({ status: 'dead' });
+      expect(await reasons()).toEqual(['payload_invalid', 'payload_invalid']);
       expect(runs.map(({ operationKey }) => operationKey)).toEqual(['charge:1']);
     });
 
     it('is opened by unlistedPayloads', async () => {
-      const { app, runs } = await start({
-        payload: { charge: ChargeDto },
-        unlistedPayloads: 'accept',
-      } as object);
-      await enqueue(app, 'charges', 'ping', {}, 'ping:1');
-      await enqueue(app, 'charges', 'charge', { amount: 'all of it' }, 'charge:1');
-      expect(await settled(app, 'ping:1')).toMatchObject({ status: 'completed' });
-      expect(await settled(app, 'charge:1')).toMatchObject({ status: 'dead' });
+      await enqueue(app(), 'opened', 'ping', {}, 'ping:1', acme);
+      await enqueue(app(), 'opened', 'charge', { amount: 'all of it' }, 'charge:1', acme);
+      expect(await settled(app(), 'ping:1', acme)).toMatchObject({ status: 'completed' });
+      expect(await settled(app(), 'charge:1', acme)).toMatchObject({ status: 'dead' });
       expect(runs.map(({ operationKey }) => operationKey)).toEqual(['ping:1']);
     });
   });
@@ -389,11 +407,7 @@ describe.each(BACKENDS)('what comes off a queue, on %s', (backend) => {
         app,
         late: () => queue.add(name, data, { ...opts, jobId: id as string }),
         async run() {
-          const runs: Run[] = [];
-          const processor = processorOf('charges', { effect: 'keyed' }, (delivered, operation) => {
-            const { tenantId, operationKey } = operation;
-            runs.push({ tenantId, operationKey, data: delivered.data });
-          });
+          const processor = processorOf('charges', { effect: 'keyed' }, charge);
           await apps.beside(place, { queues: ['charges'], providers: [processor] });
           await eventually(
             () => queue.getFailedCount(),
@@ -419,9 +433,9 @@ describe.each(BACKENDS)('what comes off a queue, on %s', (backend) => {
       await app.get(RetentionService).erase({ tenantId: 'acme', ...BY });
       await late();
       expect(await run()).toEqual([]);
-      const letters = await lettersOf(app);
-      expect(letters).toMatchObject([{ reason: 'expired', tenant_id: null, payload: null }]);
-      expect(JSON.stringify(letters)).not.toMatch(/acme|charge:1"/);
+      const buried = await lettersOf(app);
+      expect(buried).toMatchObject([{ reason: 'expired', tenant_id: null, payload: null }]);
+      expect(JSON.stringify(buried)).not.toMatch(/acme|charge:1"/);
       const [failed] = await bullQueue(app, 'charges').getFailed();
       expect(JSON.stringify([failed?.data, failed?.failedReason])).not.toMatch(/acme|amount/);
     });

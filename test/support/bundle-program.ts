@@ -27,7 +27,7 @@ export async function bundleProgram(): Promise<ProgramBundle> {
     // Nest loads them if they are there.
     external: [/^@nestjs\/(microservices|websockets|platform-)/],
     logLevel: 'silent',
-    plugins: [OWN_PATH, ONE_TYPEORM],
+    plugins: [OWN_PATH, ONE_TYPEORM, ONE_PG],
   });
   const file = built(`program-${process.pid}.cjs`);
   // No name is shortened: classes and errors are known by theirs.
@@ -71,6 +71,15 @@ const ONE_TYPEORM: Plugin = {
   transform: (code, id) =>
     id.endsWith('typeorm-compat.js')
       ? `import * as bundled from 'typeorm';\n${code.replace(/createRequire\([^)]*\)/, '() => bundled')}`
+      : null,
+};
+
+/** TypeORM asks for pg at run time, likewise. */
+const ONE_PG: Plugin = {
+  name: 'one-pg',
+  transform: (code, id) =>
+    id.endsWith('PlatformTools.js')
+      ? code.replace('return require(name);', "if (name === 'pg') return require('pg');\n$&")
       : null,
 };
 

@@ -82,7 +82,7 @@ async function follow(script: Script): Promise<void> {
     case 'redriver':
       return redrive(script);
     default:
-      return new ScriptedWorker(script).start();
+      return new ScriptedWorker(script, (message) => process.send?.(message)).start();
   }
 }
 

@@ -8,6 +8,9 @@ import { constants, Script } from 'node:vm';
  * ends.
  */
 
+// Without one, as in Node 20, pg loads all of fetch() to find out whether this is Cloudflare.
+if (!('navigator' in globalThis)) Object.assign(globalThis, { navigator: { userAgent: 'Node.js' } });
+
 const bundle = process.env['BUNDLE'] as string;
 const compiled = `${bundle}.compiled`;
 const isFirst = !existsSync(compiled);

@@ -48,6 +48,8 @@ export interface WorkerScript {
   readonly workMs?: number;
   /** A file that is not there yet. */
   readonly tellBy?: string;
+  /** Whether it takes no job until it is told to. */
+  readonly looksOn?: boolean;
   /** Default 1. */
   readonly concurrency?: number;
   /** Default 1. */

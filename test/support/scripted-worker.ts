@@ -1,6 +1,8 @@
 import type { WorkerHost } from '@nestjs/bullmq';
-import { type CanActivate, type Type, UseGuards } from '@nestjs/common';
+import { type CanActivate, type INestApplicationContext, type Type, UseGuards } from '@nestjs/common';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { type IncomingMessage, request, type RequestOptions } from 'node:http';
+import { json } from 'node:stream/consumers';
 import { setTimeout as pause } from 'node:timers/promises';
 import { DelayedError, type Job, Queue } from 'bullmq';
 import {
@@ -15,47 +17,62 @@ import { fencedUpdate } from 'nestjs-idempotent-jobs/calls';
 import { OnDeadLetter } from 'nestjs-idempotent-jobs/dead-letters';
 import { JobEvents } from 'nestjs-idempotent-jobs/observe';
 import { Pool } from 'pg';
+import type { TestApps } from './apps.js';
+import type { ProcessMessage } from './processes.js';
 import { processorOf, reconcilingProcessorOf } from './processors.js';
-import { startApp } from './start-app.js';
 import type { WorkerScript } from './script.js';
+import { type AppOptions, startApp } from './start-app.js';
 
-/** A worker whose handler tells the parent process where it is. The judge of what happened is the simulator's gateway or the table `work`. */
+/**
+ * A worker whose handler does what its script says, and tells where it is: a process of its own tells its parent. The judge
+ * of what happened is the simulator's gateway or the table `work`.
+ */
 export class ScriptedWorker {
   readonly #script: WorkerScript;
+  readonly #tell: (message: ProcessMessage) => void;
   readonly #notes: Pool;
-  readonly #toldToStop = new Promise<void>((resolve) => process.once('SIGTERM', () => resolve()));
+  #toldToStop: Promise<void> | undefined;
+  /** The processor of its queue. */
+  readonly processor: Type<WorkerHost>;
 
-  constructor(script: WorkerScript) {
+  constructor(script: WorkerScript, tell: (message: ProcessMessage) => void = () => undefined) {
     this.#script = script;
+    this.#tell = tell;
+    this.processor = this.#processor();
     this.#notes = new Pool({ connectionString: script.place.databaseUrl, max: 4 });
     // What it loses is the test's to see; the process is to end by nothing but the library's own fault.
     this.#notes.on('error', () => undefined);
     this.#notes.on('connect', (client) => client.on('error', () => undefined));
   }
 
-  /** Starts its application. */
-  async start(): Promise<void> {
-    if (this.#script.clockAheadMs !== undefined) setClockAhead(this.#script.clockAheadMs);
-    const processor = this.#processor();
-    if (this.#script.act === 'die before the claim') UseGuards(DeadlyGuard)(processor);
+  /** Its application. */
+  get application(): AppOptions {
     const isDispatcherOnly = this.#script.act === 'die after put';
     const alerts = this.#script.act === 'bury and hold' ? [HoldingAlerts] : [];
-    if (isDispatcherOnly) dieAfterPut();
-    const app = await startApp(this.#script.place, {
+    return {
       queues: ['charges'],
-      providers: isDispatcherOnly ? [] : [processor, ...alerts],
+      providers: isDispatcherOnly ? [] : [this.processor, ...alerts],
       jobs: {
         leaseMs: this.#script.leaseMs,
         recovery: { sweepMs: 500 },
         ...(this.#script.drainMs !== undefined && { shutdown: { drainMs: this.#script.drainMs } }),
       },
-    });
+    };
+  }
+
+  /** Starts its application in a process that has nothing else to do, and that may be killed. */
+  async start(): Promise<void> {
+    if (this.#script.clockAheadMs !== undefined) setClockAhead(this.#script.clockAheadMs);
+    if (this.#script.act === 'die before the claim') UseGuards(DeadlyGuard)(this.processor);
+    if (this.#script.act === 'die after put') dieAfterPut();
+    this.#toldToStop = new Promise((resolve) => process.once('SIGTERM', () => resolve()));
+    const app = await startApp(this.#script.place, this.application);
     if (this.#script.dieAt === 'after the record')
       app.get(JobEvents).subscribe((event) => {
         if (event.kind === 'completed') this.#dieIf('after the record');
       });
     if (this.#script.tellBy !== undefined)
-      app.get(JobEvents).subscribe(({ kind }) => process.send?.({ at: 'event', kind }));
+      app.get(JobEvents).subscribe(({ kind }) => this.#tell({ at: 'event', kind }));
     app.enableShutdownHooks();
   }
 
@@ -71,6 +88,7 @@ export class ScriptedWorker {
       lockDuration: 1500,
       stalledInterval: 300,
       drainDelay: 1,
+      autorun: this.#script.looksOn !== true,
       ...(this.#script.maxStalledCount !== undefined && { maxStalledCount: this.#script.maxStalledCount }),
     };
     return this.#script.effect === 'reconciled'
@@ -85,7 +103,7 @@ export class ScriptedWorker {
   }
 
   #handle(job: Job, operation: CurrentOperation): unknown {
-    process.send?.({ at: 'handler', attempt: operation.attempt, fencingToken: operation.fencingToken });
+    this.#tell({ at: 'handler', attempt: operation.attempt, fencingToken: operation.fencingToken });
     switch (this.#script.act) {
       case 'die':
         return process.kill(process.pid, 'SIGKILL');
@@ -149,7 +167,7 @@ export class ScriptedWorker {
     this.#dieIf('before the effect');
     await transaction.query('INSERT INTO reservations VALUES ($1)', [process.pid]);
     this.#dieIf('after the answer');
-    process.send?.({ at: 'wrote', attempt });
+    this.#tell({ at: 'wrote', attempt });
     if (this.#script.act === 'write and hold') await new Promise(() => undefined);
     return { by: process.pid, mark: this.#script.mark };
   }
@@ -198,7 +216,7 @@ export class ScriptedWorker {
       key: { id: 1 },
       set: { by_pid: process.pid },
     });
-    process.send?.({ at: 'fenced', outcome });
+    this.#tell({ at: 'fenced', outcome });
   }
 
   /** Each of the steps is a charge of its own. */
@@ -212,15 +230,18 @@ export class ScriptedWorker {
     this.#dieIf('while it asks');
     const url = new URL(`${this.#script.gateway}/charges`);
     url.searchParams.set('key', idempotencyKey);
-    const response = await fetch(url, { headers: { 'x-run': this.#script.run ?? '', 'x-tenant': tenantId } });
-    if (response.status === 404) return Reconciliation.notApplied();
-    return response.ok ? Reconciliation.applied(await response.json()) : Reconciliation.unknown();
+    const response = await ask(url, {
+      headers: { 'x-run': this.#script.run ?? '', 'x-tenant': tenantId },
+    });
+    if (response.statusCode === 404) return Reconciliation.notApplied();
+    return isOk(response) ? Reconciliation.applied(await json(response)) : Reconciliation.unknown();
   }
 
   async #charge(operation: CurrentOperation): Promise<unknown> {
     const { tenantId, operationKey, attempt, fencingToken, idempotencyKey } = operation;
     this.#dieIf('before the effect');
-    const response = await fetch(`${this.#script.gateway}/charges`, {
+    const order = { tenant: tenantId, orderId: operationKey, amountCents: 500, currency: 'EUR' };
+    const options = {
       method: 'POST',
       headers: {
         'content-type': 'application/json',
@@ -231,14 +252,35 @@ export class ScriptedWorker {
         'x-fencing-token': String(fencingToken),
         'x-worker': String(process.pid),
       },
-      body: JSON.stringify({ tenant: tenantId, orderId: operationKey, amountCents: 500, currency: 'EUR' }),
-    });
+    };
+    const response = await ask(`${this.#script.gateway}/charges`, options, JSON.stringify(order));
     this.#dieIf('after the answer');
-    process.send?.({ at: 'answered', attempt });
-    if (!response.ok) throw new TransientError(`HTTP ${response.status}`);
-    return { ...((await response.json()) as object), mark: this.#script.mark };
+    this.#tell({ at: 'answered', attempt });
+    if (!isOk(response)) throw new TransientError(`HTTP ${response.statusCode}`);
+    return { ...((await json(response)) as object), mark: this.#script.mark };
   }
 }
+
+/** A worker in the test's own process, for those that are killed: it looks on until it takes over. */
+export interface Heir {
+  readonly app: INestApplicationContext;
+  takeOver(): void;
+}
+
+export async function heirOf(apps: TestApps, script: WorkerScript): Promise<Heir> {
+  const worker = new ScriptedWorker({ ...script, looksOn: true });
+  const app = await apps.beside(script.place, worker.application);
+  return { app, takeOver: () => void app.get<WorkerHost>(worker.processor).worker.run() };
+}
+
+/** Not by fetch(): Node loads that when it is first used, which takes a process about 40 ms of computing. */
+function ask(url: string | URL, options: RequestOptions, body?: string): Promise<IncomingMessage> {
+  return new Promise((resolve, reject) => {
+    request(url, options, resolve).on('error', reject).end(body);
+  });
+}
+
+const isOk = ({ statusCode = 0 }: IncomingMessage): boolean => statusCode >= 200 && statusCode < 300;
 
 /** The process's own clock, wrong by so much from the start. */
 function setClockAhead(ms: number): void {
