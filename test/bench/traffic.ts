@@ -46,12 +46,12 @@ export class TrafficMeter {
   static #watch(): void {
     if (TrafficMeter.#isWatching) return;
     TrafficMeter.#isWatching = true;
-    const { query } = Client.prototype;
+    const query = Reflect.get(Client.prototype, 'query') as (...args: unknown[]) => unknown;
     Client.prototype.query = function (this: Client, ...args: unknown[]) {
       TrafficMeter.#statements += 1;
       TrafficMeter.#sockets.add((this as unknown as { connection: { stream: Socket } }).connection.stream);
-      return (query as (...args: unknown[]) => unknown).apply(this, args);
-    } as typeof query;
+      return query.apply(this, args);
+    } as Client['query'];
   }
 }
 

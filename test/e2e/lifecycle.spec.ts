@@ -1,4 +1,4 @@
-import { BullModule } from '@nestjs/bullmq';
+import { BullModule, type WorkerHost } from '@nestjs/bullmq';
 import { type INestApplicationContext, Injectable, type OnModuleInit } from '@nestjs/common';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
@@ -107,6 +107,27 @@ describe.each(BACKENDS)('start and stop, on %s', (backend) => {
     expect(await settled(heir, 'work:safe')).toMatchObject({ status: 'completed', attempts: 1, failures: 0 });
     expect(await settled(heir, 'work:unsafe')).toMatchObject({ status: 'in_doubt', attempts: 1 });
     expect(await attemptKindsOf(heir, 'work:unsafe')).toEqual(['in_doubt']);
+  });
+
+  it('a job that its worker cancels is told so by the signal of its attempt, and counts as in doubt', async () => {
+    const gate = new Gate();
+    const reasons: unknown[] = [];
+    const processor = processorOf('charges', { effect: 'unrepeatable' }, async (job, operation) => {
+      operation.signal.addEventListener('abort', () => reasons.push(operation.signal.reason));
+      if (job.name === 'charge') await gate.pass();
+    });
+    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    await gate.arrival;
+    const { worker } = app.get<WorkerHost>(processor);
+    expect(worker.cancelJob('another')).toBe(false);
+    expect(worker.cancelJob((await outcomeOf(app, 'charge:1'))?.jobId ?? '')).toBe(true);
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'in_doubt' });
+    expect(reasons).toMatchObject([{ message: expect.stringMatching(/its job was cancelled/) }]);
+    gate.open();
+    await enqueue(app, 'charges', 'other', {}, 'charge:2');
+    expect(await settled(app, 'charge:2')).toMatchObject({ status: 'completed' });
+    expect(reasons).toHaveLength(1);
   });
 
   it('queues and DataSource are still there for handlers that finish during the shutdown', async () => {

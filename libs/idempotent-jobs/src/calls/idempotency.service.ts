@@ -167,7 +167,7 @@ export class IdempotencyService {
     await surroundingOperation()?.mayBegin();
     // The call ends when the operation that makes it ends.
     const forget = call.handlerRun.endWith(surroundingOperation()?.signal);
-    const leave = this.running.add(call.handlerRun);
+    this.running.add(call.handlerRun);
     try {
       const around: CallAround = { by: this, key: identityKeyOf(identity), run: call.handlerRun };
       return await this.tenants.runCall(identity.tenantId, around, () =>
@@ -175,7 +175,7 @@ export class IdempotencyService {
       );
     } finally {
       forget();
-      leave();
+      this.running.remove(call.handlerRun);
     }
   }
 

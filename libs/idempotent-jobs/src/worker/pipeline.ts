@@ -1,4 +1,5 @@
 import { Inject, Injectable, Optional } from '@nestjs/common';
+import type { Job } from 'bullmq';
 import { OperationRunner } from './attempt/operation.runner.js';
 import { type AttemptResult, causeOf, unavailability } from './attempt/attempt-result.js';
 import type { DeferralCause, DeadLetterReason } from '../operation/reasons.js';
@@ -53,10 +54,10 @@ export class JobPipeline {
   ) {}
 
   /** Handles one delivery of BullMQ. Returns or throws what BullMQ understands. */
-  async handle(delivery: Delivery): Promise<unknown> {
-    watchMoves(delivery.job);
-    const ack = await this.#deliver(delivery);
-    return acknowledge(delivery.job, delivery.token, ack);
+  handle(delivery: Delivery): Promise<unknown> {
+    const { job, token } = delivery;
+    watchMoves(job);
+    return this.#deliver(delivery).then((ack) => acknowledge(job, token, ack));
   }
 
   async #deliver(delivery: Delivery): Promise<Ack> {
@@ -85,21 +86,27 @@ export class JobPipeline {
     delivery: Delivery,
     span: OperationSpan | undefined,
   ): Promise<Ack> {
-    const { job, rules, cancellation } = delivery;
-    const validated = await checkPayload(rules.payloadRuleOf(job.name), job.name, identified.payload);
-    if (validated.kind === 'valid') presentPayload(job, validated.payload);
+    const { job, rules } = delivery;
     const run = this.#runOf(delivery, identified, span);
-    run.handlerRun.endWith(cancellation);
-    const leave = this.running.add(run.handlerRun);
+    this.running.add(run.handlerRun, job);
     try {
+      const checking = checkPayload(rules.payloadRuleOf(job.name), job.name, identified.payload);
+      const validated = checking instanceof Promise ? await checking : checking;
+      if (validated.kind === 'valid') presentPayload(job, validated.payload);
       const result =
         validated.kind === 'invalid'
           ? await this.operations.refuse(run, 'payload_invalid', validated.error)
           : await this.#attempt(run, delivery);
       return await this.#ackOf(run, delivery, result);
     } finally {
-      leave();
+      this.running.remove(run.handlerRun);
     }
+  }
+
+  #attempt(run: OperationRun, { job, handler, guarded }: Delivery): Promise<AttemptResult> {
+    return guarded === undefined
+      ? this.operations.run(run, () => handler(run.handlerRun))
+      : this.#attemptGuarded(run, job, guarded);
   }
 
   /**
@@ -107,10 +114,13 @@ export class JobPipeline {
    * attempt. An interceptor that gives up on a running attempt (a timeout interceptor, for example) abandons it: the
    * attempt itself still decides how it ends.
    */
-  async #attempt(run: OperationRun, { job, handler, guarded }: Delivery): Promise<AttemptResult> {
+  async #attemptGuarded(
+    run: OperationRun,
+    job: Job,
+    guarded: NonNullable<Delivery['guarded']>,
+  ): Promise<AttemptResult> {
     const { operations } = this;
     const { handlerRun } = run;
-    if (guarded === undefined) return operations.run(run, () => handler(handlerRun));
     const guardedRun = new GuardedRun(job, (behindGuards) => operations.run(run, behindGuards));
     guardedRun.enter();
     const thrown = await thrownBy(() => handlerRun.follow(guarded(handlerRun)));
@@ -179,7 +189,7 @@ export class JobPipeline {
     return new EarlierStarts(job, this.queues.contentsOf(job.queueName));
   }
 
-  async #ackOf(run: OperationRun, received: ReceivedJob, result: AttemptResult): Promise<Ack> {
+  #ackOf(run: OperationRun, received: ReceivedJob, result: AttemptResult): Ack | Promise<Ack> {
     run.span?.ended(result);
     this.#countHandBack(run, result);
     if (result.kind === 'refused') {
@@ -189,11 +199,12 @@ export class JobPipeline {
       if (reason === 'unstorable')
         return this.deadLetterWriter.ofUnidentified(received, { reason: 'payload_invalid', error });
     }
-    if (result.kind === 'deferred' && IS_UNCLAIMED.has(causeOf(result.deferral)))
-      await noteUnclaimed(run.earlierStarts);
-    const ack = ackOf(result, this.random);
     // A result that the ledger encrypts must not stand in BullMQ in plain text.
-    return ack.kind === 'done' && this.encryption.isOn ? { kind: 'done', result: undefined } : ack;
+    if (this.encryption.isOn && (result.kind === 'completed' || result.kind === 'replayed')) return DONE;
+    const ack = ackOf(result, this.random);
+    return result.kind === 'deferred' && IS_UNCLAIMED.has(causeOf(result.deferral))
+      ? noteUnclaimed(run.earlierStarts).then(() => ack)
+      : ack;
   }
 
   #countHandBack(run: OperationRun, { kind }: AttemptResult): void {
@@ -210,6 +221,8 @@ export class JobPipeline {
     return { kind: 'defer', delayMs };
   }
 }
+
+const DONE: Ack = { kind: 'done', result: undefined };
 
 /** The means of a job that is never run: only its dead letter is written. */
 const NO_MEANS = { handsBack: undefined, reconcile: undefined, fallback: undefined };

@@ -45,7 +45,6 @@ function row(changes: Partial<ClaimRow>): ClaimRow {
     result: null,
     degraded: null,
     is_old: false,
-    now_ms: 0,
     wait_ms: null,
     is_reconciling: null,
     seen_token: null,

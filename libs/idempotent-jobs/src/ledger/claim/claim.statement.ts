@@ -68,15 +68,12 @@ ON CONFLICT (tenant_id, operation_key) DO NOTHING
 const IS_MINE = `(o.run_id = a.run_id AND o.lease_expires_at IS NOT NULL)`;
 const IS_FREE = `COALESCE(o.lease_expires_at <= clock_timestamp(), true)`;
 const IS_AVAILABLE = `COALESCE(o.available_at <= clock_timestamp(), true)`;
-/**
- * The lower bound of a new fencing token. It grows over all lives of a key: a key that was forgotten and is used again
- * begins above every token that it had before.
- */
-const NOW_MS = `(EXTRACT(EPOCH FROM clock_timestamp()) * 1000)::bigint`;
 const IS_REPEATABLE = `clock_timestamp() < o.repeatable_until` as const;
-const LEASE_END = inMs(':leaseMs::float8');
-const REPEATABLE_UNTIL = `COALESCE(${inMs(':repeatableMs::float8')}, 'infinity')` as const;
-const DEADLINE = `COALESCE(a.deadline_at, ${inMs(':budgetMs::float8')})` as const;
+/* All times that a claim begins count from the time of its statement, `a.now`. */
+const LEASE_END = `a.now + :leaseMs::float8 * interval '1 millisecond'` as const;
+const REPEATABLE_UNTIL =
+  `COALESCE(a.now + :repeatableMs::float8 * interval '1 millisecond', 'infinity')` as const;
+const DEADLINE = `COALESCE(a.deadline_at, a.now + :budgetMs::float8 * interval '1 millisecond')` as const;
 
 /** Whether another attempt may follow one that failed. For the effect `reconciled`, the service is asked first. */
 const MAY_FOLLOW =
@@ -90,6 +87,17 @@ const MUST_ASK = `(:canReconcile::boolean AND (
 /** The columns of row `o` that a claim returns when it was won. */
 const CLAIMED = `o.tenant_id, o.operation_key, o.status, o.fencing_token, o.attempts, o.failures, o.doubt_since, o.doubted_at, o.deadline_at,
     o.repeatable_until, o.started_at, o.delay_ms`;
+
+/**
+ * Whether a won claim `c` is what nearly all claims are: the first attempt of an operation of which nothing is known but
+ * what was asked for. The claimant can tell all of such a claim from the time of the statement.
+ */
+const IS_FIRST = `COALESCE(
+    (a.status IS NULL OR a.status = 'pending') AND a.last_trace IS NULL
+    AND c.status = 'running' AND c.fencing_token = a.first_token AND c.attempts = 1 AND c.failures = 0 AND c.doubt_since IS NULL
+    AND c.doubted_at IS NULL AND c.delay_ms IS NULL AND c.started_at = a.now AND c.repeatable_until = ${REPEATABLE_UNTIL}
+    AND c.deadline_at IS NOT DISTINCT FROM ${DEADLINE},
+  false)` as const;
 
 /** The columns of row `o` that a delivery `a` sees when it has not won the claim. */
 const SEEN = `
@@ -114,10 +122,14 @@ const SEEN = `
  *
  * A claimant that must ask first gets the row as 'in_doubt' under a lease; no attempt is counted before one is started.
  *
- * One row comes back per delivery. `token` is set when the claim was won. Otherwise the other columns show the row as the
- * statement's snapshot saw it. A row that a rival has written since is not in that snapshot (`status` is null, or
+ * A first attempt (IS_FIRST) that was won has no row in the answer; every other delivery has one, with its number `n`. The
+ * time and the token of first attempts are in all rows, of which there is always one. `token` is set when the claim was won.
+ * Otherwise the other columns show the row as the statement's snapshot saw it. A row that a rival has written since is not in that snapshot (`status` is null, or
  * claimable), and the caller asks again. `is_locked` means that another transaction holds the row, and nothing was
  * claimed.
+ *
+ * A new fencing token is at least the time in ms, so that it grows over all lives of a key: a key that was forgotten and is
+ * used again begins above every token that it had before.
  *
  * Safe under concurrency: rows are locked before they are judged, by their latest version, so exactly one of two rivals
  * moves a row to 'running', under a token that no other run has had. No row is waited for (SKIP LOCKED): a locked row
@@ -141,12 +153,13 @@ export const CLAIM = statement(
 WITH patience AS MATERIALIZED (
   SELECT
     set_config('lock_timeout', '200ms', true) AS lock_timeout,
+    clock_timestamp() AS now,
     COALESCE(clock_timestamp() <= timestamptz 'epoch' + :waitedForUntilMs::float8 * interval '1 millisecond', true) AS is_waited_for,
     (SELECT forgotten_until FROM {schema}.job_queues WHERE queue = :queue) AS forgotten_until
 ), delivery AS (
   SELECT * FROM ${rowsOf('d', 'tenantId text', 'operationKey text', 'jobName text', 'jobId text', 'fingerprint text', 'runId text', 'deadlineAt timestamptz', 'availableMs float8', 'stepOf text', 'step text', 'trace text', 'needsRow boolean')}
 ), seen_delivery AS MATERIALIZED (
-  SELECT a.*, seen.*, p.is_waited_for, NOT :isKnown::boolean AND p.forgotten_until IS NOT NULL
+  SELECT a.*, seen.*, p.now, (EXTRACT(EPOCH FROM p.now) * 1000)::bigint AS first_token, p.is_waited_for, NOT :isKnown::boolean AND p.forgotten_until IS NOT NULL
     AND NOT ${isYoung('a.available_ms', 'p.forgotten_until')} AS is_old
   FROM patience p CROSS JOIN delivery a LEFT JOIN LATERAL (
     SELECT ${SEEN}, o.last_trace FROM {schema}.job_outcomes o
@@ -160,13 +173,13 @@ WITH patience AS MATERIALIZED (
   UPDATE {schema}.job_outcomes o SET
     status           = CASE WHEN ${IS_MINE} THEN o.status WHEN ${MUST_ASK} THEN 'in_doubt' ELSE 'running' END,
     effect           = :effect,
-    fencing_token    = CASE WHEN ${IS_MINE} THEN o.fencing_token ELSE GREATEST(o.fencing_token + 1, ${NOW_MS}) END,
+    fencing_token    = CASE WHEN ${IS_MINE} THEN o.fencing_token ELSE GREATEST(o.fencing_token + 1, a.first_token) END,
     attempts         = o.attempts + CASE WHEN ${IS_MINE} OR ${MUST_ASK} THEN 0 ELSE 1 END,
     run_id        = a.run_id,
     last_trace       = COALESCE(a.trace, o.last_trace),
     expires_at       = NULL,
     lease_expires_at = ${LEASE_END},
-    started_at       = CASE WHEN ${IS_MINE} OR ${MUST_ASK} THEN o.started_at ELSE clock_timestamp() END,
+    started_at       = CASE WHEN ${IS_MINE} OR ${MUST_ASK} THEN o.started_at ELSE a.now END,
     -- The most careful effect that any attempt declared rules.
     repeatable_until = LEAST(o.repeatable_until, ${REPEATABLE_UNTIL}),
     deadline_at      = COALESCE(o.deadline_at, ${DEADLINE}),
@@ -193,8 +206,8 @@ WITH patience AS MATERIALIZED (
     lease_expires_at, attempts, started_at, repeatable_until, deadline_at, has_own_deadline, step_of, step, last_trace
   )
   SELECT
-    a.tenant_id, a.operation_key, :origin, :queue, a.job_name, a.job_id, a.fingerprint, 'running', :effect, ${NOW_MS}, a.run_id,
-    ${LEASE_END}, 1, clock_timestamp(), ${REPEATABLE_UNTIL}, ${DEADLINE}, a.deadline_at IS NOT NULL, a.step_of, a.step, a.trace
+    a.tenant_id, a.operation_key, :origin, :queue, a.job_name, a.job_id, a.fingerprint, 'running', :effect, a.first_token, a.run_id,
+    ${LEASE_END}, 1, a.now, ${REPEATABLE_UNTIL}, ${DEADLINE}, a.deadline_at IS NOT NULL, a.step_of, a.step, a.trace
   FROM seen_delivery a
   WHERE a.is_waited_for AND NOT a.is_old AND NOT a.needs_row AND a.status IS NULL
   ORDER BY a.tenant_id, a.operation_key
@@ -202,9 +215,9 @@ WITH patience AS MATERIALIZED (
   RETURNING ${CLAIMED}
 ), claimed AS (
   SELECT * FROM taken UNION ALL SELECT * FROM made
-)
+), answered AS (
 SELECT
-  a.n,
+  a.n::integer,
   c.fencing_token AS token,
   c.attempts,
   c.failures,
@@ -219,12 +232,14 @@ SELECT
   c.delay_ms,
   a.is_old,
   a.status IS NOT NULL AND a.n NOT IN (SELECT n FROM free) AS is_locked,
-  ${ms('clock_timestamp()')} AS now_ms,
   a.status, a.is_same_request, a.result, a.degraded, a.wait_ms, a.is_reconciling, a.seen_token, a.seen_run_id, a.seen_effect,
   a.seen_attempts, a.seen_started_at, a.lease_left_ms, a.is_past_repeating, a.last_trace
 FROM seen_delivery a
 LEFT JOIN claimed c ON c.operation_key = a.operation_key AND c.tenant_id = a.tenant_id
-ORDER BY a.n
+WHERE NOT ${IS_FIRST}
+)
+SELECT ${ms('p.now')} AS now_ms, (EXTRACT(EPOCH FROM p.now) * 1000)::bigint AS first_token, r.*
+FROM patience p LEFT JOIN answered r ON true
 `,
   'claim',
 );

@@ -8,6 +8,7 @@ import {
   type ClaimRequest,
   type ClaimRow,
   type ClaimRules,
+  FirstAttempts,
   type PeekAnswer,
   readAnswer,
   readPeek,
@@ -25,7 +26,7 @@ import { BEGIN_BUDGET, CLAIM, PEEK, IS_YOUNG, NOTE_UNRECORDED, KEEP_ROW } from '
  */
 @Injectable()
 export class ClaimStore {
-  readonly #coalescers = new WeakMap<ClaimRules, Coalescer<ClaimRequest, ClaimRow>>();
+  readonly #coalescers = new WeakMap<ClaimRules, Coalescer<ClaimRequest, ClaimRow | FirstAttempts>>();
   readonly #peeks = new Map<string, Coalescer<ClaimRequest, ClaimRow>>();
   readonly #clock = new LedgerClock();
 
@@ -35,11 +36,14 @@ export class ClaimStore {
   ) {}
 
   /** Claims on the pool, in one statement with the other claims that have the same rules. */
-  async claim(request: ClaimRequest): Promise<ClaimAnswer> {
+  claim(request: ClaimRequest): Promise<ClaimAnswer> {
     if (isOld(request)) return this.#claimOld(request);
     const coalescer = this.#coalescerFor(request.rules);
-    const answer = await this.#answerOf(request, () => coalescer.submit(request));
-    return answer.kind === 'old' ? this.#claimOld(request) : answer;
+    return this.#answerOf(
+      request,
+      () => coalescer.submit(request),
+      () => this.#claimOld(request),
+    );
   }
 
   /**
@@ -52,15 +56,14 @@ export class ClaimStore {
 
   /** Claims inside of a transaction: if the transaction is rolled back, so is the claim. */
   async claimWithin(connection: Queryable, request: ClaimRequest): Promise<ClaimAnswer> {
-    const ask = async (isKnown: boolean): Promise<ClaimRow> =>
-      (await this.#ask(request.rules, [request], isKnown, connection))[0] as ClaimRow;
-    if (!isOld(request)) {
-      const answer = await this.#answerOf(request, () => ask(false));
-      if (answer.kind !== 'old') return answer;
-    }
-    const row = await this.#rowState(connection, request);
-    if (row !== 'there') return row === 'locked' ? LOCKED : { kind: 'expired' };
-    return (await this.#answerOf(request, () => ask(true))) as ClaimAnswer;
+    const ask = async (isKnown: boolean): Promise<ClaimRow | FirstAttempts> =>
+      (await this.#ask(request.rules, [request], isKnown, connection))[0] as ClaimRow | FirstAttempts;
+    const claimOld = async (): Promise<ClaimAnswer> => {
+      const row = await this.#rowState(connection, request);
+      if (row !== 'there') return row === 'locked' ? LOCKED : { kind: 'expired' };
+      return this.#answerOf(request, () => ask(true), neverOld);
+    };
+    return isOld(request) ? claimOld() : this.#answerOf(request, () => ask(false), claimOld);
   }
 
   /** Claims in a transaction that keeps the operation's row, if there is one, from being pruned between look-up and claim. */
@@ -83,13 +86,18 @@ export class ClaimStore {
     return row?.is_young === true ? 'there' : 'gone';
   }
 
-  /** @throws RecordUnreadableError where the result of a completed operation cannot be read */
+  /**
+   * Asks until there is an answer; `whenOld` answers for an operation whose row may be forgotten.
+   *
+   * @throws RecordUnreadableError where the result of a completed operation cannot be read
+   */
   async #answerOf(
     request: ClaimRequest,
-    ask: () => Promise<ClaimRow>,
-  ): Promise<ClaimAnswer | { readonly kind: 'old' }> {
+    ask: () => Promise<ClaimRow | FirstAttempts>,
+    whenOld: () => Promise<ClaimAnswer>,
+  ): Promise<ClaimAnswer> {
     for (let time = 1; time <= MAX_TIMES; time += 1) {
-      let row: ClaimRow;
+      let row: ClaimRow | FirstAttempts;
       try {
         row = await ask();
       } catch (error) {
@@ -102,8 +110,10 @@ export class ClaimStore {
         await pause(LOCKED_PAUSE_MS * time);
         continue;
       }
-      if (answer.kind !== 'ask_again') request.span?.follows(row.last_trace);
+      if (answer.kind !== 'ask_again')
+        request.span?.follows(row instanceof FirstAttempts ? null : row.last_trace);
       if (answer.kind === 'replay') return this.#replay(request, answer);
+      if (answer.kind === 'old') return whenOld();
       if (answer.kind !== 'ask_again') return answer;
     }
     // Rivals keep rewriting the row each time, so one of them is running it. The caller comes back shortly.
@@ -156,10 +166,10 @@ export class ClaimStore {
     return peeker;
   }
 
-  #coalescerFor(rules: ClaimRules): Coalescer<ClaimRequest, ClaimRow> {
+  #coalescerFor(rules: ClaimRules): Coalescer<ClaimRequest, ClaimRow | FirstAttempts> {
     let coalescer = this.#coalescers.get(rules);
     if (coalescer === undefined) {
-      coalescer = new Coalescer<ClaimRequest, ClaimRow>(
+      coalescer = new Coalescer<ClaimRequest, ClaimRow | FirstAttempts>(
         (requests) => this.#ask(rules, requests, false),
         identityKeyOf,
       );
@@ -174,8 +184,8 @@ export class ClaimStore {
     requests: ClaimRequest[],
     isKnown: boolean,
     connection?: Queryable,
-  ): Promise<ClaimRow[]> {
-    const rows = await this.database.run<ClaimRow>(
+  ): Promise<(ClaimRow | FirstAttempts)[]> {
+    const rows = await this.database.run<AnsweredRow>(
       CLAIM.with(() => ({
         queue: rules.queue,
         origin: rules.origin,
@@ -202,11 +212,21 @@ export class ClaimStore {
       })),
       connection,
     );
-    const [first] = rows;
-    if (first !== undefined) this.#clock.heard(first.now_ms);
-    return rows;
+    const [{ now_ms: nowMs, first_token: token }] = rows as [AnsweredRow];
+    this.#clock.heard(nowMs);
+    const first = new FirstAttempts(Number(token), nowMs);
+    const answers: (ClaimRow | FirstAttempts)[] = requests.map(() => first);
+    for (const row of rows) if (row.n !== null) answers[row.n - 1] = row;
+    return answers;
   }
 }
+
+/** A row of the answer to a claim. `n` is null where all that were asked for are first attempts. */
+type AnsweredRow = ClaimRow & {
+  readonly n: number | null;
+  readonly now_ms: number;
+  readonly first_token: string;
+};
 
 /**
  * Whether a job is so old that its row may be pruned at this very moment, which the claim statement alone could not tell.
@@ -226,6 +246,11 @@ const LOCKED_PAUSE_MS = 10;
 const MAX_TIMES = 5;
 
 const LOCKED: ClaimAnswer = { kind: 'locked' };
+
+/** For a claim whose row is known. */
+function neverOld(): never {
+  throw new Error('A claim of a known row was answered as old');
+}
 
 /** The class of SQLSTATEs which say that Postgres cannot store a value. */
 const DATA_EXCEPTION = '22';

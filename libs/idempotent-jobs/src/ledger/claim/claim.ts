@@ -125,6 +125,36 @@ export interface Runnable {
 /** All answers to a peek. */
 export type PeekAnswer = Exclude<ClaimAnswer, { kind: 'acquired' | 'expired' | 'absent' }> | Runnable;
 
+/** What a claim statement says of all first attempts that it has won. */
+export class FirstAttempts {
+  constructor(
+    readonly token: number,
+    /** When they were started, in ms since 1970 by the database's clock. */
+    private readonly nowMs: number,
+  ) {}
+
+  claimOf({ tenantId, operationKey, rules, deadline: own }: ClaimRequest): Claim {
+    const { budgetMs, repeatableMs } = rules;
+    const deadline = own ?? (budgetMs === null ? undefined : new Date(this.nowMs + budgetMs));
+    return {
+      tenantId,
+      operationKey,
+      token: this.token,
+      attempt: 1,
+      failures: 0,
+      lastDelayMs: undefined,
+      isDoubtful: false,
+      mustReconcile: false,
+      startedAt: new Date(this.nowMs),
+      doubtAgeMs: undefined,
+      deadline,
+      remainingMs: deadline && deadline.getTime() - this.nowMs,
+      repeatableMs: repeatableMs ?? Infinity,
+      tookOver: undefined,
+    };
+  }
+}
+
 /** One row of the claim or the peek statement. */
 export interface ClaimRow {
   readonly token: string | null;
@@ -146,7 +176,6 @@ export interface ClaimRow {
   readonly is_old: boolean;
   /** Whether another transaction holds the row. A peek locks nothing and does not say. */
   readonly is_locked?: boolean;
-  readonly now_ms: number;
   readonly wait_ms: number | null;
   readonly is_reconciling: boolean | null;
   readonly seen_token: string | null;
@@ -193,7 +222,8 @@ export function readPeek(
  * Reads the answer from a row. `ask_again`: a rival wrote the row after the statement's snapshot was taken, so nothing
  * can be said about it yet. `old`: nothing was claimed, because the operation's row may have been pruned.
  */
-export function readAnswer(request: ClaimRequest, row: ClaimRow): ReadAnswer {
+export function readAnswer(request: ClaimRequest, row: ClaimRow | FirstAttempts): ReadAnswer {
+  if (row instanceof FirstAttempts) return { kind: 'acquired', claim: row.claimOf(request) };
   if (row.is_old) return { kind: 'old' };
   if (row.token !== null) return { kind: 'acquired', claim: readClaim(request, row, Number(row.token)) };
   if (row.status === null) return { kind: request.needsRow ? 'absent' : 'ask_again' };

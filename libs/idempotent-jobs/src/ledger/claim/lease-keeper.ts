@@ -18,16 +18,16 @@ export interface LeaseHandle {
    * Whether the lease is over, or will be so soon that nothing may begin under it. Computed from the clock on each call: a
    * process that was stopped or busy for longer than its lease has not noticed yet.
    */
-  readonly isNearlyOver: () => boolean;
+  isNearlyOver(): boolean;
   /**
    * Whether the lease is over by the monotonic clock alone. Work that has begun uses this one: a change of the wall clock
    * says nothing about the lease.
    */
-  readonly hasRunOut: () => boolean;
+  hasRunOut(): boolean;
   /** Renews the lease in Postgres now, and answers whether something may begin under it. */
-  readonly confirm: () => Promise<boolean>;
+  confirm(): Promise<boolean>;
   /** Stops renewing. */
-  readonly release: () => void;
+  release(): void;
 }
 
 /** The share of a lease, at its end, in which nothing is begun. */
@@ -105,7 +105,7 @@ ORDER BY a.n
  */
 @Injectable()
 export class LeaseKeeper {
-  readonly #leases = new Map<KeptLease, { renewedAt: LeaseTime }>();
+  readonly #leases = new Map<KeptLease, HeldLease>();
   #timer: NodeJS.Timeout | undefined;
   #shortestMs = Infinity;
   #renewingSince: LeaseTime | undefined;
@@ -117,7 +117,7 @@ export class LeaseKeeper {
 
   /** Starts renewing. `claimSentAt` is the moment when the claim was sent. */
   keep(lease: KeptLease, claimSentAt: LeaseTime): LeaseHandle {
-    const held = { renewedAt: claimSentAt };
+    const held = new HeldLease(lease, claimSentAt, this, this.now);
     this.#leases.set(lease, held);
     if (lease.leaseMs < this.#shortestMs) {
       // The running timer was set for longer leases.
@@ -125,17 +125,18 @@ export class LeaseKeeper {
       this.#timer = undefined;
     }
     this.#schedule();
-    const usableMs = lease.leaseMs * (1 - NEARLY);
-    const isNearlyOver = (): boolean => longestAgeMs(held.renewedAt, this.now()) >= usableMs;
-    return {
-      isNearlyOver,
-      hasRunOut: () => ageMs(held.renewedAt, this.now()) >= usableMs,
-      confirm: async () => {
-        await this.#renew([lease], this.now());
-        return this.#leases.has(lease) && !isNearlyOver();
-      },
-      release: () => this.#leases.delete(lease),
-    };
+    return held;
+  }
+
+  /** Renews a lease now. False if it is lost. @internal */
+  async renewNow(lease: KeptLease): Promise<boolean> {
+    await this.#renew([lease], this.now());
+    return this.#leases.has(lease);
+  }
+
+  /** Stops renewing a lease. @internal */
+  release(lease: KeptLease): void {
+    this.#leases.delete(lease);
   }
 
   stop(): void {
@@ -216,5 +217,35 @@ export class LeaseKeeper {
   #lose(lease: KeptLease, why: 'taken_over' | 'not_renewed'): void {
     this.#leases.delete(lease);
     lease.onLost(why);
+  }
+}
+
+class HeldLease implements LeaseHandle {
+  constructor(
+    private readonly lease: KeptLease,
+    /** When the renewal was sent that was answered last. */
+    public renewedAt: LeaseTime,
+    private readonly keeper: LeaseKeeper,
+    private readonly now: () => LeaseTime,
+  ) {}
+
+  get #usableMs(): number {
+    return this.lease.leaseMs * (1 - NEARLY);
+  }
+
+  isNearlyOver(): boolean {
+    return longestAgeMs(this.renewedAt, this.now()) >= this.#usableMs;
+  }
+
+  hasRunOut(): boolean {
+    return ageMs(this.renewedAt, this.now()) >= this.#usableMs;
+  }
+
+  async confirm(): Promise<boolean> {
+    return (await this.keeper.renewNow(this.lease)) && !this.isNearlyOver();
+  }
+
+  release(): void {
+    this.keeper.release(this.lease);
   }
 }

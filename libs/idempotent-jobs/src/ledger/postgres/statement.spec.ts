@@ -23,6 +23,28 @@ describe('a statement', () => {
     GREET.with({ name: 'a', mny: 2 });
   });
 
+  it('writes arrays as Postgres reads them', () => {
+    const call = statement('all', 'SELECT :all').with({
+      all: [
+        'plain',
+        '',
+        'NULL',
+        'with "quotes" and \\',
+        '{a,b}',
+        null,
+        undefined,
+        1.5,
+        Infinity,
+        false,
+        new Date(0),
+      ],
+    });
+    expect(call.values()).toEqual([
+      String.raw`{"plain","","NULL","with \"quotes\" and \\","{a,b}",NULL,NULL,1.5,Infinity,false,"1970-01-01T00:00:00.000Z"}`,
+    ]);
+    expect(statement('none', 'SELECT :all').with({ all: [] }).values()).toEqual(['{}']);
+  });
+
   it('is known by name through the fragments that it is made of', () => {
     const input = statement(
       'input',

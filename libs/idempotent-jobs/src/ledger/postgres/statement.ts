@@ -35,10 +35,33 @@ export class Statement<Name extends string = string> {
     const values: unknown[] = [];
     for (const name of this.#names) {
       if (!(name in input)) throw new Error(`Statement "${this.name}" has no value for :${name}`);
-      values.push(input[name]);
+      const value = input[name];
+      values.push(Array.isArray(value) ? arrayText(value) : value);
     }
     return values;
   }
+}
+
+/**
+ * An array as Postgres reads it. pg would look through every element with two regular expressions; most elements need
+ * neither, and numbers, booleans and NULL need no quotes.
+ */
+function arrayText(values: readonly unknown[]): string {
+  let text = '{';
+  for (let index = 0; index < values.length; index += 1) {
+    if (index > 0) text += ',';
+    text += elementText(values[index]);
+  }
+  return `${text}}`;
+}
+
+function elementText(value: unknown): string {
+  if (value === null || value === undefined) return 'NULL';
+  if (typeof value === 'number' || typeof value === 'boolean') return String(value);
+  const text = value instanceof Date ? value.toISOString() : (value as string);
+  return text.includes('\\') || text.includes('"')
+    ? `"${text.replaceAll('\\', '\\\\').replaceAll('"', '\\"')}"`
+    : `"${text}"`;
 }
 
 /** A statement with its parameters, to be run. */

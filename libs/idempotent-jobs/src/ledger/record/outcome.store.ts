@@ -235,7 +235,7 @@ export class OutcomeStore {
     connection?: Queryable,
     isOwn = false,
   ): Promise<(Recorded | RowLockedError)[]> {
-    const rows = await this.database.run<{ is_recorded: boolean; is_locked: boolean }>(
+    const rows = await this.database.run<{ n: number; is_recorded: boolean; is_locked: boolean }>(
       COMPLETE.with({
         tenantId: completions.map((completion) => completion.tenantId),
         operationKey: completions.map((completion) => completion.operationKey),
@@ -248,10 +248,10 @@ export class OutcomeStore {
       }),
       connection,
     );
-    return rows.map((row) => {
-      if (row.is_recorded) return 'recorded';
-      return row.is_locked ? new RowLockedError() : 'lost';
-    });
+    const answers = completions.map((): Recorded | RowLockedError => 'recorded');
+    for (const row of rows)
+      if (!row.is_recorded) answers[row.n - 1] = row.is_locked ? new RowLockedError() : 'lost';
+    return answers;
   }
 
   /** Encrypts the result once, however often it is written. */

@@ -25,7 +25,7 @@ const letterOf = <const Reason extends string, const Payload extends string>(
 /**
  * running → completed, for many operations at once.
  *
- * One row per element comes back. `is_recorded` is false when the lease was lost: the row has another token, it is no
+ * Only what was not written has a row, with its number. `is_recorded` is false when the lease was lost: the row has another token, it is no
  * longer running, or, with `:isOwn`, the claim was committed or rolled back since. A repeat after a lost answer finds the
  * row completed under its own token and reports it as recorded. `is_locked` means that another transaction holds the row:
  * nothing was written, and the caller asks again.
@@ -56,17 +56,16 @@ WITH input AS (
   RETURNING a.n
 )
 SELECT
-  c.n IS NOT NULL OR COALESCE(o.status = 'completed', false) AS is_recorded,
+  a.n::integer,
+  COALESCE(o.status = 'completed', false) AS is_recorded,
   NOT :isOwn AND COALESCE(o.status = 'running', false) AS is_locked
 FROM input a
-LEFT JOIN completed c ON c.n = a.n
--- Only what was not written is looked at.
 LEFT JOIN LATERAL (
   SELECT o.status FROM {schema}.job_outcomes o
-  WHERE c.n IS NULL AND o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key AND o.fencing_token = a.token
+  WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key AND o.fencing_token = a.token
   OFFSET 0
 ) o ON true
-ORDER BY a.n
+WHERE a.n NOT IN (SELECT n FROM completed)
 `,
   'record',
 );

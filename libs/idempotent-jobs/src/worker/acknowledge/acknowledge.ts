@@ -65,7 +65,7 @@ const MAX_JITTER_MS = 1000;
  * If the process is killed before BullMQ is told, the job is delivered again and the ledger answers from what it
  * recorded. The same happens when BullMQ refuses: a refusal must not fail a job whose operation goes on.
  */
-export async function acknowledge(job: Job, token: string | undefined, ack: Ack): Promise<unknown> {
+export function acknowledge(job: Job, token: string | undefined, ack: Ack): unknown {
   // The handler has moved the job, so BullMQ can do nothing else with it now. The ledger answers at its next delivery.
   if (wasMoved(job)) throw new DelayedError();
   switch (ack.kind) {

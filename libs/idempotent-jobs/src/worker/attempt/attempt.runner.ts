@@ -18,7 +18,7 @@ import type { DependencyGate } from './dependency-gate.js';
 import type { Ground } from './ground.js';
 import { Grounds } from './grounds.js';
 import { handsBack, type OperationRun } from './operation-run.js';
-import { type OperationFrame, openFrame } from './operation-frame.js';
+import { OperationFrame } from './operation-frame.js';
 import { keepResult } from './kept-result.js';
 import { type Cleared, Reconciler } from './reconciler.js';
 import { HandedBackError, waitsForStep } from './refusal-errors.js';
@@ -105,7 +105,8 @@ export class AttemptRunner {
       if (!run.handlerRun.wasStarted) ground.forgo();
       throw error;
     } finally {
-      await ground.leave();
+      const leaving = ground.leave();
+      if (leaving !== undefined) await leaving;
     }
   }
 
@@ -128,11 +129,12 @@ export class AttemptRunner {
     if (rejection !== undefined) return this.releaseRejected(ground, claim, rejection);
 
     const timeoutMs = Math.min(run.rules.timeoutMs, claim.remainingMs ?? Infinity);
-    const transaction = await ground.open(timeoutMs);
+    const opening = ground.open(timeoutMs);
+    const transaction = opening && (await opening);
     this.reporter.started(run, claim);
     const startedAt = performance.now();
-    const frame = openFrame(run, claim, transaction, this.#runStep);
-    enterOperation(frame.operation, {
+    const frame = new OperationFrame(run, claim, transaction, this.#runStep);
+    enterOperation(frame, {
       holdsTransaction: transaction !== undefined,
       dependency: gate?.dependency,
     });
@@ -184,7 +186,7 @@ export class AttemptRunner {
     );
   }
 
-  async #record(
+  #record(
     ground: Ground,
     claim: Claim,
     result: HandlerResult,
@@ -192,7 +194,7 @@ export class AttemptRunner {
     startedAt: number,
     gate: DependencyGate | undefined,
   ): Promise<AttemptResult | RolledBack> {
-    const { waitMs } = frame.steps;
+    const { waitMs } = frame;
     if (waitMs !== undefined && waitsForStep(result)) return this.#wait(ground, claim, waitMs);
     const rejection = result.kind === 'threw' ? rejectionBehind(result.error) : undefined;
     if (rejection !== undefined) {

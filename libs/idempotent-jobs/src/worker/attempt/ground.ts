@@ -42,9 +42,9 @@ export interface Ground {
   /** Records the attempt that a claim took over. */
   takeOver(claim: Claim, vanished: VanishedAttempt): Promise<void>;
   /** Called right before the handler. Gives the transaction that the handler writes through, if there is one. */
-  open(timeoutMs: number): Promise<EntityManager | undefined>;
+  open(timeoutMs: number): Promise<EntityManager> | undefined;
   /** Called when the handler is given up. It may still be writing: nothing that it writes from now on counts. */
-  abandon(): Promise<void>;
+  abandon(): Promise<void> | undefined;
   /** Records the result together with what the handler enqueued. */
   complete(
     claim: Claim,
@@ -64,7 +64,7 @@ export interface Ground {
   /** Releases a claim that may have been won although the handler was not called. An unused claim is no doubt. */
   forgo(): void;
   /** Releases what the attempt still holds. */
-  leave(): Promise<void>;
+  leave(): Promise<void> | undefined;
 }
 
 /** How a claim is released. */

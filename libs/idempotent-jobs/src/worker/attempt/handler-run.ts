@@ -2,7 +2,7 @@ import type { AbandonedBy } from '../../operation/reasons.js';
 import { setMaxListeners } from 'node:events';
 import type { LeaseHandle } from '../../ledger/claim/lease-keeper.js';
 import { InDoubtError } from '../../operation/failure.js';
-import { frames, inFrame } from '../../tenancy/frames.js';
+import { frames, inFrame, outsideOfAnyFrame } from '../../tenancy/frames.js';
 import { Injectable } from '@nestjs/common';
 import { isOverWithin } from '../../operation/within.js';
 
@@ -103,6 +103,7 @@ export class HandlerRun {
     const error = new AbandonedError(by, `The attempt was abandoned: ${detail ?? EXPLANATIONS[by]}.`);
     this.#abandoned = { kind: 'abandoned', by, error, wasStarted: this.wasStarted };
     inFrame(this.#frame, () => this.#controller?.abort(error));
+    deadlines.delete(this);
     this.#end?.(this.#abandoned);
     this.#reject?.(error);
   }
@@ -131,14 +132,8 @@ export class HandlerRun {
     if (!this.#isOver && this.#lease?.isNearlyOver() === true) this.abandon('lease_lost');
     if (this.#abandoned !== undefined) return Promise.resolve(this.#abandoned);
     return new Promise((resolve) => {
-      const timer = setTimeout(
-        () => this.abandon('timeout', `it took longer than its ${Math.round(timeoutMs)} ms`),
-        timeoutMs,
-      );
-      this.#end = (result) => {
-        clearTimeout(timer);
-        resolve(result);
-      };
+      this.#end = resolve;
+      deadlines.set(this, timeoutMs);
       started(handler).then(
         (value) => this.#finish({ kind: 'returned', value }),
         (error: unknown) => this.#finish({ kind: 'threw', error }),
@@ -156,24 +151,73 @@ export class HandlerRun {
       return;
     }
     this.#isOver = true;
+    deadlines.delete(this);
     this.#end?.(result);
   }
 }
 
+/**
+ * When the time of each run is over. They share one timer, which is set for the first of them: nearly all runs end before
+ * their time.
+ */
+class Deadlines {
+  readonly #ends = new Map<HandlerRun, { readonly at: number; readonly timeoutMs: number }>();
+  #timer: NodeJS.Timeout | undefined;
+  #firesAt = Infinity;
+
+  set(run: HandlerRun, timeoutMs: number): void {
+    const at = performance.now() + timeoutMs;
+    this.#ends.set(run, { at, timeoutMs });
+    if (at < this.#firesAt) this.#arm(at);
+  }
+
+  delete(run: HandlerRun): void {
+    if (this.#ends.delete(run) && this.#ends.size === 0) this.#disarm();
+  }
+
+  /** The timer belongs to none of the runs' tenants. */
+  #arm(at: number): void {
+    clearTimeout(this.#timer);
+    this.#firesAt = at;
+    const inMs = Math.min(Math.ceil(at - performance.now()), MAX_TIMER_MS);
+    this.#timer = outsideOfAnyFrame(() => setTimeout(() => this.#fire(), inMs));
+  }
+
+  #disarm(): void {
+    clearTimeout(this.#timer);
+    this.#firesAt = Infinity;
+  }
+
+  #fire(): void {
+    this.#firesAt = Infinity;
+    const now = performance.now();
+    for (const [run, { at, timeoutMs }] of this.#ends)
+      if (at <= now) run.abandon('timeout', `it took longer than its ${Math.round(timeoutMs)} ms`);
+    const next = Math.min(...[...this.#ends.values()].map(({ at }) => at));
+    if (next < this.#firesAt) this.#arm(next);
+  }
+}
+
+const deadlines = new Deadlines();
+
+/** The longest time that a timer of Node can be set for. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
+
 /** The handlers that run in this process right now. */
 @Injectable()
 export class RunningHandlers {
-  readonly #runs = new Set<HandlerRun>();
+  readonly #runs = new Map<HandlerRun, RunningJob | undefined>();
   #onEmpty: (() => void)[] = [];
 
-  /** Adds a run. Returns the function that removes it. */
-  add(run: HandlerRun): () => void {
-    this.#runs.add(run);
-    return () => {
-      this.#runs.delete(run);
-      if (this.#runs.size > 0) return;
-      for (const tell of this.#onEmpty.splice(0)) tell();
-    };
+  /** Adds a run, for a job if one asks for it. */
+  add(run: HandlerRun, job?: RunningJob): void {
+    this.#runs.set(run, job);
+  }
+
+  remove(run: HandlerRun): void {
+    this.#runs.delete(run);
+    if (this.#runs.size > 0 || this.#onEmpty.length === 0) return;
+    for (const tell of this.#onEmpty.splice(0)) tell();
   }
 
   /** How many handlers are running. */
@@ -188,8 +232,25 @@ export class RunningHandlers {
   }
 
   abandonAll(by: AbandonedBy): void {
-    for (const run of this.#runs) run.abandon(by);
+    for (const run of this.#runs.keys()) run.abandon(by);
   }
+
+  /** Abandons the runs of a queue's job, or of all of its jobs, as cancelled. False if there are none. */
+  cancel(queueName: string, jobId?: string): boolean {
+    let isFound = false;
+    for (const [run, job] of this.#runs) {
+      if (job?.queueName !== queueName || (jobId !== undefined && job.id !== jobId)) continue;
+      run.abandon('cancelled');
+      isFound = true;
+    }
+    return isFound;
+  }
+}
+
+/** A job of BullMQ. */
+interface RunningJob {
+  readonly queueName: string;
+  readonly id?: string | undefined;
 }
 
 type RunLease = Pick<LeaseHandle, 'isNearlyOver' | 'hasRunOut' | 'confirm'>;

@@ -27,7 +27,10 @@ export class LeaseGround implements Ground {
   async claim(): Promise<ClaimAnswer> {
     const { run, services } = this;
     const sentAt = leaseTime();
-    const answer = await this.#claim();
+    const request = claimRequestOf(run);
+    let answer = await this.#claim(request);
+    if (answer.kind === 'absent' && run.identified.rowMs === undefined)
+      answer = await this.#claimUnrecorded(request);
     if (answer.kind !== 'acquired') return answer;
     const { tenantId, operationKey, token } = answer.claim;
     const { leaseMs } = run.rules.claim;
@@ -38,19 +41,18 @@ export class LeaseGround implements Ground {
   }
 
   /** Claims again under the same run id when the answer was lost: the first try may have won the claim. */
-  async #claim(): Promise<ClaimAnswer> {
-    const { claims } = this.services;
-    const { identified, earlierStarts } = this.run;
-    const request = claimRequestOf(this.run);
+  #claim(request: ClaimRequest): Promise<ClaimAnswer> {
     const patienceMs = Math.min(request.rules.leaseMs / 2, MAX_CLAIM_PATIENCE_MS);
-    const claim = (requested: ClaimRequest): Promise<ClaimAnswer> =>
-      withRetry(patienceMs, () => claims.claim(requested));
-    const answer = await claim(request);
-    if (answer.kind !== 'absent' || identified.rowMs !== undefined) return answer;
-    // An earlier start may have run the job: it is recorded as an attempt, unless it was a delivery of this library
-    // without a claim.
-    if (!(await earlierStarts?.wereUnclaimed())) await claims.noteUnrecorded(request);
-    return claim({ ...request, needsRow: false });
+    return withRetry(patienceMs, () => this.services.claims.claim(request));
+  }
+
+  /**
+   * Claims an operation without a row, whose job an earlier start may have run: that start is recorded as an attempt, unless
+   * it was a delivery of this library without a claim.
+   */
+  async #claimUnrecorded(request: ClaimRequest): Promise<ClaimAnswer> {
+    if (!(await this.run.earlierStarts?.wereUnclaimed())) await this.services.claims.noteUnrecorded(request);
+    return this.#claim({ ...request, needsRow: false });
   }
 
   /** The claim's answer may have waited in the socket so long that another worker has the operation by now. */
@@ -62,12 +64,12 @@ export class LeaseGround implements Ground {
     return this.services.outcomes.takeOver(claim, vanished);
   }
 
-  open(): Promise<undefined> {
-    return NOTHING;
+  open(): undefined {
+    return undefined;
   }
 
-  abandon(): Promise<void> {
-    return NOTHING;
+  abandon(): undefined {
+    return undefined;
   }
 
   complete(
@@ -134,9 +136,8 @@ export class LeaseGround implements Ground {
     });
   }
 
-  leave(): Promise<void> {
+  leave(): undefined {
     this.#lease?.release();
-    return NOTHING;
   }
 
   /**
@@ -151,8 +152,6 @@ export class LeaseGround implements Ground {
     return withRetry(recordPatienceMs(this.run.rules.claim.leaseMs), write);
   }
 }
-
-const NOTHING: Promise<undefined> = Promise.resolve(undefined);
 
 /** After that the job is deferred: a delivery that waits here keeps other jobs of its worker from running. */
 const MAX_CLAIM_PATIENCE_MS = 5_000;

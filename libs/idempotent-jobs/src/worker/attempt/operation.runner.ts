@@ -29,9 +29,16 @@ export class OperationRunner {
   ) {}
 
   /** Wins the right to run the handler, runs it, and records how it ended. */
-  run(run: OperationRun, handler: () => Promise<unknown>): Promise<AttemptResult> {
-    if (run.rules.dependency === undefined)
-      return this.#orDefer(run, () => this.#runAttempt(run, handler, undefined));
+  async run(run: OperationRun, handler: () => Promise<unknown>): Promise<AttemptResult> {
+    if (run.rules.dependency !== undefined) return this.#runUnderItsKey(run, handler);
+    try {
+      return await this.#runAttempt(run, handler, undefined);
+    } catch (error) {
+      return this.recorder.unavailable(run, error);
+    }
+  }
+
+  #runUnderItsKey(run: OperationRun, handler: () => Promise<unknown>): Promise<AttemptResult> {
     let keyed: OperationRun;
     try {
       keyed = underItsKey(run);

@@ -16,7 +16,7 @@ import { AttemptReporter } from './attempt.reporter.js';
 import type { AttemptResult } from './attempt-result.js';
 import { FollowUps } from './follow-ups.js';
 import type { Ground } from './ground.js';
-import { openFrame } from './operation-frame.js';
+import { OperationFrame } from './operation-frame.js';
 import type { OperationRun } from './operation-run.js';
 import { withRetry, recordPatienceMs } from './with-retry.js';
 import { keepResult } from './kept-result.js';
@@ -94,11 +94,11 @@ export class Reconciler {
     handlerRun.signal.addEventListener('abort', stop, { once: true });
     if (handlerRun.isOver) stop();
     try {
-      const { operation, followUps } = openFrame({ ...run, handlerRun: question }, claim, undefined, runStep);
+      const frame = new OperationFrame({ ...run, handlerRun: question }, claim, undefined, runStep);
       // The dependency has already let the attempt through, and the question is part of it.
-      enterOperation(operation, { dependency: rules.dependency });
-      const answer = await question.run(async () => reconcile?.(operation), rulesOf(run).timeoutMs);
-      return { answer, followUps };
+      enterOperation(frame, { dependency: rules.dependency });
+      const answer = await question.run(async () => reconcile?.(frame), rulesOf(run).timeoutMs);
+      return { answer, followUps: frame.followUps };
     } finally {
       handlerRun.signal.removeEventListener('abort', stop);
     }

@@ -6,15 +6,21 @@ import { RowLockedError } from '../../ledger/record/outcome.store.js';
  * Retries a statement for `patienceMs`, unless its own data is at fault. Claims under one run id and writes under one
  * fencing token give the same answer when they are repeated, so a retry cannot do anything twice.
  */
-export async function withRetry<T>(patienceMs: number, write: () => Promise<T>): Promise<T> {
+export function withRetry<T>(patienceMs: number, write: () => Promise<T>): Promise<T> {
   const giveUpAt = performance.now() + patienceMs;
+  return write().catch((error: unknown) => again(error, giveUpAt, write));
+}
+
+async function again<T>(first: unknown, giveUpAt: number, write: () => Promise<T>): Promise<T> {
+  let error = first;
   for (let waitMs = 50; ; waitMs = Math.min(waitMs * 2, 2000)) {
+    if (!isWorthAnotherTry(error) || performance.now() + waitMs >= giveUpAt) throw error;
+    await pause(waitMs);
     try {
       return await write();
-    } catch (error) {
-      if (!isWorthAnotherTry(error) || performance.now() + waitMs >= giveUpAt) throw error;
+    } catch (next) {
+      error = next;
     }
-    await pause(waitMs);
   }
 }
 

@@ -104,13 +104,15 @@ const LOOKS_AGAIN_MS = 1_000;
 
 const HOST = Symbol('nestjs-idempotent-jobs:host');
 
-/** BullMQ hands its AbortSignal only to functions that declare three parameters. */
+/**
+ * BullMQ makes an AbortSignal for each job whose function declares three parameters. This one declares two: the handler's
+ * signal is the attempt's own, which is made when it is asked for.
+ */
 function wrap(className: string, original: ProcessMethod): ProcessMethod {
   function process(
     this: WorkerHost & { [HOST]?: ProcessorHost },
     job: never,
     token?: string,
-    signal?: AbortSignal,
   ): Promise<unknown> {
     const host = this[HOST];
     if (host === undefined) {
@@ -118,7 +120,7 @@ function wrap(className: string, original: ProcessMethod): ProcessMethod {
         `${className}.process() was called on an instance that Nest did not create, so it has no ledger. Provide the class itself ({ provide, useClass }), not an instance of your own.`,
       );
     }
-    return host.handle(this, original, job, token, signal);
+    return host.handle(this, original, job, token);
   }
   // Nest looks for guards and interceptors of a method on the function it finds on the prototype.
   for (const key of Reflect.getMetadataKeys(original)) {

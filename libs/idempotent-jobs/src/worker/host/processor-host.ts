@@ -41,13 +41,7 @@ export class ProcessorHost {
   }
 
   /** Handles one delivery of BullMQ. Returns or throws what BullMQ understands. */
-  async handle(
-    instance: WorkerHost,
-    original: ProcessMethod,
-    job: Job,
-    token?: string,
-    cancellation?: AbortSignal,
-  ): Promise<unknown> {
+  handle(instance: WorkerHost, original: ProcessMethod, job: Job, token?: string): Promise<unknown> {
     const processor = this.#processors.get(instance.constructor);
     if (processor === undefined) {
       throw new UsageError(
@@ -63,7 +57,6 @@ export class ProcessorHost {
     return this.pipeline.handle({
       job,
       token,
-      cancellation,
       provenance,
       rules,
       runId: this.#nextRunId(),

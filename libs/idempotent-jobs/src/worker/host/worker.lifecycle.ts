@@ -111,6 +111,7 @@ export class WorkerLifecycle {
         return [];
       }
       keepOutsideOfFrames(worker);
+      this.#takeCancellations(worker);
       if (concurrency !== undefined) worker.concurrency = concurrency;
       // The ledger must decide about jobs that kill their workers before BullMQ fails them by itself.
       if (!limitsStalls) worker.opts.maxStalledCount = rulesByPolicy.crashes;
@@ -153,6 +154,12 @@ export class WorkerLifecycle {
     if (worker !== undefined) this.host.limits.watch(queue, worker);
     const bullmq = this.queues.portOf(queue)?.bullmq;
     if (bullmq !== undefined) this.host.limits.watch(queue, bullmq);
+  }
+
+  /** BullMQ would cancel a job through the signal that it makes for it; the library's handlers have their own. */
+  #takeCancellations(worker: Worker): void {
+    worker.cancelJob = (jobId) => this.handlers.cancel(worker.name, jobId);
+    worker.cancelAllJobs = () => void this.handlers.cancel(worker.name);
   }
 
   #declared(provider: InstanceWrapper): DeclaredProcessor[] {

@@ -23,8 +23,6 @@ export interface ReceivedJob {
 export interface Delivery extends ReceivedJob, HandlerMeans {
   /** BullMQ's token of this worker's lock on the job. */
   readonly token: string | undefined;
-  /** BullMQ's own signal; undefined where BullMQ gives none (request-scoped processors). */
-  readonly cancellation: AbortSignal | undefined;
   /** Calls `process()`. */
   readonly handler: (run: HandlerRun) => Promise<unknown>;
   /**

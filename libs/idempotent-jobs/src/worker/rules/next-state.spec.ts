@@ -244,7 +244,6 @@ function claimRow(status: OperationStatus): ClaimRow {
     degraded: null,
     seen_effect: null,
     is_old: false,
-    now_ms: 0,
     wait_ms: null,
     is_reconciling: false,
     seen_token: null,

@@ -19,8 +19,12 @@ export type Validated =
   | { readonly kind: 'valid'; readonly payload: unknown }
   | { readonly kind: 'invalid'; readonly error: InvalidPayloadError };
 
-/** Applies a rule to a payload. */
-export async function checkPayload(rule: PayloadRule, jobName: string, payload: unknown): Promise<Validated> {
+/** Applies a rule to a payload. Only a DTO takes a promise. */
+export function checkPayload(
+  rule: PayloadRule,
+  jobName: string,
+  payload: unknown,
+): Validated | Promise<Validated> {
   switch (rule.kind) {
     case 'any':
       return { kind: 'valid', payload };
