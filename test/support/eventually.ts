@@ -7,7 +7,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 export async function eventually<T>(
   ask: () => Promise<T> | T,
   check: (answer: T) => void,
-  withinMs = 30_000,
+  withinMs = 100_000,
 ): Promise<T> {
   const giveUpAt = performance.now() + withinMs;
   for (;;) {

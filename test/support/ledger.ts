@@ -75,7 +75,7 @@ export function settled(
   app: INestApplicationContext,
   operationKey: string,
   tenantId = 'acme',
-  timeoutMs = 30_000,
+  timeoutMs = 100_000,
 ): Promise<Outcome> {
   return app.get(OutcomeService).wait({ tenantId, operationKey }, { timeoutMs });
 }
