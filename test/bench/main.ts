@@ -3,7 +3,7 @@ import { selectBackendByConnection } from 'nestjs-idempotent-jobs';
 import { chartOf } from './chart.js';
 import { HEADER, lineOf, type Measurement, summarize } from './comparison.js';
 import { bundledFloor, floor, optimisticFloor } from './contenders/floor.js';
-import { counted, dependent, guardedCall, idempotent, measured } from './contenders/library.js';
+import { bundled, counted, dependent, guardedCall, idempotent, measured } from './contenders/library.js';
 import { bullmq, findThenSave } from './contenders/plain.js';
 import type { Contender } from './lane.js';
 import { type AskLane, measure, measureAllocations, type Place, type Turn } from './measure.js';
@@ -73,7 +73,7 @@ function whatToAsk(): AskLane {
 function contenders(): readonly Contender[] {
   if (options.metrics) return [idempotent, counted, measured];
   if (options.policies) return [idempotent, dependent, guardedCall];
-  const all = [bullmq, findThenSave, idempotent, floor, optimisticFloor, bundledFloor];
+  const all = [bullmq, findThenSave, idempotent, bundled, floor, optimisticFloor, bundledFloor];
   const { only } = options;
   return only === undefined ? all : all.filter(({ name }) => name === bullmq.name || only.includes(name));
 }

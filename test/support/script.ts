@@ -50,6 +50,10 @@ export interface WorkerScript {
   readonly tellBy?: string;
   /** Whether it takes no job until it is told to. */
   readonly looksOn?: boolean;
+  /** The key of an operation whose handler kills the process with SIGKILL. */
+  readonly poison?: string;
+  /** The most operations of a bundle, where the process puts bundles. */
+  readonly bundle?: number;
   /** Default 1. */
   readonly concurrency?: number;
   /** Default 1. */

@@ -47,10 +47,11 @@ export class ScriptedWorker {
 
   /** Its application. */
   get application(): AppOptions {
+    const { bundle } = this.#script;
     const isDispatcherOnly = this.#script.act === 'die after put';
     const alerts = this.#script.act === 'bury and hold' ? [HoldingAlerts] : [];
     return {
-      queues: ['charges'],
+      queues: [{ name: 'charges', ...(bundle !== undefined && { bundle: { max: bundle } }) }],
       providers: isDispatcherOnly ? [] : [this.processor, ...alerts],
       jobs: {
         leaseMs: this.#script.leaseMs,
@@ -104,6 +105,7 @@ export class ScriptedWorker {
 
   #handle(job: Job, operation: CurrentOperation): unknown {
     this.#tell({ at: 'handler', attempt: operation.attempt, fencingToken: operation.fencingToken });
+    if (operation.operationKey === this.#script.poison) process.kill(process.pid, 'SIGKILL');
     switch (this.#script.act) {
       case 'die':
         return process.kill(process.pid, 'SIGKILL');

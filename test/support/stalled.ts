@@ -38,8 +38,28 @@ export async function failStalled(place: Place, queue: Queue): Promise<void> {
       () => queue.getJob(died.id as string),
       (job) => expect(job?.deferredFailure).toBeDefined(),
     );
-    const failed = await taker.next();
+    let failed = await taker.next();
+    while (failed.deferredFailure === undefined) {
+      // It waits behind others.
+      await failed.moveToDelayed(Date.now() + 500, 'token');
+      failed = await taker.next();
+    }
     await failed.moveToFailed(new UnrecoverableError(failed.deferredFailure), 'token', false);
+  } finally {
+    await taker.close();
+  }
+}
+
+/** Has BullMQ find so many jobs stalled, as those of workers that have died, and put them back. */
+export async function letStall(place: Place, queue: Queue, count: number): Promise<void> {
+  const taker = takerOf(place, queue.name, { lockDuration: 100, stalledInterval: 100, maxStalledCount: 9 });
+  try {
+    for (let taken = 0; taken < count; taken += 1) await taker.next();
+    await taker.worker.startStalledCheckTimer();
+    await eventually(
+      () => queue.getJobs(['waiting']),
+      (jobs) => expect(jobs.filter((job) => job.stalledCounter === 1)).toHaveLength(count),
+    );
   } finally {
     await taker.close();
   }

@@ -40,11 +40,19 @@ export function rootModule(
       }),
       BullModule.forRoot({ connection: place.connection, prefix: place.prefix }),
       IdempotentJobsModule.forRoot({ migrations: 'run', logs: 'problems', ...jobs }),
-      IdempotentJobsModule.registerQueue(...queues),
+      IdempotentJobsModule.registerQueue(...queues.map(withBundles)),
       ...imports,
     ],
     providers: [...providers],
   };
+}
+
+/** The most operations of a bundle, in all suites: `npm run test:bundles` runs all of them with it. */
+const BUNDLE = process.env['BUNDLES'];
+
+function withBundles(queue: string | IdempotentQueueOptions): string | IdempotentQueueOptions {
+  if (BUNDLE === undefined) return queue;
+  return { bundle: { max: Number(BUNDLE) }, ...(typeof queue === 'string' ? { name: queue } : queue) };
 }
 
 /** A whole Nest application, in one call. */

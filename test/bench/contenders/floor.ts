@@ -54,7 +54,7 @@ async function openFloor(
 ): Promise<Lane> {
   await makeLedger(site);
   const { connection, prefix } = site;
-  const pool = new Pool({ connectionString: site.databaseUrl, max: CONNECTIONS });
+  const pool = new Pool({ connectionString: site.databaseUrl, max: CONNECTIONS, options: SESSION });
   const work = writes(pool);
   const queue = new Queue(QUEUE, { connection, prefix, defaultJobOptions: KEEP_NOTHING });
   let onDone = (): void => undefined;
@@ -91,6 +91,9 @@ async function openFloor(
   };
 }
 
+/** As the library's own sessions: a plan that was made while the table was empty must not scan it later. */
+const SESSION = '-c enable_seqscan=off -c jit=off';
+
 /** As many as the library keeps for such statements. */
 const CONNECTIONS = 4;
 
@@ -103,7 +106,7 @@ const claims = (first: number): string => `
     run_id, lease_expires_at, attempts, started_at, repeatable_until)
   SELECT tenant_id, operation_key, 'job', '${QUEUE}', 'charge', operation_key, fingerprint, 'running', 'keyed', ${TOKEN},
     'bench', clock_timestamp() + interval '30 s', 1, clock_timestamp(), clock_timestamp() + interval '1 day'
-  FROM (SELECT 'acme' AS tenant_id, * FROM unnest($${first}::text[], $${first + 1}::text[]) AS d (operation_key, fingerprint)) d
+  FROM (SELECT 'acme' AS tenant_id, * FROM unnest((SELECT $${first}::text[]), (SELECT $${first + 1}::text[])) AS d (operation_key, fingerprint)) d
   ORDER BY operation_key
   ON CONFLICT (tenant_id, operation_key) DO NOTHING
   RETURNING 1`;
@@ -112,14 +115,14 @@ const claims = (first: number): string => `
 const completions = (first: number): string => `
   UPDATE job_outcomes o SET status = 'completed', result = a.result::json, lease_expires_at = NULL, payload = NULL, error = NULL,
     dispatch_due_at = NULL, settled_at = clock_timestamp(), expires_at = clock_timestamp() + interval '7 days'
-  FROM unnest($${first}::text[], $${first + 1}::bigint[], $${first + 2}::text[]) AS a (operation_key, token, result)
+  FROM unnest((SELECT $${first}::text[]), (SELECT $${first + 1}::bigint[]), (SELECT $${first + 2}::text[])) AS a (operation_key, token, result)
   WHERE o.tenant_id = 'acme' AND o.operation_key = a.operation_key AND o.fencing_token = a.token AND o.status = 'running'
   RETURNING 1`;
 
 const EXCHANGE = `WITH claimed AS (${claims(1)}), completed AS (${completions(3)})
   SELECT (SELECT count(*) FROM claimed)::integer + (SELECT count(*) FROM completed)::integer AS done, ${TOKEN}::text AS token`;
 
-const LOOK = `SELECT count(*)::integer AS done FROM unnest($1::text[]) AS a (operation_key)
+const LOOK = `SELECT count(*)::integer AS done FROM unnest((SELECT $1::text[])) AS a (operation_key)
   JOIN job_outcomes o ON o.tenant_id = 'acme' AND o.operation_key = a.operation_key`;
 
 const INSERT = `WITH made AS (
@@ -127,7 +130,7 @@ const INSERT = `WITH made AS (
     attempts, started_at, repeatable_until, settled_at, expires_at, result)
   SELECT 'acme', operation_key, 'job', '${QUEUE}', 'charge', operation_key, fingerprint, 'completed', 'keyed', ${TOKEN},
     1, clock_timestamp(), clock_timestamp() + interval '1 day', clock_timestamp(), clock_timestamp() + interval '7 days', result::json
-  FROM unnest($1::text[], $2::text[], $3::text[]) AS d (operation_key, fingerprint, result)
+  FROM unnest((SELECT $1::text[]), (SELECT $2::text[]), (SELECT $3::text[])) AS d (operation_key, fingerprint, result)
   ORDER BY operation_key
   ON CONFLICT (tenant_id, operation_key) DO NOTHING
   RETURNING 1

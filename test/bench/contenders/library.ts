@@ -2,7 +2,7 @@ import 'reflect-metadata';
 import { BullModule, WorkerHost } from '@nestjs/bullmq';
 import { type INestApplicationContext, Module, type Provider } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
-import { TypeOrmModule } from '@nestjs/typeorm';
+import { getDataSourceToken, TypeOrmModule } from '@nestjs/typeorm';
 import { MeterProvider, MetricReader } from '@opentelemetry/sdk-metrics';
 import {
   getIdempotentQueueToken,
@@ -15,6 +15,8 @@ import { type JobEvent, JobEvents, type MetricsAdapter } from 'nestjs-idempotent
 import { otelMetrics } from 'nestjs-idempotent-jobs/otel';
 import { prometheusMetrics } from 'nestjs-idempotent-jobs/prometheus';
 import { Registry } from 'prom-client';
+import { setTimeout } from 'node:timers/promises';
+import type { DataSource } from 'typeorm';
 import {
   chunks,
   type Contender,
@@ -28,6 +30,12 @@ import {
 
 /** This library, with `effect: 'keyed'`: claim, run, complete. */
 export const idempotent = idempotentWith('idempotent', () => []);
+
+/** The same, put on the queue by the ledger, in BullMQ jobs that carry up to 50 operations each. */
+export const bundled: Contender = {
+  name: 'bundled',
+  open: (site, concurrency) => openIdempotent(site, concurrency, { bundle: { max: 50 } }),
+};
 
 /** The same, counted by prom-client. */
 export const counted = idempotentWith('prometheus', () => [prometheusMetrics({ registry: new Registry() })]);
@@ -63,13 +71,15 @@ function idempotentWith(name: string, metrics: () => readonly MetricsAdapter[]):
 interface Variant {
   readonly metrics?: readonly MetricsAdapter[];
   readonly guarded?: 'processor' | 'call';
+  readonly bundle?: { readonly max: number };
 }
 
 async function openIdempotent(
   site: Site,
   concurrency: number,
-  { metrics = [], guarded }: Variant = {},
+  { metrics = [], guarded, bundle }: Variant = {},
 ): Promise<Lane> {
+  let onHandled = (): void => undefined;
   const dependency = guarded === 'processor' ? { dependency: GATEWAY } : {};
 
   @IdempotentProcessor(QUEUE, { effect: 'keyed', ...dependency }, { concurrency, autorun: false })
@@ -79,11 +89,12 @@ async function openIdempotent(
     }
 
     process(): Promise<unknown> {
+      onHandled();
       return guarded === 'call' ? this.guard.call(GATEWAY, handle) : handle();
     }
   }
 
-  const app = await startApp(site, [BenchProcessor], metrics);
+  const app = await startApp(site, [BenchProcessor], { metrics, bundle });
   const queue = app.get<IdempotentQueue>(getIdempotentQueueToken(QUEUE));
   const { worker } = app.get(BenchProcessor);
   return {
@@ -95,13 +106,17 @@ async function openIdempotent(
           operationKey: `charge:${number}`,
           tenantId: 'acme',
         }));
-        await queue.enqueueMany(requests, { durability: 'queue' });
+        await queue.enqueueMany(requests, { durability: bundle === undefined ? 'queue' : 'ledger' });
       }
+      if (bundle !== undefined) await untilNone(app, 'dispatches = 0');
     },
-    drain(countdown) {
-      worker.on('completed', () => countdown.count());
+    async drain(countdown) {
+      // A bundle is one job of BullMQ's, so its operations are counted by their handlers.
+      if (bundle === undefined) worker.on('completed', () => countdown.count());
+      else onHandled = () => countdown.count();
       worker.run().catch((error: unknown) => countdown.fail(error));
-      return countdown.over;
+      await countdown.over;
+      if (bundle !== undefined) await untilNone(app, `status <> 'completed'`);
     },
     tellUs(jobs) {
       const events = app.get(JobEvents);
@@ -123,14 +138,26 @@ async function openIdempotent(
 
 /** Makes the ledger's tables, for contenders that have no application. */
 export async function makeLedger(site: Site): Promise<void> {
-  const app = await startApp(site, [], []);
+  const app = await startApp(site, [], {});
   await app.close();
+}
+
+/** Waits until the ledger has no operation like that. */
+async function untilNone(app: INestApplicationContext, condition: string): Promise<void> {
+  const dataSource = app.get<DataSource>(getDataSourceToken());
+  const [{ any }] = await dataSource.query(
+    `SELECT EXISTS (SELECT FROM job_outcomes WHERE ${condition}) AS any`,
+  );
+  if (any) {
+    await setTimeout(5);
+    await untilNone(app, condition);
+  }
 }
 
 function startApp(
   site: Site,
   providers: Provider[],
-  metrics: readonly MetricsAdapter[],
+  { metrics = [], bundle }: Pick<Variant, 'metrics' | 'bundle'>,
 ): Promise<INestApplicationContext> {
   @Module({
     imports: [
@@ -146,7 +173,7 @@ function startApp(
         metrics,
         dependencies: { [GATEWAY]: { maxConcurrent: 10_000 } },
       }),
-      IdempotentJobsModule.registerQueue(QUEUE),
+      IdempotentJobsModule.registerQueue({ name: QUEUE, ...(bundle && { bundle }) }),
     ],
     providers,
   })

@@ -60,7 +60,12 @@ export class QueueLimits {
 
   /** Whether the limit that was set last is still in force. */
   isSet(queue: string): boolean {
-    return performance.now() < (this.#until.get(queue) ?? -Infinity);
+    return this.leftMs(queue) > 0;
+  }
+
+  /** For how long it is in force, in ms. */
+  leftMs(queue: string): number {
+    return Math.max(0, (this.#until.get(queue) ?? -Infinity) - performance.now());
   }
 }
 

@@ -28,6 +28,8 @@ export interface OutgoingJob {
   readonly priority: number | undefined;
   /** Whether it was on the queue before. BullMQ may have it as finished, while the ledger still waits for it. */
   readonly wasPut?: boolean;
+  /** Whether it goes before those that wait, because it was taken off the queue and not begun. */
+  readonly isFirst?: boolean;
   /** The trace that the worker's spans belong to, if it is a carrier. Otherwise BullMQ decides. */
   readonly trace?: unknown;
 }
@@ -295,7 +297,7 @@ const LETTER_RETRIES: JobsOptions = {
 };
 
 function entryOf(
-  { name, jobId, data, delayMs, priority, trace }: OutgoingJob,
+  { name, jobId, data, delayMs, priority, isFirst, trace }: OutgoingJob,
   carriesRetries: boolean,
 ): { name: string; data: unknown; opts: JobsOptions } {
   return {
@@ -306,6 +308,7 @@ function entryOf(
       ...(carriesRetries ? RETRY_CARRIER : LETTER_RETRIES),
       ...(delayMs > 0 && { delay: Math.ceil(delayMs) }),
       ...(priority && { priority }),
+      ...(isFirst === true && { lifo: true }),
       // By default BullMQ would hand on the trace of the code that puts the job, and of each attempt to the next one.
       ...(isCarrier(trace) && { telemetry: { metadata: JSON.stringify(trace), omitContext: true } }),
     },

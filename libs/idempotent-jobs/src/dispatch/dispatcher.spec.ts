@@ -3,7 +3,7 @@ import type { OutgoingJob, QueuePort } from '../bullmq/queue-port.js';
 import type { LibraryLog } from '../events/library-log.js';
 import type { Due } from '../producer/due.js';
 import type { QueueRegistry } from '../producer/queue-registry.js';
-import type { DispatchSource, DueJob } from './outbox-relay.js';
+import { alone, type DispatchSource, type DueJob } from './outbox-relay.js';
 import { Dispatcher } from './dispatcher.js';
 import type { LetterSource } from './letter.source.js';
 import type { OperationSource } from './operation.source.js';
@@ -28,10 +28,14 @@ const many = (count: number): DueJob[] =>
 
 const ids = (jobs: readonly OutgoingJob[]): string => jobs.map(({ jobId }) => jobId).join(' ');
 
+/** Each row has a job of its own. */
+const load: DispatchSource['load'] = async (_port, jobs) => ({ loads: alone(jobs), there: [] });
+
 /** A source without rows. */
 const NOTHING_DUE: DispatchSource = {
   carriesRetries: false,
   targetOf: (queue) => queue,
+  load,
   take: async () => [],
   mark: async () => undefined,
 };
@@ -66,6 +70,7 @@ function make({ queues = ['charges'], carriesRetries = true } = {}) {
   const source: DispatchSource = {
     carriesRetries,
     targetOf: (queue) => queue,
+    load,
     take: async (names, limit, holdMs) => {
       takes.push({ queues: names, limit, holdMs });
       const jobs = await world.take(names);
@@ -173,6 +178,7 @@ describe('Dispatcher: carrying', () => {
       return {
         carriesRetries: true,
         targetOf: (queue) => queue,
+        load,
         take: async () => jobs.splice(0),
         mark: async (marked) => void carried.push(ids(marked.map(({ job }) => job))),
       };
@@ -401,6 +407,7 @@ describe('Dispatcher: failures', () => {
       return {
         carriesRetries: true,
         targetOf: (queue) => queue,
+        load,
         take: async () => {
           if (failing === 'take') throw lost;
           return jobs.splice(0);

@@ -6,7 +6,8 @@ import { shownKey } from '../operation/origin.js';
 import { Database } from '../ledger/postgres/database.js';
 import { inMs, statement } from '../ledger/postgres/statement.js';
 import type { ErrorEvidence } from '../operation/thrown.js';
-import type { DispatchSource, DueJob } from './outbox-relay.js';
+import { alone, type DispatchSource, type DueJob, type Load, type Loaded } from './outbox-relay.js';
+import type { QueuePort } from '../bullmq/queue-port.js';
 import type { DispatchOptions } from './operation.source.js';
 
 /** Takes dead letters that are due for their dead-letter queue. Parameters and concurrency as for operations. */
@@ -81,9 +82,13 @@ export class LetterSource implements DispatchSource {
     return rows.map((row) => ({ queue: this.targetOf(row.queue), job: toJob(row), row }));
   }
 
-  async mark(jobs: readonly DueJob[]): Promise<void> {
+  async load(_port: QueuePort, due: readonly DueJob[]): Promise<Loaded> {
+    return { loads: alone(due), there: [] };
+  }
+
+  async mark(loads: readonly Load[]): Promise<void> {
     const { redispatchAfterMs, redispatchMaxMs } = this.options.dispatch;
-    const letterIds = jobs.map((job) => (job.row as LetterRow).letterId);
+    const letterIds = loads.flatMap(({ due }) => due.map(({ row }) => (row as LetterRow).letterId));
     await this.database.run(MARK.with({ letterIds, redispatchAfterMs, redispatchMaxMs }));
   }
 }

@@ -1,13 +1,16 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { RESOLVED_OPTIONS } from '../option-checks/resolved-options.token.js';
 import type { RequestedOperation } from '../producer/operation.store.js';
+import type { QueuePort } from '../bullmq/queue-port.js';
+import { type BundleRules, bundleOf, grouped } from '../producer/bundle.js';
 import { outgoingJob } from '../producer/outgoing.js';
+import { QueueRegistry } from '../producer/queue-registry.js';
 import { Database } from '../ledger/postgres/database.js';
-import { inMs, ms, rowsOf, statement } from '../ledger/postgres/statement.js';
+import { inMs, ms, rowsOf, sparse, statement } from '../ledger/postgres/statement.js';
 import { Signer } from '../producer/signer.js';
 import { identityAttributes, queueAttributes } from '../tracing/attributes.js';
 import type { TraceCarrier, Tracing } from '../tracing/tracing.js';
-import type { DispatchSource, DueJob } from './outbox-relay.js';
+import { alone, type DispatchSource, type DueJob, type Load, type Loaded } from './outbox-relay.js';
 
 /**
  * Takes operations that are due for their queue and moves their due time into the future. If the dispatcher dies before
@@ -32,6 +35,7 @@ RETURNING
   o.tenant_id AS "tenantId", o.operation_key AS "operationKey", o.queue, o.job_name AS "jobName", o.job_id AS "jobId",
   o.fingerprint, o.payload::text AS payload, o.priority, ${ms('o.created_at')} AS "rowMs", o.deadline_at AS deadline,
   o.trace_context::text AS trace, o.retry_policy AS "retryPolicy", o.dispatches > 0 AS "wasPut",
+  o.bundle_id AS "bundleId",
   o.redrives > 0 AS "wasRedriven", o.last_trace AS "lastTrace",
   GREATEST(0, ${ms('COALESCE(o.reconcile_due_at, o.available_at) - clock_timestamp()')}) AS "delayMs"
 `,
@@ -49,7 +53,7 @@ const MARK = statement(
   `
 WITH put AS (
   SELECT p.*
-  FROM ${rowsOf('p', 'tenantId text', 'operationKey text', 'jobId text')}
+  FROM ${rowsOf('p', 'tenantId text', 'operationKey text', 'jobId text', 'bundleId text')}
   CROSS JOIN LATERAL (
     SELECT FROM {schema}.job_outcomes o
     WHERE o.tenant_id = p.tenant_id AND o.operation_key = p.operation_key AND o.job_id = p.job_id
@@ -60,7 +64,8 @@ WITH put AS (
 UPDATE {schema}.job_outcomes o
 SET dispatch_due_at = GREATEST(clock_timestamp(), COALESCE(o.reconcile_due_at, o.available_at))
       + LEAST(:redispatchAfterMs::float8 * 2 ^ LEAST(o.dispatches, 20), :redispatchMaxMs::float8) * interval '1 millisecond',
-    dispatches = o.dispatches + 1
+    dispatches = o.dispatches + 1,
+    bundle_id = put.bundle_id
 FROM put
 WHERE o.tenant_id = put.tenant_id AND o.operation_key = put.operation_key
 `,
@@ -76,6 +81,7 @@ interface OperationRow extends Pick<
   readonly trace: string | null;
   readonly retryPolicy: string | null;
   readonly wasPut: boolean;
+  readonly bundleId: string | null;
   readonly wasRedriven: boolean;
   readonly lastTrace: string | null;
   readonly delayMs: number | null;
@@ -101,6 +107,7 @@ export class OperationSource implements DispatchSource {
   constructor(
     private readonly database: Database,
     private readonly signer: Signer,
+    private readonly queues: QueueRegistry,
     @Inject(RESOLVED_OPTIONS) private readonly options: DispatchOptions,
   ) {}
 
@@ -116,19 +123,71 @@ export class OperationSource implements DispatchSource {
     return Promise.all(rows.map(async (row) => dueOf(row, await redriveTrace(tracing, row))));
   }
 
-  async mark(jobs: readonly DueJob[]): Promise<void> {
-    const rows = jobs.map((job) => job.row as OperationRow);
+  async load(port: QueuePort, due: readonly DueJob[]): Promise<Loaded> {
+    const rules = this.queues.bundlesOf(port.name);
+    const places = new Map<DueJob, Place>();
+    const bundles = new Map<string, Promise<boolean>>();
+    await Promise.all(due.map(async (one) => places.set(one, await placeOf(one, port, rules, bundles))));
+    const of = (place: Place): DueJob[] => due.filter((one) => places.get(one) === place);
+    const groups = grouped(
+      of('none').map((one) => ({ one, ...operationOf(rowOf(one)) })),
+      rules,
+      port.maxDataBytes,
+    );
+    return {
+      loads: [...alone(of('own')), ...groups.map((group) => loadOf(group.map(({ one }) => one)))],
+      there: of('bundle').map((one) => ({ job: one.job, due: [one], bundleId: rowOf(one).bundleId })),
+    };
+  }
+
+  async mark(loads: readonly Load[]): Promise<void> {
+    const rows = loads.flatMap(({ due, bundleId = null }) => due.map((one) => ({ ...rowOf(one), bundleId })));
     const { redispatchAfterMs, redispatchMaxMs } = this.options.dispatch;
     await this.database.run(
       MARK.with({
         tenantId: rows.map((row) => row.tenantId),
         operationKey: rows.map((row) => row.operationKey),
         jobId: rows.map((row) => row.jobId),
+        bundleId: sparse(rows.map((row) => row.bundleId)),
         redispatchAfterMs,
         redispatchMaxMs,
       }),
     );
   }
+}
+
+/** Where BullMQ has an operation that was put there before: in a job of its own, in a bundle, or nowhere. */
+type Place = 'own' | 'bundle' | 'none';
+
+/** `bundles` keeps the answers, because the operations of a bundle mostly become due together. */
+async function placeOf(
+  one: DueJob,
+  port: QueuePort,
+  rules: BundleRules | undefined,
+  bundles: Map<string, Promise<boolean>>,
+): Promise<Place> {
+  const { wasPut, bundleId, jobId } = rowOf(one);
+  if (!wasPut) return 'none';
+  // Putting it again changes nothing where BullMQ has it.
+  if (rules === undefined && bundleId === null) return 'own';
+  if ((await port.contents.endOf(jobId)) !== 'gone') return 'own';
+  if (bundleId === null) return 'none';
+  let isThere = bundles.get(bundleId);
+  if (isThere === undefined) {
+    isThere = port.contents.endOf(bundleId).then((end) => end === undefined);
+    bundles.set(bundleId, isThere);
+  }
+  return (await isThere) ? 'bundle' : 'none';
+}
+
+function loadOf(due: readonly DueJob[]): Load {
+  if (due.length === 1) return { job: (due[0] as DueJob).job, due };
+  const job = bundleOf(due.map((one) => one.job));
+  return { job, due, bundleId: job.jobId };
+}
+
+function rowOf({ row }: DueJob): OperationRow {
+  return row as OperationRow;
 }
 
 /**

@@ -18,10 +18,35 @@ export interface DispatchSource {
   readonly carriesRetries: boolean;
   /** The queue on which the rows of a source queue are put. */
   readonly targetOf: (queue: string) => string;
+  /**
+   * Groups due rows into the jobs that carry them, and leaves out those that are on their queue already. Most rows have a job
+   * of their own.
+   */
+  load(port: QueuePort, due: readonly DueJob[]): Promise<Loaded>;
   /** Takes due rows for `reserveMs`, so that no other instance takes them meanwhile. At most `limit`, oldest first. */
   take(queues: readonly string[], limit: number, reserveMs: number): Promise<DueJob[]>;
   /** Notes that they are on their queues. */
-  mark(jobs: readonly DueJob[]): Promise<void>;
+  mark(loads: readonly Load[]): Promise<void>;
+}
+
+/** A job of BullMQ, and the rows that it carries. */
+export interface Load {
+  readonly job: OutgoingJob;
+  readonly due: readonly DueJob[];
+  /** The job's id, if it carries several rows. */
+  readonly bundleId?: string | null;
+}
+
+/** What is to be put on a queue. */
+export interface Loaded {
+  readonly loads: readonly Load[];
+  /** What has been on the queue all the time, in jobs that carry several rows. */
+  readonly there: readonly Load[];
+}
+
+/** A load of its own for each row. */
+export function alone(due: readonly DueJob[]): Load[] {
+  return due.map((one) => ({ job: one.job, due: [one] }));
 }
 
 /** The dispatcher that a relay works for. */
@@ -47,6 +72,8 @@ export class OutboxRelay {
   readonly #underWay = new Set<Promise<void>>();
   readonly #rests = new Set<NodeJS.Timeout>();
   readonly #refused = new RefusedJobs(HOLD_MS);
+  /** Jobs that were put without an answer, or without a note of it. */
+  readonly #unsure = new Set<string>();
 
   constructor(
     private readonly source: DispatchSource,
@@ -124,50 +151,78 @@ export class OutboxRelay {
     if (jobs.length === 0) return true;
     // BullMQ keeps commands for a backend that does not answer, and all of them would arrive one day. So it gets no more.
     if (this.#failures.has(queue) && !(await answers(port))) return false;
-    const { taken, isReachable } = await this.#put(port, jobs);
-    for (const { job } of taken) this.#refused.forget(job.jobId);
+    const loaded = await this.#load(port, jobs);
+    if (loaded === undefined) return false;
+    const { loads, there } = loaded;
+    const { taken, isReachable } = await this.#put(port, loads);
+    for (const { due: put } of taken) for (const { job } of put) this.#refused.forget(job.jobId);
+    // What may be there unnoted goes by itself next time: the same job again changes nothing, another bundle would be one more.
+    for (const { job } of jobs) this.#unsure.add(job.jobId);
     try {
-      if (taken.length > 0) await this.source.mark(taken);
+      if (taken.length + there.length > 0) await this.source.mark([...taken, ...there]);
+      for (const { due: put } of [...taken, ...there])
+        for (const { job } of put) this.#unsure.delete(job.jobId);
     } catch (error) {
-      // The jobs are on their queue, and will be put there once more, which changes nothing.
+      // The jobs are on their queue, and will be put there once more.
       this.log.trouble(`Jobs of queue "${queue}" were put, but could not be marked`, error);
     }
     // A backend that refuses everything rests as well; a single bad job does not hold up the others.
-    return isReachable && (taken.length > 0 || jobs.length === 1);
+    return isReachable && (taken.length > 0 || loads.length <= 1);
   }
 
-  /** Puts a batch. If BullMQ refuses it, puts each job alone, so that a bad one holds up no other. Never rejects. */
-  async #put(port: QueuePort, jobs: DueJob[]): Promise<{ taken: DueJob[]; isReachable: boolean }> {
-    const outgoing = jobs.map(({ job }) => job);
+  /** Undefined when the backend does not answer. */
+  async #load(port: QueuePort, jobs: readonly DueJob[]): Promise<Loaded | undefined> {
+    try {
+      const unsure = jobs.filter(({ job }) => this.#unsure.has(job.jobId));
+      const sure = jobs.filter(({ job }) => !this.#unsure.has(job.jobId));
+      if (this.#unsure.size > MAX_UNSURE) this.#unsure.clear();
+      const { loads, there } = await answered(PUT_TIMEOUT_MS, this.source.load(port, sure));
+      return { loads: [...alone(unsure), ...loads], there };
+    } catch (error) {
+      this.log.trouble(`Queue "${port.name}" could not be asked what it has; it is tried again later`, error);
+      return undefined;
+    }
+  }
+
+  /** Puts a batch. If BullMQ refuses it, puts each row alone, so that a bad one holds up no other. Never rejects. */
+  async #put(
+    port: QueuePort,
+    loads: readonly Load[],
+  ): Promise<{ taken: readonly Load[]; isReachable: boolean }> {
+    if (loads.length === 0) return { taken: [], isReachable: true };
+    const outgoing = loads.map(({ job }) => job);
+    const due = loads.flatMap((load) => load.due);
     let isAwaited = true;
     try {
       const put = port.put(outgoing, this.source.carriesRetries, () => isAwaited);
       await answered(PUT_TIMEOUT_MS, put);
-      return { taken: jobs, isReachable: true };
+      return { taken: loads, isReachable: true };
     } catch (error) {
       isAwaited = false;
       // If all of them take that long together, each of them would take as long alone.
       const isReachable = !(error instanceof NoAnswer) && (await answers(port));
-      if (jobs.length === 1 || !isReachable) {
-        if (isReachable) this.#refused.note(jobs[0]?.job.jobId as string);
-        const what = jobs.length === 1 ? `job ${jobs[0]?.job.jobId}` : `${jobs.length} jobs`;
+      if (due.length === 1 || !isReachable) {
+        if (isReachable) this.#refused.note(due[0]?.job.jobId as string);
+        const what = due.length === 1 ? `job ${due[0]?.job.jobId}` : `${due.length} jobs`;
         this.log.trouble(`Queue "${port.name}" did not take ${what}; they are tried again later`, error);
         return { taken: [], isReachable };
       }
     }
-    const taken: DueJob[] = [];
-    for (const job of jobs) {
+    const taken: Load[] = [];
+    for (const load of alone(due)) {
       // Jobs that are not put by then are taken again when their reservation ends.
       if (!this.dispatcher.isRunning) break;
-      const alone = await this.#put(port, [job]);
-      taken.push(...alone.taken);
-      if (!alone.isReachable) return { taken, isReachable: false };
+      const put = await this.#put(port, [load]);
+      taken.push(...put.taken);
+      if (!put.isReachable) return { taken, isReachable: false };
     }
     return { taken, isReachable: true };
   }
 }
 
 const BATCH_SIZE = 500;
+/** More are not remembered. */
+const MAX_UNSURE = 100_000;
 /**
  * How long taken rows are reserved. Longer than a put may take, so that no other instance repeats a slow put; operations
  * whose dispatcher was killed in between wait for so long.

@@ -29,6 +29,12 @@ interface QueueNames {
 export interface UnnamedQueueOptions {
   /** How long the queue's operations and letters are kept. Default: the module's retention. */
   readonly retention?: RetentionOptions;
+  /**
+   * Lets one BullMQ job carry many operations in a flood: up to `max` of them (2 to 100), and no more than a tenth of what
+   * is put at one time. Each operation is still claimed, run, retried and recorded by itself. For short handlers that need
+   * nothing of a BullMQ job but its name and data. Default: each operation has a job of its own.
+   */
+  readonly bundle?: { readonly max: number };
   /** BullMQ's and @nestjs/bullmq's own options for both queues: connection, prefix, configKey, defaultJobOptions … */
   readonly bullmq?: Omit<RegisterQueueOptions, 'name' | 'processors'>;
 }
@@ -83,11 +89,11 @@ export class IdempotentJobsModule {
   static registerQueue(...queues: (string | IdempotentQueueOptions)[]): DynamicModule {
     const named = queues.map((queue) => (typeof queue === 'string' ? { name: queue } : queue));
     return registered(
-      named.map(({ name, deadLetterQueue, retention, bullmq }: IdempotentQueueOptions) => ({
+      named.map(({ name, deadLetterQueue, retention, bundle, bullmq }: IdempotentQueueOptions) => ({
         name,
         deadLetterQueue,
         configKey: bullmq?.configKey,
-        useFactory: () => ({ retention, bullmq }),
+        useFactory: () => ({ retention, bundle, bullmq }),
       })),
     );
   }
@@ -134,7 +140,7 @@ function registered(queues: readonly IdempotentQueueAsyncOptions[]): DynamicModu
         provide: getIdempotentQueueToken(name),
         inject: [QueueRegistry, getQueueToken(name), getQueueToken(deadLetterQueue), token],
         useFactory: (registry: QueueRegistry, queue: Queue, letters: Queue, own?: UnnamedQueueOptions) =>
-          registry.register(queue, letters, own?.retention),
+          registry.register(queue, letters, own),
       };
       return { settings, bullQueues, provider };
     },

@@ -42,6 +42,7 @@ import { IdempotentJobsHealthIndicator } from '../operate/health/idempotent-jobs
 import { type ResolvedOptions } from './idempotent-jobs.options.js';
 import { EnhancerChains } from '../worker/intake/enhancer-chain.js';
 import { IdempotencyInterceptor } from '../worker/intake/idempotency.interceptor.js';
+import { BundleHost } from '../worker/host/bundle-host.js';
 import { ProcessorHost } from '../worker/host/processor-host.js';
 import { SharedKeys } from '../worker/intake/shared-keys.js';
 import { WorkerLifecycle } from '../worker/host/worker.lifecycle.js';
@@ -157,6 +158,7 @@ export const PUBLIC: readonly Type[] = [
   JobEvents,
   IdempotencyInterceptor,
   QueueRegistry,
+  BundleHost,
   ProcessorHost,
   OutcomeService,
   DeadLetterService,

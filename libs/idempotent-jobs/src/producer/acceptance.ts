@@ -6,7 +6,8 @@ import { TenantContext } from '../tenancy/tenant-context.js';
 import type { Tracing } from '../tracing/tracing.js';
 import { Due } from './due.js';
 import { setTimeout } from 'node:timers/promises';
-import type { QueuePort } from '../bullmq/queue-port.js';
+import type { OutgoingJob, QueuePort } from '../bullmq/queue-port.js';
+import { type BundleRules, bundleOf } from './bundle.js';
 import { OperationConflictError, OperationLockedError } from '../operation/errors.js';
 import { identityKeyOf } from '../operation/identity.js';
 import { Database } from '../ledger/postgres/database.js';
@@ -72,6 +73,7 @@ export class Acceptance {
   constructor(
     private readonly port: QueuePort,
     private readonly services: QueueServices,
+    private readonly bundle: BundleRules | undefined,
   ) {}
 
   /**
@@ -162,14 +164,27 @@ export class Acceptance {
     const { operations, signer, options } = this.services;
     const redispatchAfterMs = Math.min(options.dispatch.redispatchAfterMs, options.dispatch.redispatchMaxMs);
     const put = async (added: readonly WrittenOperation[]): Promise<void> => {
-      const jobs = added.map((operation) => outgoingJob(operation, { signer, rowMs: operation.rowMs }));
+      const jobs = new Map<string, OutgoingJob[]>();
+      for (const operation of added) {
+        const job = outgoingJob(operation, { signer, rowMs: operation.rowMs });
+        const id = operation.bundleId ?? operation.jobId;
+        const carried = jobs.get(id);
+        if (carried === undefined) jobs.set(id, [job]);
+        else carried.push(job);
+      }
       try {
-        await this.port.putWithin(caller.connection, jobs);
+        await this.port.putWithin(
+          caller.connection,
+          [...jobs.values()].map((carried) =>
+            carried.length > 1 ? bundleOf(carried) : (carried[0] as OutgoingJob),
+          ),
+        );
       } catch (error) {
         throw new NotHandedOver(error);
       }
     };
-    return this.#found(await operations.accept(run, requested, { handover: { redispatchAfterMs, put } }));
+    const handover = { redispatchAfterMs, put, bundle: this.bundle, maxDataBytes: this.port.maxDataBytes };
+    return this.#found(await operations.accept(run, requested, { handover }));
   }
 
   /** Called inside the transaction, so that an error rolls back all of it. */

@@ -9,6 +9,7 @@ import { Acceptance, type FoundOperation, type QueueServices } from './acceptanc
 import { identityAttributes, queueAttributes } from '../tracing/attributes.js';
 import type { SpanAttributes } from '../tracing/tracing.js';
 import { requestOperation } from './request.js';
+import type { BundleRules } from './bundle.js';
 import { chunksOf } from './chunks.js';
 import type {
   EnqueueOptions,
@@ -60,8 +61,9 @@ export class IdempotentQueue<M extends JobMap<M> = AnyJobs> {
     readonly name: string,
     private readonly port: QueuePort,
     private readonly services: QueueServices,
+    bundle?: BundleRules,
   ) {
-    this.#acceptance = new Acceptance(port, services);
+    this.#acceptance = new Acceptance(port, services, bundle);
   }
 
   /**

@@ -3,7 +3,17 @@ import { hash } from 'node:crypto';
 import { identityKeyOf, type OperationIdentity } from '../operation/identity.js';
 import type { OperationStatus } from '../operation/status.js';
 import { Database, type Queryable } from '../ledger/postgres/database.js';
-import { type Call, type RunStatement, inMs, ms, rowsOf, statement } from '../ledger/postgres/statement.js';
+import {
+  type Call,
+  type RunStatement,
+  inMs,
+  locked,
+  ms,
+  rowsOf,
+  sparse,
+  statement,
+} from '../ledger/postgres/statement.js';
+import { type BundleRules, bundleIdOf, grouped } from './bundle.js';
 import { chunksOf } from './chunks.js';
 
 /**
@@ -24,16 +34,16 @@ const ACCEPT = statement(
 WITH patience AS MATERIALIZED (
   SELECT set_config('lock_timeout', COALESCE(:lockTimeout, current_setting('lock_timeout')), true) AS lock_timeout
 ), asked AS (
-  SELECT a.* FROM patience CROSS JOIN ${rowsOf('a', 'tenantId text', 'operationKey text', 'jobName text', 'jobId text', 'fingerprint text', 'payload text', 'priority integer', 'delayMs float8', 'deadlineAt timestamptz', 'traceContext text', 'retryPolicy text')}
+  SELECT a.* FROM patience CROSS JOIN ${rowsOf('a', 'tenantId text', 'operationKey text', 'jobName text', 'jobId text', 'fingerprint text', 'payload text', 'priority integer', 'delayMs float8', 'deadlineAt timestamptz', 'traceContext text', 'retryPolicy text', 'bundleId text')}
 ), accepted AS (
   INSERT INTO {schema}.job_outcomes (
     tenant_id, operation_key, origin, queue, job_name, job_id, fingerprint, status, payload, priority, available_at, deadline_at,
-    has_own_deadline, trace_context, retry_policy, dispatch_due_at, dispatches
+    has_own_deadline, trace_context, retry_policy, bundle_id, dispatch_due_at, dispatches
   )
   SELECT
     tenant_id, operation_key, 'job', :queue, job_name, job_id, fingerprint, 'pending', payload::json, priority,
     ${inMs('delay_ms')}, deadline_at,
-    deadline_at IS NOT NULL, trace_context::json, retry_policy,
+    deadline_at IS NOT NULL, trace_context::json, retry_policy, bundle_id,
     CASE
       WHEN :redispatchAfterMs::float8 IS NULL THEN clock_timestamp()
       ELSE clock_timestamp() + (COALESCE(delay_ms, 0) + :redispatchAfterMs) * interval '1 millisecond'
@@ -61,6 +71,19 @@ LEFT JOIN LATERAL (
   OFFSET 0
 ) o ON true
 ORDER BY a.n
+`,
+);
+
+/** SKIP LOCKED: a handler may hold its row. The note only makes the depths of queues exact. */
+const UNBUNDLE = statement(
+  'unbundle',
+  `
+WITH apart AS (
+  ${locked(rowsOf('a', 'tenantId text', 'operationKey text'), 'o.bundle_id IS NOT NULL')}
+)
+UPDATE {schema}.job_outcomes o SET bundle_id = NULL
+FROM apart a
+WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
 `,
 );
 
@@ -103,6 +126,8 @@ type Acceptance =
 export interface WrittenOperation extends RequestedOperation {
   /** When the row was written, in ms since 1970 by the database's clock. */
   readonly rowMs: number;
+  /** The bundle that carries it. Undefined when it has a job of its own. */
+  readonly bundleId: string | undefined;
 }
 
 /** Puts operations on their queue in the transaction that writes their rows, so that no dispatcher has to. */
@@ -110,6 +135,10 @@ export interface Handover {
   /** When operations that are not settled are put on their queue again, in ms after the time they may run. */
   readonly redispatchAfterMs: number;
   readonly put: (operations: readonly WrittenOperation[]) => Promise<void>;
+  /** Undefined where each operation has a job of its own. */
+  readonly bundle: BundleRules | undefined;
+  /** The largest data of a job, in bytes. Undefined where there is no limit. */
+  readonly maxDataBytes: number | undefined;
 }
 
 /** The dispatchers' NOTIFY channel. Each schema has its own. */
@@ -150,7 +179,8 @@ export class OperationStore {
     const life = Date.now().toString(36);
     for (const asking of chunksOf(requested)) {
       const chunk = asking.map((operation) => ({ ...operation, jobId: `${operation.jobId}-${life}` }));
-      const call = acceptCall(chunk, handover?.redispatchAfterMs, rowLockMs);
+      const bundleIds = bundleIdsOf(chunk, handover);
+      const call = acceptCall(chunk, bundleIds, handover?.redispatchAfterMs, rowLockMs);
       let rows = await run<AcceptRow>(call);
       // A rival's row was not in the snapshot yet; the next statement's snapshot has it.
       if (rows.some((row) => !row.is_new && row.status === null)) {
@@ -161,14 +191,32 @@ export class OperationStore {
       for (const [index, operation] of chunk.entries()) {
         const row = rows[index] as AcceptRow;
         const answer = settleTwin(operation, read(operation, row), fingerprints);
-        if (answer.kind === 'new') added.push({ ...operation, rowMs: row.row_ms as number });
+        if (answer.kind === 'new')
+          added.push({ ...operation, rowMs: row.row_ms as number, bundleId: bundleIds.get(operation) });
         const { tenantId, operationKey, jobName } = operation;
         // The job that carries the operation may have existed before.
         accepted.push({ tenantId, operationKey, jobName, jobId: row.job_id ?? operation.jobId, ...answer });
       }
-      if (added.length > 0) await handover?.put(added);
+      if (handover !== undefined && added.length > 0)
+        await handover.put(await this.#whole(run, added, bundleIds));
     }
     return accepted;
+  }
+
+  /** Operations whose bundle would lack some that existed before get jobs of their own. */
+  async #whole(
+    run: RunStatement,
+    added: readonly WrittenOperation[],
+    bundleIds: ReadonlyMap<RequestedOperation, string>,
+  ): Promise<readonly WrittenOperation[]> {
+    const planned = countsOf(bundleIds.values());
+    const found = countsOf(added.flatMap(({ bundleId }) => bundleId ?? []));
+    const isWhole = ({ bundleId }: WrittenOperation): boolean =>
+      bundleId === undefined || planned.get(bundleId) === found.get(bundleId);
+    const apart = added.filter((operation) => !isWhole(operation));
+    if (apart.length === 0) return added;
+    await run(unbundle(apart));
+    return added.map((operation) => (isWhole(operation) ? operation : { ...operation, bundleId: undefined }));
   }
 
   /** Wakes the dispatchers of all instances once the transaction commits. */
@@ -188,8 +236,38 @@ interface AcceptRow {
   readonly result: string | null;
 }
 
+/** Notes that operations are on their queue by themselves. */
+export function unbundle(operations: readonly OperationIdentity[]): Call {
+  return UNBUNDLE.with({
+    tenantId: operations.map((operation) => operation.tenantId),
+    operationKey: operations.map((operation) => operation.operationKey),
+  });
+}
+
+function countsOf(values: Iterable<string>): Map<string, number> {
+  const counts = new Map<string, number>();
+  for (const value of values) counts.set(value, (counts.get(value) ?? 0) + 1);
+  return counts;
+}
+
+/** The bundles that the operations would be put in if all of them are new. */
+function bundleIdsOf(
+  requested: readonly RequestedOperation[],
+  { bundle, maxDataBytes }: Partial<Handover> = {},
+): Map<RequestedOperation, string> {
+  const ids = new Map<RequestedOperation, string>();
+  if (bundle === undefined) return ids;
+  for (const group of grouped(requested, bundle, maxDataBytes)) {
+    if (group.length === 1) continue;
+    const id = bundleIdOf(group);
+    for (const operation of group) ids.set(operation, id);
+  }
+  return ids;
+}
+
 function acceptCall(
   requested: readonly RequestedOperation[],
+  bundleIds: ReadonlyMap<RequestedOperation, string>,
   redispatchAfterMs: number | undefined,
   rowLockMs: number | undefined,
 ): Call {
@@ -206,6 +284,7 @@ function acceptCall(
     deadlineAt: requested.map((operation) => operation.deadline ?? null),
     traceContext: requested.map((operation) => operation.trace ?? null),
     retryPolicy: requested.map((operation) => operation.retryPolicy ?? null),
+    bundleId: sparse(requested.map((operation) => bundleIds.get(operation) ?? null)),
     redispatchAfterMs,
     lockTimeout: rowLockMs === undefined ? null : `${rowLockMs}ms`,
   });

@@ -8,12 +8,20 @@ import { optionChecks } from '../option-checks/option-checks.js';
 import { RESOLVED_OPTIONS } from '../option-checks/resolved-options.token.js';
 import { resolveRetention, type Retention, type RetentionOptions } from '../ledger/retention.options.js';
 import { QueueServices } from './acceptance.js';
+import { type BundleRules, MAX_BUNDLE } from './bundle.js';
 import { IdempotentQueue } from './idempotent-queue.js';
 
 interface RegisteredQueue {
   readonly queue: IdempotentQueue;
   readonly deadLetterQueue: string;
   readonly retention: Retention;
+  readonly bundle: BundleRules | undefined;
+}
+
+/** What a queue is registered with. */
+export interface QueueSettings {
+  readonly retention?: RetentionOptions | undefined;
+  readonly bundle?: BundleRules | undefined;
 }
 
 /** The idempotent queues of this application, with their dead-letter queues. */
@@ -30,7 +38,7 @@ export class QueueRegistry {
   ) {}
 
   /** Registering a queue again, from another module, returns the same one. */
-  register(queue: Queue, deadLetterQueue: Queue, retention?: RetentionOptions): IdempotentQueue {
+  register(queue: Queue, deadLetterQueue: Queue, { retention, bundle }: QueueSettings = {}): IdempotentQueue {
     this.#hear(queue);
     this.#hear(deadLetterQueue);
     if (queue.name === deadLetterQueue.name) {
@@ -51,15 +59,22 @@ export class QueueRegistry {
           `Queue "${queue.name}" is registered with two retentions. Give the same one in every registerQueue(), or give it once, where the queue is registered first.`,
         );
       }
+      if (bundle !== undefined && bundle.max !== known.bundle?.max) {
+        throw new ConfigurationError(
+          `Queue "${queue.name}" is registered with two \`bundle\` options. Give the same one in every registerQueue(), or give it once, where the queue is registered first.`,
+        );
+      }
       return known.queue;
     }
+    const rules = bundleRulesOf(queue.name, bundle);
     const port = new QueuePort(queue);
-    const idempotentQueue = new IdempotentQueue(queue.name, port, this.services);
+    const idempotentQueue = new IdempotentQueue(queue.name, port, this.services, rules);
     this.#ports.set(queue.name, port).set(deadLetterQueue.name, new QueuePort(deadLetterQueue));
     this.#queues.set(queue.name, {
       queue: idempotentQueue,
       deadLetterQueue: deadLetterQueue.name,
       retention: this.#retentionFor(queue.name, retention),
+      bundle: rules,
     });
     return idempotentQueue;
   }
@@ -94,6 +109,11 @@ export class QueueRegistry {
     return this.#known(queue).deadLetterQueue;
   }
 
+  /** Undefined where each operation has a job of its own. */
+  bundlesOf(queue: string): BundleRules | undefined {
+    return this.#queues.get(queue)?.bundle;
+  }
+
   /** The queue's own retention; the module's fills in what it leaves out. @throws as {@link deadLetterQueueOf} */
   retentionOf(queue: string): Retention {
     return this.#known(queue).retention;
@@ -123,4 +143,14 @@ export class QueueRegistry {
     checks.throwIfAny((message) => new ConfigurationError(message));
     return retention;
   }
+}
+
+function bundleRulesOf(queue: string, bundle: BundleRules | undefined): BundleRules | undefined {
+  if (bundle === undefined) return undefined;
+  const max = (bundle as BundleRules | null)?.max;
+  if (Number.isInteger(max) && (max as number) >= 2 && (max as number) <= MAX_BUNDLE)
+    return { max: max as number };
+  throw new ConfigurationError(
+    `registerQueue({ name: "${queue}" }): bundle.max is ${String(max)}, but must be a whole number from 2 to ${MAX_BUNDLE}.`,
+  );
 }

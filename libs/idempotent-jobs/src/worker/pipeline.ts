@@ -56,12 +56,13 @@ export class JobPipeline {
   /** Handles one delivery of BullMQ. Returns or throws what BullMQ understands. */
   handle(delivery: Delivery): Promise<unknown> {
     const { job, token } = delivery;
-    watchMoves(job);
-    return this.#deliver(delivery).then((ack) => acknowledge(job, token, ack));
+    return this.deliver(delivery).then((ack) => acknowledge(job, token, ack));
   }
 
-  async #deliver(delivery: Delivery): Promise<Ack> {
+  /** As {@link handle}, without telling BullMQ. Never rejects. */
+  async deliver(delivery: Delivery): Promise<Ack> {
     const { tracing } = this.options;
+    watchMoves(delivery.job);
     try {
       const identified = this.#identify(delivery);
       if (identified.kind === 'refused')

@@ -1,5 +1,5 @@
 import type { MigrationInterface, QueryRunner } from 'typeorm';
-import { LEDGER_TABLES } from './schema.js';
+import { BUNDLES, LEDGER_TABLES } from './schema.js';
 
 /** One forward step of the ledger's schema. `{schema}` stands for the quoted schema. */
 export interface SchemaStep {
@@ -24,6 +24,7 @@ export interface SchemaStep {
 /** All steps, in order. Never edited once released; a change is a new step. */
 export const SCHEMA_STEPS: readonly SchemaStep[] = [
   { version: 1, name: 'first-release', sql: LEDGER_TABLES },
+  { version: 2, name: 'bundles', sql: BUNDLES },
 ];
 
 /** The schema version this package was written for. */
@@ -111,6 +112,7 @@ export function recordOf({ version }: SchemaStep, name: string): string {
  */
 export const IDEMPOTENT_JOBS_MIGRATIONS: readonly (new () => MigrationInterface)[] = [
   migrationOf('IdempotentJobsLedger1767225600000', SCHEMA_STEPS[0] as SchemaStep),
+  migrationOf('IdempotentJobsBundles1795651200000', SCHEMA_STEPS[1] as SchemaStep),
 ];
 
 /** One step as a TypeORM migration. TypeORM remembers migrations by name, and runs those that it does not know. */

@@ -278,3 +278,6 @@ CREATE TABLE {schema}.job_queues (
   reported_at            timestamptz,
   registered_at          timestamptz NOT NULL DEFAULT clock_timestamp()
 )`;
+
+/** Version 2. The BullMQ job that was last put on the queue for an operation together with others; null where it had its own. */
+export const BUNDLES = `ALTER TABLE {schema}.job_outcomes ADD COLUMN bundle_id text`;

@@ -63,7 +63,7 @@ function gaugeReader(ledger = async () => ROWS, depth = async () => DEPTH): Gaug
   ];
   return new GaugeReader(
     { run: ledger } as unknown as Database,
-    { names: ['charges', 'mails'], contentsOf } as unknown as QueueRegistry,
+    { names: ['charges', 'mails'], contentsOf, bundlesOf: () => undefined } as unknown as QueueRegistry,
     { states } as unknown as Dependencies,
   );
 }

@@ -20,6 +20,7 @@ function readerOf(sources: Partial<typeof QUIET>): GaugeReader {
     { run: ledger } as unknown as Database,
     {
       names: queues(),
+      bundlesOf: () => undefined,
       contentsOf: (queue: string) => ({
         depth: () => depthOf(queue),
         oldestWaitingMs: () => oldestWaitingMsOf(queue),

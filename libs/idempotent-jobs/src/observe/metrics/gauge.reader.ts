@@ -1,6 +1,7 @@
 import { Injectable } from '@nestjs/common';
 import { Database } from '../../ledger/postgres/database.js';
 import { statement } from '../../ledger/postgres/statement.js';
+import { inOperations, readBundled } from '../../bullmq/bundled-operations.js';
 import { UNDISPATCHED_SINCE } from '../../ledger/undispatched-since.js';
 import {
   DEAD_LETTER_REASONS,
@@ -64,7 +65,7 @@ export class GaugeReader {
   readonly #queues = new Map<string, CachedReading<readonly GaugeReading[]>>();
 
   constructor(
-    database: Database,
+    private readonly database: Database,
     private readonly queues: QueueRegistry,
     private readonly dependencies: Dependencies,
   ) {
@@ -93,8 +94,13 @@ export class GaugeReader {
 
   async #readQueue(queue: string): Promise<readonly GaugeReading[]> {
     const contents = this.queues.contentsOf(queue);
-    const [depth, oldestMs = 0] = await Promise.all([contents.depth(), contents.oldestWaitingMs()]);
-    const { waiting, active, delayed, failed } = depth;
+    const hasBundles = this.queues.bundlesOf(queue) !== undefined;
+    const [depth, oldestMs = 0, bundled] = await Promise.all([
+      contents.depth(),
+      contents.oldestWaitingMs(),
+      hasBundles ? readBundled(this.database, [queue]) : undefined,
+    ]);
+    const { waiting, active, delayed, failed } = inOperations(depth, bundled?.get(queue));
     return [
       ...Object.entries({ waiting, active, delayed, failed }).map(([state, jobs]) =>
         reading(METRICS.queueDepth, { queue, state }, jobs),

@@ -1,4 +1,5 @@
 import type { Database } from '../../ledger/postgres/database.js';
+import { inOperations, readBundled } from '../../bullmq/bundled-operations.js';
 import { statement } from '../../ledger/postgres/statement.js';
 import { QueueContents, type QueueDepth } from '../../bullmq/queue-contents.js';
 import { isOverWithin } from '../../operation/within.js';
@@ -21,7 +22,11 @@ export const status = command({
     const depths = await (redisUrl === undefined
       ? depthsInPostgres(names, database)
       : depthsInRedis(names, redisUrl, prefix));
-    const rows = queues.map((one) => ({ ...one, bullmq: depths.of.get(one.queue) ?? null }));
+    const bundled = await readBundled(database, names);
+    const rows = queues.map((one) => {
+      const depth = depths.of.get(one.queue);
+      return { ...one, bullmq: depth === undefined ? null : inOperations(depth, bundled.get(one.queue)) };
+    });
     const json = { bullmq: depths.source, queues: rows };
     const { lines } = listed(json, rows, COLUMNS, 'The ledger knows no queue yet.');
     const hint = rows.length > 0 && depths.source === 'none' ? ['', NO_DEPTHS] : [];

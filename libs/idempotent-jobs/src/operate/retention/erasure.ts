@@ -3,7 +3,9 @@ import type { Job } from 'bullmq';
 import type { QueuePort } from '../../bullmq/queue-port.js';
 import { DEAD_LETTER_JOB_NAME, type DeadLetterMessage } from '../../operation/dead-letter-message.js';
 import { QueueRegistry } from '../../producer/queue-registry.js';
-import { tenantOfJob } from '../../worker/identify/identify.js';
+import { tenantOfBundled, tenantsOfJob } from '../../worker/identify/identify.js';
+import { BundleHost } from '../../worker/host/bundle-host.js';
+import { readBundle } from '../../producer/bundle.js';
 import { WorkerLifecycle } from '../../worker/host/worker.lifecycle.js';
 import { UsageError } from '../../operation/errors.js';
 import type { Author } from '../../operation/ledger-action.js';
@@ -115,8 +117,8 @@ export interface Erased {
 interface ErasableQueue {
   readonly port: QueuePort;
   readonly deadLetterPort: QueuePort;
-  /** The tenant of a job. Undefined when it cannot be told. */
-  readonly tenantOf: (job: Job) => string | undefined;
+  /** How many of a job's operations are the tenant's: more than one only in a bundle. */
+  readonly operationsIn: (job: Job, tenantId: string) => number;
 }
 
 /**
@@ -131,6 +133,7 @@ export class Erasure {
     private readonly database: Database,
     private readonly queues: QueueRegistry,
     private readonly workers: WorkerLifecycle,
+    private readonly bundles: BundleHost,
   ) {}
 
   /** The queues that are registered here. */
@@ -141,7 +144,8 @@ export class Erasure {
       return {
         port: queues.portOf(name) as QueuePort,
         deadLetterPort: queues.portOf(queues.deadLetterQueueOf(name)) as QueuePort,
-        tenantOf: (job) => tenantOfJob(job, rule),
+        operationsIn: (job, tenantId) =>
+          tenantsOfJob(job, rule).filter((tenant) => tenant === tenantId).length,
       };
     });
   }
@@ -200,8 +204,8 @@ export class Erasure {
 
   async #activeJobs(tenantId: string): Promise<number> {
     let active = 0;
-    for (const { port, tenantOf } of this.#queues())
-      for await (const job of port.contents.jobs(['active'])) if (tenantOf(job) === tenantId) active += 1;
+    for (const { port, operationsIn } of this.#queues())
+      for await (const job of port.contents.jobs(['active'])) active += operationsIn(job, tenantId);
     return active;
   }
 
@@ -209,29 +213,44 @@ export class Erasure {
   async #jobs(what: 'count' | 'remove', tenantId: string): Promise<{ done: number; left: number }> {
     const all = { done: 0, left: 0 };
     const messages = new Set<QueuePort>();
-    for (const { port, deadLetterPort, tenantOf } of this.#queues()) {
-      const isTheirs = (job: Job): boolean => tenantOf(job) === tenantId;
-      for (const id of await idsOf(port, isTheirs)) {
-        if (what === 'count' || (await port.contents.remove(id, isTheirs))) all.done += 1;
-        else if (await port.contents.holds(id)) all.left += 1;
+    for (const { port, deadLetterPort, operationsIn } of this.#queues()) {
+      const isTheirs = (job: Job): boolean => operationsIn(job, tenantId) > 0;
+      for (const job of await jobsOf(port, isTheirs)) {
+        const operations = operationsIn(job, tenantId);
+        if (what === 'count' || (await this.#remove(port, job, isTheirs, tenantId))) all.done += operations;
+        else if (await port.contents.holds(job.id as string)) all.left += operations;
       }
       messages.add(deadLetterPort);
     }
     const isTheirMessage = (job: Job): boolean => isMessageOf(job, tenantId);
     for (const port of messages) {
       // A message that a listener is delivering to handlers runs no operation.
-      for (const id of await idsOf(port, isTheirMessage))
-        if (what === 'count' || (await port.contents.remove(id, isTheirMessage))) all.done += 1;
+      for (const { id } of await jobsOf(port, isTheirMessage))
+        if (what === 'count' || (await port.contents.remove(id as string, isTheirMessage))) all.done += 1;
     }
     return all;
   }
+
+  /** The operations of others that were in a bundle with the tenant's go on by themselves. */
+  async #remove(
+    port: QueuePort,
+    job: Job,
+    isTheirs: (job: Job) => boolean,
+    tenantId: string,
+  ): Promise<boolean> {
+    const isDone = job.finishedOn !== undefined && job.failedReason === undefined;
+    const others = isDone ? [] : (readBundle(job) ?? []).filter((one) => tenantOfBundled(one) !== tenantId);
+    await this.bundles.putBack(job, others);
+    return port.contents.remove(job.id as string, isTheirs);
+  }
 }
 
-/** Collects all ids first: removing jobs while paging would skip some. */
-async function idsOf(port: QueuePort, isMeant: (job: Job) => boolean): Promise<Set<string>> {
-  const ids = new Set<string>();
-  for await (const job of port.contents.jobs()) if (job.id !== undefined && isMeant(job)) ids.add(job.id);
-  return ids;
+/** Collects all jobs first: removing jobs while paging would skip some. */
+async function jobsOf(port: QueuePort, isMeant: (job: Job) => boolean): Promise<Iterable<Job>> {
+  const jobs = new Map<string, Job>();
+  for await (const job of port.contents.jobs())
+    if (job.id !== undefined && isMeant(job)) jobs.set(job.id, job);
+  return jobs.values();
 }
 
 function isMessageOf(job: Job, tenantId: string): boolean {

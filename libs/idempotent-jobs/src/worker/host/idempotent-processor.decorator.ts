@@ -97,7 +97,7 @@ export function IdempotentProcessor<M extends JobMap<M> = AnyJobs>(
 }
 
 /** BullMQ's `rateLimit()` stops only queues that have a limit, so they get one that is never reached. */
-const UNLIMITED = { max: 1_000_000_000, duration: 1000 };
+export const UNLIMITED = { max: 1_000_000_000, duration: 1000 };
 
 /** A worker notices at most this late, in ms, that a limit was lifted before its end. BullMQ's default is 30 s. */
 const LOOKS_AGAIN_MS = 1_000;

@@ -3,6 +3,10 @@ import type { WorkerHost } from '@nestjs/bullmq';
 import type { Job } from 'bullmq';
 import { isHandBack, QueueLimits } from '../../bullmq/hand-back.js';
 import { type Provenance, provenanceOf } from '../../producer/envelope.js';
+import { readBundle } from '../../producer/bundle.js';
+import type { Ack } from '../acknowledge/acknowledge.js';
+import type { Delivery } from '../intake/delivery.js';
+import { BundleHost } from './bundle-host.js';
 import { unprocessedReasonOf } from '../../bullmq/unprocessed.js';
 import type { HandlerRun } from '../attempt/handler-run.js';
 import { JobPipeline } from '../pipeline.js';
@@ -32,6 +36,7 @@ export class ProcessorHost {
 
   constructor(
     private readonly pipeline: JobPipeline,
+    private readonly bundles: BundleHost,
     private readonly chains: EnhancerChains,
     private readonly log: LibraryLog,
   ) {}
@@ -49,12 +54,28 @@ export class ProcessorHost {
       );
     }
     this.#delivered.add(job);
+    const deliveryOf = (own: Job): Delivery => this.#deliveryOf(processor, instance, original, own, token);
+    const { worker } = instance;
+    const carried = readBundle(job);
+    if (carried === undefined)
+      return this.bundles.single(worker, () => this.pipeline.handle(deliveryOf(job)));
+    const deliver = (own: Job): Promise<Ack> => this.pipeline.deliver(deliveryOf(own));
+    return this.bundles.handle({ job, token, carried, worker, limits: this.limits, deliver });
+  }
+
+  #deliveryOf(
+    processor: RegisteredProcessor,
+    instance: WorkerHost,
+    original: ProcessMethod,
+    job: Job,
+    token: string | undefined,
+  ): Delivery {
     const provenance = provenanceOf(job);
     const rules = this.#rulesOf(processor, job, provenance);
     // A handler that takes no signal does not cost one.
     const signalOf = ({ signal }: HandlerRun): AbortSignal => signal;
     const signalFor = original.length >= 3 ? signalOf : (): undefined => undefined;
-    return this.pipeline.handle({
+    return {
       job,
       token,
       provenance,
@@ -73,7 +94,7 @@ export class ProcessorHost {
       fallback: rules.hasFallback
         ? (operation, reason) => (instance as WorkerHost & FallsBack).fallback(operation, reason)
         : undefined,
-    });
+    };
   }
 
   /** Whether the processor was called for this job object, as opposed to BullMQ failing it by itself. */
@@ -81,10 +102,15 @@ export class ProcessorHost {
     return this.#delivered.has(job);
   }
 
-  /** Records a job that BullMQ failed without calling the processor. */
+  /** Records a job that BullMQ failed without calling the processor. The operations of a bundle go on by themselves. */
   async writeUnprocessed(rules: ProcessorRules, job: Job, error: Error): Promise<void> {
-    const received = { job, provenance: provenanceOf(job), rules, runId: this.#nextRunId() };
-    await this.pipeline.writeUnprocessed(received, unprocessedReasonOf(error.message) ?? 'crash_loop', error);
+    const bury = async (one: Job): Promise<void> => {
+      const received = { job: one, provenance: provenanceOf(one), rules, runId: this.#nextRunId() };
+      const reason = unprocessedReasonOf(error.message) ?? 'crash_loop';
+      await this.pipeline.writeUnprocessed(received, reason, error);
+    };
+    const carried = readBundle(job);
+    return carried === undefined ? bury(job) : this.bundles.scatter(job, carried, bury);
   }
 
   /**

@@ -20,6 +20,8 @@ import {
   resolveProcessorOptions,
 } from '../rules/processor.options.js';
 import { QueueRegistry } from '../../producer/queue-registry.js';
+import { BundleHost } from './bundle-host.js';
+import { UNLIMITED } from './idempotent-processor.decorator.js';
 import { ProcessorHost } from './processor-host.js';
 import { overridden, type ProcessorOverrides } from '../rules/processor-overrides.js';
 import type { ProcessorRules } from '../rules/operation-rules.js';
@@ -55,6 +57,7 @@ export class WorkerLifecycle {
   constructor(
     private readonly discovery: DiscoveryService,
     private readonly host: ProcessorHost,
+    private readonly bundles: BundleHost,
     private readonly handlers: RunningHandlers,
     private readonly queues: QueueRegistry,
     private readonly dependencies: Dependencies,
@@ -113,6 +116,7 @@ export class WorkerLifecycle {
       keepOutsideOfFrames(worker);
       this.#takeCancellations(worker);
       if (concurrency !== undefined) worker.concurrency = concurrency;
+      this.#prepareBundles(declaration.queue, provider.name as string, worker);
       // The ledger must decide about jobs that kill their workers before BullMQ fails them by itself.
       if (!limitsStalls) worker.opts.maxStalledCount = rulesByPolicy.crashes;
       return [{ rules: rulesByPolicy.own, worker, isStarted, pausesQueue: options.pauseQueue === true }];
@@ -128,6 +132,7 @@ export class WorkerLifecycle {
 
   /** Stops taking jobs, lets running handlers finish for `drainMs`, then aborts them and waits `closeMs` for the rest. */
   async stop(drainMs: number, closeMs: number): Promise<void> {
+    this.bundles.drain();
     const closing = Promise.allSettled(this.#running.map(({ worker }) => worker.close()));
     if (await isOverWithin(drainMs, closing)) return;
     this.log.warn(
@@ -154,6 +159,17 @@ export class WorkerLifecycle {
     if (worker !== undefined) this.host.limits.watch(queue, worker);
     const bullmq = this.queues.portOf(queue)?.bullmq;
     if (bullmq !== undefined) this.host.limits.watch(queue, bullmq);
+  }
+
+  /** @throws ConfigurationError if BullMQ would limit a rate of jobs that carry any number of operations */
+  #prepareBundles(queue: string, name: string, worker: Worker): void {
+    if (this.queues.bundlesOf(queue) === undefined) return;
+    const { limiter } = worker.opts;
+    if (limiter !== undefined && limiter !== UNLIMITED)
+      throw new ConfigurationError(
+        `${name} has a limiter, which counts jobs, but a job of queue "${queue}" may carry up to ${this.queues.bundlesOf(queue)?.max} operations. Leave out the limiter, or register the queue without \`bundle\`.`,
+      );
+    this.bundles.prepare(queue, worker);
   }
 
   /** BullMQ would cancel a job through the signal that it makes for it; the library's handlers have their own. */

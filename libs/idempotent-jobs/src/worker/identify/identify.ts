@@ -1,6 +1,7 @@
 import { Inject, Injectable } from '@nestjs/common';
 import { isA, messageOf } from '../../operation/thrown.js';
 import type { Job } from 'bullmq';
+import { readBundle } from '../../producer/bundle.js';
 import { type Envelope, type Provenance, provenanceOf } from '../../producer/envelope.js';
 import type { DeadLetterReason } from '../../operation/reasons.js';
 import { InvalidIdentityError, RecordUnreadableError, TenantMismatchError } from '../../operation/errors.js';
@@ -129,8 +130,17 @@ export class JobIdentifier {
 
 type Ours = Extract<Provenance, { kind: 'ours' }>;
 
-/** The tenant of a job, as far as it is known without running the job: to find the jobs of a tenant. */
-export function tenantOfJob(job: Job, rule: Identify | undefined): string | undefined {
+/** The tenants of a job's operations, as far as they are known without running the job: to find the jobs of a tenant. */
+export function tenantsOfJob(job: Job, rule: Identify | undefined): readonly (string | undefined)[] {
+  return readBundle(job)?.map(tenantOfBundled) ?? [tenantOfJob(job, rule)];
+}
+
+export function tenantOfBundled(job: Pick<Job, 'id' | 'data'>): string | undefined {
+  const provenance = provenanceOf(job);
+  return provenance.kind === 'ours' ? provenance.identity.tenantId : undefined;
+}
+
+function tenantOfJob(job: Job, rule: Identify | undefined): string | undefined {
   const provenance = provenanceOf(job);
   if (provenance.kind === 'ours') return provenance.identity.tenantId;
   try {

@@ -2,6 +2,7 @@ import { Injectable } from '@nestjs/common';
 import type { Job } from 'bullmq';
 import { wasFailedByBullmq } from '../../bullmq/unprocessed.js';
 import { LetterStore } from '../../dead-letters/letter.store.js';
+import { readBundle } from '../../producer/bundle.js';
 import { provenanceOf } from '../../producer/envelope.js';
 import { JobIdentifier } from '../identify/identify.js';
 import { ProcessorHost } from '../host/processor-host.js';
@@ -88,14 +89,17 @@ export class FailedJobSweep {
   }
 
   async #unaccounted(queue: string, rules: ProcessorRules, jobs: readonly Job[]): Promise<Job[]> {
-    const present = await failedByBullmq(jobs);
-    if (present.length === 0) return [];
+    const failed = await failedByBullmq(jobs);
+    if (failed.length === 0) return [];
+    // A bundle that is taken apart is removed, so each one that is there is still to be taken apart.
+    const bundles = failed.filter((job) => readBundle(job) !== undefined);
+    const present = failed.filter((job) => readBundle(job) === undefined);
     const asked = present.map((job) => {
       const identified = UNCHECKED.identify(job, provenanceOf(job), rules.identify);
       return { jobId: job.id as string, identity: identified.kind === 'identified' ? identified : undefined };
     });
     const accounted = await this.letters.accountedFor(queue, asked);
-    return present.filter((job) => !accounted.has(job.id as string));
+    return [...bundles, ...present.filter((job) => !accounted.has(job.id as string))];
   }
 }
 
