@@ -302,6 +302,5 @@ async function circuitBecomes(guard: DependencyGuard, state: 'open' | 'closed'):
   await eventually(
     () => guard.stateOf('gateway').circuit,
     (circuit) => expect(circuit).toBe(state),
-    20_000,
   );
 }

@@ -57,7 +57,6 @@ describe.each(BACKENDS)('enqueueing many operations, on %s', (backend) => {
     await eventually(
       () => bullQueue(app, 'charges').getJobCounts(),
       ({ waiting = 0, paused = 0 }) => expect(waiting + paused).toBe(OPERATIONS),
-      30_000,
     );
     expect(await dataSourceOf(app).query(`SELECT count(*)::integer AS rows FROM job_outcomes`)).toEqual([
       { rows: OPERATIONS },

@@ -179,7 +179,6 @@ describe.each(BACKENDS)('enqueueing, on %s', (backend) => {
           [tenantId],
         ),
       (rows) => expect(rows).toEqual([{ done: 2500 }]),
-      40_000,
     );
   });
 

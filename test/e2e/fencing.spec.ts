@@ -78,7 +78,6 @@ describe.each(BACKENDS)('fenced writes to tables of the application, on %s', (ba
       await eventually(
         () => existsSync(`${tell.zombie}.blocked`),
         (isBlocked) => expect(isBlocked).toBe(true),
-        30_000,
       );
       zombie.signal('SIGSTOP');
       const heir = await workers.start({ ...script, act: 'hold until told', tellBy: tell.heir });

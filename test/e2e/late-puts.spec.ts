@@ -53,7 +53,6 @@ describe.skipIf(!HAS_OWN_REDIS)('puts while Redis is away', () => {
     await eventually(
       () => JSON.stringify(warnings),
       (told) => expect(told).toContain('did not take'),
-      30_000,
     );
 
     await redis.restart();
@@ -61,7 +60,6 @@ describe.skipIf(!HAS_OWN_REDIS)('puts while Redis is away', () => {
     const jobs = await eventually(
       () => bullQueue(app, 'charges').getJobs(),
       (found) => expect(JSON.stringify(found)).toContain('charge:2'),
-      30_000,
     );
     expect(JSON.stringify(jobs)).not.toContain('charge:1');
   });
@@ -80,7 +78,6 @@ describe.skipIf(!HAS_OWN_REDIS)('puts while Redis is away', () => {
     await eventually(
       () => queue.enqueue('charge', {}, { ...directly, operationKey: 'charge:2' }).catch(() => undefined),
       (enqueued) => expect(enqueued).toBeDefined(),
-      30_000,
     );
     const jobs = await bullQueue(app, 'charges').getJobs();
     expect(JSON.stringify(jobs)).not.toContain('charge:1');

@@ -67,7 +67,6 @@ describe.skipIf(!HAS_OWN_REDIS)('a Redis that loses its data under load', () => 
     await eventually(
       () => flood.unfinishedJobs(),
       (jobs) => expect(jobs).toBeLessThan(inSnapshot / 2),
-      30_000,
     );
     await redis.kill();
     await copyFile(`${dump}.middle`, dump);

@@ -269,7 +269,6 @@ describe.each(BACKENDS)('metrics, on %s', (backend) => {
           (series) => {
             for (const gauge of gauges) expect(shown(series, gauge)).not.toEqual({});
           },
-          30_000,
         );
       } finally {
         line.speak();

@@ -178,7 +178,6 @@ describe.each(BACKENDS)('@OnDeadLetter, on %s', (backend) => {
     await eventually(
       () => keysOf(told),
       (keys) => expect(keys).toEqual(['charge:1']),
-      40_000,
     );
   });
 
@@ -415,7 +414,6 @@ describe.each(BACKENDS)('@OnDeadLetter, on %s', (backend) => {
     await eventually(
       () => keysOf(told),
       (keys) => expect(keys).toEqual(['charge:1']),
-      40_000,
     );
     gate.open();
   });

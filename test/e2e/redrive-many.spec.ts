@@ -66,7 +66,6 @@ describe.each(BACKENDS)('a redrive of many, on %s', (backend) => {
     return eventually(
       () => service.getRedrive(id as string),
       ({ status }) => expect(status).not.toBe('running'),
-      30_000,
     );
   }
 

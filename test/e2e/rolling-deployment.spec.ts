@@ -125,7 +125,6 @@ describe.each(BACKENDS)('a queue with plain workers and idempotent ones, on %s',
     await eventually(
       () => bullQueue(producer, 'charges').getJob(job?.id as string),
       (seen) => expect(seen?.attemptsStarted).toBeGreaterThan(before),
-      30_000,
     );
     await eventually(
       () => [...effects.keys()],

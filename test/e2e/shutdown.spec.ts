@@ -76,7 +76,6 @@ describe.each(BACKENDS)('processes that come and go, on %s', (backend) => {
           'SELECT status, attempts, failures, count(*)::integer AS operations FROM job_outcomes GROUP BY 1, 2, 3',
         ),
       (rows) => expect(rows).toEqual([{ status: 'completed', attempts: 1, failures: 0, operations: count }]),
-      30_000,
     );
     const twice = await dataSourceOf(app).query(
       `SELECT operation_key FROM work WHERE event = 'done' GROUP BY operation_key HAVING count(*) <> 1`,

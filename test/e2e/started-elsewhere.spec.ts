@@ -154,7 +154,6 @@ describe.each(BACKENDS)('a plain job that a plain worker has started, on %s', (b
     await eventually(
       () => queue.getJob(held.id as string),
       (job) => expect(job?.attemptsStarted).toBeGreaterThan(1),
-      30_000,
     );
     gate.open();
     expect(await settled(app, 'charge:2')).toMatchObject({ status: 'completed', attempts: 1 });
@@ -194,7 +193,6 @@ describe.each(BACKENDS)('a plain job that a plain worker has started, on %s', (b
     await eventually(
       () => outcomeOf(app, 'charge:1'),
       (outcome) => expect(outcome).toMatchObject({ status: 'in_doubt' }),
-      30_000,
     );
     expect(runs).toEqual([]);
   });

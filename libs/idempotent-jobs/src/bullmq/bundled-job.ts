@@ -1,4 +1,4 @@
-import { Job, type JobsOptions } from 'bullmq';
+import { Job, type JobsOptions, type Worker } from 'bullmq';
 import { UsageError } from '../operation/errors.js';
 import { CARRIED_ATTEMPTS, BACKOFF_TYPE } from './error-for-bullmq.js';
 
@@ -59,6 +59,11 @@ function optionsIn({ timestamp, priority }: Job): JobsOptions {
 /** BullMQ keeps it to the job itself and its subclasses. */
 function queueOf(job: Job): ConstructorParameters<typeof Job>[0] {
   return (job as unknown as { queue: ConstructorParameters<typeof Job>[0] }).queue;
+}
+
+/** The worker that BullMQ has delivered the job to. An instance of a request-scoped processor does not know it. */
+export function workerOf(job: Job): Worker {
+  return queueOf(job) as Worker;
 }
 
 const NEEDS_A_JOB = [
