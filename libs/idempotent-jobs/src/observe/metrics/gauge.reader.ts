@@ -1,7 +1,8 @@
 import { Injectable } from '@nestjs/common';
 import { Database } from '../../ledger/postgres/database.js';
 import { statement } from '../../ledger/postgres/statement.js';
-import { inOperations, readBundled } from '../../bullmq/bundled-operations.js';
+import type { QueueDepth } from '../../bullmq/queue-contents.js';
+import { type BundledOperations, inOperations, readBundled } from '../../bullmq/bundled-operations.js';
 import { UNDISPATCHED_SINCE } from '../../ledger/undispatched-since.js';
 import {
   DEAD_LETTER_REASONS,
@@ -62,28 +63,38 @@ FROM undispatched
 @Injectable()
 export class GaugeReader {
   readonly #ledger: CachedReading<readonly GaugeReading[]>;
-  readonly #queues = new Map<string, CachedReading<readonly GaugeReading[]>>();
+  readonly #bundled: CachedReading<ReadonlyMap<string, BundledOperations>>;
+  readonly #queues = new Map<string, CachedReading<QueueState>>();
 
   constructor(
-    private readonly database: Database,
+    database: Database,
     private readonly queues: QueueRegistry,
     private readonly dependencies: Dependencies,
   ) {
     this.#ledger = new CachedReading(async () =>
       ledgerReadings(await database.run(LEDGER_GAUGES.with({})), queues.names),
     );
+    this.#bundled = new CachedReading(() => readBundled(database, queues.names));
   }
 
   /** Keeps the promises of {@link ReadGauges}. */
   async read(): Promise<readonly GaugeReading[]> {
-    const readings = await Promise.all([
+    const { names } = this.queues;
+    const hasBundles = names.some((queue) => this.queues.bundlesOf(queue) !== undefined);
+    const [ledger = [], bundled, ...queues] = await Promise.all([
       this.#ledger.get(),
-      ...this.queues.names.map((queue) => this.#queue(queue).get()),
+      // Without the ledger, bundles count as the jobs that they are.
+      hasBundles ? this.#bundled.get() : undefined,
+      ...names.map((queue) => this.#queue(queue).get()),
     ]);
-    return [...readings.flatMap((reading) => reading ?? []), ...circuitReadings(this.dependencies.states)];
+    return [
+      ...ledger,
+      ...names.flatMap((queue, index) => queueReadings(queue, queues[index], bundled?.get(queue))),
+      ...circuitReadings(this.dependencies.states),
+    ];
   }
 
-  #queue(name: string): CachedReading<readonly GaugeReading[]> {
+  #queue(name: string): CachedReading<QueueState> {
     let reading = this.#queues.get(name);
     if (reading === undefined) {
       reading = new CachedReading(() => this.#readQueue(name));
@@ -92,22 +103,33 @@ export class GaugeReader {
     return reading;
   }
 
-  async #readQueue(queue: string): Promise<readonly GaugeReading[]> {
+  async #readQueue(queue: string): Promise<QueueState> {
     const contents = this.queues.contentsOf(queue);
-    const hasBundles = this.queues.bundlesOf(queue) !== undefined;
-    const [depth, oldestMs = 0, bundled] = await Promise.all([
-      contents.depth(),
-      contents.oldestWaitingMs(),
-      hasBundles ? readBundled(this.database, [queue]) : undefined,
-    ]);
-    const { waiting, active, delayed, failed } = inOperations(depth, bundled?.get(queue));
-    return [
-      ...Object.entries({ waiting, active, delayed, failed }).map(([state, jobs]) =>
-        reading(METRICS.queueDepth, { queue, state }, jobs),
-      ),
-      reading(METRICS.queueOldestAge, { queue }, oldestMs / 1000),
-    ];
+    const [depth, oldestMs = 0] = await Promise.all([contents.depth(), contents.oldestWaitingMs()]);
+    return { depth, oldestMs };
   }
+}
+
+/** What BullMQ says of a queue. */
+interface QueueState {
+  readonly depth: QueueDepth;
+  readonly oldestMs: number;
+}
+
+/** None for a queue that could not be read. */
+function queueReadings(
+  queue: string,
+  found: QueueState | undefined,
+  bundled: BundledOperations | undefined,
+): GaugeReading[] {
+  if (found === undefined) return [];
+  const { waiting, active, delayed, failed } = inOperations(found.depth, bundled);
+  return [
+    ...Object.entries({ waiting, active, delayed, failed }).map(([state, jobs]) =>
+      reading(METRICS.queueDepth, { queue, state }, jobs),
+    ),
+    reading(METRICS.queueOldestAge, { queue }, found.oldestMs / 1000),
+  ];
 }
 
 /** The application's own queues have all readings, 0 included; other queues only those that have a value. */
