@@ -122,11 +122,11 @@ const SEEN = `
  *
  * A claimant that must ask first gets the row as 'in_doubt' under a lease; no attempt is counted before one is started.
  *
- * A first attempt (IS_FIRST) that was won has no row in the answer; every other delivery has one, with its number `n`. The
- * time and the token of first attempts are in all rows, of which there is always one. `token` is set when the claim was won.
- * Otherwise the other columns show the row as the statement's snapshot saw it. A row that a rival has written since is not in that snapshot (`status` is null, or
- * claimable), and the caller asks again. `is_locked` means that another transaction holds the row, and nothing was
- * claimed.
+ * A first attempt (IS_FIRST) that was won has no row in the answer; every other delivery has one, with its number `n`. All
+ * rows, of which there is at least one, have the time and the token of first attempts. `token` is set when the claim was
+ * won. Otherwise the other columns show the row as the statement's snapshot saw it. A row that a rival has written since is
+ * not in that snapshot (`status` is null, or claimable), and the caller asks again. `is_locked` means that another
+ * transaction holds the row, and nothing was claimed.
  *
  * A new fencing token is at least the time in ms, so that it grows over all lives of a key: a key that was forgotten and is
  * used again begins above every token that it had before.

@@ -25,10 +25,10 @@ const letterOf = <const Reason extends string, const Payload extends string>(
 /**
  * running → completed, for many operations at once.
  *
- * Only what was not written has a row, with its number. `is_recorded` is false when the lease was lost: the row has another token, it is no
- * longer running, or, with `:isOwn`, the claim was committed or rolled back since. A repeat after a lost answer finds the
- * row completed under its own token and reports it as recorded. `is_locked` means that another transaction holds the row:
- * nothing was written, and the caller asks again.
+ * Only what was not written has a row, with its number. `is_recorded` is false when the lease was lost: the row has another
+ * token, it is no longer running, or, with `:isOwn`, the claim was committed or rolled back since. A repeat after a lost
+ * answer finds the row completed under its own token and reports it as recorded. `is_locked` means that another transaction
+ * holds the row: nothing was written, and the caller asks again.
  *
  * No row is waited for (SKIP LOCKED): one locked row must not keep the other outcomes from being recorded.
  */
