@@ -158,4 +158,29 @@ describe('Slots', () => {
     });
     expect(seen).toEqual([undefined, undefined]);
   });
+
+  it('keep in mind when the next delayed job is due, also when a job ends and no other one is fetched', () => {
+    const { worker } = workerOf(3);
+    expect(new Slots(worker, 50)).toBeDefined();
+    const seen = worker as unknown as Delays;
+    const dueAt = Date.now() + 50;
+    seen.updateDelays(0, dueAt);
+    seen.updateDelays(undefined, undefined);
+    expect(seen.blockUntil).toBe(dueAt);
+    seen.updateDelays(0, 0);
+    expect(seen.blockUntil).toBe(dueAt);
+    // The worker begins to wait for it.
+    seen.updateDelays();
+    expect(seen.blockUntil).toBe(0);
+    seen.updateDelays(0, dueAt);
+    vi.setSystemTime(dueAt + 1);
+    seen.updateDelays(0, 0);
+    expect(seen.blockUntil).toBe(0);
+  });
 });
+
+/** BullMQ's own note of when it looks again. */
+interface Delays {
+  readonly blockUntil: number;
+  updateDelays(limitMs?: number, dueAt?: number): void;
+}

@@ -33,6 +33,7 @@ export class Slots {
         this.#adapt();
       },
     });
+    keepDelays(worker);
     this.#adapt();
   }
 
@@ -146,4 +147,24 @@ function setJobs(worker: Worker, jobs: number): void {
 function wake(worker: Worker): void {
   const { mainLoopQueue } = worker as unknown as { mainLoopQueue?: { add(job: Promise<void>): void } | null };
   mainLoopQueue?.add(Promise.resolve());
+}
+
+/**
+ * Makes a worker remember when the next delayed job is due. BullMQ's worker forgets it when one of its jobs ends and no other
+ * one may be fetched, because the worker may hold fewer jobs now; or when the answer was given before that job was put off. The
+ * delayed job would then wait until the worker looks by itself, which is every 5 s.
+ */
+function keepDelays(worker: Worker): void {
+  const inner = worker as unknown as {
+    blockUntil: number;
+    updateDelays(...delays: [limitMs?: number, dueAt?: number]): void;
+  };
+  inner.updateDelays = (...delays) => {
+    const { blockUntil: knownDueAt } = inner;
+    const [limitMs, dueAt = 0] = delays;
+    // Without a word about delays, the worker begins to wait for that very job.
+    const isForgetting = delays.length > 0 && dueAt <= 0 && knownDueAt > Date.now();
+    const kept = isForgetting ? ([limitMs, knownDueAt] as const) : delays;
+    Worker.prototype['updateDelays'].apply(worker, kept);
+  };
 }
