@@ -34,7 +34,7 @@ try {
   console.error(`Node ${process.version}, ${options.rounds} rounds`);
   console.error(HEADER);
   const measurements: Measurement[] = [];
-  for (const backend of servers.backends) {
+  for (const backend of servers.backends.filter((one) => one === (options.backend ?? one))) {
     for (const concurrency of options.concurrencies) {
       const found = await compare({ servers, backend, concurrency, jobs: options.jobs[backend] });
       measurements.push(...found);

@@ -1,4 +1,5 @@
 import { parseArgs } from 'node:util';
+import type { Backend } from './servers.js';
 
 /** What to measure, from the command line. */
 export interface BenchOptions {
@@ -15,6 +16,8 @@ export interface BenchOptions {
   readonly concurrencies: readonly number[];
   /** Jobs per turn, by backend: enough to last some seconds on two cores. The first tenth is not measured. */
   readonly jobs: Readonly<Record<'redis' | 'postgres', number>>;
+  /** The only backend to measure on. Undefined means both. */
+  readonly backend: Backend | undefined;
   /** The names of the contenders to compare with the first one. Undefined means all. */
   readonly only: readonly string[] | undefined;
 }
@@ -30,6 +33,7 @@ export function readOptions(): BenchOptions {
       concurrency: { type: 'string', default: '50,300' },
       'redis-jobs': { type: 'string', default: '20000' },
       'postgres-jobs': { type: 'string', default: '3000' },
+      backend: { type: 'string' },
       only: { type: 'string' },
     },
   });
@@ -41,6 +45,7 @@ export function readOptions(): BenchOptions {
     rounds: Number(values.rounds),
     concurrencies: values.concurrency.split(',').map(Number),
     jobs: { redis: Number(values['redis-jobs']), postgres: Number(values['postgres-jobs']) },
+    backend: values.backend as Backend | undefined,
     only: values.only?.split(','),
   };
 }
