@@ -4,6 +4,7 @@
  * names.
  */
 const RECORDS = 'ledger/record/record.statements.ts';
+const COMPLETIONS = 'ledger/claim/complete.statement.ts';
 const CLAIMS = 'ledger/claim/claim.statement.ts';
 
 const IN_TENANTS = (title) => [{ spec: 'test/e2e/tenants.spec.ts', title }];
@@ -12,7 +13,7 @@ const IN_FENCING = (title) => [{ spec: 'test/e2e/fencing.spec.ts', title }];
 export const MUTATIONS = [
   {
     name: 'the fencing token of a success',
-    file: RECORDS,
+    file: COMPLETIONS,
     edits: [
       {
         find: "o.fencing_token = a.token AND o.status = 'running'\n      AND (NOT :isOwn",
@@ -62,7 +63,7 @@ export const MUTATIONS = [
   },
   {
     name: 'the tenant of a success',
-    file: RECORDS,
+    file: COMPLETIONS,
     edits: [
       {
         find: '::xid)`,\n  )}',

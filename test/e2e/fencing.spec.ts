@@ -80,7 +80,13 @@ describe.each(BACKENDS)('fenced writes to tables of the application, on %s', (ba
         (isBlocked) => expect(isBlocked).toBe(true),
       );
       zombie.signal('SIGSTOP');
-      const heir = await workers.start({ ...script, act: 'hold until told', tellBy: tell.heir });
+      // The heir's own lease must not run out while a busy machine lets it wait.
+      const heir = await workers.start({
+        ...script,
+        leaseMs: 30_000,
+        act: 'hold until told',
+        tellBy: tell.heir,
+      });
       const { fencingToken } = await heir.reached('handler');
 
       await say(tell.zombie, verdict);

@@ -5,7 +5,7 @@ import { audit } from '../ledger/record/audit.js';
 import type { Retention } from '../ledger/retention.options.js';
 import type { Judgement, Nothing, Refused, ReportJudgement } from './judge-letter.js';
 import type { LockedLetter, LockedLetterCase, LockedOperationCase } from './lock.js';
-import { COMPLETED } from '../ledger/record/record.statements.js';
+import { COMPLETED } from '../ledger/claim/complete.statement.js';
 
 /* Writes what was decided about letters and operations. The same transaction has locked both; nothing is decided here. */
 

@@ -12,6 +12,7 @@ import { Grounds } from '../worker/attempt/grounds.js';
 import { Reconciler } from '../worker/attempt/reconciler.js';
 import { IdempotencyService } from '../calls/idempotency.service.js';
 import { ClaimStore } from '../ledger/claim/claim.store.js';
+import { Exchange } from '../ledger/claim/exchange.js';
 import { LeaseKeeper } from '../ledger/claim/lease-keeper.js';
 import { UnusedClaims } from '../ledger/claim/unused-claims.js';
 import { ActionStore } from '../dead-letters/action.store.js';
@@ -111,6 +112,7 @@ export const PARTS: readonly Provider[] = [
   LetterStore,
   OutcomeStore,
   ClaimStore,
+  Exchange,
   JobIdentifier,
   BulkRedriveStore,
   ActionStore,

@@ -116,17 +116,17 @@ const SEEN = `
   (o.status = 'running' OR o.doubt_since IS NOT NULL) AND o.repeatable_until <= clock_timestamp() AS is_past_repeating` as const;
 
 /**
- * Wins the right to run operations, or to ask about those in doubt, or says why not.
+ * The part of a WITH that wins the right to run operations, or to ask about those in doubt, or says why not.
  *
  * No two elements may name the same operation.
  *
  * A claimant that must ask first gets the row as 'in_doubt' under a lease; no attempt is counted before one is started.
  *
- * A first attempt (IS_FIRST) that was won has no row in the answer; every other delivery has one, with its number `n`. All
- * rows, of which there is at least one, have the time and the token of first attempts. `token` is set when the claim was
- * won. Otherwise the other columns show the row as the statement's snapshot saw it. A row that a rival has written since is
- * not in that snapshot (`status` is null, or claimable), and the caller asks again. `is_locked` means that another
- * transaction holds the row, and nothing was claimed.
+ * `answered` has no row for a first attempt (IS_FIRST) that was won; every other delivery has one, with its number `n`. The
+ * time and the token of first attempts are those of `patience`. `token` is set when the claim was won. Otherwise the other
+ * columns show the row as the statement's snapshot saw it. A row that a rival has written since is not in that snapshot
+ * (`status` is null, or claimable), and the caller asks again. `is_locked` means that another transaction holds the row, and
+ * nothing was claimed.
  *
  * A new fencing token is at least the time in ms, so that it grows over all lives of a key: a key that was forgotten and is
  * used again begins above every token that it had before.
@@ -147,10 +147,7 @@ const SEEN = `
  * NULL for `:repeatableMs` means forever; for `:budgetMs` and a deadline, none; for `:waitedForUntilMs` (ms since 1970 by
  * the database's clock), unknown. `:isKnown` says that each row is known to exist, or to have never existed.
  */
-export const CLAIM = statement(
-  'claim',
-  `
-WITH patience AS MATERIALIZED (
+export const CLAIMING = `patience AS MATERIALIZED (
   SELECT
     set_config('lock_timeout', '200ms', true) AS lock_timeout,
     clock_timestamp() AS now,
@@ -237,10 +234,16 @@ SELECT
 FROM seen_delivery a
 LEFT JOIN claimed c ON c.operation_key = a.operation_key AND c.tenant_id = a.tenant_id
 WHERE NOT ${IS_FIRST}
-)
-SELECT ${ms('p.now')} AS now_ms, (EXTRACT(EPOCH FROM p.now) * 1000)::bigint AS first_token, r.*
-FROM patience p LEFT JOIN answered r ON true
-`,
+)` as const;
+
+/** The columns of {@link CLAIMING}'s answer, of `patience p` and `answered r`. */
+export const CLAIM_ANSWER =
+  `${ms('p.now')} AS now_ms, (EXTRACT(EPOCH FROM p.now) * 1000)::bigint AS first_token, r.*` as const;
+
+/** Claims operations: see {@link CLAIMING}. */
+export const CLAIM = statement(
+  'claim',
+  `WITH ${CLAIMING} SELECT ${CLAIM_ANSWER} FROM patience p LEFT JOIN answered r ON true`,
   'claim',
 );
 

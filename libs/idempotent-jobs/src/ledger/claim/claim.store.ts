@@ -7,57 +7,45 @@ import {
   type ClaimAnswer,
   type ClaimRequest,
   type ClaimRow,
-  type ClaimRules,
   FirstAttempts,
   type PeekAnswer,
   readAnswer,
   readPeek,
 } from './claim.js';
 import { resultBinding, Encryption } from '../encryption/encryption.js';
-import { QUERY_TIMEOUT_MS } from '../postgres/ledger-pool.js';
 import { LOCK_NOT_AVAILABLE, sqlStateOf } from '../postgres/no-connection.js';
-import { sparse } from '../postgres/statement.js';
-import { BEGIN_BUDGET, CLAIM, PEEK, IS_YOUNG, NOTE_UNRECORDED, KEEP_ROW } from './claim.statement.js';
+import { BEGIN_BUDGET, PEEK, IS_YOUNG, NOTE_UNRECORDED, KEEP_ROW } from './claim.statement.js';
+import { Exchange } from './exchange.js';
 
 /**
- * Wins the right to run operations. All claims of a processor that arrive together share a statement.
+ * Wins the right to run operations.
  *
  * A crash before the statement commits leaves nothing; a crash after it leaves a lease, which runs out by itself.
  */
 @Injectable()
 export class ClaimStore {
-  readonly #coalescers = new WeakMap<ClaimRules, Coalescer<ClaimRequest, ClaimRow | FirstAttempts>>();
   readonly #peeks = new Map<string, Coalescer<ClaimRequest, ClaimRow>>();
-  readonly #clock = new LedgerClock();
 
   constructor(
     private readonly database: Database,
+    private readonly exchange: Exchange,
     private readonly encryption: Encryption,
   ) {}
 
   /** Claims on the pool, in one statement with the other claims that have the same rules. */
   claim(request: ClaimRequest): Promise<ClaimAnswer> {
     if (isOld(request)) return this.#claimOld(request);
-    const coalescer = this.#coalescerFor(request.rules);
     return this.#answerOf(
       request,
-      () => coalescer.submit(request),
+      () => this.exchange.claim(request),
       () => this.#claimOld(request),
     );
   }
 
-  /**
-   * Until when a claim that was sent by now may still be won, in ms since 1970 by the database's clock. Undefined when
-   * that clock is not known.
-   */
-  get possibleUntil(): number | undefined {
-    return this.#clock.in(QUERY_TIMEOUT_MS) ?? undefined;
-  }
-
   /** Claims inside of a transaction: if the transaction is rolled back, so is the claim. */
   async claimWithin(connection: Queryable, request: ClaimRequest): Promise<ClaimAnswer> {
-    const ask = async (isKnown: boolean): Promise<ClaimRow | FirstAttempts> =>
-      (await this.#ask(request.rules, [request], isKnown, connection))[0] as ClaimRow | FirstAttempts;
+    const ask = (isKnown: boolean): Promise<ClaimRow | FirstAttempts> =>
+      this.exchange.claimOn(connection, request, isKnown);
     const claimOld = async (): Promise<ClaimAnswer> => {
       const row = await this.#rowState(connection, request);
       if (row !== 'there') return row === 'locked' ? LOCKED : { kind: 'expired' };
@@ -165,68 +153,7 @@ export class ClaimStore {
     }
     return peeker;
   }
-
-  #coalescerFor(rules: ClaimRules): Coalescer<ClaimRequest, ClaimRow | FirstAttempts> {
-    let coalescer = this.#coalescers.get(rules);
-    if (coalescer === undefined) {
-      coalescer = new Coalescer<ClaimRequest, ClaimRow | FirstAttempts>(
-        (requests) => this.#ask(rules, requests, false),
-        identityKeyOf,
-      );
-      this.#coalescers.set(rules, coalescer);
-    }
-    return coalescer;
-  }
-
-  /** `isKnown`: whether the rows of the requests were looked up before. */
-  async #ask(
-    rules: ClaimRules,
-    requests: ClaimRequest[],
-    isKnown: boolean,
-    connection?: Queryable,
-  ): Promise<(ClaimRow | FirstAttempts)[]> {
-    const rows = await this.database.run<AnsweredRow>(
-      CLAIM.with(() => ({
-        queue: rules.queue,
-        origin: rules.origin,
-        effect: rules.effect,
-        leaseMs: rules.leaseMs,
-        repeatableMs: rules.repeatableMs,
-        budgetMs: rules.budgetMs,
-        canReconcile: rules.canReconcile,
-        tenantId: requests.map((request) => request.tenantId),
-        operationKey: requests.map((request) => request.operationKey),
-        jobName: requests.map((request) => request.jobName),
-        jobId: requests.map((request) => request.jobId),
-        fingerprint: requests.map((request) => request.fingerprint),
-        runId: requests.map((request) => request.runId),
-        deadlineAt: sparse(requests.map((request) => request.deadline)),
-        availableMs: requests.map((request) => request.availableAt),
-        stepOf: sparse(requests.map((request) => request.step?.of ?? null)),
-        step: sparse(requests.map((request) => request.step?.name ?? null)),
-        trace: sparse(requests.map((request) => request.span?.reference ?? null)),
-        needsRow: requests.map((request) => request.needsRow),
-        isKnown,
-        // A transaction that its caller no longer ends is rolled back.
-        waitedForUntilMs: connection === undefined ? this.#clock.in(QUERY_TIMEOUT_MS) : null,
-      })),
-      connection,
-    );
-    const [{ now_ms: nowMs, first_token: token }] = rows as [AnsweredRow];
-    this.#clock.heard(nowMs);
-    const first = new FirstAttempts(Number(token), nowMs);
-    const answers: (ClaimRow | FirstAttempts)[] = requests.map(() => first);
-    for (const row of rows) if (row.n !== null) answers[row.n - 1] = row;
-    return answers;
-  }
 }
-
-/** A row of the answer to a claim. `n` is null where all that were asked for are first attempts. */
-type AnsweredRow = ClaimRow & {
-  readonly n: number | null;
-  readonly now_ms: number;
-  readonly first_token: string;
-};
 
 /**
  * Whether a job is so old that its row may be pruned at this very moment, which the claim statement alone could not tell.
@@ -267,33 +194,3 @@ export class UnstorableError extends Error {
 function unlessUnstorable(error: unknown): unknown {
   return sqlStateOf(error)?.startsWith(DATA_EXCEPTION) === true ? new UnstorableError(error) : error;
 }
-
-/** Estimates the database's clock from its answers, so that a statement can say until when its answer is waited for. */
-class LedgerClock {
-  /** By how much the database's time, in ms since 1970, is ahead of this process's monotonic time. */
-  #ahead = -Infinity;
-  /** The same from before the current minute began. Older values are dropped, because clocks drift apart. */
-  #aheadBefore = -Infinity;
-  #minuteEndsAt = -Infinity;
-
-  constructor(private readonly monotonicMs: () => number = () => performance.now()) {}
-
-  /** Takes the time that an answer contains. It is later by now, so the fastest answer gives the best estimate. */
-  heard(databaseMs: number): void {
-    const now = this.monotonicMs();
-    if (now >= this.#minuteEndsAt) {
-      this.#aheadBefore = this.#ahead;
-      this.#ahead = -Infinity;
-      this.#minuteEndsAt = now + MINUTE_MS;
-    }
-    this.#ahead = Math.max(this.#ahead, databaseMs - now);
-  }
-
-  /** The database's time `ms` from now, or slightly less. Null when the clock was never heard. */
-  in(ms: number): number | null {
-    const ahead = Math.max(this.#ahead, this.#aheadBefore);
-    return ahead === -Infinity ? null : ahead + this.monotonicMs() + ms;
-  }
-}
-
-const MINUTE_MS = 60_000;

@@ -45,10 +45,11 @@ async function ends(promises: Promise<string>[]): Promise<unknown[]> {
 }
 
 describe('Coalescer: batching', () => {
-  it('asks at once when nothing is under way', async () => {
+  it('asks after this turn of the event loop when nothing is under way', async () => {
     const { coalescer, batches, asked } = make();
     const answer = coalescer.submit('a');
-    await Promise.resolve();
+    expect(asked()).toEqual([]);
+    await settled();
     expect(asked()).toEqual([['a']]);
     batches.at(0)!.answer();
     expect(await answer).toBe('re: a');

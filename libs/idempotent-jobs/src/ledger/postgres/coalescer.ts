@@ -31,6 +31,8 @@ export class Coalescer<Question, Answer> {
   #inFlight = 0;
   /** How many of the statements in flight are not slow so far. */
   #quick = 0;
+  /** Whether the next statement is on its way. */
+  #isCalled = false;
 
   constructor(
     private readonly ask: (questions: Question[]) => Promise<Answer[]>,
@@ -38,11 +40,11 @@ export class Coalescer<Question, Answer> {
     private readonly limits: CoalescerLimits = DEFAULT_LIMITS,
   ) {}
 
-  /** The answer to one question; rejects with the error of its own statement. */
+  /** The answer to one question; rejects with the error of its own statement, or with an answer that is an error. */
   submit(question: Question): Promise<Answer> {
     return new Promise((resolve, reject) => {
       this.#waiting.push({ question, key: this.keyOf(question), resolve, reject });
-      if (this.#mayAsk()) queueMicrotask(() => this.#next());
+      if (!this.#isCalled && this.#mayAsk()) this.#call();
     });
   }
 
@@ -51,9 +53,18 @@ export class Coalescer<Question, Answer> {
     return this.#inFlight < inFlight && (this.#quick === 0 || this.#waiting.length >= batchSize);
   }
 
+  /** Asks after this turn of the event loop, which may bring more questions: the jobs that arrived with one answer of BullMQ's. */
+  #call(): void {
+    this.#isCalled = true;
+    setImmediate(() => {
+      this.#isCalled = false;
+      this.#next();
+    });
+  }
+
   /** A statement for many questions runs in none of their frames. */
   #next(): void {
-    if (this.#waiting.length > 0 && this.#mayAsk()) outsideOfAnyFrame(() => this.#askWaiting());
+    while (this.#waiting.length > 0 && this.#mayAsk()) outsideOfAnyFrame(() => this.#askWaiting());
   }
 
   #askWaiting(): void {
@@ -93,7 +104,7 @@ export class Coalescer<Question, Answer> {
   async #answer(batch: Entry<Question, Answer>[]): Promise<void> {
     try {
       const answers = await this.ask(batch.map((entry) => entry.question));
-      batch.forEach((entry, index) => entry.resolve(answers[index] as Answer));
+      batch.forEach((entry, index) => settle(entry, answers[index] as Answer));
     } catch (error) {
       if (batch.length === 1 || !isAboutOneItem(error)) {
         for (const entry of batch) entry.reject(error);
@@ -112,7 +123,7 @@ export class Coalescer<Question, Answer> {
     for (const [index, entry] of batch.entries()) {
       try {
         const [answer] = await this.ask([entry.question]);
-        entry.resolve(answer as Answer);
+        settle(entry, answer as Answer);
         inARow = 0;
       } catch (error) {
         entry.reject(error);
@@ -130,6 +141,11 @@ interface Entry<Question, Answer> {
   readonly key: string;
   readonly resolve: (answer: Answer) => void;
   readonly reject: (error: unknown) => void;
+}
+
+function settle<Answer>(entry: Entry<unknown, Answer>, answer: Answer): void {
+  if (answer instanceof Error) entry.reject(answer);
+  else entry.resolve(answer);
 }
 
 /** A lock that is held, or a statement that took too long. So many in a row are no coincidence. */

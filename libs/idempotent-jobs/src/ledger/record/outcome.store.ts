@@ -3,16 +3,15 @@ import { Injectable } from '@nestjs/common';
 import type { Claim, ClaimRow, ClaimRules, VanishedAttempt } from '../claim/claim.js';
 import type { DeadLetterReason, RetryDecision } from '../../operation/reasons.js';
 import { cleanText, describeError } from '../../operation/thrown.js';
-import { identityKeyOf, type OperationIdentity } from '../../operation/identity.js';
-import { Coalescer } from '../postgres/coalescer.js';
+import type { OperationIdentity } from '../../operation/identity.js';
+import { type Completion, Exchange, type Recorded } from '../claim/exchange.js';
 import { Database, type Queryable } from '../postgres/database.js';
-import { type Call, sparse } from '../postgres/statement.js';
+import type { Call } from '../postgres/statement.js';
 import { payloadBinding, resultBinding, Encryption } from '../encryption/encryption.js';
 import { errorFingerprint, VERSIONS } from './letter-evidence.js';
-import type { RecordedResult, ResultOmitted } from './recorded-result.js';
+import type { RecordedResult } from './recorded-result.js';
 import {
   APPLY_RECONCILED,
-  COMPLETE,
   DOUBT,
   FAIL,
   RELEASE,
@@ -21,11 +20,6 @@ import {
   TAKE_OVER,
   WAS_REPLACED,
 } from './record.statements.js';
-
-/**
- * Whether a write under a fencing token took effect. `lost` means that another worker had the lease; nothing was written.
- */
-export type Recorded = 'recorded' | 'lost';
 
 /** A failed attempt and what becomes of its operation. */
 export interface FailureRecord {
@@ -47,14 +41,6 @@ export interface FailureRecord {
   readonly payload?: string;
 }
 
-interface Completion extends OperationIdentity {
-  readonly token: number;
-  readonly result: string | null;
-  readonly resultOmitted: ResultOmitted | null;
-  readonly degraded: string | null;
-  readonly retentionMs: number;
-}
-
 /**
  * Writes how attempts ended, each under its fencing token. `complete` and `fail` may be repeated after a lost answer: they
  * find the rows under their own token and answer as before. `release` and `doubt` answer `lost` then, and the next claim
@@ -62,50 +48,33 @@ interface Completion extends OperationIdentity {
  */
 @Injectable()
 export class OutcomeStore {
-  readonly #completions: Coalescer<Completion, Recorded | RowLockedError>;
-
   constructor(
     private readonly database: Database,
+    private readonly exchange: Exchange,
     private readonly encryption: Encryption,
-  ) {
-    this.#completions = new Coalescer<Completion, Recorded | RowLockedError>(
-      (completions) => this.#complete(completions),
-      identityKeyOf,
-    );
-  }
+  ) {}
 
   /**
-   * Records the result, to be kept for `retentionMs`. Shares a statement with the other completions that arrive meanwhile.
+   * Records the result of an attempt.
    *
    * @throws RowLockedError while another transaction holds the operation's row: ask again
    */
-  async complete(claim: Claim, result: RecordedResult, retentionMs: number): Promise<Recorded> {
-    const recorded = await this.#completions.submit(this.#completionOf(claim, result, retentionMs));
-    if (recorded instanceof RowLockedError) throw recorded;
-    return recorded;
+  complete(rules: ClaimRules, claim: Claim, result: RecordedResult): Promise<Recorded> {
+    return this.exchange.complete(this.#completionOf(rules, claim, result));
   }
 
-  /** Records the result on a transaction's connection. */
-  async completeWithin(
+  /**
+   * Records the result inside of a transaction. `isOwn`: only if the transaction has claimed it, and `lost` if that claim was
+   * committed or rolled back.
+   */
+  completeOn(
     connection: Queryable,
+    rules: ClaimRules,
     claim: Claim,
     result: RecordedResult,
-    retentionMs: number,
+    isOwn: boolean,
   ): Promise<Recorded> {
-    const [recorded] = await this.#complete([this.#completionOf(claim, result, retentionMs)], connection);
-    if (recorded instanceof RowLockedError) throw recorded;
-    return recorded as Recorded;
-  }
-
-  /** Records the result in the transaction that claimed it. `lost`: that claim was committed or rolled back. */
-  async completeOwn(
-    connection: Queryable,
-    claim: Claim,
-    result: RecordedResult,
-    retentionMs: number,
-  ): Promise<Recorded> {
-    const completion = this.#completionOf(claim, result, retentionMs);
-    return (await this.#complete([completion], connection, true))[0] as Recorded;
+    return this.exchange.completeOn(connection, this.#completionOf(rules, claim, result), isOwn);
   }
 
   /** Records a failed attempt, the operation's next status and, if it is given up, the dead letter. */
@@ -195,11 +164,11 @@ export class OutcomeStore {
   /** Completes an operation in doubt, because its effect happened. */
   async apply(
     connection: Queryable,
+    rules: ClaimRules,
     claim: Claim,
     recorded: RecordedResult,
-    retentionMs: number,
   ): Promise<Recorded> {
-    const { degraded: _none, ...completion } = this.#completionOf(claim, recorded, retentionMs);
+    const { degraded: _none, ...completion } = this.#completionOf(rules, claim, recorded);
     return this.#write(APPLY_RECONCILED.with(completion), connection);
   }
 
@@ -230,59 +199,26 @@ export class OutcomeStore {
     return row?.is_recorded === true ? 'recorded' : 'lost';
   }
 
-  async #complete(
-    completions: Completion[],
-    connection?: Queryable,
-    isOwn = false,
-  ): Promise<(Recorded | RowLockedError)[]> {
-    const rows = await this.database.run<{ n: number; is_recorded: boolean; is_locked: boolean }>(
-      COMPLETE.with({
-        tenantId: completions.map((completion) => completion.tenantId),
-        operationKey: completions.map((completion) => completion.operationKey),
-        token: completions.map((completion) => completion.token),
-        result: completions.map((completion) => completion.result),
-        retentionMs: completions.map((completion) => completion.retentionMs),
-        resultOmitted: sparse(completions.map((completion) => completion.resultOmitted)),
-        degraded: sparse(completions.map((completion) => completion.degraded)),
-        isOwn,
-      }),
-      connection,
-    );
-    const answers = completions.map((): Recorded | RowLockedError => 'recorded');
-    for (const row of rows)
-      if (!row.is_recorded) answers[row.n - 1] = row.is_locked ? new RowLockedError() : 'lost';
-    return answers;
-  }
-
-  /** Encrypts the result once, however often it is written. */
   #completionOf(
+    rules: ClaimRules,
     { tenantId, operationKey, token }: Claim,
     { text, omitted, degraded }: RecordedResult,
-    retentionMs: number,
   ): Completion {
     const result =
       text === undefined ? null : this.encryption.encrypt(text, resultBinding({ tenantId, operationKey }));
     return {
+      rules,
       tenantId,
       operationKey,
       token,
       result,
       resultOmitted: omitted ?? null,
       degraded: degraded ?? null,
-      retentionMs,
+      retentionMs: rules.retentionMs,
     };
   }
 
   #encryptedPayload(identity: OperationIdentity, payload: string | undefined): string | null {
     return payload === undefined ? null : this.encryption.encrypt(payload, payloadBinding(identity));
-  }
-}
-
-/** Another transaction holds the row that a statement should write; nothing was written. */
-export class RowLockedError extends Error {
-  override readonly name = 'RowLockedError';
-
-  constructor() {
-    super('Another transaction holds the row of the operation.');
   }
 }

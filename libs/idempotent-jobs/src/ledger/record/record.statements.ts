@@ -1,8 +1,5 @@
-import { PATIENCE, inMs, locked, ms, rowsOf, statement } from '../postgres/statement.js';
-
-/** SET list of a row that becomes completed. The end also resolves a doubt that an earlier attempt may have left. */
-export const COMPLETED = `status = 'completed', settled_at = clock_timestamp(), error = NULL, payload = NULL,
-    doubt_since = NULL, doubted_at = NULL, reconcile_due_at = NULL, lease_expires_at = NULL, dispatch_due_at = NULL`;
+import { COMPLETED } from '../claim/complete.statement.js';
+import { PATIENCE, inMs, ms, statement } from '../postgres/statement.js';
 
 /**
  * INSERT … SELECT of an operation's dead letter; the caller appends the FROM, whose row says when the last attempt ended.
@@ -21,54 +18,6 @@ const letterOf = <const Reason extends string, const Payload extends string>(
     tenant_id, operation_key, origin, queue, job_name, job_id, ${reason}, ${payload}, fingerprint, :error::json,
     attempts, failures, fencing_token, doubt_since, run_id, :versions::json, trace_context, :errorFingerprint, step_of, step,
     ended_at, CASE WHEN origin <> 'call' THEN ended_at END` as const;
-
-/**
- * running → completed, for many operations at once.
- *
- * Only what was not written has a row, with its number. `is_recorded` is false when the lease was lost: the row has another
- * token, it is no longer running, or, with `:isOwn`, the claim was committed or rolled back since. A repeat after a lost
- * answer finds the row completed under its own token and reports it as recorded. `is_locked` means that another transaction
- * holds the row: nothing was written, and the caller asks again.
- *
- * No row is waited for (SKIP LOCKED): one locked row must not keep the other outcomes from being recorded.
- */
-export const COMPLETE = statement(
-  'complete',
-  `
-WITH input AS (
-  SELECT * FROM ${rowsOf('a', 'tenantId text', 'operationKey text', 'token bigint', 'result text', 'retentionMs float8', 'resultOmitted text', 'degraded text')}
-), held AS MATERIALIZED (
-  ${locked(
-    'input a',
-    `o.fencing_token = a.token AND o.status = 'running'
-      AND (NOT :isOwn::boolean OR o.xmin = pg_current_xact_id_if_assigned()::xid)`,
-  )}
-), completed AS (
-  UPDATE {schema}.job_outcomes o SET
-    ${COMPLETED},
-    result           = a.result::json,
-    result_omitted   = a.result_omitted,
-    degraded         = a.degraded,
-    expires_at       = ${inMs('a.retention_ms')}
-  FROM held a
-  WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
-    AND o.fencing_token = a.token AND o.status = 'running'
-  RETURNING a.n
-)
-SELECT
-  a.n::integer,
-  COALESCE(o.status = 'completed', false) AS is_recorded,
-  NOT :isOwn AND COALESCE(o.status = 'running', false) AS is_locked
-FROM input a
-LEFT JOIN LATERAL (
-  SELECT o.status FROM {schema}.job_outcomes o
-  WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key AND o.fencing_token = a.token
-  OFFSET 0
-) o ON true
-WHERE a.n NOT IN (SELECT n FROM completed)
-`,
-  'record',
-);
 
 /**
  * running (or in_doubt, while the service is asked) → retrying, in_doubt or dead. Writes the record of the attempt (or of

@@ -229,10 +229,10 @@ export class AttemptRunner {
     startedAt: number,
   ): Promise<AttemptResult> {
     const { run } = ground;
-    const { results, claim: claimRules, classify: ownRules } = run.rules;
+    const { results, classify: ownRules } = run.rules;
     const kept = keepResult(value, results);
     const result = { ...kept, degraded };
-    const completion = await ground.complete(claim, result, followUps, claimRules.retentionMs);
+    const completion = await ground.complete(claim, result, followUps);
     if (completion === 'lost') return this.recorder.fenced(run, claim);
     if (completion !== 'recorded') {
       if (completion.kind === 'conflicted')

@@ -3,7 +3,8 @@ import type { EntityManager } from 'typeorm';
 import type { Claim, ClaimAnswer, VanishedAttempt } from '../../ledger/claim/claim.js';
 import type { RequestedOperation } from '../../producer/operation.store.js';
 import type { RecordedResult } from '../../ledger/record/recorded-result.js';
-import { type FailureRecord, OutcomeStore, type Recorded } from '../../ledger/record/outcome.store.js';
+import { type FailureRecord, OutcomeStore } from '../../ledger/record/outcome.store.js';
+import { Exchange, type Recorded } from '../../ledger/claim/exchange.js';
 import { ClaimStore } from '../../ledger/claim/claim.store.js';
 import { LeaseKeeper } from '../../ledger/claim/lease-keeper.js';
 import { UnusedClaims } from '../../ledger/claim/unused-claims.js';
@@ -16,6 +17,7 @@ import type { OperationRun } from './operation-run.js';
 export class GroundServices {
   constructor(
     readonly claims: ClaimStore,
+    readonly exchange: Exchange,
     readonly leases: LeaseKeeper,
     readonly outcomes: OutcomeStore,
     readonly followUps: FollowUps,
@@ -50,7 +52,6 @@ export interface Ground {
     claim: Claim,
     result: RecordedResult,
     followUps: readonly RequestedOperation[],
-    retentionMs: number,
   ): Promise<Completion>;
   /**
    * Undoes what the handler has written, and gives the claim under which its failure is to be recorded: the same claim,

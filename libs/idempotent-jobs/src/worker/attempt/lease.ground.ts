@@ -3,7 +3,8 @@ import { type LeaseHandle, leaseTime } from '../../ledger/claim/lease-keeper.js'
 import type { RequestedOperation } from '../../producer/operation.store.js';
 import type { Queryable } from '../../ledger/postgres/database.js';
 import type { RecordedResult } from '../../ledger/record/recorded-result.js';
-import type { FailureRecord, Recorded } from '../../ledger/record/outcome.store.js';
+import type { FailureRecord } from '../../ledger/record/outcome.store.js';
+import type { Recorded } from '../../ledger/claim/exchange.js';
 import type { Completion, Ground, GroundServices, Release } from './ground.js';
 import { claimRequestOf, isCall, type OperationRun } from './operation-run.js';
 import { withRetry, recordPatienceMs } from './with-retry.js';
@@ -76,12 +77,11 @@ export class LeaseGround implements Ground {
     claim: Claim,
     result: RecordedResult,
     followUps: readonly RequestedOperation[],
-    retentionMs: number,
   ): Promise<Completion> {
     return this.#record(() =>
       followUps.length === 0
-        ? this.services.outcomes.complete(claim, result, retentionMs)
-        : this.#completeWith(claim, result, followUps, retentionMs),
+        ? this.services.outcomes.complete(this.run.rules.claim, claim, result)
+        : this.#completeWith(claim, result, followUps),
     );
   }
 
@@ -89,12 +89,11 @@ export class LeaseGround implements Ground {
     claim: Claim,
     result: RecordedResult,
     followUps: readonly RequestedOperation[],
-    retentionMs: number,
   ): Promise<Recorded> {
     const { outcomes, followUps: writer, database } = this.services;
     let tell = (): void => undefined;
     const write = async (connection: Queryable): Promise<Recorded> => {
-      const completed = await outcomes.completeWithin(connection, claim, result, retentionMs);
+      const completed = await outcomes.completeOn(connection, this.run.rules.claim, claim, result, false);
       if (completed === 'recorded') tell = await writer.write(connection, followUps, this.run.runId);
       return completed;
     };
@@ -126,7 +125,7 @@ export class LeaseGround implements Ground {
   forgo(): void {
     const { identified, runId } = this.run;
     const { tenantId, operationKey } = identified;
-    const { possibleUntil } = this.services.claims;
+    const { possibleUntil } = this.services.exchange;
     this.services.unused.add({
       tenantId,
       operationKey,

@@ -8,7 +8,8 @@ import type { RequestedOperation } from '../../producer/operation.store.js';
 import { Database } from '../../ledger/postgres/database.js';
 import { nextQuestionMs, type ReconcileRules } from '../rules/reconcile.options.js';
 import type { Applied, Reconciliation } from '../../operation/effect.js';
-import { OutcomeStore, type Recorded } from '../../ledger/record/outcome.store.js';
+import type { Recorded } from '../../ledger/claim/exchange.js';
+import { OutcomeStore } from '../../ledger/record/outcome.store.js';
 import { identityAttributes } from '../../tracing/attributes.js';
 import type { OperationSpan } from './operation-span.js';
 import { AttemptRecorder } from './attempt.recorder.js';
@@ -133,7 +134,7 @@ export class Reconciler {
     const result = keepResult(value, results);
     const write = async (): Promise<[Recorded, () => void]> =>
       this.database.inTransaction(async (connection) => {
-        const recorded = await this.outcomes.apply(connection, claim, result, claimRules.retentionMs);
+        const recorded = await this.outcomes.apply(connection, claimRules, claim, result);
         if (recorded === 'lost') return [recorded, () => undefined];
         return [recorded, await this.followUps.write(connection, followUps, run.runId)];
       }, 'record');

@@ -11,7 +11,8 @@ import {
   sqlStateOf,
 } from '../../ledger/postgres/no-connection.js';
 import type { RecordedResult } from '../../ledger/record/recorded-result.js';
-import type { FailureRecord, Recorded } from '../../ledger/record/outcome.store.js';
+import type { Recorded } from '../../ledger/claim/exchange.js';
+import type { FailureRecord } from '../../ledger/record/outcome.store.js';
 import type { Completion, Ground, GroundAnswer, GroundServices } from './ground.js';
 import { claimRequestOf, isCall, type OperationRun } from './operation-run.js';
 import { TransactionLeftError } from './refusal-errors.js';
@@ -97,12 +98,17 @@ export class TransactionGround implements Ground {
     claim: Claim,
     result: RecordedResult,
     followUps: readonly RequestedOperation[],
-    retentionMs: number,
   ): Promise<Completion> {
     const { outcomes, followUps: writer } = this.services;
     const transaction = this.#own;
     try {
-      const recorded = await outcomes.completeOwn(transaction.connection, claim, result, retentionMs);
+      const recorded = await outcomes.completeOn(
+        transaction.connection,
+        this.run.rules.claim,
+        claim,
+        result,
+        true,
+      );
       if (recorded === 'lost') throw new TransactionLeftError();
       const tell = await writer.write(transaction.connection, followUps, this.run.runId);
       await transaction.commit();

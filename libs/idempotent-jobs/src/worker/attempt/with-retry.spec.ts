@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { NoConnectionError } from '../../ledger/postgres/no-connection.js';
-import { RowLockedError } from '../../ledger/record/outcome.store.js';
+import { RowLockedError } from '../../ledger/claim/exchange.js';
 import { withRetry } from './with-retry.js';
 
 // The fake clock has no hold of node:timers/promises.

@@ -1,6 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { isConnectionTrouble, sqlStateOf } from '../../ledger/postgres/no-connection.js';
-import { RowLockedError } from '../../ledger/record/outcome.store.js';
+import { RowLockedError } from '../../ledger/claim/exchange.js';
 
 /**
  * Retries a statement for `patienceMs`, unless its own data is at fault. Claims under one run id and writes under one
