@@ -60,26 +60,30 @@ export class JobPipeline {
   }
 
   /** As {@link handle}, without telling BullMQ. Never rejects. */
-  async deliver(delivery: Delivery): Promise<Ack> {
-    const { tracing } = this.options;
+  deliver(delivery: Delivery): Promise<Ack> {
     watchMoves(delivery.job);
     try {
       const identified = this.#identify(delivery);
-      if (identified.kind === 'refused')
-        return await this.deadLetterWriter.ofUnidentified(delivery, identified);
-      this.sharedKeys.note(delivery.job, identified);
-      return await this.tenants.runJob(identified.tenantId, () =>
-        tracing === undefined
-          ? this.#deliverAs(identified, delivery, undefined)
-          : inDeliverySpan(tracing, delivery, identified, (span) =>
-              this.#deliverAs(identified, delivery, span),
-            ),
-      );
+      const ended =
+        identified.kind === 'refused'
+          ? this.deadLetterWriter.ofUnidentified(delivery, identified)
+          : this.#enterTenant(identified, delivery);
+      return ended.catch((error: unknown) => this.#defer(delivery, error));
     } catch (error) {
-      // Postgres is out of reach, the payload is unreadable, or this library has a bug. Nothing is known to be
-      // recorded, so BullMQ is only told to deliver the job again later.
-      return this.#defer(delivery, error);
+      return Promise.resolve(this.#defer(delivery, error));
     }
+  }
+
+  #enterTenant(identified: Identified, delivery: Delivery): Promise<Ack> {
+    const { tracing } = this.options;
+    this.sharedKeys.note(delivery.job, identified);
+    return this.tenants.runJob(identified.tenantId, () =>
+      tracing === undefined
+        ? this.#deliverAs(identified, delivery, undefined)
+        : inDeliverySpan(tracing, delivery, identified, (span) =>
+            this.#deliverAs(identified, delivery, span),
+          ),
+    );
   }
 
   async #deliverAs(
@@ -98,7 +102,8 @@ export class JobPipeline {
         validated.kind === 'invalid'
           ? await this.operations.refuse(run, 'payload_invalid', validated.error)
           : await this.#attempt(run, delivery);
-      return await this.#ackOf(run, delivery, result);
+      const ack = this.#ackOf(run, delivery, result);
+      return ack instanceof Promise ? await ack : ack;
     } finally {
       this.running.remove(run.handlerRun);
     }
@@ -215,6 +220,10 @@ export class JobPipeline {
     } else if (kind !== 'deferred') this.#handBacks.forget(run.identified);
   }
 
+  /**
+   * Postgres is out of reach, the payload is unreadable, or this library has a bug. Nothing is known to be recorded, so BullMQ
+   * is only told to deliver the job again later.
+   */
   #defer({ job }: Delivery, error: unknown): Ack {
     const delayMs = 1000 + this.random() * 4000;
     const detail = `${unavailability(error)}: ${messageOf(error)}`;

@@ -75,37 +75,27 @@ export class ClaimStore {
   }
 
   /**
-   * Asks until there is an answer; `whenOld` answers for an operation whose row may be forgotten.
+   * Asks until there is an answer; `whenOld` answers for an operation whose row may be forgotten. `time` counts from 1.
    *
    * @throws RecordUnreadableError where the result of a completed operation cannot be read
    */
-  async #answerOf(
+  #answerOf(
     request: ClaimRequest,
     ask: () => Promise<ClaimRow | FirstAttempts>,
     whenOld: () => Promise<ClaimAnswer>,
+    time = 1,
   ): Promise<ClaimAnswer> {
-    for (let time = 1; time <= MAX_TIMES; time += 1) {
-      let row: ClaimRow | FirstAttempts;
-      try {
-        row = await ask();
-      } catch (error) {
-        // Asked alone: a row that is being inserted by a transaction that does not end counts as locked.
-        if (sqlStateOf(error) === LOCK_NOT_AVAILABLE) return LOCKED;
-        throw unlessUnstorable(error);
-      }
+    return ask().then((row) => {
       const answer = readAnswer(request, row);
-      if (answer.kind === 'locked' && time < MAX_TIMES) {
-        await pause(LOCKED_PAUSE_MS * time);
-        continue;
-      }
-      if (answer.kind !== 'ask_again')
-        request.span?.follows(row instanceof FirstAttempts ? null : row.last_trace);
-      if (answer.kind === 'replay') return this.#replay(request, answer);
+      const isLast = time === MAX_TIMES;
+      const askAgain = (): Promise<ClaimAnswer> => this.#answerOf(request, ask, whenOld, time + 1);
+      if (answer.kind === 'locked' && !isLast) return pause(LOCKED_PAUSE_MS * time).then(askAgain);
+      // Rivals keep rewriting the row each time, so one of them is running it. The caller comes back shortly.
+      if (answer.kind === 'ask_again') return isLast ? LOCKED : askAgain();
+      request.span?.follows(row instanceof FirstAttempts ? null : row.last_trace);
       if (answer.kind === 'old') return whenOld();
-      if (answer.kind !== 'ask_again') return answer;
-    }
-    // Rivals keep rewriting the row each time, so one of them is running it. The caller comes back shortly.
-    return LOCKED;
+      return answer.kind === 'replay' ? this.#replay(request, answer) : answer;
+    }, whenRefused);
   }
 
   /**
@@ -191,6 +181,8 @@ export class UnstorableError extends Error {
   }
 }
 
-function unlessUnstorable(error: unknown): unknown {
-  return sqlStateOf(error)?.startsWith(DATA_EXCEPTION) === true ? new UnstorableError(error) : error;
+/** Asked alone: a row that is being inserted by a transaction that does not end counts as locked. */
+function whenRefused(error: unknown): ClaimAnswer {
+  if (sqlStateOf(error) === LOCK_NOT_AVAILABLE) return LOCKED;
+  throw sqlStateOf(error)?.startsWith(DATA_EXCEPTION) === true ? new UnstorableError(error) : error;
 }

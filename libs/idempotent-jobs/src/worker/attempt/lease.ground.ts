@@ -1,5 +1,5 @@
 import type { Claim, ClaimAnswer, ClaimRequest, VanishedAttempt } from '../../ledger/claim/claim.js';
-import { type LeaseHandle, leaseTime } from '../../ledger/claim/lease-keeper.js';
+import { type LeaseHandle, type LeaseTime, leaseTime } from '../../ledger/claim/lease-keeper.js';
 import type { RequestedOperation } from '../../producer/operation.store.js';
 import type { Queryable } from '../../ledger/postgres/database.js';
 import type { RecordedResult } from '../../ledger/record/recorded-result.js';
@@ -25,14 +25,20 @@ export class LeaseGround implements Ground {
     private readonly services: GroundServices,
   ) {}
 
-  async claim(): Promise<ClaimAnswer> {
-    const { run, services } = this;
+  claim(): Promise<ClaimAnswer> {
     const sentAt = leaseTime();
-    const request = claimRequestOf(run);
-    let answer = await this.#claim(request);
-    if (answer.kind === 'absent' && run.identified.rowMs === undefined)
-      answer = await this.#claimUnrecorded(request);
+    const request = claimRequestOf(this.run);
+    return this.#claim(request).then((answer) =>
+      answer.kind === 'absent' && this.run.identified.rowMs === undefined
+        ? this.#claimUnrecorded(request).then((second) => this.#hold(second, sentAt))
+        : this.#hold(answer, sentAt),
+    );
+  }
+
+  /** Keeps the lease of a claim that was won. */
+  #hold(answer: ClaimAnswer, sentAt: LeaseTime): ClaimAnswer {
     if (answer.kind !== 'acquired') return answer;
+    const { run, services } = this;
     const { tenantId, operationKey, token } = answer.claim;
     const { leaseMs } = run.rules.claim;
     const onLost = (): void => run.handlerRun.abandon('lease_lost');

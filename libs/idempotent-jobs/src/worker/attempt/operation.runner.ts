@@ -32,7 +32,8 @@ export class OperationRunner {
   async run(run: OperationRun, handler: () => Promise<unknown>): Promise<AttemptResult> {
     if (run.rules.dependency !== undefined) return this.#runUnderItsKey(run, handler);
     try {
-      return await this.#runAttempt(run, handler, undefined);
+      const result = await this.attempts.run(run, handler, undefined);
+      return result.kind === 'rolled_back' ? await this.#afterRollback(run, result) : result;
     } catch (error) {
       return this.recorder.unavailable(run, error);
     }
@@ -75,7 +76,8 @@ export class OperationRunner {
     handler: () => Promise<unknown>,
     gate: DependencyGate | undefined,
   ): Promise<AttemptResult> {
-    return this.#afterRollback(run, await this.attempts.run(run, handler, gate));
+    const result = await this.attempts.run(run, handler, gate);
+    return result.kind === 'rolled_back' ? this.#afterRollback(run, result) : result;
   }
 
   /**
@@ -83,8 +85,8 @@ export class OperationRunner {
    * stands in now, and none does after a claim on a lease: it was the handler that made the rejected call, or the
    * fallback itself.
    */
-  async #afterRollback(run: OperationRun, result: AttemptResult | RolledBack): Promise<AttemptResult> {
-    return result.kind === 'rolled_back' ? this.#runRejected(run, result.rejection, undefined) : result;
+  #afterRollback(run: OperationRun, { rejection }: RolledBack): Promise<AttemptResult> {
+    return this.#runRejected(run, rejection, undefined);
   }
 
   /**
@@ -130,9 +132,10 @@ export class OperationRunner {
    */
   #leaveDoubt(run: OperationRun, rejection: Rejection): Promise<AttemptResult> {
     const error = new DependencyRejectedError(rejection);
-    return this.attempts.withoutHandler(run, rejection.cause, error, async (ground, claim) =>
-      this.#afterRollback(run, await this.attempts.releaseRejected(ground, claim, rejection)),
-    );
+    return this.attempts.withoutHandler(run, rejection.cause, error, async (ground, claim) => {
+      const result = await this.attempts.releaseRejected(ground, claim, rejection);
+      return result.kind === 'rolled_back' ? this.#afterRollback(run, result) : result;
+    });
   }
 
   /**

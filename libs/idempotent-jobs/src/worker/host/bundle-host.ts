@@ -21,7 +21,7 @@ export interface DeliveredBundle {
   readonly worker: Worker;
   /** The rate limits by which handlers hand their jobs back. */
   readonly limits: QueueLimits;
-  /** Delivers one of its jobs to the processor. Never rejects. */
+  /** Delivers one of its jobs to the processor. */
   readonly deliver: (job: Job) => Promise<Ack>;
 }
 
@@ -54,16 +54,20 @@ export class BundleHost {
     const { job, token, carried, worker, limits } = bundle;
     const troubles: unknown[] = [];
     const cleared: string[] = [];
+    const trouble = (error: unknown): void => void troubles.push(error);
     const putBack = (one: BundledJob, delayMs: number): Promise<void> =>
-      this.#putBack(job, one, delayMs).catch((error: unknown) => void troubles.push(error));
-    const deliver = async (one: BundledJob): Promise<void> => {
+      this.#putBack(job, one, delayMs).catch(trouble);
+    const deliver = (one: BundledJob): Promise<void> => {
       try {
         const view = new BundledJobView(job, one);
-        const delayMs = returnDelayMs(await bundle.deliver(view), view, limits);
-        if (view.isCleared) cleared.push(one.id);
-        if (delayMs !== undefined) await putBack(one, delayMs);
+        const end = (ack: Ack): Promise<void> | undefined => {
+          const delayMs = returnDelayMs(ack, view, limits);
+          if (view.isCleared) cleared.push(one.id);
+          return delayMs === undefined ? undefined : putBack(one, delayMs);
+        };
+        return bundle.deliver(view).then(end).catch(trouble);
       } catch (error) {
-        troubles.push(error);
+        return Promise.resolve(trouble(error));
       }
     };
     // What was made up is refused at once, and never put on the queue.
@@ -78,7 +82,7 @@ export class BundleHost {
     const [alone, together] = [carried.filter(goesAlone), carried.filter((one) => !goesAlone(one))];
     await Promise.all(alone.map((one) => giveBack(one)));
     await this.#slotsOf(bundle).run(together, { work, giveBack, patienceMs: PATIENCE_MS });
-    if (cleared.length > 0) await clear(job, cleared).catch((error: unknown) => void troubles.push(error));
+    if (cleared.length > 0) await clear(job, cleared).catch(trouble);
     if (troubles.length === 0) return undefined;
     this.log.trouble(`Operations of a bundle of queue "${job.queueName}" could not be put back`, troubles[0]);
     return acknowledge(job, token, { kind: 'defer', delayMs: 1000 + this.random() * 4000 });

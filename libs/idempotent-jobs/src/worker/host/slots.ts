@@ -43,32 +43,34 @@ export class Slots {
    */
   async run<O>(operations: readonly O[], { work, giveBack, patienceMs }: SlotWork<O>): Promise<void> {
     if (operations.length === 0) return;
-    let left = operations.length;
     this.#jobs += 1;
     this.#operations += operations.length;
     this.#adapt();
     // What begins later would otherwise begin in the frame, and in the trace, of what has ended then.
     const here = new AsyncResource('nestjs-idempotent-jobs:slots');
-    const ends = operations.map(
-      (operation) =>
-        new Promise<void>((resolve) => {
-          const end = (): void => {
-            left -= 1;
-            this.#operations -= 1;
-            if (left === 0) this.#jobs -= 1;
-            this.#adapt();
-            resolve();
-          };
-          this.#waiting.push({
-            start: () =>
-              void here.runInAsyncScope(() => work(operation)).finally(() => (this.#leave(), end())),
-            giveBack: giveBack && (() => void here.runInAsyncScope(() => giveBack(operation)).finally(end)),
-          });
-        }),
-    );
+    let left = operations.length;
+    let resolve = (): void => undefined;
+    const over = new Promise<void>((end) => (resolve = end));
+    const end = (): void => {
+      left -= 1;
+      this.#operations -= 1;
+      if (left === 0) this.#jobs -= 1;
+      this.#adapt();
+      if (left === 0) resolve();
+    };
+    const endWork = (): void => {
+      this.#leave();
+      end();
+    };
+    for (const operation of operations) {
+      this.#waiting.push({
+        start: () => void here.runInAsyncScope(work, undefined, operation).then(endWork),
+        giveBack: giveBack && (() => void here.runInAsyncScope(giveBack, undefined, operation).then(end)),
+      });
+    }
     const timer = patienceMs === undefined ? undefined : this.#giveBackIn(patienceMs, operations.length);
     this.#admit();
-    await Promise.all(ends);
+    await over;
     clearTimeout(timer);
   }
 
