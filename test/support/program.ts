@@ -69,7 +69,7 @@ async function redrive({ place }: RedriverScript): Promise<void> {
   });
   const { redriveId } = await app
     .get(DeadLetterService)
-    .redriveMany({ queue: 'charges' }, { actor: 'ada', note: 'begun', ratePerSecond: 20, canary: 1 });
+    .redriveMany({ queue: 'charges' }, { actor: 'ada', note: 'begun', ratePerSecond: 8, canary: 1 });
   process.send?.({ at: 'begun', redriveId });
 }
 
