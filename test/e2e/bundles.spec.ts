@@ -532,7 +532,14 @@ describe.each(BACKENDS)('bundles in processes that are killed, on %s', (backend)
 
   async function begin(count: number, rest: Partial<WorkerScript> = {}) {
     const place = await makePlace(backend);
-    const script: WorkerScript = { place, effect: 'keyed', act: 'work', leaseMs: LONG_LEASE_MS, bundle: 50, ...rest };
+    const script: WorkerScript = {
+      place,
+      effect: 'keyed',
+      act: 'work',
+      leaseMs: LONG_LEASE_MS,
+      bundle: 50,
+      ...rest,
+    };
     const heir = await heirOf(apps, script);
     const { app } = heir;
     await dataSourceOf(app).query(CREATE_WORK);
@@ -595,7 +602,13 @@ describe.each(BACKENDS)('bundles in processes that are killed, on %s', (backend)
     });
     const charges = requests(40).map((request, n) => ({ ...request, operationKey: `charge:${n}` }));
     await idempotentQueue(producer, 'charges').enqueueMany(charges);
-    const script: WorkerScript = { place, effect: 'keyed', act: 'die after put', leaseMs: LONG_LEASE_MS, bundle: 50 };
+    const script: WorkerScript = {
+      place,
+      effect: 'keyed',
+      act: 'die after put',
+      leaseMs: LONG_LEASE_MS,
+      bundle: 50,
+    };
     const victim = await workers.start(script);
     expect(await victim.exited).toBe('SIGKILL');
     expect(await bullQueue(producer, 'charges').getWaitingCount()).toBe(10);
@@ -612,7 +625,11 @@ describe.each(BACKENDS)('bundles in processes that are killed, on %s', (backend)
   });
 
   it('two workers and one bundle, whose first one is paused past lease and lock: each is done once', async () => {
-    const { app, script, enqueue, all, takeOver } = await begin(20, { workMs: 400, concurrency: 1, leaseMs: 3000 });
+    const { app, script, enqueue, all, takeOver } = await begin(20, {
+      workMs: 400,
+      concurrency: 1,
+      leaseMs: 3000,
+    });
     await enqueue();
     const sleeper = await workers.start(script);
     await eventually(

@@ -21,7 +21,7 @@ import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
 import { dataSourceOf, enqueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
-import { processorOf, reconcilingProcessorOf } from '../support/processors.js';
+import { Gate, processorOf, reconcilingProcessorOf } from '../support/processors.js';
 import { BACKENDS } from '../support/scenario.js';
 
 /*
@@ -105,7 +105,7 @@ describe.each(BACKENDS)('calls that are held back, on %s', (backend) => {
 
   it('transactional: it is put off without an attempt, also where an earlier attempt could not be repeated', async () => {
     // Its next attempt is the other processor's.
-    const slow = { attempts: 3, backoff: { baseMs: 4_000, capMs: 4_000, jitter: 'equal' as const } };
+    const slow = { attempts: 3, backoff: { baseMs: 8_000, capMs: 8_000, jitter: 'equal' as const } };
     const before = processorOf('orders', { effect: 'unrepeatable', retry: slow }, () => {
       throw new TransientError('refused');
     });
@@ -324,14 +324,18 @@ describe.each(BACKENDS)('calls that are held back, on %s', (backend) => {
     let guard!: DependencyGuard;
     let arrive!: (call: Promise<unknown>) => void;
     const late = new Promise<unknown>((resolve) => (arrive = resolve));
+    const ended = new Gate();
     const processor = processorOf('orders', { effect: 'natural', dependency: 'gateway' }, () => {
-      setTimeout(() => arrive(guard.call('gateway', () => 'through').catch((error: unknown) => error)), 300);
+      void ended
+        .pass()
+        .then(() => arrive(guard.call('gateway', () => 'through').catch((error: unknown) => error)));
     });
     const place = await begin(processor);
     guard = place.guard;
     await enqueue(place.app, 'orders', 'order', {}, 'order:1');
     await settled(place.app, 'order:1');
     guard.forceOpen('gateway');
+    ended.open();
     expect(await late).toMatchObject({ code: 'DEPENDENCY_REJECTED' });
   });
 

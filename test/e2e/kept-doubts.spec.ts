@@ -170,7 +170,8 @@ describe('doubts of guarded calls', () => {
       { expires_at: null },
     ]);
     await eventually(
-      () => dataSourceOf(app).query('SELECT repeatable_until < clock_timestamp() AS is_over FROM job_outcomes'),
+      () =>
+        dataSourceOf(app).query('SELECT repeatable_until < clock_timestamp() AS is_over FROM job_outcomes'),
       (rows) => expect(rows).toEqual([{ is_over: true }]),
     );
     await expect(once('refund:1', () => 1, options)).rejects.toMatchObject({ code: 'OPERATION_IN_DOUBT' });
