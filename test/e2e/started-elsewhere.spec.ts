@@ -1,5 +1,5 @@
 import type { INestApplicationContext } from '@nestjs/common';
-import { type Job, type JobsOptions, Worker } from 'bullmq';
+import { type Job, type JobsOptions, Queue, Worker } from 'bullmq';
 import { type IdempotentProcessorOptions, Reconciliation } from 'nestjs-idempotent-jobs';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
@@ -29,11 +29,12 @@ describe.each(BACKENDS)('a plain job that a plain worker has started, on %s', (b
   /** A place with a plain job that met its fate there. */
   async function startedBy(fate: Fate, opts: JobsOptions = { attempts: 3 }): Promise<Place> {
     const place = await makePlace(backend);
-    const app = await apps.beside(place, { queues: ['charges'] });
-    await bullQueue(app, 'charges').add('charge', { tenant: 'acme', key: 'charge:1' }, opts);
+    const { connection, prefix } = place;
+    const queue = new Queue('charges', { connection, prefix });
+    await queue.add('charge', { tenant: 'acme', key: 'charge:1' }, opts);
     const worker = new Worker('charges', null, {
-      connection: place.connection,
-      prefix: place.prefix,
+      connection,
+      prefix,
       // One that dies leaves it behind; the others hold it for as long as they need.
       lockDuration: fate === killed ? 500 : 600_000,
     });
@@ -42,8 +43,7 @@ describe.each(BACKENDS)('a plain job that a plain worker has started, on %s', (b
       (next) => expect(next).toBeDefined(),
     );
     if (job !== undefined) await fate(job);
-    await worker.close();
-    await apps.close(app);
+    await Promise.all([worker.close(), queue.close()]);
     return place;
   }
 
