@@ -56,7 +56,11 @@ export class ScriptedWorker {
       jobs: {
         leaseMs: this.#script.leaseMs,
         recovery: { sweepMs: 500 },
-        ...(this.#script.drainMs !== undefined && { shutdown: { drainMs: this.#script.drainMs } }),
+        // What a slow machine has not recorded when its time to close is over would wait for its lease.
+        shutdown: {
+          closeMs: 60_000,
+          ...(this.#script.drainMs !== undefined && { drainMs: this.#script.drainMs }),
+        },
       },
     };
   }
