@@ -62,7 +62,7 @@ describe('boot of an application whose database is in use', () => {
           }),
           processorOf(
             'inventory',
-            { effect: 'transactional', timeoutMs: 500, retry: { attempts: 1 } },
+            { effect: 'transactional', timeoutMs: 3000, retry: { attempts: 1 } },
             async (job, { transaction }) => {
               await transaction.query(`INSERT INTO stock VALUES ('teapot')`);
               if (job.name === 'slow') await transaction.query('SELECT pg_sleep(30)');

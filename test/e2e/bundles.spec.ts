@@ -25,11 +25,12 @@ import {
   lettersOf,
   outcomeOf,
   settled,
+  shortenLeases,
 } from '../support/ledger.js';
 import type { Place } from '../support/place.js';
 import { useProcesses } from '../support/processes.js';
 import { Gate, type Handler, identifyPlain, processorOf, SHORT_CLOCKS } from '../support/processors.js';
-import { CREATE_WORK, type WorkerScript } from '../support/script.js';
+import { CREATE_WORK, LONG_LEASE_MS, type WorkerScript } from '../support/script.js';
 import { heirOf } from '../support/scripted-worker.js';
 import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
 import { failStalled, letStall, takerOf } from '../support/stalled.js';
@@ -531,7 +532,14 @@ describe.each(BACKENDS)('bundles in processes that are killed, on %s', (backend)
 
   async function begin(count: number, rest: Partial<WorkerScript> = {}) {
     const place = await makePlace(backend);
-    const script: WorkerScript = { place, effect: 'keyed', act: 'work', leaseMs: 1000, bundle: 50, ...rest };
+    const script: WorkerScript = {
+      place,
+      effect: 'keyed',
+      act: 'work',
+      leaseMs: LONG_LEASE_MS,
+      bundle: 50,
+      ...rest,
+    };
     const heir = await heirOf(apps, script);
     const { app } = heir;
     await dataSourceOf(app).query(CREATE_WORK);
@@ -543,7 +551,7 @@ describe.each(BACKENDS)('bundles in processes that are killed, on %s', (backend)
   }
 
   it('a worker killed in the middle of bundles: what had ended is not repeated, everything else is done', async () => {
-    const { app, script, enqueue, all, takeOver } = await begin(100, { workMs: 20, concurrency: 4 });
+    const { app, script, enqueue, all, takeOver } = await begin(100, { workMs: 100, concurrency: 4 });
     await enqueue();
     const victim = await workers.start(script);
     await eventually(
@@ -552,6 +560,7 @@ describe.each(BACKENDS)('bundles in processes that are killed, on %s', (backend)
     );
     victim.signal('SIGKILL');
     expect(await victim.exited).toBe('SIGKILL');
+    await shortenLeases(app);
     const ended = (await all()).filter((outcome) => outcome?.status === 'completed');
     takeOver();
     await eventually(all, (outcomes) =>
@@ -572,6 +581,7 @@ describe.each(BACKENDS)('bundles in processes that are killed, on %s', (backend)
     while (!(await isOver())) {
       const victim = await workers.start(script);
       await Promise.race([victim.exited, eventually(isOver, (over) => expect(over).toBe(true))]);
+      await shortenLeases(app);
     }
     await eventually(all, (outcomes) =>
       expect(outcomes.filter((outcome) => outcome?.status !== 'completed')).toMatchObject([
@@ -592,7 +602,13 @@ describe.each(BACKENDS)('bundles in processes that are killed, on %s', (backend)
     });
     const charges = requests(40).map((request, n) => ({ ...request, operationKey: `charge:${n}` }));
     await idempotentQueue(producer, 'charges').enqueueMany(charges);
-    const script: WorkerScript = { place, effect: 'keyed', act: 'die after put', leaseMs: 1000, bundle: 50 };
+    const script: WorkerScript = {
+      place,
+      effect: 'keyed',
+      act: 'die after put',
+      leaseMs: LONG_LEASE_MS,
+      bundle: 50,
+    };
     const victim = await workers.start(script);
     expect(await victim.exited).toBe('SIGKILL');
     expect(await bullQueue(producer, 'charges').getWaitingCount()).toBe(10);
@@ -609,7 +625,11 @@ describe.each(BACKENDS)('bundles in processes that are killed, on %s', (backend)
   });
 
   it('two workers and one bundle, whose first one is paused past lease and lock: each is done once', async () => {
-    const { app, script, enqueue, all, takeOver } = await begin(20, { workMs: 400, concurrency: 1 });
+    const { app, script, enqueue, all, takeOver } = await begin(20, {
+      workMs: 400,
+      concurrency: 1,
+      leaseMs: 3000,
+    });
     await enqueue();
     const sleeper = await workers.start(script);
     await eventually(

@@ -9,7 +9,7 @@ import {
   TenantContext,
   TransientError,
 } from 'nestjs-idempotent-jobs';
-import { IdempotencyService, IdempotentEffect } from 'nestjs-idempotent-jobs/calls';
+import { type CallOptions, IdempotencyService, IdempotentEffect } from 'nestjs-idempotent-jobs/calls';
 import { DeadLetterService } from 'nestjs-idempotent-jobs/dead-letters';
 import {
   OperationBusyError,
@@ -25,10 +25,11 @@ import { beforeEach, describe, expect, it, onTestFinished } from 'vitest';
 import { useApps, useOneApp } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
 import { asTenant, enqueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
+import type { Place } from '../support/place.js';
 import { type TestProcess, useProcesses } from '../support/processes.js';
 import { Gate, processorOf, Scripts } from '../support/processors.js';
 import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
-import type { CallerScript } from '../support/script.js';
+import { type CallerScript, LONG_LEASE_MS } from '../support/script.js';
 import { rootModule } from '../support/start-app.js';
 
 const BY = { actor: 'ada', note: 'looked' };
@@ -40,8 +41,8 @@ const onceIn =
   (key, fn, options) =>
     asTenant(app, tenantId, () => app.get(IdempotencyService).once(key, fn, options));
 
-/** With short clocks, so that calls whose process was killed are found in seconds. */
-const SHORT = { leaseMs: 1000, recovery: { sweepMs: 200 } };
+/** Of calls in processes that are killed, so that others find them in seconds. */
+const SHORT_LEASE_MS = 1000;
 
 describe('guarded calls', () => {
   const apps = useApps();
@@ -51,7 +52,7 @@ describe('guarded calls', () => {
   const shared = useOneApp('postgres', {
     queues: ['orders'],
     providers: [processorOf('orders', { effect: 'natural' }, scripts.handler)],
-    jobs: SHORT,
+    jobs: { leaseMs: LONG_LEASE_MS },
   });
   let acme: string;
   let globex: string;
@@ -64,12 +65,29 @@ describe('guarded calls', () => {
 
   /** An application for calls that are made in another process, too, with the table of their effects. */
   const begin = async () => {
-    const { app, place } = await apps.fresh('postgres', { queues: [], jobs: SHORT });
+    const { app, place } = await apps.fresh('postgres', {
+      queues: [],
+      jobs: { leaseMs: LONG_LEASE_MS, recovery: { sweepMs: 200 } },
+    });
     await dataSourceOf(app).query('CREATE TABLE effects (pid integer)');
     return { app, place };
   };
   const startCaller = (script: Omit<CallerScript, 'role'>): Promise<TestProcess> =>
     processes.start({ role: 'caller', ...script });
+  /** A call in a process that is killed when it has had its effect. */
+  const killCaller = async (place: Place, options: CallOptions): Promise<void> => {
+    const victim = await startCaller({
+      place,
+      key: 'refund:1',
+      callers: 1,
+      options,
+      workMs: -1,
+      leaseMs: SHORT_LEASE_MS,
+    });
+    victim.call();
+    await victim.reached('effect');
+    await victim.end();
+  };
 
   it('run once for tenant and key, and answer every other caller with the result', async () => {
     let calls = 0;
@@ -82,7 +100,14 @@ describe('guarded calls', () => {
 
   it('of a hundred callers in two processes one runs it, and all get the same result', async () => {
     const { app, place } = await begin();
-    const script = { place, key: 'refund:1', callers: 50, options: {}, workMs: 300 };
+    const script = {
+      place,
+      key: 'refund:1',
+      callers: 50,
+      options: { waitMs: 100_000 },
+      workMs: 300,
+      leaseMs: LONG_LEASE_MS,
+    };
     const [one, other] = await Promise.all([startCaller(script), startCaller(script)]);
     one.call();
     other.call();
@@ -146,7 +171,7 @@ describe('guarded calls', () => {
     let asked = 0;
     const options = {
       reconcile: () => ((asked += 1) === 1 ? Reconciliation.unknown() : Reconciliation.applied('found')),
-      reconcileOptions: { afterMs: [150, 300], untilMs: 5000 },
+      reconcileOptions: { afterMs: [150, 300], untilMs: 100_000 },
     };
     const charge = () => {
       throw new InDoubtError('nobody answered');
@@ -176,10 +201,7 @@ describe('guarded calls', () => {
 
   it.each(['keyed', 'unrepeatable'] as const)('%s: its process is killed in the middle', async (effect) => {
     const { app, place } = await begin();
-    const victim = await startCaller({ place, key: 'refund:1', callers: 1, options: { effect }, workMs: -1 });
-    victim.call();
-    await victim.reached('effect');
-    await victim.end();
+    await killCaller(place, { effect });
     const next = await onceIn(app)('refund:1', () => 'again', { effect }).catch((error: unknown) => error);
     if (effect === 'keyed') expect(next).toBe('again');
     else expect(next).toBeInstanceOf(OperationInDoubtError);
@@ -187,13 +209,11 @@ describe('guarded calls', () => {
 
   it('unrepeatable, killed, and nobody calls again: the doubt is found, and buried', async () => {
     const { app, place } = await begin();
-    const victim = await startCaller({ place, key: 'refund:1', callers: 1, options: {}, workMs: -1 });
-    victim.call();
-    await victim.reached('effect');
-    await victim.end();
+    await killCaller(place, {});
     // A minute has passed since its lease ran out.
     await dataSourceOf(app).query(
-      `UPDATE job_outcomes SET lease_expires_at = clock_timestamp() - interval '61 seconds'`,
+      `UPDATE job_outcomes SET lease_expires_at = clock_timestamp() - interval '61 seconds'
+       WHERE lease_expires_at IS NOT NULL`,
     );
     await eventually(
       () => lettersOf(app),
@@ -221,7 +241,7 @@ describe('guarded calls', () => {
     expect(told.slice(1)).toMatchObject([
       { kind: 'deferred', cause: 'busy', queue: '(calls)', operationKey: 'refund:1' },
     ]);
-    const patient = once('refund:1', () => 'again', { waitMs: 20_000 });
+    const patient = once('refund:1', () => 'again', { waitMs: 100_000 });
     gate.open();
     expect(await Promise.all([running, patient])).toEqual(['refunded', 'refunded']);
     // Each tells of its own end; either may read its answer first.

@@ -56,7 +56,7 @@ describe.each(BACKENDS)('the answers of a claim, on %s', (backend) => {
     let calls = 0;
     const processor = processorOf(
       'charges',
-      { effect: 'keyed', leaseMs: 1500, identify: identifyPlain },
+      { effect: 'keyed', leaseMs: 10_000, identify: identifyPlain },
       async () => {
         calls += 1;
         await gate.pass();

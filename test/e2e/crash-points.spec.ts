@@ -6,10 +6,10 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { useThieves } from '../support/answer-thief.js';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
-import { enqueue, lettersOf, settled } from '../support/ledger.js';
+import { enqueue, lettersOf, settled, shortenLeases } from '../support/ledger.js';
 import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
 import { useProcesses, type TestProcess } from '../support/processes.js';
-import type { WorkerScript } from '../support/script.js';
+import { LONG_LEASE_MS, type WorkerScript } from '../support/script.js';
 import { type Heir, heirOf } from '../support/scripted-worker.js';
 
 /*
@@ -63,7 +63,7 @@ describe.each(BACKENDS)('a worker killed at each moment of an effect, on %s', (b
   ): Promise<{ heir: Heir; script: WorkerScript; run: string }> => {
     const place = await makePlace(backend);
     const run = randomUUID();
-    const script = { place, effect, run, act, leaseMs: 1000, gateway: simulator.http };
+    const script = { place, effect, run, act, leaseMs: LONG_LEASE_MS, gateway: simulator.http };
     return { heir: await heirOf(apps, script), script, run };
   };
 
@@ -75,6 +75,7 @@ describe.each(BACKENDS)('a worker killed at each moment of an effect, on %s', (b
       await dataSourceOf(app).query('CREATE TABLE reservations (by_pid integer)');
       const count = (): Promise<number> => countEffects(app, effect, run);
       await killAt(moment, app, script, count);
+      await shortenLeases(app);
 
       heir.takeOver();
       expect(await settled(app, 'charge:1')).toMatchObject({ status });
@@ -91,6 +92,7 @@ describe.each(BACKENDS)('a worker killed at each moment of an effect, on %s', (b
     for (const dieAt of ['after the answer', 'while it asks'] as const) {
       const victim = workers.launch({ ...script, dieAt });
       expect(await victim.exited).toBe('SIGKILL');
+      await shortenLeases(app);
     }
     heir.takeOver();
     expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', attempts: 1 });
@@ -104,6 +106,7 @@ describe.each(BACKENDS)('a worker killed at each moment of an effect, on %s', (b
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
     const victim = workers.launch({ ...script, dieAt: 'after the first step' });
     expect(await victim.exited).toBe('SIGKILL');
+    await shortenLeases(app);
     heir.takeOver();
     expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', attempts: 2 });
     const arrivals = (await simulator.client.ledger(run)).map(({ subject, effect }) => [subject, effect]);

@@ -5,10 +5,18 @@ import { type LedgerEntry, type RunningSimulator, startSimulator } from 'simulat
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
-import { attemptKindsOf, bullQueue, enqueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
+import {
+  attemptKindsOf,
+  bullQueue,
+  enqueue,
+  lettersOf,
+  outcomeOf,
+  settled,
+  shortenLeases,
+} from '../support/ledger.js';
 import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
 import { useProcesses } from '../support/processes.js';
-import type { WorkerScript } from '../support/script.js';
+import { LONG_LEASE_MS, type WorkerScript } from '../support/script.js';
 import { type Heir, heirOf } from '../support/scripted-worker.js';
 
 /*
@@ -32,7 +40,7 @@ describe.each(BACKENDS)('workers that crash or stop, on %s', (backend) => {
   ): Promise<{ heir: Heir; app: INestApplicationContext; script: WorkerScript; run: string }> => {
     const place = await makePlace(backend);
     const run = randomUUID();
-    const script = { place, effect, run, act, leaseMs: 1000, gateway: simulator.http };
+    const script = { place, effect, run, act, leaseMs: LONG_LEASE_MS, gateway: simulator.http };
     const heir = await heirOf(apps, script);
     return { heir, app: heir.app, script, run };
   };
@@ -70,6 +78,7 @@ describe.each(BACKENDS)('workers that crash or stop, on %s', (backend) => {
       );
       victim.signal('SIGKILL');
       expect(await victim.exited).toBe('SIGKILL');
+      await shortenLeases(app);
 
       heir.takeOver();
       expect(await settled(app, 'charge:1')).toMatchObject({ status });
@@ -108,7 +117,7 @@ describe.each(BACKENDS)('workers that crash or stop, on %s', (backend) => {
     async (effect, status) => {
       const { heir, app, script, run } = await begin(effect);
       await simulator.client.script({ run, service: 'charge', steps: ['slow'], slowMs: 400 });
-      const zombie = await workers.start(script);
+      const zombie = await workers.start({ ...script, leaseMs: 3000 });
       await enqueue(app, 'charges', 'charge', {}, 'charge:1');
       const { fencingToken } = await zombie.reached('handler');
       await eventually(
@@ -146,6 +155,7 @@ describe.each(BACKENDS)('workers that crash or stop, on %s', (backend) => {
       // Its job is waiting: it may be dead before it could say that it is up.
       const victim = workers.launch({ ...script, act: 'die' });
       expect(await victim.exited).toBe('SIGKILL');
+      await shortenLeases(app);
     }
     heir.takeOver();
     expect(await settled(app, 'charge:1')).toMatchObject({ status: 'dead' });

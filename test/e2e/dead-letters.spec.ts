@@ -266,7 +266,10 @@ describe.each(BACKENDS)('dead letters, on %s', (backend) => {
         { jobId: 'order-17', removeOnFail: true },
       );
       await settled(app(), key, tenantId);
-      await expect.poll(() => bullQueue(app(), 'charges').getJob(job.id as string)).toBeUndefined();
+      await eventually(
+        () => bullQueue(app(), 'charges').getJob(job.id as string),
+        (left) => expect(left).toBeUndefined(),
+      );
     }
     const letters = await lettersOf(app(), tenantId);
     expect(letters.map((letter) => letter.operation_key)).toEqual(['charge:1', 'charge:2']);

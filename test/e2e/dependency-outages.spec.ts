@@ -1,11 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { INestApplicationContext } from '@nestjs/common';
-import {
-  type IdempotentJobsOptions,
-  type IdempotentProcessorOptions,
-  OutcomeService,
-} from 'nestjs-idempotent-jobs';
+import type { IdempotentJobsOptions, IdempotentProcessorOptions } from 'nestjs-idempotent-jobs';
 import { DependencyGuard } from 'nestjs-idempotent-jobs/dependencies';
 import { type JobEvent, JobEvents } from 'nestjs-idempotent-jobs/observe';
 import { type LedgerEntry, type RunningSimulator, startSimulator } from 'simulator';
@@ -46,7 +42,7 @@ interface Story {
   arrivals(): Promise<LedgerEntry[]>;
   enqueue(count: number): Promise<string[]>;
   /** Waits until all of them have completed. */
-  completed(keys: readonly string[], timeoutMs: number): Promise<void>;
+  completed(keys: readonly string[]): Promise<void>;
 }
 
 describe.each(BACKENDS)('a gateway in trouble, on %s', (backend) => {
@@ -87,14 +83,11 @@ describe.each(BACKENDS)('a gateway in trouble, on %s', (backend) => {
         );
         return keys;
       },
-      async completed(keys, timeoutMs) {
+      async completed(keys) {
         await Promise.all(
-          keys.map(async (operationKey) => {
-            const outcome = await app
-              .get(OutcomeService)
-              .wait({ tenantId: 'acme', operationKey }, { timeoutMs });
-            expect(outcome).toMatchObject({ operationKey, status: 'completed' });
-          }),
+          keys.map(async (operationKey) =>
+            expect(await settled(app, operationKey)).toMatchObject({ operationKey, status: 'completed' }),
+          ),
         );
       },
     };
@@ -111,7 +104,7 @@ describe.each(BACKENDS)('a gateway in trouble, on %s', (backend) => {
       {
         dependencies: {
           gateway: {
-            timeoutMs: 700,
+            timeoutMs: 2_000,
             breaker: { ...QUICK_BREAKER, openMs: 1_000, maxOpenMs: 2_000 },
             retryBudget: { minPerSecond: 30 },
           },
@@ -136,11 +129,15 @@ describe.each(BACKENDS)('a gateway in trouble, on %s', (backend) => {
     expect(first).toBeLessThanOrEqual(2 * WORKER.concurrency);
 
     const probesSoFar = async (): Promise<number> => (await story.arrivals()).length - first;
-    await eventually(probesSoFar, (count) => expect(count).toBeGreaterThanOrEqual(2), 30_000);
-    await sleep(10_000 - (performance.now() - brokenAt));
+    await eventually(probesSoFar, (count) => expect(count).toBeGreaterThanOrEqual(2));
+    await eventually(
+      () => story.count('deferred'),
+      (count) => expect(count).toBeGreaterThanOrEqual(MANY - first),
+    );
+    await sleep(Math.max(0, 10_000 - (performance.now() - brokenAt)));
     const probes = await probesSoFar();
-    // 1 s, then every 2 s, each up to a fifth shorter, and the 0.7 s that a probe takes.
-    expect(probes).toBeLessThanOrEqual(2 + (performance.now() - countedAt) / 2_300);
+    // 1 s, then every 2 s, each up to a fifth shorter, and the 2 s that a probe takes.
+    expect(probes).toBeLessThanOrEqual(2 + (performance.now() - countedAt) / 3_600);
     const attempts = await Promise.all(
       keys.map(async (key) => (await outcomeOf(story.app, key))?.attempts ?? 0),
     );
@@ -148,15 +145,14 @@ describe.each(BACKENDS)('a gateway in trouble, on %s', (backend) => {
     const spent = attempts.reduce((sum, count) => sum + count, 0);
     expect(spent).toBeGreaterThanOrEqual(first + probes);
     expect(spent).toBeLessThanOrEqual(first + probes + WORKER.concurrency);
-    expect(story.count('deferred')).toBeGreaterThanOrEqual(MANY - first);
 
     await simulator.client.clearFaults(story.run);
-    await story.completed(keys, 60_000);
+    await story.completed(keys);
     expect(await lettersOf(story.app)).toEqual([]);
     const seen = effects(await story.arrivals());
     expect(seen.size).toBe(MANY);
     expect([...seen.values()].every((count) => count === 1)).toBe(true);
-  }, 120_000);
+  }, 240_000);
 
   it('fails for three calls in ten: retries are a tenth of the first tries and the floor, and all complete', async () => {
     const story = await begin(
@@ -168,7 +164,7 @@ describe.each(BACKENDS)('a gateway in trouble, on %s', (backend) => {
     const count = 100;
     const startedAt = performance.now();
     const keys = await story.enqueue(count);
-    await story.completed(keys, 90_000);
+    await story.completed(keys);
     const seconds = (performance.now() - startedAt) / 1_000;
     const arrivals = await story.arrivals();
     const failed = arrivals.filter(({ outcome }) => outcome === 'refused').length;
@@ -176,15 +172,16 @@ describe.each(BACKENDS)('a gateway in trouble, on %s', (backend) => {
     expect(arrivals.length).toBe(count + failed);
     expect(story.count('retry_budget_denied')).toBeGreaterThan(0);
     expect(story.retriedAt).toHaveLength(failed);
-    expect(retriesInAnyWindow(story.retriedAt, 10_000)).toBeLessThanOrEqual(count * 0.1 + 10);
+    // What was let through within ten seconds may have been begun within fewer, where the ledger was slow.
+    expect(retriesInAnyWindow(story.retriedAt, 6_000)).toBeLessThanOrEqual(count * 0.1 + 10);
     // What does not fit into one window waits for the floor: one retry a second.
     expect(seconds).toBeGreaterThan((failed - count * 0.1 - 10) * 0.8);
   }, 120_000);
 
   it('flaps: the circuit opens each time, calls are few while it is down, and all complete', async () => {
-    const breaker = { windowMs: 2_000, minimumCalls: 10, openMs: 500, maxOpenMs: 1_000 };
+    const breaker = { windowMs: 5_000, minimumCalls: 10, openMs: 500, maxOpenMs: 1_000 };
     const story = await begin(
-      { dependencies: { gateway: { timeoutMs: 2_000, breaker, retryBudget: { minPerSecond: 100 } } } },
+      { dependencies: { gateway: { timeoutMs: 10_000, breaker, retryBudget: { minPerSecond: 100 } } } },
       {},
     );
     const down = { run: story.run, service: 'charge', kinds: ['refused'], rate: 1 } as const;
@@ -212,7 +209,7 @@ describe.each(BACKENDS)('a gateway in trouble, on %s', (backend) => {
       await simulator.client.clearFaults(story.run);
       await circuitBecomes(guard, 'closed');
     }
-    await story.completed(keys, 60_000);
+    await story.completed(keys);
     const opened = story.events.filter((event) => event.kind === 'circuit_changed' && event.state === 'open');
     expect(opened.length).toBeGreaterThanOrEqual(3);
     expect(await lettersOf(story.app)).toEqual([]);
@@ -229,7 +226,7 @@ describe.each(BACKENDS)('a gateway in trouble, on %s', (backend) => {
       retryAfterSeconds: 2,
     });
     await story.enqueue(keys.length);
-    await story.completed(keys, 60_000);
+    await story.completed(keys);
     const arrivals = await story.arrivals();
     const throttled = arrivals.filter(({ outcome }) => outcome === 'throttled');
     expect(throttled).toHaveLength(2 * keys.length);
@@ -270,14 +267,18 @@ describe.each(BACKENDS)('a gateway in trouble, on %s', (backend) => {
     }));
     story.app.get(DependencyGuard).forceOpen('gateway');
     const keys = await story.enqueue(10);
-    await story.completed(keys, 30_000);
+    await story.completed(keys);
     expect(await story.arrivals()).toEqual([]);
     expect(await outcomeOf(story.app, 'charge:3')).toMatchObject({
       status: 'completed',
       result: { later: true },
       degraded: 'gateway: circuit_open',
     });
-    expect(story.count('fallback_used')).toBe(10);
+    // An event comes after its row.
+    await eventually(
+      () => story.count('fallback_used'),
+      (uses) => expect(uses).toBe(10),
+    );
 
     story.app.get(DependencyGuard).resetCircuit('gateway');
     await idempotentQueue(story.app, 'charges').enqueue(

@@ -21,9 +21,13 @@ import { currentOperation, IdempotentProcessor, PermanentError, TenantContext } 
 import { retry, tap, throwError, timeout } from 'rxjs';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
+import { eventually } from '../support/eventually.js';
 import { bullQueue, enqueue, idempotentQueue, lettersOf, settled } from '../support/ledger.js';
-import { processorOf, SHORT_CLOCKS } from '../support/processors.js';
+import { Gate, processorOf, SHORT_CLOCKS } from '../support/processors.js';
 import { BACKENDS } from '../support/scenario.js';
+
+/** How long an interceptor waits, which the claim is a part of. */
+const HASTY_MS = 1500;
 
 @Injectable()
 class Journal {
@@ -131,11 +135,17 @@ describe.each(BACKENDS)('guards and interceptors, on %s', (backend) => {
     await settled(app, 'charge:1');
     const job = await bullQueue(app, 'charges').getJob(jobId);
     const journal = app.get(Journal);
-    await expect.poll(() => job?.getState()).toBe('completed');
+    await eventually(
+      () => job?.getState(),
+      (state) => expect(state).toBe('completed'),
+    );
     journal.lines.length = 0;
     await job?.remove();
     await bullQueue(app, 'charges').add('charge', job?.data, { jobId });
-    await expect.poll(() => bullQueue(app, 'charges').getJobState(jobId)).toBe('completed');
+    await eventually(
+      () => bullQueue(app, 'charges').getJobState(jobId),
+      (state) => expect(state).toBe('completed'),
+    );
     expect(journal.lines).toEqual(['guard bullmq acme']);
   });
 
@@ -154,7 +164,10 @@ describe.each(BACKENDS)('guards and interceptors, on %s', (backend) => {
     const { app } = await apps.fresh(backend, { queues: ['charges'], providers });
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
     await settled(app, 'charge:1');
-    await expect.poll(() => app.get(Journal).lines).toContain('global after');
+    await eventually(
+      () => app.get(Journal).lines,
+      (lines) => expect(lines).toContain('global after'),
+    );
     expect(app.get(Journal).lines.slice(0, 3)).toEqual([
       'guard bullmq acme',
       'global before',
@@ -187,16 +200,13 @@ describe.each(BACKENDS)('guards and interceptors, on %s', (backend) => {
 
   it('a global interceptor that times out abandons the attempt; what must not be repeated is not', async () => {
     let calls = 0;
-    const processor = processorOf(
-      'charges',
-      { retry: { attempts: 5, backoff: { baseMs: 10 } } },
-      async () => {
-        calls += 1;
-        await new Promise((resolve) => setTimeout(resolve, 400));
-      },
-    );
+    const gate = new Gate();
+    const processor = processorOf('charges', { retry: { attempts: 5, backoff: { baseMs: 10 } } }, () => {
+      calls += 1;
+      return gate.pass();
+    });
     const interceptor = {
-      intercept: (_context: ExecutionContext, next: CallHandler) => next.handle().pipe(timeout(100)),
+      intercept: (_context: ExecutionContext, next: CallHandler) => next.handle().pipe(timeout(HASTY_MS)),
     };
     const { app } = await apps.fresh(backend, {
       queues: ['charges'],
@@ -205,6 +215,7 @@ describe.each(BACKENDS)('guards and interceptors, on %s', (backend) => {
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
     expect(await settled(app, 'charge:1')).toMatchObject({ status: 'in_doubt', attempts: 1 });
     expect(calls).toBe(1);
+    gate.open();
   });
 
   it('a global interceptor that subscribes again gets the same attempt', async () => {
@@ -258,23 +269,25 @@ describe.each(BACKENDS)('guards and interceptors, on %s', (backend) => {
 
   it('an interceptor of the processor that times out leaves an unrepeatable effect in doubt', async () => {
     let calls = 0;
+    const gate = new Gate();
     @Injectable()
     class TimeoutInterceptor implements NestInterceptor {
       intercept(_context: ExecutionContext, next: CallHandler) {
         return next
           .handle()
-          .pipe(timeout({ first: 100, with: () => throwError(() => new RequestTimeoutException()) }));
+          .pipe(timeout({ first: HASTY_MS, with: () => throwError(() => new RequestTimeoutException()) }));
       }
     }
-    const processor = processorOf('charges', {}, async () => {
+    const processor = processorOf('charges', {}, () => {
       calls += 1;
-      await new Promise((resolve) => setTimeout(resolve, 300));
+      return gate.pass();
     });
     UseInterceptors(TimeoutInterceptor)(processor);
     const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
     expect(await settled(app, 'charge:1')).toMatchObject({ status: 'in_doubt', attempts: 1 });
     expect(calls).toBe(1);
+    gate.open();
   });
 
   it('a guard that never answers does not hold up a shutdown, and its job is run by the next worker', async () => {
@@ -286,7 +299,10 @@ describe.each(BACKENDS)('guards and interceptors, on %s', (backend) => {
       jobs: { shutdown: { drainMs: 200, closeMs: 2000 } },
     });
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
-    await expect.poll(() => bullQueue(app, 'charges').getActiveCount(), { timeout: 5000 }).toBe(1);
+    await eventually(
+      () => bullQueue(app, 'charges').getActiveCount(),
+      (active) => expect(active).toBe(1),
+    );
     await apps.close(app);
     const heir = await apps.beside(place, {
       queues: ['charges'],

@@ -99,7 +99,8 @@ describe.each(BACKENDS)('enqueueing many operations, on %s', (backend) => {
     expect(await dataSourceOf(app).query('SELECT count(*)::integer AS rows FROM job_outcomes')).toEqual([
       { rows: 320 },
     ]);
-  });
+    // Less would fit through a heap of 96 MiB in any case.
+  }, 600_000);
 
   it('one that cannot be carried, after thousands that can, leaves none', async () => {
     const { app } = await apps.fresh(backend, { queues: ['charges'] });

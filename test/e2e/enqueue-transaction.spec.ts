@@ -1,13 +1,15 @@
+import { randomUUID } from 'node:crypto';
+import type { JobType } from 'bullmq';
 import { Client, Pool } from 'pg';
 import type { EnqueueTransaction, IdempotentJobsOptions } from 'nestjs-idempotent-jobs';
 import { OperationConflictError, UsageError } from 'nestjs-idempotent-jobs/errors';
 import { DataSource } from 'typeorm';
 import { afterEach, describe, expect, it, inject, vi } from 'vitest';
-import { useApps } from '../support/apps.js';
+import { useApps, useOneApp } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
 import { bullQueue, idempotentQueue, outcomeOf, settled } from '../support/ledger.js';
 import { processorOf } from '../support/processors.js';
-import { BACKENDS, dataSourceOf } from '../support/scenario.js';
+import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
 import type { Place } from '../support/place.js';
 
 const echo = processorOf('charges', { effect: 'keyed' }, (job) => ({ echoed: job.data as unknown }));
@@ -92,61 +94,80 @@ const WAYS: [string, Begin][] = [
   ],
 ];
 
+/** The keys of a tenant that no other case has. */
+const newTenant = () => {
+  const tenantId = `tenant-${randomUUID()}`;
+  return { tenantId, key: (operationKey: string) => ({ operationKey, tenantId }) };
+};
+
 describe.each(BACKENDS)('enqueueing in a transaction of the caller, on %s', (backend) => {
-  const apps = useApps();
-  const start = async (jobs: IdempotentJobsOptions = {}) => {
-    const { app, place } = await apps.fresh(backend, { queues: ['charges'], providers: [echo], jobs });
-    const queue = idempotentQueue(app, 'charges');
+  // One application for all cases, each of which has a tenant of its own.
+  let place: Place;
+  const app = useOneApp(async () => (place = await makePlace(backend)), {
+    queues: ['charges'],
+    providers: [echo],
+  });
+  const start = () => {
+    const { tenantId } = newTenant();
+    const queue = idempotentQueue(app(), 'charges');
     const enqueue = (transaction: EnqueueTransaction, operationKey: string, payload: object = {}) =>
-      queue.enqueue('charge', payload, { operationKey, tenantId: 'acme', transaction });
-    return { app, place, queue, source: dataSourceOf(app), enqueue };
+      queue.enqueue('charge', payload, { operationKey, tenantId, transaction });
+    /** How many jobs of the tenant BullMQ has in those states. */
+    const jobsIn = async (...states: JobType[]): Promise<number> => {
+      const jobs = await bullQueue(app(), 'charges').getJobs(states);
+      return jobs.filter(({ data }) => JSON.stringify(data).includes(tenantId)).length;
+    };
+    return { tenantId, queue, source: dataSourceOf(app()), enqueue, jobsIn };
   };
 
   describe.each(WAYS)('handed over as %s', (_way, begin) => {
     it('an operation runs once it commits, not before, and never if it rolls back', async () => {
-      const { app, place, source, enqueue } = await start();
+      const { tenantId, source, enqueue, jobsIn } = start();
       const refused = await begin(source, place);
       await enqueue(refused.handle, 'charge:1');
       await refused.end('ROLLBACK');
       const kept = await begin(source, place);
       expect(await enqueue(kept.handle, 'charge:2', { amount: 5 })).toMatchObject({ duplicate: false });
-      expect(await outcomeOf(app, 'charge:2')).toBeUndefined();
-      expect(await bullQueue(app, 'charges').getJobCountByTypes('waiting', 'delayed', 'completed')).toBe(0);
+      expect(await outcomeOf(app(), 'charge:2', tenantId)).toBeUndefined();
+      expect(await jobsIn('waiting', 'active', 'delayed', 'completed')).toBe(0);
       await kept.end('COMMIT');
-      expect(await settled(app, 'charge:2')).toMatchObject({
+      expect(await settled(app(), 'charge:2', tenantId)).toMatchObject({
         status: 'completed',
         result: { echoed: { amount: 5 } },
       });
-      expect(await outcomeOf(app, 'charge:1')).toBeUndefined();
-      expect(await bullQueue(app, 'charges').getJobCountByTypes('waiting', 'delayed')).toBe(0);
+      expect(await outcomeOf(app(), 'charge:1', tenantId)).toBeUndefined();
+      expect(await jobsIn('waiting', 'delayed')).toBe(0);
     });
 
     it('a conflict, also among many, leaves nothing of its own and all of the caller’s', async () => {
-      const { app, place, queue, source, enqueue } = await start();
-      await source.query('CREATE TABLE orders (id text)');
+      const { tenantId, queue, source, enqueue } = start();
+      const orders = `"orders of ${tenantId}"`;
+      await source.query(`CREATE TABLE ${orders} (id text)`);
       const transaction = await begin(source, place);
       await enqueue(transaction.handle, 'charge:1', { amount: 1 });
-      await transaction.query(`INSERT INTO orders VALUES ('1')`);
+      await transaction.query(`INSERT INTO ${orders} VALUES ('1')`);
       const conflicting = enqueue(transaction.handle, 'charge:1', { amount: 2 });
       await expect(conflicting).rejects.toThrow(OperationConflictError);
       const requests = [
-        { name: 'charge', payload: {}, operationKey: 'charge:2', tenantId: 'acme' },
-        { name: 'charge', payload: { amount: 2 }, operationKey: 'charge:1', tenantId: 'acme' },
+        { name: 'charge', payload: {}, operationKey: 'charge:2', tenantId },
+        { name: 'charge', payload: { amount: 2 }, operationKey: 'charge:1', tenantId },
       ];
       const many = queue.enqueueMany(requests, { transaction: transaction.handle });
       await expect(many).rejects.toThrow(OperationConflictError);
-      await transaction.query(`INSERT INTO orders VALUES ('2')`);
+      await transaction.query(`INSERT INTO ${orders} VALUES ('2')`);
       await enqueue(transaction.handle, 'charge:3');
       await transaction.end('COMMIT');
-      expect(await source.query('SELECT id FROM orders ORDER BY id')).toEqual([{ id: '1' }, { id: '2' }]);
-      expect(await settled(app, 'charge:1')).toMatchObject({ result: { echoed: { amount: 1 } } });
-      expect(await settled(app, 'charge:3')).toMatchObject({ status: 'completed' });
-      expect(await outcomeOf(app, 'charge:2')).toBeUndefined();
+      expect(await source.query(`SELECT id FROM ${orders} ORDER BY id`)).toEqual([{ id: '1' }, { id: '2' }]);
+      expect(await settled(app(), 'charge:1', tenantId)).toMatchObject({
+        result: { echoed: { amount: 1 } },
+      });
+      expect(await settled(app(), 'charge:3', tenantId)).toMatchObject({ status: 'completed' });
+      expect(await outcomeOf(app(), 'charge:2', tenantId)).toBeUndefined();
     });
   });
 
   it('enqueues that run side by side in one transaction do not take each other’s rows along', async () => {
-    const { app, source, enqueue } = await start();
+    const { tenantId, source, enqueue } = start();
     await source.transaction(async (manager) => {
       await enqueue(manager, 'charge:0', { amount: 0 });
       const answers = await Promise.allSettled([
@@ -157,11 +178,11 @@ describe.each(BACKENDS)('enqueueing in a transaction of the caller, on %s', (bac
       expect(answers.map(({ status }) => status)).toEqual(['fulfilled', 'rejected', 'fulfilled']);
     });
     for (const key of ['charge:0', 'charge:1', 'charge:2'])
-      expect(await settled(app, key)).toMatchObject({ status: 'completed' });
+      expect(await settled(app(), key, tenantId)).toMatchObject({ status: 'completed' });
   });
 
   it('what is no open transaction of the ledger’s database is refused, and nothing is enqueued', async () => {
-    const { app, place, source, enqueue } = await start();
+    const { tenantId, source, enqueue } = start();
     const runner = source.createQueryRunner();
     await runner.startTransaction();
     await runner.commitTransaction();
@@ -200,16 +221,16 @@ describe.each(BACKENDS)('enqueueing in a transaction of the caller, on %s', (bac
     await expect(enqueue(runner, 'charge:1')).rejects.toThrow('not open');
     // Refused, but not harmed: the same connection may go on.
     await elsewhere.query('CREATE TEMP TABLE after_refusal (id text)');
-    expect(await outcomeOf(app, 'charge:1')).toBeUndefined();
+    expect(await outcomeOf(app(), 'charge:1', tenantId)).toBeUndefined();
   });
 
   it('another DataSource of the same database may bring the transaction', async () => {
-    const { app, place, enqueue } = await start();
+    const { tenantId, enqueue } = start();
     const other = new DataSource({ type: 'postgres', url: place.databaseUrl });
     await other.initialize();
     open.push(() => other.destroy());
     await other.transaction((manager) => enqueue(manager, 'charge:1'));
-    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed' });
+    expect(await settled(app(), 'charge:1', tenantId)).toMatchObject({ status: 'completed' });
   });
 });
 
@@ -222,10 +243,19 @@ describe('a queue in the database of the ledger', () => {
   };
   const key = (operationKey: string) => ({ operationKey, tenantId: 'acme' });
 
+  // One application for all cases without a dispatcher, each of which has a tenant of its own. Nobody works on the refunds.
+  let place: Place;
+  const shared = useOneApp(async () => (place = await makePlace('postgres')), {
+    queues: ['charges', 'refunds'],
+    providers: [echo],
+    jobs: withoutDispatcher,
+  });
+
   it.each(WAYS)(
     'gets the job in the transaction of the caller, handed over as %s: no dispatcher is needed',
     async (_way, begin) => {
-      const { app, place, queue, source } = await start(withoutDispatcher);
+      const { tenantId, key } = newTenant();
+      const [queue, source] = [idempotentQueue(shared(), 'charges'), dataSourceOf(shared())];
       const refused = await begin(source, place);
       await queue.enqueue('charge', {}, { ...key('charge:1'), transaction: refused.handle });
       await refused.end('ROLLBACK');
@@ -233,8 +263,11 @@ describe('a queue in the database of the ledger', () => {
       await queue.enqueue('charge', {}, { ...key('charge:2'), transaction: kept.handle });
       await queue.enqueue('charge', {}, { ...key('charge:2'), transaction: kept.handle });
       await kept.end('COMMIT');
-      expect(await settled(app, 'charge:2')).toMatchObject({ status: 'completed', attempts: 1 });
-      expect(await outcomeOf(app, 'charge:1')).toBeUndefined();
+      expect(await settled(shared(), 'charge:2', tenantId)).toMatchObject({
+        status: 'completed',
+        attempts: 1,
+      });
+      expect(await outcomeOf(shared(), 'charge:1', tenantId)).toBeUndefined();
     },
   );
 
@@ -258,17 +291,20 @@ describe('a queue in the database of the ledger', () => {
   });
 
   it('keeps delay and priority, and is due again as if the dispatcher had put it there', async () => {
-    const { app, queue, source } = await start(withoutDispatcher, []);
+    const { tenantId, key } = newTenant();
+    const [queue, source] = [idempotentQueue(shared(), 'refunds'), dataSourceOf(shared())];
     await source.transaction(async (transaction) => {
       await queue.enqueue('charge', {}, { ...key('charge:1'), transaction, delayMs: 60_000, priority: 7 });
       await queue.enqueue('charge', {}, { ...key('charge:2'), transaction, priority: 3 });
     });
-    const [delayed] = await bullQueue(app, 'charges').getDelayed();
+    // No other case delays a refund, or hurries it.
+    const [delayed] = await bullQueue(shared(), 'refunds').getDelayed();
     expect(delayed).toMatchObject({ delay: 60_000, priority: 7 });
-    expect(await bullQueue(app, 'charges').getPrioritized()).toMatchObject([{ priority: 3 }]);
+    expect(await bullQueue(shared(), 'refunds').getPrioritized()).toMatchObject([{ priority: 3 }]);
     const rows = await source.query(
       `SELECT operation_key, dispatches, EXTRACT(EPOCH FROM dispatch_due_at - created_at)::float8 AS due_s
-         FROM job_outcomes ORDER BY operation_key`,
+         FROM job_outcomes WHERE tenant_id = $1 ORDER BY operation_key`,
+      [tenantId],
     );
     expect(rows).toEqual([
       { operation_key: 'charge:1', dispatches: 1, due_s: expect.closeTo(960, 0) },
@@ -297,7 +333,8 @@ describe('a queue in the database of the ledger', () => {
   });
 
   it('leaves the search_path of the transaction as it was', async () => {
-    const { place, queue } = await start(withoutDispatcher);
+    const { key } = newTenant();
+    const queue = idempotentQueue(shared(), 'charges');
     const client = await clientIn(place.databaseUrl);
     const searchPath = async () => (await client.query('SHOW search_path')).rows[0] as unknown;
     for (const path of ['"$user", public', 'public', `''`]) {
@@ -332,7 +369,8 @@ describe('a queue in the database of the ledger', () => {
   });
 
   it('goes on getting jobs in the transaction when the ledger, not BullMQ, has refused one', async () => {
-    const { place, queue, source } = await start(withoutDispatcher, []);
+    const { tenantId, key } = newTenant();
+    const [queue, source] = [idempotentQueue(shared(), 'refunds'), dataSourceOf(shared())];
     const [holder, waiter] = [await clientIn(place.databaseUrl), await clientIn(place.databaseUrl)];
     await holder.query('BEGIN');
     await queue.enqueue('charge', {}, { ...key('charge:1'), transaction: holder });
@@ -347,13 +385,13 @@ describe('a queue in the database of the ledger', () => {
     await queue.enqueue('charge', {}, { ...key('charge:2'), transaction: waiter });
     await waiter.query('COMMIT');
     await holder.query('ROLLBACK');
-    expect(await source.query('SELECT operation_key, dispatches FROM job_outcomes')).toEqual([
-      { operation_key: 'charge:2', dispatches: 1 },
-    ]);
+    const rows = 'SELECT operation_key, dispatches FROM job_outcomes WHERE tenant_id = $1';
+    expect(await source.query(rows, [tenantId])).toEqual([{ operation_key: 'charge:2', dispatches: 1 }]);
   });
 
   it('is joined by a connection that a pooler has led to another server meanwhile', async () => {
-    const { place, queue } = await start(withoutDispatcher, []);
+    const { key } = newTenant();
+    const queue = idempotentQueue(shared(), 'refunds');
     const client = await clientIn(place.databaseUrl);
     let isLedElsewhere = true;
     const pooled = {

@@ -15,7 +15,7 @@ import { attemptKindsOf, enqueue, settled } from '../support/ledger.js';
 import { Gate, processorOf } from '../support/processors.js';
 import { BACKENDS, dataSourceOf } from '../support/scenario.js';
 import { useProcesses } from '../support/processes.js';
-import type { WorkerScript } from '../support/script.js';
+import { LONG_LEASE_MS, type WorkerScript } from '../support/script.js';
 
 const CREATE = 'CREATE TABLE accounts (id integer PRIMARY KEY, by_pid integer, fence bigint)';
 
@@ -46,13 +46,13 @@ describe.each(BACKENDS)('fenced writes to tables of the application, on %s', (ba
   it('a zombie that comes back while another worker has gone on loses, and the row stays as the other wrote it', async () => {
     const { app, place } = await apps.fresh(backend, { queues: ['charges'] });
     await dataSourceOf(app).query(`${CREATE}; INSERT INTO accounts (id) VALUES (1)`);
-    const script = { place, effect: 'natural', act: 'write fenced', leaseMs: 1000 } as const;
-    const zombie = await workers.start({ ...script, workMs: 500 });
+    const script = { place, effect: 'natural', act: 'write fenced' } as const;
+    const zombie = await workers.start({ ...script, workMs: 3000, leaseMs: 2000 });
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
     await zombie.reached('handler');
     zombie.signal('SIGSTOP');
 
-    const heir = await workers.start(script);
+    const heir = await workers.start({ ...script, leaseMs: LONG_LEASE_MS });
     expect(await heir.reached('fenced')).toMatchObject({ outcome: 'written' });
     await settled(app, 'charge:1');
 
@@ -71,20 +71,19 @@ describe.each(BACKENDS)('fenced writes to tables of the application, on %s', (ba
     async (effect, verdict, act, end) => {
       const { app, place } = await apps.fresh(backend, { queues: ['charges'] });
       const directory = await mkdtemp(join(tmpdir(), 'zombie-'));
-      const script = { place, effect, leaseMs: 1000 } as const;
+      const script = { place, effect } as const;
       const tell = { zombie: join(directory, 'zombie'), heir: join(directory, 'heir') };
-      const zombie = await workers.start({ ...script, act, tellBy: tell.zombie });
+      const zombie = await workers.start({ ...script, act, leaseMs: 1000, tellBy: tell.zombie });
       await enqueue(app, 'charges', 'charge', {}, 'charge:1');
       await eventually(
         () => existsSync(`${tell.zombie}.blocked`),
         (isBlocked) => expect(isBlocked).toBe(true),
       );
       zombie.signal('SIGSTOP');
-      // The heir's own lease must not run out while a busy machine lets it wait.
       const heir = await workers.start({
         ...script,
-        leaseMs: 30_000,
         act: 'hold until told',
+        leaseMs: LONG_LEASE_MS,
         tellBy: tell.heir,
       });
       const { fencingToken } = await heir.reached('handler');

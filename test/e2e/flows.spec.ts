@@ -101,7 +101,7 @@ describe.each(BACKENDS)('flows of operations, on %s', (backend) => {
       const runs: string[] = [];
       const charges = processorOf(
         'charges',
-        { effect: 'keyed', retry: QUICK, leaseMs: 1000 },
+        { effect: 'keyed', retry: QUICK, leaseMs: 4000 },
         async (job, operation) => {
           runs.push(operation.operationKey);
           await act(job);

@@ -12,7 +12,7 @@ import { BACKENDS, dataSourceOf } from '../support/scenario.js';
 const EFFECTS: Effect[] = ['natural', 'transactional', 'keyed', 'unrepeatable'];
 const QUICK = { attempts: 3, backoff: { baseMs: 10, capMs: 20 } };
 /** How long an attempt may take. */
-const TIMEOUTS_MS = { patient: 5000, hasty: 200 };
+const TIMEOUTS_MS = { patient: 60_000, hasty: 200 };
 type Pace = keyof typeof TIMEOUTS_MS;
 const PACES: Pace[] = ['patient', 'hasty'];
 const ORDERS = EFFECTS.flatMap((effect) =>

@@ -1,7 +1,7 @@
 import { IdempotentJobsModule, OutcomeService } from 'nestjs-idempotent-jobs';
 import { Client, types } from 'pg';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { useApps } from '../support/apps.js';
+import { useApps, useOneApp } from '../support/apps.js';
 import { enqueue, idempotentQueue, outcomeOf, settled } from '../support/ledger.js';
 import type { Place } from '../support/place.js';
 import { processorOf } from '../support/processors.js';
@@ -29,34 +29,43 @@ describe.each(BACKENDS)('what applications and databases set for themselves, que
   describe.each(['read committed', 'repeatable read', 'serializable'])(
     'a database whose transactions are %s by default',
     (level) => {
-      it.each(['natural', 'transactional'] as const)(
-        'takes operations side by side and runs them: effect %s',
-        async (effect) => {
+      const app = useOneApp(
+        async () => {
           const place = await makePlace(backend);
           const name = new URL(place.databaseUrl).pathname.slice(1);
           await say(
             place.databaseUrl,
             `ALTER DATABASE ${name} SET default_transaction_isolation = '${level}'`,
           );
-          const processor = processorOf('charges', { effect }, () => 'done');
-          const app = await apps.beside(ofItsOwnLevel(place), {
-            queues: ['charges'],
-            providers: [processor],
-          });
-          const queue = idempotentQueue(app, 'charges');
+          return ofItsOwnLevel(place);
+        },
+        {
+          queues: ['natural', 'transactional'],
+          providers: [
+            processorOf('natural', { effect: 'natural' }, () => 'done'),
+            processorOf('transactional', { effect: 'transactional' }, () => 'done'),
+          ],
+        },
+      );
+
+      it.each(['natural', 'transactional'] as const)(
+        'takes operations side by side and runs them: effect %s',
+        async (effect) => {
+          const tenantId = `tenant-${effect}`;
+          const queue = idempotentQueue(app(), effect);
           const keys = numbered(50);
           await Promise.all(
-            keys.map((operationKey) => queue.enqueue('charge', {}, { operationKey, tenantId: 'acme' })),
+            keys.map((operationKey) => queue.enqueue('charge', {}, { operationKey, tenantId })),
           );
           // Once more, and many at once: both find what is there.
           await Promise.all(
-            keys.map((operationKey) => queue.enqueue('charge', {}, { operationKey, tenantId: 'acme' })),
+            keys.map((operationKey) => queue.enqueue('charge', {}, { operationKey, tenantId })),
           );
           await queue.enqueueMany(
-            keys.map((operationKey) => ({ name: 'charge', payload: {}, operationKey, tenantId: 'acme' })),
+            keys.map((operationKey) => ({ name: 'charge', payload: {}, operationKey, tenantId })),
           );
           for (const key of keys)
-            expect(await settled(app, key)).toMatchObject({
+            expect(await settled(app(), key, tenantId)).toMatchObject({
               status: 'completed',
               result: 'done',
               failures: 0,
@@ -156,38 +165,38 @@ describe.each(BACKENDS)('what applications and databases set for themselves, que
       for (const [oid, parse] of before) types.setTypeParser(oid, parse);
     });
 
-    it.each(['natural', 'transactional', 'unrepeatable'] as const)(
-      'runs operations: effect %s',
-      async (effect) => {
-        const place = await makePlace(backend);
-        const app = await apps.beside(place, {
-          queues: ['charges'],
-          providers: [
-            processorOf('charges', { effect }, (_job, { attempt, startedAt }) => [
-              attempt,
-              startedAt instanceof Date,
-            ]),
-          ],
-        });
-        await enqueue(app, 'charges', 'charge', {}, 'charge:1');
-        const outcome = await settled(app, 'charge:1');
-        expect(outcome).toMatchObject({ status: 'completed', attempts: 1, result: [1, true] });
-        expect(outcome.settledAt).toBeInstanceOf(Date);
-        const history = await app.get(OutcomeService).history({ tenantId: 'acme', operationKey: 'charge:1' });
-        expect(history.map(({ kind }) => kind)).toEqual(['accepted', 'completed']);
-        // In the application's own transaction, too.
-        await dataSourceOf(app).transaction((transaction) =>
-          idempotentQueue(app, 'charges').enqueue(
-            'charge',
-            {},
-            { operationKey: 'charge:2', tenantId: 'acme', transaction },
-          ),
-        );
-        expect(await settled(app, 'charge:2')).toMatchObject({ status: 'completed' });
-        // Another application on the schema that is there finds it up to date.
-        await apps.beside(place, { queues: ['charges'], jobs: { migrations: 'check' } });
-      },
-    );
+    const EFFECTS = ['natural', 'transactional', 'unrepeatable'] as const;
+    let place: Place;
+    const app = useOneApp(async () => (place = await makePlace(backend)), {
+      queues: EFFECTS,
+      providers: EFFECTS.map((effect) =>
+        processorOf(effect, { effect }, (_job, { attempt, startedAt }) => [
+          attempt,
+          startedAt instanceof Date,
+        ]),
+      ),
+    });
+
+    it.each(EFFECTS)('runs operations: effect %s', async (effect) => {
+      const tenantId = `tenant-${effect}`;
+      await enqueue(app(), effect, 'charge', {}, 'charge:1', tenantId);
+      const outcome = await settled(app(), 'charge:1', tenantId);
+      expect(outcome).toMatchObject({ status: 'completed', attempts: 1, result: [1, true] });
+      expect(outcome.settledAt).toBeInstanceOf(Date);
+      const history = await app().get(OutcomeService).history({ tenantId, operationKey: 'charge:1' });
+      expect(history.map(({ kind }) => kind)).toEqual(['accepted', 'completed']);
+      // In the application's own transaction, too.
+      await dataSourceOf(app()).transaction((transaction) =>
+        idempotentQueue(app(), effect).enqueue(
+          'charge',
+          {},
+          { operationKey: 'charge:2', tenantId, transaction },
+        ),
+      );
+      expect(await settled(app(), 'charge:2', tenantId)).toMatchObject({ status: 'completed' });
+      // Another application on the schema that is there finds it up to date.
+      await apps.beside(place, { queues: [effect], jobs: { migrations: 'check' } });
+    });
   });
 
   it('the library has connections of its own, which it takes with it when it goes', async () => {

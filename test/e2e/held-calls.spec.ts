@@ -9,7 +9,9 @@ import {
 } from '@nestjs/common';
 import {
   IdempotentProcessor,
+  type IdempotentProcessorOptions,
   InDoubtError,
+  type Outcome,
   PermanentError,
   Reconciliation,
   TransientError,
@@ -17,11 +19,11 @@ import {
 import { IdempotencyService } from 'nestjs-idempotent-jobs/calls';
 import { type DependencyOptions, DependencyGuard } from 'nestjs-idempotent-jobs/dependencies';
 import { JobEvents } from 'nestjs-idempotent-jobs/observe';
-import { describe, expect, it } from 'vitest';
-import { useApps } from '../support/apps.js';
+import { beforeEach, describe, expect, it } from 'vitest';
+import { useApps, useOneApp } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
 import { dataSourceOf, enqueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
-import { processorOf, reconcilingProcessorOf } from '../support/processors.js';
+import { Gate, type Handler, processorOf, reconcilingProcessorOf, Scripts } from '../support/processors.js';
 import { BACKENDS } from '../support/scenario.js';
 
 /*
@@ -35,10 +37,51 @@ const RETRY = { attempts: 3, backoff: { baseMs: 10, capMs: 20 } };
 describe.each(BACKENDS)('calls that are held back, on %s', (backend) => {
   const apps = useApps();
 
-  /** With dependency `mail` forced open. */
+  // One application for all cases that need no other dependencies. Each has a tenant of its own.
+  const scripts = new Scripts();
+  const QUEUES = {
+    unrepeatable: { effect: 'unrepeatable' },
+    natural: { effect: 'natural', retry: RETRY },
+    keyed: { effect: 'keyed', retry: RETRY },
+    'through-gateway': { effect: 'natural', dependency: 'gateway' },
+    'brief-transactional': { effect: 'transactional', timeBudgetMs: 500 },
+    'brief-natural': { effect: 'natural', timeBudgetMs: 500 },
+  } satisfies Record<string, IdempotentProcessorOptions>;
+  const shared = useOneApp(backend, {
+    queues: [...Object.keys(QUEUES), 'reconciled'],
+    providers: [
+      ...Object.entries(QUEUES).map(([queue, options]) => processorOf(queue, options, scripts.handler)),
+      reconcilingProcessorOf(
+        'reconciled',
+        { effect: 'reconciled', reconcile: { afterMs: [50] } },
+        scripts.handler,
+        () => Reconciliation.applied('charged'),
+      ),
+    ],
+    jobs: { dependencies: { gateway: QUICK, mail: QUICK } },
+  });
+  let guard: DependencyGuard;
+  beforeEach(() => {
+    guard = shared().get(DependencyGuard);
+    guard.resetCircuit('gateway');
+    guard.forceOpen('mail');
+  });
+  /** Orders something for a tenant whose orders are handled so, and answers with the tenant. */
+  const order = async (
+    queue: keyof typeof QUEUES | 'reconciled',
+    handler: Handler,
+    name = 'order',
+  ): Promise<string> => {
+    const tenantId = scripts.tenantWith(handler);
+    await enqueue(shared(), queue, name, {}, 'order:1', tenantId);
+    return tenantId;
+  };
+  const ended = (tenantId: string): Promise<Outcome> => settled(shared(), 'order:1', tenantId);
+
+  /** An application of its own, with dependency `mail` forced open. */
   const begin = async (
     provider: Provider | undefined,
-    dependencies: Record<string, DependencyOptions> = { gateway: QUICK, mail: QUICK },
+    dependencies: Record<string, DependencyOptions>,
     others: Provider[] = [],
   ): Promise<{ app: INestApplicationContext; guard: DependencyGuard }> => {
     const providers = provider === undefined ? [] : [provider, ...others];
@@ -50,22 +93,17 @@ describe.each(BACKENDS)('calls that are held back, on %s', (backend) => {
 
   it('unrepeatable: a call after one that was sent leaves a doubt, and repeats nothing', async () => {
     let charges = 0;
-    let guard!: DependencyGuard;
-    const processor = processorOf('orders', { effect: 'unrepeatable' }, async () => {
+    const tenant = await order('unrepeatable', async () => {
       await guard.call('gateway', () => (charges += 1));
       await guard.call('mail', () => undefined);
     });
-    const place = await begin(processor);
-    guard = place.guard;
-    await enqueue(place.app, 'orders', 'order', {}, 'order:1');
-    expect(await settled(place.app, 'order:1')).toMatchObject({ status: 'in_doubt', attempts: 1 });
+    expect(await ended(tenant)).toMatchObject({ status: 'in_doubt', attempts: 1 });
     expect(charges).toBe(1);
   });
 
   it('unrepeatable: a call beside one that is under way leaves a doubt, too', async () => {
     let charges = 0;
-    let guard!: DependencyGuard;
-    const processor = processorOf('orders', { effect: 'unrepeatable' }, () =>
+    const tenant = await order('unrepeatable', () =>
       Promise.all([
         guard.call('gateway', async () => {
           await sleep(50);
@@ -74,10 +112,7 @@ describe.each(BACKENDS)('calls that are held back, on %s', (backend) => {
         guard.call('mail', () => undefined),
       ]),
     );
-    const place = await begin(processor);
-    guard = place.guard;
-    await enqueue(place.app, 'orders', 'order', {}, 'order:1');
-    expect((await settled(place.app, 'order:1')).status).toBe('in_doubt');
+    expect((await ended(tenant)).status).toBe('in_doubt');
     await eventually(
       () => charges,
       (made) => expect(made).toBe(1),
@@ -86,26 +121,17 @@ describe.each(BACKENDS)('calls that are held back, on %s', (backend) => {
 
   it('reconciled: the service is asked about what was sent', async () => {
     let charges = 0;
-    let guard!: DependencyGuard;
-    const processor = reconcilingProcessorOf(
-      'orders',
-      { effect: 'reconciled', reconcile: { afterMs: [50] } },
-      async () => {
-        await guard.call('gateway', () => (charges += 1));
-        await guard.call('mail', () => undefined);
-      },
-      () => Reconciliation.applied('charged'),
-    );
-    const place = await begin(processor);
-    guard = place.guard;
-    await enqueue(place.app, 'orders', 'order', {}, 'order:1');
-    expect(await settled(place.app, 'order:1')).toMatchObject({ status: 'completed', result: 'charged' });
+    const tenant = await order('reconciled', async () => {
+      await guard.call('gateway', () => (charges += 1));
+      await guard.call('mail', () => undefined);
+    });
+    expect(await ended(tenant)).toMatchObject({ status: 'completed', result: 'charged' });
     expect(charges).toBe(1);
   });
 
   it('transactional: it is put off without an attempt, also where an earlier attempt could not be repeated', async () => {
     // Its next attempt is the other processor's.
-    const slow = { attempts: 3, backoff: { baseMs: 4_000, capMs: 4_000, jitter: 'equal' as const } };
+    const slow = { attempts: 3, backoff: { baseMs: 8_000, capMs: 8_000, jitter: 'equal' as const } };
     const before = processorOf('orders', { effect: 'unrepeatable', retry: slow }, () => {
       throw new TransientError('refused');
     });
@@ -118,45 +144,41 @@ describe.each(BACKENDS)('calls that are held back, on %s', (backend) => {
     await apps.close(old);
 
     let runs = 0;
-    let guard!: DependencyGuard;
+    let guardOfLater!: DependencyGuard;
     const after = processorOf('orders', { effect: 'transactional', retry: RETRY }, async () => {
       runs += 1;
-      await guard.call('gateway', () => undefined);
-      return guard.call('mail', () => 'sent');
+      await guardOfLater.call('gateway', () => undefined);
+      return guardOfLater.call('mail', () => 'sent');
     });
     const app = await apps.beside(place, {
       queues: ['orders'],
       providers: [after],
       jobs: { dependencies: { gateway: QUICK, mail: QUICK } },
     });
-    guard = app.get(DependencyGuard);
-    guard.forceOpen('mail');
+    guardOfLater = app.get(DependencyGuard);
+    guardOfLater.forceOpen('mail');
     await eventually(
       () => runs,
       (made) => expect(made).toBeGreaterThan(RETRY.attempts),
     );
     expect(await outcomeOf(app, 'order:1')).toMatchObject({ status: 'retrying', attempts: 1, failures: 1 });
-    guard.resetCircuit('mail');
+    guardOfLater.resetCircuit('mail');
     expect(await settled(app, 'order:1')).toMatchObject({ status: 'completed', attempts: 2, failures: 1 });
     expect(await lettersOf(app)).toEqual([]);
   });
 
   it('natural: it is put off without an attempt, whatever was sent before, and completes', async () => {
     let reads = 0;
-    let guard!: DependencyGuard;
-    const processor = processorOf('orders', { effect: 'natural', retry: RETRY }, async () => {
+    const tenant = await order('natural', async () => {
       await guard.call('gateway', () => (reads += 1));
       return guard.call('mail', () => 'sent');
     });
-    const place = await begin(processor);
-    guard = place.guard;
-    await enqueue(place.app, 'orders', 'order', {}, 'order:1');
     await eventually(
       () => reads,
       (made) => expect(made).toBeGreaterThan(RETRY.attempts),
     );
     guard.resetCircuit('mail');
-    expect(await settled(place.app, 'order:1')).toMatchObject({
+    expect(await ended(tenant)).toMatchObject({
       status: 'completed',
       attempts: 1,
       failures: 0,
@@ -165,36 +187,26 @@ describe.each(BACKENDS)('calls that are held back, on %s', (backend) => {
   });
 
   it('what a handler says of its effect goes before the hold beneath it', async () => {
-    let guard!: DependencyGuard;
-    const processor = processorOf('orders', { effect: 'unrepeatable' }, (job) =>
+    const say: Handler = (job) =>
       guard
         .call('mail', () => undefined)
         .catch((cause: unknown) => {
           const said =
             job.name === 'never' ? new PermanentError('no') : new InDoubtError('half of it is done');
           throw Object.assign(said, { cause });
-        }),
-    );
-    const place = await begin(processor);
-    guard = place.guard;
-    await enqueue(place.app, 'orders', 'never', {}, 'order:1');
-    await enqueue(place.app, 'orders', 'half', {}, 'order:2');
-    expect((await settled(place.app, 'order:1')).status).toBe('dead');
-    expect((await settled(place.app, 'order:2')).status).toBe('in_doubt');
+        });
+    const never = await order('unrepeatable', say, 'never');
+    const half = await order('unrepeatable', say, 'half');
+    expect((await ended(never)).status).toBe('dead');
+    expect((await ended(half)).status).toBe('in_doubt');
   });
 
   it.each(['transactional', 'natural'] as const)(
     '%s: the time budget ends it, although no attempt was ever spent',
     async (effect) => {
-      let guard!: DependencyGuard;
-      const processor = processorOf('orders', { effect, timeBudgetMs: 500 }, () =>
-        guard.call('mail', () => undefined),
-      );
-      const place = await begin(processor);
-      guard = place.guard;
-      await enqueue(place.app, 'orders', 'order', {}, 'order:1');
-      expect((await settled(place.app, 'order:1')).status).toBe('dead');
-      const [letter] = await lettersOf(place.app);
+      const tenant = await order(`brief-${effect}`, () => guard.call('mail', () => undefined));
+      expect((await ended(tenant)).status).toBe('dead');
+      const [letter] = await lettersOf(shared(), tenant);
       expect(['deferred_too_long', 'time_budget_exceeded']).toContain(letter?.reason);
     },
   );
@@ -321,31 +333,27 @@ describe.each(BACKENDS)('calls that are held back, on %s', (backend) => {
   });
 
   it('what still calls after its handler has ended is not let through as a part of it', async () => {
-    let guard!: DependencyGuard;
     let arrive!: (call: Promise<unknown>) => void;
     const late = new Promise<unknown>((resolve) => (arrive = resolve));
-    const processor = processorOf('orders', { effect: 'natural', dependency: 'gateway' }, () => {
-      setTimeout(() => arrive(guard.call('gateway', () => 'through').catch((error: unknown) => error)), 300);
+    const gate = new Gate();
+    const tenant = await order('through-gateway', () => {
+      void gate
+        .pass()
+        .then(() => arrive(guard.call('gateway', () => 'through').catch((error: unknown) => error)));
     });
-    const place = await begin(processor);
-    guard = place.guard;
-    await enqueue(place.app, 'orders', 'order', {}, 'order:1');
-    await settled(place.app, 'order:1');
+    await ended(tenant);
     guard.forceOpen('gateway');
+    gate.open();
     expect(await late).toMatchObject({ code: 'DEPENDENCY_REJECTED' });
   });
 
   it('a failure that says that nothing happened is tried again, with what was sent before it', async () => {
     let charges = 0;
-    let guard!: DependencyGuard;
-    const processor = processorOf('orders', { effect: 'keyed', retry: RETRY }, async (_job, { attempt }) => {
+    const tenant = await order('keyed', async (_job, { attempt }) => {
       await guard.call('gateway', () => (charges += 1));
       if (attempt === 1) throw new TransientError('not this time');
     });
-    const place = await begin(processor);
-    guard = place.guard;
-    await enqueue(place.app, 'orders', 'order', {}, 'order:1');
-    expect(await settled(place.app, 'order:1')).toMatchObject({ status: 'completed', attempts: 2 });
+    expect(await ended(tenant)).toMatchObject({ status: 'completed', attempts: 2 });
     expect(charges).toBe(2);
   });
 });

@@ -14,8 +14,8 @@ import { BACKENDS, dataSourceOf } from '../support/scenario.js';
 import { useSessions } from '../support/sessions.js';
 
 const BY = { actor: 'ada', note: 'looked' };
-const PLAN = { afterMs: [100, 300], thenEveryMs: 400, untilMs: 5000 };
-const SWEPT = { leaseMs: 1000, recovery: { sweepMs: 200 } };
+const PLAN = { afterMs: [100, 300], thenEveryMs: 400, untilMs: 100_000 };
+const SWEPT = { recovery: { sweepMs: 200 } };
 
 function lost(): never {
   throw new InDoubtError('nobody answered');
@@ -103,7 +103,7 @@ describe.each(BACKENDS)('doubts that are not lost on the way, on %s', (backend) 
       @IsInt()
       cents!: number;
     }
-    const options = { effect: 'reconciled', reconcile: { ...PLAN, untilMs: 900 } } as const;
+    const options = { effect: 'reconciled', reconcile: { ...PLAN, untilMs: 3000 } } as const;
     const first = reconcilingProcessorOf('charges', options, lost, () => Reconciliation.unknown());
     const { app, place } = await apps.fresh(backend, { queues: ['charges'], providers: [first] });
     await enqueue(app, 'charges', 'charge', { cents: 'five' }, 'charge:1');
@@ -164,12 +164,16 @@ describe('doubts of guarded calls', () => {
   it('keyed: once the service has forgotten the key it is a doubt, with a letter, and is not pruned', async () => {
     const { app } = await apps.fresh('postgres', { queues: [], jobs: SWEPT });
     const once = onceIn(app);
-    const options = { effect: 'keyed', keyRetentionMs: 50 } as const;
+    const options = { effect: 'keyed', keyRetentionMs: 1000 } as const;
     await expect(once('refund:1', lost, options)).rejects.toThrow('nobody answered');
     expect(await dataSourceOf(app).query('SELECT expires_at FROM job_outcomes')).toEqual([
       { expires_at: null },
     ]);
-    await new Promise((resolve) => setTimeout(resolve, 100));
+    await eventually(
+      () =>
+        dataSourceOf(app).query('SELECT repeatable_until < clock_timestamp() AS is_over FROM job_outcomes'),
+      (rows) => expect(rows).toEqual([{ is_over: true }]),
+    );
     await expect(once('refund:1', () => 1, options)).rejects.toMatchObject({ code: 'OPERATION_IN_DOUBT' });
     expect(await lettersOf(app)).toMatchObject([{ reason: 'in_doubt', queue: '(calls)' }]);
     await app.get(RetentionService).prune();
@@ -216,7 +220,7 @@ describe('doubts of guarded calls', () => {
   });
 
   it('one that was found by the sweep can be answered as not applied', async () => {
-    const { app } = await apps.fresh('postgres', { queues: [], jobs: { recovery: SWEPT.recovery } });
+    const { app } = await apps.fresh('postgres', { queues: [], jobs: SWEPT });
     const once = onceIn(app);
     const gate = new Gate();
     const first = once('mail:1', async () => {

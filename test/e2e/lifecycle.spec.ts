@@ -2,6 +2,7 @@ import { BullModule, type WorkerHost } from '@nestjs/bullmq';
 import { type INestApplicationContext, Injectable, type OnModuleInit } from '@nestjs/common';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
+import { eventually } from '../support/eventually.js';
 import {
   attemptKindsOf,
   bullQueue,
@@ -36,7 +37,10 @@ describe.each(BACKENDS)('start and stop, on %s', (backend) => {
     }
     const { app: producer, place } = await apps.fresh(backend, { queues: ['charges'] });
     await enqueue(producer, 'charges', 'charge', {}, 'charge:1');
-    await expect.poll(() => bullQueue(producer, 'charges').getWaitingCount(), { timeout: 5000 }).toBe(1);
+    await eventually(
+      () => bullQueue(producer, 'charges').getWaitingCount(),
+      (waiting) => expect(waiting).toBe(1),
+    );
     const processor = processorOf('charges', { effect: 'natural' }, () => order.push('ran'));
     const app = await apps.beside(place, { queues: ['charges'], providers: [processor, SlowStarter] });
     await settled(app, 'charge:1');
@@ -52,7 +56,7 @@ describe.each(BACKENDS)('start and stop, on %s', (backend) => {
       async (_job, operation) => {
         running += 1;
         runs.set(operation.operationKey, (runs.get(operation.operationKey) ?? 0) + 1);
-        await new Promise((resolve) => setTimeout(resolve, 100));
+        await new Promise((resolve) => setTimeout(resolve, 300));
         running -= 1;
       },
       { concurrency: 50 },
@@ -60,7 +64,10 @@ describe.each(BACKENDS)('start and stop, on %s', (backend) => {
     const options = { queues: ['charges'], providers: [processor] };
     const { app, place } = await apps.fresh(backend, options);
     await idempotentQueue(app, 'charges').enqueueMany(many(300));
-    await expect.poll(() => running, { timeout: 10_000 }).toBeGreaterThan(10);
+    await eventually(
+      () => running,
+      (handlers) => expect(handlers).toBeGreaterThan(10),
+    );
     await apps.close(app);
     expect(running).toBe(0);
     const heir = await apps.beside(place, options);
@@ -91,9 +98,10 @@ describe.each(BACKENDS)('start and stop, on %s', (backend) => {
     await enqueue(app, 'unsafe', 'work', {}, 'work:unsafe');
     const isRunning = async (key: string): Promise<boolean> =>
       (await outcomeOf(app, key))?.status === 'running';
-    await expect
-      .poll(async () => (await isRunning('work:safe')) && (await isRunning('work:unsafe')), { timeout: 5000 })
-      .toBe(true);
+    await eventually(
+      () => Promise.all(['work:safe', 'work:unsafe'].map(isRunning)),
+      (running) => expect(running).toEqual([true, true]),
+    );
     await apps.close(app);
     expect(aborted.toSorted()).toEqual(['work:safe', 'work:unsafe']);
     gate.open();

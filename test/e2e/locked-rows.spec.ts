@@ -144,14 +144,14 @@ describe.each(BACKENDS)('rows and tables that somebody holds, queues on %s', (ba
       { ...place, databaseUrl: thief.url },
       {
         queues: ['charges'],
-        providers: [processorOf('charges', { leaseMs: 45_000 }, () => (calls += 1))],
+        providers: [processorOf('charges', { leaseMs: 120_000 }, () => (calls += 1))],
         jobs: { dispatch: { enabled: false } },
       },
     );
     // Of all that this process says to Postgres only the claim names the effect.
     thief.holdBack('unrepeatable');
     await enqueueAs(producer, 'acme', ['charge:unheard']);
-    expect(await settled(producer, 'charge:unheard', 'acme', 40_000)).toMatchObject({
+    expect(await settled(producer, 'charge:unheard', 'acme')).toMatchObject({
       status: 'completed',
       attempts: 1,
     });
@@ -168,7 +168,7 @@ describe.each(BACKENDS)('rows and tables that somebody holds, queues on %s', (ba
       { ...place, databaseUrl: thief.url },
       {
         queues: ['charges'],
-        providers: [processorOf('charges', { leaseMs: 45_000 }, () => 'done')],
+        providers: [processorOf('charges', { leaseMs: 120_000 }, () => 'done')],
         jobs: { dispatch: { enabled: false } },
       },
     );
@@ -183,9 +183,9 @@ describe.each(BACKENDS)('rows and tables that somebody holds, queues on %s', (ba
     thief.rest();
     const colleague = await sessions.open(place);
     await colleague.query(`BEGIN; SELECT FROM job_outcomes WHERE operation_key = 'charge:held' FOR UPDATE`);
-    expect(await settled(producer, 'charge:unheard', 'acme', 40_000)).toMatchObject({ attempts: 1 });
+    expect(await settled(producer, 'charge:unheard', 'acme')).toMatchObject({ attempts: 1 });
     await colleague.query('COMMIT');
-    expect(await settled(producer, 'charge:held', 'acme', 40_000)).toMatchObject({
+    expect(await settled(producer, 'charge:held', 'acme')).toMatchObject({
       status: 'completed',
       attempts: 1,
     });

@@ -41,7 +41,7 @@ describe.each(BACKENDS)('answers of Postgres that are lost on the way, queues on
     );
     thief.holdBack('unrepeatable');
     await deliver(app, 'charges', 'charge:unanswered');
-    const outcome = await settled(app, 'charge:unanswered', 'acme', 45_000);
+    const outcome = await settled(app, 'charge:unanswered');
     expect([outcome.status, outcome.doubtSince]).toEqual(['dead', undefined]);
     expect(thief.stolen).toBe(1);
     expect((await lettersOf(app)).map(({ reason }) => reason)).toEqual(['payload_invalid']);

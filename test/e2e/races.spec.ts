@@ -21,7 +21,7 @@ describe.each(BACKENDS)('two workers race for one key, on %s', (backend) => {
         await new Promise((resolve) => setImmediate(resolve));
         return mine;
       };
-      const options = { effect, leaseMs: 1000, identify: identifyPlain } as const;
+      const options = { effect, leaseMs: 3000, identify: identifyPlain } as const;
       const { app, place } = await apps.fresh(backend, {
         queues: ['charges'],
         providers: [processorOf('charges', options, handler)],
@@ -74,7 +74,7 @@ describe.each(BACKENDS)('two workers race for one key, on %s', (backend) => {
     const seen: string[] = [];
     const processor = processorOf(
       'charges',
-      { effect: 'unrepeatable', leaseMs: 1000, identify: identifyPlain },
+      { effect: 'unrepeatable', leaseMs: 3000, identify: identifyPlain },
       (_job, operation) => {
         seen.push(operation.tenantId);
         return operation.tenantId;

@@ -162,7 +162,7 @@ describe.each(BACKENDS)('a redrive of many, on %s', (backend) => {
     bank.act = () => undefined;
     const { redriveId } = await service.redriveMany(
       { queue: 'charges' },
-      { ...BY, ratePerSecond: 10, canary: 1 },
+      { ...BY, ratePerSecond: 4, canary: 1 },
     );
     await eventually(
       () => service.getRedrive(redriveId as string),

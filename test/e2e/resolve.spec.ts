@@ -110,7 +110,7 @@ describe.each(BACKENDS)('a webhook that knows what happened, on %s', (backend) =
 
   it('while the handler runs: applied completes it and the handler’s own end is not recorded; not applied waits for it', async () => {
     const gate = new Gate();
-    const processor = processorOf('charges', { leaseMs: 1500 }, async () => {
+    const processor = processorOf('charges', { leaseMs: 10_000 }, async () => {
       await gate.pass();
       return 'late';
     });

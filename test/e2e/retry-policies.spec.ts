@@ -50,7 +50,7 @@ const QUEUES: Readonly<Record<string, IdempotentProcessorOptions>> = {
   steady: {
     effect: 'keyed',
     retry: { attempts: 3, backoff },
-    retryByJob: { slow: { attempts: 3, backoff: { baseMs: 20_000, capMs: 20_000, jitter: 'equal' } } },
+    retryByJob: { slow: { attempts: 3, backoff: { baseMs: 600_000, capMs: 600_000, jitter: 'equal' } } },
   },
   mails: { retry: { attempts: 3, backoff } },
   decorrelated: { effect: 'keyed', retry: { attempts: 8, backoff: { ...WAITS, jitter: 'decorrelated' } } },
@@ -270,7 +270,7 @@ describe.each(BACKENDS)('retry policies, on %s', (backend) => {
     await idempotentQueue(app(), 'steady').enqueue(
       'slow',
       {},
-      { ...of('charge:3', tenant), deadline: new Date(Date.now() + 5_000) },
+      { ...of('charge:3', tenant), deadline: new Date(Date.now() + 60_000) },
     );
     await enqueue(app(), 'mails', 'mail', {}, 'mail:1', tenant);
     const decisions = async (key: string): Promise<(string | undefined)[]> => {

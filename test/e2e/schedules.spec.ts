@@ -148,7 +148,7 @@ describe.each(BACKENDS)('schedules, on %s', (backend) => {
     const keyOf = (dueAt: Date | undefined): string => `report:${(dueAt as Date).toISOString()}`;
     /** Once a day, and the first time in a moment. */
     const soonDaily = () => {
-      const at = new Date(Date.now() + 2000);
+      const at = new Date(Date.now() + 3000);
       return { pattern: `${at.getUTCSeconds()} ${at.getUTCMinutes()} ${at.getUTCHours()} * * *`, tz: 'UTC' };
     };
     const due = (at: Date | undefined): Promise<unknown> =>
@@ -257,7 +257,7 @@ describe.each(BACKENDS)('schedules, on %s', (backend) => {
       const { app, runs, go } = await waiting['its queue is paused']();
       const queue = idempotentQueue(app, 'reports');
       const daily = { ...report, ...soonDaily() };
-      const endDate = new Date(Date.now() + 3000);
+      const endDate = new Date(Date.now() + 4500);
       const { nextAt } = await queue.schedule('report', { version: 1 }, { ...daily, endDate });
       await due(endDate);
       const { nextAt: next } = await queue.schedule('report', { version: 2 }, daily);
@@ -308,6 +308,11 @@ describe.each(BACKENDS)('schedules, on %s', (backend) => {
       (count) => expect(count).toBeGreaterThanOrEqual(2),
     );
     await queue.schedule('report', {}, { ...report, pattern: '0 6 * * *' });
+    // The last iteration of the old one may be under way.
+    await eventually(
+      () => bull.getJobCounts('active', 'delayed', 'waiting'),
+      (counts) => expect(counts).toMatchObject({ active: 0, delayed: 2, waiting: 0 }),
+    );
     const ran = runs.length;
     await app.get(RetentionService).erase({ tenantId: 'acme', actor: 'ada', note: 'contract ended' });
     expect(await bull.getJobSchedulers()).toHaveLength(1);

@@ -8,14 +8,13 @@ import type { Place } from '../support/place.js';
 import { processorOf } from '../support/processors.js';
 import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
 import { useProcesses, type TestProcess } from '../support/processes.js';
-import { CREATE_WORK, type WorkerScript } from '../support/script.js';
+import { CREATE_WORK, LONG_LEASE_MS, type WorkerScript } from '../support/script.js';
 
 /*
  * Deployments, with real processes and signals: workers that are asked to go, replaced one after another, and a
  * dispatcher that dies at the worst moment. The judge is the table that handlers write to.
  */
 
-const LEASE_MS = 2000;
 /** Handlers that end only when they are told to, which is soon after SIGTERM. */
 const ENDLESS = { act: 'work', concurrency: 50, workMs: 60_000, drainMs: 300 } as const;
 
@@ -27,7 +26,7 @@ describe.each(BACKENDS)('processes that come and go, on %s', (backend) => {
     place: Place,
     script: Pick<WorkerScript, 'effect' | 'act'> & Partial<WorkerScript>,
   ): Promise<TestProcess> => {
-    return workers.start({ leaseMs: LEASE_MS, place, ...script });
+    return workers.start({ leaseMs: LONG_LEASE_MS, place, ...script });
   };
   /** An application that enqueues and looks; the queue's workers are the child processes. */
   const begin = async (isDispatching = true): Promise<{ app: INestApplicationContext; place: Place }> => {
@@ -55,7 +54,7 @@ describe.each(BACKENDS)('processes that come and go, on %s', (backend) => {
   };
   /** An application that does what the processes before it have left. */
   const takeOver = (app: INestApplicationContext, place: Place, effect: Effect): Promise<unknown> => {
-    const processor = processorOf('charges', { effect, leaseMs: LEASE_MS }, (_job, operation) =>
+    const processor = processorOf('charges', { effect, leaseMs: LONG_LEASE_MS }, (_job, operation) =>
       dataSourceOf(app).query(
         `INSERT INTO work SELECT $1, $2, 0, event FROM unnest(ARRAY['started', 'done']) AS event`,
         [operation.operationKey, operation.attempt],
@@ -177,13 +176,13 @@ describe.each(BACKENDS)('processes that come and go, on %s', (backend) => {
     expect(enqueued).toBeGreaterThan(100);
     await expectAllOnce(app, enqueued);
     // Eight processes start here, and each needs a second of the machine's attention.
-  }, 120_000);
+  }, 240_000);
 
   it('a dispatcher killed between put and mark: another puts the same jobs again, and each runs once', async () => {
     const { app, place } = await begin(false);
     await enqueue(app, 0, 30);
     const victim = workers.launch({
-      leaseMs: LEASE_MS,
+      leaseMs: LONG_LEASE_MS,
       place,
       effect: 'natural',
       act: 'die after put',

@@ -1,11 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import type { INestApplicationContext } from '@nestjs/common';
 import { FlowProducer, type Job } from 'bullmq';
-import {
-  type IdempotentJobsOptions,
-  type IdempotentProcessorOptions,
-  PermanentError,
-} from 'nestjs-idempotent-jobs';
+import { type IdempotentJobsOptions, PermanentError } from 'nestjs-idempotent-jobs';
 import { DeadLetterService } from 'nestjs-idempotent-jobs/dead-letters';
 import { ConfigurationError } from 'nestjs-idempotent-jobs/errors';
 import { describe, expect, it } from 'vitest';
@@ -16,16 +12,18 @@ import {
   deliver,
   enqueue,
   idempotentQueue,
+  type LetterRow,
   lettersOf,
   outcomeOf,
   settled,
 } from '../support/ledger.js';
 import type { Place } from '../support/place.js';
-import { identifyPlain, processorOf } from '../support/processors.js';
+import { type Handler, identifyPlain, processorOf, Scripts } from '../support/processors.js';
 import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
 
 const KEYS = { old: randomBytes(32), new: randomBytes(32).toString('base64') };
 const SIGNED = { signing: { keys: { old: KEYS.old }, current: 'old' } };
+const KEYED = { effect: 'keyed' } as const;
 const DAY_MS = 24 * 60 * 60 * 1000;
 
 interface Wire {
@@ -41,32 +39,63 @@ interface Wire {
 describe.each(BACKENDS)('signed jobs, on %s', (backend) => {
   const apps = useApps();
 
-  const processorOn = (queue: string, runs: string[], options: IdempotentProcessorOptions = {}) =>
-    processorOf(queue, { effect: 'keyed', ...options }, (_job, operation) => {
+  const chargingInto =
+    (runs: string[]): Handler =>
+    (_job, operation) => {
       runs.push(operation.operationKey);
       if (operation.operationKey === 'charge:dies' && runs.length === 1) throw new PermanentError('no');
       return 'charged';
-    });
+    };
 
   async function worker(
     place: Place,
     jobs: IdempotentJobsOptions = SIGNED,
-    options: IdempotentProcessorOptions = {},
   ): Promise<{ app: INestApplicationContext; runs: string[] }> {
     const runs: string[] = [];
     const app = await apps.beside(place, {
       queues: ['charges', 'refunds'],
-      providers: [processorOn('charges', runs, options), processorOn('refunds', runs, options)],
+      providers: ['charges', 'refunds'].map((queue) => processorOf(queue, KEYED, chargingInto(runs))),
       jobs,
     });
     return { app, runs };
   }
 
-  const signing = useOneApp(backend, { queues: ['charges'], jobs: SIGNED });
+  // One application for all cases that need no other options. Each has a tenant of its own.
+  const scripts = new Scripts();
+  const shared = useOneApp(backend, {
+    queues: ['charges', 'refunds', 'plain'],
+    providers: [
+      processorOf('charges', KEYED, scripts.handler),
+      processorOf('refunds', KEYED, scripts.handler),
+      processorOf('plain', { ...KEYED, identify: identifyPlain }, scripts.handler),
+    ],
+    jobs: SIGNED,
+  });
+  const newTenant = (): { tenantId: string; runs: string[] } => {
+    const runs: string[] = [];
+    return { tenantId: scripts.tenantWith(chargingInto(runs)), runs };
+  };
+  /** The letters of a tenant, and those of a job whose tenant nobody believes. */
+  const lettersAbout = (tenantId: string, jobId: string): Promise<LetterRow[]> =>
+    dataSourceOf(shared()).query('SELECT * FROM dead_letters WHERE tenant_id = $1 OR job_id = $2', [
+      tenantId,
+      jobId,
+    ]);
+
+  const producer = useOneApp(backend, { queues: ['charges'], jobs: SIGNED });
 
   /** A job as its producer puts it, taken off the queue again. */
   async function taken(place: Place, jobs: IdempotentJobsOptions, options: object = {}): Promise<Wire> {
-    const app = jobs === SIGNED ? signing() : await apps.beside(place, { queues: ['charges'], jobs });
+    const app = await apps.beside(place, { queues: ['charges'], jobs });
+    const wire = await takenFrom(app, options);
+    await apps.close(app);
+    return wire;
+  }
+
+  /** As its producer signs it. */
+  const signed = (options: object = {}): Promise<Wire> => takenFrom(producer(), options);
+
+  async function takenFrom(app: INestApplicationContext, options: object): Promise<Wire> {
     await idempotentQueue(app, 'charges').enqueue(
       'charge',
       { amount: 5 },
@@ -76,7 +105,6 @@ describe.each(BACKENDS)('signed jobs, on %s', (backend) => {
     const [job] = await queue.getJobs();
     const { name, data, id } = job as Job;
     await queue.remove(id as string);
-    if (app !== signing()) await apps.close(app);
     return { name, data, opts: { jobId: id as string } };
   }
 
@@ -119,12 +147,12 @@ describe.each(BACKENDS)('signed jobs, on %s', (backend) => {
   });
 
   it('that are brought back run again', async () => {
-    const { app } = await worker(await makePlace(backend));
-    await enqueue(app, 'charges', 'charge', {}, 'charge:dies');
-    await settled(app, 'charge:dies');
-    const letter = { tenantId: 'acme', operationKey: 'charge:dies' };
-    await app.get(DeadLetterService).redrive(letter, { actor: 'ada', note: 'again' });
-    expect(await settled(app, 'charge:dies')).toMatchObject({ status: 'completed' });
+    const { tenantId } = newTenant();
+    await enqueue(shared(), 'charges', 'charge', {}, 'charge:dies', tenantId);
+    await settled(shared(), 'charge:dies', tenantId);
+    const letter = { tenantId, operationKey: 'charge:dies' };
+    await shared().get(DeadLetterService).redrive(letter, { actor: 'ada', note: 'again' });
+    expect(await settled(shared(), 'charge:dies', tenantId)).toMatchObject({ status: 'completed' });
   });
 
   it.each([
@@ -156,22 +184,21 @@ describe.each(BACKENDS)('signed jobs, on %s', (backend) => {
       }),
     ],
   ])('with %s are letters, and are not run', async (_title, forge: (wire: Wire) => object) => {
-    const place = await makePlace(backend);
-    const wire = await taken(place, SIGNED, { deadline: new Date('2098-01-01T00:00:00.000Z') });
-    const { app, runs } = await worker(place);
+    const { tenantId, runs } = newTenant();
+    const wire = await signed({ tenantId, deadline: new Date('2098-01-01T00:00:00.000Z') });
     const forged = { queue: 'charges', ...wire, ...forge(wire) } as Wire & { queue: string };
-    await bullQueue(app, forged.queue).add(forged.name, forged.data, forged.opts);
+    await bullQueue(shared(), forged.queue).add(forged.name, forged.data, forged.opts);
     const [letter] = await eventually(
-      () => lettersOf(app),
+      () => lettersAbout(tenantId, forged.opts.jobId),
       (letters) => expect(letters).toHaveLength(1),
     );
     expect(['tenant_mismatch', 'identity_missing']).toContain(letter?.reason);
     expect(letter).toMatchObject({ tenant_id: null });
     expect(runs).toEqual([]);
-    expect(await outcomeOf(app, 'charge:1')).toBeUndefined();
+    expect(await outcomeOf(shared(), 'charge:1', tenantId)).toBeUndefined();
     // What was not forged runs.
-    await bullQueue(app, 'charges').add(wire.name, wire.data, { jobId: `${wire.opts.jobId}-2` });
-    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed' });
+    await bullQueue(shared(), 'charges').add(wire.name, wire.data, { jobId: `${wire.opts.jobId}-2` });
+    expect(await settled(shared(), 'charge:1', tenantId)).toMatchObject({ status: 'completed' });
   });
 
   describe('with a payload that nobody can read', () => {
@@ -195,7 +222,7 @@ describe.each(BACKENDS)('signed jobs, on %s', (backend) => {
 
     it('are letters where the signature is made up', async () => {
       const place = await makePlace(backend);
-      const { name, data, opts } = await taken(place, SIGNED);
+      const { name, data, opts } = await signed();
       const payload = { $encrypted: 1, key: 'unknown', iv: '', data: '' };
       const signature = { ...data.signature, mac: randomBytes(32).toString('base64url') };
       const { app, runs } = await worker(place, { ...SIGNED, encryption });
@@ -237,12 +264,12 @@ describe.each(BACKENDS)('signed jobs, on %s', (backend) => {
   });
 
   it('are forged by nobody who has another key', async () => {
-    const place = await makePlace(backend);
-    const wire = await taken(place, { signing: { keys: { old: randomBytes(32) }, current: 'old' } });
-    const { app, runs } = await worker(place);
-    await bullQueue(app, 'charges').add(wire.name, wire.data, wire.opts);
+    const { tenantId, runs } = newTenant();
+    const anotherKey = { signing: { keys: { old: randomBytes(32) }, current: 'old' } };
+    const wire = await taken(await makePlace(backend), anotherKey, { tenantId });
+    await bullQueue(shared(), 'charges').add(wire.name, wire.data, wire.opts);
     await eventually(
-      () => lettersOf(app),
+      () => lettersAbout(tenantId, wire.opts.jobId),
       (letters) => expect(letters).toMatchObject([{ reason: 'tenant_mismatch' }]),
     );
     expect(runs).toEqual([]);
@@ -250,7 +277,7 @@ describe.each(BACKENDS)('signed jobs, on %s', (backend) => {
 
   it('do not become young again when they are copied', async () => {
     const place = await makePlace(backend);
-    const wire = await taken(place, SIGNED);
+    const wire = await signed();
     const { app, runs } = await worker(place);
     // As if it had run, and been forgotten.
     await dataSourceOf(app).query(
@@ -269,7 +296,7 @@ describe.each(BACKENDS)('signed jobs, on %s', (backend) => {
 
   it('outlive the rotation of the key, and nothing else does', async () => {
     const place = await makePlace(backend);
-    const wire = await taken(place, SIGNED);
+    const wire = await signed();
     const { app, runs } = await worker(place, { signing: { keys: KEYS, current: 'new' } });
     await bullQueue(app, 'charges').add(wire.name, wire.data, wire.opts);
     await enqueue(app, 'charges', 'charge', {}, 'charge:2');
@@ -301,9 +328,9 @@ describe.each(BACKENDS)('signed jobs, on %s', (backend) => {
   });
 
   it('leave plain jobs to identify', async () => {
-    const { app } = await worker(await makePlace(backend), SIGNED, { identify: identifyPlain });
-    await deliver(app, 'charges', 'charge:1');
-    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed' });
+    const { tenantId } = newTenant();
+    await deliver(shared(), 'plain', 'charge:1', {}, tenantId);
+    expect(await settled(shared(), 'charge:1', tenantId)).toMatchObject({ status: 'completed' });
   });
 });
 

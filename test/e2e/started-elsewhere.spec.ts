@@ -1,5 +1,5 @@
 import type { INestApplicationContext } from '@nestjs/common';
-import { type Job, type JobsOptions, Worker } from 'bullmq';
+import { type Job, type JobsOptions, Queue, Worker } from 'bullmq';
 import { type IdempotentProcessorOptions, Reconciliation } from 'nestjs-idempotent-jobs';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
@@ -29,20 +29,21 @@ describe.each(BACKENDS)('a plain job that a plain worker has started, on %s', (b
   /** A place with a plain job that met its fate there. */
   async function startedBy(fate: Fate, opts: JobsOptions = { attempts: 3 }): Promise<Place> {
     const place = await makePlace(backend);
-    const app = await apps.beside(place, { queues: ['charges'] });
-    await bullQueue(app, 'charges').add('charge', { tenant: 'acme', key: 'charge:1' }, opts);
+    const { connection, prefix } = place;
+    const queue = new Queue('charges', { connection, prefix });
+    await queue.add('charge', { tenant: 'acme', key: 'charge:1' }, opts);
     const worker = new Worker('charges', null, {
-      connection: place.connection,
-      prefix: place.prefix,
-      lockDuration: 500,
+      connection,
+      prefix,
+      // One that dies leaves it behind; the others hold it for as long as they need.
+      lockDuration: fate === killed ? 500 : 600_000,
     });
     const job = await eventually(
       () => worker.getNextJob(TOKEN, { block: false }),
       (next) => expect(next).toBeDefined(),
     );
     if (job !== undefined) await fate(job);
-    await worker.close();
-    await apps.close(app);
+    await Promise.all([worker.close(), queue.close()]);
     return place;
   }
 
@@ -122,7 +123,6 @@ describe.each(BACKENDS)('a plain job that a plain worker has started, on %s', (b
     await eventually(
       () => bullQueue(app, 'charges').getJob(job.id as string),
       (seen) => expect(seen?.attemptsStarted).toBeGreaterThan(2),
-      45_000,
     );
     expect((await bullQueue(app, 'charges').getJobLogs(job.id as string)).logs).toEqual([]);
     await ledger.query('ALTER TABLE away RENAME TO job_outcomes');
@@ -187,7 +187,6 @@ describe.each(BACKENDS)('a plain job that a plain worker has started, on %s', (b
       // A job that goes from one state to the next may be in neither list.
       async () => (await bullQueue(app, 'charges').getJobs())[0]?.attemptsStarted,
       (started) => expect(started).toBeGreaterThan(2),
-      45_000,
     );
     await dataSourceOf(admin).query('ALTER TABLE away RENAME TO job_outcomes');
     await eventually(

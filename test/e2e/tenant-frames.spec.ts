@@ -268,7 +268,7 @@ describe.each(BACKENDS)('frames of tenants, on %s', (backend) => {
     const gates = { acme: new Gate(), globex: new Gate() };
     const processor = processorOf(
       'mails',
-      { effect: 'natural', leaseMs: 1000 },
+      { effect: 'natural', leaseMs: 6000 },
       async (_job, operation, signal) => {
         const { tenantId } = operation;
         signal.addEventListener('abort', () => (aborted[tenantId] = contexts.tenants?.current));

@@ -108,7 +108,7 @@ describe.each(BACKENDS)('tenants, on %s', (backend) => {
     const ran: string[] = [];
     const processor = processorOf(
       'mails',
-      { effect: 'natural', leaseMs: 1000, identify: identifyPlain },
+      { effect: 'natural', leaseMs: 3000, identify: identifyPlain },
       (_job, { tenantId }) => {
         ran.push(tenantId);
         return tenantId;

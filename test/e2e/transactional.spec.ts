@@ -26,9 +26,9 @@ const RESERVATIONS = 'CREATE TABLE reservations (tenant text)';
 
 describe.each(BACKENDS)('a transactional effect, on %s', (backend) => {
   const apps = useApps();
-  const inventory = (handler: Handler, timeoutMs = 5000, queue = 'inventory') =>
+  const inventory = (handler: Handler, timeoutMs = 60_000, queue = 'inventory') =>
     processorOf(queue, { effect: 'transactional', retry: QUICK, timeoutMs }, handler);
-  const start = async (handler: Handler, timeoutMs = 5000, jobs: IdempotentJobsOptions = {}) => {
+  const start = async (handler: Handler, timeoutMs = 60_000, jobs: IdempotentJobsOptions = {}) => {
     const { app } = await apps.fresh(backend, {
       jobs,
       queues: ['inventory'],
@@ -167,7 +167,7 @@ describe.each(BACKENDS)('a transactional effect, on %s', (backend) => {
         await job.moveToDelayed(Date.now() + 50, job.token);
         throw new DelayedError();
       },
-      5000,
+      60_000,
       { leaseMs: 1500 },
     );
     await enqueue(app, 'inventory', 'reserve', {}, 'reserve:1');
@@ -339,7 +339,8 @@ describe.each(BACKENDS)('a transactional effect, on %s', (backend) => {
     );
     await gate.arrival;
     await enqueue(app, 'charges', 'charge', {}, 'charge:late');
-    expect(await settled(app, 'charge:late', 'acme', 5000)).toMatchObject({ status: 'completed' });
+    // The dispatcher would wait for that row for 10 s.
+    expect(await settled(app, 'charge:late', 'acme', 9000)).toMatchObject({ status: 'completed' });
     await eventually(
       () =>
         dataSourceOf(app).query(

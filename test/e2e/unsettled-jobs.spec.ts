@@ -207,7 +207,6 @@ describe.each(BACKENDS)('operations whose job has ended without them, on %s', (b
     await eventually(
       () => bullQueue(app, 'charges').getJobCounts('delayed'),
       (counts) => expect(counts).toEqual({ delayed: 220 }),
-      60_000,
     );
     await apps.close(app);
     const other = await apps.beside(place, { queues: ['charges'] });
@@ -221,7 +220,6 @@ describe.each(BACKENDS)('operations whose job has ended without them, on %s', (b
     await eventually(
       () => lettersOf(next),
       (letters) => expect(letters).toHaveLength(220),
-      60_000,
     );
   });
 });

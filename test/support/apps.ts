@@ -37,11 +37,17 @@ export function useApps(): TestApps {
   };
 }
 
-/** One application for all tests of a suite, each of which has operation keys of its own. */
-export function useOneApp(backend: Backend, options: AppOptions): () => INestApplicationContext {
+/**
+ * One application for all tests of a suite, each of which has operation keys of its own: in a fresh place of that backend,
+ * or in one that is made for it.
+ */
+export function useOneApp(
+  where: Backend | (() => Promise<Place>),
+  options: AppOptions,
+): () => INestApplicationContext {
   let app: INestApplicationContext | undefined;
   beforeAll(async () => {
-    app = await startApp(await makePlace(backend), options);
+    app = await startApp(await (typeof where === 'string' ? makePlace(where) : where()), options);
   });
   afterAll(() => app?.close());
   return () => app as INestApplicationContext;

@@ -51,7 +51,6 @@ export class TestProcess {
             `process ${this.pid} has not reached "${at}"; it has told ${JSON.stringify(this.messages)}`,
           );
       },
-      30_000,
     );
     return messages[0] as ProcessMessage;
   }

@@ -16,9 +16,9 @@ import { startApp } from './start-app.js';
  * its script, and what happens it tells its parent.
  */
 
-async function call({ place, key, callers, options, workMs }: CallerScript): Promise<void> {
+async function call({ place, key, callers, options, workMs, leaseMs }: CallerScript): Promise<void> {
   const effects = new Pool({ connectionString: place.databaseUrl, max: 2 });
-  const app = await startApp(place, { queues: [], jobs: { leaseMs: 1000, migrations: 'check' } });
+  const app = await startApp(place, { queues: [], jobs: { leaseMs, migrations: 'check' } });
   const effect = async (): Promise<{ by: number }> => {
     await effects.query('INSERT INTO effects VALUES ($1)', [process.pid]);
     process.send?.({ at: 'effect' });
@@ -69,7 +69,7 @@ async function redrive({ place }: RedriverScript): Promise<void> {
   });
   const { redriveId } = await app
     .get(DeadLetterService)
-    .redriveMany({ queue: 'charges' }, { actor: 'ada', note: 'begun', ratePerSecond: 20, canary: 1 });
+    .redriveMany({ queue: 'charges' }, { actor: 'ada', note: 'begun', ratePerSecond: 8, canary: 1 });
   process.send?.({ at: 'begun', redriveId });
 }
 

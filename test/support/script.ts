@@ -77,6 +77,7 @@ export interface CallerScript {
   readonly options: CallOptions;
   /** How long the call takes; -1: for ever. */
   readonly workMs: number;
+  readonly leaseMs: number;
 }
 
 /** Enqueues all in one transaction, each payload made when it is asked for, and ends. */
@@ -92,6 +93,9 @@ export interface RedriverScript {
   readonly role: 'redriver';
   readonly place: Place;
 }
+
+/** Longer than any test: for attempts that nobody is to take over because their process was slow. */
+export const LONG_LEASE_MS = 120_000;
 
 /** What `work` leaves behind. */
 export const CREATE_WORK = 'CREATE TABLE work (operation_key text, attempt integer, pid integer, event text)';

@@ -20,7 +20,7 @@ import { Pool } from 'pg';
 import type { TestApps } from './apps.js';
 import type { ProcessMessage } from './processes.js';
 import { processorOf, reconcilingProcessorOf } from './processors.js';
-import type { WorkerScript } from './script.js';
+import { LONG_LEASE_MS, type WorkerScript } from './script.js';
 import { type AppOptions, startApp } from './start-app.js';
 
 /**
@@ -56,7 +56,11 @@ export class ScriptedWorker {
       jobs: {
         leaseMs: this.#script.leaseMs,
         recovery: { sweepMs: 500 },
-        ...(this.#script.drainMs !== undefined && { shutdown: { drainMs: this.#script.drainMs } }),
+        // What a slow machine has not recorded when its time to close is over would wait for its lease.
+        shutdown: {
+          closeMs: 60_000,
+          ...(this.#script.drainMs !== undefined && { drainMs: this.#script.drainMs }),
+        },
       },
     };
   }
@@ -263,14 +267,17 @@ export class ScriptedWorker {
   }
 }
 
-/** A worker in the test's own process, for those that are killed: it looks on until it takes over. */
+/**
+ * A worker in the test's own process, for those that are killed: it looks on until it takes over. Since nobody takes over
+ * from it, its lease outlasts any machine's slowness, whatever that of the others is.
+ */
 export interface Heir {
   readonly app: INestApplicationContext;
   takeOver(): void;
 }
 
 export async function heirOf(apps: TestApps, script: WorkerScript): Promise<Heir> {
-  const worker = new ScriptedWorker({ ...script, looksOn: true });
+  const worker = new ScriptedWorker({ ...script, leaseMs: LONG_LEASE_MS, looksOn: true });
   const app = await apps.beside(script.place, worker.application);
   return { app, takeOver: () => void app.get<WorkerHost>(worker.processor).worker.run() };
 }

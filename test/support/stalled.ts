@@ -30,23 +30,25 @@ export function takerOf(place: Place, queue: string, options: Partial<WorkerOpti
 
 /** Has BullMQ fail the next job of a queue by itself, for a worker that has died under it, while nobody listens. */
 export async function failStalled(place: Place, queue: Queue): Promise<void> {
-  const taker = takerOf(place, queue.name, { lockDuration: 100, stalledInterval: 100, maxStalledCount: 0 });
+  const dying = takerOf(place, queue.name, { lockDuration: 100, stalledInterval: 100, maxStalledCount: 0 });
+  // Its locks outlast any machine's slowness.
+  const failing = takerOf(place, queue.name, { lockDuration: 600_000 });
   try {
-    const died = await taker.next();
-    await taker.worker.startStalledCheckTimer();
+    const died = await dying.next();
+    await dying.worker.startStalledCheckTimer();
     await eventually(
       () => queue.getJob(died.id as string),
       (job) => expect(job?.deferredFailure).toBeDefined(),
     );
-    let failed = await taker.next();
+    let failed = await failing.next();
     while (failed.deferredFailure === undefined) {
       // It waits behind others.
       await failed.moveToDelayed(Date.now() + 500, 'token');
-      failed = await taker.next();
+      failed = await failing.next();
     }
     await failed.moveToFailed(new UnrecoverableError(failed.deferredFailure), 'token', false);
   } finally {
-    await taker.close();
+    await Promise.all([dying.close(), failing.close()]);
   }
 }
 
