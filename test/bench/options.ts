@@ -10,6 +10,8 @@ export interface BenchOptions {
   readonly metrics: boolean;
   /** Only what circuit, retry budget and bulkhead cost: the library without, around handlers, and around a call in them. */
   readonly policies: boolean;
+  /** Other systems that run jobs with a durable result, next to plain BullMQ and the library. */
+  readonly peers: boolean;
   /** How often each contender has its turn. */
   readonly rounds: number;
   readonly concurrencies: readonly number[];
@@ -26,6 +28,7 @@ export function readOptions(): BenchOptions {
       svg: { type: 'string' },
       metrics: { type: 'boolean', default: false },
       policies: { type: 'boolean', default: false },
+      peers: { type: 'boolean', default: false },
       rounds: { type: 'string', default: '3' },
       concurrency: { type: 'string', default: '50,300' },
       'redis-jobs': { type: 'string', default: '20000' },
@@ -38,6 +41,7 @@ export function readOptions(): BenchOptions {
     svg: values.svg,
     metrics: values.metrics,
     policies: values.policies,
+    peers: values.peers,
     rounds: Number(values.rounds),
     concurrencies: values.concurrency.split(',').map(Number),
     jobs: { redis: Number(values['redis-jobs']), postgres: Number(values['postgres-jobs']) },
