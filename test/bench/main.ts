@@ -12,13 +12,15 @@ import { bullmq, findThenSave } from './contenders/plain.js';
 import type { Contender } from './lane.js';
 import { type AskLane, measure, measureAllocations, type Place, type Turn } from './measure.js';
 import { readOptions } from './options.js';
+import { askAll } from './scale/ask.js';
 import { Servers } from './servers.js';
 
 /*
  * How fast the library works through a queue, next to plain BullMQ, to the usual "find, then save", and to the floors:
  * workers written by hand that do nothing but the same writes. With `--metrics`, how much of the library's own speed is
  * left when it is counted; with `--policies`, when its calls are guarded by circuit, bulkhead and retry budget. With `--peers`,
- * next to other systems that run jobs with a durable result.
+ * next to other systems that run jobs with a durable result. With `--scale`, no contenders, but what happens with many rows,
+ * jobs, processes and connections: `scale/`.
  *
  * Contenders take turns in each round, so that a slow minute of the machine hits all of them, and each is compared with the
  * first one of its own round. Speed differs from machine to machine, and from minute to minute; CPU time per job hardly
@@ -36,6 +38,13 @@ selectBackendByConnection();
 
 const servers = await Servers.start();
 try {
+  const found = options.scale ? await askAll(servers, options) : await compareAll();
+  if (options.json) console.log(JSON.stringify(found, undefined, 2));
+} finally {
+  await servers.stop();
+}
+
+async function compareAll(): Promise<Measurement[]> {
   console.error(`Node ${process.version}, ${options.rounds} rounds`);
   console.error(HEADER);
   const measurements: Measurement[] = [];
@@ -46,9 +55,7 @@ try {
     }
   }
   if (options.svg !== undefined) writeFileSync(options.svg, chartOf(measurements));
-  if (options.json) console.log(JSON.stringify(measurements, undefined, 2));
-} finally {
-  await servers.stop();
+  return measurements;
 }
 
 async function compare(place: Place): Promise<Measurement[]> {
