@@ -3,7 +3,7 @@ import { median } from '../comparison.js';
 import type { Site } from '../lane.js';
 import type { Servers } from '../servers.js';
 import { type Drained, drain } from './drain.js';
-import { alone, compared, type Figure, type Question } from './question.js';
+import { compared, type Figure, type Question } from './question.js';
 import { openScaleApp, type ScaleApp } from './scale-app.js';
 
 const ROUNDS = 3;
@@ -51,21 +51,12 @@ export const pooler: Question = {
         const fill = (): Promise<void> => app.enqueue(numbers, 'queue');
         turns[index]?.push(await drain(servers, app, { jobs: size, concurrency: CONCURRENCY, fill }));
       }
-    const refusal = await openScaleApp(await through(inTransactions.url), {}).then(
-      () => 0,
-      () => 1,
-    );
     for (const { app } of opened) await app.close();
     await inTransactions.stop();
     await inSessions.stop();
     return [
       ...figuresOf(variants[1].name, turns[1] ?? [], turns[0] ?? []),
       ...figuresOf(variants[3].name, turns[3] ?? [], turns[2] ?? []),
-      alone(
-        "application that leads the library's own connections through transaction mode: refused",
-        '',
-        refusal,
-      ),
     ];
   },
 };
