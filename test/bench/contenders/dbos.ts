@@ -17,14 +17,15 @@ import { untilNoRow } from './until-no-row.js';
  * What its result is worth, read in `dist/src/system_database.js` of the installed package:
  *
  * - A result is stored per workflow, in `dbos.workflow_output`, and of each step in `dbos.operation_outputs`. A second start
- *   under the same workflow id returns the recorded result (ON CONFLICT (workflow_uuid)). Rows stay until somebody asks for
- *   their removal.
+ *   under the same workflow id returns the recorded result (ON CONFLICT (workflow_uuid)). Rows stay until the application
+ *   deletes them, or the retention of DBOS's control plane does.
  * - A retry after a crash is fenced: a claim writes a new `owner_xid`, and an outcome or a step is written only by its owner
  *   (`#recordWorkflowOutcome`, `#checkOwner`).
  * - A workflow can run twice: it is put on its queue again when its executor starts again under the same id, or when
  *   somebody says that the executor is gone. It then runs from the top, and steps that were recorded are not run. A step that
  *   was not recorded runs again. There is no lease: nobody takes over from an executor that stays away.
- * - Isolation: read committed transactions, one for each outcome; workflows are claimed with FOR UPDATE SKIP LOCKED.
+ * - Isolation: read committed transactions, one for each outcome; workflows are claimed with FOR UPDATE SKIP LOCKED, or
+ *   repeatable read and NOWAIT where a limit is shared among processes.
  */
 
 /** The workflow is the handler: what is recorded is a claim and an outcome, as by this library. */

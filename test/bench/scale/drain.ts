@@ -40,7 +40,7 @@ export async function drain(
   };
   worker.on('completed', onCompleted);
   if (isFirst) worker.run().catch((error: unknown) => countdown.fail(error));
-  else worker.resume();
+  else void worker.resume();
   await countdown.over;
   worker.off('completed', onCompleted);
   const measured = jobs - warmUp;

@@ -1,7 +1,7 @@
 import { median } from '../comparison.js';
 import type { Servers } from '../servers.js';
 import { type Drained, drain } from './drain.js';
-import { compared, type Figure, type Question } from './question.js';
+import { alone, compared, type Figure, type Question } from './question.js';
 import { openScaleApp, type ScaleApp } from './scale-app.js';
 import { copyUntil } from './settled-rows.js';
 
@@ -27,6 +27,7 @@ export const largeLedger: Question = {
       const turns = await takeTurns(servers, kind, [small, large]);
       figures.push(...figuresOf(kind, turns[0] as Turns, turns[1] as Turns));
     }
+    figures.push(alone('table and indexes', 'bytes/row', await bytesPerRow(large)));
     await small.app.app.close();
     await large.app.app.close();
     return figures;
@@ -51,6 +52,13 @@ async function openLedger(servers: Servers, rows: number): Promise<Ledger> {
   await drain(servers, app, { jobs: 1, concurrency: 1, fill: () => app.enqueue([0], 'queue') });
   await copyUntil(site, rows);
   return { app, rows, next: rows + 1 };
+}
+
+async function bytesPerRow({ app: { dataSource } }: Ledger): Promise<number> {
+  const [row] = await dataSource.query<{ bytes: number }[]>(
+    `SELECT (pg_total_relation_size('job_outcomes') / count(*))::integer AS bytes FROM job_outcomes`,
+  );
+  return row?.bytes ?? NaN;
 }
 
 async function takeTurns(

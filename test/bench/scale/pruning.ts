@@ -29,23 +29,20 @@ export const pruning: Question = {
     const quiet: Drained[] = [];
     for (let count = 0; count < QUIET_TURNS; count += 1) quiet.push(await turn());
 
-    let isOver = false;
     const startedAt = performance.now();
-    let seconds = 0;
     const pruned = app.app
       .get(RetentionService)
       .prune()
-      .finally(() => {
-        isOver = true;
-        seconds = (performance.now() - startedAt) / 1000;
-      });
+      .then(({ operations }) => ({ operations, seconds: (performance.now() - startedAt) / 1000 }));
+    const isOver = async (): Promise<boolean> =>
+      (await Promise.race([pruned, Promise.resolve(undefined)])) !== undefined;
     const busy: Drained[] = [];
-    while (!isOver) {
+    while (!(await isOver())) {
       const drained = await turn();
       // A turn that pruning left halfway says nothing.
-      if (!isOver || busy.length === 0) busy.push(drained);
+      if (!(await isOver()) || busy.length === 0) busy.push(drained);
     }
-    const { operations } = await pruned;
+    const { operations, seconds } = await pruned;
 
     for (let count = 0; count < QUIET_TURNS; count += 1) quiet.push(await turn());
     await app.app.close();

@@ -28,8 +28,11 @@ tell({ kind: 'ready' });
 function tellUsage(afterGc: boolean): void {
   const { user, system } = process.cpuUsage();
   const maxRssBytes = process.resourceUsage().maxRSS * 1024;
-  // Twice: what finalizers of the first round let go of is collected in the second.
-  for (let round = 0; afterGc && round < 2; round += 1) globalThis.gc?.();
+  if (afterGc) {
+    // Twice: what finalizers of the first round let go of is collected in the second.
+    globalThis.gc?.();
+    globalThis.gc?.();
+  }
   const { rss, heapUsed } = process.memoryUsage();
   tell({ kind: 'usage', cpuUs: user + system, rssBytes: rss, maxRssBytes, heapBytes: heapUsed });
 }
