@@ -10,6 +10,8 @@ export interface Site {
 /** A way of working through a queue. Jobs are added first and then worked off, so that only working is measured. */
 export interface Contender {
   readonly name: string;
+  /** Keeps its state in Redis, so there is nothing to measure where the queues are in Postgres. Default: false. */
+  readonly isOnRedisOnly?: boolean;
   open(site: Site, concurrency: number): Promise<Lane>;
 }
 

@@ -2,18 +2,25 @@ import { writeFileSync } from 'node:fs';
 import { selectBackendByConnection } from 'nestjs-idempotent-jobs';
 import { chartOf } from './chart.js';
 import { HEADER, lineOf, type Measurement, summarize } from './comparison.js';
+import { bullmqDurable, bullmqDurableStep } from './contenders/bullmq-durable.js';
+import { dbos, dbosStep } from './contenders/dbos.js';
 import { bundledFloor, floor, optimisticFloor } from './contenders/floor.js';
+import { graphileWorker } from './contenders/graphile-worker.js';
 import { bundled, counted, dependent, guardedCall, idempotent, measured } from './contenders/library.js';
+import { pgBoss } from './contenders/pg-boss.js';
 import { bullmq, findThenSave } from './contenders/plain.js';
 import type { Contender } from './lane.js';
 import { type AskLane, measure, measureAllocations, type Place, type Turn } from './measure.js';
 import { readOptions } from './options.js';
+import { askAll } from './scale/ask.js';
 import { Servers } from './servers.js';
 
 /*
  * How fast the library works through a queue, next to plain BullMQ, to the usual "find, then save", and to the floors:
  * workers written by hand that do nothing but the same writes. With `--metrics`, how much of the library's own speed is
- * left when it is counted; with `--policies`, when its calls are guarded by circuit, bulkhead and retry budget.
+ * left when it is counted; with `--policies`, when its calls are guarded by circuit, bulkhead and retry budget. With `--peers`,
+ * next to other systems that run jobs with a durable result. With `--scale`, no contenders, but what happens with many rows,
+ * jobs, processes and connections: `scale/`.
  *
  * Contenders take turns in each round, so that a slow minute of the machine hits all of them, and each is compared with the
  * first one of its own round. Speed differs from machine to machine, and from minute to minute; CPU time per job hardly
@@ -31,6 +38,13 @@ selectBackendByConnection();
 
 const servers = await Servers.start();
 try {
+  const found = options.scale ? await askAll(servers, options) : await compareAll();
+  if (options.json) console.log(JSON.stringify(found, undefined, 2));
+} finally {
+  await servers.stop();
+}
+
+async function compareAll(): Promise<Measurement[]> {
   console.error(`Node ${process.version}, ${options.rounds} rounds`);
   console.error(HEADER);
   const measurements: Measurement[] = [];
@@ -41,18 +55,17 @@ try {
     }
   }
   if (options.svg !== undefined) writeFileSync(options.svg, chartOf(measurements));
-  if (options.json) console.log(JSON.stringify(measurements, undefined, 2));
-} finally {
-  await servers.stop();
+  return measurements;
 }
 
 async function compare(place: Place): Promise<Measurement[]> {
-  const turns = new Map<Contender, Turn[]>(CONTENDERS.map((contender) => [contender, []]));
+  const here = CONTENDERS.filter(({ isOnRedisOnly }) => place.backend === 'redis' || !isOnRedisOnly);
+  const turns = new Map<Contender, Turn[]>(here.map((contender) => [contender, []]));
   for (let round = 0; round < options.rounds; round += 1)
-    for (const contender of CONTENDERS) turns.get(contender)?.push(await measure(contender, place, ASK));
-  const base = turns.get(CONTENDERS[0] as Contender) as Turn[];
+    for (const contender of here) turns.get(contender)?.push(await measure(contender, place, ASK));
+  const base = turns.get(here[0] as Contender) as Turn[];
   const measurements: Measurement[] = [];
-  for (const contender of CONTENDERS) {
+  for (const contender of here) {
     const { backend, concurrency } = place;
     const allocatedBytes = await measureAllocations(contender, { ...place, jobs: ALLOCATING_JOBS });
     const rounds = { turns: turns.get(contender) as Turn[], base, allocatedBytes };
@@ -73,7 +86,10 @@ function whatToAsk(): AskLane {
 function contenders(): readonly Contender[] {
   if (options.metrics) return [idempotent, counted, measured];
   if (options.policies) return [idempotent, dependent, guardedCall];
-  const all = [bullmq, findThenSave, idempotent, bundled, floor, optimisticFloor, bundledFloor];
+  const peers = [pgBoss, graphileWorker, dbos, dbosStep, bullmqDurable, bullmqDurableStep];
+  const all = options.peers
+    ? [bullmq, idempotent, bundled, ...peers]
+    : [bullmq, findThenSave, idempotent, bundled, floor, optimisticFloor, bundledFloor];
   const { only } = options;
   return only === undefined ? all : all.filter(({ name }) => name === bullmq.name || only.includes(name));
 }

@@ -11,6 +11,14 @@ export interface BenchOptions {
   readonly metrics: boolean;
   /** Only what circuit, retry budget and bulkhead cost: the library without, around handlers, and around a call in them. */
   readonly policies: boolean;
+  /** Other systems that run jobs with a durable result, next to plain BullMQ and the library. */
+  readonly peers: boolean;
+  /** Questions about scale instead of contenders; `only` names some of them. */
+  readonly scale: boolean;
+  /** Scale: with the sizes that take long. */
+  readonly full: boolean;
+  /** Scale: the size to ask about, whatever the question. Undefined means the question's own. */
+  readonly size: number | undefined;
   /** How often each contender has its turn. */
   readonly rounds: number;
   readonly concurrencies: readonly number[];
@@ -18,7 +26,7 @@ export interface BenchOptions {
   readonly jobs: Readonly<Record<'redis' | 'postgres', number>>;
   /** The only backend to measure on. Undefined means both. */
   readonly backend: Backend | undefined;
-  /** The names of the contenders to compare with the first one. Undefined means all. */
+  /** The names of the contenders to compare with the first one, or of questions about scale. Undefined means all. */
   readonly only: readonly string[] | undefined;
 }
 
@@ -29,6 +37,10 @@ export function readOptions(): BenchOptions {
       svg: { type: 'string' },
       metrics: { type: 'boolean', default: false },
       policies: { type: 'boolean', default: false },
+      peers: { type: 'boolean', default: false },
+      scale: { type: 'boolean', default: false },
+      full: { type: 'boolean', default: false },
+      size: { type: 'string' },
       rounds: { type: 'string', default: '3' },
       concurrency: { type: 'string', default: '50,300' },
       'redis-jobs': { type: 'string', default: '20000' },
@@ -42,6 +54,10 @@ export function readOptions(): BenchOptions {
     svg: values.svg,
     metrics: values.metrics,
     policies: values.policies,
+    peers: values.peers,
+    scale: values.scale,
+    full: values.full,
+    size: values.size === undefined ? undefined : Number(values.size),
     rounds: Number(values.rounds),
     concurrencies: values.concurrency.split(',').map(Number),
     jobs: { redis: Number(values['redis-jobs']), postgres: Number(values['postgres-jobs']) },

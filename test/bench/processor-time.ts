@@ -31,15 +31,21 @@ export function perJob(from: ProcessorTime, to: ProcessorTime, jobs: number): Pr
   };
 }
 
-/** A server with its child processes, which are Postgres's sessions. Sessions that end in between are left out. */
+/** A server with its child processes, which are Postgres's sessions; those that have ended, to a hundredth of a second. */
 function ofServer(pid: number | undefined): number | undefined {
   if (pid === undefined) return undefined;
   try {
     const pids = readdirSync('/proc').filter((name) => /^\d+$/.test(name) && isOf(pid, name));
-    return pids.reduce((sum, name) => sum + runUs(name), 0);
+    return pids.reduce((sum, name) => sum + runUs(name), endedUs(pid));
   } catch {
     return undefined;
   }
+}
+
+/** What children that are gone have taken in user and in kernel mode: in ticks, of which Linux counts 100 a second. */
+function endedUs(server: number): number {
+  const fields = read(`/proc/${server}/stat`)?.split(') ').at(-1)?.split(' ') ?? [];
+  return (Number(fields[13] ?? 0) + Number(fields[14] ?? 0)) * 10_000;
 }
 
 function isOf(server: number, pid: string): boolean {
