@@ -89,7 +89,8 @@ describe.each(BACKENDS)('a Postgres that says nothing, or goodbye, queues on %s'
     expect(await settled(app, 'other', 'globex')).toMatchObject({ status: 'completed' });
     for (const key of keys)
       expect(await settled(app, key)).toMatchObject({ status: 'dead', attempts: 2, failures: 2 });
-    expect(calls).toBe(16);
+    // An attempt whose transaction is gone before its failure is recorded leaves no trace, and is made again.
+    expect(calls).toBeGreaterThanOrEqual(16);
     expect((await lettersOf(app)).map(({ reason }) => reason)).toEqual(keys.map(() => 'retries_exhausted'));
     expect(await attemptKindsOf(app, 'charge:0')).toEqual(['in_doubt', 'in_doubt']);
     const colleague = await sessions.open(place);
