@@ -8,6 +8,7 @@ import { useProcesses } from '../support/processes.js';
 import { processorOf } from '../support/processors.js';
 import type { Place } from '../support/place.js';
 import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
+import { singly } from '../support/start-app.js';
 
 const OPERATIONS = 10_000;
 const MEBI = 1024 * 1024;
@@ -39,7 +40,7 @@ describe.each(BACKENDS)('enqueueing many operations, on %s', (backend) => {
     }));
 
   it('ten thousand in one transaction take a few dozen statements, and are on their queue after it', async () => {
-    const { app, place } = await apps.fresh(backend, { queues: ['charges'] });
+    const { app, place } = await apps.fresh(backend, { queues: [singly('charges')] });
     const { client, texts } = await countingClient(place);
     try {
       await client.query('BEGIN');

@@ -11,6 +11,7 @@ import { bullQueue, idempotentQueue, outcomeOf, settled } from '../support/ledge
 import { processorOf } from '../support/processors.js';
 import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
 import type { Place } from '../support/place.js';
+import { singly } from '../support/start-app.js';
 
 const echo = processorOf('charges', { effect: 'keyed' }, (job) => ({ echoed: job.data as unknown }));
 const open: (() => Promise<unknown>)[] = [];
@@ -238,7 +239,7 @@ describe('a queue in the database of the ledger', () => {
   const apps = useApps();
   const withoutDispatcher = { dispatch: { enabled: false } };
   const start = async (jobs: IdempotentJobsOptions, providers = [echo]) => {
-    const { app, place } = await apps.fresh('postgres', { queues: ['charges'], providers, jobs });
+    const { app, place } = await apps.fresh('postgres', { queues: [singly('charges')], providers, jobs });
     return { app, place, queue: idempotentQueue(app, 'charges'), source: dataSourceOf(app) };
   };
   const key = (operationKey: string) => ({ operationKey, tenantId: 'acme' });

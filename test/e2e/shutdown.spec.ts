@@ -9,6 +9,7 @@ import { processorOf } from '../support/processors.js';
 import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
 import { useProcesses, type TestProcess } from '../support/processes.js';
 import { CREATE_WORK, LONG_LEASE_MS, type WorkerScript } from '../support/script.js';
+import { singly } from '../support/start-app.js';
 
 /*
  * Deployments, with real processes and signals: workers that are asked to go, replaced one after another, and a
@@ -186,6 +187,7 @@ describe.each(BACKENDS)('processes that come and go, on %s', (backend) => {
       place,
       effect: 'natural',
       act: 'die after put',
+      bundle: 'never',
     });
     expect(await victim.exited).toBe('SIGKILL');
     const dispatches = (): Promise<unknown[]> =>
@@ -200,7 +202,7 @@ describe.each(BACKENDS)('processes that come and go, on %s', (backend) => {
 
     // The hold that the victim had on its rows is over.
     await dataSourceOf(app).query('UPDATE job_outcomes SET dispatch_due_at = clock_timestamp()');
-    await apps.beside(place, { queues: ['charges'] });
+    await apps.beside(place, { queues: [singly('charges')] });
     await eventually(dispatches, (rows) => expect(rows).toEqual([{ dispatches: 1, operations: 30 }]));
     expect(await jobIds()).toEqual(before);
     await takeOver(app, place, 'unrepeatable');

@@ -7,6 +7,7 @@ import { useApps } from '../support/apps.js';
 import { asTenant, bullQueue, enqueue, outcomeOf, settled } from '../support/ledger.js';
 import { SHORT_CLOCKS } from '../support/processors.js';
 import { BACKENDS, makePlace } from '../support/scenario.js';
+import { singly } from '../support/start-app.js';
 
 @Injectable()
 class Name {
@@ -53,7 +54,7 @@ describe.each(BACKENDS)('two applications in one process, on %s', (backend) => {
           : { connection: { ...place.connection, schema: `bullmq_${name}`, migrate: true } };
       const app = await apps.beside(
         { ...place, ...own },
-        { queues: ['charges'], providers: [Name, SharedProcessor], jobs: { schema: name } },
+        { queues: [singly('charges')], providers: [Name, SharedProcessor], jobs: { schema: name } },
       );
       app.get(Name).value = name;
       return app;

@@ -7,6 +7,7 @@ import { bullQueue, idempotentQueue, lettersOf } from './ledger.js';
 import type { Place } from './place.js';
 import { Gate, processorOf } from './processors.js';
 import { dataSourceOf } from './scenario.js';
+import { singly } from './start-app.js';
 
 const QUEUE = 'charges';
 const UNFINISHED = ['waiting', 'active', 'delayed', 'prioritized'] as const;
@@ -45,7 +46,7 @@ export class Flood {
       WORKER,
     );
     const jobs = { dispatch: REDISPATCH, leaseMs: LEASE_MS };
-    flood.app = await apps.beside(place, { queues: [QUEUE], providers: [processor], jobs });
+    flood.app = await apps.beside(place, { queues: [singly(QUEUE)], providers: [processor], jobs });
     const requests = Array.from({ length: count }, (_, index) => ({
       name: 'charge',
       payload: { index },

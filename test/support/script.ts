@@ -52,8 +52,8 @@ export interface WorkerScript {
   readonly looksOn?: boolean;
   /** The key of an operation whose handler kills the process with SIGKILL. */
   readonly poison?: string;
-  /** The most operations of a bundle, where the process puts bundles. */
-  readonly bundle?: number;
+  /** The most operations of a bundle, where the process puts bundles; `never` also where all tests have bundles. */
+  readonly bundle?: number | 'never';
   /** Default 1. */
   readonly concurrency?: number;
   /** Default 1. */

@@ -12,6 +12,7 @@ import {
   Reconciliation,
   RetryLaterError,
   TransientError,
+  type IdempotentQueueOptions,
 } from 'nestjs-idempotent-jobs';
 import { fencedUpdate } from 'nestjs-idempotent-jobs/calls';
 import { OnDeadLetter } from 'nestjs-idempotent-jobs/dead-letters';
@@ -21,7 +22,7 @@ import type { TestApps } from './apps.js';
 import type { ProcessMessage } from './processes.js';
 import { processorOf, reconcilingProcessorOf } from './processors.js';
 import { LONG_LEASE_MS, type WorkerScript } from './script.js';
-import { type AppOptions, startApp } from './start-app.js';
+import { type AppOptions, singly, startApp } from './start-app.js';
 
 /**
  * A worker whose handler does what its script says, and tells where it is: a process of its own tells its parent. The judge
@@ -51,7 +52,7 @@ export class ScriptedWorker {
     const isDispatcherOnly = this.#script.act === 'die after put';
     const alerts = this.#script.act === 'bury and hold' ? [HoldingAlerts] : [];
     return {
-      queues: [{ name: 'charges', ...(bundle !== undefined && { bundle: { max: bundle } }) }],
+      queues: [bundle === 'never' ? singly('charges') : queueOf(bundle)],
       providers: isDispatcherOnly ? [] : [this.processor, ...alerts],
       jobs: {
         leaseMs: this.#script.leaseMs,
@@ -318,4 +319,8 @@ function dieAfterPut(): void {
     process.kill(process.pid, 'SIGKILL');
     return added;
   });
+}
+
+function queueOf(bundle: number | undefined): IdempotentQueueOptions {
+  return { name: 'charges', ...(bundle !== undefined && { bundle: { max: bundle } }) };
 }

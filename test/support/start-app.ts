@@ -50,6 +50,11 @@ export function rootModule(
 /** The most operations of a bundle, in all suites: `npm run test:bundles` runs all of them with it. */
 const BUNDLE = process.env['BUNDLES'];
 
+/** A queue without bundles, also then: for cases that count BullMQ's jobs. */
+export function singly(name: string): IdempotentQueueOptions {
+  return { name, bundle: undefined };
+}
+
 function withBundles(queue: string | IdempotentQueueOptions): string | IdempotentQueueOptions {
   if (BUNDLE === undefined) return queue;
   return { bundle: { max: Number(BUNDLE) }, ...(typeof queue === 'string' ? { name: queue } : queue) };
