@@ -45,6 +45,8 @@ export type Recorded = 'recorded' | 'lost';
 @Injectable()
 export class Exchange {
   readonly #coalescers = new WeakMap<ClaimRules, Coalescer<Move, Answer>>();
+  /** Guarded calls make rules of their own each time, which are mostly the same ones. */
+  readonly #shared = new Map<string, Coalescer<Move, Answer>>();
   readonly #clock = new LedgerClock();
 
   constructor(private readonly database: Database) {}
@@ -99,8 +101,20 @@ export class Exchange {
   #coalescerOf(rules: ClaimRules): Coalescer<Move, Answer> {
     let coalescer = this.#coalescers.get(rules);
     if (coalescer === undefined) {
-      coalescer = new Coalescer<Move, Answer>((moves) => this.#ask(rules, moves), identityKeyOf);
+      coalescer = this.#sharedBy(rules);
       this.#coalescers.set(rules, coalescer);
+    }
+    return coalescer;
+  }
+
+  #sharedBy(rules: ClaimRules): Coalescer<Move, Answer> {
+    const { queue, origin, effect, leaseMs, repeatableMs, budgetMs, canReconcile } = rules;
+    // The queue is last, because it is the only one that may have spaces.
+    const key = [origin, effect, leaseMs, repeatableMs, budgetMs, canReconcile, queue].join(' ');
+    let coalescer = this.#shared.get(key);
+    if (coalescer === undefined) {
+      coalescer = new Coalescer<Move, Answer>((moves) => this.#ask(rules, moves), identityKeyOf);
+      if (this.#shared.size < MAX_SHARED) this.#shared.set(key, coalescer);
     }
     return coalescer;
   }
@@ -137,6 +151,9 @@ export class Exchange {
     return answers;
   }
 }
+
+/** Rules made from data, beyond this number, share no statements. */
+const MAX_SHARED = 1000;
 
 type Move = ClaimRequest | Completion;
 /** An error is the answer to a completion whose row is locked. */
