@@ -96,12 +96,9 @@ describe.each(BACKENDS)('health, on %s', (backend) => {
       try {
         await eventually(ask, isUp);
         line.silence();
-        const askedAt = performance.now();
         expect(await ask()).toMatchObject({
           [key]: { status: 'down', message: expect.stringContaining('did not answer within 300 ms') },
         });
-        // A statement is given up after 10 s.
-        expect(performance.now() - askedAt).toBeLessThan(8000);
         line.speak();
         await eventually(ask, isUp);
       } finally {

@@ -57,17 +57,22 @@ describe.each(BACKENDS)('putting operations on their queue again, on %s', (backe
   it.each(['failed', 'completed'] as const)(
     'an operation whose job somebody marked as %s in BullMQ runs all the same, once',
     async (how) => {
-      const options = { queues: ['charges'], jobs: { dispatch: SOON } };
-      const { app, place } = await apps.fresh(backend, options);
+      const { app, place } = await apps.fresh(backend, { queues: ['charges'], jobs: { dispatch: NEVER } });
       await enqueue(app, 'charges', 'charge', {}, 'charge:1');
       await waiting(app, 1);
       await endByHand(place, how);
       expect(await bullQueue(app, 'charges').getJobCounts(how)).toEqual({ [how]: 1 });
       expect(await outcomeOf(app, 'charge:1')).toMatchObject({ status: 'pending' });
 
+      // As if the time of its job were over.
+      await dataSourceOf(app).query('UPDATE job_outcomes SET dispatch_due_at = clock_timestamp()');
       let runs = 0;
       const processor = processorOf('charges', {}, () => (runs += 1));
-      const heir = await apps.beside(place, { ...options, providers: [processor] });
+      const heir = await apps.beside(place, {
+        queues: ['charges'],
+        jobs: { dispatch: SOON },
+        providers: [processor],
+      });
       expect(await settled(heir, 'charge:1')).toMatchObject({ status: 'completed', attempts: 1 });
       expect(runs).toBe(1);
     },
