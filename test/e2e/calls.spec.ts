@@ -171,7 +171,7 @@ describe('guarded calls', () => {
     let asked = 0;
     const options = {
       reconcile: () => ((asked += 1) === 1 ? Reconciliation.unknown() : Reconciliation.applied('found')),
-      reconcileOptions: { afterMs: [150, 300], untilMs: 100_000 },
+      reconcileOptions: { afterMs: [150, 300], thenEveryMs: 300, untilMs: 100_000 },
     };
     const charge = () => {
       throw new InDoubtError('nobody answered');

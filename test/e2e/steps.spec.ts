@@ -231,7 +231,7 @@ describe.each(BACKENDS)('steps of a handler, on %s', (backend) => {
             return asked === 1 ? Reconciliation.unknown() : Reconciliation.applied(operationKey);
           },
         },
-        { reconcile: { afterMs: [100, 300], untilMs: 100_000 } },
+        { reconcile: { afterMs: [100, 300], thenEveryMs: 300, untilMs: 100_000 } },
       ),
     );
     expect(await settled(app(), 'order:1', tenant)).toMatchObject({
