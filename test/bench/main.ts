@@ -4,9 +4,18 @@ import { chartOf } from './chart.js';
 import { HEADER, lineOf, type Measurement, summarize } from './comparison.js';
 import { bullmqDurable, bullmqDurableStep } from './contenders/bullmq-durable.js';
 import { dbos, dbosStep } from './contenders/dbos.js';
-import { bundledFloor, floor, optimisticFloor } from './contenders/floor.js';
+import { bundledFloor, bundledOptimisticFloor, floor, optimisticFloor } from './contenders/floor.js';
 import { graphileWorker } from './contenders/graphile-worker.js';
-import { bundled, counted, dependent, guardedCall, idempotent, measured } from './contenders/library.js';
+import {
+  bundled,
+  bundledOptimistic,
+  counted,
+  dependent,
+  guardedCall,
+  idempotent,
+  measured,
+  optimistic,
+} from './contenders/library.js';
 import { pgBoss } from './contenders/pg-boss.js';
 import { bullmq, findThenSave } from './contenders/plain.js';
 import type { Contender } from './lane.js';
@@ -28,6 +37,8 @@ import { Servers } from './servers.js';
  */
 
 const options = readOptions();
+const OURS = [idempotent, bundled, optimistic, bundledOptimistic];
+const FLOORS = [floor, optimisticFloor, bundledFloor, bundledOptimisticFloor];
 const CONTENDERS = contenders();
 const ASK = whatToAsk();
 /** Enough for the compiler to be through with them. */
@@ -89,7 +100,7 @@ function contenders(): readonly Contender[] {
   const peers = [pgBoss, graphileWorker, dbos, dbosStep, bullmqDurable, bullmqDurableStep];
   const all = options.peers
     ? [bullmq, idempotent, bundled, ...peers]
-    : [bullmq, findThenSave, idempotent, bundled, floor, optimisticFloor, bundledFloor];
+    : [bullmq, findThenSave, ...OURS, ...FLOORS];
   const { only } = options;
   return only === undefined ? all : all.filter(({ name }) => name === bullmq.name || only.includes(name));
 }

@@ -10,6 +10,8 @@ export interface WorkerScript {
   readonly role?: undefined;
   readonly place: Place;
   readonly effect: Effect;
+  /** Whether first attempts are made without a claim. Default false. */
+  readonly optimistic?: boolean;
   readonly leaseMs: number;
   /**
    * What the handler does. `charge`: call the gateway. `die`: kill the own process with SIGKILL before the call; `die before the claim`: in a guard, before the ledger is asked. `write`:

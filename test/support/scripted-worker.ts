@@ -85,6 +85,7 @@ export class ScriptedWorker {
   #processor(): Type<WorkerHost> {
     const options: IdempotentProcessorOptions = {
       effect: this.#script.effect,
+      ...(this.#script.optimistic === true && { optimistic: true }),
       leaseMs: this.#script.leaseMs,
       timeoutMs: this.#script.timeoutMs ?? 60_000,
       retry: { attempts: 10, backoff: { baseMs: 50, capMs: 100 } },

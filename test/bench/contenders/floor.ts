@@ -38,6 +38,13 @@ export const bundledFloor: Contender = {
     openFloor(site, concurrency, claimThenComplete, Math.min(50, Math.ceil(concurrency / 2))),
 };
 
+/** The same, with one write for each. */
+export const bundledOptimisticFloor: Contender = {
+  name: 'floorBundledOptimistic',
+  open: (site, concurrency) =>
+    openFloor(site, concurrency, lookThenInsert, Math.min(50, Math.ceil(concurrency / 2))),
+};
+
 interface Operation {
   readonly id: string;
   readonly data: unknown;

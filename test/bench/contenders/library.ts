@@ -37,7 +37,19 @@ export const bundled: Contender = {
   open: (site, concurrency) => openIdempotent(site, concurrency, { bundle: { max: 50 } }),
 };
 
-/** The same, counted by prom-client. */
+/** The same without bundles, and with first attempts that are not claimed. */
+export const optimistic: Contender = {
+  name: 'optimistic',
+  open: (site, concurrency) => openIdempotent(site, concurrency, { optimistic: true }),
+};
+
+/** Both. */
+export const bundledOptimistic: Contender = {
+  name: 'bundledOptimistic',
+  open: (site, concurrency) => openIdempotent(site, concurrency, { optimistic: true, bundle: { max: 50 } }),
+};
+
+/** Neither, counted by prom-client. */
 export const counted = idempotentWith('prometheus', () => [prometheusMetrics({ registry: new Registry() })]);
 
 /** The same, measured by OpenTelemetry's SDK. */
@@ -72,17 +84,18 @@ interface Variant {
   readonly metrics?: readonly MetricsAdapter[];
   readonly guarded?: 'processor' | 'call';
   readonly bundle?: { readonly max: number };
+  readonly optimistic?: boolean;
 }
 
 async function openIdempotent(
   site: Site,
   concurrency: number,
-  { metrics = [], guarded, bundle }: Variant = {},
+  { metrics = [], guarded, bundle, optimistic = false }: Variant = {},
 ): Promise<Lane> {
   let onHandled = (): void => undefined;
   const dependency = guarded === 'processor' ? { dependency: GATEWAY } : {};
 
-  @IdempotentProcessor(QUEUE, { effect: 'keyed', ...dependency }, { concurrency, autorun: false })
+  @IdempotentProcessor(QUEUE, { effect: 'keyed', optimistic, ...dependency }, { concurrency, autorun: false })
   class BenchProcessor extends WorkerHost {
     constructor(private readonly guard: DependencyGuard) {
       super();

@@ -82,6 +82,7 @@ export function resolveCallOptions(
       retentionMs,
       budgetMs: null,
       canReconcile,
+      isOptimistic: false,
     },
     policy: {
       attempts: Infinity,

@@ -30,7 +30,7 @@ export interface FencedUpdate {
  *
  * @returns `written`; `outdated` if a later claim has written the row: nothing was changed, and the caller must stop;
  *   `missing` if there is no such row
- * @throws UsageError for an empty key, nulls in it, or outside of an operation without a token
+ * @throws UsageError for an empty key, nulls in it, outside of an operation without a token, or in an attempt without a claim
  */
 export async function fencedUpdate(
   on: FenceExecutor,
@@ -38,6 +38,10 @@ export async function fencedUpdate(
 ): Promise<'written' | 'outdated' | 'missing'> {
   if (!Number.isSafeInteger(token))
     throw new UsageError(`fencedUpdate(): the token is ${token}, not a fencing token.`);
+  if (token === 0)
+    throw new UsageError(
+      "fencedUpdate() needs a claim, which first attempts of a processor with `optimistic` do not have. Leave `optimistic` out, or write in a step and give the step's own token.",
+    );
   const columns = Object.keys(key);
   const isNamed =
     columns.length > 0 && Object.values(key).every((value) => value !== null && value !== undefined);

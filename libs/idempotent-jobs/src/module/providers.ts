@@ -12,6 +12,7 @@ import { Grounds } from '../worker/attempt/grounds.js';
 import { Reconciler } from '../worker/attempt/reconciler.js';
 import { IdempotencyService } from '../calls/idempotency.service.js';
 import { ClaimStore } from '../ledger/claim/claim.store.js';
+import { OptimisticStore } from '../ledger/claim/optimistic.store.js';
 import { Exchange } from '../ledger/claim/exchange.js';
 import { LeaseKeeper } from '../ledger/claim/lease-keeper.js';
 import { UnusedClaims } from '../ledger/claim/unused-claims.js';
@@ -113,6 +114,7 @@ export const PARTS: readonly Provider[] = [
   OutcomeStore,
   ClaimStore,
   Exchange,
+  OptimisticStore,
   JobIdentifier,
   BulkRedriveStore,
   ActionStore,

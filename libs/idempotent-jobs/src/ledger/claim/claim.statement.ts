@@ -5,7 +5,7 @@ import { inMs, locked, ms, rowsOf, statement } from '../postgres/statement.js';
  * `forgottenUntil`. A job whose time is more than an hour ahead does not count as young: clocks differ by less, so the
  * time is made up.
  */
-const isYoung = <const Ms extends string>(availableMs: Ms, forgottenUntil: string) =>
+export const isYoung = <const Ms extends string>(availableMs: Ms, forgottenUntil: string) =>
   `(timestamptz 'epoch' + ${availableMs} * interval '1 millisecond' > ${forgottenUntil}
     AND timestamptz 'epoch' + ${availableMs} * interval '1 millisecond' <= clock_timestamp() + interval '1 hour')` as const;
 
@@ -71,8 +71,13 @@ const IS_AVAILABLE = `COALESCE(o.available_at <= clock_timestamp(), true)`;
 const IS_REPEATABLE = `clock_timestamp() < o.repeatable_until` as const;
 /* All times that a claim begins count from the time of its statement, `a.now`. */
 const LEASE_END = `a.now + :leaseMs::float8 * interval '1 millisecond'` as const;
-const REPEATABLE_UNTIL =
-  `COALESCE(a.now + :repeatableMs::float8 * interval '1 millisecond', 'infinity')` as const;
+const repeatableFrom = <const Moment extends string>(moment: Moment) =>
+  `COALESCE(${moment} + :repeatableMs::float8 * interval '1 millisecond', 'infinity')` as const;
+/* Optimistic attempts leave no record of when the first one was, so that their time counts from when it may have been. */
+const FIRST_OF_ROW = `CASE WHEN :isOptimistic::boolean AND o.attempts = 0 AND o.redrives = 0
+    THEN LEAST(a.now, COALESCE(o.available_at, o.created_at)) ELSE a.now END` as const;
+const FIRST_OF_JOB = `CASE WHEN :isOptimistic::boolean
+    THEN LEAST(a.now, timestamptz 'epoch' + a.available_ms * interval '1 millisecond') ELSE a.now END` as const;
 const DEADLINE = `COALESCE(a.deadline_at, a.now + :budgetMs::float8 * interval '1 millisecond')` as const;
 
 /** Whether another attempt may follow one that failed. For the effect `reconciled`, the service is asked first. */
@@ -95,7 +100,7 @@ const CLAIMED = `o.tenant_id, o.operation_key, o.status, o.fencing_token, o.atte
 const IS_FIRST = `COALESCE(
     (a.status IS NULL OR a.status = 'pending') AND a.last_trace IS NULL
     AND c.status = 'running' AND c.fencing_token = a.first_token AND c.attempts = 1 AND c.failures = 0 AND c.doubt_since IS NULL
-    AND c.doubted_at IS NULL AND c.delay_ms IS NULL AND c.started_at = a.now AND c.repeatable_until = ${REPEATABLE_UNTIL}
+    AND c.doubted_at IS NULL AND c.delay_ms IS NULL AND c.started_at = a.now AND c.repeatable_until = ${repeatableFrom('a.now')}
     AND c.deadline_at IS NOT DISTINCT FROM ${DEADLINE},
   false)` as const;
 
@@ -178,7 +183,7 @@ export const CLAIMING = `patience AS MATERIALIZED (
     lease_expires_at = ${LEASE_END},
     started_at       = CASE WHEN ${IS_MINE} OR ${MUST_ASK} THEN o.started_at ELSE a.now END,
     -- The most careful effect that any attempt declared rules.
-    repeatable_until = LEAST(o.repeatable_until, ${REPEATABLE_UNTIL}),
+    repeatable_until = LEAST(o.repeatable_until, ${repeatableFrom(FIRST_OF_ROW)}),
     deadline_at      = COALESCE(o.deadline_at, ${DEADLINE}),
     -- Taking over from a worker that vanished: whether its effect happened is not known.
     doubt_since      = CASE WHEN NOT ${IS_MINE} AND (o.status = 'running' OR ${MUST_ASK})
@@ -204,7 +209,7 @@ export const CLAIMING = `patience AS MATERIALIZED (
   )
   SELECT
     a.tenant_id, a.operation_key, :origin, :queue, a.job_name, a.job_id, a.fingerprint, 'running', :effect, a.first_token, a.run_id,
-    ${LEASE_END}, 1, a.now, ${REPEATABLE_UNTIL}, ${DEADLINE}, a.deadline_at IS NOT NULL, a.step_of, a.step, a.trace
+    ${LEASE_END}, 1, a.now, ${repeatableFrom(FIRST_OF_JOB)}, ${DEADLINE}, a.deadline_at IS NOT NULL, a.step_of, a.step, a.trace
   FROM seen_delivery a
   WHERE a.is_waited_for AND NOT a.is_old AND NOT a.needs_row AND a.status IS NULL
   ORDER BY a.tenant_id, a.operation_key

@@ -17,6 +17,8 @@ export interface ClaimRules {
   readonly budgetMs: number | null;
   /** Whether the claimant can ask the service if the effect of an earlier attempt happened. */
   readonly canReconcile: boolean;
+  /** Whether first attempts are made without a claim: see {@link OptimisticStore}. */
+  readonly isOptimistic: boolean;
 }
 
 /** The parent operation and the name of a step. */

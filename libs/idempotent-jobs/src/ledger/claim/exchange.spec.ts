@@ -13,6 +13,7 @@ const rulesOf = (rules: Partial<ClaimRules> = {}): ClaimRules => ({
   retentionMs: 120_000,
   budgetMs: null,
   canReconcile: false,
+  isOptimistic: false,
   ...rules,
 });
 
@@ -55,6 +56,7 @@ describe('Exchange', () => {
     { repeatableMs: null },
     { budgetMs: 5 },
     { canReconcile: true },
+    { isOptimistic: true },
     { origin: 'job' },
   ])('shares none between rules that differ: %j', async (other) => {
     const { exchange, asked } = make();

@@ -1,10 +1,9 @@
 import { Injectable } from '@nestjs/common';
 import type { OperationIdentity } from '../../operation/identity.js';
-import { identityKeyOf } from '../../operation/identity.js';
-import { Coalescer } from '../postgres/coalescer.js';
 import { Database, type Queryable } from '../postgres/database.js';
 import { QUERY_TIMEOUT_MS } from '../postgres/ledger-pool.js';
 import { sparse, statement } from '../postgres/statement.js';
+import { CoalescersByRules } from './by-rules.js';
 import { type ClaimRequest, type ClaimRow, type ClaimRules, FirstAttempts } from './claim.js';
 import { CLAIM, CLAIM_ANSWER, CLAIMING } from './claim.statement.js';
 import { COMPLETE, COMPLETING } from './complete.statement.js';
@@ -44,16 +43,14 @@ export type Recorded = 'recorded' | 'lost';
  */
 @Injectable()
 export class Exchange {
-  readonly #coalescers = new WeakMap<ClaimRules, Coalescer<Move, Answer>>();
-  /** Guarded calls make rules of their own each time, which are mostly the same ones. */
-  readonly #shared = new Map<string, Coalescer<Move, Answer>>();
+  readonly #moves = new CoalescersByRules<Move, Answer>((rules, moves) => this.#ask(rules, moves));
   readonly #clock = new LedgerClock();
 
   constructor(private readonly database: Database) {}
 
   /** Claims an operation. */
   claim(request: ClaimRequest): Promise<ClaimRow | FirstAttempts> {
-    return this.#coalescerOf(request.rules).submit(request) as Promise<ClaimRow | FirstAttempts>;
+    return this.#moves.submit(request.rules, request) as Promise<ClaimRow | FirstAttempts>;
   }
 
   /** Claims an operation inside of a transaction. `isKnown`: whether its row was looked up before. */
@@ -74,7 +71,7 @@ export class Exchange {
    * @throws RowLockedError while another transaction holds its row: ask again
    */
   complete(completion: Completion): Promise<Recorded> {
-    return this.#coalescerOf(completion.rules).submit(completion) as Promise<Recorded>;
+    return this.#moves.submit(completion.rules, completion) as Promise<Recorded>;
   }
 
   /**
@@ -96,27 +93,6 @@ export class Exchange {
    */
   get possibleUntil(): number | undefined {
     return this.#clock.in(QUERY_TIMEOUT_MS) ?? undefined;
-  }
-
-  #coalescerOf(rules: ClaimRules): Coalescer<Move, Answer> {
-    let coalescer = this.#coalescers.get(rules);
-    if (coalescer === undefined) {
-      coalescer = this.#sharedBy(rules);
-      this.#coalescers.set(rules, coalescer);
-    }
-    return coalescer;
-  }
-
-  #sharedBy(rules: ClaimRules): Coalescer<Move, Answer> {
-    const { queue, origin, effect, leaseMs, repeatableMs, budgetMs, canReconcile } = rules;
-    // The queue is last, because it is the only one that may have spaces.
-    const key = [origin, effect, leaseMs, repeatableMs, budgetMs, canReconcile, queue].join(' ');
-    let coalescer = this.#shared.get(key);
-    if (coalescer === undefined) {
-      coalescer = new Coalescer<Move, Answer>((moves) => this.#ask(rules, moves), identityKeyOf);
-      if (this.#shared.size < MAX_SHARED) this.#shared.set(key, coalescer);
-    }
-    return coalescer;
   }
 
   async #ask(rules: ClaimRules, moves: readonly Move[]): Promise<Answer[]> {
@@ -152,9 +128,6 @@ export class Exchange {
   }
 }
 
-/** Rules made from data, beyond this number, share no statements. */
-const MAX_SHARED = 1000;
-
 type Move = ClaimRequest | Completion;
 /** An error is the answer to a completion whose row is locked. */
 type Answer = ClaimRow | FirstAttempts | Recorded | RowLockedError;
@@ -173,14 +146,14 @@ type AnswerRow = ClaimRow & {
 type ExchangeRow = AnswerRow & { readonly unwritten: readonly Unwritten[] | null };
 
 /** A completion that was not written. */
-interface Unwritten {
+export interface Unwritten {
   readonly n: number;
   readonly is_recorded: boolean;
   readonly is_locked: boolean;
 }
 
 function claimInput(
-  { queue, origin, effect, leaseMs, repeatableMs, budgetMs, canReconcile }: ClaimRules,
+  { queue, origin, effect, leaseMs, repeatableMs, budgetMs, canReconcile, isOptimistic }: ClaimRules,
   requests: readonly ClaimRequest[],
   when: { readonly isKnown: boolean; readonly waitedForUntilMs: number | null },
 ) {
@@ -192,6 +165,7 @@ function claimInput(
     repeatableMs,
     budgetMs,
     canReconcile,
+    isOptimistic,
     tenantId: requests.map((request) => request.tenantId),
     operationKey: requests.map((request) => request.operationKey),
     jobName: requests.map((request) => request.jobName),
@@ -221,7 +195,8 @@ function completionInput(completions: readonly Completion[], isOwn: boolean) {
   };
 }
 
-function readCompletions(rows: readonly Unwritten[], count: number): (Recorded | RowLockedError)[] {
+/** Whether each of so many completions was written. An error is the answer for one whose row is locked. */
+export function readCompletions(rows: readonly Unwritten[], count: number): (Recorded | RowLockedError)[] {
   const answers = Array.from({ length: count }, (): Recorded | RowLockedError => 'recorded');
   for (const row of rows)
     if (!row.is_recorded) answers[row.n - 1] = row.is_locked ? new RowLockedError() : 'lost';

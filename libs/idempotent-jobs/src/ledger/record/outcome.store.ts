@@ -1,10 +1,11 @@
 import { MAX_FAILURE_CODE } from '../../operation/failure.js';
 import { Injectable } from '@nestjs/common';
-import type { Claim, ClaimRow, ClaimRules, VanishedAttempt } from '../claim/claim.js';
+import type { Claim, ClaimRequest, ClaimRow, ClaimRules, VanishedAttempt } from '../claim/claim.js';
 import type { DeadLetterReason, RetryDecision } from '../../operation/reasons.js';
 import { cleanText, describeError } from '../../operation/thrown.js';
 import type { OperationIdentity } from '../../operation/identity.js';
 import { type Completion, Exchange, type Recorded } from '../claim/exchange.js';
+import { OptimisticStore } from '../claim/optimistic.store.js';
 import { Database, type Queryable } from '../postgres/database.js';
 import type { Call } from '../postgres/statement.js';
 import { payloadBinding, resultBinding, Encryption } from '../encryption/encryption.js';
@@ -51,6 +52,7 @@ export class OutcomeStore {
   constructor(
     private readonly database: Database,
     private readonly exchange: Exchange,
+    private readonly optimistic: OptimisticStore,
     private readonly encryption: Encryption,
   ) {}
 
@@ -75,6 +77,21 @@ export class OutcomeStore {
     isOwn: boolean,
   ): Promise<Recorded> {
     return this.exchange.completeOn(connection, this.#completionOf(rules, claim, result), isOwn);
+  }
+
+  /**
+   * Records the result of an attempt without a claim, unless another outcome was first: `lost`.
+   *
+   * @throws RowLockedError while another transaction holds the operation's row: ask again
+   */
+  completeFirst(
+    request: ClaimRequest,
+    claim: Claim,
+    result: RecordedResult,
+    connection?: Queryable,
+  ): Promise<Recorded> {
+    const completion = this.#completionOf(request.rules, claim, result);
+    return this.optimistic.record({ ...completion, request, startedAt: claim.startedAt }, connection);
   }
 
   /** Records a failed attempt, the operation's next status and, if it is given up, the dead letter. */

@@ -30,8 +30,8 @@ export interface RolledBack {
 }
 
 /**
- * One attempt: claim, take over, reconcile, pass the gate, run, record. Its {@link Ground} is a lease or a transaction;
- * the order of the steps is the same on both.
+ * One attempt: claim, take over, reconcile, pass the gate, run, record. The order of the steps is the same on each
+ * {@link Ground}.
  */
 @Injectable()
 export class AttemptRunner {
@@ -49,7 +49,9 @@ export class AttemptRunner {
     handler: () => Promise<unknown>,
     gate: DependencyGate | undefined,
   ): Promise<AttemptResult | RolledBack> {
-    return this.#claimed(run, (ground, claim) => this.#runClaimed(ground, claim, handler, gate));
+    return this.#claimed(this.grounds.of(run), (ground, claim) =>
+      this.#runClaimed(ground, claim, handler, gate),
+    );
   }
 
   /**
@@ -62,7 +64,7 @@ export class AttemptRunner {
     error: unknown,
     end: (ground: Ground, claim: Claim) => Promise<AttemptResult>,
   ): Promise<AttemptResult> {
-    return this.#claimed(run, async (ground, claim) => {
+    return this.#claimed(this.grounds.claiming(run), async (ground, claim) => {
       const result = await this.recorder.begin(ground, claim);
       if (result !== undefined) return result;
       return claim.mustReconcile
@@ -83,7 +85,7 @@ export class AttemptRunner {
 
   /** Ends an operation whose time budget ended while its dependency lets nothing through, whatever its policy says. */
   giveUp(run: OperationRun, reason: DeadLetterReason, rejection: Rejection): Promise<AttemptResult> {
-    return this.#claimed(run, async (ground, claim) => {
+    return this.#claimed(this.grounds.claiming(run), async (ground, claim) => {
       const result = await this.recorder.takeOver(ground, claim);
       if (result !== undefined) return result;
       return claim.mustReconcile
@@ -93,10 +95,10 @@ export class AttemptRunner {
   }
 
   async #claimed<R>(
-    run: OperationRun,
+    ground: Ground,
     work: (ground: Ground, claim: Claim) => Promise<R>,
   ): Promise<R | AttemptResult> {
-    const ground = this.grounds.of(run);
+    const { run } = ground;
     try {
       const answer = await ground.claim();
       if (answer.kind !== 'acquired') return await this.recorder.withoutClaim(run, answer);
@@ -235,6 +237,7 @@ export class AttemptRunner {
     const completion = await ground.complete(claim, result, followUps);
     if (completion === 'lost') return this.recorder.fenced(run, claim);
     if (completion !== 'recorded') {
+      if (completion.kind === 'beaten') return this.recorder.withoutClaim(run, completion.answer);
       if (completion.kind === 'conflicted')
         return this.recorder.deferred(run, RIVAL_MS, 'busy', 'its transaction conflicted with another one');
       const { error } = completion;

@@ -26,7 +26,10 @@ export interface CurrentOperation {
   readonly attempt: number;
   /** When it was started, by the database's clock. */
   readonly startedAt: Date;
-  /** Grows with every claim of the operation. Send it to stores that can refuse the writes of an outdated worker. */
+  /**
+   * Grows with every claim of the operation. Send it to stores that can refuse the writes of an outdated worker. 0 in a first
+   * attempt without a claim (`optimistic`).
+   */
   readonly fencingToken: number;
   /** The run id of this attempt, as the ledger records it: host, process and a running number. */
   readonly runId: string;

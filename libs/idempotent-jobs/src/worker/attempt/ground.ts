@@ -6,6 +6,7 @@ import type { RecordedResult } from '../../ledger/record/recorded-result.js';
 import { type FailureRecord, OutcomeStore } from '../../ledger/record/outcome.store.js';
 import { Exchange, type Recorded } from '../../ledger/claim/exchange.js';
 import { ClaimStore } from '../../ledger/claim/claim.store.js';
+import { OptimisticStore } from '../../ledger/claim/optimistic.store.js';
 import { LeaseKeeper } from '../../ledger/claim/lease-keeper.js';
 import { UnusedClaims } from '../../ledger/claim/unused-claims.js';
 import { Database } from '../../ledger/postgres/database.js';
@@ -17,6 +18,7 @@ import type { OperationRun } from './operation-run.js';
 export class GroundServices {
   constructor(
     readonly claims: ClaimStore,
+    readonly optimistic: OptimisticStore,
     readonly exchange: Exchange,
     readonly leases: LeaseKeeper,
     readonly outcomes: OutcomeStore,
@@ -29,8 +31,9 @@ export class GroundServices {
 /**
  * What an attempt stands on: it gives the right to run, and records the end. Each attempt has its own.
  *
- * There are two kinds. A lease is claimed in one commit and its end is recorded in another; the effect happens in
- * between, outside of Postgres. A transaction holds the claim, the handler's writes and the end: all of them or none.
+ * There are three kinds. A lease is claimed in one commit and its end is recorded in another; the effect happens in
+ * between, outside of Postgres. A transaction holds the claim, the handler's writes and the end: all of them or none. An
+ * optimistic attempt claims nothing, and only its end is recorded.
  */
 export interface Ground {
   /** The run whose attempt stands on it. */
@@ -84,7 +87,11 @@ export type GroundAnswer = ClaimAnswer | { readonly kind: 'no_connection' };
  *
  * - `lost`: the lease went to another worker.
  * - `conflicted`: another transaction was in the way, and nothing of the attempt is left.
+ * - `beaten`: another outcome was first; `answer` says what the operation is now.
  * - `refused`: Postgres did not accept it, and nothing of the attempt is left.
  */
 export type Completion =
-  Recorded | { readonly kind: 'conflicted' } | { readonly kind: 'refused'; readonly error: unknown };
+  | Recorded
+  | { readonly kind: 'conflicted' }
+  | { readonly kind: 'beaten'; readonly answer: Exclude<GroundAnswer, { kind: 'acquired' }> }
+  | { readonly kind: 'refused'; readonly error: unknown };

@@ -5,9 +5,9 @@ import type { Queryable } from '../../ledger/postgres/database.js';
 import type { RecordedResult } from '../../ledger/record/recorded-result.js';
 import type { FailureRecord } from '../../ledger/record/outcome.store.js';
 import type { Recorded } from '../../ledger/claim/exchange.js';
-import type { Completion, Ground, GroundServices, Release } from './ground.js';
+import type { Completion, Ground, GroundAnswer, GroundServices, Release } from './ground.js';
 import { claimRequestOf, isCall, type OperationRun } from './operation-run.js';
-import { withRetry, recordPatienceMs } from './with-retry.js';
+import { claimPatienceMs, recordPatienceMs, withRetry } from './with-retry.js';
 
 /**
  * A lease: claimed in one commit and recorded in another, with the effect in between.
@@ -22,10 +22,10 @@ export class LeaseGround implements Ground {
 
   constructor(
     readonly run: OperationRun,
-    private readonly services: GroundServices,
+    protected readonly services: GroundServices,
   ) {}
 
-  claim(): Promise<ClaimAnswer> {
+  claim(): Promise<GroundAnswer> {
     const sentAt = leaseTime();
     const request = claimRequestOf(this.run);
     return this.#claim(request).then((answer) =>
@@ -49,8 +49,7 @@ export class LeaseGround implements Ground {
 
   /** Claims again under the same run id when the answer was lost: the first try may have won the claim. */
   #claim(request: ClaimRequest): Promise<ClaimAnswer> {
-    const patienceMs = Math.min(request.rules.leaseMs / 2, MAX_CLAIM_PATIENCE_MS);
-    return withRetry(patienceMs, () => this.services.claims.claim(request));
+    return withRetry(claimPatienceMs(request.rules.leaseMs), () => this.services.claims.claim(request));
   }
 
   /**
@@ -84,32 +83,40 @@ export class LeaseGround implements Ground {
     result: RecordedResult,
     followUps: readonly RequestedOperation[],
   ): Promise<Completion> {
-    return this.#record(() =>
-      followUps.length === 0
-        ? this.services.outcomes.complete(this.run.rules.claim, claim, result)
-        : this.#completeWith(claim, result, followUps),
+    const { outcomes } = this.services;
+    const rules = this.run.rules.claim;
+    return this.recordWith(followUps, (connection) =>
+      connection === undefined
+        ? outcomes.complete(rules, claim, result)
+        : outcomes.completeOn(connection, rules, claim, result, false),
     );
   }
 
-  async #completeWith(
-    claim: Claim,
-    result: RecordedResult,
+  /** Records a result, in one transaction with what the handler enqueued, if it enqueued anything. */
+  protected recordWith(
     followUps: readonly RequestedOperation[],
+    write: (connection?: Queryable) => Promise<Recorded>,
   ): Promise<Recorded> {
-    const { outcomes, followUps: writer, database } = this.services;
+    return this.#record(() => (followUps.length === 0 ? write() : this.#writeWith(followUps, write)));
+  }
+
+  async #writeWith(
+    followUps: readonly RequestedOperation[],
+    write: (connection: Queryable) => Promise<Recorded>,
+  ): Promise<Recorded> {
+    const { followUps: writer, database } = this.services;
     let tell = (): void => undefined;
-    const write = async (connection: Queryable): Promise<Recorded> => {
-      const completed = await outcomes.completeOn(connection, this.run.rules.claim, claim, result, false);
+    const recorded = await database.inTransaction(async (connection) => {
+      const completed = await write(connection);
       if (completed === 'recorded') tell = await writer.write(connection, followUps, this.run.runId);
       return completed;
-    };
-    const recorded = await database.inTransaction(write, 'record');
+    }, 'record');
     tell();
     return recorded;
   }
 
   /** There is nothing to undo: the handler's effect is outside of Postgres. */
-  revert(claim: Claim): Promise<ClaimAnswer> {
+  revert(claim: Claim): Promise<GroundAnswer> {
     return Promise.resolve({ kind: 'acquired', claim });
   }
 
@@ -157,6 +164,3 @@ export class LeaseGround implements Ground {
     return withRetry(recordPatienceMs(this.run.rules.claim.leaseMs), write);
   }
 }
-
-/** After that the job is deferred: a delivery that waits here keeps other jobs of its worker from running. */
-const MAX_CLAIM_PATIENCE_MS = 5_000;

@@ -24,6 +24,13 @@ async function again<T>(first: unknown, giveUpAt: number, write: () => Promise<T
   }
 }
 
+/** For how long a claim is retried, in ms. After that the job is deferred: it keeps other jobs of its worker from running. */
+export function claimPatienceMs(leaseMs: number): number {
+  return Math.min(leaseMs / 2, MAX_CLAIM_PATIENCE_MS);
+}
+
+const MAX_CLAIM_PATIENCE_MS = 5_000;
+
 /**
  * For how long recording the end of an attempt is retried, in ms: for as long as its lease, and longer where the lease
  * is short. Under its token it can be recorded until another worker has taken over.

@@ -15,7 +15,7 @@ export class EarlierStarts {
 
   /** Whether any worker may have started the job before, even if the counters were reset since. */
   get areThere(): boolean {
-    return this.job.attemptsStarted > 1 || this.#haveEnded;
+    return wasStartedBefore(this.job);
   }
 
   /** Whether all earlier starts were deliveries of this library that ended before anything was claimed. */
@@ -23,7 +23,7 @@ export class EarlierStarts {
     if (!this.areThere) return true;
     // A delivery that the library defers leaves none of these traces. So counters that were reset cannot match an old
     // note.
-    if (this.#haveEnded) return false;
+    if (hasEndedBefore(this.job)) return false;
     return (await this.note.noteOn(this.#jobId)) === noteOf(this.job.attemptsStarted - 1);
   }
 
@@ -33,15 +33,19 @@ export class EarlierStarts {
       await this.note.writeNoteOn(this.#jobId, noteOf(this.job.attemptsStarted));
   }
 
-  /** Whether an attempt failed, or a worker died, with or without the library. */
-  get #haveEnded(): boolean {
-    const { attemptsMade, stalledCounter, stacktrace } = this.job;
-    return attemptsMade > 0 || stalledCounter > 0 || (stacktrace ?? []).length > 0;
-  }
-
   get #jobId(): string {
     return this.job.id ?? '';
   }
+}
+
+/** Whether any worker may have started a job before this delivery, even if the counters were reset since. */
+export function wasStartedBefore(job: Job): boolean {
+  return job.attemptsStarted > 1 || hasEndedBefore(job);
+}
+
+/** Whether an attempt failed, or a worker died, with or without the library. */
+function hasEndedBefore({ attemptsMade, stalledCounter, stacktrace }: Job): boolean {
+  return attemptsMade > 0 || stalledCounter > 0 || (stacktrace ?? []).length > 0;
 }
 
 function noteOf(start: number): string {

@@ -269,6 +269,7 @@ function requestOf(effect: Effect, asks: boolean): ClaimRequest {
       retentionMs: 60_000,
       budgetMs: null,
       canReconcile: asks,
+      isOptimistic: false,
     },
     jobName: 'charge',
     jobId: 'op-1',

@@ -72,6 +72,7 @@ describe('resolveProcessorOptions', () => {
         retentionMs: 1000,
         budgetMs: null,
         canReconcile: false,
+        isOptimistic: false,
       },
       policy: {
         attempts: 5,
@@ -191,6 +192,11 @@ describe('resolveProcessorOptions', () => {
       { effect: 'unrepeatable', keyRetentionMs: 5 },
       'keyRetentionMs is 5, but must be left out unless effect is "keyed"',
     ],
+    [
+      { effect: 'unrepeatable', optimistic: true },
+      'optimistic is true, but must be left out unless effect is "natural" or "keyed", which may be repeated',
+    ],
+    [{ effect: 'keyed', optimistic: 'yes' }, 'optimistic is "yes", but must be true or false'],
     [{ effect: 'keyed', keyRetentionMs: 0 }, 'keyRetentionMs is 0, but must be a number greater than 0'],
     [
       { timeoutMs: 0 },

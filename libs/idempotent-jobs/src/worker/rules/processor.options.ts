@@ -34,6 +34,13 @@ export interface IdempotentProcessorOptions {
   readonly effect?: Effect;
   /** For `keyed`: how long the service remembers a key, in ms from the first attempt. Default 24 h. */
   readonly keyRetentionMs?: number;
+  /**
+   * For `natural` and `keyed`: whether first attempts are made without a claim, which is one write less. Two deliveries at one
+   * time then both run the handler, and the first recorded outcome counts; a crash leaves no record of its attempt; the
+   * token of `currentOperation()` is 0 and fences nothing; and `keyRetentionMs` counts from when the job could first run.
+   * Default false.
+   */
+  readonly optimistic?: boolean;
   /** For `reconciled`, and for `keyed` with a `reconcile()`: when and how the service is asked about a doubt. */
   readonly reconcile?: ReconcileOptions;
   /** The class-validator DTO of the payload, or one per job name. Without it payloads are not validated. */
@@ -129,6 +136,8 @@ export function resolveProcessorOptions(
   if (options.keyRetentionMs !== undefined && effect !== 'keyed') {
     checks.fail('keyRetentionMs', options.keyRetentionMs, 'left out unless effect is "keyed"');
   }
+  if (options.optimistic === true && effect !== 'natural' && effect !== 'keyed')
+    checks.fail('optimistic', true, 'left out unless effect is "natural" or "keyed", which may be repeated');
   checkReconcile(checks, effect, canReconcile, options.reconcile);
   const reconcile = canReconcile ? resolveReconcile(checks, options.reconcile) : undefined;
   const leaseMs = checks.timer('leaseMs', options.leaseMs, defaults.leaseMs, 500);
@@ -148,6 +157,7 @@ export function resolveProcessorOptions(
       budgetMs: null,
       retentionMs: defaults.retentionMs,
       canReconcile,
+      isOptimistic: checks.flag('optimistic', options.optimistic, false),
     },
     policy: {
       attempts: retry.attempts,

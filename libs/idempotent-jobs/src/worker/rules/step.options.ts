@@ -75,6 +75,7 @@ function resolve(
       repeatableMs: repeatableForMs(effect, keyRetentionMs),
       budgetMs: null,
       canReconcile,
+      isOptimistic: false,
     },
     // The handler's own result rules are for what the handler returns.
     results: { ...handler.results, isStored: true, redact: undefined },
