@@ -8,14 +8,14 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { isRedisInstalled } from './redis/start-redis.js';
 
-/** Starts a server with the built package, says its process id, and then does what `ending` says. */
+/** Starts servers with the built package, says their process ids, and then does what `ending` says. */
 const ownerScript = (start: string, ending: string) => `
-  import { startPostgres, startRedis } from '${new URL('../dist/index.js', import.meta.url).href}';
-  const server = await ${start}();
-  console.log(server.pid);
+  import { ${start} } from '${new URL('../dist/index.js', import.meta.url).href}';
+  const started = await ${start}();
+  console.log((started.masters ?? [started]).map(({ pid }) => pid).join(' '));
   ${ending}`;
 
-const servers = ['startPostgres', ...(isRedisInstalled() ? ['startRedis'] : [])];
+const servers = ['startPostgres', ...(isRedisInstalled() ? ['startRedis', 'startRedisCluster'] : [])];
 
 describe('when the owner of a server dies', () => {
   let directory: string;
@@ -47,14 +47,14 @@ describe('when the owner of a server dies', () => {
       const ended = once(owner, 'exit');
       const [line] = (await once(createInterface({ input: owner.stdout }), 'line')) as [string];
       await ended;
-      const pid = Number(line);
-      expect(pid).toBeGreaterThan(0);
+      const pids = line.split(' ').map(Number);
+      expect(pids.filter((pid) => pid > 0)).toHaveLength(start === 'startRedisCluster' ? 3 : 1);
 
       const deadline = Date.now() + 10_000;
-      let left = remains(pid, directory);
+      let left = remains(pids, directory);
       while (left.length > 0 && Date.now() < deadline) {
         await sleep(20);
-        left = remains(pid, directory);
+        left = remains(pids, directory);
       }
       expect(left).toEqual([]);
     },
@@ -62,8 +62,8 @@ describe('when the owner of a server dies', () => {
   );
 });
 
-function remains(pid: number, directory: string): string[] {
-  return [...(isRunning(pid) ? [`process ${pid}`] : []), ...readdirSync(directory)];
+function remains(pids: readonly number[], directory: string): string[] {
+  return [...pids.filter(isRunning).map((pid) => `process ${pid}`), ...readdirSync(directory)];
 }
 
 /** A zombie that nobody collects (in a container without an init) is not running. */
