@@ -1,9 +1,10 @@
-import { BullModule, getQueueToken, type RegisterQueueOptions } from '@nestjs/bullmq';
+import { BullModule, getQueueToken, getSharedConfigToken, type RegisterQueueOptions } from '@nestjs/bullmq';
 import { type DynamicModule, Inject, Module, type Provider } from '@nestjs/common';
 import { DiscoveryModule } from '@nestjs/core';
 import { getDataSourceToken } from '@nestjs/typeorm';
-import type { Queue } from 'bullmq';
+import type { Queue, QueueOptions } from 'bullmq';
 import { type AsyncOptions, asyncProviders } from '../option-checks/async-options.js';
+import { prefixOf } from '../bullmq/cluster-prefix.js';
 import { DEAD_LETTER_QUEUE_SUFFIX } from '../operation/dead-letter-message.js';
 import { QueueRegistry } from '../producer/queue-registry.js';
 import {
@@ -35,7 +36,10 @@ export interface UnnamedQueueOptions {
    * nothing of a BullMQ job but its name and data. Default: each operation has a job of its own.
    */
   readonly bundle?: { readonly max: number };
-  /** BullMQ's and @nestjs/bullmq's own options for both queues: connection, prefix, configKey, defaultJobOptions … */
+  /**
+   * BullMQ's and @nestjs/bullmq's own options for both queues: connection, prefix, configKey, defaultJobOptions … On a Redis
+   * Cluster the prefix must have a hash tag, e.g. `{mails}`; by default it is `{bull}` there.
+   */
   readonly bullmq?: Omit<RegisterQueueOptions, 'name' | 'processors'>;
 }
 
@@ -132,9 +136,9 @@ function registered(queues: readonly IdempotentQueueAsyncOptions[]): DynamicModu
         name: bullName,
         configKey,
         imports: [settings],
-        inject: [token],
-        // The names are fixed already, whatever else the options contain.
-        useFactory: (own?: UnnamedQueueOptions) => ({ ...own?.bullmq, name: bullName }),
+        inject: [token, { token: getSharedConfigToken(configKey), optional: true }],
+        useFactory: (own?: UnnamedQueueOptions, shared?: SharedOptions) =>
+          queueOptions(bullName, own?.bullmq, shared),
       }));
       const provider = {
         provide: getIdempotentQueueToken(name),
@@ -153,6 +157,23 @@ function registered(queues: readonly IdempotentQueueAsyncOptions[]): DynamicModu
     providers,
     exports: [...providers.map(({ provide }) => provide), bullModule],
   };
+}
+
+/** What `BullModule.forRoot()` is given. */
+type SharedOptions = Partial<QueueOptions>;
+
+/**
+ * The options of a BullMQ queue. Its workers and event listeners, of this library and of @nestjs/bullmq, take their
+ * connection and prefix from them.
+ */
+function queueOptions(
+  name: string,
+  own: UnnamedQueueOptions['bullmq'],
+  shared: SharedOptions | undefined,
+): RegisterQueueOptions {
+  const prefix = prefixOf(name, { ...shared, ...own });
+  // The name is fixed already, whatever else the options contain.
+  return { ...own, ...(prefix !== undefined && { prefix }), name };
 }
 
 function assemble(

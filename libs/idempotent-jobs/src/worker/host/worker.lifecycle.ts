@@ -11,6 +11,7 @@ import { LibraryLog } from '../../events/library-log.js';
 import { isOverWithin } from '../../operation/within.js';
 import { ConfigurationError } from '../../operation/errors.js';
 import { type ProvidedClass, providedClassOf } from '../../bullmq/bullmq-metadata.js';
+import { assertOneSlot } from '../../bullmq/cluster-prefix.js';
 import { RESOLVED_OPTIONS } from '../../option-checks/resolved-options.token.js';
 import { inFrame, outsideOfAnyFrame } from '../../tenancy/frames.js';
 import {
@@ -113,6 +114,7 @@ export class WorkerLifecycle {
         );
         return [];
       }
+      assertOneSlot(worker.name, worker.opts);
       keepOutsideOfFrames(worker);
       this.#takeCancellations(worker);
       if (concurrency !== undefined) worker.concurrency = concurrency;
