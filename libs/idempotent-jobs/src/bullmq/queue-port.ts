@@ -99,7 +99,8 @@ export class QueuePort {
   async #connected(): Promise<void> {
     if (this.backend === 'postgres') return;
     const client = await this.bullmq.getBackend().client;
-    if (isReady(client)) return;
+    // A Cluster is, too: at `connect` its client knows of the servers, but still keeps commands back.
+    if (client.status === 'ready') return;
     try {
       await once(client as unknown as EventEmitter, 'ready', { signal: AbortSignal.timeout(READY_MS) });
     } catch {
@@ -275,11 +276,6 @@ export class QueuePort {
 
 /** Longer than it takes to restore a lost connection, shorter than the process that puts jobs waits. */
 const READY_MS = 3_000;
-
-/** A Redis cluster is never `ready`: it is connected as soon as its status says `connect`. */
-function isReady({ status, isCluster }: { readonly status: string; readonly isCluster?: boolean }): boolean {
-  return status === 'ready' || (status === 'connect' && isCluster === true);
-}
 
 /** The options that make BullMQ carry a job's retries: it must not stop retrying before the ledger does. */
 const RETRY_CARRIER: Pick<JobsOptions, 'attempts' | 'backoff'> = {
