@@ -54,7 +54,7 @@ export interface Call<O extends Options = Options> {
   /** Connected. Its schema is checked unless the command says otherwise. */
   readonly database: Database;
   readonly deadLetters: DeadLetterService;
-  /** The prefix of BullMQ's keys in Redis. Undefined means BullMQ's default. */
+  /** The prefix of BullMQ's keys in Redis. Undefined means the one that queues have unless the application gives one. */
   readonly prefix: string | undefined;
   readonly env: NodeJS.ProcessEnv;
   /** Throws {@link WrongUsage} if one of those options was given, since it would be ignored. `why` follows its name. */
@@ -156,7 +156,11 @@ export function required<T>(option: Option<T | undefined>): Option<T> {
 /** Options that every command takes. */
 export const COMMON_OPTIONS = {
   schema: text('schema', '<name>', 'the Postgres schema of the ledger (default: public)'),
-  prefix: text('prefix', '<prefix>', 'the prefix of BullMQ’s keys in Redis (default: bull)'),
+  prefix: text(
+    'prefix',
+    '<prefix>',
+    'the prefix of BullMQ’s keys in Redis (default: bull; {bull} on a Redis Cluster)',
+  ),
   json: flag('json', 'print JSON, and nothing else, on stdout'),
   help: flag('help', 'say how to use the command'),
 };

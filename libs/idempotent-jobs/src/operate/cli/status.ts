@@ -1,10 +1,9 @@
 import type { Database } from '../../ledger/postgres/database.js';
 import { inOperations, readBundled } from '../../bullmq/bundled-operations.js';
 import { statement } from '../../ledger/postgres/statement.js';
-import { QueueContents, type QueueDepth } from '../../bullmq/queue-contents.js';
-import { isOverWithin } from '../../operation/within.js';
-import { command, text, Unavailable } from './command.js';
-import { reasonOf, serverUrl } from './connect.js';
+import type { QueueDepth } from '../../bullmq/queue-contents.js';
+import { command, text } from './command.js';
+import { depthsInRedis } from './depths-in-redis.js';
 import { type Columns, listed } from './render.js';
 import { refuseUnknownQueue } from './services.js';
 
@@ -21,7 +20,7 @@ export const status = command({
     const { REDIS_URL: redisUrl } = env;
     const depths = await (redisUrl === undefined
       ? depthsInPostgres(names, database)
-      : depthsInRedis(names, redisUrl, prefix));
+      : inRedis(names, redisUrl, prefix));
     const bundled = await readBundled(database, names);
     const rows = queues.map((one) => {
       const depth = depths.of.get(one.queue);
@@ -101,42 +100,15 @@ interface QueueDepths {
   readonly of: ReadonlyMap<string, QueueDepth>;
 }
 
-const TIMEOUT_MS = 10_000;
 /** The default table of BullMQ's Postgres backend. */
 const BULLMQ_TABLE = 'bullmq.job';
 
-async function depthsInRedis(
+async function inRedis(
   names: readonly string[],
   redisUrl: string,
   prefix: string | undefined,
 ): Promise<QueueDepths> {
-  const { host } = serverUrl('REDIS_URL', redisUrl, /^rediss?:$/, 'redis://user:password@host:6379');
-  const { createRedisBackend, Queue } = await import('bullmq');
-  // Fails once when Redis cannot be reached, instead of trying without end.
-  const connection = { url: redisUrl, maxRetriesPerRequest: 1, retryStrategy: () => null };
-  const queues = names.map(
-    (name) =>
-      new Queue(
-        name,
-        { connection, skipMetasUpdate: true, ...(prefix !== undefined && { prefix }) },
-        createRedisBackend,
-      ),
-  );
-  let reason = `no answer within ${TIMEOUT_MS} ms`;
-  for (const queue of queues) queue.on('error', (error) => (reason = reasonOf(error)));
-  const depths = new Map<string, QueueDepth>();
-  try {
-    const readings = queues.map(async (queue) =>
-      depths.set(queue.name, await new QueueContents(queue).depth()),
-    );
-    const failed = Promise.all(readings).catch((error: unknown) => (reason = reasonOf(error)));
-    await isOverWithin(TIMEOUT_MS, failed);
-    if (depths.size < names.length)
-      throw new Unavailable(`Redis at ${host} (REDIS_URL) cannot be reached: ${reason}`);
-    return { source: 'redis', of: depths };
-  } finally {
-    await isOverWithin(1000, Promise.allSettled(queues.map((queue) => queue.close())));
-  }
+  return { source: 'redis', of: await depthsInRedis(names, redisUrl, prefix) };
 }
 
 async function depthsInPostgres(names: readonly string[], { dataSource }: Database): Promise<QueueDepths> {
