@@ -6,6 +6,7 @@ export interface Place {
   readonly backend: Backend;
   readonly databaseUrl: string;
   readonly connection: object;
+  /** Empty where the library chooses it. */
   readonly prefix: string;
 }
 

@@ -19,6 +19,7 @@ const SLOWEST = [
   'crash',
   'enqueue',
   'silent-postgres',
+  'redis-cluster',
   'redrive-many',
   'encryption',
   'untrusted-jobs',

@@ -38,7 +38,7 @@ export function rootModule(
         entities: [...entities],
         synchronize: entities.length > 0,
       }),
-      BullModule.forRoot({ connection: place.connection, prefix: place.prefix }),
+      BullModule.forRoot({ connection: place.connection, ...(place.prefix && { prefix: place.prefix }) }),
       IdempotentJobsModule.forRoot({ migrations: 'run', logs: 'problems', ...jobs }),
       IdempotentJobsModule.registerQueue(...queues.map(withBundles)),
       ...imports,
