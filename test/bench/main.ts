@@ -11,13 +11,17 @@ import {
   bundledOptimistic,
   counted,
   dependent,
+  enqueued,
+  enqueuedInQueue,
   guardedCall,
   idempotent,
   measured,
   optimistic,
+  replayed,
+  transactional,
 } from './contenders/library.js';
 import { pgBoss } from './contenders/pg-boss.js';
-import { bullmq, findThenSave } from './contenders/plain.js';
+import { addBulk, bareTransaction, bullmq, findThenSave } from './contenders/plain.js';
 import type { Contender } from './lane.js';
 import { type AskLane, measure, measureAllocations, type Place, type Turn } from './measure.js';
 import { readOptions } from './options.js';
@@ -27,7 +31,7 @@ import { Servers } from './servers.js';
 /*
  * How fast the library works through a queue, next to plain BullMQ, to the usual "find, then save", and to the floors:
  * workers written by hand that do nothing but the same writes. With `--metrics`, how much of the library's own speed is
- * left when it is counted; with `--policies`, when its calls are guarded by circuit, bulkhead and retry budget. With `--peers`,
+ * left when it is counted; with `--others`, what else it does than run new operations: replays, transactions, enqueueing; with `--policies`, when its calls are guarded by circuit, bulkhead and retry budget. With `--peers`,
  * next to other systems that run jobs with a durable result. With `--scale`, no contenders, but what happens with many rows,
  * jobs, processes and connections: `scale/`.
  *
@@ -39,7 +43,7 @@ import { Servers } from './servers.js';
 const options = readOptions();
 const OURS = [idempotent, bundled, optimistic, bundledOptimistic];
 const FLOORS = [floor, optimisticFloor, bundledFloor, bundledOptimisticFloor];
-const CONTENDERS = contenders();
+const GROUPS = groups();
 const ASK = whatToAsk();
 /** Enough for the compiler to be through with them. */
 const ENOUGH = 200_000;
@@ -61,16 +65,19 @@ async function compareAll(): Promise<Measurement[]> {
   const measurements: Measurement[] = [];
   for (const backend of servers.backends.filter((one) => one === (options.backend ?? one))) {
     for (const concurrency of options.concurrencies) {
-      const found = await compare({ servers, backend, concurrency, jobs: options.jobs[backend] });
-      measurements.push(...found);
+      for (const contenders of GROUPS)
+        measurements.push(
+          ...(await compare(contenders, { servers, backend, concurrency, jobs: options.jobs[backend] })),
+        );
     }
   }
   if (options.svg !== undefined) writeFileSync(options.svg, chartOf(measurements));
   return measurements;
 }
 
-async function compare(place: Place): Promise<Measurement[]> {
-  const here = CONTENDERS.filter(({ isOnRedisOnly }) => place.backend === 'redis' || !isOnRedisOnly);
+/** Compares contenders with the first one of them. */
+async function compare(contenders: readonly Contender[], place: Place): Promise<Measurement[]> {
+  const here = contenders.filter(({ isOnRedisOnly }) => place.backend === 'redis' || !isOnRedisOnly);
   const turns = new Map<Contender, Turn[]>(here.map((contender) => [contender, []]));
   for (let round = 0; round < options.rounds; round += 1)
     for (const contender of here) turns.get(contender)?.push(await measure(contender, place, ASK));
@@ -94,13 +101,19 @@ function whatToAsk(): AskLane {
   return options.policies ? (lane) => lane.guardUs?.(ENOUGH) : () => undefined;
 }
 
-function contenders(): readonly Contender[] {
-  if (options.metrics) return [idempotent, counted, measured];
-  if (options.policies) return [idempotent, dependent, guardedCall];
+function groups(): readonly (readonly Contender[])[] {
+  if (options.metrics) return [[idempotent, counted, measured]];
+  if (options.policies) return [[idempotent, dependent, guardedCall]];
+  if (options.others)
+    return [
+      [bullmq, replayed],
+      [bareTransaction, transactional],
+      [addBulk, enqueued, enqueuedInQueue],
+    ];
   const peers = [pgBoss, graphileWorker, dbos, dbosStep, bullmqDurable, bullmqDurableStep];
   const all = options.peers
     ? [bullmq, idempotent, bundled, ...peers]
     : [bullmq, findThenSave, ...OURS, ...FLOORS];
   const { only } = options;
-  return only === undefined ? all : all.filter(({ name }) => name === bullmq.name || only.includes(name));
+  return [only === undefined ? all : all.filter(({ name }) => name === bullmq.name || only.includes(name))];
 }

@@ -11,6 +11,8 @@ export interface BenchOptions {
   readonly metrics: boolean;
   /** Only what circuit, retry budget and bulkhead cost: the library without, around handlers, and around a call in them. */
   readonly policies: boolean;
+  /** Replays, transactions and enqueueing, each next to the least that does the same. */
+  readonly others: boolean;
   /** Other systems that run jobs with a durable result, next to plain BullMQ and the library. */
   readonly peers: boolean;
   /** Questions about scale instead of contenders; `only` names some of them. */
@@ -37,6 +39,7 @@ export function readOptions(): BenchOptions {
       svg: { type: 'string' },
       metrics: { type: 'boolean', default: false },
       policies: { type: 'boolean', default: false },
+      others: { type: 'boolean', default: false },
       peers: { type: 'boolean', default: false },
       scale: { type: 'boolean', default: false },
       full: { type: 'boolean', default: false },
@@ -54,6 +57,7 @@ export function readOptions(): BenchOptions {
     svg: values.svg,
     metrics: values.metrics,
     policies: values.policies,
+    others: values.others,
     peers: values.peers,
     scale: values.scale,
     full: values.full,

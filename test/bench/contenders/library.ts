@@ -5,6 +5,7 @@ import { NestFactory } from '@nestjs/core';
 import { getDataSourceToken, TypeOrmModule } from '@nestjs/typeorm';
 import { MeterProvider, MetricReader } from '@opentelemetry/sdk-metrics';
 import {
+  currentOperation,
   getIdempotentQueueToken,
   IdempotentJobsModule,
   IdempotentProcessor,
@@ -16,10 +17,12 @@ import { otelMetrics } from 'nestjs-idempotent-jobs/otel';
 import { prometheusMetrics } from 'nestjs-idempotent-jobs/prometheus';
 import { Registry } from 'prom-client';
 import { setTimeout } from 'node:timers/promises';
+import { makeEffects, writeEffect } from './effects.js';
 import type { DataSource } from 'typeorm';
 import {
   chunks,
   type Contender,
+  Countdown,
   handle,
   KEEP_NOTHING,
   type Lane,
@@ -76,6 +79,68 @@ export const guardedCall: Contender = {
   open: (site, concurrency) => openIdempotent(site, concurrency, { guarded: 'call' }),
 };
 
+/** Deliveries of what has completed before, which are answered from the ledger. */
+export const replayed: Contender = {
+  name: 'replayed',
+  async open(site, concurrency) {
+    const first = await openIdempotent(site, concurrency);
+    const second = await openIdempotent(site, concurrency);
+    return {
+      async fill(jobs) {
+        await first.fill(jobs);
+        const all = new Countdown(jobs, 0, () => undefined);
+        await first.drain(all);
+        await first.close();
+        await second.fill(jobs);
+      },
+      drain: (countdown) => second.drain(countdown),
+      close: () => second.close(),
+    };
+  },
+};
+
+/** `effect: 'transactional'`, whose handler writes a row. */
+export const transactional: Contender = {
+  name: 'transactional',
+  async open(site, concurrency) {
+    await makeEffects(site);
+    return openIdempotent(site, concurrency, { effect: 'transactional' });
+  },
+};
+
+/** `enqueueMany()`, to the ledger or straight to the queue. Only enqueueing is measured, and nothing is worked off. */
+export const enqueued = enqueuing('enqueueMany', 'ledger');
+export const enqueuedInQueue = enqueuing('enqueueManyQueue', 'queue');
+
+function enqueuing(name: string, durability: 'ledger' | 'queue'): Contender {
+  return {
+    name,
+    async open(site) {
+      // Without a dispatcher: what it puts on the queue costs what `addBulk()` costs.
+      const app = await startApp(site, [], { dispatches: false });
+      const queue = app.get<IdempotentQueue>(getIdempotentQueueToken(QUEUE));
+      let jobs = 0;
+      return {
+        fill: async (count) => void (jobs = count),
+        async drain(countdown) {
+          for (const chunk of chunks(jobs)) {
+            await queue.enqueueMany(chunk.map(requestOf), { durability });
+            for (const _job of chunk) countdown.count();
+          }
+        },
+        close: () => app.close(),
+      };
+    },
+  };
+}
+
+const requestOf = (number: number) => ({
+  name: 'charge',
+  payload: payloadOf(number),
+  operationKey: `charge:${number}`,
+  tenantId: 'acme',
+});
+
 function idempotentWith(name: string, metrics: () => readonly MetricsAdapter[]): Contender {
   return { name, open: (site, concurrency) => openIdempotent(site, concurrency, { metrics: metrics() }) };
 }
@@ -85,17 +150,18 @@ interface Variant {
   readonly guarded?: 'processor' | 'call';
   readonly bundle?: { readonly max: number };
   readonly optimistic?: boolean;
+  readonly effect?: 'keyed' | 'transactional';
 }
 
 async function openIdempotent(
   site: Site,
   concurrency: number,
-  { metrics = [], guarded, bundle, optimistic = false }: Variant = {},
+  { metrics = [], guarded, bundle, optimistic = false, effect = 'keyed' }: Variant = {},
 ): Promise<Lane> {
   let onHandled = (): void => undefined;
   const dependency = guarded === 'processor' ? { dependency: GATEWAY } : {};
 
-  @IdempotentProcessor(QUEUE, { effect: 'keyed', optimistic, ...dependency }, { concurrency, autorun: false })
+  @IdempotentProcessor(QUEUE, { effect, optimistic, ...dependency }, { concurrency, autorun: false })
   class BenchProcessor extends WorkerHost {
     constructor(private readonly guard: DependencyGuard) {
       super();
@@ -103,6 +169,7 @@ async function openIdempotent(
 
     process(): Promise<unknown> {
       onHandled();
+      if (effect === 'transactional') return writeEffect(currentOperation().transaction);
       return guarded === 'call' ? this.guard.call(GATEWAY, handle) : handle();
     }
   }
@@ -113,13 +180,9 @@ async function openIdempotent(
   return {
     async fill(jobs) {
       for (const chunk of chunks(jobs)) {
-        const requests = chunk.map((number) => ({
-          name: 'charge',
-          payload: payloadOf(number),
-          operationKey: `charge:${number}`,
-          tenantId: 'acme',
-        }));
-        await queue.enqueueMany(requests, { durability: bundle === undefined ? 'queue' : 'ledger' });
+        await queue.enqueueMany(chunk.map(requestOf), {
+          durability: bundle === undefined ? 'queue' : 'ledger',
+        });
       }
       if (bundle !== undefined) await untilNone(app, 'dispatches = 0');
     },
@@ -170,7 +233,7 @@ async function untilNone(app: INestApplicationContext, condition: string): Promi
 function startApp(
   site: Site,
   providers: Provider[],
-  { metrics = [], bundle }: Pick<Variant, 'metrics' | 'bundle'>,
+  { metrics = [], bundle, dispatches = true }: Pick<Variant, 'metrics' | 'bundle'> & { dispatches?: boolean },
 ): Promise<INestApplicationContext> {
   @Module({
     imports: [
@@ -184,6 +247,7 @@ function startApp(
         migrations: 'run',
         logs: 'none',
         metrics,
+        dispatch: { enabled: dispatches },
         dependencies: { [GATEWAY]: { maxConcurrent: 10_000 } },
       }),
       IdempotentJobsModule.registerQueue({ name: QUEUE, ...(bundle && { bundle }) }),

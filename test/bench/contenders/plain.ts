@@ -1,5 +1,7 @@
 import { Queue, Worker } from 'bullmq';
+import { Pool } from 'pg';
 import { Column, DataSource, Entity, PrimaryColumn } from 'typeorm';
+import { makeEffects, writeEffect } from './effects.js';
 import {
   chunks,
   type Contender,
@@ -54,6 +56,60 @@ export const findThenSave: Contender = {
   },
 };
 
+/** The least that a handler with a transaction costs: BullMQ, and a transaction that writes a row. */
+export const bareTransaction: Contender = {
+  name: 'bareTransaction',
+  async open(site, concurrency) {
+    await makeEffects(site);
+    // Its default of ten connections is also TypeORM's, whose pool the library takes handlers' transactions from.
+    const pool = new Pool({ connectionString: site.databaseUrl });
+    const lane = await openPlain(site, concurrency, async () => {
+      const client = await pool.connect();
+      try {
+        await client.query('BEGIN');
+        const result = await writeEffect(client);
+        await client.query('COMMIT');
+        return result;
+      } finally {
+        client.release();
+      }
+    });
+    return {
+      ...lane,
+      async close() {
+        await lane.close();
+        await pool.end();
+      },
+    };
+  },
+};
+
+/** BullMQ's `addBulk()`. Only adding is measured, and nothing is worked off. */
+export const addBulk: Contender = {
+  name: 'addBulk',
+  async open({ connection, prefix }) {
+    const queue = new Queue(QUEUE, { connection, prefix, defaultJobOptions: KEEP_NOTHING });
+    await queue.waitUntilReady();
+    let jobs = 0;
+    return {
+      fill: async (count) => void (jobs = count),
+      async drain(countdown) {
+        for (const chunk of chunks(jobs)) {
+          await queue.addBulk(chunk.map(jobOf));
+          for (const _job of chunk) countdown.count();
+        }
+      },
+      close: () => queue.close(),
+    };
+  },
+};
+
+const jobOf = (number: number) => ({
+  name: 'charge',
+  data: payloadOf(number),
+  opts: { jobId: `charge-${number}` },
+});
+
 async function openPlain(
   { connection, prefix }: Site,
   concurrency: number,
@@ -65,14 +121,7 @@ async function openPlain(
   await queue.waitUntilReady();
   return {
     async fill(jobs) {
-      for (const chunk of chunks(jobs))
-        await queue.addBulk(
-          chunk.map((number) => ({
-            name: 'charge',
-            data: payloadOf(number),
-            opts: { jobId: `charge-${number}` },
-          })),
-        );
+      for (const chunk of chunks(jobs)) await queue.addBulk(chunk.map(jobOf));
     },
     drain(countdown) {
       worker.on('completed', () => countdown.count());
