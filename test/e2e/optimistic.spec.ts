@@ -24,7 +24,6 @@ import { LONG_LEASE_MS, type WorkerScript } from '../support/script.js';
 import { heirOf } from '../support/scripted-worker.js';
 
 const BY = { actor: 'ada', note: 'mended' };
-const HOUR = 3_600_000;
 
 describe.each(BACKENDS)('first attempts without a claim, on %s', (backend) => {
   const apps = useApps();
@@ -34,10 +33,10 @@ describe.each(BACKENDS)('first attempts without a claim, on %s', (backend) => {
   const app = useOneApp(backend, {
     queues: ['charges', 'plain'],
     providers: [
-      processorOf('charges', { effect: 'keyed', optimistic: true, retry }, scripts.handler),
+      processorOf('charges', { effect: 'natural', optimistic: true, retry }, scripts.handler),
       processorOf(
         'plain',
-        { effect: 'keyed', optimistic: true, retry, identify: identifyPlain },
+        { effect: 'natural', optimistic: true, retry, identify: identifyPlain },
         scripts.handler,
       ),
     ],
@@ -154,8 +153,10 @@ describe.each(BACKENDS)('first attempts without a claim, on %s', (backend) => {
 
   it('a failure is recorded like any other, and the attempts after it are claimed', async () => {
     const seen: number[][] = [];
-    const tenant = scripts.tenantWith((_job, { attempt, fencingToken }) => {
+    const begun: Date[] = [];
+    const tenant = scripts.tenantWith((_job, { attempt, fencingToken, startedAt }) => {
       seen.push([attempt, Math.sign(fencingToken)]);
+      begun.push(startedAt);
       if (attempt === 1) throw new TransientError('refused');
       return 'charged';
     });
@@ -165,24 +166,26 @@ describe.each(BACKENDS)('first attempts without a claim, on %s', (backend) => {
       [1, 0],
       [2, 1],
     ]);
-    expect(await attemptKindsOf(app(), 'charge:1', tenant)).toEqual(['transient']);
+    const history = await dataSourceOf(app()).query<unknown[]>(
+      'SELECT kind, attempt, started_at FROM job_attempts WHERE tenant_id = $1',
+      [tenant],
+    );
+    expect(history).toEqual([{ kind: 'transient', attempt: 1, started_at: begun[0] }]);
   });
 
-  it('the time in which a key is remembered counts from when the job could first run', async () => {
-    const tenant = scripts.tenantWith((_job, { attempt }) => {
-      if (attempt === 1) throw new TransientError('refused');
-      return 'charged';
-    });
-    await bullQueue(app(), 'plain').add(
-      'charge',
-      { tenant, key: 'charge:1' },
-      { timestamp: Date.now() - 20 * HOUR },
+  it('an attempt that outlives its deadline has its own failure in the history', async () => {
+    const tenant = scripts.tenantWith(
+      (_job, _operation, signal) =>
+        new Promise((_resolve, reject) => signal.addEventListener('abort', () => reject(new Error('late')))),
     );
-    await charged(tenant);
-    const { repeatable_until: until } = await rowOf(tenant);
-    const leftMs = (until as Date).getTime() - Date.now();
-    expect(leftMs).toBeLessThan(4 * HOUR);
-    expect(leftMs).toBeGreaterThan(3 * HOUR);
+    await idempotentQueue(app(), 'charges').enqueue(
+      'charge',
+      {},
+      { tenantId: tenant, operationKey: 'charge:1', deadline: new Date(Date.now() + 1_000) },
+    );
+    expect(await charged(tenant)).toMatchObject({ status: 'dead', attempts: 1 });
+    expect(await attemptKindsOf(app(), 'charge:1', tenant)).toEqual(['in_doubt']);
+    expect(await lettersOf(app(), tenant)).toMatchObject([{ reason: 'time_budget_exceeded' }]);
   });
 
   it('one that fails for good has a letter, and is claimed when it is redriven', async () => {
@@ -217,6 +220,30 @@ describe.each(BACKENDS)('first attempts without a claim, on %s', (backend) => {
     expect(await settled(app(), 'mail:1', tenant)).toMatchObject({ status: 'completed' });
     expect(runs).toEqual(['reserve', 'attempt 1', 'attempt 2', 'mail']);
     expect(await stepOf(app(), 'charge:1', 'reserve', tenant)).toMatchObject({ attempts: 1 });
+  });
+
+  it('a success beside an attempt that has a claim is left to that one', async () => {
+    const [first, second] = [new Gate(), new Gate()];
+    const seen: number[] = [];
+    const tenant = scripts.tenantWith(async (_job, { attempt, fencingToken }) => {
+      seen.push(fencingToken);
+      if (seen.length === 1) await first.pass();
+      else if (attempt === 1) throw new TransientError('refused');
+      else await second.pass();
+      return `attempt ${attempt}`;
+    });
+    await deliver(app(), 'plain', 'charge:1', {}, tenant);
+    await first.arrival;
+    await deliver(app(), 'plain', 'charge:1', {}, tenant);
+    await second.arrival;
+    first.open();
+    await eventually(
+      () => bullQueue(app(), 'plain').getDelayedCount(),
+      (delayed) => expect(delayed).toBe(1),
+    );
+    expect(await outcomeOf(app(), 'charge:1', tenant)).toMatchObject({ status: 'running', attempts: 2 });
+    second.open();
+    expect(await charged(tenant)).toMatchObject({ status: 'completed', attempts: 2, result: 'attempt 2' });
   });
 
   it('what a beaten attempt enqueued does not exist', async () => {
@@ -315,7 +342,7 @@ describe.each(BACKENDS)('first attempts without a claim, on %s', (backend) => {
       const place = await makePlace(backend);
       const worker: WorkerScript = {
         place,
-        effect: 'keyed',
+        effect: 'natural',
         optimistic: true,
         act: 'die',
         leaseMs: LONG_LEASE_MS,
@@ -345,27 +372,5 @@ describe.each(BACKENDS)('first attempts without a claim, on %s', (backend) => {
       expect(await settled(own, 'charge:1')).toMatchObject({ status: 'dead' });
       expect(await lettersOf(own)).toMatchObject([{ reason: 'crash_loop', operation_key: 'charge:1' }]);
     });
-
-    it('is in doubt when its key may be forgotten by the time somebody comes back for it', async () => {
-      const { heir, app: own, worker } = await begin({});
-      await enqueue(own, 'charges', 'charge', {}, 'charge:1');
-      expect(await workers.launch(worker).exited).toBe('SIGKILL');
-      await dataSourceOf(own).query(`UPDATE job_outcomes SET created_at = created_at - interval '25 hours'`);
-      heir.takeOver();
-      expect(await settled(own, 'charge:1')).toMatchObject({ status: 'in_doubt', attempts: 1 });
-      expect(await lettersOf(own)).toMatchObject([{ reason: 'in_doubt', operation_key: 'charge:1' }]);
-    });
-  });
-
-  it('one that was never delivered in time is run all the same', async () => {
-    const { app: own, place } = await apps.fresh(backend, { queues: ['charges'] });
-    await enqueue(own, 'charges', 'charge', {}, 'charge:1');
-    await dataSourceOf(own).query(`UPDATE job_outcomes SET created_at = created_at - interval '25 hours'`);
-    const options = { effect: 'keyed', optimistic: true } as const;
-    await apps.beside(place, {
-      queues: ['charges'],
-      providers: [processorOf('charges', options, () => 'charged')],
-    });
-    expect(await settled(own, 'charge:1')).toMatchObject({ status: 'completed', attempts: 1 });
   });
 });

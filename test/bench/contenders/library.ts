@@ -40,16 +40,18 @@ export const bundled: Contender = {
   open: (site, concurrency) => openIdempotent(site, concurrency, { bundle: { max: 50 } }),
 };
 
-/** The same without bundles, and with first attempts that are not claimed. */
+const OPTIMISTIC = { effect: 'natural', optimistic: true } as const;
+
+/** With `effect: 'natural'`, and first attempts that are not claimed. */
 export const optimistic: Contender = {
   name: 'optimistic',
-  open: (site, concurrency) => openIdempotent(site, concurrency, { optimistic: true }),
+  open: (site, concurrency) => openIdempotent(site, concurrency, OPTIMISTIC),
 };
 
 /** Both. */
 export const bundledOptimistic: Contender = {
   name: 'bundledOptimistic',
-  open: (site, concurrency) => openIdempotent(site, concurrency, { optimistic: true, bundle: { max: 50 } }),
+  open: (site, concurrency) => openIdempotent(site, concurrency, { ...OPTIMISTIC, bundle: { max: 50 } }),
 };
 
 /** Neither, counted by prom-client. */
@@ -150,7 +152,7 @@ interface Variant {
   readonly guarded?: 'processor' | 'call';
   readonly bundle?: { readonly max: number };
   readonly optimistic?: boolean;
-  readonly effect?: 'keyed' | 'transactional';
+  readonly effect?: 'keyed' | 'natural' | 'transactional';
 }
 
 async function openIdempotent(

@@ -73,6 +73,7 @@ export function resolveCallOptions(
   const rules: OperationRules = {
     effect,
     timeoutMs: checks.timer('timeoutMs', options.timeoutMs, 30_000),
+    isOptimistic: false,
     claim: {
       queue: CALLS,
       origin: 'call',
@@ -82,7 +83,6 @@ export function resolveCallOptions(
       retentionMs,
       budgetMs: null,
       canReconcile,
-      isOptimistic: false,
     },
     policy: {
       attempts: Infinity,

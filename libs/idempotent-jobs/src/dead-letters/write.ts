@@ -153,7 +153,7 @@ const WAKE = statement(
   'wake',
   `
 UPDATE {schema}.job_outcomes p SET
-  available_at    = CASE WHEN p.available_at IS NOT NULL THEN clock_timestamp() END,
+  available_at    = clock_timestamp(),
   dispatch_due_at = clock_timestamp(),
   job_id          = left(p.job_id, 46) || ${LIFE}
 FROM (

@@ -21,11 +21,9 @@ export class CoalescersByRules<Question extends OperationIdentity, Answer> {
   }
 
   #withContentOf(rules: ClaimRules): Coalescer<Question, Answer> {
-    const { queue, origin, effect, leaseMs, repeatableMs, budgetMs, canReconcile, isOptimistic } = rules;
+    const { queue, origin, effect, leaseMs, repeatableMs, budgetMs, canReconcile } = rules;
     // The queue is last, because it is the only one that may have spaces.
-    const key = [origin, effect, leaseMs, repeatableMs, budgetMs, canReconcile, isOptimistic, queue].join(
-      ' ',
-    );
+    const key = [origin, effect, leaseMs, repeatableMs, budgetMs, canReconcile, queue].join(' ');
     let coalescer = this.#byContent.get(key);
     if (coalescer === undefined) {
       coalescer = new Coalescer<Question, Answer>((questions) => this.ask(rules, questions), identityKeyOf);

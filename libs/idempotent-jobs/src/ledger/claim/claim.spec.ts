@@ -16,7 +16,6 @@ const request: ClaimRequest = {
     retentionMs: 60_000,
     budgetMs: null,
     canReconcile: false,
-    isOptimistic: false,
   },
   jobName: 'charge',
   jobId: 'op-1',

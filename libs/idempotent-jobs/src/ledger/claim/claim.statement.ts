@@ -69,16 +69,12 @@ const IS_MINE = `(o.run_id = a.run_id AND o.lease_expires_at IS NOT NULL)`;
 const IS_FREE = `COALESCE(o.lease_expires_at <= clock_timestamp(), true)`;
 const IS_AVAILABLE = `COALESCE(o.available_at <= clock_timestamp(), true)`;
 const IS_REPEATABLE = `clock_timestamp() < o.repeatable_until` as const;
-/* All times that a claim begins count from the time of its statement, `a.now`. */
+/* All times that a claim begins count from the time of its statement, `a.now`, or from when an attempt began that is claimed late. */
+const BEGAN = `COALESCE(a.began_at, a.now)` as const;
 const LEASE_END = `a.now + :leaseMs::float8 * interval '1 millisecond'` as const;
-const repeatableFrom = <const Moment extends string>(moment: Moment) =>
-  `COALESCE(${moment} + :repeatableMs::float8 * interval '1 millisecond', 'infinity')` as const;
-/* Optimistic attempts leave no record of when the first one was, so that their time counts from when it may have been. */
-const FIRST_OF_ROW = `CASE WHEN :isOptimistic::boolean AND o.attempts = 0 AND o.redrives = 0
-    THEN LEAST(a.now, COALESCE(o.available_at, o.created_at)) ELSE a.now END` as const;
-const FIRST_OF_JOB = `CASE WHEN :isOptimistic::boolean
-    THEN LEAST(a.now, timestamptz 'epoch' + a.available_ms * interval '1 millisecond') ELSE a.now END` as const;
-const DEADLINE = `COALESCE(a.deadline_at, a.now + :budgetMs::float8 * interval '1 millisecond')` as const;
+const REPEATABLE_UNTIL =
+  `COALESCE(${BEGAN} + :repeatableMs::float8 * interval '1 millisecond', 'infinity')` as const;
+const DEADLINE = `COALESCE(a.deadline_at, ${BEGAN} + :budgetMs::float8 * interval '1 millisecond')` as const;
 
 /** Whether another attempt may follow one that failed. For the effect `reconciled`, the service is asked first. */
 const MAY_FOLLOW =
@@ -100,7 +96,7 @@ const CLAIMED = `o.tenant_id, o.operation_key, o.status, o.fencing_token, o.atte
 const IS_FIRST = `COALESCE(
     (a.status IS NULL OR a.status = 'pending') AND a.last_trace IS NULL
     AND c.status = 'running' AND c.fencing_token = a.first_token AND c.attempts = 1 AND c.failures = 0 AND c.doubt_since IS NULL
-    AND c.doubted_at IS NULL AND c.delay_ms IS NULL AND c.started_at = a.now AND c.repeatable_until = ${repeatableFrom('a.now')}
+    AND c.doubted_at IS NULL AND c.delay_ms IS NULL AND c.started_at = a.now AND c.repeatable_until = ${REPEATABLE_UNTIL}
     AND c.deadline_at IS NOT DISTINCT FROM ${DEADLINE},
   false)` as const;
 
@@ -159,7 +155,7 @@ export const CLAIMING = `patience AS MATERIALIZED (
     COALESCE(clock_timestamp() <= timestamptz 'epoch' + :waitedForUntilMs::float8 * interval '1 millisecond', true) AS is_waited_for,
     (SELECT forgotten_until FROM {schema}.job_queues WHERE queue = :queue) AS forgotten_until
 ), delivery AS (
-  SELECT * FROM ${rowsOf('d', 'tenantId text', 'operationKey text', 'jobName text', 'jobId text', 'fingerprint text', 'runId text', 'deadlineAt timestamptz', 'availableMs float8', 'stepOf text', 'step text', 'trace text', 'needsRow boolean')}
+  SELECT * FROM ${rowsOf('d', 'tenantId text', 'operationKey text', 'jobName text', 'jobId text', 'fingerprint text', 'runId text', 'deadlineAt timestamptz', 'availableMs float8', 'stepOf text', 'step text', 'trace text', 'needsRow boolean', 'beganAt timestamptz')}
 ), seen_delivery AS MATERIALIZED (
   SELECT a.*, seen.*, p.now, (EXTRACT(EPOCH FROM p.now) * 1000)::bigint AS first_token, p.is_waited_for, NOT :isKnown::boolean AND p.forgotten_until IS NOT NULL
     AND NOT ${isYoung('a.available_ms', 'p.forgotten_until')} AS is_old
@@ -181,9 +177,9 @@ export const CLAIMING = `patience AS MATERIALIZED (
     last_trace       = COALESCE(a.trace, o.last_trace),
     expires_at       = NULL,
     lease_expires_at = ${LEASE_END},
-    started_at       = CASE WHEN ${IS_MINE} OR ${MUST_ASK} THEN o.started_at ELSE a.now END,
+    started_at       = CASE WHEN ${IS_MINE} OR ${MUST_ASK} THEN o.started_at ELSE ${BEGAN} END,
     -- The most careful effect that any attempt declared rules.
-    repeatable_until = LEAST(o.repeatable_until, ${repeatableFrom(FIRST_OF_ROW)}),
+    repeatable_until = LEAST(o.repeatable_until, ${REPEATABLE_UNTIL}),
     deadline_at      = COALESCE(o.deadline_at, ${DEADLINE}),
     -- Taking over from a worker that vanished: whether its effect happened is not known.
     doubt_since      = CASE WHEN NOT ${IS_MINE} AND (o.status = 'running' OR ${MUST_ASK})
@@ -209,7 +205,7 @@ export const CLAIMING = `patience AS MATERIALIZED (
   )
   SELECT
     a.tenant_id, a.operation_key, :origin, :queue, a.job_name, a.job_id, a.fingerprint, 'running', :effect, a.first_token, a.run_id,
-    ${LEASE_END}, 1, a.now, ${repeatableFrom(FIRST_OF_JOB)}, ${DEADLINE}, a.deadline_at IS NOT NULL, a.step_of, a.step, a.trace
+    ${LEASE_END}, 1, ${BEGAN}, ${REPEATABLE_UNTIL}, ${DEADLINE}, a.deadline_at IS NOT NULL, a.step_of, a.step, a.trace
   FROM seen_delivery a
   WHERE a.is_waited_for AND NOT a.is_old AND NOT a.needs_row AND a.status IS NULL
   ORDER BY a.tenant_id, a.operation_key

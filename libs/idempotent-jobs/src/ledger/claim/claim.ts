@@ -17,8 +17,6 @@ export interface ClaimRules {
   readonly budgetMs: number | null;
   /** Whether the claimant can ask the service if the effect of an earlier attempt happened. */
   readonly canReconcile: boolean;
-  /** Whether first attempts are made without a claim: see {@link OptimisticStore}. */
-  readonly isOptimistic: boolean;
 }
 
 /** The parent operation and the name of a step. */
@@ -43,6 +41,8 @@ export interface ClaimRequest extends OperationIdentity {
   readonly availableAt: number;
   /** Whether to claim nothing when the operation has no row. */
   readonly needsRow: boolean;
+  /** When an attempt began that is claimed only now, by the database's clock. Undefined for one that begins with its claim. */
+  readonly beganAt?: Date | undefined;
   /** The step that is claimed. Undefined when a job or a call asks for the claim. */
   readonly step?: StepName | undefined;
   /** The run's span. It is kept with the claim and linked to the operation's last span. */

@@ -13,7 +13,6 @@ const rulesOf = (rules: Partial<ClaimRules> = {}): ClaimRules => ({
   retentionMs: 120_000,
   budgetMs: null,
   canReconcile: false,
-  isOptimistic: false,
   ...rules,
 });
 
@@ -56,7 +55,6 @@ describe('Exchange', () => {
     { repeatableMs: null },
     { budgetMs: 5 },
     { canReconcile: true },
-    { isOptimistic: true },
     { origin: 'job' },
   ])('shares none between rules that differ: %j', async (other) => {
     const { exchange, asked } = make();

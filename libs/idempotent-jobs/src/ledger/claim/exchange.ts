@@ -153,7 +153,7 @@ export interface Unwritten {
 }
 
 function claimInput(
-  { queue, origin, effect, leaseMs, repeatableMs, budgetMs, canReconcile, isOptimistic }: ClaimRules,
+  { queue, origin, effect, leaseMs, repeatableMs, budgetMs, canReconcile }: ClaimRules,
   requests: readonly ClaimRequest[],
   when: { readonly isKnown: boolean; readonly waitedForUntilMs: number | null },
 ) {
@@ -165,7 +165,6 @@ function claimInput(
     repeatableMs,
     budgetMs,
     canReconcile,
-    isOptimistic,
     tenantId: requests.map((request) => request.tenantId),
     operationKey: requests.map((request) => request.operationKey),
     jobName: requests.map((request) => request.jobName),
@@ -178,6 +177,7 @@ function claimInput(
     step: sparse(requests.map((request) => request.step?.name ?? null)),
     trace: sparse(requests.map((request) => request.span?.reference ?? null)),
     needsRow: requests.map((request) => request.needsRow),
+    beganAt: sparse(requests.map((request) => request.beganAt ?? null)),
     ...when,
   };
 }

@@ -56,6 +56,11 @@ function longestAgeMs(since: LeaseTime, now: LeaseTime): number {
   return Math.max(ageMs(since, now), now.wallMs - since.wallMs);
 }
 
+/** Whether a lease that began then would be over, or so nearly over that nothing may begin under it. */
+export function isNearlyOver(leaseMs: number, since: LeaseTime, now = leaseTime()): boolean {
+  return longestAgeMs(since, now) >= leaseMs * (1 - NEARLY);
+}
+
 function laterOf(one: LeaseTime, other: LeaseTime): LeaseTime {
   return other.monotonicMs >= one.monotonicMs ? other : one;
 }
@@ -234,7 +239,7 @@ class HeldLease implements LeaseHandle {
   }
 
   isNearlyOver(): boolean {
-    return longestAgeMs(this.renewedAt, this.now()) >= this.#usableMs;
+    return isNearlyOver(this.lease.leaseMs, this.renewedAt, this.now());
   }
 
   hasRunOut(): boolean {

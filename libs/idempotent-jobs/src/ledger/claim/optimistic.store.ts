@@ -11,18 +11,15 @@ import {
   type RowLockedError,
   type Unwritten,
 } from './exchange.js';
-import { LOOK, NOTE_VANISHED, RECORD_FIRST } from './optimistic.statement.js';
+import { LOOK, RECORD_FIRST } from './optimistic.statement.js';
 
 /** What is seen of an operation before its first attempt. */
 export type Look =
   /** Nothing is known of it but what was asked for. Nothing was written; the claim has no token. */
   | { readonly kind: 'untouched'; readonly claim: Claim }
   | Extract<ClaimAnswer, { kind: 'replay' }>
-  /**
-   * It has to be claimed. `isLate`: there is no record of an attempt, and one that was made without a claim may be too old to be
-   * repeated. `wasPutAgain`: the ledger has put it on its queue more than once.
-   */
-  | { readonly kind: 'unsure'; readonly isLate: boolean; readonly wasPutAgain: boolean };
+  /** It has to be claimed. */
+  | { readonly kind: 'unsure' };
 
 /** The result of an attempt without a claim. */
 export interface FirstOutcome extends Omit<Completion, 'token'> {
@@ -31,12 +28,10 @@ export interface FirstOutcome extends Omit<Completion, 'token'> {
 }
 
 /**
- * First attempts without a claim, for effects that may be repeated: look, run, and record the outcome, of which the first one
- * counts. That is one write instead of two.
+ * First attempts without a claim, for effects that may be repeated at any time: look, run, and record the outcome, of which the
+ * first one counts. That is one write instead of two.
  *
- * What is given up: two deliveries at one time both run the handler, and a crash leaves no trace. So an attempt without a
- * record may be older than any recorded one, and the time in which the effect may be repeated counts from when its job could
- * first run.
+ * What is given up: two deliveries at one time both run the handler, and a crash leaves no trace.
  */
 @Injectable()
 export class OptimisticStore {
@@ -63,7 +58,7 @@ export class OptimisticStore {
         request.span?.follows(null);
         return { kind: 'untouched', claim: seen.claimOf(request) };
       }
-      if (seen.status !== 'completed' || !seen.is_same_request) return unsure(seen);
+      if (seen.status !== 'completed' || !seen.is_same_request) return { kind: 'unsure' };
       request.span?.follows(seen.last_trace);
       const result = this.encryption.openText(seen.result, resultBinding(request));
       return { kind: 'replay', result, degraded: seen.degraded ?? undefined };
@@ -82,17 +77,10 @@ export class OptimisticStore {
     return recorded as Recorded;
   }
 
-  /** Writes that an attempt without a claim may have vanished, and may be too old to be repeated. A row that says more is left alone. */
-  async noteVanished(request: ClaimRequest): Promise<void> {
-    const { rules, availableAt: availableMs } = request;
-    await this.database.run(NOTE_VANISHED.with({ ...rules, ...request, availableMs }));
-  }
-
-  async #look({ queue, repeatableMs }: ClaimRules, requests: readonly ClaimRequest[]): Promise<Seen[]> {
+  async #look({ queue }: ClaimRules, requests: readonly ClaimRequest[]): Promise<Seen[]> {
     const rows = await this.database.run<LookRow>(
       LOOK.with({
         queue,
-        repeatableMs,
         tenantId: requests.map((request) => request.tenantId),
         operationKey: requests.map((request) => request.operationKey),
         fingerprint: requests.map((request) => request.fingerprint),
@@ -146,16 +134,7 @@ interface LookRow {
   readonly n: number | null;
   readonly status: string | null;
   readonly is_same_request: boolean | null;
-  readonly is_unrecorded: boolean | null;
-  readonly is_late: boolean;
-  readonly is_old: boolean;
-  readonly dispatches: number | null;
   readonly result: string | null;
   readonly degraded: string | null;
   readonly last_trace: string | null;
-}
-
-function unsure(row: LookRow): Look {
-  const isUnrecorded = row.is_unrecorded ?? !row.is_old;
-  return { kind: 'unsure', isLate: row.is_late && isUnrecorded, wasPutAgain: (row.dispatches ?? 0) > 1 };
 }

@@ -121,7 +121,8 @@ export class AttemptRecorder {
     // The handler committed its own transaction. Trying again would write everything twice.
     if (current !== claim && current.token === claim.token)
       return this.#decide(ground, current, new TransactionLeftError(), undefined, startedAt);
-    const result = current === claim ? undefined : await this.begin(ground, current);
+    // The attempt was made, so that its own failure decides, whatever the policy says of another start.
+    const result = current === claim ? undefined : await this.takeOver(ground, current);
     return result ?? this.#decide(ground, current, error, known, startedAt);
   }
 

@@ -9,7 +9,7 @@ import { TransactionGround } from './transaction.ground.js';
 @Injectable()
 export class Grounds extends GroundServices {
   of(run: OperationRun): Ground {
-    return run.rules.claim.isOptimistic ? new OptimisticGround(run, this) : this.claiming(run);
+    return run.rules.isOptimistic ? new OptimisticGround(run, this) : this.claiming(run);
   }
 
   /** One that is surely claimed, to record an end without an attempt. */

@@ -26,8 +26,11 @@ export class LeaseGround implements Ground {
   ) {}
 
   claim(): Promise<GroundAnswer> {
+    return this.claimAs(claimRequestOf(this.run));
+  }
+
+  protected claimAs(request: ClaimRequest): Promise<GroundAnswer> {
     const sentAt = leaseTime();
-    const request = claimRequestOf(this.run);
     return this.#claim(request).then((answer) =>
       answer.kind === 'absent' && this.run.identified.rowMs === undefined
         ? this.#claimUnrecorded(request).then((second) => this.#hold(second, sentAt))

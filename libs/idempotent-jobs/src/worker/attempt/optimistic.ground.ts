@@ -1,14 +1,16 @@
 import type { Claim } from '../../ledger/claim/claim.js';
 import type { RequestedOperation } from '../../producer/operation.store.js';
 import type { RecordedResult } from '../../ledger/record/recorded-result.js';
+import { isNearlyOver, leaseTime } from '../../ledger/claim/lease-keeper.js';
+import { RowLockedError } from '../../ledger/claim/exchange.js';
 import { wasStartedBefore } from '../identify/earlier-starts.js';
 import type { Completion, GroundAnswer, Release } from './ground.js';
 import { LeaseGround } from './lease.ground.js';
 import { claimRequestOf } from './operation-run.js';
-import { claimPatienceMs, withRetry } from './with-retry.js';
+import { claimPatienceMs, recordPatienceMs, withRetry } from './with-retry.js';
 
 /**
- * No claim at all, for the first attempt of an operation whose effect may be repeated: its first recorded outcome counts. What
+ * No claim at all, for the first attempt of an operation whose effect may be repeated at any time: its first recorded outcome counts. What
  * is not that simple gets a lease after all: a failure, an operation of which anything is known, and a job that was started
  * before, so that one that kills its workers is found.
  *
@@ -20,14 +22,14 @@ export class OptimisticGround extends LeaseGround {
   override async claim(): Promise<GroundAnswer> {
     const { run, services } = this;
     const request = claimRequestOf(run);
-    const look = await withRetry(claimPatienceMs(request.rules.leaseMs), () =>
-      services.optimistic.look(request),
-    );
+    const { leaseMs } = request.rules;
+    const sentAt = leaseTime();
+    const look = await withRetry(claimPatienceMs(leaseMs), () => services.optimistic.look(request));
     if (look.kind === 'replay') return look;
     const wasStarted = run.job !== undefined && wasStartedBefore(run.job);
-    if (look.kind === 'untouched' && !wasStarted) return { kind: 'acquired', claim: look.claim };
-    if (look.kind === 'unsure' && look.isLate && (look.wasPutAgain || wasStarted))
-      await services.optimistic.noteVanished(request);
+    // What was seen long ago says nothing.
+    if (look.kind === 'untouched' && !wasStarted && !isNearlyOver(leaseMs, sentAt))
+      return { kind: 'acquired', claim: look.claim };
     this.#isClaimed = true;
     return super.claim();
   }
@@ -52,11 +54,12 @@ export class OptimisticGround extends LeaseGround {
   override async revert(claim: Claim): Promise<GroundAnswer> {
     if (this.#isClaimed) return super.revert(claim);
     this.#isClaimed = true;
-    const answer = await super.claim();
-    if (answer.kind !== 'acquired' || !answer.claim.mustReconcile) return answer;
-    // Another attempt has left a doubt meanwhile, which the next delivery asks about.
-    super.forgo();
-    return CHANGING;
+    const request = { ...claimRequestOf(this.run), beganAt: claim.startedAt };
+    return withRetry(recordPatienceMs(request.rules.leaseMs), async () => {
+      const answer = await super.claimAs(request);
+      if (answer.kind === 'locked') throw new RowLockedError();
+      return answer;
+    });
   }
 
   override async release(claim: Claim, release?: Release): Promise<void> {

@@ -269,7 +269,6 @@ function requestOf(effect: Effect, asks: boolean): ClaimRequest {
       retentionMs: 60_000,
       budgetMs: null,
       canReconcile: asks,
-      isOptimistic: false,
     },
     jobName: 'charge',
     jobId: 'op-1',

@@ -17,6 +17,8 @@ import type { RetryRules } from './retry.options.js';
 export interface OperationRules {
   readonly effect: Effect;
   readonly timeoutMs: number;
+  /** Whether first attempts are made without a claim. */
+  readonly isOptimistic: boolean;
   readonly claim: ClaimRules;
   readonly policy: RetryPolicy;
   /** How to ask about a doubt. Undefined when there is no way. */

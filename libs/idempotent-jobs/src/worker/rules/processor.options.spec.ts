@@ -63,6 +63,7 @@ describe('resolveProcessorOptions', () => {
       queue: 'charges',
       effect: 'unrepeatable',
       timeoutMs: 30_000,
+      isOptimistic: false,
       claim: {
         queue: 'charges',
         origin: 'job',
@@ -72,7 +73,6 @@ describe('resolveProcessorOptions', () => {
         retentionMs: 1000,
         budgetMs: null,
         canReconcile: false,
-        isOptimistic: false,
       },
       policy: {
         attempts: 5,
@@ -193,10 +193,10 @@ describe('resolveProcessorOptions', () => {
       'keyRetentionMs is 5, but must be left out unless effect is "keyed"',
     ],
     [
-      { effect: 'unrepeatable', optimistic: true },
-      'optimistic is true, but must be left out unless effect is "natural" or "keyed", which may be repeated',
+      { effect: 'keyed', optimistic: true },
+      'optimistic is true, but must be left out unless effect is "natural", which may be repeated at any time',
     ],
-    [{ effect: 'keyed', optimistic: 'yes' }, 'optimistic is "yes", but must be true or false'],
+    [{ effect: 'natural', optimistic: 'yes' }, 'optimistic is "yes", but must be true or false'],
     [{ effect: 'keyed', keyRetentionMs: 0 }, 'keyRetentionMs is 0, but must be a number greater than 0'],
     [
       { timeoutMs: 0 },

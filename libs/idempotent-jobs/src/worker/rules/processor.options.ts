@@ -35,10 +35,9 @@ export interface IdempotentProcessorOptions {
   /** For `keyed`: how long the service remembers a key, in ms from the first attempt. Default 24 h. */
   readonly keyRetentionMs?: number;
   /**
-   * For `natural` and `keyed`: whether first attempts are made without a claim, which is one write less. Two deliveries at one
-   * time then both run the handler, and the first recorded outcome counts; a crash leaves no record of its attempt; the
-   * token of `currentOperation()` is 0 and fences nothing; and `keyRetentionMs` counts from when the job could first run.
-   * Default false.
+   * For `natural`: whether first attempts are made without a claim, which is one write less. Two deliveries at one time then
+   * both run the handler, and the first recorded outcome counts; a crash leaves no record of its attempt; and the token of
+   * `currentOperation()` is 0 and fences nothing. Default false.
    */
   readonly optimistic?: boolean;
   /** For `reconciled`, and for `keyed` with a `reconcile()`: when and how the service is asked about a doubt. */
@@ -136,8 +135,14 @@ export function resolveProcessorOptions(
   if (options.keyRetentionMs !== undefined && effect !== 'keyed') {
     checks.fail('keyRetentionMs', options.keyRetentionMs, 'left out unless effect is "keyed"');
   }
-  if (options.optimistic === true && effect !== 'natural' && effect !== 'keyed')
-    checks.fail('optimistic', true, 'left out unless effect is "natural" or "keyed", which may be repeated');
+  if (options.optimistic === true && effect !== 'natural')
+    checks.fail('optimistic', true, 'left out unless effect is "natural", which may be repeated at any time');
+  if (options.optimistic === true && hasFallback)
+    checks.fail(
+      'optimistic',
+      true,
+      'left out where the class has a fallback(), which must not stand in for an attempt that left no record',
+    );
   checkReconcile(checks, effect, canReconcile, options.reconcile);
   const reconcile = canReconcile ? resolveReconcile(checks, options.reconcile) : undefined;
   const leaseMs = checks.timer('leaseMs', options.leaseMs, defaults.leaseMs, 500);
@@ -148,6 +153,7 @@ export function resolveProcessorOptions(
     queue,
     effect,
     timeoutMs: DEFAULT_TIMEOUT_MS,
+    isOptimistic: checks.flag('optimistic', options.optimistic, false),
     claim: {
       queue,
       origin: 'job',
@@ -157,7 +163,6 @@ export function resolveProcessorOptions(
       budgetMs: null,
       retentionMs: defaults.retentionMs,
       canReconcile,
-      isOptimistic: checks.flag('optimistic', options.optimistic, false),
     },
     policy: {
       attempts: retry.attempts,

@@ -68,6 +68,7 @@ function resolve(
     ...handler,
     effect,
     timeoutMs,
+    isOptimistic: false,
     claim: {
       ...handler.claim,
       origin: handler.claim.origin === 'job' ? 'step' : handler.claim.origin,
@@ -75,7 +76,6 @@ function resolve(
       repeatableMs: repeatableForMs(effect, keyRetentionMs),
       budgetMs: null,
       canReconcile,
-      isOptimistic: false,
     },
     // The handler's own result rules are for what the handler returns.
     results: { ...handler.results, isStored: true, redact: undefined },
