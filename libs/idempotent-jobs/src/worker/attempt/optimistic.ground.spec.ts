@@ -5,6 +5,7 @@ import { OptimisticGround } from './optimistic.ground.js';
 import type { OperationRun } from './operation-run.js';
 
 const UNTOUCHED = { kind: 'untouched', claim: { token: 0 } } as Look;
+const UNSURE: Look = { kind: 'unsure' };
 
 /** A ground whose operation is seen so, after `lookMs`, and whose claims are all `busy`. */
 function make(look: Look, { lookMs = 0, job = {} }: { lookMs?: number; job?: object } = {}) {
@@ -39,7 +40,7 @@ describe('OptimisticGround', () => {
   });
 
   it.each([
-    ['of which something is known', { kind: 'unsure' } as Look, {}],
+    ['of which something is known', UNSURE, {}],
     ['whose job was started before', UNTOUCHED, { job: { attemptsStarted: 2 } }],
     ['whose job stalled before', UNTOUCHED, { job: { stalledCounter: 1 } }],
     ['that was seen longer ago than a lease lasts', UNTOUCHED, { lookMs: 27_000 }],
