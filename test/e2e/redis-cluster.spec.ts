@@ -299,13 +299,15 @@ describe.skipIf(!HAS_OWN_REDIS)('queues on a Redis Cluster', () => {
       await expect(apps.beside(shop, { queues: ['charges'] })).rejects.toThrow(clue('charges'));
     });
 
-    it('are refused at boot where it has no hash tag: that of one queue, or of its worker', async () => {
+    it('are refused at boot where it has no hash tag, and where that of a worker is another one', async () => {
       const queues = ['orders', { name: 'charges', bullmq: { prefix: 'shop' } }];
       await expect(apps.beside(place, { queues })).rejects.toThrow(clue('charges'));
-      const lost = processorOf('charges', {}, () => undefined, { prefix: 'shop' });
-      await expect(apps.beside(place, { queues: ['charges'], providers: [lost] })).rejects.toThrow(
-        clue('charges'),
-      );
+      for (const prefix of ['shop', '{shop}']) {
+        const lost = processorOf('charges', {}, () => undefined, { prefix });
+        await expect(apps.beside(place, { queues: ['charges'], providers: [lost] })).rejects.toThrow(
+          `has the prefix "${prefix}", but the queue has "{bull}"`,
+        );
+      }
     });
 
     it('keep it where it has a hash tag, as queues do that are not the library’s', async () => {

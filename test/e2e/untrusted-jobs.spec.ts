@@ -323,38 +323,42 @@ describe.each(BACKENDS)('what comes off a queue, on %s', (backend) => {
         });
     });
 
-    it('is buried also where nothing but Postgres knows it, and what was asked for together with it runs', async () => {
-      const { app } = await apps.fresh(backend, {
-        queues: ['charges'],
-        providers: [processorOf('charges', { effect: 'keyed', identify: identifyPlain }, charge)],
-      });
-      const ledger = dataSourceOf(app);
-      await ledger.query(`
+    it.each([
+      ['claimed', { effect: 'keyed' }],
+      ['not claimed', { effect: 'natural', optimistic: true }],
+    ] as const)(
+      'is buried also where nothing but Postgres knows it, and what was asked for together with it runs: %s',
+      async (how, options) => {
+        const { app } = await apps.fresh(backend, {
+          queues: ['charges'],
+          providers: [processorOf('charges', { ...options, identify: identifyPlain }, charge)],
+        });
+        const ledger = dataSourceOf(app);
+        await ledger.query(`
         CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN RAISE 'not in my table' USING ERRCODE = '22023'; END $$`);
-      await ledger.query(`
+        await ledger.query(`
         CREATE TRIGGER refuse BEFORE INSERT ON job_outcomes FOR EACH ROW
         WHEN (NEW.operation_key = 'charge:poison') EXECUTE FUNCTION refuse()`);
-      const queue = bullQueue(app, 'charges');
-      const keys = ['charge:1', 'charge:poison', 'charge:2', 'charge:3'];
-      await queue.addBulk(keys.map((key) => ({ name: 'charge', data: { tenant: 'acme', key } })));
-      const buried = await eventually(
-        () => lettersOf(app),
-        (found) => expect(found).toHaveLength(1),
-      );
-      expect(buried).toMatchObject([
-        { reason: 'payload_invalid', payload: { tenant: 'acme', key: 'charge:poison' } },
-      ]);
-      await eventually(
-        () => queue.getJobCounts('failed', 'completed', 'delayed'),
-        (counts) => expect(counts).toEqual({ failed: 1, completed: 3, delayed: 0 }),
-      );
-      expect(runs.map(({ operationKey }) => operationKey).toSorted()).toEqual([
-        'charge:1',
-        'charge:2',
-        'charge:3',
-      ]);
-    });
+        const queue = bullQueue(app, 'charges');
+        const keys = ['charge:1', 'charge:poison', 'charge:2', 'charge:3'];
+        await queue.addBulk(keys.map((key) => ({ name: 'charge', data: { tenant: 'acme', key } })));
+        const buried = await eventually(
+          () => lettersOf(app),
+          (found) => expect(found).toHaveLength(1),
+        );
+        expect(buried).toMatchObject([
+          { reason: 'payload_invalid', payload: { tenant: 'acme', key: 'charge:poison' } },
+        ]);
+        await eventually(
+          () => queue.getJobCounts('failed', 'completed', 'delayed'),
+          (counts) => expect(counts).toEqual({ failed: 1, completed: 3, delayed: 0 }),
+        );
+        // Without a claim, Postgres is told of it only when the handler has run.
+        const ran = how === 'claimed' ? keys.filter((key) => key !== 'charge:poison') : keys;
+        expect(runs.map(({ operationKey }) => operationKey).toSorted()).toEqual(ran.toSorted());
+      },
+    );
 
     it('is refused at the producer', async () => {
       const queue = idempotentQueue(producer(), 'charges');

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { ConfigurationError } from '../operation/errors.js';
-import { assertOneSlot, prefixOf } from './cluster-prefix.js';
+import { assertSamePrefix, prefixOf } from './cluster-prefix.js';
 
 const CLUSTER = { isCluster: true };
 const ELSEWHERE = [
@@ -45,14 +45,32 @@ describe('the prefix of a queue', () => {
   });
 
   it('says what to write instead', () => {
-    const assemble = (prefix: string) => () => assertOneSlot('charges', { connection: CLUSTER, prefix });
+    const assemble = (prefix: string) => () => prefixOf('charges', { connection: CLUSTER, prefix });
     expect(assemble('shop')).toThrow(`prefix: '{shop}'`);
     expect(assemble('')).toThrow(`prefix: '{bull}'`);
   });
+});
 
-  it('is BullMQ’s own for a worker without one, which is refused', () => {
-    expect(() => assertOneSlot('charges', { connection: CLUSTER })).toThrow('prefix "bull" has no hash tag');
-    expect(() => assertOneSlot('charges', { connection: CLUSTER, prefix: '{shop}' })).not.toThrow();
-    expect(() => assertOneSlot('charges', { connection: {}, prefix: 'shop' })).not.toThrow();
+describe('the prefix of a worker', () => {
+  const on = (prefix?: string) => ({ name: 'charges', opts: { ...(prefix !== undefined && { prefix }) } });
+
+  it('is that of its queue', () => {
+    for (const [worker, queue] of [
+      [on(), on()],
+      [on(), on('bull')],
+      [on('{shop}'), on('{shop}')],
+      [on('shop'), undefined],
+    ] as const)
+      expect(() => assertSamePrefix(worker, queue)).not.toThrow();
+  });
+
+  it.each([
+    ['shop', '{bull}'],
+    ['{shop}', '{bull}'],
+    ['bull', 'shop'],
+  ])('is refused where it is %s and that of the queue %s', (worker, queue) => {
+    expect(() => assertSamePrefix(on(worker), on(queue))).toThrow(
+      `has the prefix "${worker}", but the queue has "${queue}"`,
+    );
   });
 });

@@ -6,7 +6,7 @@
 import { ConfigurationError } from '../operation/errors.js';
 
 /** The prefix of BullMQ's keys on a Redis Cluster, for all queues that the application gives none. */
-export const CLUSTER_PREFIX = '{bull}';
+const CLUSTER_PREFIX = '{bull}';
 
 /** BullMQ's own. */
 const DEFAULT_PREFIX = 'bull';
@@ -21,7 +21,7 @@ export interface QueueLocation {
  * The prefix of a queue's keys: the application's, or, where there is none and the connection is a Redis Cluster,
  * {@link CLUSTER_PREFIX}. Undefined means BullMQ's own.
  *
- * @throws ConfigurationError as {@link assertOneSlot}
+ * @throws ConfigurationError if the queue is on a Redis Cluster and its own prefix leaves its keys in several hash slots
  */
 export function prefixOf(queue: string, location: QueueLocation): string | undefined {
   const { connection, prefix } = location;
@@ -31,12 +31,26 @@ export function prefixOf(queue: string, location: QueueLocation): string | undef
   return prefix;
 }
 
-/** @throws ConfigurationError if the queue is on a Redis Cluster and the prefix leaves its keys in several hash slots */
-export function assertOneSlot(queue: string, { connection, prefix = DEFAULT_PREFIX }: QueueLocation): void {
+function assertOneSlot(queue: string, { connection, prefix = DEFAULT_PREFIX }: QueueLocation): void {
   if (!isCluster(connection) || hasHashTag(queue, prefix)) return;
   throw new ConfigurationError(
-    `Queue "${queue}" is on a Redis Cluster, but its prefix "${prefix}" has no hash tag: its keys would lie in several hash slots, and Redis would refuse BullMQ's commands with CROSSSLOT. Put the prefix in braces, prefix: '{${prefix || DEFAULT_PREFIX}}', wherever it is given (BullModule.forRoot(), registerQueue(), worker options, --prefix), or leave it out everywhere: it is '${CLUSTER_PREFIX}' then.`,
+    `Queue "${queue}" is on a Redis Cluster, but its prefix "${prefix}" has no hash tag: its keys would lie in several hash slots, and Redis would refuse BullMQ's commands with CROSSSLOT. Put the prefix in braces, prefix: '{${prefix || DEFAULT_PREFIX}}', wherever it is given (BullModule.forRoot(), registerQueue(), --prefix), or leave it out everywhere: it is '${CLUSTER_PREFIX}' then.`,
   );
+}
+
+/** @throws ConfigurationError if a worker looks for the jobs of its queue under another prefix than they are put under */
+export function assertSamePrefix(worker: Located, queue: Located | undefined): void {
+  const [here, there] = [worker, queue].map((part) => part?.opts.prefix ?? DEFAULT_PREFIX);
+  if (queue === undefined || here === there) return;
+  throw new ConfigurationError(
+    `The worker of queue "${worker.name}" has the prefix "${here}", but the queue has "${there}": the worker would never find a job. Leave prefix out of the worker options; it is the queue's then.`,
+  );
+}
+
+/** A queue or a worker of BullMQ. */
+interface Located {
+  readonly name: string;
+  readonly opts: QueueLocation;
 }
 
 /** As BullMQ tells a Cluster of ioredis from other clients. It may come from another copy of ioredis. */

@@ -99,7 +99,7 @@ export class QueuePort {
   async #connected(): Promise<void> {
     if (this.backend === 'postgres') return;
     const client = await this.bullmq.getBackend().client;
-    // A Cluster is, too: at `connect` its client knows of the servers, but still keeps commands back.
+    // The same for a Cluster: at `connect` its client knows the servers, but still holds commands back.
     if (client.status === 'ready') return;
     try {
       await once(client as unknown as EventEmitter, 'ready', { signal: AbortSignal.timeout(READY_MS) });
@@ -156,16 +156,17 @@ export class QueuePort {
   nodeOf(job: OutgoingJob): {
     name: string;
     queueName: string;
-    prefix?: string;
+    prefix: string;
     data: unknown;
     opts: JobsOptions;
   } {
-    const { prefix } = this.bullmq.opts;
+    // Given in any case: a FlowProducer may have another one for nodes without.
+    const { prefix = 'bull' } = this.bullmq.opts;
     const { name, data, opts } = entryOf(job, true);
     return {
       name,
       queueName: this.name,
-      ...(prefix !== undefined && { prefix }),
+      prefix,
       data,
       opts: { ...this.bullmq.defaultJobOptions, ...opts },
     };

@@ -16,6 +16,7 @@ import { resultBinding, Encryption } from '../encryption/encryption.js';
 import { LOCK_NOT_AVAILABLE, sqlStateOf } from '../postgres/no-connection.js';
 import { BEGIN_BUDGET, PEEK, IS_YOUNG, NOTE_UNRECORDED, KEEP_ROW } from './claim.statement.js';
 import { Exchange } from './exchange.js';
+import { asUnstorable } from './unstorable.js';
 
 /**
  * Wins the right to run operations.
@@ -169,20 +170,8 @@ function neverOld(): never {
   throw new Error('A claim of a known row was answered as old');
 }
 
-/** The class of SQLSTATEs which say that Postgres cannot store a value. */
-const DATA_EXCEPTION = '22';
-
-/** Postgres cannot store a value of the request, however often it is asked. Nothing was claimed. */
-export class UnstorableError extends Error {
-  override readonly name = 'UnstorableError';
-
-  constructor(cause: unknown) {
-    super('Postgres refuses its data', { cause });
-  }
-}
-
 /** Asked alone: a row that is being inserted by a transaction that does not end counts as locked. */
 function whenRefused(error: unknown): ClaimAnswer {
   if (sqlStateOf(error) === LOCK_NOT_AVAILABLE) return LOCKED;
-  throw sqlStateOf(error)?.startsWith(DATA_EXCEPTION) === true ? new UnstorableError(error) : error;
+  throw asUnstorable(error);
 }

@@ -127,7 +127,7 @@ export interface Runnable {
 /** All answers to a peek. */
 export type PeekAnswer = Exclude<ClaimAnswer, { kind: 'acquired' | 'expired' | 'absent' }> | Runnable;
 
-/** What a claim statement says of all first attempts that it has won. */
+/** What a statement says of all first attempts that it has claimed, or that need no claim. */
 export class FirstAttempts {
   constructor(
     readonly token: number,

@@ -18,11 +18,11 @@ const IS_UNTOUCHED =
 export const LOOK = statement(
   'look',
   `
-WITH patience AS MATERIALIZED (
+WITH moment AS MATERIALIZED (
   SELECT clock_timestamp() AS now, (SELECT forgotten_until FROM {schema}.job_queues WHERE queue = :queue) AS forgotten_until
 ), answered AS (
   SELECT a.n::integer, seen.status, seen.is_same_request, seen.result, seen.degraded, seen.last_trace
-  FROM patience p
+  FROM moment p
   CROSS JOIN ${rowsOf('a', 'tenantId text', 'operationKey text', 'fingerprint text', 'deadlineAt timestamptz', 'availableMs float8', 'needsRow boolean')}
   LEFT JOIN LATERAL (
     SELECT o.status, o.fingerprint = a.fingerprint AND o.queue = :queue AS is_same_request, o.result::text AS result, o.degraded,
@@ -36,7 +36,7 @@ WITH patience AS MATERIALIZED (
     -- Its row may have been forgotten.
     OR p.forgotten_until IS NOT NULL AND NOT ${isYoung('a.available_ms', 'p.forgotten_until')}
 )
-SELECT ${ms('p.now')} AS now_ms, r.* FROM patience p LEFT JOIN answered r ON true
+SELECT ${ms('p.now')} AS now_ms, r.* FROM moment p LEFT JOIN answered r ON true
 `,
   'claim',
 );

@@ -11,6 +11,7 @@ import {
   type RowLockedError,
   type Unwritten,
 } from './exchange.js';
+import { asUnstorable } from './unstorable.js';
 import { LOOK, RECORD_FIRST } from './optimistic.statement.js';
 
 /** What is seen of an operation before its first attempt. */
@@ -51,6 +52,7 @@ export class OptimisticStore {
    * Looks at an operation.
    *
    * @throws RecordUnreadableError where the result of a completed operation cannot be read
+   * @throws UnstorableError if Postgres cannot read a value of the request
    */
   look(request: ClaimRequest): Promise<Look> {
     return this.#looks.submit(request.rules, request).then((seen) => {
@@ -62,16 +64,18 @@ export class OptimisticStore {
       request.span?.follows(seen.last_trace);
       const result = this.encryption.openText(seen.result, resultBinding(request));
       return { kind: 'replay', result, degraded: seen.degraded ?? undefined };
-    });
+    }, refused);
   }
 
   /**
    * Records the outcome of an attempt, unless another one was first: `lost`. Within `connection`'s transaction, or at once.
    *
    * @throws RowLockedError while another transaction holds its row: ask again
+   * @throws UnstorableError if Postgres cannot store a value of the request: its operation can have no row
    */
   async record(outcome: FirstOutcome, connection?: Queryable): Promise<Recorded> {
-    if (connection === undefined) return this.#outcomes.submit(outcome.rules, outcome) as Promise<Recorded>;
+    if (connection === undefined)
+      return (this.#outcomes.submit(outcome.rules, outcome) as Promise<Recorded>).catch(refused);
     const [recorded] = readCompletions(await this.#record(outcome.rules, [outcome], connection), 1);
     if (recorded instanceof Error) throw recorded;
     return recorded as Recorded;
@@ -137,4 +141,8 @@ interface LookRow {
   readonly result: string | null;
   readonly degraded: string | null;
   readonly last_trace: string | null;
+}
+
+function refused(error: unknown): never {
+  throw asUnstorable(error);
 }

@@ -85,7 +85,7 @@ class RedisOfQueues {
     const cluster = new Cluster([this.text], {
       clusterRetryStrategy: () => null,
       slotsRefreshTimeout: TIMEOUT_MS,
-      // Certificates are for names: those that the servers say are not looked up before.
+      // The host of REDIS_URL stays a name, because a certificate is for names.
       dnsLookup: (address, found) => found(null, address),
       redisOptions: {
         ...(username !== '' && { username: decodeURIComponent(username) }),

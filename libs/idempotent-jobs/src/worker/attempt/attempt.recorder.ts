@@ -1,6 +1,6 @@
 import { Injectable, Optional } from '@nestjs/common';
 import type { Claim } from '../../ledger/claim/claim.js';
-import { UnstorableError } from '../../ledger/claim/claim.store.js';
+import { UnstorableError } from '../../ledger/claim/unstorable.js';
 import type { DeadLetterReason } from '../../operation/reasons.js';
 import { Due } from '../../producer/due.js';
 import type { Rejection } from '../../resilience/dependency/rejection.js';

@@ -57,7 +57,7 @@ export class LeaseGround implements Ground {
 
   /**
    * Claims an operation without a row, whose job an earlier start may have run: that start is recorded as an attempt, unless
-   * it was a delivery of this library without a claim.
+   * it was a delivery of this library that was put off before it claimed anything.
    */
   async #claimUnrecorded(request: ClaimRequest): Promise<ClaimAnswer> {
     if (!(await this.run.earlierStarts?.wereUnclaimed())) await this.services.claims.noteUnrecorded(request);

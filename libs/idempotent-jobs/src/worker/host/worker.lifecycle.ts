@@ -11,7 +11,7 @@ import { LibraryLog } from '../../events/library-log.js';
 import { isOverWithin } from '../../operation/within.js';
 import { ConfigurationError } from '../../operation/errors.js';
 import { type ProvidedClass, providedClassOf } from '../../bullmq/bullmq-metadata.js';
-import { assertOneSlot } from '../../bullmq/cluster-prefix.js';
+import { assertSamePrefix } from '../../bullmq/cluster-prefix.js';
 import { RESOLVED_OPTIONS } from '../../option-checks/resolved-options.token.js';
 import { inFrame, outsideOfAnyFrame } from '../../tenancy/frames.js';
 import {
@@ -114,13 +114,13 @@ export class WorkerLifecycle {
         );
         return [];
       }
-      assertOneSlot(worker.name, worker.opts);
+      assertSamePrefix(worker, this.queues.portOf(declaration.queue)?.bullmq);
       keepOutsideOfFrames(worker);
       this.#takeCancellations(worker);
       if (concurrency !== undefined) worker.concurrency = concurrency;
       this.#prepareBundles(declaration.queue, provider.name as string, worker);
       // The ledger must decide about jobs that kill their workers before BullMQ fails them by itself.
-      if (!limitsStalls) worker.opts.maxStalledCount = rulesByPolicy.crashes;
+      if (!limitsStalls) worker.opts.maxStalledCount = rulesByPolicy.stalls;
       return [{ rules: rulesByPolicy.own, worker, isStarted, pausesQueue: options.pauseQueue === true }];
     });
   }

@@ -92,11 +92,16 @@ export class RulesByPolicy {
     };
   }
 
-  /** How often a job may kill its workers, under the most patient of the policies. */
-  get crashes(): number {
+  /** How often a job may stall until the ledger surely gives it up, under the most patient of the policies. */
+  get stalls(): number {
     const { own, byJob, named } = this.policies;
-    return Math.max(
-      ...[own, ...byJob.map(([, policy]) => policy), ...named.values()].map(({ crashes }) => crashes),
+    // A first attempt without a claim leaves the ledger no record of its crash.
+    const unrecorded = this.rules.isOptimistic ? 1 : 0;
+    return (
+      unrecorded +
+      Math.max(
+        ...[own, ...byJob.map(([, policy]) => policy), ...named.values()].map(({ crashes }) => crashes),
+      )
     );
   }
 

@@ -439,8 +439,10 @@ describe('resolveProcessorOptions: retry policies', () => {
   });
 
   it('lets a job kill as many workers as the most patient of its policies allows', () => {
-    expect(resolveAll({ retry: { crashes: 1 } }).crashes).toBe(3);
-    expect(resolveAll({ retry: { crashes: 9 } }).crashes).toBe(9);
+    expect(resolveAll({ retry: { crashes: 1 } }).stalls).toBe(3);
+    expect(resolveAll({ retry: { crashes: 9 } }).stalls).toBe(9);
+    // The ledger has no record of a crash in an attempt without a claim.
+    expect(resolveAll({ effect: 'natural', optimistic: true, retry: { crashes: 9 } }).stalls).toBe(10);
   });
 
   it.each([
