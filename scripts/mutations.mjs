@@ -4,6 +4,7 @@
 //
 //   npm run test:mutations                      all of them
 //   npm run test:mutations -- complete doubt    those with one of these words in their names
+//   npm run test:mutations -- --look            only whether each part is where it was, which CI asks
 import { spawnSync } from 'node:child_process';
 import {
   cpSync,
@@ -134,10 +135,15 @@ const tree = mkdtempSync(join(tmpdir(), 'mutations-'));
 process.once('exit', () => rmSync(tree, { recursive: true, force: true }));
 for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(1));
 try {
-  const mutations = chosen(process.argv.slice(2));
+  const words = process.argv.slice(2);
+  const mutations = chosen(words.filter((word) => word !== '--look'));
   copyTree(tree);
   // All are looked for before anything takes long.
   for (const mutation of mutations) mutate(tree, mutation)();
+  if (words.includes('--look')) {
+    console.log(`Each of the ${mutations.length} parts is where it was.`);
+    process.exit();
+  }
   const whole = run(
     tree,
     mutations.flatMap(({ cases }) => cases),

@@ -150,9 +150,9 @@ export const MUTATIONS = [
     file: 'worker/attempt/lease.ground.ts',
     edits: [
       {
-        find: 'return this.#record(() =>\n      followUps.length === 0',
+        find: 'return this.#record(() => (followUps.length === 0 ? write() : this.#writeWith(followUps, write)));',
         replace:
-          "return ((write: () => Promise<Recorded>) => {\n      void this.#record(write);\n      return Promise.resolve('recorded' as const);\n    })(() =>\n      followUps.length === 0",
+          "void this.#record(() => (followUps.length === 0 ? write() : this.#writeWith(followUps, write)));\n    return Promise.resolve('recorded');",
       },
     ],
     cases: [{ spec: 'test/e2e/record-first.spec.ts', title: 'a job is not completed while' }],
