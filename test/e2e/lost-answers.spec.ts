@@ -1,8 +1,9 @@
 import { IsInt } from 'class-validator';
+import type { IdempotentProcessorOptions } from 'nestjs-idempotent-jobs';
 import { describe, expect, it } from 'vitest';
 import { useThieves } from '../support/answer-thief.js';
 import { useApps } from '../support/apps.js';
-import { bullQueue, deliver, enqueue, lettersOf, settled } from '../support/ledger.js';
+import { bullQueue, deliver, enqueue, idempotentQueue, lettersOf, settled } from '../support/ledger.js';
 import { identifyPlain, processorOf } from '../support/processors.js';
 import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
 
@@ -77,12 +78,19 @@ describe.each(BACKENDS)('answers of Postgres that are lost on the way, queues on
     expect(await lettersOf(app)).toEqual([]);
   });
 
-  it("the outcome's: it is written again under its token, and nothing runs twice", async () => {
+  it.each<[string, IdempotentProcessorOptions, boolean]>([
+    ['under its token', {}, false],
+    ['by its run, where first attempts have no claim', { effect: 'natural', optimistic: true }, false],
+    ['likewise, with what the handler enqueued', { effect: 'natural', optimistic: true }, true],
+  ])("the outcome's: it is written again %s, and nothing runs twice", async (_how, options, enqueues) => {
     let calls = 0;
     const steal: { next?: () => void } = {};
     const { app, thief } = await start(
-      processorOf('charges', {}, () => {
+      processorOf('charges', options, ({ name }, operation) => {
+        if (name === 'receipt') return 'sent';
         calls += 1;
+        const queue = idempotentQueue(app, 'charges');
+        if (enqueues) operation.enqueue(queue, 'receipt', {}, { operationKey: 'receipt:1' });
         steal.next?.();
         return 'the-only-result';
       }),
@@ -96,5 +104,6 @@ describe.each(BACKENDS)('answers of Postgres that are lost on the way, queues on
     });
     expect(thief.stolen).toBe(1);
     expect(calls).toBe(1);
+    if (enqueues) expect(await settled(app, 'receipt:1')).toMatchObject({ status: 'completed' });
   });
 });

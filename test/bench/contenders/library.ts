@@ -48,13 +48,13 @@ export const optimistic: Contender = {
   open: (site, concurrency) => openIdempotent(site, concurrency, OPTIMISTIC),
 };
 
-/** Both. */
+/** The same, in bundles. */
 export const bundledOptimistic: Contender = {
   name: 'bundledOptimistic',
   open: (site, concurrency) => openIdempotent(site, concurrency, { ...OPTIMISTIC, bundle: { max: 50 } }),
 };
 
-/** Neither, counted by prom-client. */
+/** The library as it is by default, counted by prom-client. */
 export const counted = idempotentWith('prometheus', () => [prometheusMetrics({ registry: new Registry() })]);
 
 /** The same, measured by OpenTelemetry's SDK. */

@@ -18,6 +18,7 @@ import { keepingDue } from './due-iteration.js';
 import { QueueContents } from './queue-contents.js';
 import { BACKOFF_TYPE, CARRIED_ATTEMPTS } from './error-for-bullmq.js';
 import { postgresOf, withQueueInTransaction } from './transaction-port.js';
+import { DEFAULT_PREFIX } from './queue-prefix.js';
 
 /** A job on its way to a queue. */
 export interface OutgoingJob {
@@ -161,7 +162,7 @@ export class QueuePort {
     opts: JobsOptions;
   } {
     // Given in any case: a FlowProducer may have another one for nodes without.
-    const { prefix = 'bull' } = this.bullmq.opts;
+    const { prefix = DEFAULT_PREFIX } = this.bullmq.opts;
     const { name, data, opts } = entryOf(job, true);
     return {
       name,

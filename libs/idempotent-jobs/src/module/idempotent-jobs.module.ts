@@ -4,7 +4,7 @@ import { DiscoveryModule } from '@nestjs/core';
 import { getDataSourceToken } from '@nestjs/typeorm';
 import type { Queue, QueueOptions } from 'bullmq';
 import { type AsyncOptions, asyncProviders } from '../option-checks/async-options.js';
-import { prefixOf } from '../bullmq/cluster-prefix.js';
+import { prefixOf } from '../bullmq/queue-prefix.js';
 import { DEAD_LETTER_QUEUE_SUFFIX } from '../operation/dead-letter-message.js';
 import { QueueRegistry } from '../producer/queue-registry.js';
 import {

@@ -3,7 +3,7 @@ import type { OperationIdentity } from '../../operation/identity.js';
 import { Database, type Queryable } from '../postgres/database.js';
 import { QUERY_TIMEOUT_MS } from '../postgres/ledger-pool.js';
 import { sparse, statement } from '../postgres/statement.js';
-import { CoalescersByRules } from './by-rules.js';
+import { CoalescersByRules } from './coalescers-by-rules.js';
 import { type ClaimRequest, type ClaimRow, type ClaimRules, FirstAttempts } from './claim.js';
 import { CLAIM, CLAIM_ANSWER, CLAIMING } from './claim.statement.js';
 import { COMPLETE, COMPLETING } from './complete.statement.js';

@@ -3,8 +3,8 @@ import { isYoung } from './claim.statement.js';
 import { COMPLETED } from './complete.statement.js';
 
 /**
- * Whether nothing is known of operation `o` but what was asked for. Not one that was put on its queue more than once, because an
- * attempt that left no record may be the reason.
+ * Whether nothing is known of operation `o` but what was asked for. An operation that was put on its queue more than once is not
+ * untouched: an attempt that left no record may be the reason.
  */
 const IS_UNTOUCHED =
   `o.status = 'pending' AND o.attempts = 0 AND o.fencing_token = 0 AND o.redrives = 0 AND o.dispatches <= 1
@@ -46,8 +46,9 @@ SELECT ${ms('p.now')} AS now_ms, r.* FROM moment p LEFT JOIN answered r ON true
  * ended stays as it is, and so does what runs under a lease.
  *
  * A row for each outcome that was not written, with its number. `is_recorded` is false when another outcome was first, or the
- * operation is claimed, in doubt, given up, or no longer there although it had a row. A repeat after a lost answer finds the row of its own run. `is_locked`
- * means that another transaction holds the row, or has just made it: nothing was written, and the caller asks again.
+ * operation is claimed, in doubt, given up, or no longer there although it had a row. A repeat after a lost answer finds the
+ * row of its own run. `is_locked` means that another transaction holds the row, or has just made it: nothing was written, and
+ * the caller asks again.
  *
  * No two elements may name the same operation. No row is waited for (SKIP LOCKED); only one that is being inserted is, for
  * 200 ms, in key order.

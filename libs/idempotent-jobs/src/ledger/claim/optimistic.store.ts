@@ -2,7 +2,7 @@ import { Injectable } from '@nestjs/common';
 import { Encryption, resultBinding } from '../encryption/encryption.js';
 import { Database, type Queryable } from '../postgres/database.js';
 import { sparse } from '../postgres/statement.js';
-import { CoalescersByRules } from './by-rules.js';
+import { CoalescersByRules } from './coalescers-by-rules.js';
 import { type Claim, type ClaimAnswer, type ClaimRequest, type ClaimRules, FirstAttempts } from './claim.js';
 import {
   type Completion,
@@ -74,9 +74,11 @@ export class OptimisticStore {
    * @throws UnstorableError if Postgres cannot store a value of the request: its operation can have no row
    */
   async record(outcome: FirstOutcome, connection?: Queryable): Promise<Recorded> {
+    const { rules } = outcome;
     if (connection === undefined)
-      return (this.#outcomes.submit(outcome.rules, outcome) as Promise<Recorded>).catch(refused);
-    const [recorded] = readCompletions(await this.#record(outcome.rules, [outcome], connection), 1);
+      return (this.#outcomes.submit(rules, outcome) as Promise<Recorded>).catch(refused);
+    const unwritten = await this.#record(rules, [outcome], connection).catch(refused);
+    const [recorded] = readCompletions(unwritten, 1);
     if (recorded instanceof Error) throw recorded;
     return recorded as Recorded;
   }

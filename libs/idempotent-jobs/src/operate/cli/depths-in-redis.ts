@@ -1,5 +1,5 @@
 import type { ConnectionOptions } from 'bullmq';
-import { prefixOf } from '../../bullmq/cluster-prefix.js';
+import { prefixOf } from '../../bullmq/queue-prefix.js';
 import { QueueContents, type QueueDepth } from '../../bullmq/queue-contents.js';
 import { ConfigurationError } from '../../operation/errors.js';
 import { isOverWithin } from '../../operation/within.js';

@@ -10,9 +10,9 @@ import { claimRequestOf } from './operation-run.js';
 import { claimPatienceMs, recordPatienceMs, withRetry } from './with-retry.js';
 
 /**
- * No claim at all, for the first attempt of an operation whose effect may be repeated at any time: its first recorded outcome counts. What
- * is not that simple gets a lease after all: a failure, an operation of which anything is known, and a job that was started
- * before, so that one that kills its workers is found.
+ * No claim at all, for the first attempt of an operation whose effect may be repeated at any time: the first recorded outcome
+ * counts. What is not that simple gets a lease after all: a failure, an operation of which anything is known, and a job that
+ * was started before, so that a job that kills its workers is found.
  *
  * If the process is killed before the outcome is recorded, nothing of the attempt exists.
  */

@@ -11,7 +11,7 @@ import { LibraryLog } from '../../events/library-log.js';
 import { isOverWithin } from '../../operation/within.js';
 import { ConfigurationError } from '../../operation/errors.js';
 import { type ProvidedClass, providedClassOf } from '../../bullmq/bullmq-metadata.js';
-import { assertSamePrefix } from '../../bullmq/cluster-prefix.js';
+import { assertWorkerPrefix } from '../../bullmq/queue-prefix.js';
 import { RESOLVED_OPTIONS } from '../../option-checks/resolved-options.token.js';
 import { inFrame, outsideOfAnyFrame } from '../../tenancy/frames.js';
 import {
@@ -114,7 +114,7 @@ export class WorkerLifecycle {
         );
         return [];
       }
-      assertSamePrefix(worker, this.queues.portOf(declaration.queue)?.bullmq);
+      assertWorkerPrefix(worker, this.queues.portOf(declaration.queue)?.bullmq);
       keepOutsideOfFrames(worker);
       this.#takeCancellations(worker);
       if (concurrency !== undefined) worker.concurrency = concurrency;

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { ConfigurationError } from '../operation/errors.js';
-import { assertSamePrefix, prefixOf } from './cluster-prefix.js';
+import { assertWorkerPrefix, prefixOf } from './queue-prefix.js';
 
 const CLUSTER = { isCluster: true };
 const ELSEWHERE = [
@@ -61,7 +61,12 @@ describe('the prefix of a worker', () => {
       [on('{shop}'), on('{shop}')],
       [on('shop'), undefined],
     ] as const)
-      expect(() => assertSamePrefix(worker, queue)).not.toThrow();
+      expect(() => assertWorkerPrefix(worker, queue)).not.toThrow();
+  });
+
+  it('is refused on a Cluster of its own where it has no hash tag', () => {
+    const worker = { name: 'charges', opts: { connection: CLUSTER, prefix: 'bull' } };
+    expect(() => assertWorkerPrefix(worker, on())).toThrow('prefix "bull" has no hash tag');
   });
 
   it.each([
@@ -69,7 +74,7 @@ describe('the prefix of a worker', () => {
     ['{shop}', '{bull}'],
     ['bull', 'shop'],
   ])('is refused where it is %s and that of the queue %s', (worker, queue) => {
-    expect(() => assertSamePrefix(on(worker), on(queue))).toThrow(
+    expect(() => assertWorkerPrefix(on(worker), on(queue))).toThrow(
       `has the prefix "${worker}", but the queue has "${queue}"`,
     );
   });

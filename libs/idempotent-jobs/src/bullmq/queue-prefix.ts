@@ -1,7 +1,9 @@
 /*
+ * The prefix of BullMQ's keys. Whoever speaks to a queue has to have the same one.
+ *
  * A Redis Cluster runs a script only on keys of one hash slot. BullMQ's scripts use many keys of a queue at once, and
  * those of two queues where a flow joins them. Of a key that has a part in braces, the hash tag, only that part counts for
- * the slot: BullMQ's prefix, which all keys begin with, has to have one.
+ * the slot: there, the prefix has to have one.
  */
 import { ConfigurationError } from '../operation/errors.js';
 
@@ -9,7 +11,7 @@ import { ConfigurationError } from '../operation/errors.js';
 const CLUSTER_PREFIX = '{bull}';
 
 /** BullMQ's own. */
-const DEFAULT_PREFIX = 'bull';
+export const DEFAULT_PREFIX = 'bull';
 
 /** Where BullMQ keeps a queue: these options of its queues and workers. */
 export interface QueueLocation {
@@ -38,10 +40,13 @@ function assertOneSlot(queue: string, { connection, prefix = DEFAULT_PREFIX }: Q
   );
 }
 
-/** @throws ConfigurationError if a worker looks for the jobs of its queue under another prefix than they are put under */
-export function assertSamePrefix(worker: Located, queue: Located | undefined): void {
-  const [here, there] = [worker, queue].map((part) => part?.opts.prefix ?? DEFAULT_PREFIX);
-  if (queue === undefined || here === there) return;
+/**
+ * @throws ConfigurationError if a worker looks for the jobs of its queue under another prefix than they are put under, or is
+ *   on a Redis Cluster of its own where that prefix leaves its keys in several hash slots
+ */
+export function assertWorkerPrefix(worker: Located, queue: Located | undefined): void {
+  const [here, there] = [worker, queue ?? worker].map(({ opts }) => opts.prefix ?? DEFAULT_PREFIX);
+  if (here === there) return assertOneSlot(worker.name, worker.opts);
   throw new ConfigurationError(
     `The worker of queue "${worker.name}" has the prefix "${here}", but the queue has "${there}": the worker would never find a job. Leave prefix out of the worker options; it is the queue's then.`,
   );
