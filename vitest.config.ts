@@ -24,7 +24,8 @@ const maxWorkers = 8;
 
 const unit = {
   // Some go through thousands of cases; on a loaded machine that takes longer than the five seconds there are by default.
-  testTimeout: 30_000,
+  testTimeout: 60_000,
+  hookTimeout: 60_000,
   exclude: ['**/dist/**', '**/node_modules/**'],
   setupFiles: ['reflect-metadata'],
   maxWorkers,
