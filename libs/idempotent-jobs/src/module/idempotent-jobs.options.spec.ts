@@ -25,6 +25,7 @@ describe('resolveOptions', () => {
     expect(resolveOptions({})).toEqual({
       schema: undefined,
       migrations: 'check',
+      partitions: undefined,
       pool: { max: 8, connection: {} },
       leaseMs: 30_000,
       retryPolicies: new Map(),
@@ -61,6 +62,7 @@ describe('resolveOptions', () => {
       resolveOptions({
         schema: 'jobs',
         migrations: 'run',
+        partitions: 8,
         pool: { max: 4, connection: { host: 'postgres' } },
         leaseMs: 500,
         retention: { completedMs: 6, lettersMs: 7, redriveWindowMs: 8, dedupeWindowMs: 9 },
@@ -86,6 +88,7 @@ describe('resolveOptions', () => {
     ).toEqual({
       schema: 'jobs',
       migrations: 'run',
+      partitions: 8,
       pool: { max: 4, connection: { host: 'postgres' } },
       leaseMs: 500,
       retryPolicies: new Map([
@@ -139,6 +142,13 @@ describe('resolveOptions', () => {
     [{ pool: { max: 3 } }, 'pool.max is 3, but must be at least 4'],
     [{ schema: 7 }, 'schema is 7, but must be the name of a Postgres schema'],
     [{ migrations: 'auto' }, 'migrations is "auto", but must be "run" or "check"'],
+    ...[0, 1, 65, 2.5, NaN, '8', null].map(
+      (partitions) =>
+        [
+          { partitions },
+          `partitions is ${typeof partitions === 'string' ? `"${partitions}"` : String(partitions)}, but must be a whole number from 2 to 64, or left out for one ordinary table`,
+        ] as const,
+    ),
     [
       { leaseMs: 499 },
       'leaseMs is 499, but must be a number of milliseconds from 500 to 2147483647 (24.8 days)',

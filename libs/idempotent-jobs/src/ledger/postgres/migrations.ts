@@ -1,5 +1,8 @@
 import type { MigrationInterface, QueryRunner } from 'typeorm';
-import { BUNDLES, LEDGER_TABLES } from './schema.js';
+import { ConfigurationError } from '../../operation/errors.js';
+import { optionChecks } from '../../option-checks/option-checks.js';
+import { countPartitions, otherPartitions, readPartitions } from './partitions.js';
+import { BUNDLES, ledgerTables } from './schema.js';
 
 /** One forward step of the ledger's schema. `{schema}` stands for the quoted schema. */
 export interface SchemaStep {
@@ -19,13 +22,24 @@ export interface SchemaStep {
    * unless the step is part of a larger transaction.
    */
   readonly indexes?: readonly `INDEX ${string}`[];
+  /** How many partitions it gives `job_outcomes`. Only the first step can. */
+  readonly partitions?: number | undefined;
 }
 
-/** All steps, in order. Never edited once released; a change is a new step. */
-export const SCHEMA_STEPS: readonly SchemaStep[] = [
-  { version: 1, name: 'first-release', sql: LEDGER_TABLES },
-  { version: 2, name: 'bundles', sql: BUNDLES },
-];
+/**
+ * All steps, in order. Never edited once released; a change is a new step.
+ *
+ * @param partitions how many partitions `job_outcomes` gets in a new ledger. Undefined makes one ordinary table
+ */
+export function schemaSteps(partitions?: number): readonly SchemaStep[] {
+  return [
+    { version: 1, name: 'first-release', sql: ledgerTables(partitions), partitions },
+    { version: 2, name: 'bundles', sql: BUNDLES },
+  ];
+}
+
+/** The steps of a ledger without partitions. */
+export const SCHEMA_STEPS = schemaSteps();
 
 /** The schema version this package was written for. */
 export const SCHEMA_VERSION = SCHEMA_STEPS.length;
@@ -56,10 +70,22 @@ export function migrationLock(schema: string): string {
   return `hashtextextended('nestjs-idempotent-jobs:' || ${literal(schema)}, 0)`;
 }
 
+/**
+ * How long a step waits for a table's lock: the statements of all others queue up behind it meanwhile. With retries, the
+ * step gets in between two transactions sooner or later.
+ */
+export const TABLE_LOCK_MS = 300;
+
+/** How long a step may take once it has its locks; most are over in milliseconds. */
+export const STEP_MS = 10 * 60_000;
+
 /** How long a migration in the caller's transaction waits for another one to end. */
 const LOCK_PATIENCE = '30s';
 
-/** Takes a missing step in the caller's transaction. Fails when another migration does not end within 30 s. */
+/**
+ * Takes a missing step in the caller's transaction. Fails when another migration does not end within 30 s, and when the
+ * step should have made other partitions than there are.
+ */
 async function take(
   step: SchemaStep,
   query: (sql: string) => Promise<unknown>,
@@ -73,7 +99,11 @@ async function take(
   await ask(`SELECT pg_advisory_xact_lock(${migrationLock(schema)})`);
   await ask(`SELECT set_config('lock_timeout', ${literal(before)}, true)`);
   await prepareSchema(ask, schema);
-  if (await isTaken(ask, step)) return;
+  if (await isTaken(ask, step)) {
+    const other = otherPartitions(schema, await countPartitions(ask), step.partitions);
+    if (other !== undefined) throw new ConfigurationError(other);
+    return;
+  }
   if (step.before !== undefined) await ask(step.before);
   await ask(step.sql);
   for (const index of step.indexes ?? []) await ask(`CREATE ${index}`);
@@ -104,16 +134,31 @@ export function recordOf({ version }: SchemaStep, name: string): string {
 }
 
 /**
+ * The ledger's schema as TypeORM migrations, with `job_outcomes` in so many partitions by tenant. Without a number it is
+ * one ordinary table, as with {@link IDEMPOTENT_JOBS_MIGRATIONS}. The number counts only where the ledger is first made.
+ *
+ * @throws ConfigurationError for another number than a whole one from 2 to 64
+ */
+export function idempotentJobsMigrations({
+  partitions,
+}: { readonly partitions?: number } = {}): readonly (new () => MigrationInterface)[] {
+  const checks = optionChecks('idempotentJobsMigrations()');
+  const steps = schemaSteps(readPartitions(checks, partitions));
+  checks.throwIfAny((message) => new ConfigurationError(message));
+  return steps.map((step, index) => migrationOf(MIGRATION_NAMES[index] as string, step));
+}
+
+/** The names by which TypeORM remembers the steps. */
+const MIGRATION_NAMES = ['IdempotentJobsLedger1767225600000', 'IdempotentJobsBundles1795651200000'];
+
+/**
  * For `new DataSource({ migrations: [...IDEMPOTENT_JOBS_MIGRATIONS] })`: the ledger's schema as TypeORM migrations, in the
  * DataSource's own schema. Use these or `forRoot({ migrations: 'run' })`; each knows what the other has done.
  *
  * TypeORM runs them in its transaction, so that indexes are built under a lock that blocks writers. On a large ledger that
  * is in use, `migrations: 'run'` and the command line build them without blocking writers.
  */
-export const IDEMPOTENT_JOBS_MIGRATIONS: readonly (new () => MigrationInterface)[] = [
-  migrationOf('IdempotentJobsLedger1767225600000', SCHEMA_STEPS[0] as SchemaStep),
-  migrationOf('IdempotentJobsBundles1795651200000', SCHEMA_STEPS[1] as SchemaStep),
-];
+export const IDEMPOTENT_JOBS_MIGRATIONS = idempotentJobsMigrations();
 
 /** One step as a TypeORM migration. TypeORM remembers migrations by name, and runs those that it does not know. */
 export function migrationOf(name: string, step: SchemaStep): new () => MigrationInterface {
