@@ -1,4 +1,6 @@
-import { type Ask, literal, STEP_MS, TABLE_LOCK_MS } from './migrations.js';
+import { STEP_MS, TABLE_LOCK_MS } from './migrations.js';
+import { partitionsOf } from './partitions.js';
+import { type Ask, literal } from './sql.js';
 
 /**
  * Builds an index that a step lists, without blocking writers. What an interrupted build has left is finished, or dropped
@@ -11,14 +13,11 @@ import { type Ask, literal, STEP_MS, TABLE_LOCK_MS } from './migrations.js';
 export async function buildIndex(ask: Ask, schema: string, index: string): Promise<void> {
   const [, name = '', table = '', definition = ''] = DECLARED.exec(index) ?? [];
   if ((await isValid(ask, schema, name)) === true) return;
-  const partitions = await ask<{ name: string }>(
-    `SELECT c.relname AS name FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-     WHERE i.inhparent = '{schema}.${table}'::regclass ORDER BY c.relname`,
-  );
+  const partitions = await partitionsOf(ask, schema, table);
   if (partitions.length === 0) return buildOn(ask, schema, { name, table, definition });
   await waitAtMost(ask, TABLE_LOCK_MS);
   await ask(`CREATE INDEX IF NOT EXISTS ${name} ON ONLY {schema}.${table} ${definition}`);
-  for (const { name: partition } of partitions) {
+  for (const partition of partitions) {
     const own = name.replace(table, partition);
     await buildOn(ask, schema, { name: own, table: partition, definition });
     await waitAtMost(ask, TABLE_LOCK_MS);

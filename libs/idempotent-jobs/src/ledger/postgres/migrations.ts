@@ -1,8 +1,9 @@
 import type { MigrationInterface, QueryRunner } from 'typeorm';
 import { ConfigurationError } from '../../operation/errors.js';
 import { optionChecks } from '../../option-checks/option-checks.js';
-import { countPartitions, otherPartitions, readPartitions } from './partitions.js';
+import { partitionsAmiss, readPartitions } from './partitions.js';
 import { BUNDLES, ledgerTables } from './schema.js';
+import { type Ask, inSchema, literal } from './sql.js';
 
 /** One forward step of the ledger's schema. `{schema}` stands for the quoted schema. */
 export interface SchemaStep {
@@ -55,16 +56,6 @@ CREATE TABLE IF NOT EXISTS {schema}.idempotent_jobs_schema (
 /** Appended to the name of a step whose indexes are still to be built. */
 export const UNFINISHED = ' (indexes to be built)';
 
-/** Puts the schema's name into a step's SQL. */
-export function inSchema(schema: string, sql: string): string {
-  return sql.replaceAll('{schema}', () => quoted(schema));
-}
-
-/** A name as an SQL identifier. */
-export function quoted(name: string): string {
-  return `"${name.replaceAll('"', '""')}"`;
-}
-
 /** The arguments of the advisory lock that lets instances which boot together take each step once. */
 export function migrationLock(schema: string): string {
   return `hashtextextended('nestjs-idempotent-jobs:' || ${literal(schema)}, 0)`;
@@ -100,8 +91,8 @@ async function take(
   await ask(`SELECT set_config('lock_timeout', ${literal(before)}, true)`);
   await prepareSchema(ask, schema);
   if (await isTaken(ask, step)) {
-    const other = otherPartitions(schema, await countPartitions(ask), step.partitions);
-    if (other !== undefined) throw new ConfigurationError(other);
+    const amiss = await partitionsAmiss(ask, schema, step.partitions);
+    if (amiss !== undefined) throw new ConfigurationError(amiss);
     return;
   }
   if (step.before !== undefined) await ask(step.before);
@@ -109,9 +100,6 @@ async function take(
   for (const index of step.indexes ?? []) await ask(`CREATE ${index}`);
   await ask(recordOf(step, step.name));
 }
-
-/** Runs SQL in which `{schema}` stands for the quoted schema. */
-export type Ask = <Row>(sql: string, timeoutMs?: number) => Promise<Row[]>;
 
 /** Creates the schema and the table of its steps, as far as they are missing, because creating needs a privilege. */
 export async function prepareSchema(ask: Ask, schema: string): Promise<void> {
@@ -180,9 +168,4 @@ export function migrationOf(name: string, step: SchemaStep): new () => Migration
 /** The schema that a DataSource's tables are in. */
 export function schemaOf(options: object): string {
   return (options as { schema?: string }).schema ?? 'public';
-}
-
-/** Text as an SQL literal. */
-export function literal(text: string): string {
-  return `'${text.replaceAll("'", "''")}'`;
 }

@@ -5,7 +5,7 @@ import { type LedgerPoolOptions, answered, QUERY_TIMEOUT_MS } from './ledger-poo
 import { nameDatabase } from './location.js';
 import { isConnectionTrouble, namedFailure } from './no-connection.js';
 import { schemaSteps } from './migrations.js';
-import { ensureSchema, partitionsAmiss } from './schema-guard.js';
+import { ensureSchema, comparePartitions } from './schema-guard.js';
 import { type ConnectionPool, type PooledConnection, LEDGER_TYPES } from './connection.js';
 
 /** What is asked of the ledger. */
@@ -50,7 +50,7 @@ export async function prepareLedger(
     await retryAtBoot(() => ensureSchema(database, migrations, buildIndexes, schemaSteps(partitions)));
     // It works as well with other partitions, or without: no reason to keep the application from starting.
     await retryAtBoot(async () => {
-      const amiss = await partitionsAmiss(database, partitions);
+      const amiss = await comparePartitions(database, partitions);
       if (amiss !== undefined) log.warn(amiss);
     });
   } catch (error) {

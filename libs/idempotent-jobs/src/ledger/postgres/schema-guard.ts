@@ -2,20 +2,18 @@ import { ConfigurationError, PROGRAM } from '../../operation/errors.js';
 import { buildIndex } from './build-index.js';
 import type { Database } from './database.js';
 import {
-  inSchema,
   SCHEMA_STEPS,
   type SchemaStep,
   UNFINISHED,
-  type Ask,
   isTaken,
   prepareSchema,
-  literal,
   migrationLock,
   recordOf,
   STEP_MS,
   TABLE_LOCK_MS,
 } from './migrations.js';
-import { countPartitions, otherPartitions } from './partitions.js';
+import { partitionsAmiss } from './partitions.js';
+import { type Ask, inSchema, literal } from './sql.js';
 import { setTimeout as pause } from 'node:timers/promises';
 import { LOCK_NOT_AVAILABLE, sqlStateOf } from './no-connection.js';
 
@@ -61,19 +59,16 @@ function waysTo(partitions: number | undefined): readonly [string, string] {
     : [` --partitions ${partitions}`, `idempotentJobsMigrations({ partitions: ${partitions} })`];
 }
 
-/**
- * Says that the ledger has not the partitions that were asked for. Undefined when it has, when none were asked for, or when
- * there is no ledger.
- */
-export async function partitionsAmiss(
+/** Says that the ledger has not the partitions that were asked for: see {@link partitionsAmiss}. */
+export function comparePartitions(
   database: Database,
   asked: number | undefined,
 ): Promise<string | undefined> {
-  if (asked === undefined || (await schemaVersion(database)) === undefined) return undefined;
+  const { schema } = database;
   const on = database.inLane('other');
   const ask: Ask = async <Row>(sql: string) =>
-    (await on.query({ text: inSchema(database.schema, sql) })).rows as Row[];
-  return otherPartitions(database.schema, await countPartitions(ask), asked);
+    (await on.query({ text: inSchema(schema, sql) })).rows as Row[];
+  return partitionsAmiss(ask, schema, asked);
 }
 
 /** The state of a schema. */

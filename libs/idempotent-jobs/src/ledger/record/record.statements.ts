@@ -258,6 +258,7 @@ export const WAS_REPLACED = statement(
   `
 SELECT run_id IS DISTINCT FROM :runId OR status NOT IN ('completed', 'dead') AS was_replaced
 FROM {schema}.job_outcomes WHERE tenant_id = :tenantId AND operation_key = :operationKey
+LIMIT 1
 `,
   'record',
 );

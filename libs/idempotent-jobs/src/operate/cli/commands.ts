@@ -2,7 +2,7 @@ import { DispatchService } from '../../dispatch/dispatch.service.js';
 import { LibraryLog } from '../../events/library-log.js';
 import { schemaSteps } from '../../ledger/postgres/migrations.js';
 import { PARTITIONS } from '../../ledger/postgres/partitions.js';
-import { ensureSchema, partitionsAmiss, pendingSteps } from '../../ledger/postgres/schema-guard.js';
+import { ensureSchema, comparePartitions, pendingSteps } from '../../ledger/postgres/schema-guard.js';
 import { assertName } from '../../operation/identity.js';
 import { type HistoryEntry, readHistory } from '../../outcome/history.js';
 import { type DoctorFinding, type DoctorReport, reportOf } from '../doctor/doctor-report.js';
@@ -113,7 +113,7 @@ const migrate = command({
   needsLedger: false,
   async run({ given: { dryRun, partitions }, database }) {
     const { schema } = database;
-    const amiss = await partitionsAmiss(database, partitions);
+    const amiss = await comparePartitions(database, partitions);
     if (amiss !== undefined) throw new Unavailable(amiss);
     const steps = (await pendingSteps(database)).map(({ version, name }) => ({ version, name }));
     if (!dryRun) await ensureSchema(database, 'run', undefined, schemaSteps(partitions));
