@@ -137,18 +137,17 @@ describe('resolveOptions', () => {
     });
   });
 
+  it.each([0, 1, 65, 2.5, NaN, '8', null])('refuses %o partitions', (partitions) => {
+    expect(() => resolveOptions({ partitions: partitions as number })).toThrow(
+      /partitions is .*, but must be a whole number from 2 to 64, or left out for one ordinary table/,
+    );
+  });
+
   it.each([
     [{ schema: '' }, 'schema is "", but must be the name of a Postgres schema'],
     [{ pool: { max: 3 } }, 'pool.max is 3, but must be at least 4'],
     [{ schema: 7 }, 'schema is 7, but must be the name of a Postgres schema'],
     [{ migrations: 'auto' }, 'migrations is "auto", but must be "run" or "check"'],
-    ...[0, 1, 65, 2.5, NaN, '8', null].map(
-      (partitions) =>
-        [
-          { partitions },
-          `partitions is ${typeof partitions === 'string' ? `"${partitions}"` : String(partitions)}, but must be a whole number from 2 to 64, or left out for one ordinary table`,
-        ] as const,
-    ),
     [
       { leaseMs: 499 },
       'leaseMs is 499, but must be a number of milliseconds from 500 to 2147483647 (24.8 days)',
