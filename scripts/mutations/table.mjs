@@ -70,7 +70,7 @@ export const MUTATIONS = [
         replace: "::xid)`,\n  ).replace('o.tenant_id = a.tenant_id AND ', '')}",
       },
       {
-        find: '  WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key\n    AND o.fencing_token = a.token',
+        find: "  WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key AND ${oneByOne('a.operation_key')}\n    AND o.fencing_token = a.token",
         replace: '  WHERE o.operation_key = a.operation_key\n    AND o.fencing_token = a.token',
       },
     ],
@@ -93,7 +93,7 @@ export const MUTATIONS = [
     file: CLAIMS,
     edits: [
       {
-        find: '  WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key\n    AND o.fingerprint = a.fingerprint AND o.queue = :queue',
+        find: "  WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key AND ${oneByOne('a.operation_key')}\n    AND o.fingerprint = a.fingerprint AND o.queue = :queue",
         replace: '  WHERE o.operation_key = a.operation_key\n    AND o.queue = :queue',
       },
     ],
@@ -115,7 +115,7 @@ export const MUTATIONS = [
     file: CLAIMS,
     edits: [
       {
-        find: 'WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key\n    OFFSET 0',
+        find: 'WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key\n    LIMIT 1',
         replace: 'WHERE o.operation_key = a.operation_key\n    OFFSET 0',
       },
     ],

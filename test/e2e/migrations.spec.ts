@@ -18,9 +18,9 @@ describe('the ledger schema', () => {
 
   it('boot fails clearly when it is missing, and says both ways to get it', async () => {
     const place = await makeEmptyPlace(backend);
-    const boot = apps.beside(place, { queues: ['charges'], jobs: { migrations: 'check' } });
-    await expect(boot).rejects.toThrow(ConfigurationError);
-    await expect(apps.beside(place, { queues: ['charges'], jobs: { migrations: 'check' } })).rejects.toThrow(
+    const jobs = { migrations: 'check', partitions: undefined } as const;
+    await expect(apps.beside(place, { queues: ['charges'], jobs })).rejects.toThrow(ConfigurationError);
+    await expect(apps.beside(place, { queues: ['charges'], jobs })).rejects.toThrow(
       /migrations: 'run'.*IDEMPOTENT_JOBS_MIGRATIONS/,
     );
   });

@@ -39,7 +39,7 @@ export function rootModule(
         synchronize: entities.length > 0,
       }),
       BullModule.forRoot({ connection: place.connection, ...(place.prefix && { prefix: place.prefix }) }),
-      IdempotentJobsModule.forRoot({ migrations: 'run', logs: 'problems', ...jobs }),
+      IdempotentJobsModule.forRoot({ migrations: 'run', logs: 'problems', ...LEDGER, ...jobs }),
       IdempotentJobsModule.registerQueue(...queues.map(withBundles)),
       ...imports,
     ],
@@ -49,6 +49,10 @@ export function rootModule(
 
 /** The most operations of a bundle, in all suites: `npm run test:bundles` runs all of them with it. */
 const BUNDLE = process.env['BUNDLES'];
+
+/** How ledgers are made, in all suites: `npm run test:partitions` runs all of them on partitioned ones. */
+const LEDGER =
+  process.env['PARTITIONS'] === undefined ? {} : { partitions: Number(process.env['PARTITIONS']) };
 
 /** A queue without bundles, also then: for cases that count BullMQ's jobs. */
 export function singly(name: string): IdempotentQueueOptions {

@@ -85,6 +85,7 @@ describe('the public API', () => {
           "TransientError",
           "currentOperation",
           "getIdempotentQueueToken",
+          "idempotentJobsMigrations",
           "putBackOperation",
           "selectBackendByConnection",
         ],

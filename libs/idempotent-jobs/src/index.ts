@@ -17,7 +17,7 @@ export type {
 } from './module/idempotent-jobs.options.js';
 export type { EncryptionOptions } from './ledger/encryption/key-ring.js';
 export type { SigningOptions } from './producer/signer.js';
-export { IDEMPOTENT_JOBS_MIGRATIONS } from './ledger/postgres/migrations.js';
+export { IDEMPOTENT_JOBS_MIGRATIONS, idempotentJobsMigrations } from './ledger/postgres/migrations.js';
 export { selectBackendByConnection } from './bullmq/backend.js';
 export { putBackOperation } from './worker/host/put-back-operation.js';
 

@@ -1,7 +1,7 @@
 import { Job, type JobType, type Queue, type Worker } from 'bullmq';
 import type { JobRetention } from '../ledger/retention.options.js';
 import { postgresOf } from './transaction-port.js';
-import { quoted } from '../ledger/postgres/migrations.js';
+import { quoted } from '../ledger/postgres/sql.js';
 
 /** How many jobs a BullMQ queue holds. */
 export interface QueueDepth {

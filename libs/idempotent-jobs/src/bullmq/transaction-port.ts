@@ -1,6 +1,6 @@
 import { type Queue, PostgresQueueBackend } from 'bullmq';
 import type { Queryable } from '../ledger/postgres/database.js';
-import { quoted } from '../ledger/postgres/migrations.js';
+import { quoted } from '../ledger/postgres/sql.js';
 
 /** What BullMQ's Postgres backend needs of its connection to add jobs. */
 interface BackendConnection {

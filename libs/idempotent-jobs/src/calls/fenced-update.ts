@@ -1,6 +1,6 @@
 import { currentOperation } from '../worker/attempt/current-operation.js';
 import { UsageError } from '../operation/errors.js';
-import { quoted } from '../ledger/postgres/migrations.js';
+import { quoted } from '../ledger/postgres/sql.js';
 
 /** Runs a statement: TypeORM's EntityManager, DataSource and QueryRunner, and the clients and pools of `pg`. */
 export interface FenceExecutor {

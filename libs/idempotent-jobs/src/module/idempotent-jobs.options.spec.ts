@@ -25,6 +25,7 @@ describe('resolveOptions', () => {
     expect(resolveOptions({})).toEqual({
       schema: undefined,
       migrations: 'check',
+      partitions: undefined,
       pool: { max: 8, connection: {} },
       leaseMs: 30_000,
       retryPolicies: new Map(),
@@ -61,6 +62,7 @@ describe('resolveOptions', () => {
       resolveOptions({
         schema: 'jobs',
         migrations: 'run',
+        partitions: 8,
         pool: { max: 4, connection: { host: 'postgres' } },
         leaseMs: 500,
         retention: { completedMs: 6, lettersMs: 7, redriveWindowMs: 8, dedupeWindowMs: 9 },
@@ -86,6 +88,7 @@ describe('resolveOptions', () => {
     ).toEqual({
       schema: 'jobs',
       migrations: 'run',
+      partitions: 8,
       pool: { max: 4, connection: { host: 'postgres' } },
       leaseMs: 500,
       retryPolicies: new Map([
@@ -132,6 +135,12 @@ describe('resolveOptions', () => {
       doctor: 'fail',
       traceContext,
     });
+  });
+
+  it.each([0, 1, 65, 2.5, NaN, '8', null])('refuses %o partitions', (partitions) => {
+    expect(() => resolveOptions({ partitions: partitions as number })).toThrow(
+      /partitions is .*, but must be a whole number from 2 to 64, or left out for one ordinary table/,
+    );
   });
 
   it.each([

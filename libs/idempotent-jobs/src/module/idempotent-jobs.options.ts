@@ -8,6 +8,7 @@ import { type OptionChecks, optionChecks } from '../option-checks/option-checks.
 import { DEFAULT_POOL } from '../ledger/postgres/database.js';
 import { MIN_CONNECTIONS } from '../ledger/postgres/lanes.js';
 import type { LedgerPoolOptions } from '../ledger/postgres/ledger-pool.js';
+import { readPartitions } from '../ledger/postgres/partitions.js';
 import { DEFAULT_MAX_RESULT_BYTES } from '../ledger/record/recorded-result.js';
 import { DEFAULT_RETENTION, resolveRetention, type RetentionOptions } from '../ledger/retention.options.js';
 import { type EncryptionOptions, readKeyRing } from '../ledger/encryption/key-ring.js';
@@ -25,6 +26,11 @@ export interface IdempotentJobsOptions {
    * outdated; `run` creates and upgrades it under an advisory lock.
    */
   readonly migrations?: 'run' | 'check';
+  /**
+   * In how many partitions by tenant `job_outcomes` is made, where `migrations: 'run'` makes the ledger: a whole number from
+   * 2 to 64. An existing ledger is left as it is, and a warning says that it differs. Default: one ordinary table.
+   */
+  readonly partitions?: number;
   /** The library's own connections to Postgres, in addition to those of the DataSource. */
   readonly pool?: {
     /** The most connections in this process. At least 4. Default 8. One more listens for NOTIFY. */
@@ -153,6 +159,7 @@ export function resolveOptions(options: Omit<IdempotentJobsOptions, 'dataSource'
   const resolved = {
     schema: options.schema,
     migrations: checks.oneOf('migrations', options.migrations, ['run', 'check'], 'check'),
+    partitions: readPartitions(checks, options.partitions),
     pool: resolvePool(checks, options.pool),
     leaseMs: checks.timer('leaseMs', options.leaseMs, 30_000, 500),
     retryPolicies: resolvePolicies(checks, options.retryPolicies),

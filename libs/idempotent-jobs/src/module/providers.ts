@@ -98,7 +98,7 @@ export function databaseProvider(dataSource: ReturnType<typeof getDataSourceToke
     ): Promise<Database> => {
       refuseSecondRoot(modules);
       const database = new Database(source, options.schema ?? schemaOf(source.options), options.pool);
-      await prepareLedger(database, options, log.trouble);
+      await prepareLedger(database, options, log);
       return database;
     },
   };

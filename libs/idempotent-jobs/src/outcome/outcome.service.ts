@@ -95,6 +95,7 @@ SELECT tenant_id, operation_key, queue, job_name, job_id, status, attempts, fail
        created_at, started_at, settled_at
 FROM {schema}.job_outcomes
 WHERE tenant_id = :tenantId AND operation_key = :operationKey
+LIMIT 1
 `,
 );
 

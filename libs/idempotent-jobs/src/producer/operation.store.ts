@@ -9,6 +9,7 @@ import {
   inMs,
   locked,
   ms,
+  oneByOne,
   rowsOf,
   sparse,
   statement,
@@ -68,7 +69,7 @@ LEFT JOIN LATERAL (
   SELECT o.job_id, o.fingerprint, o.queue, o.status, o.result::text AS result
   FROM {schema}.job_outcomes o
   WHERE acc.tenant_id IS NULL AND o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
-  OFFSET 0
+  LIMIT 1
 ) o ON true
 ORDER BY a.n
 `,
@@ -83,7 +84,7 @@ WITH apart AS (
 )
 UPDATE {schema}.job_outcomes o SET bundle_id = NULL
 FROM apart a
-WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
+WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key AND ${oneByOne('a.operation_key')}
 `,
 );
 

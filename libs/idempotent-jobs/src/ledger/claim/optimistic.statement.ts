@@ -1,4 +1,4 @@
-import { inMs, locked, ms, rowsOf, statement } from '../postgres/statement.js';
+import { inMs, locked, ms, oneByOne, rowsOf, statement } from '../postgres/statement.js';
 import { isYoung } from './claim.statement.js';
 import { COMPLETED } from './complete.statement.js';
 
@@ -29,7 +29,7 @@ WITH moment AS MATERIALIZED (
       o.last_trace, ${IS_UNTOUCHED} AS is_untouched
     FROM {schema}.job_outcomes o
     WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
-    OFFSET 0
+    LIMIT 1
   ) seen ON true
   WHERE NOT COALESCE(seen.is_untouched, NOT a.needs_row)
     OR a.deadline_at <= p.now
@@ -76,7 +76,7 @@ WITH patience AS MATERIALIZED (
     degraded         = a.degraded,
     expires_at       = ${inMs('a.retention_ms')}
   FROM held a
-  WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
+  WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key AND ${oneByOne('a.operation_key')}
   RETURNING a.n
 ), made AS (
   INSERT INTO {schema}.job_outcomes AS o (
@@ -89,7 +89,8 @@ WITH patience AS MATERIALIZED (
     ${inMs('a.retention_ms')}
   FROM ended a
   WHERE NOT a.needs_row AND NOT EXISTS (
-    SELECT FROM {schema}.job_outcomes o WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key)
+    SELECT FROM {schema}.job_outcomes o WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
+    OFFSET 0)
   ORDER BY a.tenant_id, a.operation_key
   ON CONFLICT (tenant_id, operation_key) DO NOTHING
   RETURNING o.tenant_id, o.operation_key
@@ -103,7 +104,7 @@ LEFT JOIN LATERAL (
   SELECT o.status, o.run_id, o.status IN ('pending', 'retrying') AND o.fingerprint = a.fingerprint AND o.queue = :queue AS is_open
   FROM {schema}.job_outcomes o
   WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
-  OFFSET 0
+  LIMIT 1
 ) o ON true
 WHERE a.n NOT IN (SELECT n FROM taken) AND (a.tenant_id, a.operation_key) NOT IN (SELECT tenant_id, operation_key FROM made)
 `,

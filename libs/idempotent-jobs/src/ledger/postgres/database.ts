@@ -18,7 +18,7 @@ import {
   QUERY_TIMEOUT_MS,
 } from './ledger-pool.js';
 import { Location, nameDatabase } from './location.js';
-import { inSchema } from './migrations.js';
+import { inSchema } from './sql.js';
 import { namedFailure, NoConnectionError } from './no-connection.js';
 import type { Call, Statement } from './statement.js';
 

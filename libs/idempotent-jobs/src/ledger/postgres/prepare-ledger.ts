@@ -4,8 +4,22 @@ import type { Database } from './database.js';
 import { type LedgerPoolOptions, answered, QUERY_TIMEOUT_MS } from './ledger-pool.js';
 import { nameDatabase } from './location.js';
 import { isConnectionTrouble, namedFailure } from './no-connection.js';
-import { ensureSchema } from './schema-guard.js';
+import { schemaSteps } from './migrations.js';
+import { ensureSchema, comparePartitions } from './schema-guard.js';
 import { type ConnectionPool, type PooledConnection, LEDGER_TYPES } from './connection.js';
+
+/** What is asked of the ledger. */
+interface LedgerOptions {
+  readonly migrations: 'run' | 'check';
+  readonly partitions: number | undefined;
+  readonly pool: LedgerPoolOptions;
+}
+
+/** Where it is said what does not keep the application from starting. */
+interface LedgerLog {
+  readonly trouble: (message: string, error: unknown) => void;
+  warn(message: string): void;
+}
 
 /**
  * Checks once, at boot, that the ledger can be used: its connections lead where they must, and its schema is the one that
@@ -15,13 +29,13 @@ import { type ConnectionPool, type PooledConnection, LEDGER_TYPES } from './conn
  */
 export async function prepareLedger(
   database: Database,
-  { migrations, pool }: { readonly migrations: 'run' | 'check'; readonly pool: LedgerPoolOptions },
-  onError: (message: string, error: unknown) => void,
+  { migrations, partitions, pool }: LedgerOptions,
+  log: LedgerLog,
 ): Promise<void> {
   const buildIndexes = (building: Promise<void>): void =>
     void building.catch((error: unknown) => {
       if (!database.closing.aborted)
-        onError(
+        log.trouble(
           `The ledger's indexes could not all be built. They are at the next start, or by "${PROGRAM} migrate"`,
           error,
         );
@@ -33,7 +47,12 @@ export async function prepareLedger(
       await retryAtBoot(() => refuseOtherDatabase(database));
       await retryAtBoot(() => refusePowerlessRole(database));
     }
-    await retryAtBoot(() => ensureSchema(database, migrations, buildIndexes));
+    await retryAtBoot(() => ensureSchema(database, migrations, buildIndexes, schemaSteps(partitions)));
+    // It works as well with other partitions, or without: no reason to keep the application from starting.
+    await retryAtBoot(async () => {
+      const amiss = await comparePartitions(database, partitions);
+      if (amiss !== undefined) log.warn(amiss);
+    });
   } catch (error) {
     await database.close();
     throw error;

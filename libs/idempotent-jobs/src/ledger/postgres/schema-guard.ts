@@ -1,17 +1,19 @@
 import { ConfigurationError, PROGRAM } from '../../operation/errors.js';
+import { buildIndex } from './build-index.js';
 import type { Database } from './database.js';
 import {
-  inSchema,
   SCHEMA_STEPS,
   type SchemaStep,
   UNFINISHED,
-  type Ask,
   isTaken,
   prepareSchema,
-  literal,
   migrationLock,
   recordOf,
+  STEP_MS,
+  TABLE_LOCK_MS,
 } from './migrations.js';
+import { partitionsAmiss } from './partitions.js';
+import { type Ask, inSchema, literal } from './sql.js';
 import { setTimeout as pause } from 'node:timers/promises';
 import { LOCK_NOT_AVAILABLE, sqlStateOf } from './no-connection.js';
 
@@ -20,7 +22,7 @@ import { LOCK_NOT_AVAILABLE, sqlStateOf } from './no-connection.js';
  *
  * @param mode `run` takes the missing steps, `check` only looks
  * @param meanwhile gets the promise of the index builds, which may take minutes; without it, they are awaited
- * @param steps for tests: the steps of a later version
+ * @param steps those of a new ledger, which may have partitions; for tests, the steps of a later version
  * @throws ConfigurationError if the schema is missing, older (`check`) or newer than this package, or cannot be upgraded
  *   because another transaction holds its locks
  */
@@ -43,10 +45,30 @@ export async function ensureSchema(
     return meanwhile === undefined ? building : meanwhile(building);
   }
   if (version === steps.length) return;
+  const [partitions, migrations] = waysTo(version === undefined ? steps[0]?.partitions : undefined);
   throw new ConfigurationError(
     `${version === undefined ? `Schema "${schema}" has no ledger` : `The ledger in schema "${schema}" is at version ${version}, but this package needs ${steps.length}`}. ` +
-      `Run "${PROGRAM} migrate", set forRoot({ migrations: 'run' }), or add ...IDEMPOTENT_JOBS_MIGRATIONS to the DataSource's migrations and run them before the application starts.`,
+      `Run "${PROGRAM} migrate${partitions}", set forRoot({ migrations: 'run' }), or add ...${migrations} to the DataSource's migrations and run them before the application starts.`,
   );
+}
+
+/** What makes a ledger with so many partitions: an option of the command line, and TypeORM's migrations. */
+function waysTo(partitions: number | undefined): readonly [string, string] {
+  return partitions === undefined
+    ? ['', 'IDEMPOTENT_JOBS_MIGRATIONS']
+    : [` --partitions ${partitions}`, `idempotentJobsMigrations({ partitions: ${partitions} })`];
+}
+
+/** Says that the ledger has not the partitions that were asked for: see {@link partitionsAmiss}. */
+export function comparePartitions(
+  database: Database,
+  asked: number | undefined,
+): Promise<string | undefined> {
+  const { schema } = database;
+  const on = database.inLane('other');
+  const ask: Ask = async <Row>(sql: string) =>
+    (await on.query({ text: inSchema(schema, sql) })).rows as Row[];
+  return partitionsAmiss(ask, schema, asked);
 }
 
 /** The state of a schema. */
@@ -111,15 +133,6 @@ const PAUSE_MS = 250;
 
 /** How often to check whether another instance has built the indexes. */
 const BUILDER_PAUSE_MS = 1_000;
-
-/**
- * How long a step waits for a table's lock: the statements of all others queue up behind it meanwhile. With retries, the
- * step gets in between two transactions sooner or later.
- */
-const TABLE_LOCK_MS = 300;
-
-/** How long a step may take once it has its locks; most are over in milliseconds. */
-const STEP_MS = 10 * 60_000;
 
 /**
  * Takes the steps that the ledger's schema lacks while applications go on using it. Each step runs in short transactions
@@ -240,26 +253,12 @@ class SchemaUpgrade {
     const isUnfinished = async (): Promise<boolean> =>
       (await ask(`SELECT FROM {schema}.idempotent_jobs_schema WHERE ${unfinished}`)).length > 0;
     if (!(await isUnfinished())) return 'done';
-    // Building waits for older transactions without blocking any other.
-    await ask(`SET lock_timeout = 0; SET statement_timeout = ${STEP_MS}`);
+    await ask(`SET statement_timeout = ${STEP_MS}`);
     if (!(await this.#locks(ask, 'pg_try_advisory_lock'))) return 'busy';
     if (!(await isUnfinished())) return 'done';
-    for (const index of indexes) await this.#build(ask, index);
+    for (const index of indexes) await buildIndex(ask, this.database.schema, index);
     await ask(`UPDATE {schema}.idempotent_jobs_schema SET name = ${literal(step.name)} WHERE ${unfinished}`);
     return 'done';
-  }
-
-  /** Builds an index, after dropping the unusable one that an interrupted build may have left. */
-  async #build(ask: Ask, index: string): Promise<void> {
-    const [, name = ''] = /^INDEX (\w+)/.exec(index) ?? [];
-    const [found] = await ask<{ is_valid: boolean }>(
-      `SELECT i.indisvalid AS is_valid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-       JOIN pg_namespace n ON n.oid = c.relnamespace
-       WHERE n.nspname = ${literal(this.database.schema)} AND c.relname = ${literal(name)}`,
-    );
-    if (found?.is_valid === true) return;
-    if (found?.is_valid === false) await ask(`DROP INDEX CONCURRENTLY {schema}.${name}`, STEP_MS);
-    await ask(`CREATE ${index.replace(/^INDEX/, 'INDEX CONCURRENTLY')}`, STEP_MS);
   }
 
   /** Names the holder of the advisory lock, as far as the role may see it. */

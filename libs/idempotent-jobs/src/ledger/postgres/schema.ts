@@ -2,11 +2,15 @@
  * The ledger's tables, as version 1 of the schema makes them. `{schema}` stands for the quoted schema. Never edit this
  * after its release; a change is a new step in `migrations.ts`.
  *
+ * With a number of partitions, `job_outcomes` is partitioned by tenant. Every statement that knows an operation knows its
+ * tenant, so that it finds the one partition, and the unique key holds over all of them. The other tables stay whole: they
+ * are small beside it, and letters and actions are looked for by queue and id.
+ *
  * The CHECK constraints restate the state machine, so that no statement, of the library or of an operator, can leave a row
  * in a state that the code does not know. Payloads and results are `json` instead of `jsonb`, which keeps the text as it
  * was written and costs no parsing. Most indexes are partial: they leave out settled rows, however many there are.
  */
-export const LEDGER_TABLES = `
+export const ledgerTables = (partitions?: number): string => `
 -- Intent, lease, result and outbox of an operation, in one row.
 CREATE TABLE {schema}.job_outcomes (
   tenant_id         text        NOT NULL CHECK (char_length(tenant_id) BETWEEN 1 AND 255),
@@ -111,10 +115,10 @@ CREATE TABLE {schema}.job_outcomes (
     (step_of IS NULL) = (step IS NULL)
     AND CASE origin WHEN 'job' THEN step_of IS NULL WHEN 'step' THEN step_of IS NOT NULL ELSE true END
   )
-);
+)${partitions === undefined ? '' : ' PARTITION BY HASH (tenant_id)'};
 -- The operation is the row's identity, also for logical replication. A surrogate key would be a second index to write.
 ALTER TABLE {schema}.job_outcomes REPLICA IDENTITY USING INDEX job_outcomes_operation_unique;
-
+${partitionTables(partitions)}
 CREATE INDEX job_outcomes_dispatch_due ON {schema}.job_outcomes (dispatch_due_at) WHERE dispatch_due_at IS NOT NULL;
 -- What was never on its queue, which health and metrics ask for: few rows, next to all that wait on their queue.
 CREATE INDEX job_outcomes_undispatched ON {schema}.job_outcomes (created_at) WHERE dispatch_due_at IS NOT NULL AND dispatches = 0;
@@ -278,6 +282,20 @@ CREATE TABLE {schema}.job_queues (
   reported_at            timestamptz,
   registered_at          timestamptz NOT NULL DEFAULT clock_timestamp()
 )`;
+
+/**
+ * The partitions of `job_outcomes`. They get its constraints and indexes, also those of later versions, but not its replica
+ * identity, which each has to be given.
+ */
+function partitionTables(count = 0): string {
+  const tables = Array.from({ length: count }, (_, remainder) => {
+    const name = `job_outcomes_p${remainder}`;
+    return `
+CREATE TABLE {schema}.${name} PARTITION OF {schema}.job_outcomes FOR VALUES WITH (MODULUS ${count}, REMAINDER ${remainder});
+ALTER TABLE {schema}.${name} REPLICA IDENTITY USING INDEX ${name}_tenant_id_operation_key_key;`;
+  });
+  return tables.join('');
+}
 
 /** Version 2. The BullMQ job that was last put on the queue for an operation together with others; null where it had its own. */
 export const BUNDLES = `ALTER TABLE {schema}.job_outcomes ADD COLUMN bundle_id text`;

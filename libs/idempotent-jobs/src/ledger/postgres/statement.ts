@@ -144,8 +144,20 @@ export const locked = <const From extends string, const Condition extends string
   FROM ${from} CROSS JOIN LATERAL (
     SELECT FROM {schema}.job_outcomes o
     WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key AND ${condition}
+    LIMIT 1
     FOR UPDATE SKIP LOCKED
   ) o` as const;
+
+/**
+ * For a join of rows with the operations that they name: has each looked up by its key. It is true of every key.
+ *
+ * In a partitioned ledger, the planner counts every row as one look-up in each partition, since only the executor knows the
+ * one that its tenant is in. It then takes it for cheaper to read all operations and to hash them. It believes that few rows
+ * meet this condition, and so looks them up. For the same reason, a query that finds one operation says `LIMIT 1`; without it,
+ * the plan that is kept seems so dear that each execution is planned anew.
+ */
+export const oneByOne = <const Key extends string>(key: Key) =>
+  `char_length(${key}) BETWEEN 1 AND 400` as const;
 
 /** For {@link rowsOf}: sends NULL for an array that holds only nulls, as arrays of seldom used columns mostly do. */
 export function sparse<T>(values: readonly (T | null)[]): readonly (T | null)[] | null {

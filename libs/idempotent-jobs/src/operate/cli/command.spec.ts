@@ -1,5 +1,15 @@
 import { describe, expect, it } from 'vitest';
-import { duration, number, type Option, read, required, text, time, WrongUsage } from './command.js';
+import {
+  duration,
+  number,
+  type Option,
+  read,
+  required,
+  text,
+  time,
+  wholeNumber,
+  WrongUsage,
+} from './command.js';
 
 /** What is read where that was given. */
 function given<T>(value: string, option: Option<T>): unknown {
@@ -7,6 +17,7 @@ function given<T>(value: string, option: Option<T>): unknown {
 }
 const SPAN = duration('option', '');
 const NUMBER = number('option', [0, 10], '');
+const WHOLE = wholeNumber('option', [2, 64], '');
 const TIME = time('option', '');
 const TEXT = text('option', '<text>', '');
 
@@ -35,6 +46,17 @@ describe('the options of a command', () => {
 
   it.each(['11', '-1', '1e1', '0x5', ' 5', 'five', 'NaN'])('does not read "%s" as a number', (text) => {
     expect(() => given(text, NUMBER)).toThrow('--option must be a number from 0 to 10');
+  });
+
+  it.each([
+    ['2', 2],
+    ['64', 64],
+  ])('reads %s as a whole number', (text, number) => {
+    expect(given(text, WHOLE)).toBe(number);
+  });
+
+  it.each(['1', '65', '2.5', '-2', '1e1', 'two'])('does not read "%s" as a whole number', (text) => {
+    expect(() => given(text, WHOLE)).toThrow('--option must be a whole number from 2 to 64');
   });
 
   it.each(['2026-01-31', '2026-01-31T12:00:00Z', '2026-01-31T12:00:00+01:00'])(

@@ -99,6 +99,18 @@ export function number(
   });
 }
 
+/** A whole number from `min` to `max`. */
+export function wholeNumber(
+  name: string,
+  [min, max]: readonly [min: number, max: number],
+  help: string,
+): Option<number | undefined> {
+  return reading(name, '<n>', help, `a whole number from ${min} to ${max}`, (given) => {
+    const read = Number(given);
+    return /^\d+$/.test(given) && read >= min && read <= max ? read : undefined;
+  });
+}
+
 const UNIT_MS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 
 /** A time span such as `90s`, `15m`, `2h` or `7d`, read in ms. */

@@ -1,12 +1,14 @@
 import { DispatchService } from '../../dispatch/dispatch.service.js';
 import { LibraryLog } from '../../events/library-log.js';
-import { ensureSchema, pendingSteps } from '../../ledger/postgres/schema-guard.js';
+import { schemaSteps } from '../../ledger/postgres/migrations.js';
+import { PARTITIONS } from '../../ledger/postgres/partitions.js';
+import { ensureSchema, comparePartitions, pendingSteps } from '../../ledger/postgres/schema-guard.js';
 import { assertName } from '../../operation/identity.js';
 import { type HistoryEntry, readHistory } from '../../outcome/history.js';
 import { type DoctorFinding, type DoctorReport, reportOf } from '../doctor/doctor-report.js';
 import { QueueDirectory, type QueueReport } from '../doctor/queue-directory.js';
 import { Pruner } from '../retention/pruner.js';
-import { type Command, command, duration, required, text, Unavailable } from './command.js';
+import { type Command, command, duration, required, text, Unavailable, wholeNumber } from './command.js';
 import { discard, DRY_RUN, letters, resolve } from './letters.js';
 import { redrive, redrives } from './redrives.js';
 import { type Columns, done, listed } from './render.js';
@@ -100,12 +102,21 @@ const prune = command({
 const migrate = command({
   name: 'migrate',
   summary: 'create the ledger, or bring it to this package’s version',
-  options: { dryRun: DRY_RUN },
+  options: {
+    dryRun: DRY_RUN,
+    partitions: wholeNumber(
+      'partitions',
+      PARTITIONS,
+      `in how many partitions by tenant a new ledger’s operations are kept, ${PARTITIONS.join(' to ')} (default: one ordinary table)`,
+    ),
+  },
   needsLedger: false,
-  async run({ given: { dryRun }, database }) {
+  async run({ given: { dryRun, partitions }, database }) {
     const { schema } = database;
+    const amiss = await comparePartitions(database, partitions);
+    if (amiss !== undefined) throw new Unavailable(amiss);
     const steps = (await pendingSteps(database)).map(({ version, name }) => ({ version, name }));
-    if (!dryRun) await ensureSchema(database, 'run');
+    if (!dryRun) await ensureSchema(database, 'run', undefined, schemaSteps(partitions));
     const names = steps.map(({ version, name }) => `${version} ${name}`).join(', ');
     return done(
       { schema, dryRun, steps },
