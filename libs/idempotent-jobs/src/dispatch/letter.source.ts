@@ -4,7 +4,7 @@ import { RESOLVED_OPTIONS } from '../option-checks/resolved-options.token.js';
 import { DEAD_LETTER_JOB_NAME, type DeadLetterMessage } from '../operation/dead-letter-message.js';
 import { shownKey } from '../operation/origin.js';
 import { Database } from '../ledger/postgres/database.js';
-import { inMs, statement } from '../ledger/postgres/statement.js';
+import { inMs, NOW, statement } from '../ledger/postgres/statement.js';
 import type { ErrorEvidence } from '../operation/thrown.js';
 import { alone, type DispatchSource, type DueJob, type Load, type Loaded } from './outbox-relay.js';
 import type { QueuePort } from '../bullmq/queue-port.js';
@@ -17,7 +17,7 @@ const TAKE = statement(
 WITH due AS (
   SELECT id
   FROM {schema}.dead_letters
-  WHERE dispatch_due_at <= clock_timestamp() AND queue = ANY (:queues)
+  WHERE dispatch_due_at <= ${NOW} AND queue = ANY (:queues)
   ORDER BY dispatch_due_at
   LIMIT :limit
   FOR UPDATE SKIP LOCKED

@@ -6,7 +6,7 @@ import { type BundleRules, bundleOf, grouped } from '../producer/bundle.js';
 import { outgoingJob } from '../producer/outgoing.js';
 import { QueueRegistry } from '../producer/queue-registry.js';
 import { Database } from '../ledger/postgres/database.js';
-import { inMs, ms, oneByOne, rowsOf, sparse, statement } from '../ledger/postgres/statement.js';
+import { inMs, ms, NOW, oneByOne, rowsOf, sparse, statement } from '../ledger/postgres/statement.js';
 import { Signer } from '../producer/signer.js';
 import { identityAttributes, queueAttributes } from '../tracing/attributes.js';
 import type { TraceCarrier, Tracing } from '../tracing/tracing.js';
@@ -22,7 +22,7 @@ const TAKE = statement(
 WITH due AS (
   SELECT tenant_id, operation_key
   FROM {schema}.job_outcomes
-  WHERE dispatch_due_at <= clock_timestamp() AND queue = ANY (:queues)
+  WHERE dispatch_due_at <= ${NOW} AND queue = ANY (:queues)
   ORDER BY dispatch_due_at
   LIMIT :limit
   FOR UPDATE SKIP LOCKED

@@ -169,6 +169,12 @@ export function ms<const Sql extends string>(interval: Sql): `EXTRACT(EPOCH FROM
   return `EXTRACT(EPOCH FROM ${interval})::float8 * 1000`;
 }
 
+/**
+ * The time now, read once per statement. An index is searched up to it, where `clock_timestamp()` itself, which may change from
+ * row to row, would be compared with every row that the index has.
+ */
+export const NOW = '(SELECT clock_timestamp())';
+
 /** The moment so many ms from now. */
 export function inMs<const Sql extends string>(
   duration: Sql,

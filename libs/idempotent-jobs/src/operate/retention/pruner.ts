@@ -1,7 +1,7 @@
 import { Injectable } from '@nestjs/common';
 import { LibraryLog } from '../../events/library-log.js';
 import { Database } from '../../ledger/postgres/database.js';
-import { oneByOne, type Statement, statement } from '../../ledger/postgres/statement.js';
+import { NOW, oneByOne, type Statement, statement } from '../../ledger/postgres/statement.js';
 
 /*
  * Deletes what is past its retention, in small batches, each in a transaction of its own. SKIP LOCKED: a row that another
@@ -11,7 +11,7 @@ import { oneByOne, type Statement, statement } from '../../ledger/postgres/state
 
 /** For operation `o`: whether it may be pruned. */
 const IS_FORGETTABLE = `
-    o.expires_at <= clock_timestamp()
+    o.expires_at <= ${NOW}
     AND (o.origin = 'call' OR EXISTS (SELECT FROM {schema}.job_queues q WHERE q.queue = o.queue))
     AND NOT EXISTS (
       SELECT FROM {schema}.dead_letters l
@@ -80,7 +80,7 @@ WITH expired AS (
   SELECT l.id
   FROM {schema}.job_queues q CROSS JOIN LATERAL (
     SELECT id FROM {schema}.dead_letters
-    WHERE queue = q.queue AND resolved_at <= clock_timestamp() - q.letter_retention_ms * interval '1 millisecond'
+    WHERE queue = q.queue AND resolved_at <= ${NOW} - q.letter_retention_ms * interval '1 millisecond'
     ORDER BY resolved_at LIMIT :limit
     FOR UPDATE SKIP LOCKED
   ) l
@@ -100,7 +100,7 @@ SELECT
   (SELECT count(*)::integer FROM {schema}.job_outcomes o
    WHERE ${IS_FORGETTABLE}) AS operations,
   (SELECT count(*)::integer FROM {schema}.dead_letters l JOIN {schema}.job_queues q ON q.queue = l.queue
-   WHERE l.resolved_at <= clock_timestamp() - q.letter_retention_ms * interval '1 millisecond') AS letters
+   WHERE l.resolved_at <= ${NOW} - q.letter_retention_ms * interval '1 millisecond') AS letters
 `,
 );
 

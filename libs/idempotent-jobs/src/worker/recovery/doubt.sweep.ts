@@ -9,7 +9,7 @@ import type { JobSubject } from '../../operation/job.js';
 import { shownKey } from '../../operation/origin.js';
 import type { OperationStatus } from '../../operation/status.js';
 import { Database } from '../../ledger/postgres/database.js';
-import { statement } from '../../ledger/postgres/statement.js';
+import { NOW, statement } from '../../ledger/postgres/statement.js';
 
 /** What is read of a doubt: what its letter and its event name. */
 const DOUBT =
@@ -29,7 +29,7 @@ const FORGOTTEN_DOUBTS = statement(
   `
 (
   SELECT ${DOUBT} FROM {schema}.job_outcomes
-  WHERE origin <> 'job' AND lease_expires_at <= clock_timestamp() - CASE
+  WHERE origin <> 'job' AND lease_expires_at <= ${NOW} - interval '1 minute' AND lease_expires_at <= clock_timestamp() - CASE
       WHEN effect = 'reconciled' OR status = 'in_doubt' OR step_of IS NOT NULL THEN interval '1 day'
       ELSE interval '1 minute' END
     AND (status = 'in_doubt' OR repeatable_until <= clock_timestamp())
@@ -37,11 +37,11 @@ const FORGOTTEN_DOUBTS = statement(
 ) UNION ALL (
   SELECT ${DOUBT} FROM {schema}.job_outcomes
   WHERE origin <> 'job' AND status = 'retrying' AND doubt_since IS NOT NULL
-    AND repeatable_until <= clock_timestamp() - interval '1 day'
+    AND repeatable_until <= ${NOW} - interval '1 day'
   ORDER BY repeatable_until LIMIT :limit
 ) UNION ALL (
   SELECT ${DOUBT} FROM {schema}.job_outcomes
-  WHERE status = 'in_doubt' AND lease_expires_at IS NULL AND payload IS NULL AND reconcile_due_at <= clock_timestamp() - interval '1 day'
+  WHERE status = 'in_doubt' AND lease_expires_at IS NULL AND payload IS NULL AND reconcile_due_at <= ${NOW} - interval '1 day'
   ORDER BY reconcile_due_at LIMIT :limit
 )
 `,

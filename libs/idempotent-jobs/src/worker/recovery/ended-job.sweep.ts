@@ -14,7 +14,7 @@ import type { Effect } from '../../operation/effect.js';
 import type { OperationIdentity } from '../../operation/identity.js';
 import type { OperationStatus } from '../../operation/status.js';
 import { Database } from '../../ledger/postgres/database.js';
-import { inMs, statement } from '../../ledger/postgres/statement.js';
+import { inMs, NOW, statement } from '../../ledger/postgres/statement.js';
 
 /** When the job of an operation should have been delivered. Must match the index `job_outcomes_carried_by_job`. */
 const DUE_AT = `COALESCE(lease_expires_at, reconcile_due_at, available_at, created_at)`;
@@ -28,7 +28,7 @@ SELECT tenant_id AS "tenantId", operation_key AS "operationKey", job_name AS "jo
 FROM {schema}.job_outcomes
 WHERE queue = :queue AND payload IS NULL AND origin = 'job'
   AND (status IN ('pending', 'running', 'retrying') OR reconcile_due_at IS NOT NULL)
-  AND ${DUE_AT} <= clock_timestamp()
+  AND ${DUE_AT} <= ${NOW}
   AND (${DUE_AT}, tenant_id, operation_key) > (COALESCE(timestamptz 'epoch' + :seenDueUs::float8 * interval '1 microsecond', '-infinity'), :seenTenantId, :seenKey)
 ORDER BY ${DUE_AT}, tenant_id, operation_key
 LIMIT :limit
