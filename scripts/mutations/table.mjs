@@ -97,7 +97,7 @@ export const MUTATIONS = [
         replace: '  WHERE o.operation_key = a.operation_key\n    AND o.queue = :queue',
       },
     ],
-    cases: IN_TENANTS('many tenants with one key'),
+    cases: IN_TENANTS('leaves the operations of other tenants'),
   },
   {
     name: 'the tenant of a claim that is won',
@@ -108,7 +108,7 @@ export const MUTATIONS = [
         replace: 'LEFT JOIN claimed c ON c.operation_key = a.operation_key',
       },
     ],
-    cases: IN_TENANTS('replay the result of their own tenant'),
+    cases: IN_TENANTS('under a token of their own'),
   },
   {
     name: 'the tenant of what a claim has seen',

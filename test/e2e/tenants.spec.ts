@@ -20,10 +20,11 @@ import {
   TenantContext,
   TenantMiddleware,
 } from 'nestjs-idempotent-jobs';
+import { DispatchService } from 'nestjs-idempotent-jobs/operate';
 import { afterEach, describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
-import { asTenant, bullQueue, deliver, idempotentQueue, settled } from '../support/ledger.js';
+import { asTenant, bullQueue, deliver, idempotentQueue, outcomeOf, settled } from '../support/ledger.js';
 import { Gate, identifyPlain, processorOf } from '../support/processors.js';
 import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
 import { startApp } from '../support/start-app.js';
@@ -101,6 +102,46 @@ describe.each(BACKENDS)('tenants, on %s', (backend) => {
     expect(again.map(({ result }) => (result as { tenantId?: string } | undefined)?.tenantId)).toEqual(
       tenants.map((tenantId) => (fails(tenantId) ? undefined : tenantId)),
     );
+  });
+
+  it('a claim leaves the operations of other tenants with the same key alone', async () => {
+    const { app, place } = await apps.fresh(backend, { queues: ['mails'] });
+    const key = { operationKey: 'mail:1' };
+    const queue = idempotentQueue(app, 'mails');
+    await queue.enqueue('mail', {}, { ...key, tenantId: 'globex' });
+    const waiting = await eventually(
+      () => bullQueue(app, 'mails').getJobs(['waiting']),
+      (jobs) => expect(jobs).toHaveLength(1),
+    );
+    // Its row waits without a job.
+    await waiting[0]?.remove();
+    await queue.enqueue('mail', {}, { ...key, tenantId: 'acme' });
+    const processor = processorOf('mails', { effect: 'natural' }, (_job, { tenantId }) => tenantId);
+    await apps.beside(place, { queues: ['mails'], providers: [processor] });
+    expect(await settled(app, 'mail:1', 'acme')).toMatchObject({ status: 'completed', result: 'acme' });
+    expect(await outcomeOf(app, 'mail:1', 'globex')).toMatchObject({ status: 'pending', attempts: 0 });
+    await app.get(DispatchService).redispatchUnsettled();
+    expect(await settled(app, 'mail:1', 'globex')).toMatchObject({ attempts: 1, result: 'globex' });
+  });
+
+  it('many tenants with one key, all claimed at one moment, each run under a token of their own', async () => {
+    const tenants = Array.from({ length: 40 }, (_, index) => `tenant-${index}`);
+    const { app, place } = await apps.fresh(backend, { queues: ['mails'] });
+    await idempotentQueue(app, 'mails').enqueueMany(
+      tenants.map((tenantId) => ({ name: 'mail', payload: {}, tenantId, operationKey: 'mail:1' })),
+    );
+    await dataSourceOf(app).query(
+      `UPDATE job_outcomes SET fencing_token = 4000000000000000 + 10 * substr(tenant_id, 8)::bigint`,
+    );
+    const processor = processorOf('mails', { effect: 'natural' }, (_job, { fencingToken }) => fencingToken, {
+      concurrency: tenants.length,
+    });
+    await apps.beside(place, { queues: ['mails'], providers: [processor] });
+    const ends = await Promise.all(tenants.map((tenantId) => settled(app, 'mail:1', tenantId)));
+    expect(ends.map(({ result }) => result)).toEqual(
+      tenants.map((_tenantId, index) => 4000000000000001 + 10 * index),
+    );
+    expect(ends.map(({ attempts }) => attempts)).toEqual(tenants.map(() => 1));
   });
 
   it('jobs of many tenants with one key replay the result of their own tenant, whoever ran first', async () => {
