@@ -131,8 +131,9 @@ function missingIn({ version = 0, unfinished }: SchemaState, steps = SCHEMA_STEP
 const PATIENCE_MS = 30_000;
 const PAUSE_MS = 250;
 
-/** How often to check whether another instance has built the indexes. */
+/** How soon to look again whether another instance has built the indexes, or the table is free; each time twice as long. */
 const BUILDER_PAUSE_MS = 1_000;
+const MAX_BUILDER_PAUSE_MS = 30_000;
 
 /**
  * Takes the steps that the ledger's schema lacks while applications go on using it. Each step runs in short transactions
@@ -160,9 +161,13 @@ class SchemaUpgrade {
    */
   async buildIndexes(steps: readonly SchemaStep[]): Promise<void> {
     const { closing } = this.database;
+    let pauseMs = BUILDER_PAUSE_MS;
     for (const step of steps)
-      while ((await this.#try((ask) => this.#index(ask, step))) !== undefined)
-        await pause(BUILDER_PAUSE_MS, undefined, { signal: closing });
+      while ((await this.#try((ask) => this.#index(ask, step))) !== undefined) {
+        await pause(pauseMs, undefined, { signal: closing });
+        // Whoever wants the table queues up behind each try.
+        pauseMs = Math.min(2 * pauseMs, MAX_BUILDER_PAUSE_MS);
+      }
   }
 
   async #withRetry(step: SchemaStep, work: Work): Promise<void> {

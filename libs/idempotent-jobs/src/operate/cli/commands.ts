@@ -113,10 +113,17 @@ const migrate = command({
   needsLedger: false,
   async run({ given: { dryRun, partitions }, database }) {
     const { schema } = database;
-    const amiss = await comparePartitions(database, partitions);
-    if (amiss !== undefined) throw new Unavailable(amiss);
+    const refuseOthers = async (): Promise<void> => {
+      const amiss = await comparePartitions(database, partitions);
+      if (amiss !== undefined) throw new Unavailable(amiss);
+    };
+    await refuseOthers();
     const steps = (await pendingSteps(database)).map(({ version, name }) => ({ version, name }));
-    if (!dryRun) await ensureSchema(database, 'run', undefined, schemaSteps(partitions));
+    if (!dryRun) {
+      await ensureSchema(database, 'run', undefined, schemaSteps(partitions));
+      // Another migration may have been faster.
+      await refuseOthers();
+    }
     const names = steps.map(({ version, name }) => `${version} ${name}`).join(', ');
     return done(
       { schema, dryRun, steps },
