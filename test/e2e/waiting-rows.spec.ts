@@ -44,8 +44,8 @@ it.each(BACKENDS)('what is not due yet is not read by those who look for what is
     `INSERT INTO dead_letters (origin, queue, job_name, job_id, reason, fingerprint, dispatch_due_at)
      SELECT 'job', 'charges', 'charge', n::text, 'manual', repeat('0', 64), now() + interval '1 day' FROM generate_series(1, ${MANY}) n`,
   );
-  // What one statement wrote, others may not know of yet; and its author has read these rows, too.
   await ledger.query('ANALYZE job_outcomes, dead_letters');
+  // From here on, what is read is counted.
   await ledger.query('SELECT pg_stat_reset()');
 
   const looking = await apps.beside(place, {
@@ -58,9 +58,11 @@ it.each(BACKENDS)('what is not due yet is not read by those who look for what is
     async () => {
       await looking.get(RetentionService).prune();
       return ledger.query<{ name: string; scans: number; entries: number }[]>(
-        `SELECT name, sum(idx_scan)::integer AS scans, sum(idx_tup_read)::integer AS entries
-         FROM unnest($1::text[]) AS name
-         JOIN pg_stat_user_indexes ON regexp_replace(indexrelname, '_p\\d+_', '_') LIKE name || '%' GROUP BY name ORDER BY name`,
+        // Of a partitioned table, by those of its partitions.
+        `SELECT c.relname AS name, sum(s.idx_scan)::integer AS scans, sum(s.idx_tup_read)::integer AS entries
+         FROM pg_stat_user_indexes s LEFT JOIN pg_inherits i ON i.inhrelid = s.indexrelid
+         JOIN pg_class c ON c.oid = COALESCE(i.inhparent, s.indexrelid)
+         WHERE c.relname = ANY ($1) GROUP BY 1 ORDER BY 1`,
         [names],
       );
     },
