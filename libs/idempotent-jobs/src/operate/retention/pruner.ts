@@ -17,8 +17,8 @@ const IS_FORGETTABLE = `
       SELECT FROM {schema}.dead_letters l
       WHERE l.tenant_id = o.tenant_id AND l.operation_key = o.operation_key AND l.resolved_at IS NULL
     )
-    -- OFFSET 0 looks up the operation of each step, instead of hashing the keys of all.
-    -- A step is remembered for as long as its operation, which may still be run again.
+    -- A step is remembered for as long as its operation, which may still be run again. With OFFSET 0 the operation of each is
+    -- looked up, instead of the keys of all being hashed.
     AND (o.step_of IS NULL OR NOT EXISTS (
       SELECT FROM {schema}.job_outcomes p WHERE p.tenant_id = o.tenant_id AND p.operation_key = o.step_of OFFSET 0))`;
 
