@@ -16,8 +16,8 @@ export const MUTATIONS = [
     file: COMPLETIONS,
     edits: [
       {
-        find: "o.fencing_token = a.token AND o.status = 'running'\n      AND (NOT :isOwn",
-        replace: "o.status = 'running'\n      AND (NOT :isOwn",
+        find: "locked('ended a', `o.fencing_token = a.token AND ",
+        replace: "locked('ended a', `",
       },
       {
         find: "    AND o.fencing_token = a.token AND o.status = 'running'\n  RETURNING a.n",
@@ -25,6 +25,17 @@ export const MUTATIONS = [
       },
     ],
     cases: IN_FENCING('an attempt that succeeds after'),
+  },
+  {
+    name: 'the transaction of a success',
+    file: COMPLETIONS,
+    edits: [
+      {
+        find: '\n  AND o.xmin = pg_current_xact_id_if_assigned()::xid\nRETURNING',
+        replace: '\nRETURNING',
+      },
+    ],
+    cases: [{ spec: 'test/e2e/transactional.spec.ts', title: 'commits the transaction itself and then' }],
   },
   {
     name: 'the fencing token of a failure',
@@ -66,8 +77,9 @@ export const MUTATIONS = [
     file: COMPLETIONS,
     edits: [
       {
-        find: '::xid)`,\n  )}',
-        replace: "::xid)`,\n  ).replace('o.tenant_id = a.tenant_id AND ', '')}",
+        find: "locked('ended a', `o.fencing_token = a.token AND o.status = 'running'`)",
+        replace:
+          "locked('ended a', `o.fencing_token = a.token AND o.status = 'running'`).replace('o.tenant_id = a.tenant_id AND ', '')",
       },
       {
         find: "  WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key AND ${oneByOne('a.operation_key')}\n    AND o.fencing_token = a.token",
@@ -137,8 +149,8 @@ export const MUTATIONS = [
     file: 'ledger/postgres/handler-transaction.ts',
     edits: [
       {
-        find: "set_config('app.tenant_id', $1, true)",
-        replace: "set_config('app.tenant_id', '', $1::text <> '')",
+        find: "set_config('app.tenant_id', $1, true),\n",
+        replace: "set_config('app.tenant_id', '', $1::text <> ''),\n",
       },
     ],
     cases: [

@@ -602,7 +602,6 @@ const RECORD_OF_ONE = {
   retentionMs: [1000],
   resultOmitted: null,
   degraded: null,
-  isOwn: false,
 };
 
 interface PlanNode {

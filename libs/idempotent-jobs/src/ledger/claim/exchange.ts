@@ -6,7 +6,7 @@ import { sparse, statement } from '../postgres/statement.js';
 import { CoalescersByRules } from './coalescers-by-rules.js';
 import { type ClaimRequest, type ClaimRow, type ClaimRules, FirstAttempts } from './claim.js';
 import { CLAIM, CLAIM_ANSWER, CLAIMING } from './claim.statement.js';
-import { COMPLETE, COMPLETING } from './complete.statement.js';
+import { COMPLETE, COMPLETE_OWN, COMPLETING } from './complete.statement.js';
 import { LedgerClock } from './ledger-clock.js';
 
 /**
@@ -75,16 +75,23 @@ export class Exchange {
   }
 
   /**
-   * Completes an operation inside of a transaction. `isOwn`: only if the transaction has claimed it.
+   * Completes an operation inside of a transaction.
    *
    * @throws RowLockedError while another transaction holds its row
    */
-  async completeOn(connection: Queryable, completion: Completion, isOwn: boolean): Promise<Recorded> {
-    const input = completionInput([completion], isOwn);
-    const rows = await this.database.run<Unwritten>(COMPLETE.with(input), connection);
+  async completeOn(connection: Queryable, completion: Completion): Promise<Recorded> {
+    const rows = await this.database.run<Unwritten>(COMPLETE.with(completionInput([completion])), connection);
     const [recorded] = readCompletions(rows, 1);
     if (recorded instanceof Error) throw recorded;
     return recorded as Recorded;
+  }
+
+  /** Completes an operation that this transaction has claimed; `lost` if the claim was committed or rolled back since. */
+  async completeOwn(connection: Queryable, completion: Completion): Promise<Recorded> {
+    const { tenantId, operationKey, token, result, resultOmitted, degraded, retentionMs } = completion;
+    const input = { tenantId, operationKey, token, result, resultOmitted, degraded, retentionMs };
+    const [completed] = await this.database.run(COMPLETE_OWN.with(input), connection);
+    return completed === undefined ? 'lost' : 'recorded';
   }
 
   /**
@@ -105,7 +112,7 @@ export class Exchange {
     // Made once there is a connection, so that the time is right.
     const asked = () =>
       claimInput(rules, claims, { isKnown: false, waitedForUntilMs: this.#clock.in(QUERY_TIMEOUT_MS) });
-    const ended = completionInput(completions, false);
+    const ended = completionInput(completions);
     if (claims.length === 0) {
       const unwritten = await this.database.run<Unwritten>(COMPLETE.with(ended));
       return readCompletions(unwritten, completions.length);
@@ -182,7 +189,7 @@ function claimInput(
   };
 }
 
-function completionInput(completions: readonly Completion[], isOwn: boolean) {
+function completionInput(completions: readonly Completion[]) {
   return {
     endedTenantId: completions.map((completion) => completion.tenantId),
     endedKey: completions.map((completion) => completion.operationKey),
@@ -191,7 +198,6 @@ function completionInput(completions: readonly Completion[], isOwn: boolean) {
     retentionMs: completions.map((completion) => completion.retentionMs),
     resultOmitted: sparse(completions.map((completion) => completion.resultOmitted)),
     degraded: sparse(completions.map((completion) => completion.degraded)),
-    isOwn,
   };
 }
 

@@ -154,9 +154,11 @@ export class HandlerTransaction {
    * as the transaction is committed, so the setting is reset inside of the transaction, which itself keeps the tenant.
    */
   async #forgetTenant(): Promise<void> {
-    const tenant = Buffer.from(this.limits.tenantId).toString('hex');
     await this.connection.query({
-      text: `RESET app.tenant_id; SELECT set_config('app.tenant_id', convert_from(decode('${tenant}', 'hex'), 'UTF8'), true)`,
+      name: 'idempotent_jobs.forget_tenant',
+      // NULL resets a setting.
+      text: `SELECT set_config('app.tenant_id', NULL, false), set_config('app.tenant_id', $1, true)`,
+      values: [this.limits.tenantId],
     });
   }
 

@@ -65,18 +65,24 @@ export class OutcomeStore {
     return this.exchange.complete(this.#completionOf(rules, claim, result));
   }
 
-  /**
-   * Records the result inside of a transaction. `isOwn`: only if the transaction has claimed it, and `lost` if that claim was
-   * committed or rolled back.
-   */
+  /** Records the result inside of a transaction. */
   completeOn(
     connection: Queryable,
     rules: ClaimRules,
     claim: Claim,
     result: RecordedResult,
-    isOwn: boolean,
   ): Promise<Recorded> {
-    return this.exchange.completeOn(connection, this.#completionOf(rules, claim, result), isOwn);
+    return this.exchange.completeOn(connection, this.#completionOf(rules, claim, result));
+  }
+
+  /** Records the result inside of the transaction that has claimed it; `lost` if that was committed or rolled back since. */
+  completeOwn(
+    connection: Queryable,
+    rules: ClaimRules,
+    claim: Claim,
+    result: RecordedResult,
+  ): Promise<Recorded> {
+    return this.exchange.completeOwn(connection, this.#completionOf(rules, claim, result));
   }
 
   /**

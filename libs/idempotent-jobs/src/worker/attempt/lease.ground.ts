@@ -91,7 +91,7 @@ export class LeaseGround implements Ground {
     return this.recordWith(followUps, (connection) =>
       connection === undefined
         ? outcomes.complete(rules, claim, result)
-        : outcomes.completeOn(connection, rules, claim, result, false),
+        : outcomes.completeOn(connection, rules, claim, result),
     );
   }
 

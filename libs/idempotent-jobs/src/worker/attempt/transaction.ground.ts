@@ -102,13 +102,8 @@ export class TransactionGround implements Ground {
     const { outcomes, followUps: writer } = this.services;
     const transaction = this.#own;
     try {
-      const recorded = await outcomes.completeOn(
-        transaction.connection,
-        this.run.rules.claim,
-        claim,
-        result,
-        true,
-      );
+      const rules = this.run.rules.claim;
+      const recorded = await outcomes.completeOwn(transaction.connection, rules, claim, result);
       if (recorded === 'lost') throw new TransactionLeftError();
       const tell = await writer.write(transaction.connection, followUps, this.run.runId);
       await transaction.commit();
