@@ -6,57 +6,16 @@
 //   npm run test:mutations -- complete doubt    those with one of these words in their names
 //   npm run test:mutations -- --look            only whether each part is where it was, which CI asks
 import { spawnSync } from 'node:child_process';
-import {
-  cpSync,
-  existsSync,
-  lstatSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  readlinkSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import ts from 'typescript';
+import { copyTree } from './copy-tree.mjs';
 import { MUTATIONS } from './mutations/table.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const LIBRARY = 'libs/idempotent-jobs';
-
-/** The working tree with what is built of it, and packages as links to ours: none of them is changed. */
-function copyTree(to) {
-  const listed = spawnSync('git', ['ls-files', '--cached', '--others', '--exclude-standard', '-z'], {
-    cwd: root,
-  });
-  for (const file of String(listed.stdout).split('\0')) {
-    if (file === '' || !existsSync(join(root, file))) continue;
-    cpSync(join(root, file), join(to, file));
-  }
-  for (const workspace of ['libs', 'apps'].flatMap((folder) => childrenOf(folder)).concat('test')) {
-    if (existsSync(join(root, workspace, 'dist')))
-      cpSync(join(root, workspace, 'dist'), join(to, workspace, 'dist'), { recursive: true });
-  }
-  linkPackages(join(root, 'node_modules'), join(to, 'node_modules'));
-}
-
-function childrenOf(folder) {
-  return readdirSync(join(root, folder)).map((name) => `${folder}/${name}`);
-}
-
-/** The library and its neighbours are links already, into the tree that they stand in: in the copy, into the copy. */
-function linkPackages(from, to) {
-  mkdirSync(to);
-  for (const name of readdirSync(from)) {
-    const path = join(from, name);
-    const isOurs = lstatSync(path).isSymbolicLink();
-    symlinkSync(isOurs ? readlinkSync(path) : path, join(to, name));
-  }
-}
 
 /** Puts each `replace` in the place of its `find`, in the source and in what is built of it. Returns how to put it back. */
 function mutate(tree, { name, file, edits }) {
@@ -137,7 +96,7 @@ for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.e
 try {
   const words = process.argv.slice(2);
   const mutations = chosen(words.filter((word) => word !== '--look'));
-  copyTree(tree);
+  copyTree(root, tree);
   // All are looked for before anything takes long.
   for (const mutation of mutations) mutate(tree, mutation)();
   if (words.includes('--look')) {

@@ -7,7 +7,7 @@ import { Client } from 'pg';
 import type { DataSource } from 'typeorm';
 import type { TestProject } from 'vitest/node';
 import { bundleProgram, RUN_PROGRAM } from './bundle-program.js';
-import { placeIn, type Servers, TEMPLATES } from './place.js';
+import { type Backend, BACKENDS_OF_BULLMQ, placeIn, type Servers, TEMPLATES } from './place.js';
 import { startApp } from './start-app.js';
 
 declare module 'vitest' {
@@ -41,7 +41,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
   const servers = { postgresUrl: postgres.url, redisUrl };
   await makeTemplates(servers);
   const program = await bundleProgram();
-  const place = placeIn(servers, 'postgres', 'nobody_looks');
+  const place = placeIn(servers, WITHOUT_REDIS, 'nobody_looks');
   await program.compile({ place, effect: 'natural', leaseMs: 1000, act: 'work' });
   project.provide('program', { runner: RUN_PROGRAM, bundle: program.file });
   project.provide('postgresUrl', postgres.url);
@@ -61,6 +61,9 @@ function dataInMemory(): { dataDirectory?: string } {
   return { dataDirectory: join(IN_MEMORY, `nestjs-idempotent-jobs-${randomUUID()}`) };
 }
 
+/** Postgres where BullMQ has that: the servers may be without Redis. */
+const WITHOUT_REDIS = BACKENDS_OF_BULLMQ.at(-1) as Backend;
+
 /** A database for each backend, as an application leaves it that has just started: those of the tests are copies. */
 async function makeTemplates(servers: Servers): Promise<void> {
   const admin = new Client({ connectionString: servers.postgresUrl });
@@ -68,7 +71,8 @@ async function makeTemplates(servers: Servers): Promise<void> {
   // The databases of tests live for seconds, and there are many: it would look for work ten times a second.
   await admin.query('ALTER SYSTEM SET autovacuum = off');
   await admin.query('SELECT pg_reload_conf()');
-  for (const backend of servers.redisUrl === undefined ? (['postgres'] as const) : BOTH) {
+  for (const backend of BACKENDS_OF_BULLMQ) {
+    if (backend === 'redis' && servers.redisUrl === undefined) continue;
     const template = TEMPLATES[backend];
     await admin.query(`CREATE DATABASE ${template}`);
     // BullMQ makes its tables in Postgres for the first queue.
@@ -78,8 +82,6 @@ async function makeTemplates(servers: Servers): Promise<void> {
     await app.close();
   }
   // For the process in which no test looks.
-  await admin.query(`CREATE DATABASE nobody_looks TEMPLATE ${TEMPLATES.postgres}`);
+  await admin.query(`CREATE DATABASE nobody_looks TEMPLATE ${TEMPLATES[WITHOUT_REDIS]}`);
   await admin.end();
 }
-
-const BOTH = ['redis', 'postgres'] as const;

@@ -1,5 +1,11 @@
+import * as bullmq from 'bullmq';
+
 /** Where BullMQ keeps its queues. */
 export type Backend = 'redis' | 'postgres';
+
+/** Those of the installed BullMQ: version 5 has only Redis. */
+export const BACKENDS_OF_BULLMQ: readonly Backend[] =
+  'PostgresQueueBackend' in bullmq ? ['redis', 'postgres'] : ['redis'];
 
 /** A database and a queue namespace that nothing else uses. Plain data, so that it can be handed to a child process. */
 export interface Place {

@@ -1,11 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import { Client } from 'pg';
 import { inject, onTestFinished, TestRunner } from 'vitest';
-import { type Backend, type Place, placeIn, TEMPLATES } from './place.js';
+import { type Backend, BACKENDS_OF_BULLMQ, type Place, placeIn, TEMPLATES } from './place.js';
 
 /** The backends there are here. Redis suites are skipped, and said to be, where there is no Redis. */
-export const BACKENDS: readonly Backend[] =
-  inject('redisUrl') === undefined ? ['postgres'] : ['redis', 'postgres'];
+export const BACKENDS: readonly Backend[] = BACKENDS_OF_BULLMQ.filter(
+  (backend) => backend === 'postgres' || inject('redisUrl') !== undefined,
+);
 
 /** A place for one test, in which an application has been: the schemas are there, and no rows. */
 export function makePlace(backend: Backend): Promise<Place> {

@@ -1,5 +1,6 @@
 import { Job, type JobType, type Queue, type Worker } from 'bullmq';
 import type { JobRetention } from '../ledger/retention.options.js';
+import { redisClientOf } from './backend.js';
 import { postgresOf } from './transaction-port.js';
 import { quoted } from '../ledger/postgres/sql.js';
 
@@ -93,7 +94,7 @@ export class QueueContents {
   async noteOn(jobId: string): Promise<string | undefined> {
     const postgres = postgresOf(this.bullmq);
     if (postgres === undefined) {
-      const client = await this.bullmq.getBackend().client;
+      const client = await redisClientOf(this.bullmq);
       return (await client.hget(this.bullmq.toKey(jobId), NOTE)) ?? undefined;
     }
     const { rows } = await postgres.pool.query(
@@ -107,7 +108,7 @@ export class QueueContents {
   async writeNoteOn(jobId: string, note: string): Promise<void> {
     const postgres = postgresOf(this.bullmq);
     if (postgres === undefined) {
-      const client = await this.bullmq.getBackend().client;
+      const client = await redisClientOf(this.bullmq);
       const key = this.bullmq.toKey(jobId);
       // The note must not bring a job back that was removed by force.
       if ((await client.hexists(key, 'timestamp')) === 1) await client.hset(key, { [NOTE]: note });

@@ -13,6 +13,7 @@ import { isOverWithin } from '../operation/within.js';
 import { messageOf } from '../operation/thrown.js';
 import type { Queryable } from '../ledger/postgres/database.js';
 import { Location, nameDatabase } from '../ledger/postgres/location.js';
+import { assertBackend, redisClientOf } from './backend.js';
 import { isCarrier } from '../tracing/tracing.js';
 import { keepingDue } from './due-iteration.js';
 import { QueueContents } from './queue-contents.js';
@@ -41,7 +42,7 @@ export interface ScheduledJob extends Pick<OutgoingJob, 'name' | 'data' | 'prior
   readonly isUntraced: boolean;
 }
 
-/** BullMQ types its classes for Redis, even on Postgres. */
+/** @internal BullMQ types its classes for Redis, even on Postgres. */
 type MakeBackend = BackendFactory<RedisQueueBackend>;
 
 /** A BullMQ queue, reduced to what the library needs of it, and the same on both backends. */
@@ -50,7 +51,9 @@ export class QueuePort {
   readonly contents: QueueContents;
   readonly #location: Location;
 
+  /** @throws ConfigurationError if it is to be in Postgres, and this version of BullMQ has only Redis */
   constructor(readonly bullmq: Queue) {
+    assertBackend(bullmq);
     this.contents = new QueueContents(bullmq);
     this.#location = new Location(() => this.#nameDatabase());
   }
@@ -59,7 +62,10 @@ export class QueuePort {
     return this.bullmq.name;
   }
 
-  /** The backend factory for workers of this queue, so that they look where the queue's jobs are. */
+  /**
+   * @internal The backend factory for workers of this queue, so that they look where the queue's jobs are. BullMQ 5 has none, and takes
+   * that for Redis.
+   */
   get makeBackend(): MakeBackend {
     return (this.bullmq as unknown as { backendFactory: MakeBackend }).backendFactory;
   }
@@ -99,7 +105,7 @@ export class QueuePort {
   /** Waits a moment for the connection to Redis, and rejects if there is none then. Postgres pools reject by themselves. */
   async #connected(): Promise<void> {
     if (this.backend === 'postgres') return;
-    const client = await this.bullmq.getBackend().client;
+    const client = await redisClientOf(this.bullmq);
     // The same for a Cluster: at `connect` its client knows the servers, but still holds commands back.
     if (client.status === 'ready') return;
     try {

@@ -1,6 +1,7 @@
-import { type Queue, PostgresQueueBackend } from 'bullmq';
+import type { PostgresQueueBackend as PostgresBackend, Queue } from 'bullmq';
 import type { Queryable } from '../ledger/postgres/database.js';
 import { quoted } from '../ledger/postgres/sql.js';
+import { PostgresQueueBackend } from './backend.js';
 
 /** What BullMQ's Postgres backend needs of its connection to add jobs. */
 interface BackendConnection {
@@ -21,10 +22,11 @@ type MakeBackend = new (
   queue: string,
   opts: unknown,
   ownsConnection: boolean,
-) => PostgresQueueBackend;
+) => PostgresBackend;
 
 /** BullMQ's own pool and schema for a queue in Postgres. Undefined when the queue is not in Postgres. */
 export function postgresOf(queue: Queue): { pool: BackendConnection['pool']; schema: string } | undefined {
+  if (PostgresQueueBackend === undefined) return undefined;
   const backend = queue.getBackend() as unknown;
   if (!(backend instanceof PostgresQueueBackend)) return undefined;
   return (backend as unknown as PostgresBackendParts).connection;

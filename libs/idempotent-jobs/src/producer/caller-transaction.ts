@@ -1,4 +1,5 @@
 import type { QueryRunner } from 'typeorm';
+import { dataSourceOf } from '../ledger/postgres/query-runner.js';
 import { UsageError } from '../operation/errors.js';
 import type { Database, Queryable } from '../ledger/postgres/database.js';
 import { LEDGER_TYPES } from '../ledger/postgres/connection.js';
@@ -29,7 +30,7 @@ export async function inCallerTransaction<T>(
 ): Promise<T> {
   const runner = runnerOf(transaction);
   const client = runner === undefined ? (transaction as TransactionClient) : await connectionOf(runner);
-  const isOnLedger = runner?.dataSource === database.dataSource;
+  const isOnLedger = runner !== undefined && dataSourceOf(runner) === database.dataSource;
   return inTurn(client, async () => {
     const connection: Queryable = {
       query: ({ text, values = [] }) => client.query({ text, values, types: LEDGER_TYPES }),
@@ -109,7 +110,7 @@ function runnerOf(transaction: EnqueueTransaction): QueryRunner | undefined {
 
 async function connectionOf(runner: QueryRunner): Promise<TransactionClient> {
   if (runner.isReleased || !runner.isTransactionActive) throw new UsageError(NOT_OPEN);
-  if (runner.dataSource.options.type !== 'postgres') throw new UsageError(ELSEWHERE);
+  if (dataSourceOf(runner).options.type !== 'postgres') throw new UsageError(ELSEWHERE);
   return (await runner.connect()) as TransactionClient;
 }
 

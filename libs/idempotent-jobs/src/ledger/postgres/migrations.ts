@@ -1,4 +1,5 @@
 import type { MigrationInterface, QueryRunner } from 'typeorm';
+import { dataSourceOf } from './query-runner.js';
 import { ConfigurationError } from '../../operation/errors.js';
 import { optionChecks } from '../../option-checks/option-checks.js';
 import { partitionsAmiss, readPartitions } from './partitions.js';
@@ -154,7 +155,7 @@ export function migrationOf(name: string, step: SchemaStep): new () => Migration
     readonly name = name;
 
     async up(runner: QueryRunner): Promise<void> {
-      await take(step, (sql) => runner.query(sql), schemaOf(runner.dataSource.options));
+      await take(step, (sql) => runner.query(sql), schemaOf(dataSourceOf(runner).options));
     }
 
     down(): Promise<void> {

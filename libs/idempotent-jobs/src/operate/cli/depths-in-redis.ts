@@ -102,6 +102,7 @@ class RedisOfQueues {
     name: string,
     { connection, prefix }: { connection: ConnectionOptions; prefix: string | undefined },
   ): Promise<QueueDepth> {
+    // BullMQ 5 has no backends to choose from, and takes that for Redis.
     const { createRedisBackend, Queue } = await import('bullmq');
     const options = { connection, skipMetasUpdate: true, ...(prefix !== undefined && { prefix }) };
     const queue = new Queue(name, options, createRedisBackend);

@@ -60,8 +60,8 @@ export interface QueueThresholds {
 }
 
 /**
- * Health for @nestjs/terminus 12. `down`: jobs do not run. `degraded`, which stays HTTP 200: they do, but the operator
- * should look.
+ * Health for @nestjs/terminus. `down`: jobs do not run. `degraded`, which stays HTTP 200: they do, but the operator should
+ * look. With @nestjs/terminus 11, which does not know `degraded`, the status is `up` then, with the same message.
  *
  * ```ts
  * health.check([() => jobs.ledger(), () => jobs.queue('charges', { maxDeadLetters: 10 })]);
@@ -186,12 +186,15 @@ function withConcerns(
   found: readonly (string | false)[],
 ): HealthIndicatorResult {
   const concerns = found.filter((concern) => concern !== false);
-  return concerns.length === 0
-    ? session.up(facts)
-    : session.degraded({ ...facts, message: concerns.join('; ') });
+  if (concerns.length === 0) return session.up(facts);
+  const told = { ...facts, message: concerns.join('; ') };
+  return 'degraded' in session ? session.degraded(told) : (session as SessionOfTerminus11).up(told);
 }
 
 type Session = ReturnType<HealthIndicatorService['check']>;
+
+/** Terminus 11 has no word between up and down. */
+type SessionOfTerminus11 = Pick<Session, 'up'>;
 
 function answered<T>(ms: number, what: string, work: Promise<T>): Promise<T> {
   return within(ms, work, () => new Error(`${what} did not answer within ${ms} ms`));
