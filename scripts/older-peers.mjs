@@ -1,14 +1,7 @@
 // Runs the end-to-end tests with older versions of the packages that the library stands on, in a copy of the working tree.
 // Arguments are those of `vitest run`. The package does not allow these versions yet: not all tests are green with them.
 import { execFileSync, spawnSync } from 'node:child_process';
-import {
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
