@@ -2,14 +2,15 @@ import type { WorkerHost } from '@nestjs/bullmq';
 import {
   type CanActivate,
   type ExecutionContext,
-  type INestApplicationContext,
   type LoggerService,
+  type Type,
   UseGuards,
 } from '@nestjs/common';
-import { DelayedError, type Job, RateLimitError, WaitingError } from 'bullmq';
+import { DelayedError, type Job, RateLimitError, WaitingError, type Worker } from 'bullmq';
 import {
   type CurrentOperation,
   type IdempotentProcessorOptions,
+  type Outcome,
   Reconciliation,
 } from 'nestjs-idempotent-jobs';
 import { IdempotencyService } from 'nestjs-idempotent-jobs/calls';
@@ -23,6 +24,7 @@ import { eventually } from '../support/eventually.js';
 import {
   asTenant,
   bullQueue,
+  deliver,
   enqueue,
   type LetterRow,
   lettersOf,
@@ -32,7 +34,13 @@ import {
   stepOf,
 } from '../support/ledger.js';
 import { parseScrape } from '../support/parse-scrape.js';
-import { type Handler, identifyPlain, processorOf, reconcilingProcessorOf } from '../support/processors.js';
+import {
+  type Handler,
+  identifyPlain,
+  processorOf,
+  reconcilingProcessorOf,
+  Scripts,
+} from '../support/processors.js';
 import { BACKENDS } from '../support/scenario.js';
 
 /** An error that a stranger could have written: its words are BullMQ's, its class is not. */
@@ -58,18 +66,62 @@ async function moveAway(job: Job, delayMs = 50): Promise<never> {
 describe.each(BACKENDS)('jobs that their handler hands back, on %s', (backend) => {
   const apps = useApps();
 
-  const start = async (
-    options: IdempotentProcessorOptions,
-    handler: Handler,
-  ): Promise<{ app: INestApplicationContext; kinds: string[] }> => {
-    const { app } = await apps.fresh(backend, {
-      queues: ['charges'],
-      providers: [processorOf('charges', options, handler)],
-    });
-    const kinds: string[] = [];
-    app.get(JobEvents).subscribe(({ kind }) => kinds.push(kind));
-    return { app, kinds };
+  // One application for all cases but those of impostors, and one that looks at metrics and logs. Each has a tenant of its
+  // own, and a queue of its own where it sets limits or calls what is not its handler.
+  const scripts = new Scripts();
+  const story: string[] = [];
+  let looks = 0;
+  const guard: CanActivate = {
+    canActivate(context: ExecutionContext): boolean | Promise<never> {
+      looks += 1;
+      return looks > 2 || moveAway(context.switchToHttp().getRequest<Job>());
+    },
   };
+  const QUEUES = {
+    once: {},
+    plain: { identify: identifyPlain },
+    natural: { effect: 'natural' },
+    transactional: { effect: 'transactional' },
+    keyed: { effect: 'keyed' },
+    'limited-by-worker': {},
+    'limited-by-queue': {},
+    guarded: {},
+  } satisfies Record<string, IdempotentProcessorOptions>;
+  const processors = new Map(
+    Object.entries(QUEUES).map(([queue, options]) => [queue, processorOf(queue, options, scripts.handler)]),
+  );
+  UseGuards(guard)(processors.get('guarded') as Type<WorkerHost>);
+  const shared = useOneApp(backend, {
+    queues: [...processors.keys(), 'reconciled'],
+    providers: [
+      ...processors.values(),
+      reconcilingProcessorOf(
+        'reconciled',
+        { effect: 'reconciled', reconcile: { lateArrivalMs: 0 } },
+        scripts.handler,
+        () => {
+          story.push('asked');
+          return Reconciliation.notApplied();
+        },
+      ),
+    ],
+  });
+  const events: JobEvent[] = [];
+  beforeAll(
+    () =>
+      void shared()
+        .get(JobEvents)
+        .subscribe((event) => events.push(event)),
+  );
+  const workerOf = (queue: keyof typeof QUEUES): Worker =>
+    shared().get<WorkerHost>(processors.get(queue) as Type<WorkerHost>).worker;
+  /** Charges for a tenant whose charges are handled so, and answers with the tenant. */
+  const charge = async (queue: keyof typeof QUEUES | 'reconciled', handler: Handler): Promise<string> => {
+    const tenant = scripts.tenantWith(handler);
+    await enqueue(shared(), queue, 'charge', {}, 'charge:1', tenant);
+    return tenant;
+  };
+  const ended = (tenant: string): Promise<Outcome> => settled(shared(), 'charge:1', tenant);
 
   describe('an error with', () => {
     const calls: string[] = [];
@@ -130,17 +182,17 @@ describe.each(BACKENDS)('jobs that their handler hands back, on %s', (backend) =
 
   it('what has been moved away is in doubt where it must not be repeated, and its job is answered when it comes', async () => {
     let calls = 0;
-    const { app } = await start({ identify: identifyPlain }, (job) => {
+    const tenant = scripts.tenantWith((job) => {
       calls += 1;
       return moveAway(job);
     });
-    const job = await bullQueue(app, 'charges').add('charge', { tenant: 'acme', key: 'charge:1' });
-    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'in_doubt', attempts: 1 });
-    const [letter] = await lettersOf(app);
+    const job = await deliver(shared(), 'plain', 'charge:1', {}, tenant);
+    expect(await ended(tenant)).toMatchObject({ status: 'in_doubt', attempts: 1 });
+    const [letter] = await lettersOf(shared(), tenant);
     expect(letter).toMatchObject({ reason: 'in_doubt', payload: { key: 'charge:1' } });
     expect(letter?.error?.message).toContain('markNotApplied()');
     await eventually(
-      () => stateOf(app, 'charges', job),
+      () => stateOf(shared(), 'plain', job),
       (state) => expect(state).toBe('failed'),
     );
     expect(calls).toBe(1);
@@ -148,20 +200,16 @@ describe.each(BACKENDS)('jobs that their handler hands back, on %s', (backend) =
 
   it('a handler that says that nothing has happened gets its job again, without a doubt and without an attempt', async () => {
     let calls = 0;
-    const { app, kinds } = await start({}, (job, operation) => {
+    const tenant = await charge('once', (job, operation) => {
       calls += 1;
       if (calls > 2) return operation.attempt;
       operation.markNotApplied();
       return moveAway(job);
     });
-    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
-    expect(await settled(app, 'charge:1')).toMatchObject({
-      status: 'completed',
-      attempts: 1,
-      result: 1,
-    });
-    expect(kinds.filter((kind) => kind === 'handed_back')).toHaveLength(2);
-    expect(await lettersOf(app)).toEqual([]);
+    expect(await ended(tenant)).toMatchObject({ status: 'completed', attempts: 1, result: 1 });
+    const own = events.filter(({ tenantId }) => tenantId === tenant);
+    expect(own.filter(({ kind }) => kind === 'handed_back')).toHaveLength(2);
+    expect(await lettersOf(shared(), tenant)).toEqual([]);
   });
 
   it.each([
@@ -170,34 +218,22 @@ describe.each(BACKENDS)('jobs that their handler hands back, on %s', (backend) =
     ['keyed', true],
   ] as const)('with effect %s it comes back, doubtful: %s', async (effect, isDoubtful) => {
     const doubts: unknown[] = [];
-    const { app } = await start({ effect }, async (job) => {
-      const row = await outcomeOf(app, 'charge:1');
+    const tenant = await charge(effect, async (job, { tenantId }) => {
+      const row = await outcomeOf(shared(), 'charge:1', tenantId);
       if (doubts.push(row?.doubtSince) > 1) return 'done';
       await job.moveToDelayed(Date.now() + 50, job.token);
       throw new WaitingError();
     });
-    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
-    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', attempts: 1 });
+    expect(await ended(tenant)).toMatchObject({ status: 'completed', attempts: 1 });
     expect(doubts.map((since) => since !== undefined)).toEqual([false, isDoubtful]);
   });
 
   it('with effect reconciled the service is asked before it is called again', async () => {
-    const story: string[] = [];
-    const processor = reconcilingProcessorOf(
-      'charges',
-      { effect: 'reconciled', reconcile: { lateArrivalMs: 0 } },
-      (job) => {
-        story.push('called');
-        return story.length > 2 ? 'done' : moveAway(job);
-      },
-      () => {
-        story.push('asked');
-        return Reconciliation.notApplied();
-      },
-    );
-    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
-    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
-    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed' });
+    const tenant = await charge('reconciled', (job) => {
+      story.push('called');
+      return story.length > 2 ? 'done' : moveAway(job);
+    });
+    expect(await ended(tenant)).toMatchObject({ status: 'completed' });
     expect(story).toEqual(['called', 'asked', 'called']);
   });
 
@@ -205,23 +241,16 @@ describe.each(BACKENDS)('jobs that their handler hands back, on %s', (backend) =
     'a limit that the handler has set on its %s hands the job back',
     async (which) => {
       let calls = 0;
-      let app: INestApplicationContext | undefined;
-      let host: WorkerHost | undefined;
-      const processor = processorOf('charges', {}, async (_job, operation) => {
+      const queue = `limited-by-${which}` as const;
+      const tenant = await charge(queue, async (_job, operation) => {
         calls += 1;
         if (calls > 1) return 'done';
-        const limiter = which === 'worker' ? host?.worker : app && bullQueue(app, 'charges');
-        await limiter?.rateLimit(100);
+        const limiter = which === 'worker' ? workerOf(queue) : bullQueue(shared(), queue);
+        await limiter.rateLimit(100);
         operation.markNotApplied();
         throw new RateLimitError();
       });
-      ({ app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] }));
-      host = app.get<WorkerHost>(processor);
-      await enqueue(app, 'charges', 'charge', {}, 'charge:1');
-      expect(await settled(app, 'charge:1')).toMatchObject({
-        status: 'completed',
-        attempts: 1,
-      });
+      expect(await ended(tenant)).toMatchObject({ status: 'completed', attempts: 1 });
       expect(calls).toBe(2);
     },
   );
@@ -229,17 +258,16 @@ describe.each(BACKENDS)('jobs that their handler hands back, on %s', (backend) =
   it('a job that its handler has moved stays where it is, whatever the handler returns or throws then', async () => {
     let calls = 0;
     const errors: string[] = [];
-    const processor = processorOf('charges', { identify: identifyPlain }, async (job) => {
+    const tenant = scripts.tenantWith(async (job) => {
       calls += 1;
       await job.moveToDelayed(Date.now() + 200, job.token);
       return 'done all the same';
     });
-    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
-    app.get<WorkerHost>(processor).worker.on('error', (error) => errors.push(error.message));
-    const job = await bullQueue(app, 'charges').add('charge', { tenant: 'acme', key: 'charge:1' });
-    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed' });
+    workerOf('plain').on('error', (error) => errors.push(error.message));
+    const job = await deliver(shared(), 'plain', 'charge:1', {}, tenant);
+    expect(await ended(tenant)).toMatchObject({ status: 'completed' });
     await eventually(
-      () => stateOf(app, 'charges', job),
+      () => stateOf(shared(), 'plain', job),
       (state) => expect(state).toBe('completed'),
     );
     expect(calls).toBe(1);
@@ -282,36 +310,25 @@ describe.each(BACKENDS)('jobs that their handler hands back, on %s', (backend) =
   });
 
   it('a guard may hand the job back, without a doubt: its handler was not called', async () => {
-    let looks = 0;
     let calls = 0;
-    const guard: CanActivate = {
-      canActivate(context: ExecutionContext): boolean | Promise<never> {
-        looks += 1;
-        return looks > 2 || moveAway(context.switchToHttp().getRequest<Job>());
-      },
-    };
-    const processor = processorOf('charges', {}, () => {
+    const tenant = await charge('guarded', () => {
       calls += 1;
       return 'done';
     });
-    UseGuards(guard)(processor);
-    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
-    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
-    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', attempts: 1, failures: 0 });
+    expect(await ended(tenant)).toMatchObject({ status: 'completed', attempts: 1, failures: 0 });
     expect([looks, calls]).toEqual([3, 1]);
   });
 
   it('a step has no job of its own to hand back: its control error is a failure of the step', async () => {
     let runs = 0;
-    const { app } = await start({ effect: 'natural' }, (_job, operation) =>
+    const tenant = await charge('natural', (_job, operation) =>
       operation.step('charge', () => {
         runs += 1;
         throw new DelayedError();
       }),
     );
-    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
     await eventually(
-      () => stepOf(app, 'charge:1', 'charge'),
+      () => stepOf(shared(), 'charge:1', 'charge', tenant),
       (outcome) => expect(outcome).toMatchObject({ status: 'in_doubt' }),
     );
     expect(runs).toBe(1);
@@ -319,17 +336,18 @@ describe.each(BACKENDS)('jobs that their handler hands back, on %s', (backend) =
 });
 
 describe('guarded calls that throw what BullMQ would act on', () => {
-  const apps = useApps();
+  const app = useOneApp('postgres', { queues: [] });
 
-  it.each(IMPOSTORS)('with %s: in doubt, and not called a second time', async (_what, make) => {
-    const { app } = await apps.fresh('postgres', { queues: [] });
+  it.each(IMPOSTORS)('with %s: in doubt, and not called a second time', async (what, make) => {
     let calls = 0;
     const charge = (): Promise<unknown> =>
-      asTenant(app, 'acme', () =>
-        app.get(IdempotencyService).once('charge:1', () => {
-          calls += 1;
-          throw make();
-        }),
+      asTenant(app(), 'acme', () =>
+        app()
+          .get(IdempotencyService)
+          .once(`charge with ${what}`, () => {
+            calls += 1;
+            throw make();
+          }),
       );
     await expect(charge()).rejects.toBeInstanceOf(OperationInDoubtError);
     await expect(charge()).rejects.toBeInstanceOf(OperationInDoubtError);

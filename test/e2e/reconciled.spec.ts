@@ -1,7 +1,16 @@
-import { InDoubtError, OutcomeService, Reconciliation, TransientError } from 'nestjs-idempotent-jobs';
+import {
+  type CurrentOperation,
+  type HistoryEntry,
+  type IdempotentProcessorOptions,
+  InDoubtError,
+  type Outcome,
+  OutcomeService,
+  Reconciliation,
+  TransientError,
+} from 'nestjs-idempotent-jobs';
 import { DeadLetterService } from 'nestjs-idempotent-jobs/dead-letters';
 import { describe, expect, it } from 'vitest';
-import { useApps } from '../support/apps.js';
+import { useApps, useOneApp } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
 import {
   bullQueue,
@@ -12,13 +21,35 @@ import {
   outcomeOf,
   settled,
 } from '../support/ledger.js';
-import { identifyPlain, processorOf, reconcilingProcessorOf } from '../support/processors.js';
+import {
+  type Handler,
+  identifyPlain,
+  processorOf,
+  reconcilingProcessorOf,
+  Scripts,
+} from '../support/processors.js';
 import { BACKENDS } from '../support/scenario.js';
 
 /** Short enough for tests; the same shape as the real plan. */
 const PLAN = { afterMs: [100, 300], thenEveryMs: 400, untilMs: 100_000, timeoutMs: 10_000 };
 const RETRY = { attempts: 4, backoff: { baseMs: 20, capMs: 50 } };
 const RECONCILED = { effect: 'reconciled', reconcile: PLAN, retry: RETRY } as const;
+
+const QUEUES = {
+  charges: RECONCILED,
+  plain: { ...RECONCILED, identify: identifyPlain },
+  'asked-briefly': { ...RECONCILED, reconcile: { ...PLAN, timeoutMs: 200 } },
+  'asked-for-seconds': { ...RECONCILED, reconcile: { ...PLAN, untilMs: 4000 } },
+  'late-arrivals': { ...RECONCILED, reconcile: { ...PLAN, lateArrivalMs: 4000 } },
+  keyed: {
+    effect: 'keyed',
+    keyRetentionMs: 3000,
+    reconcile: PLAN,
+    retry: { attempts: 200, backoff: { baseMs: 100, capMs: 100 } },
+  },
+} satisfies Record<string, IdempotentProcessorOptions>;
+
+type Reconcile = (operation: CurrentOperation) => unknown;
 
 /** A service whose answer is lost: it may have had its effect. */
 function lost(): never {
@@ -28,12 +59,46 @@ function lost(): never {
 describe.each(BACKENDS)('effects that are looked up, on %s', (backend) => {
   const apps = useApps();
 
+  // One application for all cases but the one of two deployments. Each has a tenant of its own.
+  const scripts = new Scripts();
+  const lookUps = new Map<string, Reconcile>();
+  const app = useOneApp(backend, {
+    queues: [...Object.keys(QUEUES), 'receipts'],
+    providers: [
+      ...Object.entries(QUEUES).map(([queue, options]) =>
+        reconcilingProcessorOf(queue, options, scripts.handler, (operation) =>
+          lookUps.get(operation.tenantId)?.(operation),
+        ),
+      ),
+      processorOf('receipts', { effect: 'natural' }, () => 'sent'),
+    ],
+  });
+  /** A tenant whose charges are handled, and looked up, so. */
+  const tenantWith = (handler: Handler, reconcile: Reconcile): string => {
+    const tenant = scripts.tenantWith(handler);
+    lookUps.set(tenant, reconcile);
+    return tenant;
+  };
+  /** Charges for such a tenant, and answers with it. */
+  const charge = async (
+    queue: keyof typeof QUEUES,
+    handler: Handler,
+    reconcile: Reconcile,
+    payload: object = {},
+  ): Promise<string> => {
+    const tenant = tenantWith(handler, reconcile);
+    await enqueue(app(), queue, 'charge', payload, 'charge:1', tenant);
+    return tenant;
+  };
+  const ended = (tenant: string): Promise<Outcome> => settled(app(), 'charge:1', tenant);
+  const historyOf = (tenant: string): Promise<HistoryEntry[]> =>
+    app().get(OutcomeService).history({ tenantId: tenant, operationKey: 'charge:1' });
+
   it('applied: the operation completes with what the look-up found, and the handler is not called again', async () => {
     const asked: object[] = [];
     let calls = 0;
-    const processor = reconcilingProcessorOf(
+    const tenant = await charge(
       'charges',
-      RECONCILED,
       () => {
         calls += 1;
         return lost();
@@ -42,10 +107,9 @@ describe.each(BACKENDS)('effects that are looked up, on %s', (backend) => {
         asked.push({ attempt, operationKey, tenantId, payload: job.data });
         return Reconciliation.applied({ chargeId: 'ch_1' });
       },
+      { cents: 5 },
     );
-    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
-    await enqueue(app, 'charges', 'charge', { cents: 5 }, 'charge:1');
-    expect(await settled(app, 'charge:1')).toMatchObject({
+    expect(await ended(tenant)).toMatchObject({
       status: 'completed',
       result: { chargeId: 'ch_1' },
       attempts: 1,
@@ -54,10 +118,10 @@ describe.each(BACKENDS)('effects that are looked up, on %s', (backend) => {
     });
     expect(calls).toBe(1);
     expect(asked).toEqual([
-      { attempt: 1, operationKey: 'charge:1', tenantId: 'acme', payload: { cents: 5 } },
+      { attempt: 1, operationKey: 'charge:1', tenantId: tenant, payload: { cents: 5 } },
     ]);
-    expect(await lettersOf(app)).toEqual([]);
-    const history = await app.get(OutcomeService).history({ tenantId: 'acme', operationKey: 'charge:1' });
+    expect(await lettersOf(app(), tenant)).toEqual([]);
+    const history = await historyOf(tenant);
     expect(
       history.map((entry) => ('reason' in entry ? `${entry.kind} ${entry.reason}` : entry.kind)),
     ).toEqual(['accepted', 'attempt_failed InDoubtError', 'reconciled applied', 'completed']);
@@ -65,18 +129,15 @@ describe.each(BACKENDS)('effects that are looked up, on %s', (backend) => {
 
   it('not applied: the handler runs again as the next attempt, and its own doubt is asked about anew', async () => {
     const asked: number[] = [];
-    const processor = reconcilingProcessorOf(
+    const tenant = await charge(
       'charges',
-      RECONCILED,
       (_job, { attempt }) => (attempt < 3 ? lost() : { attempt }),
       ({ attempt }) => {
         asked.push(attempt);
         return Reconciliation.notApplied();
       },
     );
-    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
-    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
-    expect(await settled(app, 'charge:1')).toMatchObject({
+    expect(await ended(tenant)).toMatchObject({
       status: 'completed',
       result: { attempt: 3 },
       attempts: 3,
@@ -87,18 +148,15 @@ describe.each(BACKENDS)('effects that are looked up, on %s', (backend) => {
 
   it('looks up before any further attempt, also after an error that says that nothing happened', async () => {
     let calls = 0;
-    const processor = reconcilingProcessorOf(
+    const tenant = await charge(
       'charges',
-      RECONCILED,
       () => {
         calls += 1;
         throw new TransientError('the second service is down, but the first has charged');
       },
       () => Reconciliation.applied('found'),
     );
-    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
-    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
-    expect(await settled(app, 'charge:1')).toMatchObject({
+    expect(await ended(tenant)).toMatchObject({
       status: 'completed',
       result: 'found',
       attempts: 1,
@@ -116,23 +174,18 @@ describe.each(BACKENDS)('effects that are looked up, on %s', (backend) => {
       () => new Promise(() => undefined),
       () => Reconciliation.applied('at last'),
     ];
-    const plan = { ...PLAN, timeoutMs: 200 };
-    const processor = reconcilingProcessorOf('charges', { ...RECONCILED, reconcile: plan }, lost, () =>
-      answers.shift()?.(),
-    );
-    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
-    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    const tenant = await charge('asked-briefly', lost, () => answers.shift()?.());
     await eventually(
-      () => outcomeOf(app, 'charge:1'),
+      () => outcomeOf(app(), 'charge:1', tenant),
       (outcome) => expect(outcome).toMatchObject({ status: 'in_doubt', reconcileDueAt: expect.any(Date) }),
     );
-    expect(await settled(app, 'charge:1')).toMatchObject({
+    expect(await ended(tenant)).toMatchObject({
       status: 'completed',
       result: 'at last',
       attempts: 1,
       failures: 1,
     });
-    const history = await app.get(OutcomeService).history({ tenantId: 'acme', operationKey: 'charge:1' });
+    const history = await historyOf(tenant);
     expect(history.flatMap((entry) => (entry.kind === 'reconciled' ? [entry.reason] : []))).toEqual([
       'unknown',
       'failed',
@@ -140,24 +193,21 @@ describe.each(BACKENDS)('effects that are looked up, on %s', (backend) => {
       'timeout',
       'applied',
     ]);
-    expect(await lettersOf(app)).toEqual([]);
+    expect(await lettersOf(app(), tenant)).toEqual([]);
   });
 
   it('unresolved when the plan is over: one dead letter in_doubt, which a person resolves', async () => {
     let asked = 0;
     let calls = 0;
-    const processor = reconcilingProcessorOf(
-      'charges',
-      { ...RECONCILED, reconcile: { ...PLAN, untilMs: 4000 } },
+    const tenant = await charge(
+      'asked-for-seconds',
       () => ((calls += 1) === 1 ? lost() : 'second time'),
       () => {
         asked += 1;
         return Reconciliation.unknown();
       },
     );
-    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
-    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
-    expect(await settled(app, 'charge:1')).toMatchObject({
+    expect(await ended(tenant)).toMatchObject({
       status: 'in_doubt',
       attempts: 1,
       reconcileDueAt: undefined,
@@ -165,24 +215,22 @@ describe.each(BACKENDS)('effects that are looked up, on %s', (backend) => {
     // At 100 and 300 ms, every 400 ms from then on, and at 4000 ms; late deliveries skip some.
     expect(asked).toBeGreaterThanOrEqual(1);
     expect(asked).toBeLessThanOrEqual(12);
-    expect(await lettersOf(app)).toMatchObject([
+    expect(await lettersOf(app(), tenant)).toMatchObject([
       { reason: 'in_doubt', operation_key: 'charge:1', payload: {} },
     ]);
 
-    const letters = app.get(DeadLetterService);
+    const letters = app().get(DeadLetterService);
     const by = { actor: 'ada', note: 'looked' };
-    await letters.resolve({ tenantId: 'acme', operationKey: 'charge:1' }, Reconciliation.notApplied(), by);
-    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', result: 'second time' });
+    await letters.resolve({ tenantId: tenant, operationKey: 'charge:1' }, Reconciliation.notApplied(), by);
+    expect(await ended(tenant)).toMatchObject({ status: 'completed', result: 'second time' });
   });
 
   it('"not applied" is believed only after the late-arrival window', async () => {
     const askedAt: number[] = [];
     let failedAt = 0;
     let calls = 0;
-    const reconcile = { ...PLAN, lateArrivalMs: 4000 };
-    const processor = reconcilingProcessorOf(
-      'charges',
-      { ...RECONCILED, reconcile },
+    const tenant = await charge(
+      'late-arrivals',
       () => {
         calls += 1;
         if (calls > 1) return 'again';
@@ -194,9 +242,7 @@ describe.each(BACKENDS)('effects that are looked up, on %s', (backend) => {
         return Reconciliation.notApplied();
       },
     );
-    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
-    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
-    expect(await settled(app, 'charge:1')).toMatchObject({
+    expect(await ended(tenant)).toMatchObject({
       status: 'completed',
       result: 'again',
       attempts: 2,
@@ -207,41 +253,27 @@ describe.each(BACKENDS)('effects that are looked up, on %s', (backend) => {
 
   it('enqueues with the outcome what reconcile() asks for, if it answers applied, and nothing otherwise', async () => {
     let asked = 0;
-    const charges = reconcilingProcessorOf('charges', RECONCILED, lost, (operation) => {
+    const tenant = await charge('charges', lost, (operation) => {
       asked += 1;
       const key = asked === 1 ? 'receipt:early' : 'receipt:1';
-      operation.enqueue(idempotentQueue(app, 'receipts'), 'receipt', { asked }, { operationKey: key });
+      operation.enqueue(idempotentQueue(app(), 'receipts'), 'receipt', { asked }, { operationKey: key });
       return asked === 1 ? Reconciliation.unknown() : Reconciliation.applied();
     });
-    const receipts = processorOf('receipts', { effect: 'natural' }, () => 'sent');
-    const { app } = await apps.fresh(backend, {
-      queues: ['charges', 'receipts'],
-      providers: [charges, receipts],
-    });
-    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
-    expect(await settled(app, 'receipt:1')).toMatchObject({ status: 'completed' });
-    expect(await outcomeOf(app, 'receipt:early')).toBeUndefined();
+    expect(await settled(app(), 'receipt:1', tenant)).toMatchObject({ status: 'completed' });
+    expect(await outcomeOf(app(), 'receipt:early', tenant)).toBeUndefined();
   });
 
   it('keyed: past the retention of its keys it is asked about instead of being repeated', async () => {
     let calls = 0;
-    const processor = reconcilingProcessorOf(
-      'charges',
-      {
-        effect: 'keyed',
-        keyRetentionMs: 3000,
-        reconcile: PLAN,
-        retry: { attempts: 200, backoff: { baseMs: 100, capMs: 100 } },
-      },
+    const tenant = await charge(
+      'keyed',
       () => {
         calls += 1;
         return lost();
       },
       () => Reconciliation.applied({ calls }),
     );
-    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
-    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
-    const outcome = await settled(app, 'charge:1');
+    const outcome = await ended(tenant);
     expect(outcome).toMatchObject({ status: 'completed', attempts: calls, result: { calls } });
     expect(calls).toBeGreaterThan(1);
   });
@@ -249,21 +281,15 @@ describe.each(BACKENDS)('effects that are looked up, on %s', (backend) => {
   it('two deliveries of an operation in doubt: one asks, the other waits for its answer', async () => {
     let asking = 0;
     let most = 0;
-    const processor = reconcilingProcessorOf(
-      'charges',
-      { ...RECONCILED, identify: identifyPlain },
-      lost,
-      async () => {
-        asking += 1;
-        most = Math.max(most, asking);
-        await new Promise((resolve) => setTimeout(resolve, 300));
-        asking -= 1;
-        return Reconciliation.applied('found');
-      },
-    );
-    const { app } = await apps.fresh(backend, { queues: ['charges'], providers: [processor] });
-    await Promise.all([1, 2, 3].map(() => deliver(app, 'charges', 'charge:1')));
-    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed', attempts: 1 });
+    const tenant = tenantWith(lost, async () => {
+      asking += 1;
+      most = Math.max(most, asking);
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      asking -= 1;
+      return Reconciliation.applied('found');
+    });
+    await Promise.all([1, 2, 3].map(() => deliver(app(), 'plain', 'charge:1', {}, tenant)));
+    expect(await ended(tenant)).toMatchObject({ status: 'completed', attempts: 1 });
     expect(most).toBe(1);
   });
 
@@ -272,13 +298,13 @@ describe.each(BACKENDS)('effects that are looked up, on %s', (backend) => {
     const asking = reconcilingProcessorOf('charges', { ...RECONCILED, reconcile: plan }, lost, () =>
       Reconciliation.unknown(),
     );
-    const { app, place } = await apps.fresh(backend, { queues: ['charges'], providers: [asking] });
-    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    const { app: first, place } = await apps.fresh(backend, { queues: ['charges'], providers: [asking] });
+    await enqueue(first, 'charges', 'charge', {}, 'charge:1');
     await eventually(
-      () => outcomeOf(app, 'charge:1'),
+      () => outcomeOf(first, 'charge:1'),
       (outcome) => expect(outcome?.status).toBe('in_doubt'),
     );
-    await apps.close(app);
+    await apps.close(first);
     let calls = 0;
     const plain = processorOf('charges', { effect: 'unrepeatable' }, () => (calls += 1));
     const later = await apps.beside(place, { queues: ['charges'], providers: [plain] });
