@@ -34,7 +34,7 @@ describe('startPostgres', () => {
       fsync: 'off',
       full_page_writes: 'off',
       synchronous_commit: 'on',
-      max_connections: '300',
+      max_connections: '600',
       listen_addresses: '127.0.0.1',
     });
   });

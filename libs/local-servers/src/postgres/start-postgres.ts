@@ -72,8 +72,8 @@ function flags(port: number, durable: boolean): string[] {
     listen_addresses: '127.0.0.1',
     // No socket file: it would need a directory that every user may write to.
     unix_socket_directories: '',
-    // Enough for several workers with a pool each, plus a LISTEN connection each.
-    max_connections: 300,
+    // Enough for some ten applications, with a pool each for themselves, for the ledger and for each of their queues.
+    max_connections: 600,
     fsync: durable ? 'on' : 'off',
     full_page_writes: durable ? 'on' : 'off',
     // Even without fsync: an acknowledged COMMIT must survive the immediate shutdown that the tests cause.
