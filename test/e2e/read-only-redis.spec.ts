@@ -67,7 +67,9 @@ describe.skipIf(!HAS_OWN_REDIS)('a Redis that takes no writes for a while', () =
 
     const kinds = new Set(lines.map(kindOf)).size;
     expect(kinds).toBeLessThan(OFTEN / 2);
-    expect(lines.length).toBeLessThanOrEqual(kinds * (2 + (performance.now() - begun) / REPEATS_MS));
+    // On a loaded machine BullMQ adds lines of its own, each time that something else fails to reach Redis.
+    expect(lines.length).toBeLessThanOrEqual(kinds * (4 + (performance.now() - begun) / REPEATS_MS));
+    expect(lines.length).toBeLessThan(errors.length);
     for (const queue of QUEUES) {
       expect(lines).toContainEqual(readOnly(queue));
       expect(toldOf(queue, lines)).toBe(toldOf(queue, errors));

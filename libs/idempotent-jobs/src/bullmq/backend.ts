@@ -30,8 +30,8 @@ export function selectBackendByConnection(): void {
 }
 
 /** @throws ConfigurationError if a queue is to be in Postgres, and BullMQ takes its connection for one to Redis */
-export function assertBackend({ name, opts: { connection } }: Queue): void {
-  if (PostgresQueueBackend !== undefined || !isPostgresConnection(connection)) return;
+export function assertBackend({ name, opts }: Queue): void {
+  if (PostgresQueueBackend !== undefined || !isPostgresConnection(opts.connection)) return;
   throw new ConfigurationError(
     `Queue "${name}" has a connection to Postgres, but this version of BullMQ keeps queues in Redis only. Give it a connection to Redis, or install bullmq@^6.7.`,
   );

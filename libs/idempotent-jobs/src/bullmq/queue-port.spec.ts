@@ -12,7 +12,6 @@ function queueWith(status: string) {
   const sent: unknown[] = [];
   const bullmq = {
     name: 'charges',
-    opts: {},
     getBackend: () => ({ client: Promise.resolve(client) }),
     addBulk: async (jobs: unknown[]) => sent.push(...jobs),
   };
