@@ -99,6 +99,20 @@ export function bullQueue(app: INestApplicationContext, name: string): Queue {
   return app.get<Queue>(getQueueToken(name));
 }
 
+/**
+ * Changes a whole queue while workers are at it. They lock its rows in an order of their own, so on Postgres the change
+ * may be the victim of a deadlock; it is then made again, as one does from a dashboard.
+ */
+export async function againIfDeadlocked<T>(change: () => Promise<T>): Promise<T> {
+  for (;;) {
+    try {
+      return await change();
+    } catch (error) {
+      if (!String(error).includes('deadlock detected')) throw error;
+    }
+  }
+}
+
 export function asTenant<T>(app: INestApplicationContext, tenantId: string, fn: () => T): T {
   return app.get(TenantContext).run(tenantId, fn);
 }
