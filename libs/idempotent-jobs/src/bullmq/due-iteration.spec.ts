@@ -51,7 +51,7 @@ const BACK = ['add', 'report', JOB.data, { attempts: 3, priority: 2, jobId: JOB.
 const LEAVES = ['leave', 'op-1', { override: false, producerId: JOB.id }];
 
 describe('a change of a scheduler', () => {
-  beforeEach(() => vi.useFakeTimers());
+  beforeEach(() => vi.useFakeTimers({ toFake: ['Date'] }));
   afterEach(() => vi.useRealTimers());
 
   it('lets the iteration that is due go before, as a worker would, and makes sure that it is there after', async () => {
@@ -127,6 +127,8 @@ describe('a change of a scheduler', () => {
     const deadlock = Object.assign(new Error('deadlock detected'), { code: '40P01', severity: 'ERROR' });
     const collision = Object.assign(new Error('collision'), { code: ErrorCode.SchedulerJobIdCollision });
     const slotsBusy = Object.assign(new Error('busy'), { code: ErrorCode.SchedulerJobSlotsBusy });
+    beforeEach(() => void vi.spyOn(Math, 'random').mockReturnValue(0));
+    afterEach(() => vi.restoreAllMocks());
     /** Fails so often, and then does it. */
     const failing = (error: Error, times: number, change: () => Promise<string>) => {
       let left = times;

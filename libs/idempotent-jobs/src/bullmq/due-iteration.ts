@@ -1,5 +1,7 @@
+import { setTimeout as pause } from 'node:timers/promises';
 import { ErrorCode, type Job, type JobsOptions, type Queue, type RepeatOptions } from 'bullmq';
 import { DEADLOCK_DETECTED, sqlStateOf } from '../ledger/postgres/no-connection.js';
+import { type BackoffOptions, backoffMs } from '../resilience/backoff.js';
 
 /**
  * Changes or ends a scheduler without losing an iteration that is due but not yet taken by a worker. BullMQ by itself
@@ -17,7 +19,8 @@ import { DEADLOCK_DETECTED, sqlStateOf } from '../ledger/postgres/no-connection.
  * has dropped.
  *
  * If another process changes the same scheduler, BullMQ may refuse the change, and its Postgres backend may end it as a
- * deadlock. A retry finds what the other process has made.
+ * deadlock. A retry finds what the other process has made. It waits for a random time first: the one that is refused is
+ * the one that waited for a lock, and would come second again and again if both went on at once.
  */
 export async function keepingDue<T>(
   bullmq: Queue,
@@ -30,12 +33,16 @@ export async function keepingDue<T>(
       return await changeOnce(bullmq, schedulerId, change, made);
     } catch (error) {
       if (!isRivals(error) || tries === MAX_TRIES) throw error;
+      await pause(backoffMs({ failures: tries, isThrottled: false }, BACKOFF, Math.random));
     }
   }
 }
 
 /** The number of processes that may start at one time and meet each other in turn. */
 const MAX_TRIES = 10;
+
+/** From about the time that a change takes on, up to a quarter of a second. */
+const BACKOFF: BackoffOptions = { baseMs: 5, capMs: 250 };
 
 function isRivals(error: unknown): boolean {
   const { code } = error as { code?: unknown };
