@@ -26,6 +26,7 @@ import {
   outcomeOf,
   settled,
   shortenLeases,
+  stateOf,
 } from '../support/ledger.js';
 import type { Place } from '../support/place.js';
 import { useProcesses } from '../support/processes.js';
@@ -411,6 +412,29 @@ describe.each(BACKENDS)('bundles, on %s', (backend) => {
     // BullMQ's own limit needs a limiter, so only what this worker had in hand is held back.
     expect(calls).toHaveLength(41);
     expect(sameBundle.length).toBeLessThan(40);
+  });
+
+  it('an entry that somebody made up never becomes a job, and the others of its bundle are done', async () => {
+    const { app, place } = await waiting(40, 10);
+    const [bundle] = (await bullQueue(app, 'hooks').getWaiting()) as [Job];
+    await bundle.updateData({
+      ...bundle.data,
+      bundle: [...bundle.data.bundle, { id: 'made-up', name: 'hook', data: { tenant: 'acme' } }],
+    });
+    const database = dataSourceOf(app);
+    await database.query(`CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN
+      RAISE EXCEPTION 'no letters now'; END$$`);
+    await database.query('CREATE TRIGGER no BEFORE INSERT ON dead_letters EXECUTE FUNCTION refuse()');
+    const worker = await work(place, () => 'done');
+    await allSettled(worker, 40);
+    expect(await stateOf(app, 'hooks', bundle)).not.toBe('completed');
+    expect(await bullQueue(app, 'hooks').getJob('made-up')).toBeUndefined();
+    await database.query('DROP TRIGGER no ON dead_letters');
+    await eventually(
+      () => lettersOf(app),
+      (letters) => expect(letters).toHaveLength(1),
+    );
+    await isEmpty(worker);
   });
 
   it('a bundle that somebody else has ended does not keep its operations from being put again', async () => {

@@ -75,7 +75,10 @@ ORDER BY a.n
 `,
 );
 
-/** SKIP LOCKED: a handler may hold its row. The note only makes the depths of queues exact. */
+/**
+ * SKIP LOCKED: a handler may hold its row. Where the bundle is still noted, the depths of queues are off by that operation,
+ * and if its own job is lost, it is put again only when the bundle has ended.
+ */
 const UNBUNDLE = statement(
   'unbundle',
   `

@@ -4,6 +4,7 @@ import { BundledJobView } from '../../bullmq/bundled-job.js';
 import { type QueueLimits, wasMoved } from '../../bullmq/hand-back.js';
 import type { OutgoingJob, QueuePort } from '../../bullmq/queue-port.js';
 import { LibraryLog } from '../../events/library-log.js';
+import { printable } from '../../events/printable.js';
 import { Coalescer } from '../../ledger/postgres/coalescer.js';
 import { type BundledJob, withoutJobs } from '../../producer/bundle.js';
 import { isEnvelope, provenanceOf } from '../../producer/envelope.js';
@@ -55,8 +56,9 @@ export class BundleHost {
     const troubles: unknown[] = [];
     const cleared: string[] = [];
     const trouble = (error: unknown): void => void troubles.push(error);
-    const putBack = (one: BundledJob, delayMs: number): Promise<void> =>
-      this.#putBack(job, one, delayMs).catch(trouble);
+    // What was made up never becomes a job: it is refused at once, or the bundle is put off until that has succeeded.
+    const putBack = async (one: BundledJob, delayMs: number): Promise<void> =>
+      isOurs(one) ? this.#putBack(job, one, delayMs).catch(trouble) : trouble(new NotRefusedError(one));
     const deliver = (one: BundledJob): Promise<void> => {
       try {
         const view = new BundledJobView(job, one);
@@ -70,12 +72,11 @@ export class BundleHost {
         return Promise.resolve(trouble(error));
       }
     };
-    // What was made up is refused at once, and never put on the queue.
-    const giveBack = (one: BundledJob): Promise<void> => (isOurs(one) ? putBack(one, 0) : deliver(one));
+    const giveBack = (one: BundledJob, delayMs = 0): Promise<void> =>
+      isOurs(one) ? putBack(one, delayMs) : deliver(one);
     const work = (one: BundledJob): Promise<void> => {
       const limitedMs = limits.leftMs(job.queueName);
-      if (limitedMs > 0) return putBack(one, limitedMs);
-      return worker.isPaused() ? giveBack(one) : deliver(one);
+      return limitedMs > 0 || worker.isPaused() ? giveBack(one, limitedMs) : deliver(one);
     };
     // One of them has killed a worker, or taken it too long. By themselves, each goes its own way, and is told from the others.
     const goesAlone = (one: BundledJob): boolean => job.stalledCounter > 0 && isOurs(one);
@@ -84,7 +85,10 @@ export class BundleHost {
     await this.#slotsOf(bundle).run(together, { work, giveBack, patienceMs: PATIENCE_MS });
     if (cleared.length > 0) await clear(job, cleared).catch(trouble);
     if (troubles.length === 0) return undefined;
-    this.log.trouble(`Operations of a bundle of queue "${job.queueName}" could not be put back`, troubles[0]);
+    this.log.trouble(
+      `A bundle of queue "${job.queueName}" comes again: part of it could not be dealt with`,
+      troubles[0],
+    );
     return acknowledge(job, token, { kind: 'defer', delayMs: 1000 + this.random() * 4000 });
   }
 
@@ -135,7 +139,7 @@ export class BundleHost {
     if (returns === undefined) {
       const put = async (jobs: OutgoingJob[]): Promise<void[]> => {
         await port.put(jobs);
-        // The note only makes the depths of queues exact.
+        // See there for what its loss means.
         await this.operations.onPool(unbundle(jobs.map(identityIn))).catch(() => undefined);
         return jobs.map(() => undefined);
       };
@@ -185,14 +189,22 @@ function returnDelayMs(ack: Ack, job: BundledJobView, limits: QueueLimits): numb
   }
 }
 
+/** Of an operation of the library's. */
 function identityIn({ jobId: id, data }: OutgoingJob): OperationIdentity {
   const provenance = provenanceOf({ id, data });
-  return provenance.kind === 'ours' ? provenance.identity : { tenantId: '', operationKey: '' };
+  if (provenance.kind !== 'ours') throw new Error(`job "${printable(id)}" is no operation of the library's`);
+  return provenance.identity;
 }
 
 /** Whether it is an operation of the library's. Everything else in a bundle was made up, and is refused, not put back. */
 function isOurs({ id, data }: BundledJob): boolean {
   return provenanceOf({ id, data }).kind === 'ours';
+}
+
+class NotRefusedError extends Error {
+  constructor({ id }: BundledJob) {
+    super(`"${printable(id)}" is no operation of the library's, and its dead letter could not be written`);
+  }
 }
 
 /** Operations that a worker has not begun by then are left to whoever is free. */
