@@ -33,7 +33,7 @@ import { useProcesses } from '../support/processes.js';
 import { Gate, type Handler, identifyPlain, processorOf, SHORT_CLOCKS } from '../support/processors.js';
 import { CREATE_WORK, LONG_LEASE_MS, type WorkerScript } from '../support/script.js';
 import { heirOf } from '../support/scripted-worker.js';
-import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
+import { BACKENDS, HAS_QUEUES_IN_POSTGRES, dataSourceOf, makePlace } from '../support/scenario.js';
 import { failStalled, letStall, takerOf } from '../support/stalled.js';
 
 const QUICK = { attempts: 3, backoff: { baseMs: 10, capMs: 20 } };
@@ -512,7 +512,7 @@ describe.each(BACKENDS)('bundles, on %s', (backend) => {
   });
 });
 
-describe('bundles in the database of the ledger', () => {
+describe.runIf(HAS_QUEUES_IN_POSTGRES)('bundles in the database of the ledger', () => {
   const apps = useApps();
 
   it('come with the transaction that enqueues their operations, or not at all', async () => {

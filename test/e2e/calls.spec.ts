@@ -28,7 +28,7 @@ import { asTenant, enqueue, lettersOf, outcomeOf, settled } from '../support/led
 import type { Place } from '../support/place.js';
 import { type TestProcess, useProcesses } from '../support/processes.js';
 import { Gate, processorOf, Scripts } from '../support/processors.js';
-import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
+import { ANY_BACKEND, BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
 import { type CallerScript, LONG_LEASE_MS } from '../support/script.js';
 import { rootModule } from '../support/start-app.js';
 
@@ -49,7 +49,7 @@ describe('guarded calls', () => {
   const processes = useProcesses();
   // One application for all cases without another process, each of which has a tenant of its own.
   const scripts = new Scripts();
-  const shared = useOneApp('postgres', {
+  const shared = useOneApp(ANY_BACKEND, {
     queues: ['orders'],
     providers: [processorOf('orders', { effect: 'natural' }, scripts.handler)],
     jobs: { leaseMs: LONG_LEASE_MS },
@@ -65,7 +65,7 @@ describe('guarded calls', () => {
 
   /** An application for calls that are made in another process, too, with the table of their effects. */
   const begin = async () => {
-    const { app, place } = await apps.fresh('postgres', {
+    const { app, place } = await apps.fresh(ANY_BACKEND, {
       queues: [],
       jobs: { leaseMs: LONG_LEASE_MS, recovery: { sweepMs: 200 } },
     });
@@ -379,7 +379,7 @@ describe('@IdempotentEffect()', () => {
   const apps = useApps();
 
   it('guards a method of a provider, by the key of its arguments', async () => {
-    const { app } = await apps.fresh('postgres', { queues: [], providers: [Refunds] });
+    const { app } = await apps.fresh(ANY_BACKEND, { queues: [], providers: [Refunds] });
     const refund = (cents: number) => asTenant(app, 'acme', () => app.get(Refunds).refund('order-1', cents));
     const first = await refund(5);
     expect(first).toEqual({ orderId: 'order-1', cents: 5, calls: 1 });
@@ -389,7 +389,7 @@ describe('@IdempotentEffect()', () => {
   });
 
   it('guards an HTTP handler, whose route, parameters and guards stay', async () => {
-    const place = await makePlace('postgres');
+    const place = await makePlace(ANY_BACKEND);
     const root = rootModule(place, { queues: [], providers: [Refunds] });
     const app = await NestFactory.create({ ...root, controllers: [ReportsController] }, { logger: false });
     const tenants = app.get(TenantContext);

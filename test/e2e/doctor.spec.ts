@@ -6,7 +6,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { enqueue, outcomeOf } from '../support/ledger.js';
 import { processorOf } from '../support/processors.js';
-import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
+import { ANY_BACKEND, BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
 import { rootModule } from '../support/start-app.js';
 
 interface QueueRow {
@@ -182,7 +182,7 @@ describe('the doctor’s visit at boot', () => {
         if (rest.at(-1) === 'IdempotentJobs') lines.push(`${level} ${String(message)}`);
       };
     const logger: LoggerService = { log: log('log'), warn: log('warn'), error: log('error') };
-    const place = await makePlace('postgres');
+    const place = await makePlace(ANY_BACKEND);
     const processor = processorOf(
       'charges',
       { effect: 'unrepeatable', timeoutMs: 1000, clientRetries: 1 },

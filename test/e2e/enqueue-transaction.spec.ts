@@ -9,7 +9,7 @@ import { useApps, useOneApp } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
 import { bullQueue, idempotentQueue, outcomeOf, settled } from '../support/ledger.js';
 import { processorOf } from '../support/processors.js';
-import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
+import { BACKENDS, HAS_QUEUES_IN_POSTGRES, dataSourceOf, makePlace } from '../support/scenario.js';
 import type { Place } from '../support/place.js';
 import { singly } from '../support/start-app.js';
 
@@ -235,7 +235,7 @@ describe.each(BACKENDS)('enqueueing in a transaction of the caller, on %s', (bac
   });
 });
 
-describe('a queue in the database of the ledger', () => {
+describe.runIf(HAS_QUEUES_IN_POSTGRES)('a queue in the database of the ledger', () => {
   const apps = useApps();
   const withoutDispatcher = { dispatch: { enabled: false } };
   const start = async (jobs: IdempotentJobsOptions, providers = [echo]) => {

@@ -13,7 +13,7 @@ import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
 import { attemptKindsOf, enqueue, settled } from '../support/ledger.js';
 import { Gate, processorOf } from '../support/processors.js';
-import { BACKENDS, dataSourceOf } from '../support/scenario.js';
+import { ANY_BACKEND, BACKENDS, dataSourceOf } from '../support/scenario.js';
 import { useProcesses } from '../support/processes.js';
 import { LONG_LEASE_MS, type WorkerScript } from '../support/script.js';
 
@@ -213,7 +213,7 @@ describe.each(BACKENDS)('fenced writes to tables of the application, on %s', (ba
 describe('fencedUpdate()', () => {
   const apps = useApps();
   const begin = async () => {
-    const { app, place } = await apps.fresh('postgres', { queues: [] });
+    const { app, place } = await apps.fresh(ANY_BACKEND, { queues: [] });
     const manager = dataSourceOf(app).manager;
     await manager.query(`CREATE SCHEMA "odd ""one"`);
     await manager.query(

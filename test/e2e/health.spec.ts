@@ -3,6 +3,7 @@ import { DependencyGuard } from 'nestjs-idempotent-jobs/dependencies';
 import { IdempotentJobsHealthIndicator } from 'nestjs-idempotent-jobs/observe';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
+import { DEGRADED } from '../support/degraded.js';
 import { eventually } from '../support/eventually.js';
 import { bullQueue, enqueue, settled } from '../support/ledger.js';
 import { processorOf } from '../support/processors.js';
@@ -35,7 +36,7 @@ describe.each(BACKENDS)('health, on %s', (backend) => {
     await settled(app, 'charge:1');
     await settled(app, 'charge:2');
     expect(await health.queue('charges')).toMatchObject({
-      charges: { status: 'degraded', deadLetters: 2, inDoubt: 1 },
+      charges: { status: DEGRADED, deadLetters: 2, inDoubt: 1 },
     });
     expect(await health.queue('charges', { maxDeadLetters: 2, maxInDoubt: 1 })).toMatchObject({
       charges: { status: 'up' },
@@ -48,7 +49,7 @@ describe.each(BACKENDS)('health, on %s', (backend) => {
     await bullQueue(app, 'charges').add('first', {}, { timestamp: Date.now() - 120_000 });
     await bullQueue(app, 'charges').add('second', {});
     const report = await health.queue('charges');
-    expect(report).toMatchObject({ charges: { status: 'degraded', worker: 'none' } });
+    expect(report).toMatchObject({ charges: { status: DEGRADED, worker: 'none' } });
     expect(
       (report['charges'] as unknown as { oldestWaitingMs: number }).oldestWaitingMs,
     ).toBeGreaterThanOrEqual(119_000);
@@ -66,7 +67,7 @@ describe.each(BACKENDS)('health, on %s', (backend) => {
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
     await eventually(
       () => health.ledger({ maxDispatchLagMs: 50 }),
-      (report) => expect(report).toMatchObject({ ledger: { status: 'degraded' } }),
+      (report) => expect(report).toMatchObject({ ledger: { status: DEGRADED } }),
     );
     expect(await health.ledger()).toMatchObject({ ledger: { status: 'up' } });
   });
@@ -78,7 +79,7 @@ describe.each(BACKENDS)('health, on %s', (backend) => {
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
     await eventually(
       () => health.ledger({ maxDispatchLagMs: 300 }),
-      (report) => expect(report).toMatchObject({ ledger: { status: 'degraded' } }),
+      (report) => expect(report).toMatchObject({ ledger: { status: DEGRADED } }),
     );
   });
 
@@ -121,7 +122,7 @@ describe.each(BACKENDS)('health, on %s', (backend) => {
     guard.forceOpen('gateway');
     expect(health.dependency('gateway')).toEqual({
       gateway: {
-        status: 'degraded',
+        status: DEGRADED,
         circuit: 'forced_open',
         retryAfterMs: 30_000,
         ...facts,
@@ -150,7 +151,7 @@ describe.each(BACKENDS)('health, on %s', (backend) => {
       () => app.get(IdempotentJobsHealthIndicator).dependency('gateway'),
       (report) =>
         expect(report).toMatchObject({
-          gateway: { status: 'degraded', circuit: 'closed', isBudgetSpent: true },
+          gateway: { status: DEGRADED, circuit: 'closed', isBudgetSpent: true },
         }),
     );
   });

@@ -10,7 +10,7 @@ import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
 import { asTenant, enqueue, lettersOf, outcomeOf, settled, stepOf } from '../support/ledger.js';
 import { Gate, processorOf, reconcilingProcessorOf } from '../support/processors.js';
-import { BACKENDS, dataSourceOf } from '../support/scenario.js';
+import { ANY_BACKEND, BACKENDS, dataSourceOf } from '../support/scenario.js';
 import { useSessions } from '../support/sessions.js';
 
 const BY = { actor: 'ada', note: 'looked' };
@@ -162,7 +162,7 @@ describe('doubts of guarded calls', () => {
   const sessions = useSessions();
 
   it('keyed: once the service has forgotten the key it is a doubt, with a letter, and is not pruned', async () => {
-    const { app } = await apps.fresh('postgres', { queues: [], jobs: SWEPT });
+    const { app } = await apps.fresh(ANY_BACKEND, { queues: [], jobs: SWEPT });
     const once = onceIn(app);
     const options = { effect: 'keyed', keyRetentionMs: 1000 } as const;
     await expect(once('refund:1', lost, options)).rejects.toThrow('nobody answered');
@@ -188,7 +188,7 @@ describe('doubts of guarded calls', () => {
   });
 
   it('one whose row somebody holds keeps no other from being found', async () => {
-    const { app, place } = await apps.fresh('postgres', { queues: [], jobs: SWEPT });
+    const { app, place } = await apps.fresh(ANY_BACKEND, { queues: [], jobs: SWEPT });
     const told: JobEvent[] = [];
     app.get(JobEvents).subscribe((event) => told.push(event));
     const forgotten = (tenant: string): string => `
@@ -220,7 +220,7 @@ describe('doubts of guarded calls', () => {
   });
 
   it('one that was found by the sweep can be answered as not applied', async () => {
-    const { app } = await apps.fresh('postgres', { queues: [], jobs: SWEPT });
+    const { app } = await apps.fresh(ANY_BACKEND, { queues: [], jobs: SWEPT });
     const once = onceIn(app);
     const gate = new Gate();
     const first = once('mail:1', async () => {
@@ -248,7 +248,7 @@ describe('doubts of guarded calls', () => {
   });
 
   it('a transactional call inside of a transactional one is refused, at any depth', async () => {
-    const { app } = await apps.fresh('postgres', { queues: [], jobs: SWEPT });
+    const { app } = await apps.fresh(ANY_BACKEND, { queues: [], jobs: SWEPT });
     const once = onceIn(app);
     const inner = () => once('inner', () => 1, { effect: 'transactional' });
     const natural = () => once('natural', inner, { effect: 'natural' });
@@ -258,7 +258,7 @@ describe('doubts of guarded calls', () => {
   });
 
   it('a call that runs when the application closes may finish', async () => {
-    const { app } = await apps.fresh('postgres', { queues: [], jobs: SWEPT });
+    const { app } = await apps.fresh(ANY_BACKEND, { queues: [], jobs: SWEPT });
     const gate = new Gate();
     const call = onceIn(app)('mail:1', async () => {
       await gate.pass();

@@ -17,6 +17,7 @@ import {
 } from 'nestjs-idempotent-jobs/observe';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { useApps, useOneApp } from '../support/apps.js';
+import { DEGRADED } from '../support/degraded.js';
 import { eventually } from '../support/eventually.js';
 import { idempotentQueue, lettersOf, outcomeOf, settled } from '../support/ledger.js';
 import { type Handler, processorOf, Scripts } from '../support/processors.js';
@@ -135,7 +136,7 @@ describe.each(BACKENDS)('circuits by key, on %s', (backend) => {
         keys: { known: 2, notClosed: 1 },
       });
       expect(app.get(IdempotentJobsHealthIndicator).dependency(what)).toMatchObject({
-        [what]: { status: 'degraded', keys: { known: 2, notClosed: 1 } },
+        [what]: { status: DEGRADED, keys: { known: 2, notClosed: 1 } },
       });
       expect(
         app

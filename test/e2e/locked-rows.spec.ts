@@ -7,7 +7,7 @@ import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
 import { idempotentQueue, lettersOf, numbered, outcomeOf, settled } from '../support/ledger.js';
 import { Gate, processorOf } from '../support/processors.js';
-import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
+import { ANY_BACKEND, BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
 import { useSessions } from '../support/sessions.js';
 
 const enqueueAs = async (app: INestApplicationContext, tenantId: string, keys: string[]): Promise<void> => {
@@ -198,7 +198,7 @@ describe('producers that wait for a key that an open transaction holds', () => {
   const sessions = useSessions();
 
   it('are told whose it is, and keep neither other tenants nor leases waiting', async () => {
-    const { app, place } = await apps.fresh('postgres', { queues: ['charges'] });
+    const { app, place } = await apps.fresh(ANY_BACKEND, { queues: ['charges'] });
     const gate = new Gate();
     const processor = processorOf('charges', { leaseMs: 2_000 }, async () => {
       await gate.pass();

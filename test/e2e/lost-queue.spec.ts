@@ -10,7 +10,13 @@ import { Flood } from '../support/flood.js';
 import { againIfDeadlocked, bullQueue, enqueue, idempotentQueue, settled } from '../support/ledger.js';
 import { HAS_OWN_REDIS, placeOn, startOwnRedis } from '../support/own-redis.js';
 import { processorOf } from '../support/processors.js';
-import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
+import {
+  ANY_BACKEND,
+  BACKENDS,
+  HAS_QUEUES_IN_POSTGRES,
+  dataSourceOf,
+  makePlace,
+} from '../support/scenario.js';
 
 /*
  * The queue loses what it knows while operations are under way. Their effect is the careful one, so that a second run
@@ -80,7 +86,7 @@ describe.skipIf(!HAS_OWN_REDIS)('a Redis that loses its data under load', () => 
   });
 
   it('away: operations of a queue that is elsewhere do not wait, and its own run when it is back', async () => {
-    const place = await makePlace('postgres');
+    const place = await makePlace(ANY_BACKEND);
     const runs: string[] = [];
     const done = (_job: unknown, { operationKey }: { operationKey: string }): unknown =>
       runs.push(operationKey);
@@ -144,7 +150,7 @@ describe.each(BACKENDS)('a queue that is emptied under load, on %s', (backend) =
   });
 });
 
-describe('a queue on Postgres whose tables lose their data under load', () => {
+describe.runIf(HAS_QUEUES_IN_POSTGRES)('a queue on Postgres whose tables lose their data under load', () => {
   const apps = useApps();
 
   it('all its job rows are deleted: all operations complete, once', async () => {

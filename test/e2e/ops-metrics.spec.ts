@@ -13,7 +13,7 @@ import { parseScrape, type Scrape } from '../support/parse-scrape.js';
 import { EXPORTED, HISTOGRAMS } from '../ops/pinned-metrics.js';
 import { processorOf } from '../support/processors.js';
 import type { LabelMatcher } from '../ops/promql.js';
-import { makePlace } from '../support/scenario.js';
+import { ANY_BACKEND, makePlace } from '../support/scenario.js';
 import { startApp } from '../support/start-app.js';
 
 /** A series of a scrape, read. */
@@ -83,7 +83,7 @@ describe('what alert rules and dashboards ask of a real application', () => {
       @OnDeadLetter()
       hear(): void {}
     }
-    app = await startApp(await makePlace('postgres'), {
+    app = await startApp(await makePlace(ANY_BACKEND), {
       queues: ['charges', 'mails'],
       providers: [charges, mails, Alerts],
       jobs: {

@@ -7,7 +7,7 @@ import { cli, cliIn } from '../support/cli.js';
 import { eventually } from '../support/eventually.js';
 import { bullQueue, enqueue, lettersOf } from '../support/ledger.js';
 import { identifyPlain, processorOf } from '../support/processors.js';
-import { BACKENDS, makePlace } from '../support/scenario.js';
+import { ANY_BACKEND, BACKENDS, makePlace } from '../support/scenario.js';
 
 /** What steers a terminal, forges a line, turns text around or cannot be seen, by its code point. */
 const UNSEEN = [
@@ -148,7 +148,7 @@ describe('what the command was called with', () => {
   it.each([[[]], [['--json']]])(
     'comes back in its answers without anything unseen, with %j',
     async (json) => {
-      const place = await makePlace('postgres');
+      const place = await makePlace(ANY_BACKEND);
       await cliIn(place, 'migrate');
       const odd = UNSEEN.filter((unseen) => unseen !== '\ud800').join('x');
       for (const args of [

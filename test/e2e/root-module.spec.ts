@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { enqueue, settled } from '../support/ledger.js';
 import { processorOf } from '../support/processors.js';
-import { makePlace } from '../support/scenario.js';
+import { ANY_BACKEND, makePlace } from '../support/scenario.js';
 import { rootModule, startApp } from '../support/start-app.js';
 
 /** A feature module that brings what it needs along, as it would in an application of many teams. */
@@ -22,7 +22,7 @@ describe('IdempotentJobsModule.forRoot(), imported more than once', () => {
     ['forRoot()', () => IdempotentJobsModule.forRoot()],
     ['forRootAsync()', () => IdempotentJobsModule.forRootAsync({ useFactory: () => ({}) })],
   ])('with another %s is refused at boot, and told how to do it', async (_what, again) => {
-    const place = await makePlace('postgres');
+    const place = await makePlace(ANY_BACKEND);
     const starting = startApp(place, { queues: ['charges'], imports: [featureModule(again())] });
     await expect(starting).rejects.toThrow(
       /forRoot\(\) or forRootAsync\(\) is imported 2 times.*root module.*registerQueue\(\)/,
@@ -31,7 +31,7 @@ describe('IdempotentJobsModule.forRoot(), imported more than once', () => {
   });
 
   it('with the same dynamic module is one module, and works', async () => {
-    const place = await makePlace('postgres');
+    const place = await makePlace(ANY_BACKEND);
     const once = IdempotentJobsModule.forRoot({ migrations: 'run', logs: 'none' });
     const [typeOrm, bull, , queue] = rootModule(place, { queues: ['charges'] }).imports as object[];
     @Module({
@@ -49,7 +49,7 @@ describe('IdempotentJobsModule.forRoot(), imported more than once', () => {
   });
 
   it('does not matter to two applications of one process', async () => {
-    const { place } = await apps.fresh('postgres', { queues: ['charges'] });
+    const { place } = await apps.fresh(ANY_BACKEND, { queues: ['charges'] });
     await apps.beside(place, { queues: ['charges'] });
   });
 });

@@ -19,7 +19,7 @@ import {
 } from '../support/ledger.js';
 import type { Place } from '../support/place.js';
 import { type Handler, identifyPlain, processorOf, Scripts } from '../support/processors.js';
-import { BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
+import { ANY_BACKEND, BACKENDS, dataSourceOf, makePlace } from '../support/scenario.js';
 
 const KEYS = { old: randomBytes(32), new: randomBytes(32).toString('base64') };
 const SIGNED = { signing: { keys: { old: KEYS.old }, current: 'old' } };
@@ -346,7 +346,7 @@ describe('signing keys', () => {
       /signing\.acceptUnsignedUntil/,
     ],
   ])('are refused at boot: %#', async (signing, message) => {
-    const starting = apps.fresh('postgres', { queues: ['charges'], jobs: { signing } as never });
+    const starting = apps.fresh(ANY_BACKEND, { queues: ['charges'], jobs: { signing } as never });
     await expect(starting).rejects.toThrow(ConfigurationError);
     await expect(starting).rejects.toThrow(message);
   });

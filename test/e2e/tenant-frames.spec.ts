@@ -20,7 +20,7 @@ import { useApps } from '../support/apps.js';
 import { eventually } from '../support/eventually.js';
 import { asTenant, idempotentQueue, settled } from '../support/ledger.js';
 import { Gate, processorOf } from '../support/processors.js';
-import { BACKENDS, dataSourceOf } from '../support/scenario.js';
+import { ANY_BACKEND, BACKENDS, dataSourceOf } from '../support/scenario.js';
 
 const BY = { actor: 'ada', note: 'looked' };
 
@@ -140,7 +140,7 @@ describe('inside the frame of a tenant', () => {
     const dying = processorOf('dying', { effect: 'natural' }, () => {
       throw new PermanentError('no');
     });
-    const { app } = await apps.fresh('postgres', {
+    const { app } = await apps.fresh(ANY_BACKEND, {
       queues: ['parked', 'dying'],
       providers: [dying],
       jobs: { dependencies: { gateway: {} } },

@@ -8,6 +8,12 @@ export const BACKENDS: readonly Backend[] = BACKENDS_OF_BULLMQ.filter(
   (backend) => backend === 'postgres' || inject('redisUrl') !== undefined,
 );
 
+/** BullMQ has them since version 6. */
+export const HAS_QUEUES_IN_POSTGRES = BACKENDS.includes('postgres');
+
+/** Where it does not matter where the queues are: the quicker one. */
+export const ANY_BACKEND: Backend = BACKENDS.at(-1) ?? 'postgres';
+
 /** A place for one test, in which an application has been: the schemas are there, and no rows. */
 export function makePlace(backend: Backend): Promise<Place> {
   return place(backend, TEMPLATES[backend], false);

@@ -1,16 +1,16 @@
 import { Logger } from '@nestjs/common';
-import { beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { type JobEvent, JobEvents } from '../events/job-events.js';
 import { logEvents } from './log.subscriber.js';
 
 const LEVELS = ['debug', 'log', 'warn', 'error'] as const;
 type Level = (typeof LEVELS)[number];
 
-function listen(which: 'all' | 'problems' = 'all') {
+function listen(which: 'all' | 'problems' = 'all', isLoggingOn = true) {
   const lines: [Level, string][] = [];
-  const logger = Object.fromEntries(
-    LEVELS.map((level) => [level, (line: string) => lines.push([level, line])]),
-  ) as unknown as Logger;
+  const written = LEVELS.map((level) => [level, (line: string) => lines.push([level, line])]);
+  const localInstance = isLoggingOn ? {} : undefined;
+  const logger = { ...Object.fromEntries(written), localInstance } as unknown as Logger;
   const events = new JobEvents();
   const stop = logEvents(events, which, logger);
   return { events, lines, stop };
@@ -198,6 +198,7 @@ const TABLE: [JobEvent, Level, string][] = [
 beforeEach(() => {
   Logger.overrideLogger(['log', 'error', 'warn', 'debug', 'verbose', 'fatal']);
 });
+afterEach(() => vi.restoreAllMocks());
 
 describe('logEvents', () => {
   it.each(TABLE.map(([event, level, line]) => ({ kind: event.kind, event, level, line })))(
@@ -284,6 +285,19 @@ describe('logEvents', () => {
     const { events, lines } = listen();
     for (const [event] of TABLE) events.emit(event);
     expect(lines.map(([level]) => level)).toEqual(['error', 'error']);
+  });
+
+  it('writes all where nobody has set levels, of which older versions of Nest say that none is on', () => {
+    vi.spyOn(Logger, 'isLevelEnabled').mockReturnValue(false);
+    const { events, lines } = listen();
+    for (const [event] of TABLE) events.emit(event);
+    expect(lines).toHaveLength(TABLE.length);
+  });
+
+  it('writes nothing where logging is off', () => {
+    const { events, lines } = listen('all', false);
+    for (const [event] of TABLE) events.emit(event);
+    expect(lines).toEqual([]);
   });
 
   it('stops when told to', () => {

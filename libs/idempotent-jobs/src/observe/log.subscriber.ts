@@ -1,4 +1,4 @@
-import { Logger } from '@nestjs/common';
+import { Logger, type LoggerService, type LogLevel } from '@nestjs/common';
 import type { JobEvent, JobEvents } from '../events/job-events.js';
 import { printable } from '../events/printable.js';
 
@@ -16,9 +16,15 @@ export function logEvents(
   return events.subscribe((event) => {
     const level = levelOf(event);
     if (which === 'problems' && (level === 'debug' || level === 'log')) return;
-    if (!Logger.isLevelEnabled(level)) return;
+    if (!isOn(logger, level)) return;
     logger[level](printable(line(event)));
   });
+}
+
+/** Where nobody has set levels, all are written; Nest before 12.2 says of each that it is not enabled, even of the highest. */
+function isOn({ localInstance }: Logger, level: LogLevel): boolean {
+  const isLoggingOff = (localInstance as LoggerService | undefined) === undefined;
+  return !isLoggingOff && (Logger.isLevelEnabled(level) || !Logger.isLevelEnabled('fatal'));
 }
 
 /** A dependency in trouble is logged once, by its circuit, and not by each job that waits for it. */
