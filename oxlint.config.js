@@ -78,5 +78,5 @@ export default defineConfig({
     'import/no-cycle': 'error',
   },
   overrides: floors,
-  ignorePatterns: ['**/dist/**', '**/node_modules/**'],
+  ignorePatterns: ['**/dist/**', 'libs/idempotent-jobs/cjs/**', 'test/consumer/**', '**/node_modules/**'],
 });

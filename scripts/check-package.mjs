@@ -82,7 +82,7 @@ try {
   for (const field of ['repository', 'homepage', 'bugs'])
     if (!described[field]) throw new Error(`The package does not say its ${field}.`);
 
-  cpSync(join(root, 'test/consumer'), folder, {
+  cpSync(join(root, 'test/consumer/nest-12'), folder, {
     recursive: true,
     filter: (path) => !path.endsWith('observed.ts'),
   });
@@ -119,7 +119,7 @@ try {
     });
     if (!JSON.parse(report).healthy) throw new Error(`The command's doctor said: ${report}`);
 
-    cpSync(join(root, 'test/consumer/src/observed.ts'), join(folder, 'src/observed.ts'));
+    cpSync(join(root, 'test/consumer/nest-12/src/observed.ts'), join(folder, 'src/observed.ts'));
     install(peers.filter(isOptional));
     checkSubpaths(described.exports, []);
     const counted = run('node', ['dist/observed.js'], {

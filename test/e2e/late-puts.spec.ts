@@ -1,4 +1,5 @@
 import type { INestApplicationContext } from '@nestjs/common';
+import type { Queue } from 'bullmq';
 import type { LocalRedis } from 'local-servers';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
@@ -17,7 +18,9 @@ describe.skipIf(!HAS_OWN_REDIS)('puts while Redis is away', () => {
 
   /** Kills Redis, and waits until the queue knows: what was sent before may be sent again. */
   async function gone(app: INestApplicationContext): Promise<void> {
-    const client = await bullQueue(app, 'charges').getBackend().client;
+    const queue = bullQueue(app, 'charges');
+    const { client: connecting } = 'getBackend' in queue ? queue.getBackend() : (queue as QueueOfBullmq5);
+    const client = await connecting;
     await redis.kill();
     await eventually(
       () => client.status,
@@ -83,5 +86,8 @@ describe.skipIf(!HAS_OWN_REDIS)('puts while Redis is away', () => {
     expect(JSON.stringify(jobs)).not.toContain('charge:1');
   });
 });
+
+/** Without a backend between it and its client. */
+type QueueOfBullmq5 = ReturnType<Queue['getBackend']>;
 
 function ignore(): void {}
