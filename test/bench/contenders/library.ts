@@ -2,7 +2,7 @@ import 'reflect-metadata';
 import { BullModule, WorkerHost } from '@nestjs/bullmq';
 import { type INestApplicationContext, Module, type Provider } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
-import { getDataSourceToken, TypeOrmModule } from '@nestjs/typeorm';
+import { TypeOrmModule } from '@nestjs/typeorm';
 import { MeterProvider, MetricReader } from '@opentelemetry/sdk-metrics';
 import {
   currentOperation,
@@ -16,9 +16,8 @@ import { type JobEvent, JobEvents, type MetricsAdapter } from 'nestjs-idempotent
 import { otelMetrics } from 'nestjs-idempotent-jobs/otel';
 import { prometheusMetrics } from 'nestjs-idempotent-jobs/prometheus';
 import { Registry } from 'prom-client';
-import { setTimeout } from 'node:timers/promises';
 import { makeEffects, writeEffect } from './effects.js';
-import type { DataSource } from 'typeorm';
+import { untilNoRow } from './until-no-row.js';
 import {
   chunks,
   type Contender,
@@ -186,7 +185,7 @@ async function openIdempotent(
           durability: bundle === undefined ? 'queue' : 'ledger',
         });
       }
-      if (bundle !== undefined) await untilNone(app, 'dispatches = 0');
+      if (bundle !== undefined) await untilNoRow(site.databaseUrl, 'job_outcomes WHERE dispatches = 0');
     },
     async drain(countdown) {
       // A bundle is one job of BullMQ's, so its operations are counted by their handlers.
@@ -194,7 +193,8 @@ async function openIdempotent(
       else onHandled = () => countdown.count();
       worker.run().catch((error: unknown) => countdown.fail(error));
       await countdown.over;
-      if (bundle !== undefined) await untilNone(app, `status <> 'completed'`);
+      if (bundle !== undefined)
+        await untilNoRow(site.databaseUrl, `job_outcomes WHERE status <> 'completed'`);
     },
     tellUs(jobs) {
       const events = app.get(JobEvents);
@@ -218,18 +218,6 @@ async function openIdempotent(
 export async function makeLedger(site: Site): Promise<void> {
   const app = await startApp(site, [], {});
   await app.close();
-}
-
-/** Waits until the ledger has no operation like that. */
-async function untilNone(app: INestApplicationContext, condition: string): Promise<void> {
-  const dataSource = app.get<DataSource>(getDataSourceToken());
-  const [{ any }] = await dataSource.query(
-    `SELECT EXISTS (SELECT FROM job_outcomes WHERE ${condition}) AS any`,
-  );
-  if (any) {
-    await setTimeout(5);
-    await untilNone(app, condition);
-  }
 }
 
 function startApp(

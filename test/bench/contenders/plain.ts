@@ -61,7 +61,7 @@ export const bareTransaction: Contender = {
   name: 'bareTransaction',
   async open(site, concurrency) {
     await makeEffects(site);
-    // Its default of ten connections is also TypeORM's, whose pool the library takes handlers' transactions from.
+    // Ten connections by default, as in TypeORM's pool, of which the library takes six for handlers' transactions.
     const pool = new Pool({ connectionString: site.databaseUrl });
     const lane = await openPlain(site, concurrency, async () => {
       const client = await pool.connect();
