@@ -1,7 +1,7 @@
 import { selectBackendByConnection } from 'nestjs-idempotent-jobs';
 import { bundled, idempotent } from './contenders/library.js';
 import { bullmq } from './contenders/plain.js';
-import type { Contender } from './lane.js';
+import type { Contender } from './contender.js';
 import { measure, measureAllocations, type Place } from './measure.js';
 import { type Backend, Servers } from './servers.js';
 

@@ -22,8 +22,8 @@ import {
 } from './contenders/library.js';
 import { pgBoss } from './contenders/pg-boss.js';
 import { addBulk, bareTransaction, bullmq, findThenSave } from './contenders/plain.js';
-import type { Contender } from './lane.js';
-import { type AskLane, measure, measureAllocations, type Place, type Turn } from './measure.js';
+import type { Contender } from './contender.js';
+import { type AskContender, measure, measureAllocations, type Place, type Turn } from './measure.js';
 import { readOptions } from './options.js';
 import { askAll } from './scale/ask.js';
 import { Servers } from './servers.js';
@@ -96,9 +96,9 @@ async function compare(contenders: readonly Contender[], place: Place): Promise<
   return measurements;
 }
 
-function whatToAsk(): AskLane {
-  if (options.metrics) return (lane) => lane.tellUs?.(WARM_CALLS);
-  return options.policies ? (lane) => lane.guardUs?.(WARM_CALLS) : () => undefined;
+function whatToAsk(): AskContender {
+  if (options.metrics) return (opened) => opened.tellUs?.(WARM_CALLS);
+  return options.policies ? (opened) => opened.guardUs?.(WARM_CALLS) : () => undefined;
 }
 
 /** The contenders that were named, or all, each group with the first one, which the others are compared with. */

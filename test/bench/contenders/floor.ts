@@ -5,12 +5,12 @@ import {
   chunks,
   type Contender,
   handle,
-  KEEP_NOTHING,
-  type Lane,
+  FORGET_COMPLETED,
+  type OpenContender,
   payloadOf,
   QUEUE,
   type Site,
-} from '../lane.js';
+} from '../contender.js';
 import { makeLedger } from './library.js';
 
 /*
@@ -60,12 +60,12 @@ async function openFloor(
   concurrency: number,
   writes: (pool: Pool) => Work,
   size: number,
-): Promise<Lane> {
+): Promise<OpenContender> {
   await makeLedger(site);
   const { connection, prefix } = site;
   const pool = new Pool({ connectionString: site.databaseUrl, max: CONNECTIONS, options: SESSION });
   const work = writes(pool);
-  const queue = new Queue(QUEUE, { connection, prefix, defaultJobOptions: KEEP_NOTHING });
+  const queue = new Queue(QUEUE, { connection, prefix, defaultJobOptions: FORGET_COMPLETED });
   let onDone = (): void => undefined;
   const worker = new Worker(
     QUEUE,

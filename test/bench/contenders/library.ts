@@ -23,12 +23,12 @@ import {
   type Contender,
   Countdown,
   handle,
-  KEEP_NOTHING,
-  type Lane,
+  FORGET_COMPLETED,
+  type OpenContender,
   payloadOf,
   QUEUE,
   type Site,
-} from '../lane.js';
+} from '../contender.js';
 
 /** This library, with `effect: 'keyed'`: claim, run, complete. */
 export const idempotent = idempotentWith('idempotent', () => []);
@@ -158,7 +158,7 @@ async function openIdempotent(
   site: Site,
   concurrency: number,
   { metrics = [], guarded, bundle, optimistic = false, effect = 'keyed' }: Variant = {},
-): Promise<Lane> {
+): Promise<OpenContender> {
   let onHandled = (): void => undefined;
   const dependency = guarded === 'processor' ? { dependency: GATEWAY } : {};
 
@@ -231,7 +231,7 @@ function startApp(
       BullModule.forRoot({
         connection: site.connection,
         prefix: site.prefix,
-        defaultJobOptions: KEEP_NOTHING,
+        defaultJobOptions: FORGET_COMPLETED,
       }),
       IdempotentJobsModule.forRoot({
         migrations: 'run',

@@ -14,7 +14,7 @@ import {
 import { hash } from 'node:crypto';
 import { setTimeout } from 'node:timers/promises';
 import type { DataSource } from 'typeorm';
-import { chunks, KEEP_NOTHING, payloadOf, QUEUE, type Site } from '../lane.js';
+import { chunks, FORGET_COMPLETED, payloadOf, QUEUE, type Site } from '../contender.js';
 
 /** How to open an application. All of it can be handed to another process. */
 export interface ScaleAppOptions {
@@ -88,7 +88,7 @@ function start(
     imports: [
       // A transactional handler holds a connection, and the library leaves four of the pool for others.
       TypeOrmModule.forRoot({ type: 'postgres', url: databaseUrl, poolSize: Math.max(10, concurrency + 4) }),
-      BullModule.forRoot({ connection, prefix, defaultJobOptions: KEEP_NOTHING }),
+      BullModule.forRoot({ connection, prefix, defaultJobOptions: FORGET_COMPLETED }),
       IdempotentJobsModule.forRoot({
         migrations: 'run',
         logs: 'none',
