@@ -6,7 +6,7 @@ import { type BundleRules, bundleOf, grouped } from '../producer/bundle.js';
 import { outgoingJob } from '../producer/outgoing.js';
 import { QueueRegistry } from '../producer/queue-registry.js';
 import { Database } from '../ledger/postgres/database.js';
-import { inMs, ms, NOW, oneByOne, rowsOf, sparse, statement } from '../ledger/postgres/statement.js';
+import { inMs, ms, NOW, lookedUpByKey, rowsOf, sparse, statement } from '../ledger/postgres/statement.js';
 import { Signer } from '../producer/signer.js';
 import { identityAttributes, queueAttributes } from '../tracing/attributes.js';
 import type { TraceCarrier, Tracing } from '../tracing/tracing.js';
@@ -30,7 +30,7 @@ WITH due AS (
 UPDATE {schema}.job_outcomes o
 SET dispatch_due_at = ${inMs(':reserveMs')}
 FROM due
-WHERE o.tenant_id = due.tenant_id AND o.operation_key = due.operation_key AND ${oneByOne('due.operation_key')}
+WHERE o.tenant_id = due.tenant_id AND o.operation_key = due.operation_key AND ${lookedUpByKey('due.operation_key')}
 RETURNING
   o.tenant_id AS "tenantId", o.operation_key AS "operationKey", o.queue, o.job_name AS "jobName", o.job_id AS "jobId",
   o.fingerprint, o.payload::text AS payload, o.priority, ${ms('o.created_at')} AS "rowMs", o.deadline_at AS deadline,
@@ -68,7 +68,7 @@ SET dispatch_due_at = GREATEST(clock_timestamp(), COALESCE(o.reconcile_due_at, o
     dispatches = o.dispatches + 1,
     bundle_id = put.bundle_id
 FROM put
-WHERE o.tenant_id = put.tenant_id AND o.operation_key = put.operation_key AND ${oneByOne('put.operation_key')}
+WHERE o.tenant_id = put.tenant_id AND o.operation_key = put.operation_key AND ${lookedUpByKey('put.operation_key')}
 `,
 );
 
