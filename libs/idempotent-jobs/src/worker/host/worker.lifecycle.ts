@@ -5,7 +5,7 @@ import type { WorkerHost } from '@nestjs/bullmq';
 import { DiscoveryService } from '@nestjs/core';
 import type { InstanceWrapper } from '@nestjs/core/injector/instance-wrapper.js';
 import type { Job, Worker } from 'bullmq';
-import { RunningHandlers } from '../attempt/handler-run.js';
+import { RunningHandlers } from '../attempt/running-handlers.js';
 import { Dependencies } from '../../resilience/dependency/dependencies.js';
 import { LibraryLog } from '../../events/library-log.js';
 import { isOverWithin } from '../../operation/within.js';
