@@ -11,7 +11,7 @@ import { type Backend, Servers } from './servers.js';
  * the room. What it costs to put the operation on its queue is not measured.
  */
 
-/** What an operation may cost at most, as plain numbers per operation. */
+/** What an operation may cost at most. */
 interface Limits {
   readonly contender: Contender;
   readonly concurrency: number;

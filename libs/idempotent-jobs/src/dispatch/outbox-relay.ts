@@ -220,6 +220,7 @@ export class OutboxRelay {
   }
 }
 
+/** The rows that are taken at one time. A tenth of them is the largest bundle: see `producer/bundle.ts`. */
 const BATCH_SIZE = 500;
 /** More are not remembered. */
 const MAX_UNSURE = 100_000;
