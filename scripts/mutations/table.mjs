@@ -82,7 +82,7 @@ export const MUTATIONS = [
           "locked('ended a', `o.fencing_token = a.token AND o.status = 'running'`).replace('o.tenant_id = a.tenant_id AND ', '')",
       },
       {
-        find: "  WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key AND ${oneByOne('a.operation_key')}\n    AND o.fencing_token = a.token",
+        find: "  WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key AND ${lookedUpByKey('a.operation_key')}\n    AND o.fencing_token = a.token",
         replace: '  WHERE o.operation_key = a.operation_key\n    AND o.fencing_token = a.token',
       },
     ],
@@ -105,7 +105,7 @@ export const MUTATIONS = [
     file: CLAIMS,
     edits: [
       {
-        find: "  WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key AND ${oneByOne('a.operation_key')}\n    AND o.fingerprint = a.fingerprint AND o.queue = :queue",
+        find: "  WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key AND ${lookedUpByKey('a.operation_key')}\n    AND o.fingerprint = a.fingerprint AND o.queue = :queue",
         replace: '  WHERE o.operation_key = a.operation_key\n    AND o.queue = :queue',
       },
     ],

@@ -3,7 +3,7 @@ import type { ProcessorTime } from './processor-time.js';
 import type { Backend } from './servers.js';
 import type { Traffic } from './traffic.js';
 
-/** A median of all rounds, with the least and the most. */
+/** The {@link median} of all rounds, with the least and the most. */
 export interface Spread {
   readonly median: number;
   readonly least: number;
@@ -61,6 +61,9 @@ export function summarize(
   };
 }
 
+/** Of the longest name. */
+const NAME_WIDTH = 'floorBundledOptimistic'.length;
+
 /** One line of the table. */
 export function lineOf({ backend, concurrency, contender, ...found }: Measurement): string {
   const { jobsPerSecond, ratio, cpuUs, traffic, allocatedBytes } = found;
@@ -68,7 +71,7 @@ export function lineOf({ backend, concurrency, contender, ...found }: Measuremen
   return [
     backend.padEnd(8),
     String(concurrency).padStart(4),
-    contender.padEnd(16),
+    contender.padEnd(NAME_WIDTH),
     String(jobsPerSecond).padStart(7),
     `${ratio.median.toFixed(2)} [${ratio.least.toFixed(2)}–${ratio.most.toFixed(2)}]`.padStart(18),
     us(cpuUs.node),
@@ -84,7 +87,7 @@ export function lineOf({ backend, concurrency, contender, ...found }: Measuremen
 export const HEADER = [
   'backend ',
   'conc',
-  'contender       ',
+  'contender'.padEnd(NAME_WIDTH),
   ' jobs/s',
   '  x first [spread]',
   ' node',
@@ -96,6 +99,7 @@ export const HEADER = [
   'redis commands    (µs of CPU, bytes and statements per job)',
 ].join(' ');
 
+/** The one in the middle; of an even number, the greater of the two in the middle. */
 export function median(values: readonly number[]): number {
   const sorted = values.toSorted((a, b) => a - b);
   return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN;

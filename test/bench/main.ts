@@ -22,22 +22,22 @@ import {
 } from './contenders/library.js';
 import { pgBoss } from './contenders/pg-boss.js';
 import { addBulk, bareTransaction, bullmq, findThenSave } from './contenders/plain.js';
-import type { Contender } from './lane.js';
-import { type AskLane, measure, measureAllocations, type Place, type Turn } from './measure.js';
+import type { Contender } from './contender.js';
+import { type AskContender, measure, measureAllocations, type Place, type Turn } from './measure.js';
 import { readOptions } from './options.js';
 import { askAll } from './scale/ask.js';
 import { Servers } from './servers.js';
 
 /*
  * How fast the library works through a queue, next to plain BullMQ, to the usual "find, then save", and to the floors:
- * workers written by hand that do nothing but the same writes. With `--metrics`, how much of the library's own speed is
- * left when it is counted; with `--others`, what else it does than run new operations: replays, transactions, enqueueing; with `--policies`, when its calls are guarded by circuit, bulkhead and retry budget. With `--peers`,
- * next to other systems that run jobs with a durable result. With `--scale`, no contenders, but what happens with many rows,
- * jobs, processes and connections: `scale/`.
+ * workers written by hand for this one handler. With `--metrics`, how much of the library's own speed is left when it is
+ * counted; with `--policies`, when its calls are guarded by circuit, bulkhead and retry budget. With `--others`, what else it
+ * does than run new operations: replays, transactions, enqueueing. With `--peers`, next to other systems that run jobs with a
+ * durable result. With `--scale`, no contenders, but what happens with many rows, jobs, processes and connections: `scale/`.
  *
  * Contenders take turns in each round, so that a slow minute of the machine hits all of them, and each is compared with the
  * first one of its own round. Speed differs from machine to machine, and from minute to minute; CPU time per job hardly
- * does, and bytes and statements do not.
+ * does, and bytes and statements only as far as time decides which operations share one.
  */
 
 const options = readOptions();
@@ -45,8 +45,8 @@ const OURS = [idempotent, bundled, optimistic, bundledOptimistic];
 const FLOORS = [floor, optimisticFloor, bundledFloor, bundledOptimisticFloor];
 const GROUPS = groups();
 const ASK = whatToAsk();
-/** Enough for the compiler to be through with them. */
-const ENOUGH = 200_000;
+/** So many calls that V8 has optimised the code before most of them. */
+const WARM_CALLS = 200_000;
 /** Enough for some ten thousand samples. */
 const ALLOCATING_JOBS = 2000;
 selectBackendByConnection();
@@ -96,12 +96,22 @@ async function compare(contenders: readonly Contender[], place: Place): Promise<
   return measurements;
 }
 
-function whatToAsk(): AskLane {
-  if (options.metrics) return (lane) => lane.tellUs?.(ENOUGH);
-  return options.policies ? (lane) => lane.guardUs?.(ENOUGH) : () => undefined;
+function whatToAsk(): AskContender {
+  if (options.metrics) return (opened) => opened.tellUs?.(WARM_CALLS);
+  return options.policies ? (opened) => opened.guardUs?.(WARM_CALLS) : () => undefined;
 }
 
+/** The contenders that were named, or all, each group with the first one, which the others are compared with. */
 function groups(): readonly (readonly Contender[])[] {
+  const { only } = options;
+  if (only === undefined) return allGroups();
+  const isNamed = ({ name }: Contender): boolean => only.includes(name);
+  return allGroups()
+    .filter((group) => group.some(isNamed))
+    .map((group) => group.filter((one, index) => index === 0 || isNamed(one)));
+}
+
+function allGroups(): readonly (readonly Contender[])[] {
   if (options.metrics) return [[idempotent, counted, measured]];
   if (options.policies) return [[idempotent, dependent, guardedCall]];
   if (options.others)
@@ -111,9 +121,7 @@ function groups(): readonly (readonly Contender[])[] {
       [addBulk, enqueued, enqueuedInQueue],
     ];
   const peers = [pgBoss, graphileWorker, dbos, dbosStep, bullmqDurable, bullmqDurableStep];
-  const all = options.peers
-    ? [bullmq, idempotent, bundled, ...peers]
-    : [bullmq, findThenSave, ...OURS, ...FLOORS];
-  const { only } = options;
-  return [only === undefined ? all : all.filter(({ name }) => name === bullmq.name || only.includes(name))];
+  return options.peers
+    ? [[bullmq, idempotent, bundled, ...peers]]
+    : [[bullmq, findThenSave, ...OURS, ...FLOORS]];
 }

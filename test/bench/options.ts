@@ -28,7 +28,7 @@ export interface BenchOptions {
   readonly jobs: Readonly<Record<'redis' | 'postgres', number>>;
   /** The only backend to measure on. Undefined means both. */
   readonly backend: Backend | undefined;
-  /** The names of the contenders to compare with the first one, or of questions about scale. Undefined means all. */
+  /** The names of the contenders to compare with the first one of their group, or of questions about scale. Undefined means all. */
   readonly only: readonly string[] | undefined;
 }
 

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { Redis } from 'ioredis';
 import { startPostgres, startRedis } from 'local-servers';
-import type { Site } from './lane.js';
+import type { Site } from './contender.js';
 import type { ServerPids } from './processor-time.js';
 
 export type Backend = 'redis' | 'postgres';

@@ -1,5 +1,13 @@
 import { type DurableContext, DurableQueue, DurableWorker } from 'bullmq-durable';
-import { chunks, type Contender, handle, type Lane, payloadOf, QUEUE, type Site } from '../lane.js';
+import {
+  chunks,
+  type Contender,
+  handle,
+  type OpenContender,
+  payloadOf,
+  QUEUE,
+  type Site,
+} from '../contender.js';
 
 /*
  * bullmq-durable 0.2.0. It asks for BullMQ 5, and runs here on the BullMQ 6 that everything else runs on (an override in
@@ -34,7 +42,7 @@ async function openDurable(
   { connection: given, prefix }: Site,
   concurrency: number,
   work: (context: DurableContext) => Promise<unknown>,
-): Promise<Lane> {
+): Promise<OpenContender> {
   const connection = addressOf(given as { url: string });
   const shared = { connection, prefix, durablePrefix: `${prefix}:durable` };
   const defaultJobOptions = { attempts: 3, removeOnComplete: { age: 7 * 24 * 3600 } };

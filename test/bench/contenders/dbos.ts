@@ -4,11 +4,11 @@ import {
   type Contender,
   Countdown,
   handle,
-  type Lane,
+  type OpenContender,
   payloadOf,
   QUEUE,
   type Site,
-} from '../lane.js';
+} from '../contender.js';
 import { untilNoRow } from './until-no-row.js';
 
 /*
@@ -44,7 +44,7 @@ async function openDbos(
   { databaseUrl }: Site,
   concurrency: number,
   work: () => Promise<{ ok: true }>,
-): Promise<Lane> {
+): Promise<OpenContender> {
   let countdown: Countdown | undefined;
   DBOS.setConfig({
     name: 'bench',

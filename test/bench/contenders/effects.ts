@@ -1,5 +1,5 @@
 import { Client } from 'pg';
-import type { Site } from '../lane.js';
+import type { Site } from '../contender.js';
 
 /** The table that handlers write to which have something to write. */
 export async function makeEffects({ databaseUrl }: Site): Promise<void> {

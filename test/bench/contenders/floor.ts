@@ -5,18 +5,20 @@ import {
   chunks,
   type Contender,
   handle,
-  KEEP_NOTHING,
-  type Lane,
+  FORGET_COMPLETED,
+  type OpenContender,
   payloadOf,
   QUEUE,
   type Site,
-} from '../lane.js';
+} from '../contender.js';
 import { makeLedger } from './library.js';
 
 /*
- * The floors: workers written by hand for this one benchmark, which write what the library writes to the same table, with
- * as few statements as can be. They have no tenants, no validation, no retries, no lease that is renewed, and trust every
- * answer. What the library takes beyond them is what all that costs.
+ * The floors: workers written by hand for this one benchmark, which write to the library's table with few statements. They
+ * have no tenants, no validation, no retries, no lease that is renewed, and trust every answer.
+ *
+ * A floor is not always the cheaper one. It sends its statements at other times than the library, and declares `keyed` also
+ * where it is optimistic. In bundles it inserts rows, where the library updates those from which it was delivered.
  */
 
 /** Claims and completes: two writes for each job. */
@@ -31,7 +33,7 @@ export const optimisticFloor: Contender = {
   open: (site, concurrency) => openFloor(site, concurrency, lookThenInsert, 1),
 };
 
-/** Claims and completes operations that come in bundles: as many as there are handlers at once, at most 50. */
+/** Claims and completes operations that come in bundles: half as many as there are handlers at once, at most 50. */
 export const bundledFloor: Contender = {
   name: 'floorBundled',
   open: (site, concurrency) =>
@@ -58,12 +60,12 @@ async function openFloor(
   concurrency: number,
   writes: (pool: Pool) => Work,
   size: number,
-): Promise<Lane> {
+): Promise<OpenContender> {
   await makeLedger(site);
   const { connection, prefix } = site;
   const pool = new Pool({ connectionString: site.databaseUrl, max: CONNECTIONS, options: SESSION });
   const work = writes(pool);
-  const queue = new Queue(QUEUE, { connection, prefix, defaultJobOptions: KEEP_NOTHING });
+  const queue = new Queue(QUEUE, { connection, prefix, defaultJobOptions: FORGET_COMPLETED });
   let onDone = (): void => undefined;
   const worker = new Worker(
     QUEUE,
@@ -101,8 +103,11 @@ async function openFloor(
 /** As the library's own sessions: a plan that was made while the table was empty must not scan it later. */
 const SESSION = '-c enable_seqscan=off -c jit=off';
 
-/** As many as the library keeps for such statements. */
-const CONNECTIONS = 4;
+/** The most statements of one kind that are under way. */
+const MAX_IN_FLIGHT = 2;
+
+/** A floor has two kinds of statements at most. None of them waits for a connection. */
+const CONNECTIONS = 2 * MAX_IN_FLIGHT;
 
 /** One for all claims of a statement. */
 const TOKEN = `(EXTRACT(EPOCH FROM statement_timestamp()) * 1000)::bigint`;
@@ -243,5 +248,3 @@ class Batches<Item> {
       });
   }
 }
-
-const MAX_IN_FLIGHT = 2;

@@ -1,6 +1,6 @@
 import { Logger, makeWorkerUtils, run } from 'graphile-worker';
 import { EventEmitter } from 'node:events';
-import { chunks, type Contender, handle, payloadOf, QUEUE } from '../lane.js';
+import { chunks, type Contender, handle, payloadOf, QUEUE } from '../contender.js';
 import { untilNoRow } from './until-no-row.js';
 
 /**

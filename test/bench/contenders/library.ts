@@ -2,7 +2,7 @@ import 'reflect-metadata';
 import { BullModule, WorkerHost } from '@nestjs/bullmq';
 import { type INestApplicationContext, Module, type Provider } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
-import { getDataSourceToken, TypeOrmModule } from '@nestjs/typeorm';
+import { TypeOrmModule } from '@nestjs/typeorm';
 import { MeterProvider, MetricReader } from '@opentelemetry/sdk-metrics';
 import {
   currentOperation,
@@ -16,20 +16,19 @@ import { type JobEvent, JobEvents, type MetricsAdapter } from 'nestjs-idempotent
 import { otelMetrics } from 'nestjs-idempotent-jobs/otel';
 import { prometheusMetrics } from 'nestjs-idempotent-jobs/prometheus';
 import { Registry } from 'prom-client';
-import { setTimeout } from 'node:timers/promises';
 import { makeEffects, writeEffect } from './effects.js';
-import type { DataSource } from 'typeorm';
+import { untilNoRow } from './until-no-row.js';
 import {
   chunks,
   type Contender,
   Countdown,
   handle,
-  KEEP_NOTHING,
-  type Lane,
+  FORGET_COMPLETED,
+  type OpenContender,
   payloadOf,
   QUEUE,
   type Site,
-} from '../lane.js';
+} from '../contender.js';
 
 /** This library, with `effect: 'keyed'`: claim, run, complete. */
 export const idempotent = idempotentWith('idempotent', () => []);
@@ -159,7 +158,7 @@ async function openIdempotent(
   site: Site,
   concurrency: number,
   { metrics = [], guarded, bundle, optimistic = false, effect = 'keyed' }: Variant = {},
-): Promise<Lane> {
+): Promise<OpenContender> {
   let onHandled = (): void => undefined;
   const dependency = guarded === 'processor' ? { dependency: GATEWAY } : {};
 
@@ -186,7 +185,7 @@ async function openIdempotent(
           durability: bundle === undefined ? 'queue' : 'ledger',
         });
       }
-      if (bundle !== undefined) await untilNone(app, 'dispatches = 0');
+      if (bundle !== undefined) await untilNoRow(site.databaseUrl, 'job_outcomes WHERE dispatches = 0');
     },
     async drain(countdown) {
       // A bundle is one job of BullMQ's, so its operations are counted by their handlers.
@@ -194,7 +193,8 @@ async function openIdempotent(
       else onHandled = () => countdown.count();
       worker.run().catch((error: unknown) => countdown.fail(error));
       await countdown.over;
-      if (bundle !== undefined) await untilNone(app, `status <> 'completed'`);
+      if (bundle !== undefined)
+        await untilNoRow(site.databaseUrl, `job_outcomes WHERE status <> 'completed'`);
     },
     tellUs(jobs) {
       const events = app.get(JobEvents);
@@ -220,18 +220,6 @@ export async function makeLedger(site: Site): Promise<void> {
   await app.close();
 }
 
-/** Waits until the ledger has no operation like that. */
-async function untilNone(app: INestApplicationContext, condition: string): Promise<void> {
-  const dataSource = app.get<DataSource>(getDataSourceToken());
-  const [{ any }] = await dataSource.query(
-    `SELECT EXISTS (SELECT FROM job_outcomes WHERE ${condition}) AS any`,
-  );
-  if (any) {
-    await setTimeout(5);
-    await untilNone(app, condition);
-  }
-}
-
 function startApp(
   site: Site,
   providers: Provider[],
@@ -243,7 +231,7 @@ function startApp(
       BullModule.forRoot({
         connection: site.connection,
         prefix: site.prefix,
-        defaultJobOptions: KEEP_NOTHING,
+        defaultJobOptions: FORGET_COMPLETED,
       }),
       IdempotentJobsModule.forRoot({
         migrations: 'run',

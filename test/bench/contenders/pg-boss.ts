@@ -1,5 +1,5 @@
 import { PgBoss } from 'pg-boss';
-import { chunks, type Contender, handle, payloadOf, QUEUE } from '../lane.js';
+import { chunks, type Contender, handle, payloadOf, QUEUE } from '../contender.js';
 import { untilNoRow } from './until-no-row.js';
 
 /**

@@ -6,12 +6,12 @@ import {
   chunks,
   type Contender,
   handle,
-  KEEP_NOTHING,
-  type Lane,
+  FORGET_COMPLETED,
+  type OpenContender,
   payloadOf,
   QUEUE,
   type Site,
-} from '../lane.js';
+} from '../contender.js';
 
 /** BullMQ alone. */
 export const bullmq: Contender = {
@@ -39,7 +39,7 @@ export const findThenSave: Contender = {
       synchronize: true,
     }).initialize();
     const processed = dataSource.getRepository(ProcessedJob);
-    const lane = await openPlain(site, concurrency, async (jobId) => {
+    const opened = await openPlain(site, concurrency, async (jobId) => {
       const found = await processed.findOneBy({ id: jobId });
       if (found !== null) return found.result;
       const result = await handle();
@@ -47,9 +47,9 @@ export const findThenSave: Contender = {
       return result;
     });
     return {
-      ...lane,
+      ...opened,
       async close() {
-        await lane.close();
+        await opened.close();
         await dataSource.destroy();
       },
     };
@@ -61,9 +61,9 @@ export const bareTransaction: Contender = {
   name: 'bareTransaction',
   async open(site, concurrency) {
     await makeEffects(site);
-    // Its default of ten connections is also TypeORM's, whose pool the library takes handlers' transactions from.
+    // Ten connections by default, as in TypeORM's pool, of which the library takes six for handlers' transactions.
     const pool = new Pool({ connectionString: site.databaseUrl });
-    const lane = await openPlain(site, concurrency, async () => {
+    const opened = await openPlain(site, concurrency, async () => {
       const client = await pool.connect();
       try {
         await client.query('BEGIN');
@@ -75,9 +75,9 @@ export const bareTransaction: Contender = {
       }
     });
     return {
-      ...lane,
+      ...opened,
       async close() {
-        await lane.close();
+        await opened.close();
         await pool.end();
       },
     };
@@ -88,7 +88,7 @@ export const bareTransaction: Contender = {
 export const addBulk: Contender = {
   name: 'addBulk',
   async open({ connection, prefix }) {
-    const queue = new Queue(QUEUE, { connection, prefix, defaultJobOptions: KEEP_NOTHING });
+    const queue = new Queue(QUEUE, { connection, prefix, defaultJobOptions: FORGET_COMPLETED });
     await queue.waitUntilReady();
     let jobs = 0;
     return {
@@ -114,8 +114,8 @@ async function openPlain(
   { connection, prefix }: Site,
   concurrency: number,
   process: (jobId: string) => Promise<unknown>,
-): Promise<Lane> {
-  const queue = new Queue(QUEUE, { connection, prefix, defaultJobOptions: KEEP_NOTHING });
+): Promise<OpenContender> {
+  const queue = new Queue(QUEUE, { connection, prefix, defaultJobOptions: FORGET_COMPLETED });
   const options = { connection, prefix, concurrency, autorun: false };
   const worker = new Worker(QUEUE, (job) => process(job.id as string), options);
   await queue.waitUntilReady();

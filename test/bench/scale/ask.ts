@@ -3,6 +3,7 @@ import type { Servers } from '../servers.js';
 import { backlog } from './backlog.js';
 import { largeLedger } from './large-ledger.js';
 import { memory } from './memory.js';
+import { partitions } from './partitions.js';
 import { pooler } from './pooler.js';
 import { processes } from './processes.js';
 import { pruning } from './pruning.js';
@@ -17,7 +18,7 @@ export interface Answer {
   readonly figures: readonly Figure[];
 }
 
-const QUESTIONS: readonly Question[] = [largeLedger, pruning, processes, memory, backlog, pooler];
+const QUESTIONS: readonly Question[] = [largeLedger, pruning, processes, memory, backlog, pooler, partitions];
 
 /** Asks the questions that were named, or all, one after the other, and prints each answer as soon as it is there. */
 export async function askAll(

@@ -1,3 +1,7 @@
+import { Client } from 'pg';
+import { setTimeout } from 'node:timers/promises';
+import { median } from '../comparison.js';
+import type { Site } from '../contender.js';
 import { untilNoRow } from '../contenders/until-no-row.js';
 import { processorTime } from '../processor-time.js';
 import type { Servers } from '../servers.js';
@@ -36,6 +40,13 @@ export const backlog: Question = {
           tenth.rssBytes / MEGABYTE,
           'a tenth of them',
         ),
+        compared(
+          `${named}: a look that finds nothing due`,
+          'ms',
+          whole.idleLookMs,
+          tenth.idleLookMs,
+          'a tenth of them',
+        ),
       );
     }
     return figures;
@@ -48,6 +59,7 @@ interface Dispatched {
   readonly nodeUs: number;
   readonly postgresUs: number;
   readonly rssBytes: number;
+  readonly idleLookMs: number;
 }
 
 async function measure(
@@ -76,6 +88,7 @@ async function measure(
   const postgresUs = ((processorTime(servers.pids).postgres ?? NaN) - before.postgres) / waiting;
   const { cpuUs, maxRssBytes } = await dispatcher.usage();
   await dispatcher.stop();
+  const idleLookMs = await idleLook(site, producer);
   await producer.app.close();
   return {
     seconds,
@@ -83,7 +96,29 @@ async function measure(
     nodeUs: (cpuUs - before.node) / waiting,
     postgresUs,
     rssBytes: maxRssBytes,
+    idleLookMs,
   };
+}
+
+/** How long a look of a dispatcher takes, in ms, where all operations are to be looked at tomorrow. */
+async function idleLook(site: Site, { dataSource }: ScaleApp): Promise<number> {
+  await dataSource.query(`UPDATE job_outcomes SET dispatch_due_at = now() + interval '1 day'`);
+  await dataSource.query('VACUUM (ANALYZE) job_outcomes');
+  const looks: number[] = [];
+  const query = Reflect.get(Client.prototype, 'query') as (...args: unknown[]) => Promise<unknown>;
+  Client.prototype.query = async function (this: Client, ...args: unknown[]) {
+    const startedAt = performance.now();
+    const result = await query.apply(this, args);
+    const { text = '' } = args[0] as { text?: string };
+    if (text.startsWith('WITH due AS') && text.includes('job_outcomes'))
+      looks.push(performance.now() - startedAt);
+    return result;
+  } as Client['query'];
+  const dispatcher = await openScaleApp(site, { dispatches: true });
+  await setTimeout(LOOKS * 1000);
+  Client.prototype.query = query as Client['query'];
+  await dispatcher.app.close();
+  return median(looks);
 }
 
 async function countWaiting({ dataSource }: ScaleApp): Promise<number> {
@@ -92,6 +127,9 @@ async function countWaiting({ dataSource }: ScaleApp): Promise<number> {
   );
   return row?.waiting ?? NaN;
 }
+
+/** A dispatcher that is not woken looks once in a second. */
+const LOOKS = 10;
 
 /** Operations that are asked for in one go. */
 const PORTION = 20_000;

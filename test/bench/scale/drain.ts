@@ -1,4 +1,4 @@
-import { Countdown } from '../lane.js';
+import { Countdown } from '../contender.js';
 import { median } from '../comparison.js';
 import { perJob, type ProcessorTime, processorTime } from '../processor-time.js';
 import type { Servers } from '../servers.js';

@@ -2,7 +2,7 @@ import { median } from '../comparison.js';
 import type { Servers } from '../servers.js';
 import { type Drained, drain } from './drain.js';
 import { alone, compared, type Figure, type Question } from './question.js';
-import { openScaleApp, type ScaleApp } from './scale-app.js';
+import { openScaleApp, type ScaleApp, type ScaleAppOptions, TENANT_SQL } from './scale-app.js';
 import { copyUntil } from './settled-rows.js';
 
 /** Jobs of a turn. */
@@ -34,23 +34,28 @@ export const largeLedger: Question = {
   },
 };
 
-interface Ledger {
+export interface Ledger {
   readonly app: ScaleApp;
   readonly rows: number;
   /** The number of the next operation that the ledger does not have. */
   next: number;
 }
 
-interface Turns {
+export interface Turns {
   readonly many: Drained[];
   readonly single: Drained[];
 }
 
-async function openLedger(servers: Servers, rows: number): Promise<Ledger> {
+/** An application whose ledger has so many settled rows. */
+export async function openLedger(
+  servers: Servers,
+  rows: number,
+  options: Pick<ScaleAppOptions, 'partitions' | 'tenants'> = {},
+): Promise<Ledger> {
   const site = await servers.makeSite(servers.backends[0] as 'redis' | 'postgres');
-  const app = await openScaleApp(site, { concurrency: 50 });
+  const app = await openScaleApp(site, { ...options, concurrency: 50 });
   await drain(servers, app, { jobs: 1, concurrency: 1, fill: () => app.enqueue([0], 'queue') });
-  await copyUntil(site, rows);
+  await copyUntil(site, rows, { tenant_id: TENANT_SQL('number', options.tenants ?? 1) });
   return { app, rows, next: rows + 1 };
 }
 
@@ -61,7 +66,8 @@ async function bytesPerRow({ app: { dataSource } }: Ledger): Promise<number> {
   return row?.bytes ?? NaN;
 }
 
-async function takeTurns(
+/** What each of these ledgers has shown, in turns. */
+export async function takeTurns(
   servers: Servers,
   kind: 'claim' | 'replay',
   ledgers: readonly Ledger[],

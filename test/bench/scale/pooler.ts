@@ -1,6 +1,6 @@
 import { HAS_PGBOUNCER, startPgBouncer } from '../../support/pgbouncer.js';
 import { median } from '../comparison.js';
-import type { Site } from '../lane.js';
+import type { Site } from '../contender.js';
 import type { Servers } from '../servers.js';
 import { type Drained, drain } from './drain.js';
 import { compared, type Figure, type Question } from './question.js';

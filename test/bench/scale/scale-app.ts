@@ -14,7 +14,7 @@ import {
 import { hash } from 'node:crypto';
 import { setTimeout } from 'node:timers/promises';
 import type { DataSource } from 'typeorm';
-import { chunks, KEEP_NOTHING, payloadOf, QUEUE, type Site } from '../lane.js';
+import { chunks, FORGET_COMPLETED, payloadOf, QUEUE, type Site } from '../contender.js';
 
 /** How to open an application. All of it can be handed to another process. */
 export interface ScaleAppOptions {
@@ -28,6 +28,10 @@ export interface ScaleAppOptions {
   readonly dispatches?: boolean;
   /** The most operations of a bundle. Default none. */
   readonly bundle?: number;
+  /** Partitions of the ledger. Default none. */
+  readonly partitions?: number;
+  /** How many tenants share the operations. Default 1. */
+  readonly tenants?: number;
   /** Where the library's own connections lead, if not where the application's do. */
   readonly around?: { readonly host: string; readonly port: number };
 }
@@ -45,8 +49,13 @@ export interface ScaleApp {
 export const KEY_SQL = (number: string): string => `'charge:' || md5((${number})::text)`;
 const keyOf = (number: number): string => `charge:${hash('md5', String(number), 'hex')}`;
 
+/** Likewise. */
+export const TENANT_SQL = (number: string, tenants: number): string =>
+  `'tenant-' || (${number}) % ${tenants}`;
+const tenantOf = (number: number, tenants: number): string => `tenant-${number % tenants}`;
+
 export async function openScaleApp(site: Site, options: ScaleAppOptions): Promise<ScaleApp> {
-  const { concurrency, effect = 'keyed', handlerMs = 0 } = options;
+  const { concurrency, effect = 'keyed', handlerMs = 0, tenants = 1 } = options;
 
   @IdempotentProcessor(QUEUE, { effect }, { concurrency: concurrency ?? 1, autorun: false })
   class ScaleProcessor extends WorkerHost {
@@ -67,12 +76,11 @@ export async function openScaleApp(site: Site, options: ScaleAppOptions): Promis
     },
     async enqueue(numbers, durability) {
       for (const chunk of chunks(numbers.length)) {
-        const requests = chunk.map((index) => ({
-          name: 'charge',
-          payload: payloadOf(0),
-          operationKey: keyOf(numbers[index] as number),
-          tenantId: 'acme',
-        }));
+        const requests = chunk.map((index) => {
+          const number = numbers[index] as number;
+          const [operationKey, tenantId] = [keyOf(number), tenantOf(number, tenants)];
+          return { name: 'charge', payload: payloadOf(0), operationKey, tenantId };
+        });
         await queue.enqueueMany(requests, { durability });
       }
     },
@@ -82,18 +90,19 @@ export async function openScaleApp(site: Site, options: ScaleAppOptions): Promis
 function start(
   { connection, prefix, databaseUrl }: Site,
   providers: Provider[],
-  { dispatches = false, bundle, around, concurrency = 0 }: ScaleAppOptions,
+  { dispatches = false, bundle, around, partitions, concurrency = 0 }: ScaleAppOptions,
 ): Promise<INestApplicationContext> {
   @Module({
     imports: [
       // A transactional handler holds a connection, and the library leaves four of the pool for others.
       TypeOrmModule.forRoot({ type: 'postgres', url: databaseUrl, poolSize: Math.max(10, concurrency + 4) }),
-      BullModule.forRoot({ connection, prefix, defaultJobOptions: KEEP_NOTHING }),
+      BullModule.forRoot({ connection, prefix, defaultJobOptions: FORGET_COMPLETED }),
       IdempotentJobsModule.forRoot({
         migrations: 'run',
         logs: 'none',
         doctor: 'off',
         dispatch: { enabled: dispatches },
+        ...(partitions !== undefined && { partitions }),
         ...(around && { pool: { connection: around } }),
       }),
       IdempotentJobsModule.registerQueue({

@@ -1,5 +1,5 @@
 import { Client } from 'pg';
-import type { Site } from '../lane.js';
+import type { Site } from '../contender.js';
 import { KEY_SQL } from './scale-app.js';
 
 /**

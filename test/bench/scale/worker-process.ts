@@ -1,7 +1,7 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
-import type { Site } from '../lane.js';
+import type { Site } from '../contender.js';
 import type { ScaleAppOptions } from './scale-app.js';
 
 export interface ToWorker {

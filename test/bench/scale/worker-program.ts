@@ -1,5 +1,5 @@
 import { selectBackendByConnection } from 'nestjs-idempotent-jobs';
-import type { Site } from '../lane.js';
+import type { Site } from '../contender.js';
 import { openScaleApp, type ScaleAppOptions } from './scale-app.js';
 import type { FromWorker, ToWorker } from './worker-process.js';
 

@@ -62,7 +62,7 @@ function queueOf(job: Job): ConstructorParameters<typeof Job>[0] {
 }
 
 /** The worker that BullMQ has delivered the job to. An instance of a request-scoped processor does not know it. */
-export function workerOf(job: Job): Worker {
+export function workerOfJob(job: Job): Worker {
   return queueOf(job) as Worker;
 }
 

@@ -4,7 +4,8 @@ import type { OperationRun } from '../worker/attempt/operation-run.js';
 import { OperationRunner } from '../worker/attempt/operation.runner.js';
 import { Dependencies } from '../resilience/dependency/dependencies.js';
 import type { ClaimRules } from '../ledger/claim/claim.js';
-import { HandlerRun, RunningHandlers } from '../worker/attempt/handler-run.js';
+import { HandlerRun } from '../worker/attempt/handler-run.js';
+import { RunningHandlers } from '../worker/attempt/running-handlers.js';
 import {
   assertNoTransactionAround,
   currentOperation,

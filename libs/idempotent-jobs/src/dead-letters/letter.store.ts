@@ -36,7 +36,7 @@ WHERE EXISTS (SELECT FROM {schema}.dead_letters l WHERE l.queue = :queue AND l.j
      SELECT FROM {schema}.job_outcomes o
      WHERE o.tenant_id = failed.tenant_id AND o.operation_key = failed.operation_key
        AND o.status IN ('completed', 'dead', 'in_doubt')
-     OFFSET 0
+     OFFSET 0 -- looks it up by its key
    )
 `,
 );

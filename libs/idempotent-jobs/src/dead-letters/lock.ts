@@ -1,7 +1,7 @@
 import type { JobEvent } from '../events/job-events.js';
 import type { OperationIdentity } from '../operation/identity.js';
 import type { DeadLetterResolution } from '../operation/reasons.js';
-import { oneByOne, type RunStatement, statement } from '../ledger/postgres/statement.js';
+import { lookedUpByKey, type RunStatement, statement } from '../ledger/postgres/statement.js';
 import type { Case, LetterFacts, OperationFacts } from './judge-letter.js';
 import type { ReservedRedrive } from './bulk-redrive.store.js';
 
@@ -87,7 +87,7 @@ WITH permit AS (
 ), operation AS (
   SELECT o.*
   FROM {schema}.job_outcomes o JOIN letter l ON o.tenant_id = l.tenant_id AND o.operation_key = l.operation_key
-  WHERE l.reason <> 'idempotency_conflict' AND ${oneByOne('l.operation_key')}
+  WHERE l.reason <> 'idempotency_conflict' AND ${lookedUpByKey('l.operation_key')}
   ORDER BY o.tenant_id, o.operation_key
   FOR UPDATE OF o
 )

@@ -1,6 +1,6 @@
 import { jobIdOf, type OperationIdentity } from '../operation/identity.js';
 import type { Author } from '../operation/ledger-action.js';
-import { oneByOne, type RunStatement, statement } from '../ledger/postgres/statement.js';
+import { lookedUpByKey, type RunStatement, statement } from '../ledger/postgres/statement.js';
 import { audit } from '../ledger/record/audit.js';
 import type { Retention } from '../ledger/retention.options.js';
 import type { Judgement, Nothing, Refused, ReportJudgement } from './judge-letter.js';
@@ -55,7 +55,7 @@ UPDATE {schema}.job_outcomes o SET
   attempts = 0, failures = 0, dispatches = 0, run_id = NULL, error = NULL, settled_at = NULL, expires_at = NULL
 FROM unnest(:letterId::uuid[], :jobIdStem::text[], :keepsDoubt::boolean[]) AS a (letter_id, job_id_stem, keeps_doubt)
 JOIN {schema}.dead_letters l ON l.id = a.letter_id
-WHERE o.tenant_id = l.tenant_id AND o.operation_key = l.operation_key AND ${oneByOne('l.operation_key')}
+WHERE o.tenant_id = l.tenant_id AND o.operation_key = l.operation_key AND ${lookedUpByKey('l.operation_key')}
 `,
 );
 
@@ -160,10 +160,10 @@ FROM (
   SELECT w.tenant_id, w.operation_key
   FROM {schema}.job_outcomes w
   JOIN unnest(:tenantId::text[], :stepOf::text[]) AS s (tenant_id, step_of) ON w.tenant_id = s.tenant_id AND w.operation_key = s.step_of
-  WHERE w.status IN ('pending', 'retrying') AND w.payload IS NOT NULL AND ${oneByOne('s.step_of')}
+  WHERE w.status IN ('pending', 'retrying') AND w.payload IS NOT NULL AND ${lookedUpByKey('s.step_of')}
   FOR UPDATE OF w SKIP LOCKED
 ) s
-WHERE p.tenant_id = s.tenant_id AND p.operation_key = s.operation_key AND ${oneByOne('s.operation_key')}
+WHERE p.tenant_id = s.tenant_id AND p.operation_key = s.operation_key AND ${lookedUpByKey('s.operation_key')}
 `,
 );
 

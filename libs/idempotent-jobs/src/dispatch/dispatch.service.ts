@@ -4,7 +4,7 @@ import { Due } from '../producer/due.js';
 import { QueueRegistry } from '../producer/queue-registry.js';
 import { UsageError } from '../operation/errors.js';
 import { Database } from '../ledger/postgres/database.js';
-import { oneByOne, rowsOf, statement } from '../ledger/postgres/statement.js';
+import { lookedUpByKey, rowsOf, statement } from '../ledger/postgres/statement.js';
 import { TenantContext } from '../tenancy/tenant-context.js';
 
 /** Which operations to put on their queues again. */
@@ -106,7 +106,7 @@ UPDATE {schema}.job_outcomes o
 SET dispatch_due_at = LEAST(o.dispatch_due_at, clock_timestamp()),
     dispatches = LEAST(o.dispatches, 1)
 FROM unsettled u
-WHERE o.tenant_id = u.tenant_id AND o.operation_key = u.operation_key AND ${oneByOne('u.operation_key')}
+WHERE o.tenant_id = u.tenant_id AND o.operation_key = u.operation_key AND ${lookedUpByKey('u.operation_key')}
 RETURNING true AS is_due
 `,
 );

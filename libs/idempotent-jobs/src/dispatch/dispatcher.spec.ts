@@ -29,13 +29,13 @@ const many = (count: number): DueJob[] =>
 const ids = (jobs: readonly OutgoingJob[]): string => jobs.map(({ jobId }) => jobId).join(' ');
 
 /** Each row has a job of its own. */
-const load: DispatchSource['load'] = async (_port, jobs) => ({ loads: alone(jobs), there: [] });
+const group: DispatchSource['group'] = async (_port, jobs) => ({ parcels: alone(jobs), there: [] });
 
 /** A source without rows. */
 const NOTHING_DUE: DispatchSource = {
   carriesRetries: false,
   targetOf: (queue) => queue,
-  load,
+  group,
   take: async () => [],
   mark: async () => undefined,
 };
@@ -70,7 +70,7 @@ function make({ queues = ['charges'], carriesRetries = true } = {}) {
   const source: DispatchSource = {
     carriesRetries,
     targetOf: (queue) => queue,
-    load,
+    group,
     take: async (names, limit, holdMs) => {
       takes.push({ queues: names, limit, holdMs });
       const jobs = await world.take(names);
@@ -178,7 +178,7 @@ describe('Dispatcher: carrying', () => {
       return {
         carriesRetries: true,
         targetOf: (queue) => queue,
-        load,
+        group,
         take: async () => jobs.splice(0),
         mark: async (marked) => void carried.push(ids(marked.map(({ job }) => job))),
       };
@@ -407,7 +407,7 @@ describe('Dispatcher: failures', () => {
       return {
         carriesRetries: true,
         targetOf: (queue) => queue,
-        load,
+        group,
         take: async () => {
           if (failing === 'take') throw lost;
           return jobs.splice(0);

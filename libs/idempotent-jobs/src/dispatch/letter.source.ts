@@ -6,7 +6,7 @@ import { shownKey } from '../operation/origin.js';
 import { Database } from '../ledger/postgres/database.js';
 import { inMs, NOW, statement } from '../ledger/postgres/statement.js';
 import type { ErrorEvidence } from '../operation/thrown.js';
-import { alone, type DispatchSource, type DueJob, type Load, type Loaded } from './outbox-relay.js';
+import { alone, type DispatchSource, type DueJob, type Grouped, type Parcel } from './outbox-relay.js';
 import type { QueuePort } from '../bullmq/queue-port.js';
 import type { DispatchOptions } from './operation.source.js';
 
@@ -82,13 +82,13 @@ export class LetterSource implements DispatchSource {
     return rows.map((row) => ({ queue: this.targetOf(row.queue), job: toJob(row), row }));
   }
 
-  async load(_port: QueuePort, due: readonly DueJob[]): Promise<Loaded> {
-    return { loads: alone(due), there: [] };
+  async group(_port: QueuePort, due: readonly DueJob[]): Promise<Grouped> {
+    return { parcels: alone(due), there: [] };
   }
 
-  async mark(loads: readonly Load[]): Promise<void> {
+  async mark(parcels: readonly Parcel[]): Promise<void> {
     const { redispatchAfterMs, redispatchMaxMs } = this.options.dispatch;
-    const letterIds = loads.flatMap(({ due }) => due.map(({ row }) => (row as LetterRow).letterId));
+    const letterIds = parcels.flatMap(({ due }) => due.map(({ row }) => (row as LetterRow).letterId));
     await this.database.run(MARK.with({ letterIds, redispatchAfterMs, redispatchMaxMs }));
   }
 }

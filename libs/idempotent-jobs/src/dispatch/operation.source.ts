@@ -6,11 +6,11 @@ import { type BundleRules, bundleOf, grouped } from '../producer/bundle.js';
 import { outgoingJob } from '../producer/outgoing.js';
 import { QueueRegistry } from '../producer/queue-registry.js';
 import { Database } from '../ledger/postgres/database.js';
-import { inMs, ms, NOW, oneByOne, rowsOf, sparse, statement } from '../ledger/postgres/statement.js';
+import { inMs, ms, NOW, lookedUpByKey, rowsOf, sparse, statement } from '../ledger/postgres/statement.js';
 import { Signer } from '../producer/signer.js';
 import { identityAttributes, queueAttributes } from '../tracing/attributes.js';
 import type { TraceCarrier, Tracing } from '../tracing/tracing.js';
-import { alone, type DispatchSource, type DueJob, type Load, type Loaded } from './outbox-relay.js';
+import { alone, type DispatchSource, type DueJob, type Grouped, type Parcel } from './outbox-relay.js';
 
 /**
  * Takes operations that are due for their queue and moves their due time into the future. If the dispatcher dies before
@@ -30,7 +30,7 @@ WITH due AS (
 UPDATE {schema}.job_outcomes o
 SET dispatch_due_at = ${inMs(':reserveMs')}
 FROM due
-WHERE o.tenant_id = due.tenant_id AND o.operation_key = due.operation_key AND ${oneByOne('due.operation_key')}
+WHERE o.tenant_id = due.tenant_id AND o.operation_key = due.operation_key AND ${lookedUpByKey('due.operation_key')}
 RETURNING
   o.tenant_id AS "tenantId", o.operation_key AS "operationKey", o.queue, o.job_name AS "jobName", o.job_id AS "jobId",
   o.fingerprint, o.payload::text AS payload, o.priority, ${ms('o.created_at')} AS "rowMs", o.deadline_at AS deadline,
@@ -68,7 +68,7 @@ SET dispatch_due_at = GREATEST(clock_timestamp(), COALESCE(o.reconcile_due_at, o
     dispatches = o.dispatches + 1,
     bundle_id = put.bundle_id
 FROM put
-WHERE o.tenant_id = put.tenant_id AND o.operation_key = put.operation_key AND ${oneByOne('put.operation_key')}
+WHERE o.tenant_id = put.tenant_id AND o.operation_key = put.operation_key AND ${lookedUpByKey('put.operation_key')}
 `,
 );
 
@@ -124,7 +124,7 @@ export class OperationSource implements DispatchSource {
     return Promise.all(rows.map(async (row) => dueOf(row, await redriveTrace(tracing, row))));
   }
 
-  async load(port: QueuePort, due: readonly DueJob[]): Promise<Loaded> {
+  async group(port: QueuePort, due: readonly DueJob[]): Promise<Grouped> {
     const rules = this.queues.bundlesOf(port.name);
     const places = new Map<DueJob, Place>();
     const bundles = new Map<string, Promise<boolean>>();
@@ -136,13 +136,15 @@ export class OperationSource implements DispatchSource {
       port.maxDataBytes,
     );
     return {
-      loads: [...alone(of('own')), ...groups.map((group) => loadOf(group.map(({ one }) => one)))],
+      parcels: [...alone(of('own')), ...groups.map((group) => parcelOf(group.map(({ one }) => one)))],
       there: of('bundle').map((one) => ({ job: one.job, due: [one], bundleId: rowOf(one).bundleId })),
     };
   }
 
-  async mark(loads: readonly Load[]): Promise<void> {
-    const rows = loads.flatMap(({ due, bundleId = null }) => due.map((one) => ({ ...rowOf(one), bundleId })));
+  async mark(parcels: readonly Parcel[]): Promise<void> {
+    const rows = parcels.flatMap(({ due, bundleId = null }) =>
+      due.map((one) => ({ ...rowOf(one), bundleId })),
+    );
     const { redispatchAfterMs, redispatchMaxMs } = this.options.dispatch;
     await this.database.run(
       MARK.with({
@@ -181,7 +183,7 @@ async function placeOf(
   return (await isThere) ? 'bundle' : 'none';
 }
 
-function loadOf(due: readonly DueJob[]): Load {
+function parcelOf(due: readonly DueJob[]): Parcel {
   if (due.length === 1) return { job: (due[0] as DueJob).job, due };
   const job = bundleOf(due.map((one) => one.job));
   return { job, due, bundleId: job.jobId };

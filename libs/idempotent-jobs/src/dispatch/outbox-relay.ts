@@ -19,18 +19,18 @@ export interface DispatchSource {
   /** The queue on which the rows of a source queue are put. */
   readonly targetOf: (queue: string) => string;
   /**
-   * Groups due rows into the jobs that carry them, and leaves out those that are on their queue already. Most rows have a job
-   * of their own.
+   * Groups due rows into the jobs that carry them. Those that a bundle on the queue still carries are left out (`there`); one
+   * that has a job of its own is put again, which changes nothing.
    */
-  load(port: QueuePort, due: readonly DueJob[]): Promise<Loaded>;
+  group(port: QueuePort, due: readonly DueJob[]): Promise<Grouped>;
   /** Takes due rows for `reserveMs`, so that no other instance takes them meanwhile. At most `limit`, oldest first. */
   take(queues: readonly string[], limit: number, reserveMs: number): Promise<DueJob[]>;
   /** Notes that they are on their queues. */
-  mark(loads: readonly Load[]): Promise<void>;
+  mark(parcels: readonly Parcel[]): Promise<void>;
 }
 
 /** A job of BullMQ, and the rows that it carries. */
-export interface Load {
+export interface Parcel {
   readonly job: OutgoingJob;
   readonly due: readonly DueJob[];
   /** The job's id, if it carries several rows. */
@@ -38,14 +38,14 @@ export interface Load {
 }
 
 /** What is to be put on a queue. */
-export interface Loaded {
-  readonly loads: readonly Load[];
+export interface Grouped {
+  readonly parcels: readonly Parcel[];
   /** What has been on the queue all the time, in jobs that carry several rows. */
-  readonly there: readonly Load[];
+  readonly there: readonly Parcel[];
 }
 
-/** A load of its own for each row. */
-export function alone(due: readonly DueJob[]): Load[] {
+/** A parcel of its own for each row. */
+export function alone(due: readonly DueJob[]): Parcel[] {
   return due.map((one) => ({ job: one.job, due: [one] }));
 }
 
@@ -151,10 +151,10 @@ export class OutboxRelay {
     if (jobs.length === 0) return true;
     // BullMQ keeps commands for a backend that does not answer, and all of them would arrive one day. So it gets no more.
     if (this.#failures.has(queue) && !(await answers(port))) return false;
-    const loaded = await this.#load(port, jobs);
-    if (loaded === undefined) return false;
-    const { loads, there } = loaded;
-    const { taken, isReachable } = await this.#put(port, loads);
+    const grouped = await this.#group(port, jobs);
+    if (grouped === undefined) return false;
+    const { parcels, there } = grouped;
+    const { taken, isReachable } = await this.#put(port, parcels);
     for (const { due: put } of taken) for (const { job } of put) this.#refused.forget(job.jobId);
     // What may be there unnoted goes by itself next time: the same job again changes nothing, another bundle would be one more.
     for (const { job } of jobs) this.#unsure.add(job.jobId);
@@ -167,17 +167,17 @@ export class OutboxRelay {
       this.log.trouble(`Jobs of queue "${queue}" were put, but could not be marked`, error);
     }
     // A backend that refuses everything rests as well; a single bad job does not hold up the others.
-    return isReachable && (taken.length > 0 || loads.length <= 1);
+    return isReachable && (taken.length > 0 || parcels.length <= 1);
   }
 
   /** Undefined when the backend does not answer. */
-  async #load(port: QueuePort, jobs: readonly DueJob[]): Promise<Loaded | undefined> {
+  async #group(port: QueuePort, jobs: readonly DueJob[]): Promise<Grouped | undefined> {
     try {
       const unsure = jobs.filter(({ job }) => this.#unsure.has(job.jobId));
       const sure = jobs.filter(({ job }) => !this.#unsure.has(job.jobId));
       if (this.#unsure.size > MAX_UNSURE) this.#unsure.clear();
-      const { loads, there } = await answered(PUT_TIMEOUT_MS, this.source.load(port, sure));
-      return { loads: [...alone(unsure), ...loads], there };
+      const { parcels, there } = await answered(PUT_TIMEOUT_MS, this.source.group(port, sure));
+      return { parcels: [...alone(unsure), ...parcels], there };
     } catch (error) {
       this.log.trouble(`Queue "${port.name}" could not be asked what it has; it is tried again later`, error);
       return undefined;
@@ -187,16 +187,16 @@ export class OutboxRelay {
   /** Puts a batch. If BullMQ refuses it, puts each row alone, so that a bad one holds up no other. Never rejects. */
   async #put(
     port: QueuePort,
-    loads: readonly Load[],
-  ): Promise<{ taken: readonly Load[]; isReachable: boolean }> {
-    if (loads.length === 0) return { taken: [], isReachable: true };
-    const outgoing = loads.map(({ job }) => job);
-    const due = loads.flatMap((load) => load.due);
+    parcels: readonly Parcel[],
+  ): Promise<{ taken: readonly Parcel[]; isReachable: boolean }> {
+    if (parcels.length === 0) return { taken: [], isReachable: true };
+    const outgoing = parcels.map(({ job }) => job);
+    const due = parcels.flatMap((parcel) => parcel.due);
     let isAwaited = true;
     try {
       const put = port.put(outgoing, this.source.carriesRetries, () => isAwaited);
       await answered(PUT_TIMEOUT_MS, put);
-      return { taken: loads, isReachable: true };
+      return { taken: parcels, isReachable: true };
     } catch (error) {
       isAwaited = false;
       // If all of them take that long together, each of them would take as long alone.
@@ -208,11 +208,11 @@ export class OutboxRelay {
         return { taken: [], isReachable };
       }
     }
-    const taken: Load[] = [];
-    for (const load of alone(due)) {
+    const taken: Parcel[] = [];
+    for (const parcel of alone(due)) {
       // Jobs that are not put by then are taken again when their reservation ends.
       if (!this.dispatcher.isRunning) break;
-      const put = await this.#put(port, [load]);
+      const put = await this.#put(port, [parcel]);
       taken.push(...put.taken);
       if (!put.isReachable) return { taken, isReachable: false };
     }
@@ -220,6 +220,7 @@ export class OutboxRelay {
   }
 }
 
+/** The rows that are taken at one time. A tenth of them is the largest bundle: see `producer/bundle.ts`. */
 const BATCH_SIZE = 500;
 /** More are not remembered. */
 const MAX_UNSURE = 100_000;

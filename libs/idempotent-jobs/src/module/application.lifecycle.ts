@@ -15,7 +15,7 @@ import { DispatchListener } from '../dispatch/dispatch-listener.js';
 import { Dispatcher } from '../dispatch/dispatcher.js';
 import { Doctor } from '../operate/doctor/doctor.js';
 import { QueueRegistry } from '../producer/queue-registry.js';
-import { RunningHandlers } from '../worker/attempt/handler-run.js';
+import { RunningHandlers } from '../worker/attempt/running-handlers.js';
 import type { ResolvedOptions } from './idempotent-jobs.options.js';
 import { type PausedQueue, pauseWhileOpen } from '../worker/host/queue-pause.js';
 import { SharedKeys } from '../worker/intake/shared-keys.js';

@@ -39,7 +39,7 @@ import { QueueDirectory } from '../operate/doctor/queue-directory.js';
 import { OperationStore } from '../producer/operation.store.js';
 import { QueueServices } from '../producer/acceptance.js';
 import { QueueRegistry } from '../producer/queue-registry.js';
-import { RunningHandlers } from '../worker/attempt/handler-run.js';
+import { RunningHandlers } from '../worker/attempt/running-handlers.js';
 import { IdempotentJobsHealthIndicator } from '../operate/health/idempotent-jobs.health.js';
 import { type ResolvedOptions } from './idempotent-jobs.options.js';
 import { EnhancerChains } from '../worker/intake/enhancer-chain.js';

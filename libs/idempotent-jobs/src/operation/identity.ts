@@ -13,7 +13,7 @@ export interface OperationIdentity {
 
 /** Both limits keep the unique index's rows well below Postgres's 2,704 bytes per entry, also in four-byte characters. */
 const MAX_TENANT_ID_LENGTH = 255;
-const MAX_OPERATION_KEY_LENGTH = 400;
+export const MAX_OPERATION_KEY_LENGTH = 400;
 export const MAX_JOB_NAME_LENGTH = 255;
 
 /** What is wrong with a tenant id, or undefined. The value itself is never in the text. */

@@ -8,8 +8,26 @@ import { type Envelope, isEnvelope } from './envelope.js';
  * operation keeps its own claim, lease, attempt, outcome, letter and trace; only the delivery is shared.
  */
 
-/** A bundle is at most a tenth of what is put at one time, which is at most a thousand operations. */
+/** A backlog is worked off by several workers, each with several handlers at once: what is put at one time makes ten bundles. */
+const BUNDLES_PER_PUT = 10;
+
+/**
+ * The most operations of a bundle that is made, and of one that is read. At one time the dispatcher puts at most 500 operations
+ * (`BATCH_SIZE`), of which it makes bundles of 50, and a producer that adds its jobs itself at most 1000 (`MAX_ROWS`).
+ *
+ * Raise what is read one release before what is made: a worker refuses a larger bundle as one job that names no operation, and
+ * its operations wait until they are put again.
+ */
 export const MAX_BUNDLE = 100;
+
+/** Redis and BullMQ copy a job's data several times; a bundle of large payloads would be larger than any single job. */
+const MAX_CHARACTERS = 256 * 1024;
+
+/** What an operation has in its job besides the payload, at most, unless its key is very long. */
+const ENVELOPE_CHARACTERS = 1000;
+
+/** In UTF-8, at most. */
+const BYTES_PER_CHARACTER = 3;
 
 /** How operations of a queue are bundled: `registerQueue({ bundle })`. */
 export interface BundleRules {
@@ -98,9 +116,9 @@ export interface Bundling {
 }
 
 /**
- * Groups jobs that are put on their queue at one time. A bundle has jobs that are due now, of one priority. A bundle has a
- * tenth of what is put, so that a backlog is shared among workers, and at most what the rules allow. Everything else goes
- * by itself.
+ * Groups jobs that are put on their queue at one time, and chooses the size of their bundles: a tenth of what is put, so that
+ * a backlog is shared among workers, and at most what the rules allow. A bundle has jobs that are due now, of one priority.
+ * Everything else goes by itself.
  */
 export function grouped<J extends Bundling>(
   jobs: readonly J[],
@@ -108,7 +126,7 @@ export function grouped<J extends Bundling>(
   maxDataBytes = Infinity,
 ): J[][] {
   const most = Math.min(MAX_CHARACTERS, maxDataBytes / BYTES_PER_CHARACTER);
-  const size = Math.min(rules?.max ?? 1, Math.floor(jobs.length / LEAST_BUNDLES));
+  const size = Math.min(rules?.max ?? 1, Math.floor(jobs.length / BUNDLES_PER_PUT));
   if (size < 2) return jobs.map((job) => [job]);
   const groups: J[][] = [];
   const open = new Map<number | undefined, { group: J[]; characters: number }>();
@@ -132,15 +150,3 @@ export function grouped<J extends Bundling>(
   }
   return groups;
 }
-
-/** A backlog is worked off by several workers, each with several handlers at once. */
-const LEAST_BUNDLES = 10;
-
-/** What an operation has in its job besides the payload, at most, unless its key is very long. */
-const ENVELOPE_CHARACTERS = 1000;
-
-/** In UTF-8, at most. */
-const BYTES_PER_CHARACTER = 3;
-
-/** Redis and BullMQ copy a job's data several times; a bundle of large payloads would be larger than any single job. */
-const MAX_CHARACTERS = 256 * 1024;

@@ -1,4 +1,4 @@
-/** Enough rows to make the round trip negligible, few enough to bound the memory of one statement. */
+/** Enough rows to make the round trip negligible, few enough to bound the memory of one statement. A tenth is `MAX_BUNDLE`. */
 const MAX_ROWS = 1000;
 
 /** Payload characters after which a chunk ends: several copies of a statement's text exist on its way to Postgres. */

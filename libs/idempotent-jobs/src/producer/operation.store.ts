@@ -9,7 +9,7 @@ import {
   inMs,
   locked,
   ms,
-  oneByOne,
+  lookedUpByKey,
   rowsOf,
   sparse,
   statement,
@@ -87,7 +87,7 @@ WITH apart AS (
 )
 UPDATE {schema}.job_outcomes o SET bundle_id = NULL
 FROM apart a
-WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key AND ${oneByOne('a.operation_key')}
+WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key AND ${lookedUpByKey('a.operation_key')}
 `,
 );
 

@@ -1,4 +1,4 @@
-import { inMs, locked, ms, oneByOne, rowsOf, statement } from '../postgres/statement.js';
+import { inMs, locked, ms, lookedUpByKey, rowsOf, statement } from '../postgres/statement.js';
 
 /**
  * Whether a job that could first run at `availableMs` (ms since 1970) is younger than what was forgotten up to
@@ -188,7 +188,7 @@ export const CLAIMING = `patience AS MATERIALIZED (
     reconcile_due_at = CASE WHEN o.status = 'in_doubt' OR NOT ${IS_MINE} AND ${MUST_ASK}
                             THEN COALESCE(o.reconcile_due_at, clock_timestamp()) END
   FROM free a
-  WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key AND ${oneByOne('a.operation_key')}
+  WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key AND ${lookedUpByKey('a.operation_key')}
     AND o.fingerprint = a.fingerprint AND o.queue = :queue
     AND (
       ${IS_MINE}
@@ -272,14 +272,14 @@ WITH input AS (
     expires_at       = CASE WHEN o.doubt_since IS NULL
                             THEN ${inMs('u.forget_after_ms')} END
   FROM unused u
-  WHERE o.tenant_id = u.tenant_id AND o.operation_key = u.operation_key AND ${oneByOne('u.operation_key')}
+  WHERE o.tenant_id = u.tenant_id AND o.operation_key = u.operation_key AND ${lookedUpByKey('u.operation_key')}
 )
 SELECT
   unused.n IS NULL AND EXISTS (
     SELECT FROM {schema}.job_outcomes o
     WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
       AND o.run_id = a.run_id AND o.lease_expires_at IS NOT NULL
-    OFFSET 0
+    OFFSET 0 -- looks it up by its key
   ) AS is_locked,
   ${ms('clock_timestamp()')} AS now_ms
 FROM input a LEFT JOIN unused ON unused.n = a.n

@@ -33,7 +33,7 @@ export class ClaimStore {
     private readonly encryption: Encryption,
   ) {}
 
-  /** Claims on the pool, in one statement with the other claims that have the same rules. */
+  /** Claims on the pool, in one statement with other claims and results that have the same rules. */
   claim(request: ClaimRequest): Promise<ClaimAnswer> {
     if (isOld(request)) return this.#claimOld(request);
     return this.#answerOf(

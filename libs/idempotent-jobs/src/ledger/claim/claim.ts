@@ -3,7 +3,10 @@ import type { OperationIdentity } from '../../operation/identity.js';
 import type { Origin } from '../../operation/origin.js';
 import type { OperationStatus } from '../../operation/status.js';
 
-/** What all claims of a processor have in common. One object per processor: claims with the same rules share a batch. */
+/**
+ * What claims and results have in common that go in one statement: all of a processor's, unless a retry policy gives some of
+ * them another time budget.
+ */
 export interface ClaimRules {
   readonly queue: string;
   readonly origin: Origin;

@@ -1,4 +1,4 @@
-import { inMs, locked, oneByOne, rowsOf, statement } from '../postgres/statement.js';
+import { inMs, locked, lookedUpByKey, rowsOf, statement } from '../postgres/statement.js';
 
 /** SET list of a row that becomes completed. The end also resolves a doubt that an earlier attempt may have left. */
 export const COMPLETED = `status = 'completed', settled_at = clock_timestamp(), error = NULL, payload = NULL,
@@ -27,7 +27,7 @@ export const COMPLETING = `ended AS (
     degraded         = a.degraded,
     expires_at       = ${inMs('a.retention_ms')}
   FROM held a
-  WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key AND ${oneByOne('a.operation_key')}
+  WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key AND ${lookedUpByKey('a.operation_key')}
     AND o.fencing_token = a.token AND o.status = 'running'
   RETURNING a.n
 ), unwritten AS (

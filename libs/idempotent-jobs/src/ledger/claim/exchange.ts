@@ -10,8 +10,8 @@ import { COMPLETE, COMPLETE_OWN, COMPLETING } from './complete.statement.js';
 import { LedgerClock } from './ledger-clock.js';
 
 /**
- * Claims operations and completes others: see {@link CLAIMING} and {@link COMPLETING}. No operation may be among both. What
- * was not completed is a list in the first row.
+ * Claims operations and completes others: see {@link CLAIMING} and {@link COMPLETING}. No operation may be among both. Each
+ * row has the list of what was not completed, and the first one is read.
  */
 const EXCHANGE = statement(
   'exchange',
@@ -37,7 +37,7 @@ export interface Completion extends OperationIdentity {
 export type Recorded = 'recorded' | 'lost';
 
 /**
- * Hands finished operations to the ledger and takes new ones from it. What the attempts of a processor want at one time goes
+ * Hands finished operations to the ledger and takes new ones from it. What attempts with the same rules want at one time goes
  * in one statement, whether they begin or have succeeded: a flood costs half of the statements, and of the commits, that it
  * would cost to claim and to complete apart.
  */

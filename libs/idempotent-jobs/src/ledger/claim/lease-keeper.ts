@@ -1,7 +1,7 @@
 import { Injectable, Optional } from '@nestjs/common';
 import type { OperationIdentity } from '../../operation/identity.js';
 import { Database } from '../postgres/database.js';
-import { inMs, locked, oneByOne, rowsOf, statement } from '../postgres/statement.js';
+import { inMs, locked, lookedUpByKey, rowsOf, statement } from '../postgres/statement.js';
 import { outsideOfAnyFrame } from '../../tenancy/frames.js';
 
 /** An attempt whose lease is kept alive while its handler runs. */
@@ -81,7 +81,7 @@ WITH input AS (
   UPDATE {schema}.job_outcomes o
   SET lease_expires_at = ${inMs('held.lease_ms')}
   FROM held
-  WHERE o.tenant_id = held.tenant_id AND o.operation_key = held.operation_key AND ${oneByOne('held.operation_key')}
+  WHERE o.tenant_id = held.tenant_id AND o.operation_key = held.operation_key AND ${lookedUpByKey('held.operation_key')}
   RETURNING held.n
 )
 SELECT
@@ -94,7 +94,7 @@ CROSS JOIN LATERAL (
     SELECT FROM {schema}.job_outcomes o
     WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
       AND o.fencing_token = a.token AND o.lease_expires_at IS NOT NULL
-    OFFSET 0
+    OFFSET 0 -- looks it up by its key
   ) AS is_held
 ) o
 ORDER BY a.n

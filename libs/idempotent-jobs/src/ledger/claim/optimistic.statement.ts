@@ -1,4 +1,4 @@
-import { inMs, locked, ms, oneByOne, rowsOf, statement } from '../postgres/statement.js';
+import { inMs, locked, ms, lookedUpByKey, rowsOf, statement } from '../postgres/statement.js';
 import { isYoung } from './claim.statement.js';
 import { COMPLETED } from './complete.statement.js';
 
@@ -76,7 +76,7 @@ WITH patience AS MATERIALIZED (
     degraded         = a.degraded,
     expires_at       = ${inMs('a.retention_ms')}
   FROM held a
-  WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key AND ${oneByOne('a.operation_key')}
+  WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key AND ${lookedUpByKey('a.operation_key')}
   RETURNING a.n
 ), made AS (
   INSERT INTO {schema}.job_outcomes AS o (
@@ -90,7 +90,7 @@ WITH patience AS MATERIALIZED (
   FROM ended a
   WHERE NOT a.needs_row AND NOT EXISTS (
     SELECT FROM {schema}.job_outcomes o WHERE o.tenant_id = a.tenant_id AND o.operation_key = a.operation_key
-    OFFSET 0)
+    OFFSET 0) -- looks it up by its key
   ORDER BY a.tenant_id, a.operation_key
   ON CONFLICT (tenant_id, operation_key) DO NOTHING
   RETURNING o.tenant_id, o.operation_key

@@ -32,7 +32,7 @@ export interface FirstOutcome extends Omit<Completion, 'token'> {
  * First attempts without a claim, for effects that may be repeated at any time: look, run, and record the outcome, of which the
  * first one counts. That is one write instead of two.
  *
- * What is given up: two deliveries at one time both run the handler, and a crash leaves no trace.
+ * What is given up, such as the record of a crash, is a list in `docs/guarantees.md` ("First attempts without a claim").
  */
 @Injectable()
 export class OptimisticStore {

@@ -20,11 +20,12 @@ const DEFAULT_LIMITS: CoalescerLimits = { batchSize: 500, inFlight: 3, slowMs: 5
 /**
  * Answers many small questions with few statements. Questions that arrive while a statement is under way form the next
  * one, because two statements that share the questions cost Postgres nearly twice as much as one. Another statement starts
- * beside it only where that one is slow or the next one is full. An idle process never waits, and a busy one shares round
- * trips.
+ * beside it only where that one is slow or the next one is full. So an idle process waits no longer than the turn of the event
+ * loop, and a busy one shares round trips.
  *
  * Two questions with the same key never share a batch, since one INSERT … ON CONFLICT cannot touch a row twice. If a batch
- * fails because of its data, each of its questions is asked again alone, so that one bad item fails alone.
+ * fails with an error of Postgres that one item may have caused (its data, a lock, a conflict), each of its questions is asked
+ * again alone, so that one bad item fails alone. A batch that is put on a queue in Redis has no such errors, and fails whole.
  */
 export class Coalescer<Question, Answer> {
   #waiting: Entry<Question, Answer>[] = [];

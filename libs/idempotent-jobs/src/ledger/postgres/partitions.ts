@@ -2,9 +2,10 @@ import type { OptionChecks } from '../../option-checks/option-checks.js';
 import { type Ask, inSchema, literal } from './sql.js';
 
 /**
- * The least and the most partitions of `job_outcomes`. One alone would only cost. A claim locks every partition, with as many
- * as a dozen indexes of each, and Postgres has room for 64 locks per connection unless `max_locks_per_transaction` says
- * more: 64 partitions need that setting, and more of them would only make each statement dearer.
+ * The least and the most partitions of `job_outcomes`. A single one would cost something and help nothing. A claim locks every
+ * partition, and the ten indexes of each while it is planned, and Postgres has room for 64 locks per connection unless
+ * `max_locks_per_transaction` says more: more than 16 partitions need that setting, and more than 64 would only make each
+ * statement dearer.
  */
 export const PARTITIONS = [2, 64] as const;
 

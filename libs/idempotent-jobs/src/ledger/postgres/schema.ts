@@ -78,7 +78,7 @@ CREATE TABLE {schema}.job_outcomes (
   redrives          integer     NOT NULL DEFAULT 0 CHECK (redrives >= 0),
   redriven_from     uuid,
   trace_context     json,
-  -- The trace of its last attempt that did not complete, for the next one to link to.
+  -- The trace of its last run, for the next one to link to.
   last_trace        text,
   created_at        timestamptz NOT NULL DEFAULT clock_timestamp(),
   started_at        timestamptz,

@@ -1,5 +1,5 @@
 import { COMPLETED } from '../claim/complete.statement.js';
-import { PATIENCE, inMs, ms, oneByOne, statement } from '../postgres/statement.js';
+import { PATIENCE, inMs, ms, lookedUpByKey, statement } from '../postgres/statement.js';
 
 /**
  * INSERT … SELECT of an operation's dead letter; the caller appends the FROM, whose row says when the last attempt ended.
@@ -125,7 +125,7 @@ UPDATE {schema}.job_outcomes o SET
   repeatable_until = COALESCE(${inMs(':repeatableMs::float8')}, 'infinity'),
   deadline_at      = COALESCE(o.deadline_at, ${inMs(':budgetMs::float8')})
 FROM operation
-WHERE o.tenant_id = operation.tenant_id AND o.operation_key = operation.operation_key AND ${oneByOne('operation.operation_key')}
+WHERE o.tenant_id = operation.tenant_id AND o.operation_key = operation.operation_key AND ${lookedUpByKey('operation.operation_key')}
 RETURNING
   o.attempts, o.failures, o.deadline_at, o.started_at,
   ${ms('o.deadline_at - clock_timestamp()')} AS remaining_ms,
@@ -192,7 +192,7 @@ WITH ${PATIENCE}, vanished AS (
     expires_at       = NULL,
     dispatch_due_at  = NULL
   FROM vanished v
-  WHERE o.tenant_id = v.tenant_id AND o.operation_key = v.operation_key AND ${oneByOne('v.operation_key')}
+  WHERE o.tenant_id = v.tenant_id AND o.operation_key = v.operation_key AND ${lookedUpByKey('v.operation_key')}
   RETURNING o.*, clock_timestamp() AS ended_at
 ), attempted AS (
   INSERT INTO {schema}.job_attempts (

@@ -10,7 +10,7 @@ import { WorkerLifecycle } from '../../worker/host/worker.lifecycle.js';
 import { UsageError } from '../../operation/errors.js';
 import type { Author } from '../../operation/ledger-action.js';
 import { Database } from '../../ledger/postgres/database.js';
-import { oneByOne, type Statement, statement } from '../../ledger/postgres/statement.js';
+import { lookedUpByKey, type Statement, statement } from '../../ledger/postgres/statement.js';
 import { INTO_AUDIT } from '../../ledger/record/audit.js';
 
 /** Counts what there is of a tenant. */
@@ -44,7 +44,7 @@ WITH open AS (
     status = 'dead', fencing_token = o.fencing_token + 1, payload = NULL, lease_expires_at = NULL, dispatch_due_at = NULL,
     reconcile_due_at = NULL, settled_at = clock_timestamp()
   FROM open
-  WHERE o.tenant_id = open.tenant_id AND o.operation_key = open.operation_key AND ${oneByOne('open.operation_key')}
+  WHERE o.tenant_id = open.tenant_id AND o.operation_key = open.operation_key AND ${lookedUpByKey('open.operation_key')}
   RETURNING 1
 )
 SELECT count(*)::integer AS rows FROM given_up
@@ -66,7 +66,7 @@ WITH settled AS (
   RETURNING 1
 ), erased AS (
   DELETE FROM {schema}.job_outcomes o USING settled s
-  WHERE o.tenant_id = s.tenant_id AND o.operation_key = s.operation_key AND ${oneByOne('s.operation_key')}
+  WHERE o.tenant_id = s.tenant_id AND o.operation_key = s.operation_key AND ${lookedUpByKey('s.operation_key')}
   RETURNING 1
 )
 SELECT (SELECT count(*) FROM erased)::integer AS rows, (SELECT count(*) FROM attempts)::integer AS attempts

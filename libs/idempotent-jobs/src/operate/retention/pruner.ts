@@ -1,7 +1,7 @@
 import { Injectable } from '@nestjs/common';
 import { LibraryLog } from '../../events/library-log.js';
 import { Database } from '../../ledger/postgres/database.js';
-import { NOW, oneByOne, type Statement, statement } from '../../ledger/postgres/statement.js';
+import { NOW, lookedUpByKey, type Statement, statement } from '../../ledger/postgres/statement.js';
 
 /*
  * Deletes what is past its retention, in small batches, each in a transaction of its own. SKIP LOCKED: a row that another
@@ -45,7 +45,7 @@ WITH expired AS (
   -- What never finished, of operations that go: nobody will run it any more. A doubt waits for its person.
   SELECT o.tenant_id, o.operation_key
   FROM {schema}.job_outcomes o JOIN expired e ON o.tenant_id = e.tenant_id AND o.step_of = e.operation_key
-  WHERE o.status <> 'in_doubt' AND ${oneByOne('e.operation_key')}
+  WHERE o.status <> 'in_doubt' AND ${lookedUpByKey('e.operation_key')}
     AND NOT (
       o.repeatable_until <= clock_timestamp() AND (o.status = 'running' OR (o.status = 'retrying' AND o.doubt_since IS NOT NULL))
     )
@@ -55,10 +55,10 @@ WITH expired AS (
   WHERE a.tenant_id = e.tenant_id AND a.operation_key = e.operation_key
 ), steps_pruned AS (
   DELETE FROM {schema}.job_outcomes o USING steps s
-  WHERE o.tenant_id = s.tenant_id AND o.operation_key = s.operation_key AND ${oneByOne('s.operation_key')}
+  WHERE o.tenant_id = s.tenant_id AND o.operation_key = s.operation_key AND ${lookedUpByKey('s.operation_key')}
 ), pruned AS (
   DELETE FROM {schema}.job_outcomes o USING expired e
-  WHERE o.tenant_id = e.tenant_id AND o.operation_key = e.operation_key AND ${oneByOne('e.operation_key')}
+  WHERE o.tenant_id = e.tenant_id AND o.operation_key = e.operation_key AND ${lookedUpByKey('e.operation_key')}
   RETURNING o.queue, o.settled_at + LEAST(interval '1 hour', (o.expires_at - o.settled_at) / 4) AS until
 ), mark AS (
   -- In the order of their names: others prune as well.

@@ -55,7 +55,7 @@ export interface Ground {
     claim: Claim,
     result: RecordedResult,
     followUps: readonly RequestedOperation[],
-  ): Promise<Completion>;
+  ): Promise<CompletionAnswer>;
   /**
    * Undoes what the handler has written, and gives the claim under which its failure is to be recorded: the same claim,
    * or a new one if the first is gone with its transaction.
@@ -90,7 +90,7 @@ export type GroundAnswer = ClaimAnswer | { readonly kind: 'no_connection' };
  * - `beaten`: another outcome was first; `answer` says what the operation is now.
  * - `refused`: Postgres did not accept it, and nothing of the attempt is left.
  */
-export type Completion =
+export type CompletionAnswer =
   | Recorded
   | { readonly kind: 'conflicted' }
   | { readonly kind: 'beaten'; readonly answer: Exclude<GroundAnswer, { kind: 'acquired' }> }

@@ -2,9 +2,8 @@ import type { AbandonedBy } from '../../operation/reasons.js';
 import { setMaxListeners } from 'node:events';
 import type { LeaseHandle } from '../../ledger/claim/lease-keeper.js';
 import { InDoubtError } from '../../operation/failure.js';
-import { frames, inFrame, outsideOfAnyFrame } from '../../tenancy/frames.js';
-import { Injectable } from '@nestjs/common';
-import { isOverWithin } from '../../operation/within.js';
+import { frames, inFrame } from '../../tenancy/frames.js';
+import { RunDeadlines } from './run-deadlines.js';
 
 /** The abort reason of an attempt's signal, once the attempt is given up. */
 export class AbandonedError extends InDoubtError {
@@ -113,10 +112,22 @@ export class HandlerRun {
    * stops listening.
    */
   endWith(signal: AbortSignal | undefined): () => void {
-    const stop = (): void => this.abandon('cancelled');
-    if (signal?.aborted === true) stop();
-    signal?.addEventListener('abort', stop, { once: true });
-    return () => signal?.removeEventListener('abort', stop);
+    return onAbort(signal, () => this.abandon('cancelled'));
+  }
+
+  /**
+   * Abandons this run when the one that it is part of is abandoned, for the same reason, or now if that one is over. A run with
+   * a lease of its own has not lost it with the other one's: it is cancelled then, and its lease is released. Returns the
+   * function that stops listening.
+   */
+  endWithRun(outer: HandlerRun, { hasOwnLease }: { readonly hasOwnLease: boolean }): () => void {
+    const stop = (): void => {
+      const by = outer.abandonedBy ?? 'cancelled';
+      this.abandon(by === 'lease_lost' && hasOwnLease ? 'cancelled' : by);
+    };
+    const forget = onAbort(outer.signal, stop);
+    if (outer.isOver) stop();
+    return forget;
   }
 
   /** Settles with `work`, or rejects when the attempt is abandoned: guards and interceptors may never answer. */
@@ -156,104 +167,16 @@ export class HandlerRun {
   }
 }
 
-/**
- * When the time of each run is over. They share one timer, which is set for the first of them: nearly all runs end before
- * their time.
- */
-class Deadlines {
-  readonly #ends = new Map<HandlerRun, { readonly at: number; readonly timeoutMs: number }>();
-  #timer: NodeJS.Timeout | undefined;
-  #firesAt = Infinity;
-
-  set(run: HandlerRun, timeoutMs: number): void {
-    const at = performance.now() + timeoutMs;
-    this.#ends.set(run, { at, timeoutMs });
-    if (at < this.#firesAt) this.#arm(at);
-  }
-
-  delete(run: HandlerRun): void {
-    if (this.#ends.delete(run) && this.#ends.size === 0) this.#disarm();
-  }
-
-  /** The timer belongs to none of the runs' tenants. */
-  #arm(at: number): void {
-    clearTimeout(this.#timer);
-    this.#firesAt = at;
-    const inMs = Math.min(Math.ceil(at - performance.now()), MAX_TIMER_MS);
-    this.#timer = outsideOfAnyFrame(() => setTimeout(() => this.#fire(), inMs));
-  }
-
-  #disarm(): void {
-    clearTimeout(this.#timer);
-    this.#firesAt = Infinity;
-  }
-
-  #fire(): void {
-    this.#firesAt = Infinity;
-    const now = performance.now();
-    for (const [run, { at, timeoutMs }] of this.#ends)
-      if (at <= now) run.abandon('timeout', `it took longer than its ${Math.round(timeoutMs)} ms`);
-    const next = Math.min(...[...this.#ends.values()].map(({ at }) => at));
-    if (next < this.#firesAt) this.#arm(next);
-  }
-}
-
-const deadlines = new Deadlines();
-
-/** The longest time that a timer of Node can be set for. */
-const MAX_TIMER_MS = 2 ** 31 - 1;
-
-/** The handlers that run in this process right now. */
-@Injectable()
-export class RunningHandlers {
-  readonly #runs = new Map<HandlerRun, RunningJob | undefined>();
-  #onEmpty: (() => void)[] = [];
-
-  /** Adds a run, for a job if one asks for it. */
-  add(run: HandlerRun, job?: RunningJob): void {
-    this.#runs.set(run, job);
-  }
-
-  remove(run: HandlerRun): void {
-    this.#runs.delete(run);
-    if (this.#runs.size > 0 || this.#onEmpty.length === 0) return;
-    for (const tell of this.#onEmpty.splice(0)) tell();
-  }
-
-  /** How many handlers are running. */
-  get size(): number {
-    return this.#runs.size;
-  }
-
-  /** Waits at most `ms` for all handlers to end, and says whether they have. */
-  async isEmptyWithin(ms: number): Promise<boolean> {
-    if (this.#runs.size === 0) return true;
-    return isOverWithin(ms, new Promise<void>((resolve) => this.#onEmpty.push(resolve)));
-  }
-
-  abandonAll(by: AbandonedBy): void {
-    for (const run of this.#runs.keys()) run.abandon(by);
-  }
-
-  /** Abandons the runs of a queue's job, or of all of its jobs, as cancelled. False if there are none. */
-  cancel(queueName: string, jobId?: string): boolean {
-    let isFound = false;
-    for (const [run, job] of this.#runs) {
-      if (job?.queueName !== queueName || (jobId !== undefined && job.id !== jobId)) continue;
-      run.abandon('cancelled');
-      isFound = true;
-    }
-    return isFound;
-  }
-}
-
-/** A job of BullMQ. */
-interface RunningJob {
-  readonly queueName: string;
-  readonly id?: string | undefined;
-}
+const deadlines = new RunDeadlines();
 
 type RunLease = Pick<LeaseHandle, 'isNearlyOver' | 'hasRunOut' | 'confirm'>;
+
+/** Calls `stop` when the signal is aborted, or now if it was aborted before. Returns the function that stops listening. */
+function onAbort(signal: AbortSignal | undefined, stop: () => void): () => void {
+  if (signal?.aborted === true) stop();
+  signal?.addEventListener('abort', stop, { once: true });
+  return () => signal?.removeEventListener('abort', stop);
+}
 
 /** Makes a rejection of what a handler throws before its first await. */
 function started(handler: () => Promise<unknown>): Promise<unknown> {

@@ -5,7 +5,7 @@ import type { Queryable } from '../../ledger/postgres/database.js';
 import type { RecordedResult } from '../../ledger/record/recorded-result.js';
 import type { FailureRecord } from '../../ledger/record/outcome.store.js';
 import type { Recorded } from '../../ledger/claim/exchange.js';
-import type { Completion, Ground, GroundAnswer, GroundServices, Release } from './ground.js';
+import type { CompletionAnswer, Ground, GroundAnswer, GroundServices, Release } from './ground.js';
 import { claimRequestOf, isCall, type OperationRun } from './operation-run.js';
 import { claimPatienceMs, recordPatienceMs, withRetry } from './with-retry.js';
 
@@ -85,7 +85,7 @@ export class LeaseGround implements Ground {
     claim: Claim,
     result: RecordedResult,
     followUps: readonly RequestedOperation[],
-  ): Promise<Completion> {
+  ): Promise<CompletionAnswer> {
     const { outcomes } = this.services;
     const rules = this.run.rules.claim;
     return this.recordWith(followUps, (connection) =>

@@ -4,7 +4,7 @@ import type { RecordedResult } from '../../ledger/record/recorded-result.js';
 import { isNearlyOver, leaseTime } from '../../ledger/claim/lease-keeper.js';
 import { RowLockedError } from '../../ledger/claim/exchange.js';
 import { wasStartedBefore } from '../identify/earlier-starts.js';
-import type { Completion, GroundAnswer, Release } from './ground.js';
+import type { CompletionAnswer, GroundAnswer, Release } from './ground.js';
 import { LeaseGround } from './lease.ground.js';
 import { claimRequestOf } from './operation-run.js';
 import { claimPatienceMs, recordPatienceMs, withRetry } from './with-retry.js';
@@ -38,7 +38,7 @@ export class OptimisticGround extends LeaseGround {
     claim: Claim,
     result: RecordedResult,
     followUps: readonly RequestedOperation[],
-  ): Promise<Completion> {
+  ): Promise<CompletionAnswer> {
     if (this.#isClaimed) return super.complete(claim, result, followUps);
     const { outcomes, claims } = this.services;
     const request = claimRequestOf(this.run);

@@ -91,9 +91,7 @@ export class Reconciler {
   async #question(run: OperationRun, claim: Claim, runStep: RunStep): Promise<Questioned> {
     const question = new HandlerRun(() => undefined);
     const { handlerRun, rules, reconcile } = run;
-    const stop = (): void => question.abandon(handlerRun.abandonedBy ?? 'cancelled');
-    handlerRun.signal.addEventListener('abort', stop, { once: true });
-    if (handlerRun.isOver) stop();
+    const leave = question.endWithRun(handlerRun, { hasOwnLease: false });
     try {
       const frame = new OperationFrame({ ...run, handlerRun: question }, claim, undefined, runStep);
       // The dependency has already let the attempt through, and the question is part of it.
@@ -101,7 +99,7 @@ export class Reconciler {
       const answer = await question.run(async () => reconcile?.(frame), rulesOf(run).timeoutMs);
       return { answer, followUps: frame.followUps };
     } finally {
-      handlerRun.signal.removeEventListener('abort', stop);
+      leave();
     }
   }
 

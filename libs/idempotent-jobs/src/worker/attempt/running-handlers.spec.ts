@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { HandlerRun, RunningHandlers } from './handler-run.js';
+import { HandlerRun } from './handler-run.js';
+import { RunningHandlers } from './running-handlers.js';
 
 function attempt(): HandlerRun {
   return new HandlerRun(() => undefined);

@@ -59,7 +59,7 @@ export class Steps {
       throw new UsageError(`Step "${name}" was called after its attempt had ended; it is not run.`);
 
     const own = new HandlerRun(() => undefined);
-    const leave = endWith(handlerRun, own);
+    const leave = own.endWithRun(handlerRun, { hasOwnLease: true });
     const step = this.#stepOf(name, rules, reconcile, own);
     try {
       const frame = frames.getStore();
@@ -159,18 +159,6 @@ export class Steps {
     this.#waitMs = Math.min(this.#waitMs ?? Infinity, waitMs);
     throw new WaitingError(identified, cause);
   }
-}
-
-/** Ends a step's run when its handler's ends. Returns the function that stops this. */
-function endWith(handler: HandlerRun, step: HandlerRun): () => void {
-  const stop = (): void => {
-    const why = handler.abandonedBy ?? 'cancelled';
-    // The step has a lease of its own, which is released and not left to run out.
-    step.abandon(why === 'lease_lost' ? 'cancelled' : why);
-  };
-  handler.signal.addEventListener('abort', stop, { once: true });
-  if (handler.isOver) stop();
-  return () => handler.signal.removeEventListener('abort', stop);
 }
 
 /**

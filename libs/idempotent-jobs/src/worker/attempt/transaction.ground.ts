@@ -13,7 +13,7 @@ import {
 import type { RecordedResult } from '../../ledger/record/recorded-result.js';
 import type { Recorded } from '../../ledger/claim/exchange.js';
 import type { FailureRecord } from '../../ledger/record/outcome.store.js';
-import type { Completion, Ground, GroundAnswer, GroundServices } from './ground.js';
+import type { CompletionAnswer, Ground, GroundAnswer, GroundServices } from './ground.js';
 import { claimRequestOf, isCall, type OperationRun } from './operation-run.js';
 import { TransactionLeftError } from './refusal-errors.js';
 
@@ -98,7 +98,7 @@ export class TransactionGround implements Ground {
     claim: Claim,
     result: RecordedResult,
     followUps: readonly RequestedOperation[],
-  ): Promise<Completion> {
+  ): Promise<CompletionAnswer> {
     const { outcomes, followUps: writer } = this.services;
     const transaction = this.#own;
     try {

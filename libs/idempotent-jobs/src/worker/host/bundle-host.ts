@@ -44,7 +44,7 @@ export class BundleHost {
     @Optional() private readonly random: () => number = Math.random,
   ) {}
 
-  /** Takes the concurrency of a worker from BullMQ's jobs to their operations. */
+  /** From now on `worker.concurrency` counts operations, not BullMQ's jobs. */
   prepare(queue: string, worker: Worker): void {
     const bundle = this.queues.bundlesOf(queue);
     if (bundle !== undefined) this.#slots.set(worker, new Slots(worker, bundle.max));
@@ -78,7 +78,7 @@ export class BundleHost {
       const limitedMs = limits.leftMs(job.queueName);
       return limitedMs > 0 || worker.isPaused() ? giveBack(one, limitedMs) : deliver(one);
     };
-    // One of them has killed a worker, or taken it too long. By themselves, each goes its own way, and is told from the others.
+    // The bundle has stalled: one of its operations may have killed its worker, and is found once each has a job of its own.
     const goesAlone = (one: BundledJob): boolean => job.stalledCounter > 0 && isOurs(one);
     const [alone, together] = [carried.filter(goesAlone), carried.filter((one) => !goesAlone(one))];
     await Promise.all(alone.map((one) => giveBack(one)));

@@ -1,7 +1,7 @@
 import { Injectable } from '@nestjs/common';
 import type { WorkerHost } from '@nestjs/bullmq';
 import type { Job } from 'bullmq';
-import { workerOf } from '../../bullmq/bundled-job.js';
+import { workerOfJob } from '../../bullmq/bundled-job.js';
 import { isHandBack, QueueLimits } from '../../bullmq/hand-back.js';
 import { type Provenance, provenanceOf } from '../../producer/envelope.js';
 import { readBundle } from '../../producer/bundle.js';
@@ -56,7 +56,7 @@ export class ProcessorHost {
     }
     this.#delivered.add(job);
     const deliveryOf = (own: Job): Delivery => this.#deliveryOf(processor, instance, original, own, token);
-    const worker = workerOf(job);
+    const worker = workerOfJob(job);
     const carried = readBundle(job);
     if (carried === undefined)
       return this.bundles.single(worker, () => this.pipeline.handle(deliveryOf(job)));

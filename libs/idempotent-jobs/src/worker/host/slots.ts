@@ -80,7 +80,7 @@ export class Slots {
     this.#giveBack(() => true);
   }
 
-  /** Gives back those of the last ones that wait then. */
+  /** After `patienceMs`, gives back those of the `last` operations queued here that still wait. */
   #giveBackIn(patienceMs: number, last: number): NodeJS.Timeout {
     const mine = new Set(this.#waiting.slice(-last));
     return setTimeout(() => this.#giveBack((waiting) => mine.has(waiting)), patienceMs);
@@ -164,7 +164,7 @@ function keepDelays(worker: Worker): void {
   inner.updateDelays = (...delays) => {
     const { blockUntil: knownDueAt } = inner;
     const [limitMs, dueAt = 0] = delays;
-    // Without a word about delays, the worker begins to wait for that very job.
+    // It is called without arguments when the worker begins to wait for that very job, and may forget it then.
     const isForgetting = delays.length > 0 && dueAt <= 0 && knownDueAt > Date.now();
     const kept = isForgetting ? ([limitMs, knownDueAt] as const) : delays;
     Worker.prototype['updateDelays'].apply(worker, kept);

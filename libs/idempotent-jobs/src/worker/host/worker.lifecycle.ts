@@ -5,7 +5,7 @@ import type { WorkerHost } from '@nestjs/bullmq';
 import { DiscoveryService } from '@nestjs/core';
 import type { InstanceWrapper } from '@nestjs/core/injector/instance-wrapper.js';
 import type { Job, Worker } from 'bullmq';
-import { RunningHandlers } from '../attempt/handler-run.js';
+import { RunningHandlers } from '../attempt/running-handlers.js';
 import { Dependencies } from '../../resilience/dependency/dependencies.js';
 import { LibraryLog } from '../../events/library-log.js';
 import { isOverWithin } from '../../operation/within.js';
@@ -105,7 +105,7 @@ export class WorkerLifecycle {
       return { provider, rules, declaration, concurrency };
     });
     this.#running = registered.flatMap(({ provider, rules: rulesByPolicy, declaration, concurrency }) => {
-      const worker = workerOf(provider.instance as WorkerHost);
+      const worker = workerOfHost(provider.instance as WorkerHost);
       const { isStarted, limitsStalls, options } = declaration;
       this.#watchLimits(declaration.queue, worker);
       if (worker === undefined) {
@@ -232,7 +232,7 @@ function keepOutsideOfFrames(worker: Worker): void {
   worker.emit = (...told) => inFrame(undefined, () => emit(...told));
 }
 
-function workerOf(instance: WorkerHost): Worker | undefined {
+function workerOfHost(instance: WorkerHost): Worker | undefined {
   try {
     return instance.worker;
   } catch {

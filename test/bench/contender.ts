@@ -12,13 +12,13 @@ export interface Contender {
   readonly name: string;
   /** Keeps its state in Redis, so there is nothing to measure where the queues are in Postgres. Default: false. */
   readonly isOnRedisOnly?: boolean;
-  open(site: Site, concurrency: number): Promise<Lane>;
+  open(site: Site, concurrency: number): Promise<OpenContender>;
 }
 
 /** One opened contender. */
-export interface Lane {
+export interface OpenContender {
   fill(jobs: number): Promise<void>;
-  /** Starts the worker, which counts the jobs it has done. The promise resolves when the countdown is over. */
+  /** Starts the worker, which counts the jobs it has done. Resolves when the countdown is over and every result is recorded. */
   drain(countdown: Countdown): Promise<void>;
   /** How much CPU time it takes to tell of a job that succeeds, in µs; where there is anybody to tell. */
   tellUs?(jobs: number): number;
@@ -32,10 +32,10 @@ export const QUEUE = 'bench';
 /** The jobs that are added at once. */
 export const CHUNK = 1000;
 
-/** What a bare queue would be told, too. */
-export const KEEP_NOTHING = { removeOnComplete: true };
+/** The same for every contender on BullMQ. */
+export const FORGET_COMPLETED = { removeOnComplete: true };
 
-/** The handler: nothing but a turn of the event loop, so that all that is measured is what goes on around it. */
+/** The handler returns at once, so that all that is measured is what goes on around it. */
 export const handle = (): Promise<{ ok: true }> => Promise.resolve({ ok: true });
 
 export const payloadOf = (number: number): object => ({
