@@ -9,8 +9,8 @@ import { copyTree } from './copy-tree.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 /**
- * The oldest versions that the package allows. A worker of an older BullMQ goes on to take jobs while it closes, after each
- * one that is put off.
+ * The oldest versions that the package allows. With a BullMQ older than that, a worker takes further jobs while it closes
+ * (before 5.76.11), and a connection that is closed while it is made ends the process (before 5.77.0).
  */
 const dependencies = {
   bullmq: '5.77.0',

@@ -44,7 +44,7 @@ describe.each(BACKENDS)('queues that pause with their dependency, on %s', (backe
   const waiting = (app: INestApplicationContext, count: number): Promise<unknown> =>
     eventually(
       () => bullQueue(app, 'charges').getJobCounts('waiting', 'prioritized', 'active', 'delayed'),
-      (counts) => expect(counts).toEqual({ waiting: count, prioritized: 0, active: 0, delayed: 0 }),
+      (counts) => expect(counts).toMatchObject({ waiting: count, prioritized: 0, active: 0, delayed: 0 }),
     );
   /** Time in which workers take what there is to take. */
   const workElsewhere = async (app: INestApplicationContext, round: string, mails = 20): Promise<void> => {

@@ -3,6 +3,7 @@ import { type Job, UnrecoverableError, Worker } from 'bullmq';
 import type { JobEvents } from '../events/job-events.js';
 import type { LibraryLog } from '../events/library-log.js';
 import type { QueueRegistry } from '../producer/queue-registry.js';
+import { cutOff } from '../bullmq/cut-off.js';
 import type { QueuePort } from '../bullmq/queue-port.js';
 import { errorForBullmq, finalErrorForBullmq } from '../bullmq/error-for-bullmq.js';
 import { isOverWithin } from '../operation/within.js';
@@ -147,7 +148,7 @@ export class LetterListener {
     this.log.trouble(
       `Shutdown: handlers of letters on "${this.port.name}" are still running after ${drainMs} ms; the letters will be told again.`,
     );
-    await isOverWithin(closeMs, worker.disconnect().catch(ignore));
+    await isOverWithin(closeMs, cutOff(worker).catch(ignore));
   }
 
   /**

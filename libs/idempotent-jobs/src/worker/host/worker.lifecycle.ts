@@ -11,6 +11,7 @@ import { LibraryLog } from '../../events/library-log.js';
 import { isOverWithin } from '../../operation/within.js';
 import { ConfigurationError } from '../../operation/errors.js';
 import { type ProvidedClass, providedClassOf } from '../../bullmq/bullmq-metadata.js';
+import { cutOff } from '../../bullmq/cut-off.js';
 import { assertWorkerPrefix } from '../../bullmq/queue-prefix.js';
 import { RESOLVED_OPTIONS } from '../../option-checks/resolved-options.token.js';
 import { inFrame, outsideOfAnyFrame } from '../../tenancy/frames.js';
@@ -145,7 +146,7 @@ export class WorkerLifecycle {
     this.log.error(
       `Shutdown: workers did not close within ${closeMs} ms; their jobs will be delivered again.`,
     );
-    await isOverWithin(closeMs, Promise.allSettled(this.#running.map(({ worker }) => worker.disconnect())));
+    await isOverWithin(closeMs, Promise.allSettled(this.#running.map(({ worker }) => cutOff(worker))));
   }
 
   #refuseUnknownQueues(): void {
