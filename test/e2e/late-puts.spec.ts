@@ -19,8 +19,9 @@ describe.skipIf(!HAS_OWN_REDIS)('puts while Redis is away', () => {
   /** Kills Redis, and waits until the queue knows: what was sent before may be sent again. */
   async function gone(app: INestApplicationContext): Promise<void> {
     const queue = bullQueue(app, 'charges');
-    const { client: connecting } = 'getBackend' in queue ? queue.getBackend() : (queue as QueueOfBullmq5);
-    const client = await connecting;
+    // A queue of BullMQ 5 has no backend between it and its client.
+    const backend: ReturnType<Queue['getBackend']> = 'getBackend' in queue ? queue.getBackend() : queue;
+    const client = await backend.client;
     await redis.kill();
     await eventually(
       () => client.status,
@@ -86,8 +87,5 @@ describe.skipIf(!HAS_OWN_REDIS)('puts while Redis is away', () => {
     expect(JSON.stringify(jobs)).not.toContain('charge:1');
   });
 });
-
-/** Without a backend between it and its client. */
-type QueueOfBullmq5 = ReturnType<Queue['getBackend']>;
 
 function ignore(): void {}

@@ -1,7 +1,7 @@
 import { IDEMPOTENT_JOBS_MIGRATIONS } from 'nestjs-idempotent-jobs';
 import { DeadLetterEntity, JobAttemptEntity, JobOutcomeEntity } from 'nestjs-idempotent-jobs/entities';
 import { ConfigurationError } from 'nestjs-idempotent-jobs/errors';
-import { DataSource } from 'typeorm';
+import { DataSource, type Logger, type MigrationInterface, type QueryRunner } from 'typeorm';
 import { describe, expect, it } from 'vitest';
 import { useApps } from '../support/apps.js';
 import { enqueue, settled } from '../support/ledger.js';
@@ -10,6 +10,17 @@ import { BACKENDS, dataSourceOf, makeEmptyPlace } from '../support/scenario.js';
 import { useSessions } from '../support/sessions.js';
 
 const [backend = 'postgres'] = BACKENDS.toReversed();
+
+/** Of an application, from before it had the ledger. */
+class ShopOrders1700000000000 implements MigrationInterface {
+  async up(runner: QueryRunner): Promise<void> {
+    await runner.query('CREATE TABLE shop_orders ()');
+  }
+
+  async down(runner: QueryRunner): Promise<void> {
+    await runner.query('DROP TABLE shop_orders');
+  }
+}
 
 describe('the ledger schema', () => {
   const apps = useApps();
@@ -75,6 +86,36 @@ describe('the ledger schema', () => {
       jobs: { migrations: 'check' },
     });
     await apps.beside(place, { queues: ['charges'], jobs: { migrations: 'run' } });
+    await enqueue(app, 'charges', 'charge', {}, 'charge:1');
+    expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed' });
+  });
+
+  it("TypeORM's reverting goes past it, says that it stays, and it is found there again", async () => {
+    const place = await makeEmptyPlace(backend);
+    const said: unknown[] = [];
+    const logger = new Proxy({} as Logger, {
+      get: (_, name) => (name === 'logMigration' ? (line: string) => said.push(line) : () => undefined),
+    });
+    const migrations = [ShopOrders1700000000000, ...IDEMPOTENT_JOBS_MIGRATIONS];
+    const source = await new DataSource({
+      type: 'postgres',
+      url: place.databaseUrl,
+      migrations,
+      logger,
+    }).initialize();
+    const has = async (table: string): Promise<boolean> =>
+      (await source.query<{ has: boolean }[]>(`SELECT to_regclass('${table}') IS NOT NULL AS has`))[0]!.has;
+    await source.runMigrations();
+    for (const migration of migrations.toReversed()) {
+      said.length = 0;
+      await source.undoLastMigration();
+      if (migration !== ShopOrders1700000000000)
+        expect(said.join('\n')).toContain('leaves the ledger as it is');
+    }
+    expect([await has('shop_orders'), await has('job_outcomes')]).toEqual([false, true]);
+    expect(await source.runMigrations()).toHaveLength(migrations.length);
+    await source.destroy();
+    const app = await apps.beside(place, { queues: ['charges'], providers: [processor] });
     await enqueue(app, 'charges', 'charge', {}, 'charge:1');
     expect(await settled(app, 'charge:1')).toMatchObject({ status: 'completed' });
   });

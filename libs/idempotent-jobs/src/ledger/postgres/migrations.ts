@@ -158,9 +158,11 @@ export function migrationOf(name: string, step: SchemaStep): new () => Migration
       await take(step, (sql) => runner.query(sql), schemaOf(dataSourceOf(runner).options));
     }
 
-    down(): Promise<void> {
-      throw new Error(
-        'The ledger is never migrated down: it holds the only record of which effects happened. Restore a backup, or drop its tables by hand.',
+    /** Does nothing, so that migrations of the application that come before it can be reverted. */
+    async down(runner: QueryRunner): Promise<void> {
+      dataSourceOf(runner).logger.logMigration(
+        `${name} leaves the ledger as it is: only the ledger knows which effects have happened. To remove it, drop its tables by hand.`,
+        runner,
       );
     }
   };
