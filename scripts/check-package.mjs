@@ -68,7 +68,7 @@ try {
     .map((file) => file.path)
     .filter(
       (path) =>
-        !/^(?:dist\/.*\.(?:js|d\.ts)|bin\/nestjs-idempotent-jobs\.mjs|package\.json|README\.md|CHANGELOG\.md|LICENSE)$/.test(
+        !/^(?:(?:dist|cjs)\/.*\.(?:js|d\.ts)|cjs\/package\.json|bin\/nestjs-idempotent-jobs\.mjs|package\.json|README\.md|CHANGELOG\.md|LICENSE)$/.test(
           path,
         ) || /\.spec\./.test(path),
     );
@@ -81,6 +81,11 @@ try {
   const described = JSON.parse(readFileSync(join(root, 'libs/idempotent-jobs/package.json'), 'utf8'));
   for (const field of ['repository', 'homepage', 'bugs'])
     if (!described[field]) throw new Error(`The package does not say its ${field}.`);
+
+  // What package.json promises is there, and types resolve as the code does, for each kind of importer.
+  const tarball = join(folder, packed.filename);
+  run('npx', ['--no-install', 'publint', '--strict', tarball], { cwd: root });
+  run('npx', ['--no-install', 'attw', '--quiet', tarball], { cwd: root });
 
   cpSync(join(root, 'test/consumer/nest-12'), folder, {
     recursive: true,
