@@ -17,10 +17,17 @@ const stacks = readdirSync(consumers)
     ({ name, scripts }) => scripts?.check !== undefined && (asked.length === 0 || asked.includes(name)),
   );
 
+const unknown = asked.filter((name) => !stacks.some((stack) => stack.name === name));
+if (unknown.length > 0)
+  throw new Error(`test/consumer has no application to check named ${unknown.join(', ')}.`);
+
 const folder = mkdtempSync(join(tmpdir(), 'idempotent-jobs-consumers-'));
 const run = (command, args, options) => execFileSync(command, args, { encoding: 'utf8', ...options });
-const [postgres, redis] = [await startPostgres(), await startRedis()];
+let postgres;
+let redis;
 try {
+  postgres = await startPostgres();
+  redis = await startRedis();
   if (redis === undefined) throw new Error('BullMQ 5 needs Redis: put a redis-server on the PATH.');
   const [packed] = JSON.parse(
     run('npm', ['pack', '--json', '--workspace', 'nestjs-idempotent-jobs', '--pack-destination', folder], {
@@ -31,13 +38,17 @@ try {
     const cwd = join(folder, name);
     cpSync(join(consumers, name), cwd, { recursive: true });
     const flags = ['--prefer-offline', '--no-audit', '--no-fund', '--loglevel=error'];
-    run('npm', ['install', ...flags, join(folder, packed.filename)], { cwd, stdio: ['ignore', 2, 2] });
+    run('npm', ['install', ...flags, join(folder, packed.filename)], {
+      cwd,
+      stdio: ['ignore', 2, 2],
+      timeout: 600_000,
+    });
     const env = { ...process.env, DATABASE_URL: postgres.url, REDIS_URL: redis.url };
     run('npm', ['run', '--silent', 'check'], { cwd, env, stdio: ['ignore', 2, 2], timeout: 300_000 });
     console.log(`The package works in ${name}: ${description}.`);
   }
 } finally {
   await redis?.stop();
-  await postgres.stop();
+  await postgres?.stop();
   rmSync(folder, { recursive: true, force: true });
 }

@@ -9,7 +9,7 @@ import { copyTree } from './copy-tree.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 /**
- * The oldest versions that the package allows. With a BullMQ older than that, a worker takes further jobs while it closes
+ * The oldest ones that the package allows. With a BullMQ older than that, a worker takes further jobs while it closes
  * (before 5.76.11), and a connection that is closed while it is made ends the process (before 5.77.0).
  */
 const dependencies = {

@@ -419,20 +419,29 @@ describe.each(BACKENDS)('bundles, on %s', (backend) => {
     const [bundle] = (await bullQueue(app, 'hooks').getWaiting()) as [Job];
     await bundle.updateData({
       ...bundle.data,
-      bundle: [...bundle.data.bundle, { id: 'made-up', name: 'hook', data: { tenant: 'acme' } }],
+      bundle: [
+        null,
+        ...bundle.data.bundle,
+        { id: 'made-up', name: 'hook', data: { tenant: 'acme', key: 'made:up' } },
+      ],
     });
     const database = dataSourceOf(app);
     await database.query(`CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN
       RAISE EXCEPTION 'no letters now'; END$$`);
     await database.query('CREATE TRIGGER no BEFORE INSERT ON dead_letters EXECUTE FUNCTION refuse()');
-    const worker = await work(place, () => 'done');
+    const keys = new Set<string>();
+    // Plain jobs of this queue do run, but nobody puts any into a bundle.
+    const worker = await work(place, (_job, { operationKey }) => keys.add(operationKey), {
+      identify: identifyPlain,
+    });
     await allSettled(worker, 40);
+    expect([...keys]).not.toContain('made:up');
     expect(await stateOf(app, 'hooks', bundle)).not.toBe('completed');
     expect(await bullQueue(app, 'hooks').getJob('made-up')).toBeUndefined();
     await database.query('DROP TRIGGER no ON dead_letters');
     await eventually(
       () => lettersOf(app),
-      (letters) => expect(letters).toHaveLength(1),
+      (letters) => expect(letters).toHaveLength(2),
     );
     await isEmpty(worker);
   });

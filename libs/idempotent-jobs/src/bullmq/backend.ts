@@ -29,12 +29,28 @@ export function selectBackendByConnection(): void {
       : createRedisBackend(name, options, factoryOptions)) as typeof createRedisBackend);
 }
 
-/** @throws ConfigurationError if a queue is to be in Postgres, and BullMQ takes its connection for one to Redis */
-export function assertBackend({ name, opts }: Queue): void {
+/**
+ * @throws ConfigurationError if a queue is to be in Postgres, and BullMQ takes its connection for one to Redis; if it comes
+ *   from another copy of BullMQ than the one that is imported here, whose errors and backends are other classes
+ */
+export function assertBackend(queue: Queue): void {
+  const { name, opts } = queue;
+  if (isOfAnotherCopy(queue))
+    throw new ConfigurationError(
+      `Queue "${name}" was made by another copy of BullMQ than the one that nestjs-idempotent-jobs gets, so neither would know the errors of the other. Have one version of bullmq installed: see \`npm ls bullmq\` or \`pnpm why -r bullmq\`.`,
+    );
   if (PostgresQueueBackend !== undefined || !isPostgresConnection(opts.connection)) return;
   throw new ConfigurationError(
     `Queue "${name}" has a connection to Postgres, but this version of BullMQ keeps queues in Redis only. Give it a connection to Redis, or install bullmq@^6.7.`,
   );
+}
+
+/** Not so for an object of a test that only stands for a queue. */
+function isOfAnotherCopy(queue: object): boolean {
+  if (queue instanceof bullmq.Queue) return false;
+  for (let prototype: unknown = queue; prototype != null; prototype = Object.getPrototypeOf(prototype))
+    if (prototype.constructor?.name === bullmq.Queue.name) return true;
+  return false;
 }
 
 /** @internal The client of a queue in Redis. */

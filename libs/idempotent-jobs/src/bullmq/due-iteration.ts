@@ -41,7 +41,7 @@ export async function keepingDue<T>(
 /** The number of processes that may start at one time and meet each other in turn. */
 const MAX_TRIES = 10;
 
-/** From about the time that a change takes on, up to a quarter of a second. */
+/** At first for less than 5 ms, about what a change takes; later for up to a quarter of a second. */
 const BACKOFF: BackoffOptions = { baseMs: 5, capMs: 250 };
 
 function isRivals(error: unknown): boolean {

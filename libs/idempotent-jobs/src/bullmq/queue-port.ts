@@ -51,7 +51,7 @@ export class QueuePort {
   readonly contents: QueueContents;
   readonly #location: Location;
 
-  /** @throws ConfigurationError if it is to be in Postgres, and this version of BullMQ has only Redis */
+  /** @throws ConfigurationError if it is to be in Postgres, and this version of BullMQ has only Redis; for another copy's */
   constructor(readonly bullmq: Queue) {
     assertBackend(bullmq);
     this.contents = new QueueContents(bullmq);

@@ -1,16 +1,16 @@
-import { Logger } from '@nestjs/common';
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { ConsoleLogger, type Logger } from '@nestjs/common';
+import { describe, expect, it } from 'vitest';
 import { type JobEvent, JobEvents } from '../events/job-events.js';
 import { logEvents } from './log.subscriber.js';
 
 const LEVELS = ['debug', 'log', 'warn', 'error'] as const;
 type Level = (typeof LEVELS)[number];
 
-function listen(which: 'all' | 'problems' = 'all', isLoggingOn = true) {
+/** `writer` is what Nest's logger writes to. Undefined where logging is off. */
+function listen(which: 'all' | 'problems' = 'all', writer: () => unknown = () => ({})) {
   const lines: [Level, string][] = [];
   const written = LEVELS.map((level) => [level, (line: string) => lines.push([level, line])]);
-  const localInstance = isLoggingOn ? {} : undefined;
-  const logger = { ...Object.fromEntries(written), localInstance } as unknown as Logger;
+  const logger = { ...Object.fromEntries(written), localInstance: writer() } as unknown as Logger;
   const events = new JobEvents();
   const stop = logEvents(events, which, logger);
   return { events, lines, stop };
@@ -195,11 +195,6 @@ const TABLE: [JobEvent, Level, string][] = [
   ],
 ];
 
-beforeEach(() => {
-  Logger.overrideLogger(['log', 'error', 'warn', 'debug', 'verbose', 'fatal']);
-});
-afterEach(() => vi.restoreAllMocks());
-
 describe('logEvents', () => {
   it.each(TABLE.map(([event, level, line]) => ({ kind: event.kind, event, level, line })))(
     'writes one line at $level for $kind: $line',
@@ -281,21 +276,22 @@ describe('logEvents', () => {
   });
 
   it('writes nothing at a level that the application has turned off', () => {
-    Logger.overrideLogger(['error']);
-    const { events, lines } = listen();
+    const { events, lines } = listen('all', () => new ConsoleLogger('any', { logLevels: ['error'] }));
     for (const [event] of TABLE) events.emit(event);
     expect(lines.map(([level]) => level)).toEqual(['error', 'error']);
   });
 
-  it('writes all where nobody has set levels, of which older versions of Nest say that none is on', () => {
-    vi.spyOn(Logger, 'isLevelEnabled').mockReturnValue(false);
-    const { events, lines } = listen();
+  it.each([
+    ['where nobody has set levels', () => new ConsoleLogger()],
+    ['to a logger that does not say which levels are on', () => ({})],
+  ])('writes all %s', (_where, writer) => {
+    const { events, lines } = listen('all', writer);
     for (const [event] of TABLE) events.emit(event);
     expect(lines).toHaveLength(TABLE.length);
   });
 
   it('writes nothing where logging is off', () => {
-    const { events, lines } = listen('all', false);
+    const { events, lines } = listen('all', () => undefined);
     for (const [event] of TABLE) events.emit(event);
     expect(lines).toEqual([]);
   });

@@ -1,4 +1,4 @@
-import { Logger, type LoggerService, type LogLevel } from '@nestjs/common';
+import { type ConsoleLogger, Logger, type LoggerService, type LogLevel } from '@nestjs/common';
 import type { JobEvent, JobEvents } from '../events/job-events.js';
 import { printable } from '../events/printable.js';
 
@@ -21,10 +21,14 @@ export function logEvents(
   });
 }
 
-/** Where nobody has set levels, all are written; Nest before 12.2 says of each that it is not enabled, even of the highest. */
+/**
+ * Asks the logger that would write the line, if it can say; others may drop it by themselves. The static
+ * `Logger.isLevelEnabled()` knows only the levels that were set on Nest's own logger, and before Nest 12.2 says no where
+ * nobody has set any.
+ */
 function isOn({ localInstance }: Logger, level: LogLevel): boolean {
-  const isLoggingOff = (localInstance as LoggerService | undefined) === undefined;
-  return !isLoggingOff && (Logger.isLevelEnabled(level) || !Logger.isLevelEnabled('fatal'));
+  const writer = localInstance as (LoggerService & Partial<ConsoleLogger>) | undefined;
+  return writer !== undefined && (writer.isLevelEnabled?.(level) ?? true);
 }
 
 /** A dependency in trouble is logged once, by its circuit, and not by each job that waits for it. */

@@ -90,7 +90,7 @@ export function readBundle({ id = '', data }: Pick<Job, 'id' | 'data'>): readonl
 export function withoutJobs(data: unknown, ids: readonly string[]): object {
   if (!isBundle(data)) return {};
   const bundle = data.bundle.filter((job) => !ids.includes((job as Partial<BundledJob> | null)?.id ?? ''));
-  const first = bundle.find((job) => isEnvelope(job.data))?.data as Envelope | undefined;
+  const first = bundle.find((job) => isJob(job) && isEnvelope(job.data))?.data as Envelope | undefined;
   return first === undefined
     ? {}
     : { ...data, operation: first.operation, signature: first.signature, bundle };

@@ -4,6 +4,7 @@ import { OperationRunner } from './attempt/operation.runner.js';
 import { type AttemptResult, causeOf, unavailability } from './attempt/attempt-result.js';
 import type { DeferralCause, DeadLetterReason } from '../operation/reasons.js';
 import { type HandlerMeans, type OperationRun, subjectOf } from './attempt/operation-run.js';
+import { BundledJobView } from '../bullmq/bundled-job.js';
 import { watchMoves, HandBackCounter } from '../bullmq/hand-back.js';
 import { DeadLetterWriter } from './acknowledge/dead-letter.writer.js';
 import { HandlerRun } from './attempt/handler-run.js';
@@ -157,8 +158,10 @@ export class JobPipeline {
     });
   }
 
+  /** Only the library makes bundles, so whatever else is in one was made up, and no rule of the processor names it. */
   #identify({ job, provenance, rules }: ReceivedJob): Identified | Unidentified {
-    return this.identifier.identify(job, provenance, rules.identify);
+    const rule = job instanceof BundledJobView ? undefined : rules.identify;
+    return this.identifier.identify(job, provenance, rule);
   }
 
   #runOf(

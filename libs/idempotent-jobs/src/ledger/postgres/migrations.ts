@@ -161,7 +161,7 @@ export function migrationOf(name: string, step: SchemaStep): new () => Migration
     /** Does nothing, so that migrations of the application that come before it can be reverted. */
     async down(runner: QueryRunner): Promise<void> {
       dataSourceOf(runner).logger.logMigration(
-        `${name} leaves the ledger as it is: only the ledger knows which effects have happened. To remove it, drop its tables by hand.`,
+        `${name} leaves the ledger as it is, and is only taken off TypeORM's list: the ledger alone knows which effects have happened. To remove it, drop its tables by hand.`,
         runner,
       );
     }
