@@ -7,7 +7,7 @@ import { RecordUnreadableError } from '../operation/errors.js';
 import { canonicalRequest, fingerprintOf } from '../operation/json.js';
 import { jobIdOf } from '../operation/identity.js';
 import { JobIdentifier } from '../worker/identify/identify.js';
-import { bundleOf, grouped, readBundle } from './bundle.js';
+import { bundleOf, grouped, readBundle, withoutJobs } from './bundle.js';
 import { provenanceOf } from './envelope.js';
 import { outgoingJob } from './outgoing.js';
 import { Signer } from './signer.js';
@@ -130,5 +130,23 @@ describe('a bundle', () => {
       const job = received(bundleOf(jobsOf(3, signer)));
       expect(() => identifier.identify(job, provenanceOf(job), undefined)).toThrow(RecordUnreadableError);
     });
+  });
+});
+
+describe('a bundle without some of its jobs', () => {
+  it('is one of the others, also where it holds what is no job', () => {
+    const jobs = jobsOf(3);
+    const { data } = bundleOf(jobs) as { data: { bundle: object[] } };
+    const odd = { ...data, bundle: [null, 7, ...data.bundle] };
+    expect(withoutJobs(odd, [jobs[0]!.jobId])).toMatchObject({
+      operation: { operationKey: 'hook:1' },
+      bundle: [null, 7, { id: jobs[1]!.jobId }, { id: jobs[2]!.jobId }],
+    });
+    expect(
+      withoutJobs(
+        odd,
+        jobs.map(({ jobId }) => jobId),
+      ),
+    ).toEqual({});
   });
 });
