@@ -34,7 +34,7 @@ const unit = {
 export default defineConfig({
   test: {
     sequence: { sequencer: SlowestFirst },
-    // Of BullMQ 5, whose connections reject nobody's promise when they are closed while they are made.
+    // A connection of BullMQ 5 that is closed while it is made rejects a promise that nobody holds.
     onUnhandledError: ({ message }) =>
       process.env['OLDER_PEERS'] === undefined || message !== 'Connection is closed.',
     projects: [

@@ -1,5 +1,5 @@
 // Makes the CommonJS form of the built library, in `cjs/`, for those who cannot load ES modules by `require()`: Jest, and
-// TypeScript before 5.8. Node itself loads the ES modules also then (docs/adr/0045-…), so that there is one of each class.
+// TypeScript before 5.8. Node itself loads the ES modules also then (docs/adr/0045-es-modules-and-a-commonjs-form.md), so that there is one of each class.
 import { cpSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { join } from 'node:path';

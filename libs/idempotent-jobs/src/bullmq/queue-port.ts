@@ -51,7 +51,7 @@ export class QueuePort {
   readonly contents: QueueContents;
   readonly #location: Location;
 
-  /** @throws ConfigurationError if it is to be in Postgres, and this version of BullMQ has only Redis; for another copy's */
+  /** @throws ConfigurationError for a queue that this copy of BullMQ cannot use: see {@link assertBackend} */
   constructor(readonly bullmq: Queue) {
     assertBackend(bullmq);
     this.contents = new QueueContents(bullmq);

@@ -155,8 +155,8 @@ export const locked = <const From extends string, const Condition extends string
  * In a partitioned ledger, the planner counts every row as one look-up in each partition, since only the executor knows the
  * one that its tenant is in. It then takes it for cheaper to read all operations and to hash them. It believes that few rows
  * meet this condition, and so looks them up. For the same reason, a query that finds one operation says `LIMIT 1`; without it,
- * the plan that is kept seems so dear that each execution is planned anew. An EXISTS says `OFFSET 0`
- * instead, as Postgres ignores a LIMIT there.
+ * the plan that is kept seems so dear that each execution is planned anew. An EXISTS says `OFFSET 0` instead, as Postgres
+ * ignores a LIMIT there.
  */
 export const lookedUpByKey = <const Key extends string>(key: Key) =>
   `char_length(${key}) BETWEEN 1 AND ${MAX_OPERATION_KEY_LENGTH}` as const;

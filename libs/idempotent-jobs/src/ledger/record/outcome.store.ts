@@ -43,10 +43,10 @@ export interface FailureRecord {
 }
 
 /**
- * Writes how attempts ended, each under its fencing token; but the success of an optimistic attempt, which has none, only over
- * what is pending or waits for a retry, or where there is no row. `complete` and `fail` may be repeated after a lost answer: they
- * find the rows under their own token and answer as before. `release` and `doubt` answer `lost` then, and the next claim
- * does the rest.
+ * Writes how attempts ended, each under its fencing token. The success of an optimistic attempt, which has none, is written
+ * only over what is pending or waits for a retry, or where there is no row. `complete` and `fail` may be repeated after a
+ * lost answer: they find the rows under their own token and answer as before. `release` and `doubt` answer `lost` then, and
+ * the next claim does the rest.
  */
 @Injectable()
 export class OutcomeStore {
